@@ -1,0 +1,58 @@
+# Everything runs in a virtual environment that make builds on first use; nothing has to be activated.
+
+PYTHON ?= python3
+VENV ?= .venv
+# More arguments for pytest, for example: make test ARGS="-m 'not slow'"
+ARGS ?=
+
+BIN := $(VENV)/bin
+# Written at the end of an installation, so that later calls of make do not install again.
+INSTALLED := $(VENV)/.installed
+
+.DEFAULT_GOAL := help
+.PHONY: help install quickstart test lint types format clean
+
+help:  ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' Makefile
+
+install: $(INSTALLED)  ## build the virtual environment (PYTHON=..., VENV=... to choose)
+
+quickstart: $(INSTALLED)  ## run the smallest sweep and print its table
+	$(BIN)/crwn run sweeps/quickstart.yaml
+
+test: $(INSTALLED)  ## run the tests (ARGS=... for pytest)
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: $(INSTALLED)  ## check style and layering
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(INSTALLED)  ## check the types
+	$(BIN)/mypy
+
+format: $(INSTALLED)  ## put the code into its standard form
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:  ## remove the environment, caches and build artefacts; runs/ stays
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache
+	find crwn orchestrator tests -type d -name __pycache__ -prune -exec rm -rf {} +
+
+# uv installs several times faster than pip. Where it cannot be had, pip installs the same versions.
+$(INSTALLED): pyproject.toml constraints.txt
+	@command -v "$(PYTHON)" >/dev/null || { \
+	    echo "crwn needs Python 3.11 or newer, but '$(PYTHON)' was not found." \
+	         "Install it, or name one: make install PYTHON=/path/to/python3.11" >&2; exit 1; }
+	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	    echo "crwn needs Python 3.11 or newer, but '$(PYTHON)' is $$("$(PYTHON)" --version 2>&1)." \
+	         "Name a newer one: make install PYTHON=/path/to/python3.11" >&2; exit 1; }
+	@echo "Installing into $(VENV): downloads about 3 GB (torch with its CUDA libraries; 6 GB installed)" \
+	      "and takes a minute or more."
+	@"$(PYTHON)" -m venv $(VENV)
+	@if $(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt uv; then \
+	    $(BIN)/uv pip install --quiet --python $(BIN)/python -c constraints.txt -e '.[dev]'; \
+	else \
+	    echo "uv could not be installed; going on with pip, which is slower."; \
+	    $(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[dev]'; \
+	fi
+	@touch $(INSTALLED)

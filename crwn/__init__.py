@@ -1,0 +1,1 @@
+"""One continual-learning trial, in pure PyTorch: specs, data, methods, engine."""

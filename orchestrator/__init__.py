@@ -1,0 +1,1 @@
+"""Operations around trials: sweeps, executors, the results store, tables, the command line."""

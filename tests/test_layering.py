@@ -1,0 +1,258 @@
+"""Who may import whom, held twice: in fresh processes, and in the source.
+
+A fresh process shows what an import costs, through all that it imports in turn. The source shows who asked
+for it, also where the import waits inside a function. The linter bans some of these imports too, but it
+excuses a file from all bans at once; here each library has its own list of files.
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+import json
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+ROOT = Path(__file__).resolve().parents[1]
+
+TYPE_CHECKING_NAMES = ("TYPE_CHECKING", "typing.TYPE_CHECKING")
+
+# What crwn must never know: it learns one trial and reports through `on_event`.
+FORBIDDEN_IN_CRWN = ("orchestrator", "ray", "mlflow", "pydantic", "pandas")
+
+# Imports the module given first; prints which of the other names came with it, and through which files.
+IMPORT_ONE = """
+import importlib, json, sys, traceback
+
+entry, *forbidden = sys.argv[1:]
+ways = {}
+
+class Recorder:
+    def find_spec(self, name, path=None, target=None):
+        if name in forbidden:
+            frames = traceback.extract_stack()[1:-1]
+            ways[name] = [f"{f.filename}:{f.lineno}" for f in frames if "importlib" not in f.filename]
+
+sys.meta_path.insert(0, Recorder())
+importlib.import_module(entry)
+print(json.dumps({name: ways.get(name, []) for name in forbidden if name in sys.modules}))
+"""
+
+# Makes the names given unimportable, imports all of crwn, and prints the names of its modules. Third parties
+# cope with a missing pandas (scikit-learn loads it where it finds it), so only crwn's own need fails.
+IMPORT_ALL_OF_CRWN = """
+import importlib, json, pkgutil, sys
+
+sys.modules.update(dict.fromkeys(sys.argv[1:]))
+import crwn
+
+names = []
+for module in pkgutil.walk_packages(crwn.__path__, "crwn."):
+    if not module.name.endswith(".__main__"):
+        importlib.import_module(module.name)
+        names.append(module.name)
+print(json.dumps(names))
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Import:
+    """One imported name: `from crwn import nn` imports `crwn.nn`."""
+
+    name: str
+    line: int
+    at_import: bool  # neither inside a function nor for the type checker alone
+
+
+def run_fresh(script: str, *arguments: str) -> object:
+    """Run Python code in a new process in the project's root; returns what its last line says in JSON."""
+    done = subprocess.run(
+        [sys.executable, "-c", script, *arguments],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def is_within(name: str, *packages: str) -> bool:
+    """Whether a dotted name is one of the packages or lies inside one."""
+    return any(name == package or name.startswith(f"{package}.") for package in packages)
+
+
+def imports_of(source: str, module: str, *, is_package: bool = False) -> list[Import]:
+    """All that the source of a module imports, wherever it does so, with relative names resolved."""
+    package = module if is_package else module.rpartition(".")[0]
+    return list(_imports(ast.parse(source), package, at_import=True))
+
+
+def _imports(node: ast.AST, package: str, *, at_import: bool) -> Iterator[Import]:
+    if isinstance(node, (ast.Import, ast.ImportFrom, ast.Call)):
+        is_lazy = isinstance(node, ast.Call) and _called(node) == "LazyModule"
+        for name in _names(node, package):
+            yield Import(name=name, line=node.lineno, at_import=at_import and not is_lazy)
+
+    is_function = isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda))
+    is_for_types = isinstance(node, ast.If) and ast.unparse(node.test) in TYPE_CHECKING_NAMES
+    for field, value in ast.iter_fields(node):
+        # Of `if TYPE_CHECKING` only the first branch is for the type checker; the other one runs.
+        runs = at_import and not is_function and not (is_for_types and field == "body")
+        for child in value if isinstance(value, list) else [value]:
+            if isinstance(child, ast.AST):
+                yield from _imports(child, package, at_import=runs)
+
+
+def _names(node: ast.Import | ast.ImportFrom | ast.Call, package: str) -> list[str]:
+    """The full names that a statement imports, or a call such as `import_module("ray")`."""
+    if isinstance(node, ast.Import):
+        return [alias.name for alias in node.names]
+    if isinstance(node, ast.ImportFrom):
+        origin = importlib.util.resolve_name("." * node.level + (node.module or ""), package)
+        return [f"{origin}.{alias.name}" for alias in node.names]
+    if _called(node) in ("import_module", "__import__", "LazyModule"):
+        given = [argument.value for argument in node.args[:1] if isinstance(argument, ast.Constant)]
+        return [importlib.util.resolve_name(name, package) for name in given if isinstance(name, str)]
+    return []
+
+
+def _called(call: ast.Call) -> str:
+    """The last part of the called function's name: `load` of `library.load(...)`."""
+    return ast.unparse(call.func).rpartition(".")[2]
+
+
+def offences(pattern: str, is_offence: Callable[[Path, Import], bool]) -> list[str]:
+    """The imports that break a rule, in the files that a pattern finds: `file:line imports name`."""
+    files = sorted(ROOT.glob(pattern))
+    assert files, f"no file matches {pattern}: this test would hold nothing"
+    found = []
+    for file in files:
+        path = file.relative_to(ROOT)
+        parts = path.with_suffix("").parts
+        is_package = parts[-1] == "__init__"
+        module = ".".join(parts[:-1] if is_package else parts)
+        found += [
+            f"{path.as_posix()}:{item.line} imports {item.name}"
+            for item in imports_of(file.read_text(encoding="utf-8"), module, is_package=is_package)
+            if is_offence(path, item)
+        ]
+    return found
+
+
+@pytest.mark.parametrize(
+    ("entry", "forbidden"),
+    [
+        ("crwn.spec", ("torch", *FORBIDDEN_IN_CRWN)),
+        ("crwn.methods", ("torch", *FORBIDDEN_IN_CRWN)),
+        ("crwn.benchmarks", ("torch", *FORBIDDEN_IN_CRWN)),
+        ("crwn.trial", FORBIDDEN_IN_CRWN),
+        ("orchestrator.cli", ("torch", "ray", "mlflow", "pandas", "pyarrow", "pydantic")),
+    ],
+)
+def test_an_import_brings_no_heavy_library(entry: str, forbidden: tuple[str, ...]) -> None:
+    """Reading a sweep does not cost torch's seconds, and `crwn --help` loads only what it needs."""
+    assert run_fresh(IMPORT_ONE, entry, *forbidden) == {}
+
+
+def test_crwn_imports_without_the_libraries_it_must_not_know() -> None:
+    """All of crwn can be imported where the orchestrator and its libraries cannot."""
+    names = run_fresh(IMPORT_ALL_OF_CRWN, *FORBIDDEN_IN_CRWN)
+    assert isinstance(names, list)
+    assert "crwn.trial" in names
+
+
+def test_crwn_never_imports_the_orchestrator_or_its_libraries() -> None:
+    """No file of crwn imports the orchestrator or its libraries, not even for the type checker."""
+    assert offences("crwn/**/*.py", lambda _, item: is_within(item.name, *FORBIDDEN_IN_CRWN)) == []
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    ["crwn/spec.py", "crwn/methods/__init__.py", "crwn/benchmarks/__init__.py", "orchestrator/cli.py"],
+)
+def test_what_is_imported_first_names_torch_only_for_the_type_checker(pattern: str) -> None:
+    """Where every command begins, torch is imported in a function, lazily, or under TYPE_CHECKING."""
+    assert offences(pattern, lambda _, item: item.at_import and is_within(item.name, "torch", "torchvision")) == []
+
+
+def test_nn_never_imports_methods() -> None:
+    """Layers know nothing of the methods that use them."""
+    assert offences("crwn/nn/**/*.py", lambda _, item: is_within(item.name, "crwn.methods")) == []
+
+
+def test_methods_never_import_each_other() -> None:
+    """A method is read on its own: of crwn.methods it imports the protocol, and what else is its own."""
+
+    def is_other_method(path: Path, item: Import) -> bool:
+        method = path.with_suffix("").parts[2]
+        if method in ("__init__", "protocol"):
+            return False
+        own = ("crwn.methods.protocol", f"crwn.methods.{method}")
+        return is_within(item.name, "crwn.methods") and not is_within(item.name, *own)
+
+    assert offences("crwn/methods/**/*.py", is_other_method) == []
+
+
+@pytest.mark.parametrize(
+    ("library", "allowed"),
+    [
+        ("ray", ("orchestrator/executors/ray_tune.py", "orchestrator/backbones.py")),
+        ("mlflow", ("orchestrator/tracking.py",)),
+    ],
+)
+def test_a_library_of_the_cluster_has_its_files(library: str, allowed: tuple[str, ...]) -> None:
+    """Ray and MLflow can be replaced, because only the files listed here know them."""
+
+    def is_elsewhere(path: Path, item: Import) -> bool:
+        return is_within(item.name, library) and path.as_posix() not in allowed
+
+    assert offences("orchestrator/**/*.py", is_elsewhere) == []
+
+
+def test_the_store_imports_neither_executors_nor_tracking() -> None:
+    """The store is the truth: what fills it and what mirrors it come and go."""
+    above = ("orchestrator.executors", "orchestrator.tracking")
+    assert offences("orchestrator/store.py", lambda _, item: is_within(item.name, *above)) == []
+
+
+@pytest.mark.parametrize(
+    ("source", "expected"),
+    [
+        ("import ray.tune as t", [("ray.tune", True)]),
+        ("from crwn import nn, methods", [("crwn.nn", True), ("crwn.methods", True)]),
+        ("from . import flynet", [("crwn.methods.flynet", True)]),
+        ("from .flynet import FlyNet", [("crwn.methods.flynet.FlyNet", True)]),
+        ("from ..nn import masked", [("crwn.nn.masked", True)]),
+        ("def load():\n    import torch", [("torch", False)]),
+        (
+            "class A:\n    try:\n        import torch\n    except ImportError:\n        pass",
+            [("torch", True)],
+        ),
+        ("if TYPE_CHECKING:\n    import torch\nelse:\n    import numpy", [("torch", False), ("numpy", True)]),
+        ("import typing\nif typing.TYPE_CHECKING:\n    import ray", [("typing", True), ("ray", False)]),
+        ("torch = LazyModule('torch')", [("torch", False)]),
+        ("importlib.import_module('ray')", [("ray", True)]),
+        ("load = lambda: __import__('ray')", [("ray", False)]),
+        ("import_module('.flynet', __package__)", [("crwn.methods.flynet", True)]),
+    ],
+)
+def test_every_way_to_import_is_found(source: str, expected: list[tuple[str, bool]]) -> None:
+    """The reader of the source sees relative, lazy, conditional and dynamic imports, and when they happen."""
+    found = [(item.name, item.at_import) for item in imports_of(source, "crwn.methods.psp")]
+    assert found == expected
+
+
+def test_a_package_resolves_its_relative_imports_from_itself() -> None:
+    """In `crwn/methods/__init__.py` one dot is crwn.methods, as in its files."""
+    found = imports_of("from .protocol import Method", "crwn.methods", is_package=True)
+    assert [item.name for item in found] == ["crwn.methods.protocol.Method"]
