@@ -1,0 +1,124 @@
+"""Frozen weights as data: drawn once from (seed, array name), fingerprinted, shared, never trained.
+
+NumPy's PCG64 draws them because it gives the same bits on every machine; torch's generators do not.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from crwn import seeding
+
+Array: TypeAlias = NDArray[np.float32]
+Arrays: TypeAlias = Mapping[str, Array]
+
+ALIGNMENT = 64
+"""Bytes; as in Ray's object store, so that a GEMM rounds alike wherever its weights lie."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ArraySpec:
+    """One frozen float32 array.
+
+    Attributes:
+        name: the array's name, which with the seed fixes its numbers.
+        shape: [out, in].
+        distribution: `normal`, zero mean; `signed-constant`, plus or minus one magnitude; `subset`, in every row a
+            number of ones at places drawn without replacement, zeros elsewhere.
+        parameter: the standard deviation, the magnitude, or the number of ones in a row.
+    """
+
+    name: str
+    shape: tuple[int, int]
+    distribution: Literal["normal", "signed-constant", "subset"]
+    parameter: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BackboneSpec:
+    """All frozen arrays of one network at one seed. Equal specs give equal bytes."""
+
+    seed: int
+    arrays: tuple[ArraySpec, ...]
+
+    @property
+    def num_bytes(self) -> int:
+        """The size of the arrays in bytes."""
+        return sum(4 * math.prod(array.shape) for array in self.arrays)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Backbone:
+    """Frozen arrays, read-only, with the fingerprint they had where they were drawn."""
+
+    arrays: Arrays
+    fingerprint: str
+
+    def checked(self) -> Backbone:
+        """This backbone, after its arrays were found to be those that were drawn.
+
+        Raises:
+            ValueError: the arrays do not have the fingerprint; they were changed or mixed up on their way.
+        """
+        found = fingerprint(self.arrays)
+        if found != self.fingerprint:
+            raise ValueError(
+                f"backbone: expected the fingerprint {self.fingerprint}, found {found}: the frozen weights were "
+                "changed after they were drawn. Results from them would be wrong; start the sweep again."
+            )
+        return self
+
+
+BackboneSource: TypeAlias = Callable[[BackboneSpec], Backbone]
+"""Gives the backbone for a spec: drawn on the spot, or read from where it is shared."""
+
+
+def draw(spec: BackboneSpec) -> Backbone:
+    """Draw the arrays of `spec`.
+
+    Returns:
+        Read-only float32 arrays in 64-byte aligned memory, and their fingerprint.
+    """
+    arrays = {array.name: _draw_array(array, spec.seed) for array in spec.arrays}
+    return Backbone(arrays=arrays, fingerprint=fingerprint(arrays))
+
+
+def fingerprint(arrays: Arrays) -> str:
+    """A SHA-256 over names, types, shapes and bytes of the arrays, as 64 hexadecimal digits."""
+    digest = hashlib.sha256()
+    for name, array in sorted(arrays.items()):
+        digest.update(f"{name} {array.dtype.str} {array.shape}\n".encode())
+        digest.update(np.ascontiguousarray(array).data)
+    return digest.hexdigest()
+
+
+def _draw_array(spec: ArraySpec, seed: int) -> Array:
+    generator = seeding.numpy_generator(seed, "backbone", spec.name)
+    array = _aligned_zeros(spec.shape)
+    match spec.distribution:
+        case "normal":
+            generator.standard_normal(dtype=np.float32, out=array)
+            array *= np.float32(spec.parameter)
+        case "signed-constant":
+            array[...] = generator.integers(0, 2, size=spec.shape, dtype=np.int8)
+            array *= np.float32(2 * spec.parameter)
+            array -= np.float32(spec.parameter)
+        case "subset":
+            num_rows, num_inputs = spec.shape
+            for row in range(num_rows):
+                array[row, generator.choice(num_inputs, size=int(spec.parameter), replace=False)] = 1
+    array.flags.writeable = False
+    return array
+
+
+def _aligned_zeros(shape: tuple[int, int]) -> Array:
+    buffer = np.zeros(4 * math.prod(shape) + ALIGNMENT, dtype=np.uint8)
+    start = -buffer.ctypes.data % ALIGNMENT
+    return buffer[start : start + 4 * math.prod(shape)].view(np.float32).reshape(shape)

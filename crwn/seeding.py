@@ -1,0 +1,33 @@
+"""Named random streams: everything random in a trial comes from (seed, purpose), never from global state.
+
+Two streams with different names or seeds are independent (their keys are cryptographic hashes), and a stream can be
+drawn again at any time, which is what makes resuming exact: a resume point keeps positions, such as the epoch and the
+step, and the streams follow from them.
+
+All are drawn by NumPy's PCG64, on the CPU: the same bits on every machine and for every device. (torch's CPU generator
+takes 32 bits of a seed, so that among many streams two would soon be equal.)
+
+The purposes in use:
+    ("backbone", array)          frozen weights
+    ("permutation", task)        the pixel permutation of a task
+    ("batches", task, epoch)     the order of the examples
+    ("state", task, tensor)      what a task starts learning from
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+
+import numpy as np
+
+
+def stream_key(seed: int, *purpose: str | int) -> int:
+    """A 128-bit key for the stream `purpose` of `seed`."""
+    name = json.dumps(["crwn-stream-1", seed, *purpose])
+    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:16], "little")
+
+
+def numpy_generator(seed: int, *purpose: str | int) -> np.random.Generator:
+    """A NumPy PCG64 generator: the same bits on every machine and with any number of threads."""
+    return np.random.Generator(np.random.PCG64(stream_key(seed, *purpose)))

@@ -1,0 +1,39 @@
+"""Fixtures that the tests of crwn share. Those of the orchestrator have a conftest.py of their own."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from crwn.data import BASE_SETS, Datasets
+
+
+@pytest.fixture(scope="session")
+def data_root() -> Path:
+    """The folder with the real data sets; a test that asks for it is marked `data`."""
+    value = os.environ.get("CRWN_DATA")
+    if not value:
+        pytest.skip("needs real data sets: set CRWN_DATA to the folder that holds them")
+    if not Path(value).is_dir():
+        pytest.skip(f"needs real data sets: CRWN_DATA is {value!r}, which is no folder")
+    return Path(value)
+
+
+@pytest.fixture(scope="session")
+def digits() -> Datasets:
+    """The base sets on a machine without files: only those embedded in a library, `digits` among them."""
+    return Datasets(BASE_SETS, roots=())
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """Outside a trial torch computes with one thread, as in a trial: small products are quicker, and bits repeat."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)

@@ -1,0 +1,359 @@
+"""A trial as a value: its identity, and the checks of its parts."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import math
+import pickle
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, get_args, get_type_hints
+
+import annotated_types
+import pydantic
+import pytest
+
+from crwn.benchmarks import BENCHMARKS
+from crwn.benchmarks.permuted import PermutedSpec
+from crwn.benchmarks.rotated import RotatedSpec
+from crwn.methods import METHODS
+from crwn.methods.flynet import FlyNetSpec
+from crwn.methods.neuromodnet import NeuroModNetSpec
+from crwn.methods.supsup import SupSupSpec
+from crwn.spec import READ_STRICTLY, ProblemShape, TrainingSpec, TrialSpec, canonical_json, check_fields
+
+PAPER = {"neuromodnet": "FC256", "flynet": "10d", "supsup": "FC256"}
+
+# Identities under which results are stored. If one changes, every stored result of that method is orphaned: change the
+# code back, or raise the number in crwn.spec.HASH_PREFIX on purpose and say so in the change log.
+PAPER_IDS = {"neuromodnet": "2c86a496e1abc6b2", "flynet": "c9083b8418e17750", "supsup": "7bc937760f6f7963"}
+
+R_MNIST_JSON = '{"base":"mnist","kind":"rotated","num_tasks":36,"step_degrees":10.0}'
+METHOD_JSON = {
+    "neuromodnet": (
+        '{"context_high":1.0,"context_low":-1.0,"initial_strength":1.0,"kind":"neuromodnet",'
+        '"modulation":"local+global","weight_gain":2.0}'
+    ),
+    "flynet": (
+        '{"connectivity":0.1,"context_high":1.0,"context_low":-1.0,"decoder_scale":10.0,"inhibition":1.0,'
+        '"initial_strength":1.0,"kind":"flynet","modulation":"local+global"}'
+    ),
+    "supsup": '{"kind":"supsup"}',
+}
+LEARNING_RATE_JSON = {"neuromodnet": "0.01", "flynet": "0.01", "supsup": "0.0001"}
+
+# Every field of every spec, with a value that is not its default.
+CHANGED: dict[type[Any], dict[str, Any]] = {
+    NeuroModNetSpec: {
+        "modulation": "local",
+        "context_low": 0.5,
+        "context_high": 2.0,
+        "initial_strength": 0.5,
+        "weight_gain": 1.0,
+    },
+    FlyNetSpec: {
+        "modulation": "global",
+        "connectivity": 0.2,
+        "inhibition": 0.0,
+        "decoder_scale": 5.0,
+        "context_low": 0.5,
+        "context_high": 2.0,
+        "initial_strength": 0.5,
+    },
+    SupSupSpec: {},
+    RotatedSpec: {"base": "digits", "num_tasks": 9, "step_degrees": 5.0},
+    PermutedSpec: {"base": "digits", "num_tasks": 9},
+    TrainingSpec: {
+        "learning_rate": 0.5,
+        "updates_per_task": 10,
+        "batch_size": 64,
+        "dtype": "float64",
+        "threads": 2,
+    },
+}
+
+
+def trial(method: Any = None, **changes: Any) -> TrialSpec:
+    method = method or NeuroModNetSpec()
+    scale = PAPER[method.kind]
+    settings = {"benchmark": RotatedSpec(), "scale": scale, "seed": 0, "training": method.training()}
+    return TrialSpec(method=method, **{**settings, **changes})
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_the_identity_of_a_trial_never_changes_by_accident(name: str) -> None:
+    """A fixed trial of each method has the identity that it has had since the first release."""
+    assert trial(METHODS[name].spec()).trial_id == PAPER_IDS[name]
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_canonical_json_is_sorted_compact_and_complete(name: str) -> None:
+    """The canonical JSON of the paper's trial, letter by letter."""
+    assert trial(METHODS[name].spec()).canonical_json() == (
+        f'{{"benchmark":{R_MNIST_JSON},"method":{METHOD_JSON[name]},"scale":"{PAPER[name]}","seed":0,'
+        f'"training":{{"batch_size":128,"dtype":"float32","learning_rate":{LEARNING_RATE_JSON[name]},'
+        '"optimizer":"rmsprop","threads":1,"updates_per_task":1000}}'
+    )
+
+
+def test_the_identity_is_the_start_of_a_hash_of_the_json() -> None:
+    """Another program can compute the identity: sixteen hexadecimal digits of SHA-256 over prefix and JSON."""
+    spec = trial(seed=3)
+    assert spec.trial_id == hashlib.sha256(b"crwn-trial-1\n" + spec.canonical_json().encode()).hexdigest()[:16]
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (trial(benchmark=RotatedSpec(step_degrees=10)), trial(benchmark=RotatedSpec(step_degrees=10.0))),
+        (trial(FlyNetSpec(inhibition=-0.0)), trial(FlyNetSpec(inhibition=0.0))),
+        (trial(FlyNetSpec(inhibition=0)), trial(FlyNetSpec(inhibition=0.0))),
+        (trial(NeuroModNetSpec(context_low=-0.0)), trial(NeuroModNetSpec(context_low=0))),
+        (trial(training=TrainingSpec(learning_rate=1)), trial(training=TrainingSpec(learning_rate=1.0))),
+        (trial(training=TrainingSpec(learning_rate=1e-2)), trial(training=TrainingSpec(learning_rate=0.01))),
+    ],
+    ids=["10", "-0.0", "0", "context", "rate", "exponent"],
+)
+def test_equal_settings_written_differently_are_the_same_trial(one: TrialSpec, other: TrialSpec) -> None:
+    """10 is 10.0 and -0.0 is 0.0: in the value, in the JSON and in the identity."""
+    assert one == other
+    assert one.canonical_json() == other.canonical_json()
+    assert one.trial_id == other.trial_id
+
+
+@pytest.mark.parametrize("scale", ["FC0256", "FC\N{ARABIC-INDIC DIGIT TWO}56", "FC+256", "FC2_56"])
+def test_a_scale_can_be_written_in_one_way_only(scale: str) -> None:
+    """A second spelling of FC256 would be a second identity of the same trial."""
+    with pytest.raises(ValueError, match="scale: expected one such as FC256"):
+        trial(scale=scale)
+
+
+def test_every_field_is_in_the_table_of_changes() -> None:
+    """The table that the next test goes through names every field, so that a new one cannot be forgotten."""
+    specs = [entry.spec for entry in (*METHODS.values(), *BENCHMARKS.values())] + [TrainingSpec]
+    assert set(CHANGED) == set(specs)
+    for spec, changes in CHANGED.items():
+        hints = get_type_hints(spec)
+        settable = {field.name for field in dataclasses.fields(spec) if field.init}
+        without_choice = {name for name in settable if len(get_args(hints[name])) == 1}
+        assert set(changes) == settable - without_choice, spec
+
+
+@pytest.mark.parametrize("method", [METHODS[name].spec() for name in METHODS], ids=list(METHODS))
+def test_every_field_changes_the_identity(method: Any) -> None:
+    """No two trials that differ in one setting share an identity."""
+    original = trial(method)
+    changed = [dataclasses.replace(original, seed=1)]
+    changed += [dataclasses.replace(original, scale={"10d": "20d"}.get(original.scale, "FC512"))]
+    for part in ("method", "training"):
+        value = getattr(original, part)
+        changed += [
+            dataclasses.replace(original, **{part: dataclasses.replace(value, **{name: new})})
+            for name, new in CHANGED[type(value)].items()
+        ]
+    benchmarks = [PermutedSpec(), PermutedSpec(num_tasks=36)]
+    for benchmark in (RotatedSpec(), PermutedSpec()):
+        changes = CHANGED[type(benchmark)].items()
+        benchmarks += [dataclasses.replace(benchmark, **{name: new}) for name, new in changes]
+    changed += [dataclasses.replace(original, benchmark=benchmark) for benchmark in benchmarks]
+
+    assert len({spec.trial_id for spec in [original, *changed]}) == 1 + len(changed)
+
+
+def test_methods_of_equal_settings_are_different_trials() -> None:
+    """The method's kind is part of the identity, even where all else agrees."""
+    training = TrainingSpec(learning_rate=0.01)
+    ids = {trial(method(), training=training).trial_id for method in (NeuroModNetSpec, SupSupSpec)}
+    assert len(ids) == 2
+
+
+@pytest.mark.parametrize("part", ["", "method", "benchmark", "training"])
+def test_specs_are_frozen(part: str) -> None:
+    """A trial cannot be changed after its identity was computed, neither as a whole nor in a part."""
+    spec = trial()
+    value = getattr(spec, part) if part else spec
+    name = dataclasses.fields(value)[-1].name
+    with pytest.raises(dataclasses.FrozenInstanceError, match=f"cannot assign to field '{name}'"):
+        setattr(value, name, getattr(value, name))
+
+
+def test_a_spec_travels_to_another_process() -> None:
+    """Pickling keeps a spec's value and identity."""
+    spec = trial(FlyNetSpec(inhibition=2.0), seed=5)
+    copy = pickle.loads(pickle.dumps(spec))  # noqa: S301 (the bytes were made on this line)
+    assert copy == spec
+    assert copy.trial_id == spec.trial_id
+
+
+def test_all_faults_are_reported_together() -> None:
+    """One error names every wrong field, what was expected there and what was given."""
+    with pytest.raises(ValueError, match="learning_rate: expected more than 0, given -1") as caught:
+        TrainingSpec(learning_rate=-1, updates_per_task=0, batch_size=True, dtype="float16", threads=1.0)
+    assert str(caught.value).split("; ") == [
+        "learning_rate: expected more than 0, given -1.0",
+        "updates_per_task: expected at least 1, given 0",
+        "batch_size: expected int, given True",
+        "dtype: expected one of 'float32', 'float64', given 'float16'",
+        "threads: expected int, given 1.0",
+    ]
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_numbers_are_finite(value: float) -> None:
+    """Infinity and not-a-number are no settings, whether or not the field has bounds."""
+    with pytest.raises(ValueError, match=r"learning_rate: expected a finite number, given -?(nan|inf)"):
+        TrainingSpec(learning_rate=value)
+    with pytest.raises(ValueError, match=r"initial_strength: expected a finite number, given -?(nan|inf)"):
+        NeuroModNetSpec(initial_strength=value)
+
+
+def test_an_int_too_large_for_a_float_is_a_fault_like_any_other() -> None:
+    """A number with hundreds of digits is reported with its field's name."""
+    with pytest.raises(ValueError, match="learning_rate: expected float, given 1000"):
+        TrainingSpec(learning_rate=10**400)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bounded:
+    at_least: Annotated[int, annotated_types.Ge(3)] = 3
+    more: Annotated[float, annotated_types.Gt(3)] = 3.5
+    at_most: Annotated[int, annotated_types.Le(3)] = 3
+    less: Annotated[float, annotated_types.Lt(3)] = 2.5
+    flag: bool = True
+    text: str = ""
+    choice: Literal["a", "b"] = "a"
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "expected"),
+    [
+        ("at_least", 2, "at_least: expected at least 3, given 2"),
+        ("more", 3, "more: expected more than 3, given 3.0"),
+        ("at_most", 4, "at_most: expected at most 3, given 4"),
+        ("less", 3.0, "less: expected less than 3, given 3.0"),
+        ("flag", 1, "flag: expected bool, given 1"),
+        ("text", 1, "text: expected str, given 1"),
+        ("choice", "c", "choice: expected one of 'a', 'b', given 'c'"),
+        ("choice", None, "choice: expected one of 'a', 'b', given None"),
+        ("more", True, "more: expected float, given True"),
+        ("more", "4", "more: expected float, given '4'"),
+        ("at_least", 4.0, "at_least: expected int, given 4.0"),
+        ("at_least", False, "at_least: expected int, given False"),
+    ],
+)
+def test_a_field_is_held_to_its_annotation(field: str, value: object, expected: str) -> None:
+    """Types, choices and each kind of bound; a bool is no number."""
+    with pytest.raises(ValueError, match=f"^{expected}$"):
+        Bounded(**{field: value})
+
+
+def test_bounds_that_include_their_limit_allow_it() -> None:
+    """At least 3 and at most 3 are both satisfied by 3, which the defaults of the class above are."""
+    assert Bounded() == Bounded(at_least=3, at_most=3)
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"method": "neuromodnet"}, "method: expected MethodSpec, given 'neuromodnet'"),
+        ({"benchmark": None}, "benchmark: expected BenchmarkSpec, given None"),
+        ({"training": {"learning_rate": 0.1}}, "training: expected TrainingSpec, given {'learning_rate': 0.1}"),
+        ({"scale": 256}, "scale: expected str, given 256"),
+        ({"seed": -1}, "seed: expected at least 0, given -1"),
+        ({"seed": True}, "seed: expected int, given True"),
+    ],
+)
+def test_the_parts_of_a_trial_are_checked(changes: dict[str, Any], expected: str) -> None:
+    """A part of the wrong kind is named before anything is built from it."""
+    settings = {
+        "method": NeuroModNetSpec(),
+        "benchmark": RotatedSpec(),
+        "scale": "FC256",
+        "seed": 0,
+        "training": TrainingSpec(learning_rate=0.01),
+    }
+    with pytest.raises(ValueError) as caught:  # noqa: PT011 (the whole text is compared)
+        TrialSpec(**{**settings, **changes})
+    assert str(caught.value) == expected
+
+
+@pytest.mark.parametrize(
+    ("method", "scale", "examples"),
+    [
+        (NeuroModNetSpec(), "FC0", "FC256 or FC4096"),
+        (NeuroModNetSpec(), "10d", "FC256 or FC4096"),
+        (NeuroModNetSpec(), "fc256", "FC256 or FC4096"),
+        (NeuroModNetSpec(), "FC-1", "FC256 or FC4096"),
+        (NeuroModNetSpec(), "FC25.6", "FC256 or FC4096"),
+        (NeuroModNetSpec(), "FC256\n", "FC256 or FC4096"),
+        (NeuroModNetSpec(), "FC1000000", "FC256 or FC4096"),
+        (FlyNetSpec(), "FC256", "10d or 40d"),
+        (FlyNetSpec(), "0d", "10d or 40d"),
+        (FlyNetSpec(), " 10d", "10d or 40d"),
+        (FlyNetSpec(), "10", "10d or 40d"),
+        (SupSupSpec(), "", "FC256 or FC4096"),
+        (SupSupSpec(), "FC", "FC256 or FC4096"),
+    ],
+)
+def test_a_scale_of_another_family_is_refused(method: Any, scale: str, examples: str) -> None:
+    """A trial that could not be built cannot be written down; the error shows scales that can."""
+    with pytest.raises(ValueError, match=f"^scale: expected one such as {examples}, given "):
+        trial(method, scale=scale)
+
+
+@pytest.mark.parametrize(
+    ("method", "expected"),
+    [
+        (NeuroModNetSpec(), ""),
+        (FlyNetSpec(), ""),
+        (SupSupSpec(), ""),
+        (NeuroModNetSpec(modulation="local"), "modulation=local"),
+        (NeuroModNetSpec(initial_strength=2, context_low=0), "context_low=0.0,initial_strength=2.0"),
+        (FlyNetSpec(modulation="global", inhibition=0), "inhibition=0.0,modulation=global"),
+        (FlyNetSpec(connectivity=0.1, decoder_scale=10), ""),
+    ],
+)
+def test_the_variant_says_what_differs_from_the_paper(method: Any, expected: str) -> None:
+    """Settings that differ from the defaults, sorted by name; the defaults written out are no variant."""
+    assert trial(method).variant == expected
+
+
+def test_the_variant_leaves_out_what_has_columns_of_its_own() -> None:
+    """Seed, benchmark and training are not the method's settings."""
+    spec = trial(seed=4, benchmark=PermutedSpec(), training=TrainingSpec(learning_rate=0.5))
+    assert spec.variant == ""
+
+
+def test_canonical_json_refuses_what_json_cannot_say() -> None:
+    """A not-a-number that got past the checks would give JSON that other programs cannot read."""
+
+    @dataclass(frozen=True)
+    class Unchecked:
+        value: float
+
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        canonical_json(Unchecked(math.nan))
+
+
+def test_the_input_size_counts_all_channels() -> None:
+    """d is channels times height times width."""
+    assert ProblemShape(input_shape=(3, 32, 16), num_classes=5, num_tasks=20).input_size == 1536
+
+
+@pytest.mark.parametrize("spec", CHANGED, ids=lambda spec: spec.__name__)
+def test_specs_are_read_strictly(spec: type[Any]) -> None:
+    """Each spec tells pydantic to refuse unknown keys, and text where a number is expected."""
+    assert spec.__pydantic_config__ is READ_STRICTLY
+    values = {"learning_rate": 0.1} if spec is TrainingSpec else {}
+    adapter = pydantic.TypeAdapter(spec)
+    assert adapter.validate_json(json.dumps(values)) == spec(**values)
+    with pytest.raises(pydantic.ValidationError, match="unknown"):
+        adapter.validate_json(json.dumps({**values, "unknown": 1}))
+    for name, value in CHANGED[spec].items():
+        if isinstance(value, int | float):
+            with pytest.raises(pydantic.ValidationError, match=name):
+                adapter.validate_json(json.dumps({**values, name: str(value)}))
