@@ -1,0 +1,25 @@
+"""Base data sets: real images that benchmarks make their tasks from.
+
+`BASE_SETS` is all that is known. `find` and `load` are torch-free until a set's own loader needs more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Literal, TypeAlias
+
+from crwn.data import digits, mnist
+from crwn.data.base import BaseSet, DataError, Datasets, data_roots
+
+BASE_SETS: Mapping[str, BaseSet] = MappingProxyType({"digits": digits.DIGITS, "mnist": mnist.MNIST_BASE})
+
+GreyBase: TypeAlias = Literal["digits", "mnist"]
+"""The base sets with one channel, which rotating and permuting pixels is defined for."""
+
+__all__ = ["BASE_SETS", "BaseSet", "DataError", "Datasets", "GreyBase", "data_roots", "datasets"]
+
+
+def datasets(data_root: str | None = None) -> Datasets:
+    """The base sets, looked for under `data_root`, then $CRWN_DATA, then ~/.cache/crwn."""
+    return Datasets(BASE_SETS, data_roots(data_root))

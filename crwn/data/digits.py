@@ -1,0 +1,43 @@
+"""`digits`: scikit-learn's bundled handwritten digits, 1,797 real images of 8x8 pixels, embedded in its package.
+
+Source: E. Alpaydin, C. Kaynak, "Optical Recognition of Handwritten Digits", UCI Machine Learning Repository, 1998 (its
+test part). Every fifth image is a test image (360), the others train (1,437): the file order mixes the 13 writers.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import MappingProxyType
+
+import numpy as np
+
+from crwn.data.base import BaseSet, ImageSet, ImageSplit
+
+TEST_EVERY = 5
+
+
+def load(_: Path | None) -> ImageSet:
+    """Read the digits; grey levels 0 to 16 become bytes 0 to 255."""
+    from sklearn.datasets import load_digits  # noqa: PLC0415 (its import costs a second, and only this set needs it)
+
+    images, labels = load_digits(return_X_y=True)
+    bytes_N1HW = np.rint(images * (255 / 16)).astype(np.uint8).reshape(-1, 1, 8, 8)
+    is_test = np.arange(len(labels)) % TEST_EVERY == 0
+    return ImageSet(
+        train=ImageSplit(images=bytes_N1HW[~is_test], labels=labels[~is_test].astype(np.int64)),
+        test=ImageSplit(images=bytes_N1HW[is_test], labels=labels[is_test].astype(np.int64)),
+    )
+
+
+DIGITS = BaseSet(
+    name="digits",
+    image_shape=(1, 8, 8),
+    num_classes=10,
+    num_train=1437,
+    num_test=360,
+    mean=0.3053,
+    std=0.3762,
+    files=MappingProxyType({}),
+    download=None,
+    load=load,
+)

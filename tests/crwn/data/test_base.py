@@ -1,0 +1,358 @@
+"""Where the files of a base set are looked for, how they are verified and fetched."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import hashlib
+import re
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from crwn.data.base import BaseSet, DataError, Datasets, ImageSet, ImageSplit, cache_root, data_roots, sha256_of
+
+FILES = {"TOY/images": b"\x01\x02\x03\x04" * 100, "TOY/raw/labels": b"\x00\x01" * 50}
+SHA256 = {name: hashlib.sha256(content).hexdigest() for name, content in FILES.items()}
+
+
+def write_files(root: Path, files: dict[str, bytes] | None = None) -> None:
+    for name, content in (FILES if files is None else files).items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_bytes(content)
+
+
+def read_toy(root: Path | None) -> ImageSet:
+    assert root is not None
+    images = np.frombuffer((root / "TOY/images").read_bytes(), dtype=np.uint8).reshape(100, 1, 2, 2)
+    labels = np.frombuffer((root / "TOY/raw/labels").read_bytes(), dtype=np.uint8).astype(np.int64)
+    return ImageSet(train=ImageSplit(images=images, labels=labels), test=ImageSplit(images=images, labels=labels))
+
+
+def refuse(_: Path) -> None:
+    raise OSError("no route to host")
+
+
+def toy(
+    download: Callable[[Path], None] | None = refuse, load: Callable[[Path | None], ImageSet] = read_toy
+) -> BaseSet:
+    return BaseSet(
+        name="toy",
+        image_shape=(1, 2, 2),
+        num_classes=2,
+        num_train=100,
+        num_test=100,
+        mean=0.01,
+        std=0.004,
+        files=SHA256,
+        download=download,
+        load=load,
+    )
+
+
+def datasets(base: BaseSet, *roots: Path) -> Datasets:
+    return Datasets({"toy": base}, roots or data_roots())
+
+
+def listing(root: Path) -> dict[str, tuple[int, int, bytes | None]]:
+    """All below a folder: mode, time of change and content."""
+    return {
+        path.relative_to(root).as_posix(): (
+            path.stat().st_mode,
+            path.stat().st_mtime_ns,
+            path.read_bytes() if path.is_file() else None,
+        )
+        for path in [root, *root.rglob("*")]
+    }
+
+
+@pytest.fixture(autouse=True)
+def cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """A home folder of the test's own, without $CRWN_DATA; gives the cache folder, which is not there yet."""
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.delenv("CRWN_DATA", raising=False)
+    return tmp_path / "home" / ".cache" / "crwn"
+
+
+@pytest.fixture
+def roots(tmp_path: Path) -> tuple[Path, Path]:
+    """Two empty folders."""
+    folders = (tmp_path / "one", tmp_path / "two")
+    for folder in folders:
+        folder.mkdir()
+    return folders
+
+
+def test_folders_are_searched_in_order(monkeypatch: pytest.MonkeyPatch, roots: tuple[Path, Path], cache: Path) -> None:
+    """The folder given, then $CRWN_DATA, then the cache in the home folder; what is not set is left out."""
+    one, two = roots
+    assert cache_root() == cache
+    assert data_roots() == (cache,)
+    assert data_roots(str(one)) == (one, cache)
+    monkeypatch.setenv("CRWN_DATA", str(two))
+    assert data_roots() == (two, cache)
+    assert data_roots(str(one)) == (one, two, cache)
+    monkeypatch.setenv("CRWN_DATA", "")
+    assert data_roots("") == (cache,)
+
+
+def test_a_folder_may_be_relative_or_in_the_home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A tilde is the home folder, and a relative path becomes absolute, so that other processes can use it."""
+    (tmp_path / "home" / "sets").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "home")
+    assert data_roots("~/sets")[0] == data_roots("sets")[0] == tmp_path / "home" / "sets"
+
+
+def test_a_data_root_that_is_no_folder_is_an_error(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, roots: tuple[Path, Path]
+) -> None:
+    """A typing mistake is not silently passed over; the error says where the value came from."""
+    with pytest.raises(DataError, match="--data-root: expected a folder, given '/no/such/folder', which is none"):
+        data_roots("/no/such/folder")
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("CRWN_DATA", str(tmp_path / "file"))
+    with pytest.raises(DataError, match=r"\$CRWN_DATA: expected a folder, given '.*/file', which is none"):
+        data_roots(str(roots[0]))
+
+
+def test_a_set_is_loaded_from_the_first_folder_that_holds_it(roots: tuple[Path, Path], cache: Path) -> None:
+    """A folder without any of the files is passed over; of two that hold the set the first is read."""
+    seen = []
+
+    def load(root: Path | None) -> ImageSet:
+        seen.append(root)
+        return read_toy(root)
+
+    one, two = roots
+    write_files(two)
+    images = datasets(toy(load=load), one, two, cache).load("toy")
+    assert images.train.images.shape == (100, 1, 2, 2)
+    write_files(one)
+    datasets(toy(load=load), one, two, cache).load("toy")
+    assert seen == [two, one]
+
+
+def test_a_set_is_loaded_once(roots: tuple[Path, Path]) -> None:
+    """All trials of a process share one copy in memory."""
+    seen = []
+
+    def load(root: Path | None) -> ImageSet:
+        seen.append(root)
+        return read_toy(root)
+
+    write_files(roots[0])
+    known = datasets(toy(load=load), *roots)
+    assert known.load("toy") is known.load("toy")
+    assert seen == [roots[0]]
+    assert known.roots == roots
+
+
+def test_using_a_set_writes_nothing_into_its_folder(roots: tuple[Path, Path], cache: Path) -> None:
+    """A read-only data root works: making sure and loading leave every file, folder and time as they were."""
+    write_files(roots[0])
+    before = listing(roots[0])
+    known = datasets(toy(), roots[0], cache)
+    known.ensure("toy")
+    known.load("toy")
+    assert listing(roots[0]) == before
+    assert not cache.exists()
+
+
+def test_a_missing_set_names_every_place_and_file(roots: tuple[Path, Path], cache: Path) -> None:
+    """Where it was looked for, why it could not be downloaded, which files to put where."""
+    with pytest.raises(DataError, match="data set 'toy': expected in one of these folders, found in none") as caught:
+        datasets(toy(), *roots, cache).ensure("toy")
+    text = str(caught.value)
+    for root in (*roots, cache):
+        assert f"  {root}\n" in text
+    assert f"downloading it to {cache} failed: no route to host" in text
+    assert "Put these files into one of the folders, or name another with --data-root or $CRWN_DATA:" in text
+    assert text.endswith("  TOY/images\n  TOY/raw/labels")
+
+
+def test_loading_never_downloads(roots: tuple[Path, Path], cache: Path) -> None:
+    """A worker without the files names the places and leaves fetching to the one who started the sweep."""
+
+    def download(_: Path) -> None:
+        raise AssertionError("load must not download")
+
+    places = re.escape(f"{roots[0]}, {roots[1]}, {cache}")
+    with pytest.raises(DataError, match=f"'toy': expected in one of {places}, found in none of them on this machine"):
+        datasets(toy(download), *roots, cache).load("toy")
+    assert not cache.exists()
+
+
+@pytest.mark.parametrize("act", ["ensure", "load"])
+@pytest.mark.parametrize(
+    ("content", "size"), [(b"\x01\x02\x03\x04" * 99, 396), (b"", 0), (b"\x01\x02\x03\x05" * 100, 400)]
+)
+def test_a_damaged_file_is_named(roots: tuple[Path, Path], act: str, content: bytes, size: int) -> None:
+    """A file that was cut off, emptied or altered is found before anything is learned from it."""
+    write_files(roots[0], {**FILES, "TOY/images": content})
+    write_files(roots[1])
+    found = hashlib.sha256(content).hexdigest()
+    expected = (
+        f"'toy': {roots[0]}/TOY/images is damaged ({size} bytes): expected the SHA-256 {SHA256['TOY/images']}, "
+        f"found {found}. Replace the file"
+    )
+    with pytest.raises(DataError, match=re.escape(expected)):
+        getattr(datasets(toy(), *roots), act)("toy")
+
+
+@pytest.mark.parametrize("act", ["ensure", "load"])
+def test_a_part_of_a_set_is_an_error(roots: tuple[Path, Path], act: str) -> None:
+    """A folder with some of the files is not passed over: someone meant it to be used."""
+    write_files(roots[0], {"TOY/images": FILES["TOY/images"]})
+    write_files(roots[1])
+    expected = f"'toy': {roots[0]} holds only a part of it; missing: TOY/raw/labels. Complete it, or remove the rest"
+    with pytest.raises(DataError, match=re.escape(expected)):
+        getattr(datasets(toy(), *roots), act)("toy")
+
+
+def test_a_download_goes_to_the_cache(roots: tuple[Path, Path], cache: Path) -> None:
+    """It is written into a folder of its own first, then moved to where it is found; folders given stay untouched."""
+    written = []
+
+    def download(folder: Path) -> None:
+        written.append(folder)
+        assert not (cache / "TOY").exists()
+        write_files(folder)
+        (folder / "TOY/archive.gz").touch()  # what a downloader leaves beside the files
+
+    known = datasets(toy(download), *roots, cache)
+    known.ensure("toy")
+    assert known.load("toy").test.labels.tolist() == [0, 1] * 50
+    left = {path.relative_to(cache).as_posix() for path in cache.rglob("*") if path.is_file()}
+    assert left - {".toy.lock"} == set(FILES)
+    assert len(written) == 1
+    assert written[0] != cache
+    assert not written[0].exists()
+    assert all(not list(root.iterdir()) for root in roots)
+
+
+def test_what_is_there_is_not_downloaded_again(cache: Path) -> None:
+    """Making sure twice fetches once."""
+    calls = []
+
+    def download(folder: Path) -> None:
+        calls.append(folder)
+        write_files(folder)
+
+    for _ in range(2):
+        datasets(toy(download)).ensure("toy")
+    assert len(calls) == 1
+    assert sha256_of(cache / "TOY/images") == SHA256["TOY/images"]
+
+
+def test_two_who_need_a_set_fetch_it_once() -> None:
+    """The second waits at the lock, finds the files when it gets in, and goes on without an error."""
+    calls, errors = [], []
+    started = threading.Barrier(2)
+
+    def download(folder: Path) -> None:
+        calls.append(folder)
+        time.sleep(0.2)
+        write_files(folder)
+
+    def ensure() -> None:
+        started.wait()
+        try:
+            datasets(toy(download)).ensure("toy")
+        except Exception as error:  # noqa: BLE001 (handed to the main thread)
+            errors.append(error)
+
+    threads = [threading.Thread(target=ensure) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert errors == []
+    assert len(calls) == 1
+
+
+def half(folder: Path) -> None:
+    write_files(folder, {"TOY/images": FILES["TOY/images"]})
+
+
+def nothing(_: Path) -> None:
+    """A downloader that says nothing of its failure."""
+
+
+def half_then_fail(folder: Path) -> None:
+    half(folder)
+    raise RuntimeError("connection reset")
+
+
+def altered(folder: Path) -> None:
+    write_files(folder, {**FILES, "TOY/raw/labels": b"an error page of some proxy"})
+
+
+@pytest.mark.parametrize(
+    "download",
+    [
+        refuse,
+        nothing,
+        half_then_fail,
+        half,
+        altered,
+    ],
+)
+def test_a_download_that_fails_leaves_nothing(download: Callable[[Path], None], cache: Path) -> None:
+    """No file of the set and no temporary folder, so that the next attempt starts from nothing and succeeds."""
+    with pytest.raises(DataError, match="'toy'"):
+        datasets(toy(download)).ensure("toy")
+    assert [path for path in cache.rglob("*") if path.suffix != ".lock"] == []
+    datasets(toy(write_files)).ensure("toy")
+
+
+def test_a_download_cut_off_while_it_is_moved_is_made_good(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process that dies between two moves may leave a part of a set; it must not stop every later one."""
+    replace, moves = Path.replace, []
+
+    def replace_once(path: Path, target: Path) -> Path:
+        moves.append(target)
+        if len(moves) > 1:
+            raise OSError("killed")
+        return replace(path, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "replace", replace_once)
+        with contextlib.suppress(DataError):
+            datasets(toy(write_files)).ensure("toy")
+    datasets(toy(write_files)).ensure("toy")
+
+
+def test_a_part_in_the_cache_is_what_a_download_left(cache: Path) -> None:
+    """It is nobody's folder but the cache, so a part is passed over: loading finds nothing, fetching completes it."""
+    write_files(cache, {"TOY/images": b"old and damaged"})
+    with pytest.raises(DataError, match="found in none of them on this machine"):
+        datasets(toy(write_files)).load("toy")
+    datasets(toy(write_files)).ensure("toy")
+    assert datasets(toy()).load("toy").train.labels.tolist() == [0, 1] * 50
+
+
+def test_an_embedded_set_needs_no_folder(cache: Path) -> None:
+    """A set without files is loaded without a root and never downloaded."""
+    seen = []
+
+    def load(root: Path | None) -> ImageSet:
+        seen.append(root)
+        empty = ImageSplit(images=np.zeros((0, 1, 2, 2), dtype=np.uint8), labels=np.zeros(0, dtype=np.int64))
+        return ImageSet(train=empty, test=empty)
+
+    known = datasets(dataclasses.replace(toy(None, load), files={}), cache)
+    known.ensure("toy")
+    known.load("toy")
+    assert seen == [None]
+    assert not cache.exists()
+
+
+def test_a_hash_is_of_the_whole_file(tmp_path: Path) -> None:
+    """Longer than any buffer: equal to hashing the bytes at once."""
+    content = bytes(range(256)) * 5000
+    (tmp_path / "file").write_bytes(content)
+    assert sha256_of(tmp_path / "file") == hashlib.sha256(content).hexdigest()

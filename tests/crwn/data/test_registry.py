@@ -1,0 +1,39 @@
+"""The base sets that are known."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import get_args
+
+import pytest
+
+from crwn.data import BASE_SETS, GreyBase, data_roots, datasets
+
+
+def test_every_base_set_is_under_its_own_name() -> None:
+    """The name in a sweep, in the registry and in errors is the same."""
+    assert {name: base.name for name, base in BASE_SETS.items()} == {name: name for name in BASE_SETS}
+
+
+def test_the_grey_sets_are_those_that_a_sweep_may_name() -> None:
+    """The choices of a benchmark's `base` are the registered sets with one channel."""
+    grey = {name for name, base in BASE_SETS.items() if base.image_shape[0] == 1}
+    assert set(get_args(GreyBase)) == grey
+
+
+@pytest.mark.parametrize("name", BASE_SETS)
+def test_a_set_with_files_can_be_fetched_and_one_without_is_embedded(name: str) -> None:
+    """Files come with a SHA-256 each and a download; their paths stay below the data root."""
+    base = BASE_SETS[name]
+    assert (base.download is not None) == bool(base.files)
+    for file, digest in base.files.items():
+        assert not Path(file).is_absolute()
+        assert ".." not in Path(file).parts
+        assert len(bytes.fromhex(digest)) == 32
+
+
+def test_datasets_searches_the_usual_folders(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The shortcut looks where `data_roots` says."""
+    monkeypatch.setenv("CRWN_DATA", str(tmp_path))
+    assert datasets().roots == data_roots()
+    assert datasets(str(tmp_path)).roots == data_roots(str(tmp_path))
