@@ -1,0 +1,66 @@
+"""Permuted images (P-MNIST over `mnist`): task t shows every image with its pixels in one fixed random order.
+
+Source: CRWN (Hong & Pavlic, arXiv:2204.04297), 100 tasks. All permutations are random, the first too; training and test
+images share them; the seed alone fixes them. Permuting bytes and then normalising equals normalising and then
+permuting, since every pixel is normalised by the same two numbers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from crwn import seeding
+from crwn.benchmarks.pixels import PixelMap, PixelTasks
+from crwn.data import BASE_SETS, GreyBase
+from crwn.spec import READ_STRICTLY, Count, ProblemShape, check_fields, kind_field
+
+if TYPE_CHECKING:
+    import torch
+
+    from crwn.data.base import ImageSet
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PermutedSpec:
+    """Permuted images.
+
+    Attributes:
+        base: the base data set.
+        num_tasks: the number of permutations.
+
+    Raises:
+        ValueError: a field is wrong.
+    """
+
+    __pydantic_config__: ClassVar[Mapping[str, Any]] = READ_STRICTLY
+
+    kind: str = kind_field("permuted")
+    base: GreyBase = "mnist"
+    num_tasks: Count = 100
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+
+    def problem(self) -> ProblemShape:
+        """The benchmark's sizes."""
+        base = BASE_SETS[self.base]
+        return ProblemShape(input_shape=base.image_shape, num_classes=base.num_classes, num_tasks=self.num_tasks)
+
+
+def permutation_map(input_size: int, seed: int, task: int) -> PixelMap:
+    """The pixel order of a task: a permutation of [input_size], drawn from (seed, task)."""
+    return seeding.numpy_generator(seed, "permutation", task).permutation(input_size)
+
+
+def build(spec: PermutedSpec, images: ImageSet, seed: int, device: torch.device) -> PixelTasks:
+    """The tasks of `spec` at `seed` on `device`."""
+    input_size = spec.problem().input_size
+    return PixelTasks(
+        base=BASE_SETS[spec.base],
+        images=images,
+        num_tasks=spec.num_tasks,
+        pixel_map=lambda task: permutation_map(input_size, seed, task),
+        device=device,
+    )

@@ -1,0 +1,81 @@
+"""Tasks that show the images of a base set with their pixels rearranged, one fixed rearrangement a task.
+
+A nearest-neighbour rotation and a permutation are both a gather: pixel i of a task's image is pixel `source[i]` of the
+original, or zero. Gathering bytes on the device for a whole task at once replaces any per-image work.
+
+Shapes: N images, d = C H W numbers an image.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from crwn.benchmarks.protocol import Split
+from crwn.lazy import LazyModule
+
+if TYPE_CHECKING:
+    import torch
+
+    from crwn.data.base import BaseSet, ImageSet, ImageSplit
+else:
+    torch = LazyModule("torch")
+
+PixelMap: TypeAlias = NDArray[np.int64]
+"""[d]: for every pixel of a task's image, the pixel of the original that it shows, or -1 for zero."""
+
+
+class PixelTasks:
+    """A benchmark made of pixel maps.
+
+    Args:
+        base: what is known of the base set, for its mean and standard deviation.
+        images: the base set's images.
+        num_tasks: the number of tasks.
+        pixel_map: the map of a task, by its number.
+        device: where the tensors live.
+    """
+
+    def __init__(
+        self,
+        *,
+        base: BaseSet,
+        images: ImageSet,
+        num_tasks: int,
+        pixel_map: Callable[[int], PixelMap],
+        device: torch.device,
+    ) -> None:
+        self.num_tasks = num_tasks
+        self._mean = base.mean
+        self._std = base.std
+        self._pixel_map = pixel_map
+        self._train = _to_device(images.train, device)
+        self._test = _to_device(images.test, device)
+
+    def train_split(self, task: int) -> Split:
+        """The training examples of a task."""
+        return self._rearranged(self._train, task)
+
+    def test_split(self, task: int) -> Split:
+        """The test examples of a task."""
+        return self._rearranged(self._test, task)
+
+    def normalise(self, images: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+        """(bytes / 255 - mean) / standard deviation, computed as one multiplication and one addition."""
+        return images.to(dtype).mul_(1 / (255 * self._std)).sub_(self._mean / self._std)
+
+    def _rearranged(self, split: Split, task: int) -> Split:
+        source_d = torch.from_numpy(self._pixel_map(task)).to(split.images.device)
+        images_Nd = split.images.index_select(1, source_d.clamp_min(0))
+        images_Nd[:, source_d < 0] = 0
+        return Split(images=images_Nd, labels=split.labels)
+
+
+def _to_device(split: ImageSplit, device: torch.device) -> Split:
+    return Split(
+        images=torch.tensor(split.images, device=device).flatten(1),
+        labels=torch.tensor(split.labels, device=device),
+    )

@@ -1,0 +1,97 @@
+"""What a benchmark offers, and the gate through which the engine lets a trial see it.
+
+Shapes: N examples, d numbers an image.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+from crwn.lazy import LazyModule
+
+if TYPE_CHECKING:
+    import torch
+else:
+    torch = LazyModule("torch")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Split:
+    """One task's examples on the device: images [N, d] as unsigned bytes, labels [N]."""
+
+    images: torch.Tensor
+    labels: torch.Tensor
+
+
+class Benchmark(Protocol):
+    """Tasks as tensors on a device, made when asked for."""
+
+    @property
+    def num_tasks(self) -> int:
+        """The number of tasks."""
+        ...
+
+    def train_split(self, task: int) -> Split:
+        """The training examples of a task."""
+        ...
+
+    def test_split(self, task: int) -> Split:
+        """The test examples of a task."""
+        ...
+
+    def normalise(self, images: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+        """Bytes to the numbers a network sees, in the same shape."""
+        ...
+
+
+class Curriculum:
+    """A benchmark whose training data can be read only for the tasks that are being learned.
+
+    This is what makes a trial continual: the engine opens a group of tasks, learns them, and closes them for good.
+    """
+
+    def __init__(self, benchmark: Benchmark) -> None:
+        self._benchmark = benchmark
+        self._open: frozenset[int] = frozenset()
+
+    @property
+    def num_tasks(self) -> int:
+        """The number of tasks."""
+        return self._benchmark.num_tasks
+
+    @contextmanager
+    def learning(self, tasks: Sequence[int]) -> Iterator[tuple[Split, ...]]:
+        """Open the training data of `tasks` for the length of a `with` block.
+
+        Returns:
+            Their training splits, in the order of `tasks`.
+        """
+        self._open = frozenset(tasks)
+        try:
+            yield tuple(self.train_split(task) for task in tasks)
+        finally:
+            self._open = frozenset()
+
+    def train_split(self, task: int) -> Split:
+        """The training examples of a task that is being learned.
+
+        Raises:
+            PermissionError: the task is not being learned.
+        """
+        if task not in self._open:
+            raise PermissionError(
+                f"the training data of task {task} was asked for while the tasks {sorted(self._open)} are learned; "
+                "in continual learning a task's training data can be read only while that task is learned"
+            )
+        return self._benchmark.train_split(task)
+
+    def test_split(self, task: int) -> Split:
+        """The test examples of any task."""
+        return self._benchmark.test_split(task)
+
+    def normalise(self, images: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+        """Bytes to the numbers a network sees, in the same shape."""
+        return self._benchmark.normalise(images, dtype)

@@ -1,0 +1,88 @@
+"""Rotated images (R-MNIST over `mnist`): task t shows every image turned by t times a fixed angle.
+
+Source: CRWN (Hong & Pavlic, arXiv:2204.04297), 36 tasks by multiples of 10 degrees. Counter-clockwise, nearest
+neighbour, zero fill, on 8-bit pixels before normalising. The tasks are the same at every seed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+
+from crwn.benchmarks.pixels import PixelMap, PixelTasks
+from crwn.data import BASE_SETS, GreyBase
+from crwn.spec import READ_STRICTLY, Count, PositiveFloat, ProblemShape, check_fields, kind_field
+
+if TYPE_CHECKING:
+    import torch
+
+    from crwn.data.base import ImageSet
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RotatedSpec:
+    """Rotated images.
+
+    Attributes:
+        base: the base data set.
+        num_tasks: the number of rotations; the first is by 0 degrees.
+        step_degrees: the angle between neighbouring tasks.
+
+    Raises:
+        ValueError: a field is wrong, or the rotations go round more than once, so that tasks would repeat.
+    """
+
+    __pydantic_config__: ClassVar[Mapping[str, Any]] = READ_STRICTLY
+
+    kind: str = kind_field("rotated")
+    base: GreyBase = "mnist"
+    num_tasks: Count = 36
+    step_degrees: PositiveFloat = 10.0
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+        if (self.num_tasks - 1) * self.step_degrees >= 360:
+            raise ValueError(
+                f"num_tasks and step_degrees: expected rotations below 360 degrees, given {self.num_tasks} tasks by "
+                f"{self.step_degrees:g} degrees, up to {(self.num_tasks - 1) * self.step_degrees:g}; lower one of them"
+            )
+
+    def problem(self) -> ProblemShape:
+        """The benchmark's sizes."""
+        base = BASE_SETS[self.base]
+        return ProblemShape(input_shape=base.image_shape, num_classes=base.num_classes, num_tasks=self.num_tasks)
+
+
+def rotation_map(height: int, width: int, degrees: float) -> PixelMap:
+    """Where each pixel of an image rotated counter-clockwise comes from, exactly as Pillow rotates.
+
+    Args:
+        height: pixels.
+        width: pixels.
+        degrees: the angle.
+
+    Returns:
+        [height * width], -1 where the rotated image shows nothing of the original.
+    """
+    from PIL import Image  # noqa: PLC0415 (only building tasks needs it)
+
+    numbered = Image.fromarray(np.arange(height * width, dtype=np.int32).reshape(height, width))
+    turned = numbered.rotate(degrees, resample=Image.Resampling.NEAREST, fillcolor=-1)
+    return np.asarray(turned).reshape(-1).astype(np.int64)
+
+
+def build(spec: RotatedSpec, images: ImageSet, seed: int, device: torch.device) -> PixelTasks:
+    """The tasks of `spec` on `device`; the seed changes nothing."""
+    del seed
+    base = BASE_SETS[spec.base]
+    _, height, width = base.image_shape  # the base sets so far are grey: one channel
+    return PixelTasks(
+        base=base,
+        images=images,
+        num_tasks=spec.num_tasks,
+        pixel_map=lambda task: rotation_map(height, width, task * spec.step_degrees),
+        device=device,
+    )

@@ -1,0 +1,65 @@
+"""The gate through which a trial sees a benchmark."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+import torch
+
+from crwn.benchmarks.protocol import Curriculum, Split
+
+
+class Numbered:
+    """A benchmark whose splits hold the task's number."""
+
+    num_tasks = 4
+
+    def train_split(self, task: int) -> Split:
+        return Split(images=torch.full((2, 1), task, dtype=torch.uint8), labels=torch.tensor([0, 1]))
+
+    def test_split(self, task: int) -> Split:
+        return Split(images=torch.full((1, 1), 100 + task, dtype=torch.uint8), labels=torch.tensor([0]))
+
+    def normalise(self, images: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+        return images.to(dtype) / 2
+
+
+def refusal(task: int, learned: list[int]) -> str:
+    return re.escape(f"the training data of task {task} was asked for while the tasks {learned} are learned")
+
+
+def test_training_data_can_be_read_only_while_it_is_learned() -> None:
+    """Outside the `with` block no task's, inside it only that of the tasks opened."""
+    curriculum = Curriculum(Numbered())
+    with pytest.raises(PermissionError, match=refusal(0, [])):
+        curriculum.train_split(0)
+    with curriculum.learning([2, 1]) as splits:
+        assert [split.images[0, 0].item() for split in splits] == [2, 1]
+        assert curriculum.train_split(1).images[0, 0] == 1
+        for task in (0, 3):
+            with pytest.raises(PermissionError, match=refusal(task, [1, 2])):
+                curriculum.train_split(task)
+    with pytest.raises(PermissionError, match=refusal(1, [])):
+        curriculum.train_split(1)
+
+
+def test_the_gate_closes_after_an_error() -> None:
+    """A task whose learning failed is closed like one that was learned."""
+    curriculum = Curriculum(Numbered())
+    with pytest.raises(FloatingPointError, match="diverged"), curriculum.learning([0]):
+        raise FloatingPointError("diverged")
+    with pytest.raises(PermissionError, match=refusal(0, [])):
+        curriculum.train_split(0)
+
+
+def test_test_data_can_be_read_at_any_time() -> None:
+    """Every task is tested again at the end; sizes and normalising are the benchmark's."""
+    curriculum = Curriculum(Numbered())
+    assert curriculum.num_tasks == 4
+    assert curriculum.test_split(3).images[0, 0] == 103
+    with curriculum.learning([0]):
+        assert curriculum.test_split(2).images[0, 0] == 102
+    normalised = curriculum.normalise(torch.tensor([[3]], dtype=torch.uint8), torch.float64)
+    assert normalised.dtype == torch.float64
+    assert normalised.item() == 1.5

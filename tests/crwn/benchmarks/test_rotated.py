@@ -1,0 +1,94 @@
+"""Rotated images."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from crwn.benchmarks.rotated import RotatedSpec, build, rotation_map
+from crwn.data import Datasets
+
+ANGLES = (0, 10, 45, 90, 130, 180, 270, 350)
+CPU = torch.device("cpu")
+
+
+def rotated_by_pillow(images: np.ndarray, degrees: float) -> np.ndarray:
+    """Each grey image on its own, as anyone would: nearest neighbour, zero fill."""
+    turned = [Image.fromarray(image).rotate(degrees, resample=Image.Resampling.NEAREST) for image in images]
+    return np.stack([np.asarray(image) for image in turned])
+
+
+@pytest.mark.parametrize("degrees", ANGLES)
+def test_a_task_shows_every_image_as_pillow_rotates_it(digits: Datasets, degrees: int) -> None:
+    """All test and a part of the training digits, pixel by pixel, in a benchmark whose second task has this angle."""
+    images = digits.load("digits")
+    spec = RotatedSpec(base="digits", num_tasks=2, step_degrees=degrees or 90)
+    task = 1 if degrees else 0
+    tasks = build(spec, images, 0, CPU)
+    for split, original in ((tasks.test_split(task), images.test), (tasks.train_split(task), images.train)):
+        expected = rotated_by_pillow(original.images[:360, 0], degrees)
+        assert np.array_equal(split.images[:360].numpy().reshape(-1, 8, 8), expected)
+        assert np.array_equal(split.labels.numpy(), original.labels)
+
+
+@pytest.mark.parametrize("degrees", [*range(0, 360, 10), 12.5])
+def test_the_map_is_pillows_at_the_size_of_mnist(degrees: float) -> None:
+    """Random bytes of 28x28 rotated by Pillow equal those gathered by the map, with 0 where the map says -1."""
+    image = np.random.default_rng(0).integers(1, 256, size=(28, 28), dtype=np.uint8)
+    source = rotation_map(28, 28, degrees)
+    gathered = np.where(source < 0, 0, image.reshape(-1)[source])
+    assert np.array_equal(gathered.reshape(28, 28), rotated_by_pillow(image[None], degrees)[0])
+
+
+def test_rotation_is_counter_clockwise(digits: Datasets) -> None:
+    """A quarter turn is `torch.rot90`, which turns the first axis towards the second: counter-clockwise on a screen."""
+    tasks = build(RotatedSpec(base="digits", num_tasks=4, step_degrees=90), digits.load("digits"), 0, CPU)
+    upright = tasks.test_split(0).images.view(-1, 8, 8)
+    for task in range(4):
+        turned = tasks.test_split(task).images.view(-1, 8, 8)
+        assert torch.equal(turned, torch.rot90(upright, task, dims=(1, 2)))
+
+
+def test_the_first_task_is_upright(digits: Datasets) -> None:
+    """Task 0 shows the images as they are."""
+    images = digits.load("digits")
+    tasks = build(RotatedSpec(base="digits"), images, 0, CPU)
+    assert np.array_equal(tasks.train_split(0).images.numpy(), images.train.images.reshape(-1, 64))
+
+
+def test_the_map_of_an_oblong_image_keeps_its_shape() -> None:
+    """Half a turn of 2x3 pixels reverses them; a quarter turn keeps 2x3 and fills what comes from outside."""
+    assert rotation_map(2, 3, 180).tolist() == [5, 4, 3, 2, 1, 0]
+    quarter = rotation_map(2, 3, 90)
+    numbered = Image.fromarray(np.arange(1, 7, dtype=np.uint8).reshape(2, 3))
+    assert (quarter + 1).tolist() == np.asarray(numbered.rotate(90)).reshape(-1).tolist()
+
+
+def test_the_tasks_are_the_same_at_every_seed(digits: Datasets) -> None:
+    """The seed names networks and orders, not rotations."""
+    images, spec = digits.load("digits"), RotatedSpec(base="digits", num_tasks=5)
+    one, other = build(spec, images, 0, CPU), build(spec, images, 1, CPU)
+    for task in range(5):
+        assert torch.equal(one.test_split(task).images, other.test_split(task).images)
+
+
+@pytest.mark.parametrize(
+    ("num_tasks", "step_degrees", "given"),
+    [
+        (37, 10, "37 tasks by 10 degrees, up to 360"),
+        (2, 360, "2 tasks by 360 degrees, up to 360"),
+        (36, 12.5, "36 tasks by 12.5 degrees, up to 437.5"),
+    ],
+)
+def test_rotations_that_repeat_are_refused(num_tasks: int, step_degrees: float, given: str) -> None:
+    """A task that shows what an earlier one showed would not be a new task."""
+    with pytest.raises(ValueError, match=f"expected rotations below 360 degrees, given {given}; lower one of them"):
+        RotatedSpec(num_tasks=num_tasks, step_degrees=step_degrees)
+
+
+def test_rotations_may_go_almost_round() -> None:
+    """One task at any angle, and 36 by 10 degrees, do not repeat."""
+    assert RotatedSpec(num_tasks=1, step_degrees=720).num_tasks == 1
+    assert RotatedSpec(num_tasks=36, step_degrees=10).problem().num_tasks == 36
