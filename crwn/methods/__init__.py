@@ -1,0 +1,28 @@
+"""Methods: one file each, its frozen spec, what it builds, its mathematics. `METHODS` is the registry."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
+
+from crwn.methods import flynet, neuromodnet, supsup
+from crwn.methods.protocol import Method, Surroundings
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MethodEntry:
+    """A method's spec class, and what builds its learner."""
+
+    spec: type[Any]
+    build: Callable[[Any, Surroundings], Method]
+
+
+METHODS: Mapping[str, MethodEntry] = MappingProxyType(
+    {
+        "neuromodnet": MethodEntry(spec=neuromodnet.NeuroModNetSpec, build=neuromodnet.NeuroModNet),
+        "flynet": MethodEntry(spec=flynet.FlyNetSpec, build=flynet.FlyNet),
+        "supsup": MethodEntry(spec=supsup.SupSupSpec, build=supsup.SupSup),
+    }
+)

@@ -1,0 +1,159 @@
+"""FlyNet: a fixed sparse expansion after the fly's mushroom body, read out by one modulated layer.
+
+Source: CRWN (Hong & Pavlic, arXiv:2204.04297): encoder z = E x, global inhibition, ReLU; decoder W_t = a_t (R * c_t).
+A scale of 10d means N = 10 d hidden units.
+
+Our readings, where the paper's text leaves a value open: inhibition gamma = 1; every unit sums floor(p d) inputs with
+p = 0.1; R's standard deviation is 10/N, so that logits start small; c ~ U(-1, 1) drawn anew for each task, a = 1.
+
+Shapes: G tasks, B examples a task, d numbers an image, N hidden units, m classes.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+
+from annotated_types import Ge, Gt, Le
+
+from crwn.backbone import ArraySpec, BackboneSpec
+from crwn.lazy import LazyModule
+from crwn.methods.protocol import (
+    Modulation,
+    ScaleFamily,
+    Surroundings,
+    Tensors,
+    check_range,
+    modulated_counts,
+    parse_scale,
+    start_modulated,
+)
+from crwn.spec import READ_STRICTLY, Blueprint, PositiveFloat, ProblemShape, TrainingSpec, check_fields, kind_field
+
+if TYPE_CHECKING:
+    import torch
+
+    from crwn.nn import flynet, modulated
+else:
+    flynet = LazyModule("crwn.nn.flynet")
+    modulated = LazyModule("crwn.nn.modulated")
+
+EXPANSIONS = ScaleFamily(pattern=r"([1-9][0-9]{0,3})d", examples="10d or 40d")
+"""Hidden units as a multiple of the input's size."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FlyNetSpec:
+    """FlyNet's settings.
+
+    Attributes:
+        modulation: what is trained of the decoder, the context (local), the strength (global), or both.
+        connectivity: p, the share of the inputs that a hidden unit sums.
+        inhibition: gamma, how much of the units' mean is subtracted from each.
+        decoder_scale: R's standard deviation is this over N.
+        context_low: contexts start uniform from here
+        context_high: to here; equal bounds start them all at one number.
+        initial_strength: the decoder's strength at the start of a task.
+
+    Raises:
+        ValueError: a field is wrong.
+    """
+
+    __pydantic_config__: ClassVar[Mapping[str, Any]] = READ_STRICTLY
+
+    kind: str = kind_field("flynet")
+    modulation: Modulation = "local+global"
+    connectivity: Annotated[float, Gt(0), Le(1)] = 0.1
+    inhibition: Annotated[float, Ge(0)] = 1.0
+    decoder_scale: PositiveFloat = 10.0
+    context_low: float = -1.0
+    context_high: float = 1.0
+    initial_strength: float = 1.0
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+        check_range("context_low", self.context_low, "context_high", self.context_high)
+
+    def training(self) -> TrainingSpec:
+        """The paper's: RMSProp at 0.01."""
+        return TrainingSpec(learning_rate=0.01)
+
+    def blueprint(self, scale: str, problem: ProblemShape, seed: int) -> Blueprint:
+        """N = s d units; N + 1 parameters a task (10d on 784 pixels: 7,841).
+
+        Raises:
+            ValueError: not a scale of FlyNet, images with channels, or a unit that would see no input.
+        """
+        expansion = parse_scale(scale, EXPANSIONS)
+        if problem.input_shape[0] != 1:
+            raise ValueError(
+                f"FlyNet exists for grey images only: expected 1 channel, given {problem.input_shape[0]}; "
+                "leave FlyNet out of sweeps over this benchmark"
+            )
+        num_summed = math.floor(self.connectivity * problem.input_size + 1e-9)  # k/d of d inputs are k, rounded or not
+        if num_summed == 0:
+            raise ValueError(
+                f"connectivity: expected at least 1/{problem.input_size}, so that a unit sums an input, "
+                f"given {self.connectivity}"
+            )
+        num_units = expansion * problem.input_size
+        trained, kept = modulated_counts(num_units, 1, self.modulation)
+        encoder = ArraySpec(
+            name="encoder",
+            shape=(num_units, problem.input_size),
+            distribution="subset",
+            parameter=num_summed,
+        )
+        decoder = ArraySpec(
+            name="decoder",
+            shape=(problem.num_classes, num_units),
+            distribution="normal",
+            parameter=self.decoder_scale / num_units,
+        )
+        return Blueprint(
+            grouping="any",
+            params_per_task=trained,
+            trained_per_task=trained,
+            stored_per_task=kept,
+            multiply_adds=num_units * (problem.input_size + 2 * problem.num_classes),  # nothing flows back into E
+            activations=problem.input_size + 3 * num_units + problem.num_classes,
+            backbone=BackboneSpec(seed=seed, arrays=(encoder, decoder)),
+        )
+
+
+class FlyNet:
+    """The learner: per task a context [N] and a strength of the decoder."""
+
+    def __init__(self, spec: FlyNetSpec, surroundings: Surroundings) -> None:
+        self._spec = spec
+        self._surroundings = surroundings
+
+    def start(self, tasks: Sequence[int]) -> Tensors:
+        """A context drawn anew for each task, the strength at its start."""
+        spec, decoder_mN = self._spec, self._surroundings.backbone["decoder"]
+        return start_modulated(
+            self._surroundings,
+            tasks,
+            inputs={"decoder": decoder_mN.shape[1]},
+            modulation=spec.modulation,
+            context_range=(spec.context_low, spec.context_high),
+            initial_strength=spec.initial_strength,
+        )
+
+    def logits(self, state: Tensors, input_GBd: torch.Tensor) -> torch.Tensor:
+        """Encode, then decode with each task's own modulation."""
+        backbone = self._surroundings.backbone
+        hidden_GBN = flynet.encode(input_GBd, backbone["encoder"], self._spec.inhibition)
+        return modulated.modulated_linear(
+            hidden_GBN, backbone["decoder"], state["decoder.context"], state["decoder.strength"]
+        )
+
+    def pack(self, state: Tensors) -> Tensors:
+        """Context and strength as they are."""
+        return state
+
+    def unpack(self, kept: Tensors) -> Tensors:
+        """Context and strength as they are."""
+        return kept

@@ -1,0 +1,131 @@
+"""NeuroModNet: a network of fixed random weights in which every layer is modulated for each task.
+
+Source: CRWN (Hong & Pavlic, "Learning to Modulate Random Weights", arXiv:2204.04297): weights W_t = a_t (R * c_t) in
+every layer, ReLU between layers, no biases. FC_H is d -> H -> H -> m.
+
+Our choices, where the paper is silent: R ~ N(0, 2/fan_in), c ~ U(-1, 1) drawn anew for each task, a = 1.
+
+Shapes: G tasks, B examples a task, d numbers an image, m classes; I inputs of a layer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from crwn.backbone import ArraySpec, BackboneSpec
+from crwn.lazy import LazyModule
+from crwn.methods.protocol import (
+    FULLY_CONNECTED,
+    Modulation,
+    Surroundings,
+    Tensors,
+    check_range,
+    fully_connected_layers,
+    modulated_counts,
+    parse_scale,
+    start_modulated,
+)
+from crwn.spec import READ_STRICTLY, Blueprint, PositiveFloat, ProblemShape, TrainingSpec, check_fields, kind_field
+
+if TYPE_CHECKING:
+    import torch
+    from torch.nn import functional
+
+    from crwn.nn import modulated
+else:
+    functional = LazyModule("torch.nn.functional")
+    modulated = LazyModule("crwn.nn.modulated")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NeuroModNetSpec:
+    """NeuroModNet's settings.
+
+    Attributes:
+        modulation: what is trained of each layer, the context (local), the strength (global), or both.
+        context_low: contexts start uniform from here
+        context_high: to here; equal bounds start them all at one number.
+        initial_strength: every layer's strength at the start of a task.
+        weight_gain: R's variance is this over the layer's inputs.
+
+    Raises:
+        ValueError: a field is wrong.
+    """
+
+    __pydantic_config__: ClassVar[Mapping[str, Any]] = READ_STRICTLY
+
+    kind: str = kind_field("neuromodnet")
+    modulation: Modulation = "local+global"
+    context_low: float = -1.0
+    context_high: float = 1.0
+    initial_strength: float = 1.0
+    weight_gain: PositiveFloat = 2.0
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+        check_range("context_low", self.context_low, "context_high", self.context_high)
+
+    def training(self) -> TrainingSpec:
+        """The paper's: RMSProp at 0.01."""
+        return TrainingSpec(learning_rate=0.01)
+
+    def blueprint(self, scale: str, problem: ProblemShape, seed: int) -> Blueprint:
+        """FC_H, whose trained parameters are its contexts and strengths (FC256 on 784 pixels: 1,299)."""
+        layers = fully_connected_layers(problem, parse_scale(scale, FULLY_CONNECTED))
+        trained, kept = modulated_counts(sum(i for _, i in layers.values()), len(layers), self.modulation)
+        products = sum(o * i for o, i in layers.values())
+        return Blueprint(
+            grouping="any",
+            params_per_task=trained,
+            trained_per_task=trained,
+            stored_per_task=kept,
+            multiply_adds=2 * products,  # forward, and the gradient to each layer's input; R needs none
+            activations=2 * sum(i for _, i in layers.values()) + problem.num_classes,
+            backbone=BackboneSpec(
+                seed=seed,
+                arrays=tuple(
+                    ArraySpec(name=name, shape=(o, i), distribution="normal", parameter=(self.weight_gain / i) ** 0.5)
+                    for name, (o, i) in layers.items()
+                ),
+            ),
+        )
+
+
+class NeuroModNet:
+    """The learner: per task and layer a context [I] and a strength."""
+
+    def __init__(self, spec: NeuroModNetSpec, surroundings: Surroundings) -> None:
+        self._spec = spec
+        self._surroundings = surroundings
+
+    def start(self, tasks: Sequence[int]) -> Tensors:
+        """Contexts drawn anew for each task, strengths at their start."""
+        spec, backbone = self._spec, self._surroundings.backbone
+        return start_modulated(
+            self._surroundings,
+            tasks,
+            inputs={name: weight.shape[1] for name, weight in backbone.items()},
+            modulation=spec.modulation,
+            context_range=(spec.context_low, spec.context_high),
+            initial_strength=spec.initial_strength,
+        )
+
+    def logits(self, state: Tensors, input_GBd: torch.Tensor) -> torch.Tensor:
+        """The layers in order, ReLU between them."""
+        hidden_GBI = input_GBd
+        for name, weight_OI in self._surroundings.backbone.items():
+            if hidden_GBI is not input_GBd:
+                hidden_GBI = functional.relu(hidden_GBI)
+            context_GI, strength_G = state[f"{name}.context"], state[f"{name}.strength"]
+            hidden_GBI = modulated.modulated_linear(hidden_GBI, weight_OI, context_GI, strength_G)
+        return hidden_GBI
+
+    def pack(self, state: Tensors) -> Tensors:
+        """Contexts and strengths as they are."""
+        return state
+
+    def unpack(self, kept: Tensors) -> Tensors:
+        """Contexts and strengths as they are."""
+        return kept

@@ -1,0 +1,169 @@
+"""The narrow interface between the engine and a method.
+
+A method is a set of functions over tensors with a leading task axis; the engine owns the loop, the optimiser, the
+batches, the evaluation and what is kept. Task identities are arguments, never attributes set from outside.
+
+Shapes: G tasks learned together, B examples a task, d numbers an image, m classes.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
+
+import numpy as np
+
+from crwn import seeding
+from crwn.lazy import LazyModule
+
+if TYPE_CHECKING:
+    import torch
+
+    from crwn.spec import ProblemShape
+else:
+    torch = LazyModule("torch")
+
+Tensors: TypeAlias = "dict[str, torch.Tensor]"
+
+Modulation: TypeAlias = Literal["local+global", "local", "global"]
+"""Which of a modulated layer's numbers are trained: contexts (local), strengths (global), or both."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Surroundings:
+    """What a method is built from, besides its own spec.
+
+    Attributes:
+        scale: as in the trial's spec.
+        problem: the benchmark's sizes.
+        seed: the trial's seed.
+        backbone: the frozen arrays by name, on the device, in the trial's dtype.
+        device: where tensors live.
+        dtype: of everything that is learned.
+    """
+
+    scale: str
+    problem: ProblemShape
+    seed: int
+    backbone: Tensors
+    device: torch.device
+    dtype: torch.dtype
+
+    def draw(self, tasks: Sequence[int], name: str, shape: tuple[int, ...], low: float, high: float) -> torch.Tensor:
+        """Uniform numbers for the tensor `name` of each task, from that task's own stream.
+
+        Drawn in float32 by NumPy, so that neither the tasks learned beside it nor the device change a task's start.
+
+        Returns:
+            [G, *shape].
+        """
+        streams = (seeding.numpy_generator(self.seed, "state", task, name) for task in tasks)
+        unit = np.stack([stream.random(shape, dtype=np.float32) for stream in streams])
+        return torch.from_numpy(np.float32(low) + np.float32(high - low) * unit).to(
+            device=self.device, dtype=self.dtype
+        )
+
+
+class Method(Protocol):
+    """What the engine needs of a method."""
+
+    def start(self, tasks: Sequence[int]) -> Tensors:
+        """The state from which `tasks` are learned, each tensor with a leading task axis.
+
+        Those that are trained require a gradient; the others are constants of the task. A task's numbers depend on
+        the trial's seed and the task alone, not on the tasks beside it.
+        """
+        ...
+
+    def logits(self, state: Tensors, input_GBd: torch.Tensor) -> torch.Tensor:
+        """Class scores [G, B, m] of normalised images, each task's with its own part of `state`."""
+        ...
+
+    def pack(self, state: Tensors) -> Tensors:
+        """What is kept of learned tasks: a few KB each, with a leading task axis."""
+        ...
+
+    def unpack(self, kept: Tensors) -> Tensors:
+        """A state that gives the same logits as the one that was packed."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScaleFamily:
+    """A family of scales: a regular expression with one group, a number, and examples for the error."""
+
+    pattern: str
+    examples: str
+
+
+FULLY_CONNECTED = ScaleFamily(pattern=r"FC([1-9][0-9]{0,5})", examples="FC256 or FC4096")
+"""FC_H: two hidden layers of H units."""
+
+
+class ScaleError(ValueError):
+    """A scale that the method does not have."""
+
+
+def parse_scale(scale: str, family: ScaleFamily) -> int:
+    """The number in a scale such as FC256.
+
+    Raises:
+        ScaleError: the scale is not one of the family.
+    """
+    match = re.fullmatch(family.pattern, scale)
+    if match is None:
+        raise ScaleError(f"scale: expected one such as {family.examples}, given {scale!r}")
+    return int(match[1])
+
+
+def check_range(low_name: str, low: float, high_name: str, high: float) -> None:
+    """Check that a range is not upside down.
+
+    Raises:
+        ValueError: it is.
+    """
+    if low > high:
+        raise ValueError(f"{low_name}: expected at most {high_name} ({high}), given {low}")
+
+
+def fully_connected_layers(problem: ProblemShape, hidden: int) -> dict[str, tuple[int, int]]:
+    """The layers of FC_H by name, each [out, in]: d -> H -> H -> m, without biases."""
+    return {
+        "layer1": (hidden, problem.input_size),
+        "layer2": (hidden, hidden),
+        "layer3": (problem.num_classes, hidden),
+    }
+
+
+def modulated_counts(num_inputs: int, num_layers: int, modulation: Modulation) -> tuple[int, int]:
+    """How many numbers a task of a modulated network trains, and how many are kept of it.
+
+    Args:
+        num_inputs: the inputs of all modulated layers together, one context number each.
+        num_layers: modulated layers, one strength each.
+        modulation: what is trained; contexts and strengths are kept whether trained or not.
+    """
+    contexts = num_inputs if modulation != "global" else 0
+    strengths = num_layers if modulation != "local" else 0
+    return contexts + strengths, num_inputs + num_layers
+
+
+def start_modulated(
+    surroundings: Surroundings,
+    tasks: Sequence[int],
+    *,
+    inputs: Mapping[str, int],
+    modulation: Modulation,
+    context_range: tuple[float, float],
+    initial_strength: float,
+) -> Tensors:
+    """Contexts [G, I] and strengths [G] for the modulated layers whose numbers of inputs are given by name."""
+    state = {}
+    for layer, num_inputs in inputs.items():
+        context_GI = surroundings.draw(tasks, f"{layer}.context", (num_inputs,), *context_range)
+        strength_G = torch.full((len(tasks),), initial_strength, device=surroundings.device, dtype=surroundings.dtype)
+        state[f"{layer}.context"] = context_GI.requires_grad_(modulation != "global")
+        state[f"{layer}.strength"] = strength_G.requires_grad_(modulation != "local")
+    return state
