@@ -1,0 +1,72 @@
+"""The context bank: what is kept of every learned task.
+
+Shapes: T tasks. A tensor of the bank has the task axis first.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from crwn import tensorfile
+from crwn.methods.protocol import Tensors
+from crwn.spec import TrialSpec
+
+CONTENT = "contexts"
+FORMAT = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ContextBank:
+    """Every task's kept tensors, and what they belong to.
+
+    Attributes:
+        tensors: by name, such as `layer1.context` [T, I] and `layer1.strength` [T]; a mask's bits are packed.
+        trial_id: the trial that learned them.
+        spec: its resolved spec, as parsed JSON.
+        fingerprint: of the backbone they modulate.
+    """
+
+    tensors: Tensors
+    trial_id: str
+    spec: dict[str, Any]
+    fingerprint: str
+
+
+def dump(kept: Sequence[Tensors], spec: TrialSpec, fingerprint: str) -> bytes:
+    """The contexts of all tasks as a safetensors file.
+
+    Args:
+        kept: one dictionary a task, each tensor with a task axis of length 1.
+        spec: the trial's spec.
+        fingerprint: of its backbone.
+    """
+    stacked = {name: torch.cat([task[name].cpu() for task in kept]) for name in kept[0]}
+    header = {
+        "content": CONTENT,
+        "format": FORMAT,
+        "trial_id": spec.trial_id,
+        "spec": json.loads(spec.canonical_json()),
+        "fingerprint": fingerprint,
+    }
+    return tensorfile.dump(stacked, header)
+
+
+def load(content: bytes) -> ContextBank:
+    """Read what `dump` wrote.
+
+    Raises:
+        ValueError: not such a file, or one of a newer format.
+    """
+    tensors, header = tensorfile.parse(content)
+    if header.get("content") != CONTENT:
+        raise ValueError(f"expected a file of contexts, given one of {header.get('content')!r}")
+    if header.get("format") != FORMAT:
+        raise ValueError(f"contexts: expected format {FORMAT}, given {header.get('format')!r}; use a newer crwn")
+    return ContextBank(
+        tensors=tensors, trial_id=header["trial_id"], spec=header["spec"], fingerprint=header["fingerprint"]
+    )

@@ -1,0 +1,470 @@
+"""The training loop: groups of tasks, batches, evaluation, events, resume points.
+
+The engine is a generator. Whoever drives it decides what becomes of its events and may stop at any of them; all state
+that the rest of the trial depends on is in the latest `ResumePoint`, and going on from one computes the same bits.
+
+Shapes: G tasks learned together, B examples a task, N training examples a task, d numbers an image, m classes.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias
+
+import torch
+from torch.nn import functional
+
+from crwn import seeding, tensorfile
+from crwn.benchmarks.protocol import Curriculum, Split
+from crwn.methods.protocol import Method, Tensors
+from crwn.spec import TrainingSpec
+
+RESUME_FORMAT = 1
+CURVE_EVERY = 50
+"""Training steps between two points of a learning curve."""
+EVALUATION_BATCH = 500
+PROGRESS_SECONDS = 0.5
+MAX_RESUME_SECONDS = 60.0
+MIN_RESUME_SECONDS = 2.0
+RESUME_COST_FACTOR = 100
+"""A resume point is due after a hundred times what the last one took: it costs about 1% of the time."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Numerics:
+    """What the last bits of a result depend on besides the spec; decided when a trial first starts, kept ever after.
+
+    Attributes:
+        device: the kind of processor.
+        group_size: how many tasks are learned together.
+        kernel: how products with frozen weights are computed.
+        threads: CPU threads.
+    """
+
+    device: Literal["cpu", "cuda"]
+    group_size: int
+    kernel: Literal["eager"]
+    threads: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CurvePoint:
+    """The mean training loss and accuracy over the steps since the last point; `step` counts from 1."""
+
+    step: int
+    loss: float
+    accuracy: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskRow:
+    """One test of one task.
+
+    Attributes:
+        task: which task was tested.
+        tasks_learned: after how many.
+        accuracy: share of the test examples that were classified correctly.
+        loss: mean cross-entropy on them, in nats.
+        num_test: test examples.
+        train_seconds: what learning the task took, its share of its group's time; None where it was only tested again.
+        eval_seconds: what the test took.
+        curve: of the training; empty where the task was only tested again.
+    """
+
+    task: int
+    tasks_learned: int
+    accuracy: float
+    loss: float
+    num_test: int
+    train_seconds: float | None
+    eval_seconds: float
+    curve: tuple[CurvePoint, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Progress:
+    """Where a trial is.
+
+    Attributes:
+        tasks_learned: tasks learned and tested.
+        num_tasks: of the benchmark.
+        step: updates done in the current group.
+        num_steps: updates a group.
+        accuracy: mean test accuracy of the tasks tested so far; None before the first.
+    """
+
+    tasks_learned: int
+    num_tasks: int
+    step: int
+    num_steps: int
+    accuracy: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ResumePoint:
+    """Everything needed to go on from here: tensors, positions of the random streams, results so far."""
+
+    content: bytes
+    progress: Progress
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Learned:
+    """The end: every task's kept tensors and all tests, the last row of the accuracy matrix included."""
+
+    kept: tuple[Tensors, ...]
+    rows: tuple[TaskRow, ...]
+
+
+EngineEvent: TypeAlias = Progress | ResumePoint | Learned
+
+
+class ResumeError(ValueError):
+    """A resume point cannot be used: it is damaged, of another trial, or of another version."""
+
+
+def read_numerics(content: bytes) -> Numerics:
+    """The numerics that a resume point was computed with.
+
+    Raises:
+        ResumeError: the point is damaged or of another version.
+    """
+    try:
+        _, header = tensorfile.parse(content)
+        if header["format"] != RESUME_FORMAT:
+            raise ResumeError(f"expected a resume point of format {RESUME_FORMAT}, given {header['format']!r}")
+        return Numerics(**header["numerics"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise ResumeError(f"the resume point cannot be read: {error}") from error
+
+
+class Engine:
+    """Learns and tests all tasks of one trial.
+
+    Args:
+        method: the learner.
+        curriculum: the benchmark behind its gate.
+        training: the trial's training settings.
+        seed: the trial's seed, for the order of the examples.
+        numerics: device, group size and so on.
+        identity: what a resume point must have been made by: the trial's id and its backbone's fingerprint.
+        clock: seconds, for timings and for when a resume point is due.
+    """
+
+    def __init__(
+        self,
+        *,
+        method: Method,
+        curriculum: Curriculum,
+        training: TrainingSpec,
+        seed: int,
+        numerics: Numerics,
+        identity: tuple[str, str],
+        clock: Callable[[], float] = time.perf_counter,
+    ) -> None:
+        self._method = method
+        self._curriculum = curriculum
+        self._training = training
+        self._seed = seed
+        self._numerics = numerics
+        self._identity = identity
+        self._clock = clock
+        self._device = torch.device(numerics.device)
+        self._dtype: torch.dtype = getattr(torch, training.dtype)
+        self._kept: list[Tensors] = []
+        self._rows: list[TaskRow] = []
+        self._group: _Group | None = None
+        self._resume_due = self._progress_due = clock()
+        self._resume_cost = 0.0
+
+    def run(self, resume_from: bytes | None = None) -> Iterator[EngineEvent]:
+        """Learn the tasks that are left, test every task again, and report; first of all where it goes on from.
+
+        Args:
+            resume_from: the content of a `ResumePoint` of the same trial.
+
+        Raises:
+            ResumeError: `resume_from` is damaged or of another trial.
+            FloatingPointError: a loss is no longer a finite number.
+        """
+        if resume_from is not None:
+            self._restore(resume_from)
+        yield self.progress()
+        self._resume_due = self._clock() + MIN_RESUME_SECONDS
+        num_tasks = self._curriculum.num_tasks
+        while len(self._kept) < num_tasks:
+            yield from self._learn_group()
+            yield from self._due_events()
+        # Rows so far: one a task, when it was learned. The last task's is also its final one.
+        for task in range(len(self._rows) - num_tasks, num_tasks - 1):
+            self._rows.append(self._test(task, tasks_learned=num_tasks))
+            yield from self._due_events()
+        yield Learned(kept=tuple(self._kept), rows=tuple(self._rows))
+
+    def _learn_group(self) -> Iterator[EngineEvent]:
+        """Learn the next group of tasks, or the rest of one that was begun, and test each of its tasks."""
+        first = len(self._kept)
+        if self._group is None:
+            end = min(first + self._numerics.group_size, self._curriculum.num_tasks)
+            self._group = self._start_group(range(first, end))
+        group = self._group
+        with self._curriculum.learning(group.tasks) as splits:
+            batches = _Batches(splits, group.tasks, self._seed, self._training.batch_size)
+            with self._timed(group):
+                batches.seek(group.step)
+            while group.step < self._training.updates_per_task:
+                with self._timed(group):
+                    self._train_step(group, *next(batches))
+                yield from self._due_events()
+        with self._timed(group), torch.no_grad():
+            packed = self._method.pack({name: tensor.detach() for name, tensor in group.state.items()})
+        for index, task in enumerate(group.tasks):
+            self._kept.append({name: tensor[index : index + 1].clone() for name, tensor in packed.items()})
+            row = self._test(task, tasks_learned=task + 1)
+            train_seconds = group.train_seconds / len(group.tasks)
+            self._rows.append(dataclasses.replace(row, train_seconds=train_seconds, curve=tuple(group.curves[index])))
+        self._group = None
+
+    def _start_group(self, tasks: Sequence[int]) -> _Group:
+        state = self._method.start(tasks)
+        trained = [tensor for tensor in state.values() if tensor.requires_grad]
+        zeros_G = torch.zeros(len(tasks), dtype=torch.float64, device=self._device)
+        return _Group(
+            tasks=tuple(tasks),
+            state=state,
+            optimizer=OPTIMIZERS[self._training.optimizer](trained, lr=self._training.learning_rate),
+            block_loss_G=zeros_G,
+            block_correct_G=zeros_G.clone(),
+            curves=[[] for _ in tasks],
+        )
+
+    def _train_step(self, group: _Group, images_GBd: torch.Tensor, labels_GB: torch.Tensor) -> None:
+        num_tasks, batch_size = labels_GB.shape
+        logits_GBm = self._method.logits(group.state, self._curriculum.normalise(images_GBd, self._dtype))
+        losses_X = functional.cross_entropy(logits_GBm.flatten(0, 1), labels_GB.flatten(), reduction="none")
+        loss_G = losses_X.view(num_tasks, batch_size).mean(dim=1)
+        group.optimizer.zero_grad()
+        loss_G.sum().backward()  # a sum over tasks: each task's gradient is that of its own loss
+        group.optimizer.step()
+        group.step += 1
+        with torch.no_grad():
+            group.block_loss_G += loss_G * batch_size
+            group.block_correct_G += (logits_GBm.argmax(dim=-1) == labels_GB).sum(dim=1)
+            group.block_examples += batch_size
+        if group.step % CURVE_EVERY == 0 or group.step == self._training.updates_per_task:
+            self._close_block(group)
+
+    def _close_block(self, group: _Group) -> None:
+        """Add a point to the learning curves; the only place where training waits for the device."""
+        losses = (group.block_loss_G / group.block_examples).tolist()
+        accuracies = (group.block_correct_G / group.block_examples).tolist()
+        for task, curve, loss, accuracy in zip(group.tasks, group.curves, losses, accuracies, strict=True):
+            if not math.isfinite(loss):
+                raise self._diverged(task, f"training loss is {loss} after {group.step} updates")
+            curve.append(CurvePoint(step=group.step, loss=loss, accuracy=accuracy))
+        group.block_loss_G.zero_()
+        group.block_correct_G.zero_()
+        group.block_examples = 0
+
+    @torch.no_grad()
+    def _test(self, task: int, *, tasks_learned: int) -> TaskRow:
+        started = self._clock()
+        split = self._curriculum.test_split(task)
+        state = self._method.unpack({name: tensor.to(self._device) for name, tensor in self._kept[task].items()})
+        num_test = len(split.labels)
+        loss = torch.zeros((), dtype=torch.float64, device=self._device)
+        num_correct = torch.zeros((), dtype=torch.int64, device=self._device)
+        for images_Bd, labels_B in zip(
+            split.images.split(EVALUATION_BATCH), split.labels.split(EVALUATION_BATCH), strict=True
+        ):
+            logits_Bm = self._method.logits(state, self._curriculum.normalise(images_Bd[None], self._dtype))[0]
+            loss += functional.cross_entropy(logits_Bm, labels_B, reduction="sum")
+            num_correct += (logits_Bm.argmax(dim=-1) == labels_B).sum()
+        mean_loss = loss.item() / num_test
+        if not math.isfinite(mean_loss):
+            raise self._diverged(task, f"test loss is {mean_loss}")
+        return TaskRow(
+            task=task,
+            tasks_learned=tasks_learned,
+            accuracy=num_correct.item() / num_test,
+            loss=mean_loss,
+            num_test=num_test,
+            train_seconds=None,
+            eval_seconds=self._clock() - started,
+            curve=(),
+        )
+
+    def _diverged(self, task: int, what: str) -> FloatingPointError:
+        rate = self._training.learning_rate
+        return FloatingPointError(f"task {task}: the {what}; training diverged. Lower the learning rate, given {rate}.")
+
+    @contextmanager
+    def _timed(self, group: _Group) -> Iterator[None]:
+        started = self._clock()
+        yield
+        group.train_seconds += self._clock() - started
+
+    def _due_events(self) -> Iterator[EngineEvent]:
+        """A resume point and a progress report, each where it is due."""
+        now = self._clock()
+        if now >= self._resume_due:
+            content = self._snapshot()
+            yield ResumePoint(content=content, progress=self.progress())
+            self._resume_cost = self._clock() - now
+            wait = min(max(RESUME_COST_FACTOR * self._resume_cost, MIN_RESUME_SECONDS), MAX_RESUME_SECONDS)
+            self._resume_due = self._clock() + wait
+        if now >= self._progress_due:
+            self._progress_due = now + PROGRESS_SECONDS
+            yield self.progress()
+
+    def progress(self) -> Progress:
+        """Where the trial is."""
+        tested = {row.task: row.accuracy for row in self._rows}
+        return Progress(
+            tasks_learned=len(self._kept),
+            num_tasks=self._curriculum.num_tasks,
+            step=self._group.step if self._group else 0,
+            num_steps=self._training.updates_per_task,
+            accuracy=sum(tested.values()) / len(tested) if tested else None,
+        )
+
+    def _snapshot(self) -> bytes:
+        """All state as tensors and JSON. The random streams follow from the seed, the tasks and the step."""
+        tensors = {f"kept.{task}.{name}": t for task, kept in enumerate(self._kept) for name, t in kept.items()}
+        header: dict[str, Any] = {
+            "content": "resume point",
+            "format": RESUME_FORMAT,
+            "identity": self._identity,
+            "numerics": dataclasses.asdict(self._numerics),
+            "rows": [dataclasses.asdict(row) for row in self._rows],
+            "group": None,
+        }
+        group = self._group
+        if group is not None:
+            tensors |= {f"state.{name}": tensor for name, tensor in group.state.items()}
+            for index, slots in group.optimizer.state_dict()["state"].items():
+                tensors |= {f"optimizer.{index}.{slot}": tensor for slot, tensor in slots.items()}
+            tensors |= {"block.loss": group.block_loss_G, "block.correct": group.block_correct_G}
+            header["group"] = {
+                "tasks": group.tasks,
+                "step": group.step,
+                "block_examples": group.block_examples,
+                "train_seconds": group.train_seconds,
+                "curves": [[dataclasses.asdict(point) for point in curve] for curve in group.curves],
+            }
+        return tensorfile.dump(tensors, header)
+
+    def _restore(self, content: bytes) -> None:
+        try:
+            tensors, header = tensorfile.parse(content)
+            if tuple(header["identity"]) != self._identity:
+                raise ResumeError(f"it was made by {header['identity']}, expected {list(self._identity)}")
+            self._rows = [_row(values) for values in header["rows"]]
+            # A task is kept from the moment its row is there; later rows are the final tests.
+            num_kept = len({row.task for row in self._rows})
+            self._kept = [_below(tensors, f"kept.{task}.") for task in range(num_kept)]
+            if header["group"] is not None:
+                self._group = self._restore_group(tensors, header["group"])
+        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+            raise ResumeError(f"the resume point cannot be used: {error}") from error
+
+    def _restore_group(self, tensors: Tensors, header: dict[str, Any]) -> _Group:
+        group = self._start_group(header["tasks"])
+        with torch.no_grad():
+            for name, tensor in group.state.items():
+                tensor.copy_(tensors[f"state.{name}"])
+        fresh = group.optimizer.state_dict()
+        indices = range(sum(tensor.requires_grad for tensor in group.state.values()))
+        slots = {index: _below(tensors, f"optimizer.{index}.") for index in indices}
+        group.optimizer.load_state_dict(
+            {"state": {i: s for i, s in slots.items() if s}, "param_groups": fresh["param_groups"]}
+        )
+        group.block_loss_G.copy_(tensors["block.loss"])
+        group.block_correct_G.copy_(tensors["block.correct"])
+        group.step = header["step"]
+        group.block_examples = header["block_examples"]
+        group.train_seconds = header["train_seconds"]
+        group.curves = [[CurvePoint(**point) for point in curve] for curve in header["curves"]]
+        return group
+
+
+OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {"rmsprop": torch.optim.RMSprop}
+
+
+@dataclass(slots=True, kw_only=True)
+class _Group:
+    """The tasks being learned, and all that changes while they are."""
+
+    tasks: tuple[int, ...]
+    state: Tensors
+    optimizer: torch.optim.Optimizer
+    block_loss_G: torch.Tensor
+    block_correct_G: torch.Tensor
+    curves: list[list[CurvePoint]]
+    step: int = 0
+    block_examples: int = 0
+    train_seconds: float = 0.0
+
+
+class _Batches:
+    """Endless batches [G, B, d] of bytes and labels [G, B]; every epoch in an order of its own for each task.
+
+    The order is drawn from (seed, task, epoch), so a batch is known from its number alone.
+    """
+
+    def __init__(self, splits: Sequence[Split], tasks: Sequence[int], seed: int, batch_size: int) -> None:
+        sizes = {len(split.labels) for split in splits}
+        if len(sizes) > 1:
+            raise ValueError(f"tasks learned together: expected equally many training examples, given {sorted(sizes)}")
+        self._num_examples = sizes.pop()
+        self._images_Xd = splits[0].images if len(splits) == 1 else torch.cat([split.images for split in splits])
+        self._labels_X = splits[0].labels if len(splits) == 1 else torch.cat([split.labels for split in splits])
+        self._tasks = tasks
+        self._seed = seed
+        self._batch_size = batch_size
+        self._per_epoch = math.ceil(self._num_examples / batch_size)
+        self._order_GN = torch.empty(0)
+        self._epoch = -1
+        self._step = 0
+
+    def seek(self, step: int) -> None:
+        """Make `step`, counted from 0, the next batch."""
+        self._step = step
+
+    def __iter__(self) -> _Batches:
+        return self
+
+    def __next__(self) -> tuple[torch.Tensor, torch.Tensor]:
+        epoch, batch = divmod(self._step, self._per_epoch)
+        if epoch != self._epoch:
+            self._order_GN = self._draw_order(epoch)
+            self._epoch = epoch
+        self._step += 1
+        chosen_GB = self._order_GN[:, batch * self._batch_size : (batch + 1) * self._batch_size]
+        flat_X = chosen_GB.reshape(-1)
+        images_GBd = self._images_Xd.index_select(0, flat_X).view(*chosen_GB.shape, -1)
+        return images_GBd, self._labels_X.index_select(0, flat_X).view(chosen_GB.shape)
+
+    def _draw_order(self, epoch: int) -> torch.Tensor:
+        """[G, N] rows of the tasks' images laid end to end."""
+        orders = [
+            torch.from_numpy(
+                seeding.numpy_generator(self._seed, "batches", task, epoch).permutation(self._num_examples)
+            )
+            + index * self._num_examples
+            for index, task in enumerate(self._tasks)
+        ]
+        return torch.stack(orders).to(self._images_Xd.device)
+
+
+def _below(tensors: Tensors, prefix: str) -> Tensors:
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+
+
+def _row(values: dict[str, Any]) -> TaskRow:
+    return TaskRow(**{**values, "curve": tuple(CurvePoint(**point) for point in values["curve"])})

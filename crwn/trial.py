@@ -1,0 +1,228 @@
+"""One trial from its spec to its results: `run_trial`, and `iterate_trial` for those who need to stay in control."""
+
+from __future__ import annotations
+
+import resource
+import sys
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+import torch
+
+from crwn import contexts
+from crwn.backbone import Backbone, BackboneSource
+from crwn.benchmarks import BENCHMARKS
+from crwn.benchmarks.protocol import Curriculum
+from crwn.data import BASE_SETS, Datasets
+from crwn.engine import Engine, Learned, Numerics, Progress, ResumePoint, TaskRow, read_numerics
+from crwn.methods import METHODS
+from crwn.methods.protocol import Surroundings, Tensors
+from crwn.spec import TrialSpec
+
+DeviceKind: TypeAlias = Literal["cpu", "cuda"]
+
+GROUP_MEMORY_SHARE = 0.125
+"""Of a GPU's memory, for the data and activations of the tasks learned together; trials may share the GPU."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Started:
+    """A trial begins or goes on.
+
+    Attributes:
+        numerics: decided now, or taken from the resume point.
+        progress: where it goes on from.
+    """
+
+    numerics: Numerics
+    progress: Progress
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finished:
+    """All results of a trial.
+
+    Attributes:
+        rows: the diagonal of the accuracy matrix and its last row. For methods whose tasks do not interfere that is
+            the whole matrix, since an accuracy no longer changes after its task was learned.
+        contexts: every task's kept tensors as a safetensors file.
+        fingerprint: of the backbone that was used.
+        numerics: what it was computed with.
+        peak_memory: bytes; of the process on a CPU, allocated by torch on a GPU.
+        device_name: the processor as it names itself.
+    """
+
+    rows: tuple[TaskRow, ...]
+    contexts: bytes
+    fingerprint: str
+    numerics: Numerics
+    peak_memory: int
+    device_name: str
+
+
+Event: TypeAlias = Started | Progress | ResumePoint | Finished
+
+
+def run_trial(
+    spec: TrialSpec,
+    *,
+    data: Datasets,
+    backbones: BackboneSource,
+    device: DeviceKind = "cpu",
+    on_event: Callable[[Event], None] = lambda _: None,
+    resume_from: bytes | None = None,
+    numerics: Numerics | None = None,
+) -> Finished:
+    """Run a trial to its end: `iterate_trial`, with every event handed to `on_event` in order.
+
+    Returns:
+        The last event, which holds all results.
+    """
+    for event in iterate_trial(
+        spec, data=data, backbones=backbones, device=device, resume_from=resume_from, numerics=numerics
+    ):
+        on_event(event)
+    assert isinstance(event, Finished)
+    return event
+
+
+def iterate_trial(
+    spec: TrialSpec,
+    *,
+    data: Datasets,
+    backbones: BackboneSource,
+    device: DeviceKind = "cpu",
+    resume_from: bytes | None = None,
+    numerics: Numerics | None = None,
+) -> Iterator[Event]:
+    """Run a trial as a generator of events; the last is `Finished`.
+
+    Args:
+        spec: the trial.
+        data: where the base set is read from.
+        backbones: gives the frozen weights, drawn or shared; their fingerprint is checked here.
+        device: for a trial that first starts; one that goes on keeps its own.
+        resume_from: the content of a `ResumePoint` of this trial.
+        numerics: instead of those that the rule gives a trial that first starts.
+
+    Raises:
+        ResumeError: the resume point is damaged or of another trial.
+        DataError: the base set is not on this machine.
+        RuntimeError: the trial was begun on a GPU and this process sees none.
+        FloatingPointError: training diverged.
+    """
+    if resume_from is not None:
+        numerics = read_numerics(resume_from)
+    if (numerics.device if numerics is not None else device) == "cuda" and not torch.cuda.is_available():
+        raise RuntimeError(
+            "expected a GPU that torch can use, found none: the trial is to run, or was begun, on one. "
+            "Run it where there is a GPU, and check torch.cuda.is_available() there."
+        )
+    if numerics is None:
+        numerics = decide_numerics(spec, device)
+    with _threads(numerics.threads):
+        torch_device = torch.device(numerics.device)
+        backbone = backbones(spec.blueprint().backbone).checked()
+        engine = _build_engine(spec, data, backbone, numerics)
+        events = engine.run(resume_from)
+        begins_at = next(events)
+        assert isinstance(begins_at, Progress)
+        yield Started(numerics=numerics, progress=begins_at)
+        learned = None
+        for event in events:
+            if isinstance(event, Learned):
+                learned = event
+            else:
+                yield event
+        assert learned is not None
+        yield Finished(
+            rows=learned.rows,
+            contexts=contexts.dump(learned.kept, spec, backbone.fingerprint),
+            fingerprint=backbone.fingerprint,
+            numerics=numerics,
+            peak_memory=_peak_memory(torch_device),
+            device_name=_device_name(torch_device),
+        )
+
+
+def decide_numerics(spec: TrialSpec, device: DeviceKind) -> Numerics:
+    """The rule for a trial that first starts.
+
+    One task at a time on a CPU, where larger groups leave the caches; on a GPU, where launches bound small work, as
+    many as the method allows and the memory holds.
+    """
+    blueprint, num_tasks = spec.blueprint(), spec.benchmark.problem().num_tasks
+    match blueprint.grouping:
+        case "one":
+            group_size = 1
+        case "all":
+            group_size = num_tasks
+        case "any":
+            group_size = 1 if device == "cpu" else min(num_tasks, _tasks_that_fit(spec))
+    return Numerics(device=device, group_size=group_size, kernel="eager", threads=spec.training.threads)
+
+
+def _tasks_that_fit(spec: TrialSpec) -> int:
+    blueprint, problem = spec.blueprint(), spec.benchmark.problem()
+    images = BASE_SETS[spec.benchmark.base].num_train * problem.input_size
+    # float32: activations and their gradients; trained numbers with gradient and optimiser state
+    numbers = 3 * spec.training.batch_size * blueprint.activations + 4 * blueprint.trained_per_task
+    memory = torch.cuda.get_device_properties(0).total_memory * GROUP_MEMORY_SHARE
+    return max(1, int(memory / (2 * images + 4 * numbers)))
+
+
+def _build_engine(spec: TrialSpec, data: Datasets, backbone: Backbone, numerics: Numerics) -> Engine:
+    device = torch.device(numerics.device)
+    dtype: torch.dtype = getattr(torch, spec.training.dtype)
+    images = data.load(spec.benchmark.base)
+    benchmark = BENCHMARKS[spec.benchmark.kind].build(spec.benchmark, images, spec.seed, device)
+    surroundings = Surroundings(
+        scale=spec.scale,
+        problem=spec.benchmark.problem(),
+        seed=spec.seed,
+        backbone=tensors_on(backbone, device, dtype),
+        device=device,
+        dtype=dtype,
+    )
+    return Engine(
+        method=METHODS[spec.method.kind].build(spec.method, surroundings),
+        curriculum=Curriculum(benchmark),
+        training=spec.training,
+        seed=spec.seed,
+        numerics=numerics,
+        identity=(spec.trial_id, backbone.fingerprint),
+    )
+
+
+def tensors_on(backbone: Backbone, device: torch.device, dtype: torch.dtype) -> Tensors:
+    """The arrays as tensors; on a CPU in float32 they share the arrays' memory."""
+    with warnings.catch_warnings():
+        # The arrays are read-only on purpose: nothing writes to frozen weights.
+        warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
+        return {name: torch.from_numpy(array).to(device, dtype) for name, array in backbone.arrays.items()}
+
+
+@contextmanager
+def _threads(count: int) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _peak_memory(device: torch.device) -> int:
+    if device.type == "cuda":
+        return int(torch.cuda.max_memory_allocated(device))
+    unit = 1 if sys.platform == "darwin" else 1024  # ru_maxrss is in bytes there, in kilobytes elsewhere
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def _device_name(device: torch.device) -> str:
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return torch.backends.cpu.get_cpu_capability()

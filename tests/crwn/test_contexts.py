@@ -1,0 +1,172 @@
+"""The context bank: what is kept of every learned task."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+import crwn.engine
+from crwn import backbone, contexts, tensorfile
+from crwn.benchmarks import BENCHMARKS
+from crwn.benchmarks.rotated import RotatedSpec
+from crwn.data import Datasets
+from crwn.engine import Numerics, ResumePoint
+from crwn.methods import METHODS
+from crwn.methods.protocol import Surroundings
+from crwn.spec import TrainingSpec, TrialSpec
+from crwn.trial import Event, Finished, run_trial
+
+SHAPES = {
+    "neuromodnet": {
+        "layer1.context": (3, 64),
+        "layer1.strength": (3,),
+        "layer2.context": (3, 9),
+        "layer2.strength": (3,),
+        "layer3.context": (3, 9),
+        "layer3.strength": (3,),
+    },
+    "flynet": {"decoder.context": (3, 128), "decoder.strength": (3,)},
+    # ceil(9 * 64 / 8), ceil(9 * 9 / 8), ceil(10 * 9 / 8) bytes
+    "supsup": {"layer1.mask": (3, 72), "layer2.mask": (3, 11), "layer3.mask": (3, 12)},
+}
+
+
+def trial(name: str) -> TrialSpec:
+    return TrialSpec(
+        method=METHODS[name].spec(),
+        benchmark=RotatedSpec(base="digits", num_tasks=3, step_degrees=40),
+        scale={"flynet": "2d"}.get(name, "FC9"),
+        seed=0,
+        training=TrainingSpec(learning_rate=0.01, updates_per_task=4, batch_size=64),
+    )
+
+
+def run(name: str, data: Datasets, group_size: int = 1) -> tuple[Finished, list[Event]]:
+    events: list[Event] = []
+    numerics = Numerics(device="cpu", group_size=group_size, kernel="eager", threads=1)
+    finished = run_trial(trial(name), data=data, backbones=backbone.draw, on_event=events.append, numerics=numerics)
+    return finished, events
+
+
+def test_what_was_dumped_is_loaded() -> None:
+    """Tasks are put one after the other along the first axis; the header says what they belong to."""
+    kept = [
+        {"x": torch.tensor([[1.0, 2.0]]), "a": torch.tensor([3.0])},
+        {"x": torch.tensor([[4.0, 5.0]]), "a": torch.tensor([6.0])},
+    ]
+    spec = trial("flynet")
+    bank = contexts.load(contexts.dump(kept, spec, "f" * 64))
+    assert bank.tensors["x"].tolist() == [[1, 2], [4, 5]]
+    assert bank.tensors["a"].tolist() == [3, 6]
+    assert bank.trial_id == spec.trial_id
+    assert bank.spec == json.loads(spec.canonical_json())
+    assert bank.fingerprint == "f" * 64
+
+
+def test_equal_content_gives_equal_bytes() -> None:
+    """A store can compare two runs by their bytes."""
+    kept = [{"x": torch.ones(1, 2)}]
+    assert contexts.dump(kept, trial("flynet"), "f") == contexts.dump(kept, trial("flynet"), "f")
+    assert contexts.dump(kept, trial("flynet"), "f") != contexts.dump(kept, trial("flynet"), "e")
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_every_tensor_has_the_task_axis_first(name: str, digits: Datasets) -> None:
+    """[T, ...] for every name, as the method keeps it: contexts, strengths, packed masks."""
+    finished, _ = run(name, digits)
+    bank = contexts.load(finished.contexts)
+    assert {key: tuple(tensor.shape) for key, tensor in bank.tensors.items()} == SHAPES[name]
+    dtype = torch.uint8 if name == "supsup" else torch.float32
+    assert all(tensor.dtype == dtype for tensor in bank.tensors.values())
+    assert bank.spec == json.loads(trial(name).canonical_json())
+    assert bank.fingerprint == backbone.draw(trial(name).blueprint().backbone).fingerprint
+
+
+def learned_states(events: list[Event], num_updates: int) -> list[dict[str, torch.Tensor]]:
+    """The state of each group after its last update, from the resume points."""
+    states = []
+    for event in events:
+        if isinstance(event, ResumePoint):
+            tensors, header = tensorfile.parse(event.content)
+            if header["group"] is not None and header["group"]["step"] == num_updates:
+                prefix = "state."
+                states.append({key.removeprefix(prefix): t for key, t in tensors.items() if key.startswith(prefix)})
+    return states
+
+
+@pytest.mark.parametrize("group_size", [1, 2])
+@pytest.mark.parametrize("name", METHODS)
+def test_the_bank_holds_what_was_learned(
+    name: str, digits: Datasets, monkeypatch: pytest.MonkeyPatch, group_size: int
+) -> None:
+    """Contexts and strengths as after the last update; masks, unpacked bit by bit, where scores are at least zero."""
+    monkeypatch.setattr(crwn.engine, "MIN_RESUME_SECONDS", 0.0)
+    monkeypatch.setattr(crwn.engine, "RESUME_COST_FACTOR", 0.0)
+    finished, events = run(name, digits, group_size)
+    states = learned_states(events, num_updates=4)
+    bank = contexts.load(finished.contexts).tensors
+    for key in states[0]:
+        learned = torch.cat([state[key] for state in states])
+        if name == "supsup":
+            packed = bank[key.replace(".scores", ".mask")].numpy()
+            for task in range(3):
+                scores = learned[task].flatten().tolist()
+                bits = [packed[task, place // 8] >> (place % 8) & 1 for place in range(len(scores))]
+                assert bits == [int(score >= 0) for score in scores]
+                padding = np.unpackbits(packed[task], bitorder="little")[len(scores) :]
+                assert not padding.any()
+        else:
+            assert torch.equal(bank[key], learned)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_bank_gives_the_accuracies_that_were_reported(name: str, digits: Datasets) -> None:
+    """The last row of the trial again, from nothing but the bank and the frozen weights: what contexts are kept for."""
+    spec, cpu = trial(name), torch.device("cpu")
+    finished, _ = run(name, digits)
+    bank = contexts.load(finished.contexts)
+    arrays = backbone.draw(spec.blueprint().backbone).arrays
+    surroundings = Surroundings(
+        scale=spec.scale,
+        problem=spec.benchmark.problem(),
+        seed=spec.seed,
+        backbone={key: torch.tensor(array) for key, array in arrays.items()},
+        device=cpu,
+        dtype=torch.float32,
+    )
+    method = METHODS[name].build(spec.method, surroundings)
+    tasks = BENCHMARKS["rotated"].build(spec.benchmark, digits.load("digits"), spec.seed, cpu)
+    accuracies = {row.task: row.accuracy for row in finished.rows if row.tasks_learned == 3}
+    for task, accuracy in accuracies.items():
+        state = method.unpack({key: tensor[task : task + 1] for key, tensor in bank.tensors.items()})
+        split = tasks.test_split(task)
+        logits = method.logits(state, tasks.normalise(split.images[None], torch.float32))[0]
+        assert (logits.argmax(dim=1) == split.labels).double().mean().item() == pytest.approx(accuracy, abs=1e-12)
+
+
+def test_a_newer_format_is_refused() -> None:
+    """A reader that does not know a format says which it knows and what to do."""
+    content = contexts.dump([{"x": torch.ones(1)}], trial("flynet"), "f")
+    tensors, header = tensorfile.parse(content)
+    newer = tensorfile.dump(tensors, {**header, "format": contexts.FORMAT + 1})
+    with pytest.raises(ValueError, match=f"contexts: expected format {contexts.FORMAT}, given 2; use a newer crwn"):
+        contexts.load(newer)
+
+
+@pytest.mark.parametrize("content", [b"", b"garbage" * 10, tensorfile.dump({}, {})])
+def test_other_bytes_are_refused(content: bytes) -> None:
+    """Whatever is no context bank raises ValueError."""
+    with pytest.raises(ValueError, match="expected"):
+        contexts.load(content)
+
+
+def test_a_resume_point_is_no_bank(digits: Datasets, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The other file that a trial writes is refused like any other bytes."""
+    monkeypatch.setattr(crwn.engine, "MIN_RESUME_SECONDS", 0.0)
+    _, events = run("flynet", digits)
+    point = next(event for event in events if isinstance(event, ResumePoint))
+    with pytest.raises(ValueError, match="expected a file of contexts, given one of 'resume point'"):
+        contexts.load(point.content)

@@ -1,0 +1,435 @@
+"""The training loop, driven by a small method and a small benchmark of the tests' own.
+
+Shapes: G tasks learned together, B examples a task, d numbers an image, m classes.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Iterator, Sequence
+
+import pytest
+import torch
+from torch.nn import functional
+
+import crwn.engine
+import crwn.trial
+from crwn import backbone, seeding
+from crwn.benchmarks import BENCHMARKS, BenchmarkEntry
+from crwn.benchmarks.protocol import Curriculum, Split
+from crwn.benchmarks.rotated import RotatedSpec
+from crwn.data import Datasets
+from crwn.engine import Engine, Learned, Numerics, Progress, ResumePoint, TaskRow
+from crwn.methods import METHODS
+from crwn.methods.protocol import Tensors
+from crwn.spec import TrainingSpec, TrialSpec
+from crwn.trial import run_trial
+
+NUM_CLASSES = 3
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+class Numbered:
+    """Image i of every task begins with the byte i; what follows and the labels differ between tasks."""
+
+    def __init__(self, num_tasks: int = 3, num_train: int = 10, num_test: int = 7) -> None:
+        self.num_tasks = num_tasks
+        self.num_train = num_train
+        self.num_test = num_test
+        self.reads: list[tuple[str, int]] = []
+
+    def train_split(self, task: int) -> Split:
+        self.reads.append(("train", task))
+        return self._split(task, self.num_train)
+
+    def test_split(self, task: int) -> Split:
+        self.reads.append(("test", task))
+        return self._split(task, self.num_test)
+
+    def _split(self, task: int, num: int) -> Split:
+        numbers = torch.arange(num)
+        images = torch.stack([numbers, numbers * (task + 3) % 11, torch.full_like(numbers, 5)], dim=1)
+        return Split(images=images.to(torch.uint8), labels=numbers * (task + 1) % NUM_CLASSES)
+
+    def normalise(self, images: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+        return images.to(dtype) / 10
+
+
+class Softmax:
+    """Linear scores: per task a matrix [m, d], which starts at zero. Notes what it is asked for."""
+
+    def __init__(self, on_logits: Callable[[], None] = lambda: None) -> None:
+        self.groups: list[list[int]] = []
+        self.seen: list[list[list[int]]] = []  # the images' numbers of each training step, a list a task
+        self.test_sizes: list[int] = []
+        self._on_logits = on_logits
+
+    def start(self, tasks: Sequence[int]) -> Tensors:
+        self.groups.append(list(tasks))
+        return {"matrix": torch.zeros(len(tasks), NUM_CLASSES, 3, dtype=torch.float64, requires_grad=True)}
+
+    def logits(self, state: Tensors, input_GBd: torch.Tensor) -> torch.Tensor:
+        self._on_logits()
+        if torch.is_grad_enabled():
+            self.seen.append((input_GBd[:, :, 0] * 10).round().int().tolist())
+        else:
+            self.test_sizes.append(input_GBd.shape[1])
+        return torch.bmm(input_GBd, state["matrix"].transpose(1, 2))
+
+    def pack(self, state: Tensors) -> Tensors:
+        return state
+
+    def unpack(self, kept: Tensors) -> Tensors:
+        return kept
+
+
+class Clock:
+    """Seconds that pass only when a test says so."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+    def pass_(self, seconds: float) -> None:
+        self.now += seconds
+
+
+def make_engine(
+    method: Softmax,
+    benchmark: Numbered,
+    *,
+    group_size: int = 1,
+    updates: int = 7,
+    batch_size: int = 4,
+    seed: int = 0,
+    learning_rate: float = 0.1,
+    clock: Callable[[], float] | None = None,
+) -> Engine:
+    return Engine(
+        method=method,
+        curriculum=Curriculum(benchmark),
+        training=TrainingSpec(
+            learning_rate=learning_rate, updates_per_task=updates, batch_size=batch_size, dtype="float64"
+        ),
+        seed=seed,
+        numerics=Numerics(device="cpu", group_size=group_size, kernel="eager", threads=1),
+        identity=("trial", "fingerprint"),
+        clock=clock or Clock(),
+    )
+
+
+def learn(method: Softmax, benchmark: Numbered, **settings: object) -> Learned:
+    *_, last = make_engine(method, benchmark, **settings).run()
+    assert isinstance(last, Learned)
+    return last
+
+
+def test_an_epoch_visits_every_example_once() -> None:
+    """Ten examples by four are batches of 4, 4 and 2: the short last one is kept, and the next epoch starts anew."""
+    method = Softmax()
+    learn(method, Numbered(num_tasks=1), updates=7)
+    batches = [step[0] for step in method.seen]
+    assert [len(batch) for batch in batches] == [4, 4, 2, 4, 4, 2, 4]
+    assert sorted(itertools.chain(*batches[:3])) == list(range(10))
+    assert sorted(itertools.chain(*batches[3:6])) == list(range(10))
+
+
+def test_a_batch_may_be_the_whole_epoch() -> None:
+    """Where the batch is as large as the data or larger, every update sees each example once."""
+    for batch_size in (10, 64):
+        method = Softmax()
+        learn(method, Numbered(num_tasks=1), updates=3, batch_size=batch_size)
+        assert [sorted(step[0]) for step in method.seen] == [list(range(10))] * 3
+
+
+def test_the_order_is_drawn_from_seed_task_and_epoch() -> None:
+    """Each epoch's order is the permutation of its stream, and all are different."""
+    orders = {}
+    for seed in (0, 1):
+        method = Softmax()
+        learn(method, Numbered(num_tasks=2), updates=6, seed=seed)
+        for task in range(2):
+            for epoch in range(2):
+                first = 6 * task + 3 * epoch
+                orders[seed, task, epoch] = list(itertools.chain(*(step[0] for step in method.seen[first : first + 3])))
+    for (seed, task, epoch), order in orders.items():
+        assert order == seeding.numpy_generator(seed, "batches", task, epoch).permutation(10).tolist()
+    assert len({tuple(order) for order in orders.values()}) == 8
+
+
+def test_a_task_sees_its_batches_in_any_group() -> None:
+    """In a group of three, and in groups of two and one, a task's batches are those it sees alone."""
+    alone = Softmax()
+    learn(alone, Numbered(), updates=5)
+    for group_size in (2, 3):
+        method = Softmax()
+        learn(method, Numbered(), updates=5, group_size=group_size)
+        for index in range(3):
+            group, place = divmod(index, group_size)
+            steps = method.seen[5 * group : 5 * group + 5]
+            assert [step[place] for step in steps] == [step[0] for step in alone.seen[5 * index : 5 * index + 5]]
+
+
+def test_all_methods_see_the_same_batches(digits: Datasets, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At one seed every method is shown the same images in the same order, so that they can be compared."""
+    seen: dict[str, list[bytes]] = {}
+
+    class Recorded:
+        def __init__(self, name: str, tasks: object) -> None:
+            self._seen = seen.setdefault(name, [])
+            self._tasks = tasks
+            self.num_tasks = tasks.num_tasks
+            self.train_split = tasks.train_split
+            self.test_split = tasks.test_split
+
+        def normalise(self, images: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+            self._seen.append(images.numpy().tobytes())
+            return self._tasks.normalise(images, dtype)
+
+    for name, scale in (("neuromodnet", "FC8"), ("flynet", "1d"), ("supsup", "FC8")):
+        entry = BenchmarkEntry(
+            spec=RotatedSpec,
+            build=lambda *arguments, name=name: Recorded(name, BENCHMARKS["rotated"].build(*arguments)),
+        )
+        monkeypatch.setattr(crwn.trial, "BENCHMARKS", {"rotated": entry})
+        method = METHODS[name].spec()
+        training = TrainingSpec(learning_rate=0.01, updates_per_task=4, batch_size=32)
+        benchmark = RotatedSpec(base="digits", num_tasks=2)
+        spec = TrialSpec(method=method, benchmark=benchmark, scale=scale, seed=0, training=training)
+        run_trial(spec, data=digits, backbones=backbone.draw)
+    assert set(seen) == set(METHODS)
+    assert len(seen["flynet"]) == 2 * (4 + 1) + 1
+    assert seen["neuromodnet"] == seen["flynet"] == seen["supsup"]
+
+
+@pytest.mark.parametrize(
+    ("group_size", "groups"),
+    [
+        (1, [[0], [1], [2], [3], [4]]),
+        (2, [[0, 1], [2, 3], [4]]),
+        (5, [[0, 1, 2, 3, 4]]),
+        (9, [[0, 1, 2, 3, 4]]),
+    ],
+)
+def test_tasks_are_learned_in_groups_in_order(group_size: int, groups: list[list[int]]) -> None:
+    """Groups of the size asked for, the last one shorter; every task once."""
+    method = Softmax()
+    learn(method, Numbered(num_tasks=5), updates=1, group_size=group_size)
+    assert method.groups == groups
+
+
+def test_data_are_read_task_by_task() -> None:
+    """A group's training data once when it is learned, its test data after; at the end all but the last again."""
+    benchmark = Numbered(num_tasks=3)
+    learn(Softmax(), benchmark, group_size=2)
+    first = [("train", 0), ("train", 1), ("test", 0), ("test", 1)]
+    assert benchmark.reads == [*first, ("train", 2), ("test", 2), ("test", 0), ("test", 1)]
+
+
+def test_tasks_of_a_group_have_equally_many_examples() -> None:
+    """Tasks of different sizes cannot share batches; the error names the sizes."""
+
+    class Uneven(Numbered):
+        def train_split(self, task: int) -> Split:
+            return self._split(task, 10 + task)
+
+    with pytest.raises(
+        ValueError, match=r"learned together: expected equally many training examples, given \[10, 11\]"
+    ):
+        learn(Softmax(), Uneven(num_tasks=2), group_size=2)
+    learn(Softmax(), Uneven(num_tasks=2), group_size=1)
+
+
+def plain_training(task: int, updates: int, seed: int = 0) -> tuple[list[float], list[int], list[int], torch.Tensor]:
+    """One task learned in a plain loop: each step's mean loss, number correct and number of examples; the matrix."""
+    split = Numbered().train_split(task)
+    matrix = torch.zeros(NUM_CLASSES, 3, dtype=torch.float64, requires_grad=True)
+    squares = torch.zeros_like(matrix)
+    losses, correct, sizes = [], [], []
+    for step in range(updates):
+        order = seeding.numpy_generator(seed, "batches", task, step // 3).permutation(10)
+        chosen = order[step % 3 * 4 : step % 3 * 4 + 4]
+        logits = split.images[chosen].double() / 10 @ matrix.T
+        loss = functional.cross_entropy(logits, split.labels[chosen])
+        (gradient,) = torch.autograd.grad(loss, matrix)
+        squares = 0.99 * squares + 0.01 * gradient**2
+        matrix = (matrix - 0.1 * gradient / (squares.sqrt() + 1e-8)).detach().requires_grad_()
+        losses.append(loss.item())
+        correct.append(int((logits.argmax(dim=1) == split.labels[chosen]).sum()))
+        sizes.append(len(chosen))
+    return losses, correct, sizes, matrix.detach()
+
+
+@pytest.mark.parametrize("group_size", [1, 2, 3])
+def test_learning_is_a_plain_loop(monkeypatch: pytest.MonkeyPatch, group_size: int) -> None:
+    """Curves, tests and what is kept equal those of a loop over the batches of one task with RMSProp written out.
+
+    With a point every 4 of 10 updates the curve has points at 4, 8 and 10. A point is the mean over the examples since
+    the last one: batches of 4, 4, 2 and 4 count by their size.
+    """
+    monkeypatch.setattr(crwn.engine, "CURVE_EVERY", 4)
+    learned = learn(Softmax(), Numbered(), updates=10, group_size=group_size)
+    for task in range(3):
+        losses, correct, sizes, matrix = plain_training(task, updates=10)
+        row = learned.rows[task]
+        assert [point.step for point in row.curve] == [4, 8, 10]
+        for point, first in zip(row.curve, (0, 4, 8), strict=True):
+            block = slice(first, point.step)
+            num = sum(sizes[block])
+            mean = sum(loss * size for loss, size in zip(losses[block], sizes[block], strict=True)) / num
+            assert point.loss == pytest.approx(mean, rel=1e-12)
+            assert point.accuracy == sum(correct[block]) / num
+        torch.testing.assert_close(learned.kept[task]["matrix"][0], matrix, rtol=1e-10, atol=1e-12)
+
+        split = Numbered().test_split(task)
+        logits = split.images.double() / 10 @ matrix.T
+        assert row.loss == pytest.approx(functional.cross_entropy(logits, split.labels).item(), rel=1e-10)
+        assert row.accuracy == int((logits.argmax(dim=1) == split.labels).sum()) / 7
+
+
+@pytest.mark.parametrize(("updates", "steps"), [(1, [1]), (50, [50]), (120, [50, 100, 120])])
+def test_a_curve_has_a_point_every_fifty_updates(updates: int, steps: list[int]) -> None:
+    """And one at the end of training, which is not written twice."""
+    learned = learn(Softmax(), Numbered(num_tasks=1), updates=updates)
+    assert [point.step for point in learned.rows[0].curve] == steps
+
+
+def test_rows_are_the_diagonal_and_the_last_row() -> None:
+    """Every task after it was learned, then all but the last after all of them; only the first have a training."""
+    learned = learn(Softmax(), Numbered(num_tasks=3), group_size=2)
+    places = [(row.task, row.tasks_learned) for row in learned.rows]
+    assert places == [(0, 1), (1, 2), (2, 3), (0, 3), (1, 3)]
+    for row in learned.rows:
+        is_first = row.task + 1 == row.tasks_learned
+        assert (row.train_seconds is not None) == is_first
+        assert bool(row.curve) == is_first
+        assert row.num_test == 7
+    assert [task["matrix"].shape for task in learned.kept] == [(1, NUM_CLASSES, 3)] * 3
+
+
+def test_a_benchmark_may_have_one_task() -> None:
+    """Its diagonal is its last row."""
+    learned = learn(Softmax(), Numbered(num_tasks=1))
+    assert [(row.task, row.tasks_learned) for row in learned.rows] == [(0, 1)]
+
+
+def test_tests_go_in_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Seven test images by three are 3, 3 and 1; loss and accuracy are those of all at once."""
+    whole = learn(Softmax(), Numbered(num_tasks=1))
+    monkeypatch.setattr(crwn.engine, "EVALUATION_BATCH", 3)
+    method = Softmax()
+    batched = learn(method, Numbered(num_tasks=1))
+    assert method.test_sizes == [3, 3, 1]
+    assert batched.rows[0].accuracy == whole.rows[0].accuracy
+    assert batched.rows[0].loss == pytest.approx(whole.rows[0].loss, rel=1e-12)
+
+
+def test_seconds_are_those_of_learning_and_testing() -> None:
+    """With a clock on which every forward pass takes 2 s: 7 updates are 14 s, shared by the tasks of a group.
+
+    A test of one batch takes 2 s. What the driver does with an event is nobody's training.
+    """
+    clock = Clock()
+    engine = make_engine(Softmax(lambda: clock.pass_(2)), Numbered(), group_size=2, clock=clock)
+    events = []
+    for event in engine.run():
+        events.append(event)
+        clock.pass_(100)
+    rows = events[-1].rows
+    assert [row.train_seconds for row in rows] == [7, 7, 14, None, None]
+    assert [row.eval_seconds for row in rows] == [2] * 5
+
+
+def test_a_rate_far_too_high_is_an_error() -> None:
+    """Training that diverges stops at the next point of the curve, with the task, the loss and what to do."""
+
+    class Exploding(Softmax):
+        def logits(self, state: Tensors, input_GBd: torch.Tensor) -> torch.Tensor:
+            logits = super().logits(state, input_GBd)
+            is_second = self.groups[-1][0] == 1
+            return logits * (math.inf if is_second and torch.is_grad_enabled() else 1)
+
+    expected = "task 1: the training loss is nan after 7 updates; training diverged. Lower the learning rate, given 0.1"
+    with pytest.raises(FloatingPointError, match=expected):
+        learn(Exploding(), Numbered())
+
+
+def events_of(engine: Engine, clock: Clock, cost: float) -> Iterator[tuple[float, float, object]]:
+    """Every event with the seconds when it came and when the driver was done with it; resume points cost seconds."""
+    for event in engine.run():
+        came = clock.now
+        clock.pass_(cost if isinstance(event, ResumePoint) else 0)
+        yield came, clock.now, event
+
+
+@pytest.mark.parametrize(
+    ("cost", "expected"), [(0.0, 2.0), (0.01, 2.0), (0.05, 5.0), (0.5, 50.0), (1.0, 60.0), (30.0, 60.0), (500.0, 60.0)]
+)
+def test_resume_points_cost_a_hundredth_and_come_within_a_minute(cost: float, expected: float) -> None:
+    """A step takes a second. The next point is due after 100 times what the last took, but within 2 to 60 seconds.
+
+    It comes at the first step from then on, so that at most a minute and a step are ever lost.
+    """
+    clock = Clock()
+    method = Softmax(lambda: clock.pass_(1) if torch.is_grad_enabled() else None)
+    engine = make_engine(method, Numbered(num_tasks=1), updates=400, clock=clock)
+    begun = clock.now
+    points = [item[:2] for item in events_of(engine, clock, cost) if isinstance(item[2], ResumePoint)]
+    assert points[0][0] - begun == 2
+    waits = [next_came - done for (_, done), (next_came, _) in itertools.pairwise(points)]
+    assert len(waits) >= 5
+    assert all(expected <= wait < expected + 1 for wait in waits)
+
+
+def test_a_step_longer_than_a_minute_is_followed_by_a_resume_point() -> None:
+    """Where one update takes 90 s, there is a point after each."""
+    clock = Clock()
+    method = Softmax(lambda: clock.pass_(90) if torch.is_grad_enabled() else None)
+    events = list(make_engine(method, Numbered(num_tasks=1), updates=4, clock=clock).run())
+    assert sum(isinstance(event, ResumePoint) for event in events) == 4
+
+
+def test_progress_is_reported_twice_a_second() -> None:
+    """At the beginning; then, with steps of 0.2 s, after the first step and at each that is half a second later."""
+    clock = Clock()
+    method = Softmax(lambda: clock.pass_(0.2) if torch.is_grad_enabled() else None)
+    engine = make_engine(method, Numbered(num_tasks=1), updates=10, clock=clock)
+    assert [event.step for event in engine.run() if isinstance(event, Progress)] == [0, 1, 4, 7, 10]
+
+
+def test_progress_says_where_the_trial_is() -> None:
+    """Tasks learned and tested, the step of the group that is learned, and the mean accuracy so far.
+
+    First of all where the trial goes on from; here then after each update, each group and each of the two final tests.
+    """
+    clock = Clock()
+    engine = make_engine(Softmax(lambda: clock.pass_(10)), Numbered(), updates=2, group_size=2, clock=clock)
+    *events, learned = engine.run()
+    pair, all_three = (sum(row.accuracy for row in learned.rows[:num]) / num for num in (2, 3))
+    reports = [event for event in events if isinstance(event, Progress)]
+    assert reports[0] == events[0] == Progress(tasks_learned=0, num_tasks=3, step=0, num_steps=2, accuracy=None)
+    assert [(report.tasks_learned, report.step, report.accuracy) for report in reports] == [
+        (0, 0, None),
+        (0, 1, None),
+        (0, 2, None),
+        (2, 0, pytest.approx(pair)),
+        (2, 1, pytest.approx(pair)),
+        (2, 2, pytest.approx(pair)),
+        (3, 0, pytest.approx(all_three)),
+        (3, 0, pytest.approx(all_three)),
+        (3, 0, pytest.approx(all_three)),
+    ]
+    assert all(report.num_steps == 2 and report.num_tasks == 3 for report in reports)
+
+
+def test_an_engine_keeps_copies() -> None:
+    """What is kept of a task holds its own numbers, not a view into a group's."""
+    learned = learn(Softmax(), Numbered(), group_size=3)
+    storages = {task["matrix"].untyped_storage().data_ptr() for task in learned.kept}
+    assert len(storages) == 3
+    assert all(not task["matrix"].requires_grad for task in learned.kept)
+    assert isinstance(learned.rows[0], TaskRow)

@@ -1,0 +1,247 @@
+"""Going on from a resume point computes the same bits as never having stopped."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from typing import Any
+
+import pytest
+import torch
+
+import crwn.engine
+from crwn import backbone, tensorfile
+from crwn.backbone import Backbone, BackboneSpec
+from crwn.benchmarks.permuted import PermutedSpec
+from crwn.benchmarks.rotated import RotatedSpec
+from crwn.data import Datasets
+from crwn.engine import Numerics, Progress, ResumeError, ResumePoint, read_numerics
+from crwn.methods import METHODS
+from crwn.spec import TrainingSpec, TrialSpec
+from crwn.trial import Event, Finished, Started, run_trial
+
+SCALES = {"neuromodnet": "FC8", "flynet": "1d", "supsup": "FC8"}
+
+
+def trial(name: str = "neuromodnet", **changes: Any) -> TrialSpec:
+    """Three tasks of four updates, the last in the second epoch: 1,437 examples by 600 are three batches an epoch."""
+    settings = {
+        "method": METHODS[name].spec(),
+        "benchmark": RotatedSpec(base="digits", num_tasks=3, step_degrees=40),
+        "scale": SCALES[name],
+        "seed": 0,
+        "training": TrainingSpec(learning_rate=0.01, updates_per_task=4, batch_size=600),
+    }
+    return TrialSpec(**{**settings, **changes})
+
+
+def run(
+    spec: TrialSpec, data: Datasets, *, group_size: int = 1, resume_from: bytes | None = None
+) -> tuple[Finished, list[Event]]:
+    events: list[Event] = []
+    finished = run_trial(
+        spec,
+        data=data,
+        backbones=backbone.draw,
+        on_event=events.append,
+        resume_from=resume_from,
+        numerics=Numerics(device="cpu", group_size=group_size, kernel="eager", threads=1),
+    )
+    return finished, events
+
+
+def points_of(events: list[Event]) -> list[bytes]:
+    return [event.content for event in events if isinstance(event, ResumePoint)]
+
+
+def without_seconds(value: Any) -> Any:
+    """A value of rows and headers without the fields that hold seconds, which no two runs share."""
+    if isinstance(value, dict):
+        return {key: without_seconds(item) for key, item in value.items() if not key.endswith("_seconds")}
+    return [without_seconds(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def rows_of(finished: Finished) -> Any:
+    return without_seconds([dataclasses.asdict(row) for row in finished.rows])
+
+
+@pytest.fixture
+def at_every_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A resume point is due at once, and a point of the curve after three updates: blocks are open at most points."""
+    monkeypatch.setattr(crwn.engine, "MIN_RESUME_SECONDS", 0.0)
+    monkeypatch.setattr(crwn.engine, "RESUME_COST_FACTOR", 0.0)
+    monkeypatch.setattr(crwn.engine, "CURVE_EVERY", 3)
+
+
+@pytest.mark.usefixtures("at_every_step")
+@pytest.mark.parametrize(
+    ("group_size", "num_points"),
+    [
+        (1, 3 * (4 + 1) + 2),  # after each update, after each group, after each of the final tests
+        (2, 2 * (4 + 1) + 2),
+    ],
+)
+@pytest.mark.parametrize("name", METHODS)
+def test_going_on_from_any_point_gives_the_same_results(
+    digits: Datasets, name: str, group_size: int, num_points: int
+) -> None:
+    """Stopped within a task, between groups, during the final tests: all but the seconds is the same, bit for bit.
+
+    So are the resume points that follow, which means that a trial may be stopped any number of times.
+    """
+    spec = trial(name)
+    undisturbed, events = run(spec, digits, group_size=group_size)
+    points = points_of(events)
+    assert len(points) == num_points
+    for index, point in enumerate(points):
+        finished, later_events = run(spec, digits, resume_from=point)
+        assert rows_of(finished) == rows_of(undisturbed)
+        assert finished.contexts == undisturbed.contexts
+        assert finished.fingerprint == undisturbed.fingerprint
+        assert finished.numerics == undisturbed.numerics
+
+        later_points = points_of(later_events)
+        assert len(later_points) == num_points - index - 1
+        for later, expected in zip(later_points, points[index + 1 :], strict=True):
+            (tensors, header), (expected_tensors, expected_header) = map(tensorfile.parse, (later, expected))
+            assert without_seconds(header) == without_seconds(expected_header)
+            assert set(tensors) == set(expected_tensors)
+            assert all(torch.equal(tensor, expected_tensors[key]) for key, tensor in tensors.items())
+
+
+@pytest.mark.usefixtures("at_every_step")
+def test_progress_goes_on_where_it_was(digits: Datasets, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A trial that goes on says first where it goes on from: what was reported when the point was made."""
+    monkeypatch.setattr(crwn.engine, "PROGRESS_SECONDS", 0.0)
+    _, events = run(trial(), digits, group_size=2)
+    reports = [event for event in events if isinstance(event, Progress)]
+    points = points_of(events)
+    assert len(reports) == len(points)
+    for point, report in zip(points, reports, strict=True):
+        _, (started, *_) = run(trial(), digits, resume_from=point)
+        assert isinstance(started, Started)
+        assert started.progress == report
+        assert started.numerics.group_size == 2
+
+
+@pytest.mark.usefixtures("at_every_step")
+def test_training_seconds_go_on_too(digits: Datasets) -> None:
+    """What was measured before a stop stays: rows of finished tasks keep their seconds, and a begun group its sum."""
+    finished, events = run(trial(), digits)
+    for index, point in enumerate(points_of(events)):
+        _, header = tensorfile.parse(point)
+        again, _ = run(trial(), digits, resume_from=point)
+        num_rows = len(header["rows"])
+        assert [row.eval_seconds for row in again.rows[:num_rows]] == [
+            row.eval_seconds for row in finished.rows[:num_rows]
+        ]
+        if header["group"] is not None:
+            assert header["group"]["step"] == index % 5 + 1
+            assert again.rows[num_rows].train_seconds > header["group"]["train_seconds"] > 0
+
+
+@pytest.fixture
+def points(digits: Datasets, monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
+    """The resume points of the trial, after every update."""
+    with monkeypatch.context() as patch:
+        patch.setattr(crwn.engine, "MIN_RESUME_SECONDS", 0.0)
+        patch.setattr(crwn.engine, "RESUME_COST_FACTOR", 0.0)
+        return points_of(run(trial(), digits)[1])
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"seed": 1},
+        {"scale": "FC16"},
+        {"benchmark": PermutedSpec(base="digits", num_tasks=3)},
+        {"training": TrainingSpec(learning_rate=0.02, updates_per_task=4, batch_size=600)},
+        {"method": METHODS["neuromodnet"].spec(modulation="local")},
+    ],
+    ids=lambda changes: next(iter(changes)),
+)
+def test_a_point_of_another_trial_is_refused(digits: Datasets, points: list[bytes], changes: dict[str, Any]) -> None:
+    """The error names who made the point and who was given it."""
+    other = trial(**changes)
+    expected = rf"cannot be used: it was made by \['{trial().trial_id}', .*\], expected \['{other.trial_id}', "
+    with pytest.raises(ResumeError, match=expected):
+        run(other, digits, resume_from=points[2])
+
+
+def test_a_point_of_other_weights_is_refused(digits: Datasets, points: list[bytes]) -> None:
+    """The same trial over a backbone that was drawn otherwise is not the same trial."""
+
+    def draw_others(spec: BackboneSpec) -> Backbone:
+        return backbone.draw(dataclasses.replace(spec, seed=99))
+
+    mine = backbone.draw(trial().blueprint().backbone).fingerprint
+    with pytest.raises(ResumeError, match=rf"made by \['{trial().trial_id}', '{mine}'\], expected"):
+        run_trial(trial(), data=digits, backbones=draw_others, resume_from=points[2])
+
+
+def test_a_point_cut_off_anywhere_is_refused(digits: Datasets, points: list[bytes]) -> None:
+    """Every beginning of the file, in steps of 50 bytes, and none of it."""
+    point = points[6]
+    for length in [*range(0, len(point), 50), len(point) - 1]:
+        with pytest.raises(ResumeError, match="the resume point cannot be "):
+            run(trial(), digits, resume_from=point[:length])
+
+
+@pytest.mark.parametrize("content", [b"", b"garbage" * 100, b"\0" * 1000, tensorfile.dump({}, {"format": 1})])
+def test_what_is_no_resume_point_is_refused(digits: Datasets, content: bytes) -> None:
+    """Other bytes, and another file of the same format."""
+    with pytest.raises(ResumeError, match="the resume point cannot be read"):
+        run(trial(), digits, resume_from=content)
+
+
+def test_contexts_are_no_resume_point(digits: Datasets) -> None:
+    """The other file that a trial writes is not mistaken for one."""
+    finished, _ = run(trial(), digits)
+    with pytest.raises(ResumeError, match="the resume point cannot be read"):
+        run(trial(), digits, resume_from=finished.contexts)
+
+
+def test_another_format_is_refused(digits: Datasets, points: list[bytes]) -> None:
+    """A point written by another version names both formats."""
+    tensors, header = tensorfile.parse(points[2])
+    newer = tensorfile.dump(tensors, {**header, "format": crwn.engine.RESUME_FORMAT + 1})
+    now = crwn.engine.RESUME_FORMAT
+    with pytest.raises(ResumeError, match=re.escape(f"expected a resume point of format {now}, given {now + 1}")):
+        run(trial(), digits, resume_from=newer)
+
+
+@pytest.mark.parametrize("part", ["state", "block"])
+def test_a_point_that_lacks_a_tensor_is_refused(digits: Datasets, points: list[bytes], part: str) -> None:
+    """A hand-made file without a part of the state is not silently completed."""
+    tensors, header = tensorfile.parse(points[6])
+    names = [name for name in tensors if name.startswith(f"{part}.")]
+    assert names
+    for missing in names:
+        left = {name: tensor for name, tensor in tensors.items() if name != missing}
+        with pytest.raises(ResumeError, match=f"cannot be used: '{missing}'"):
+            run(trial(), digits, resume_from=tensorfile.dump(left, header))
+
+
+def test_a_flipped_bit_is_noticed(digits: Datasets, points: list[bytes]) -> None:
+    """Wherever a bit flips in the numbers, the point is refused and not trained on."""
+    point = points[6]
+    first = 8 + int.from_bytes(point[:8], "little")
+    for place in range(first, len(point), (len(point) - first) // 40):
+        damaged = bytearray(point)
+        damaged[place] ^= 1
+        with pytest.raises(ResumeError, match="the resume point cannot be read: expected "):
+            run(trial(), digits, resume_from=bytes(damaged))
+
+
+def test_numerics_are_read_from_a_point(points: list[bytes]) -> None:
+    """Whoever goes on with a trial learns from its point what to compute it with."""
+    assert read_numerics(points[0]) == Numerics(device="cpu", group_size=1, kernel="eager", threads=1)
+
+
+def test_reading_numerics_needs_a_point() -> None:
+    """Bytes that are none are refused before anything is loaded."""
+    with pytest.raises(ResumeError, match="the resume point cannot be read: expected a whole safetensors file"):
+        read_numerics(b"garbage")
+    header = {"format": crwn.engine.RESUME_FORMAT, "numerics": {"device": "cpu", "colour": "red"}}
+    with pytest.raises(ResumeError, match=r"the resume point cannot be read: .*unexpected keyword"):
+        read_numerics(tensorfile.dump({}, header))

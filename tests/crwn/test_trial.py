@@ -1,0 +1,296 @@
+"""One trial from its spec to its results."""
+
+from __future__ import annotations
+
+import dataclasses
+import random
+from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import crwn.engine
+from crwn import backbone, contexts
+from crwn.backbone import Backbone, BackboneSpec
+from crwn.benchmarks.rotated import RotatedSpec
+from crwn.data import DataError, Datasets
+from crwn.data.mnist import MNIST_BASE
+from crwn.engine import Numerics, Progress, ResumePoint
+from crwn.methods import METHODS
+from crwn.methods.neuromodnet import NeuroModNetSpec
+from crwn.spec import Blueprint, Grouping, ProblemShape, TrainingSpec, TrialSpec
+from crwn.trial import Finished, Started, decide_numerics, iterate_trial, run_trial
+
+
+def trial(name: str = "neuromodnet", *, updates: int = 4, learning_rate: float = 0.01, **changes: Any) -> TrialSpec:
+    settings = {
+        "method": METHODS[name].spec(),
+        "benchmark": RotatedSpec(base="digits", num_tasks=3, step_degrees=40),
+        "scale": {"neuromodnet": "FC8", "flynet": "1d", "supsup": "FC8"}[name],
+        "seed": 0,
+        "training": TrainingSpec(learning_rate=learning_rate, updates_per_task=updates, batch_size=64, threads=1),
+    }
+    return TrialSpec(**{**settings, **changes})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GroupedSpec:
+    """NeuroModNet, which says otherwise how its tasks can be learned."""
+
+    grouping: Grouping
+    kind: str = "neuromodnet"
+
+    def training(self) -> TrainingSpec:
+        return TrainingSpec(learning_rate=0.01)
+
+    def blueprint(self, scale: str, problem: ProblemShape, seed: int) -> Blueprint:
+        return dataclasses.replace(NeuroModNetSpec().blueprint(scale, problem, seed), grouping=self.grouping)
+
+
+@pytest.mark.parametrize(("grouping", "group_size"), [("one", 1), ("any", 1), ("all", 3)])
+def test_on_a_cpu_tasks_are_learned_one_at_a_time(grouping: Grouping, group_size: int) -> None:
+    """Unless the method needs all of them together; the kernel is plain, the threads are the spec's."""
+    training = TrainingSpec(learning_rate=0.01, threads=3)
+    numerics = decide_numerics(trial(method=GroupedSpec(grouping=grouping), training=training), "cpu")
+    assert numerics == Numerics(device="cpu", group_size=group_size, kernel="eager", threads=3)
+
+
+@pytest.mark.parametrize(
+    ("memory", "grouping", "group_size"),
+    [(140e9, "any", 36), (140e9, "one", 1), (1e3, "all", 36), (1e3, "any", 1)],
+)
+def test_on_a_gpu_as_many_tasks_as_fit(
+    monkeypatch: pytest.MonkeyPatch, memory: float, grouping: Grouping, group_size: int
+) -> None:
+    """All 36 in a large memory, at least one in any; a method that allows one, or only all, is not asked."""
+    properties = SimpleNamespace(total_memory=int(memory))
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: properties)
+    spec = trial(method=GroupedSpec(grouping=grouping), benchmark=RotatedSpec(), scale="FC256")
+    numerics = decide_numerics(spec, "cuda")
+    assert numerics == Numerics(device="cuda", group_size=group_size, kernel="eager", threads=1)
+
+
+def test_a_group_on_a_gpu_leaves_room_for_other_trials(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The images of a group, two copies of 60,000 by 784 bytes a task, take at most an eighth of the memory."""
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: SimpleNamespace(total_memory=8_000_000_000))
+    group_size = decide_numerics(trial(benchmark=RotatedSpec(), scale="FC256"), "cuda").group_size
+    image_bytes = 2 * MNIST_BASE.num_train * 784
+    assert 8_000_000_000 / 8 / image_bytes / 1.2 < group_size <= 8_000_000_000 / 8 / image_bytes
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_finished_trial_has_all_results(name: str, digits: Datasets) -> None:
+    """The diagonal and the last row, every task's contexts, the backbone's fingerprint, what it was computed with."""
+    spec = trial(name)
+    finished = run_trial(spec, data=digits, backbones=backbone.draw)
+    assert [(row.task, row.tasks_learned) for row in finished.rows] == [(0, 1), (1, 2), (2, 3), (0, 3), (1, 3)]
+    assert all(0 <= row.accuracy <= 1 and row.num_test == 360 for row in finished.rows)
+    assert all(row.accuracy * 360 == pytest.approx(round(row.accuracy * 360)) for row in finished.rows)
+
+    drawn = backbone.draw(spec.blueprint().backbone)
+    assert finished.fingerprint == drawn.fingerprint
+    bank = contexts.load(finished.contexts)
+    assert (bank.trial_id, bank.fingerprint) == (spec.trial_id, drawn.fingerprint)
+    assert all(len(tensor) == 3 for tensor in bank.tensors.values())
+
+    assert finished.numerics == decide_numerics(spec, "cpu")
+    assert 10e6 < finished.peak_memory < 1e12  # bytes: an interpreter with torch is over ten megabytes
+    assert finished.device_name == torch.backends.cpu.get_cpu_capability()
+
+
+def test_events_come_in_order(digits: Datasets, monkeypatch: pytest.MonkeyPatch) -> None:
+    """First the start, last the results, which are also what is returned; between them progress and resume points."""
+    monkeypatch.setattr(crwn.engine, "MIN_RESUME_SECONDS", 0.0)
+    events: list[Any] = []
+    finished = run_trial(trial(), data=digits, backbones=backbone.draw, on_event=events.append)
+    assert isinstance(events[0], Started)
+    assert events[0].progress == Progress(tasks_learned=0, num_tasks=3, step=0, num_steps=4, accuracy=None)
+    assert events[0].numerics == decide_numerics(trial(), "cpu")
+    assert events[-1] is finished
+    assert {type(event) for event in events[1:-1]} == {Progress, ResumePoint}
+
+
+def test_nothing_happens_before_the_first_event_is_asked_for() -> None:
+    """A trial is a generator: whoever made it is in control from the start."""
+
+    def refuse(_: BackboneSpec) -> Backbone:
+        raise AssertionError("drawn too early")
+
+    iterate_trial(trial(), data=Datasets({}, []), backbones=refuse)
+
+
+def test_numerics_given_are_used(digits: Datasets) -> None:
+    """In place of the rule's."""
+    numerics = Numerics(device="cpu", group_size=2, kernel="eager", threads=1)
+    finished = run_trial(trial(), data=digits, backbones=backbone.draw, numerics=numerics)
+    assert finished.numerics == numerics
+
+
+def test_a_trial_keeps_the_numerics_it_began_with(digits: Datasets, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever goes on, with whatever device and numerics in mind, computes what was begun."""
+    monkeypatch.setattr(crwn.engine, "MIN_RESUME_SECONDS", 0.0)
+    begun = Numerics(device="cpu", group_size=2, kernel="eager", threads=1)
+    events = iterate_trial(trial(), data=digits, backbones=backbone.draw, numerics=begun)
+    point = next(event for event in events if isinstance(event, ResumePoint))
+    events.close()
+    for device in ("cpu", "cuda"):
+        started, *_, finished = iterate_trial(
+            trial(),
+            data=digits,
+            backbones=backbone.draw,
+            device=device,
+            numerics=dataclasses.replace(begun, group_size=3),
+            resume_from=point.content,
+        )
+        assert started.numerics == finished.numerics == begun
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_threads_are_those_of_the_trial_and_then_as_before(digits: Datasets, threads: int) -> None:
+    """While a trial computes torch has its threads; afterwards, however it ends, those that it had before."""
+    before = torch.get_num_threads()
+    try:
+        for outside in (1, 2):
+            torch.set_num_threads(outside)
+            training = TrainingSpec(learning_rate=0.01, updates_per_task=2, batch_size=64, threads=threads)
+            seen = []
+            run_trial(
+                trial(training=training),
+                data=digits,
+                backbones=backbone.draw,
+                on_event=lambda _, seen=seen: seen.append(torch.get_num_threads()),
+            )
+            assert set(seen) == {threads}
+            assert torch.get_num_threads() == outside
+
+            events = iterate_trial(trial(training=training), data=digits, backbones=backbone.draw)
+            next(events)
+            events.close()
+            assert torch.get_num_threads() == outside
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_an_error_of_the_driver_leaves_the_threads_as_before(digits: Datasets) -> None:
+    """An exception out of `on_event` ends the trial at once."""
+
+    def fail(_: object) -> None:
+        raise KeyboardInterrupt
+
+    before = torch.get_num_threads()
+    training = TrainingSpec(learning_rate=0.01, updates_per_task=2, threads=before + 1)
+    with pytest.raises(KeyboardInterrupt):
+        run_trial(trial(training=training), data=digits, backbones=backbone.draw, on_event=fail)
+    assert torch.get_num_threads() == before
+
+
+def test_a_gpu_that_is_not_there_is_an_error(digits: Datasets, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Asked for, or used before by the same trial: the error says what was expected and how to check."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    on_gpu = Numerics(device="cuda", group_size=3, kernel="eager", threads=1)
+    with pytest.raises(
+        RuntimeError, match="expected a GPU that torch can use, found none: the trial is to run, or was"
+    ):
+        run_trial(trial(), data=digits, backbones=backbone.draw, numerics=on_gpu)
+
+    monkeypatch.setattr(crwn.engine, "MIN_RESUME_SECONDS", 0.0)
+    events = iterate_trial(trial(), data=digits, backbones=backbone.draw)
+    point = next(event for event in events if isinstance(event, ResumePoint)).content
+    events.close()
+    monkeypatch.setattr(crwn.trial, "read_numerics", lambda _: on_gpu)
+    with pytest.raises(RuntimeError, match=r"check torch.cuda.is_available\(\) there"):
+        run_trial(trial(), data=digits, backbones=backbone.draw, resume_from=point)
+
+
+def test_a_gpu_asked_for_by_name_that_is_not_there_is_the_same_error(
+    digits: Datasets, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`device="cuda"` gets our error, not that of a driver that is asked how much memory it has."""
+
+    def fail(_: object) -> None:
+        raise RuntimeError("Found no NVIDIA driver on your system")
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", fail)
+    with pytest.raises(RuntimeError, match="expected a GPU that torch can use, found none"):
+        run_trial(trial(), data=digits, backbones=backbone.draw, device="cuda")
+
+
+def test_weights_that_changed_on_their_way_are_an_error(digits: Datasets) -> None:
+    """The fingerprint is checked where the weights are used, before anything is learned from them."""
+
+    def altered(spec: BackboneSpec) -> Backbone:
+        drawn = backbone.draw(spec)
+        return dataclasses.replace(drawn, arrays={**drawn.arrays, "layer1": drawn.arrays["layer1"] * 2})
+
+    with pytest.raises(ValueError, match=r"backbone: expected the fingerprint .* the frozen weights were changed"):
+        run_trial(trial(), data=digits, backbones=altered)
+
+
+def test_a_missing_data_set_is_an_error() -> None:
+    """A worker without the files says so, and fetches nothing."""
+    nowhere = Datasets({"digits": MNIST_BASE}, roots=[])
+    with pytest.raises(DataError, match="found in none of them on this machine"):
+        run_trial(trial(), data=nowhere, backbones=backbone.draw)
+
+
+@pytest.mark.parametrize("name", ["neuromodnet", "supsup"])
+def test_frozen_weights_stay_as_they_are(name: str, digits: Datasets) -> None:
+    """After a trial the arrays, which other trials read too, have the fingerprint that they were drawn with."""
+    drawn = backbone.draw(trial(name).blueprint().backbone)
+    for dtype in ("float32", "float64"):
+        training = TrainingSpec(learning_rate=0.01, updates_per_task=3, dtype=dtype)
+        run_trial(trial(name, training=training), data=digits, backbones=lambda _: drawn)
+        assert drawn.checked() is drawn
+
+
+def test_the_state_of_global_generators_is_not_touched(digits: Datasets) -> None:
+    """Neither Python's nor NumPy's nor torch's: everything random has a stream of its own."""
+    before = random.getstate(), np.random.get_state(), torch.get_rng_state()  # noqa: NPY002 (it must stay untouched)
+    for name in METHODS:
+        run_trial(trial(name), data=digits, backbones=backbone.draw)
+    after = random.getstate(), np.random.get_state(), torch.get_rng_state()  # noqa: NPY002 (as above)
+    assert after[0] == before[0]
+    assert after[1][0] == before[1][0]
+    assert np.array_equal(after[1][1], before[1][1])
+    assert after[1][2:] == before[1][2:]
+    assert torch.equal(after[2], before[2])
+
+
+def test_global_generators_have_no_say(digits: Datasets) -> None:
+    """Whatever state they are in, a trial computes the same bytes."""
+    contents = set()
+    for seed in (1, 2):
+        random.seed(seed)
+        np.random.seed(seed)  # noqa: NPY002 (as a careless library might)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            contents.add(run_trial(trial(), data=digits, backbones=backbone.draw).contexts)
+    assert len(contents) == 1
+
+
+def test_training_that_diverges_is_an_error(digits: Datasets) -> None:
+    """NeuroModNet at an absurd rate: the error names the task, the update and the rate to lower."""
+    expected = r"task 0: the training loss is nan after 4 updates; training diverged. .*, given 1e\+30"
+    with pytest.raises(FloatingPointError, match=expected):
+        run_trial(trial(learning_rate=1e30), data=digits, backbones=backbone.draw)
+
+
+def test_diverging_in_the_last_update_is_an_error_too(digits: Datasets) -> None:
+    """The one update's loss is still that of the start; what it leads to shows in the test."""
+    expected = r"task 0: the test loss is nan; training diverged. Lower the learning rate, given 1e\+30"
+    with pytest.raises(FloatingPointError, match=expected):
+        run_trial(trial(learning_rate=1e30, updates=1), data=digits, backbones=backbone.draw)
+
+
+def test_a_step_of_the_loop_needs_no_results(digits: Datasets) -> None:
+    """Stopping a trial in the middle is leaving its generator; nothing is finished then."""
+    events = iterate_trial(trial(), data=digits, backbones=backbone.draw)
+    assert isinstance(next(events), Started)
+    assert not isinstance(next(events), Finished)
+    events.close()
+    with pytest.raises(StopIteration):
+        next(events)
