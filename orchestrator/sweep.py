@@ -1,0 +1,445 @@
+"""A sweep: YAML in, trials out. Every fault of a file is found and reported at once, with its place.
+
+    name: example                        # optional; the file's name by default
+    store: runs/shared                   # optional; sweeps that name one store share their trials
+    seeds: [0, 1, 2]
+    benchmarks:                          # a list of presets, or labels with settings
+      r-mnist:                           # a preset's name needs no settings
+      six rotations: {preset: r-mnist, num_tasks: 6}
+      own: {kind: permuted, base: digits, num_tasks: 12}
+    methods:                             # a method's name, or a label with `method:`
+      supsup: {scales: [FC256]}
+      neuromodnet:
+        scales: [FC256, FC1024]
+        settings: {initial_strength: 1.0}
+        training: {learning_rate: 0.01}
+        variants:                        # each runs; a variant overrides settings and training
+          both: {}
+          local: {settings: {modulation: local}}
+    training: {updates_per_task: 1000}   # for every method
+    resources: {gpus: 0.25, cpus: 1}     # of a trial; not part of what a trial is
+
+What is not given is the paper's. The grid is methods x variants x scales x benchmarks x seeds.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, TypeVar
+
+from annotated_types import Ge, Gt, MinLen
+from pydantic import TypeAdapter, ValidationError
+from pydantic_core import ErrorDetails
+
+from crwn.benchmarks import BENCHMARKS, PRESETS
+from crwn.methods import METHODS
+from crwn.methods.protocol import ScaleError
+from crwn.spec import READ_STRICTLY, BenchmarkSpec, Index, MethodSpec, TrainingSpec, TrialSpec
+from orchestrator import yaml_source
+from orchestrator.errors import nearest
+from orchestrator.store import MANIFEST_FORMAT
+from orchestrator.yaml_source import KeyPath, Source, show_path
+
+T = TypeVar("T")
+
+_RESERVED_LABELS = ("method", "variant", "scale", "params/task")
+"""Columns of the table, in which every benchmark has a column of its own."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Resources:
+    """What one trial gets of a machine; not part of the trial's identity.
+
+    Attributes:
+        gpus: a share below 1, or a whole number; None for one GPU where there is any.
+        cpus: CPU cores.
+
+    Raises:
+        ValueError: a number of GPUs above 1 that is not whole.
+    """
+
+    __pydantic_config__: ClassVar[Mapping[str, Any]] = READ_STRICTLY
+
+    gpus: Annotated[float, Ge(0)] | None = None
+    cpus: Annotated[float, Gt(0)] = 1.0
+
+    def __post_init__(self) -> None:
+        if self.gpus is not None and self.gpus > 1 and self.gpus != int(self.gpus):
+            raise ValueError(f"gpus: expected a share of at most 1 or a whole number, given {self.gpus:g}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cell:
+    """One cell of a sweep's table: trials that differ by their seed alone, under the sweep's own names."""
+
+    method: str
+    variant: str
+    scale: str
+    benchmark: str
+    trials: tuple[TrialSpec, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sweep:
+    """A validated sweep.
+
+    Attributes:
+        name: what it is called in the store.
+        store: the store that it names, or None.
+        cells: in the order of the file.
+        resources: of each trial.
+    """
+
+    name: str
+    store: Path | None
+    cells: tuple[Cell, ...]
+    resources: Resources
+
+    @property
+    def trials(self) -> tuple[TrialSpec, ...]:
+        """All trials, in the order of the file."""
+        return tuple(trial for cell in self.cells for trial in cell.trials)
+
+    def manifest(self) -> dict[str, Any]:
+        """What the store keeps of the sweep: which trials it asks for, under which names. JSON values."""
+        cells = [
+            {
+                "method": cell.method,
+                "variant": cell.variant,
+                "scale": cell.scale,
+                "benchmark": cell.benchmark,
+                "trials": {str(trial.seed): trial.trial_id for trial in cell.trials},
+            }
+            for cell in self.cells
+        ]
+        return {"format": MANIFEST_FORMAT, "name": self.name, "cells": cells}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _File:
+    """The file's top level; parts that have a place of their own are validated there."""
+
+    __pydantic_config__: ClassVar[Mapping[str, Any]] = READ_STRICTLY
+
+    seeds: Annotated[tuple[Index, ...], MinLen(1)]
+    benchmarks: Any
+    methods: Annotated[dict[str, Any], MinLen(1)]
+    name: str | None = None
+    store: str | None = None
+    training: dict[str, Any] = field(default_factory=dict)
+    resources: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Overrides:
+    """What a variant sets anew."""
+
+    __pydantic_config__: ClassVar[Mapping[str, Any]] = READ_STRICTLY
+
+    settings: dict[str, Any] = field(default_factory=dict)
+    training: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _MethodEntry:
+    """An entry under `methods`."""
+
+    __pydantic_config__: ClassVar[Mapping[str, Any]] = READ_STRICTLY
+
+    scales: Annotated[tuple[str, ...], MinLen(1)]
+    method: str | None = None
+    variants: Annotated[dict[str, Any], MinLen(1)] | None = None
+    settings: dict[str, Any] = field(default_factory=dict)
+    training: dict[str, Any] = field(default_factory=dict)
+
+
+def load_sweep(file: Path) -> Sweep:
+    """Read and validate a sweep file.
+
+    Raises:
+        UserError: the file cannot be read, or has faults; all of them are in the message.
+    """
+    return _Reader(yaml_source.read(file)).sweep()
+
+
+class _Reader:
+    """Turns a parsed file into a sweep, noting every fault on the way."""
+
+    def __init__(self, source: Source) -> None:
+        self._source = source
+
+    def sweep(self) -> Sweep:
+        value = self._source.value
+        if not isinstance(value, dict):
+            self._source.fault((), "expected a sweep: keys such as seeds, benchmarks and methods")
+            self._source.raise_faults()
+        top = self._read(_File, value, ())
+        # Parts are read from the raw values, so that faults at the top do not hide those below.
+        resources = self._override(Resources(), _mapping(value, "resources"), ("resources",))
+        benchmarks = dict(self._benchmarks(value.get("benchmarks")))
+        training = _mapping(value, "training")
+        self._override(TrainingSpec(learning_rate=1.0), training, ("training",))
+        methods = [
+            variant
+            for label, entry in _mapping(value, "methods").items()
+            for variant in self._method(label, entry, training)
+        ]
+        name = self._name(value.get("name"))
+        if top is not None and top.store is not None and "://" in top.store:
+            self._source.fault(
+                ("store",), f"expected a folder on this machine or one that all machines share; given {top.store!r}"
+            )
+        # With faulty seeds any seed will do to find what is wrong with the scales.
+        cells = tuple(self._cells(methods, benchmarks, top.seeds if top is not None else (0,)))
+        self._source.raise_faults()
+        assert top is not None
+        return Sweep(name=name, store=Path(top.store) if top.store else None, cells=cells, resources=resources)
+
+    def _name(self, given: Any) -> str:
+        name = given if isinstance(given, str) else self._source.file.stem
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
+            self._source.fault(
+                ("name",), f"expected letters, digits, '.', '_' and '-', since files are named by it; given {name!r}"
+            )
+        return name
+
+    def _benchmarks(self, value: Any) -> Iterator[tuple[str, BenchmarkSpec]]:
+        place: KeyPath = ("benchmarks",)
+        if isinstance(value, list) and value:
+            self._unique(value, place)
+            for index, name in enumerate(value):
+                if isinstance(name, str) and name in PRESETS:
+                    yield name, PRESETS[name]
+                else:
+                    self._source.fault((*place, index), nearest(str(name), PRESETS))
+        elif isinstance(value, dict) and value:
+            for label, settings in value.items():
+                benchmark = self._benchmark(label, {} if settings is None else settings, (*place, label))
+                self._label(label, (*place, label))
+                if label in _RESERVED_LABELS:
+                    self._source.fault(
+                        (*place, label), f"expected another label: the table has a column called {label!r}"
+                    )
+                if benchmark is not None:
+                    yield label, benchmark
+        elif value is not None or "benchmarks" in self._source.value:
+            self._source.fault(place, "expected at least one benchmark: a list of presets, or labels with settings")
+
+    def _benchmark(self, label: str, settings: Any, place: KeyPath) -> BenchmarkSpec | None:
+        if not isinstance(settings, dict):
+            self._source.fault(
+                place, f"expected settings such as {{preset: r-mnist, num_tasks: 6}}, given {settings!r}"
+            )
+            return None
+        changes = {key: value for key, value in settings.items() if key not in ("preset", "kind")}
+        if "kind" in settings and "preset" in settings:
+            self._source.fault(place, "expected either preset or kind, given both; remove one")
+            return None
+        if "kind" in settings:
+            kind = settings["kind"]
+            if not isinstance(kind, str) or kind not in BENCHMARKS:
+                self._source.fault((*place, "kind"), nearest(str(kind), BENCHMARKS))
+                return None
+            base: BenchmarkSpec = BENCHMARKS[kind].spec()
+        else:
+            preset = settings.get("preset", label)
+            if not isinstance(preset, str) or preset not in PRESETS:
+                known = nearest(str(preset), PRESETS)
+                hint = "" if "preset" in settings else "; another label needs a preset or a kind"
+                self._source.fault((*place, "preset") if "preset" in settings else place, known + hint)
+                return None
+            base = PRESETS[preset]
+        return self._override(base, changes, place)
+
+    def _method(self, label: str, value: Any, training: Mapping[str, Any]) -> Iterator[_Variant]:
+        """The variants of an entry under `methods`, each with its own settings resolved."""
+        place: KeyPath = ("methods", label)
+        self._label(label, place)
+        if not isinstance(value, dict):
+            self._source.fault(place, f"expected an entry such as {{scales: [FC256]}}, given {value!r}")
+            return
+        num_faults = len(self._source.faults)
+        entry = self._read(_MethodEntry, value, place)
+        name = value.get("method", label)
+        if not isinstance(name, str) or name not in METHODS:
+            self._source.fault((*place, "method") if "method" in value else place, nearest(str(name), METHODS))
+            return
+        scales = entry.scales if entry is not None else ()
+        self._unique(scales, (*place, "scales"))
+        method: MethodSpec = METHODS[name].spec()
+        settled = self._override(method.training(), training, ("training",))
+        method = self._override(method, _mapping(value, "settings"), (*place, "settings"))
+        settled = self._override(settled, _mapping(value, "training"), (*place, "training"))
+        variants = value.get("variants")
+        is_sound = len(self._source.faults) == num_faults
+        if not isinstance(variants, dict):
+            yield _Variant(
+                label=label,
+                variant="",
+                scales=scales,
+                method=method,
+                training=settled,
+                entry=place,
+                place=place,
+                is_sound=is_sound,
+            )
+            return
+        for variant, given in variants.items():
+            here = (*place, "variants", variant)
+            num_faults = len(self._source.faults)
+            self._label(variant, here)
+            changes = {} if given is None else given
+            if not isinstance(changes, dict):
+                self._source.fault(here, f"expected overrides such as {{settings: {{...}}}}, given {changes!r}")
+                continue
+            self._read(_Overrides, changes, here)
+            overridden = self._override(method, _mapping(changes, "settings"), (*here, "settings"))
+            retrained = self._override(settled, _mapping(changes, "training"), (*here, "training"))
+            yield _Variant(
+                label=label,
+                variant=variant,
+                scales=scales,
+                method=overridden,
+                training=retrained,
+                entry=place,
+                place=here,
+                is_sound=is_sound and len(self._source.faults) == num_faults,
+            )
+
+    def _cells(
+        self, variants: Sequence[_Variant], benchmarks: Mapping[str, BenchmarkSpec], seeds: Sequence[int]
+    ) -> Iterator[Cell]:
+        self._unique(seeds, ("seeds",))
+        asked: dict[str, str] = {}
+        for variant in variants:
+            for index, scale in enumerate(variant.scales):
+                for benchmark, spec in benchmarks.items():
+                    trials = self._trials(variant, index, spec, seeds)
+                    if not trials:
+                        continue
+                    where = f"{show_path(variant.place)} at {scale} on {benchmark}"
+                    first = asked.setdefault(trials[0].trial_id, where)
+                    if first != where and variant.is_sound:  # what was left out may be what sets it apart
+                        self._source.fault(
+                            variant.place, f"asks for the same trials twice: {where} equals {first}; remove one"
+                        )
+                    yield Cell(
+                        method=variant.label,
+                        variant=variant.variant,
+                        scale=scale,
+                        benchmark=benchmark,
+                        trials=trials,
+                    )
+
+    def _trials(
+        self, variant: _Variant, scale: int, benchmark: BenchmarkSpec, seeds: Sequence[int]
+    ) -> tuple[TrialSpec, ...]:
+        try:
+            return tuple(
+                TrialSpec(
+                    method=variant.method,
+                    benchmark=benchmark,
+                    scale=variant.scales[scale],
+                    seed=seed,
+                    training=variant.training,
+                )
+                for seed in dict.fromkeys(seeds)
+            )
+        except ScaleError as error:
+            self._source.fault((*variant.entry, "scales", scale), str(error))
+            return ()
+        except ValueError as error:
+            self._source.fault(variant.place, str(error))
+            return ()
+
+    def _label(self, label: str, place: KeyPath) -> None:
+        """Labels are names in tables and lines."""
+        if not label.strip() or not label.isprintable():
+            self._source.fault(place, f"expected a label of printable characters on one line, given {label!r}")
+
+    def _unique(self, values: Sequence[Any], place: KeyPath) -> None:
+        for index, value in enumerate(values):
+            if value in values[:index]:
+                self._source.fault((*place, index), f"asks for the same trials twice: {value!r} is repeated; remove it")
+
+    def _read(self, cls: type[T], value: Mapping[str, Any], place: KeyPath) -> T | None:
+        """`value` as a `cls`, or None with its faults noted."""
+        try:
+            adapter: TypeAdapter[T] = _adapter(cls)  # type: ignore[arg-type]  # a class is hashable
+            return adapter.validate_json(json.dumps(value))
+        except ValidationError as error:
+            for details in error.errors(include_url=False):
+                if details["type"] == "too_short" and details["input"]:
+                    continue  # none of its elements is right, which is reported for each: it is not empty as well
+                self._source.fault((*place, *details["loc"]), _explain(details, cls))
+            return None
+
+    def _override(self, base: T, changes: Mapping[str, Any], place: KeyPath) -> T:
+        """`base` with `changes`, or `base` itself with the faults of `changes` noted."""
+        assert dataclasses.is_dataclass(base)
+        current = {item.name: getattr(base, item.name) for item in dataclasses.fields(base) if item.init}
+        changed = self._read(type(base), {**current, **changes}, place) if changes else base
+        return base if changed is None else changed
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Variant:
+    """A method with all its settings resolved, before scales, benchmarks and seeds.
+
+    Attributes:
+        label: the entry's key under `methods`.
+        variant: the key under `variants`, empty where there are none.
+        scales: the entry's.
+        method: the method's settings.
+        training: the training settings.
+        entry: the entry's place in the file.
+        place: the variant's.
+        is_sound: whether none of its overrides was left out for a fault.
+    """
+
+    label: str
+    variant: str
+    scales: tuple[str, ...]
+    method: MethodSpec
+    training: TrainingSpec
+    entry: KeyPath
+    place: KeyPath
+    is_sound: bool
+
+
+@functools.cache
+def _adapter(cls: type[Any]) -> TypeAdapter[Any]:
+    return TypeAdapter(cls)
+
+
+def _mapping(value: Mapping[str, Any], key: str) -> dict[str, Any]:
+    """A part of the file, or nothing where it is absent or of the wrong type, which is reported elsewhere."""
+    part = value.get(key)
+    return part if isinstance(part, dict) else {}
+
+
+def _explain(details: ErrorDetails, cls: type[Any]) -> str:
+    """One of pydantic's errors in our words: expected, given, what to do."""
+    given = details["input"]
+    match details["type"]:
+        case "unexpected_keyword_argument":
+            known = [item.name for item in dataclasses.fields(cls) if item.init]
+            return f"unknown key; {nearest(str(details['loc'][-1]), known)}"
+        case "missing" | "missing_keyword_only_argument":
+            return "expected this key, not given; add it"
+        case "literal_error":
+            expected = details["ctx"]["expected"]
+            known = re.findall(r"'([^']*)'", expected)
+            return nearest(given, known) if isinstance(given, str) else f"expected {expected}; given {given!r}"
+        case "value_error":
+            return str(details["ctx"]["error"])
+        case "too_short":
+            return "expected at least one, given none; an empty grid has no trials"
+    expected = details["msg"].removeprefix("Input should be ")
+    return f"expected {expected}; given {given!r}"

@@ -1,0 +1,166 @@
+"""Fixtures that the tests of the orchestrator share: an empty place to work in, tiny trials, the command line."""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from crwn.benchmarks.rotated import RotatedSpec
+from crwn.methods.neuromodnet import NeuroModNetSpec
+from crwn.spec import TrainingSpec, TrialSpec
+from orchestrator.cli import main
+from orchestrator.store import Store, TrialRecord
+
+# Two trials of a fraction of a second each, on embedded data.
+TINY = """\
+name: tiny
+seeds: [0, 1]
+benchmarks: {r-digits: {num_tasks: 2}}
+training: {updates_per_task: 5}
+methods: {neuromodnet: {scales: [FC16]}}
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """How a command ended and what it printed."""
+
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty folder as the working directory, on a machine without data sets and with an empty home."""
+    home = tmp_path / "home"
+    home.mkdir()
+    folder = tmp_path / "work"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("HOME", str(home))
+    for name in ("CRWN_DATA", "RAY_ADDRESS", "COLUMNS", "FORCE_COLOR"):
+        monkeypatch.delenv(name, raising=False)
+    return folder
+
+
+@pytest.fixture
+def sweep_file(tmp_path: Path) -> Callable[..., Path]:
+    """Writes a sweep file and gives its path."""
+
+    def write(text: str = TINY, name: str = "sweep.yaml") -> Path:
+        path = tmp_path / name
+        path.write_text(text, encoding="utf-8")
+        return path
+
+    return write
+
+
+@pytest.fixture
+def crwn(
+    workplace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Iterator[Callable[..., Outcome]]:
+    """Runs a command line in this process, from its arguments to its exit code."""
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def call(*arguments: object) -> Outcome:
+        monkeypatch.setattr(sys, "argv", ["crwn", *map(str, arguments)])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            main()
+        printed = capsys.readouterr()
+        return Outcome(code=int(ended.value.code or 0), out=printed.out, err=printed.err)
+
+    yield call
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
+
+
+@pytest.fixture
+def listing() -> Callable[[Path], dict[str, bytes]]:
+    """Gives every file below a folder with its content, and every folder, to see whether something was written."""
+
+    def look(folder: Path) -> dict[str, bytes]:
+        return {
+            str(path.relative_to(folder)): path.read_bytes() if path.is_file() else b"a folder"
+            for path in sorted(folder.rglob("*"))
+        }
+
+    return look
+
+
+@pytest.fixture
+def trial() -> Callable[..., TrialSpec]:
+    """Makes specs of trials that take a fraction of a second."""
+
+    def make(seed: int = 0, *, num_tasks: int = 2, updates_per_task: int = 5, **settings: Any) -> TrialSpec:
+        return TrialSpec(
+            method=NeuroModNetSpec(**settings),
+            benchmark=RotatedSpec(base="digits", num_tasks=num_tasks),
+            scale="FC16",
+            seed=seed,
+            training=TrainingSpec(learning_rate=0.01, updates_per_task=updates_per_task),
+        )
+
+    return make
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    """A new, empty store."""
+    made = Store(tmp_path / "store")
+    made.create()
+    return made
+
+
+@pytest.fixture
+def record(trial: Callable[..., TrialSpec]) -> Callable[..., TrialRecord]:
+    """Makes the record of a finished trial without running it: two tasks, three tests, and the accuracy asked for."""
+
+    def make(trial_id: str, *, accuracy: float = 0.5, **changes: Any) -> TrialRecord:
+        identity = {
+            "trial_id": trial_id,
+            "method": "neuromodnet",
+            "variant": "",
+            "benchmark": "rotated-digits",
+            "scale": "FC16",
+            "seed": 0,
+        }
+        row = {
+            **identity,
+            "accuracy": accuracy,
+            "params_per_task": 99.0,
+            "trained_per_task": 99,
+            "stored_per_task": 99,
+            "fingerprint": "f" * 64,
+            "spec": trial().canonical_json(),
+            "numerics": "{}",
+            "seconds": 3.0,
+            "provenance": json.dumps({"train_seconds": 2.0, "host": "here"}),
+            **changes,
+        }
+        tests = [(0, 1, 1.25), (1, 2, 0.75), (0, 2, None)]
+        tasks = tuple(
+            {
+                **identity,
+                "task": task,
+                "tasks_learned": tasks_learned,
+                "accuracy": accuracy,
+                "loss": 1.5,
+                "num_test": 360,
+                "train_seconds": train_seconds,
+                "eval_seconds": 0.125,
+                "curve": [] if train_seconds is None else [{"step": 5, "loss": 2.0, "accuracy": 0.25}],
+            }
+            for task, tasks_learned, train_seconds in tests
+        )
+        return TrialRecord(trial=row, tasks=tasks, contexts=b"contexts of " + trial_id.encode())
+
+    return make

@@ -1,0 +1,17 @@
+"""Errors that are the user's to mend."""
+
+from __future__ import annotations
+
+from orchestrator.errors import nearest
+
+
+def test_a_misspelt_name_is_recognised() -> None:
+    """All known names are listed, and the one that was probably meant is named."""
+    assert nearest("flynett", ["supsup", "flynet"]) == (
+        "expected one of flynet, supsup; given 'flynett'; did you mean 'flynet'?"
+    )
+
+
+def test_a_name_like_no_other_gets_no_guess() -> None:
+    """A wild guess would send the reader the wrong way."""
+    assert nearest("xyz", ["supsup", "flynet"]) == "expected one of flynet, supsup; given 'xyz'"

@@ -1,0 +1,453 @@
+"""The results store: what it keeps, how it is written, and which folders it refuses."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from orchestrator.errors import UserError
+from orchestrator.store import (
+    ATTEMPTS_FILE,
+    CONTEXTS_FILE,
+    RESUME_FILE,
+    TASKS_FILE,
+    TASKS_SCHEMA,
+    TRIAL_FILE,
+    TRIALS_SCHEMA,
+    Store,
+    TrialRecord,
+    stable_columns,
+)
+
+Record = Callable[..., TrialRecord]
+Listing = Callable[[Path], dict[str, bytes]]
+
+MANIFEST = {"format": 1, "name": "small", "cells": []}
+
+
+def files_of(folder: Path) -> set[str]:
+    """The names of a folder's files."""
+    return {path.name for path in folder.iterdir()}
+
+
+# Records
+
+
+def test_a_record_comes_back_as_it_was_written(store: Store, record: Record) -> None:
+    """Every column of both tables, and the contexts byte for byte."""
+    written = record("a", accuracy=1 / 3)
+    store.write_record("a", written)
+    assert store.trials(["a"]).to_pylist() == [dict(written.trial)]
+    assert store.tasks(["a"]).to_pylist() == [dict(row) for row in written.tasks]
+    assert (store.folder("a") / CONTEXTS_FILE).read_bytes() == written.contexts
+    assert files_of(store.folder("a")) == {TRIAL_FILE, TASKS_FILE, CONTEXTS_FILE}
+
+
+def test_rows_come_in_the_order_asked_for(store: Store, record: Record) -> None:
+    """Trials that are not finished are left out; nothing is an empty table with all columns."""
+    for name in ("a", "b", "c"):
+        store.write_record(name, record(name))
+    store.write_resume("begun", b"...")
+    assert store.trials(["c", "absent", "a", "begun"])["trial_id"].to_pylist() == ["c", "a"]
+    assert store.tasks(["b"])["tasks_learned"].to_pylist() == [1, 2, 2]
+    empty = store.trials([])
+    assert len(empty) == 0
+    assert empty.schema.names == TRIALS_SCHEMA.names
+
+
+def test_a_trial_is_finished_when_its_last_file_is_there(store: Store, record: Record) -> None:
+    """The one row of `trial.parquet` is written last and alone decides."""
+    assert not store.is_finished("a")
+    store.write_record("a", record("a"))
+    assert store.is_finished("a")
+    assert store.trial_ids() == ["a"]
+    (store.folder("a") / TRIAL_FILE).unlink()
+    assert not store.is_finished("a")
+    assert store.trial_ids() == []
+    assert len(store.trials(["a"])) == 0
+
+
+def test_the_final_record_is_written_last(store: Store, record: Record, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever is killed before it leaves an unfinished trial, which can go on."""
+    store.write_resume("a", b"...")
+    seen: list[tuple[str, bool, bool]] = []
+    replace = Path.replace
+
+    def watch(path: Path, target: Path) -> Path:
+        seen.append((target.name, store.is_finished("a"), store.read_resume("a") is not None))
+        return replace(path, target)
+
+    monkeypatch.setattr(Path, "replace", watch)
+    store.write_record("a", record("a"))
+    assert seen == [(TASKS_FILE, False, True), (CONTEXTS_FILE, False, True), (TRIAL_FILE, False, True)]
+
+
+def test_what_may_differ_between_equal_runs_is_marked(store: Store, record: Record) -> None:
+    """Timings and provenance are volatile in the files themselves; nothing else is, and nothing else is dropped."""
+    store.write_record("a", record("a"))
+    for file, schema, volatile in (
+        (TRIAL_FILE, TRIALS_SCHEMA, {"seconds", "provenance"}),
+        (TASKS_FILE, TASKS_SCHEMA, {"train_seconds", "eval_seconds"}),
+    ):
+        table = pq.ParquetFile(store.folder("a") / file).read()
+        marked = {item.name for item in table.schema if (item.metadata or {}).get(b"volatile") == b"true"}
+        assert marked == volatile
+        assert stable_columns(table).schema.names == [name for name in schema.names if name not in volatile]
+        assert stable_columns(table).equals(table.drop_columns(sorted(volatile)))
+
+
+def test_tables_that_were_read_can_be_compared_too(store: Store, record: Record) -> None:
+    """Reading keeps the marks: two trials that differ in time alone have equal stable columns."""
+    store.write_record("a", record("a", seconds=1.0))
+    first = store.trials(["a"])
+    store.write_record("a", record("a", seconds=2.0, provenance="{}"))
+    second = store.trials(["a"])
+    assert not first.equals(second)
+    assert stable_columns(first).equals(stable_columns(second))
+
+
+def test_records_carry_their_version(store: Store, record: Record) -> None:
+    """Each file says by which version it was written and what its rows are."""
+    store.write_record("a", record("a"))
+    for file, kind in ((TRIAL_FILE, b"trials"), (TASKS_FILE, b"tasks")):
+        metadata = pq.ParquetFile(store.folder("a") / file).schema_arrow.metadata
+        assert metadata[b"crwn.version"] == b"1.0"
+        assert metadata[b"crwn.record"] == kind
+    assert b"diagonal" in pq.ParquetFile(store.folder("a") / TASKS_FILE).schema_arrow.metadata[b"crwn.matrix"]
+
+
+def rewrite(path: Path, change: Callable[[pa.Table], pa.Table], version: str) -> None:
+    """Write a record anew as another version would have."""
+    table = change(pq.ParquetFile(path).read())
+    metadata = {**table.schema.metadata, b"crwn.version": version.encode()}
+    pq.write_table(table.replace_schema_metadata(metadata), path)
+
+
+def test_a_record_of_a_newer_major_version_is_refused(store: Store, record: Record) -> None:
+    """Its columns may mean something else."""
+    store.write_record("a", record("a"))
+    rewrite(store.folder("a") / TRIAL_FILE, lambda table: table, "2.0")
+    with pytest.raises(UserError, match=r"trial\.parquet: expected version 1 or older, given 2\.0; upgrade crwn"):
+        store.trials(["a"])
+
+
+def test_a_record_of_a_newer_minor_version_is_read(store: Store, record: Record) -> None:
+    """It has only more columns, which this reader leaves out."""
+    store.write_record("a", record("a"))
+    before = store.trials(["a"])
+    added = pa.array(["new"])
+    rewrite(store.folder("a") / TRIAL_FILE, lambda table: table.add_column(0, "added", added), "1.7")
+    assert store.trials(["a"]).equals(before)
+
+
+def test_an_older_record_with_fewer_columns_is_read(store: Store, record: Record) -> None:
+    """What it has not is null, at its place; it stands beside newer ones."""
+    for name in ("a", "b"):
+        store.write_record(name, record(name))
+    rewrite(store.folder("a") / TRIAL_FILE, lambda table: table.drop_columns(["fingerprint", "seconds"]), "1.0")
+    table = store.trials(["a", "b"])
+    assert table.schema.names == TRIALS_SCHEMA.names
+    assert table["fingerprint"].to_pylist() == [None, "f" * 64]
+    assert table["seconds"].to_pylist() == [None, 3.0]
+    assert table["accuracy"].to_pylist() == [0.5, 0.5]
+
+
+@pytest.mark.parametrize("content", [b"", b"PAR1 and no more", b"\x00" * 100])
+def test_a_damaged_record_is_named(store: Store, record: Record, content: bytes) -> None:
+    """The message says which file, and how to have the trial run again."""
+    store.write_record("a", record("a"))
+    (store.folder("a") / TRIAL_FILE).write_bytes(content)
+    with pytest.raises(UserError, match=r"(?s)trial\.parquet: expected a record that can be read: .*Remove its folder"):
+        store.trials(["a"])
+
+
+def test_a_record_without_a_version_is_refused(store: Store, record: Record) -> None:
+    """A Parquet file that is no record of ours is not taken for one."""
+    store.write_record("a", record("a"))
+    pq.write_table(pa.table({"x": [1]}), store.folder("a") / TASKS_FILE)
+    with pytest.raises(UserError, match=r"tasks\.parquet: expected a record that can be read"):
+        store.tasks(["a"])
+
+
+# Writing
+
+
+@pytest.mark.parametrize("failing", ["fsync", "replace"])
+def test_a_write_that_fails_leaves_what_was_there(
+    store: Store, monkeypatch: pytest.MonkeyPatch, listing: Listing, failing: str
+) -> None:
+    """On a full disk the earlier resume point stays whole, and no temporary file is left."""
+    store.write_resume("a", b"earlier")
+    before = listing(store.root)
+
+    def fail(*_: object) -> None:
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(*((os, "fsync", fail) if failing == "fsync" else (Path, "replace", fail)))
+    with pytest.raises(OSError, match="no space left"):
+        store.write_resume("a", b"later")
+    assert listing(store.root) == before
+    assert store.read_resume("a") == b"earlier"
+
+
+def test_a_write_that_is_interrupted_leaves_no_temporary_file(
+    store: Store, monkeypatch: pytest.MonkeyPatch, listing: Listing
+) -> None:
+    """Ctrl-C in the middle of a write is no exception to the rule."""
+    before = listing(store.root)
+
+    def interrupt(_: int) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "fsync", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        store.write_manifest(MANIFEST)
+    assert {name: content for name, content in listing(store.root).items() if content != b"a folder"} == before
+
+
+def test_an_equal_manifest_is_left_alone(store: Store) -> None:
+    """A run with nothing to change writes nothing; one with something does."""
+    store.write_manifest(MANIFEST)
+    path = store.root / "sweeps" / "small.json"
+    os.utime(path, ns=(1, 1))
+    store.write_manifest(dict(reversed(MANIFEST.items())))
+    assert path.stat().st_mtime_ns == 1
+    store.write_manifest({**MANIFEST, "cells": [{}]})
+    assert path.stat().st_mtime_ns != 1
+    assert json.loads(path.read_text()) == {**MANIFEST, "cells": [{}]}
+
+
+def test_manifests_come_by_name(store: Store) -> None:
+    """Several sweeps may share a store."""
+    assert store.manifests() == []
+    for name in ("b", "a"):
+        store.write_manifest({**MANIFEST, "name": name})
+    assert [manifest["name"] for manifest in store.manifests()] == ["a", "b"]
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", "{}", "null"])
+def test_a_damaged_manifest_is_named(store: Store, content: str) -> None:
+    """A file that was changed by hand is the user's to mend; the run that wrote it can write it again."""
+    store.write_manifest(MANIFEST)
+    (store.root / "sweeps" / "small.json").write_text(content)
+    with pytest.raises(UserError, match=r"small\.json: expected a sweep's manifest.*crwn run"):
+        store.manifests()
+
+
+def test_a_manifest_of_a_newer_format_is_refused(store: Store) -> None:
+    """It may say more than this reader understands."""
+    store.write_manifest({**MANIFEST, "format": 2})
+    with pytest.raises(UserError, match=r"small\.json: expected format 1 or older.*upgrade crwn"):
+        store.manifests()
+
+
+# What an unfinished trial leaves
+
+
+def test_a_resume_point_replaces_the_one_before(store: Store) -> None:
+    """Only the last is kept; discarding it leaves none, also where there was none."""
+    assert store.read_resume("a") is None
+    store.write_resume("a", b"first")
+    store.write_resume("a", b"second")
+    assert store.read_resume("a") == b"second"
+    assert files_of(store.folder("a")) == {RESUME_FILE}
+    store.discard_resume("a")
+    store.discard_resume("a")
+    assert store.read_resume("a") is None
+
+
+def test_attempts_are_kept_until_the_trial_is_finished(store: Store, record: Record) -> None:
+    """The record takes them over; then they and the resume point are removed."""
+    assert store.attempts("a") == []
+    attempts: list[dict[str, Any]] = [{"error": {"type": "E"}}, {"pid": 1}]
+    store.write_attempts("a", attempts)
+    store.write_resume("a", b"...")
+    assert store.attempts("a") == attempts
+    assert files_of(store.folder("a")) == {ATTEMPTS_FILE, RESUME_FILE}
+    store.write_record("a", record("a"))
+    assert store.attempts("a") == []
+    assert store.read_resume("a") is None
+
+
+@pytest.mark.parametrize("content", ["", "{", "{}", "[]", "null"])
+def test_damaged_attempts_count_as_none(store: Store, content: str) -> None:
+    """They are notes: the trial can go on without them."""
+    store.write_attempts("a", [{"pid": 1}])
+    (store.folder("a") / ATTEMPTS_FILE).write_text(content)
+    assert store.attempts("a") == []
+
+
+def test_leftovers_of_a_killed_writer_are_cleared(store: Store, record: Record) -> None:
+    """Half a file that a kill left beside its place goes when the trial is finished."""
+    store.write_resume("a", b"...")
+    (store.folder("a") / f"{RESUME_FILE}.0123abcd.part").write_bytes(b"half")
+    store.write_record("a", record("a"))
+    assert files_of(store.folder("a")) == {TRIAL_FILE, TASKS_FILE, CONTEXTS_FILE}
+
+
+# Folders
+
+
+def test_opening_a_store_that_does_not_exist_writes_nothing(tmp_path: Path, listing: Listing) -> None:
+    """Planning looks at a store that a run would make."""
+    opened = Store(tmp_path / "deep" / "store")
+    assert not opened.exists
+    assert not opened.is_finished("a")
+    assert not opened.is_driven
+    assert opened.manifests() == []
+    assert opened.trial_ids() == []
+    assert listing(tmp_path) == {}
+
+
+def test_a_relative_path_stays_where_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A store is opened by its full path, so that a change of folder does not lose it."""
+    monkeypatch.chdir(tmp_path)
+    opened = Store(Path("runs/a"))
+    monkeypatch.chdir("/")
+    assert opened.root == tmp_path / "runs" / "a"
+
+
+def test_a_store_is_made_with_its_parents(tmp_path: Path) -> None:
+    """Its mark says what it is and by which version it was made; making it again changes nothing."""
+    made = Store(tmp_path / "deep" / "store")
+    made.create()
+    assert made.exists
+    assert files_of(made.root) == {"store.json"}
+    assert json.loads((made.root / "store.json").read_text()) == {"format": "crwn-store", "version": [1, 0]}
+    os.utime(made.root / "store.json", ns=(1, 1))
+    Store(made.root).create()
+    assert (made.root / "store.json").stat().st_mtime_ns == 1
+
+
+def test_an_empty_folder_becomes_a_store(tmp_path: Path) -> None:
+    """So does one in which only a lock was taken."""
+    for name, files in (("empty", ()), ("locked", (".lock",))):
+        folder = tmp_path / name
+        folder.mkdir()
+        for file in files:
+            (folder / file).touch()
+        Store(folder).create()
+        assert Store(folder).exists
+
+
+def test_a_folder_with_other_files_is_refused(tmp_path: Path, listing: Listing) -> None:
+    """Nothing of somebody's is mixed with results."""
+    (tmp_path / "thesis.tex").write_text("...")
+    before = listing(tmp_path)
+    with pytest.raises(UserError, match=r"expected a store or an empty folder; it holds other files"):
+        Store(tmp_path)
+    assert listing(tmp_path) == before
+
+
+def test_a_file_is_refused(tmp_path: Path) -> None:
+    """A store is a folder."""
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match=r"file: expected a store's folder, given a file"):
+        Store(tmp_path / "file")
+
+
+def test_a_link_to_nothing_is_refused(tmp_path: Path) -> None:
+    """A dangling link cannot become a folder."""
+    (tmp_path / "link").symlink_to(tmp_path / "gone")
+    with pytest.raises(UserError, match=r"link: expected a store's folder"):
+        Store(tmp_path / "link")
+
+
+def test_a_folder_that_cannot_be_made_is_refused(tmp_path: Path, listing: Listing) -> None:
+    """A store below a file, for one; the file stays as it was."""
+    (tmp_path / "file").write_text("mine")
+    before = listing(tmp_path)
+    with pytest.raises(UserError, match=r"file/store: expected a folder that can be written: .*--out"):
+        Store(tmp_path / "file" / "store").create()
+    assert listing(tmp_path) == before
+
+
+def test_a_folder_that_cannot_be_written_is_refused(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Found out before hours of training, not after."""
+
+    def fail(*_: object, **__: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "touch", fail)
+    with pytest.raises(UserError, match=r"store: expected a folder that can be written: .*Permission denied"):
+        store.create()
+
+
+def test_a_newer_store_is_refused(store: Store) -> None:
+    """A newer major version may keep things elsewhere; a newer minor one only adds."""
+    mark = store.root / "store.json"
+    mark.write_text(json.dumps({"format": "crwn-store", "version": [1, 9]}))
+    assert Store(store.root).exists
+    mark.write_text(json.dumps({"format": "crwn-store", "version": [2, 0]}))
+    with pytest.raises(UserError, match=r"expected a store of version 1 or older, given version 2.*upgrade"):
+        Store(store.root)
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", "{}", '{"version": []}', '{"version": ["a"]}', '{"version": 1}'])
+def test_a_damaged_mark_is_named(store: Store, content: str) -> None:
+    """A folder whose mark cannot be read is not written into."""
+    (store.root / "store.json").write_text(content)
+    with pytest.raises(UserError, match=r"store\.json: expected a store's mark that can be read"):
+        Store(store.root)
+
+
+# One driver at a time
+
+
+def test_a_second_driver_is_refused(store: Store) -> None:
+    """Two runs on one store would learn the same trials; the second is told what to do."""
+    with store.lock():
+        assert Store(store.root).is_driven
+        with (
+            pytest.raises(UserError, match=r"expected no other run on this store.*crwn status.*--out"),
+            Store(store.root).lock(),
+        ):
+            pass
+    assert not store.is_driven
+    with Store(store.root).lock():
+        pass
+
+
+def test_a_driver_in_another_process_is_seen(store: Store) -> None:
+    """The lock holds between processes and ends with its holder, however that ends."""
+    script = (
+        "import sys; from pathlib import Path; from orchestrator.store import Store\n"
+        "with Store(Path(sys.argv[1])).lock(): print('locked', flush=True); sys.stdin.read()"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", script, store.root], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "locked\n"
+        assert store.is_driven
+        with pytest.raises(UserError, match="expected no other run"), store.lock():
+            pass
+        process.kill()
+        process.wait()
+        assert not store.is_driven
+        with store.lock():
+            pass
+
+
+def test_a_run_that_fails_lets_go_of_its_store(store: Store) -> None:
+    """An error inside the block releases the lock at once."""
+    with pytest.raises(RuntimeError) as kept, store.lock():
+        raise RuntimeError("an error")
+    assert not store.is_driven
+    del kept
+
+
+def test_asking_for_the_driver_makes_no_file(store: Store, listing: Listing) -> None:
+    """`crwn status` writes nothing."""
+    before = listing(store.root)
+    assert not store.is_driven
+    assert listing(store.root) == before

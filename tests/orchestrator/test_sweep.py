@@ -1,0 +1,655 @@
+"""Sweeps: a YAML file in, trials out, or all of its faults."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from crwn.benchmarks.permuted import PermutedSpec
+from crwn.benchmarks.rotated import RotatedSpec
+from crwn.methods.flynet import FlyNetSpec
+from crwn.methods.neuromodnet import NeuroModNetSpec
+from crwn.methods.supsup import SupSupSpec
+from crwn.spec import TrainingSpec, TrialSpec
+from orchestrator.errors import UserError
+from orchestrator.sweep import Resources, Sweep, load_sweep
+
+SweepFile = Callable[..., Path]
+Load = Callable[..., Sweep]
+Faults = Callable[..., list[str]]
+
+# The grammar in the module's docstring, word for word but for the comments.
+EXAMPLE = """\
+name: example
+store: runs/shared
+seeds: [0, 1, 2]
+benchmarks:
+  r-mnist:
+  six rotations: {preset: r-mnist, num_tasks: 6}
+  own: {kind: permuted, base: digits, num_tasks: 12}
+methods:
+  supsup: {scales: [FC256]}
+  neuromodnet:
+    scales: [FC256, FC1024]
+    settings: {initial_strength: 1.0}
+    training: {learning_rate: 0.01}
+    variants:
+      both: {}
+      local: {settings: {modulation: local}}
+training: {updates_per_task: 1000}
+resources: {gpus: 0.25, cpus: 1}
+"""
+
+# One part a line, in this order; a test replaces or adds some. Without a name the parts begin in line 1.
+PARTS = {"seeds": "[0]", "benchmarks": "[r-digits]", "methods": "{neuromodnet: {scales: [FC16]}}"}
+
+
+def text_of(**parts: str) -> str:
+    """A small sweep: seeds in line 1, benchmarks in line 2, methods in line 3, the parts given after them."""
+    return "".join(f"{name}: {value}\n" for name, value in {**PARTS, **parts}.items())
+
+
+@pytest.fixture
+def load(sweep_file: SweepFile) -> Load:
+    """Loads a small sweep with some parts replaced."""
+
+    def read(**parts: str) -> Sweep:
+        return load_sweep(sweep_file(text_of(**parts)))
+
+    return read
+
+
+@pytest.fixture
+def faults(sweep_file: SweepFile) -> Faults:
+    """The faults of a small sweep with some parts replaced, or of a text, each as `line N, path: message`."""
+
+    def read(text: str | None = None, **parts: str) -> list[str]:
+        with pytest.raises(UserError, match=r"sweep\.yaml: \d+ faults?; nothing was started") as error:
+            load_sweep(sweep_file(text_of(**parts) if text is None else text))
+        return [line.strip() for line in str(error.value).splitlines()[1:]]
+
+    return read
+
+
+# What a good file gives
+
+
+def test_the_grammar_in_the_docstring_expands_to_its_grid(sweep_file: SweepFile) -> None:
+    """Methods x variants x scales x benchmarks x seeds, in the order of the file."""
+    sweep = load_sweep(sweep_file(EXAMPLE))
+    assert sweep.name == "example"
+    assert sweep.store == Path("runs/shared")
+    assert sweep.resources == Resources(gpus=0.25, cpus=1.0)
+    methods = [
+        ("supsup", "", "FC256"),
+        ("neuromodnet", "both", "FC256"),
+        ("neuromodnet", "both", "FC1024"),
+        ("neuromodnet", "local", "FC256"),
+        ("neuromodnet", "local", "FC1024"),
+    ]
+    benchmarks = {
+        "r-mnist": RotatedSpec(base="mnist"),
+        "six rotations": RotatedSpec(base="mnist", num_tasks=6),
+        "own": PermutedSpec(base="digits", num_tasks=12),
+    }
+    found = [(cell.method, cell.variant, cell.scale, cell.benchmark) for cell in sweep.cells]
+    assert found == [(*method, benchmark) for method, benchmark in itertools.product(methods, benchmarks)]
+    specs = {
+        ("supsup", ""): (SupSupSpec(), TrainingSpec(learning_rate=1e-4)),
+        ("neuromodnet", "both"): (NeuroModNetSpec(), TrainingSpec(learning_rate=0.01)),
+        ("neuromodnet", "local"): (NeuroModNetSpec(modulation="local"), TrainingSpec(learning_rate=0.01)),
+    }
+    for cell in sweep.cells:
+        method, training = specs[cell.method, cell.variant]
+        assert cell.trials == tuple(
+            TrialSpec(
+                method=method, benchmark=benchmarks[cell.benchmark], scale=cell.scale, seed=seed, training=training
+            )
+            for seed in (0, 1, 2)
+        )
+    assert len(sweep.trials) == 45
+    assert sweep.trials == tuple(trial for cell in sweep.cells for trial in cell.trials)
+
+
+def test_the_docstring_shows_the_example_above() -> None:
+    """A reader of the module and this test see the same grammar."""
+    import orchestrator.sweep
+
+    documented = [line.partition("#")[0].strip() for line in (orchestrator.sweep.__doc__ or "").splitlines()]
+    assert [line for line in EXAMPLE.splitlines() if line.strip() not in documented] == []
+
+
+def test_what_is_not_given_is_the_papers(load: Load) -> None:
+    """Without settings a method runs as published, its own learning rate included."""
+    sweep = load(
+        benchmarks="[r-mnist, p-mnist]",
+        methods="{supsup: {scales: [FC256]}, flynet: {scales: [10d]}, neuromodnet: {scales: [FC256]}}",
+    )
+    assert [trial.method for trial in sweep.trials[::2]] == [SupSupSpec(), FlyNetSpec(), NeuroModNetSpec()]
+    assert [trial.training for trial in sweep.trials[::2]] == [
+        TrainingSpec(learning_rate=rate, updates_per_task=1000, batch_size=128, dtype="float32", optimizer="rmsprop")
+        for rate in (1e-4, 0.01, 0.01)
+    ]
+    assert [trial.benchmark for trial in sweep.trials[:2]] == [
+        RotatedSpec(base="mnist", num_tasks=36, step_degrees=10.0),
+        PermutedSpec(base="mnist", num_tasks=100),
+    ]
+    assert sweep.resources == Resources(gpus=None, cpus=1.0)
+    assert sweep.store is None
+
+
+def test_a_sweep_is_named_after_its_file(load: Load) -> None:
+    """The file's name without its ending, where the file gives none."""
+    assert load().name == "sweep"
+    assert load(name="other-1.0_b").name == "other-1.0_b"
+
+
+@pytest.mark.parametrize(
+    ("benchmarks", "spec"),
+    [
+        ("[p-digits]", PermutedSpec(base="digits")),
+        ("{p-digits: }", PermutedSpec(base="digits")),
+        ("{p-digits: {}}", PermutedSpec(base="digits")),
+        ("{p-digits: {num_tasks: 3}}", PermutedSpec(base="digits", num_tasks=3)),
+        ("{p-digits: {preset: r-digits}}", RotatedSpec(base="digits")),
+        ("{any: {preset: r-digits, step_degrees: 5}}", RotatedSpec(base="digits", step_degrees=5.0)),
+        ("{any: {kind: permuted}}", PermutedSpec()),
+        ("{r-digits: {kind: permuted, base: digits}}", PermutedSpec(base="digits")),
+    ],
+)
+def test_benchmarks_are_presets_or_labels_with_settings(
+    load: Load, benchmarks: str, spec: RotatedSpec | PermutedSpec
+) -> None:
+    """A label names a preset, or has a `preset` or a `kind` of its own; settings go on top."""
+    (trial,) = load(benchmarks=benchmarks).trials
+    assert trial.benchmark == spec
+
+
+def test_a_label_names_its_method(load: Load) -> None:
+    """One method may stand under several labels, which are the names in the table."""
+    sweep = load(
+        methods="{small: {method: flynet, scales: [1d]}, large: {method: flynet, scales: [2d]}, "
+        "supsup: {method: neuromodnet, scales: [FC16]}}"
+    )
+    assert [(cell.method, cell.trials[0].method.kind, cell.scale) for cell in sweep.cells] == [
+        ("small", "flynet", "1d"),
+        ("large", "flynet", "2d"),
+        ("supsup", "neuromodnet", "FC16"),
+    ]
+
+
+def test_the_nearer_setting_wins(load: Load) -> None:
+    """A variant's training goes over its method's, that over the sweep's, that over the paper's; others stay."""
+    sweep = load(
+        training="{learning_rate: 0.1, batch_size: 32, updates_per_task: 7}",
+        methods="{supsup: {scales: [FC16]}, neuromodnet: {scales: [FC16], training: {learning_rate: 0.2, "
+        "batch_size: 64}, variants: {plain: {}, own: {training: {learning_rate: 0.3}}}}}",
+    )
+    found = [(trial.training.learning_rate, trial.training.batch_size) for trial in sweep.trials]
+    assert found == [(0.1, 32), (0.2, 64), (0.3, 64)]
+    assert {trial.training.updates_per_task for trial in sweep.trials} == {7}
+
+
+def test_a_variants_settings_go_over_its_methods(load: Load) -> None:
+    """Settings that a variant leaves alone are its method's, not the paper's."""
+    sweep = load(
+        methods="{neuromodnet: {scales: [FC16], settings: {initial_strength: 0.5, weight_gain: 1}, "
+        "variants: {a: , b: {settings: {weight_gain: 3}}}}}"
+    )
+    assert [trial.method for trial in sweep.trials] == [
+        NeuroModNetSpec(initial_strength=0.5, weight_gain=1.0),
+        NeuroModNetSpec(initial_strength=0.5, weight_gain=3.0),
+    ]
+    assert [cell.variant for cell in sweep.cells] == ["a", "b"]
+
+
+def test_numbers_may_be_written_in_several_ways(load: Load) -> None:
+    """1e-4 is a number, and a whole number does for a real one: the trial is the same."""
+    trials = [load(training=f"{{learning_rate: {rate}}}").trials[0] for rate in ("1e-4", "0.0001", "1.0E-4")]
+    assert len({trial.trial_id for trial in trials}) == 1
+    whole, real = (load(training=f"{{learning_rate: {rate}}}").trials[0] for rate in ("1", "1.0"))
+    assert whole.trial_id == real.trial_id
+
+
+def test_resources_are_no_part_of_a_trial(load: Load) -> None:
+    """The same trial on other resources is the same trial."""
+    plain, shared = load(), load(resources="{gpus: 0.5, cpus: 2}")
+    assert shared.resources == Resources(gpus=0.5, cpus=2.0)
+    assert plain.trials == shared.trials
+
+
+@pytest.mark.parametrize("gpus", [0, 0.25, 1, 4])
+def test_gpus_are_a_share_or_a_whole_number(load: Load, gpus: float) -> None:
+    """None at all, a share of one, one, or several."""
+    assert load(resources=f"{{gpus: {gpus}}}").resources.gpus == gpus
+
+
+def test_aliases_of_yaml_may_be_used(sweep_file: SweepFile) -> None:
+    """An anchor saves writing a block twice."""
+    text = text_of(methods="{a: &entry {method: supsup, scales: [FC16]}, b: {method: supsup, scales: [FC32]}}")
+    text += "training: &t {batch_size: 4}\n"
+    assert [trial.training.batch_size for trial in load_sweep(sweep_file(text)).trials] == [4, 4]
+
+
+def test_the_manifest_is_the_same_whenever_it_is_made(sweep_file: SweepFile) -> None:
+    """Equal files give equal JSON, which says what the store keeps of a sweep."""
+    first, second = (load_sweep(sweep_file(EXAMPLE)) for _ in range(2))
+    manifest = first.manifest()
+    assert json.dumps(manifest) == json.dumps(second.manifest())
+    assert json.loads(json.dumps(manifest)) == manifest
+    assert set(manifest) == {"format", "name", "cells"}
+    assert manifest["cells"][0] == {
+        "method": "supsup",
+        "variant": "",
+        "scale": "FC256",
+        "benchmark": "r-mnist",
+        "trials": {str(trial.seed): trial.trial_id for trial in first.cells[0].trials},
+    }
+    assert [tuple(cell["trials"].values()) for cell in manifest["cells"]] == [
+        tuple(trial.trial_id for trial in cell.trials) for cell in first.cells
+    ]
+
+
+# What a faulty file gives
+
+MANY_FAULTS = """\
+seed: [1]
+seeds: [0, -1, true, "2", 1.0]
+benchmarks: [r-digits, r-mnsit, 3]
+methods:
+  neuromodnt: {scales: [FC256]}
+  neuromodnet:
+    scales: [FC16]
+    settings: {modulatoin: local, weight_gain: -1}
+    training: {learning_rate: "0.1", updates_per_task: 0, batch_size: 2.0, dtype: float23}
+    variants:
+      a: {setings: {}}
+      c: 3
+  other: {method: flynett, scales: [10d]}
+  flynet: {scales: []}
+  flynet: {scales: [10d]}
+training: {learnin_rate: 1, threads: .nan}
+resources: {gpus: -1, cpu: 1}
+"""
+
+
+def test_all_faults_are_reported_at_once(faults: Faults) -> None:
+    """One look at the message mends the whole file: every fault with its line, sorted, with the nearest name."""
+    training = "expected one of batch_size, dtype, learning_rate, optimizer, threads, updates_per_task"
+    settings = "expected one of context_high, context_low, initial_strength, modulation, weight_gain"
+    entry = "methods.neuromodnet"
+    expected = [
+        (
+            "line 1, seed: unknown key; expected one of benchmarks, methods, name, resources, seeds, store, training; "
+            "given 'seed'; did you mean 'seeds'?"
+        ),
+        "line 2, seeds[1]: expected greater than or equal to 0; given -1",
+        "line 2, seeds[2]: expected a valid integer; given True",
+        "line 2, seeds[3]: expected a valid integer; given '2'",
+        "line 2, seeds[4]: expected a valid integer; given 1.0",
+        (
+            "line 3, benchmarks[1]: expected one of p-digits, p-mnist, r-digits, r-mnist; given 'r-mnsit'; "
+            "did you mean 'r-mnist'?"
+        ),
+        "line 3, benchmarks[2]: expected one of p-digits, p-mnist, r-digits, r-mnist; given '3'",
+        (
+            "line 5, methods.neuromodnt: expected one of flynet, neuromodnet, supsup; given 'neuromodnt'; "
+            "did you mean 'neuromodnet'?"
+        ),
+        f"line 8, {entry}.settings.modulatoin: unknown key; {settings}; given 'modulatoin'; did you mean 'modulation'?",
+        f"line 8, {entry}.settings.weight_gain: expected greater than 0; given -1",
+        f"line 9, {entry}.training.learning_rate: expected a valid number; given '0.1'",
+        f"line 9, {entry}.training.updates_per_task: expected greater than or equal to 1; given 0",
+        f"line 9, {entry}.training.batch_size: expected a valid integer; given 2.0",
+        f"line 9, {entry}.training.dtype: expected one of float32, float64; given 'float23'; did you mean 'float32'?",
+        (
+            f"line 11, {entry}.variants.a.setings: unknown key; expected one of settings, training; given 'setings'; "
+            "did you mean 'settings'?"
+        ),
+        f"line 12, {entry}.variants.c: expected overrides such as {{settings: {{...}}}}, given 3",
+        (
+            "line 13, methods.other.method: expected one of flynet, neuromodnet, supsup; given 'flynett'; "
+            "did you mean 'flynet'?"
+        ),
+        "line 14, methods.flynet: given twice, in line 14 and in line 15; keep one of them",
+        "line 14, methods.flynet.scales: expected at least one, given none; an empty grid has no trials",
+        f"line 16, training.learnin_rate: unknown key; {training}; given 'learnin_rate'; did you mean 'learning_rate'?",
+        "line 16, training.threads: expected a valid integer; given nan",
+        "line 17, resources.gpus: expected greater than or equal to 0; given -1",
+        "line 17, resources.cpu: unknown key; expected one of cpus, gpus; given 'cpu'; did you mean 'cpus'?",
+    ]
+    found = faults(MANY_FAULTS)
+    assert sorted(found) == sorted(expected)
+    lines = [int(fault.split(",")[0].removeprefix("line ")) for fault in found]
+    assert lines == sorted(lines)
+
+
+def test_the_first_line_counts_the_faults(sweep_file: SweepFile) -> None:
+    """It names the file and says that nothing was started."""
+    file = sweep_file(text_of(seeds="[0, -1, -2]"))
+    with pytest.raises(UserError) as error:
+        load_sweep(file)
+    assert str(error.value).splitlines()[0] == f"{file}: 2 faults; nothing was started"
+
+
+@pytest.mark.parametrize("text", ["", "# nothing\n", "[a, b]\n", "text\n", "3\n"])
+def test_a_file_that_is_no_sweep_is_refused(faults: Faults, text: str) -> None:
+    """An empty file and a list have no keys to speak of."""
+    assert faults(text) == ["line 1, the file: expected a sweep: keys such as seeds, benchmarks and methods"]
+
+
+def test_missing_keys_are_named(faults: Faults) -> None:
+    """What a sweep cannot do without, and what an entry cannot."""
+    assert faults("name: a\n") == [
+        f"line 1, {key}: expected this key, not given; add it" for key in ("seeds", "benchmarks", "methods")
+    ]
+    assert faults(methods="{supsup: {}}") == ["line 3, methods.supsup.scales: expected this key, not given; add it"]
+
+
+def test_keys_without_a_value_are_named(faults: Faults) -> None:
+    """A key whose value was forgotten is a fault of its own."""
+    found = faults("seeds:\nbenchmarks:\nmethods:\n")
+    assert [fault.split(":")[0] for fault in found] == ["line 1, seeds", "line 2, benchmarks", "line 3, methods"]
+
+
+@pytest.mark.parametrize(
+    ("parts", "place"),
+    [
+        ({"seeds": "[]"}, "line 1, seeds"),
+        ({"benchmarks": "[]"}, "line 2, benchmarks"),
+        ({"benchmarks": "{}"}, "line 2, benchmarks"),
+        ({"methods": "{}"}, "line 3, methods"),
+        ({"methods": "{supsup: {scales: []}}"}, "line 3, methods.supsup.scales"),
+        ({"methods": "{supsup: {scales: [FC16], variants: {}}}"}, "line 3, methods.supsup.variants"),
+    ],
+)
+def test_an_empty_grid_is_refused(faults: Faults, parts: dict[str, str], place: str) -> None:
+    """A sweep without trials would look like one that is done."""
+    (fault,) = faults(**parts)
+    assert fault.startswith(f"{place}: expected at least one")
+
+
+@pytest.mark.parametrize(
+    ("part", "value", "fault"),
+    [
+        ("seeds", "3", ": expected a valid array; given 3"),
+        ("seeds", "[0, .nan]", "[1]: expected a valid integer; given nan"),
+        ("training", "[1]", ": expected an object; given [1]"),
+        ("training", "{learning_rate: true}", ".learning_rate: expected a valid number; given True"),
+        ("training", "{learning_rate: '0.1'}", ".learning_rate: expected a valid number; given '0.1'"),
+        ("training", "{learning_rate: .nan}", ".learning_rate: expected a finite number; given nan"),
+        ("training", "{learning_rate: .inf}", ".learning_rate: expected a finite number; given inf"),
+        ("training", "{learning_rate: 1e999}", ".learning_rate: expected a finite number; given inf"),
+        ("training", "{learning_rate: 0}", ".learning_rate: expected greater than 0; given 0"),
+        ("training", "{learning_rate: -1e-4}", ".learning_rate: expected greater than 0; given -0.0001"),
+        ("training", "{updates_per_task: 2.0}", ".updates_per_task: expected a valid integer; given 2.0"),
+        ("training", "{updates_per_task: 1e3}", ".updates_per_task: expected a valid integer; given 1000.0"),
+        ("training", "{batch_size: 0}", ".batch_size: expected greater than or equal to 1; given 0"),
+        ("training", "{batch_size: yes}", ".batch_size: expected a valid integer; given True"),
+        ("training", "{threads: -1}", ".threads: expected greater than or equal to 1; given -1"),
+        ("training", "{optimizer: adam}", ".optimizer: expected one of rmsprop; given 'adam'"),
+        ("benchmarks", "r-digits", ": expected at least one benchmark: a list of presets, or labels with settings"),
+        ("benchmarks", "{r-digits: {num_tasks: -6}}", ".r-digits.num_tasks: expected greater than or equal to 1"),
+        ("benchmarks", "{r-digits: {num_tasks: '6'}}", ".r-digits.num_tasks: expected a valid integer; given '6'"),
+        ("benchmarks", "{r-digits: 6}", ".r-digits: expected settings such as {preset: r-mnist, num_tasks: 6}"),
+        ("methods", "[supsup]", ": expected an object; given ['supsup']"),
+        ("methods", "{supsup: }", ".supsup: expected an entry such as {scales: [FC256]}, given None"),
+        ("methods", "{supsup: {scales: FC16}}", ".supsup.scales: expected a valid array; given 'FC16'"),
+        ("methods", "{flynet: {scales: [1d], settings: [a]}}", ".flynet.settings: expected an object; given ['a']"),
+        ("methods", "{flynet: {scales: [1d], training: 3}}", ".flynet.training: expected an object; given 3"),
+        ("methods", "{flynet: {scales: [1d], variants: [a]}}", ".flynet.variants: expected an object; given ['a']"),
+        ("name", "3", ": expected a valid string; given 3"),
+        ("store", "3", ": expected a valid string; given 3"),
+        ("resources", "[1]", ": expected an object; given [1]"),
+        ("resources", "{gpus: 1.5}", ": gpus: expected a share of at most 1 or a whole number, given 1.5"),
+        ("resources", "{gpus: -0.5}", ".gpus: expected greater than or equal to 0; given -0.5"),
+        ("resources", "{gpus: .inf}", ".gpus: expected a finite number; given inf"),
+        ("resources", "{gpus: '1'}", ".gpus: expected a valid number; given '1'"),
+        ("resources", "{cpus: 0}", ".cpus: expected greater than 0; given 0"),
+    ],
+)
+def test_a_value_of_the_wrong_kind_is_refused(faults: Faults, part: str, value: str, fault: str) -> None:
+    """Text is no number, a truth value no count, a fraction no integer, and nothing is infinite or negative."""
+    (found,) = faults(**{part: value})
+    line = list({**PARTS, part: value}).index(part) + 1
+    assert found.startswith(f"line {line}, {part}{fault}")
+
+
+@pytest.mark.parametrize("part", ["seeds", "scales"])
+def test_elements_of_the_wrong_kind_are_the_only_fault_of_their_list(faults: Faults, part: str) -> None:
+    """A list of which no element is right is not an empty one as well."""
+    parts = {"seeds": "['0']"} if part == "seeds" else {"methods": "{supsup: {scales: [256]}}"}
+    (fault,) = faults(**parts)
+    assert f"{part}[0]: expected a valid" in fault
+
+
+def test_a_seed_must_fit_its_column(faults: Faults) -> None:
+    """The store keeps seeds as 64-bit integers: a larger one is refused before it is trained with, not after."""
+    (fault,) = faults(seeds=f"[{2**63}]")
+    assert fault.startswith("line 1, seeds[0]: expected")
+
+
+@pytest.mark.parametrize(
+    ("benchmarks", "fault"),
+    [
+        ("{x: {kind: [a]}}", "line 2, benchmarks.x.kind"),
+        ("{x: {preset: {a: 1}}}", "line 2, benchmarks.x.preset"),
+        ("[[r-digits]]", "line 2, benchmarks[0]"),
+        ("[{preset: r-digits}]", "line 2, benchmarks[0]"),
+    ],
+)
+def test_a_name_that_is_no_text_is_refused(faults: Faults, benchmarks: str, fault: str) -> None:
+    """A list or an object in the place of a name is a fault like any other."""
+    assert faults(benchmarks=benchmarks)[0].startswith(f"{fault}: expected")
+
+
+def test_a_methods_name_that_is_no_text_is_refused(faults: Faults) -> None:
+    """`method:` with a list is a fault like any other."""
+    assert faults(methods="{x: {method: [supsup], scales: [FC16]}}")[0].startswith("line 3, methods.x.method: expected")
+
+
+@pytest.mark.parametrize(
+    ("benchmarks", "fault"),
+    [
+        ("[r-mnits]", "[0]: expected one of p-digits, p-mnist, r-digits, r-mnist; given 'r-mnits'; did you mean"),
+        ("{x: {preset: r-mnits}}", ".x.preset: expected one of p-digits, p-mnist, r-digits, r-mnist; given 'r-mnits'"),
+        ("{x: {kind: rotate}}", ".x.kind: expected one of permuted, rotated; given 'rotate'; did you mean 'rotated'?"),
+        ("{x: {num_tasks: 3}}", ".x: expected one of p-digits, p-mnist, r-digits, r-mnist; given 'x'; another label"),
+        ("{x: }", ".x: expected one of p-digits, p-mnist, r-digits, r-mnist; given 'x'; another label needs a preset"),
+        ("{x: {kind: rotated, preset: r-mnist}}", ".x: expected either preset or kind, given both; remove one"),
+        ("{x: {kind: permuted, base: mnits}}", ".x.base: expected one of digits, mnist; given 'mnits'; did you mean"),
+        (
+            "{p-digits: {step_degrees: 3}}",
+            ".p-digits.step_degrees: unknown key; expected one of base, num_tasks; given",
+        ),
+        (
+            "{r-digits: {nmu_tasks: 3}}",
+            ".r-digits.nmu_tasks: unknown key; expected one of base, num_tasks, step_degrees",
+        ),
+    ],
+)
+def test_a_benchmark_that_is_not_known_is_refused(faults: Faults, benchmarks: str, fault: str) -> None:
+    """Presets, kinds, base sets and settings are checked by name."""
+    (found,) = faults(benchmarks=benchmarks)
+    assert found.startswith(f"line 2, benchmarks{fault}")
+
+
+@pytest.mark.parametrize("settings", ["{num_tasks: 37}", "{step_degrees: 30}", "{num_tasks: 5, step_degrees: 90}"])
+def test_rotations_beyond_a_full_turn_are_refused(faults: Faults, settings: str) -> None:
+    """They would repeat tasks; the message says how far they go."""
+    (fault,) = faults(benchmarks=f"{{r-digits: {settings}}}")
+    assert fault.startswith("line 2, benchmarks.r-digits: num_tasks and step_degrees: expected rotations below 360")
+    assert fault.endswith("lower one of them")
+
+
+def test_a_full_turn_is_allowed(load: Load) -> None:
+    """The last task of 36 by 10 degrees is at 350."""
+    assert (
+        load(benchmarks="{r-digits: {num_tasks: 12, step_degrees: 30}}").trials[0].benchmark.problem().num_tasks == 12
+    )
+
+
+@pytest.mark.parametrize(
+    ("method", "scale", "fault"),
+    [
+        ("neuromodnet", "10d", "scale: expected one such as FC256 or FC4096, given '10d'"),
+        ("neuromodnet", "FC0", "scale: expected one such as FC256 or FC4096, given 'FC0'"),
+        ("supsup", "fc16", "scale: expected one such as FC256 or FC4096, given 'fc16'"),
+        ("flynet", "FC256", "scale: expected one such as 10d or 40d, given 'FC256'"),
+        ("flynet", "0d", "scale: expected one such as 10d or 40d, given '0d'"),
+    ],
+)
+def test_a_scale_of_another_method_is_refused(faults: Faults, method: str, scale: str, fault: str) -> None:
+    """FlyNet's scales are no other's; the message shows what a scale of this method looks like."""
+    (found,) = faults(methods=f"{{{method}: {{scales: [{scale}]}}}}")
+    assert found.startswith(f"line 3, methods.{method}")
+    assert found.endswith(fault)
+
+
+def test_a_faulty_scale_has_its_own_line(sweep_file: SweepFile) -> None:
+    """In a long list it is the scale that must be found, not the method."""
+    text = "seeds: [0]\nbenchmarks: [r-digits]\nmethods:\n  supsup:\n    scales:\n      - FC16\n      - 10d\n"
+    with pytest.raises(UserError, match=r"line 7, methods\.supsup\.scales\[1\]: scale: expected one such as FC256"):
+        load_sweep(sweep_file(text))
+
+
+@pytest.mark.parametrize(
+    ("entry", "fault"),
+    [
+        ("{scales: [FC16], scale: [FC32]}", ".scale: unknown key; expected one of method, scales, settings, training"),
+        ("{scales: [FC16], settings: {kind: flynet}}", ".settings.kind: unknown key; expected one of context_high"),
+        ("{scales: [FC16], settings: {modulation: 3}}", ".settings.modulation: expected 'local+global', 'local' or"),
+        ("{scales: [FC16], settings: {modulation: lcoal}}", ".settings.modulation: expected one of global, local"),
+        ("{scales: [FC16], settings: {context_low: 2}}", ".settings: context_low: expected at most context_high (1.0)"),
+        (
+            "{scales: [FC16], variants: {a: {scales: [FC1]}}}",
+            ".variants.a.scales: unknown key; expected one of settings",
+        ),
+        ("{scales: [FC16], variants: {a: {settings: {gain: 1}}}}", ".variants.a.settings.gain: unknown key; expected"),
+        ("{scales: [FC16], variants: {a: {training: {batch_size: 0}}}}", ".variants.a.training.batch_size: expected"),
+    ],
+)
+def test_a_setting_that_does_not_fit_is_refused(faults: Faults, entry: str, fault: str) -> None:
+    """A method's entry, its settings and its variants are checked by name and value."""
+    (found,) = faults(methods=f"{{neuromodnet: {entry}}}")
+    assert found.startswith(f"line 3, methods.neuromodnet{fault}")
+
+
+def test_a_method_without_settings_says_so(faults: Faults) -> None:
+    """Where nothing can be set, an empty list of names would look broken."""
+    (fault,) = faults(methods="{supsup: {scales: [FC16], settings: {gain: 1}}}")
+    assert fault.startswith("line 3, methods.supsup.settings.gain: unknown key; ")
+    assert "expected one of ;" not in fault
+
+
+def test_what_a_method_cannot_do_on_a_benchmark_is_refused(faults: Faults) -> None:
+    """A hidden unit of FlyNet must sum at least one pixel, whatever the images' size."""
+    (fault,) = faults(methods="{flynet: {scales: [10d], settings: {connectivity: 0.001}}}")
+    assert "connectivity: expected at least 1/64, so that a unit sums an input, given 0.001" in fault
+
+
+@pytest.mark.parametrize(
+    ("parts", "place"),
+    [
+        ({"seeds": "[0, 1, 0]"}, "line 1, seeds[2]"),
+        ({"benchmarks": "[r-digits, p-digits, r-digits]"}, "line 2, benchmarks[2]"),
+        ({"benchmarks": "{r-digits: , other: {preset: r-digits}}"}, "line 3, methods.neuromodnet"),
+        ({"benchmarks": "{r-digits: , other: {kind: rotated, base: digits}}"}, "line 3, methods.neuromodnet"),
+        ({"methods": "{supsup: {scales: [FC16, FC32, FC16]}}"}, "line 3, methods.supsup.scales[2]"),
+        ({"methods": "{supsup: {scales: [FC16]}, x: {method: supsup, scales: [FC16]}}"}, "line 3, methods.x"),
+        ({"methods": "{flynet: {scales: [1d], variants: {a: , b: {}}}}"}, "line 3, methods.flynet.variants.b"),
+        (
+            {"methods": "{flynet: {scales: [1d], variants: {a: , b: {settings: {inhibition: 1}}}}}"},
+            "line 3, methods.flynet.variants.b",
+        ),
+    ],
+)
+def test_asking_for_a_trial_twice_is_refused(faults: Faults, parts: dict[str, str], place: str) -> None:
+    """Equal trials under two names would count one result twice."""
+    (fault,) = faults(**parts)
+    assert fault.startswith(f"{place}: asks for the same trials twice: ")
+    assert fault.endswith(("remove it", "remove one"))
+
+
+def test_what_is_asked_for_twice_is_named(faults: Faults) -> None:
+    """Both places are in the message."""
+    assert faults(methods="{flynet: {scales: [1d], variants: {a: , b: {}}}}") == [
+        (
+            "line 3, methods.flynet.variants.b: asks for the same trials twice: methods.flynet.variants.b at 1d on "
+            "r-digits equals methods.flynet.variants.a at 1d on r-digits; remove one"
+        )
+    ]
+
+
+@pytest.mark.parametrize(
+    "methods",
+    [
+        "{flynet: {scales: [1d], variants: {a: , b: {settings: {modulation: lcoal}}}}}",
+        "{flynet: {scales: [1d], variants: {a: , b: {training: {batch_size: 0}}}}}",
+        "{flynet: {scales: [1d], variants: {a: , b: {setings: {}}}}}",
+        "{flynet: {scales: [1d]}, b: {method: flynet, scales: [1d], settings: {modulation: lcoal}}}",
+    ],
+)
+def test_an_entry_with_a_faulty_override_is_not_called_a_repeated_one(faults: Faults, methods: str) -> None:
+    """What was left out of it for its faults is what tells it from the plain one."""
+    (fault,) = faults(methods=methods)
+    assert "twice" not in fault
+
+
+@pytest.mark.parametrize("label", ["''", "' '", '"two\\nlines"', '"\\e[2J"'])
+@pytest.mark.parametrize(
+    ("parts", "place"),
+    [
+        ({"benchmarks": "{LABEL: {preset: r-digits}}"}, "line 2, benchmarks"),
+        ({"methods": "{LABEL: {method: supsup, scales: [FC16]}}"}, "line 3, methods"),
+        ({"methods": "{supsup: {scales: [FC16], variants: {LABEL: {}}}}"}, "line 3, methods.supsup.variants"),
+    ],
+)
+def test_a_label_that_cannot_be_shown_is_refused(faults: Faults, parts: dict[str, str], place: str, label: str) -> None:
+    """Labels are names in tables and in lines: at least one character, no line break, nothing a terminal obeys."""
+    (fault,) = faults(**{part: value.replace("LABEL", label) for part, value in parts.items()})
+    assert fault.startswith(place)
+    assert "expected" in fault
+
+
+@pytest.mark.parametrize("label", ["method", "variant", "scale", "params/task"])
+def test_a_benchmark_cannot_be_called_like_a_column(faults: Faults, label: str) -> None:
+    """In the table its accuracies would take the place of the column of that name."""
+    (fault,) = faults(benchmarks=f"{{{label}: {{preset: r-digits}}}}")
+    assert fault.startswith(f"line 2, benchmarks.{label}: expected")
+
+
+@pytest.mark.parametrize("name", ["'a b'", "'../a'", "''", "'.hidden'", "-a", "'a/b'", "é", '"a\\n"'])
+def test_a_name_that_makes_no_file_name_is_refused(faults: Faults, name: str) -> None:
+    """The manifest and the tables are files of that name."""
+    (fault,) = faults(name=name)
+    assert fault.startswith("line 4, name: expected letters, digits, '.', '_' and '-'")
+
+
+def test_a_file_whose_name_makes_no_sweeps_name_is_refused(sweep_file: SweepFile) -> None:
+    """Where the file gives no name, its own must do."""
+    with pytest.raises(UserError, match=r"name: expected letters, digits.*given 'my sweep'"):
+        load_sweep(sweep_file(text_of(), name="my sweep.yaml"))
+
+
+def test_a_bad_name_is_reported_beside_other_faults(faults: Faults) -> None:
+    """A fault at the file's top does not hide the name's."""
+    found = faults(seeds="[-1]", name="a b")
+    assert [fault.split(":")[0] for fault in found] == ["line 1, seeds[0]", "line 4, name"]
+
+
+def test_training_is_checked_even_if_no_method_is_known(faults: Faults) -> None:
+    """A misspelt method does not hide what is wrong with the training settings."""
+    found = faults(methods="{supsupp: {scales: [FC16]}}", training="{learning_rate: -1}")
+    assert [fault.split(":")[0] for fault in found] == ["line 3, methods.supsupp", "line 4, training.learning_rate"]
+
+
+@pytest.mark.parametrize("store", ["s3://bucket/runs", "gs://bucket/runs"])
+def test_a_store_that_is_no_folder_here_is_refused(faults: Faults, store: str) -> None:
+    """An address of an object store is not quietly made a folder of that name."""
+    (fault,) = faults(store=store)
+    assert fault.startswith("line 4, store: expected")
