@@ -1,0 +1,31 @@
+"""Executors: where trials run. `EXECUTORS` is the registry; each is imported when it is chosen."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+
+from orchestrator.executors.protocol import Executor
+
+
+def _inline() -> Executor:
+    from orchestrator.executors.inline import InlineExecutor  # noqa: PLC0415 (brings torch)
+
+    return InlineExecutor()
+
+
+def _ray() -> Executor:
+    from orchestrator.executors.ray_tune import RayTuneExecutor  # noqa: PLC0415 (brings Ray)
+
+    return RayTuneExecutor()
+
+
+EXECUTORS: Mapping[str, Callable[[], Executor]] = MappingProxyType({"inline": _inline, "ray": _ray})
+
+FEW_TRIALS = 3
+"""Up to this many trials finish sooner one after another than Ray takes to start."""
+
+
+def default_executor(num_trials: int) -> str:
+    """The executor for a run that has so many trials left."""
+    return "inline" if num_trials <= FEW_TRIALS else "ray"

@@ -1,0 +1,186 @@
+"""One attempt at one trial, the same on every executor: from the store's resume point to its final record."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import json
+import os
+import platform
+import socket
+import traceback
+from collections.abc import Generator, Iterator
+from importlib import metadata
+from typing import Any
+
+import torch
+
+from crwn.backbone import BackboneSource
+from crwn.data import Datasets
+from crwn.engine import Progress, ResumeError, ResumePoint, TaskRow
+from crwn.metrics import average_accuracy
+from crwn.spec import TrialSpec, canonical_json
+from crwn.trial import DeviceKind, Event, Finished, Started, iterate_trial
+from orchestrator.executors.protocol import TrialUpdate
+from orchestrator.store import Store, TrialRecord
+
+RECORDED_VERSIONS = ("crwn", "torch", "torchvision", "numpy", "ray")
+
+
+def attempt(
+    spec: TrialSpec, *, store: Store, data: Datasets, backbones: BackboneSource, gpus: float | None, commit: str | None
+) -> Generator[TrialUpdate, None, None]:
+    """Run a trial, or the rest of it, and keep what comes out.
+
+    An error of the trial itself is kept in the store and reported, not raised; the next attempt goes on from the last
+    resume point.
+
+    Args:
+        spec: the trial.
+        store: where it is kept.
+        data: the base sets on this machine.
+        backbones: gives the frozen weights.
+        gpus: what the trial was given; None for whatever this machine has.
+        commit: of the code, where it is known.
+
+    Returns:
+        Updates; the last one says how it ended.
+    """
+    trial_id = spec.trial_id
+    if store.is_finished(trial_id):
+        store.clear_leftovers(trial_id)
+        yield TrialUpdate(trial_id=trial_id, state="finished")
+        return
+    attempts = [*store.attempts(trial_id), _new_attempt()]
+    use_gpu = torch.cuda.is_available() and gpus != 0
+    if gpus and not use_gpu:
+        note = (
+            f"a trial was given {gpus:g} GPU, but torch can use none on {socket.gethostname()}; it computes on the CPU"
+        )
+        yield TrialUpdate(trial_id=trial_id, state="running", note=note)
+    try:
+        store.write_attempts(trial_id, attempts)
+        for event in _events(
+            spec=spec,
+            store=store,
+            data=data,
+            backbones=backbones,
+            device="cuda" if use_gpu else "cpu",
+            attempts=attempts,
+        ):
+            match event:
+                case Started():
+                    attempts[-1] |= {"from": _position(event.progress), "reached": _position(event.progress)}
+                    store.write_attempts(trial_id, attempts)
+                    yield TrialUpdate(trial_id=trial_id, state="running", progress=event.progress)
+                case Progress():
+                    yield TrialUpdate(trial_id=trial_id, state="running", progress=event)
+                case ResumePoint():
+                    store.write_resume(trial_id, event.content)
+                    attempts[-1]["reached"] = _position(event.progress)
+                    store.write_attempts(trial_id, attempts)
+                case Finished():
+                    store.write_record(trial_id, _record(spec, event, attempts, commit))
+    except Exception as error:  # noqa: BLE001 (whatever a trial raises is kept, and the others go on)
+        attempts[-1]["error"] = {
+            "type": type(error).__name__,
+            "message": str(error),
+            "traceback": traceback.format_exc(),
+        }
+        with contextlib.suppress(OSError):  # a full disk may be the very error; it is reported all the same
+            store.write_attempts(trial_id, attempts)
+        yield TrialUpdate(trial_id=trial_id, state="failed", error=f"{type(error).__name__}: {error}".splitlines()[0])
+    else:
+        yield TrialUpdate(trial_id=trial_id, state="finished")
+
+
+def _events(
+    *,
+    spec: TrialSpec,
+    store: Store,
+    data: Datasets,
+    backbones: BackboneSource,
+    device: DeviceKind,
+    attempts: list[dict[str, Any]],
+) -> Iterator[Event]:
+    """The trial's events from its resume point, or from its start where there is none that can be used."""
+    resume_from = store.read_resume(spec.trial_id)
+    try:
+        yield from iterate_trial(spec, data=data, backbones=backbones, device=device, resume_from=resume_from)
+    except ResumeError as error:
+        attempts[-1]["discarded_resume_point"] = str(error)
+        store.discard_resume(spec.trial_id)
+        yield from iterate_trial(spec, data=data, backbones=backbones, device=device)
+
+
+def _position(progress: Progress) -> dict[str, int]:
+    return {"tasks_learned": progress.tasks_learned, "step": progress.step}
+
+
+def _new_attempt() -> dict[str, Any]:
+    return {"started": _now(), "host": socket.gethostname(), "pid": os.getpid()}
+
+
+def _now() -> str:
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+
+
+def _record(spec: TrialSpec, finished: Finished, attempts: list[dict[str, Any]], commit: str | None) -> TrialRecord:
+    blueprint, num_tasks = spec.blueprint(), spec.benchmark.problem().num_tasks
+    identity = {
+        "trial_id": spec.trial_id,
+        "method": spec.method.kind,
+        "variant": spec.variant,
+        "benchmark": f"{spec.benchmark.kind}-{spec.benchmark.base}",
+        "scale": spec.scale,
+        "seed": spec.seed,
+    }
+    train_seconds = sum(row.train_seconds or 0.0 for row in finished.rows)
+    eval_seconds = sum(row.eval_seconds for row in finished.rows)
+    provenance = {
+        "attempts": attempts,
+        "finished": _now(),
+        "host": socket.gethostname(),
+        "device": finished.device_name,
+        "visible_gpus": os.environ.get("CUDA_VISIBLE_DEVICES"),
+        "peak_memory_bytes": finished.peak_memory,
+        "train_seconds": train_seconds,
+        "eval_seconds": eval_seconds,
+        "commit": commit,
+        "python": platform.python_version(),
+        "versions": {name: metadata.version(name) for name in RECORDED_VERSIONS},
+    }
+    trial = {
+        **identity,
+        "accuracy": average_accuracy(final_accuracies(finished.rows, num_tasks)),
+        "params_per_task": float(blueprint.params_per_task),
+        "trained_per_task": blueprint.trained_per_task,
+        "stored_per_task": blueprint.stored_per_task,
+        "fingerprint": finished.fingerprint,
+        "spec": spec.canonical_json(),
+        "numerics": canonical_json(finished.numerics),
+        "seconds": train_seconds + eval_seconds,
+        "provenance": json.dumps(provenance, sort_keys=True),
+    }
+    return TrialRecord(
+        trial=trial, tasks=tuple({**identity, **_columns(row)} for row in finished.rows), contexts=finished.contexts
+    )
+
+
+def final_accuracies(rows: tuple[TaskRow, ...], num_tasks: int) -> list[float]:
+    """The last row of the accuracy matrix, by task."""
+    last = {row.task: row.accuracy for row in rows if row.tasks_learned == num_tasks}
+    return [last[task] for task in range(num_tasks)]
+
+
+def _columns(row: TaskRow) -> dict[str, Any]:
+    return {
+        "task": row.task,
+        "tasks_learned": row.tasks_learned,
+        "accuracy": row.accuracy,
+        "loss": row.loss,
+        "num_test": row.num_test,
+        "train_seconds": row.train_seconds,
+        "eval_seconds": row.eval_seconds,
+        "curve": [{"step": p.step, "loss": p.loss, "accuracy": p.accuracy} for p in row.curve],
+    }

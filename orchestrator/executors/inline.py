@@ -1,0 +1,38 @@
+"""Trials one after another in this process: for few trials, laptops, debuggers and tests."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from crwn import backbone
+from crwn.data import BASE_SETS, Datasets
+from orchestrator.executors.attempt import attempt
+from orchestrator.executors.protocol import Job, TrialUpdate
+from orchestrator.executors.resources import check_resources, this_machine
+from orchestrator.sweep import Resources
+
+
+class InlineExecutor:
+    """Runs trials one after another. Frozen weights are drawn where they are used."""
+
+    def check(self, resources: Resources) -> None:
+        """See that this machine has what a trial asks for.
+
+        Raises:
+            UserError: it has not.
+        """
+        check_resources(resources, [this_machine()])
+
+    def run(self, job: Job, on_update: Callable[[TrialUpdate], None]) -> None:
+        """Run the trials in order."""
+        data = Datasets(BASE_SETS, job.data_roots)
+        for spec in job.trials:
+            for update in attempt(
+                spec,
+                store=job.store,
+                data=data,
+                backbones=backbone.draw,
+                gpus=job.resources.gpus,
+                commit=job.commit,
+            ):
+                on_update(update)

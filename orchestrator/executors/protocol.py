@@ -1,0 +1,87 @@
+"""What an executor is given, what it reports, and what it promises.
+
+Executors differ in where trials run and in nothing else: equal trials leave equal files in the store.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, Protocol
+
+if TYPE_CHECKING:
+    from crwn.engine import Progress
+    from crwn.spec import TrialSpec
+    from orchestrator.store import Store
+    from orchestrator.sweep import Resources
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeResources:
+    """What a machine has for trials."""
+
+    cpus: float
+    gpus: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """The trials of one run that are left.
+
+    Attributes:
+        trials: in the order in which they should start.
+        store: where results go.
+        data_roots: the folders to look for data sets in, on every machine.
+        resources: of each trial.
+        commit: of the code, where it is known.
+    """
+
+    trials: tuple[TrialSpec, ...]
+    store: Store
+    data_roots: tuple[Path, ...]
+    resources: Resources
+    commit: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrialUpdate:
+    """News of one trial.
+
+    Attributes:
+        trial_id: which trial.
+        state: running, or how it ended.
+        progress: where it is, if known.
+        note: something the user should know once.
+        error: what went wrong, in one line; the traceback is in the store.
+    """
+
+    trial_id: str
+    state: Literal["running", "finished", "failed"]
+    progress: Progress | None = None
+    note: str | None = None
+    error: str | None = None
+
+
+class Executor(Protocol):
+    """Runs trials."""
+
+    def check(self, resources: Resources) -> None:
+        """See that some machine can give a trial what it asks for; nothing is started and nothing written.
+
+        Raises:
+            UserError: none can.
+        """
+        ...
+
+    def run(self, job: Job, on_update: Callable[[TrialUpdate], None]) -> None:
+        """Run every trial of the job; each ends finished or failed, and one that fails stops no other.
+
+        Args:
+            job: what to run.
+            on_update: called in this process, for every trial several times a second at most.
+
+        Raises:
+            KeyboardInterrupt: the user stopped it; all that was computed up to the last resume points is kept.
+        """
+        ...

@@ -1,0 +1,276 @@
+"""Trials as Ray actors, placed by Ray Tune. The only file that imports Ray.
+
+Tune decides which trial runs where and starts one again whose process died; it keeps nothing. Results and resume
+points go to the store, and a new run builds a new Tuner over the trials that the store lacks: Tune's own restoring
+runs finished trials again after its driver was killed.
+
+Frozen weights are put into the object store once for each distinct backbone and read by the trials without a copy.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray import tune
+
+from crwn.backbone import Arrays, Backbone, BackboneSpec
+from crwn.data import BASE_SETS, Datasets
+from crwn.spec import TrialSpec
+from orchestrator.backbones import SharedBackbone, SharedBackbones
+from orchestrator.errors import UserError
+from orchestrator.executors.protocol import Job, NodeResources, TrialUpdate
+from orchestrator.executors.resources import check_resources, this_machine
+from orchestrator.store import Store
+from orchestrator.sweep import Resources
+
+WAVE = 200
+"""Trials a Tuner: the driver's memory grows with the trials of one."""
+
+MAX_PROCESS_DEATHS = 2
+"""How often a trial whose process dies is started again in the same run."""
+
+STEP_SECONDS = 1.0
+"""How long an actor computes between two reports to the driver."""
+
+ENVIRONMENT = {
+    "RAY_AIR_NEW_OUTPUT": "0",
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",  # trials stay where the driver is
+    "RAY_DEDUP_LOGS": "0",
+    "RAY_USAGE_STATS_ENABLED": "0",  # nothing is reported to anybody
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # they fill the disk with what the store has
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # Tune's own makes an interrupted run look like a finished one
+    "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",  # errors are kept in the store and shown by the command line
+    "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
+}
+"""Must be set before Ray starts; what the user has set himself stays."""
+
+
+class RayTuneExecutor:
+    """Runs trials side by side on the cluster at $RAY_ADDRESS, or on this machine where none is named."""
+
+    def check(self, resources: Resources) -> None:
+        """See that some node has what a trial asks for; connects to a cluster, but starts no local Ray.
+
+        Raises:
+            UserError: none has.
+        """
+        if ray.is_initialized() or os.environ.get("RAY_ADDRESS"):
+            _connect()
+            check_resources(resources, _nodes())
+        else:
+            check_resources(resources, [this_machine(count_gpus=bool(resources.gpus))])
+
+    def run(self, job: Job, on_update: Callable[[TrialUpdate], None]) -> None:
+        """Run the trials in waves; see `Executor.run`."""
+        started_here = _connect()
+        try:
+            resources = _resolved(job.resources, _nodes())
+            shared = SharedBackbones(ray.put)
+            for wave in _waves(job.trials):
+                shared.keep_only(spec.blueprint().backbone for spec in wave)
+                _run_wave(job, wave, resources, shared, on_update)
+        finally:
+            if started_here:
+                ray.shutdown()
+
+
+def _connect() -> bool:
+    """Connect to a cluster or start a local one; whether this call did.
+
+    Raises:
+        UserError: $RAY_ADDRESS names a cluster that cannot be reached.
+    """
+    if ray.is_initialized():
+        return False
+    for name, value in ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    address = os.environ.get("RAY_ADDRESS")
+    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+    if address:
+        try:
+            ray.init(address=address, **quiet)
+        except (ConnectionError, RuntimeError, ValueError) as error:
+            raise UserError(
+                f"$RAY_ADDRESS: expected a Ray cluster at {address}, but connecting failed: {error}. Start one with "
+                "`ray start --head`, or unset the variable to use this machine. A cluster with token authentication "
+                "(Ray's default) wants RAY_AUTH_MODE=token here, and its token in ~/.ray/auth_token."
+            ) from error
+    else:
+        # "local" never looks for an earlier cluster, whose stale address would make it hang.
+        ray.init(address="local", include_dashboard=False, num_cpus=len(os.sched_getaffinity(0)), **quiet)
+    logging.getLogger("ray.tune").setLevel(logging.ERROR)
+    return True
+
+
+def _nodes() -> list[NodeResources]:
+    return [
+        NodeResources(cpus=node["Resources"].get("CPU", 0.0), gpus=node["Resources"].get("GPU", 0.0))
+        for node in ray.nodes()  # type: ignore[no-untyped-call]  # Ray leaves it untyped
+        if node["Alive"]
+    ]
+
+
+def _resolved(resources: Resources, nodes: Sequence[NodeResources]) -> Resources:
+    """The request with its default filled in: one GPU a trial where there is any."""
+    if resources.gpus is not None:
+        return resources
+    return Resources(cpus=resources.cpus, gpus=1.0 if any(node.gpus >= 1 for node in nodes) else 0.0)
+
+
+def _waves(trials: Sequence[TrialSpec]) -> Iterator[Sequence[TrialSpec]]:
+    for start in range(0, len(trials), WAVE):
+        yield trials[start : start + WAVE]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Assignment:
+    """What an actor needs to run a trial. Travels by pickle, from the driver to its own workers only."""
+
+    spec: TrialSpec
+    backbone: SharedBackbone
+    store: Path
+    data_roots: tuple[Path, ...]
+    gpus: float
+    commit: str | None
+
+
+def _run_wave(
+    job: Job,
+    wave: Sequence[TrialSpec],
+    resources: Resources,
+    shared: SharedBackbones,
+    on_update: Callable[[TrialUpdate], None],
+) -> None:
+    gpus = resources.gpus or 0.0
+    assignments = {
+        spec.trial_id: _Assignment(
+            spec=spec,
+            backbone=shared.get(spec.blueprint().backbone),
+            store=job.store.root,
+            data_roots=job.data_roots,
+            gpus=gpus,
+            commit=job.commit,
+        )
+        for spec in wave
+    }
+    scratch = tempfile.mkdtemp(prefix="crwn-tune-")  # Tune insists on a folder; nothing of value goes there
+    try:
+        tune.Tuner(
+            tune.with_resources(
+                tune.with_parameters(TrialActor, assignments=assignments), {"cpu": resources.cpus, "gpu": gpus}
+            ),
+            param_space={"trial_id": tune.grid_search(list(assignments))},
+            tune_config=tune.TuneConfig(
+                # GPU memory stays with a process: a new one for each trial there. CPU processes are used again.
+                reuse_actors=gpus == 0,
+                trial_name_creator=lambda trial: trial.config["trial_id"],
+                trial_dirname_creator=lambda trial: trial.config["trial_id"],
+            ),
+            run_config=tune.RunConfig(
+                name="wave",
+                storage_path=scratch,
+                verbose=0,
+                callbacks=[_Reporter(job.store, on_update)],
+                failure_config=tune.FailureConfig(max_failures=MAX_PROCESS_DEATHS),
+                checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False, checkpoint_frequency=0),
+            ),
+        ).fit()
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+class TrialActor(tune.Trainable):
+    """One process that runs trials, one after another where actors are used again."""
+
+    def setup(  # type: ignore[override]  # `tune.with_parameters` adds the argument
+        self, config: dict[str, Any], assignments: Mapping[str, _Assignment]
+    ) -> None:
+        """Take the first assignment of the wave's."""
+        self._assignments = assignments
+        self._datasets: dict[tuple[Path, ...], Datasets] = {}
+        self._assign(assignments[config["trial_id"]])
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        """Take the next assignment."""
+        self._assign(self._assignments[new_config["trial_id"]])
+        return True
+
+    def step(self) -> dict[str, Any]:
+        """Compute for about a second and report."""
+        until = time.monotonic() + STEP_SECONDS
+        for update in self._updates:
+            if update.state != "running" or update.note or time.monotonic() >= until:
+                break
+        return {"update": update, "done": update.state != "running"}
+
+    def cleanup(self) -> None:
+        """Let go of the trial that was running, its resume point stays."""
+        self._updates.close()
+
+    def _assign(self, assignment: _Assignment) -> None:
+        from orchestrator.executors.attempt import attempt  # noqa: PLC0415 (torch, which the driver does without)
+
+        data = self._datasets.setdefault(assignment.data_roots, Datasets(BASE_SETS, assignment.data_roots))
+        self._updates = attempt(
+            assignment.spec,
+            store=Store(assignment.store),
+            data=data,
+            backbones=source(assignment.backbone),
+            gpus=assignment.gpus,
+            commit=assignment.commit,
+        )
+
+
+def source(shared: SharedBackbone) -> Callable[[BackboneSpec], Backbone]:
+    """Where a trial in an actor reads its backbone from: the object store, without a copy."""
+
+    def read(_: BackboneSpec) -> Backbone:
+        arrays: Arrays = ray.get(shared.reference)  # read-only views of the object store's memory
+        return Backbone(arrays=arrays, fingerprint=shared.fingerprint)
+
+    return read
+
+
+class _Reporter(tune.Callback):
+    """Hands what the actors report to the driver, and keeps the death of a process as the trial's error."""
+
+    def __init__(self, store: Store, on_update: Callable[[TrialUpdate], None]) -> None:
+        self._store = store
+        self._on_update = on_update
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Nothing: Tune pickles its callbacks into a file that we never read, and a display does not pickle."""
+        return {}
+
+    def on_trial_result(
+        self, iteration: int, trials: list[Any], trial: Any, result: Mapping[str, Any], **info: Any
+    ) -> None:
+        self._on_update(result["update"])
+
+    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        trial_id = trial.config["trial_id"]
+        message = (
+            f"its process died {MAX_PROCESS_DEATHS + 1} times, killed or out of memory; it goes on from its last "
+            "resume point at the next run"
+        )
+        attempts = self._store.attempts(trial_id) or [{}]
+        attempts[-1]["error"] = {"type": "ProcessDied", "message": message, "traceback": _error_text(trial)}
+        with contextlib.suppress(OSError):  # a full disk must not stop the other trials
+            self._store.write_attempts(trial_id, attempts)
+        self._on_update(TrialUpdate(trial_id=trial_id, state="failed", error=message))
+
+
+def _error_text(trial: Any) -> str:
+    with contextlib.suppress(OSError, TypeError):
+        return Path(trial.error_file).read_text()
+    return ""

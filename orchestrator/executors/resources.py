@@ -1,0 +1,40 @@
+"""Whether any machine can give a trial what it asks for."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+
+from orchestrator.errors import UserError
+from orchestrator.executors.protocol import NodeResources
+from orchestrator.sweep import Resources
+
+
+def check_resources(resources: Resources, nodes: Sequence[NodeResources]) -> None:
+    """Check a trial's request against the machines there are.
+
+    Raises:
+        UserError: no machine can ever meet it; a scheduler would wait for ever.
+    """
+    gpus = resources.gpus or 0.0
+    if any(node.cpus >= resources.cpus and node.gpus >= gpus for node in nodes):
+        return
+    have = "; ".join(sorted({f"{node.cpus:g} CPUs and {node.gpus:g} GPUs" for node in nodes})) or "no machine"
+    raise UserError(
+        f"resources: a trial asks for {resources.cpus:g} CPUs and {gpus:g} GPUs, and no machine has that: {have}. "
+        "Ask for less with --cpus and --gpus, or in the sweep's resources; nothing was started."
+    )
+
+
+def this_machine(*, count_gpus: bool = True) -> NodeResources:
+    """The CPU cores this process may use, and the GPUs that torch can use.
+
+    Args:
+        count_gpus: whether to look for GPUs, which costs torch's start-up.
+    """
+    num_gpus = 0
+    if count_gpus:
+        import torch  # noqa: PLC0415 (only to count GPUs)
+
+        num_gpus = torch.cuda.device_count()
+    return NodeResources(cpus=len(os.sched_getaffinity(0)), gpus=num_gpus)

@@ -1,0 +1,374 @@
+"""One attempt at one trial: what it leaves in the store when it ends well, fails, or is stopped."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from importlib import metadata
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from crwn import backbone, engine
+from crwn.data import BASE_SETS, Datasets
+from crwn.engine import ResumePoint, TaskRow
+from crwn.spec import TrialSpec
+from crwn.trial import Event, iterate_trial
+from orchestrator.executors import attempt as attempt_module
+from orchestrator.executors.attempt import RECORDED_VERSIONS, attempt, final_accuracies
+from orchestrator.executors.protocol import TrialUpdate
+from orchestrator.store import ATTEMPTS_FILE, CONTEXTS_FILE, RESUME_FILE, Store, stable_columns
+
+Trial = Callable[..., TrialSpec]
+Attempt = Callable[[TrialSpec], Iterator[TrialUpdate]]
+
+
+@pytest.fixture
+def begin(store: Store) -> Attempt:
+    """Begins an attempt on this machine's CPU, with frozen weights drawn on the spot."""
+
+    def make(spec: TrialSpec) -> Iterator[TrialUpdate]:
+        data = Datasets(BASE_SETS, roots=())
+        return attempt(spec, store=store, data=data, backbones=backbone.draw, gpus=0, commit="c0ffee")
+
+    return make
+
+
+@pytest.fixture
+def with_many_resume_points(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A resume point after every update, instead of every few seconds."""
+    monkeypatch.setattr(engine, "MIN_RESUME_SECONDS", 0.0)
+    monkeypatch.setattr(engine, "RESUME_COST_FACTOR", 0)
+
+
+def failing_after(num_points: int, error: BaseException) -> Callable[..., Iterator[Event]]:
+    """A trial that raises an error after so many resume points."""
+
+    def iterate(*arguments: Any, **named: Any) -> Iterator[Event]:
+        seen = 0
+        for event in iterate_trial(*arguments, **named):
+            if seen == num_points:
+                raise error
+            yield event
+            seen += isinstance(event, ResumePoint)
+
+    return iterate
+
+
+def provenance(store: Store, spec: TrialSpec) -> dict[str, Any]:
+    """What a finished trial's record says of where it came from."""
+    found: dict[str, Any] = json.loads(store.trials([spec.trial_id])["provenance"][0].as_py())
+    return found
+
+
+def test_a_trial_is_run_and_kept(store: Store, begin: Attempt, trial: Trial) -> None:
+    """It reports that it is running and then that it is finished; its record is all that stays."""
+    spec = trial(seed=3)
+    updates = list(begin(spec))
+    assert {update.trial_id for update in updates} == {spec.trial_id}
+    assert [update.state for update in updates][-1] == "finished"
+    assert {update.state for update in updates[:-1]} == {"running"}
+    first = updates[0].progress
+    assert first is not None
+    assert (first.tasks_learned, first.num_tasks, first.step, first.num_steps) == (0, 2, 0, 5)
+    folder = store.folder(spec.trial_id)
+    assert {path.name for path in folder.iterdir()} == {"trial.parquet", "tasks.parquet", CONTEXTS_FILE}
+
+
+def test_the_trials_row_says_what_it_is(store: Store, begin: Attempt, trial: Trial) -> None:
+    """Names, counts, fingerprint, spec and numerics; the accuracy is the mean of the matrix's last row."""
+    spec = trial(seed=3, modulation="local")
+    list(begin(spec))
+    (row,) = store.trials([spec.trial_id]).to_pylist()
+    tasks = store.tasks([spec.trial_id]).to_pylist()
+    drawn = backbone.draw(spec.blueprint().backbone)
+    expected = {
+        "trial_id": spec.trial_id,
+        "method": "neuromodnet",
+        "variant": "modulation=local",
+        "benchmark": "rotated-digits",
+        "scale": "FC16",
+        "seed": 3,
+        "params_per_task": 64.0 + 16 + 16,  # one context a layer: 64 pixels, twice 16 hidden units
+        "trained_per_task": 96,
+        "stored_per_task": 99,
+        "fingerprint": drawn.fingerprint,
+        "spec": spec.canonical_json(),
+        "numerics": '{"device":"cpu","group_size":1,"kernel":"eager","threads":1}',
+        "accuracy": np.mean([test["accuracy"] for test in tasks if test["tasks_learned"] == 2]),
+    }
+    assert {name: row[name] for name in expected} == expected
+    times = [test[name] or 0.0 for test in tasks for name in ("train_seconds", "eval_seconds")]
+    assert row["seconds"] == pytest.approx(sum(times))
+
+
+def test_the_tasks_rows_are_the_diagonal_and_the_last_row(store: Store, begin: Attempt, trial: Trial) -> None:
+    """A test of every task when it was learned, with its curve, and of every earlier task at the end, without."""
+    spec = trial(num_tasks=3)
+    list(begin(spec))
+    rows = store.tasks([spec.trial_id]).to_pylist()
+    assert [(row["task"], row["tasks_learned"]) for row in rows] == [(0, 1), (1, 2), (2, 3), (0, 3), (1, 3)]
+    assert [row["train_seconds"] is None for row in rows] == [False, False, False, True, True]
+    assert [len(row["curve"]) for row in rows] == [1, 1, 1, 0, 0]
+    assert {row["num_test"] for row in rows} == {360}
+    assert {(row["trial_id"], row["method"], row["seed"]) for row in rows} == {(spec.trial_id, "neuromodnet", 0)}
+    for row in rows:
+        assert 0.0 <= row["accuracy"] <= 1.0
+        assert row["loss"] > 0.0
+        assert all(set(point) == {"step", "loss", "accuracy"} for point in row["curve"])
+
+
+def test_a_record_says_where_it_came_from(store: Store, begin: Attempt, trial: Trial) -> None:
+    """Attempts, machine, processor, versions and commit: enough to ask the right person in a year."""
+    spec = trial()
+    list(begin(spec))
+    found = provenance(store, spec)
+    assert found["host"] == socket.gethostname()
+    assert found["commit"] == "c0ffee"
+    assert found["python"] == platform.python_version()
+    assert found["versions"] == {name: metadata.version(name) for name in RECORDED_VERSIONS}
+    assert {"crwn", "torch", "numpy", "ray"} <= set(found["versions"])
+    assert found["device"] == torch.backends.cpu.get_cpu_capability()
+    assert found["peak_memory_bytes"] > 10_000_000
+    assert found["train_seconds"] > 0
+    (only,) = found["attempts"]
+    assert set(only) == {"started", "host", "pid", "from", "reached"}
+    assert only["from"] == {"tasks_learned": 0, "step": 0}
+    assert only["started"] <= found["finished"]
+    assert only["started"].endswith("+00:00")
+
+
+def test_the_final_accuracies_are_those_after_the_last_task() -> None:
+    """Where learning a task changes what an earlier one achieves, its last test counts; by task, in any order."""
+
+    def test(task: int, tasks_learned: int, accuracy: float) -> TaskRow:
+        return TaskRow(
+            task=task,
+            tasks_learned=tasks_learned,
+            accuracy=accuracy,
+            loss=1.0,
+            num_test=360,
+            train_seconds=None,
+            eval_seconds=0.0,
+            curve=(),
+        )
+
+    rows = (test(0, 1, 0.9), test(1, 2, 0.8), test(2, 3, 0.7), test(1, 3, 0.2), test(0, 3, 0.1))
+    assert final_accuracies(rows, 3) == [0.1, 0.2, 0.7]
+
+
+def test_equal_trials_leave_equal_files(store: Store, begin: Attempt, trial: Trial) -> None:
+    """Running a trial anew gives the same contexts and the same rows but for times and places."""
+    spec = trial()
+    list(begin(spec))
+    folder = store.folder(spec.trial_id)
+    before = [stable_columns(table) for table in (store.trials([spec.trial_id]), store.tasks([spec.trial_id]))]
+    contexts = (folder / CONTEXTS_FILE).read_bytes()
+    (folder / "trial.parquet").unlink()
+    list(begin(spec))
+    assert (folder / CONTEXTS_FILE).read_bytes() == contexts
+    after = [stable_columns(table) for table in (store.trials([spec.trial_id]), store.tasks([spec.trial_id]))]
+    assert [table.equals(other) for table, other in zip(before, after, strict=True)] == [True, True]
+
+
+def test_a_finished_trial_is_not_run_again(
+    store: Store, begin: Attempt, trial: Trial, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is reported as finished at once; what a killed writer left beside the record is cleared."""
+    spec = trial()
+    list(begin(spec))
+    folder = store.folder(spec.trial_id)
+    before = {path.name: path.stat().st_mtime_ns for path in folder.iterdir()}
+    store.write_attempts(spec.trial_id, [{}])
+    store.write_resume(spec.trial_id, b"...")
+    monkeypatch.setattr(attempt_module, "iterate_trial", failing_after(0, AssertionError("it was run")))
+    assert list(begin(spec)) == [TrialUpdate(trial_id=spec.trial_id, state="finished")]
+    assert {path.name: path.stat().st_mtime_ns for path in folder.iterdir()} == before
+
+
+def test_a_trial_that_fails_is_reported_and_explained(
+    store: Store, begin: Attempt, trial: Trial, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One line goes to the user; type, message and traceback stay in the store; nothing is raised."""
+    spec = trial()
+    error = ZeroDivisionError("first line\nsecond line")
+    monkeypatch.setattr(attempt_module, "iterate_trial", failing_after(0, error))
+    *_, last = begin(spec)
+    assert last == TrialUpdate(trial_id=spec.trial_id, state="failed", error="ZeroDivisionError: first line")
+    (only,) = store.attempts(spec.trial_id)
+    assert only["error"]["type"] == "ZeroDivisionError"
+    assert only["error"]["message"] == "first line\nsecond line"
+    assert only["error"]["traceback"].startswith("Traceback (most recent call last)")
+    assert "in iterate\n" in only["error"]["traceback"]
+    assert only["error"]["traceback"].endswith("ZeroDivisionError: first line\nsecond line\n")
+    assert not store.is_finished(spec.trial_id)
+
+
+def test_diverging_training_is_a_failure_with_advice(store: Store, begin: Attempt, trial: Trial) -> None:
+    """A loss that is no number ends the trial; the message names the task and what to lower."""
+    spec = trial(initial_strength=1e30)
+    *_, last = begin(spec)
+    assert last.state == "failed"
+    assert last.error is not None
+    assert "task 0: the training loss is" in last.error
+    assert "Lower the learning rate" in last.error
+    assert not store.is_finished(spec.trial_id)
+
+
+def test_missing_data_fails_the_trial(store: Store, trial: Trial) -> None:
+    """A machine without the files says so in the trial's error, and the driver goes on."""
+    spec = trial()
+    data = Datasets({"digits": BASE_SETS["mnist"]}, roots=())
+    *_, last = attempt(spec, store=store, data=data, backbones=backbone.draw, gpus=0, commit=None)
+    assert last.state == "failed"
+    assert "found in none of them on this machine" in (last.error or "")
+
+
+@pytest.mark.usefixtures("with_many_resume_points")
+def test_the_next_attempt_goes_on_where_the_last_one_was(
+    store: Store, begin: Attempt, trial: Trial, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From the resume point, inside a task; the record tells of both attempts; the results are those of one run."""
+    spec = trial(num_tasks=3)
+    list(begin(spec))
+    folder = store.folder(spec.trial_id)
+    whole = (store.trials([spec.trial_id]), store.tasks([spec.trial_id]), (folder / CONTEXTS_FILE).read_bytes())
+    (folder / "trial.parquet").unlink()
+
+    with monkeypatch.context() as patch:
+        # Points come after every update and after every task: the ninth is after three updates of the second task.
+        patch.setattr(attempt_module, "iterate_trial", failing_after(9, OSError("the network is gone")))
+        *_, last = begin(spec)
+    assert last.state == "failed"
+    (failed,) = store.attempts(spec.trial_id)
+    assert failed["reached"] == {"tasks_learned": 1, "step": 3}
+    assert store.read_resume(spec.trial_id) is not None
+
+    updates = list(begin(spec))
+    first = updates[0].progress
+    assert first is not None
+    assert (first.tasks_learned, first.step) == (1, 3)
+    assert updates[-1].state == "finished"
+    attempts = provenance(store, spec)["attempts"]
+    assert [made["from"] for made in attempts] == [{"tasks_learned": 0, "step": 0}, {"tasks_learned": 1, "step": 3}]
+    assert ["error" in made for made in attempts] == [True, False]
+    assert stable_columns(store.trials([spec.trial_id])).equals(stable_columns(whole[0]))
+    assert stable_columns(store.tasks([spec.trial_id])).equals(stable_columns(whole[1]))
+    assert (folder / CONTEXTS_FILE).read_bytes() == whole[2]
+    assert {path.name for path in folder.iterdir()} == {"trial.parquet", "tasks.parquet", CONTEXTS_FILE}
+
+
+@pytest.mark.usefixtures("with_many_resume_points")
+def test_a_trial_that_is_stopped_keeps_its_resume_point(store: Store, begin: Attempt, trial: Trial) -> None:
+    """Stopping is no failure: no error is noted, and what was reached is there to go on from."""
+    spec = trial()
+    with closing(begin(spec)) as updates:  # type: ignore[type-var]  # a generator, which can be closed
+        next(updates)
+        while store.read_resume(spec.trial_id) is None:
+            next(updates)
+    (only,) = store.attempts(spec.trial_id)
+    assert "error" not in only
+    assert only["reached"]["step"] >= 1
+    assert list(begin(spec))[-1].state == "finished"
+    assert len(provenance(store, spec)["attempts"]) == 2
+
+
+@pytest.mark.usefixtures("with_many_resume_points")
+def test_an_interruption_is_not_taken_for_a_failure(
+    store: Store, begin: Attempt, trial: Trial, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ctrl-C goes through to whoever runs the trials; the trial is neither finished nor failed."""
+    spec = trial()
+    monkeypatch.setattr(attempt_module, "iterate_trial", failing_after(2, KeyboardInterrupt()))
+    with pytest.raises(KeyboardInterrupt):
+        list(begin(spec))
+    (only,) = store.attempts(spec.trial_id)
+    assert "error" not in only
+    assert store.read_resume(spec.trial_id) is not None
+
+
+@pytest.mark.usefixtures("with_many_resume_points")
+@pytest.mark.parametrize("damage", ["empty", "cut", "changed", "of another trial"])
+def test_a_resume_point_that_cannot_be_used_is_set_aside(
+    store: Store, begin: Attempt, trial: Trial, monkeypatch: pytest.MonkeyPatch, damage: str
+) -> None:
+    """The trial begins anew and ends well; its record says that a resume point was discarded, and why."""
+    spec = trial(seed=1)
+    begun = trial(seed=2) if damage == "of another trial" else spec
+    with monkeypatch.context() as patch:
+        patch.setattr(attempt_module, "iterate_trial", failing_after(3, OSError("stopped")))
+        list(begin(begun))
+    content = store.read_resume(begun.trial_id)
+    assert content is not None
+    damaged = {"empty": b"", "cut": content[:-20], "changed": b"\xff" * 8 + content[8:], "of another trial": content}
+    store.write_resume(spec.trial_id, damaged[damage])
+    updates = begin(spec)
+    next(updates)
+    assert store.read_resume(spec.trial_id) is None  # or the next attempt would stumble over it again
+    *_, ended = updates
+    assert ended.state == "finished"
+    last = provenance(store, spec)["attempts"][-1]
+    assert last["from"] == {"tasks_learned": 0, "step": 0}
+    assert "resume point" in last["discarded_resume_point"]
+    assert not (store.folder(spec.trial_id) / RESUME_FILE).exists()
+
+
+def test_every_attempt_is_counted(store: Store, begin: Attempt, trial: Trial, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A trial that fails twice and then works has three attempts in its record."""
+    spec = trial()
+    with monkeypatch.context() as patch:
+        patch.setattr(attempt_module, "iterate_trial", failing_after(0, OSError("no")))
+        for _ in range(2):
+            list(begin(spec))
+    assert len(store.attempts(spec.trial_id)) == 2
+    list(begin(spec))
+    found = provenance(store, spec)["attempts"]
+    assert ["error" in made for made in found] == [True, True, False]
+    assert not (store.folder(spec.trial_id) / ATTEMPTS_FILE).exists()
+
+
+def test_a_record_that_cannot_be_written_is_a_failure(
+    store: Store, begin: Attempt, trial: Trial, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The trial is not finished, and its error says what was in the way."""
+    spec = trial()
+
+    def fail(*_: object) -> None:
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(Store, "write_record", fail)
+    *_, last = begin(spec)
+    assert (last.state, last.error) == ("failed", "OSError: no space left on device")
+    assert not store.is_finished(spec.trial_id)
+
+
+def test_a_disk_on_which_nothing_can_be_written_fails_the_trial(
+    store: Store, begin: Attempt, trial: Trial, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not even the error can be kept; it is reported all the same, and the other trials have their turn."""
+    spec = trial()
+
+    def fail(_: int) -> None:
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(os, "fsync", fail)
+    (only,) = begin(spec)
+    assert only == TrialUpdate(trial_id=spec.trial_id, state="failed", error="OSError: no space left on device")
+    assert not store.is_finished(spec.trial_id)
+
+
+def test_a_gpu_that_torch_cannot_use_is_noted(store: Store, trial: Trial, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The trial computes on the CPU, and the user is told rather than left to wonder about the time."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    data = Datasets(BASE_SETS, roots=())
+    first, *_, last = attempt(trial(), store=store, data=data, backbones=backbone.draw, gpus=0.5, commit=None)
+    assert first.note is not None
+    assert "a trial was given 0.5 GPU, but torch can use none" in first.note
+    assert "computes on the CPU" in first.note
+    assert last.state == "finished"
