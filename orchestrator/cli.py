@@ -1,0 +1,180 @@
+"""The command line: parse, call, print. Heavy modules are imported by the command that needs them.
+
+Exit codes: 0 done; 1 some trials failed, the rest is kept and running again retries them; 2 the input is wrong and
+nothing was started; 130 interrupted, running again goes on.
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from orchestrator.errors import UserError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from orchestrator.report import SweepTable
+    from orchestrator.store import Store
+    from orchestrator.sweep import Sweep
+
+SweepArgument = Annotated[Path, typer.Argument(help="the sweep's YAML file", metavar="SWEEP")]
+StoreArgument = Annotated[Path, typer.Argument(help="the store's folder, such as runs/quickstart", metavar="STORE")]
+OutOption = Annotated[
+    Path | None, typer.Option(help="the store; by default the sweep's own, or runs/<the sweep's name>", metavar="STORE")
+]
+
+app = typer.Typer(
+    name="crwn",
+    help="Run sweeps of continual-learning trials, on this machine or on a Ray cluster.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+
+def main() -> None:
+    """Run the command line and exit with its code."""
+    try:
+        app()
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)  # noqa: T201 (the command line's own output)
+        sys.exit(2)
+
+
+@app.command()
+def plan(
+    sweep: SweepArgument,
+    out: OutOption = None,
+    as_json: Annotated[bool, typer.Option("--json", help="print every trial with its resolved spec as JSON")] = False,
+) -> None:
+    """Show what a sweep would run; start nothing and need no data."""
+    from orchestrator import display, planning  # noqa: PLC0415
+    from orchestrator.sweep import load_sweep  # noqa: PLC0415
+
+    loaded = load_sweep(sweep)
+    store = _store(loaded, out)
+    if as_json:
+        typer.echo(planning.as_json(loaded, store))
+    else:
+        planning.show(loaded, store, display.console())
+
+
+@app.command()
+def run(
+    *,
+    sweep: SweepArgument,
+    out: OutOption = None,
+    data_root: Annotated[
+        str | None, typer.Option(help="look for data sets here first, then in $CRWN_DATA, then in ~/.cache/crwn")
+    ] = None,
+    executor: Annotated[
+        str | None, typer.Option(help="inline or ray; by default ray where more than a few trials are left")
+    ] = None,
+    gpus: Annotated[float | None, typer.Option(help="GPUs a trial: a share, a whole number, or 0")] = None,
+    cpus: Annotated[float | None, typer.Option(help="CPU cores a trial")] = None,
+) -> None:
+    """Run what a sweep lacks, or go on with it, and end with its table."""
+    from orchestrator import display, running  # noqa: PLC0415
+    from orchestrator.sweep import load_sweep  # noqa: PLC0415
+
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a polite end is an interruption like Ctrl-C
+    loaded = load_sweep(sweep)
+    store = _store(loaded, out)
+    options = running.Options(data_root=data_root, executor=executor, gpus=gpus, cpus=cpus)
+    console = display.console()
+    try:
+        failed = running.run(loaded, store, options, console)
+        _show_results(loaded, store, console)
+    except KeyboardInterrupt:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # what follows takes no time and must not be cut off
+        command = " ".join(["crwn", *sys.argv[1:]])
+        typer.echo(f"\nInterrupted. Everything up to the last seconds is kept; go on with:\n  {command}", err=True)
+        raise typer.Exit(130) from None
+    raise typer.Exit(1 if failed else 0)
+
+
+@app.command()
+def status(
+    store: StoreArgument,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="a line for every trial")] = False,
+) -> None:
+    """Show what of a store's sweeps is done, running, failed and left."""
+    from orchestrator import display, standing  # noqa: PLC0415
+
+    standing.show(_existing_store(store), display.console(), verbose=verbose)
+
+
+@app.command()
+def tables(
+    store: StoreArgument,
+    to: Annotated[
+        Path | None, typer.Option(help="where to write; by default the store's report/", metavar="DIR")
+    ] = None,
+) -> None:
+    """Write and print the tables of a store's sweeps."""
+    from orchestrator import display, report  # noqa: PLC0415
+
+    opened = _existing_store(store)
+    files = report.write_tables(opened, to if to is not None else opened.root / "report")
+    console = display.console()
+    for manifest in opened.manifests():
+        _print_table(report.sweep_table(opened, manifest), console)
+    for file in files:
+        typer.echo(file)
+
+
+def _store(sweep: Sweep, out: Path | None) -> Store:
+    """The store of a run: the one named on the command line, the sweep's, or runs/<name>."""
+    folder = out or sweep.store or Path("runs") / sweep.name
+    if out is not None and "://" in str(out).replace(":/", "://"):
+        raise UserError(f"--out: expected a folder on this machine or one that all machines share, given {out}")
+    try:
+        return _open(folder)
+    except UserError as error:
+        raise UserError(f"{error} Another store is named with --out.") from error
+
+
+def _existing_store(folder: Path) -> Store:
+    store = _open(folder)
+    if not store.exists:
+        raise UserError(f"{folder}: expected a store, found none there; crwn run makes one")
+    return store
+
+
+def _open(folder: Path) -> Store:
+    from orchestrator.store import Store  # noqa: PLC0415
+
+    return Store(folder)
+
+
+def _show_results(sweep: Sweep, store: Store, console: Console) -> None:
+    from orchestrator import report  # noqa: PLC0415
+
+    table = report.sweep_table(store, sweep.manifest())
+    _print_table(table, console)
+    report.write_tables(store, store.root / "report")
+    typer.echo(f"results   {store.root}")
+    typer.echo(f"tables    {store.root / 'report' / sweep.name}.md and .csv")
+    typer.echo(f"contexts  {store.root / 'trials'}/*/contexts.safetensors")
+
+
+def _print_table(table: SweepTable, console: Console) -> None:
+    from orchestrator.display import print_table  # noqa: PLC0415
+    from orchestrator.report import NAME_COLUMNS  # noqa: PLC0415
+
+    columns = list(table.table.columns)
+    text_columns = [name for name in columns if name in NAME_COLUMNS]
+    print_table(
+        console,
+        title=table.name,
+        text_columns=text_columns,
+        number_columns=columns[len(text_columns) :],
+        rows=table.table.to_numpy().tolist(),
+        caption=table.caption,
+    )

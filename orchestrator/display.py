@@ -1,0 +1,57 @@
+"""Printing for people: tables and lines whose text is shown as it is, whole, in a terminal and without one."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Sequence
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+WITHOUT_TERMINAL = 10_000
+"""Columns: nothing is cut or wrapped to a screen's width where there is no screen."""
+
+NARROW = 130
+"""Columns below which a table has no room for spaces around its cells."""
+
+
+def console() -> Console:
+    """A console on standard output."""
+    return Console() if sys.stdout.isatty() else Console(width=WITHOUT_TERMINAL, force_terminal=False)
+
+
+def print_line(target: Console, line: str) -> None:
+    """Print a line as it is: no wrapping, and brackets are text."""
+    target.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def print_table(
+    target: Console,
+    *,
+    title: str,
+    text_columns: Sequence[str],
+    number_columns: Sequence[str],
+    rows: Iterable[Sequence[str]],
+    caption: str = "",
+) -> None:
+    """Print a table.
+
+    Args:
+        target: where to.
+        title: above it.
+        text_columns: the first columns' headers; long texts are folded where the screen is narrow.
+        number_columns: the other columns' headers; numbers are never broken.
+        rows: a cell for each column.
+        caption: a line below it.
+    """
+    table = Table(title=Text(title), title_justify="left", padding=(0, 1 if target.width >= NARROW else 0))
+    for name in text_columns:
+        table.add_column(Text(name), overflow="fold")
+    for name in number_columns:
+        table.add_column(Text(name), justify="right", no_wrap=True)
+    for row in rows:
+        table.add_row(*map(Text, row))
+    target.print(table)
+    if caption:
+        target.print(Text(caption))

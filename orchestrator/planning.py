@@ -1,0 +1,98 @@
+"""What a sweep would run, without running it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from rich.console import Console
+
+from crwn.spec import TrialSpec
+from orchestrator.display import NARROW, print_line, print_table
+from orchestrator.store import Store
+from orchestrator.sweep import Cell, Sweep
+
+TEXT_COLUMNS = ("method", "variant", "scale", "benchmark", "seeds")
+
+
+def show(sweep: Sweep, store: Store, console: Console) -> None:
+    """Print a row for each cell, and the totals."""
+    rows, num_done, work = [], 0, 0.0
+    for cell in sweep.cells:
+        done = sum(store.is_finished(trial.trial_id) for trial in cell.trials)
+        left = len(cell.trials) - done
+        num_done += done
+        work += left * petaflop(cell.trials[0])
+        rows.append(_cell(cell, done))
+    left_out = set()
+    if console.width < NARROW:  # the names and the counts of the paper's tables stay whole; --json has the rest
+        left_out |= {"trained\n/task", "stored\n/task"}
+        if not any(cell.variant for cell in sweep.cells):
+            left_out.add("variant")
+    shown = [{name: text for name, text in row.items() if name not in left_out} for row in rows]
+    text_columns = [name for name in shown[0] if name in TEXT_COLUMNS]
+    print_table(
+        console,
+        title=f"{sweep.name}: {len(sweep.trials)} trials",
+        text_columns=text_columns,
+        number_columns=[name for name in shown[0] if name not in TEXT_COLUMNS],
+        rows=[list(row.values()) for row in shown],
+    )
+    print_line(console, f"{len(sweep.trials) - num_done} trials to run, {num_done} done in {store.root}")
+    print_line(console, f"{work:.3g} PFLOP of training left; nothing was started")
+
+
+def _cell(cell: Cell, done: int) -> dict[str, str]:
+    """A row of the plan, text by column."""
+    trial = cell.trials[0]
+    blueprint = trial.blueprint()
+    return {
+        "method": cell.method,
+        "variant": cell.variant,
+        "scale": cell.scale,
+        "benchmark": cell.benchmark,
+        "seeds": " ".join(str(trial.seed) for trial in cell.trials),
+        "tasks": str(trial.benchmark.problem().num_tasks),
+        "updates\n/task": str(trial.training.updates_per_task),
+        "done": f"{done}/{len(cell.trials)}",
+        "params\n/task": f"{blueprint.params_per_task:,.0f}",
+        "trained\n/task": f"{blueprint.trained_per_task:,}",
+        "stored\n/task": f"{blueprint.stored_per_task:,}",
+        "PFLOP": f"{len(cell.trials) * petaflop(trial):.3g}",
+    }
+
+
+def petaflop(trial: TrialSpec) -> float:
+    """The training work of a trial in 10^15 floating-point operations, as the plain computation does it."""
+    training = trial.training
+    steps = training.updates_per_task * trial.benchmark.problem().num_tasks
+    return 2 * trial.blueprint().multiply_adds * training.batch_size * steps / 1e15
+
+
+def as_json(sweep: Sweep, store: Store) -> str:
+    """The plan for programs: every trial with its identity, names, resolved spec and counts."""
+    trials = [
+        _trial(cell, trial, is_finished=store.is_finished(trial.trial_id))
+        for cell in sweep.cells
+        for trial in cell.trials
+    ]
+    return json.dumps({"sweep": sweep.name, "store": str(store.root), "trials": trials}, indent=1)
+
+
+def _trial(cell: Cell, trial: TrialSpec, *, is_finished: bool) -> Mapping[str, Any]:
+    blueprint = trial.blueprint()
+    return {
+        "trial_id": trial.trial_id,
+        "method": cell.method,
+        "variant": cell.variant,
+        "scale": cell.scale,
+        "benchmark": cell.benchmark,
+        "seed": trial.seed,
+        "finished": is_finished,
+        "params_per_task": blueprint.params_per_task,
+        "trained_per_task": blueprint.trained_per_task,
+        "stored_per_task": blueprint.stored_per_task,
+        "petaflop": petaflop(trial),
+        "spec": json.loads(trial.canonical_json()),
+    }

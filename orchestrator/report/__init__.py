@@ -1,0 +1,83 @@
+"""What comes out for people: tables of every sweep of a store. All of it can be made again from the store."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from orchestrator import aggregate
+from orchestrator.errors import UserError
+from orchestrator.store import Store
+
+NAME_COLUMNS = ("method", "variant", "scale")
+"""The columns of a table that name its rows."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SweepTable:
+    """One sweep's results: `summary` as numbers, a row a cell; `table` as text, as people print it."""
+
+    name: str
+    summary: pd.DataFrame
+    table: pd.DataFrame
+
+    @property
+    def caption(self) -> str:
+        """What the numbers are."""
+        return (
+            "Test accuracy in %, averaged over tasks after the last one: mean ± sample standard deviation over seeds "
+            "(n seeds, or finished/asked where some are missing). params/task in the paper's convention."
+        )
+
+
+def sweep_table(store: Store, manifest: Mapping[str, Any]) -> SweepTable:
+    """The results that a store has of a sweep."""
+    trials = store.trials(trial_id for cell in manifest["cells"] for trial_id in cell["trials"].values()).to_pandas()
+    trials["train_seconds_per_task"] = [
+        json.loads(provenance)["train_seconds"] / json.loads(spec)["benchmark"]["num_tasks"]
+        for provenance, spec in zip(trials["provenance"], trials["spec"], strict=True)
+    ]
+    summary = aggregate.summarise(manifest, trials)
+    return SweepTable(name=manifest["name"], summary=summary, table=aggregate.pivot(summary))
+
+
+def write_tables(store: Store, folder: Path) -> list[Path]:
+    """Write the table of every sweep of a store as Markdown and CSV.
+
+    Args:
+        store: the store.
+        folder: made if it is not there.
+
+    Returns:
+        The files written.
+
+    Raises:
+        UserError: the store has no sweep, or the folder cannot be written.
+    """
+    manifests = store.manifests()
+    if not manifests:
+        raise UserError(f"{store.root}: expected a store with at least one sweep, found none; start with crwn run")
+    files = []
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for manifest in manifests:
+            table = sweep_table(store, manifest)
+            files += [folder / f"{table.name}.md", folder / f"{table.name}.csv"]
+            files[-2].write_text(markdown(table), encoding="utf-8")
+            table.summary.to_csv(files[-1], index=False)
+    except OSError as error:
+        raise UserError(f"{folder}: expected a folder that can be written: {error}. Name another with --to.") from error
+    return files
+
+
+def markdown(table: SweepTable) -> str:
+    """A sweep's table as a Markdown document."""
+    header = list(table.table.columns)
+    lines = [header, ["---"] * len(header), *table.table.to_numpy().tolist()]
+    body = "\n".join("| " + " | ".join(str(cell).replace("|", "\\|") for cell in line) + " |" for line in lines)
+    return f"# {table.name}\n\n{table.caption}\n\n{body}\n"

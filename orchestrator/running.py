@@ -1,0 +1,134 @@
+"""A run: find out what the store lacks of a sweep, and have an executor do it."""
+
+from __future__ import annotations
+
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from crwn.data import DataError, datasets
+from crwn.spec import TrialSpec
+from orchestrator.display import print_line
+from orchestrator.errors import UserError, nearest
+from orchestrator.executors import EXECUTORS, default_executor
+from orchestrator.executors.protocol import Job
+from orchestrator.progress import RunProgress, show_seconds, shown
+from orchestrator.store import Store
+from orchestrator.sweep import Resources, Sweep
+
+STARTS = {"inline": "executor inline", "ray": "executor ray, which takes 10 to 20 s to start"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """What the command line says about a run; None where it says nothing."""
+
+    data_root: str | None = None
+    executor: str | None = None
+    gpus: float | None = None
+    cpus: float | None = None
+
+
+def run(sweep: Sweep, store: Store, options: Options, console: Console) -> bool:
+    """Run the trials that the store lacks.
+
+    Everything that can be wrong is checked before anything is started or written.
+
+    Returns:
+        Whether some trial failed.
+
+    Raises:
+        UserError: the options, the data, the store or the requested resources are wrong.
+        KeyboardInterrupt: the user stopped it.
+    """
+    resources = _resources(sweep.resources, options)
+    if options.executor is not None and options.executor not in EXECUTORS:
+        raise UserError(f"--executor: {nearest(options.executor, EXECUTORS)}")
+    left = _left(sweep, store)
+    if not left:
+        print_line(console, f"{sweep.name}: all {len(sweep.trials)} trials are done; nothing to start")
+        store.create()
+        store.write_manifest(sweep.manifest())
+        return False
+    roots = _ensure_data(left, options.data_root)
+    name = options.executor or default_executor(len(left))
+    executor = EXECUTORS[name]()
+    executor.check(resources)
+    store.create()
+    with store.lock():
+        left = _left(sweep, store)  # another run may have ended in between
+        store.write_manifest(sweep.manifest())
+        num_done = len(sweep.trials) - len(left)
+        print_line(console, f"{sweep.name}: {len(left)} trials to run, {num_done} done; {STARTS[name]}; {store.root}")
+        progress = RunProgress(left, num_done)
+        job = Job(trials=left, store=store, data_roots=roots, resources=resources, commit=_commit())
+        try:
+            with shown(progress, console) as on_update:
+                executor.run(job, on_update)
+        except KeyboardInterrupt:
+            print_line(console, progress.summary())
+            raise
+    print_line(console, f"{progress.summary()}; took {show_seconds(progress.seconds)}")
+    for trial_id in progress.failed:
+        print_line(console, f"traceback: {store.folder(trial_id) / 'attempts.json'}")
+    if progress.failed:
+        print_line(console, "The same command runs the failed trials again, from their last resume points.")
+    return bool(progress.failed)
+
+
+def _left(sweep: Sweep, store: Store) -> tuple[TrialSpec, ...]:
+    return tuple(trial for trial in sweep.trials if not store.is_finished(trial.trial_id))
+
+
+def _resources(asked: Resources, options: Options) -> Resources:
+    """The sweep's resources with the command line's on top."""
+    given: dict[str, Any] = {"gpus": options.gpus, "cpus": options.cpus}
+    for name, value in given.items():
+        if value is not None and not 0 <= value < float("inf"):
+            raise UserError(f"--{name}: expected a number of at least 0, given {value}")
+    if options.cpus == 0:
+        raise UserError("--cpus: expected more than 0, given 0")
+    try:
+        return Resources(
+            gpus=asked.gpus if options.gpus is None else options.gpus,
+            cpus=asked.cpus if options.cpus is None else options.cpus,
+        )
+    except ValueError as error:
+        raise UserError(f"--gpus: {error}") from error
+
+
+def _ensure_data(trials: tuple[TrialSpec, ...], data_root: str | None) -> tuple[Path, ...]:
+    """Have the base sets of `trials` ready; the folders they are looked for in."""
+    try:
+        data = datasets(data_root)
+        for base in sorted({trial.benchmark.base for trial in trials}):
+            data.ensure(base)
+    except DataError as error:
+        raise UserError(str(error)) from error
+    return data.roots
+
+
+def _commit() -> str | None:
+    """The git commit of the code, marked where the tree differs from it; None outside a checkout."""
+    here = Path(__file__).parent
+
+    def git(*arguments: str) -> str | None:
+        try:
+            done = subprocess.run(  # noqa: S603 (fixed arguments)
+                ["git", "-C", str(here), *arguments],  # noqa: S607 (the user's own git)
+                capture_output=True,
+                text=True,
+                check=True,
+                timeout=10,
+            )
+        except (OSError, subprocess.SubprocessError):
+            return None
+        return done.stdout.strip()
+
+    commit = git("rev-parse", "HEAD")
+    if commit is None:
+        return None
+    return f"{commit}+changes" if git("status", "--porcelain", "--untracked-files=no") else commit

@@ -1,0 +1,72 @@
+"""Where a store's sweeps stand: done, running, failed, left."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any
+
+from rich.console import Console
+
+from orchestrator.display import print_line
+from orchestrator.store import Store
+
+STATES = ("done", "running", "failed", "interrupted", "left")
+
+
+def state(store: Store, trial_id: str, *, driven: bool) -> str:
+    """A trial's state.
+
+    Args:
+        store: the store.
+        trial_id: the trial.
+        driven: whether a run is working on the store.
+
+    Returns:
+        `done`; `failed`, its last attempt ended in an error; `running`; `interrupted`, begun and stopped, it goes on
+        from its resume point; `left`, not begun.
+    """
+    if store.is_finished(trial_id):
+        return "done"
+    attempts = store.attempts(trial_id)
+    if not attempts:
+        return "left"
+    if "error" in attempts[-1]:
+        return "failed"
+    return "running" if driven else "interrupted"
+
+
+def show(store: Store, console: Console, *, verbose: bool) -> None:
+    """Print where every sweep stands; with `verbose` a line for every trial."""
+    driven = store.is_driven
+    print_line(console, f"{store.root}: {'a run is working on it' if driven else 'no run is working on it'}")
+    for manifest in store.manifests():
+        trials = [(cell, seed, trial_id) for cell in manifest["cells"] for seed, trial_id in cell["trials"].items()]
+        states = {trial_id: state(store, trial_id, driven=driven) for _, _, trial_id in trials}
+        counts = Counter(states.values())
+        shown = ", ".join(f"{counts[name]} {name}" for name in STATES if counts[name] or name in ("done", "left"))
+        print_line(console, f"{manifest['name']}: {len(trials)} trials: {shown}")
+        for cell, seed, trial_id in trials if verbose else ():
+            print_line(console, f"  {states[trial_id]:11} {trial_id} {_label(cell, seed)}{_detail(store, trial_id)}")
+        for cell, seed, trial_id in trials:
+            if states[trial_id] == "failed" and not verbose:
+                print_line(console, f"  failed {trial_id} {_label(cell, seed)}{_detail(store, trial_id)}")
+
+
+def _label(cell: Mapping[str, Any], seed: str) -> str:
+    names = [cell["method"], cell["variant"], cell["scale"], cell["benchmark"]]
+    return " ".join(name for name in names if name) + f" seed {seed}"
+
+
+def _detail(store: Store, trial_id: str) -> str:
+    """What is known of an unfinished trial: how far it is, or what went wrong."""
+    attempts = store.attempts(trial_id)
+    if not attempts:
+        return ""
+    if "error" in attempts[-1]:
+        error = attempts[-1]["error"]
+        return f": {error['type']}: {error['message']}".splitlines()[0]
+    reached = attempts[-1].get("reached")
+    return (
+        "" if reached is None else f": {reached['tasks_learned']} tasks learned, update {reached['step']} of the next"
+    )

@@ -1,0 +1,128 @@
+"""Tables as files: Markdown for people, CSV for programs."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from orchestrator.errors import UserError
+from orchestrator.report import SweepTable, markdown, sweep_table, write_tables
+from orchestrator.store import Store, TrialRecord
+
+Record = Callable[..., TrialRecord]
+
+
+def manifest(name: str = "small", **changes: Any) -> dict[str, Any]:
+    """A sweep of one cell with two seeds."""
+    names = {"method": "own name", "variant": "", "scale": "FC16", "benchmark": "r-digits"}
+    return {"format": 1, "name": name, "cells": [{**names, "trials": {"0": "a", "1": "b"}, **changes}]}
+
+
+def text_table(columns: list[str], *rows: list[str], name: str = "small") -> SweepTable:
+    """A table as people print it."""
+    return SweepTable(name=name, summary=pd.DataFrame(), table=pd.DataFrame(list(rows), columns=columns))
+
+
+def test_a_table_is_made_from_the_store(store: Store, record: Record) -> None:
+    """The sweep's own names, the store's numbers, and the training time of one task."""
+    store.write_record("a", record("a", accuracy=0.5))
+    store.write_record("b", record("b", accuracy=0.75, provenance=json.dumps({"train_seconds": 6.0})))
+    table = sweep_table(store, manifest())
+    (row,) = table.summary.to_dict("records")
+    assert (row["method"], row["accuracy"], row["n"]) == ("own name", 0.625, 2)
+    assert row["train_seconds_per_task"] == (2.0 / 2 + 6.0 / 2) / 2  # the records' trial has two tasks
+    assert table.table.to_dict("records") == [
+        {"method": "own name", "scale": "FC16", "r-digits": "62.50 ± 17.68 (n=2)", "params/task": "99"}
+    ]
+    assert "sample standard deviation" in table.caption
+
+
+def test_a_table_of_a_sweep_with_no_result_shows_what_is_missing(store: Store) -> None:
+    """A sweep of which nothing is finished has a table too."""
+    assert sweep_table(store, manifest()).table["r-digits"].tolist() == ["- (0/2)"]
+
+
+def test_each_sweep_has_two_files(store: Store, record: Record, tmp_path: Path) -> None:
+    """Named after the sweep, in a folder that is made; making them again gives the same bytes."""
+    store.write_record("a", record("a"))
+    for name in ("second", "first"):
+        store.write_manifest(manifest(name))
+    folder = tmp_path / "deep" / "tables"
+    files = write_tables(store, folder)
+    assert files == [folder / name for name in ("first.md", "first.csv", "second.md", "second.csv")]
+    before = [file.read_bytes() for file in files]
+    assert write_tables(store, folder) == files
+    assert [file.read_bytes() for file in files] == before
+
+
+def test_markdown_is_a_heading_the_caption_and_the_table(store: Store, record: Record, tmp_path: Path) -> None:
+    """What is written can be pasted into a document."""
+    store.write_record("a", record("a"))
+    store.write_manifest(manifest())
+    table = sweep_table(store, manifest())
+    text = write_tables(store, tmp_path / "tables")[0].read_text(encoding="utf-8")
+    assert text.splitlines() == [
+        "# small",
+        "",
+        table.caption,
+        "",
+        "| method | scale | r-digits | params/task |",
+        "| --- | --- | --- | --- |",
+        "| own name | FC16 | 50.00 ± - (1/2) | 99 |",
+    ]
+
+
+def test_markdown_keeps_its_columns_whatever_the_names() -> None:
+    """A bar in a name does not begin a column."""
+    text = markdown(text_table(["method", "a|b"], ["x|y|z", "1"]))
+    assert text.splitlines()[-3:] == ["| method | a\\|b |", "| --- | --- |", "| x\\|y\\|z | 1 |"]
+
+
+def test_csv_has_every_digit(store: Store, record: Record, tmp_path: Path) -> None:
+    """Numbers come back from the file as they were, and what is not known is empty."""
+    accuracy = 1 / 3 + 1e-16
+    store.write_record("a", record("a", accuracy=accuracy))
+    store.write_manifest(manifest(variant="a, b"))
+    file = write_tables(store, tmp_path / "tables")[1]
+    (row,) = csv.DictReader(io.StringIO(file.read_text(encoding="utf-8")))
+    assert float(row["accuracy"]) == accuracy
+    assert (row["sd"], row["ci95"], row["variant"]) == ("", "", "a, b")
+    assert (row["n"], row["asked"], row["missing_seeds"]) == ("1", "2", "1")
+    assert list(row) == [
+        "method",
+        "variant",
+        "scale",
+        "benchmark",
+        "n",
+        "asked",
+        "accuracy",
+        "sd",
+        "ci95",
+        "params_per_task",
+        "trained_per_task",
+        "stored_per_task",
+        "train_seconds_per_task",
+        "missing_seeds",
+    ]
+
+
+def test_a_store_without_a_sweep_has_no_tables(store: Store, tmp_path: Path) -> None:
+    """Nothing is written, and the message says how to begin."""
+    with pytest.raises(UserError, match=r"store: expected a store with at least one sweep, found none; .*crwn run"):
+        write_tables(store, tmp_path / "tables")
+    assert not (tmp_path / "tables").exists()
+
+
+def test_a_folder_that_cannot_be_written_is_named(store: Store, tmp_path: Path) -> None:
+    """A file where the folder should be, for one."""
+    store.write_manifest(manifest())
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match=r"file/tables: expected a folder that can be written: .*--to"):
+        write_tables(store, tmp_path / "file" / "tables")

@@ -1,0 +1,192 @@
+"""Rows in, tables out: means, deviations, intervals, and what is missing."""
+
+from __future__ import annotations
+
+import json
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+
+from orchestrator.aggregate import pivot, show_accuracy, show_count, summarise
+
+
+def cell(seeds: Sequence[int], **names: str) -> dict[str, Any]:
+    """A manifest's cell; its trials are called after its names and their seed."""
+    full = {"method": "flynet", "variant": "", "scale": "10d", "benchmark": "r-digits", **names}
+    return {**full, "trials": {str(seed): trial_id(full, seed) for seed in seeds}}
+
+
+def trial_id(names: Mapping[str, Any], seed: int) -> str:
+    """A trial's name in these tests."""
+    return "/".join(names[name] for name in ("method", "variant", "scale", "benchmark")) + f"/{seed}"
+
+
+def manifest(*cells: Mapping[str, Any]) -> dict[str, Any]:
+    """A sweep's manifest."""
+    return {"format": 1, "name": "a sweep", "cells": list(cells)}
+
+
+def rows(cell: Mapping[str, Any], accuracies: Mapping[int, float], **changes: Any) -> list[dict[str, Any]]:
+    """The store's rows of a cell's finished trials."""
+    return [
+        {
+            "trial_id": trial_id(cell, seed),
+            "accuracy": accuracy,
+            "params_per_task": 99.0,
+            "trained_per_task": 98,
+            "stored_per_task": 97,
+            "train_seconds_per_task": 1.0 + seed,
+            **changes,
+        }
+        for seed, accuracy in accuracies.items()
+    ]
+
+
+def frame(*rows: dict[str, Any]) -> pd.DataFrame:
+    """Rows as the store gives them, with all columns also where there is none."""
+    counts = ["params_per_task", "trained_per_task", "stored_per_task", "train_seconds_per_task"]
+    return pd.DataFrame(list(rows), columns=["trial_id", "accuracy", *counts])
+
+
+@pytest.mark.parametrize("accuracies", [[0.5, 0.75], [0.9, 0.91, 0.935], [0.1, 0.2, 0.4, 0.8, 0.3]])
+def test_mean_deviation_and_interval(accuracies: list[float]) -> None:
+    """The mean, the sample deviation (n - 1) and the t interval agree with what other libraries make of the numbers."""
+    asked = cell(range(len(accuracies)))
+    (found,) = summarise(manifest(asked), frame(*rows(asked, dict(enumerate(accuracies))))).to_dict("records")
+    assert found["accuracy"] == pytest.approx(statistics.fmean(accuracies), rel=1e-12)
+    assert found["sd"] == pytest.approx(statistics.stdev(accuracies), rel=1e-12)
+    low, high = stats.ttest_1samp(accuracies, 0.0).confidence_interval(0.95)
+    assert found["accuracy"] - found["ci95"] == pytest.approx(low, rel=1e-9)
+    assert found["accuracy"] + found["ci95"] == pytest.approx(high, rel=1e-9)
+
+
+def test_the_interval_of_two_seeds_by_hand() -> None:
+    """Of 0.5 and 0.7: sd = 0.2 / sqrt 2, and t(0.975, 1) = tan(0.475 pi) = 12.706, so 12.706 * 0.1."""
+    asked = cell([0, 1])
+    (found,) = summarise(manifest(asked), frame(*rows(asked, {0: 0.5, 1: 0.7}))).to_dict("records")
+    assert found["sd"] == pytest.approx(0.2 / math.sqrt(2))
+    assert found["ci95"] == pytest.approx(0.1 * math.tan(0.475 * math.pi))
+
+
+def test_a_cell_says_what_it_cost_and_needs() -> None:
+    """Parameter counts are the trials', training times are averaged over seeds."""
+    asked = cell([0, 1])
+    (found,) = summarise(manifest(asked), frame(*rows(asked, {0: 0.5, 1: 0.5}))).to_dict("records")
+    assert (found["params_per_task"], found["trained_per_task"], found["stored_per_task"]) == (99.0, 98, 97)
+    assert found["train_seconds_per_task"] == 1.5
+    assert (found["n"], found["asked"], found["missing_seeds"]) == (2, 2, "")
+
+
+def test_one_seed_has_no_deviation() -> None:
+    """Nothing is known of the spread, so nothing is claimed."""
+    asked = cell([5])
+    (found,) = summarise(manifest(asked), frame(*rows(asked, {5: 0.5}))).to_dict("records")
+    assert found["accuracy"] == 0.5
+    assert math.isnan(found["sd"])
+    assert math.isnan(found["ci95"])
+    assert show_accuracy(found) == "50.00 ± - (n=1)"
+
+
+def test_missing_seeds_are_counted_and_named() -> None:
+    """A mean over two of three seeds says that it is one."""
+    asked = cell([3, 4, 5])
+    (found,) = summarise(manifest(asked), frame(*rows(asked, {3: 0.5, 5: 0.7}))).to_dict("records")
+    assert (found["n"], found["asked"], found["missing_seeds"]) == (2, 3, "4")
+    assert found["accuracy"] == pytest.approx(0.6)
+    assert show_accuracy(found) == "60.00 ± 14.14 (2/3)"
+
+
+@pytest.mark.parametrize("others", [False, True])
+def test_a_cell_without_any_seed_has_no_numbers(*, others: bool) -> None:
+    """Nothing is finished: no zero, no number of another cell."""
+    asked, other = cell([0, 1, 2]), cell([0], method="supsup")
+    trials = frame(*rows(other, {0: 0.9})) if others else frame()
+    (found,) = summarise(manifest(asked), trials).to_dict("records")
+    assert (found["n"], found["asked"], found["missing_seeds"]) == (0, 3, "0 1 2")
+    for name in ("accuracy", "sd", "ci95", "params_per_task", "trained_per_task", "train_seconds_per_task"):
+        assert math.isnan(found[name]), name
+    assert show_accuracy(found) == "- (0/3)"
+    assert pivot(summarise(manifest(asked), trials)).to_dict("records") == [
+        {"method": "flynet", "scale": "10d", "r-digits": "- (0/3)", "params/task": "-"}
+    ]
+
+
+def test_the_summary_keeps_the_sweeps_order_and_names() -> None:
+    """Rows come as the manifest has them, whatever the order in which trials finished."""
+    cells = [cell([0], method=method, benchmark=benchmark) for method in "ba" for benchmark in ("z", "y")]
+    trials = [row for index, item in enumerate(cells) for row in rows(item, {0: index / 10})]
+    found = summarise(manifest(*cells), frame(*reversed(trials)))
+    assert found[["method", "benchmark"]].to_numpy().tolist() == [["b", "z"], ["b", "y"], ["a", "z"], ["a", "y"]]
+    assert found["accuracy"].tolist() == [0.0, 0.1, 0.2, 0.3]
+
+
+def test_trials_of_other_sweeps_do_no_harm() -> None:
+    """A store holds the trials of several sweeps; only the manifest's count."""
+    asked, other = cell([0, 1]), cell([0, 1], method="supsup")
+    trials = frame(*rows(other, {0: 0.0, 1: 0.0}), *rows(asked, {0: 0.5, 1: 0.5}))
+    (found,) = summarise(manifest(asked), trials).to_dict("records")
+    assert (found["n"], found["accuracy"]) == (2, 0.5)
+
+
+def test_arguments_are_left_as_they_are() -> None:
+    """Aggregation is a pure function: what it is given is as it was."""
+    asked = cell([0, 1])
+    sweep, trials = manifest(asked), frame(*rows(asked, {0: 0.5, 1: 0.7}))
+    before = (json.dumps(sweep), trials.copy())
+    pivot(summarise(sweep, trials))
+    assert json.dumps(sweep) == before[0]
+    pd.testing.assert_frame_equal(trials, before[1])
+
+
+def test_a_table_has_a_row_a_method_and_a_column_a_benchmark() -> None:
+    """Accuracies in percent with deviation and seeds; methods and benchmarks in the sweep's order."""
+    cells = [
+        cell([0, 1], method=method, scale=scale, benchmark=benchmark)
+        for method, scale in (("supsup", "FC256"), ("flynet", "10d"))
+        for benchmark in ("r-digits", "p-digits")
+    ]
+    trials = [row for index, item in enumerate(cells) for row in rows(item, {0: 0.5, 1: 0.5 + index / 10})]
+    table = pivot(summarise(manifest(*cells), frame(*trials)))
+    assert list(table.columns) == ["method", "scale", "r-digits", "p-digits", "params/task"]
+    assert table.to_numpy().tolist() == [
+        ["supsup", "FC256", "50.00 ± 0.00 (n=2)", "55.00 ± 7.07 (n=2)", "99"],
+        ["flynet", "10d", "60.00 ± 14.14 (n=2)", "65.00 ± 21.21 (n=2)", "99"],
+    ]
+
+
+def test_parameters_that_differ_between_benchmarks_are_all_shown() -> None:
+    """In the benchmarks' order; where all agree they are given once."""
+    cells = [cell([0], benchmark=name) for name in ("small", "large", "large too")]
+    counts = (99.0, 1299.0, 1299.0)
+    trials = [
+        row for item, count in zip(cells, counts, strict=True) for row in rows(item, {0: 0.5}, params_per_task=count)
+    ]
+    (row,) = pivot(summarise(manifest(*cells), frame(*trials))).to_dict("records")
+    assert row["params/task"] == "99 / 1,299"
+
+
+def test_variants_have_a_column_only_where_there_are_some() -> None:
+    """An empty column says nothing; one variant is enough to keep it."""
+    plain, varied = cell([0]), cell([0], variant="local")
+    assert "variant" not in pivot(summarise(manifest(plain), frame())).columns
+    table = pivot(summarise(manifest(plain, varied), frame()))
+    assert table["variant"].tolist() == ["", "local"]
+    assert list(table.columns)[:3] == ["method", "variant", "scale"]
+
+
+def test_accuracies_are_shown_in_percent() -> None:
+    """Two decimals of a percent, for the mean and for the deviation."""
+    row = {"n": 3, "asked": 3, "accuracy": 0.981234, "sd": 0.00456}
+    assert show_accuracy(row) == "98.12 ± 0.46 (n=3)"
+
+
+@pytest.mark.parametrize(("count", "text"), [(np.nan, "-"), (99.0, "99"), (268_800.0, "268,800"), (1299.5, "1,300")])
+def test_counts_are_shown_with_thousands_apart(count: float, text: str) -> None:
+    """Whole numbers; what is not known is a dash."""
+    assert show_count(count) == text

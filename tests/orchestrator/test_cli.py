@@ -1,0 +1,567 @@
+"""The command line: what a user types, what is printed, which code it ends with, and what is written."""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer.main
+
+from crwn.spec import TrialSpec
+from crwn.trial import Event, iterate_trial
+from orchestrator import cli
+from orchestrator.executors import attempt
+from orchestrator.store import Store
+
+Crwn = Callable[..., Any]  # gives an Outcome: code, out, err
+SweepFile = Callable[..., Path]
+Listing = Callable[[Path], dict[str, bytes]]
+
+# Few flags on purpose: what can be set of a trial belongs into the sweep's file. A flag that is added or renamed must
+# be added or renamed here, in the same change, for a reason.
+OPTIONS = {
+    "plan": ["--json", "--out", "SWEEP"],
+    "run": ["--cpus", "--data-root", "--executor", "--gpus", "--out", "SWEEP"],
+    "status": ["--verbose", "-v", "STORE"],
+    "tables": ["--to", "STORE"],
+}
+
+MNIST_FILES = (
+    "train-images-idx3-ubyte",
+    "train-labels-idx1-ubyte",
+    "t10k-images-idx3-ubyte",
+    "t10k-labels-idx1-ubyte",
+)
+
+
+def table_of(text: str) -> list[str]:
+    """The lines of the table in what was printed."""
+    return [line for line in text.splitlines() if line.startswith(("│", "┃"))]
+
+
+def times_of(folder: Path) -> dict[str, int]:
+    """When each file below a folder was last written."""
+    return {str(path.relative_to(folder)): path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.fixture
+def failing_seeds(monkeypatch: pytest.MonkeyPatch) -> set[int]:
+    """Trials with these seeds fail; the set can be changed."""
+    seeds: set[int] = set()
+
+    def iterate(spec: TrialSpec, **named: Any) -> Iterator[Event]:
+        if spec.seed in seeds:
+            raise RuntimeError(f"no luck with seed {spec.seed}")
+        yield from iterate_trial(spec, **named)
+
+    monkeypatch.setattr(attempt, "iterate_trial", iterate)
+    return seeds
+
+
+# The commands
+
+
+def test_the_commands_and_their_options_are_frozen() -> None:
+    """A new flag is a decision, not an accident."""
+    command = typer.main.get_command(cli.app)
+    found = {
+        name: sorted(
+            text
+            for parameter in sub.params
+            for text in (parameter.opts if parameter.param_type_name == "option" else [parameter.metavar])
+        )
+        for name, sub in command.commands.items()  # type: ignore[attr-defined]  # a group has commands
+    }
+    assert found == OPTIONS
+
+
+@pytest.mark.parametrize("arguments", [["--help"], []])
+def test_help_lists_the_commands(crwn: Crwn, arguments: list[str]) -> None:
+    """Without a command there is help too; then the code says that nothing was done."""
+    shown = crwn(*arguments)
+    assert shown.code == (0 if arguments else 2)
+    for name in OPTIONS:
+        assert re.search(rf"^  {name} +[A-Z].*\.$", shown.out + shown.err, re.MULTILINE)
+
+
+@pytest.mark.parametrize("command", list(OPTIONS))
+def test_every_command_and_option_is_explained(crwn: Crwn, command: str) -> None:
+    """No option without words."""
+    shown = crwn(command, "--help")
+    assert shown.code == 0
+    for option in OPTIONS[command]:
+        assert re.search(rf"{option}\b.*\s\s+\S", shown.out), option
+
+
+@pytest.mark.parametrize(
+    ("arguments", "match"),
+    [
+        (["fly"], "No such command 'fly'"),
+        (["run"], "Missing argument 'SWEEP'"),
+        (["status"], "Missing argument 'STORE'"),
+        (["run", "a.yaml", "--fast"], "No such option: --fast"),
+        (["run", "a.yaml", "--gpus", "many"], "Invalid value for '--gpus'"),
+    ],
+)
+def test_a_command_line_that_makes_no_sense_ends_with_2(crwn: Crwn, arguments: list[str], match: str) -> None:
+    """With the command's usage."""
+    ended = crwn(*arguments)
+    assert ended.code == 2
+    assert match in ended.err
+    assert ended.err.startswith("Usage: ")
+
+
+# Planning
+
+
+def test_plan_needs_no_data_and_writes_nothing(
+    crwn: Crwn, sweep_file: SweepFile, workplace: Path, tmp_path: Path, listing: Listing
+) -> None:
+    """On a machine without data sets: rows with exact counts, and everything is as it was."""
+    file = sweep_file(
+        "seeds: [0, 1]\nbenchmarks: [r-mnist, p-mnist]\n"
+        "methods: {neuromodnet: {scales: [FC256]}, flynet: {scales: [10d]}, supsup: {scales: [FC256]}}\n"
+    )
+    before = listing(tmp_path)
+    shown = crwn("plan", file)
+    assert shown.code == 0
+    assert shown.err == ""
+    rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in table_of(shown.out) if line[0] == "│"]
+    assert [(row[0], row[3], row[8]) for row in rows] == [
+        (method, benchmark, count)
+        for method, count in (("neuromodnet", "1,299"), ("flynet", "7,841"), ("supsup", "268,800"))
+        for benchmark in ("r-mnist", "p-mnist")
+    ]
+    assert "12 trials to run, 0 done" in shown.out
+    assert "nothing was started" in shown.out
+    assert str(workplace / "runs" / "sweep") in shown.out
+    assert listing(tmp_path) == before
+
+
+def test_plan_as_json_is_json(crwn: Crwn, sweep_file: SweepFile, workplace: Path, listing: Listing) -> None:
+    """Every trial, and nothing else on the output."""
+    shown = crwn("plan", sweep_file(), "--json")
+    assert shown.code == 0
+    plan = json.loads(shown.out)
+    assert [(entry["seed"], entry["finished"]) for entry in plan["trials"]] == [(0, False), (1, False)]
+    assert plan["store"] == str(workplace / "runs" / "tiny")
+    assert listing(workplace) == {}
+
+
+# Running
+
+
+def test_run_ends_with_the_table_and_where_everything_is(crwn: Crwn, sweep_file: SweepFile, workplace: Path) -> None:
+    """Progress in plain lines, the table, the places of results, tables and contexts; they are there."""
+    ended = crwn("run", sweep_file())
+    assert (ended.code, ended.err) == (0, "")
+    store = workplace / "runs" / "tiny"
+    lines = ended.out.splitlines()
+    assert lines[0] == f"tiny: 2 trials to run, 0 done; executor inline; {store}"
+    assert any(line.startswith("2/2 trials done, 0 running, 0 failed, 0 waiting") for line in lines)
+    assert re.search(r"│ neuromodnet │ FC16 +│ \d+\.\d\d ± \d+\.\d\d \(n=2\) │ +99 │", ended.out)
+    assert lines[-3:] == [
+        f"results   {store}",
+        f"tables    {store}/report/tiny.md and .csv",
+        f"contexts  {store}/trials/*/contexts.safetensors",
+    ]
+    assert (store / "report" / "tiny.md").is_file()
+    assert (store / "report" / "tiny.csv").is_file()
+    assert len(list(store.glob("trials/*/contexts.safetensors"))) == 2
+    assert "\x1b" not in ended.out
+
+
+def test_running_again_repeats_nothing(crwn: Crwn, sweep_file: SweepFile, workplace: Path) -> None:
+    """The same table comes out; no file of a trial is touched."""
+    first = crwn("run", sweep_file())
+    before = times_of(workplace / "runs/tiny/trials")
+    again = crwn("run", sweep_file())
+    assert again.code == 0
+    assert again.out.startswith("tiny: all 2 trials are done; nothing to start\n")
+    assert table_of(again.out) == table_of(first.out) != []
+    assert times_of(workplace / "runs/tiny/trials") == before
+
+
+def test_a_new_seed_runs_alone(crwn: Crwn, sweep_file: SweepFile, workplace: Path) -> None:
+    """Adding to a sweep keeps what is there; taking away again leaves it in the store."""
+    crwn("run", sweep_file())
+    before = times_of(workplace / "runs/tiny/trials")
+    larger = sweep_file(sweep_file().read_text().replace("[0, 1]", "[0, 1, 7]"))
+    ended = crwn("run", larger)
+    assert ended.code == 0
+    assert ended.out.startswith("tiny: 1 trials to run, 2 done")
+    assert "(n=3)" in ended.out
+    after = times_of(workplace / "runs/tiny/trials")
+    assert {name: after[name] for name in before} == before
+    assert len({name.split("/")[0] for name in after}) == 3
+    smaller = crwn("run", sweep_file())
+    assert smaller.out.startswith("tiny: all 2 trials are done")
+    assert "(n=2)" in smaller.out
+    assert times_of(workplace / "runs/tiny/trials") == after
+
+
+def test_the_store_is_the_sweeps_own_unless_the_command_names_one(
+    crwn: Crwn, sweep_file: SweepFile, workplace: Path
+) -> None:
+    """`store:` wins over runs/NAME, `--out` over both; both are seen from the working folder."""
+    file = sweep_file(sweep_file().read_text() + "store: results/shared\n")
+    assert json.loads(crwn("plan", file, "--json").out)["store"] == str(workplace / "results" / "shared")
+    assert crwn("run", file, "--out", "elsewhere").code == 0
+    assert sorted(path.name for path in workplace.iterdir()) == ["elsewhere"]
+    assert crwn("run", file).code == 0
+    assert sorted(path.name for path in workplace.iterdir()) == ["elsewhere", "results"]
+    assert len(Store(workplace / "results" / "shared").trial_ids()) == 2
+
+
+def test_sweeps_that_share_a_store_share_their_trials(crwn: Crwn, sweep_file: SweepFile, workplace: Path) -> None:
+    """The second finds its trials done under its own names; the tables of both are there."""
+    text = sweep_file().read_text() + "store: shared\n"
+    crwn("run", sweep_file(text))
+    renamed = text.replace("name: tiny", "name: other")
+    renamed = renamed.replace("neuromodnet: {", "own name: {method: neuromodnet, ")
+    ended = crwn("run", sweep_file(renamed, "other.yaml"))
+    assert ended.code == 0
+    assert ended.out.startswith("other: all 2 trials are done; nothing to start")
+    assert "own name" in ended.out
+    assert sorted(path.name for path in (workplace / "shared" / "report").iterdir()) == [
+        "other.csv",
+        "other.md",
+        "tiny.csv",
+        "tiny.md",
+    ]
+
+
+def test_labels_of_any_kind_come_through(crwn: Crwn, sweep_file: SweepFile, workplace: Path) -> None:
+    """Brackets, bars, commas and letters of other scripts are in the printed table, in Markdown and in CSV."""
+    text = sweep_file().read_text().replace("r-digits: {", "'[red] a|b, ü': {preset: r-digits, ")
+    ended = crwn("run", sweep_file(text))
+    assert ended.code == 0
+    assert "[red] a|b, ü" in ended.out
+    report = workplace / "runs/tiny/report"
+    assert "[red] a\\|b, ü" in (report / "tiny.md").read_text(encoding="utf-8")
+    assert '"[red] a|b, ü"' in (report / "tiny.csv").read_text(encoding="utf-8")
+
+
+def test_a_polite_end_is_an_interruption(crwn: Crwn, sweep_file: SweepFile) -> None:
+    """SIGTERM, as schedulers send it, is treated like Ctrl-C."""
+    crwn("run", sweep_file())
+    assert signal.getsignal(signal.SIGTERM) is signal.default_int_handler
+
+
+# Failing
+
+
+def test_a_failed_trial_ends_with_1_and_is_tried_again(
+    crwn: Crwn, sweep_file: SweepFile, workplace: Path, failing_seeds: set[int]
+) -> None:
+    """The others are kept and shown with what is missing; the same command then runs the failed one alone."""
+    failing_seeds.add(1)
+    ended = crwn("run", sweep_file())
+    assert ended.code == 1
+    assert "failed: neuromodnet FC16, rotated digits, seed 1: RuntimeError: no luck with seed 1" in ended.out
+    assert "1/2 trials done, 0 running, 1 failed, 0 waiting" in ended.out
+    assert "(1/2)" in ended.out
+    traceback = re.search(r"^traceback: (.*)$", ended.out, re.MULTILINE)
+    assert traceback is not None
+    assert "RuntimeError: no luck with seed 1" in Path(traceback[1]).read_text()
+    assert "Traceback" not in ended.out + ended.err
+
+    before = times_of(workplace / "runs/tiny/trials")
+    failing_seeds.clear()
+    again = crwn("run", sweep_file())
+    assert again.code == 0
+    assert again.out.startswith("tiny: 1 trials to run, 1 done")
+    assert "(n=2)" in again.out
+    after = times_of(workplace / "runs/tiny/trials")
+    kept = [name for name in before if not name.endswith("attempts.json")]
+    assert len(kept) == 3
+    assert {name: after[name] for name in kept} == {name: before[name] for name in kept}
+    assert not any(name.endswith("attempts.json") for name in after)
+
+
+def test_a_trial_that_diverges_fails_with_advice(crwn: Crwn, sweep_file: SweepFile) -> None:
+    """Settings that are allowed but too wild cost their own trials only."""
+    text = sweep_file().read_text().replace("[0, 1]", "[0]").replace("[FC16]}", "[FC16], variants: VARIANTS}")
+    ended = crwn("run", sweep_file(text.replace("VARIANTS", "{good: , wild: {settings: {initial_strength: 1e30}}}")))
+    assert ended.code == 1
+    assert "1/2 trials done, 0 running, 1 failed" in ended.out
+    assert re.search(r"failed: .*initial_strength=1e\+30.*training diverged\. Lower the learning rate", ended.out)
+    assert re.search(r"│ neuromodnet │ good +│ FC16 +│ \d", ended.out)
+    assert re.search(r"│ neuromodnet │ wild +│ FC16 +│ +- \(0/1\) │", ended.out)
+
+
+# Wrong input: code 2, a few lines, nothing written
+
+
+def refused(ended: Any, *parts: str) -> None:
+    """The command refused its input in a few lines, which have the given parts in them."""
+    assert ended.code == 2
+    assert ended.out == ""
+    assert ended.err.startswith("error: ")
+    assert "Traceback" not in ended.err
+    assert len(ended.err.splitlines()) <= 12
+    for part in parts:
+        assert part in ended.err
+
+
+@pytest.mark.parametrize("command", ["plan", "run"])
+@pytest.mark.parametrize(
+    ("old", "new", "parts"),
+    [
+        ("neuromodnet:", "neuromodnt:", ["line 5, methods.neuromodnt", "did you mean 'neuromodnet'?"]),
+        ("r-digits", "r-digit", ["line 3, benchmarks.r-digit", "did you mean 'r-digits'?"]),
+        ("FC16", "10d", ["line 5, methods.neuromodnet", "expected one such as FC256", "given '10d'"]),
+        ("updates_per_task", "updates", ["line 4, training.updates: unknown key", "updates_per_task"]),
+        ("updates_per_task: 5", "updates_per_task: '5'", ["expected a valid integer; given '5'"]),
+        ("seeds: [0, 1]", "seeds: []", ["line 2, seeds: expected at least one"]),
+        ("seeds: [0, 1]", "seeds: [0, 0]", ["line 2, seeds[1]: asks for the same trials twice"]),
+        ("seeds: [0, 1]", "seeds: [0, 1]\nseeds: [2]", ["line 2, seeds: given twice, in line 2 and in line 3"]),
+        ("seeds: [0, 1]", "seeds: [0, 1", ["expected YAML, but it does not parse"]),
+        ("seeds: [0, 1]", "seeds: !!python/object/apply:os.system [ls]", ["line 2, seeds", "remove the tag"]),
+        ("name: tiny", "name: ../tiny", ["line 1, name: expected letters, digits"]),
+    ],
+)
+def test_a_faulty_sweep_is_refused(
+    *,
+    crwn: Crwn,
+    sweep_file: SweepFile,
+    workplace: Path,
+    listing: Listing,
+    command: str,
+    old: str,
+    new: str,
+    parts: list[str],
+) -> None:
+    """Planning and running find the same faults; neither makes a folder."""
+    file = sweep_file(sweep_file().read_text().replace(old, new))
+    refused(crwn(command, file), str(file), *parts)
+    assert listing(workplace) == {}
+
+
+def test_a_missing_sweep_is_refused(crwn: Crwn, workplace: Path, listing: Listing) -> None:
+    """A mistyped path is named."""
+    refused(crwn("run", "sweeps/none.yaml"), "sweeps/none.yaml: expected a YAML file that can be read", "No such file")
+    assert listing(workplace) == {}
+
+
+@pytest.mark.parametrize(
+    ("options", "parts"),
+    [
+        (["--executor", "rayy"], ["--executor: expected one of inline, ray; given 'rayy'; did you mean 'ray'?"]),
+        (["--gpus", 5000, "--executor", "inline"], ["a trial asks for 1 CPUs and 5000 GPUs", "nothing was started"]),
+        (["--cpus", 100_000], ["a trial asks for 100000 CPUs", "no machine has that", "--cpus"]),
+        (["--gpus", 1.5], ["--gpus", "expected a share of at most 1 or a whole number, given 1.5"]),
+        (["--gpus", -1], ["--gpus: expected a number of at least 0, given -1"]),
+        (["--cpus", 0], ["--cpus: expected more than 0, given 0"]),
+        (["--data-root", "nowhere"], ["--data-root: expected a folder, given 'nowhere', which is none"]),
+        (["--out", "mine"], ["mine: expected a store or an empty folder", "--out"]),
+        (["--out", "mine/thesis.tex"], ["mine/thesis.tex: expected a store's folder, given a file", "--out"]),
+        (["--out", "mine/thesis.tex/store"], ["mine/thesis.tex/store: expected a folder", "--out"]),
+        (["--out", "s3://bucket/runs"], ["--out: expected a folder on this machine"]),
+        (["--out", "newer"], ["newer: expected a store of version 1 or older, given version 2", "upgrade"]),
+    ],
+)
+def test_a_wrong_option_is_refused(
+    *, crwn: Crwn, sweep_file: SweepFile, workplace: Path, listing: Listing, options: list[object], parts: list[str]
+) -> None:
+    """What was expected, what was given, what to do; what was in the folder is as it was."""
+    (workplace / "mine").mkdir()
+    (workplace / "mine" / "thesis.tex").write_text("years of work")
+    (workplace / "newer").mkdir()
+    (workplace / "newer" / "store.json").write_text('{"format": "crwn-store", "version": [2, 0]}')
+    before = listing(workplace)
+    refused(crwn("run", sweep_file(), *options), *parts)
+    assert listing(workplace) == before
+
+
+def mnist_sweep(sweep_file: SweepFile) -> Path:
+    """The tiny sweep on MNIST."""
+    return sweep_file(sweep_file().read_text().replace("r-digits", "r-mnist"))
+
+
+def test_damaged_data_is_refused(crwn: Crwn, sweep_file: SweepFile, workplace: Path, listing: Listing) -> None:
+    """A file of the right name with the wrong bytes: its path, its size, both hashes, and what to do."""
+    raw = workplace / "data" / "MNIST" / "raw"
+    raw.mkdir(parents=True)
+    for name in MNIST_FILES:
+        (raw / name).write_bytes(b"half a file")
+    before = listing(workplace)
+    refused(
+        crwn("run", mnist_sweep(sweep_file), "--data-root", "data"),
+        f"data set 'mnist': {raw / MNIST_FILES[0]} is damaged (11 bytes): expected the SHA-256 ba891046",
+        "Replace the file",
+    )
+    assert listing(workplace) == before
+
+
+def test_data_of_which_a_part_is_missing_is_refused(crwn: Crwn, sweep_file: SweepFile, workplace: Path) -> None:
+    """The files that are missing are named."""
+    raw = workplace / "data" / "MNIST" / "raw"
+    raw.mkdir(parents=True)
+    (raw / MNIST_FILES[0]).write_bytes(b"...")
+    ended = crwn("run", mnist_sweep(sweep_file), "--data-root", "data")
+    refused(ended, "holds only a part of it; missing: ", *MNIST_FILES[1:])
+    assert not (workplace / "runs").exists()
+
+
+def test_a_store_that_another_run_drives_is_refused(crwn: Crwn, sweep_file: SweepFile, workplace: Path) -> None:
+    """The second of two runs on one store ends at once; status tells that there is one."""
+    store = Store(workplace / "runs" / "tiny")
+    store.create()
+    with store.lock():
+        refused(crwn("run", sweep_file()), "expected no other run on this store", "crwn status")
+        assert "a run is working on it" in crwn("status", "runs/tiny").out
+    assert store.trial_ids() == []
+
+
+# Looking
+
+
+@pytest.mark.parametrize("command", ["status", "tables"])
+def test_a_store_that_is_not_there_is_refused(crwn: Crwn, workplace: Path, listing: Listing, command: str) -> None:
+    """A mistyped folder is named, and how a store is made."""
+    refused(crwn(command, "runs/tiny"), "runs/tiny: expected a store, found none there; crwn run makes one")
+    assert listing(workplace) == {}
+
+
+@pytest.mark.parametrize("command", ["status", "tables"])
+def test_a_sweep_given_for_a_store_is_refused(crwn: Crwn, sweep_file: SweepFile, command: str) -> None:
+    """The two are easily mixed up; the advice must be one that this command can follow."""
+    ended = crwn(command, sweep_file())
+    refused(ended, "expected a store's folder, given a file")
+    assert "--out" not in ended.err
+
+
+def test_status_before_during_and_after(
+    crwn: Crwn, sweep_file: SweepFile, workplace: Path, failing_seeds: set[int]
+) -> None:
+    """What failed is told with its error; what is done is counted; -v has a line for every trial."""
+    failing_seeds.add(1)
+    crwn("run", sweep_file())
+    failed = crwn("status", "runs/tiny")
+    assert failed.code == 0
+    lines = failed.out.splitlines()
+    assert lines[0] == f"{workplace / 'runs/tiny'}: no run is working on it"
+    assert lines[1] == "tiny: 2 trials: 1 done, 1 failed, 0 left"
+    pattern = r"  failed [0-9a-f]{16} neuromodnet FC16 r-digits seed 1: RuntimeError: no luck with seed 1"
+    assert re.fullmatch(pattern, lines[2])
+    assert len(lines) == 3
+
+    failing_seeds.clear()
+    crwn("run", sweep_file())
+    assert crwn("status", "runs/tiny").out.splitlines()[1:] == ["tiny: 2 trials: 2 done, 0 left"]
+    for flag in ("-v", "--verbose"):
+        _, _, *trials = crwn("status", "runs/tiny", flag).out.splitlines()
+        patterns = [rf"  done        [0-9a-f]{{16}} neuromodnet FC16 r-digits seed {seed}" for seed in (0, 1)]
+        assert [re.fullmatch(pattern, line) is not None for pattern, line in zip(patterns, trials, strict=True)] == [
+            True,
+            True,
+        ]
+
+
+def test_looking_writes_nothing(crwn: Crwn, sweep_file: SweepFile, workplace: Path) -> None:
+    """Neither plan nor status changes a store."""
+    crwn("run", sweep_file())
+    before = times_of(workplace)
+    crwn("plan", sweep_file())
+    crwn("status", "runs/tiny", "-v")
+    assert times_of(workplace) == before
+
+
+def test_tables_are_written_where_they_are_asked_for(crwn: Crwn, sweep_file: SweepFile, workplace: Path) -> None:
+    """Into the folder named, or the store's report; the same bytes as the run's own, and the table on the screen."""
+    run = crwn("run", sweep_file())
+    own = workplace / "runs/tiny/report"
+    ended = crwn("tables", "runs/tiny", "--to", "paper/tables")
+    assert ended.code == 0
+    assert table_of(ended.out) == table_of(run.out)
+    assert ended.out.splitlines()[-2:] == ["paper/tables/tiny.md", "paper/tables/tiny.csv"]
+    for name in ("tiny.md", "tiny.csv"):
+        assert (workplace / "paper/tables" / name).read_bytes() == (own / name).read_bytes()
+        (own / name).unlink()
+    assert crwn("tables", "runs/tiny").code == 0
+    assert sorted(path.name for path in own.iterdir()) == ["tiny.csv", "tiny.md"]
+
+
+def test_tables_without_a_sweep_are_refused(crwn: Crwn, workplace: Path) -> None:
+    """An empty store has none."""
+    Store(workplace / "empty").create()
+    refused(crwn("tables", "empty"), "expected a store with at least one sweep, found none")
+
+
+def test_a_damaged_record_is_refused(crwn: Crwn, sweep_file: SweepFile, workplace: Path) -> None:
+    """The file is named, and how to have its trial run again; then that works."""
+    crwn("run", sweep_file())
+    file = sorted((workplace / "runs/tiny/trials").glob("*/trial.parquet"))[0]
+    file.write_bytes(b"not a record")
+    ended = crwn("tables", "runs/tiny")
+    assert ended.code == 2
+    assert f"{file}: expected a record that can be read" in ended.err
+    assert "Remove its folder to have the trial run again" in ended.err
+    for path in file.parent.iterdir():
+        path.unlink()
+    file.parent.rmdir()
+    assert crwn("run", sweep_file()).out.startswith("tiny: 1 trials to run, 1 done")
+
+
+# In a process of its own
+
+
+def test_the_installed_command_ends_with_its_codes(sweep_file: SweepFile, workplace: Path) -> None:
+    """The script that pip installs: 0, 2 and 1; errors and nothing else go to the standard error."""
+    command = Path(sys.executable).parent / "crwn"
+
+    def call(*arguments: object) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [command, *map(str, arguments)], cwd=workplace, capture_output=True, text=True, timeout=120, check=False
+        )
+
+    planned = call("plan", sweep_file())
+    assert (planned.returncode, planned.stderr) == (0, "")
+    assert "2 trials to run" in planned.stdout
+    wrong = call("run", sweep_file(), "--executor", "zzz")
+    assert (wrong.returncode, wrong.stdout) == (2, "")
+    assert wrong.stderr == "error: --executor: expected one of inline, ray; given 'zzz'\n"
+    assert list(workplace.iterdir()) == []
+    wild = sweep_file().read_text().replace("[FC16]", "[FC16], settings: {initial_strength: 1e30}")
+    failed = call("run", sweep_file(wild))
+    assert (failed.returncode, failed.stderr) == (1, "")
+    assert "training diverged" in failed.stdout
+    assert "\x1b" not in failed.stdout
+
+
+def test_a_sweep_that_is_done_costs_neither_torch_nor_ray(crwn: Crwn, sweep_file: SweepFile, workplace: Path) -> None:
+    """Planning, looking, tables, and a run with nothing left import neither, so they answer at once."""
+    first = crwn("run", sweep_file())
+    script = """
+import sys
+from orchestrator.cli import main
+
+sweep = sys.argv[1]
+for arguments in (["plan", sweep], ["status", "runs/tiny"], ["tables", "runs/tiny"], ["run", sweep]):
+    sys.argv = ["crwn", *arguments]
+    try:
+        main()
+    except SystemExit as ended:
+        assert not ended.code, ended.code
+    heavy = {"torch", "torchvision", "ray", "sklearn"} & set(sys.modules)
+    assert not heavy, (arguments, heavy)
+"""
+    ended = subprocess.run(
+        [sys.executable, "-c", script, sweep_file()],
+        cwd=workplace,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert "tiny: all 2 trials are done; nothing to start" in ended.stdout
+    assert table_of(ended.stdout)[-len(table_of(first.out)) :] == table_of(first.out)

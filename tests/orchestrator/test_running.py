@@ -1,0 +1,228 @@
+"""A run: what is checked before anything starts, and what it finds left to do."""
+
+from __future__ import annotations
+
+import io
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from crwn.data import base
+from orchestrator.errors import UserError
+from orchestrator.executors.inline import InlineExecutor
+from orchestrator.executors.protocol import Job, TrialUpdate
+from orchestrator.running import Options, run
+from orchestrator.store import Store, TrialRecord
+from orchestrator.sweep import Sweep, load_sweep
+
+SweepFile = Callable[..., Path]
+Record = Callable[..., TrialRecord]
+Listing = Callable[[Path], dict[str, bytes]]
+
+
+@pytest.fixture
+def sweep(sweep_file: SweepFile, workplace: Path) -> Sweep:
+    """Two tiny trials, on a machine without data sets."""
+    del workplace
+    return load_sweep(sweep_file())
+
+
+@pytest.fixture
+def new_store(tmp_path: Path) -> Store:
+    """A store that no run has made yet."""
+    return Store(tmp_path / "new")
+
+
+@pytest.fixture
+def jobs(monkeypatch: pytest.MonkeyPatch, record: Record) -> list[Job]:
+    """Puts an executor in the inline one's place that runs nothing, leaves records, and notes its jobs."""
+    noted: list[Job] = []
+
+    def pretend(_: InlineExecutor, job: Job, on_update: Callable[[TrialUpdate], None]) -> None:
+        noted.append(job)
+        for spec in job.trials:
+            job.store.write_record(spec.trial_id, record(spec.trial_id))
+            on_update(TrialUpdate(trial_id=spec.trial_id, state="finished"))
+
+    monkeypatch.setattr(InlineExecutor, "run", pretend)
+    return noted
+
+
+def quietly(sweep: Sweep, store: Store, **options: Any) -> tuple[bool, list[str]]:
+    """Whether some trial failed, and the lines that were printed."""
+    file = io.StringIO()
+    failed = run(sweep, store, Options(**options), Console(file=file, width=80))
+    return failed, file.getvalue().splitlines()
+
+
+def test_the_executor_gets_what_is_left(sweep: Sweep, new_store: Store, jobs: list[Job], record: Record) -> None:
+    """Finished trials are not handed over again; the manifest is there before the first trial ends."""
+    new_store.create()
+    done, left = (trial.trial_id for trial in sweep.trials)
+    new_store.write_record(done, record(done))
+    failed, lines = quietly(sweep, new_store)
+    assert not failed
+    assert lines[0] == f"tiny: 1 trials to run, 1 done; executor inline; {new_store.root}"
+    assert lines[-1].startswith("2/2 trials done, 0 running, 0 failed, 0 waiting")
+    (job,) = jobs
+    assert [spec.trial_id for spec in job.trials] == [left]
+    assert new_store.manifests() == [sweep.manifest()]
+    assert not new_store.is_driven
+
+
+def test_a_sweep_that_is_done_starts_nothing(sweep: Sweep, new_store: Store, jobs: list[Job]) -> None:
+    """The second run finds nothing to do, whatever it is told about executors and data."""
+    quietly(sweep, new_store)
+    failed, lines = quietly(sweep, new_store, data_root="/does/not/exist", gpus=1000.0, executor="ray")
+    assert not failed
+    assert lines == ["tiny: all 2 trials are done; nothing to start"]
+    assert len(jobs) == 1
+
+
+def test_a_sweep_whose_trials_another_one_ran_is_done(
+    sweep_file: SweepFile, sweep: Sweep, new_store: Store, jobs: list[Job]
+) -> None:
+    """Sweeps that share a store share trials; the second leaves its manifest all the same."""
+    quietly(sweep, new_store)
+    other = load_sweep(sweep_file(sweep_file().read_text().replace("name: tiny", "name: other")))
+    quietly(other, new_store)
+    assert len(jobs) == 1
+    assert [manifest["name"] for manifest in new_store.manifests()] == ["other", "tiny"]
+
+
+def test_what_was_finished_while_waiting_is_not_run(
+    sweep: Sweep, new_store: Store, jobs: list[Job], record: Record, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between looking and being the store's one driver, another run may have ended."""
+    done = sweep.trials[0].trial_id
+    create = Store.create
+
+    def meanwhile(store: Store) -> None:
+        create(store)
+        store.write_record(done, record(done))
+
+    monkeypatch.setattr(Store, "create", meanwhile)
+    quietly(sweep, new_store)
+    assert [spec.trial_id for spec in jobs[0].trials] == [sweep.trials[1].trial_id]
+
+
+def test_the_command_line_wins_over_the_sweeps_resources(
+    sweep_file: SweepFile, new_store: Store, jobs: list[Job], workplace: Path
+) -> None:
+    """What is not given there is the sweep's."""
+    del workplace
+    sweep = load_sweep(sweep_file(sweep_file().read_text() + "resources: {gpus: 0, cpus: 0.5}\n"))
+    quietly(sweep, new_store, cpus=0.25)
+    assert (jobs[0].resources.gpus, jobs[0].resources.cpus) == (0.0, 0.25)
+
+
+@pytest.mark.parametrize(
+    ("options", "match"),
+    [
+        ({"executor": "foo"}, r"--executor: expected one of inline, ray; given 'foo'$"),
+        ({"executor": "inlin"}, r"--executor: .* did you mean 'inline'\?"),
+        ({"gpus": 1000.0}, r"a trial asks for 1 CPUs and 1000 GPUs, and no machine has that"),
+        ({"gpus": 1.5}, r"--gpus: .*expected a share of at most 1 or a whole number, given 1\.5"),
+        ({"gpus": -1.0}, r"--gpus: expected a number of at least 0, given -1"),
+        ({"gpus": float("nan")}, r"--gpus: expected a number of at least 0, given nan"),
+        ({"cpus": 100_000.0}, r"a trial asks for 100000 CPUs and 0 GPUs, and no machine has that"),
+        ({"cpus": 0.0}, r"--cpus: expected more than 0, given 0"),
+        ({"cpus": float("inf")}, r"--cpus: expected a number of at least 0, given inf"),
+        ({"data_root": "/does/not/exist"}, r"--data-root: expected a folder, given '/does/not/exist', which is none"),
+    ],
+)
+def test_wrong_options_are_refused_before_anything_is_written(
+    *, sweep: Sweep, new_store: Store, listing: Listing, options: dict[str, Any], match: str
+) -> None:
+    """Each is named as it is typed, with what it should be; no folder is made."""
+    before = listing(new_store.root.parent)
+    with pytest.raises(UserError, match=match):
+        quietly(sweep, new_store, **options)
+    assert listing(new_store.root.parent) == before
+
+
+def test_a_wrong_data_folder_in_the_environment_is_refused(
+    sweep: Sweep, new_store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is named as the variable it came from."""
+    monkeypatch.setenv("CRWN_DATA", "/does/not/exist")
+    with pytest.raises(UserError, match=r"\$CRWN_DATA: expected a folder, given '/does/not/exist'"):
+        quietly(sweep, new_store)
+    assert not new_store.exists
+
+
+def test_data_that_cannot_be_had_is_refused(
+    sweep_file: SweepFile, new_store: Store, workplace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without files and without a network: where they were looked for, and which files to put there."""
+
+    def offline(*_: object) -> None:
+        raise OSError("the network is unreachable")
+
+    monkeypatch.setattr(base, "_download", offline)
+    sweep = load_sweep(sweep_file(sweep_file().read_text().replace("r-digits", "r-mnist")))
+    with pytest.raises(UserError) as error:
+        quietly(sweep, new_store, data_root=str(workplace))
+    message = str(error.value)
+    assert "data set 'mnist': expected in one of these folders, found in none:" in message
+    assert str(workplace) in message
+    assert str(Path.home() / ".cache" / "crwn") in message
+    assert "the network is unreachable" in message
+    assert "MNIST/raw/train-images-idx3-ubyte" in message
+    assert "--data-root or $CRWN_DATA" in message
+    assert not new_store.exists
+
+
+def test_a_store_that_is_driven_is_refused(sweep: Sweep, new_store: Store, jobs: list[Job]) -> None:
+    """Nothing is run beside another driver."""
+    new_store.create()
+    with new_store.lock(), pytest.raises(UserError, match="expected no other run on this store"):
+        quietly(sweep, Store(new_store.root))
+    assert jobs == []
+
+
+def test_failures_are_told_with_their_tracebacks_place(
+    sweep: Sweep, new_store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each with the file that has the traceback, and what to do."""
+    first, second = sweep.trials
+
+    def pretend(_: InlineExecutor, job: Job, on_update: Callable[[TrialUpdate], None]) -> None:
+        del job
+        on_update(TrialUpdate(trial_id=first.trial_id, state="failed", error="OSError: no"))
+        on_update(TrialUpdate(trial_id=second.trial_id, state="finished"))
+
+    monkeypatch.setattr(InlineExecutor, "run", pretend)
+    failed, lines = quietly(sweep, new_store)
+    assert failed
+    assert "failed: neuromodnet FC16, rotated digits, seed 0: OSError: no" in lines
+    assert lines[-2] == f"traceback: {new_store.folder(first.trial_id) / 'attempts.json'}"
+    assert lines[-1] == "The same command runs the failed trials again, from their last resume points."
+
+
+@pytest.mark.parametrize(
+    ("status", "expected"), [("", "c0ffee"), (" M orchestrator/store.py\n", "c0ffee+changes"), (None, None)]
+)
+def test_the_commit_is_handed_on_and_marked_where_files_differ(
+    *,
+    sweep: Sweep,
+    new_store: Store,
+    jobs: list[Job],
+    monkeypatch: pytest.MonkeyPatch,
+    status: str | None,
+    expected: str | None,
+) -> None:
+    """It goes into every record; outside a checkout, or without git, there is none."""
+
+    def git(command: list[str], **_: object) -> subprocess.CompletedProcess[str]:
+        if status is None:
+            raise FileNotFoundError("git")
+        return subprocess.CompletedProcess(command, 0, stdout="c0ffee\n" if "rev-parse" in command else status)
+
+    monkeypatch.setattr(subprocess, "run", git)
+    quietly(sweep, new_store)
+    assert jobs[0].commit == expected

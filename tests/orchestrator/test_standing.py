@@ -1,0 +1,106 @@
+"""Where a store's sweeps stand."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from orchestrator.standing import show, state
+from orchestrator.store import Store, TrialRecord
+
+Record = Callable[..., TrialRecord]
+
+ERROR = {"type": "OSError", "message": "no space\nleft", "traceback": "..."}
+
+
+def manifest(**trials: str) -> dict[str, Any]:
+    """A sweep of one cell, its trials by seed."""
+    names = {"method": "own name", "variant": "local", "scale": "FC16", "benchmark": "r-digits"}
+    seeds = {name.removeprefix("seed"): trial_id for name, trial_id in trials.items()}
+    return {"format": 1, "name": "small", "cells": [{**names, "trials": seeds}]}
+
+
+def printed(store: Store, *, verbose: bool = False) -> list[str]:
+    """The lines that are shown of a store, without the first, which says where it is."""
+    file = io.StringIO()
+    show(store, Console(file=file, width=80), verbose=verbose)
+    return file.getvalue().splitlines()[1:]
+
+
+@pytest.fixture
+def mixed(store: Store, record: Record) -> Store:
+    """A store with a sweep of which one trial is done, one failed, one begun, and one not."""
+    store.write_record("done", record("done"))
+    store.write_attempts("failed", [{"pid": 1}, {"error": ERROR, "reached": {"tasks_learned": 1, "step": 2}}])
+    store.write_attempts("begun", [{"error": ERROR}, {"reached": {"tasks_learned": 3, "step": 40}}])
+    store.write_manifest(manifest(seed0="done", seed1="failed", seed2="begun", seed3="absent"))
+    return store
+
+
+@pytest.mark.parametrize("driven", [False, True])
+def test_states(mixed: Store, *, driven: bool) -> None:
+    """What the store has of a trial says how it stands; whether a begun one runs depends on the driver."""
+    states = {name: state(mixed, name, driven=driven) for name in ("done", "failed", "begun", "absent")}
+    begun = "running" if driven else "interrupted"
+    assert states == {"done": "done", "failed": "failed", "begun": begun, "absent": "left"}
+
+
+def test_a_finished_trial_is_done_whatever_else_is_there(mixed: Store) -> None:
+    """A driver that was killed while clearing up leaves its attempts; the record decides."""
+    mixed.write_attempts("done", [{"error": ERROR}])
+    assert state(mixed, "done", driven=True) == "done"
+
+
+def test_a_summary_counts_and_explains_failures(mixed: Store) -> None:
+    """One line for the sweep, one for every failure with the first line of its error."""
+    assert printed(mixed) == [
+        "small: 4 trials: 1 done, 1 failed, 1 interrupted, 1 left",
+        "  failed failed own name local FC16 r-digits seed 1: OSError: no space",
+    ]
+
+
+def test_verbose_has_a_line_for_every_trial(mixed: Store) -> None:
+    """State, identity, the sweep's own names, and how far it is; no failure is told twice."""
+    assert printed(mixed, verbose=True) == [
+        "small: 4 trials: 1 done, 1 failed, 1 interrupted, 1 left",
+        "  done        done own name local FC16 r-digits seed 0",
+        "  failed      failed own name local FC16 r-digits seed 1: OSError: no space",
+        "  interrupted begun own name local FC16 r-digits seed 2: 3 tasks learned, update 40 of the next",
+        "  left        absent own name local FC16 r-digits seed 3",
+    ]
+
+
+def test_a_sweep_that_has_not_begun_has_everything_left(store: Store) -> None:
+    """Done and left are always told."""
+    store.write_manifest(manifest(seed0="a", seed1="b"))
+    assert printed(store) == ["small: 2 trials: 0 done, 2 left"]
+
+
+def test_an_attempt_that_has_not_reported_has_no_detail(store: Store) -> None:
+    """Between its first breath and its first resume point."""
+    store.write_attempts("a", [{"pid": 1}])
+    store.write_manifest(manifest(seed0="a"))
+    assert printed(store, verbose=True)[1] == "  interrupted a own name local FC16 r-digits seed 0"
+
+
+def test_the_first_line_says_whether_a_run_is_at_work(store: Store) -> None:
+    """And where the store is, in full."""
+    file = io.StringIO()
+    show(store, Console(file=file, width=80), verbose=False)
+    with store.lock():
+        show(store, Console(file=file, width=80), verbose=False)
+    assert file.getvalue().splitlines() == [
+        f"{store.root}: no run is working on it",
+        f"{store.root}: a run is working on it",
+    ]
+
+
+def test_a_long_error_is_not_wrapped(store: Store) -> None:
+    """A line a trial, whatever the width."""
+    store.write_attempts("a", [{"error": {**ERROR, "message": "word " * 50}}])
+    store.write_manifest(manifest(seed0="a"))
+    assert len(printed(store)) == 2
