@@ -1,0 +1,144 @@
+"""Running the command line as a user does, and killing it as machines do."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from orchestrator.store import Store, stable_columns
+from orchestrator.sweep import Sweep, load_sweep
+
+CRWN = Path(sys.executable).with_name("crwn")
+
+# Five tasks and two methods; a trial takes a few seconds, so that there is something to interrupt.
+SWEEP = """\
+# crwn run sweep.yaml
+name: interrupted
+seeds: [0, 1]
+benchmarks:
+  r-digits: {num_tasks: 3}
+methods:
+  neuromodnet: {scales: [FC64], training: {updates_per_task: 4000}}
+  supsup: {scales: [FC64], training: {updates_per_task: 2000}}
+"""
+
+
+@dataclass
+class Run:
+    """A `crwn run` in a process group of its own."""
+
+    process: subprocess.Popen[str]
+    store: Store
+    sweep: Sweep
+    ended: set[int] = field(default_factory=set)
+
+    def wait(self, seconds: float = 300) -> tuple[int, str]:
+        """The exit code and everything it printed."""
+        output, _ = self.process.communicate(timeout=seconds)
+        return self.process.returncode, output
+
+    def wait_until(self, condition: Callable[[], bool], seconds: float = 120) -> bool:
+        """Wait for a condition; False if the run ended before."""
+        until = time.monotonic() + seconds
+        while time.monotonic() < until:
+            if condition():
+                return True
+            if self.process.poll() is not None:
+                return False
+            time.sleep(0.02)
+        raise AssertionError(f"not in {seconds} s; printed: {self.kill_tree()}")
+
+    def tree(self) -> list[psutil.Process]:
+        """The process and all that it started, Ray's own included."""
+        root = psutil.Process(self.process.pid)
+        return [root, *root.children(recursive=True)]
+
+    def kill_tree(self) -> str:
+        """Kill -9 everything at once, as a power failure would; what it had printed."""
+        tree = self.tree()
+        for process in tree:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
+        psutil.wait_procs(tree, timeout=10)
+        return self.process.communicate(timeout=30)[0]
+
+    def interrupt(self) -> None:
+        """Press Ctrl-C: a terminal sends SIGINT to the whole process group."""
+        os.killpg(self.process.pid, signal.SIGINT)
+
+    def share_done(self) -> float:
+        """How much of the sweep's training is done as far as the store knows, in [0, 1]."""
+        return sum(trial_share(self.store, trial) for trial in self.sweep.trials) / len(self.sweep.trials)
+
+
+def trial_share(store: Store, trial: Any) -> float:
+    if store.is_finished(trial.trial_id):
+        return 1.0
+    attempts = store.attempts(trial.trial_id)
+    reached = attempts[-1].get("reached") if attempts else None
+    if reached is None:
+        return 0.0
+    step = reached["step"] / trial.training.updates_per_task
+    return (reached["tasks_learned"] + step) / trial.benchmark.problem().num_tasks
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Callable[..., Run]]:
+    """Start `crwn run` on a sweep's text; whatever still runs at the end of the test is killed."""
+    runs: list[Run] = []
+
+    def start_run(store: Path, *options: str, text: str = SWEEP) -> Run:
+        file = tmp_path / "sweep.yaml"
+        file.write_text(text)
+        process = subprocess.Popen(
+            [CRWN, "run", str(file), "--out", str(store), *options],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+            env={name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"},
+        )
+        runs.append(Run(process=process, store=Store(store), sweep=load_sweep(file)))
+        return runs[-1]
+
+    yield start_run
+    for run in runs:
+        if run.process.poll() is None:
+            run.kill_tree()
+
+
+def contents(root: Path) -> dict[str, Any]:
+    """Everything a store says, volatile fields aside; contexts and manifests byte for byte."""
+    store = Store(root)
+    said: dict[str, Any] = {"manifests": store.manifests(), "version": json.loads((root / "store.json").read_text())}
+    for trial_id in store.trial_ids():
+        folder = store.folder(trial_id)
+        said[trial_id] = {
+            "files": sorted(path.name for path in folder.iterdir()),
+            "trial": stable_columns(store.trials([trial_id])).to_pylist(),
+            "tasks": stable_columns(store.tasks([trial_id])).to_pylist(),
+            "contexts": hashlib.sha256((folder / "contexts.safetensors").read_bytes()).hexdigest(),
+        }
+    return said
+
+
+def finished_times(store: Store) -> dict[str, int]:
+    """When the files of finished trials were written, in nanoseconds."""
+    return {
+        str(path): path.stat().st_mtime_ns
+        for trial_id in store.trial_ids()
+        for path in store.folder(trial_id).iterdir()
+    }

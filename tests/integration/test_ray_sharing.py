@@ -1,0 +1,181 @@
+"""What is special about Ray: frozen weights are shared without a copy, GPUs are shared by halves and quarters."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from crwn.benchmarks import PRESETS
+from crwn.data import BASE_SETS, Datasets
+from crwn.engine import Progress
+from crwn.methods import METHODS
+from orchestrator.executors.protocol import Job, TrialUpdate
+from orchestrator.store import Store
+from orchestrator.sweep import Resources, load_sweep
+
+pytestmark = [pytest.mark.ray, pytest.mark.slow]  # a Ray session, and each worker imports torch
+
+NUM_TRIALS = 4
+
+
+@pytest.fixture(scope="module")
+def ray_session() -> Iterator[Any]:
+    """One Ray session for this file: four CPU slots and one GPU that exists on paper only."""
+    from orchestrator.executors import ray_tune
+
+    for name, value in ray_tune.ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    import ray
+
+    ray.init(
+        address="local",
+        num_cpus=NUM_TRIALS,
+        num_gpus=1,
+        include_dashboard=False,
+        log_to_driver=False,
+        logging_level=logging.ERROR,
+    )
+    yield ray
+    ray.shutdown()
+
+
+def test_a_shared_backbone_costs_a_worker_nothing(ray_session: Any) -> None:
+    """Four workers read one FC4096 backbone: one object, read-only arrays, private memory up by less than a tenth."""
+    import torch
+
+    from orchestrator.backbones import SharedBackbones
+    from orchestrator.executors import ray_tune
+
+    spec = METHODS["neuromodnet"].spec().blueprint("FC4096", PRESETS["r-mnist"].problem(), 0).backbone
+    shared = SharedBackbones(ray_session.put)
+    reference = [shared.get(spec) for _ in range(NUM_TRIALS)][-1]
+
+    @ray_session.remote(num_cpus=1)
+    class Worker:
+        def read(self) -> dict[str, Any]:
+            import psutil
+
+            from crwn.trial import tensors_on
+
+            process = psutil.Process()
+            before = process.memory_full_info().uss
+            backbone = ray_tune.source(reference)(spec).checked()
+            tensors = tensors_on(backbone, torch.device("cpu"), torch.float32)
+            return {
+                "grown": process.memory_full_info().uss - before,
+                "writeable": [array.flags.writeable for array in backbone.arrays.values()],
+                "copied": [tensors[name].data_ptr() != array.ctypes.data for name, array in backbone.arrays.items()],
+            }
+
+    workers = [Worker.remote() for _ in range(NUM_TRIALS)]
+    for seen in ray_session.get([worker.read.remote() for worker in workers]):
+        assert seen["grown"] < spec.num_bytes / 10
+        assert not any(seen["writeable"])
+        assert not any(seen["copied"])
+    from ray._private.internal_api import memory_summary
+
+    summary = memory_summary(stats_only=True)  # what `ray memory --stats-only` prints
+    assert f"Plasma memory usage {spec.num_bytes // 2**20} MiB, 1 objects" in summary
+
+
+def test_four_concurrent_trials_share_one_gpu(ray_session: Any, tmp_path: Path) -> None:
+    """Four trials at a quarter of a GPU run at once on the same one, with one FC4096 backbone and its fingerprint."""
+    from orchestrator.executors.ray_tune import RayTuneExecutor
+
+    file = tmp_path / "shared.yaml"
+    file.write_text(
+        """
+        seeds: [0]
+        benchmarks: {r-digits: {num_tasks: 1}}
+        resources: {gpus: 0.25, cpus: 1}
+        methods:
+          neuromodnet:
+            scales: [FC4096]
+            training: {updates_per_task: 30}
+            variants:
+              first: {}
+              second: {training: {learning_rate: 0.02}}
+              third: {training: {learning_rate: 0.03}}
+              fourth: {settings: {modulation: local}}
+        """
+    )
+    sweep, store = load_sweep(file), Store(tmp_path / "store")
+    store.create()
+    executor = RayTuneExecutor()
+    executor.check(sweep.resources)
+    puts: list[Any] = []
+    put = ray_session.put
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ray_session, "put", lambda value: puts.append(value) or put(value))
+        updates: list[TrialUpdate] = []
+        job = Job(
+            trials=sweep.trials,
+            store=store,
+            data_roots=Datasets(BASE_SETS, ()).roots,
+            resources=sweep.resources,
+            commit=None,
+        )
+        executor.run(job, updates.append)
+    backbone_puts = [value for value in puts if isinstance(value, dict) and "layer1" in value]
+    assert len(backbone_puts) == 1
+    rows = store.trials(store.trial_ids()).to_pylist()
+    assert len(rows) == NUM_TRIALS
+    assert len({row["fingerprint"] for row in rows}) == 1
+    provenance = [json.loads(row["provenance"]) for row in rows]
+    assert {item["visible_gpus"] for item in provenance} == {"0"}
+    # All were running before the first one ended: they shared the GPU rather than took turns.
+    first_end = next(index for index, update in enumerate(updates) if update.state != "running")
+    begun = {update.trial_id for update in updates[:first_end]}
+    assert begun == {trial.trial_id for trial in sweep.trials}
+    assert any(isinstance(update.progress, Progress) for update in updates)
+    notes = [update.note for update in updates if update.note]
+    assert all("computes on the CPU" in note for note in notes)
+
+
+def test_a_request_that_no_node_can_meet_is_refused(ray_session: Any) -> None:
+    """Two GPUs a trial on nodes with one are refused at once, where Ray would wait for ever."""
+    from orchestrator.errors import UserError
+    from orchestrator.executors.ray_tune import RayTuneExecutor
+
+    with pytest.raises(UserError, match="asks for 1 CPUs and 2 GPUs, and no machine has that: 4 CPUs and 1 GPUs"):
+        RayTuneExecutor().check(Resources(gpus=2.0))
+
+
+def test_a_process_that_dies_is_started_again(ray_session: Any, tmp_path: Path) -> None:
+    """Kill -9 of a trial's own process: the trial goes on from its resume point in the same run."""
+    import psutil
+
+    from orchestrator.executors.ray_tune import RayTuneExecutor
+
+    file = tmp_path / "dies.yaml"
+    file.write_text(
+        """
+        seeds: [0]
+        benchmarks: {r-digits: {num_tasks: 1}}
+        methods: {neuromodnet: {scales: [FC64], training: {updates_per_task: 12000}}}
+        resources: {gpus: 0}
+        """
+    )
+    sweep, store = load_sweep(file), Store(tmp_path / "store")
+    store.create()
+    (trial,) = sweep.trials
+    killed: list[int] = []
+
+    def kill_once(update: TrialUpdate) -> None:
+        attempts = store.attempts(update.trial_id)
+        if not killed and attempts and attempts[-1].get("reached", {"step": 0})["step"] > 0:
+            killed.append(attempts[-1]["reached"]["step"])
+            psutil.Process(attempts[-1]["pid"]).kill()
+
+    job = Job(trials=sweep.trials, store=store, data_roots=(), resources=sweep.resources, commit=None)
+    RayTuneExecutor().run(job, kill_once)
+    (row,) = store.trials([trial.trial_id]).to_pylist()
+    attempts = json.loads(row["provenance"])["attempts"]
+    assert len(attempts) == 2
+    assert attempts[1]["from"]["step"] >= killed[0] > 0

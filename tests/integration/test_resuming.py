@@ -1,0 +1,81 @@
+"""A sweep that is killed and run again leaves the store of one that was never killed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from orchestrator.store import Store
+from tests.integration.conftest import Run, contents, finished_times, trial_share
+
+MOMENTS = (0.35, 0.6, 0.85)
+"""Shares of the training after which the whole process tree is killed."""
+
+LONG_TASK = """\
+seeds: [0]
+benchmarks:
+  r-digits: {num_tasks: 1}
+methods:
+  neuromodnet: {scales: [FC256], training: {updates_per_task: 16000}}
+"""
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Callable[..., Run]], dict[str, object]]:
+    """What the store says after a run that nobody disturbed, computed once."""
+    root = tmp_path_factory.mktemp("undisturbed") / "store"
+
+    def run(start: Callable[..., Run]) -> dict[str, object]:
+        if not root.exists():
+            code, output = start(root, "--executor", "inline").wait()
+            assert code == 0, output
+        return contents(root)
+
+    return run
+
+
+@pytest.mark.slow  # each kill costs a start of Python and torch, with Ray ten seconds more
+@pytest.mark.parametrize("executor", ["inline", "ray"])
+def test_killed_at_several_moments(
+    executor: str, start: Callable[..., Run], undisturbed: Callable[..., object], tmp_path: Path
+) -> None:
+    """Kill -9 of the whole process tree three times leaves an equal store, and finished files are not written again."""
+    store = tmp_path / "store"
+    kills, written = 0, {}
+    for moment in MOMENTS:
+        run = start(store, "--executor", executor)
+        if run.wait_until(lambda run=run, moment=moment: run.share_done() >= moment):
+            run.kill_tree()
+            kills += 1
+        after = finished_times(run.store)
+        assert {path: after[path] for path in written} == written
+        written = after
+    assert kills == len(MOMENTS)
+    code, output = start(store, "--executor", executor).wait()
+    assert code == 0, output
+    after = finished_times(Store(store))
+    assert {path: after[path] for path in written} == written
+    assert contents(store) == undisturbed(start)
+
+
+@pytest.mark.slow  # the task has to be long against the two seconds between resume points
+def test_a_long_task_is_not_begun_again(start: Callable[..., Run], tmp_path: Path) -> None:
+    """A trial killed at 60% of a long task goes on inside the task and repeats far less than half of its steps."""
+    store = tmp_path / "store"
+    run = start(store, "--executor", "inline", text=LONG_TASK)
+    (trial,) = run.sweep.trials
+    assert run.wait_until(lambda: trial_share(run.store, trial) >= 0.6)
+    run.kill_tree()
+    kept = run.store.attempts(trial.trial_id)[-1]["reached"]["step"]
+    again = start(store, "--executor", "inline", text=LONG_TASK)
+    assert again.wait_until(lambda: len(again.store.attempts(trial.trial_id)) == 2)
+    code, output = again.wait()
+    assert code == 0, output
+    (row,) = again.store.trials([trial.trial_id]).to_pylist()
+    first, second = json.loads(row["provenance"])["attempts"]
+    assert first["reached"]["step"] == kept
+    assert second["from"] == {"tasks_learned": 0, "step": kept}
+    assert kept >= 0.6 * trial.training.updates_per_task
