@@ -6,6 +6,8 @@ nothing was started; 130 interrupted, running again goes on.
 
 from __future__ import annotations
 
+import io
+import shlex
 import signal
 import sys
 from pathlib import Path
@@ -40,6 +42,9 @@ app = typer.Typer(
 
 def main() -> None:
     """Run the command line and exit with its code."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal without a sign such as ± shows another, not a traceback
     try:
         app()
     except UserError as error:
@@ -93,7 +98,7 @@ def run(
         _show_results(loaded, store, console)
     except KeyboardInterrupt:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # what follows takes no time and must not be cut off
-        command = " ".join(["crwn", *sys.argv[1:]])
+        command = shlex.join(["crwn", *sys.argv[1:]])
         typer.echo(f"\nInterrupted. Everything up to the last seconds is kept; go on with:\n  {command}", err=True)
         raise typer.Exit(130) from None
     raise typer.Exit(1 if failed else 0)

@@ -63,10 +63,10 @@ class RunProgress:
 
     def update(self, update: TrialUpdate) -> str | None:
         """Take in news of a trial; a line to print where it is worth one."""
-        trial_id = update.trial_id
+        trial_id, line = update.trial_id, None
         if update.note and update.note not in self.notes:
             self.notes.append(update.note)
-            return f"note: {update.note}"
+            line = f"note: {update.note}"
         if update.state == "running":
             running = self.running.setdefault(trial_id, _Running())
             if update.progress is not None:
@@ -76,12 +76,12 @@ class RunProgress:
                 if running.first_share is None:  # work done by an earlier run is not this run's speed
                     running.first_share = share(update.progress)
                     self._skipped_work += self._work[trial_id] * running.first_share
-            return None
+            return line
         self.running.pop(trial_id, None)
         if update.state == "finished":
             self.failed.pop(trial_id, None)
             self.finished.add(trial_id)
-            return None
+            return line
         self.failed[trial_id] = update.error or "unknown error"
         return f"failed: {describe(self.specs[trial_id])}: {self.failed[trial_id]}"
 

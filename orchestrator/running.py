@@ -97,7 +97,7 @@ def _resources(asked: Resources, options: Options) -> Resources:
             cpus=asked.cpus if options.cpus is None else options.cpus,
         )
     except ValueError as error:
-        raise UserError(f"--gpus: {error}") from error
+        raise UserError(f"--{error}") from error
 
 
 def _ensure_data(trials: tuple[TrialSpec, ...], data_root: str | None) -> tuple[Path, ...]:

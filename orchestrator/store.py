@@ -126,11 +126,11 @@ class Store:
         if not self.root.exists() and not self.root.is_symlink():
             return
         if not self.root.is_dir():
-            raise UserError(f"{self.root}: expected a store's folder, given a file.")
+            raise UserError(f"{self.root}: expected a store's folder, such as runs/quickstart, given a file.")
         try:
             if not mark.exists():
-                # An empty folder, or one in which only a lock was taken, becomes a store.
-                if any(path.name != _LOCK for path in self.root.iterdir()):
+                # An empty folder becomes a store, and one in which making a store was cut off.
+                if not all(_is_left_over(path.name) for path in self.root.iterdir()):
                     raise UserError(
                         f"{self.root}: expected a store or an empty folder; it holds other files and no store.json. "
                         "Nothing there is touched."
@@ -159,7 +159,7 @@ class Store:
         """
         try:
             self.root.mkdir(parents=True, exist_ok=True)
-            probe = self.root / f".probe-{uuid.uuid4().hex}"
+            probe = self.root / f"{uuid.uuid4().hex}{_TEMPORARY}"
             probe.touch()
             probe.unlink()
             if not self.exists:
@@ -184,8 +184,10 @@ class Store:
                 f"{self.root}: expected no other run on this store, but one is working on it. "
                 "Wait for it (crwn status shows it), stop it, or name another store with --out."
             ) from error
-        with lock:
+        try:
             yield
+        finally:
+            lock.release()
 
     @property
     def is_driven(self) -> bool:
@@ -297,6 +299,10 @@ _LOCK = ".lock"
 _TEMPORARY = ".part"
 
 
+def _is_left_over(name: str) -> bool:
+    return name == _LOCK or name.endswith(_TEMPORARY)
+
+
 def stable_columns(table: pa.Table) -> pa.Table:
     """A table without the columns that may differ between two equal runs."""
     names = [item.name for item in table.schema if (item.metadata or {}).get(b"volatile") != b"true"]
@@ -313,9 +319,11 @@ def _parquet(rows: list[Mapping[str, Any]], schema: pa.Schema) -> bytes:
 def _read_parquet(path: Path, schema: pa.Schema) -> pa.Table:
     try:
         table = pq.ParquetFile(path).read()
-        version = (table.schema.metadata or {})[b"crwn.version"].decode()
+        if b"crwn.version" not in (table.schema.metadata or {}):
+            raise ValueError("it is a Parquet file, but none of crwn's")
+        version = table.schema.metadata[b"crwn.version"].decode()
         major = int(version.split(".")[0])
-    except (OSError, pa.ArrowException, KeyError, ValueError) as error:
+    except (OSError, pa.ArrowException, ValueError) as error:
         raise UserError(
             f"{path}: expected a record that can be read: {error}. Remove its folder to have the trial run again."
         ) from error

@@ -131,7 +131,7 @@ class _File:
     benchmarks: Any
     methods: Annotated[dict[str, Any], MinLen(1)]
     name: str | None = None
-    store: str | None = None
+    store: Annotated[str, MinLen(1)] | None = None
     training: dict[str, Any] = field(default_factory=dict)
     resources: dict[str, Any] = field(default_factory=dict)
 
@@ -203,10 +203,12 @@ class _Reader:
 
     def _name(self, given: Any) -> str:
         name = given if isinstance(given, str) else self._source.file.stem
-        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
-            self._source.fault(
-                ("name",), f"expected letters, digits, '.', '_' and '-', since files are named by it; given {name!r}"
-            )
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", name):
+            expected = "expected at most 100 letters, digits, '.', '_' and '-', since files are named by it"
+            if isinstance(given, str):
+                self._source.fault(("name",), f"{expected}; given {name!r}")
+            else:
+                self._source.fault((), f"add a `name:`, since the file's own does not do: {expected}; given {name!r}")
         return name
 
     def _benchmarks(self, value: Any) -> Iterator[tuple[str, BenchmarkSpec]]:
@@ -442,4 +444,5 @@ def _explain(details: ErrorDetails, cls: type[Any]) -> str:
         case "too_short":
             return "expected at least one, given none; an empty grid has no trials"
     expected = details["msg"].removeprefix("Input should be ")
-    return f"expected {expected}; given {given!r}"
+    expected = {"a valid array": "a list", "an object": "keys with values"}.get(expected, expected)
+    return f"expected {expected}; given {'nothing' if given is None else repr(given)}"

@@ -91,6 +91,7 @@ def read(file: Path) -> Source:
     source = Source(file=file, text=text)
     try:
         loader = _Loader(text)
+        loader.name = str(file)  # instead of "<unicode string>" in PyYAML's errors
         node = loader.get_single_node()
     except (yaml.YAMLError, RecursionError) as error:
         raise UserError(f"{file}: expected YAML, but it does not parse: {error}") from error
@@ -152,7 +153,11 @@ class _Builder:
         values: dict[str, Any] = {}
         for key_node, value_node in node.value:
             key, line = key_node.value, key_node.start_mark.line + 1
-            if not isinstance(key_node, yaml.ScalarNode) or key_node.tag not in _SCALARS:
+            if key_node.tag == "tag:yaml.org,2002:merge":
+                self._source.fault(
+                    path, f"expected plain keys, given the merge key << in line {line}; write its keys out"
+                )
+            elif not isinstance(key_node, yaml.ScalarNode) or key_node.tag not in _SCALARS:
                 self._source.fault(path, f"expected keys that are text, given another kind of key in line {line}")
             elif key in values:
                 first = self._source.lines[(*path, key)]

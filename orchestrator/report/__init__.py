@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,11 +40,19 @@ def sweep_table(store: Store, manifest: Mapping[str, Any]) -> SweepTable:
     """The results that a store has of a sweep."""
     trials = store.trials(trial_id for cell in manifest["cells"] for trial_id in cell["trials"].values()).to_pandas()
     trials["train_seconds_per_task"] = [
-        json.loads(provenance)["train_seconds"] / json.loads(spec)["benchmark"]["num_tasks"]
+        _train_seconds_per_task(provenance, spec)
         for provenance, spec in zip(trials["provenance"], trials["spec"], strict=True)
     ]
     summary = aggregate.summarise(manifest, trials)
     return SweepTable(name=manifest["name"], summary=summary, table=aggregate.pivot(summary))
+
+
+def _train_seconds_per_task(provenance: str | None, spec: str | None) -> float:
+    """NaN where an older record does not say."""
+    try:
+        return float(json.loads(provenance or "")["train_seconds"] / json.loads(spec or "")["benchmark"]["num_tasks"])
+    except (ValueError, KeyError, TypeError):
+        return math.nan
 
 
 def write_tables(store: Store, folder: Path) -> list[Path]:

@@ -325,7 +325,7 @@ def refused(ended: Any, *parts: str) -> None:
         ("seeds: [0, 1]", "seeds: [0, 1]\nseeds: [2]", ["line 2, seeds: given twice, in line 2 and in line 3"]),
         ("seeds: [0, 1]", "seeds: [0, 1", ["expected YAML, but it does not parse"]),
         ("seeds: [0, 1]", "seeds: !!python/object/apply:os.system [ls]", ["line 2, seeds", "remove the tag"]),
-        ("name: tiny", "name: ../tiny", ["line 1, name: expected letters, digits"]),
+        ("name: tiny", "name: ../tiny", ["line 1, name: expected at most 100 letters, digits"]),
     ],
 )
 def test_a_faulty_sweep_is_refused(
@@ -362,7 +362,10 @@ def test_a_missing_sweep_is_refused(crwn: Crwn, workplace: Path, listing: Listin
         (["--cpus", 0], ["--cpus: expected more than 0, given 0"]),
         (["--data-root", "nowhere"], ["--data-root: expected a folder, given 'nowhere', which is none"]),
         (["--out", "mine"], ["mine: expected a store or an empty folder", "--out"]),
-        (["--out", "mine/thesis.tex"], ["mine/thesis.tex: expected a store's folder, given a file", "--out"]),
+        (
+            ["--out", "mine/thesis.tex"],
+            ["mine/thesis.tex: expected a store's folder, such as runs/quickstart, given a file", "--out"],
+        ),
         (["--out", "mine/thesis.tex/store"], ["mine/thesis.tex/store: expected a folder", "--out"]),
         (["--out", "s3://bucket/runs"], ["--out: expected a folder on this machine"]),
         (["--out", "newer"], ["newer: expected a store of version 1 or older, given version 2", "upgrade"]),
@@ -435,7 +438,7 @@ def test_a_store_that_is_not_there_is_refused(crwn: Crwn, workplace: Path, listi
 def test_a_sweep_given_for_a_store_is_refused(crwn: Crwn, sweep_file: SweepFile, command: str) -> None:
     """The two are easily mixed up; the advice must be one that this command can follow."""
     ended = crwn(command, sweep_file())
-    refused(ended, "expected a store's folder, given a file")
+    refused(ended, "expected a store's folder, such as runs/quickstart, given a file")
     assert "--out" not in ended.err
 
 

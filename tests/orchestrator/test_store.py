@@ -351,7 +351,7 @@ def test_a_folder_with_other_files_is_refused(tmp_path: Path, listing: Listing) 
 def test_a_file_is_refused(tmp_path: Path) -> None:
     """A store is a folder."""
     (tmp_path / "file").touch()
-    with pytest.raises(UserError, match=r"file: expected a store's folder, given a file"):
+    with pytest.raises(UserError, match=r"file: expected a store's folder, such as runs/quickstart, given a file"):
         Store(tmp_path / "file")
 
 
@@ -451,3 +451,23 @@ def test_asking_for_the_driver_makes_no_file(store: Store, listing: Listing) -> 
     before = listing(store.root)
     assert not store.is_driven
     assert listing(store.root) == before
+
+
+@pytest.mark.parametrize("name", ["store.json.1a2b3c4d.part", "1a2b3c4d.part", ".lock"])
+def test_what_a_killed_run_left_is_no_foreign_file(tmp_path: Path, name: str) -> None:
+    """A kill while the store was being made must not make its folder a foreign one for ever."""
+    (tmp_path / name).touch()
+    store = Store(tmp_path)
+    store.create()
+    assert store.exists
+
+
+def test_a_lock_is_free_again_after_an_error(tmp_path: Path) -> None:
+    """Whatever ends a run, the next one can begin at once."""
+    store = Store(tmp_path)
+    store.create()
+    with pytest.raises(KeyboardInterrupt), store.lock():
+        raise KeyboardInterrupt
+    assert not store.is_driven
+    with store.lock():
+        assert store.is_driven

@@ -376,9 +376,9 @@ def test_an_empty_grid_is_refused(faults: Faults, parts: dict[str, str], place: 
 @pytest.mark.parametrize(
     ("part", "value", "fault"),
     [
-        ("seeds", "3", ": expected a valid array; given 3"),
+        ("seeds", "3", ": expected a list; given 3"),
         ("seeds", "[0, .nan]", "[1]: expected a valid integer; given nan"),
-        ("training", "[1]", ": expected an object; given [1]"),
+        ("training", "[1]", ": expected keys with values; given [1]"),
         ("training", "{learning_rate: true}", ".learning_rate: expected a valid number; given True"),
         ("training", "{learning_rate: '0.1'}", ".learning_rate: expected a valid number; given '0.1'"),
         ("training", "{learning_rate: .nan}", ".learning_rate: expected a finite number; given nan"),
@@ -396,15 +396,23 @@ def test_an_empty_grid_is_refused(faults: Faults, parts: dict[str, str], place: 
         ("benchmarks", "{r-digits: {num_tasks: -6}}", ".r-digits.num_tasks: expected greater than or equal to 1"),
         ("benchmarks", "{r-digits: {num_tasks: '6'}}", ".r-digits.num_tasks: expected a valid integer; given '6'"),
         ("benchmarks", "{r-digits: 6}", ".r-digits: expected settings such as {preset: r-mnist, num_tasks: 6}"),
-        ("methods", "[supsup]", ": expected an object; given ['supsup']"),
+        ("methods", "[supsup]", ": expected keys with values; given ['supsup']"),
         ("methods", "{supsup: }", ".supsup: expected an entry such as {scales: [FC256]}, given None"),
-        ("methods", "{supsup: {scales: FC16}}", ".supsup.scales: expected a valid array; given 'FC16'"),
-        ("methods", "{flynet: {scales: [1d], settings: [a]}}", ".flynet.settings: expected an object; given ['a']"),
-        ("methods", "{flynet: {scales: [1d], training: 3}}", ".flynet.training: expected an object; given 3"),
-        ("methods", "{flynet: {scales: [1d], variants: [a]}}", ".flynet.variants: expected an object; given ['a']"),
+        ("methods", "{supsup: {scales: FC16}}", ".supsup.scales: expected a list; given 'FC16'"),
+        (
+            "methods",
+            "{flynet: {scales: [1d], settings: [a]}}",
+            ".flynet.settings: expected keys with values; given ['a']",
+        ),
+        ("methods", "{flynet: {scales: [1d], training: 3}}", ".flynet.training: expected keys with values; given 3"),
+        (
+            "methods",
+            "{flynet: {scales: [1d], variants: [a]}}",
+            ".flynet.variants: expected keys with values; given ['a']",
+        ),
         ("name", "3", ": expected a valid string; given 3"),
         ("store", "3", ": expected a valid string; given 3"),
-        ("resources", "[1]", ": expected an object; given [1]"),
+        ("resources", "[1]", ": expected keys with values; given [1]"),
         ("resources", "{gpus: 1.5}", ": gpus: expected a share of at most 1 or a whole number, given 1.5"),
         ("resources", "{gpus: -0.5}", ".gpus: expected greater than or equal to 0; given -0.5"),
         ("resources", "{gpus: .inf}", ".gpus: expected a finite number; given inf"),
@@ -627,12 +635,12 @@ def test_a_benchmark_cannot_be_called_like_a_column(faults: Faults, label: str) 
 def test_a_name_that_makes_no_file_name_is_refused(faults: Faults, name: str) -> None:
     """The manifest and the tables are files of that name."""
     (fault,) = faults(name=name)
-    assert fault.startswith("line 4, name: expected letters, digits, '.', '_' and '-'")
+    assert fault.startswith("line 4, name: expected at most 100 letters, digits, '.', '_' and '-'")
 
 
 def test_a_file_whose_name_makes_no_sweeps_name_is_refused(sweep_file: SweepFile) -> None:
     """Where the file gives no name, its own must do."""
-    with pytest.raises(UserError, match=r"name: expected letters, digits.*given 'my sweep'"):
+    with pytest.raises(UserError, match=r"add a `name:`.*expected at most 100 letters, digits.*given 'my sweep'"):
         load_sweep(sweep_file(text_of(), name="my sweep.yaml"))
 
 
