@@ -168,10 +168,11 @@ def decide_numerics(spec: TrialSpec, device: DeviceKind) -> Numerics:
 def _tasks_that_fit(spec: TrialSpec) -> int:
     blueprint, problem = spec.blueprint(), spec.benchmark.problem()
     images = BASE_SETS[spec.benchmark.base].num_train * problem.input_size
-    # float32: activations and their gradients; trained numbers with gradient and optimiser state
+    # Activations and their gradients; trained numbers with gradient and optimiser state
     numbers = 3 * spec.training.batch_size * blueprint.activations + 4 * blueprint.trained_per_task
     memory = torch.cuda.get_device_properties(0).total_memory * GROUP_MEMORY_SHARE
-    return max(1, int(memory / (2 * images + 4 * numbers)))
+    bytes_each = 8 if spec.training.dtype == "float64" else 4
+    return max(1, int(memory / (2 * images + bytes_each * numbers)))
 
 
 def _build_engine(spec: TrialSpec, data: Datasets, backbone: Backbone, numerics: Numerics) -> Engine:

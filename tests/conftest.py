@@ -37,3 +37,21 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Give slow tests their reason along, for the summary."""
+    for item in items:
+        if marker := item.get_closest_marker("slow"):
+            item.user_properties.append(("slow", marker.kwargs["reason"]))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say why the slow tests are slow."""
+    reports = [*terminalreporter.stats.get("passed", []), *terminalreporter.stats.get("failed", [])]
+    reasons = {report.nodeid: (report.duration, dict(report.user_properties).get("slow")) for report in reports}
+    slow = [(seconds, nodeid, reason) for nodeid, (seconds, reason) in reasons.items() if reason]
+    if slow:
+        terminalreporter.section("why the slow tests are slow")
+        for seconds, nodeid, reason in sorted(slow, reverse=True):
+            terminalreporter.write_line(f"{seconds:6.1f} s  {nodeid}: {reason}")

@@ -56,6 +56,7 @@ class Curriculum:
     def __init__(self, benchmark: Benchmark) -> None:
         self._benchmark = benchmark
         self._open: frozenset[int] = frozenset()
+        self._closed: set[int] = set()
 
     @property
     def num_tasks(self) -> int:
@@ -68,11 +69,19 @@ class Curriculum:
 
         Returns:
             Their training splits, in the order of `tasks`.
+
+        Raises:
+            PermissionError: one of them was learned before.
         """
+        if again := self._closed.intersection(tasks):
+            raise PermissionError(
+                f"the tasks {sorted(again)} were learned already; their training data is closed for good"
+            )
         self._open = frozenset(tasks)
         try:
             yield tuple(self.train_split(task) for task in tasks)
         finally:
+            self._closed |= self._open
             self._open = frozenset()
 
     def train_split(self, task: int) -> Split:

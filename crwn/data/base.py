@@ -53,7 +53,7 @@ class BaseSet:
         num_test: test images.
         mean: of the training pixels divided by 255.
         std: standard deviation of the same.
-            files: SHA-256 by path below a data root; empty for a set that is embedded in a library.
+        files: SHA-256 by path below a data root; empty for a set that is embedded in a library.
         download: fetches the files below a folder; None for an embedded set.
         load: reads the images from the data root that holds the files, or from the library.
     """
@@ -178,7 +178,7 @@ def _find(base: BaseSet, roots: Sequence[Path]) -> Path | None:
 
 
 def _download(base: BaseSet, root: Path) -> None:
-    """Download `base` below `root`, so that another process never sees a part of it.
+    """Download `base`, verify it, and only then move it below `root`, one download at a time.
 
     Raises:
         OSError, RuntimeError: no network, a server's refusal, or a folder that cannot be written.

@@ -4,6 +4,10 @@ Source: Wortsman et al. 2020, "Supermasks in Superposition", arXiv:2006.14769, s
 sign * sqrt(2/fan_in); scores start kaiming-uniform (a = sqrt 5), that is uniform in +-1/sqrt(fan_in), and are trained
 straight through the threshold mask = (score >= 0). FC_H is d -> H -> H -> m with ReLU between, no biases.
 
+All weights of a layer have one magnitude, so some sums cancel exactly and rounding decides the slope of their ReLU.
+Other numerics then train a slightly different mask: between two instruction sets, in float64 on digits, a test loss
+moved by 5e-4 of itself and an accuracy by 2 of 360 images.
+
 Shapes: G tasks, B examples a task, d numbers an image, m classes; layers are [O outputs, I inputs].
 """
 

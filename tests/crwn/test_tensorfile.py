@@ -116,9 +116,20 @@ def test_content_that_was_exchanged_is_refused(change: str) -> None:
         case "header":
             header = {"step": 2}
     envelope = {**envelope_of(tensorfile.dump(original, {"step": 1})), "header": header}
-    exchanged = safetensors.torch.save(tensors, metadata={"crwn": json.dumps(envelope)})
+    text = json.dumps(envelope, sort_keys=True, separators=(",", ":"))
+    exchanged = safetensors.torch.save(tensors, metadata={"crwn": text})
     with pytest.raises(ValueError, match="the SHA-256 differs, it is damaged"):
         tensorfile.parse(exchanged)
+
+
+def test_a_digit_that_changes_no_number_is_seen_too() -> None:
+    """Seventeen digits may name a number in two ways; only the one that was written is taken."""
+    content = tensorfile.dump({}, {"loss": 0.1 + 0.2})
+    assert b"0.30000000000000004" in content
+    altered = content.replace(b"0.30000000000000004", b"0.30000000000000005")
+    assert json.loads("0.30000000000000005") == 0.1 + 0.2
+    with pytest.raises(ValueError, match="it is damaged"):
+        tensorfile.parse(altered)
 
 
 def hostile(tensor: object, data: bytes = b"") -> bytes:

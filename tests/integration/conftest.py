@@ -23,7 +23,7 @@ from orchestrator.sweep import Sweep, load_sweep
 
 CRWN = Path(sys.executable).with_name("crwn")
 
-# Five tasks and two methods; a trial takes a few seconds, so that there is something to interrupt.
+# A trial takes a few seconds, longer than the two between resume points: there is something to interrupt inside it.
 SWEEP = """\
 # crwn run sweep.yaml
 name: interrupted
@@ -31,8 +31,8 @@ seeds: [0, 1]
 benchmarks:
   r-digits: {num_tasks: 3}
 methods:
-  neuromodnet: {scales: [FC64], training: {updates_per_task: 4000}}
-  supsup: {scales: [FC64], training: {updates_per_task: 2000}}
+  neuromodnet: {scales: [FC64], training: {updates_per_task: 2400}}
+  supsup: {scales: [FC64], training: {updates_per_task: 1200}}
 """
 
 

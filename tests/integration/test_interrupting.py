@@ -12,7 +12,7 @@ import pytest
 from tests.integration.conftest import Run, contents
 
 
-@pytest.mark.slow  # starts Ray and torch twice
+@pytest.mark.slow(reason="Python, torch and Ray start twice")
 @pytest.mark.parametrize("executor", ["inline", "ray"])
 def test_interrupted_and_run_again(executor: str, start: Callable[..., Run], tmp_path: Path) -> None:
     """Ctrl-C ends with code 130 within 20 s, leaves no process, says how to go on, and going on finishes."""

@@ -19,7 +19,7 @@ from orchestrator.executors.protocol import Job, TrialUpdate
 from orchestrator.store import Store
 from orchestrator.sweep import Resources, load_sweep
 
-pytestmark = [pytest.mark.ray, pytest.mark.slow]  # a Ray session, and each worker imports torch
+pytestmark = [pytest.mark.ray, pytest.mark.slow(reason="a Ray session, and each of its workers imports torch")]
 
 NUM_TRIALS = 4
 

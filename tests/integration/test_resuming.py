@@ -19,7 +19,7 @@ seeds: [0]
 benchmarks:
   r-digits: {num_tasks: 1}
 methods:
-  neuromodnet: {scales: [FC256], training: {updates_per_task: 16000}}
+  neuromodnet: {scales: [FC256], training: {updates_per_task: 11000}}
 """
 
 
@@ -37,7 +37,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Callable[
     return run
 
 
-@pytest.mark.slow  # each kill costs a start of Python and torch, with Ray ten seconds more
+@pytest.mark.slow(reason="each kill costs a start of Python and torch, with Ray ten seconds more")
 @pytest.mark.parametrize("executor", ["inline", "ray"])
 def test_killed_at_several_moments(
     executor: str, start: Callable[..., Run], undisturbed: Callable[..., object], tmp_path: Path
@@ -61,7 +61,7 @@ def test_killed_at_several_moments(
     assert contents(store) == undisturbed(start)
 
 
-@pytest.mark.slow  # the task has to be long against the two seconds between resume points
+@pytest.mark.slow(reason="the task has to be long against the two seconds between resume points")
 def test_a_long_task_is_not_begun_again(start: Callable[..., Run], tmp_path: Path) -> None:
     """A trial killed at 60% of a long task goes on inside the task and repeats far less than half of its steps."""
     store = tmp_path / "store"

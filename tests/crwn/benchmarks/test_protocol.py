@@ -44,6 +44,20 @@ def test_training_data_can_be_read_only_while_it_is_learned() -> None:
         curriculum.train_split(1)
 
 
+def test_a_task_that_was_learned_is_closed_for_good() -> None:
+    """A group with an earlier task in it is not opened, and nothing else of it either."""
+    curriculum = Curriculum(Numbered())
+    with curriculum.learning([0, 1]):
+        pass
+    with (
+        pytest.raises(PermissionError, match=re.escape("the tasks [1] were learned already")),
+        curriculum.learning([1, 2]),
+    ):
+        pytest.fail("it was opened")
+    with curriculum.learning([2]) as splits:
+        assert splits[0].images[0, 0] == 2
+
+
 def test_the_gate_closes_after_an_error() -> None:
     """A task whose learning failed is closed like one that was learned."""
     curriculum = Curriculum(Numbered())
