@@ -215,8 +215,7 @@ class Engine:
         group = self._group
         with self._curriculum.learning(group.tasks) as splits:
             batches = _Batches(splits, group.tasks, self._seed, self._training.batch_size)
-            with self._timed(group):
-                batches.seek(group.step)
+            batches.seek(group.step)
             while group.step < self._training.updates_per_task:
                 with self._timed(group):
                     self._train_step(group, *next(batches))

@@ -38,7 +38,7 @@ def run(sweep: Sweep, store: Store, options: Options, console: Console) -> bool:
     Everything that can be wrong is checked before anything is started or written.
 
     Returns:
-        Whether some trial failed.
+        Whether some trial did not finish.
 
     Raises:
         UserError: the options, the data, the store or the requested resources are wrong.
@@ -74,9 +74,13 @@ def run(sweep: Sweep, store: Store, options: Options, console: Console) -> bool:
     print_line(console, f"{progress.summary()}; took {show_seconds(progress.seconds)}")
     for trial_id in progress.failed:
         print_line(console, f"traceback: {store.folder(trial_id) / 'attempts.json'}")
-    if progress.failed:
-        print_line(console, "The same command runs the failed trials again, from their last resume points.")
-    return bool(progress.failed)
+    unfinished = _left(sweep, store)  # the store decides, not what was reported
+    if unfinished:
+        print_line(
+            console,
+            f"{len(unfinished)} trials did not finish; the same command goes on with them from their resume points",
+        )
+    return bool(unfinished)
 
 
 def _left(sweep: Sweep, store: Store) -> tuple[TrialSpec, ...]:

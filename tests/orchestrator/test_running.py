@@ -186,14 +186,14 @@ def test_a_store_that_is_driven_is_refused(sweep: Sweep, new_store: Store, jobs:
 
 
 def test_failures_are_told_with_their_tracebacks_place(
-    sweep: Sweep, new_store: Store, monkeypatch: pytest.MonkeyPatch
+    sweep: Sweep, new_store: Store, record: Record, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each with the file that has the traceback, and what to do."""
     first, second = sweep.trials
 
     def pretend(_: InlineExecutor, job: Job, on_update: Callable[[TrialUpdate], None]) -> None:
-        del job
         on_update(TrialUpdate(trial_id=first.trial_id, state="failed", error="OSError: no"))
+        job.store.write_record(second.trial_id, record(second.trial_id))
         on_update(TrialUpdate(trial_id=second.trial_id, state="finished"))
 
     monkeypatch.setattr(InlineExecutor, "run", pretend)
@@ -201,7 +201,7 @@ def test_failures_are_told_with_their_tracebacks_place(
     assert failed
     assert "failed: neuromodnet FC16, rotated digits, seed 0: OSError: no" in lines
     assert lines[-2] == f"traceback: {new_store.folder(first.trial_id) / 'attempts.json'}"
-    assert lines[-1] == "The same command runs the failed trials again, from their last resume points."
+    assert lines[-1] == "1 trials did not finish; the same command goes on with them from their resume points"
 
 
 @pytest.mark.parametrize(
@@ -226,3 +226,11 @@ def test_the_commit_is_handed_on_and_marked_where_files_differ(
     monkeypatch.setattr(subprocess, "run", git)
     quietly(sweep, new_store)
     assert jobs[0].commit == expected
+
+
+def test_the_store_decides_whether_all_is_done(sweep: Sweep, new_store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An executor that returns without an error and without results has not succeeded."""
+    monkeypatch.setattr(InlineExecutor, "run", lambda *_: None)
+    failed, lines = quietly(sweep, new_store)
+    assert failed
+    assert lines[-1].startswith(f"{len(sweep.trials)} trials did not finish")
