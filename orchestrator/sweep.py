@@ -278,24 +278,14 @@ class _Reader:
         settled = self._override(method.training(), training, ("training",))
         method = self._override(method, _mapping(value, "settings"), (*place, "settings"))
         settled = self._override(settled, _mapping(value, "training"), (*place, "training"))
-        variants = value.get("variants")
         is_sound = len(self._source.faults) == num_faults
-        if not isinstance(variants, dict):
-            yield _Variant(
-                label=label,
-                variant="",
-                scales=scales,
-                method=method,
-                training=settled,
-                entry=place,
-                place=place,
-                is_sound=is_sound,
-            )
-            return
-        for variant, given in variants.items():
-            here = (*place, "variants", variant)
+        variants = value.get("variants")
+        overrides: dict[str | None, Any] = variants if isinstance(variants, dict) else {None: {}}
+        for variant, given in overrides.items():
+            here = place if variant is None else (*place, "variants", variant)
             num_faults = len(self._source.faults)
-            self._label(variant, here)
+            if variant is not None:
+                self._label(variant, here)
             changes = {} if given is None else given
             if not isinstance(changes, dict):
                 self._source.fault(here, f"expected overrides such as {{settings: {{...}}}}, given {changes!r}")
@@ -305,7 +295,7 @@ class _Reader:
             retrained = self._override(settled, _mapping(changes, "training"), (*here, "training"))
             yield _Variant(
                 label=label,
-                variant=variant,
+                variant=variant or "",
                 scales=scales,
                 method=overridden,
                 training=retrained,
