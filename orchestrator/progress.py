@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from crwn.spec import TrialSpec
 
 PLAIN_SECONDS = 10.0
-"""Between two plain lines of progress."""
+"""After the last plain line of progress, the next one comes with a line for each running trial."""
 
 ESTIMATE_AFTER_SECONDS = 5.0
 """Of work, before the time left is estimated: the first steps of a process are slow."""
@@ -135,7 +135,7 @@ def shown(progress: RunProgress, console: Console) -> Iterator[Callable[[TrialUp
 
             def show(update: TrialUpdate) -> None:
                 if line := progress.update(update):
-                    console.print(line, markup=False)
+                    print_line(console, line)
 
             yield show
         return
@@ -147,9 +147,12 @@ def shown(progress: RunProgress, console: Console) -> Iterator[Callable[[TrialUp
         line = progress.update(update)
         if line:
             print_line(console, line)
-        if len(progress.finished) > num_finished or time.monotonic() - printed >= PLAIN_SECONDS:
+        is_due = time.monotonic() - printed >= PLAIN_SECONDS
+        if len(progress.finished) > num_finished or is_due:
             printed = time.monotonic()
             print_line(console, progress.summary())
+        for detail in progress.details() if is_due else ():
+            print_line(console, f"  {detail}")
 
     yield write
 

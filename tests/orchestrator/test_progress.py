@@ -300,13 +300,18 @@ def test_plain_lines_come_when_a_trial_is_finished(trial: Trial) -> None:
 
 
 def test_plain_lines_come_now_and_then_while_trials_run(trial: Trial, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A run of one long trial is not silent for an hour."""
+    """A log tells of tasks within a trial and the accuracy so far, as a terminal does; it is not silent for an hour."""
     console, file = plain()
     monkeypatch.setattr(progress_module, "PLAIN_SECONDS", 0.0)
     with shown(RunProgress([trial()], num_done=0), console) as show:
         show(running(trial(), at(0, 5)))
-        show(running(trial(), at(1)))
-    assert [line.split(",")[0] for line in file.getvalue().splitlines()] == ["0/1 trials done"] * 2
+        show(running(trial(), at(1, accuracy=0.9)))
+    assert file.getvalue().splitlines() == [
+        "0/1 trials done, 1 running, 0 failed, 0 waiting",
+        f"  {describe(trial())}: task 0/2, update 5/10",
+        "0/1 trials done, 1 running, 0 failed, 0 waiting",
+        f"  {describe(trial())}: task 1/2, accuracy so far 90.0 %",
+    ]
 
 
 def test_a_terminal_shows_the_running_trials(trial: Trial) -> None:
