@@ -31,8 +31,8 @@ seeds: [0, 1]
 benchmarks:
   r-digits: {num_tasks: 3}
 methods:
-  neuromodnet: {scales: [FC64], training: {updates_per_task: 2400}}
-  supsup: {scales: [FC64], training: {updates_per_task: 1200}}
+  supsup: {scales: [FC64], training: {updates_per_task: 2000}}
+  neuromodnet: {scales: [FC64], training: {updates_per_task: 3600}}
 """
 
 

@@ -86,6 +86,8 @@ def test_a_shared_backbone_costs_a_worker_nothing(ray_session: Any) -> None:
 
 def test_four_concurrent_trials_share_one_gpu(ray_session: Any, tmp_path: Path) -> None:
     """Four trials at a quarter of a GPU run at once on the same one, with one FC4096 backbone and its fingerprint."""
+    import torch
+
     from orchestrator.executors.ray_tune import RayTuneExecutor
 
     file = tmp_path / "shared.yaml"
@@ -136,6 +138,7 @@ def test_four_concurrent_trials_share_one_gpu(ray_session: Any, tmp_path: Path) 
     assert any(isinstance(update.progress, Progress) for update in updates)
     notes = [update.note for update in updates if update.note]
     assert all("computes on the CPU" in note for note in notes)
+    assert bool(notes) != torch.cuda.is_available()  # a GPU on paper only is said to be one
 
 
 def test_a_request_that_no_node_can_meet_is_refused(ray_session: Any) -> None:
