@@ -7,6 +7,7 @@ nothing was started; 130 interrupted, running again goes on.
 from __future__ import annotations
 
 import io
+import re
 import shlex
 import signal
 import sys
@@ -137,7 +138,7 @@ def tables(
 def _store(sweep: Sweep, out: Path | None) -> Store:
     """The store of a run: the one named on the command line, the sweep's, or runs/<name>."""
     folder = out or sweep.store or Path("runs") / sweep.name
-    if out is not None and "://" in str(out).replace(":/", "://"):
+    if out is not None and re.match(r"[a-z0-9]+:/", str(out)):  # a path folds the two slashes of s3:// into one
         raise UserError(f"--out: expected a folder on this machine or one that all machines share, given {out}")
     try:
         return _open(folder)

@@ -45,7 +45,6 @@ STEP_SECONDS = 1.0
 ENVIRONMENT = {
     "RAY_AIR_NEW_OUTPUT": "0",
     "RAY_CHDIR_TO_TRIAL_DIR": "0",  # trials stay where the driver is
-    "RAY_DEDUP_LOGS": "0",
     "RAY_USAGE_STATS_ENABLED": "0",  # nothing is reported to anybody
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # they fill the disk with what the store has
     "TUNE_DISABLE_SIGINT_HANDLER": "1",  # Tune's own makes an interrupted run look like a finished one
@@ -260,11 +259,11 @@ class _Reporter(tune.Callback):
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         trial_id = trial.config["trial_id"]
         message = (
-            f"its process died {MAX_PROCESS_DEATHS + 1} times, killed or out of memory; it goes on from its last "
-            "resume point at the next run"
+            f"its process failed or died {MAX_PROCESS_DEATHS + 1} times, such as killed or out of memory; it goes on "
+            "from its last resume point at the next run"
         )
         attempts = self._store.attempts(trial_id) or [{}]
-        attempts[-1]["error"] = {"type": "ProcessDied", "message": message, "traceback": _error_text(trial)}
+        attempts[-1]["error"] = {"type": "ProcessFailed", "message": message, "traceback": _error_text(trial)}
         with contextlib.suppress(OSError):  # a full disk must not stop the other trials
             self._store.write_attempts(trial_id, attempts)
         self._on_update(TrialUpdate(trial_id=trial_id, state="failed", error=message))
