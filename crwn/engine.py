@@ -11,9 +11,9 @@ from __future__ import annotations
 import dataclasses
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
 import torch
@@ -24,7 +24,7 @@ from crwn.benchmarks.protocol import Curriculum, Split
 from crwn.methods.protocol import Method, Tensors
 from crwn.spec import TrainingSpec
 
-RESUME_FORMAT = 1
+RESUME_FORMAT = 2
 CURVE_EVERY = 50
 """Training steps between two points of a learning curve."""
 EVALUATION_BATCH = 500
@@ -54,11 +54,19 @@ class Numerics:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CurvePoint:
-    """The mean training loss and accuracy over the steps since the last point; `step` counts from 1."""
+    """The mean training loss and accuracy over the steps since the last point.
+
+    Attributes:
+        step: the last of these steps, counted from 1.
+        loss: in nats.
+        accuracy: in [0, 1].
+        time: when it was computed, in seconds since 1970.
+    """
 
     step: int
     loss: float
     accuracy: float
+    time: float = field(compare=False)  # equal trials have equal curves, at other times
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,6 +81,7 @@ class TaskRow:
         num_test: test examples.
         train_seconds: what learning the task took, its share of its group's time; None where it was only tested again.
         eval_seconds: what the test took.
+        tested: when the test ended, in seconds since 1970.
         curve: of the training; empty where the task was only tested again.
     """
 
@@ -83,6 +92,7 @@ class TaskRow:
     num_test: int
     train_seconds: float | None
     eval_seconds: float
+    tested: float
     curve: tuple[CurvePoint, ...]
 
 
@@ -107,10 +117,19 @@ class Progress:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ResumePoint:
-    """Everything needed to go on from here: tensors, positions of the random streams, results so far."""
+    """Everything needed to go on from here.
+
+    Attributes:
+        content: tensors, positions of the random streams, results so far.
+        progress: where it is.
+        rows: the tests so far.
+        curves: of the tasks being learned, by task.
+    """
 
     content: bytes
     progress: Progress
+    rows: tuple[TaskRow, ...]
+    curves: Mapping[int, tuple[CurvePoint, ...]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -262,10 +281,11 @@ class Engine:
         """Add a point to the learning curves; the only place where training waits for the device."""
         losses = (group.block_loss_G / group.block_examples).tolist()
         accuracies = (group.block_correct_G / group.block_examples).tolist()
+        now = time.time()
         for task, curve, loss, accuracy in zip(group.tasks, group.curves, losses, accuracies, strict=True):
             if not math.isfinite(loss):
                 raise self._diverged(task, f"training loss is {loss} after {group.step} updates")
-            curve.append(CurvePoint(step=group.step, loss=loss, accuracy=accuracy))
+            curve.append(CurvePoint(step=group.step, loss=loss, accuracy=accuracy, time=now))
         group.block_loss_G.zero_()
         group.block_correct_G.zero_()
         group.block_examples = 0
@@ -295,6 +315,7 @@ class Engine:
             num_test=num_test,
             train_seconds=None,
             eval_seconds=self._clock() - started,
+            tested=time.time(),
             curve=(),
         )
 
@@ -313,7 +334,13 @@ class Engine:
         now = self._clock()
         if now >= self._resume_due:
             content = self._snapshot()
-            yield ResumePoint(content=content, progress=self.progress())
+            curves = {} if self._group is None else dict(zip(self._group.tasks, self._group.curves, strict=True))
+            yield ResumePoint(
+                content=content,
+                progress=self.progress(),
+                rows=tuple(self._rows),
+                curves={task: tuple(curve) for task, curve in curves.items()},
+            )
             self._resume_cost = self._clock() - now
             wait = min(max(RESUME_COST_FACTOR * self._resume_cost, MIN_RESUME_SECONDS), MAX_RESUME_SECONDS)
             self._resume_due = self._clock() + wait

@@ -4,36 +4,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, get_args
 
 from rich.console import Console
 
 from orchestrator.display import print_line
-from orchestrator.store import Store
+from orchestrator.store import Store, TrialState
 
-STATES = ("done", "running", "failed", "interrupted", "left")
-
-
-def state(store: Store, trial_id: str, *, driven: bool) -> str:
-    """A trial's state.
-
-    Args:
-        store: the store.
-        trial_id: the trial.
-        driven: whether a run is working on the store.
-
-    Returns:
-        `done`; `failed`, its last attempt ended in an error; `running`; `interrupted`, begun and stopped, it goes on
-        from its resume point; `left`, not begun.
-    """
-    if store.is_finished(trial_id):
-        return "done"
-    attempts = store.attempts(trial_id)
-    if not attempts:
-        return "left"
-    if "error" in attempts[-1]:
-        return "failed"
-    return "running" if driven else "interrupted"
+STATES = get_args(TrialState)
 
 
 def show(store: Store, console: Console, *, verbose: bool) -> None:
@@ -42,7 +20,7 @@ def show(store: Store, console: Console, *, verbose: bool) -> None:
     print_line(console, f"{store.root}: {'a run is working on it' if driven else 'no run is working on it'}")
     for manifest in store.manifests():
         trials = [(cell, seed, trial_id) for cell in manifest["cells"] for seed, trial_id in cell["trials"].items()]
-        states = {trial_id: state(store, trial_id, driven=driven) for _, _, trial_id in trials}
+        states = {trial_id: store.state(trial_id, driven=driven) for _, _, trial_id in trials}
         counts = Counter(states.values())
         shown = ", ".join(f"{counts[name]} {name}" for name in STATES if counts[name] or name in ("done", "left"))
         print_line(console, f"{manifest['name']}: {len(trials)} trials: {shown}")

@@ -3,9 +3,12 @@
     STORE/
       store.json                         what this folder is, and its version
       sweeps/NAME.json                   a sweep's manifest: the trials it asks for, under its own names
+      sweeps/NAME.behind                 while what MLflow shows of the sweep may be behind
       trials/ID/attempts.json            while a trial is not finished: its attempts, the last one's error if it failed
       trials/ID/resume.safetensors       while a trial is not finished: where it goes on
-      trials/ID/tasks.parquet            one row for every test of a task
+      trials/ID/tasks.parquet            one row for every test of a task; while a trial is not finished, up to its
+                                         resume point
+      trials/ID/system.parquet           one row for every sample of the system's use, likewise
       trials/ID/contexts.safetensors     every task's learned tensors
       trials/ID/trial.parquet            one row; written last: a trial is finished if and only if it is there
       report/                            tables; can be thrown away
@@ -20,10 +23,10 @@ import contextlib
 import json
 import os
 import uuid
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 import filelock
 import pyarrow as pa
@@ -31,7 +34,7 @@ import pyarrow.parquet as pq
 
 from orchestrator.errors import UserError
 
-STORE_VERSION = (1, 0)
+STORE_VERSION = (1, 1)
 """Major, minor. A reader refuses a newer major version; a newer minor one has only added fields."""
 
 MANIFEST_FORMAT = 1
@@ -67,6 +70,8 @@ TASKS_SCHEMA = pa.schema(
         _field("train_seconds", pa.float64(), volatile=True),
         _field("eval_seconds", pa.float64(), volatile=True),
         _field("curve", pa.list_(_CURVE_POINT)),
+        _field("tested", pa.float64(), volatile=True),
+        _field("curve_times", pa.list_(pa.float64()), volatile=True),
     ],
     metadata={
         **_VERSION_METADATA,
@@ -83,6 +88,7 @@ TRIALS_SCHEMA = pa.schema(
         _field("params_per_task", pa.float64()),
         _field("trained_per_task", pa.int64()),
         _field("stored_per_task", pa.int64()),
+        _field("grouping", pa.string()),
         _field("fingerprint", pa.string()),
         _field("spec", pa.string()),
         _field("numerics", pa.string()),
@@ -92,18 +98,50 @@ TRIALS_SCHEMA = pa.schema(
     metadata={**_VERSION_METADATA, b"crwn.record": b"trials"},
 )
 
-TRIAL_FILE, TASKS_FILE = "trial.parquet", "tasks.parquet"
+SYSTEM_SCHEMA = pa.schema(
+    [
+        _field("trial_id", pa.string()),
+        *(
+            _field(name, pa.float64(), volatile=True)
+            for name in (
+                "time",
+                "process_cpu_percent",
+                "process_memory_bytes",
+                "machine_cpu_percent",
+                "machine_memory_bytes",
+                "gpu_percent",
+                "gpu_memory_bytes",
+                "gpu_power_watts",
+            )
+        ),
+    ],
+    metadata={**_VERSION_METADATA, b"crwn.record": b"system"},
+)
+"""Times are seconds since 1970; 100 % of a process is one core, of a machine all of them; null without a GPU."""
+
+TRIAL_FILE, TASKS_FILE, SYSTEM_FILE = "trial.parquet", "tasks.parquet", "system.parquet"
 CONTEXTS_FILE = "contexts.safetensors"
 RESUME_FILE = "resume.safetensors"
 ATTEMPTS_FILE = "attempts.json"
 
 
+TrialState: TypeAlias = Literal["done", "running", "failed", "interrupted", "left"]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrialRecord:
-    """Everything that is kept of a finished trial: a `trials` row, its `tasks` rows, its contexts as a file's bytes."""
+    """Everything that is kept of a finished trial.
+
+    Attributes:
+        trial: its `trials` row.
+        tasks: its `tasks` rows.
+        system: its `system` rows.
+        contexts: a file's bytes.
+    """
 
     trial: Mapping[str, Any]
-    tasks: tuple[Mapping[str, Any], ...]
+    tasks: Sequence[Mapping[str, Any]]
+    system: Sequence[Mapping[str, Any]]
     contexts: bytes
 
 
@@ -147,6 +185,14 @@ class Store:
             )
 
     @property
+    def identity(self) -> str:
+        """What the store is known by elsewhere, wherever it is moved; its path for one of version 1.0."""
+        try:
+            return str(json.loads((self.root / "store.json").read_text())["id"])
+        except KeyError:
+            return str(self.root)
+
+    @property
     def exists(self) -> bool:
         """Whether the folder is a store already."""
         return (self.root / "store.json").exists()
@@ -163,11 +209,16 @@ class Store:
             probe.touch()
             probe.unlink()
             if not self.exists:
-                _write_json(self.root / "store.json", {"format": "crwn-store", "version": list(STORE_VERSION)})
+                mark = {"format": "crwn-store", "version": list(STORE_VERSION), "id": uuid.uuid4().hex}
+                _write_json(self.root / "store.json", mark)
         except OSError as error:
             raise UserError(
                 f"{self.root}: expected a folder that can be written: {error}. Name another with --out."
             ) from error
+
+    def tracking_lock(self) -> filelock.FileLock:
+        """Held by the one process that shows this store in MLflow."""
+        return filelock.FileLock(self.root / _TRACKING_LOCK)
 
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:
@@ -220,6 +271,22 @@ class Store:
         """
         return [_read_manifest(path) for path in sorted((self.root / "sweeps").glob("*.json"))]
 
+    def manifest(self, name: str) -> dict[str, Any]:
+        """One sweep's manifest; raises as `manifests` does."""
+        return _read_manifest(self.root / "sweeps" / f"{name}.json")
+
+    def mark_behind(self, name: str, *, behind: bool) -> None:
+        """Note whether a sweep's runs in MLflow may be behind what is here."""
+        mark = self.root / "sweeps" / f"{name}{_BEHIND}"
+        if behind:
+            mark.touch()
+        else:
+            mark.unlink(missing_ok=True)
+
+    def is_behind(self, name: str) -> bool:
+        """Whether a sweep's runs in MLflow may be behind what is here."""
+        return (self.root / "sweeps" / f"{name}{_BEHIND}").exists()
+
     # Trials
 
     def folder(self, trial_id: str) -> Path:
@@ -230,6 +297,35 @@ class Store:
         """Whether the trial's final record is there."""
         return (self.folder(trial_id) / TRIAL_FILE).exists()
 
+    def state(self, trial_id: str, *, driven: bool) -> TrialState:
+        """Where a trial stands.
+
+        Args:
+            trial_id: the trial.
+            driven: whether a run is working on the store.
+
+        Returns:
+            `done`; `failed`, its last attempt ended in an error; `running`; `interrupted`, begun and stopped, it goes
+            on from its resume point; `left`, not begun.
+        """
+        if self.is_finished(trial_id):
+            return "done"
+        attempts = self.attempts(trial_id)
+        if not attempts:
+            return "left"
+        if "error" in attempts[-1]:
+            return "failed"
+        return "running" if driven else "interrupted"
+
+    def signature(self, trial_id: str) -> tuple[tuple[str, int, int], ...]:
+        """Something that changes whenever one of the trial's files does."""
+        found = []
+        for name in (TRIAL_FILE, ATTEMPTS_FILE, TASKS_FILE):
+            with contextlib.suppress(FileNotFoundError):
+                status = (self.folder(trial_id) / name).stat()
+                found.append((name, status.st_mtime_ns, status.st_size))
+        return tuple(found)
+
     def trial_ids(self) -> list[str]:
         """All trials that were finished, in order."""
         return sorted(path.parent.name for path in (self.root / "trials").glob(f"*/{TRIAL_FILE}"))
@@ -237,7 +333,7 @@ class Store:
     def write_record(self, trial_id: str, record: TrialRecord) -> None:
         """Keep a finished trial; its resume point and attempts are removed once all is written."""
         folder = self.folder(trial_id)
-        _write(folder / TASKS_FILE, _parquet([{**row} for row in record.tasks], TASKS_SCHEMA))
+        self._write_tests(trial_id, record.tasks, record.system)
         _write(folder / CONTEXTS_FILE, record.contexts)
         _write(folder / TRIAL_FILE, _parquet([record.trial], TRIALS_SCHEMA))
         self.clear_leftovers(trial_id)
@@ -260,15 +356,41 @@ class Store:
         """The `tasks` rows of those that are finished; raises as `trials` does."""
         return self._table(trial_ids, TASKS_FILE, TASKS_SCHEMA)
 
+    def so_far(self, trial_id: str) -> tuple[pa.Table, pa.Table]:
+        """The `tasks` and the `system` rows of one trial, finished or not; raises as `trials` does.
+
+        A task that is being learned has its curve so far, and null for what a test would say.
+        """
+        return self._rows(trial_id, TASKS_FILE, TASKS_SCHEMA), self._rows(trial_id, SYSTEM_FILE, SYSTEM_SCHEMA)
+
+    def _rows(self, trial_id: str, file: str, schema: pa.Schema) -> pa.Table:
+        path = self.folder(trial_id) / file
+        try:
+            return _read_parquet(path, schema) if path.exists() else schema.empty_table()
+        except UserError:
+            if path.exists():
+                raise
+            return schema.empty_table()  # removed while it was read: its trial began anew
+
     def _table(self, trial_ids: Iterable[str], file: str, schema: pa.Schema) -> pa.Table:
         paths = [self.folder(trial_id) / file for trial_id in trial_ids if self.is_finished(trial_id)]
         return pa.concat_tables([schema.empty_table(), *(_read_parquet(path, schema) for path in paths)])
 
     # What an unfinished trial leaves
 
-    def write_resume(self, trial_id: str, content: bytes) -> None:
-        """Keep where a trial goes on, instead of an earlier point."""
+    def write_resume(
+        self, trial_id: str, content: bytes, tasks: Sequence[Mapping[str, Any]], system: Sequence[Mapping[str, Any]]
+    ) -> None:
+        """Keep where a trial goes on, instead of an earlier point, and the rows up to there."""
         _write(self.folder(trial_id) / RESUME_FILE, content)
+        self._write_tests(trial_id, tasks, system)  # afterwards: no row that the trial would compute once more
+
+    def _write_tests(
+        self, trial_id: str, tasks: Sequence[Mapping[str, Any]], system: Sequence[Mapping[str, Any]]
+    ) -> None:
+        folder = self.folder(trial_id)
+        _write(folder / TASKS_FILE, _parquet(tasks, TASKS_SCHEMA))
+        _write(folder / SYSTEM_FILE, _parquet(system, SYSTEM_SCHEMA))
 
     def read_resume(self, trial_id: str) -> bytes | None:
         """Where a trial goes on, if it was begun."""
@@ -278,12 +400,17 @@ class Store:
             return None
 
     def discard_resume(self, trial_id: str) -> None:
-        """Remove a resume point that cannot be used."""
-        (self.folder(trial_id) / RESUME_FILE).unlink(missing_ok=True)
+        """Remove a resume point that cannot be used, and the rows up to there."""
+        for file in (TASKS_FILE, SYSTEM_FILE, RESUME_FILE):  # the point last: whoever finds it discards the rest too
+            (self.folder(trial_id) / file).unlink(missing_ok=True)
 
     def write_attempts(self, trial_id: str, attempts: list[dict[str, Any]]) -> None:
         """Keep what is known of a trial's attempts so far; JSON values."""
         _write_json(self.folder(trial_id) / ATTEMPTS_FILE, {"attempts": attempts})
+
+    def attempts_file(self, trial_id: str) -> Path:
+        """Where `attempts` are kept, with the last one's traceback if it failed."""
+        return self.folder(trial_id) / ATTEMPTS_FILE
 
     def attempts(self, trial_id: str) -> list[dict[str, Any]]:
         """The attempts at an unfinished trial, oldest first; a failed one has an `error`."""
@@ -294,8 +421,20 @@ class Store:
             return []  # notes, which a trial can go on without
         return attempts
 
+    def all_attempts(self, trial_id: str) -> list[dict[str, Any]]:
+        """The attempts at a trial, finished or not, oldest first; raises as `trials` does."""
+        rows = self.trials([trial_id]).to_pylist()
+        if not rows:
+            return self.attempts(trial_id)
+        try:
+            attempts: list[dict[str, Any]] = json.loads(rows[0]["provenance"])["attempts"]
+        except (ValueError, KeyError, TypeError):
+            return []
+        return attempts
 
-_LOCK = ".lock"
+
+_LOCK, _TRACKING_LOCK = ".lock", ".tracking.lock"
+_BEHIND = ".behind"
 _TEMPORARY = ".part"
 
 
@@ -309,9 +448,9 @@ def stable_columns(table: pa.Table) -> pa.Table:
     return table.select(names)
 
 
-def _parquet(rows: list[Mapping[str, Any]], schema: pa.Schema) -> bytes:
+def _parquet(rows: Sequence[Mapping[str, Any]], schema: pa.Schema) -> bytes:
     sink = pa.BufferOutputStream()
-    pq.write_table(pa.Table.from_pylist(rows, schema=schema), sink, compression="zstd")
+    pq.write_table(pa.Table.from_pylist([{**row} for row in rows], schema=schema), sink, compression="zstd")
     content: bytes = sink.getvalue().to_pybytes()
     return content
 
@@ -323,16 +462,16 @@ def _read_parquet(path: Path, schema: pa.Schema) -> pa.Table:
             raise ValueError("it is a Parquet file, but none of crwn's")
         version = table.schema.metadata[b"crwn.version"].decode()
         major = int(version.split(".")[0])
+        if major > STORE_VERSION[0]:
+            raise UserError(f"{path}: expected version {STORE_VERSION[0]} or older, given {version}; upgrade crwn.")
+        missing = [item for item in schema if item.name not in table.schema.names]
+        for item in missing:  # an older record has fewer columns
+            table = table.append_column(item, pa.nulls(len(table), item.type))
+        return table.select(schema.names).cast(schema)
     except (OSError, pa.ArrowException, ValueError) as error:
         raise UserError(
             f"{path}: expected a record that can be read: {error}. Remove its folder to have the trial run again."
         ) from error
-    if major > STORE_VERSION[0]:
-        raise UserError(f"{path}: expected version {STORE_VERSION[0]} or older, given {version}; upgrade crwn.")
-    missing = [item for item in schema if item.name not in table.schema.names]
-    for item in missing:  # an older record has fewer columns
-        table = table.append_column(item, pa.nulls(len(table), item.type))
-    return table.select(schema.names).cast(schema)
 
 
 def _read_manifest(path: Path) -> dict[str, Any]:

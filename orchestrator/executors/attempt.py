@@ -9,7 +9,7 @@ import os
 import platform
 import socket
 import traceback
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterable, Iterator, Mapping
 from importlib import metadata
 from typing import Any
 
@@ -17,11 +17,13 @@ import torch
 
 from crwn.backbone import BackboneSource
 from crwn.data import Datasets
-from crwn.engine import Progress, ResumeError, ResumePoint, TaskRow
+from crwn.engine import CurvePoint, Progress, ResumeError, ResumePoint, TaskRow
 from crwn.metrics import average_accuracy
 from crwn.spec import TrialSpec, canonical_json
 from crwn.trial import DeviceKind, Event, Finished, Started, iterate_trial
+from orchestrator.errors import UserError
 from orchestrator.executors.protocol import TrialUpdate
+from orchestrator.executors.sampling import SystemSampler
 from orchestrator.store import Store, TrialRecord
 
 RECORDED_VERSIONS = ("crwn", "torch", "torchvision", "numpy", "ray")
@@ -51,8 +53,9 @@ def attempt(
         store.clear_leftovers(trial_id)
         yield TrialUpdate(trial_id=trial_id, state="finished")
         return
-    attempts = [*store.attempts(trial_id), _new_attempt()]
+    attempts = [*store.attempts(trial_id), _new_attempt(spec)]
     use_gpu = torch.cuda.is_available() and gpus != 0
+    sampler = SystemSampler(trial_id, _earlier_samples(store, trial_id), use_gpu=use_gpu)
     if gpus and not use_gpu:
         note = (
             f"a trial was given {gpus:g} GPU, but torch can use none on {socket.gethostname()}; it computes on the CPU"
@@ -68,6 +71,7 @@ def attempt(
             device="cuda" if use_gpu else "cpu",
             attempts=attempts,
         ):
+            sampler.sample_if_due()
             match event:
                 case Started():
                     attempts[-1] |= {"from": _position(event.progress), "reached": _position(event.progress)}
@@ -76,11 +80,13 @@ def attempt(
                 case Progress():
                     yield TrialUpdate(trial_id=trial_id, state="running", progress=event)
                 case ResumePoint():
-                    store.write_resume(trial_id, event.content)
+                    tasks = [*_task_rows(spec, event.rows), *_learning_rows(spec, event.curves)]
+                    store.write_resume(trial_id, event.content, tasks, sampler.rows)
                     attempts[-1]["reached"] = _position(event.progress)
                     store.write_attempts(trial_id, attempts)
                 case Finished():
-                    store.write_record(trial_id, _record(spec, event, attempts, commit))
+                    sampler.sample()
+                    store.write_record(trial_id, _record(spec, event, attempts, commit, sampler.rows))
     except Exception as error:  # noqa: BLE001 (whatever a trial raises is kept, and the others go on)
         attempts[-1]["error"] = {
             "type": type(error).__name__,
@@ -117,17 +123,33 @@ def _position(progress: Progress) -> dict[str, int]:
     return {"tasks_learned": progress.tasks_learned, "step": progress.step}
 
 
-def _new_attempt() -> dict[str, Any]:
-    return {"started": _now(), "host": socket.gethostname(), "pid": os.getpid()}
+def _new_attempt(spec: TrialSpec) -> dict[str, Any]:
+    return {
+        "started": _now(),
+        "host": socket.gethostname(),
+        "pid": os.getpid(),
+        # So that an unfinished trial's folder says what it is
+        "spec": json.loads(spec.canonical_json()),
+        "grouping": spec.blueprint().grouping,
+    }
 
 
 def _now() -> str:
     return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
 
 
-def _record(spec: TrialSpec, finished: Finished, attempts: list[dict[str, Any]], commit: str | None) -> TrialRecord:
-    blueprint, num_tasks = spec.blueprint(), spec.benchmark.problem().num_tasks
-    identity = {
+def _earlier_samples(store: Store, trial_id: str) -> list[dict[str, Any]]:
+    try:
+        _, system = store.so_far(trial_id)
+    except UserError:
+        return []  # damaged, and nothing depends on it
+    rows: list[dict[str, Any]] = system.to_pylist()
+    return rows
+
+
+def _identity(spec: TrialSpec) -> dict[str, Any]:
+    """The columns that name a trial in every record."""
+    return {
         "trial_id": spec.trial_id,
         "method": spec.method.kind,
         "variant": spec.variant,
@@ -135,10 +157,20 @@ def _record(spec: TrialSpec, finished: Finished, attempts: list[dict[str, Any]],
         "scale": spec.scale,
         "seed": spec.seed,
     }
+
+
+def _record(
+    spec: TrialSpec,
+    finished: Finished,
+    attempts: list[dict[str, Any]],
+    commit: str | None,
+    system: list[Mapping[str, Any]],
+) -> TrialRecord:
+    blueprint, num_tasks = spec.blueprint(), spec.benchmark.problem().num_tasks
     train_seconds = sum(row.train_seconds or 0.0 for row in finished.rows)
     eval_seconds = sum(row.eval_seconds for row in finished.rows)
     provenance = {
-        "attempts": attempts,
+        "attempts": [{name: entry[name] for name in entry if name not in ("spec", "grouping")} for entry in attempts],
         "finished": _now(),
         "host": socket.gethostname(),
         "device": finished.device_name,
@@ -151,20 +183,19 @@ def _record(spec: TrialSpec, finished: Finished, attempts: list[dict[str, Any]],
         "versions": {name: metadata.version(name) for name in RECORDED_VERSIONS},
     }
     trial = {
-        **identity,
+        **_identity(spec),
         "accuracy": average_accuracy(final_accuracies(finished.rows, num_tasks)),
         "params_per_task": float(blueprint.params_per_task),
         "trained_per_task": blueprint.trained_per_task,
         "stored_per_task": blueprint.stored_per_task,
+        "grouping": blueprint.grouping,
         "fingerprint": finished.fingerprint,
         "spec": spec.canonical_json(),
         "numerics": canonical_json(finished.numerics),
         "seconds": train_seconds + eval_seconds,
         "provenance": json.dumps(provenance, sort_keys=True),
     }
-    return TrialRecord(
-        trial=trial, tasks=tuple({**identity, **_columns(row)} for row in finished.rows), contexts=finished.contexts
-    )
+    return TrialRecord(trial=trial, tasks=_task_rows(spec, finished.rows), system=system, contexts=finished.contexts)
 
 
 def final_accuracies(rows: tuple[TaskRow, ...], num_tasks: int) -> list[float]:
@@ -173,14 +204,33 @@ def final_accuracies(rows: tuple[TaskRow, ...], num_tasks: int) -> list[float]:
     return [last[task] for task in range(num_tasks)]
 
 
-def _columns(row: TaskRow) -> dict[str, Any]:
+def _task_rows(spec: TrialSpec, rows: Iterable[TaskRow]) -> list[dict[str, Any]]:
+    """The `tasks` rows of tests that were made."""
+    return [
+        {
+            **_identity(spec),
+            "task": row.task,
+            "tasks_learned": row.tasks_learned,
+            "accuracy": row.accuracy,
+            "loss": row.loss,
+            "num_test": row.num_test,
+            "train_seconds": row.train_seconds,
+            "eval_seconds": row.eval_seconds,
+            "tested": row.tested,
+            **_curve_columns(row.curve),
+        }
+        for row in rows
+    ]
+
+
+def _learning_rows(spec: TrialSpec, curves: Mapping[int, Iterable[CurvePoint]]) -> list[dict[str, Any]]:
+    """The `tasks` rows of tasks that are being learned: their curves so far."""
+    return [{**_identity(spec), "task": task, **_curve_columns(curve)} for task, curve in curves.items()]
+
+
+def _curve_columns(curve: Iterable[CurvePoint]) -> dict[str, Any]:
+    points = list(curve)
     return {
-        "task": row.task,
-        "tasks_learned": row.tasks_learned,
-        "accuracy": row.accuracy,
-        "loss": row.loss,
-        "num_test": row.num_test,
-        "train_seconds": row.train_seconds,
-        "eval_seconds": row.eval_seconds,
-        "curve": [{"step": p.step, "loss": p.loss, "accuracy": p.accuracy} for p in row.curve],
+        "curve": [{"step": p.step, "loss": p.loss, "accuracy": p.accuracy} for p in points],
+        "curve_times": [p.time for p in points],
     }

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any
 
 import pytest
 import torch
@@ -21,7 +20,7 @@ from crwn.benchmarks.rotated import RotatedSpec
 from crwn.data import Datasets
 from crwn.data.base import ImageSet
 from crwn.data.digits import DIGITS
-from crwn.engine import Numerics
+from crwn.engine import Numerics, TaskRow
 from crwn.methods import METHODS
 from crwn.methods.protocol import Method, Surroundings, Tensors
 from crwn.spec import MethodSpec, TrainingSpec, TrialSpec
@@ -82,10 +81,9 @@ def run(spec: TrialSpec, data: Datasets, group_size: int = 1) -> Finished:
     return run_trial(spec, data=data, backbones=backbone.draw, numerics=numerics)
 
 
-def results(finished: Finished) -> list[dict[str, Any]]:
-    """All rows as values, without the seconds they took."""
-    rows = [dataclasses.asdict(row) for row in finished.rows]
-    return [{key: value for key, value in row.items() if not key.endswith("_seconds")} for row in rows]
+def results(finished: Finished) -> list[TaskRow]:
+    """All rows without their times; points of curves are compared without theirs."""
+    return [dataclasses.replace(row, train_seconds=None, eval_seconds=0.0, tested=0.0) for row in finished.rows]
 
 
 def test_every_method_is_under_contract(name: str) -> None:
@@ -203,11 +201,11 @@ def test_group_sizes_agree_in_float64(name: str, digits: Datasets) -> None:
     alone, together = (run(trial(name), digits, group_size) for group_size in (1, 3))
     assert alone.fingerprint == together.fingerprint
     for one, other in zip(results(alone), results(together), strict=True):
-        assert one["accuracy"] == other["accuracy"]
-        assert one["loss"] == pytest.approx(other["loss"], rel=1e-9)
-        for point, other_point in zip(one["curve"], other["curve"], strict=True):
-            assert point["accuracy"] == other_point["accuracy"]
-            assert point["loss"] == pytest.approx(other_point["loss"], rel=1e-9)
+        assert one.accuracy == other.accuracy
+        assert one.loss == pytest.approx(other.loss, rel=1e-9)
+        for point, other_point in zip(one.curve, other.curve, strict=True):
+            assert point.accuracy == other_point.accuracy
+            assert point.loss == pytest.approx(other_point.loss, rel=1e-9)
 
 
 def test_group_sizes_agree_in_float32(name: str, digits: Datasets) -> None:
@@ -220,8 +218,8 @@ def test_group_sizes_agree_in_float32(name: str, digits: Datasets) -> None:
     spec = trial(name, dtype="float32", learning_rate=learning_rate)
     alone, together = (run(spec, digits, group_size) for group_size in (1, 3))
     for one, other in zip(results(alone), results(together), strict=True):
-        assert one["accuracy"] == pytest.approx(other["accuracy"], abs=4 / 360)
-        assert one["loss"] == pytest.approx(other["loss"], rel=1e-2)
+        assert one.accuracy == pytest.approx(other.accuracy, abs=4 / 360)
+        assert one.loss == pytest.approx(other.loss, rel=1e-2)
 
 
 @pytest.mark.parametrize("group_size", [1, 3])
@@ -281,7 +279,7 @@ def test_other_tasks_data_change_nothing(
     monkeypatch.setattr(crwn.trial, "BENCHMARKS", {"rotated": BenchmarkEntry(spec=RotatedSpec, build=build_altered)})
     after = run(spec, digits, group_size)
     for one, other in zip(results(before), results(after), strict=True):
-        assert (one == other) == (one["task"] != 1)
+        assert (one == other) == (one.task != 1)
     banks = [contexts.load(finished.contexts).tensors for finished in (before, after)]
     for key, tensor in banks[0].items():
         assert torch.equal(tensor[[0, 2, 3]], banks[1][key][[0, 2, 3]])

@@ -5,9 +5,11 @@ Shapes: G tasks learned together, B examples a task, d numbers an image, m class
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -20,7 +22,7 @@ from crwn.benchmarks import BENCHMARKS, BenchmarkEntry
 from crwn.benchmarks.protocol import Curriculum, Split
 from crwn.benchmarks.rotated import RotatedSpec
 from crwn.data import Datasets
-from crwn.engine import Engine, Learned, Numerics, Progress, ResumePoint, TaskRow
+from crwn.engine import CurvePoint, Engine, Learned, Numerics, Progress, ResumePoint, TaskRow
 from crwn.methods import METHODS
 from crwn.methods.protocol import Tensors
 from crwn.spec import TrainingSpec, TrialSpec
@@ -344,6 +346,34 @@ def test_seconds_are_those_of_learning_and_testing() -> None:
     assert [row.eval_seconds for row in rows] == [2] * 5
 
 
+def test_points_and_tests_tell_when_they_were_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the clock of the world, on which every forward pass takes 1 s from second 1000 on.
+
+    Two tasks are learned together in 7 updates, with points at 4 and 7, then tested one after the other; so is the
+    third, and the first two are tested again.
+    """
+    wall = Clock()
+    monkeypatch.setattr(crwn.engine, "time", SimpleNamespace(time=wall))
+    monkeypatch.setattr(crwn.engine, "CURVE_EVERY", 4)
+    learned = learn(Softmax(lambda: wall.pass_(1)), Numbered(), group_size=2)
+    assert [[point.time for point in row.curve] for row in learned.rows] == [
+        [1004, 1007],
+        [1004, 1007],
+        [1013, 1016],
+        [],
+        [],
+    ]
+    assert [row.tested for row in learned.rows] == [1008, 1009, 1017, 1018, 1019]
+
+
+def test_equal_points_of_other_times_are_equal() -> None:
+    """Curves of equal trials are equal; whatever else differs, differs."""
+    point = CurvePoint(step=4, loss=0.5, accuracy=0.75, time=1.0)
+    assert point == dataclasses.replace(point, time=2.0)
+    for name in ("step", "loss", "accuracy"):
+        assert point != dataclasses.replace(point, **{name: 0})
+
+
 def test_a_rate_far_too_high_is_an_error() -> None:
     """Training that diverges stops at the next point of the curve, with the task, the loss and what to do."""
 
@@ -433,3 +463,35 @@ def test_an_engine_keeps_copies() -> None:
     assert len(storages) == 3
     assert all(not task["matrix"].requires_grad for task in learned.kept)
     assert isinstance(learned.rows[0], TaskRow)
+
+
+def test_a_resume_point_tells_what_was_learned_so_far(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its rows are the first of the final ones, its curves the beginnings of those of the group that is learned.
+
+    Here there is one after each update, each group and each final test, and a point of the curve after two updates.
+    What it tells stays as it is while the trial goes on, times included.
+    """
+    clock = Clock()
+    monkeypatch.setattr(crwn.engine, "CURVE_EVERY", 2)
+    engine = make_engine(Softmax(lambda: clock.pass_(100)), Numbered(), updates=3, group_size=2, clock=clock)
+    *events, learned = engine.run()
+    assert isinstance(learned, Learned)
+    points = [event for event in events if isinstance(event, ResumePoint)]
+    told = [(len(point.rows), {task: len(curve) for task, curve in point.curves.items()}) for point in points]
+    assert told == [
+        (0, {0: 0, 1: 0}),
+        (0, {0: 1, 1: 1}),
+        (0, {0: 2, 1: 2}),
+        (2, {}),
+        (2, {2: 0}),
+        (2, {2: 1}),
+        (2, {2: 2}),
+        (3, {}),
+        (4, {}),
+        (5, {}),
+    ]
+    for point in points:
+        assert point.rows == learned.rows[: len(point.rows)]
+        for task, curve in point.curves.items():
+            final = learned.rows[task].curve[: len(curve)]
+            assert [dataclasses.astuple(made) for made in curve] == [dataclasses.astuple(made) for made in final]

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import re
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -54,15 +56,18 @@ def points_of(events: list[Event]) -> list[bytes]:
     return [event.content for event in events if isinstance(event, ResumePoint)]
 
 
-def without_seconds(value: Any) -> Any:
-    """A value of rows and headers without the fields that hold seconds, which no two runs share."""
+TIMES = ("train_seconds", "eval_seconds", "tested", "time")
+
+
+def without_times(value: Any) -> Any:
+    """A value of rows and headers without the fields that hold times, which no two runs share."""
     if isinstance(value, dict):
-        return {key: without_seconds(item) for key, item in value.items() if not key.endswith("_seconds")}
-    return [without_seconds(item) for item in value] if isinstance(value, list | tuple) else value
+        return {key: without_times(item) for key, item in value.items() if key not in TIMES}
+    return [without_times(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 def rows_of(finished: Finished) -> Any:
-    return without_seconds([dataclasses.asdict(row) for row in finished.rows])
+    return without_times([dataclasses.asdict(row) for row in finished.rows])
 
 
 @pytest.fixture
@@ -85,7 +90,7 @@ def at_every_step(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_going_on_from_any_point_gives_the_same_results(
     digits: Datasets, name: str, group_size: int, num_points: int
 ) -> None:
-    """Stopped within a task, between groups, during the final tests: all but the seconds is the same, bit for bit.
+    """Stopped within a task, between groups, during the final tests: all but the times is the same, bit for bit.
 
     So are the resume points that follow, which means that a trial may be stopped any number of times.
     """
@@ -104,7 +109,7 @@ def test_going_on_from_any_point_gives_the_same_results(
         assert len(later_points) == num_points - index - 1
         for later, expected in zip(later_points, points[index + 1 :], strict=True):
             (tensors, header), (expected_tensors, expected_header) = map(tensorfile.parse, (later, expected))
-            assert without_seconds(header) == without_seconds(expected_header)
+            assert without_times(header) == without_times(expected_header)
             assert set(tensors) == set(expected_tensors)
             assert all(torch.equal(tensor, expected_tensors[key]) for key, tensor in tensors.items())
 
@@ -138,6 +143,40 @@ def test_training_seconds_go_on_too(digits: Datasets) -> None:
         if header["group"] is not None:
             assert header["group"]["step"] == index % 5 + 1
             assert again.rows[num_rows].train_seconds > header["group"]["train_seconds"] > 0
+
+
+@pytest.mark.usefixtures("at_every_step")
+@pytest.mark.parametrize("group_size", [1, 2])
+def test_what_was_made_before_a_stop_keeps_its_time(
+    digits: Datasets, monkeypatch: pytest.MonkeyPatch, group_size: int
+) -> None:
+    """Tests and points of curves that a resume point has keep their times, bit for bit; later ones are later.
+
+    The clock is one that every reading moves on, by a number that is no short decimal.
+    """
+    readings = itertools.count()
+    monkeypatch.setattr(crwn.engine, "time", SimpleNamespace(time=lambda: 1.75e9 + next(readings) / 3))
+    _, events = run(trial(), digits, group_size=group_size)
+    curves_kept = 0
+    for point in (event for event in events if isinstance(event, ResumePoint)):
+        stopped = 1.75e9 + next(readings) / 3
+        finished, _ = run(trial(), digits, resume_from=point.content)
+        num_rows = len(point.rows)
+        assert finished.rows[:num_rows] == point.rows  # with all times, but for those of points of curves
+        kept = {row.task: row.curve for row in point.rows if row.curve} | point.curves
+        times = [made.tested for made in finished.rows[num_rows:]]
+        for row in finished.rows[:3]:
+            num_points = len(kept.get(row.task, ()))
+            before = [made.time for made in row.curve[:num_points]]
+            assert before == [made.time for made in kept.get(row.task, ())]
+            assert before == sorted(set(before))
+            assert all(time < stopped for time in before)
+            times += [made.time for made in row.curve[num_points:]]
+        assert all(time > stopped for time in times)
+        curves_kept += sum(map(len, point.curves.values()))
+        tested = [made.tested for made in finished.rows]
+        assert tested == sorted(set(tested))
+    assert curves_kept > 0
 
 
 @pytest.fixture
@@ -187,7 +226,9 @@ def test_a_point_cut_off_anywhere_is_refused(digits: Datasets, points: list[byte
             run(trial(), digits, resume_from=point[:length])
 
 
-@pytest.mark.parametrize("content", [b"", b"garbage" * 100, b"\0" * 1000, tensorfile.dump({}, {"format": 1})])
+@pytest.mark.parametrize(
+    "content", [b"", b"garbage" * 100, b"\0" * 1000, tensorfile.dump({}, {"format": crwn.engine.RESUME_FORMAT})]
+)
 def test_what_is_no_resume_point_is_refused(digits: Datasets, content: bytes) -> None:
     """Other bytes, and another file of the same format."""
     with pytest.raises(ResumeError, match="the resume point cannot be read"):
@@ -201,13 +242,13 @@ def test_contexts_are_no_resume_point(digits: Datasets) -> None:
         run(trial(), digits, resume_from=finished.contexts)
 
 
-def test_another_format_is_refused(digits: Datasets, points: list[bytes]) -> None:
-    """A point written by another version names both formats."""
+@pytest.mark.parametrize("given", [1, 3])
+def test_another_format_is_refused(digits: Datasets, points: list[bytes], given: int) -> None:
+    """A point written by another version names both formats: the first had no times, the next is not known."""
     tensors, header = tensorfile.parse(points[2])
-    newer = tensorfile.dump(tensors, {**header, "format": crwn.engine.RESUME_FORMAT + 1})
-    now = crwn.engine.RESUME_FORMAT
-    with pytest.raises(ResumeError, match=re.escape(f"expected a resume point of format {now}, given {now + 1}")):
-        run(trial(), digits, resume_from=newer)
+    other = tensorfile.dump(tensors, {**header, "format": given})
+    with pytest.raises(ResumeError, match=re.escape(f"expected a resume point of format 2, given {given}")):
+        run(trial(), digits, resume_from=other)
 
 
 @pytest.mark.parametrize("part", ["state", "block"])

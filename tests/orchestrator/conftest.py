@@ -122,7 +122,10 @@ def store(tmp_path: Path) -> Store:
 
 @pytest.fixture
 def record(trial: Callable[..., TrialSpec]) -> Callable[..., TrialRecord]:
-    """Makes the record of a finished trial without running it: two tasks, three tests, and the accuracy asked for."""
+    """Makes the record of a finished trial without running it: two tasks, three tests, the accuracy asked for.
+
+    Its first sample is of a machine without a GPU, its second of one with.
+    """
 
     def make(trial_id: str, *, accuracy: float = 0.5, **changes: Any) -> TrialRecord:
         identity = {
@@ -139,6 +142,7 @@ def record(trial: Callable[..., TrialSpec]) -> Callable[..., TrialRecord]:
             "params_per_task": 99.0,
             "trained_per_task": 99,
             "stored_per_task": 99,
+            "grouping": "any",
             "fingerprint": "f" * 64,
             "spec": trial().canonical_json(),
             "numerics": "{}",
@@ -158,9 +162,24 @@ def record(trial: Callable[..., TrialSpec]) -> Callable[..., TrialRecord]:
                 "train_seconds": train_seconds,
                 "eval_seconds": 0.125,
                 "curve": [] if train_seconds is None else [{"step": 5, "loss": 2.0, "accuracy": 0.25}],
+                "tested": 1.75e9 + index,
+                "curve_times": [] if train_seconds is None else [1.75e9 + index - 0.25],
             }
-            for task, tasks_learned, train_seconds in tests
+            for index, (task, tasks_learned, train_seconds) in enumerate(tests)
         )
-        return TrialRecord(trial=row, tasks=tasks, contexts=b"contexts of " + trial_id.encode())
+        sample = {
+            "trial_id": trial_id,
+            "time": 1.75e9,
+            "process_cpu_percent": 98.5,
+            "process_memory_bytes": 3e8,
+            "machine_cpu_percent": 51.0,
+            "machine_memory_bytes": 4e9,
+            "gpu_percent": None,
+            "gpu_memory_bytes": None,
+            "gpu_power_watts": None,
+        }
+        gpu = {"gpu_percent": 40.0, "gpu_memory_bytes": 2e9, "gpu_power_watts": 250.5}
+        system = (sample, {**sample, "time": 1.75e9 + 10, **gpu})
+        return TrialRecord(trial=row, tasks=tasks, system=system, contexts=b"contexts of " + trial_id.encode())
 
     return make

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from orchestrator.standing import show, state
+from orchestrator.standing import show
 from orchestrator.store import Store, TrialRecord
 
 Record = Callable[..., TrialRecord]
@@ -39,20 +39,6 @@ def mixed(store: Store, record: Record) -> Store:
     store.write_attempts("begun", [{"error": ERROR}, {"reached": {"tasks_learned": 3, "step": 40}}])
     store.write_manifest(manifest(seed0="done", seed1="failed", seed2="begun", seed3="absent"))
     return store
-
-
-@pytest.mark.parametrize("driven", [False, True])
-def test_states(mixed: Store, *, driven: bool) -> None:
-    """What the store has of a trial says how it stands; whether a begun one runs depends on the driver."""
-    states = {name: state(mixed, name, driven=driven) for name in ("done", "failed", "begun", "absent")}
-    begun = "running" if driven else "interrupted"
-    assert states == {"done": "done", "failed": "failed", "begun": begun, "absent": "left"}
-
-
-def test_a_finished_trial_is_done_whatever_else_is_there(mixed: Store) -> None:
-    """A driver that was killed while clearing up leaves its attempts; the record decides."""
-    mixed.write_attempts("done", [{"error": ERROR}])
-    assert state(mixed, "done", driven=True) == "done"
 
 
 def test_a_summary_counts_and_explains_failures(mixed: Store) -> None:

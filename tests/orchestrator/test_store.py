@@ -19,6 +19,8 @@ from orchestrator.store import (
     ATTEMPTS_FILE,
     CONTEXTS_FILE,
     RESUME_FILE,
+    SYSTEM_FILE,
+    SYSTEM_SCHEMA,
     TASKS_FILE,
     TASKS_SCHEMA,
     TRIAL_FILE,
@@ -43,22 +45,26 @@ def files_of(folder: Path) -> set[str]:
 
 
 def test_a_record_comes_back_as_it_was_written(store: Store, record: Record) -> None:
-    """Every column of both tables, and the contexts byte for byte."""
+    """Every column of all three tables, and the contexts byte for byte."""
     written = record("a", accuracy=1 / 3)
     store.write_record("a", written)
     assert store.trials(["a"]).to_pylist() == [dict(written.trial)]
     assert store.tasks(["a"]).to_pylist() == [dict(row) for row in written.tasks]
+    tasks, system = store.so_far("a")
+    assert tasks.to_pylist() == [dict(row) for row in written.tasks]
+    assert system.to_pylist() == [dict(row) for row in written.system]
     assert (store.folder("a") / CONTEXTS_FILE).read_bytes() == written.contexts
-    assert files_of(store.folder("a")) == {TRIAL_FILE, TASKS_FILE, CONTEXTS_FILE}
+    assert files_of(store.folder("a")) == {TRIAL_FILE, TASKS_FILE, SYSTEM_FILE, CONTEXTS_FILE}
 
 
 def test_rows_come_in_the_order_asked_for(store: Store, record: Record) -> None:
     """Trials that are not finished are left out; nothing is an empty table with all columns."""
     for name in ("a", "b", "c"):
         store.write_record(name, record(name))
-    store.write_resume("begun", b"...")
+    begun = record("begun")
+    store.write_resume("begun", b"...", begun.tasks, begun.system)
     assert store.trials(["c", "absent", "a", "begun"])["trial_id"].to_pylist() == ["c", "a"]
-    assert store.tasks(["b"])["tasks_learned"].to_pylist() == [1, 2, 2]
+    assert store.tasks(["b", "begun"])["tasks_learned"].to_pylist() == [1, 2, 2]
     empty = store.trials([])
     assert len(empty) == 0
     assert empty.schema.names == TRIALS_SCHEMA.names
@@ -78,7 +84,7 @@ def test_a_trial_is_finished_when_its_last_file_is_there(store: Store, record: R
 
 def test_the_final_record_is_written_last(store: Store, record: Record, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever is killed before it leaves an unfinished trial, which can go on."""
-    store.write_resume("a", b"...")
+    store.write_resume("a", b"...", [], [])
     seen: list[tuple[str, bool, bool]] = []
     replace = Path.replace
 
@@ -88,15 +94,16 @@ def test_the_final_record_is_written_last(store: Store, record: Record, monkeypa
 
     monkeypatch.setattr(Path, "replace", watch)
     store.write_record("a", record("a"))
-    assert seen == [(TASKS_FILE, False, True), (CONTEXTS_FILE, False, True), (TRIAL_FILE, False, True)]
+    assert seen == [(name, False, True) for name in (TASKS_FILE, SYSTEM_FILE, CONTEXTS_FILE, TRIAL_FILE)]
 
 
 def test_what_may_differ_between_equal_runs_is_marked(store: Store, record: Record) -> None:
-    """Timings and provenance are volatile in the files themselves; nothing else is, and nothing else is dropped."""
+    """Times, provenance and samples are volatile in the files themselves; nothing else is, nor is more dropped."""
     store.write_record("a", record("a"))
     for file, schema, volatile in (
         (TRIAL_FILE, TRIALS_SCHEMA, {"seconds", "provenance"}),
-        (TASKS_FILE, TASKS_SCHEMA, {"train_seconds", "eval_seconds"}),
+        (TASKS_FILE, TASKS_SCHEMA, {"train_seconds", "eval_seconds", "tested", "curve_times"}),
+        (SYSTEM_FILE, SYSTEM_SCHEMA, set(SYSTEM_SCHEMA.names) - {"trial_id"}),
     ):
         table = pq.ParquetFile(store.folder("a") / file).read()
         marked = {item.name for item in table.schema if (item.metadata or {}).get(b"volatile") == b"true"}
@@ -118,9 +125,9 @@ def test_tables_that_were_read_can_be_compared_too(store: Store, record: Record)
 def test_records_carry_their_version(store: Store, record: Record) -> None:
     """Each file says by which version it was written and what its rows are."""
     store.write_record("a", record("a"))
-    for file, kind in ((TRIAL_FILE, b"trials"), (TASKS_FILE, b"tasks")):
+    for file, kind in ((TRIAL_FILE, b"trials"), (TASKS_FILE, b"tasks"), (SYSTEM_FILE, b"system")):
         metadata = pq.ParquetFile(store.folder("a") / file).schema_arrow.metadata
-        assert metadata[b"crwn.version"] == b"1.0"
+        assert metadata[b"crwn.version"] == b"1.1"
         assert metadata[b"crwn.record"] == kind
     assert b"diagonal" in pq.ParquetFile(store.folder("a") / TASKS_FILE).schema_arrow.metadata[b"crwn.matrix"]
 
@@ -161,6 +168,33 @@ def test_an_older_record_with_fewer_columns_is_read(store: Store, record: Record
     assert table["accuracy"].to_pylist() == [0.5, 0.5]
 
 
+def test_a_store_of_version_1_0_is_read(store: Store, record: Record, tmp_path: Path) -> None:
+    """It has no times, no samples and no id: the columns are null, the samples none, and its path stands for its id."""
+    for name in ("a", "b"):
+        store.write_record(name, record(name))
+    added = ["tested", "curve_times"]
+    rewrite(store.folder("a") / TASKS_FILE, lambda table: table.drop_columns(added), "1.0")
+    rewrite(store.folder("a") / TRIAL_FILE, lambda table: table.drop_columns(["grouping"]), "1.0")
+    (store.folder("a") / SYSTEM_FILE).unlink()
+    (store.root / "store.json").write_text('{"format": "crwn-store", "version": [1, 0]}')
+
+    old = Store(store.root)
+    tasks, system = old.so_far("a")
+    assert tasks.drop_columns(added).to_pylist() == [
+        {key: value for key, value in row.items() if key not in added} for row in record("a").tasks
+    ]
+    assert [tasks[name].null_count for name in added] == [3, 3]
+    assert (len(system), system.schema.names) == (0, SYSTEM_SCHEMA.names)
+    assert old.trials(["a", "b"]).select(["accuracy", "grouping"]).to_pylist() == [
+        {"accuracy": 0.5, "grouping": None},
+        {"accuracy": 0.5, "grouping": "any"},
+    ]
+    assert old.tasks(["a", "b"])["tested"].null_count == 3
+    assert old.identity == str(tmp_path / "store")
+    old.create()  # a run goes on in it
+    assert old.identity == str(tmp_path / "store")
+
+
 @pytest.mark.parametrize("content", [b"", b"PAR1 and no more", b"\x00" * 100])
 def test_a_damaged_record_is_named(store: Store, record: Record, content: bytes) -> None:
     """The message says which file, and how to have the trial run again."""
@@ -185,8 +219,8 @@ def test_a_record_without_a_version_is_refused(store: Store, record: Record) -> 
 def test_a_write_that_fails_leaves_what_was_there(
     store: Store, monkeypatch: pytest.MonkeyPatch, listing: Listing, failing: str
 ) -> None:
-    """On a full disk the earlier resume point stays whole, and no temporary file is left."""
-    store.write_resume("a", b"earlier")
+    """On a full disk the earlier resume point and its rows stay whole, and no temporary file is left."""
+    store.write_resume("a", b"earlier", [], [])
     before = listing(store.root)
 
     def fail(*_: object) -> None:
@@ -194,7 +228,7 @@ def test_a_write_that_fails_leaves_what_was_there(
 
     monkeypatch.setattr(*((os, "fsync", fail) if failing == "fsync" else (Path, "replace", fail)))
     with pytest.raises(OSError, match="no space left"):
-        store.write_resume("a", b"later")
+        store.write_resume("a", b"later", [], [])
     assert listing(store.root) == before
     assert store.read_resume("a") == b"earlier"
 
@@ -256,13 +290,127 @@ def test_a_manifest_of_a_newer_format_is_refused(store: Store) -> None:
 def test_a_resume_point_replaces_the_one_before(store: Store) -> None:
     """Only the last is kept; discarding it leaves none, also where there was none."""
     assert store.read_resume("a") is None
-    store.write_resume("a", b"first")
-    store.write_resume("a", b"second")
+    store.write_resume("a", b"first", [], [])
+    store.write_resume("a", b"second", [], [])
     assert store.read_resume("a") == b"second"
-    assert files_of(store.folder("a")) == {RESUME_FILE}
+    assert files_of(store.folder("a")) == {RESUME_FILE, TASKS_FILE, SYSTEM_FILE}
     store.discard_resume("a")
     store.discard_resume("a")
     assert store.read_resume("a") is None
+
+
+# A task that is being learned: what names it, and its curve so far.
+LEARNING = {"trial_id": "a", "task": 2, "curve": [{"step": 50, "loss": 1.5, "accuracy": 0.5}], "curve_times": [1.75e9]}
+
+
+def test_so_far_are_the_rows_up_to_the_resume_point(store: Store, record: Record) -> None:
+    """With null for what a test would say of a task that is being learned; no trial is finished by that."""
+    whole = record("a")
+    store.write_resume("a", b"first", whole.tasks[:1], whole.system[:1])
+    store.write_resume("a", b"second", [*whole.tasks[:2], LEARNING], whole.system)
+    tasks, system = store.so_far("a")
+    *tested, learning = tasks.to_pylist()
+    assert tested == [dict(row) for row in whole.tasks[:2]]
+    assert learning == {**dict.fromkeys(TASKS_SCHEMA.names), **LEARNING}
+    assert learning["accuracy"] is None
+    assert system.to_pylist() == [dict(row) for row in whole.system]
+    assert not store.is_finished("a")
+    assert len(store.tasks(["a"])) == 0
+    assert store.trial_ids() == []
+
+
+def test_a_record_replaces_the_rows_so_far(store: Store, record: Record) -> None:
+    """What a trial had told of a task that it was learning is not kept beside the test."""
+    whole = record("a")
+    store.write_resume("a", b"...", [LEARNING], [])
+    store.write_record("a", whole)
+    tasks, system = store.so_far("a")
+    assert tasks.to_pylist() == [dict(row) for row in whole.tasks]
+    assert len(system) == 2
+
+
+def test_so_far_of_a_trial_that_is_not_there_is_nothing(store: Store, listing: Listing) -> None:
+    """Nor of one that has not come to its first resume point: empty tables with all columns; nothing is written."""
+    store.write_attempts("begun", [{}])
+    before = listing(store.root)
+    for name in ("absent", "begun"):
+        tasks, system = store.so_far(name)
+        assert (len(tasks), tasks.schema.names) == (0, TASKS_SCHEMA.names)
+        assert (len(system), system.schema.names) == (0, SYSTEM_SCHEMA.names)
+    assert listing(store.root) == before
+
+
+@pytest.mark.parametrize("file", [TASKS_FILE, SYSTEM_FILE])
+def test_damaged_rows_so_far_are_named(store: Store, record: Record, file: str) -> None:
+    """As those of a finished trial are."""
+    store.write_resume("a", b"...", record("a").tasks, record("a").system)
+    (store.folder("a") / file).write_bytes(b"PAR1 and no more")
+    with pytest.raises(UserError, match=rf"{file}: expected a record that can be read"):
+        store.so_far("a")
+
+
+@pytest.mark.parametrize("killed_before", [RESUME_FILE, TASKS_FILE, SYSTEM_FILE])
+def test_a_kill_between_a_resume_point_and_its_rows_loses_nothing(
+    store: Store, record: Record, monkeypatch: pytest.MonkeyPatch, killed_before: str
+) -> None:
+    """Rows are never ahead of the point, or they would be computed once more; each file is whole, old or new.
+
+    Those that lag behind are in the resume point, and come with the next.
+    """
+    whole = record("a")
+    store.write_resume("a", b"first", whole.tasks[:1], whole.system[:1])
+    replace = Path.replace
+
+    def kill(path: Path, target: Path) -> Path:
+        if target.name == killed_before:
+            raise KeyboardInterrupt
+        return replace(path, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "replace", kill)
+        with pytest.raises(KeyboardInterrupt):
+            store.write_resume("a", b"second", whole.tasks, whole.system)
+    found = (store.read_resume("a"), *map(len, store.so_far("a")))
+    assert (
+        found
+        == {
+            RESUME_FILE: (b"first", 1, 1),
+            TASKS_FILE: (b"second", 1, 1),
+            SYSTEM_FILE: (b"second", 3, 1),
+        }[killed_before]
+    )
+    store.write_resume("a", b"third", whole.tasks, whole.system)
+    assert [len(table) for table in store.so_far("a")] == [3, 2]
+
+
+def test_a_discarded_resume_point_takes_its_rows_along(store: Store, record: Record) -> None:
+    """The trial begins anew, so that nothing is known of it; what is known of its attempts stays."""
+    store.write_attempts("a", [{}])
+    store.write_resume("a", b"...", record("a").tasks, record("a").system)
+    store.discard_resume("a")
+    assert files_of(store.folder("a")) == {ATTEMPTS_FILE}
+    assert [len(table) for table in store.so_far("a")] == [0, 0]
+
+
+@pytest.mark.parametrize("killed_at", [0, 1, 2])
+def test_a_kill_while_a_resume_point_is_discarded_leaves_it_to_be_discarded(
+    store: Store, record: Record, monkeypatch: pytest.MonkeyPatch, killed_at: int
+) -> None:
+    """The rows go first: without their point nobody would find that they are to be removed."""
+    store.write_resume("a", b"...", record("a").tasks, record("a").system)
+    unlink, calls = Path.unlink, iter(range(3))
+
+    def kill(path: Path, missing_ok: bool = False) -> None:
+        if next(calls) == killed_at:
+            raise KeyboardInterrupt
+        unlink(path, missing_ok=missing_ok)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "unlink", kill)
+        with pytest.raises(KeyboardInterrupt):
+            store.discard_resume("a")
+    assert store.read_resume("a") is not None
+    assert sum(bool(len(table)) for table in store.so_far("a")) == 2 - killed_at
 
 
 def test_attempts_are_kept_until_the_trial_is_finished(store: Store, record: Record) -> None:
@@ -270,9 +418,9 @@ def test_attempts_are_kept_until_the_trial_is_finished(store: Store, record: Rec
     assert store.attempts("a") == []
     attempts: list[dict[str, Any]] = [{"error": {"type": "E"}}, {"pid": 1}]
     store.write_attempts("a", attempts)
-    store.write_resume("a", b"...")
+    store.write_resume("a", b"...", [], [])
     assert store.attempts("a") == attempts
-    assert files_of(store.folder("a")) == {ATTEMPTS_FILE, RESUME_FILE}
+    assert files_of(store.folder("a")) == {ATTEMPTS_FILE, RESUME_FILE, TASKS_FILE, SYSTEM_FILE}
     store.write_record("a", record("a"))
     assert store.attempts("a") == []
     assert store.read_resume("a") is None
@@ -288,10 +436,32 @@ def test_damaged_attempts_count_as_none(store: Store, content: str) -> None:
 
 def test_leftovers_of_a_killed_writer_are_cleared(store: Store, record: Record) -> None:
     """Half a file that a kill left beside its place goes when the trial is finished."""
-    store.write_resume("a", b"...")
+    store.write_resume("a", b"...", [], [])
     (store.folder("a") / f"{RESUME_FILE}.0123abcd.part").write_bytes(b"half")
     store.write_record("a", record("a"))
-    assert files_of(store.folder("a")) == {TRIAL_FILE, TASKS_FILE, CONTEXTS_FILE}
+    assert files_of(store.folder("a")) == {TRIAL_FILE, TASKS_FILE, SYSTEM_FILE, CONTEXTS_FILE}
+
+
+# How trials stand
+
+
+@pytest.mark.parametrize("driven", [False, True])
+def test_states(store: Store, record: Record, *, driven: bool) -> None:
+    """What the store has of a trial says how it stands; whether a begun one runs depends on the driver."""
+    error = {"type": "OSError", "message": "no space left"}
+    store.write_record("done", record("done"))
+    store.write_attempts("failed", [{"pid": 1}, {"error": error}])
+    store.write_attempts("begun", [{"error": error}, {"pid": 2}])
+    states = {name: store.state(name, driven=driven) for name in ("done", "failed", "begun", "absent")}
+    begun = "running" if driven else "interrupted"
+    assert states == {"done": "done", "failed": "failed", "begun": begun, "absent": "left"}
+
+
+def test_a_finished_trial_is_done_whatever_else_is_there(store: Store, record: Record) -> None:
+    """A driver that was killed while clearing up leaves its attempts; the record decides."""
+    store.write_record("done", record("done"))
+    store.write_attempts("done", [{"error": {"type": "OSError", "message": "no space left"}}])
+    assert store.state("done", driven=True) == "done"
 
 
 # Folders
@@ -322,10 +492,24 @@ def test_a_store_is_made_with_its_parents(tmp_path: Path) -> None:
     made.create()
     assert made.exists
     assert files_of(made.root) == {"store.json"}
-    assert json.loads((made.root / "store.json").read_text()) == {"format": "crwn-store", "version": [1, 0]}
+    mark = json.loads((made.root / "store.json").read_text())
+    assert mark == {"format": "crwn-store", "version": [1, 1], "id": made.identity}
     os.utime(made.root / "store.json", ns=(1, 1))
     Store(made.root).create()
     assert (made.root / "store.json").stat().st_mtime_ns == 1
+
+
+def test_a_store_is_known_wherever_it_is(store: Store, tmp_path: Path) -> None:
+    """Moved and made again it has the identity it was made with; another store has another, also at its old place."""
+    identity = store.identity
+    store.root.rename(tmp_path / "moved")
+    moved = Store(tmp_path / "moved")
+    moved.create()
+    assert moved.identity == identity
+    successor = Store(tmp_path / "store")
+    successor.create()
+    assert successor.identity != identity
+    assert Store(successor.root).identity == successor.identity
 
 
 def test_an_empty_folder_becomes_a_store(tmp_path: Path) -> None:

@@ -6,12 +6,16 @@ import json
 import os
 import platform
 import socket
+import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from importlib import metadata
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 
@@ -21,12 +25,26 @@ from crwn.engine import ResumePoint, TaskRow
 from crwn.spec import TrialSpec
 from crwn.trial import Event, iterate_trial
 from orchestrator.executors import attempt as attempt_module
+from orchestrator.executors import sampling
 from orchestrator.executors.attempt import RECORDED_VERSIONS, attempt, final_accuracies
 from orchestrator.executors.protocol import TrialUpdate
-from orchestrator.store import ATTEMPTS_FILE, CONTEXTS_FILE, RESUME_FILE, Store, stable_columns
+from orchestrator.store import (
+    ATTEMPTS_FILE,
+    CONTEXTS_FILE,
+    RESUME_FILE,
+    SYSTEM_FILE,
+    TASKS_FILE,
+    TASKS_SCHEMA,
+    TRIAL_FILE,
+    Store,
+    stable_columns,
+)
 
 Trial = Callable[..., TrialSpec]
 Attempt = Callable[[TrialSpec], Iterator[TrialUpdate]]
+
+FINISHED = {TRIAL_FILE, TASKS_FILE, SYSTEM_FILE, CONTEXTS_FILE}
+"""The files of a finished trial."""
 
 
 @pytest.fixture
@@ -45,6 +63,13 @@ def with_many_resume_points(monkeypatch: pytest.MonkeyPatch) -> None:
     """A resume point after every update, instead of every few seconds."""
     monkeypatch.setattr(engine, "MIN_RESUME_SECONDS", 0.0)
     monkeypatch.setattr(engine, "RESUME_COST_FACTOR", 0)
+
+
+@pytest.fixture
+def with_many_samples(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A sample at every event, instead of every few seconds."""
+    monkeypatch.setattr(sampling, "FIRST_SAMPLE_SECONDS", 0.0)
+    monkeypatch.setattr(sampling, "SAMPLE_SECONDS", 0.0)
 
 
 def failing_after(num_points: int, error: BaseException) -> Callable[..., Iterator[Event]]:
@@ -77,8 +102,7 @@ def test_a_trial_is_run_and_kept(store: Store, begin: Attempt, trial: Trial) -> 
     first = updates[0].progress
     assert first is not None
     assert (first.tasks_learned, first.num_tasks, first.step, first.num_steps) == (0, 2, 0, 5)
-    folder = store.folder(spec.trial_id)
-    assert {path.name for path in folder.iterdir()} == {"trial.parquet", "tasks.parquet", CONTEXTS_FILE}
+    assert {path.name for path in store.folder(spec.trial_id).iterdir()} == FINISHED
 
 
 def test_the_trials_row_says_what_it_is(store: Store, begin: Attempt, trial: Trial) -> None:
@@ -98,6 +122,7 @@ def test_the_trials_row_says_what_it_is(store: Store, begin: Attempt, trial: Tri
         "params_per_task": 64.0 + 16 + 16,  # one context a layer: 64 pixels, twice 16 hidden units
         "trained_per_task": 96,
         "stored_per_task": 99,
+        "grouping": "any",
         "fingerprint": drawn.fingerprint,
         "spec": spec.canonical_json(),
         "numerics": '{"device":"cpu","group_size":1,"kernel":"eager","threads":1}',
@@ -122,6 +147,19 @@ def test_the_tasks_rows_are_the_diagonal_and_the_last_row(store: Store, begin: A
         assert 0.0 <= row["accuracy"] <= 1.0
         assert row["loss"] > 0.0
         assert all(set(point) == {"step", "loss", "accuracy"} for point in row["curve"])
+
+
+def test_the_tasks_rows_tell_when(store: Store, begin: Attempt, trial: Trial, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each point of a curve and each test in seconds since 1970, in the order in which they were made."""
+    monkeypatch.setattr(engine, "CURVE_EVERY", 2)
+    spec = trial()
+    started = time.time()
+    list(begin(spec))
+    rows = store.tasks([spec.trial_id]).to_pylist()
+    assert [[point["step"] for point in row["curve"]] for row in rows] == [[2, 4, 5], [2, 4, 5], []]
+    assert [len(row["curve_times"]) for row in rows] == [3, 3, 0]
+    times = [started, *(moment for row in rows for moment in (*row["curve_times"], row["tested"])), time.time()]
+    assert times == sorted(times)
 
 
 def test_a_record_says_where_it_came_from(store: Store, begin: Attempt, trial: Trial) -> None:
@@ -156,6 +194,7 @@ def test_the_final_accuracies_are_those_after_the_last_task() -> None:
             num_test=360,
             train_seconds=None,
             eval_seconds=0.0,
+            tested=0.0,
             curve=(),
         )
 
@@ -186,7 +225,7 @@ def test_a_finished_trial_is_not_run_again(
     folder = store.folder(spec.trial_id)
     before = {path.name: path.stat().st_mtime_ns for path in folder.iterdir()}
     store.write_attempts(spec.trial_id, [{}])
-    store.write_resume(spec.trial_id, b"...")
+    (folder / RESUME_FILE).write_bytes(b"...")
     monkeypatch.setattr(attempt_module, "iterate_trial", failing_after(0, AssertionError("it was run")))
     assert list(begin(spec)) == [TrialUpdate(trial_id=spec.trial_id, state="finished")]
     assert {path.name: path.stat().st_mtime_ns for path in folder.iterdir()} == before
@@ -261,7 +300,155 @@ def test_the_next_attempt_goes_on_where_the_last_one_was(
     assert stable_columns(store.trials([spec.trial_id])).equals(stable_columns(whole[0]))
     assert stable_columns(store.tasks([spec.trial_id])).equals(stable_columns(whole[1]))
     assert (folder / CONTEXTS_FILE).read_bytes() == whole[2]
-    assert {path.name for path in folder.iterdir()} == {"trial.parquet", "tasks.parquet", CONTEXTS_FILE}
+    assert {path.name for path in folder.iterdir()} == FINISHED
+
+
+@pytest.fixture
+def interrupted(
+    store: Store, begin: Attempt, trial: Trial, monkeypatch: pytest.MonkeyPatch, with_many_resume_points: None
+) -> TrialSpec:
+    """A trial of three tasks of five updates that failed after three updates of the second task.
+
+    Curves have points at 2, 4 and 5.
+    """
+    monkeypatch.setattr(engine, "CURVE_EVERY", 2)
+    spec = trial(num_tasks=3)
+    with monkeypatch.context() as patch:
+        patch.setattr(attempt_module, "iterate_trial", failing_after(9, OSError("the network is gone")))
+        list(begin(spec))
+    return spec
+
+
+def test_an_unfinished_trial_has_its_rows_so_far(store: Store, interrupted: TrialSpec) -> None:
+    """The tests up to the resume point; of the task being learned its names and its curve, and null for its test."""
+    first, second = store.so_far(interrupted.trial_id)[0].to_pylist()
+    assert (first["task"], first["tasks_learned"], len(first["curve"])) == (0, 1, 3)
+    assert all(value is not None for value in first.values())
+    names = ("trial_id", "method", "variant", "benchmark", "scale", "seed")
+    told = {*names, "task", "curve", "curve_times"}
+    assert {name for name, value in second.items() if value is None} == set(TASKS_SCHEMA.names) - told
+    assert [second[name] for name in names] == [first[name] for name in names]
+    assert (second["task"], [point["step"] for point in second["curve"]]) == (1, [2])
+    assert len(second["curve_times"]) == 1
+
+
+def test_what_was_made_before_a_stop_is_kept_as_it_was(store: Store, begin: Attempt, interrupted: TrialSpec) -> None:
+    """The record has the rows of the first attempt, times included, and goes on with the curve that was begun."""
+    first, second = store.so_far(interrupted.trial_id)[0].to_pylist()
+    resumed = time.time()
+    list(begin(interrupted))
+    rows = store.tasks([interrupted.trial_id]).to_pylist()
+    assert len(rows) == 5
+    assert rows[0] == first
+    assert rows[1]["curve"][:1] == second["curve"]
+    assert rows[1]["curve_times"][:1] == second["curve_times"]
+    later = [*rows[1]["curve_times"][1:], *rows[2]["curve_times"], *(row["tested"] for row in rows[1:])]
+    assert len(later) == 2 + 3 + 4
+    assert min(later) > resumed > max(first["tested"], *second["curve_times"])
+
+
+@pytest.mark.parametrize("killed_before", [RESUME_FILE, TASKS_FILE, SYSTEM_FILE, ATTEMPTS_FILE])
+def test_a_kill_between_a_resume_point_and_its_rows_loses_nothing(
+    store: Store, begin: Attempt, interrupted: TrialSpec, monkeypatch: pytest.MonkeyPatch, killed_before: str
+) -> None:
+    """Whichever file comes no more, the next attempt goes on, and its record has every row once, the first unchanged.
+
+    The second attempt is killed at its first resume point, after the next update, which ends a block of the curve.
+    """
+    before = store.so_far(interrupted.trial_id)[0].to_pylist()
+    replace, is_resumed = Path.replace, False
+
+    def kill(path: Path, target: Path) -> Path:
+        nonlocal is_resumed
+        is_resumed |= target.name == RESUME_FILE
+        if is_resumed and target.name == killed_before:
+            raise KeyboardInterrupt
+        return replace(path, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "replace", kill)
+        with pytest.raises(KeyboardInterrupt):
+            list(begin(interrupted))
+    between = store.so_far(interrupted.trial_id)[0].to_pylist()
+    assert between[0] == before[0]
+    assert len(between[1]["curve"]) == (1 if killed_before in (RESUME_FILE, TASKS_FILE) else 2)
+
+    (started, *_, last) = begin(interrupted)
+    assert started.progress is not None
+    assert (started.progress.tasks_learned, started.progress.step) == (1, 3 if killed_before == RESUME_FILE else 4)
+    assert last.state == "finished"
+    rows = store.tasks([interrupted.trial_id]).to_pylist()
+    assert [(row["task"], row["tasks_learned"]) for row in rows] == [(0, 1), (1, 2), (2, 3), (0, 3), (1, 3)]
+    assert rows[0] == before[0]
+    assert [point["step"] for point in rows[1]["curve"]] == [2, 4, 5]
+    shown = between[1]["curve_times"]
+    assert rows[1]["curve_times"][: len(shown)] == shown
+
+
+def test_the_end_of_a_trial_is_always_a_sample(
+    store: Store, begin: Attempt, trial: Trial, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that ends before the first is due has that one; without a GPU its columns are null."""
+    monkeypatch.setattr(sampling, "FIRST_SAMPLE_SECONDS", 1e9)
+    spec = trial()
+    list(begin(spec))
+    tasks, system = store.so_far(spec.trial_id)
+    (only,) = system.to_pylist()
+    assert only["trial_id"] == spec.trial_id
+    assert max(tasks["tested"].to_pylist()) <= only["time"] <= time.time()
+    assert {name for name, value in only.items() if value is None} == {
+        "gpu_percent",
+        "gpu_memory_bytes",
+        "gpu_power_watts",
+    }
+
+
+@pytest.mark.usefixtures("with_many_samples")
+def test_samples_are_taken_while_a_trial_runs(store: Store, begin: Attempt, trial: Trial) -> None:
+    """Its events are the opportunities: at least its start, its progress and its end."""
+    spec = trial()
+    started = time.time()
+    list(begin(spec))
+    times = store.so_far(spec.trial_id)[1]["time"].to_pylist()
+    assert len(times) >= 3
+    assert [started, *times] == sorted([started, *times])
+
+
+@pytest.mark.usefixtures("with_many_samples")
+def test_the_next_attempt_keeps_earlier_samples(store: Store, begin: Attempt, interrupted: TrialSpec) -> None:
+    """Those up to the resume point stand before its own, as they were."""
+    earlier = store.so_far(interrupted.trial_id)[1].to_pylist()
+    assert len(earlier) >= 9
+    resumed = time.time()
+    list(begin(interrupted))
+    system = store.so_far(interrupted.trial_id)[1].to_pylist()
+    assert system[: len(earlier)] == earlier
+    assert len(system) > len(earlier)
+    assert all(sample["time"] > resumed for sample in system[len(earlier) :])
+
+
+@pytest.mark.usefixtures("with_many_samples")
+@pytest.mark.parametrize("damage", ["empty", "cut", "foreign", "newer", "missing"])
+def test_damaged_samples_do_not_stop_an_attempt(
+    store: Store, begin: Attempt, interrupted: TrialSpec, damage: str
+) -> None:
+    """Nothing depends on them: the trial goes on from its resume point, and has the samples from there on."""
+    path = store.folder(interrupted.trial_id) / SYSTEM_FILE
+    content = path.read_bytes()
+    if damage in ("empty", "cut"):
+        path.write_bytes(content[: len(content) // 2] if damage == "cut" else b"")
+    elif damage == "missing":
+        path.unlink()
+    else:
+        pq.write_table(pa.table({"x": [1]}, metadata={"crwn.version": "2.0"} if damage == "newer" else None), path)
+    resumed = time.time()
+    started, *_, last = begin(interrupted)
+    assert started.progress is not None
+    assert (started.progress.tasks_learned, started.progress.step) == (1, 3)
+    assert last.state == "finished"
+    times = store.so_far(interrupted.trial_id)[1]["time"].to_pylist()
+    assert len(times) >= 1
+    assert min(times) > resumed
 
 
 @pytest.mark.usefixtures("with_many_resume_points")
@@ -298,7 +485,7 @@ def test_an_interruption_is_not_taken_for_a_failure(
 def test_a_resume_point_that_cannot_be_used_is_set_aside(
     store: Store, begin: Attempt, trial: Trial, monkeypatch: pytest.MonkeyPatch, damage: str
 ) -> None:
-    """The trial begins anew and ends well; its record says that a resume point was discarded, and why."""
+    """The trial begins anew, its rows so far included, and ends well; its record says that a point was discarded."""
     spec = trial(seed=1)
     begun = trial(seed=2) if damage == "of another trial" else spec
     with monkeypatch.context() as patch:
@@ -307,10 +494,13 @@ def test_a_resume_point_that_cannot_be_used_is_set_aside(
     content = store.read_resume(begun.trial_id)
     assert content is not None
     damaged = {"empty": b"", "cut": content[:-20], "changed": b"\xff" * 8 + content[8:], "of another trial": content}
-    store.write_resume(spec.trial_id, damaged[damage])
+    tasks, system = (table.to_pylist() for table in store.so_far(begun.trial_id))
+    assert tasks
+    store.write_resume(spec.trial_id, damaged[damage], tasks, system)
     updates = begin(spec)
     next(updates)
     assert store.read_resume(spec.trial_id) is None  # or the next attempt would stumble over it again
+    assert [len(table) for table in store.so_far(spec.trial_id)] == [0, 0]
     *_, ended = updates
     assert ended.state == "finished"
     last = provenance(store, spec)["attempts"][-1]
