@@ -31,6 +31,14 @@ OutOption = Annotated[
     Path | None, typer.Option(help="the store; by default the sweep's own, or runs/<the sweep's name>", metavar="STORE")
 ]
 
+DataRootOption = Annotated[
+    str | None, typer.Option(help="look for data sets here first, then in $CRWN_DATA, then in ~/.cache/crwn")
+]
+TrackingOption = Annotated[
+    str | None,
+    typer.Option(help="MLflow's server or database; by default $MLFLOW_TRACKING_URI, or mlflow.db beside the store"),
+]
+
 app = typer.Typer(
     name="crwn",
     help="Run sweeps of continual-learning trials, on this machine or on a Ray cluster.",
@@ -39,6 +47,11 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+
+data_app = typer.Typer(
+    name="data", help="Base data sets: what is known, there, and whole.", no_args_is_help=True, rich_markup_mode=None
+)
+app.add_typer(data_app)
 
 
 def main() -> None:
@@ -76,27 +89,36 @@ def run(
     *,
     sweep: SweepArgument,
     out: OutOption = None,
-    data_root: Annotated[
-        str | None, typer.Option(help="look for data sets here first, then in $CRWN_DATA, then in ~/.cache/crwn")
-    ] = None,
+    data_root: DataRootOption = None,
     executor: Annotated[
         str | None, typer.Option(help="inline or ray; by default ray where more than a few trials are left")
     ] = None,
     gpus: Annotated[float | None, typer.Option(help="GPUs a trial: a share, a whole number, or 0")] = None,
     cpus: Annotated[float | None, typer.Option(help="CPU cores a trial")] = None,
+    tracking_uri: TrackingOption = None,
+    no_tracking: Annotated[bool, typer.Option("--no-tracking", help="show nothing in MLflow")] = False,
 ) -> None:
     """Run what a sweep lacks, or go on with it, and end with its table."""
-    from orchestrator import display, running  # noqa: PLC0415
+    from orchestrator import display, running, tracking_address  # noqa: PLC0415
     from orchestrator.sweep import load_sweep  # noqa: PLC0415
 
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a polite end is an interruption like Ctrl-C
     loaded = load_sweep(sweep)
     store = _store(loaded, out)
-    options = running.Options(data_root=data_root, executor=executor, gpus=gpus, cpus=cpus)
+    options = running.Options(
+        data_root=data_root,
+        executor=executor,
+        gpus=gpus,
+        cpus=cpus,
+        tracking_uri=tracking_uri,
+        tracking=not no_tracking,
+    )
     console = display.console()
     try:
         failed = running.run(loaded, store, options, console)
         _show_results(loaded, store, console)
+        if not no_tracking:
+            typer.echo(f"mlflow    {tracking_address.how_to_open(store.root.parent, tracking_uri)}")
     except KeyboardInterrupt:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # what follows takes no time and must not be cut off
         command = shlex.join(["crwn", *sys.argv[1:]])
@@ -133,6 +155,61 @@ def tables(
         _print_table(report.sweep_table(opened, manifest), console)
     for file in files:
         typer.echo(file)
+
+
+@app.command()
+def sync(store: StoreArgument, tracking_uri: TrackingOption = None) -> None:
+    """Show all of a store in MLflow: rebuild what is lost there, catch up with what is missing."""
+    from orchestrator import display, following, tracking_address  # noqa: PLC0415
+
+    opened = _existing_store(store)
+    runs = opened.root.parent
+    following.sync(opened, tracking_address.tracking_uri(runs, tracking_uri), display.console())
+    typer.echo(f"mlflow    {tracking_address.how_to_open(runs, tracking_uri)}")
+
+
+@app.command()
+def ui(
+    runs: Annotated[Path, typer.Argument(help="the folder that holds the stores", metavar="RUNS")] = Path("runs"),
+    port: Annotated[int, typer.Option(help="on 127.0.0.1", min=1, max=65535)] = 5000,
+) -> None:
+    """Open MLflow's interface on a folder of stores, on this machine, until Ctrl-C."""
+    from orchestrator import display  # noqa: PLC0415
+    from orchestrator.ui import serve  # noqa: PLC0415
+
+    for sign in (signal.SIGINT, signal.SIGTERM):  # also where a shell in the background had them ignored
+        signal.signal(sign, signal.default_int_handler)
+    serve(runs, port, display.console())
+
+
+@data_app.command("list")
+def data_list(data_root: DataRootOption = None) -> None:
+    """Show what is known, where it is looked for, and what is there."""
+    from orchestrator import data_sets, display  # noqa: PLC0415
+
+    data_sets.show(data_root, display.console())
+
+
+@data_app.command("fetch")
+def data_fetch(
+    name: Annotated[str, typer.Argument(help="of the data set", metavar="NAME")], data_root: DataRootOption = None
+) -> None:
+    """Download a data set to ~/.cache/crwn, or say why that cannot be done."""
+    from orchestrator import data_sets, display  # noqa: PLC0415
+
+    data_sets.fetch(name, data_root, display.console())
+
+
+@data_app.command("verify")
+def data_verify(
+    names: Annotated[list[str] | None, typer.Argument(help="of data sets; all by default", metavar="[NAME]...")] = None,
+    data_root: DataRootOption = None,
+) -> None:
+    """Check data sets against their checksums and counts; exit code 1 if one is damaged, or named and absent."""
+    from orchestrator import data_sets, display  # noqa: PLC0415
+
+    if not data_sets.verify(names or [], data_root, display.console()):
+        raise typer.Exit(1)
 
 
 def _store(sweep: Sweep, out: Path | None) -> Store:

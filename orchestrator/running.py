@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import subprocess
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,9 +17,11 @@ from orchestrator.display import print_line
 from orchestrator.errors import UserError, nearest
 from orchestrator.executors import EXECUTORS, default_executor
 from orchestrator.executors.protocol import Job
+from orchestrator.following import Follower
 from orchestrator.progress import RunProgress, show_seconds, shown
 from orchestrator.store import Store
 from orchestrator.sweep import Resources, Sweep
+from orchestrator.tracking_address import tracking_uri
 
 STARTS = {"inline": "executor inline", "ray": "executor ray, which takes 10 to 20 s to start"}
 
@@ -30,6 +34,8 @@ class Options:
     executor: str | None = None
     gpus: float | None = None
     cpus: float | None = None
+    tracking_uri: str | None = None
+    tracking: bool = True
 
 
 def run(sweep: Sweep, store: Store, options: Options, console: Console) -> bool:
@@ -45,6 +51,8 @@ def run(sweep: Sweep, store: Store, options: Options, console: Console) -> bool:
         KeyboardInterrupt: the user stopped it.
     """
     resources = _resources(sweep.resources, options)
+    if options.tracking_uri is not None and not options.tracking:
+        raise UserError("--tracking-uri and --no-tracking: expected one of them, given both")
     if options.executor is not None and options.executor not in EXECUTORS:
         raise UserError(f"--executor: {nearest(options.executor, EXECUTORS)}")
     left = _left(sweep, store)
@@ -52,6 +60,9 @@ def run(sweep: Sweep, store: Store, options: Options, console: Console) -> bool:
         print_line(console, f"{sweep.name}: all {len(sweep.trials)} trials are done; nothing to start")
         store.create()
         store.write_manifest(sweep.manifest())
+        if store.is_behind(sweep.name):  # an earlier run was killed, or MLflow could not be written
+            with _followed(sweep, store, options, console):
+                pass
         return False
     roots = _ensure_data(left, options.data_root)
     name = options.executor or default_executor(len(left))
@@ -66,7 +77,7 @@ def run(sweep: Sweep, store: Store, options: Options, console: Console) -> bool:
         progress = RunProgress(left, num_done)
         job = Job(trials=left, store=store, data_roots=roots, resources=resources, commit=_commit())
         try:
-            with shown(progress, console) as on_update:
+            with _followed(sweep, store, options, console), shown(progress, console) as on_update:
                 executor.run(job, on_update)
         except KeyboardInterrupt:
             print_line(console, progress.summary())
@@ -81,6 +92,19 @@ def run(sweep: Sweep, store: Store, options: Options, console: Console) -> bool:
             f"{len(unfinished)} trials did not finish; the same command goes on with them from their resume points",
         )
     return bool(unfinished)
+
+
+@contextlib.contextmanager
+def _followed(sweep: Sweep, store: Store, options: Options, console: Console) -> Iterator[None]:
+    """Show the sweep in MLflow while the block runs, unless the user wants none of it."""
+    if not options.tracking:
+        yield
+        return
+    uri = tracking_uri(store.root.parent, options.tracking_uri)
+    with Follower(store, sweep.name, uri, console) as follower:
+        yield
+    if not follower.is_current:
+        print_line(console, f"mlflow: not up to date; catch up with: crwn sync {store.root}")
 
 
 def _left(sweep: Sweep, store: Store) -> tuple[TrialSpec, ...]:

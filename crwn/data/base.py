@@ -111,6 +111,38 @@ class Datasets:
         """The folders that are looked in."""
         return self._roots
 
+    def find(self, name: str) -> Path | None:
+        """The folder that holds the files of `name`, whole; None where none does, and for an embedded set.
+
+        Raises:
+            DataError: they are damaged.
+        """
+        base = self._known[name]
+        return _find(base, self._roots) if base.files else None
+
+    def verify(self, name: str) -> None:
+        """Check the files' checksums, and that the images are as many and as large as they should be.
+
+        Raises:
+            DataError: something differs, or the files are not there.
+        """
+        base = self._known[name]
+        images = self.load(name)
+        faults = []
+        for part, split, count in (
+            ("training", images.train, base.num_train),
+            ("test", images.test, base.num_test),
+        ):
+            if split.images.shape != (count, *base.image_shape) or split.labels.shape != (count,):
+                given = f"{split.images.shape} and {split.labels.shape}"
+                faults.append(
+                    f"{part}: expected {count} images of {base.image_shape} and as many labels, found {given}"
+                )
+            elif set(split.labels.tolist()) != set(range(base.num_classes)):
+                faults.append(f"{part}: expected labels from 0 to {base.num_classes - 1}, each of them")
+        if faults:
+            raise DataError(f"data set {name!r}: " + "; ".join(faults))
+
     def ensure(self, name: str) -> None:
         """Make sure that the files of `name` are there and whole; download them if they are nowhere.
 
@@ -118,7 +150,7 @@ class Datasets:
             DataError: they are damaged, or absent and could not be downloaded.
         """
         base = self._known[name]
-        if not base.files or _find(base, self._roots) is not None:
+        if not base.files or self.find(name) is not None:
             return
         target = cache_root()
         try:
@@ -140,7 +172,7 @@ class Datasets:
         """
         if name not in self._loaded:
             base = self._known[name]
-            root = _find(base, self._roots) if base.files else None
+            root = self.find(name)
             if base.files and root is None:
                 places = ", ".join(map(str, self._roots))
                 raise DataError(

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from numpy.typing import NDArray
 
 from orchestrator import aggregate
 from orchestrator.errors import UserError
@@ -86,7 +87,22 @@ def write_tables(store: Store, folder: Path) -> list[Path]:
 
 def markdown(table: SweepTable) -> str:
     """A sweep's table as a Markdown document."""
+    return f"# {table.name}\n\n{table.caption}\n\n{markdown_rows(table)}\n"
+
+
+def markdown_rows(table: SweepTable) -> str:
+    """A sweep's table in Markdown, nothing around it."""
     header = list(table.table.columns)
     lines = [header, ["---"] * len(header), *table.table.to_numpy().tolist()]
-    body = "\n".join("| " + " | ".join(str(cell).replace("|", "\\|") for cell in line) + " |" for line in lines)
-    return f"# {table.name}\n\n{table.caption}\n\n{body}\n"
+    return "\n".join("| " + " | ".join(str(cell).replace("|", "\\|") for cell in line) + " |" for line in lines)
+
+
+def matrix_csv(matrix: NDArray[Any]) -> str:
+    """An accuracy matrix [T, T] as CSV: a row for each number of tasks learned; empty where a task was not tested."""
+    num_tasks = len(matrix)
+    frame = pd.DataFrame(
+        matrix,
+        index=pd.RangeIndex(1, num_tasks + 1, name="tasks learned"),
+        columns=[f"task {task + 1}" for task in range(num_tasks)],
+    )
+    return frame.to_csv(lineterminator="\n")

@@ -1,0 +1,104 @@
+"""`crwn data`: which base data sets are known, where they are looked for, what is there, and whether it is whole."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich.console import Console
+
+from crwn.data import BASE_SETS, DataError, Datasets, datasets
+from orchestrator.display import print_line, print_table
+from orchestrator.errors import UserError, nearest
+
+
+def show(data_root: str | None, console: Console) -> None:
+    """Print what is known, what is there, and where it is looked for."""
+    data = _datasets(data_root)
+    rows = []
+    for name, base in BASE_SETS.items():
+        channels, height, width = base.image_shape
+        shape = f"{height}x{width}, {'grey' if channels == 1 else 'colour'}"
+        counts = (str(base.num_classes), f"{base.num_train:,}", f"{base.num_test:,}")
+        rows.append([name, shape, _place(data, name), *counts])
+    print_table(
+        console,
+        title="base data sets",
+        text_columns=["name", "images", "where"],
+        number_columns=["classes", "train", "test"],
+        rows=rows,
+        caption="Looked for in, in this order:\n" + "\n".join(f"  {root}" for root in data.roots),
+    )
+
+
+def fetch(name: str, data_root: str | None, console: Console) -> None:
+    """Download a data set unless it is there.
+
+    Raises:
+        UserError: it is not known, damaged, or could not be downloaded; the message says what to do.
+    """
+    _check_names([name])
+    data = _datasets(data_root)
+    try:
+        data.ensure(name)
+    except DataError as error:
+        raise UserError(str(error)) from error
+    print_line(console, f"{name}: {_place(data, name)}")
+
+
+def verify(names: Sequence[str], data_root: str | None, console: Console) -> bool:
+    """Check files against their checksums, and images against the counts.
+
+    Args:
+        names: the sets; all that are there if none is given.
+        data_root: looked in first.
+        console: a line for each set.
+
+    Returns:
+        Whether all of them are there and whole; a set that was not named may be absent.
+    """
+    _check_names(names)
+    data = _datasets(data_root)
+    all_whole = True
+    for name in names or BASE_SETS:
+        try:
+            if BASE_SETS[name].files and data.find(name) is None:
+                all_whole = all_whole and not names
+                print_line(console, f"{name}: absent; crwn data fetch {name} downloads it")
+                continue
+            data.verify(name)
+        except DataError as error:
+            all_whole = False
+            print_line(console, f"{name}: {error}")
+            continue
+        base = BASE_SETS[name]
+        files = f"{len(base.files)} checksums, " if base.files else ""
+        print_line(
+            console,
+            f"{name}: whole; {files}{base.num_train:,} training and {base.num_test:,} test images of "
+            f"{base.num_classes} classes; {_place(data, name)}",
+        )
+    return all_whole
+
+
+def _place(data: Datasets, name: str) -> str:
+    """Where a set is, in words."""
+    if not BASE_SETS[name].files:
+        return "embedded"
+    try:
+        root = data.find(name)
+    except DataError as error:
+        return f"damaged: {error}"
+    return "absent" if root is None else str(root)
+
+
+def _datasets(data_root: str | None) -> Datasets:
+    try:
+        return datasets(data_root)
+    except DataError as error:
+        raise UserError(str(error)) from error
+
+
+def _check_names(names: Sequence[str]) -> None:
+    for name in names:
+        if name not in BASE_SETS:
+            raise UserError(f"data set: {nearest(name, BASE_SETS)}")

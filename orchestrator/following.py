@@ -1,0 +1,246 @@
+"""MLflow kept up to date: by a process of its own while a sweep runs, and by `crwn sync`.
+
+The process that follows a sweep looks at the store again and again and writes what is new, so a tracking server that is
+down, slow or full can neither stop nor slow a trial. It says what it sees in JSON lines. It ends after a last look when
+its input ends, also because the driver was killed, so no run is left running in MLflow.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import filelock
+from rich.console import Console
+from rich.progress import Progress
+
+from orchestrator.display import print_line
+from orchestrator.errors import UserError
+from orchestrator.store import Store
+from orchestrator.tracking_address import TRACKING_VARIABLE
+from orchestrator.tracking_errors import TrackingError
+
+PAUSE = 2.0
+"""Seconds between two looks at the store; more where a look takes long."""
+MAX_PAUSE = 30.0
+PAUSE_COST_FACTOR = 10
+TROUBLE_PAUSE, MAX_TROUBLE_PAUSE = 2.0, 15.0
+"""Seconds between two attempts at a server that cannot be written, from the first to the longest."""
+PATIENCE, TROUBLE_PATIENCE, INTERRUPTED_PATIENCE = 10.0, 1.0, 3.0
+"""Seconds after which the end of a run no longer waits: for a silent follower, in trouble, after Ctrl-C."""
+NICENESS = 10
+"""Trials come first."""
+
+
+class Follower:
+    """The driver's side: starts the process that follows a sweep, and hears of it. Use it in a `with` block.
+
+    Args:
+        store: the store, which this process drives.
+        sweep: the sweep's name.
+        uri: MLflow's tracking URI.
+        console: where trouble is said, once.
+    """
+
+    def __init__(self, store: Store, sweep: str, uri: str, console: Console) -> None:
+        self._store = store
+        self._sweep = sweep
+        self._uri = uri
+        self._console = console
+        self._process: subprocess.Popen[str] | None = None
+        self._trouble: str | None = None
+        self._heard = time.monotonic()
+        self._has_complained = False
+
+    def __enter__(self) -> Follower:
+        self._store.mark_behind(self._sweep, behind=True)
+        try:
+            self._process = subprocess.Popen(  # noqa: S603 (this project's own module)
+                # -P: no file of the folder that the user works in is taken for a module
+                [sys.executable, "-P", "-m", "orchestrator.following", str(self._store.root), self._sweep],
+                env={**os.environ, TRACKING_VARIABLE: self._uri},  # it may have a password, which ps must not show
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                text=True,
+                start_new_session=True,  # Ctrl-C is for the driver, which ends this one in its own time
+            )
+        except OSError as error:  # the machine has no process to give
+            self._complain(_words(error))
+            return self
+        self._listener = threading.Thread(target=self._listen, args=[self._process], daemon=True)
+        self._listener.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        process = self._process
+        if process is None:
+            return
+        assert process.stdin is not None
+        assert process.stdout is not None
+        with contextlib.suppress(OSError):
+            process.stdin.close()
+        try:
+            self._wait(process, interrupted=kind is not None)
+        finally:
+            process.kill()  # not politely: it may be stopped, or not listen
+            process.wait()
+            self._listener.join()
+            process.stdout.close()
+
+    @property
+    def is_current(self) -> bool:
+        """Whether MLflow shows all that the store has; asked after the end."""
+        return not self._store.is_behind(self._sweep)
+
+    def _listen(self, process: subprocess.Popen[str]) -> None:
+        assert process.stdout is not None
+        for line in process.stdout:
+            self._trouble = json.loads(line).get("trouble")
+            self._heard = time.monotonic()
+            if self._trouble:
+                self._complain(self._trouble)
+
+    def _complain(self, trouble: str) -> None:
+        """Say what the trouble is, the first time that there is any."""
+        if not self._has_complained:
+            self._has_complained = True
+            note = f"note: {trouble}. The sweep goes on without it; catch up with: crwn sync {self._store.root}"
+            print_line(self._console, note)
+
+    def _wait(self, process: subprocess.Popen[str], *, interrupted: bool) -> None:
+        """Until the follower has ended, or there is no hope that it soon will."""
+        ended = self._heard = time.monotonic()
+        while process.poll() is None:
+            time.sleep(0.05)
+            if interrupted:
+                deadline = ended + INTERRUPTED_PATIENCE
+            elif self._trouble:
+                deadline = ended + TROUBLE_PATIENCE
+            else:
+                deadline = self._heard + PATIENCE  # as long as it takes, if it says that it is at work
+            if time.monotonic() > deadline:
+                return
+
+
+def follow(
+    store: Store, sweep: str, uri: str, ended: threading.Event, say: Callable[[Mapping[str, Any]], None]
+) -> None:
+    """Show a sweep in MLflow until `ended`, and once more after that.
+
+    Args:
+        store: the store.
+        sweep: the sweep's name.
+        uri: MLflow's tracking URI.
+        ended: set when no more is to come.
+        say: called with `{"left": n}` after each trial and each pass, and with `{"trouble": ...}`.
+    """
+    tracker, trouble_pause = None, TROUBLE_PAUSE
+    lock = store.tracking_lock()
+    while True:
+        is_last = ended.is_set()
+        began = time.monotonic()
+        try:
+            from orchestrator.tracking import Tracker  # noqa: PLC0415 (seconds, for MLflow)
+
+            if not lock.is_locked:
+                lock.acquire(timeout=PATIENCE)
+            tracker = tracker or Tracker(store, uri)
+            tracker.sync(store.manifest(sweep), driven=not is_last, on_trial=lambda left: say({"left": left}))
+        except Exception as error:  # noqa: BLE001 (whatever it is, it is said, and tried again)
+            say({"trouble": _words(error)})
+            pause, trouble_pause = trouble_pause, min(2 * trouble_pause, MAX_TROUBLE_PAUSE)
+        else:
+            say({"left": 0})
+            pause = min(max(PAUSE, PAUSE_COST_FACTOR * (time.monotonic() - began)), MAX_PAUSE)
+            trouble_pause = TROUBLE_PAUSE
+            if is_last:
+                store.mark_behind(sweep, behind=False)
+        if is_last:
+            lock.release()
+            return
+        ended.wait(pause)
+
+
+def _words(error: Exception) -> str:
+    match error:
+        case TrackingError() | UserError():
+            return str(error).rstrip(".")
+        case filelock.Timeout():
+            return "another process shows this store in MLflow"
+        case _:
+            return f"MLflow could not be used: {type(error).__name__}: {error}".splitlines()[0]
+
+
+def sync(store: Store, uri: str, console: Console) -> None:
+    """Show all sweeps of a store in MLflow: what is missing is written, nothing twice.
+
+    Raises:
+        UserError: MLflow cannot be written, or another process is at it.
+    """
+    from orchestrator.tracking import Tracker  # noqa: PLC0415 (seconds, for MLflow)
+
+    try:
+        lock = store.tracking_lock().acquire(timeout=1.0)
+    except filelock.Timeout as error:
+        raise UserError(f"{store.root}: a run is working on this store and keeps MLflow up to date itself.") from error
+    with lock:
+        driven = store.is_driven
+        try:
+            tracker = Tracker(store, uri)
+            for manifest in store.manifests():
+                name = manifest["name"]
+                num_trials = sum(len(cell["trials"]) for cell in manifest["cells"])
+                with _bar(console, name, num_trials) as show:
+                    written = tracker.sync(manifest, driven=driven, on_trial=show)
+                store.mark_behind(name, behind=driven)
+                print_line(console, f"{name}: {written} of {num_trials} trials written; the others were up to date")
+        except TrackingError as error:
+            raise UserError(f"{_words(error)}. What the store has is safe; run crwn sync again.") from error
+
+
+@contextlib.contextmanager
+def _bar(console: Console, name: str, total: int) -> Iterator[Callable[[int], None]]:
+    """A progress bar in a terminal; what to call with the number that is left."""
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task(name, total=total)
+        yield lambda left: bar.update(task, completed=total - left)
+
+
+def main() -> None:
+    """The follower: `python -m orchestrator.following STORE SWEEP`, ended by the end of its input."""
+    root, sweep = sys.argv[1:]
+    uri = os.environ[TRACKING_VARIABLE]
+    os.nice(NICENESS)
+    ended = threading.Event()
+    channel = os.fdopen(os.dup(sys.stdout.fileno()), "w")
+    with open(os.devnull, "w") as nowhere:  # noqa: PTH123 (no path of anybody's)
+        os.dup2(nowhere.fileno(), sys.stdout.fileno())  # what a library prints is no news
+
+    def listen() -> None:
+        sys.stdin.read()
+        ended.set()
+
+    def say(news: Mapping[str, Any]) -> None:
+        with contextlib.suppress(OSError):  # nobody listens: the driver was killed
+            channel.write(json.dumps(news) + "\n")
+            channel.flush()
+
+    threading.Thread(target=listen, daemon=True).start()
+    follow(Store(Path(root)), sweep, uri, ended, say)
+    os._exit(0)  # a broken pipe is no reason for Python to complain while it ends
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,361 @@
+"""What MLflow shows of a store: its names, values and times as pure functions of the store. No MLflow here.
+
+docs/mlflow.md explains the names, which are public: few metric names (the UI freezes with many), what is compared as
+params, what people filter by as tags.
+"""
+
+from __future__ import annotations
+
+import datetime
+import hashlib
+import json
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from crwn.data import BASE_SETS
+from crwn.metrics import accuracy_matrix
+from orchestrator import report
+from orchestrator.report.figures import draw_accuracy_matrix
+from orchestrator.store import CONTEXTS_FILE, SYSTEM_FILE, TASKS_FILE, TRIAL_FILE, Store, TrialState
+
+PROJECTION = 1
+"""Changes when more is shown of a trial than before: `sync` then goes through all runs again."""
+
+MAX_CURVE_POINTS = 320
+"""Of one metric in one run, about: MLflow's charts draw no more of a line. The store has all."""
+
+MAX_TAG = 8000
+MAX_PARAM = 6000
+MEBIBYTE = 2**20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Label:
+    """What a sweep calls one of its trials."""
+
+    method: str
+    variant: str
+    scale: str
+    benchmark: str
+    seed: str
+
+    @property
+    def cell(self) -> str:
+        """The cell of the table, which trials that differ by their seed alone share."""
+        return " ".join(part for part in (self.method, self.variant, self.scale, self.benchmark) if part)
+
+    @property
+    def run_name(self) -> str:
+        """The trial in a few words."""
+        return f"{self.cell}, seed {self.seed}"
+
+
+def labels(manifest: Mapping[str, Any]) -> dict[str, Label]:
+    """A sweep's trials by id, in the sweep's order."""
+    return {
+        trial_id: Label(
+            method=cell["method"],
+            variant=cell["variant"],
+            scale=cell["scale"],
+            benchmark=cell["benchmark"],
+            seed=seed,
+        )
+        for cell in manifest["cells"]
+        for seed, trial_id in cell["trials"].items()
+    }
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """One value of a metric; `time` in milliseconds since 1970."""
+
+    name: str
+    value: float
+    time: int
+    step: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrialContent:
+    """All that MLflow shows of one trial, artifacts aside.
+
+    Attributes:
+        params: what the trial is.
+        tags: where it stands and what people filter by.
+        points: its metrics.
+        start, end: of the work on it, in milliseconds since 1970; end is its last sign of life.
+        origin: the attempt that began the computation, see `origin`.
+    """
+
+    params: Mapping[str, str]
+    tags: Mapping[str, str]
+    points: Sequence[Point]
+    start: int
+    end: int
+    origin: str
+
+
+def trial_content(store: Store, trial_id: str, state: TrialState, label: Label) -> TrialContent | None:
+    """What MLflow shows of a trial that was begun; None if it was finished meanwhile, and `state` is outdated.
+
+    Raises:
+        UserError: a record is damaged.
+    """
+    finished = store.trials([trial_id]).to_pylist()[0] if state == "done" else None
+    provenance: dict[str, Any] = json.loads(finished["provenance"]) if finished is not None else {}
+    attempts = provenance.get("attempts", [{}]) if finished is not None else store.attempts(trial_id)
+    if not attempts:
+        return None
+    spec = json.loads(finished["spec"]) if finished is not None else attempts[-1].get("spec", {})
+    grouping = finished["grouping"] if finished is not None else attempts[-1].get("grouping")
+    tests, system = (table.to_pylist() for table in store.so_far(trial_id))
+    start = _milliseconds(attempts[0].get("started"))
+    signs = [start, *(_milliseconds(attempt.get("started")) for attempt in attempts)]
+    signs += [_milliseconds(provenance.get("finished"))]
+    signs += [round(1000 * time) for test in tests for time in (test["tested"], *(test["curve_times"] or ())) if time]
+    signs += [round(1000 * sample["time"]) for sample in system]
+    end = max(signs)
+    # MLflow shows metrics in the order in which they came: the one that is compared first, the machine last.
+    points = [
+        *_accuracy_points(tests, spec, finished, end, independent=grouping == "any"),
+        *_test_points(tests, spec, end),
+        *(_trial_points(finished, provenance, spec, end) if finished is not None else ()),
+    ]
+    points += _system_points(system) if points else ()
+    if finished is None and store.is_finished(trial_id):
+        return None  # its files were replaced while they were read
+    return TrialContent(
+        params=params(spec),
+        tags={
+            **_label_tags(label),
+            **_state_tags(state, attempts, spec, tests),
+            **({} if finished is None else _finished_tags(finished, provenance)),
+            "spec_hash": trial_id,
+            "crwn.origin": origin(attempts),
+        },
+        points=points,
+        start=start,
+        end=end,
+        origin=origin(attempts),
+    )
+
+
+def params(spec: Mapping[str, Any]) -> dict[str, str]:
+    """A spec, flat: what a trial is by its usual names, then every setting by its place in the spec."""
+    if not spec:
+        return {}
+    benchmark = spec["benchmark"]
+    flat = {
+        "method": spec["method"]["kind"],
+        "benchmark": f"{benchmark['kind']}-{benchmark['base']}",
+        "scale": spec["scale"],
+        "seed": str(spec["seed"]),
+    }
+    for part in ("method", "benchmark", "training"):
+        flat |= {f"{part}.{name}": _text(value) for name, value in spec[part].items() if name != "kind"}
+    return {name: value[:MAX_PARAM] for name, value in flat.items()}
+
+
+def started(store: Store, trial_id: str) -> int:
+    """When the first attempt at a trial began, in milliseconds since 1970."""
+    attempts = store.all_attempts(trial_id)
+    return _milliseconds(attempts[0].get("started")) if attempts else 0
+
+
+def origin(attempts: Sequence[Mapping[str, Any]]) -> str:
+    """Which computation of a trial this is: the last attempt that began at its beginning.
+
+    Later attempts went on from where that one was, so all they computed belongs together.
+    """
+    begun = [attempt for attempt in attempts if attempt.get("from") == {"tasks_learned": 0, "step": 0}]
+    first = begun[-1] if begun else attempts[0]
+    return " ".join(str(first.get(name, "unknown")) for name in ("started", "host", "pid"))
+
+
+def digest(store: Store, trial_id: str, label: Label) -> str:
+    """What a finished trial's run shows, in 16 digits: an equal digest means that nothing has to be written."""
+    content = (store.folder(trial_id) / TRIAL_FILE).read_bytes()
+    return hashlib.sha256(repr((PROJECTION, label)).encode() + content).hexdigest()[:16]
+
+
+def dataset(base: str) -> dict[str, str]:
+    """A base data set as MLflow's fields for one; the digest stands for the files' checksums."""
+    known = BASE_SETS[base]
+    source = {"files": dict(known.files)} if known.files else {"embedded": "in a library"}
+    profile = {"num_train": known.num_train, "num_test": known.num_test, "num_classes": known.num_classes}
+    return {
+        "name": base,
+        "digest": hashlib.sha256(json.dumps([base, source, profile], sort_keys=True).encode()).hexdigest()[:16],
+        "source_type": "crwn",
+        "source": json.dumps(source),
+        "profile": json.dumps({**profile, "image_shape": list(known.image_shape)}),
+    }
+
+
+def artifacts(store: Store, trial_id: str, title: str) -> dict[str, bytes]:
+    """A finished trial's files by their path among the artifacts.
+
+    Raises:
+        UserError: a record is damaged.
+    """
+    folder = store.folder(trial_id)
+    files = {}
+    for place, name in (
+        ("results", TRIAL_FILE),
+        ("results", TASKS_FILE),
+        ("results", SYSTEM_FILE),
+        ("contexts", CONTEXTS_FILE),
+    ):
+        if (folder / name).exists():  # a store of version 1.0 has no samples of the system
+            files[f"{place}/{name}"] = (folder / name).read_bytes()
+    row = store.trials([trial_id]).to_pylist()[0]
+    spec = json.loads(row["spec"])
+    files["spec.json"] = (json.dumps(spec, indent=1, sort_keys=True) + "\n").encode()
+    tests, _ = store.so_far(trial_id)
+    num_tasks = spec["benchmark"]["num_tasks"]
+    matrix = accuracy_matrix(
+        ((test["task"], test["tasks_learned"], test["accuracy"]) for test in tests.to_pylist()),
+        num_tasks,
+        independent=row["grouping"] == "any",
+    )
+    files["accuracy_matrix.csv"] = report.matrix_csv(matrix).encode()
+    files["accuracy_matrix.png"] = draw_accuracy_matrix(matrix, title)
+    return files
+
+
+def _accuracy_points(
+    tests: Sequence[Mapping[str, Any]],
+    spec: Mapping[str, Any],
+    finished: Mapping[str, Any] | None,
+    fallback: int,
+    *,
+    independent: bool,
+) -> Iterator[Point]:
+    """The average accuracy over the tasks learned so far, by their number; the last one is the table's.
+
+    Before the end it is known for methods whose tasks are independent: an accuracy stays what it was.
+    """
+    learned = [test for test in tests if test["tasks_learned"] == test["task"] + 1] if independent else []
+    num_tasks = spec["benchmark"]["num_tasks"] if spec else 0
+    total = 0.0
+    for number, test in enumerate(learned, start=1):
+        total += test["accuracy"]
+        if number < num_tasks:
+            time = fallback if test["tested"] is None else round(1000 * test["tested"])
+            yield Point("accuracy", total / number, time, number)
+    if finished is not None:
+        yield Point("accuracy", finished["accuracy"], fallback, num_tasks)
+
+
+def _test_points(tests: Sequence[Mapping[str, Any]], spec: Mapping[str, Any], fallback: int) -> Iterator[Point]:
+    """The tests by task, and the training's curves by update over all tasks, both counted from 1.
+
+    A value that is there now has the same time and step when the trial has gone on.
+    """
+    if not spec:
+        return
+    num_tasks, updates = spec["benchmark"]["num_tasks"], spec["training"]["updates_per_task"]
+    for test in tests:
+        task = test["task"]
+        time = fallback if test["tested"] is None else round(1000 * test["tested"])
+        if test["tasks_learned"] == task + 1:
+            yield Point("task/accuracy", test["accuracy"], time, task + 1)
+            yield Point("task/loss", test["loss"], time, task + 1)
+        if test["tasks_learned"] == num_tasks:
+            yield Point("task/final_accuracy", test["accuracy"], time, task + 1)
+        curve = test["curve"] or []
+        times = [round(1000 * seconds) for seconds in test["curve_times"] or ()] or [time] * len(curve)
+        stride = math.ceil(num_tasks * math.ceil(updates / curve[0]["step"]) / MAX_CURVE_POINTS) if curve else 1
+        for index, (point, when) in enumerate(zip(curve, times, strict=True), start=1):
+            if index % stride == 0 or point["step"] == updates:
+                step = task * updates + point["step"]
+                yield Point("train/loss", point["loss"], when, step)
+                yield Point("train/accuracy", point["accuracy"], when, step)
+
+
+_SYSTEM_METRICS = {  # MLflow's own names where it has one
+    "process_cpu_percent": ("system/process_cpu_percentage", 1),
+    "process_memory_bytes": ("system/process_memory_megabytes", MEBIBYTE),
+    "machine_cpu_percent": ("system/cpu_utilization_percentage", 1),
+    "machine_memory_bytes": ("system/system_memory_usage_megabytes", MEBIBYTE),
+    "gpu_percent": ("system/gpu_utilization_percentage", 1),
+    "gpu_memory_bytes": ("system/gpu_memory_usage_megabytes", MEBIBYTE),
+    "gpu_power_watts": ("system/gpu_power_usage_watts", 1),
+}
+
+
+def _system_points(system: Sequence[Mapping[str, Any]]) -> Iterator[Point]:
+    for step, sample in enumerate(system):
+        for column, (name, unit) in _SYSTEM_METRICS.items():
+            if sample[column] is not None:
+                yield Point(name, sample[column] / unit, round(1000 * sample["time"]), step)
+
+
+def _trial_points(
+    row: Mapping[str, Any], provenance: Mapping[str, Any], spec: Mapping[str, Any], time: int
+) -> list[Point]:
+    """What a finished trial took and keeps; at step 0, which MLflow draws as bars."""
+    seconds = provenance.get("train_seconds")
+    memory = provenance.get("peak_memory_bytes")
+    values = {
+        "trial/params_per_task": row["params_per_task"],
+        "trial/trained_per_task": row["trained_per_task"],
+        "trial/stored_per_task": row["stored_per_task"],
+        "trial/train_seconds_per_task": None if seconds is None else seconds / spec["benchmark"]["num_tasks"],
+        "trial/seconds": row["seconds"],
+        "trial/peak_memory_megabytes": None if memory is None else memory / MEBIBYTE,
+    }
+    return [Point(name, float(value), time, 0) for name, value in values.items() if value is not None]
+
+
+def _label_tags(label: Label) -> dict[str, str]:
+    return {
+        "mlflow.runName": label.run_name,
+        "cell": label.cell,
+        "label.method": label.method,
+        "label.variant": label.variant,
+        "label.benchmark": label.benchmark,
+    }
+
+
+def _state_tags(
+    state: TrialState,
+    attempts: Sequence[Mapping[str, Any]],
+    spec: Mapping[str, Any],
+    tests: Sequence[Mapping[str, Any]],
+) -> dict[str, str]:
+    tags = {"state": state, "attempt": str(len(attempts)), "host": str(attempts[-1].get("host", "")), "error": ""}
+    error = attempts[-1].get("error")
+    if state == "failed" and error is not None:
+        tags["error"] = f"{error['type']}: {error['message']}"[:MAX_TAG]
+    if spec:
+        num_tasks = spec["benchmark"]["num_tasks"]
+        learned = [test["accuracy"] for test in tests if test["tasks_learned"] == test["task"] + 1]
+        mean = f", {100 * sum(learned) / len(learned):.1f} % so far" if learned and state != "done" else ""
+        tags["progress"] = f"{num_tasks if state == 'done' else len(learned)}/{num_tasks} tasks{mean}"
+    return tags
+
+
+def _finished_tags(row: Mapping[str, Any], provenance: Mapping[str, Any]) -> dict[str, str]:
+    tags = {
+        "variant": row["variant"],
+        "fingerprint": row["fingerprint"],
+        "host": provenance.get("host"),
+        "device": provenance.get("device"),
+        "numerics": row["numerics"],
+        "commit": provenance.get("commit"),
+        "mlflow.source.git.commit": (provenance.get("commit") or "").removesuffix("+changes"),
+        "versions": json.dumps(provenance.get("versions"), sort_keys=True),
+    }
+    return {name: str(value) for name, value in tags.items() if value}
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def _milliseconds(time: str | None) -> int:
+    """An ISO time as the store has it; 0 where it has none."""
+    return round(1000 * datetime.datetime.fromisoformat(time).timestamp()) if time else 0

@@ -1,0 +1,35 @@
+"""Figures. Drawn without a window and without pyplot, whose state is global."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+from numpy.typing import NDArray
+
+INCHES = (5.2, 4.4)
+DOTS_PER_INCH = 100
+
+
+def draw_accuracy_matrix(matrix: NDArray[Any], title: str) -> bytes:
+    """An accuracy matrix as a PNG: a row for every number of tasks learned, a column for every task.
+
+    Args:
+        matrix: [T, T], accuracies in [0, 1]; NaN, left white, where a task was not tested.
+        title: above it.
+    """
+    num_tasks = len(matrix)
+    figure = Figure(figsize=INCHES)  # fixed margins: fitting them takes as long as drawing
+    axes = figure.subplots(gridspec_kw={"left": 0.12, "right": 0.98, "bottom": 0.12, "top": 0.92})
+    edges = (0.5, num_tasks + 0.5, num_tasks + 0.5, 0.5)
+    image = axes.imshow(100 * matrix, vmin=0, vmax=100, cmap="viridis", extent=edges, interpolation="nearest")
+    axes.set(xlabel="task tested", ylabel="tasks learned")
+    axes.set_title(title, fontsize="medium")
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_locator(MaxNLocator(integer=True, nbins=8))
+    figure.colorbar(image, ax=axes, label="test accuracy in %")
+    content = io.BytesIO()
+    figure.savefig(content, format="png", dpi=DOTS_PER_INCH, metadata={"Software": None})
+    return content.getvalue()
