@@ -189,6 +189,7 @@ def sync(store: Store, uri: str, console: Console) -> None:
     Raises:
         UserError: MLflow cannot be written, or another process is at it.
     """
+    os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")  # else it prints two lines for every run
     from orchestrator.tracking import Tracker  # noqa: PLC0415 (seconds, for MLflow)
 
     try:

@@ -140,7 +140,7 @@ class Tracker:
         """
         labels = projection.labels(manifest)
         states = {trial_id: self._store.state(trial_id, driven=driven) for trial_id in labels}
-        with _explained(self._uri):
+        with self._writing(manifest["name"]):
             experiment = self._experiments.get(manifest["name"]) or self._look_up(manifest["name"], labels)
             self._ensure_parent(experiment, manifest["name"], states)
         if experiment.parent is None:
@@ -150,19 +150,30 @@ class Tracker:
         for index, (trial_id, label) in enumerate(labels.items(), start=1):
             states[trial_id] = self._store.state(trial_id, driven=driven)  # it may have ended since
             try:
-                with _explained(self._uri):
+                with self._writing(manifest["name"]):
+                    self._ensure_child(experiment, trial_id)
                     num_written += self._sync_trial(experiment, trial_id, states[trial_id], label)
             except TrackingError as error:
-                self._experiments.pop(manifest["name"], None)  # what arrived is not known: it is looked up again
                 faults.append(error)
                 if len(faults) == MAX_FAULTS:
                     break
             on_trial(len(labels) - index)
+        if len(faults) < MAX_FAULTS:
+            with self._writing(manifest["name"]):
+                self._sync_parent(experiment, manifest, states, driven=driven)
         if faults:
             raise faults[0]
-        with _explained(self._uri):
-            self._sync_parent(experiment, manifest, states, driven=driven)
         return num_written
+
+    @contextlib.contextmanager
+    def _writing(self, sweep: str) -> Iterator[None]:
+        """Explain what fails; what of it arrived is not known, so the sweep is looked up again by the next pass."""
+        try:
+            with _explained(self._uri):
+                yield
+        except TrackingError:
+            self._experiments.pop(sweep, None)
+            raise
 
     # What is there
 
@@ -209,13 +220,17 @@ class Tracker:
         return str(found.experiment_id)
 
     def _search(self, experiment_id: str, name: str) -> Iterator[Run]:
-        condition = f"tags.`crwn.store` = '{self._store.identity}'"
+        identity = self._store.identity
+        # MLflow's conditions have no way to write a quote, which a path may hold.
+        condition = "" if "'" in identity or '"' in identity else f"tags.`crwn.store` = '{identity}'"
         token = None
         while True:
             page = self._client.search_runs(
                 [experiment_id], condition, run_view_type=ViewType.ALL, max_results=1000, page_token=token
             )
-            yield from (run for run in page if run.data.tags.get("crwn.sweep") == name)
+            for run in page:
+                if (run.data.tags.get("crwn.store"), run.data.tags.get("crwn.sweep")) == (identity, name):
+                    yield run
             token = page.token
             if not token:
                 return
@@ -262,6 +277,12 @@ class Tracker:
         shown.seen = seen
         return True
 
+    def _ensure_child(self, experiment: _Experiment, trial_id: str) -> None:
+        """Keep a trial's run below its sweep's, of which there may have been two, or which was lost."""
+        assert experiment.parent is not None
+        if trial_id in experiment.children:
+            self._write_tags(experiment.children[trial_id], {"mlflow.parentRunId": experiment.parent.run_id})
+
     def _create_trial(self, experiment: _Experiment, trial_id: str, content: TrialContent) -> _Shown:
         assert experiment.parent is not None
         identity = {"mlflow.parentRunId": experiment.parent.run_id, "crwn.level": "trial", "crwn.trial": trial_id}
@@ -294,7 +315,7 @@ class Tracker:
             state = "done" if counts["done"] == len(states) else "interrupted"
         trials = ", ".join(f"{counts[name]} {name}" for name in STATUS if counts[name])
         self._write_tags(parent, {"state": state, "trials": trials, "sweep": manifest["name"]})
-        done = sorted(trial_id for trial_id in states if states[trial_id] == "done")
+        done = [(trial_id, self._store.signature(trial_id)) for trial_id in states if states[trial_id] == "done"]
         seen = (done, json.dumps(manifest, sort_keys=True))
         if parent.seen != seen and (not driven or time.monotonic() >= experiment.table_due):
             began = time.monotonic()
@@ -320,7 +341,7 @@ class Tracker:
         return {
             "crwn.store": self._store.identity,
             "crwn.sweep": sweep,
-            "mlflow.user": getpass.getuser(),
+            "mlflow.user": _user(),
             "mlflow.source.name": "crwn run",
             "mlflow.source.type": "LOCAL",
         }
@@ -336,11 +357,11 @@ class Tracker:
     def _write_params(self, shown: _Shown, params: Mapping[str, str]) -> None:
         missing = {name: value for name, value in params.items() if shown.params.get(name) != value}
         if missing:
+            # The data set first: where the params are there, so is it.
+            fields = Dataset(**projection.dataset(params["benchmark.base"]))
+            self._client.log_inputs(shown.run_id, [DatasetInput(fields, [InputTag("mlflow.data.context", "training")])])
             self._client.log_batch(shown.run_id, params=[Param(name, value) for name, value in missing.items()])
             shown.params |= missing
-            base = params["benchmark.base"]
-            fields = Dataset(**projection.dataset(base))
-            self._client.log_inputs(shown.run_id, [DatasetInput(fields, [InputTag("mlflow.data.context", "training")])])
 
     def _points_of(self, shown: _Shown) -> set[tuple[str, int]]:
         """The (metric, step) that are in MLflow."""
@@ -395,6 +416,13 @@ def _shown(run: Run) -> _Shown:
     )
 
 
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # in a container a user may have a number alone
+        return str(os.getuid())
+
+
 def _connect(store: Store, uri: str) -> MlflowClient:
     """A client that has reached its server or database; the database is made where it is missing."""
     for name in ("alembic", "mlflow"):
@@ -403,7 +431,9 @@ def _connect(store: Store, uri: str) -> MlflowClient:
         client = MlflowClient(uri)
         client.search_experiments(max_results=1)
         return client
-    sqlalchemy.create_engine(uri).connect().close()  # MLflow itself tries for minutes
+    engine = sqlalchemy.create_engine(uri)
+    engine.connect().close()  # MLflow itself tries for minutes
+    engine.dispose()
     # Two processes that make one database destroy each other's work, so they take turns.
     own = uri == default_uri(store.root.parent)
     with filelock.FileLock(store.root.parent / ".mlflow.lock") if own else contextlib.nullcontext():

@@ -6,7 +6,6 @@ import os
 import re
 import shlex
 from pathlib import Path
-from urllib.parse import urlsplit
 
 DATABASE_FILE, ARTIFACT_FOLDER = "mlflow.db", "mlartifacts"
 
@@ -44,12 +43,16 @@ def _relative(path: Path) -> str:
 
 def hide_password(uri: str) -> str:
     """A URI as it may be shown."""
-    return re.sub(r"(://[^:/@]*):[^@/]*@", r"\1:***@", uri)
+    return re.sub(r"(://[^:/@\s]*):\S*@|([?&]password=)[^&\s]*", _without_password, uri)
+
+
+def _without_password(found: re.Match[str]) -> str:
+    return f"{found[1]}:***@" if found[1] else f"{found[2]}***"
 
 
 def is_database(uri: str) -> bool:
     """Whether a URI names a database, which is written directly, and not a server."""
-    return urlsplit(uri).scheme.split("+")[0] in DATABASES
+    return re.split("[:+]", uri)[0] in DATABASES
 
 
 def artifact_root(runs: Path, uri: str) -> Path | None:

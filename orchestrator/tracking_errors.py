@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from urllib.parse import urlsplit
 
 from orchestrator.tracking_address import hide_password
 
@@ -19,7 +18,7 @@ class TrackingError(Exception):
 def explain(error: Exception, uri: str) -> str:
     """What went wrong with MLflow at `uri`, and what to do about it; without the address's password."""
     shown = hide_password(uri)
-    host = urlsplit(uri).netloc.rpartition("@")[2]
+    host = uri.partition("://")[2].partition("/")[0].rpartition("@")[2]  # urlsplit raises where an address is none
     text = hide_password(f"{type(error).__name__}: {error}")
     code = getattr(error, "error_code", "")
     for pattern, advice in _ADVICE:
@@ -54,7 +53,7 @@ _ADVICE: Sequence[tuple[str, str]] = (
         "the driver for {uri} is not installed; for PostgreSQL: pip install 'psycopg[binary]'",
     ),
     (
-        "UnsupportedModelRegistryStoreURI|unsupported URI|Could not parse|Can't load plugin",
+        "ModelRegistryStoreURI|unsupported URI|Could not parse|Can't load plugin|InvalidUrl|Invalid IPv6|ArgumentError",
         "{uri} is no address of MLflow's; give a server (http://HOST:5000) or a database (sqlite:///mlflow.db)",
     ),
     (
@@ -64,6 +63,10 @@ _ADVICE: Sequence[tuple[str, str]] = (
     (
         "PermissionError|NotADirectory|Read-only file|FileExistsError|unable to open database file|readonly",
         "MLflow at {uri}: the database's or the artifacts' folder cannot be written; name another with --tracking-uri",
+    ),
+    (
+        "too many 500|error code 500",
+        "the MLflow server at {uri} fails; see what its log says",
     ),
     (
         "Max retries exceeded|[Cc]onnection refused|ConnectionError|timed out|Timeout|OperationalError",

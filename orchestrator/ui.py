@@ -103,11 +103,18 @@ def _running(command: list[str], uri: str, log: int) -> Iterator[subprocess.Pope
     try:
         yield server
     finally:
-        for sign in (signal.SIGTERM, signal.SIGKILL):
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(server.pid, sign)
+        try:
+            _tell(server, signal.SIGTERM)
             with contextlib.suppress(subprocess.TimeoutExpired):
                 server.wait(STOP_SECONDS)
+        finally:  # also where the user presses Ctrl-C once more
+            _tell(server, signal.SIGKILL)
+            server.wait()
+
+
+def _tell(server: subprocess.Popen[bytes], sign: signal.Signals) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(server.pid, sign)
 
 
 def _wait_until_up(server: subprocess.Popen[bytes], address: str, log: int) -> None:

@@ -156,7 +156,12 @@ def offences(pattern: str, is_offence: Callable[[Path, Import], bool]) -> list[s
         ("crwn.methods", ("torch", *FORBIDDEN_IN_CRWN)),
         ("crwn.benchmarks", ("torch", *FORBIDDEN_IN_CRWN)),
         ("crwn.trial", FORBIDDEN_IN_CRWN),
-        ("orchestrator.cli", ("torch", "ray", "mlflow", "pandas", "pyarrow", "pydantic")),
+        ("orchestrator.cli", ("torch", "ray", "mlflow", "matplotlib", "pandas", "pyarrow", "pydantic")),
+        ("orchestrator.running", ("torch", "ray", "mlflow", "sqlalchemy", "matplotlib")),
+        ("orchestrator.report", ("torch", "ray", "mlflow", "sqlalchemy", "matplotlib")),
+        ("orchestrator.following", ("torch", "ray", "mlflow", "sqlalchemy", "matplotlib", "pandas")),
+        ("orchestrator.ui", ("torch", "ray", "mlflow", "sqlalchemy", "matplotlib", "pandas", "pyarrow")),
+        ("orchestrator.data_sets", ("torch", "ray", "mlflow", "matplotlib", "pandas", "pyarrow", "sklearn")),
     ],
 )
 def test_an_import_brings_no_heavy_library(entry: str, forbidden: tuple[str, ...]) -> None:
@@ -221,8 +226,25 @@ def test_a_library_of_the_cluster_has_its_files(library: str, allowed: tuple[str
 
 def test_the_store_imports_neither_executors_nor_tracking() -> None:
     """The store is the truth: what fills it and what mirrors it come and go."""
-    above = ("orchestrator.executors", "orchestrator.tracking")
+    above = ("orchestrator.executors", "orchestrator.tracking", "orchestrator.projection", "orchestrator.following")
     assert offences("orchestrator/store.py", lambda _, item: is_within(item.name, *above)) == []
+
+
+@pytest.mark.parametrize("pattern", ["orchestrator/executors/*.py", "orchestrator/report/*.py"])
+def test_who_runs_trials_and_who_makes_tables_know_nothing_of_tracking(pattern: str) -> None:
+    """MLflow is written by a process of its own, from the store: nothing that computes can wait for it."""
+    tracking = ("orchestrator.tracking", "orchestrator.projection", "orchestrator.following")
+    assert offences(pattern, lambda _, item: is_within(item.name, *tracking)) == []
+
+
+def test_tracking_is_imported_by_its_process_and_by_sync_alone() -> None:
+    """Only following.py imports tracking.py, and inside functions: a driver never pays for MLflow's import."""
+
+    def is_elsewhere(path: Path, item: Import) -> bool:
+        is_there = path.as_posix() == "orchestrator/following.py" and not item.at_import
+        return is_within(item.name, "orchestrator.tracking") and not is_there
+
+    assert offences("orchestrator/**/*.py", is_elsewhere) == []
 
 
 @pytest.mark.parametrize(

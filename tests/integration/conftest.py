@@ -20,6 +20,7 @@ import pytest
 
 from orchestrator.store import Store, stable_columns
 from orchestrator.sweep import Sweep, load_sweep
+from orchestrator.tracking_address import TRACKING_VARIABLE
 
 CRWN = Path(sys.executable).with_name("crwn")
 
@@ -34,6 +35,12 @@ methods:
   supsup: {scales: [FC64], training: {updates_per_task: 2000}}
   neuromodnet: {scales: [FC64], training: {updates_per_task: 3600}}
 """
+
+
+def clean_environment(**more: str) -> dict[str, str]:
+    """This process's environment without what points to a cluster or to a server of its user."""
+    kept = {name: value for name, value in os.environ.items() if name not in ("RAY_ADDRESS", TRACKING_VARIABLE)}
+    return {**kept, **more}
 
 
 @dataclass
@@ -100,16 +107,17 @@ def start(tmp_path: Path) -> Iterator[Callable[..., Run]]:
     """Start `crwn run` on a sweep's text; whatever still runs at the end of the test is killed."""
     runs: list[Run] = []
 
-    def start_run(store: Path, *options: str, text: str = SWEEP) -> Run:
+    def start_run(store: Path, *options: str, text: str = SWEEP, tracking: bool = False, **environment: str) -> Run:
         file = tmp_path / "sweep.yaml"
         file.write_text(text)
+        quiet = [] if tracking else ["--no-tracking"]  # the process that writes to MLflow costs seconds
         process = subprocess.Popen(
-            [CRWN, "run", str(file), "--out", str(store), *options],
+            [CRWN, "run", str(file), "--out", str(store), *options, *quiet],
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
             start_new_session=True,
-            env={name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"},
+            env=clean_environment(**environment),
         )
         runs.append(Run(process=process, store=Store(store), sweep=load_sweep(file)))
         return runs[-1]
@@ -121,9 +129,10 @@ def start(tmp_path: Path) -> Iterator[Callable[..., Run]]:
 
 
 def contents(root: Path) -> dict[str, Any]:
-    """Everything a store says, volatile fields aside; contexts and manifests byte for byte."""
+    """Everything a store says, its id and volatile fields aside; contexts and manifests byte for byte."""
     store = Store(root)
-    said: dict[str, Any] = {"manifests": store.manifests(), "version": json.loads((root / "store.json").read_text())}
+    mark = {key: value for key, value in json.loads((root / "store.json").read_text()).items() if key != "id"}
+    said: dict[str, Any] = {"manifests": store.manifests(), "mark": mark}
     for trial_id in store.trial_ids():
         folder = store.folder(trial_id)
         said[trial_id] = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import signal
@@ -9,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,7 +18,7 @@ import typer.main
 
 from crwn.spec import TrialSpec
 from crwn.trial import Event, iterate_trial
-from orchestrator import cli
+from orchestrator import cli, running
 from orchestrator.executors import attempt
 from orchestrator.store import Store
 
@@ -28,9 +30,23 @@ Listing = Callable[[Path], dict[str, bytes]]
 # be added or renamed here, in the same change, for a reason.
 OPTIONS = {
     "plan": ["--json", "--out", "SWEEP"],
-    "run": ["--cpus", "--data-root", "--executor", "--gpus", "--out", "SWEEP"],
+    "run": [
+        "--cpus",
+        "--data-root",
+        "--executor",
+        "--gpus",
+        "--no-tracking",
+        "--out",
+        "--tracking-uri",
+        "SWEEP",
+    ],
     "status": ["--verbose", "-v", "STORE"],
     "tables": ["--to", "STORE"],
+    "sync": ["--tracking-uri", "STORE"],
+    "ui": ["--port", "RUNS"],
+    "data list": ["--data-root"],
+    "data fetch": ["--data-root", "NAME"],
+    "data verify": ["--data-root", "[NAME]..."],
 }
 
 MNIST_FILES = (
@@ -52,6 +68,16 @@ def times_of(folder: Path) -> dict[str, int]:
 
 
 @pytest.fixture
+def crwn(crwn: Crwn) -> Crwn:
+    """The command line; a run shows nothing in MLflow, whose process costs seconds (test_following.py is about it)."""
+
+    def call(*arguments: object, tracking: bool = False) -> Any:
+        return crwn(*arguments, *([] if tracking or arguments[:1] != ("run",) else ["--no-tracking"]))
+
+    return call
+
+
+@pytest.fixture
 def failing_seeds(monkeypatch: pytest.MonkeyPatch) -> set[int]:
     """Trials with these seeds fail; the set can be changed."""
     seeds: set[int] = set()
@@ -70,34 +96,43 @@ def failing_seeds(monkeypatch: pytest.MonkeyPatch) -> set[int]:
 
 def test_the_commands_and_their_options_are_frozen() -> None:
     """A new flag is a decision, not an accident."""
-    command = typer.main.get_command(cli.app)
-    found = {
-        name: sorted(
+
+    def options_of(command: Any, path: str = "") -> dict[str, list[str]]:
+        if hasattr(command, "commands"):  # a group
+            return {
+                name: options
+                for part, sub in command.commands.items()
+                for name, options in options_of(sub, f"{path} {part}".strip()).items()
+            }
+        shown = [
             text
-            for parameter in sub.params
+            for parameter in command.params
             for text in (parameter.opts if parameter.param_type_name == "option" else [parameter.metavar])
-        )
-        for name, sub in command.commands.items()  # type: ignore[attr-defined]  # a group has commands
-    }
-    assert found == OPTIONS
+        ]
+        return {path: sorted(shown)}
+
+    assert options_of(typer.main.get_command(cli.app)) == OPTIONS
 
 
 @pytest.mark.parametrize("arguments", [["--help"], []])
-def test_help_lists_the_commands(crwn: Crwn, arguments: list[str]) -> None:
+@pytest.mark.parametrize("group", [[], ["data"]])
+def test_help_lists_the_commands(crwn: Crwn, group: list[str], arguments: list[str]) -> None:
     """Without a command there is help too; then the code says that nothing was done."""
-    shown = crwn(*arguments)
+    shown = crwn(*group, *arguments)
     assert shown.code == (0 if arguments else 2)
-    for name in OPTIONS:
+    names = {tuple(name.split())[len(group)] for name in OPTIONS if name.split()[: len(group)] == group}
+    assert len(names) > 2
+    for name in names:
         assert re.search(rf"^  {name} +[A-Z].*\.$", shown.out + shown.err, re.MULTILINE)
 
 
 @pytest.mark.parametrize("command", list(OPTIONS))
 def test_every_command_and_option_is_explained(crwn: Crwn, command: str) -> None:
     """No option without words."""
-    shown = crwn(command, "--help")
+    shown = crwn(*command.split(), "--help")
     assert shown.code == 0
     for option in OPTIONS[command]:
-        assert re.search(rf"{option}\b.*\s\s+\S", shown.out), option
+        assert re.search(rf"{re.escape(option)}.*\s\s+\S", shown.out), option
 
 
 @pytest.mark.parametrize(
@@ -249,6 +284,21 @@ def test_labels_of_any_kind_come_through(crwn: Crwn, sweep_file: SweepFile, work
     assert '"[red] a|b, ü"' in (report / "tiny.csv").read_text(encoding="utf-8")
 
 
+def test_a_run_ends_with_where_mlflow_shows_it(
+    crwn: Crwn, sweep_file: SweepFile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The command for the stores' own database, else the address; a password is not printed."""
+    monkeypatch.setattr(running, "Follower", lambda *_: contextlib.nullcontext(SimpleNamespace(is_current=True)))
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    assert crwn("run", sweep_file(), tracking=True).out.splitlines()[-1] == "mlflow    crwn ui runs"
+    ended = crwn("run", sweep_file(), "--out", "my stores/tiny", tracking=True)
+    assert ended.out.splitlines()[-1] == "mlflow    crwn ui 'my stores'"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://me:secret@server:5000")
+    assert crwn("run", sweep_file(), tracking=True).out.splitlines()[-1] == "mlflow    http://me:***@server:5000"
+    ended = crwn("run", sweep_file(), "--tracking-uri", "http://other", tracking=True)
+    assert ended.out.splitlines()[-1] == "mlflow    http://other"
+
+
 def test_a_polite_end_is_an_interruption(crwn: Crwn, sweep_file: SweepFile) -> None:
     """SIGTERM, as schedulers send it, is treated like Ctrl-C."""
     crwn("run", sweep_file())
@@ -281,7 +331,7 @@ def test_a_failed_trial_ends_with_1_and_is_tried_again(
     assert "(n=2)" in again.out
     after = times_of(workplace / "runs/tiny/trials")
     kept = [name for name in before if not name.endswith("attempts.json")]
-    assert len(kept) == 3
+    assert len(kept) == 4
     assert {name: after[name] for name in kept} == {name: before[name] for name in kept}
     assert not any(name.endswith("attempts.json") for name in after)
 
@@ -368,6 +418,7 @@ def test_a_missing_sweep_is_refused(crwn: Crwn, workplace: Path, listing: Listin
         ),
         (["--out", "mine/thesis.tex/store"], ["mine/thesis.tex/store: expected a folder", "--out"]),
         (["--out", "s3://bucket/runs"], ["--out: expected a folder on this machine"]),
+        (["--tracking-uri", "http://x"], ["--tracking-uri and --no-tracking: expected one of them, given both"]),
         (["--out", "newer"], ["newer: expected a store of version 1 or older, given version 2", "upgrade"]),
     ],
 )
@@ -534,27 +585,27 @@ def test_the_installed_command_ends_with_its_codes(sweep_file: SweepFile, workpl
     assert wrong.stderr == "error: --executor: expected one of inline, ray; given 'zzz'\n"
     assert list(workplace.iterdir()) == []
     wild = sweep_file().read_text().replace("[FC16]", "[FC16], settings: {initial_strength: 1e30}")
-    failed = call("run", sweep_file(wild))
+    failed = call("run", sweep_file(wild), "--no-tracking")
     assert (failed.returncode, failed.stderr) == (1, "")
     assert "training diverged" in failed.stdout
     assert "\x1b" not in failed.stdout
 
 
-def test_a_sweep_that_is_done_costs_neither_torch_nor_ray(crwn: Crwn, sweep_file: SweepFile, workplace: Path) -> None:
-    """Planning, looking, tables, and a run with nothing left import neither, so they answer at once."""
+def test_a_sweep_that_is_done_costs_no_heavy_library(crwn: Crwn, sweep_file: SweepFile, workplace: Path) -> None:
+    """Help, planning, looking, tables, and a run with nothing left and MLflow up to date answer at once."""
     first = crwn("run", sweep_file())
     script = """
 import sys
 from orchestrator.cli import main
 
 sweep = sys.argv[1]
-for arguments in (["plan", sweep], ["status", "runs/tiny"], ["tables", "runs/tiny"], ["run", sweep]):
+for arguments in (["--help"], ["plan", sweep], ["status", "runs/tiny"], ["tables", "runs/tiny"], ["run", sweep]):
     sys.argv = ["crwn", *arguments]
     try:
         main()
     except SystemExit as ended:
         assert not ended.code, ended.code
-    heavy = {"torch", "torchvision", "ray", "sklearn"} & set(sys.modules)
+    heavy = {"torch", "torchvision", "ray", "sklearn", "mlflow", "sqlalchemy", "matplotlib"} & set(sys.modules)
     assert not heavy, (arguments, heavy)
 """
     ended = subprocess.run(

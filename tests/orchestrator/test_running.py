@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from rich.console import Console
 
 from crwn.data import base
+from orchestrator import running
 from orchestrator.errors import UserError
 from orchestrator.executors.inline import InlineExecutor
 from orchestrator.executors.protocol import Job, TrialUpdate
@@ -53,8 +56,9 @@ def jobs(monkeypatch: pytest.MonkeyPatch, record: Record) -> list[Job]:
 
 
 def quietly(sweep: Sweep, store: Store, **options: Any) -> tuple[bool, list[str]]:
-    """Whether some trial failed, and the lines that were printed."""
+    """Whether some trial failed, and the lines that were printed; without MLflow, unless the test is about it."""
     file = io.StringIO()
+    options = {"tracking": False, **options}
     failed = run(sweep, store, Options(**options), Console(file=file, width=80))
     return failed, file.getvalue().splitlines()
 
@@ -133,6 +137,7 @@ def test_the_command_line_wins_over_the_sweeps_resources(
         ({"cpus": 0.0}, r"--cpus: expected more than 0, given 0"),
         ({"cpus": float("inf")}, r"--cpus: expected a number of at least 0, given inf"),
         ({"data_root": "/does/not/exist"}, r"--data-root: expected a folder, given '/does/not/exist', which is none"),
+        ({"tracking_uri": "x"}, r"--tracking-uri and --no-tracking: expected one of them, given both$"),
     ],
 )
 def test_wrong_options_are_refused_before_anything_is_written(
@@ -234,3 +239,117 @@ def test_the_store_decides_whether_all_is_done(sweep: Sweep, new_store: Store, m
     failed, lines = quietly(sweep, new_store)
     assert failed
     assert lines[-1].startswith(f"{len(sweep.trials)} trials did not finish")
+
+
+# MLflow
+
+
+@dataclass
+class Followed:
+    """A sweep that was followed: its name, the address, and what happened meanwhile."""
+
+    sweep: str
+    uri: str
+    num_finished: int = -1
+    is_current: ClassVar[bool] = True
+
+
+@pytest.fixture
+def followed(monkeypatch: pytest.MonkeyPatch) -> list[Followed]:
+    """Puts something that notes and starts nothing in the place of the process that follows a sweep."""
+    noted: list[Followed] = []
+
+    @contextlib.contextmanager
+    def follower(store: Store, sweep: str, uri: str, _: Console) -> Iterator[Followed]:
+        noted.append(Followed(sweep=sweep, uri=uri))
+        yield noted[-1]
+        noted[-1].num_finished = len(store.trial_ids())
+
+    monkeypatch.setattr(running, "Follower", follower)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    return noted
+
+
+@pytest.mark.usefixtures("jobs")
+def test_a_run_is_followed_to_its_end(sweep: Sweep, new_store: Store, followed: list[Followed]) -> None:
+    """Into the database beside the store, until its last trial has ended; then there is nothing to say."""
+    failed, lines = quietly(sweep, new_store, tracking=True)
+    own = f"sqlite:///{new_store.root.parent / 'mlflow.db'}"
+    assert followed == [Followed(sweep="tiny", uri=own, num_finished=2)]
+    assert not failed
+    assert lines[-1].startswith("2/2 trials done")
+
+
+@pytest.mark.usefixtures("jobs")
+def test_the_address_is_the_one_given(
+    sweep: Sweep, new_store: Store, followed: list[Followed], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On the command line, else in the environment."""
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://environment")
+    quietly(sweep, new_store, tracking=True)
+    quietly(sweep, Store(new_store.root.with_name("newer")), tracking=True, tracking_uri="http://given")
+    assert [entry.uri for entry in followed] == ["http://environment", "http://given"]
+
+
+@pytest.mark.usefixtures("jobs")
+def test_a_run_that_is_not_tracked_is_not_followed(sweep: Sweep, new_store: Store, followed: list[Followed]) -> None:
+    """Nor is one with nothing left that was shown before."""
+    quietly(sweep, new_store)
+    new_store.mark_behind("tiny", behind=True)
+    quietly(sweep, new_store)
+    assert followed == []
+
+
+@pytest.mark.usefixtures("jobs")
+def test_with_nothing_left_only_what_is_behind_is_caught_up_with(
+    sweep: Sweep, new_store: Store, followed: list[Followed]
+) -> None:
+    """A sweep whose last run was killed, or had no server, is shown to its end; else nothing is started."""
+    quietly(sweep, new_store, tracking=True)
+    for is_behind, expected in ((False, 1), (True, 2), (False, 2)):
+        new_store.mark_behind("tiny", behind=is_behind)
+        _, lines = quietly(sweep, new_store, tracking=True)
+        assert lines == ["tiny: all 2 trials are done; nothing to start"]
+        assert len(followed) == expected
+
+
+@pytest.mark.usefixtures("jobs")
+@pytest.mark.parametrize("left", [2, 0])
+def test_a_run_that_mlflow_did_not_keep_up_with_says_so(
+    sweep: Sweep, new_store: Store, followed: list[Followed], monkeypatch: pytest.MonkeyPatch, left: int
+) -> None:
+    """Once, with the command; it is no failure."""
+    if not left:
+        quietly(sweep, new_store)
+        new_store.mark_behind("tiny", behind=True)
+    monkeypatch.setattr(Followed, "is_current", False)
+    failed, lines = quietly(sweep, new_store, tracking=True)
+    assert not failed
+    assert len(followed) == 1
+    behind = f"mlflow: not up to date; catch up with: crwn sync {new_store.root}"
+    assert [line for line in lines if "mlflow:" in line] == [behind]
+
+
+def test_an_interrupted_run_is_followed_to_its_end(
+    sweep: Sweep, new_store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ctrl-C goes through the one who follows, which ends its process."""
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    left: list[type[BaseException] | None] = []
+
+    class Leaving(contextlib.AbstractContextManager[Followed]):
+        def __init__(self, *_: object) -> None:
+            pass
+
+        def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+            left.append(kind)
+
+    monkeypatch.setattr(running, "Follower", Leaving)
+    monkeypatch.setattr(InlineExecutor, "run", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        quietly(sweep, new_store, tracking=True)
+    assert left == [KeyboardInterrupt]
+    assert not new_store.is_driven

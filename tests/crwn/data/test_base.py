@@ -351,6 +351,75 @@ def test_an_embedded_set_needs_no_folder(cache: Path) -> None:
     assert not cache.exists()
 
 
+def test_the_folder_of_a_set_is_found(roots: tuple[Path, Path], cache: Path) -> None:
+    """None where no folder holds the files, then the first that does; looking downloads nothing."""
+
+    def download(_: Path) -> None:
+        raise AssertionError("find must not download")
+
+    known = datasets(toy(download), *roots, cache)
+    assert known.find("toy") is None
+    write_files(cache)
+    assert known.find("toy") == cache
+    write_files(roots[1])
+    assert known.find("toy") == roots[1]
+    (roots[1] / "TOY/images").write_bytes(b"half")
+    with pytest.raises(DataError, match="is damaged"):
+        known.find("toy")
+
+
+def test_an_embedded_set_is_in_no_folder(cache: Path) -> None:
+    """It has no files to be found."""
+    assert datasets(dataclasses.replace(toy(), files={}), cache).find("toy") is None
+
+
+def images_of(count: int, labels: list[int], shape: tuple[int, ...] = (1, 2, 2)) -> ImageSplit:
+    return ImageSplit(images=np.zeros((count, *shape), dtype=np.uint8), labels=np.array(labels, dtype=np.int64))
+
+
+GOOD = images_of(100, [0, 1] * 50)
+
+
+def test_a_set_is_whole(roots: tuple[Path, Path]) -> None:
+    """Its files have their checksums, its images the counts, the shape and the labels that are declared."""
+    write_files(roots[0])
+    datasets(toy(), *roots).verify("toy")
+
+
+@pytest.mark.parametrize(
+    ("train", "test", "faults"),
+    [
+        (images_of(99, [0, 1] * 50), GOOD, [r"training: expected 100 images of \(1, 2, 2\) .* found \(99, 1, 2, 2\)"]),
+        (GOOD, images_of(100, [0, 1] * 49), [r"test: expected 100 images .* found .* and \(98,\)"]),
+        (GOOD, images_of(100, [0, 1] * 50, (2, 2)), [r"test: expected 100 images .* found \(100, 2, 2\)"]),
+        (images_of(100, [0] * 100), GOOD, ["training: expected labels from 0 to 1, each of them"]),
+        (GOOD, images_of(100, [0, 1, 2, 1] * 25), ["test: expected labels from 0 to 1, each of them"]),
+        (images_of(0, []), images_of(0, []), ["training: expected 100 images", "test: expected 100 images"]),
+    ],
+)
+def test_images_that_are_not_as_declared_are_named(
+    train: ImageSplit, test: ImageSplit, faults: list[str], roots: tuple[Path, Path]
+) -> None:
+    """Too few, of another shape, without a label or with one too many: all of it at once, by part."""
+    write_files(roots[0])
+    with pytest.raises(DataError, match=r"^data set 'toy': ") as caught:
+        datasets(toy(load=lambda _: ImageSet(train=train, test=test)), *roots).verify("toy")
+    said = str(caught.value).removeprefix("data set 'toy': ").split("; ")
+    assert [re.match(fault, text) is not None for fault, text in zip(faults, said, strict=True)] == [True] * len(faults)
+
+
+@pytest.mark.parametrize("files", [{}, {"TOY/images": FILES["TOY/images"]}, {**FILES, "TOY/images": b"half"}])
+def test_files_that_are_not_whole_are_no_set(files: dict[str, bytes], roots: tuple[Path, Path]) -> None:
+    """Absent, incomplete or damaged: nothing is read."""
+
+    def load(_: Path | None) -> ImageSet:
+        raise AssertionError("nothing to read")
+
+    write_files(roots[0], files)
+    with pytest.raises(DataError, match="data set 'toy'"):
+        datasets(toy(load=load), *roots).verify("toy")
+
+
 def test_a_hash_is_of_the_whole_file(tmp_path: Path) -> None:
     """Longer than any buffer: equal to hashing the bytes at once."""
     content = bytes(range(256)) * 5000

@@ -9,11 +9,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 
 from orchestrator.errors import UserError
-from orchestrator.report import SweepTable, markdown, sweep_table, write_tables
+from orchestrator.report import SweepTable, markdown, matrix_csv, sweep_table, write_tables
 from orchestrator.store import Store, TrialRecord
 
 Record = Callable[..., TrialRecord]
@@ -126,3 +127,9 @@ def test_a_folder_that_cannot_be_written_is_named(store: Store, tmp_path: Path) 
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match=r"file/tables: expected a folder that can be written: .*--to"):
         write_tables(store, tmp_path / "file" / "tables")
+
+
+def test_a_matrix_as_csv_has_a_row_for_each_number_of_tasks_learned() -> None:
+    """Counted from 1, with every digit; empty where a task was not tested."""
+    matrix = np.array([[1 / 3, np.nan], [0.25, 1.0]])
+    assert matrix_csv(matrix) == "tasks learned,task 1,task 2\n1,0.3333333333333333,\n2,0.25,1.0\n"

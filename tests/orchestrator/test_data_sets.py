@@ -1,0 +1,267 @@
+"""`crwn data`: what is known, what is there and where, whether it is whole, and what to do where it is not."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import re
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from crwn.data import BASE_SETS, Datasets, base, data_roots, digits
+from crwn.data.base import BaseSet, ImageSet, ImageSplit
+from orchestrator import data_sets
+
+Crwn = Callable[..., Any]  # gives an Outcome: code, out, err
+
+MNIST_FILES = tuple(BASE_SETS["mnist"].files)
+TOY_FILE, TOY_CONTENT = "TOY/images", b"\x01\x02\x03\x04" * 100
+
+
+def toy(root: Path | None) -> ImageSet:
+    """A hundred coloured images of one pixel, for training and for testing."""
+    assert root is not None
+    images = np.frombuffer((root / TOY_FILE).read_bytes(), dtype=np.uint8)[:300].reshape(100, 3, 1, 1)
+    split = ImageSplit(images=images, labels=np.arange(100) % 2)
+    return ImageSet(train=split, test=split)
+
+
+TOY = BaseSet(
+    name="toy",
+    image_shape=(3, 1, 1),
+    num_classes=2,
+    num_train=100,
+    num_test=100,
+    mean=0.01,
+    std=0.004,
+    files={TOY_FILE: hashlib.sha256(TOY_CONTENT).hexdigest()},
+    download=None,
+    load=toy,
+)
+
+
+@pytest.fixture
+def know(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Makes the base sets given the only ones that are known."""
+
+    def replace(*known: BaseSet) -> None:
+        sets: Mapping[str, BaseSet] = {entry.name: entry for entry in known}
+        monkeypatch.setattr(data_sets, "BASE_SETS", sets)
+        monkeypatch.setattr(data_sets, "datasets", lambda data_root: Datasets(sets, data_roots(data_root)))
+
+    return replace
+
+
+@pytest.fixture
+def toy_root(workplace: Path) -> Path:
+    """A folder that holds the toy set."""
+    (workplace / "sets" / "TOY").mkdir(parents=True)
+    (workplace / "sets" / TOY_FILE).write_bytes(TOY_CONTENT)
+    return workplace / "sets"
+
+
+@pytest.fixture
+def offline(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine without a network."""
+
+    def refuse(*_: object) -> None:
+        raise OSError("the network is unreachable")
+
+    monkeypatch.setattr(base, "_download", refuse)
+
+
+@pytest.fixture(scope="module")
+def mnist(data_root: Path) -> Path:
+    """The data root, if it holds MNIST."""
+    if not (data_root / "MNIST").is_dir():
+        pytest.skip(f"needs MNIST: {data_root} has no folder MNIST")
+    return data_root
+
+
+def rows_of(text: str) -> dict[str, list[str]]:
+    """The printed table's rows by their first cell."""
+    rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in text.splitlines() if line.startswith("│")]
+    return {row[0]: row[1:] for row in rows}
+
+
+# What there is
+
+
+def test_what_is_known_and_where_it_would_be_looked_for(crwn: Crwn, workplace: Path) -> None:
+    """Every set with its shape and counts; without files only the embedded one is there; the folders in order."""
+    (workplace / "one").mkdir()
+    shown = crwn("data", "list", "--data-root", "one")
+    assert (shown.code, shown.err) == (0, "")
+    assert rows_of(shown.out) == {
+        "digits": ["8x8, grey", "embedded", "10", "1,437", "360"],
+        "mnist": ["28x28, grey", "absent", "10", "60,000", "10,000"],
+    }
+    *_, title, first, second = shown.out.splitlines()
+    assert title == "Looked for in, in this order:"
+    assert [first, second] == [f"  {workplace / 'one'}", f"  {Path.home() / '.cache' / 'crwn'}"]
+
+
+def test_a_set_that_is_there_is_shown_with_its_folder(
+    crwn: Crwn, know: Callable[..., None], toy_root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Found through $CRWN_DATA; three channels are colour."""
+    know(TOY)
+    monkeypatch.setenv("CRWN_DATA", str(toy_root))
+    assert rows_of(crwn("data", "list").out) == {"toy": ["1x1, colour", str(toy_root), "2", "100", "100"]}
+
+
+def test_a_damaged_set_does_not_hide_the_others(crwn: Crwn, know: Callable[..., None], toy_root: Path) -> None:
+    """It is in the list with the file that is damaged."""
+    know(TOY, digits.DIGITS)
+    (toy_root / TOY_FILE).write_bytes(b"half")
+    shown = crwn("data", "list", "--data-root", toy_root)
+    assert shown.code == 0
+    assert rows_of(shown.out)["digits"][1] == "embedded"
+    assert rows_of(shown.out)["toy"][1].startswith(f"damaged: data set 'toy': {toy_root / TOY_FILE} is damaged")
+
+
+@pytest.mark.parametrize("command", [["list"], ["fetch", "digits"], ["verify"]])
+def test_a_data_root_that_is_no_folder_is_refused(crwn: Crwn, workplace: Path, command: list[str]) -> None:
+    """By every command, in words, with code 2."""
+    del workplace
+    ended = crwn("data", *command, "--data-root", "nowhere")
+    assert (ended.code, ended.out) == (2, "")
+    assert ended.err.startswith("error: --data-root: expected a folder, given 'nowhere', which is none")
+
+
+# Fetching
+
+
+@pytest.mark.usefixtures("offline")
+def test_what_is_there_is_not_fetched(crwn: Crwn, know: Callable[..., None], toy_root: Path) -> None:
+    """Neither an embedded set nor one whose files are there needs a network; both are told where they are."""
+    know(TOY, digits.DIGITS)
+    fetched = crwn("data", "fetch", "digits")
+    assert (fetched.code, fetched.out, fetched.err) == (0, "digits: embedded\n", "")
+    fetched = crwn("data", "fetch", "toy", "--data-root", toy_root)
+    assert (fetched.code, fetched.out) == (0, f"toy: {toy_root}\n")
+
+
+def test_what_is_absent_is_fetched_into_the_cache(crwn: Crwn, know: Callable[..., None], workplace: Path) -> None:
+    """And found there afterwards."""
+    del workplace
+
+    def download(folder: Path) -> None:
+        (folder / "TOY").mkdir(parents=True)
+        (folder / TOY_FILE).write_bytes(TOY_CONTENT)
+
+    know(dataclasses.replace(TOY, download=download))
+    cache = Path.home() / ".cache" / "crwn"
+    assert crwn("data", "fetch", "toy").out == f"toy: {cache}\n"
+    assert (cache / TOY_FILE).read_bytes() == TOY_CONTENT
+    assert rows_of(crwn("data", "list").out)["toy"][1] == str(cache)
+
+
+@pytest.mark.usefixtures("offline")
+def test_what_cannot_be_fetched_is_told_with_what_to_do(crwn: Crwn, workplace: Path) -> None:
+    """Code 2, the folders that were looked in, why it failed, which files to put where."""
+    ended = crwn("data", "fetch", "mnist", "--data-root", workplace)
+    assert (ended.code, ended.out) == (2, "")
+    assert "Traceback" not in ended.err
+    for part in (str(workplace), str(Path.home() / ".cache" / "crwn"), "the network is unreachable", *MNIST_FILES):
+        assert part in ended.err
+
+
+def test_a_damaged_set_is_not_fetched_over(crwn: Crwn, know: Callable[..., None], toy_root: Path) -> None:
+    """The user's own files are the user's to replace."""
+    know(TOY)
+    (toy_root / TOY_FILE).write_bytes(b"half")
+    ended = crwn("data", "fetch", "toy", "--data-root", toy_root)
+    assert ended.code == 2
+    assert f"{toy_root / TOY_FILE} is damaged (4 bytes)" in ended.err
+    assert (toy_root / TOY_FILE).read_bytes() == b"half"
+
+
+@pytest.mark.parametrize("command", [["fetch", "mnst"], ["verify", "digits", "mnst"]])
+def test_an_unknown_name_is_refused(crwn: Crwn, command: list[str]) -> None:
+    """With the known ones and the nearest; before anything is done."""
+    ended = crwn("data", *command)
+    assert (ended.code, ended.out) == (2, "")
+    expected = "error: data set: expected one of digits, mnist; given 'mnst'; did you mean 'mnist'?\n"
+    assert ended.err == expected
+
+
+# Whole or not
+
+
+def test_without_names_absent_sets_are_no_fault(crwn: Crwn) -> None:
+    """The embedded one is whole; the absent one comes with the command that downloads it."""
+    ended = crwn("data", "verify")
+    assert (ended.code, ended.err) == (0, "")
+    assert ended.out.splitlines() == [
+        "digits: whole; 1,437 training and 360 test images of 10 classes; embedded",
+        "mnist: absent; crwn data fetch mnist downloads it",
+    ]
+
+
+def test_a_set_that_is_named_must_be_there(crwn: Crwn) -> None:
+    """Code 1; the sets after it are looked at all the same."""
+    ended = crwn("data", "verify", "mnist", "digits")
+    assert (ended.code, ended.err) == (1, "")
+    assert ended.out.splitlines()[0] == "mnist: absent; crwn data fetch mnist downloads it"
+    assert ended.out.splitlines()[1].startswith("digits: whole")
+
+
+def test_a_set_with_files_is_whole(crwn: Crwn, know: Callable[..., None], toy_root: Path) -> None:
+    """With the number of checksums and the folder."""
+    know(TOY)
+    ended = crwn("data", "verify", "toy", "--data-root", toy_root)
+    assert ended.code == 0
+    expected = f"toy: whole; 1 checksums, 100 training and 100 test images of 2 classes; {toy_root}\n"
+    assert ended.out == expected
+
+
+@pytest.mark.parametrize("names", [["toy"], []])
+def test_a_damaged_file_is_a_fault(crwn: Crwn, know: Callable[..., None], toy_root: Path, names: list[str]) -> None:
+    """Code 1 whether the set is named or not; the others are looked at all the same."""
+    know(TOY, digits.DIGITS)
+    (toy_root / TOY_FILE).write_bytes(TOY_CONTENT[:-1] + b"\x05")
+    ended = crwn("data", "verify", *names, "--data-root", toy_root)
+    assert ended.code == 1
+    assert ended.out.startswith(f"toy: data set 'toy': {toy_root / TOY_FILE} is damaged (400 bytes)")
+    assert ended.out.count(": whole; ") == (not names)
+
+
+def test_counts_that_are_wrong_are_a_fault(crwn: Crwn, know: Callable[..., None], toy_root: Path) -> None:
+    """Files with the right checksums whose images are not as many as they should be."""
+    know(dataclasses.replace(TOY, num_train=99))
+    ended = crwn("data", "verify", "--data-root", toy_root)
+    assert ended.code == 1
+    assert re.search(r"^toy: .*training: expected 99 images of \(3, 1, 1\) .* found \(100, 3, 1, 1\)", ended.out)
+
+
+@pytest.mark.data
+def test_mnist_as_it_is(crwn: Crwn, mnist: Path) -> None:
+    """Whole where its files are."""
+    ended = crwn("data", "verify", "mnist", "--data-root", mnist)
+    assert (ended.code, ended.err) == (0, "")
+    assert ended.out == (f"mnist: whole; 4 checksums, 60,000 training and 10,000 test images of 10 classes; {mnist}\n")
+
+
+@pytest.mark.data
+@pytest.mark.parametrize("file", MNIST_FILES)
+def test_mnist_with_one_bit_flipped(crwn: Crwn, mnist: Path, workplace: Path, file: str) -> None:
+    """In any of its files, it is found and the file is named."""
+    for name in MNIST_FILES:
+        (workplace / name).parent.mkdir(parents=True, exist_ok=True)
+        if name != file:
+            (workplace / name).symlink_to((mnist / name).absolute())
+    shutil.copyfile(mnist / file, workplace / file)
+    with (workplace / file).open("r+b") as opened:
+        opened.seek(5000)
+        byte = opened.read(1)[0]
+        opened.seek(5000)
+        opened.write(bytes([byte ^ 1]))
+    ended = crwn("data", "verify", "--data-root", workplace)
+    assert ended.code == 1
+    assert f"mnist: data set 'mnist': {workplace / file} is damaged" in ended.out
