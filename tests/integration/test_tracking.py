@@ -174,7 +174,7 @@ def dump(uri: str, artifacts: Path | None = None) -> dict[str, Any]:
 
 
 def statuses(database: Path) -> list[str]:
-    """Of all runs, as MLflow's database has them now."""
+    """Of all runs, parent and children, as MLflow's database has them now."""
     with contextlib.closing(sqlite3.connect(database, timeout=30)) as connection:
         return [status for (status,) in connection.execute("SELECT status FROM runs WHERE lifecycle_stage = 'active'")]
 
@@ -361,7 +361,7 @@ def test_a_killed_driver_leaves_no_run_running(start: Start, runs: Path) -> None
     run.wait()
     psutil.wait_procs([follower], timeout=60)
     assert not follower.is_running()
-    assert statuses(runs / "mlflow.db") == ["KILLED", "KILLED"]
+    assert set(statuses(runs / "mlflow.db")) - {"FINISHED"} == {"KILLED"}
     assert not run.store.is_behind("long")
     assert dump(f"sqlite:///{runs / 'mlflow.db'}") == expected_dump(runs / "store")
 
@@ -377,11 +377,11 @@ def test_what_a_power_failure_leaves_is_mended(start: Start, runs: Path) -> None
     run = start(runs / "store", *options, text=LONG, tracking=True)
     assert run.wait_until(a_trial_is_shown(runs / "mlflow.db"))
     run.kill_tree()
-    assert statuses(runs / "mlflow.db") == ["RUNNING", "RUNNING"]
+    assert set(statuses(runs / "mlflow.db")) - {"FINISHED"} == {"RUNNING"}
     assert run.store.is_behind("long")
     shutil.copyfile(runs / "mlflow.db", runs / "copy.db")
     sync(runs / "store", f"sqlite:///{runs / 'copy.db'}")
-    assert statuses(runs / "copy.db") == ["KILLED", "KILLED"]
+    assert set(statuses(runs / "copy.db")) - {"FINISHED"} == {"KILLED"}
     assert not run.store.is_behind("long")
 
     code, output = start(runs / "store", *options, text=LONG, tracking=True).wait()

@@ -200,12 +200,12 @@ def test_a_server_that_does_not_answer_is_given_up(
     *, crwn: Crwn, server: Callable[[str], None], port: int, monkeypatch: pytest.MonkeyPatch, text: str
 ) -> None:
     """Whether it listens or not; what it printed is shown."""
-    monkeypatch.setattr(ui, "START_SECONDS", 0.5)
+    monkeypatch.setattr(ui, "START_SECONDS", 1.5)
     monkeypatch.setattr(ui, "ANSWER_SECONDS", 0.2)
     server(f"print('at work', flush=True); {text.replace('PORT', str(port))}; time.sleep(60)")
     ended = crwn("ui", "--port", port)
     assert ended.code == 2
-    assert ended.err.startswith("error: the MLflow server did not answer within 0.5 s:\nat work")
+    assert ended.err.startswith("error: the MLflow server did not answer within 1.5 s:\nat work")
 
 
 @pytest.mark.usefixtures("runs")
