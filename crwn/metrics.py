@@ -1,6 +1,10 @@
 """Measures over the accuracy matrix of a trial.
 
-Shapes: T tasks. `accuracy[i, j]` is the test accuracy on task j after i + 1 tasks were learned.
+Shapes: T tasks; S = T - 1, the tasks before the last. `accuracy[i, j]` is the test accuracy on task j after i + 1 tasks
+were learned, in [0, 1]; task, row and column count from 0.
+
+A measure that needs an entry that was not tested (NaN) is NaN, and so is one that is undefined for T = 1. Entries above
+the diagonal, tests of a task before it was learned, are used by `forward_transfer` alone.
 """
 
 from __future__ import annotations
@@ -41,3 +45,140 @@ def average_accuracy(final: Sequence[float]) -> float:
         final: the last row of the accuracy matrix, T numbers in [0, 1].
     """
     return float(np.mean(final))
+
+
+def forgetting(matrix: NDArray[Any]) -> float:
+    """How far, on average, accuracy ends below the best one that was reached before the last task (0: no forgetting).
+
+    (1/(T-1)) sum_{j<T-1} (max_{l in j..T-2} accuracy[l, j] - accuracy[T-1, j]); in [-1, 1], negative where learning
+    the last task helped the earlier ones; NaN for T = 1.
+
+    Source: Chaudhry et al. 2018, "Riemannian Walk", arXiv:1801.10112, F_k at k = T. Its maximum is over l in {1..k-1}
+    (0..T-2 here), all rows but the last, as in the first author's code (facebookresearch/agem, utils/utils.py,
+    `compute_fgt`). Deviation: we leave out the rows l < j, before task j was learned, which are seldom tested; that
+    matters only if task j was better in one of them than in any later row but the last.
+
+    Args:
+        matrix: accuracies [T, T]; the lower triangle without its last entry is needed.
+    """
+    best_S = np.array([matrix[task:-1, task].max() for task in range(len(matrix) - 1)])
+    return _mean(best_S - matrix[-1, :-1])
+
+
+def backward_transfer(matrix: NDArray[Any]) -> float:
+    """How far learning the later tasks moved the accuracy on the earlier ones (negative: forgetting).
+
+    (1/(T-1)) sum_{j<T-1} (accuracy[T-1, j] - accuracy[j, j]); in [-1, 1]; NaN for T = 1.
+
+    Source: Lopez-Paz & Ranzato 2017, arXiv:1706.08840, "BWT". The authors' code (facebookresearch/
+    GradientEpisodicMemory, metrics/metrics.py) divides by T instead: what it prints is (T-1)/T of this.
+
+    Args:
+        matrix: accuracies [T, T]; the diagonal and the last row, without their common entry, are needed.
+    """
+    return _mean(matrix[-1, :-1] - matrix.diagonal()[:-1])
+
+
+def forward_transfer(matrix: NDArray[Any], untrained_T: Sequence[float] | NDArray[Any]) -> float:
+    """How far learning the earlier tasks lifts accuracy on a task that was not learned yet above that of no learning.
+
+    (1/(T-1)) sum_{1<=j<T} (accuracy[j-1, j] - untrained[j]); in [-1, 1]; NaN for T = 1.
+
+    Source: Lopez-Paz & Ranzato 2017, arXiv:1706.08840, "FWT". The authors' code divides by T, as for BWT.
+
+    Args:
+        matrix: accuracies [T, T]; the first diagonal above the main one is needed.
+        untrained_T: the test accuracy of untrained networks on each task [T]; the first is not used.
+
+    Raises:
+        ValueError: if there is not one untrained accuracy a task.
+    """
+    if len(untrained_T) != len(matrix):
+        raise ValueError(f"expected {len(matrix)} untrained accuracies, one a task, given {len(untrained_T)}")
+    return _mean(matrix.diagonal(1) - np.asarray(untrained_T, dtype=float)[1:])
+
+
+def measures(matrix: NDArray[Any]) -> dict[str, float]:
+    """The measures that a trial's record holds: accuracy, forgetting, backward_transfer; each NaN where unknown.
+
+    Args:
+        matrix: accuracies [T, T].
+    """
+    return {
+        "accuracy": average_accuracy(matrix[-1].tolist()),
+        "forgetting": forgetting(matrix),
+        "backward_transfer": backward_transfer(matrix),
+    }
+
+
+# What other libraries print under the same names, for comparing with numbers that were published with them. Theirs are
+# of one run that tests every learned task after each task; mammoth, PyCIL and LibContinual print percent. For T = 1,
+# where we give NaN, avalanche and LibContinual print 0.
+
+
+def forgetting_avalanche(matrix: NDArray[Any]) -> float:
+    """Forgetting as avalanche defines it: against the accuracy when the task was learned, not the best one.
+
+    (1/(T-1)) sum_{j<T-1} (accuracy[j, j] - accuracy[T-1, j]) = -backward_transfer; in [-1, 1]; NaN for T = 1.
+
+    Source: ContinualAI/avalanche, avalanche/evaluation/metrics/forgetting_bwt.py, `StreamForgetting` at the end.
+
+    Args:
+        matrix: accuracies [T, T].
+    """
+    return _mean(matrix.diagonal()[:-1] - matrix[-1, :-1])
+
+
+def forgetting_mammoth(matrix: NDArray[Any]) -> float:
+    """Forgetting as mammoth and PyCIL define it: the best accuracy may be the final one, so no task counts below 0.
+
+    (1/(T-1)) sum_{j<T-1} (max_{l in j..T-1} accuracy[l, j] - accuracy[T-1, j]); in [0, 1]; NaN for T = 1.
+
+    Source: aimagelab/mammoth, utils/metrics.py, `forgetting`; the same in G-U-N/PyCIL, trainer.py, `_train`.
+    Both put 0 where l < j, except that mammoth's maximum also sees accuracy[j-1, j], which its utils/training.py
+    appends for forward transfer. We leave it out; that matters only if it is the best accuracy on task j.
+
+    Args:
+        matrix: accuracies [T, T].
+    """
+    best_S = np.array([matrix[task:, task].max() for task in range(len(matrix) - 1)])
+    return _mean(best_S - matrix[-1, :-1])
+
+
+def forgetting_libcontinual(matrix: NDArray[Any]) -> float:
+    """Forgetting as LibContinual defines it: avalanche's, without the last task but one, yet divided by T - 1.
+
+    (1/(T-1)) sum_{j<T-2} (accuracy[j, j] - accuracy[T-1, j]); in [-(T-2)/(T-1), (T-2)/(T-1)], thus always 0 for T = 2;
+    NaN for T = 1.
+
+    Source: RL-VIG/LibContinual, core/utils/utils.py, `compute_frgt` (its code; its docstring has the opposite sign).
+
+    Args:
+        matrix: accuracies [T, T].
+    """
+    num_tasks = len(matrix)
+    if num_tasks == 1:
+        return np.nan
+    return float(np.sum(matrix.diagonal()[:-2] - matrix[-1, :-2]) / (num_tasks - 1))
+
+
+def backward_transfer_libcontinual(matrix: NDArray[Any]) -> float:
+    """Backward transfer as LibContinual defines it: over all rows, without the one after the task was learned.
+
+    (2/(T(T-1))) sum_{2<=i<T} sum_{j<=i-2} (accuracy[i, j] - accuracy[j, j]); in [-(T-2)/T, (T-2)/T], thus always 0 for
+    T = 2; NaN for T = 1.
+
+    Source: RL-VIG/LibContinual, core/utils/utils.py, `compute_bwt`.
+
+    Args:
+        matrix: accuracies [T, T].
+    """
+    num_tasks = len(matrix)
+    if num_tasks == 1:
+        return np.nan
+    return float(np.tril(matrix - matrix.diagonal(), -2).sum() * 2 / (num_tasks * (num_tasks - 1)))
+
+
+def _mean(values: NDArray[Any]) -> float:
+    """The mean; NaN of nothing, without NumPy's warning."""
+    return float(values.mean()) if values.size else np.nan
