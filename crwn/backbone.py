@@ -91,7 +91,9 @@ def draw(spec: BackboneSpec) -> Backbone:
 
 
 def fingerprint(arrays: Arrays) -> str:
-    """A SHA-256 over names, types, shapes and bytes of the arrays, as 64 hexadecimal digits."""
+    """A SHA-256 over names, types, shapes and bytes of the arrays, as 64 hexadecimal digits; `none` where none is."""
+    if not arrays:
+        return "none"
     digest = hashlib.sha256()
     for name, array in sorted(arrays.items()):
         digest.update(f"{name} {array.dtype.str} {array.shape}\n".encode())

@@ -25,7 +25,9 @@ class ContextBank:
     """Every task's kept tensors, and what they belong to.
 
     Attributes:
-        tensors: by name, such as `layer1.context` [T, I] and `layer1.strength` [T]; a mask's bits are packed.
+        tensors: by name, such as `layer1.context` [T, I] and `layer1.strength` [T]; a mask's bits are packed. Weights
+            are there only where a trial was asked to keep them; those that tasks share, such as `shared.layer1.weight`
+            [O, I], have no task axis.
         trial_id: the trial that learned them.
         spec: its resolved spec, as parsed JSON.
         fingerprint: of the backbone they modulate.
@@ -37,15 +39,17 @@ class ContextBank:
     fingerprint: str
 
 
-def dump(kept: Sequence[Tensors], spec: TrialSpec, fingerprint: str) -> bytes:
+def dump(kept: Sequence[Tensors], shared: Tensors, spec: TrialSpec, fingerprint: str) -> bytes:
     """The contexts of all tasks as a safetensors file.
 
     Args:
-        kept: one dictionary a task, each tensor with a task axis of length 1.
+        kept: one dictionary a task, each tensor with a task axis of length 1; empty to leave them out.
+        shared: weights that all tasks share; empty to leave them out.
         spec: the trial's spec.
         fingerprint: of its backbone.
     """
-    stacked = {name: torch.cat([task[name].cpu() for task in kept]) for name in kept[0]}
+    stacked = {name: torch.cat([task[name].cpu() for task in kept]) for name in (kept[0] if kept else ())}
+    stacked |= {f"shared.{name}": tensor.cpu() for name, tensor in shared.items()}
     header = {
         "content": CONTENT,
         "format": FORMAT,

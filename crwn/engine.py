@@ -22,7 +22,7 @@ from torch.nn import functional
 from crwn import seeding, tensorfile
 from crwn.benchmarks.protocol import Curriculum, Split
 from crwn.methods.protocol import Method, Tensors
-from crwn.spec import TrainingSpec
+from crwn.spec import Blueprint, TrainingSpec, check_group_size
 
 RESUME_FORMAT = 2
 CURVE_EVERY = 50
@@ -105,6 +105,7 @@ class Progress:
         num_tasks: of the benchmark.
         step: updates done in the current group.
         num_steps: updates a group.
+        learning: tasks learned together in it.
         accuracy: mean test accuracy of the tasks tested so far; None before the first.
     """
 
@@ -113,6 +114,7 @@ class Progress:
     step: int
     num_steps: int
     accuracy: float | None
+    learning: int = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -134,9 +136,16 @@ class ResumePoint:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Learned:
-    """The end: every task's kept tensors and all tests, the last row of the accuracy matrix included."""
+    """The end.
+
+    Attributes:
+        kept: every task's kept tensors, each with a task axis of length 1.
+        shared: the weights that all tasks share, where they were trained.
+        rows: all tests, the last row of the accuracy matrix included.
+    """
 
     kept: tuple[Tensors, ...]
+    shared: Tensors
     rows: tuple[TaskRow, ...]
 
 
@@ -168,11 +177,15 @@ class Engine:
     Args:
         method: the learner.
         curriculum: the benchmark behind its gate.
+        blueprint: what the method is: which tasks can be learned together, and when shared weights are trained.
         training: the trial's training settings.
         seed: the trial's seed, for the order of the examples.
         numerics: device, group size and so on.
         identity: what a resume point must have been made by: the trial's id and its backbone's fingerprint.
         clock: seconds, for timings and for when a resume point is due.
+
+    Raises:
+        ValueError: the numerics ask for groups that the method cannot learn.
     """
 
     def __init__(
@@ -180,14 +193,17 @@ class Engine:
         *,
         method: Method,
         curriculum: Curriculum,
+        blueprint: Blueprint,
         training: TrainingSpec,
         seed: int,
         numerics: Numerics,
         identity: tuple[str, str],
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
+        check_group_size(numerics.group_size, blueprint, curriculum.num_tasks)
         self._method = method
         self._curriculum = curriculum
+        self._blueprint = blueprint
         self._training = training
         self._seed = seed
         self._numerics = numerics
@@ -195,6 +211,7 @@ class Engine:
         self._clock = clock
         self._device = torch.device(numerics.device)
         self._dtype: torch.dtype = getattr(torch, training.dtype)
+        self._shared: Tensors = method.start_shared()
         self._kept: list[Tensors] = []
         self._rows: list[TaskRow] = []
         self._group: _Group | None = None
@@ -215,55 +232,111 @@ class Engine:
             self._restore(resume_from)
         yield self.progress()
         self._resume_due = self._clock() + MIN_RESUME_SECONDS
-        num_tasks = self._curriculum.num_tasks
-        while len(self._kept) < num_tasks:
+        yield from self._test_again()  # what an interruption left
+        while len(self._kept) < self._curriculum.num_tasks:
             yield from self._learn_group()
             yield from self._due_events()
-        # Rows so far: one a task, when it was learned. The last task's is also its final one.
-        for task in range(len(self._rows) - num_tasks, num_tasks - 1):
-            self._rows.append(self._test(task, tasks_learned=num_tasks))
-            yield from self._due_events()
-        yield Learned(kept=tuple(self._kept), rows=tuple(self._rows))
+            yield from self._test_again()
+        shared = self._shared if self._blueprint.shared_training != "never" else {}
+        yield Learned(kept=tuple(self._kept), shared=shared, rows=tuple(self._rows))
+
+    def _test_again(self) -> Iterator[EngineEvent]:
+        """Test the tasks learned earlier: after every task where learning one can change them, else at the end."""
+        learned = len(self._kept)
+        if learned == self._curriculum.num_tasks or not self._blueprint.is_independent:
+            tested = {row.task for row in self._rows if row.tasks_learned == learned}
+            for task in range(learned):
+                if task not in tested:
+                    self._rows.append(self._test(task, tasks_learned=learned))
+                    yield from self._due_events()
 
     def _learn_group(self) -> Iterator[EngineEvent]:
         """Learn the next group of tasks, or the rest of one that was begun, and test each of its tasks."""
-        first = len(self._kept)
         if self._group is None:
-            end = min(first + self._numerics.group_size, self._curriculum.num_tasks)
-            self._group = self._start_group(range(first, end))
+            self._group = self._start_group(self._next_tasks())
         group = self._group
-        with self._curriculum.learning(group.tasks) as splits:
-            batches = _Batches(splits, group.tasks, self._seed, self._training.batch_size)
+        with self._batches(group.tasks) as batches:
             batches.seek(group.step)
-            while group.step < self._training.updates_per_task:
+            while group.step < self._num_steps:
                 with self._timed(group):
                     self._train_step(group, *next(batches))
                 yield from self._due_events()
-        with self._timed(group), torch.no_grad():
-            packed = self._method.pack({name: tensor.detach() for name, tensor in group.state.items()})
-        for index, task in enumerate(group.tasks):
-            self._kept.append({name: tensor[index : index + 1].clone() for name, tensor in packed.items()})
-            row = self._test(task, tasks_learned=task + 1)
-            train_seconds = group.train_seconds / len(group.tasks)
-            self._rows.append(dataclasses.replace(row, train_seconds=train_seconds, curve=tuple(group.curves[index])))
+        self._close_group(group)
         self._group = None
 
+    def _next_tasks(self) -> range:
+        first, end = len(self._kept), self._curriculum.num_tasks
+        size = 1 if first == 0 and self._blueprint.shared_training == "first task" else self._numerics.group_size
+        return range(first, min(first + size, end))
+
     def _start_group(self, tasks: Sequence[int]) -> _Group:
-        state = self._method.start(tasks)
+        """The tasks' own state, and beside it the shared weights where these tasks train them."""
+        when = self._blueprint.shared_training
+        trains_shared = when == "always" or (when == "first task" and 0 in tasks)
+        shared = {name: tensor.clone().requires_grad_() for name, tensor in self._shared.items()}
+        state = {**(shared if trains_shared else {}), **self._method.start(tasks)}
         trained = [tensor for tensor in state.values() if tensor.requires_grad]
-        zeros_G = torch.zeros(len(tasks), dtype=torch.float64, device=self._device)
+        num_losses = 1 if self._blueprint.grouping == "all" else len(tasks)
+        zeros_G = torch.zeros(num_losses, dtype=torch.float64, device=self._device)
         return _Group(
             tasks=tuple(tasks),
             state=state,
-            optimizer=OPTIMIZERS[self._training.optimizer](trained, lr=self._training.learning_rate),
+            optimizer=OPTIMIZERS[self._training.optimizer](trained, lr=self._rate(tasks)),
             block_loss_G=zeros_G,
             block_correct_G=zeros_G.clone(),
-            curves=[[] for _ in tasks],
+            curves=[[] for _ in range(num_losses)],
         )
+
+    @property
+    def _num_steps(self) -> int:
+        """Updates of a group: as many as of one task, or of all where they are mixed."""
+        is_mixed = self._blueprint.grouping == "all"
+        return self._training.updates_per_task * (self._curriculum.num_tasks if is_mixed else 1)
+
+    def _rate(self, tasks: Sequence[int]) -> float:
+        first_rate = self._blueprint.first_task_rate
+        return first_rate if first_rate is not None and 0 in tasks else self._training.learning_rate
+
+    @contextmanager
+    def _batches(self, tasks: Sequence[int]) -> Iterator[_Batches]:
+        """The group's batches: [G, B] examples, each task's own; or [1, B], mixed over all tasks learned at once."""
+        if self._blueprint.grouping == "all":
+            with self._curriculum.learning_together(tasks) as mixture:
+                yield self._endless(mixture.take, mixture.num_examples, ["mixed"])
+        else:
+            with self._curriculum.learning(tasks) as splits:
+                together = _EndToEnd(splits)
+                yield self._endless(together.take, together.num_each, tasks)
+
+    def _endless(self, take: Callable[[torch.Tensor], Split], num_each: int, streams: Sequence[int | str]) -> _Batches:
+        return _Batches(
+            take=take,
+            num_each=num_each,
+            streams=streams,
+            seed=self._seed,
+            batch_size=self._training.batch_size,
+            device=self._device,
+        )
+
+    def _close_group(self, group: _Group) -> None:
+        """Keep what was learned, and test each of the group's tasks."""
+        with self._timed(group), torch.no_grad():
+            learned = {name: tensor.detach() for name, tensor in group.state.items()}
+            self._shared = {name: learned.pop(name, tensor) for name, tensor in self._shared.items()}
+            packed = self._method.pack(learned)
+        for index, task in enumerate(group.tasks):
+            self._kept.append({name: tensor[index : index + 1].clone() for name, tensor in packed.items()})
+            learned_by_then = len(group.tasks) if self._blueprint.grouping == "all" else task + 1
+            row = self._test(task, tasks_learned=learned_by_then)
+            train_seconds = group.train_seconds / len(group.tasks)
+            # Mixed tasks have one curve together, which stands with the first of them.
+            curve = tuple(group.curves[index]) if index < len(group.curves) else ()
+            self._rows.append(dataclasses.replace(row, train_seconds=train_seconds, curve=curve))
 
     def _train_step(self, group: _Group, images_GBd: torch.Tensor, labels_GB: torch.Tensor) -> None:
         num_tasks, batch_size = labels_GB.shape
-        logits_GBm = self._method.logits(group.state, self._curriculum.normalise(images_GBd, self._dtype))
+        state = {**self._shared, **group.state}
+        logits_GBm = self._method.logits(state, self._curriculum.normalise(images_GBd, self._dtype))
         losses_X = functional.cross_entropy(logits_GBm.flatten(0, 1), labels_GB.flatten(), reduction="none")
         loss_G = losses_X.view(num_tasks, batch_size).mean(dim=1)
         group.optimizer.zero_grad()
@@ -274,7 +347,7 @@ class Engine:
             group.block_loss_G += loss_G * batch_size
             group.block_correct_G += (logits_GBm.argmax(dim=-1) == labels_GB).sum(dim=1)
             group.block_examples += batch_size
-        if group.step % CURVE_EVERY == 0 or group.step == self._training.updates_per_task:
+        if group.step % CURVE_EVERY == 0 or group.step == self._num_steps:
             self._close_block(group)
 
     def _close_block(self, group: _Group) -> None:
@@ -282,7 +355,8 @@ class Engine:
         losses = (group.block_loss_G / group.block_examples).tolist()
         accuracies = (group.block_correct_G / group.block_examples).tolist()
         now = time.time()
-        for task, curve, loss, accuracy in zip(group.tasks, group.curves, losses, accuracies, strict=True):
+        first_tasks = group.tasks[: len(group.curves)]  # all of them, or the first for all that are mixed
+        for task, curve, loss, accuracy in zip(first_tasks, group.curves, losses, accuracies, strict=True):
             if not math.isfinite(loss):
                 raise self._diverged(task, f"training loss is {loss} after {group.step} updates")
             curve.append(CurvePoint(step=group.step, loss=loss, accuracy=accuracy, time=now))
@@ -294,7 +368,8 @@ class Engine:
     def _test(self, task: int, *, tasks_learned: int) -> TaskRow:
         started = self._clock()
         split = self._curriculum.test_split(task)
-        state = self._method.unpack({name: tensor.to(self._device) for name, tensor in self._kept[task].items()})
+        kept = {name: tensor.to(self._device) for name, tensor in self._kept[task].items()}
+        state = {**self._shared, **self._method.unpack(kept, [task])}
         num_test = len(split.labels)
         loss = torch.zeros((), dtype=torch.float64, device=self._device)
         num_correct = torch.zeros((), dtype=torch.int64, device=self._device)
@@ -320,8 +395,9 @@ class Engine:
         )
 
     def _diverged(self, task: int, what: str) -> FloatingPointError:
-        rate = self._training.learning_rate
-        return FloatingPointError(f"task {task}: the {what}; training diverged. Lower the learning rate, given {rate}.")
+        return FloatingPointError(
+            f"task {task}: the {what}; training diverged. Lower the learning rate, given {self._rate([task])}."
+        )
 
     @contextmanager
     def _timed(self, group: _Group) -> Iterator[None]:
@@ -334,7 +410,7 @@ class Engine:
         now = self._clock()
         if now >= self._resume_due:
             content = self._snapshot()
-            curves = {} if self._group is None else dict(zip(self._group.tasks, self._group.curves, strict=True))
+            curves = {} if self._group is None else dict(zip(self._group.tasks, self._group.curves, strict=False))
             yield ResumePoint(
                 content=content,
                 progress=self.progress(),
@@ -355,13 +431,16 @@ class Engine:
             tasks_learned=len(self._kept),
             num_tasks=self._curriculum.num_tasks,
             step=self._group.step if self._group else 0,
-            num_steps=self._training.updates_per_task,
+            num_steps=self._num_steps,
             accuracy=sum(tested.values()) / len(tested) if tested else None,
+            learning=len(self._group.tasks) if self._group else 1,
         )
 
     def _snapshot(self) -> bytes:
         """All state as tensors and JSON. The random streams follow from the seed, the tasks and the step."""
         tensors = {f"kept.{task}.{name}": t for task, kept in enumerate(self._kept) for name, t in kept.items()}
+        if self._blueprint.shared_training != "never":
+            tensors |= {f"shared.{name}": tensor for name, tensor in self._shared.items()}
         header: dict[str, Any] = {
             "content": "resume point",
             "format": RESUME_FORMAT,
@@ -372,7 +451,8 @@ class Engine:
         }
         group = self._group
         if group is not None:
-            tensors |= {f"state.{name}": tensor for name, tensor in group.state.items()}
+            # Constants of the tasks are drawn again.
+            tensors |= {f"state.{name}": tensor for name, tensor in group.state.items() if tensor.requires_grad}
             for index, slots in group.optimizer.state_dict()["state"].items():
                 tensors |= {f"optimizer.{index}.{slot}": tensor for slot, tensor in slots.items()}
             tensors |= {"block.loss": group.block_loss_G, "block.correct": group.block_correct_G}
@@ -394,6 +474,9 @@ class Engine:
             # A task is kept from the moment its row is there; later rows are the final tests.
             num_kept = len({row.task for row in self._rows})
             self._kept = [_below(tensors, f"kept.{task}.") for task in range(num_kept)]
+            if self._blueprint.shared_training != "never":
+                kept = _below(tensors, "shared.")
+                self._shared = {name: kept[name].to(tensor.device) for name, tensor in self._shared.items()}
             if header["group"] is not None:
                 self._group = self._restore_group(tensors, header["group"])
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
@@ -403,7 +486,8 @@ class Engine:
         group = self._start_group(header["tasks"])
         with torch.no_grad():
             for name, tensor in group.state.items():
-                tensor.copy_(tensors[f"state.{name}"])
+                if tensor.requires_grad:
+                    tensor.copy_(tensors[f"state.{name}"])
         fresh = group.optimizer.state_dict()
         indices = range(sum(tensor.requires_grad for tensor in group.state.values()))
         slots = {index: _below(tensors, f"optimizer.{index}.") for index in indices}
@@ -437,23 +521,53 @@ class _Group:
     train_seconds: float = 0.0
 
 
-class _Batches:
-    """Endless batches [G, B, d] of bytes and labels [G, B]; every epoch in an order of its own for each task.
+class _EndToEnd:
+    """Tasks' training examples laid end to end, each task's as many."""
 
-    The order is drawn from (seed, task, epoch), so a batch is known from its number alone.
-    """
-
-    def __init__(self, splits: Sequence[Split], tasks: Sequence[int], seed: int, batch_size: int) -> None:
+    def __init__(self, splits: Sequence[Split]) -> None:
         sizes = {len(split.labels) for split in splits}
         if len(sizes) > 1:
             raise ValueError(f"tasks learned together: expected equally many training examples, given {sorted(sizes)}")
-        self._num_examples = sizes.pop()
+        self.num_each = sizes.pop()
         self._images_Xd = splits[0].images if len(splits) == 1 else torch.cat([split.images for split in splits])
         self._labels_X = splits[0].labels if len(splits) == 1 else torch.cat([split.labels for split in splits])
-        self._tasks = tasks
+
+    def take(self, index_X: torch.Tensor) -> Split:
+        """The examples with these numbers."""
+        return Split(images=self._images_Xd.index_select(0, index_X), labels=self._labels_X.index_select(0, index_X))
+
+
+class _Batches:
+    """Endless batches [G, B, d] of bytes and labels [G, B]; every epoch in an order of its own for each of G streams.
+
+    The order is drawn from (seed, stream, epoch), so a batch is known from its number alone.
+
+    Args:
+        take: gives examples by number; a stream's are its `num_each` after those of the streams before it.
+        num_each: examples of a stream.
+        streams: their names: the tasks, or one for a mixture.
+        seed: the trial's.
+        batch_size: B; the short last batch of an epoch is kept.
+        device: where the examples are.
+    """
+
+    def __init__(
+        self,
+        *,
+        take: Callable[[torch.Tensor], Split],
+        num_each: int,
+        streams: Sequence[int | str],
+        seed: int,
+        batch_size: int,
+        device: torch.device,
+    ) -> None:
+        self._device = device
+        self._take = take
+        self._num_each = num_each
+        self._streams = streams
         self._seed = seed
         self._batch_size = batch_size
-        self._per_epoch = math.ceil(self._num_examples / batch_size)
+        self._per_epoch = math.ceil(num_each / batch_size)
         self._order_GN = torch.empty(0)
         self._epoch = -1
         self._step = 0
@@ -472,20 +586,17 @@ class _Batches:
             self._epoch = epoch
         self._step += 1
         chosen_GB = self._order_GN[:, batch * self._batch_size : (batch + 1) * self._batch_size]
-        flat_X = chosen_GB.reshape(-1)
-        images_GBd = self._images_Xd.index_select(0, flat_X).view(*chosen_GB.shape, -1)
-        return images_GBd, self._labels_X.index_select(0, flat_X).view(chosen_GB.shape)
+        examples = self._take(chosen_GB.reshape(-1))
+        return examples.images.view(*chosen_GB.shape, -1), examples.labels.view(chosen_GB.shape)
 
     def _draw_order(self, epoch: int) -> torch.Tensor:
-        """[G, N] rows of the tasks' images laid end to end."""
+        """[G, N] numbers of examples."""
         orders = [
-            torch.from_numpy(
-                seeding.numpy_generator(self._seed, "batches", task, epoch).permutation(self._num_examples)
-            )
-            + index * self._num_examples
-            for index, task in enumerate(self._tasks)
+            torch.from_numpy(seeding.numpy_generator(self._seed, "batches", stream, epoch).permutation(self._num_each))
+            + index * self._num_each
+            for index, stream in enumerate(self._streams)
         ]
-        return torch.stack(orders).to(self._images_Xd.device)
+        return torch.stack(orders).to(self._device)
 
 
 def _below(tensors: Tensors, prefix: str) -> Tensors:

@@ -10,7 +10,9 @@ takes 32 bits of a seed, so that among many streams two would soon be equal.)
 The purposes in use:
     ("backbone", array)          frozen weights
     ("permutation", task)        the pixel permutation of a task
+    ("validation")               which training images are held out; drawn with one seed for all
     ("batches", task, epoch)     the order of the examples
+    ("batches", "mixed", epoch)  the same where all tasks are learned together
     ("state", task, tensor)      what a task starts learning from
 """
 

@@ -56,6 +56,10 @@ class ProblemShape:
         return math.prod(self.input_shape)
 
 
+SharedTraining = Literal["never", "first task", "always"]
+"""When the weights that all tasks share are trained: never, they are frozen; with the first task; with every task."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Blueprint:
     """What a method builds for one scale and problem, known without building it.
@@ -65,10 +69,14 @@ class Blueprint:
         params_per_task: parameters a task in the paper's convention (shared weights divided by the number of tasks).
         trained_per_task: numbers the optimiser changes for one task.
         stored_per_task: numbers kept of one task after it was learned (an entry of a binary mask counts as one).
+        stored_shared: learned numbers that all tasks share, kept once.
         multiply_adds: multiply-add operations of one training step on one example, forward and backward, as the
             plain computation does them. An estimate for planning.
         activations: numbers held of one example during a training step. An estimate, for choosing group sizes.
-        backbone: the frozen arrays the method reads.
+        backbone: the drawn arrays the method reads: frozen weights, or the start of those that tasks share.
+        shared_training: when the shared weights are trained. With the first task: it is then learned alone.
+        first_task_rate: the learning rate of the first task where it is another one.
+        keeps_weights: whether what is kept of a task are weights, which are written out only on request.
     """
 
     grouping: Grouping
@@ -78,6 +86,32 @@ class Blueprint:
     multiply_adds: int
     activations: int
     backbone: BackboneSpec
+    stored_shared: int = 0
+    shared_training: SharedTraining = "never"
+    first_task_rate: float | None = None
+    keeps_weights: bool = False
+
+    @property
+    def is_continual(self) -> bool:
+        """Whether tasks are learned one after another, not all at once."""
+        return self.grouping != "all"
+
+    @property
+    def is_independent(self) -> bool:
+        """Whether learning a task leaves those learned before as they are, so that none is ever forgotten."""
+        return self.grouping == "any"
+
+
+def check_group_size(group_size: int, blueprint: Blueprint, num_tasks: int) -> None:
+    """Check that a method can learn so many tasks at once.
+
+    Raises:
+        ValueError: it cannot.
+    """
+    if blueprint.grouping == "one" and group_size != 1:
+        raise ValueError(f"group_size: expected 1, given {group_size}; this method learns one task at a time")
+    if blueprint.grouping == "all" and group_size != num_tasks:
+        raise ValueError(f"group_size: expected {num_tasks}, given {group_size}; this method learns all tasks at once")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -145,6 +179,11 @@ class BenchmarkSpec(Protocol):
         """The base data set that the tasks are made from."""
         ...
 
+    @property
+    def validation(self) -> int:
+        """Training images held out, which then stand for the test images; 0 for the real test."""
+        ...
+
     def problem(self) -> ProblemShape:
         """The benchmark's sizes."""
         ...
@@ -192,10 +231,27 @@ class TrialSpec:
 def canonical_json(value: Any) -> str:
     """A frozen dataclass as JSON with sorted keys and no white space.
 
+    A later field (`later_field`) is left out while it has the value that means "as before".
+
     Raises:
         ValueError: a number in it is infinite or not a number.
     """
-    return json.dumps(dataclasses.asdict(value), sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return json.dumps(_plain(value), sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def later_field(default: Any) -> Any:
+    """A field that a spec got after trials of it were kept; its default means "as before" and changes no identity."""
+    return field(default=default, metadata={"later": True})
+
+
+def _plain(value: Any) -> Any:
+    if not dataclasses.is_dataclass(value):
+        return value
+    return {
+        item.name: _plain(getattr(value, item.name))
+        for item in dataclasses.fields(value)
+        if not (item.metadata.get("later") and getattr(value, item.name) == item.default)
+    }
 
 
 def check_fields(spec: Any) -> None:

@@ -16,6 +16,7 @@ from crwn import contexts
 from crwn.backbone import Backbone, BackboneSource
 from crwn.benchmarks import BENCHMARKS
 from crwn.benchmarks.protocol import Curriculum
+from crwn.benchmarks.validation import hold_out
 from crwn.data import BASE_SETS, Datasets
 from crwn.engine import Engine, Learned, Numerics, Progress, ResumePoint, TaskRow, read_numerics
 from crwn.methods import METHODS
@@ -47,8 +48,9 @@ class Finished:
 
     Attributes:
         rows: the diagonal of the accuracy matrix and its last row. For methods whose tasks do not interfere that is
-            the whole matrix, since an accuracy no longer changes after its task was learned.
-        contexts: every task's kept tensors as a safetensors file.
+            the whole matrix, since an accuracy no longer changes after its task was learned. Where tasks are learned
+            in turn and do interfere, the whole lower triangle; where all are learned together, the last row alone.
+        contexts: every task's kept tensors as a safetensors file, and trained weights where they were asked for.
         fingerprint: of the backbone that was used.
         numerics: what it was computed with.
         peak_memory: bytes; of the process on a CPU, allocated by torch on a GPU.
@@ -75,6 +77,8 @@ def run_trial(
     on_event: Callable[[Event], None] = lambda _: None,
     resume_from: bytes | None = None,
     numerics: Numerics | None = None,
+    max_group_size: int | None = None,
+    keep_weights: bool = False,
 ) -> Finished:
     """Run a trial to its end: `iterate_trial`, with every event handed to `on_event` in order.
 
@@ -82,7 +86,14 @@ def run_trial(
         The last event, which holds all results.
     """
     for event in iterate_trial(
-        spec, data=data, backbones=backbones, device=device, resume_from=resume_from, numerics=numerics
+        spec,
+        data=data,
+        backbones=backbones,
+        device=device,
+        resume_from=resume_from,
+        numerics=numerics,
+        max_group_size=max_group_size,
+        keep_weights=keep_weights,
     ):
         on_event(event)
     assert isinstance(event, Finished)
@@ -97,6 +108,8 @@ def iterate_trial(
     device: DeviceKind = "cpu",
     resume_from: bytes | None = None,
     numerics: Numerics | None = None,
+    max_group_size: int | None = None,
+    keep_weights: bool = False,
 ) -> Iterator[Event]:
     """Run a trial as a generator of events; the last is `Finished`.
 
@@ -107,12 +120,15 @@ def iterate_trial(
         device: for a trial that first starts; one that goes on keeps its own.
         resume_from: the content of a `ResumePoint` of this trial.
         numerics: instead of those that the rule gives a trial that first starts.
+        max_group_size: at most so many tasks learned at once, where the rule would take more.
+        keep_weights: keep trained weights with the contexts: those that tasks share, and those of a task's own.
 
     Raises:
         ResumeError: the resume point is damaged or of another trial.
         DataError: the base set is not on this machine.
         RuntimeError: the trial was begun on a GPU and this process sees none.
         FloatingPointError: training diverged.
+        ValueError: the method cannot learn groups of the size asked for.
     """
     if resume_from is not None:
         numerics = read_numerics(resume_from)
@@ -122,10 +138,11 @@ def iterate_trial(
             "Run it where there is a GPU, and check torch.cuda.is_available() there."
         )
     if numerics is None:
-        numerics = decide_numerics(spec, device)
+        numerics = decide_numerics(spec, device, max_group_size)
+    blueprint = spec.blueprint()
     with _threads(numerics.threads):
         torch_device = torch.device(numerics.device)
-        backbone = backbones(spec.blueprint().backbone).checked()
+        backbone = backbones(blueprint.backbone).checked()
         engine = _build_engine(spec, data, backbone, numerics)
         events = engine.run(resume_from)
         begins_at = next(events)
@@ -140,7 +157,12 @@ def iterate_trial(
         assert learned is not None
         yield Finished(
             rows=learned.rows,
-            contexts=contexts.dump(learned.kept, spec, backbone.fingerprint),
+            contexts=contexts.dump(
+                learned.kept if keep_weights or not blueprint.keeps_weights else (),
+                learned.shared if keep_weights else {},
+                spec,
+                backbone.fingerprint,
+            ),
             fingerprint=backbone.fingerprint,
             numerics=numerics,
             peak_memory=_peak_memory(torch_device),
@@ -148,11 +170,11 @@ def iterate_trial(
         )
 
 
-def decide_numerics(spec: TrialSpec, device: DeviceKind) -> Numerics:
+def decide_numerics(spec: TrialSpec, device: DeviceKind, max_group_size: int | None = None) -> Numerics:
     """The rule for a trial that first starts.
 
     One task at a time on a CPU, where larger groups leave the caches; on a GPU, where launches bound small work, as
-    many as the method allows and the memory holds.
+    many as the method allows, the memory holds, and `max_group_size` says.
     """
     blueprint, num_tasks = spec.blueprint(), spec.benchmark.problem().num_tasks
     match blueprint.grouping:
@@ -161,7 +183,7 @@ def decide_numerics(spec: TrialSpec, device: DeviceKind) -> Numerics:
         case "all":
             group_size = num_tasks
         case "any":
-            group_size = 1 if device == "cpu" else min(num_tasks, _tasks_that_fit(spec))
+            group_size = 1 if device == "cpu" else min(num_tasks, _tasks_that_fit(spec), max_group_size or num_tasks)
     return Numerics(device=device, group_size=group_size, kernel="eager", threads=spec.training.threads)
 
 
@@ -178,7 +200,7 @@ def _tasks_that_fit(spec: TrialSpec) -> int:
 def _build_engine(spec: TrialSpec, data: Datasets, backbone: Backbone, numerics: Numerics) -> Engine:
     device = torch.device(numerics.device)
     dtype: torch.dtype = getattr(torch, spec.training.dtype)
-    images = data.load(spec.benchmark.base)
+    images = hold_out(data.load(spec.benchmark.base), spec.benchmark.validation)
     benchmark = BENCHMARKS[spec.benchmark.kind].build(spec.benchmark, images, spec.seed, device)
     surroundings = Surroundings(
         scale=spec.scale,
@@ -191,6 +213,7 @@ def _build_engine(spec: TrialSpec, data: Datasets, backbone: Backbone, numerics:
     return Engine(
         method=METHODS[spec.method.kind].build(spec.method, surroundings),
         curriculum=Curriculum(benchmark),
+        blueprint=spec.blueprint(),
         training=spec.training,
         seed=spec.seed,
         numerics=numerics,

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from crwn import seeding
 from crwn.benchmarks.pixels import PixelMap, PixelTasks
+from crwn.benchmarks.validation import check_validation
 from crwn.data import BASE_SETS, GreyBase
-from crwn.spec import READ_STRICTLY, Count, ProblemShape, check_fields, kind_field
+from crwn.spec import READ_STRICTLY, Count, Index, ProblemShape, check_fields, kind_field, later_field
 
 if TYPE_CHECKING:
     import torch
@@ -29,6 +30,7 @@ class PermutedSpec:
     Attributes:
         base: the base data set.
         num_tasks: the number of permutations.
+        validation: training images held out; tests are then on them, never on the test images.
 
     Raises:
         ValueError: a field is wrong.
@@ -39,9 +41,11 @@ class PermutedSpec:
     kind: str = kind_field("permuted")
     base: GreyBase = "mnist"
     num_tasks: Count = 100
+    validation: Index = later_field(0)
 
     def __post_init__(self) -> None:
         check_fields(self)
+        check_validation(self.base, self.validation)
 
     def problem(self) -> ProblemShape:
         """The benchmark's sizes."""

@@ -8,7 +8,7 @@ Shapes: N images, d = C H W numbers an image.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
@@ -63,6 +63,11 @@ class PixelTasks:
         """The test examples of a task."""
         return self._rearranged(self._test, task)
 
+    def mixture(self, tasks: Sequence[int]) -> PixelMixture:
+        """The training examples of these tasks as one set."""
+        maps_Td = np.stack([self._pixel_map(task) for task in tasks])
+        return PixelMixture(self._train, torch.from_numpy(maps_Td).to(self._train.images.device))
+
     def normalise(self, images: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
         """(bytes / 255 - mean) / standard deviation, computed as one multiplication and one addition."""
         return images.to(dtype).mul_(1 / (255 * self._std)).sub_(self._mean / self._std)
@@ -72,6 +77,28 @@ class PixelTasks:
         images_Nd = split.images.index_select(1, source_d.clamp_min(0))
         images_Nd[:, source_d < 0] = 0
         return Split(images=images_Nd, labels=split.labels)
+
+
+class PixelMixture:
+    """Several tasks' examples as one set: example i is image i mod N under the map of task i div N.
+
+    Args:
+        original: the images [N, d] before any map.
+        maps_Td: each task's pixel map.
+    """
+
+    def __init__(self, original: Split, maps_Td: torch.Tensor) -> None:
+        self._original = original
+        self._maps_Td = maps_Td
+        self.num_examples = len(maps_Td) * len(original.labels)
+
+    def take(self, index_B: torch.Tensor) -> Split:
+        """The examples with these numbers."""
+        task_B = index_B.div(len(self._original.labels), rounding_mode="floor")
+        image_B = index_B.remainder(len(self._original.labels))
+        source_Bd = self._maps_Td.index_select(0, task_B)
+        images_Bd = self._original.images.index_select(0, image_B).gather(1, source_Bd.clamp_min(0))
+        return Split(images=images_Bd.masked_fill_(source_Bd < 0, 0), labels=self._original.labels[image_B])
 
 
 def _to_device(split: ImageSplit, device: torch.device) -> Split:

@@ -26,6 +26,19 @@ class Split:
     labels: torch.Tensor
 
 
+class Mixture(Protocol):
+    """The training examples of several tasks as one set, as if they lay end to end in the tasks' order."""
+
+    @property
+    def num_examples(self) -> int:
+        """Of all its tasks."""
+        ...
+
+    def take(self, index_B: torch.Tensor) -> Split:
+        """The examples with these numbers, from 0 to `num_examples` - 1."""
+        ...
+
+
 class Benchmark(Protocol):
     """Tasks as tensors on a device, made when asked for."""
 
@@ -40,6 +53,10 @@ class Benchmark(Protocol):
 
     def test_split(self, task: int) -> Split:
         """The test examples of a task."""
+        ...
+
+    def mixture(self, tasks: Sequence[int]) -> Mixture:
+        """The training examples of these tasks as one set; made batch by batch, since all at once may not fit."""
         ...
 
     def normalise(self, images: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
@@ -73,13 +90,24 @@ class Curriculum:
         Raises:
             PermissionError: one of them was learned before.
         """
+        with self._opened(tasks):
+            yield tuple(self.train_split(task) for task in tasks)
+
+    @contextmanager
+    def learning_together(self, tasks: Sequence[int]) -> Iterator[Mixture]:
+        """Open the training data of `tasks` as one set for the length of a `with` block; raises as `learning` does."""
+        with self._opened(tasks):
+            yield self._benchmark.mixture(tasks)
+
+    @contextmanager
+    def _opened(self, tasks: Sequence[int]) -> Iterator[None]:
         if again := self._closed.intersection(tasks):
             raise PermissionError(
                 f"the tasks {sorted(again)} were learned already; their training data is closed for good"
             )
         self._open = frozenset(tasks)
         try:
-            yield tuple(self.train_split(task) for task in tasks)
+            yield
         finally:
             self._closed |= self._open
             self._open = frozenset()

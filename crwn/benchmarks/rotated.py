@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from crwn.benchmarks.pixels import PixelMap, PixelTasks
+from crwn.benchmarks.validation import check_validation
 from crwn.data import BASE_SETS, GreyBase
-from crwn.spec import READ_STRICTLY, Count, PositiveFloat, ProblemShape, check_fields, kind_field
+from crwn.spec import READ_STRICTLY, Count, Index, PositiveFloat, ProblemShape, check_fields, kind_field, later_field
 
 if TYPE_CHECKING:
     import torch
@@ -30,6 +31,7 @@ class RotatedSpec:
         base: the base data set.
         num_tasks: the number of rotations; the first is by 0 degrees.
         step_degrees: the angle between neighbouring tasks.
+        validation: training images held out; tests are then on them, never on the test images.
 
     Raises:
         ValueError: a field is wrong, or the rotations go round more than once, so that tasks would repeat.
@@ -41,9 +43,11 @@ class RotatedSpec:
     base: GreyBase = "mnist"
     num_tasks: Count = 36
     step_degrees: PositiveFloat = 10.0
+    validation: Index = later_field(0)
 
     def __post_init__(self) -> None:
         check_fields(self)
+        check_validation(self.base, self.validation)
         if (self.num_tasks - 1) * self.step_degrees >= 360:
             raise ValueError(
                 f"num_tasks and step_degrees: expected rotations below 360 degrees, given {self.num_tasks} tasks by "

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
-from crwn.methods import flynet, neuromodnet, supsup
+from crwn.methods import batche, flynet, mtl, neuromodnet, psp, stl, supsup
 from crwn.methods.protocol import Method, Surroundings
 
 
@@ -24,5 +24,9 @@ METHODS: Mapping[str, MethodEntry] = MappingProxyType(
         "neuromodnet": MethodEntry(spec=neuromodnet.NeuroModNetSpec, build=neuromodnet.NeuroModNet),
         "flynet": MethodEntry(spec=flynet.FlyNetSpec, build=flynet.FlyNet),
         "supsup": MethodEntry(spec=supsup.SupSupSpec, build=supsup.SupSup),
+        "batche": MethodEntry(spec=batche.BatchESpec, build=batche.BatchE),
+        "psp": MethodEntry(spec=psp.PSPSpec, build=psp.PSP),
+        "mtl": MethodEntry(spec=mtl.MTLSpec, build=mtl.MTL),
+        "stl": MethodEntry(spec=stl.STLSpec, build=stl.STL),
     }
 )

@@ -130,6 +130,10 @@ class FlyNet:
         self._spec = spec
         self._surroundings = surroundings
 
+    def start_shared(self) -> Tensors:
+        """All shared weights are frozen."""
+        return {}
+
     def start(self, tasks: Sequence[int]) -> Tensors:
         """A context drawn anew for each task, the strength at its start."""
         spec, decoder_mN = self._spec, self._surroundings.backbone["decoder"]
@@ -154,6 +158,7 @@ class FlyNet:
         """Context and strength as they are."""
         return state
 
-    def unpack(self, kept: Tensors) -> Tensors:
+    def unpack(self, kept: Tensors, tasks: Sequence[int]) -> Tensors:
         """Context and strength as they are."""
+        del tasks
         return kept

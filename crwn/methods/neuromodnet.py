@@ -3,6 +3,9 @@
 Source: CRWN (Hong & Pavlic, "Learning to Modulate Random Weights", arXiv:2204.04297): weights W_t = a_t (R * c_t) in
 every layer, ReLU between layers, no biases. FC_H is d -> H -> H -> m.
 
+Pretrained mode (an ablation of the paper): R, c and a are learned together on the first task, at 1e-4; then R is
+frozen, and every later task learns a fresh c and a at 0.01.
+
 Our choices, where the paper is silent: R ~ N(0, 2/fan_in), c ~ U(-1, 1) drawn anew for each task, a = 1.
 
 Shapes: G tasks, B examples a task, d numbers an image, m classes; I inputs of a layer.
@@ -14,7 +17,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from crwn.backbone import ArraySpec, BackboneSpec
 from crwn.lazy import LazyModule
 from crwn.methods.protocol import (
     FULLY_CONNECTED,
@@ -22,20 +24,29 @@ from crwn.methods.protocol import (
     Surroundings,
     Tensors,
     check_range,
+    fully_connected,
+    fully_connected_backbone,
     fully_connected_layers,
     modulated_counts,
     parse_scale,
     start_modulated,
 )
-from crwn.spec import READ_STRICTLY, Blueprint, PositiveFloat, ProblemShape, TrainingSpec, check_fields, kind_field
+from crwn.spec import (
+    READ_STRICTLY,
+    Blueprint,
+    PositiveFloat,
+    ProblemShape,
+    TrainingSpec,
+    check_fields,
+    kind_field,
+    later_field,
+)
 
 if TYPE_CHECKING:
     import torch
-    from torch.nn import functional
 
     from crwn.nn import modulated
 else:
-    functional = LazyModule("torch.nn.functional")
     modulated = LazyModule("crwn.nn.modulated")
 
 
@@ -49,6 +60,8 @@ class NeuroModNetSpec:
         context_high: to here; equal bounds start them all at one number.
         initial_strength: every layer's strength at the start of a task.
         weight_gain: R's variance is this over the layer's inputs.
+        pretrained: whether R is learned with the first task and frozen after it.
+        first_task_rate: the learning rate of the first task where it trains R.
 
     Raises:
         ValueError: a field is wrong.
@@ -62,6 +75,8 @@ class NeuroModNetSpec:
     context_high: float = 1.0
     initial_strength: float = 1.0
     weight_gain: PositiveFloat = 2.0
+    pretrained: bool = later_field(default=False)
+    first_task_rate: PositiveFloat = later_field(1e-4)
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -72,24 +87,32 @@ class NeuroModNetSpec:
         return TrainingSpec(learning_rate=0.01)
 
     def blueprint(self, scale: str, problem: ProblemShape, seed: int) -> Blueprint:
-        """FC_H, whose trained parameters are its contexts and strengths (FC256 on 784 pixels: 1,299)."""
-        layers = fully_connected_layers(problem, parse_scale(scale, FULLY_CONNECTED))
+        """FC_H, whose trained parameters are its contexts and strengths (FC256 on 784 pixels: 1,299).
+
+        Pretrained, R is counted too, divided by the number of tasks (FC4096, 36 tasks: 565,352).
+
+        Raises:
+            ValueError: not a scale of NeuroModNet, or pretrained with one task, after which none would follow.
+        """
+        hidden = parse_scale(scale, FULLY_CONNECTED)
+        if self.pretrained and problem.num_tasks == 1:
+            raise ValueError(
+                "pretrained: expected a benchmark of at least 2 tasks, given 1; the first task only prepares the others"
+            )
+        layers = fully_connected_layers(problem, hidden)
         trained, kept = modulated_counts(sum(i for _, i in layers.values()), len(layers), self.modulation)
         products = sum(o * i for o, i in layers.values())
         return Blueprint(
             grouping="any",
-            params_per_task=trained,
+            params_per_task=trained + (products / problem.num_tasks if self.pretrained else 0),
+            stored_shared=products if self.pretrained else 0,
+            shared_training="first task" if self.pretrained else "never",
+            first_task_rate=self.first_task_rate if self.pretrained else None,
             trained_per_task=trained,
             stored_per_task=kept,
             multiply_adds=2 * products,  # forward, and the gradient to each layer's input; R needs none
             activations=2 * sum(i for _, i in layers.values()) + problem.num_classes,
-            backbone=BackboneSpec(
-                seed=seed,
-                arrays=tuple(
-                    ArraySpec(name=name, shape=(o, i), distribution="normal", parameter=(self.weight_gain / i) ** 0.5)
-                    for name, (o, i) in layers.items()
-                ),
-            ),
+            backbone=fully_connected_backbone(problem, hidden, seed, lambda _, i: (self.weight_gain / i) ** 0.5),
         )
 
 
@@ -99,6 +122,11 @@ class NeuroModNet:
     def __init__(self, spec: NeuroModNetSpec, surroundings: Surroundings) -> None:
         self._spec = spec
         self._surroundings = surroundings
+
+    def start_shared(self) -> Tensors:
+        """R, where the first task trains it."""
+        backbone = self._surroundings.backbone
+        return {f"{name}.weight": weight_OI for name, weight_OI in backbone.items()} if self._spec.pretrained else {}
 
     def start(self, tasks: Sequence[int]) -> Tensors:
         """Contexts drawn anew for each task, strengths at their start."""
@@ -113,19 +141,19 @@ class NeuroModNet:
         )
 
     def logits(self, state: Tensors, input_GBd: torch.Tensor) -> torch.Tensor:
-        """The layers in order, ReLU between them."""
-        hidden_GBI = input_GBd
-        for name, weight_OI in self._surroundings.backbone.items():
-            if hidden_GBI is not input_GBd:
-                hidden_GBI = functional.relu(hidden_GBI)
-            context_GI, strength_G = state[f"{name}.context"], state[f"{name}.strength"]
-            hidden_GBI = modulated.modulated_linear(hidden_GBI, weight_OI, context_GI, strength_G)
-        return hidden_GBI
+        """The layers in order, each modulated."""
+
+        def layer(name: str, input_GBI: torch.Tensor) -> torch.Tensor:
+            weight_OI = state.get(f"{name}.weight", self._surroundings.backbone[name])
+            return modulated.modulated_linear(input_GBI, weight_OI, state[f"{name}.context"], state[f"{name}.strength"])
+
+        return fully_connected(input_GBd, layer)
 
     def pack(self, state: Tensors) -> Tensors:
         """Contexts and strengths as they are."""
         return state
 
-    def unpack(self, kept: Tensors) -> Tensors:
+    def unpack(self, kept: Tensors, tasks: Sequence[int]) -> Tensors:
         """Contexts and strengths as they are."""
+        del tasks
         return kept

@@ -9,21 +9,25 @@ Shapes: G tasks learned together, B examples a task, d numbers an image, m class
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 
 from crwn import seeding
+from crwn.backbone import ArraySpec, BackboneSpec
 from crwn.lazy import LazyModule
 
 if TYPE_CHECKING:
     import torch
+    from torch.nn import functional
 
     from crwn.spec import ProblemShape
 else:
     torch = LazyModule("torch")
+    functional = LazyModule("torch.nn.functional")
 
 Tensors: TypeAlias = "dict[str, torch.Tensor]"
 
@@ -59,18 +63,43 @@ class Surroundings:
         Returns:
             [G, *shape].
         """
-        streams = (seeding.numpy_generator(self.seed, "state", task, name) for task in tasks)
-        unit = np.stack([stream.random(shape, dtype=np.float32) for stream in streams])
-        return torch.from_numpy(np.float32(low) + np.float32(high - low) * unit).to(
-            device=self.device, dtype=self.dtype
-        )
+        unit = np.stack([stream.random(shape, dtype=np.float32) for stream in self.streams(tasks, name)])
+        return self.as_tensor(np.float32(low) + np.float32(high - low) * unit)
+
+    def draw_normal(self, tasks: Sequence[int], name: str, shape: tuple[int, ...], std: float) -> torch.Tensor:
+        """As `draw`, from a zero-mean Gaussian with standard deviation `std`."""
+        unit = np.stack([stream.standard_normal(shape, dtype=np.float32) for stream in self.streams(tasks, name)])
+        return self.as_tensor(np.float32(std) * unit)
+
+    def draw_signs(self, tasks: Sequence[int], name: str, shape: tuple[int, ...]) -> torch.Tensor:
+        """As `draw`, plus or minus one with equal chances."""
+        bits = np.stack([stream.integers(0, 2, size=shape, dtype=np.int8) for stream in self.streams(tasks, name)])
+        return self.as_tensor(np.float32(2) * bits.astype(np.float32) - np.float32(1))
+
+    def streams(self, tasks: Sequence[int], name: str) -> Iterator[np.random.Generator]:
+        """Each task's own stream for the tensor `name`."""
+        return (seeding.numpy_generator(self.seed, "state", task, name) for task in tasks)
+
+    def as_tensor(self, array: NDArray[np.float32]) -> torch.Tensor:
+        """On the device, in the trial's dtype."""
+        return torch.from_numpy(array).to(device=self.device, dtype=self.dtype)
 
 
 class Method(Protocol):
-    """What the engine needs of a method."""
+    """What the engine needs of a method.
+
+    A state holds the tasks' own tensors, each with a leading task axis, and those of `start_shared`, without one.
+    """
+
+    def start_shared(self) -> Tensors:
+        """The weights that all tasks share and learning changes, as they are at first; none where all are frozen.
+
+        When they are trained is the blueprint's `shared_training`.
+        """
+        ...
 
     def start(self, tasks: Sequence[int]) -> Tensors:
-        """The state from which `tasks` are learned, each tensor with a leading task axis.
+        """The own state from which `tasks` are learned, each tensor with a leading task axis.
 
         Those that are trained require a gradient; the others are constants of the task. A task's numbers depend on
         the trial's seed and the task alone, not on the tasks beside it.
@@ -82,11 +111,11 @@ class Method(Protocol):
         ...
 
     def pack(self, state: Tensors) -> Tensors:
-        """What is kept of learned tasks: a few KB each, with a leading task axis."""
+        """What is kept of the own state of learned tasks: a few KB each, with a leading task axis."""
         ...
 
-    def unpack(self, kept: Tensors) -> Tensors:
-        """A state that gives the same logits as the one that was packed."""
+    def unpack(self, kept: Tensors, tasks: Sequence[int]) -> Tensors:
+        """The own state of `tasks`, which gives the same logits as the one that was packed."""
         ...
 
 
@@ -126,6 +155,38 @@ def check_range(low_name: str, low: float, high_name: str, high: float) -> None:
     """
     if low > high:
         raise ValueError(f"{low_name}: expected at most {high_name} ({high}), given {low}")
+
+
+def fully_connected_backbone(
+    problem: ProblemShape, hidden: int, seed: int, std: Callable[[int, int], float]
+) -> BackboneSpec:
+    """The layers of FC_H drawn from zero-mean Gaussians.
+
+    Args:
+        problem: the benchmark's sizes.
+        hidden: H.
+        seed: the trial's.
+        std: the standard deviation of a layer with so many outputs and inputs.
+    """
+    layers = fully_connected_layers(problem, hidden)
+    return BackboneSpec(
+        seed=seed,
+        arrays=tuple(
+            ArraySpec(name=name, shape=(o, i), distribution="normal", parameter=std(o, i))
+            for name, (o, i) in layers.items()
+        ),
+    )
+
+
+def fully_connected(input_GBd: torch.Tensor, layer: Callable[[str, torch.Tensor], torch.Tensor]) -> torch.Tensor:
+    """The three layers of FC_H in order, ReLU between them.
+
+    Args:
+        input_GBd: normalised images.
+        layer: applies the layer of a name.
+    """
+    hidden_GBH = functional.relu(layer("layer1", input_GBd))
+    return layer("layer3", functional.relu(layer("layer2", hidden_GBH)))
 
 
 def fully_connected_layers(problem: ProblemShape, hidden: int) -> dict[str, tuple[int, int]]:

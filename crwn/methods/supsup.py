@@ -21,17 +21,22 @@ import numpy as np
 
 from crwn.backbone import ArraySpec, BackboneSpec
 from crwn.lazy import LazyModule
-from crwn.methods.protocol import FULLY_CONNECTED, Surroundings, Tensors, fully_connected_layers, parse_scale
+from crwn.methods.protocol import (
+    FULLY_CONNECTED,
+    Surroundings,
+    Tensors,
+    fully_connected,
+    fully_connected_layers,
+    parse_scale,
+)
 from crwn.spec import READ_STRICTLY, Blueprint, ProblemShape, TrainingSpec, check_fields, kind_field
 
 if TYPE_CHECKING:
     import torch
-    from torch.nn import functional
 
     from crwn.nn import masked
 else:
     torch = LazyModule("torch")
-    functional = LazyModule("torch.nn.functional")
     masked = LazyModule("crwn.nn.masked")
 
 
@@ -80,6 +85,10 @@ class SupSup:
         del spec  # it has no settings
         self._surroundings = surroundings
 
+    def start_shared(self) -> Tensors:
+        """All shared weights are frozen."""
+        return {}
+
     def start(self, tasks: Sequence[int]) -> Tensors:
         """Scores drawn anew for each task."""
         state = {}
@@ -90,14 +99,13 @@ class SupSup:
         return state
 
     def logits(self, state: Tensors, input_GBd: torch.Tensor) -> torch.Tensor:
-        """The layers in order under each task's masks, ReLU between them."""
-        hidden_GBI = input_GBd
-        for name, weight_OI in self._surroundings.backbone.items():
-            if hidden_GBI is not input_GBd:
-                hidden_GBI = functional.relu(hidden_GBI)
+        """The layers in order under each task's masks."""
+
+        def layer(name: str, input_GBI: torch.Tensor) -> torch.Tensor:
             mask_GOI = masked.threshold_mask(state[f"{name}.scores"])
-            hidden_GBI = masked.masked_linear(hidden_GBI, weight_OI, mask_GOI)
-        return hidden_GBI
+            return masked.masked_linear(input_GBI, self._surroundings.backbone[name], mask_GOI)
+
+        return fully_connected(input_GBd, layer)
 
     def pack(self, state: Tensors) -> Tensors:
         """The masks, eight entries a byte (`numpy.packbits`, little-endian, row by row): [G, ceil(O I / 8)]."""
@@ -107,8 +115,9 @@ class SupSup:
             packed[f"{name}.mask"] = torch.from_numpy(np.packbits(bits_GN, axis=1, bitorder="little"))
         return packed
 
-    def unpack(self, kept: Tensors) -> Tensors:
+    def unpack(self, kept: Tensors, tasks: Sequence[int]) -> Tensors:
         """Scores of +-1 whose threshold is the mask."""
+        del tasks
         surroundings, state = self._surroundings, {}
         for name, weight_OI in surroundings.backbone.items():
             bits = np.unpackbits(kept[f"{name}.mask"].cpu().numpy(), axis=1, count=weight_OI.numel(), bitorder="little")

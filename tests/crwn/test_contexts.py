@@ -31,7 +31,21 @@ SHAPES = {
     "flynet": {"decoder.context": (3, 128), "decoder.strength": (3,)},
     # ceil(9 * 64 / 8), ceil(9 * 9 / 8), ceil(10 * 9 / 8) bytes
     "supsup": {"layer1.mask": (3, 72), "layer2.mask": (3, 11), "layer3.mask": (3, 12)},
+    "batche": {
+        "layer1.r": (3, 9),
+        "layer1.s": (3, 64),
+        "layer2.r": (3, 9),
+        "layer2.s": (3, 9),
+        "layer3.r": (3, 10),
+        "layer3.s": (3, 9),
+    },
+    # Nothing but weights, which are kept on request
+    "psp": {},
+    "mtl": {},
+    "stl": {},
 }
+
+WEIGHTS = {"layer1.weight": (9, 64), "layer2.weight": (9, 9), "layer3.weight": (10, 9)}
 
 
 def trial(name: str) -> TrialSpec:
@@ -45,22 +59,35 @@ def trial(name: str) -> TrialSpec:
 
 
 def run(name: str, data: Datasets, group_size: int = 1) -> tuple[Finished, list[Event]]:
+    """With weights; the group size of a method that has no choice is its own."""
     events: list[Event] = []
-    numerics = Numerics(device="cpu", group_size=group_size, kernel="eager", threads=1)
-    finished = run_trial(trial(name), data=data, backbones=backbone.draw, on_event=events.append, numerics=numerics)
+    group_size = {"one": 1, "any": group_size, "all": 3}[trial(name).blueprint().grouping]
+    finished = run_trial(
+        trial(name),
+        data=data,
+        backbones=backbone.draw,
+        on_event=events.append,
+        numerics=Numerics(device="cpu", group_size=group_size, kernel="eager", threads=1),
+        keep_weights=True,
+    )
     return finished, events
 
 
 def test_what_was_dumped_is_loaded() -> None:
-    """Tasks are put one after the other along the first axis; the header says what they belong to."""
+    """Tasks are put one after the other along the first axis, shared weights beside them under a name of their own.
+
+    The header says what they belong to.
+    """
     kept = [
         {"x": torch.tensor([[1.0, 2.0]]), "a": torch.tensor([3.0])},
         {"x": torch.tensor([[4.0, 5.0]]), "a": torch.tensor([6.0])},
     ]
     spec = trial("flynet")
-    bank = contexts.load(contexts.dump(kept, spec, "f" * 64))
+    shared = {"w": torch.tensor([[7.0]])}
+    bank = contexts.load(contexts.dump(kept, shared, spec, "f" * 64))
     assert bank.tensors["x"].tolist() == [[1, 2], [4, 5]]
     assert bank.tensors["a"].tolist() == [3, 6]
+    assert bank.tensors["shared.w"].tolist() == [[7]]
     assert bank.trial_id == spec.trial_id
     assert bank.spec == json.loads(spec.canonical_json())
     assert bank.fingerprint == "f" * 64
@@ -69,20 +96,43 @@ def test_what_was_dumped_is_loaded() -> None:
 def test_equal_content_gives_equal_bytes() -> None:
     """A store can compare two runs by their bytes."""
     kept = [{"x": torch.ones(1, 2)}]
-    assert contexts.dump(kept, trial("flynet"), "f") == contexts.dump(kept, trial("flynet"), "f")
-    assert contexts.dump(kept, trial("flynet"), "f") != contexts.dump(kept, trial("flynet"), "e")
+    assert contexts.dump(kept, {}, trial("flynet"), "f") == contexts.dump(kept, {}, trial("flynet"), "f")
+    assert contexts.dump(kept, {}, trial("flynet"), "f") != contexts.dump(kept, {}, trial("flynet"), "e")
+    assert contexts.dump(kept, {}, trial("flynet"), "f") != contexts.dump(kept, kept[0], trial("flynet"), "f")
+
+
+@pytest.mark.parametrize("kept", [(), ({}, {}, {})], ids=["left out", "nothing of a task's own"])
+def test_a_bank_may_be_empty(kept: tuple[dict[str, torch.Tensor], ...]) -> None:
+    """What a trial keeps may be nothing but its name and spec."""
+    bank = contexts.load(contexts.dump(kept, {}, trial("mtl"), "f"))
+    assert bank.tensors == {}
+    assert bank.trial_id == trial("mtl").trial_id
+    assert set(contexts.load(contexts.dump(kept, {"w": torch.ones(1)}, trial("mtl"), "f")).tensors) == {"shared.w"}
 
 
 @pytest.mark.parametrize("name", METHODS)
 def test_every_tensor_has_the_task_axis_first(name: str, digits: Datasets) -> None:
-    """[T, ...] for every name, as the method keeps it: contexts, strengths, packed masks."""
-    finished, _ = run(name, digits)
+    """[T, ...] for every name, as the method keeps it: contexts, strengths, packed masks, rank-one factors."""
+    finished = run_trial(trial(name), data=digits, backbones=backbone.draw)
     bank = contexts.load(finished.contexts)
     assert {key: tuple(tensor.shape) for key, tensor in bank.tensors.items()} == SHAPES[name]
     dtype = torch.uint8 if name == "supsup" else torch.float32
     assert all(tensor.dtype == dtype for tensor in bank.tensors.values())
     assert bank.spec == json.loads(trial(name).canonical_json())
     assert bank.fingerprint == backbone.draw(trial(name).blueprint().backbone).fingerprint
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_weights_are_there_on_request(name: str, digits: Datasets) -> None:
+    """Those that tasks share [O, I], without a task axis, and those of a task's own [T, O, I]."""
+    finished, _ = run(name, digits)
+    shapes = {key: tuple(tensor.shape) for key, tensor in contexts.load(finished.contexts).tensors.items()}
+    expected = dict(SHAPES[name])
+    if name == "stl":
+        expected |= {key: (3, *shape) for key, shape in WEIGHTS.items()}
+    elif name in ("batche", "psp", "mtl"):
+        expected |= {f"shared.{key}": shape for key, shape in WEIGHTS.items()}
+    assert shapes == expected
 
 
 def learned_states(events: list[Event], num_updates: int) -> list[dict[str, torch.Tensor]]:
@@ -102,13 +152,19 @@ def learned_states(events: list[Event], num_updates: int) -> list[dict[str, torc
 def test_the_bank_holds_what_was_learned(
     name: str, digits: Datasets, monkeypatch: pytest.MonkeyPatch, group_size: int
 ) -> None:
-    """Contexts and strengths as after the last update; masks, unpacked bit by bit, where scores are at least zero."""
+    """Contexts, factors and weights as after the last update; masks, bit by bit, where scores are at least zero.
+
+    Shared weights are those after the last task that trained them.
+    """
     monkeypatch.setattr(crwn.engine, "MIN_RESUME_SECONDS", 0.0)
     monkeypatch.setattr(crwn.engine, "RESUME_COST_FACTOR", 0.0)
     finished, events = run(name, digits, group_size)
-    states = learned_states(events, num_updates=4)
+    states = learned_states(events, num_updates=12 if name == "mtl" else 4)
     bank = contexts.load(finished.contexts).tensors
-    for key in states[0]:
+    shared = {key for key in states[0] if f"shared.{key}" in bank}
+    for key in shared:
+        assert torch.equal(bank[f"shared.{key}"], [state[key] for state in states if key in state][-1])
+    for key in set(states[0]) - shared:
         learned = torch.cat([state[key] for state in states])
         if name == "supsup":
             packed = bank[key.replace(".scores", ".mask")].numpy()
@@ -140,8 +196,11 @@ def test_a_bank_gives_the_accuracies_that_were_reported(name: str, digits: Datas
     method = METHODS[name].build(spec.method, surroundings)
     tasks = BENCHMARKS["rotated"].build(spec.benchmark, digits.load("digits"), spec.seed, cpu)
     accuracies = {row.task: row.accuracy for row in finished.rows if row.tasks_learned == 3}
+    own = {key: tensor for key, tensor in bank.tensors.items() if not key.startswith("shared.")}
+    shared = {key.removeprefix("shared."): tensor for key, tensor in bank.tensors.items() if key not in own}
+    assert len(accuracies) == 3
     for task, accuracy in accuracies.items():
-        state = method.unpack({key: tensor[task : task + 1] for key, tensor in bank.tensors.items()})
+        state = method.unpack({key: tensor[task : task + 1] for key, tensor in own.items()}, [task]) | shared
         split = tasks.test_split(task)
         logits = method.logits(state, tasks.normalise(split.images[None], torch.float32))[0]
         assert (logits.argmax(dim=1) == split.labels).double().mean().item() == pytest.approx(accuracy, abs=1e-12)
@@ -149,7 +208,7 @@ def test_a_bank_gives_the_accuracies_that_were_reported(name: str, digits: Datas
 
 def test_a_newer_format_is_refused() -> None:
     """A reader that does not know a format says which it knows and what to do."""
-    content = contexts.dump([{"x": torch.ones(1)}], trial("flynet"), "f")
+    content = contexts.dump([{"x": torch.ones(1)}], {}, trial("flynet"), "f")
     tensors, header = tensorfile.parse(content)
     newer = tensorfile.dump(tensors, {**header, "format": contexts.FORMAT + 1})
     with pytest.raises(ValueError, match=f"contexts: expected format {contexts.FORMAT}, given 2; use a newer crwn"):

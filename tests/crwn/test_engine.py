@@ -16,21 +16,29 @@ import torch
 from torch.nn import functional
 
 import crwn.engine
-import crwn.trial
-from crwn import backbone, seeding
-from crwn.benchmarks import BENCHMARKS, BenchmarkEntry
+from crwn import seeding
+from crwn.backbone import BackboneSpec
 from crwn.benchmarks.protocol import Curriculum, Split
-from crwn.benchmarks.rotated import RotatedSpec
-from crwn.data import Datasets
 from crwn.engine import CurvePoint, Engine, Learned, Numerics, Progress, ResumePoint, TaskRow
-from crwn.methods import METHODS
 from crwn.methods.protocol import Tensors
-from crwn.spec import TrainingSpec, TrialSpec
-from crwn.trial import run_trial
+from crwn.spec import Blueprint, TrainingSpec
 
 NUM_CLASSES = 3
 
 pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+class EndToEnd:
+    """Examples of several tasks laid end to end; image i begins with the byte i."""
+
+    def __init__(self, splits: Sequence[Split]) -> None:
+        self._images = torch.cat([split.images for split in splits])
+        self._labels = torch.cat([split.labels for split in splits])
+        self.num_examples = len(self._labels)
+        self._images[:, 0] = torch.arange(self.num_examples)
+
+    def take(self, index_B: torch.Tensor) -> Split:
+        return Split(images=self._images[index_B], labels=self._labels[index_B])
 
 
 class Numbered:
@@ -50,6 +58,10 @@ class Numbered:
         self.reads.append(("test", task))
         return self._split(task, self.num_test)
 
+    def mixture(self, tasks: Sequence[int]) -> EndToEnd:
+        self.reads += [("mixed", task) for task in tasks]
+        return EndToEnd([self._split(task, self.num_train) for task in tasks])
+
     def _split(self, task: int, num: int) -> Split:
         numbers = torch.arange(num)
         images = torch.stack([numbers, numbers * (task + 3) % 11, torch.full_like(numbers, 5)], dim=1)
@@ -68,6 +80,9 @@ class Softmax:
         self.test_sizes: list[int] = []
         self._on_logits = on_logits
 
+    def start_shared(self) -> Tensors:
+        return {}
+
     def start(self, tasks: Sequence[int]) -> Tensors:
         self.groups.append(list(tasks))
         return {"matrix": torch.zeros(len(tasks), NUM_CLASSES, 3, dtype=torch.float64, requires_grad=True)}
@@ -83,8 +98,56 @@ class Softmax:
     def pack(self, state: Tensors) -> Tensors:
         return state
 
-    def unpack(self, kept: Tensors) -> Tensors:
+    def unpack(self, kept: Tensors, tasks: Sequence[int]) -> Tensors:
+        assert all(len(tensor) == len(tasks) for tensor in kept.values())
         return kept
+
+
+class Sharing(Softmax):
+    """A matrix [m, d] that all tasks share, and per task a factor for each input, which starts at one.
+
+    Notes the shared matrix at each call, and whether it was trained then.
+    """
+
+    def __init__(self, on_logits: Callable[[], None] = lambda: None) -> None:
+        super().__init__(on_logits)
+        self.drawn = torch.tensor([[0.3, -0.1, 0.2], [-0.2, 0.4, 0.1], [0.1, 0.2, -0.3]], dtype=torch.float64)
+        self.matrices: list[tuple[torch.Tensor, bool]] = []
+
+    def start_shared(self) -> Tensors:
+        return {"matrix": self.drawn}
+
+    def start(self, tasks: Sequence[int]) -> Tensors:
+        self.groups.append(list(tasks))
+        return {"factor": torch.ones(len(tasks), 3, dtype=torch.float64, requires_grad=True)}
+
+    def logits(self, state: Tensors, input_GBd: torch.Tensor) -> torch.Tensor:
+        self.matrices.append((state["matrix"].detach().clone(), state["matrix"].requires_grad))
+        own_Gmd = state["matrix"] * state["factor"][:, None, :]
+        return super().logits({"matrix": own_Gmd}, input_GBd)
+
+
+class Alone(Sharing):
+    """The shared matrix and nothing of a task's own."""
+
+    def start(self, tasks: Sequence[int]) -> Tensors:
+        self.groups.append(list(tasks))
+        return {}
+
+    def logits(self, state: Tensors, input_GBd: torch.Tensor) -> torch.Tensor:
+        return super().logits({**state, "factor": torch.ones(len(input_GBd), 3, dtype=torch.float64)}, input_GBd)
+
+
+def blueprint(**changes: object) -> Blueprint:
+    """Of a method whose tasks do not touch each other; the engine reads no counts."""
+    settings = {"grouping": "any", "params_per_task": 9, "trained_per_task": 9, "stored_per_task": 9}
+    sizes = {"multiply_adds": 9, "activations": 9, "backbone": BackboneSpec(seed=0, arrays=())}
+    return Blueprint(**{**settings, **sizes, **changes})
+
+
+IN_TURN = blueprint(grouping="one", shared_training="always")
+MIXED = blueprint(grouping="all", shared_training="always")
+FIRST_TASK = blueprint(shared_training="first task", first_task_rate=0.001)
 
 
 class Clock:
@@ -104,6 +167,7 @@ def make_engine(
     method: Softmax,
     benchmark: Numbered,
     *,
+    plan: Blueprint | None = None,
     group_size: int = 1,
     updates: int = 7,
     batch_size: int = 4,
@@ -114,6 +178,7 @@ def make_engine(
     return Engine(
         method=method,
         curriculum=Curriculum(benchmark),
+        blueprint=plan or blueprint(),
         training=TrainingSpec(
             learning_rate=learning_rate, updates_per_task=updates, batch_size=batch_size, dtype="float64"
         ),
@@ -176,38 +241,6 @@ def test_a_task_sees_its_batches_in_any_group() -> None:
             assert [step[place] for step in steps] == [step[0] for step in alone.seen[5 * index : 5 * index + 5]]
 
 
-def test_all_methods_see_the_same_batches(digits: Datasets, monkeypatch: pytest.MonkeyPatch) -> None:
-    """At one seed every method is shown the same images in the same order, so that they can be compared."""
-    seen: dict[str, list[bytes]] = {}
-
-    class Recorded:
-        def __init__(self, name: str, tasks: object) -> None:
-            self._seen = seen.setdefault(name, [])
-            self._tasks = tasks
-            self.num_tasks = tasks.num_tasks
-            self.train_split = tasks.train_split
-            self.test_split = tasks.test_split
-
-        def normalise(self, images: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-            self._seen.append(images.numpy().tobytes())
-            return self._tasks.normalise(images, dtype)
-
-    for name, scale in (("neuromodnet", "FC8"), ("flynet", "1d"), ("supsup", "FC8")):
-        entry = BenchmarkEntry(
-            spec=RotatedSpec,
-            build=lambda *arguments, name=name: Recorded(name, BENCHMARKS["rotated"].build(*arguments)),
-        )
-        monkeypatch.setattr(crwn.trial, "BENCHMARKS", {"rotated": entry})
-        method = METHODS[name].spec()
-        training = TrainingSpec(learning_rate=0.01, updates_per_task=4, batch_size=32)
-        benchmark = RotatedSpec(base="digits", num_tasks=2)
-        spec = TrialSpec(method=method, benchmark=benchmark, scale=scale, seed=0, training=training)
-        run_trial(spec, data=digits, backbones=backbone.draw)
-    assert set(seen) == set(METHODS)
-    assert len(seen["flynet"]) == 2 * (4 + 1) + 1
-    assert seen["neuromodnet"] == seen["flynet"] == seen["supsup"]
-
-
 @pytest.mark.parametrize(
     ("group_size", "groups"),
     [
@@ -230,6 +263,157 @@ def test_data_are_read_task_by_task() -> None:
     learn(Softmax(), benchmark, group_size=2)
     first = [("train", 0), ("train", 1), ("test", 0), ("test", 1)]
     assert benchmark.reads == [*first, ("train", 2), ("test", 2), ("test", 0), ("test", 1)]
+
+
+@pytest.mark.parametrize(
+    ("group_size", "groups"),
+    [(1, [[0], [1], [2], [3], [4]]), (2, [[0], [1, 2], [3, 4]]), (3, [[0], [1, 2, 3], [4]]), (9, [[0], [1, 2, 3, 4]])],
+)
+def test_a_first_task_that_trains_shared_weights_is_learned_alone(group_size: int, groups: list[list[int]]) -> None:
+    """The tasks after it are learned in groups of the size asked for, from the second on."""
+    method = Sharing()
+    learn(method, Numbered(num_tasks=5), plan=FIRST_TASK, updates=1, group_size=group_size)
+    assert method.groups == groups
+
+
+@pytest.mark.parametrize("group_size", [1, 2])
+@pytest.mark.parametrize("when", ["never", "first task", "always"])
+def test_shared_weights_are_trained_when_the_blueprint_says(when: str, group_size: int) -> None:
+    """Never, with the first task alone, or with every task, each from where the last left them; never in a test.
+
+    What the method drew stays as it is, since other trials may read it; trained weights are in the results.
+    """
+    grouping, group_size = ("one", 1) if when == "always" else ("any", group_size)
+    method, benchmark = Sharing(), Numbered()
+    drawn = method.drawn.clone()
+    plan = blueprint(grouping=grouping, shared_training=when)
+    learned = learn(method, benchmark, plan=plan, updates=2, group_size=group_size)
+    trained = [requires_grad for _, requires_grad in method.matrices]
+    matrices = [matrix for matrix, _ in method.matrices]
+    changes = [not torch.equal(one, other) for one, other in itertools.pairwise(matrices)]
+    assert torch.equal(method.drawn, drawn)
+    match when:
+        case "never":
+            assert not any(trained)
+            assert not any(changes)
+            assert learned.shared == {}
+        case "first task":
+            assert trained[:2] == [True, True]
+            assert not any(trained[2:])
+            assert changes[:2] == [True, True]
+            assert not any(changes[2:])
+        case "always":
+            # two updates and a test of the first task; of the others two updates and a test of each learned so far
+            in_turn = [True, True, False, True, True, False, False, True, True, False, False, False]
+            assert trained == in_turn
+            assert changes == in_turn[:-1]  # the weights differ after each update, and only then
+    if when != "never":
+        assert torch.equal(learned.shared["matrix"], matrices[-1])
+        assert not learned.shared["matrix"].requires_grad
+    assert all(set(kept) == {"factor"} for kept in learned.kept)
+
+
+def test_the_first_task_may_have_a_rate_of_its_own() -> None:
+    """RMSProp's first step is ten times the rate, g / sqrt(.01 g^2), whatever the gradient: so it shows the rate.
+
+    The first task's moves the shared matrix too; later tasks are trained at the trial's rate.
+    """
+    method = Sharing()
+    learned = learn(method, Numbered(), plan=FIRST_TASK, updates=1, group_size=2, learning_rate=0.1)
+    moved = (learned.shared["matrix"] - method.drawn).abs()
+    torch.testing.assert_close(moved, torch.full_like(moved, 10 * 0.001), rtol=1e-3, atol=0)
+    for task, rate in ((0, 0.001), (1, 0.1), (2, 0.1)):
+        factor = learned.kept[task]["factor"][0]
+        torch.testing.assert_close((factor - 1).abs(), torch.full((3,), 10 * rate).double(), rtol=1e-3, atol=0)
+
+
+def test_each_task_has_a_new_optimizer() -> None:
+    """With every task the shared matrix makes a first step of RMSProp, ten times the rate, in each of its numbers."""
+    method = Alone()
+    learn(method, Numbered(), plan=IN_TURN, updates=1, learning_rate=0.01)
+    steps = [matrix for matrix, trained in method.matrices if trained] + [method.matrices[-1][0]]
+    for before, after in itertools.pairwise(steps):
+        torch.testing.assert_close((after - before).abs(), torch.full((3, 3), 0.1).double(), rtol=1e-3, atol=0)
+
+
+def test_tasks_that_disturb_each_other_are_all_tested_after_each() -> None:
+    """The lower triangle of the accuracy matrix, row by row; a task's own test comes first, with its training.
+
+    The rows are those of the weights at that time: the last row again, and most earlier ones are others.
+    """
+    method, benchmark = Alone(), Numbered(num_tasks=4)
+    learned = learn(method, benchmark, plan=IN_TURN)
+    places = [(row.task, row.tasks_learned) for row in learned.rows]
+    assert places == [(0, 1), (1, 2), (0, 2), (2, 3), (0, 3), (1, 3), (3, 4), (0, 4), (1, 4), (2, 4)]
+    for row in learned.rows:
+        is_first = row.task + 1 == row.tasks_learned
+        assert (row.train_seconds is not None) == is_first
+        assert bool(row.curve) == is_first
+    assert len({row.loss for row in learned.rows if row.task == 0}) == 4
+    assert benchmark.reads[:6] == [("train", 0), ("test", 0), ("train", 1), ("test", 1), ("test", 0), ("train", 2)]
+
+    for row in learned.rows[6:]:
+        split = Numbered().test_split(row.task)
+        logits = split.images.double() / 10 @ learned.shared["matrix"].T
+        assert row.loss == pytest.approx(functional.cross_entropy(logits, split.labels).item(), rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("plan", "group_size", "expected"),
+    [
+        (IN_TURN, 2, "group_size: expected 1, given 2; this method learns one task at a time"),
+        (MIXED, 1, "group_size: expected 3, given 1; this method learns all tasks at once"),
+        (MIXED, 4, "group_size: expected 3, given 4; this method learns all tasks at once"),
+    ],
+)
+def test_groups_that_a_method_cannot_learn_are_refused(plan: Blueprint, group_size: int, expected: str) -> None:
+    """Before anything is read or learned, with the reason."""
+    benchmark = Numbered()
+    with pytest.raises(ValueError, match=f"^{expected}$"):
+        make_engine(Alone(), benchmark, plan=plan, group_size=group_size)
+    assert not benchmark.reads
+
+
+def test_mixed_tasks_share_every_batch() -> None:
+    """Three tasks of ten examples by eight are batches of 8, 8, 8 and 6 of all of them in the order of one stream.
+
+    As many updates as for the tasks one by one: 3 times 3, the last in the third epoch.
+    """
+    method, benchmark = Alone(), Numbered()
+    learn(method, benchmark, plan=MIXED, group_size=3, updates=3, batch_size=8, seed=5)
+    assert method.groups == [[0, 1, 2]]
+    assert all(len(step) == 1 for step in method.seen)
+    batches = [step[0] for step in method.seen]
+    assert [len(batch) for batch in batches] == [8, 8, 8, 6, 8, 8, 8, 6, 8]
+    for epoch in range(2):
+        shown = list(itertools.chain(*batches[4 * epoch : 4 * epoch + 4]))
+        assert shown == seeding.numpy_generator(5, "batches", "mixed", epoch).permutation(30).tolist()
+    assert benchmark.reads == [(kind, task) for kind in ("mixed", "test") for task in range(3)]
+
+
+def test_mixed_tasks_have_one_curve_and_one_test_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The curve stands with the first; all are tested after all were learned, each with its share of the time."""
+    monkeypatch.setattr(crwn.engine, "CURVE_EVERY", 4)
+    clock = Clock()
+    method = Alone(lambda: clock.pass_(2))
+    learned = learn(method, Numbered(), plan=MIXED, group_size=3, updates=3, batch_size=8, clock=clock)
+    assert [(row.task, row.tasks_learned) for row in learned.rows] == [(0, 3), (1, 3), (2, 3)]
+    assert [[point.step for point in row.curve] for row in learned.rows] == [[4, 8, 9], [], []]
+    assert [row.train_seconds for row in learned.rows] == [6, 6, 6]
+    assert [row.eval_seconds for row in learned.rows] == [2, 2, 2]
+    assert learned.kept == ({}, {}, {})
+
+
+def test_progress_counts_the_updates_of_mixed_tasks() -> None:
+    """From the first report on: no task is learned until all are, and their updates are those of all."""
+    clock = Clock()
+    engine = make_engine(
+        Alone(lambda: clock.pass_(10)), Numbered(), plan=MIXED, group_size=3, updates=2, batch_size=8, clock=clock
+    )
+    reports = [event for event in engine.run() if isinstance(event, Progress)]
+    assert [report.step for report in reports] == [*range(7), 0]
+    assert [report.tasks_learned for report in reports] == [0] * 7 + [3]
+    assert all(report.num_steps == 6 for report in reports)
 
 
 def test_tasks_of_a_group_have_equally_many_examples() -> None:
@@ -386,6 +570,22 @@ def test_a_rate_far_too_high_is_an_error() -> None:
     expected = "task 1: the training loss is nan after 7 updates; training diverged. Lower the learning rate, given 0.1"
     with pytest.raises(FloatingPointError, match=expected):
         learn(Exploding(), Numbered())
+
+
+def test_the_rate_to_lower_is_the_one_that_was_used() -> None:
+    """Of a first task with a rate of its own that one, later the training's."""
+
+    class Exploding(Sharing):
+        def __init__(self, task: int) -> None:
+            super().__init__()
+            self._task = task
+
+        def logits(self, state: Tensors, input_GBd: torch.Tensor) -> torch.Tensor:
+            return super().logits(state, input_GBd) * (math.inf if self._task in self.groups[-1] else 1)
+
+    for task, rate in ((0, 0.001), (1, 0.1)):
+        with pytest.raises(FloatingPointError, match=f"^task {task}: .* Lower the learning rate, given {rate}.$"):
+            learn(Exploding(task), Numbered(), plan=FIRST_TASK)
 
 
 def events_of(engine: Engine, clock: Clock, cost: float) -> Iterator[tuple[float, float, object]]:

@@ -19,18 +19,24 @@ from crwn.benchmarks.rotated import RotatedSpec
 from crwn.data import Datasets
 from crwn.engine import Numerics, Progress, ResumeError, ResumePoint, read_numerics
 from crwn.methods import METHODS
+from crwn.methods.neuromodnet import NeuroModNetSpec
 from crwn.spec import TrainingSpec, TrialSpec
 from crwn.trial import Event, Finished, Started, run_trial
 
-SCALES = {"neuromodnet": "FC8", "flynet": "1d", "supsup": "FC8"}
+PRETRAINED = "neuromodnet-pretrained"
+
+ONE_BY_ONE = 3 * (4 + 1) + 2  # after each update, after each group, after each of the final tests
+IN_GROUPS_OF_2 = 2 * (4 + 1) + 2
+TESTED_AGAIN_EACH_TIME = 3 * (4 + 1) + 1 + 2  # after the second and the third task those before it are tested
+ALL_MIXED = 3 * 4 + 1  # three times the updates, then all tests at once
 
 
 def trial(name: str = "neuromodnet", **changes: Any) -> TrialSpec:
     """Three tasks of four updates, the last in the second epoch: 1,437 examples by 600 are three batches an epoch."""
     settings = {
-        "method": METHODS[name].spec(),
+        "method": NeuroModNetSpec(pretrained=True) if name == PRETRAINED else METHODS[name].spec(),
         "benchmark": RotatedSpec(base="digits", num_tasks=3, step_degrees=40),
-        "scale": SCALES[name],
+        "scale": "1d" if name == "flynet" else "FC8",
         "seed": 0,
         "training": TrainingSpec(learning_rate=0.01, updates_per_task=4, batch_size=600),
     }
@@ -48,6 +54,7 @@ def run(
         on_event=events.append,
         resume_from=resume_from,
         numerics=Numerics(device="cpu", group_size=group_size, kernel="eager", threads=1),
+        keep_weights=True,
     )
     return finished, events
 
@@ -80,19 +87,31 @@ def at_every_step(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("at_every_step")
 @pytest.mark.parametrize(
-    ("group_size", "num_points"),
+    ("name", "group_size", "num_points"),
     [
-        (1, 3 * (4 + 1) + 2),  # after each update, after each group, after each of the final tests
-        (2, 2 * (4 + 1) + 2),
+        ("neuromodnet", 1, ONE_BY_ONE),
+        ("neuromodnet", 2, IN_GROUPS_OF_2),
+        ("flynet", 1, ONE_BY_ONE),
+        ("flynet", 2, IN_GROUPS_OF_2),
+        ("supsup", 1, ONE_BY_ONE),
+        ("supsup", 2, IN_GROUPS_OF_2),
+        ("stl", 1, ONE_BY_ONE),
+        ("stl", 2, IN_GROUPS_OF_2),
+        (PRETRAINED, 1, ONE_BY_ONE),
+        (PRETRAINED, 2, IN_GROUPS_OF_2),  # the first task alone, then the two others
+        ("batche", 1, ONE_BY_ONE),
+        ("batche", 2, IN_GROUPS_OF_2),
+        ("psp", 1, TESTED_AGAIN_EACH_TIME),
+        ("mtl", 3, ALL_MIXED),
     ],
 )
-@pytest.mark.parametrize("name", METHODS)
 def test_going_on_from_any_point_gives_the_same_results(
     digits: Datasets, name: str, group_size: int, num_points: int
 ) -> None:
-    """Stopped within a task, between groups, during the final tests: all but the times is the same, bit for bit.
+    """Stopped within a task, between groups, during tests: all but the times is the same, bit for bit.
 
-    So are the resume points that follow, which means that a trial may be stopped any number of times.
+    Trained weights, also those that tasks share, are compared as parts of the contexts. The resume points that follow
+    are the same too, which means that a trial may be stopped any number of times.
     """
     spec = trial(name)
     undisturbed, events = run(spec, digits, group_size=group_size)
@@ -112,6 +131,52 @@ def test_going_on_from_any_point_gives_the_same_results(
             assert without_times(header) == without_times(expected_header)
             assert set(tensors) == set(expected_tensors)
             assert all(torch.equal(tensor, expected_tensors[key]) for key, tensor in tensors.items())
+
+
+def test_every_method_goes_on() -> None:
+    """The cases of the test above are all methods, so that a new one cannot be forgotten."""
+    (cases,) = [
+        mark.args[1]
+        for mark in test_going_on_from_any_point_gives_the_same_results.pytestmark
+        if mark.name == "parametrize"
+    ]
+    assert {name for name, _, _ in cases} == {*METHODS, PRETRAINED}
+
+
+@pytest.mark.usefixtures("at_every_step")
+@pytest.mark.parametrize(
+    ("name", "group_size", "changing", "constant"),
+    [
+        ("neuromodnet", 1, {"context"}, {"strength"}),
+        (PRETRAINED, 1, {"context", "weight"}, {"strength"}),
+        ("psp", 1, {"weight"}, {"rotation"}),
+        ("batche", 2, {"weight", "r", "s"}, set()),
+        ("mtl", 3, {"weight"}, set()),
+    ],
+)
+def test_points_hold_what_changes(
+    digits: Datasets, name: str, group_size: int, changing: set[str], constant: set[str]
+) -> None:
+    """Constants of a task that is learned, such as rotations and strengths that are not trained, are drawn again.
+
+    Shared weights are in every point once they can have changed: as they were before the group, and, where the group
+    trains them, as they are.
+    """
+    local = {"modulation": "local"} if name.startswith("neuromodnet") else {}
+    method = dataclasses.replace(trial(name).method, **local)
+    _, events = run(trial(name, method=method), digits, group_size=group_size)
+    kinds = []
+    for point in points_of(events):
+        tensors, header = tensorfile.parse(point)
+        kinds.append({key.split(".")[-1] for key in tensors if key.startswith("state.")})
+        has_shared = any(key.startswith("shared.") for key in tensors)
+        assert has_shared == ("weight" in changing)
+        assert bool(kinds[-1]) == (header["group"] is not None)
+    assert set.union(*kinds) == changing
+    assert not constant & set.union(*kinds)
+    if name in ("batche", PRETRAINED):
+        assert changing in kinds
+        assert changing - {"weight"} in kinds  # from the second task on
 
 
 @pytest.mark.usefixtures("at_every_step")
@@ -261,6 +326,18 @@ def test_a_point_that_lacks_a_tensor_is_refused(digits: Datasets, points: list[b
         left = {name: tensor for name, tensor in tensors.items() if name != missing}
         with pytest.raises(ResumeError, match=f"cannot be used: '{missing}'"):
             run(trial(), digits, resume_from=tensorfile.dump(left, header))
+
+
+def test_a_point_that_lacks_shared_weights_is_refused(digits: Datasets, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are not silently replaced by those that were drawn."""
+    monkeypatch.setattr(crwn.engine, "MIN_RESUME_SECONDS", 0.0)
+    _, events = run(trial("batche"), digits)
+    tensors, header = tensorfile.parse(points_of(events)[0])
+    missing = "shared.layer2.weight"
+    left = {name: tensor for name, tensor in tensors.items() if name != missing}
+    assert len(left) == len(tensors) - 1
+    with pytest.raises(ResumeError, match=r"cannot be used: 'layer2\.weight'"):
+        run(trial("batche"), digits, resume_from=tensorfile.dump(left, header))
 
 
 def test_a_flipped_bit_is_noticed(digits: Datasets, points: list[bytes]) -> None:

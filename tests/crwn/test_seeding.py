@@ -23,6 +23,8 @@ PURPOSES: list[tuple[int, Purpose]] = [
         ("batches", 2, 1),
         ("batches", 12),
         ("batches", 1, "2"),
+        ("batches", "mixed", 2),
+        ("validation",),
         ("state", 1, "layer1.context"),
         ("state", 1, "layer2.context"),
         ("state", 2, "layer1.context"),

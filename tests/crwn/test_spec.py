@@ -18,16 +18,30 @@ from crwn.benchmarks import BENCHMARKS
 from crwn.benchmarks.permuted import PermutedSpec
 from crwn.benchmarks.rotated import RotatedSpec
 from crwn.methods import METHODS
+from crwn.methods.batche import BatchESpec
 from crwn.methods.flynet import FlyNetSpec
+from crwn.methods.mtl import MTLSpec
 from crwn.methods.neuromodnet import NeuroModNetSpec
+from crwn.methods.psp import PSPSpec
+from crwn.methods.stl import STLSpec
 from crwn.methods.supsup import SupSupSpec
-from crwn.spec import READ_STRICTLY, ProblemShape, TrainingSpec, TrialSpec, canonical_json, check_fields
+from crwn.spec import READ_STRICTLY, ProblemShape, TrainingSpec, TrialSpec, canonical_json, check_fields, later_field
 
-PAPER = {"neuromodnet": "FC256", "flynet": "10d", "supsup": "FC256"}
+PAPER = {name: "10d" if name == "flynet" else "FC256" for name in METHODS}
 
 # Identities under which results are stored. If one changes, every stored result of that method is orphaned: change the
 # code back, or raise the number in crwn.spec.HASH_PREFIX on purpose and say so in the change log.
-PAPER_IDS = {"neuromodnet": "2c86a496e1abc6b2", "flynet": "c9083b8418e17750", "supsup": "7bc937760f6f7963"}
+PAPER_IDS = {
+    "neuromodnet": "2c86a496e1abc6b2",
+    "flynet": "c9083b8418e17750",
+    "supsup": "7bc937760f6f7963",
+    "batche": "1555db663fc5c27e",
+    "psp": "0dc0b53e58a4adda",
+    "mtl": "b22ebcef173cc2de",
+    "stl": "9075df474675032b",
+}
+
+DENSE_METHODS = ("batche", "psp", "mtl", "stl")
 
 R_MNIST_JSON = '{"base":"mnist","kind":"rotated","num_tasks":36,"step_degrees":10.0}'
 METHOD_JSON = {
@@ -40,8 +54,12 @@ METHOD_JSON = {
         '"initial_strength":1.0,"kind":"flynet","modulation":"local+global"}'
     ),
     "supsup": '{"kind":"supsup"}',
+    "batche": '{"first_task_rate":0.0001,"kind":"batche"}',
+    "psp": '{"kind":"psp"}',
+    "mtl": '{"kind":"mtl","weight_gain":2.0}',
+    "stl": '{"kind":"stl","weight_gain":2.0}',
 }
-LEARNING_RATE_JSON = {"neuromodnet": "0.01", "flynet": "0.01", "supsup": "0.0001"}
+LEARNING_RATE_JSON = {name: "0.01" if name in ("neuromodnet", "flynet", "batche") else "0.0001" for name in METHODS}
 
 # Every field of every spec, with a value that is not its default.
 CHANGED: dict[type[Any], dict[str, Any]] = {
@@ -51,6 +69,8 @@ CHANGED: dict[type[Any], dict[str, Any]] = {
         "context_high": 2.0,
         "initial_strength": 0.5,
         "weight_gain": 1.0,
+        "pretrained": True,
+        "first_task_rate": 0.5,
     },
     FlyNetSpec: {
         "modulation": "global",
@@ -62,8 +82,12 @@ CHANGED: dict[type[Any], dict[str, Any]] = {
         "initial_strength": 0.5,
     },
     SupSupSpec: {},
-    RotatedSpec: {"base": "digits", "num_tasks": 9, "step_degrees": 5.0},
-    PermutedSpec: {"base": "digits", "num_tasks": 9},
+    BatchESpec: {"first_task_rate": 0.5},
+    PSPSpec: {},
+    MTLSpec: {"weight_gain": 1.0},
+    STLSpec: {"weight_gain": 1.0},
+    RotatedSpec: {"base": "digits", "num_tasks": 9, "step_degrees": 5.0, "validation": 100},
+    PermutedSpec: {"base": "digits", "num_tasks": 9, "validation": 100},
     TrainingSpec: {
         "learning_rate": 0.5,
         "updates_per_task": 10,
@@ -83,7 +107,7 @@ def trial(method: Any = None, **changes: Any) -> TrialSpec:
 
 @pytest.mark.parametrize("name", METHODS)
 def test_the_identity_of_a_trial_never_changes_by_accident(name: str) -> None:
-    """A fixed trial of each method has the identity that it has had since the first release."""
+    """A fixed trial of each method has the identity that it has had since the release that brought it."""
     assert trial(METHODS[name].spec()).trial_id == PAPER_IDS[name]
 
 
@@ -164,8 +188,47 @@ def test_every_field_changes_the_identity(method: Any) -> None:
 def test_methods_of_equal_settings_are_different_trials() -> None:
     """The method's kind is part of the identity, even where all else agrees."""
     training = TrainingSpec(learning_rate=0.01)
-    ids = {trial(method(), training=training).trial_id for method in (NeuroModNetSpec, SupSupSpec)}
-    assert len(ids) == 2
+    ids = {trial(METHODS[name].spec(), training=training).trial_id for name in METHODS}
+    assert len(ids) == len(METHODS) == 7
+
+
+def test_a_later_field_is_left_out_while_it_says_as_before() -> None:
+    """Written out at its default it is the same trial; at another value it is in the JSON, with the value."""
+
+    @dataclass(frozen=True)
+    class Grown:
+        first: int = 1
+        later: float = later_field(0.5)
+
+    assert canonical_json(Grown()) == canonical_json(Grown(later=0.5)) == '{"first":1}'
+    assert canonical_json(Grown(later=0.0)) == '{"first":1,"later":0.0}'
+    assert canonical_json(Grown(first=2)) == '{"first":2}'
+
+
+@pytest.mark.parametrize(
+    ("original", "same", "other", "expected"),
+    [
+        (RotatedSpec(), RotatedSpec(validation=0), RotatedSpec(validation=7), '"validation":7'),
+        (PermutedSpec(), PermutedSpec(validation=0), PermutedSpec(validation=7), '"validation":7'),
+        (NeuroModNetSpec(), NeuroModNetSpec(pretrained=False), NeuroModNetSpec(pretrained=True), '"pretrained":true'),
+        (
+            NeuroModNetSpec(),
+            NeuroModNetSpec(first_task_rate=1e-4),
+            NeuroModNetSpec(first_task_rate=1e-3),
+            '"first_task_rate":0.001',
+        ),
+    ],
+    ids=["rotated", "permuted", "pretrained", "first_task_rate"],
+)
+def test_fields_added_later_changed_no_identity(original: Any, same: Any, other: Any, expected: str) -> None:
+    """A trial of before has the JSON of before, as the identities above have it too; with the field set it is new."""
+    name = expected.split('"')[1]
+    assert name not in canonical_json(original)
+    assert canonical_json(same) == canonical_json(original)
+    assert expected in canonical_json(other)
+    settings = json.loads(canonical_json(other))
+    del settings[name]
+    assert settings == json.loads(canonical_json(original))
 
 
 @pytest.mark.parametrize("part", ["", "method", "benchmark", "training"])
@@ -297,6 +360,12 @@ def test_the_parts_of_a_trial_are_checked(changes: dict[str, Any], expected: str
         (FlyNetSpec(), "10", "10d or 40d"),
         (SupSupSpec(), "", "FC256 or FC4096"),
         (SupSupSpec(), "FC", "FC256 or FC4096"),
+        *[
+            (METHODS[name].spec(), scale, "FC256 or FC4096")
+            for name in DENSE_METHODS
+            for scale in ("10d", "FC0", "resnet")
+        ],
+        (NeuroModNetSpec(pretrained=True), "10d", "FC256 or FC4096"),
     ],
 )
 def test_a_scale_of_another_family_is_refused(method: Any, scale: str, examples: str) -> None:
@@ -311,6 +380,9 @@ def test_a_scale_of_another_family_is_refused(method: Any, scale: str, examples:
         (NeuroModNetSpec(), ""),
         (FlyNetSpec(), ""),
         (SupSupSpec(), ""),
+        *[(METHODS[name].spec(), "") for name in DENSE_METHODS],
+        (NeuroModNetSpec(pretrained=True), "pretrained=True"),
+        (BatchESpec(first_task_rate=0.01), "first_task_rate=0.01"),
         (NeuroModNetSpec(modulation="local"), "modulation=local"),
         (NeuroModNetSpec(initial_strength=2, context_low=0), "context_low=0.0,initial_strength=2.0"),
         (FlyNetSpec(modulation="global", inhibition=0), "inhibition=0.0,modulation=global"),
@@ -326,6 +398,32 @@ def test_the_variant_leaves_out_what_has_columns_of_its_own() -> None:
     """Seed, benchmark and training are not the method's settings."""
     spec = trial(seed=4, benchmark=PermutedSpec(), training=TrainingSpec(learning_rate=0.5))
     assert spec.variant == ""
+
+
+@pytest.mark.parametrize(
+    ("method", "grouping", "shared_training", "is_continual", "is_independent"),
+    [
+        (NeuroModNetSpec(), "any", "never", True, True),
+        (FlyNetSpec(), "any", "never", True, True),
+        (SupSupSpec(), "any", "never", True, True),
+        (STLSpec(), "any", "never", True, True),
+        (NeuroModNetSpec(pretrained=True), "any", "first task", True, True),
+        (BatchESpec(), "any", "first task", True, True),
+        (PSPSpec(), "one", "always", True, False),
+        (MTLSpec(), "all", "always", False, False),
+    ],
+    ids=lambda value: getattr(value, "kind", None),
+)
+def test_a_blueprint_says_what_kind_of_method_it_is(
+    method: Any, grouping: str, shared_training: str, *, is_continual: bool, is_independent: bool
+) -> None:
+    """How tasks can be learned together, what they share, whether they are learned in turn and leave each other be."""
+    blueprint = trial(method).blueprint()
+    assert (blueprint.grouping, blueprint.shared_training) == (grouping, shared_training)
+    assert (blueprint.is_continual, blueprint.is_independent) == (is_continual, is_independent)
+    assert (blueprint.first_task_rate is not None) == (shared_training == "first task")
+    assert (blueprint.stored_shared > 0) == (shared_training != "never")
+    assert blueprint.keeps_weights == (method.kind == "stl")
 
 
 def test_canonical_json_refuses_what_json_cannot_say() -> None:

@@ -29,7 +29,7 @@ def trial(name: str = "neuromodnet", *, updates: int = 4, learning_rate: float =
     settings = {
         "method": METHODS[name].spec(),
         "benchmark": RotatedSpec(base="digits", num_tasks=3, step_degrees=40),
-        "scale": {"neuromodnet": "FC8", "flynet": "1d", "supsup": "FC8"}[name],
+        "scale": "1d" if name == "flynet" else "FC8",
         "seed": 0,
         "training": TrainingSpec(learning_rate=learning_rate, updates_per_task=updates, batch_size=64, threads=1),
     }
@@ -73,6 +73,25 @@ def test_on_a_gpu_as_many_tasks_as_fit(
     assert numerics == Numerics(device="cuda", group_size=group_size, kernel="eager", threads=1)
 
 
+@pytest.mark.parametrize(
+    ("device", "grouping", "most", "group_size"),
+    [
+        ("cuda", "any", 5, 5),
+        ("cuda", "any", 99, 36),
+        ("cuda", "one", 5, 1),
+        ("cuda", "all", 5, 36),
+        ("cpu", "any", 5, 1),
+    ],
+)
+def test_groups_can_be_made_smaller(
+    monkeypatch: pytest.MonkeyPatch, device: Any, grouping: Grouping, most: int, group_size: int
+) -> None:
+    """At most so many tasks where the rule would take more; never more than it, and never against the method."""
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: SimpleNamespace(total_memory=int(140e9)))
+    spec = trial(method=GroupedSpec(grouping=grouping), benchmark=RotatedSpec(), scale="FC256")
+    assert decide_numerics(spec, device, most).group_size == group_size
+
+
 def test_a_group_on_a_gpu_leaves_room_for_other_trials(monkeypatch: pytest.MonkeyPatch) -> None:
     """The images of a group, two copies of 60,000 by 784 bytes a task, take at most an eighth of the memory."""
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: SimpleNamespace(total_memory=8_000_000_000))
@@ -83,10 +102,19 @@ def test_a_group_on_a_gpu_leaves_room_for_other_trials(monkeypatch: pytest.Monke
 
 @pytest.mark.parametrize("name", METHODS)
 def test_a_finished_trial_has_all_results(name: str, digits: Datasets) -> None:
-    """The diagonal and the last row, every task's contexts, the backbone's fingerprint, what it was computed with."""
+    """All tests, every task's contexts, the backbone's fingerprint, what it was computed with.
+
+    Tests are the diagonal and the last row; where tasks disturb each other the rows between too; where all are learned
+    together the last row.
+    """
     spec = trial(name)
     finished = run_trial(spec, data=digits, backbones=backbone.draw)
-    assert [(row.task, row.tasks_learned) for row in finished.rows] == [(0, 1), (1, 2), (2, 3), (0, 3), (1, 3)]
+    tests = {
+        "one": [(0, 1), (1, 2), (0, 2), (2, 3), (0, 3), (1, 3)],
+        "any": [(0, 1), (1, 2), (2, 3), (0, 3), (1, 3)],
+        "all": [(0, 3), (1, 3), (2, 3)],
+    }
+    assert [(row.task, row.tasks_learned) for row in finished.rows] == tests[spec.blueprint().grouping]
     assert all(0 <= row.accuracy <= 1 and row.num_test == 360 for row in finished.rows)
     assert all(row.accuracy * 360 == pytest.approx(round(row.accuracy * 360)) for row in finished.rows)
 
@@ -94,6 +122,7 @@ def test_a_finished_trial_has_all_results(name: str, digits: Datasets) -> None:
     assert finished.fingerprint == drawn.fingerprint
     bank = contexts.load(finished.contexts)
     assert (bank.trial_id, bank.fingerprint) == (spec.trial_id, drawn.fingerprint)
+    assert bool(bank.tensors) == (name not in ("mtl", "psp", "stl"))  # these have weights, and nothing beside them
     assert all(len(tensor) == 3 for tensor in bank.tensors.values())
 
     assert finished.numerics == decide_numerics(spec, "cpu")
@@ -237,9 +266,64 @@ def test_a_missing_data_set_is_an_error() -> None:
         run_trial(trial(), data=nowhere, backbones=backbone.draw)
 
 
-@pytest.mark.parametrize("name", ["neuromodnet", "supsup"])
+SHARED = {f"shared.layer{number}.weight" for number in (1, 2, 3)}
+
+
+@pytest.mark.parametrize(
+    ("method", "weights", "num_own"),
+    [
+        (NeuroModNetSpec(), set(), 6),
+        (NeuroModNetSpec(pretrained=True), SHARED, 6),
+        (METHODS["batche"].spec(), SHARED, 6),
+        (METHODS["mtl"].spec(), SHARED, 0),
+        (METHODS["psp"].spec(), SHARED, 0),
+        (METHODS["stl"].spec(), {"layer1.weight", "layer2.weight", "layer3.weight"}, 0),
+        (METHODS["supsup"].spec(), set(), 3),
+    ],
+    ids=["neuromodnet", "pretrained", "batche", "mtl", "psp", "stl", "supsup"],
+)
+def test_trained_weights_are_kept_on_request(digits: Datasets, method: Any, weights: set[str], num_own: int) -> None:
+    """Those that tasks share [O, I], those of each task [T, O, I]; without the request only what is small is kept.
+
+    Nothing else changes with it.
+    """
+    spec = trial(method=method)
+    small, large = (
+        run_trial(spec, data=digits, backbones=backbone.draw, keep_weights=keep_weights)
+        for keep_weights in (False, True)
+    )
+    assert [row.loss for row in small.rows] == [row.loss for row in large.rows]
+    without, kept = (contexts.load(finished.contexts).tensors for finished in (small, large))
+    assert set(kept) - set(without) == weights
+    assert len(without) == num_own
+    assert all(torch.equal(kept[name], tensor) for name, tensor in without.items())
+    axis = (3,) if method.kind == "stl" else ()
+    assert all(tuple(kept[name].shape)[-2:] in [(8, 64), (8, 8), (10, 8)] for name in weights)
+    assert all(tuple(kept[name].shape)[:-2] == axis for name in weights)
+
+
+@pytest.mark.parametrize(
+    ("name", "group_size", "expected"),
+    [
+        ("psp", 2, "group_size: expected 1, given 2; this method learns one task at a time"),
+        ("mtl", 2, "group_size: expected 3, given 2; this method learns all tasks at once"),
+    ],
+)
+def test_groups_that_a_method_cannot_learn_are_refused(
+    digits: Datasets, name: str, group_size: int, expected: str
+) -> None:
+    """Numerics that were given by hand are checked before anything is learned."""
+    numerics = Numerics(device="cpu", group_size=group_size, kernel="eager", threads=1)
+    with pytest.raises(ValueError, match=f"^{expected}$"):
+        run_trial(trial(name), data=digits, backbones=backbone.draw, numerics=numerics)
+
+
+@pytest.mark.parametrize("name", ["neuromodnet", "supsup", "batche", "psp", "mtl"])
 def test_frozen_weights_stay_as_they_are(name: str, digits: Datasets) -> None:
-    """After a trial the arrays, which other trials read too, have the fingerprint that they were drawn with."""
+    """After a trial the arrays, which other trials read too, have the fingerprint that they were drawn with.
+
+    Also where they are only the start of weights that are trained.
+    """
     drawn = backbone.draw(trial(name).blueprint().backbone)
     for dtype in ("float32", "float64"):
         training = TrainingSpec(learning_rate=0.01, updates_per_task=3, dtype=dtype)

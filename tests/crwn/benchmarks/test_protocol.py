@@ -3,11 +3,23 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 import pytest
 import torch
 
 from crwn.benchmarks.protocol import Curriculum, Split
+
+
+class Numbers:
+    """Examples that hold the numbers of tasks."""
+
+    def __init__(self, tasks: Sequence[int]) -> None:
+        self.tasks = list(tasks)
+        self.num_examples = len(self.tasks)
+
+    def take(self, index_B: torch.Tensor) -> Split:
+        return Split(images=torch.tensor(self.tasks)[index_B][:, None].to(torch.uint8), labels=index_B)
 
 
 class Numbered:
@@ -20,6 +32,9 @@ class Numbered:
 
     def test_split(self, task: int) -> Split:
         return Split(images=torch.full((1, 1), 100 + task, dtype=torch.uint8), labels=torch.tensor([0]))
+
+    def mixture(self, tasks: Sequence[int]) -> Numbers:
+        return Numbers(tasks)
 
     def normalise(self, images: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
         return images.to(dtype) / 2
@@ -44,14 +59,29 @@ def test_training_data_can_be_read_only_while_it_is_learned() -> None:
         curriculum.train_split(1)
 
 
-def test_a_task_that_was_learned_is_closed_for_good() -> None:
-    """A group with an earlier task in it is not opened, and nothing else of it either."""
+def test_tasks_learned_together_pass_the_same_gate() -> None:
+    """Their examples come as one set, in the order of the tasks, while each of them is open and no other."""
     curriculum = Curriculum(Numbered())
-    with curriculum.learning([0, 1]):
+    with curriculum.learning_together([2, 0]) as mixture:
+        assert mixture.num_examples == 2
+        assert mixture.take(torch.tensor([1, 0, 1])).images.tolist() == [[0], [2], [0]]
+        assert curriculum.train_split(0).images[0, 0] == 0
+        with pytest.raises(PermissionError, match=refusal(1, [0, 2])):
+            curriculum.train_split(1)
+    with pytest.raises(PermissionError, match=refusal(2, [])):
+        curriculum.train_split(2)
+
+
+@pytest.mark.parametrize("again", ["learning", "learning_together"])
+@pytest.mark.parametrize("first", ["learning", "learning_together"])
+def test_a_task_that_was_learned_is_closed_for_good(first: str, again: str) -> None:
+    """A group with an earlier task in it is not opened, and nothing else of it either, alone or as one set."""
+    curriculum = Curriculum(Numbered())
+    with getattr(curriculum, first)([0, 1]):
         pass
     with (
         pytest.raises(PermissionError, match=re.escape("the tasks [1] were learned already")),
-        curriculum.learning([1, 2]),
+        getattr(curriculum, again)([1, 2]),
     ):
         pytest.fail("it was opened")
     with curriculum.learning([2]) as splits:

@@ -72,6 +72,10 @@ def test_the_tasks_are_the_same_at_every_seed(digits: Datasets) -> None:
     one, other = build(spec, images, 0, CPU), build(spec, images, 1, CPU)
     for task in range(5):
         assert torch.equal(one.test_split(task).images, other.test_split(task).images)
+        assert torch.equal(one.train_split(task).images, other.train_split(task).images)
+    everything = torch.arange(5 * 1437)
+    mixtures = [tasks.mixture(range(5)).take(everything).images for tasks in (one, other)]
+    assert torch.equal(*mixtures)
 
 
 @pytest.mark.parametrize(

@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 
-from crwn.methods.protocol import FULLY_CONNECTED, ScaleFamily, Surroundings, fully_connected_layers, parse_scale
+from crwn.methods.protocol import (
+    FULLY_CONNECTED,
+    ScaleFamily,
+    Surroundings,
+    fully_connected,
+    fully_connected_backbone,
+    fully_connected_layers,
+    parse_scale,
+)
 from crwn.spec import ProblemShape
 
 PROBLEM = ProblemShape(input_shape=(3, 4, 5), num_classes=7, num_tasks=2)
@@ -30,15 +40,52 @@ def test_the_layers_of_a_fully_connected_network() -> None:
     assert list(layers.items()) == [("layer1", (8, 60)), ("layer2", (8, 8)), ("layer3", (7, 8))]
 
 
-def test_draws_depend_on_seed_task_and_name() -> None:
+def test_the_layers_are_applied_in_order_with_rectifiers_between() -> None:
+    """Worked out by hand: a layer adds a number, and what is below zero is lost after the first and the second."""
+    added = {
+        "layer1": torch.tensor([-2.0, 1.0]),
+        "layer2": torch.tensor([5.0, -3.0]),
+        "layer3": torch.tensor([-9.0, -1.0]),
+    }
+    output = fully_connected(torch.tensor([[[1.0, 1.0]]]), lambda name, hidden: hidden + added[name])
+    assert output.tolist() == [[[-4, -1]]]
+
+
+def test_a_drawn_network_has_the_deviations_asked_for() -> None:
+    """A function of a layer's outputs and inputs gives its standard deviation."""
+    spec = fully_connected_backbone(PROBLEM, 8, 3, lambda num_outputs, num_inputs: 100 * num_outputs + num_inputs)
+    drawn = [(array.name, array.shape, array.distribution, array.parameter) for array in spec.arrays]
+    assert drawn == [
+        ("layer1", (8, 60), "normal", 860),
+        ("layer2", (8, 8), "normal", 808),
+        ("layer3", (7, 8), "normal", 708),
+    ]
+    assert spec.seed == 3
+
+
+Draw = Callable[[Surroundings, list[int], str], torch.Tensor]
+
+every_draw = pytest.mark.parametrize(
+    "draw",
+    [
+        lambda around, tasks, name: around.draw(tasks, name, (3, 5), -1, 1),
+        lambda around, tasks, name: around.draw_normal(tasks, name, (3, 5), 2.0),
+        lambda around, tasks, name: around.draw_signs(tasks, name, (3, 5)),
+    ],
+    ids=["uniform", "normal", "signs"],
+)
+
+
+@every_draw
+def test_draws_depend_on_seed_task_and_name(draw: Draw) -> None:
     """A task's numbers are the same beside other tasks; another task, name or seed draws others."""
-    drawn = surroundings().draw([4, 2], "x", (3, 5), -1, 1)
+    drawn = draw(surroundings(), [4, 2], "x")
     assert drawn.shape == (2, 3, 5)
-    assert torch.equal(surroundings().draw([2], "x", (3, 5), -1, 1), drawn[1:])
+    assert torch.equal(draw(surroundings(), [2], "x"), drawn[1:])
     others = [
-        surroundings().draw([3], "x", (3, 5), -1, 1),
-        surroundings().draw([2], "y", (3, 5), -1, 1),
-        surroundings(seed=1).draw([2], "x", (3, 5), -1, 1),
+        draw(surroundings(), [3], "x"),
+        draw(surroundings(), [2], "y"),
+        draw(surroundings(seed=1), [2], "x"),
     ]
     starts = {tensor.numpy().tobytes() for tensor in [drawn[:1], drawn[1:], *others]}
     assert len(starts) == 5
@@ -53,10 +100,27 @@ def test_draws_are_uniform_between_their_bounds() -> None:
     assert (counts - 1000).abs().max() < 5 * (10_000 * 0.1 * 0.9) ** 0.5
 
 
-def test_draws_are_single_precision_numbers_in_any_dtype() -> None:
+def test_normal_draws_have_their_deviation() -> None:
+    """Mean 0, deviation s, kurtosis 3: of n numbers within five of s/sqrt(n), s/sqrt(2n) and sqrt(24/n)."""
+    drawn = surroundings().draw_normal([0], "x", (100, 100), 0.3)[0].double()
+    num = drawn.numel()
+    assert abs(drawn.mean()) < 5 * 0.3 / num**0.5
+    assert abs(drawn.std() - 0.3) < 5 * 0.3 / (2 * num) ** 0.5
+    assert abs(((drawn / drawn.std()) ** 4).mean() - 3) < 5 * (24 / num) ** 0.5
+
+
+def test_signs_are_plus_and_minus_one() -> None:
+    """Nothing else, and each half of the time within five deviations of sqrt(n)/2."""
+    drawn = surroundings().draw_signs([0], "x", (100, 100))[0]
+    assert set(drawn.flatten().tolist()) == {-1.0, 1.0}
+    assert abs((drawn == 1).sum() - 5000) < 5 * 100 / 2
+
+
+@every_draw
+def test_draws_are_single_precision_numbers_in_any_dtype(draw: Draw) -> None:
     """A trial in float64 starts from the numbers of the one in float32."""
-    single = surroundings().draw([0], "x", (9,), -1, 1)
-    double = surroundings(dtype=torch.float64).draw([0], "x", (9,), -1, 1)
+    single = draw(surroundings(), [0], "x")
+    double = draw(surroundings(dtype=torch.float64), [0], "x")
     assert single.dtype == torch.float32
     assert double.dtype == torch.float64
     assert torch.equal(single.double(), double)

@@ -10,9 +10,13 @@ import torch
 from crwn import backbone
 from crwn.backbone import ArraySpec
 from crwn.methods import METHODS
+from crwn.methods.batche import BatchESpec
 from crwn.methods.flynet import FlyNetSpec
+from crwn.methods.mtl import MTLSpec
 from crwn.methods.neuromodnet import NeuroModNetSpec
 from crwn.methods.protocol import Method, Surroundings
+from crwn.methods.psp import PSPSpec
+from crwn.methods.stl import STLSpec
 from crwn.methods.supsup import SupSupSpec
 from crwn.spec import ProblemShape, TrainingSpec
 
@@ -39,7 +43,17 @@ def array_of(method: Any, scale: str, name: str, problem: ProblemShape = MNIST) 
 
 
 @pytest.mark.parametrize(
-    ("method", "learning_rate"), [(NeuroModNetSpec(), 0.01), (FlyNetSpec(), 0.01), (SupSupSpec(), 1e-4)]
+    ("method", "learning_rate"),
+    [
+        (NeuroModNetSpec(), 0.01),
+        (NeuroModNetSpec(pretrained=True), 0.01),
+        (FlyNetSpec(), 0.01),
+        (SupSupSpec(), 1e-4),
+        (BatchESpec(), 0.01),
+        (PSPSpec(), 1e-4),
+        (MTLSpec(), 1e-4),
+        (STLSpec(), 1e-4),
+    ],
 )
 def test_training_is_the_papers(method: Any, learning_rate: float) -> None:
     """1000 updates of batch 128 with RMSProp, at the method's own rate."""
@@ -147,6 +161,11 @@ def test_contexts_cannot_start_upside_down(spec: Any) -> None:
         (FlyNetSpec, {"connectivity": 1.5}, "connectivity: expected at most 1, given 1.5"),
         (FlyNetSpec, {"inhibition": -1}, "inhibition: expected at least 0, given -1.0"),
         (FlyNetSpec, {"decoder_scale": 0}, "decoder_scale: expected more than 0, given 0.0"),
+        (NeuroModNetSpec, {"first_task_rate": 0}, "first_task_rate: expected more than 0, given 0.0"),
+        (NeuroModNetSpec, {"pretrained": 1}, "pretrained: expected bool, given 1"),
+        (BatchESpec, {"first_task_rate": -1}, "first_task_rate: expected more than 0, given -1.0"),
+        (MTLSpec, {"weight_gain": 0}, "weight_gain: expected more than 0, given 0.0"),
+        (STLSpec, {"weight_gain": 0}, "weight_gain: expected more than 0, given 0.0"),
     ],
 )
 def test_settings_are_checked(spec: Any, settings: dict[str, Any], expected: str) -> None:

@@ -47,7 +47,7 @@ def test_unpacked_masks_are_those_that_were_packed() -> None:
     """Scores of +1 where the bit is set, -1 elsewhere, in the shape of the layer; the padding bits are dropped."""
     method = build()
     state = {name: scores.detach() for name, scores in method.start([0, 1]).items()}
-    unpacked = method.unpack(method.pack(state))
+    unpacked = method.unpack(method.pack(state), [0, 1])
     for name, scores in state.items():
         assert unpacked[name].shape == scores.shape
         assert torch.equal(unpacked[name], torch.where(scores >= 0, 1.0, -1.0))

@@ -1,0 +1,105 @@
+"""MTL, multi-task learning: one plain network learns all tasks together. Not continual: the reference for the others.
+
+Source: the first row of Table 1 of CRWN (Hong & Pavlic, arXiv:2204.04297). FC_H is d -> H -> H -> m with ReLU between,
+no biases; one head of m classes for all tasks, which is not told the task. T times the updates of one task, each batch
+mixed uniformly over the tasks.
+
+Our choices, where the paper is silent: weights start from N(0, 2/fan_in); RMSProp at 1e-4.
+
+Shapes: G tasks, B examples, d numbers an image, m classes; layers are [O outputs, I inputs].
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from crwn.lazy import LazyModule
+from crwn.methods.protocol import (
+    FULLY_CONNECTED,
+    Surroundings,
+    Tensors,
+    fully_connected,
+    fully_connected_backbone,
+    fully_connected_layers,
+    parse_scale,
+)
+from crwn.spec import READ_STRICTLY, Blueprint, PositiveFloat, ProblemShape, TrainingSpec, check_fields, kind_field
+
+if TYPE_CHECKING:
+    import torch
+    from torch.nn import functional
+else:
+    functional = LazyModule("torch.nn.functional")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MTLSpec:
+    """MTL's settings.
+
+    Attributes:
+        weight_gain: the variance of the first weights is this over the layer's inputs.
+
+    Raises:
+        ValueError: a field is wrong.
+    """
+
+    __pydantic_config__: ClassVar[Mapping[str, Any]] = READ_STRICTLY
+
+    kind: str = kind_field("mtl")
+    weight_gain: PositiveFloat = 2.0
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+
+    def training(self) -> TrainingSpec:
+        """RMSProp at 1e-4."""
+        return TrainingSpec(learning_rate=1e-4)
+
+    def blueprint(self, scale: str, problem: ProblemShape, seed: int) -> Blueprint:
+        """FC_H, all of it trained with every task (FC256 on 784 pixels: 268,800)."""
+        hidden = parse_scale(scale, FULLY_CONNECTED)
+        layers = fully_connected_layers(problem, hidden)
+        num_weights = sum(o * i for o, i in layers.values())
+        return Blueprint(
+            grouping="all",
+            params_per_task=num_weights,
+            trained_per_task=num_weights,
+            stored_per_task=0,
+            stored_shared=num_weights,
+            shared_training="always",
+            multiply_adds=3 * num_weights - hidden * problem.input_size,  # forward and gradients; the images need none
+            activations=2 * hidden + problem.input_size + problem.num_classes,
+            backbone=fully_connected_backbone(problem, hidden, seed, lambda _, i: (self.weight_gain / i) ** 0.5),
+        )
+
+
+class MTL:
+    """The learner: shared weights, and nothing of a task's own."""
+
+    def __init__(self, spec: MTLSpec, surroundings: Surroundings) -> None:
+        del spec  # it only says how the weights start
+        self._backbone = surroundings.backbone
+
+    def start_shared(self) -> Tensors:
+        """The drawn weights."""
+        return {f"{name}.weight": weight_OI for name, weight_OI in self._backbone.items()}
+
+    def start(self, tasks: Sequence[int]) -> Tensors:
+        """Nothing: the network is not told the task."""
+        del tasks
+        return {}
+
+    def logits(self, state: Tensors, input_GBd: torch.Tensor) -> torch.Tensor:
+        """The one network."""
+        return fully_connected(input_GBd, lambda name, input_GBI: functional.linear(input_GBI, state[f"{name}.weight"]))
+
+    def pack(self, state: Tensors) -> Tensors:
+        """Nothing."""
+        return state
+
+    def unpack(self, kept: Tensors, tasks: Sequence[int]) -> Tensors:
+        """Nothing."""
+        del tasks
+        return kept
