@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from scipy import stats
+
+from orchestrator.display import show_ratio, shown_method
 
 CELL = ["method", "variant", "scale", "benchmark"]
 """What names a cell of a table."""
@@ -26,7 +28,9 @@ def summarise(manifest: Mapping[str, Any], trials: pd.DataFrame) -> pd.DataFrame
         Columns: method, variant, scale, benchmark (the sweep's own names); n, finished trials; asked, trials that the
         sweep asks for; accuracy, the mean over seeds of the average accuracy after the last task, in [0, 1]; sd, the
         sample standard deviation (ddof = 1), NaN below two seeds; ci95, half the width of the t interval of the mean;
-        params_per_task, trained_per_task, stored_per_task; train_seconds_per_task, the mean over seeds;
+        forgetting, backward_transfer, means over seeds, NaN where a trial did not test what they need;
+        params_per_task, trained_per_task, stored_per_task; ratio, of params_per_task to the sweep's reference on the
+        benchmark; train_seconds_per_task, the mean over seeds; continual, False where all tasks are learned at once;
         missing_seeds.
     """
     known = trials.set_index("trial_id", drop=False)
@@ -47,10 +51,13 @@ def _cell(cell: Mapping[str, Any], known: pd.DataFrame) -> dict[str, Any]:
         "accuracy": float(np.mean(accuracies)) if n else np.nan,
         "sd": sd,
         "ci95": float(stats.t.ppf((1 + CONFIDENCE) / 2, n - 1) * sd / np.sqrt(n)) if n > 1 else np.nan,
-        "params_per_task": first["params_per_task"] if first is not None else np.nan,
+        **{name: float(rows[name].mean(skipna=False)) if n else np.nan for name in ("forgetting", "backward_transfer")},
+        "params_per_task": first["params_per_task"] if first is not None else cell.get("params_per_task", np.nan),
         "trained_per_task": first["trained_per_task"] if first is not None else np.nan,
         "stored_per_task": first["stored_per_task"] if first is not None else np.nan,
+        "ratio": np.nan if cell.get("ratio") is None else cell["ratio"],  # older manifests have none
         "train_seconds_per_task": float(rows["train_seconds_per_task"].mean()) if n else np.nan,
+        "continual": cell.get("continual", True),
         "missing_seeds": " ".join(seed for seed, trial_id in asked.items() if trial_id not in known.index),
     }
 
@@ -59,19 +66,34 @@ def pivot(summary: pd.DataFrame) -> pd.DataFrame:
     """A summary as people print it: a row a method, variant and scale, a column a benchmark.
 
     Returns:
-        Text. An accuracy is in percent, mean +- sd, with the finished and the asked seeds; params/task is given once
-        where all benchmarks agree, else in the benchmarks' order.
+        Text. An accuracy is in percent, mean +- sd, with the finished and the asked seeds; params/task, and its ratio
+        to the reference where there is one, are given once where all benchmarks agree, else in the benchmarks' order.
     """
     benchmarks = list(dict.fromkeys(summary["benchmark"]))
+    has_ratio = bool(summary["ratio"].notna().any())
     rows = []
     for names, group in summary.groupby(CELL[:3], sort=False):
         by_benchmark = {row["benchmark"]: row for row in _records(group)}
-        cells = {name: show_accuracy(by_benchmark[name]) if name in by_benchmark else "" for name in benchmarks}
-        counts = [by_benchmark[name]["params_per_task"] for name in benchmarks if name in by_benchmark]
-        shown = dict.fromkeys(show_count(count) for count in counts)
-        rows.append({**dict(zip(CELL[:3], names, strict=True)), **cells, "params/task": " / ".join(shown)})
+        present = [by_benchmark[name] for name in benchmarks if name in by_benchmark]
+        method, variant, scale = map(str, names)
+        ratios = {"ratio": _once(show_ratio(row["ratio"]) for row in present)} if has_ratio else {}
+        rows.append(
+            {
+                "method": shown_method(method, continual=all(row["continual"] for row in present)),
+                "variant": variant,
+                "scale": scale,
+                **{name: show_accuracy(by_benchmark[name]) if name in by_benchmark else "" for name in benchmarks},
+                "params/task": _once(show_count(row["params_per_task"]) for row in present),
+                **ratios,
+            }
+        )
     table = pd.DataFrame(rows)
     return table.drop(columns="variant") if (table["variant"] == "").all() else table
+
+
+def _once(shown: Iterable[str]) -> str:
+    """What all benchmarks agree on, once; else in their order."""
+    return " / ".join(dict.fromkeys(shown))
 
 
 def show_accuracy(row: Mapping[str, Any]) -> str:

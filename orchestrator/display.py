@@ -21,6 +21,16 @@ def console() -> Console:
     return Console() if sys.stdout.isatty() else Console(width=WITHOUT_TERMINAL, force_terminal=False)
 
 
+def shown_method(label: str, *, continual: bool) -> str:
+    """A method's name in a table; one that sees all tasks at once is no peer of the others."""
+    return label if continual else f"{label} (not continual)"
+
+
+def show_ratio(ratio: float) -> str:
+    """A ratio of parameter counts, in three digits."""
+    return f"{ratio:.3g}"
+
+
 def print_line(target: Console, line: str) -> None:
     """Print a line as it is: no wrapping, and brackets are text."""
     target.print(line, markup=False, highlight=False, soft_wrap=True)

@@ -9,6 +9,7 @@ from typing import Any
 from rich.console import Console
 
 from crwn.spec import TrialSpec
+from orchestrator import display
 from orchestrator.display import NARROW, print_line, print_table
 from orchestrator.store import Store
 from orchestrator.sweep import Cell, Sweep
@@ -24,12 +25,14 @@ def show(sweep: Sweep, store: Store, console: Console) -> None:
         left = len(cell.trials) - done
         num_done += done
         work += left * petaflop(cell.trials[0])
-        rows.append(_cell(cell, done))
+        rows.append(_cell(sweep, cell, done))
     left_out = set()
     if console.width < NARROW:  # the names and the counts of the paper's tables stay whole; --json has the rest
         left_out |= {"trained\n/task", "stored\n/task"}
         if not any(cell.variant for cell in sweep.cells):
             left_out.add("variant")
+        if sweep.reference:
+            left_out.add("updates\n/task")
     shown = [{name: text for name, text in row.items() if name not in left_out} for row in rows]
     text_columns = [name for name in shown[0] if name in TEXT_COLUMNS]
     print_table(
@@ -43,12 +46,12 @@ def show(sweep: Sweep, store: Store, console: Console) -> None:
     print_line(console, f"{work:.3g} PFLOP of training left; nothing was started")
 
 
-def _cell(cell: Cell, done: int) -> dict[str, str]:
+def _cell(sweep: Sweep, cell: Cell, done: int) -> dict[str, str]:
     """A row of the plan, text by column."""
-    trial = cell.trials[0]
-    blueprint = trial.blueprint()
+    trial, blueprint = cell.trials[0], cell.blueprint
+    ratio = sweep.ratio(cell)
     return {
-        "method": cell.method,
+        "method": display.shown_method(cell.method, continual=blueprint.is_continual),
         "variant": cell.variant,
         "scale": cell.scale,
         "benchmark": cell.benchmark,
@@ -57,6 +60,7 @@ def _cell(cell: Cell, done: int) -> dict[str, str]:
         "updates\n/task": str(trial.training.updates_per_task),
         "done": f"{done}/{len(cell.trials)}",
         "params\n/task": f"{blueprint.params_per_task:,.0f}",
+        **({} if ratio is None else {f"ratio to\n{sweep.reference}": display.show_ratio(ratio)}),
         "trained\n/task": f"{blueprint.trained_per_task:,}",
         "stored\n/task": f"{blueprint.stored_per_task:,}",
         "PFLOP": f"{len(cell.trials) * petaflop(trial):.3g}",
@@ -73,15 +77,15 @@ def petaflop(trial: TrialSpec) -> float:
 def as_json(sweep: Sweep, store: Store) -> str:
     """The plan for programs: every trial with its identity, names, resolved spec and counts."""
     trials = [
-        _trial(cell, trial, is_finished=store.is_finished(trial.trial_id))
+        _trial(sweep, cell, trial, is_finished=store.is_finished(trial.trial_id))
         for cell in sweep.cells
         for trial in cell.trials
     ]
     return json.dumps({"sweep": sweep.name, "store": str(store.root), "trials": trials}, indent=1)
 
 
-def _trial(cell: Cell, trial: TrialSpec, *, is_finished: bool) -> Mapping[str, Any]:
-    blueprint = trial.blueprint()
+def _trial(sweep: Sweep, cell: Cell, trial: TrialSpec, *, is_finished: bool) -> Mapping[str, Any]:
+    blueprint = cell.blueprint
     return {
         "trial_id": trial.trial_id,
         "method": cell.method,
@@ -90,7 +94,9 @@ def _trial(cell: Cell, trial: TrialSpec, *, is_finished: bool) -> Mapping[str, A
         "benchmark": cell.benchmark,
         "seed": trial.seed,
         "finished": is_finished,
+        "continual": blueprint.is_continual,
         "params_per_task": blueprint.params_per_task,
+        "ratio": sweep.ratio(cell),
         "trained_per_task": blueprint.trained_per_task,
         "stored_per_task": blueprint.stored_per_task,
         "petaflop": petaflop(trial),

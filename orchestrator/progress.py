@@ -174,7 +174,8 @@ def _renderable(progress: RunProgress) -> Group:
 
 def share(progress: Progress) -> float:
     """How much of a trial's training is done, in [0, 1]."""
-    return min(1.0, (progress.tasks_learned + progress.step / progress.num_steps) / progress.num_tasks)
+    learned = progress.tasks_learned + progress.learning * progress.step / progress.num_steps
+    return min(1.0, learned / progress.num_tasks)
 
 
 def show_progress(progress: Progress | None) -> str:

@@ -149,7 +149,8 @@ def params(spec: Mapping[str, Any]) -> dict[str, str]:
     benchmark = spec["benchmark"]
     flat = {
         "method": spec["method"]["kind"],
-        "benchmark": f"{benchmark['kind']}-{benchmark['base']}",
+        "benchmark": f"{benchmark['kind']}-{benchmark['base']}"
+        + ("-validation" if benchmark.get("validation") else ""),
         "scale": spec["scale"],
         "seed": str(spec["seed"]),
     }
@@ -300,6 +301,8 @@ def _trial_points(
     seconds = provenance.get("train_seconds")
     memory = provenance.get("peak_memory_bytes")
     values = {
+        "trial/forgetting": row["forgetting"],
+        "trial/backward_transfer": row["backward_transfer"],
         "trial/params_per_task": row["params_per_task"],
         "trial/trained_per_task": row["trained_per_task"],
         "trial/stored_per_task": row["stored_per_task"],

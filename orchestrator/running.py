@@ -74,8 +74,18 @@ def run(sweep: Sweep, store: Store, options: Options, console: Console) -> bool:
         store.write_manifest(sweep.manifest())
         num_done = len(sweep.trials) - len(left)
         print_line(console, f"{sweep.name}: {len(left)} trials to run, {num_done} done; {STARTS[name]}; {store.root}")
+        if sweep.keep_weights and num_done:
+            print_line(console, f"keep_weights: the {num_done} trials that are done keep what they have")
         progress = RunProgress(left, num_done)
-        job = Job(trials=left, store=store, data_roots=roots, resources=resources, commit=_commit())
+        job = Job(
+            trials=left,
+            store=store,
+            data_roots=roots,
+            resources=resources,
+            commit=_commit(),
+            group_sizes=sweep.group_sizes,
+            keep_weights=sweep.keep_weights,
+        )
         try:
             with _followed(sweep, store, options, console), shown(progress, console) as on_update:
                 executor.run(job, on_update)

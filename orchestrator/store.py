@@ -77,7 +77,8 @@ TASKS_SCHEMA = pa.schema(
         **_VERSION_METADATA,
         b"crwn.record": b"tasks",
         b"crwn.matrix": b"the diagonal of the accuracy matrix (tasks_learned = task + 1) and its last row; for methods "
-        b"whose tasks do not interfere an accuracy stays what it was when its task was learned",
+        b"whose tasks do not interfere an accuracy stays what it was when its task was learned; the lower triangle "
+        b"where learning a task can change another; the last row alone where all tasks are learned at once",
     },
 )
 
@@ -85,6 +86,8 @@ TRIALS_SCHEMA = pa.schema(
     [
         *_IDENTITY,
         _field("accuracy", pa.float64()),
+        _field("forgetting", pa.float64()),
+        _field("backward_transfer", pa.float64()),
         _field("params_per_task", pa.float64()),
         _field("trained_per_task", pa.int64()),
         _field("stored_per_task", pa.int64()),

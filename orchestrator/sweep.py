@@ -13,10 +13,13 @@
         scales: [FC256, FC1024]
         settings: {initial_strength: 1.0}
         training: {learning_rate: 0.01}
+        group_size: 8                    # optional; at most so many tasks learned at once
         variants:                        # each runs; a variant overrides settings and training
           both: {}
           local: {settings: {modulation: local}}
     training: {updates_per_task: 1000}   # for every method
+    reference: supsup                    # optional; params/task are also given as a ratio to this method's
+    keep_weights: false                  # whether trained weights are kept with the contexts
     resources: {gpus: 0.25, cpus: 1}     # of a trial; not part of what a trial is
 
 What is not given is the paper's. The grid is methods x variants x scales x benchmarks x seeds.
@@ -40,7 +43,17 @@ from pydantic_core import ErrorDetails
 from crwn.benchmarks import BENCHMARKS, PRESETS
 from crwn.methods import METHODS
 from crwn.methods.protocol import ScaleError
-from crwn.spec import READ_STRICTLY, BenchmarkSpec, Index, MethodSpec, TrainingSpec, TrialSpec
+from crwn.spec import (
+    READ_STRICTLY,
+    BenchmarkSpec,
+    Blueprint,
+    Count,
+    Index,
+    MethodSpec,
+    TrainingSpec,
+    TrialSpec,
+    check_group_size,
+)
 from orchestrator import yaml_source
 from orchestrator.errors import nearest
 from orchestrator.store import MANIFEST_FORMAT
@@ -48,7 +61,7 @@ from orchestrator.yaml_source import KeyPath, Source, show_path
 
 T = TypeVar("T")
 
-_RESERVED_LABELS = ("method", "variant", "scale", "params/task")
+_RESERVED_LABELS = ("method", "variant", "scale", "params/task", "ratio")
 """Columns of the table, in which every benchmark has a column of its own."""
 
 
@@ -76,13 +89,23 @@ class Resources:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cell:
-    """One cell of a sweep's table: trials that differ by their seed alone, under the sweep's own names."""
+    """One cell of a sweep's table: trials that differ by their seed alone, under the sweep's own names.
+
+    Attributes:
+        group_size: at most so many tasks learned at once; None for the rule's choice.
+    """
 
     method: str
     variant: str
     scale: str
     benchmark: str
     trials: tuple[TrialSpec, ...]
+    group_size: int | None = None
+
+    @property
+    def blueprint(self) -> Blueprint:
+        """What the trials build; only drawn numbers differ between seeds."""
+        return self.trials[0].blueprint()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,17 +117,38 @@ class Sweep:
         store: the store that it names, or None.
         cells: in the order of the file.
         resources: of each trial.
+        reference: the method whose params/task the others' are compared with, or None.
+        keep_weights: whether trained weights are kept with the contexts.
     """
 
     name: str
     store: Path | None
     cells: tuple[Cell, ...]
     resources: Resources
+    reference: str | None = None
+    keep_weights: bool = False
 
     @property
     def trials(self) -> tuple[TrialSpec, ...]:
         """All trials, in the order of the file."""
         return tuple(trial for cell in self.cells for trial in cell.trials)
+
+    @property
+    def group_sizes(self) -> dict[str, int]:
+        """How many tasks at most are learned at once, by trial; those without a limit are left out."""
+        return {
+            trial.trial_id: cell.group_size
+            for cell in self.cells
+            if cell.group_size is not None
+            for trial in cell.trials
+        }
+
+    def ratio(self, cell: Cell) -> float | None:
+        """A cell's params/task over those of the reference on the same benchmark; None without a reference."""
+        for other in self.cells:
+            if other.method == self.reference and other.benchmark == cell.benchmark:
+                return cell.blueprint.params_per_task / other.blueprint.params_per_task
+        return None
 
     def manifest(self) -> dict[str, Any]:
         """What the store keeps of the sweep: which trials it asks for, under which names. JSON values."""
@@ -114,11 +158,15 @@ class Sweep:
                 "variant": cell.variant,
                 "scale": cell.scale,
                 "benchmark": cell.benchmark,
+                "continual": cell.blueprint.is_continual,
+                "validation": cell.trials[0].benchmark.validation,
+                "params_per_task": float(cell.blueprint.params_per_task),
+                "ratio": self.ratio(cell),
                 "trials": {str(trial.seed): trial.trial_id for trial in cell.trials},
             }
             for cell in self.cells
         ]
-        return {"format": MANIFEST_FORMAT, "name": self.name, "cells": cells}
+        return {"format": MANIFEST_FORMAT, "name": self.name, "reference": self.reference, "cells": cells}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -132,6 +180,8 @@ class _File:
     methods: Annotated[dict[str, Any], MinLen(1)]
     name: str | None = None
     store: Annotated[str, MinLen(1)] | None = None
+    reference: str | None = None
+    keep_weights: bool = False
     training: dict[str, Any] = field(default_factory=dict)
     resources: dict[str, Any] = field(default_factory=dict)
 
@@ -154,6 +204,7 @@ class _MethodEntry:
 
     scales: Annotated[tuple[str, ...], MinLen(1)]
     method: str | None = None
+    group_size: Count | None = None
     variants: Annotated[dict[str, Any], MinLen(1)] | None = None
     settings: dict[str, Any] = field(default_factory=dict)
     training: dict[str, Any] = field(default_factory=dict)
@@ -197,9 +248,30 @@ class _Reader:
             )
         # With faulty seeds any seed will do to find what is wrong with the scales.
         cells = tuple(self._cells(methods, benchmarks, top.seeds if top is not None else (0,)))
+        self._reference(value.get("reference"), methods)
         self._source.raise_faults()
         assert top is not None
-        return Sweep(name=name, store=Path(top.store) if top.store else None, cells=cells, resources=resources)
+        return Sweep(
+            name=name,
+            store=Path(top.store) if top.store else None,
+            cells=cells,
+            resources=resources,
+            reference=top.reference,
+            keep_weights=top.keep_weights,
+        )
+
+    def _reference(self, label: Any, variants: Sequence[_Variant]) -> None:
+        """A reference is one row of the table."""
+        labels = _mapping(self._source.value, "methods")
+        if not isinstance(label, str) or not labels:
+            return  # none is given, or the fault is reported elsewhere
+        own = [variant for variant in variants if variant.label == label]
+        if label not in labels:
+            self._source.fault(("reference",), nearest(label, labels))
+        elif len(own) > 1 or any(len(variant.scales) > 1 for variant in own):
+            self._source.fault(
+                ("reference",), f"expected a method with one scale and no variants to compare with; {label!r} has more"
+            )
 
     def _name(self, given: Any) -> str:
         name = given if isinstance(given, str) else self._source.file.stem
@@ -297,6 +369,7 @@ class _Reader:
                 label=label,
                 variant=variant or "",
                 scales=scales,
+                group_size=entry.group_size if entry is not None else None,
                 method=overridden,
                 training=retrained,
                 entry=place,
@@ -327,13 +400,14 @@ class _Reader:
                         scale=scale,
                         benchmark=benchmark,
                         trials=trials,
+                        group_size=variant.group_size,
                     )
 
     def _trials(
         self, variant: _Variant, scale: int, benchmark: BenchmarkSpec, seeds: Sequence[int]
     ) -> tuple[TrialSpec, ...]:
         try:
-            return tuple(
+            trials = tuple(
                 TrialSpec(
                     method=variant.method,
                     benchmark=benchmark,
@@ -349,6 +423,12 @@ class _Reader:
         except ValueError as error:
             self._source.fault(variant.place, str(error))
             return ()
+        if variant.group_size is not None:
+            try:
+                check_group_size(variant.group_size, trials[0].blueprint(), benchmark.problem().num_tasks)
+            except ValueError as error:
+                self._source.fault((*variant.entry, "group_size"), str(error).removeprefix("group_size: "))
+        return trials
 
     def _label(self, label: str, place: KeyPath) -> None:
         """Labels are names in tables and lines."""
@@ -388,6 +468,7 @@ class _Variant:
         label: the entry's key under `methods`.
         variant: the key under `variants`, empty where there are none.
         scales: the entry's.
+        group_size: the entry's.
         method: the method's settings.
         training: the training settings.
         entry: the entry's place in the file.
@@ -398,6 +479,7 @@ class _Variant:
     label: str
     variant: str
     scales: tuple[str, ...]
+    group_size: int | None
     method: MethodSpec
     training: TrainingSpec
     entry: KeyPath

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from pathlib import Path
 
 import pytest
 
+from crwn.benchmarks import BENCHMARKS, PRESETS
+from crwn.methods import METHODS
 from orchestrator.sweep import load_sweep
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -41,6 +44,53 @@ def test_the_readmes_sweep_is_one(tmp_path: Path) -> None:
     file = tmp_path / "my.yaml"
     file.write_text(text)
     assert len(load_sweep(file).trials) == (1 + 2 * 2) * 2 * 3
+
+
+# What a document says of methods, against the methods
+
+
+def rows_of(document: str, first: str) -> list[list[str]]:
+    """The rows of a document's tables whose first cell names something in back quotes, with the text of each cell."""
+    lines = (ROOT / document).read_text(encoding="utf-8").splitlines()
+    rows = [[cell.strip() for cell in line.strip("| ").split("|")] for line in lines if line.startswith("|")]
+    return [row for row in rows if f"`{first}`" in row[0]]
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_all_settings_of_a_method_are_listed(method: str) -> None:
+    """The README of the sweeps lists every setting of a method, and no other, beside its scales."""
+    (row,) = rows_of("sweeps/README.md", method)
+    settings = {item.name for item in dataclasses.fields(METHODS[method].spec) if item.init}
+    named = re.findall(r"`(\w+)`", row[1].partition(";")[2])
+    assert set(named) - {"local", "global"} == settings
+
+
+@pytest.mark.parametrize("kind", BENCHMARKS)
+def test_all_settings_of_a_benchmark_are_listed(kind: str) -> None:
+    """Likewise those of a benchmark's kind."""
+    (row,) = rows_of("sweeps/README.md", f"kind: {kind}")
+    settings = {item.name for item in dataclasses.fields(BENCHMARKS[kind].spec) if item.init}
+    assert set(re.findall(r"`(\w+)`", row[1])) == settings
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_the_counts_that_are_told_of_a_method_are_its_own(method: str) -> None:
+    """The page of the methods: params/task on R-MNIST and P-MNIST, of FC256 or 10d, and how tasks are grouped."""
+    rows = rows_of("docs/methods.md", method)
+    assert rows
+    for row in rows:
+        spec = METHODS[method].spec(**({"pretrained": True} if "`pretrained: true`" in row[0] else {}))
+        blueprints = [
+            spec.blueprint("10d" if method == "flynet" else "FC256", PRESETS[name].problem(), 0)
+            for name in ("r-mnist", "p-mnist")
+        ]
+        told = dict.fromkeys(f"{blueprint.params_per_task:,.0f}" for blueprint in blueprints)
+        assert row[4] == " / ".join(told)
+        first = blueprints[0]
+        grouping = {"one": "one", "any": "any number", "all": "all"}[first.grouping]
+        assert row[3] == ("first alone, then any" if first.shared_training == "first task" else grouping)
+        rates = [float(rate) for rate in re.findall(r"[\d.e-]+\d", row[5])]
+        assert rates == [spec.training().learning_rate, *([first.first_task_rate] if first.first_task_rate else [])]
 
 
 def test_the_commands_of_the_readme_come_before_its_prose_is_long() -> None:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import functools
 import json
+import math
 import os
 import platform
 import socket
 import traceback
-from collections.abc import Generator, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from importlib import metadata
 from typing import Any
 
@@ -18,9 +20,9 @@ import torch
 from crwn.backbone import BackboneSource
 from crwn.data import Datasets
 from crwn.engine import CurvePoint, Progress, ResumeError, ResumePoint, TaskRow
-from crwn.metrics import average_accuracy
-from crwn.spec import TrialSpec, canonical_json
-from crwn.trial import DeviceKind, Event, Finished, Started, iterate_trial
+from crwn.metrics import accuracy_matrix, measures
+from crwn.spec import BenchmarkSpec, TrialSpec, canonical_json
+from crwn.trial import Event, Finished, Started, iterate_trial
 from orchestrator.errors import UserError
 from orchestrator.executors.protocol import TrialUpdate
 from orchestrator.executors.sampling import SystemSampler
@@ -30,7 +32,15 @@ RECORDED_VERSIONS = ("crwn", "torch", "torchvision", "numpy", "ray")
 
 
 def attempt(
-    spec: TrialSpec, *, store: Store, data: Datasets, backbones: BackboneSource, gpus: float | None, commit: str | None
+    spec: TrialSpec,
+    *,
+    store: Store,
+    data: Datasets,
+    backbones: BackboneSource,
+    gpus: float | None,
+    commit: str | None,
+    max_group_size: int | None = None,
+    keep_weights: bool = False,
 ) -> Generator[TrialUpdate, None, None]:
     """Run a trial, or the rest of it, and keep what comes out.
 
@@ -44,6 +54,8 @@ def attempt(
         backbones: gives the frozen weights.
         gpus: what the trial was given; None for whatever this machine has.
         commit: of the code, where it is known.
+        max_group_size: at most so many tasks learned at once.
+        keep_weights: keep trained weights with the contexts.
 
     Returns:
         Updates; the last one says how it ended.
@@ -63,14 +75,17 @@ def attempt(
         yield TrialUpdate(trial_id=trial_id, state="running", note=note)
     try:
         store.write_attempts(trial_id, attempts)
-        for event in _events(
-            spec=spec,
-            store=store,
+
+        iterate = functools.partial(
+            iterate_trial,
+            spec,
             data=data,
             backbones=backbones,
             device="cuda" if use_gpu else "cpu",
-            attempts=attempts,
-        ):
+            max_group_size=max_group_size,
+            keep_weights=keep_weights,
+        )
+        for event in _events(trial_id, store, attempts, iterate):
             sampler.sample_if_due()
             match event:
                 case Started():
@@ -101,22 +116,18 @@ def attempt(
 
 
 def _events(
-    *,
-    spec: TrialSpec,
+    trial_id: str,
     store: Store,
-    data: Datasets,
-    backbones: BackboneSource,
-    device: DeviceKind,
     attempts: list[dict[str, Any]],
+    iterate: Callable[..., Iterator[Event]],
 ) -> Iterator[Event]:
     """The trial's events from its resume point, or from its start where there is none that can be used."""
-    resume_from = store.read_resume(spec.trial_id)
     try:
-        yield from iterate_trial(spec, data=data, backbones=backbones, device=device, resume_from=resume_from)
+        yield from iterate(resume_from=store.read_resume(trial_id))
     except ResumeError as error:
         attempts[-1]["discarded_resume_point"] = str(error)
-        store.discard_resume(spec.trial_id)
-        yield from iterate_trial(spec, data=data, backbones=backbones, device=device)
+        store.discard_resume(trial_id)
+        yield from iterate()
 
 
 def _position(progress: Progress) -> dict[str, int]:
@@ -153,10 +164,15 @@ def _identity(spec: TrialSpec) -> dict[str, Any]:
         "trial_id": spec.trial_id,
         "method": spec.method.kind,
         "variant": spec.variant,
-        "benchmark": f"{spec.benchmark.kind}-{spec.benchmark.base}",
+        "benchmark": benchmark_name(spec.benchmark),
         "scale": spec.scale,
         "seed": spec.seed,
     }
+
+
+def benchmark_name(benchmark: BenchmarkSpec) -> str:
+    """A benchmark in records; what was tested on held-out training images never passes for the test set."""
+    return f"{benchmark.kind}-{benchmark.base}" + ("-validation" if benchmark.validation else "")
 
 
 def _record(
@@ -167,6 +183,11 @@ def _record(
     system: list[Mapping[str, Any]],
 ) -> TrialRecord:
     blueprint, num_tasks = spec.blueprint(), spec.benchmark.problem().num_tasks
+    matrix = accuracy_matrix(
+        ((row.task, row.tasks_learned, row.accuracy) for row in finished.rows),
+        num_tasks,
+        independent=blueprint.is_independent,
+    )
     train_seconds = sum(row.train_seconds or 0.0 for row in finished.rows)
     eval_seconds = sum(row.eval_seconds for row in finished.rows)
     provenance = {
@@ -184,7 +205,7 @@ def _record(
     }
     trial = {
         **_identity(spec),
-        "accuracy": average_accuracy(final_accuracies(finished.rows, num_tasks)),
+        **{name: value if math.isfinite(value) else None for name, value in measures(matrix).items()},
         "params_per_task": float(blueprint.params_per_task),
         "trained_per_task": blueprint.trained_per_task,
         "stored_per_task": blueprint.stored_per_task,
@@ -196,12 +217,6 @@ def _record(
         "provenance": json.dumps(provenance, sort_keys=True),
     }
     return TrialRecord(trial=trial, tasks=_task_rows(spec, finished.rows), system=system, contexts=finished.contexts)
-
-
-def final_accuracies(rows: tuple[TaskRow, ...], num_tasks: int) -> list[float]:
-    """The last row of the accuracy matrix, by task."""
-    last = {row.task: row.accuracy for row in rows if row.tasks_learned == num_tasks}
-    return [last[task] for task in range(num_tasks)]
 
 
 def _task_rows(spec: TrialSpec, rows: Iterable[TaskRow]) -> list[dict[str, Any]]:

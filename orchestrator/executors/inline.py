@@ -34,5 +34,7 @@ class InlineExecutor:
                 backbones=backbone.draw,
                 gpus=job.resources.gpus,
                 commit=job.commit,
+                max_group_size=job.group_sizes.get(spec.trial_id),
+                keep_weights=job.keep_weights,
             ):
                 on_update(update)

@@ -5,8 +5,8 @@ Executors differ in where trials run and in nothing else: equal trials leave equ
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol
 
@@ -35,6 +35,8 @@ class Job:
         data_roots: the folders to look for data sets in, on every machine.
         resources: of each trial.
         commit: of the code, where it is known.
+        group_sizes: how many tasks at most are learned at once, by trial; no limit where it is not named.
+        keep_weights: whether trained weights are kept with the contexts.
     """
 
     trials: tuple[TrialSpec, ...]
@@ -42,6 +44,8 @@ class Job:
     data_roots: tuple[Path, ...]
     resources: Resources
     commit: str | None
+    group_sizes: Mapping[str, int] = field(default_factory=dict)
+    keep_weights: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

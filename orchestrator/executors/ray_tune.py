@@ -141,6 +141,8 @@ class _Assignment:
     data_roots: tuple[Path, ...]
     gpus: float
     commit: str | None
+    max_group_size: int | None
+    keep_weights: bool
 
 
 def _run_wave(
@@ -159,6 +161,8 @@ def _run_wave(
             data_roots=job.data_roots,
             gpus=gpus,
             commit=job.commit,
+            max_group_size=job.group_sizes.get(spec.trial_id),
+            keep_weights=job.keep_weights,
         )
         for spec in wave
     }
@@ -227,6 +231,8 @@ class TrialActor(tune.Trainable):
             backbones=source(assignment.backbone),
             gpus=assignment.gpus,
             commit=assignment.commit,
+            max_group_size=assignment.max_group_size,
+            keep_weights=assignment.keep_weights,
         )
 
 

@@ -22,19 +22,36 @@ NAME_COLUMNS = ("method", "variant", "scale")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SweepTable:
-    """One sweep's results: `summary` as numbers, a row a cell; `table` as text, as people print it."""
+    """One sweep's results.
+
+    Attributes:
+        name: the sweep's.
+        summary: as numbers, a row a cell.
+        table: as text, as people print it.
+        reference: the method that ratios are to, or None.
+        validation: the benchmarks whose tests were on held-out training images.
+    """
 
     name: str
     summary: pd.DataFrame
     table: pd.DataFrame
+    reference: str | None = None
+    validation: tuple[str, ...] = ()
 
     @property
     def caption(self) -> str:
         """What the numbers are."""
-        return (
+        caption = (
             "Test accuracy in %, averaged over tasks after the last one: mean ± sample standard deviation over seeds "
             "(n seeds, or finished/asked where some are missing). params/task in the paper's convention."
         )
+        if self.reference:
+            caption += f" ratio: params/task to those of {self.reference}."
+        if not self.summary["continual"].all():
+            caption += " (not continual): learns all tasks at once."
+        if self.validation:
+            caption += f" Tested on held-out training images, not on the test set: {', '.join(self.validation)}."
+        return caption
 
 
 def sweep_table(store: Store, manifest: Mapping[str, Any]) -> SweepTable:
@@ -45,7 +62,13 @@ def sweep_table(store: Store, manifest: Mapping[str, Any]) -> SweepTable:
         for provenance, spec in zip(trials["provenance"], trials["spec"], strict=True)
     ]
     summary = aggregate.summarise(manifest, trials)
-    return SweepTable(name=manifest["name"], summary=summary, table=aggregate.pivot(summary))
+    return SweepTable(
+        name=manifest["name"],
+        summary=summary,
+        table=aggregate.pivot(summary),
+        reference=manifest.get("reference"),
+        validation=tuple(dict.fromkeys(cell["benchmark"] for cell in manifest["cells"] if cell.get("validation"))),
+    )
 
 
 def _train_seconds_per_task(provenance: str | None, spec: str | None) -> float:

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from crwn.benchmarks.rotated import RotatedSpec
-from crwn.methods.neuromodnet import NeuroModNetSpec
+from crwn.methods import METHODS
 from crwn.spec import TrainingSpec, TrialSpec
 from orchestrator.cli import main
 from orchestrator.store import Store, TrialRecord
@@ -98,15 +98,24 @@ def listing() -> Callable[[Path], dict[str, bytes]]:
 
 @pytest.fixture
 def trial() -> Callable[..., TrialSpec]:
-    """Makes specs of trials that take a fraction of a second."""
+    """Makes specs of trials that take a fraction of a second; settings are the method's."""
 
-    def make(seed: int = 0, *, num_tasks: int = 2, updates_per_task: int = 5, **settings: Any) -> TrialSpec:
+    def make(
+        seed: int = 0,
+        *,
+        kind: str = "neuromodnet",
+        num_tasks: int = 2,
+        validation: int = 0,
+        learning_rate: float = 0.01,
+        updates_per_task: int = 5,
+        **settings: Any,
+    ) -> TrialSpec:
         return TrialSpec(
-            method=NeuroModNetSpec(**settings),
-            benchmark=RotatedSpec(base="digits", num_tasks=num_tasks),
+            method=METHODS[kind].spec(**settings),
+            benchmark=RotatedSpec(base="digits", num_tasks=num_tasks, validation=validation),
             scale="FC16",
             seed=seed,
-            training=TrainingSpec(learning_rate=0.01, updates_per_task=updates_per_task),
+            training=TrainingSpec(learning_rate=learning_rate, updates_per_task=updates_per_task),
         )
 
     return make
@@ -139,6 +148,8 @@ def record(trial: Callable[..., TrialSpec]) -> Callable[..., TrialRecord]:
         row = {
             **identity,
             "accuracy": accuracy,
+            "forgetting": 0.0,
+            "backward_transfer": 0.0,
             "params_per_task": 99.0,
             "trained_per_task": 99,
             "stored_per_task": 99,

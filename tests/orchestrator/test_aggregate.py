@@ -15,11 +15,14 @@ from scipy import stats
 
 from orchestrator.aggregate import pivot, show_accuracy, show_count, summarise
 
+NEWER = {"continual": True, "validation": 0, "params_per_task": 99.0, "ratio": None}
+"""What a manifest says of a cell besides its names and trials; older ones do not."""
 
-def cell(seeds: Sequence[int], **names: str) -> dict[str, Any]:
+
+def cell(seeds: Sequence[int], *, said: Mapping[str, Any] = NEWER, **names: str) -> dict[str, Any]:
     """A manifest's cell; its trials are called after its names and their seed."""
     full = {"method": "flynet", "variant": "", "scale": "10d", "benchmark": "r-digits", **names}
-    return {**full, "trials": {str(seed): trial_id(full, seed) for seed in seeds}}
+    return {**full, **said, "trials": {str(seed): trial_id(full, seed) for seed in seeds}}
 
 
 def trial_id(names: Mapping[str, Any], seed: int) -> str:
@@ -38,6 +41,8 @@ def rows(cell: Mapping[str, Any], accuracies: Mapping[int, float], **changes: An
         {
             "trial_id": trial_id(cell, seed),
             "accuracy": accuracy,
+            "forgetting": 0.0,
+            "backward_transfer": 0.0,
             "params_per_task": 99.0,
             "trained_per_task": 98,
             "stored_per_task": 97,
@@ -51,7 +56,7 @@ def rows(cell: Mapping[str, Any], accuracies: Mapping[int, float], **changes: An
 def frame(*rows: dict[str, Any]) -> pd.DataFrame:
     """Rows as the store gives them, with all columns also where there is none."""
     counts = ["params_per_task", "trained_per_task", "stored_per_task", "train_seconds_per_task"]
-    return pd.DataFrame(list(rows), columns=["trial_id", "accuracy", *counts])
+    return pd.DataFrame(list(rows), columns=["trial_id", "accuracy", "forgetting", "backward_transfer", *counts])
 
 
 @pytest.mark.parametrize("accuracies", [[0.5, 0.75], [0.9, 0.91, 0.935], [0.1, 0.2, 0.4, 0.8, 0.3]])
@@ -109,12 +114,71 @@ def test_a_cell_without_any_seed_has_no_numbers(*, others: bool) -> None:
     trials = frame(*rows(other, {0: 0.9})) if others else frame()
     (found,) = summarise(manifest(asked), trials).to_dict("records")
     assert (found["n"], found["asked"], found["missing_seeds"]) == (0, 3, "0 1 2")
-    for name in ("accuracy", "sd", "ci95", "params_per_task", "trained_per_task", "train_seconds_per_task"):
+    numbers = (
+        "accuracy",
+        "sd",
+        "ci95",
+        "forgetting",
+        "backward_transfer",
+        "trained_per_task",
+        "train_seconds_per_task",
+    )
+    for name in numbers:
         assert math.isnan(found[name]), name
     assert show_accuracy(found) == "- (0/3)"
     assert pivot(summarise(manifest(asked), trials)).to_dict("records") == [
-        {"method": "flynet", "scale": "10d", "r-digits": "- (0/3)", "params/task": "-"}
+        {"method": "flynet", "scale": "10d", "r-digits": "- (0/3)", "params/task": "99"}
     ]
+
+
+def test_what_a_manifest_says_of_a_cell_needs_no_result() -> None:
+    """Its parameters, their ratio, and whether it is continual are known before the first trial ends, and stay."""
+    said = {**NEWER, "continual": False, "params_per_task": 1234.5, "ratio": 0.25}
+    asked = cell([0], said=said, method="mtl")
+    for trials in (frame(), frame(*rows(asked, {0: 0.5}, params_per_task=1234.5))):
+        (found,) = summarise(manifest(asked), trials).to_dict("records")
+        assert (found["params_per_task"], found["ratio"], found["continual"]) == (1234.5, 0.25, False)
+
+
+def test_a_manifest_of_an_older_crwn_says_less() -> None:
+    """It is read all the same: no ratio, parameters from the records alone, and all of its methods were continual."""
+    asked, finished = cell([0], said={}), cell([0], said={}, method="supsup")
+    summary = summarise(manifest(asked, finished), frame(*rows(finished, {0: 0.5})))
+    found, done = summary.to_dict("records")
+    assert math.isnan(found["params_per_task"])
+    assert done["params_per_task"] == 99.0
+    assert summary["ratio"].isna().all()
+    assert summary["continual"].tolist() == [True, True]
+    assert pivot(summary).to_dict("records") == [
+        {"method": "flynet", "scale": "10d", "r-digits": "- (0/1)", "params/task": "-"},
+        {"method": "supsup", "scale": "10d", "r-digits": "50.00 ± - (n=1)", "params/task": "99"},
+    ]
+
+
+def test_forgetting_and_backward_transfer_are_means_over_seeds() -> None:
+    """Each of its own column; what other cells forget is theirs."""
+    asked, other = cell([0, 1]), cell([0, 1], method="psp")
+    trials = frame(
+        *rows(asked, {0: 0.5}, forgetting=0.25, backward_transfer=-0.5),
+        *rows(asked, {1: 0.5}, forgetting=-0.125, backward_transfer=0.25),
+        *rows(other, {0: 0.5, 1: 0.5}, forgetting=1.0, backward_transfer=-1.0),
+    )
+    found = summarise(manifest(asked, other), trials)
+    assert found["forgetting"].tolist() == [0.0625, 1.0]
+    assert found["backward_transfer"].tolist() == [-0.125, -1.0]
+
+
+def test_a_measure_that_a_seed_does_not_have_is_not_known() -> None:
+    """A mean over the other seeds would pass for one over all; the accuracy is known all the same."""
+    asked = cell([0, 1])
+    trials = frame(
+        *rows(asked, {0: 0.5}, forgetting=0.25, backward_transfer=np.nan),
+        *rows(asked, {1: 0.5}, forgetting=np.nan, backward_transfer=0.5),
+    )
+    (found,) = summarise(manifest(asked), trials).to_dict("records")
+    assert math.isnan(found["forgetting"])
+    assert math.isnan(found["backward_transfer"])
+    assert found["accuracy"] == 0.5
 
 
 def test_the_summary_keeps_the_sweeps_order_and_names() -> None:
@@ -169,6 +233,31 @@ def test_parameters_that_differ_between_benchmarks_are_all_shown() -> None:
     ]
     (row,) = pivot(summarise(manifest(*cells), frame(*trials))).to_dict("records")
     assert row["params/task"] == "99 / 1,299"
+
+
+def test_the_ratio_is_the_last_column_where_there_is_a_reference() -> None:
+    """In three digits; once where all benchmarks agree, else in their order."""
+    cells = [
+        cell([0], said={**NEWER, "ratio": ratio}, method=method, benchmark=benchmark)
+        for method, ratios in (("mtl", (1.0, 1.0)), ("batche", (0.034541, 0.016763)))
+        for benchmark, ratio in zip(("r-mnist", "p-mnist"), ratios, strict=True)
+    ]
+    table = pivot(summarise(manifest(*cells), frame()))
+    assert list(table.columns) == ["method", "scale", "r-mnist", "p-mnist", "params/task", "ratio"]
+    assert table["ratio"].tolist() == ["1", "0.0345 / 0.0168"]
+
+
+def test_a_method_that_is_not_continual_is_marked_in_its_row() -> None:
+    """Behind its label, and nobody else's."""
+    cells = [
+        cell([0], said={**NEWER, "continual": method != "mtl"}, method=method, benchmark=benchmark)
+        for method in ("mtl", "psp")
+        for benchmark in ("r-mnist", "p-mnist")
+    ]
+    summary = summarise(manifest(*cells), frame())
+    assert summary["method"].tolist() == ["mtl", "mtl", "psp", "psp"]
+    assert summary["continual"].tolist() == [False, False, True, True]
+    assert pivot(summary)["method"].tolist() == ["mtl (not continual)", "psp"]
 
 
 def test_variants_have_a_column_only_where_there_are_some() -> None:

@@ -53,6 +53,14 @@ def test_what_is_put_is_what_is_drawn(objects: FakeObjectStore, trial: Trial) ->
     assert backbone.fingerprint(objects.kept[shared.reference]) == shared.fingerprint
 
 
+def test_a_method_without_a_backbone_shares_nothing(objects: FakeObjectStore, trial: Trial) -> None:
+    """STL reads no drawn arrays: what is put is empty, has a fingerprint, and costs nothing."""
+    spec = spec_of(trial(0, kind="stl"))
+    shared = SharedBackbones(objects.put).get(spec)
+    assert (objects.kept, shared.fingerprint) == ([{}], backbone.draw(spec).fingerprint)
+    assert spec.num_bytes == 0
+
+
 def test_backbones_that_are_needed_no_more_are_let_go(objects: FakeObjectStore, trial: Trial) -> None:
     """Those that stay keep their reference; one that was let go is drawn and put again when it is asked for."""
     shared = SharedBackbones(objects.put)

@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console
 
 from orchestrator import display
-from orchestrator.display import NARROW, print_line, print_table
+from orchestrator.display import NARROW, print_line, print_table, show_ratio, shown_method
 
 
 def printed_table(width: int, *, rows: list[list[str]], caption: str = "") -> str:
@@ -47,6 +47,27 @@ def test_numbers_are_never_broken(width: int) -> None:
     assert [rows[0][2], rows[0][3]] == ["100", "1,268,800"]
     assert "".join(row[1] for row in rows).replace(" ", "") == label.replace(" ", "")
     assert "".join(row[0] for row in rows) == "neuromodnet"
+
+
+@pytest.mark.parametrize(
+    ("ratio", "text"),
+    [
+        (1.0, "1"),
+        (1_014_528 / 268_800, "3.77"),
+        (1_299 / 268_800, "0.00483"),
+        (31_361 / 268_800, "0.117"),
+        (0.5, "0.5"),
+    ],
+)
+def test_a_ratio_has_three_digits(ratio: float, text: str) -> None:
+    """However small it is; zeros at its end are left out."""
+    assert show_ratio(ratio) == text
+
+
+def test_a_method_that_is_not_continual_is_shown_as_one() -> None:
+    """Behind its label; one that is continual keeps its own alone."""
+    assert shown_method("my mtl", continual=False) == "my mtl (not continual)"
+    assert shown_method("psp", continual=True) == "psp"
 
 
 def test_a_line_is_whole() -> None:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import collections
 import io
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from rich.console import Console
@@ -18,6 +21,9 @@ from orchestrator.sweep import Sweep, load_sweep
 SweepFile = Callable[..., Path]
 Trial = Callable[..., TrialSpec]
 Record = Callable[..., TrialRecord]
+Crwn = Callable[..., Any]
+
+SWEEPS = Path(__file__).resolve().parents[2] / "sweeps"
 
 # The methods of the paper on its first benchmark; their parameters a task by hand:
 # NeuroModNet FC256 has a context of 784 + 256 + 256 numbers and 3 strengths; FlyNet 10d has 7,840 units and a strength;
@@ -108,6 +114,16 @@ def test_numbers_stay_whole_in_a_terminal(paper: Sweep, absent: Store) -> None:
         assert whole in text
 
 
+def test_the_names_and_counts_of_table_1_stay_whole_in_a_terminal(absent: Store) -> None:
+    """The ratio has a column more than there is room for at eighty columns: something else gives way."""
+    rows = cells_of(printed(load_sweep(SWEEPS / "table1.yaml"), absent, width=80))
+    found = [row for row in rows if row[1]]  # without what is left of a label in the next line
+    for names, shown in TABLE_1.items():
+        label = "mtl (not" if names[0].startswith("mtl") else names[0]
+        for params, ratio, _ in shown:
+            assert any(row[:2] == [label, names[1]] and {params, ratio} <= set(row) for row in found), (names, params)
+
+
 def test_labels_are_shown_as_they_are(sweep_file: SweepFile, absent: Store) -> None:
     """Brackets in a label are part of it, not instructions to the display."""
     labels = ["[red]digits[/red]", "[/closed]", "lr [local]"]
@@ -130,3 +146,169 @@ def test_the_json_has_every_trial(paper: Sweep, store: Store, record: Record) ->
         assert (entry["scale"], entry["seed"]) == (trial.scale, trial.seed)
         assert entry["params_per_task"] == PARAMETERS[trial.method.kind]
         assert entry["petaflop"] == petaflop(trial)
+
+
+# The paper's tables. Their parameters a task by hand, from SCIENCE.md: FC256 on 784 pixels has
+# W = 784 * 256 + 256 * 256 + 256 * 10 = 268,800 weights; PSP a rotation of each layer's inputs besides,
+# 784^2 + 256^2 + 256^2 numbers; BatchE W divided by the number of tasks, and 784 + 256 + 256 + 256 + 256 + 10 factors;
+# FlyNet a context of 7,840 units, or a multiple, and a strength; NeuroModNet 784 + 2 H contexts and 3 strengths.
+
+W = 268_800
+TABLE_1 = {
+    # method as it is shown, scale: params/task and ratio on R-MNIST (36 tasks), and on P-MNIST (100 tasks)
+    ("mtl (not continual)", "FC256"): [("268,800", "1", W), ("268,800", "1", W)],
+    ("psp", "FC256"): [("1,014,528", "3.77", 1_014_528)] * 2,
+    ("batche", "FC256"): [("9,285", "0.0345", W / 36 + 1_818), ("4,506", "0.0168", 4_506)],
+    ("supsup", "FC256"): [("268,800", "1", W)] * 2,
+    ("flynet", "10d"): [("7,841", "0.0292", 7_841)] * 2,
+    ("flynet", "20d"): [("15,681", "0.0583", 15_681)] * 2,
+    ("flynet", "30d"): [("23,521", "0.0875", 23_521)] * 2,
+    ("flynet", "40d"): [("31,361", "0.117", 31_361)] * 2,
+    ("neuromodnet", "FC256"): [("1,299", "0.00483", 1_299)] * 2,
+    ("neuromodnet", "FC512"): [("1,811", "0.00674", 1_811)] * 2,
+    ("neuromodnet", "FC1024"): [("2,835", "0.0105", 2_835)] * 2,
+    ("neuromodnet", "FC2048"): [("4,883", "0.0182", 4_883)] * 2,
+    ("neuromodnet", "FC4096"): [("8,979", "0.0334", 8_979)] * 2,
+}
+PARAMS_COLUMN, RATIO_COLUMN = 8, 9
+
+
+def plan_of(crwn: Crwn, file: Path) -> Any:
+    """What `crwn plan --json` prints of a sweep file."""
+    outcome = crwn("plan", file, "--json")
+    assert outcome.code == 0, outcome.err
+    return json.loads(outcome.out)
+
+
+def test_the_plan_of_table_1_has_the_papers_counts(crwn: Crwn) -> None:
+    """`crwn plan sweeps/table1.yaml`: 78 trials, and of each row the parameters a task and their ratio to MTL's."""
+    outcome = crwn("plan", SWEEPS / "table1.yaml")
+    assert outcome.code == 0, outcome.err
+    assert outcome.out.startswith("table1: 78 trials")
+    assert "78 trials to run, 0 done in " in outcome.out
+    header = [[part.strip() for part in line.split("┃")[1:-1]] for line in outcome.out.splitlines()[2:4]]
+    assert [[names[PARAMS_COLUMN], names[RATIO_COLUMN]] for names in header] == [
+        ["params", "ratio to"],
+        ["/task", "mtl"],
+    ]
+    found = [
+        (row[0], row[2], row[3], row[4], row[7], row[PARAMS_COLUMN], row[RATIO_COLUMN]) for row in cells_of(outcome.out)
+    ]
+    assert found == [
+        (*names, benchmark, "0 1 2", "0/3", params, ratio)
+        for names, shown in TABLE_1.items()
+        for benchmark, (params, ratio, _) in zip(("r-mnist", "p-mnist"), shown, strict=True)
+    ]
+
+
+def test_the_json_of_table_1_has_the_papers_counts_as_numbers(crwn: Crwn) -> None:
+    """`--json`: every digit of the counts and ratios, not what is shown of them, and whether a method is continual."""
+    plan = plan_of(crwn, SWEEPS / "table1.yaml")
+    assert len(plan["trials"]) == 78
+    expected = [
+        (names[0].removesuffix(" (not continual)"), names[1], benchmark, seed, params, params / W)
+        for names, shown in TABLE_1.items()
+        for benchmark, (_, _, params) in zip(("r-mnist", "p-mnist"), shown, strict=True)
+        for seed in (0, 1, 2)
+    ]
+    names = ("method", "scale", "benchmark", "seed", "params_per_task", "ratio")
+    assert [tuple(entry[name] for name in names) for entry in plan["trials"]] == expected
+    assert {entry["method"] for entry in plan["trials"] if entry["continual"] is not True} == {"mtl"}
+    assert {entry["continual"] for entry in plan["trials"] if entry["method"] == "mtl"} == {False}
+    trained = {entry["method"]: entry["trained_per_task"] for entry in plan["trials"] if entry["scale"] == "FC256"}
+    assert trained == {"mtl": W, "psp": W, "batche": 1_818, "supsup": W, "neuromodnet": 1_299}
+
+
+def test_the_pretrained_network_of_table_4_counts_its_shared_weights(crwn: Crwn) -> None:
+    """FC4096: (784 * 4096 + 4096^2 + 4096 * 10) / 36 + 8,979 = 565,352 and a third, against 8,979 with random ones."""
+    plan = plan_of(crwn, SWEEPS / "table4.yaml")
+    assert {entry["variant"]: entry["params_per_task"] for entry in plan["trials"]} == {
+        "random": 8_979,
+        "pretrained": 20_029_440 / 36 + 8_979,
+        "random, contexts at one": 8_979,
+        "pretrained, contexts at one": 20_029_440 / 36 + 8_979,
+    }
+    shown = [row[PARAMS_COLUMN] for row in cells_of(crwn("plan", SWEEPS / "table4.yaml").out)]
+    assert shown == ["8,979", "565,352"] * 2
+
+
+@pytest.mark.parametrize(
+    ("folder", "name", "num_trials", "shared"),
+    [
+        ("", "table3", 81, {("flynet", "local+global"): 12, ("neuromodnet", "local+global"): 15}),
+        ("", "table4", 12, {("neuromodnet", "random"): 3}),
+        ("small", "table3", 27, {("flynet", "local+global"): 6, ("neuromodnet", "local+global"): 3}),
+        ("small", "table4", 6, {("neuromodnet", "random"): 3}),
+    ],
+)
+def test_the_ablations_share_trials_with_table_1(
+    crwn: Crwn, folder: str, name: str, num_trials: int, shared: dict[tuple[str, str], int]
+) -> None:
+    """Those with the paper's settings are Table 1's own, by identity and in one store: they are not run again."""
+    first, other = (plan_of(crwn, SWEEPS / folder / f"{table}.yaml") for table in ("table1", name))
+    assert first["store"] == other["store"]
+    assert len(other["trials"]) == num_trials
+    known = {entry["trial_id"]: entry["spec"] for entry in first["trials"]}
+    both = [entry for entry in other["trials"] if entry["trial_id"] in known]
+    assert collections.Counter((entry["method"], entry["variant"]) for entry in both) == shared
+    assert all(known[entry["trial_id"]] == entry["spec"] for entry in both)
+
+
+def test_the_small_tables_are_the_tables_of_the_paper_in_small(crwn: Crwn) -> None:
+    """The methods and variants of each are those of its twin, with the same settings of the methods."""
+    for table in ("table1", "table3"):
+        large, small = (plan_of(crwn, SWEEPS / folder / f"{table}.yaml") for folder in ("", "small"))
+        settings = [
+            {entry["method"] + entry["variant"]: entry["spec"]["method"] for entry in plan["trials"]}
+            for plan in (large, small)
+        ]
+        assert settings[0] == settings[1]
+
+
+# What is shown of a reference, and of a method that is not continual
+
+COMPARED = """\
+name: compared
+seeds: [0]
+benchmarks: [r-digits]
+methods: {both: {method: mtl, scales: [FC16]}, supsup: {scales: [FC16]}}
+"""
+
+
+def test_a_method_that_is_not_continual_is_marked(sweep_file: SweepFile, absent: Store) -> None:
+    """Behind its label, whatever that is; in the JSON the label stays as it is and a field says so."""
+    sweep = load_sweep(sweep_file(COMPARED))
+    assert [row[0] for row in cells_of(printed(sweep, absent))] == ["both (not continual)", "supsup"]
+    entries = json.loads(as_json(sweep, absent))["trials"]
+    assert [(entry["method"], entry["continual"]) for entry in entries] == [("both", False), ("supsup", True)]
+
+
+def test_without_a_reference_there_is_no_ratio(sweep_file: SweepFile, absent: Store) -> None:
+    """No column of the plan, and null in its JSON; with one the column names it."""
+    plain = load_sweep(sweep_file(COMPARED))
+    assert "ratio" not in printed(plain, absent)
+    assert {entry["ratio"] for entry in json.loads(as_json(plain, absent))["trials"]} == {None}
+    compared = load_sweep(sweep_file(COMPARED + "reference: both\n"))
+    text = printed(compared, absent)
+    assert re.search(r"ratio to.*\n.*\bboth\b", text)
+    assert {entry["ratio"] for entry in json.loads(as_json(compared, absent))["trials"]} == {1.0}
+
+
+def test_a_plan_refuses_what_cannot_be_run(crwn: Crwn, sweep_file: SweepFile, workplace: Path) -> None:
+    """Exit code 2 and every fault at its line, of the reference and of the groups' sizes; nothing is written."""
+    text = COMPARED.replace(
+        "{both: {method: mtl, scales: [FC16]}, supsup: {scales: [FC16]}}",
+        "\n  mtl: {scales: [FC16], group_size: 35}\n  psp: {scales: [FC16], group_size: 2}\n"
+        "  stl: {scales: [FC16], group_size: 0}",
+    )
+    outcome = crwn("plan", sweep_file(text + "reference: mlt\n"))
+    assert (outcome.code, outcome.out) == (2, "")
+    first, *faults = [line.strip() for line in outcome.err.splitlines()]
+    assert first.endswith("sweep.yaml: 4 faults; nothing was started")
+    assert faults == [
+        "line 5, methods.mtl.group_size: expected 36, given 35; this method learns all tasks at once",
+        "line 6, methods.psp.group_size: expected 1, given 2; this method learns one task at a time",
+        "line 7, methods.stl.group_size: expected greater than or equal to 1; given 0",
+        "line 8, reference: expected one of mtl, psp, stl; given 'mlt'; did you mean 'mtl'?",
+    ]
+    assert list(workplace.iterdir()) == []

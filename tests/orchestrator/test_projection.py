@@ -412,6 +412,8 @@ def test_a_finished_trial_shows_what_it_took(store: Store, trial: Trial, write_f
     content = content_of(store)
     taken = {p.name: (p.step, p.value, p.time / 1000 - START) for p in content.points if p.name.startswith("trial/")}
     assert taken == {
+        "trial/forgetting": (0, 0.0, 3600),
+        "trial/backward_transfer": (0, 0.0, 3600),
         "trial/params_per_task": (0, 99.0, 3600),
         "trial/trained_per_task": (0, 8.0, 3600),
         "trial/stored_per_task": (0, 9.0, 3600),
@@ -478,6 +480,8 @@ def test_a_record_whose_provenance_is_empty_is_shown(
     write_finished(trial(), provenance={})
     content = content_of(store)
     assert {point.name for point in content.points if point.name.startswith("trial/")} == {
+        "trial/forgetting",
+        "trial/backward_transfer",
         "trial/params_per_task",
         "trial/trained_per_task",
         "trial/stored_per_task",

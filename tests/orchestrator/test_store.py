@@ -57,6 +57,17 @@ def test_a_record_comes_back_as_it_was_written(store: Store, record: Record) -> 
     assert files_of(store.folder("a")) == {TRIAL_FILE, TASKS_FILE, SYSTEM_FILE, CONTEXTS_FILE}
 
 
+def test_a_measure_that_is_not_known_is_null(store: Store, record: Record) -> None:
+    """Not a number that is none: a reader who averages with any tool sees that it is missing."""
+    store.write_record("a", record("a", forgetting=None, backward_transfer=None))
+    store.write_record("b", record("b", forgetting=0.25, backward_transfer=-0.5))
+    file = pq.ParquetFile(store.folder("a") / TRIAL_FILE).read()
+    table = store.trials(["a", "b"])
+    for name, known in (("forgetting", 0.25), ("backward_transfer", -0.5)):
+        assert (file[name].null_count, file[name].type) == (1, pa.float64())
+        assert table[name].to_pylist() == [None, known]
+
+
 def test_rows_come_in_the_order_asked_for(store: Store, record: Record) -> None:
     """Trials that are not finished are left out; nothing is an empty table with all columns."""
     for name in ("a", "b", "c"):
@@ -129,7 +140,9 @@ def test_records_carry_their_version(store: Store, record: Record) -> None:
         metadata = pq.ParquetFile(store.folder("a") / file).schema_arrow.metadata
         assert metadata[b"crwn.version"] == b"1.1"
         assert metadata[b"crwn.record"] == kind
-    assert b"diagonal" in pq.ParquetFile(store.folder("a") / TASKS_FILE).schema_arrow.metadata[b"crwn.matrix"]
+    matrix = pq.ParquetFile(store.folder("a") / TASKS_FILE).schema_arrow.metadata[b"crwn.matrix"]
+    for part in (b"diagonal", b"last row", b"lower triangle"):
+        assert part in matrix
 
 
 def rewrite(path: Path, change: Callable[[pa.Table], pa.Table], version: str) -> None:
@@ -174,7 +187,8 @@ def test_a_store_of_version_1_0_is_read(store: Store, record: Record, tmp_path: 
         store.write_record(name, record(name))
     added = ["tested", "curve_times"]
     rewrite(store.folder("a") / TASKS_FILE, lambda table: table.drop_columns(added), "1.0")
-    rewrite(store.folder("a") / TRIAL_FILE, lambda table: table.drop_columns(["grouping"]), "1.0")
+    later = ["grouping", "forgetting", "backward_transfer"]
+    rewrite(store.folder("a") / TRIAL_FILE, lambda table: table.drop_columns(later), "1.0")
     (store.folder("a") / SYSTEM_FILE).unlink()
     (store.root / "store.json").write_text('{"format": "crwn-store", "version": [1, 0]}')
 
@@ -185,9 +199,9 @@ def test_a_store_of_version_1_0_is_read(store: Store, record: Record, tmp_path: 
     ]
     assert [tasks[name].null_count for name in added] == [3, 3]
     assert (len(system), system.schema.names) == (0, SYSTEM_SCHEMA.names)
-    assert old.trials(["a", "b"]).select(["accuracy", "grouping"]).to_pylist() == [
-        {"accuracy": 0.5, "grouping": None},
-        {"accuracy": 0.5, "grouping": "any"},
+    assert old.trials(["a", "b"]).select(["accuracy", *later]).to_pylist() == [
+        {"accuracy": 0.5, "grouping": None, "forgetting": None, "backward_transfer": None},
+        {"accuracy": 0.5, "grouping": "any", "forgetting": 0.0, "backward_transfer": 0.0},
     ]
     assert old.tasks(["a", "b"])["tested"].null_count == 3
     assert old.identity == str(tmp_path / "store")

@@ -5,16 +5,20 @@ from __future__ import annotations
 import itertools
 import json
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
+from crwn.benchmarks import PRESETS
 from crwn.benchmarks.permuted import PermutedSpec
 from crwn.benchmarks.rotated import RotatedSpec
+from crwn.data import BASE_SETS
 from crwn.methods.flynet import FlyNetSpec
 from crwn.methods.neuromodnet import NeuroModNetSpec
 from crwn.methods.supsup import SupSupSpec
-from crwn.spec import TrainingSpec, TrialSpec
+from crwn.spec import ProblemShape, TrainingSpec, TrialSpec, kind_field
+from orchestrator import sweep as sweep_module
 from orchestrator.errors import UserError
 from orchestrator.sweep import Resources, Sweep, load_sweep
 
@@ -37,10 +41,13 @@ methods:
     scales: [FC256, FC1024]
     settings: {initial_strength: 1.0}
     training: {learning_rate: 0.01}
+    group_size: 8
     variants:
       both: {}
       local: {settings: {modulation: local}}
 training: {updates_per_task: 1000}
+reference: supsup
+keep_weights: false
 resources: {gpus: 0.25, cpus: 1}
 """
 
@@ -84,6 +91,7 @@ def test_the_grammar_in_the_docstring_expands_to_its_grid(sweep_file: SweepFile)
     assert sweep.name == "example"
     assert sweep.store == Path("runs/shared")
     assert sweep.resources == Resources(gpus=0.25, cpus=1.0)
+    assert (sweep.reference, sweep.keep_weights) == ("supsup", False)
     methods = [
         ("supsup", "", "FC256"),
         ("neuromodnet", "both", "FC256"),
@@ -98,6 +106,7 @@ def test_the_grammar_in_the_docstring_expands_to_its_grid(sweep_file: SweepFile)
     }
     found = [(cell.method, cell.variant, cell.scale, cell.benchmark) for cell in sweep.cells]
     assert found == [(*method, benchmark) for method, benchmark in itertools.product(methods, benchmarks)]
+    assert [cell.group_size for cell in sweep.cells] == [None] * 3 + [8] * 12
     specs = {
         ("supsup", ""): (SupSupSpec(), TrainingSpec(learning_rate=1e-4)),
         ("neuromodnet", "both"): (NeuroModNetSpec(), TrainingSpec(learning_rate=0.01)),
@@ -120,7 +129,9 @@ def test_the_docstring_shows_the_example_above() -> None:
     import orchestrator.sweep
 
     documented = [line.partition("#")[0].strip() for line in (orchestrator.sweep.__doc__ or "").splitlines()]
-    assert [line for line in EXAMPLE.splitlines() if line.strip() not in documented] == []
+    assert [line for line in documented if line in map(str.strip, EXAMPLE.splitlines())] == [
+        line.strip() for line in EXAMPLE.splitlines()
+    ]
 
 
 def test_what_is_not_given_is_the_papers(load: Load) -> None:
@@ -139,7 +150,7 @@ def test_what_is_not_given_is_the_papers(load: Load) -> None:
         PermutedSpec(base="mnist", num_tasks=100),
     ]
     assert sweep.resources == Resources(gpus=None, cpus=1.0)
-    assert sweep.store is None
+    assert (sweep.store, sweep.reference, sweep.keep_weights) == (None, None, False)
 
 
 def test_a_sweep_is_named_after_its_file(load: Load) -> None:
@@ -241,13 +252,18 @@ def test_the_manifest_is_the_same_whenever_it_is_made(sweep_file: SweepFile) -> 
     manifest = first.manifest()
     assert json.dumps(manifest) == json.dumps(second.manifest())
     assert json.loads(json.dumps(manifest)) == manifest
-    assert set(manifest) == {"format", "name", "cells"}
-    assert manifest["cells"][0] == {
-        "method": "supsup",
-        "variant": "",
+    assert set(manifest) == {"format", "name", "reference", "cells"}
+    assert manifest["reference"] == "supsup"
+    assert manifest["cells"][3] == {
+        "method": "neuromodnet",
+        "variant": "both",
         "scale": "FC256",
         "benchmark": "r-mnist",
-        "trials": {str(trial.seed): trial.trial_id for trial in first.cells[0].trials},
+        "continual": True,
+        "validation": 0,
+        "params_per_task": 1299.0,
+        "ratio": 1_299 / 268_800,
+        "trials": {str(trial.seed): trial.trial_id for trial in first.cells[3].trials},
     }
     assert [tuple(cell["trials"].values()) for cell in manifest["cells"]] == [
         tuple(trial.trial_id for trial in cell.trials) for cell in first.cells
@@ -274,18 +290,24 @@ methods:
   flynet: {scales: [10d]}
 training: {learnin_rate: 1, threads: .nan}
 resources: {gpus: -1, cpu: 1}
+reference: neuromodnets
+keep_weights: 1
 """
 
 
 def test_all_faults_are_reported_at_once(faults: Faults) -> None:
     """One look at the message mends the whole file: every fault with its line, sorted, with the nearest name."""
     training = "expected one of batch_size, dtype, learning_rate, optimizer, threads, updates_per_task"
-    settings = "expected one of context_high, context_low, initial_strength, modulation, weight_gain"
+    settings = (
+        "expected one of context_high, context_low, first_task_rate, initial_strength, modulation, pretrained, "
+        "weight_gain"
+    )
+    methods = "expected one of batche, flynet, mtl, neuromodnet, psp, stl, supsup"
     entry = "methods.neuromodnet"
     expected = [
         (
-            "line 1, seed: unknown key; expected one of benchmarks, methods, name, resources, seeds, store, training; "
-            "given 'seed'; did you mean 'seeds'?"
+            "line 1, seed: unknown key; expected one of benchmarks, keep_weights, methods, name, reference, resources, "
+            "seeds, store, training; given 'seed'; did you mean 'seeds'?"
         ),
         "line 2, seeds[1]: expected greater than or equal to 0; given -1",
         "line 2, seeds[2]: expected a valid integer; given True",
@@ -296,10 +318,7 @@ def test_all_faults_are_reported_at_once(faults: Faults) -> None:
             "did you mean 'r-mnist'?"
         ),
         "line 3, benchmarks[2]: expected one of p-digits, p-mnist, r-digits, r-mnist; given '3'",
-        (
-            "line 5, methods.neuromodnt: expected one of flynet, neuromodnet, supsup; given 'neuromodnt'; "
-            "did you mean 'neuromodnet'?"
-        ),
+        f"line 5, methods.neuromodnt: {methods}; given 'neuromodnt'; did you mean 'neuromodnet'?",
         f"line 8, {entry}.settings.modulatoin: unknown key; {settings}; given 'modulatoin'; did you mean 'modulation'?",
         f"line 8, {entry}.settings.weight_gain: expected greater than 0; given -1",
         f"line 9, {entry}.training.learning_rate: expected a valid number; given '0.1'",
@@ -311,16 +330,18 @@ def test_all_faults_are_reported_at_once(faults: Faults) -> None:
             "did you mean 'settings'?"
         ),
         f"line 12, {entry}.variants.c: expected overrides such as {{settings: {{...}}}}, given 3",
-        (
-            "line 13, methods.other.method: expected one of flynet, neuromodnet, supsup; given 'flynett'; "
-            "did you mean 'flynet'?"
-        ),
+        f"line 13, methods.other.method: {methods}; given 'flynett'; did you mean 'flynet'?",
         "line 14, methods.flynet: given twice, in line 14 and in line 15; keep one of them",
         "line 14, methods.flynet.scales: expected at least one, given none; an empty grid has no trials",
         f"line 16, training.learnin_rate: unknown key; {training}; given 'learnin_rate'; did you mean 'learning_rate'?",
         "line 16, training.threads: expected a valid integer; given nan",
         "line 17, resources.gpus: expected greater than or equal to 0; given -1",
         "line 17, resources.cpu: unknown key; expected one of cpus, gpus; given 'cpu'; did you mean 'cpus'?",
+        (
+            "line 18, reference: expected one of flynet, neuromodnet, neuromodnt, other; given 'neuromodnets'; "
+            "did you mean 'neuromodnet'?"
+        ),
+        "line 19, keep_weights: expected a valid boolean; given 1",
     ]
     found = faults(MANY_FAULTS)
     assert sorted(found) == sorted(expected)
@@ -412,6 +433,10 @@ def test_an_empty_grid_is_refused(faults: Faults, parts: dict[str, str], place: 
         ),
         ("name", "3", ": expected a valid string; given 3"),
         ("store", "3", ": expected a valid string; given 3"),
+        ("reference", "3", ": expected a valid string; given 3"),
+        ("reference", "[neuromodnet]", ": expected a valid string; given ['neuromodnet']"),
+        ("keep_weights", "'yes'", ": expected a valid boolean; given 'yes'"),
+        ("keep_weights", "1", ": expected a valid boolean; given 1"),
         ("resources", "[1]", ": expected keys with values; given [1]"),
         ("resources", "{gpus: 1.5}", ": gpus: expected a share of at most 1 or a whole number, given 1.5"),
         ("resources", "{gpus: -0.5}", ".gpus: expected greater than or equal to 0; given -0.5"),
@@ -472,7 +497,7 @@ def test_a_methods_name_that_is_no_text_is_refused(faults: Faults) -> None:
         ("{x: {kind: permuted, base: mnits}}", ".x.base: expected one of digits, mnist; given 'mnits'; did you mean"),
         (
             "{p-digits: {step_degrees: 3}}",
-            ".p-digits.step_degrees: unknown key; expected one of base, num_tasks; given",
+            ".p-digits.step_degrees: unknown key; expected one of base, num_tasks, validation; given",
         ),
         (
             "{r-digits: {nmu_tasks: 3}}",
@@ -528,7 +553,10 @@ def test_a_faulty_scale_has_its_own_line(sweep_file: SweepFile) -> None:
 @pytest.mark.parametrize(
     ("entry", "fault"),
     [
-        ("{scales: [FC16], scale: [FC32]}", ".scale: unknown key; expected one of method, scales, settings, training"),
+        (
+            "{scales: [FC16], scale: [FC32]}",
+            ".scale: unknown key; expected one of group_size, method, scales, settings, training, variants; given",
+        ),
         ("{scales: [FC16], settings: {kind: flynet}}", ".settings.kind: unknown key; expected one of context_high"),
         ("{scales: [FC16], settings: {modulation: 3}}", ".settings.modulation: expected 'local+global', 'local' or"),
         ("{scales: [FC16], settings: {modulation: lcoal}}", ".settings.modulation: expected one of global, local"),
@@ -624,7 +652,7 @@ def test_a_label_that_cannot_be_shown_is_refused(faults: Faults, parts: dict[str
     assert "expected" in fault
 
 
-@pytest.mark.parametrize("label", ["method", "variant", "scale", "params/task"])
+@pytest.mark.parametrize("label", ["method", "variant", "scale", "params/task", "ratio"])
 def test_a_benchmark_cannot_be_called_like_a_column(faults: Faults, label: str) -> None:
     """In the table its accuracies would take the place of the column of that name."""
     (fault,) = faults(benchmarks=f"{{{label}: {{preset: r-digits}}}}")
@@ -661,3 +689,215 @@ def test_a_store_that_is_no_folder_here_is_refused(faults: Faults, store: str) -
     """An address of an object store is not quietly made a folder of that name."""
     (fault,) = faults(store=store)
     assert fault.startswith("line 4, store: expected")
+
+
+# The reference, the sizes of groups, and kept weights
+
+
+def test_a_ratio_is_to_the_reference_on_the_same_benchmark(load: Load) -> None:
+    """BatchE shares its weights among the tasks: 64 * 16 + 16 * 16 + 16 * 10 of them, and 138 factors of its own."""
+    sweep = load(
+        benchmarks="{few: {preset: r-digits, num_tasks: 2}, many: {preset: r-digits, num_tasks: 10}}",
+        methods="{supsup: {scales: [FC16]}, batche: {scales: [FC16]}}",
+        reference="batche",
+    )
+    weights, factors = 64 * 16 + 16 * 16 + 16 * 10, (64 + 16) + (16 + 16) + (16 + 10)
+    few, many = weights / 2 + factors, weights / 10 + factors
+    assert [sweep.ratio(cell) for cell in sweep.cells] == [weights / few, weights / many, 1.0, 1.0]
+    assert [cell["ratio"] for cell in sweep.manifest()["cells"]] == [weights / few, weights / many, 1.0, 1.0]
+
+
+def test_without_a_reference_there_is_no_ratio(load: Load) -> None:
+    """Neither in the sweep nor in its manifest."""
+    sweep = load()
+    assert [sweep.ratio(cell) for cell in sweep.cells] == [None]
+    manifest = sweep.manifest()
+    assert (manifest["reference"], manifest["cells"][0]["ratio"]) == (None, None)
+
+
+def test_the_manifest_says_what_is_no_test_set_and_not_continual(load: Load) -> None:
+    """So that a table can say it without the sweep file."""
+    sweep = load(
+        benchmarks="{r-digits: , held out: {preset: r-digits, validation: 100}}",
+        methods="{mtl: {scales: [FC16]}, psp: {scales: [FC16]}}",
+    )
+    cells = sweep.manifest()["cells"]
+    assert [cell["continual"] for cell in cells] == [False, False, True, True]
+    assert [cell["validation"] for cell in cells] == [0, 100, 0, 100]
+
+
+@pytest.mark.parametrize(
+    ("reference", "fault"),
+    [
+        ("mlt", "expected one of mtl, other, supsup; given 'mlt'; did you mean 'mtl'?"),
+        ("FC16", "expected one of mtl, other, supsup; given 'FC16'"),
+        (
+            "supsup",
+            "expected a method with one scale and no variants to compare with; 'supsup' has more",
+        ),
+        (
+            "other",
+            "expected a method with one scale and no variants to compare with; 'other' has more",
+        ),
+    ],
+)
+def test_a_reference_must_be_one_row(faults: Faults, reference: str, fault: str) -> None:
+    """A label of this file, with one scale and without variants, or there would be several numbers to compare with."""
+    methods = (
+        "{mtl: {scales: [FC16]}, supsup: {scales: [FC16, FC32]}, "
+        "other: {method: neuromodnet, scales: [FC16], variants: {a: , b: {settings: {modulation: local}}}}}"
+    )
+    assert faults(methods=methods, reference=reference) == [f"line 4, reference: {fault}"]
+
+
+def test_a_faulty_entry_is_not_an_unknown_reference(faults: Faults) -> None:
+    """Its own fault is enough: once it is mended there is something to compare with."""
+    for entry in ("{scales: [FC16], settings: [a]}", "{method: mlt, scales: [FC16]}", "3"):
+        (fault,) = faults(methods=f"{{mtl: {entry}, supsup: {{scales: [FC16]}}}}", reference="mtl")
+        assert fault.startswith("line 3, methods.mtl")
+
+
+def test_group_sizes_that_a_method_cannot_have_are_refused_at_once(faults: Faults) -> None:
+    """Each at its own line and once, whatever the number of scales: PSP learns one at a time, MTL all, nobody none."""
+    text = """\
+seeds: [0]
+benchmarks: {few: {preset: r-digits, num_tasks: 4}, many: {preset: r-digits, num_tasks: 6}}
+methods:
+  psp:
+    scales: [FC16, FC32]
+    group_size: 2
+  mtl:
+    scales: [FC16, FC32]
+    group_size: 3
+  neuromodnet:
+    scales: [FC16]
+    group_size: 0
+  supsup:
+    group_size: all
+    scales: [FC16]
+  flynet:
+    scales: [1d]
+    group_size: 100
+reference: mtl
+"""
+    assert faults(text) == [
+        "line 6, methods.psp.group_size: expected 1, given 2; this method learns one task at a time",
+        "line 9, methods.mtl.group_size: expected 4, given 3; this method learns all tasks at once",
+        "line 9, methods.mtl.group_size: expected 6, given 3; this method learns all tasks at once",
+        "line 12, methods.neuromodnet.group_size: expected greater than or equal to 1; given 0",
+        "line 14, methods.supsup.group_size: expected a valid integer; given 'all'",
+        "line 19, reference: expected a method with one scale and no variants to compare with; 'mtl' has more",
+    ]
+
+
+def test_group_sizes_are_those_of_the_entries(load: Load) -> None:
+    """By trial, for all of its seeds and benchmarks; without one the rule decides, and one task at a time is PSP's."""
+    sweep = load(
+        seeds="[0, 1]",
+        benchmarks="{r-digits: {num_tasks: 4}, p-digits: {num_tasks: 4}}",
+        methods="{psp: {scales: [FC16], group_size: 1}, mtl: {scales: [FC16], group_size: 4}, supsup: {scales: [FC16]},"
+        " neuromodnet: {scales: [FC16, FC32], group_size: 2}}",
+    )
+    sizes = {"psp": 1, "mtl": 4, "neuromodnet": 2}
+    assert sweep.group_sizes == {
+        trial.trial_id: sizes[trial.method.kind] for trial in sweep.trials if trial.method.kind != "supsup"
+    }
+    assert len(sweep.group_sizes) == 16
+
+
+def test_how_a_trial_is_run_and_shown_is_no_part_of_it(load: Load) -> None:
+    """Groups, kept weights and a reference leave every trial, and so its identity, as it is."""
+    plain = load(methods="{neuromodnet: {scales: [FC16]}, supsup: {scales: [FC16]}}")
+    other = load(
+        methods="{neuromodnet: {scales: [FC16], group_size: 2}, supsup: {scales: [FC16]}}",
+        keep_weights="true",
+        reference="supsup",
+    )
+    assert other.keep_weights
+    assert not plain.keep_weights
+    assert [trial.trial_id for trial in other.trials] == [trial.trial_id for trial in plain.trials]
+
+
+# What a method or a benchmark cannot do
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ColourSpec:
+    """A benchmark of colour images that exists on paper only."""
+
+    kind: str = kind_field("colour")
+    base: str = "digits"
+    validation: int = 0
+
+    def problem(self) -> ProblemShape:
+        return ProblemShape(input_shape=(3, 8, 8), num_classes=10, num_tasks=2)
+
+
+def test_flynet_on_images_with_channels_is_refused(load: Load, faults: Faults, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its inputs are a fly's: one channel. The message says what to do; other methods may learn the benchmark."""
+    monkeypatch.setattr(sweep_module, "PRESETS", {**PRESETS, "colour": ColourSpec()})
+    assert load(benchmarks="[colour]").trials[0].blueprint().params_per_task == 3 * 64 + 16 + 16 + 3
+    assert faults(benchmarks="[r-digits, colour]", methods="{flynet: {scales: [10d, 20d]}}") == [
+        (
+            "line 3, methods.flynet: FlyNet exists for grey images only: expected 1 channel, given 3; "
+            "leave FlyNet out of sweeps over this benchmark"
+        )
+    ]
+
+
+def test_pretraining_for_no_other_task_is_refused(load: Load, faults: Faults) -> None:
+    """The first task only prepares the others; the variant is named, and one that is not pretrained may be there."""
+    benchmarks = "{r-digits: {num_tasks: %d}}"
+    methods = "{neuromodnet: {scales: [FC16], variants: {random: , pretrained: {settings: {pretrained: true}}}}}"
+    assert faults(benchmarks=benchmarks % 1, methods=methods) == [
+        (
+            "line 3, methods.neuromodnet.variants.pretrained: pretrained: expected a benchmark of at least 2 tasks, "
+            "given 1; the first task only prepares the others"
+        )
+    ]
+    assert [cell.variant for cell in load(benchmarks=benchmarks % 2, methods=methods).cells] == ["random", "pretrained"]
+
+
+@pytest.mark.parametrize(
+    ("method", "setting", "fault"),
+    [
+        ("psp", "modulation: local", "modulation: unknown key; expected none here; given 'modulation'"),
+        ("mtl", "modulation: local", "modulation: unknown key; expected one of weight_gain; given 'modulation'"),
+        (
+            "batche",
+            "pretrained: true",
+            "pretrained: unknown key; expected one of first_task_rate; given 'pretrained'",
+        ),
+    ],
+)
+def test_a_variant_that_a_method_lacks_is_refused(faults: Faults, method: str, setting: str, fault: str) -> None:
+    """A setting of another method is no setting of this one; what it has is listed."""
+    (found,) = faults(methods=f"{{{method}: {{scales: [FC16], variants: {{own: {{settings: {{{setting}}}}}}}}}}}")
+    assert found == f"line 3, methods.{method}.variants.own.settings.{fault}"
+
+
+@pytest.mark.parametrize("kind", ["r-digits", "p-digits"])
+def test_a_validation_split_leaves_images_to_train_on(load: Load, faults: Faults, kind: str) -> None:
+    """All of them held out is one too many; the message says how many there are."""
+    num_train = BASE_SETS["digits"].num_train
+    assert (
+        load(benchmarks=f"{{{kind}: {{validation: {num_train - 1}}}}}").trials[0].benchmark.validation == num_train - 1
+    )
+    assert faults(benchmarks=f"{{{kind}: {{validation: {num_train}}}}}") == [
+        (
+            f"line 2, benchmarks.{kind}: validation: expected fewer than the {num_train} training images of 'digits', "
+            f"given {num_train}; the rest is trained on"
+        )
+    ]
+    (fault,) = faults(benchmarks=f"{{{kind}: {{validation: -1}}}}")
+    assert fault == f"line 2, benchmarks.{kind}.validation: expected greater than or equal to 0; given -1"
+
+
+def test_a_validation_split_is_another_trial_and_none_is_the_same(load: Load) -> None:
+    """Held-out images change what is learned and what is tested; `validation: 0` says what saying nothing does."""
+    ids = [
+        load(benchmarks=f"{{r-digits: {settings}}}").trials[0].trial_id
+        for settings in ("{}", "{validation: 0}", "{validation: 100}", "{validation: 200}")
+    ]
+    assert ids[0] == ids[1]
+    assert len(set(ids)) == 3

@@ -5,9 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from orchestrator.store import Store
 from orchestrator.sweep import load_sweep
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -33,8 +35,43 @@ def test_a_sweep_file_expands_to_trials_that_can_be_built(file: Path) -> None:
 def test_a_sweep_file_opens_with_its_command(file: Path) -> None:
     """Its first line is a comment that can be copied to run it."""
     first = (ROOT / file).read_text(encoding="utf-8").splitlines()[0]
-    assert first.startswith("#")
-    assert f"crwn run {file.as_posix()}" in first
+    assert re.fullmatch(rf"# (CRWN_DATA=\S+( with \S+)? )?crwn run {re.escape(file.as_posix())}", first)
+
+
+@pytest.mark.parametrize("file", FILES, ids=str)
+def test_a_sweep_file_opens_with_what_to_expect(file: Path) -> None:
+    """Its comment tells the time it takes; the number of trials that it tells is the grid's; files it names exist."""
+    opening = re.match(r"(#.*\n)+", (ROOT / file).read_text(encoding="utf-8"))
+    assert opening is not None
+    text = opening[0].replace("\n# ", " ")
+    assert "2 CPU cores" in text
+    told = re.findall(r": (\d+) trials|[.] (\d+) trials", text)
+    sweep = load_sweep(ROOT / file)
+    assert {int(number) for pair in told for number in pair if number} <= {len(sweep.trials)}
+    assert [name for name in re.findall(r"(?:docs|sweeps)/[\w/.-]*\w", text) if not (ROOT / name).exists()] == []
+
+
+@pytest.mark.parametrize("file", FILES, ids=str)
+def test_a_sweep_is_known_by_its_file(file: Path) -> None:
+    """Sweeps of one store have names of their own, or the manifest of one would take the place of another's."""
+    sweep = load_sweep(ROOT / file)
+    assert sweep.name == "-".join(file.with_suffix("").parts[1:])
+
+
+def test_the_paper_is_compared_with_mtl() -> None:
+    """Table 1 and what shows all methods give the ratio of params/task to MTL's, as the paper does."""
+    references = {file.as_posix(): load_sweep(ROOT / file).reference for file in FILES}
+    compared = {"sweeps/table1.yaml", "sweeps/small/table1.yaml", "sweeps/mnist-6-tasks.yaml", "sweeps/quickstart.yaml"}
+    assert {file for file, reference in references.items() if reference == "mtl"} == compared
+
+
+def test_settings_are_chosen_without_the_test_set() -> None:
+    """Every benchmark of the sweep that chooses settings holds out training images, and no other sweep's does."""
+    validated = {
+        file.as_posix(): {trial.benchmark.validation for trial in load_sweep(ROOT / file).trials} for file in FILES
+    }
+    assert validated.pop("sweeps/validation.yaml") == {5000}
+    assert set(map(frozenset, validated.values())) == {frozenset({0})}
 
 
 def test_the_grammar_that_is_shown_beside_them_is_one(sweep_file: Callable[..., Path]) -> None:
@@ -51,3 +88,47 @@ def test_every_sweep_file_is_listed_beside_them() -> None:
     """A reader of the folder's README finds each by its name."""
     readme = (ROOT / "sweeps" / "README.md").read_text(encoding="utf-8")
     assert [str(file) for file in FILES if f"`{file.relative_to('sweeps')}`" not in readme] == []
+
+
+def test_no_sweep_file_is_listed_that_is_not_there() -> None:
+    """Whoever types a name from the folder's README finds the file."""
+    table = (ROOT / "sweeps" / "README.md").read_text(encoding="utf-8").partition("## The grammar")[0]
+    listed = re.findall(r"`([\w/.-]+\.yaml)`", table)
+    assert [name for name in listed if Path("sweeps", name) not in FILES] == []
+
+
+def test_table_4_in_small_runs_to_its_tables(crwn: Callable[..., Any], sweep_file: Callable[..., Path]) -> None:
+    """From the file to the tables, with fewer tasks, updates and seeds: random against pretrained weights."""
+    text = (ROOT / "sweeps/small/table4.yaml").read_text(encoding="utf-8")
+    for whole, part in (
+        ("seeds: [0, 1, 2]", "seeds: [0]"),
+        ("num_tasks: 6", "num_tasks: 3"),
+        ("updates_per_task: 200", "updates_per_task: 5"),
+        ("FC256", "FC16"),
+    ):
+        assert text.count(whole) == 1
+        text = text.replace(whole, part)
+    outcome = crwn("run", sweep_file(text), "--executor", "inline", "--gpus", "0", "--no-tracking")
+    assert outcome.code == 0, outcome.err
+    assert "small-table4: 2 trials to run, 0 done; executor inline" in outcome.out
+
+    store = Store(Path("runs/small"))
+    random, pretrained = store.trials(
+        store.manifest("small-table4")["cells"][i]["trials"]["0"] for i in (0, 1)
+    ).to_pylist()
+    assert (random["variant"], pretrained["variant"]) == ("", "pretrained=True")
+    weights = 64 * 16 + 16 * 16 + 16 * 10
+    assert (random["params_per_task"], pretrained["params_per_task"]) == (99.0, 99 + weights / 3)
+    for row in (random, pretrained):
+        assert 0.0 < row["accuracy"] < 1.0
+        assert (row["forgetting"], row["backward_transfer"]) == (0.0, 0.0)
+    assert random["accuracy"] != pretrained["accuracy"]
+    markdown = (store.root / "report" / "small-table4.md").read_text(encoding="utf-8").splitlines()
+    assert markdown[-4:] == [
+        "| method | variant | scale | rotated digits | params/task |",
+        "| --- | --- | --- | --- | --- |",
+        f"| neuromodnet | random | FC16 | {100 * random['accuracy']:.2f} ± - (n=1) | 99 |",
+        f"| neuromodnet | pretrained | FC16 | {100 * pretrained['accuracy']:.2f} ± - (n=1) | 579 |",
+    ]
+    again = crwn("run", sweep_file(text), "--no-tracking")
+    assert (again.code, "all 2 trials are done; nothing to start" in again.out) == (0, True)

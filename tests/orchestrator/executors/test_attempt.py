@@ -19,14 +19,14 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from crwn import backbone, engine
+from crwn import backbone, contexts, engine
 from crwn.data import BASE_SETS, Datasets
-from crwn.engine import ResumePoint, TaskRow
+from crwn.engine import ResumePoint
 from crwn.spec import TrialSpec
 from crwn.trial import Event, iterate_trial
 from orchestrator.executors import attempt as attempt_module
 from orchestrator.executors import sampling
-from orchestrator.executors.attempt import RECORDED_VERSIONS, attempt, final_accuracies
+from orchestrator.executors.attempt import RECORDED_VERSIONS, attempt
 from orchestrator.executors.protocol import TrialUpdate
 from orchestrator.store import (
     ATTEMPTS_FILE,
@@ -41,7 +41,7 @@ from orchestrator.store import (
 )
 
 Trial = Callable[..., TrialSpec]
-Attempt = Callable[[TrialSpec], Iterator[TrialUpdate]]
+Attempt = Callable[..., Iterator[TrialUpdate]]
 
 FINISHED = {TRIAL_FILE, TASKS_FILE, SYSTEM_FILE, CONTEXTS_FILE}
 """The files of a finished trial."""
@@ -51,9 +51,9 @@ FINISHED = {TRIAL_FILE, TASKS_FILE, SYSTEM_FILE, CONTEXTS_FILE}
 def begin(store: Store) -> Attempt:
     """Begins an attempt on this machine's CPU, with frozen weights drawn on the spot."""
 
-    def make(spec: TrialSpec) -> Iterator[TrialUpdate]:
+    def make(spec: TrialSpec, **options: Any) -> Iterator[TrialUpdate]:
         data = Datasets(BASE_SETS, roots=())
-        return attempt(spec, store=store, data=data, backbones=backbone.draw, gpus=0, commit="c0ffee")
+        return attempt(spec, store=store, data=data, backbones=backbone.draw, gpus=0, commit="c0ffee", **options)
 
     return make
 
@@ -149,6 +149,143 @@ def test_the_tasks_rows_are_the_diagonal_and_the_last_row(store: Store, begin: A
         assert all(set(point) == {"step", "loss", "accuracy"} for point in row["curve"])
 
 
+@pytest.mark.parametrize(
+    ("kind", "tests"),
+    [
+        ("stl", [(0, 1), (1, 2), (2, 3), (0, 3), (1, 3)]),
+        ("batche", [(0, 1), (1, 2), (2, 3), (0, 3), (1, 3)]),
+        ("psp", [(0, 1), (1, 2), (0, 2), (2, 3), (0, 3), (1, 3)]),
+        ("mtl", [(0, 3), (1, 3), (2, 3)]),
+    ],
+)
+def test_the_tasks_rows_are_the_tests_that_a_method_needs(
+    store: Store, begin: Attempt, trial: Trial, kind: str, tests: list[tuple[int, int]]
+) -> None:
+    """PSP's tasks disturb each other: the whole lower triangle; MTL learns all at once: the last row.
+
+    Each task has the time that it took once; MTL's have one curve together, which stands with the first.
+    """
+    spec = trial(kind=kind, num_tasks=3)
+    list(begin(spec))
+    rows = store.tasks([spec.trial_id]).to_pylist()
+    assert [(row["task"], row["tasks_learned"]) for row in rows] == tests
+    assert [row["task"] for row in rows if row["train_seconds"] is not None] == [0, 1, 2]
+    steps = [[point["step"] for point in row["curve"]] for row in rows if row["train_seconds"] is not None]
+    assert steps == ([[15], [], []] if kind == "mtl" else [[5], [5], [5]])
+
+
+def measured(store: Store, spec: TrialSpec) -> tuple[dict[str, Any], dict[tuple[int, int], float]]:
+    """A finished trial's row, and the accuracies of its own tests by task and tasks learned."""
+    (row,) = store.trials([spec.trial_id]).to_pylist()
+    tests = store.tasks([spec.trial_id]).to_pylist()
+    return row, {(test["task"], test["tasks_learned"]): test["accuracy"] for test in tests}
+
+
+def test_forgetting_is_measured_on_the_whole_lower_triangle(store: Store, begin: Attempt, trial: Trial) -> None:
+    """PSP's record against its own tests: the best accuracy before the last task, which here is not the first one."""
+    spec = trial(kind="psp", num_tasks=3, learning_rate=0.001)
+    list(begin(spec))
+    row, at = measured(store, spec)
+    assert at[0, 2] > at[0, 1]  # else this would hold without the tests in between
+    assert row["accuracy"] == pytest.approx((at[0, 3] + at[1, 3] + at[2, 3]) / 3, abs=1e-15)
+    assert row["forgetting"] == pytest.approx((at[0, 2] - at[0, 3] + at[1, 2] - at[1, 3]) / 2, abs=1e-15)
+    assert row["backward_transfer"] == pytest.approx((at[0, 3] - at[0, 1] + at[1, 3] - at[1, 2]) / 2, abs=1e-15)
+    assert row["forgetting"] != 0.0
+
+
+@pytest.mark.parametrize("kind", ["neuromodnet", "supsup", "batche", "stl"])
+def test_independent_tasks_forget_exactly_nothing(store: Store, begin: Attempt, trial: Trial, kind: str) -> None:
+    """Learning a task leaves the others as they are, bit for bit: 0, not about 0."""
+    spec = trial(kind=kind, num_tasks=3)
+    list(begin(spec))
+    row, at = measured(store, spec)
+    assert len({at[task, 3] for task in range(3)}) > 1  # the tasks are not all alike
+    assert (row["forgetting"], row["backward_transfer"]) == (0.0, 0.0)
+
+
+@pytest.mark.parametrize(("kind", "num_tasks"), [("mtl", 3), ("mtl", 1), ("psp", 1), ("supsup", 1)])
+def test_what_was_not_tested_is_not_measured(
+    store: Store, begin: Attempt, trial: Trial, kind: str, num_tasks: int
+) -> None:
+    """MTL tests nothing before the end, and one task cannot be forgotten: null, where the accuracy is known."""
+    spec = trial(kind=kind, num_tasks=num_tasks)
+    list(begin(spec))
+    row, at = measured(store, spec)
+    assert row["accuracy"] == pytest.approx(sum(at.values()) / num_tasks, abs=1e-15)
+    assert (row["forgetting"], row["backward_transfer"]) == (None, None)
+
+
+def test_a_validation_split_is_named_in_every_record(
+    store: Store, begin: Attempt, trial: Trial, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rows of held-out training images never pass for tests, nor while the trial is learning."""
+    monkeypatch.setattr(engine, "MIN_RESUME_SECONDS", 0.0)
+    monkeypatch.setattr(engine, "RESUME_COST_FACTOR", 0)
+    spec, tested = trial(validation=100), trial()
+    updates = begin(spec)
+    while store.read_resume(spec.trial_id) is None:
+        next(updates)
+    assert set(store.so_far(spec.trial_id)[0]["benchmark"].to_pylist()) == {"rotated-digits-validation"}
+    list(updates)
+    list(begin(tested))
+    for table in (store.trials([spec.trial_id]), store.tasks([spec.trial_id])):
+        assert set(table["benchmark"].to_pylist()) == {"rotated-digits-validation"}
+    assert set(store.tasks([spec.trial_id])["num_test"].to_pylist()) == {100}
+    assert set(store.tasks([tested.trial_id])["benchmark"].to_pylist()) == {"rotated-digits"}
+
+
+SHARED = {"shared.layer1.weight", "shared.layer2.weight", "shared.layer3.weight"}
+FACTORS = {f"layer{number}.{name}" for number in (1, 2, 3) for name in "rs"}
+MODULATIONS = {f"layer{number}.{name}" for number in (1, 2, 3) for name in ("context", "strength")}
+
+
+@pytest.mark.parametrize(
+    ("method", "small", "weights"),
+    [
+        ({"kind": "mtl"}, set(), SHARED),
+        ({"kind": "psp"}, set(), SHARED),
+        ({"kind": "stl"}, set(), {"layer1.weight", "layer2.weight", "layer3.weight"}),
+        ({"kind": "batche"}, FACTORS, SHARED),
+        ({"pretrained": True}, MODULATIONS, SHARED),
+        ({}, MODULATIONS, set()),
+    ],
+    ids=["mtl", "psp", "stl", "batche", "pretrained", "neuromodnet"],
+)
+def test_trained_weights_are_in_the_contexts_where_they_are_asked_for(
+    begin: Attempt, trial: Trial, store: Store, *, method: dict[str, Any], small: set[str], weights: set[str]
+) -> None:
+    """By default a few KB a task; it changes neither the trial's identity nor any row."""
+    spec = trial(**method)
+    rows, banks = [], []
+    for options in ({}, {"keep_weights": True}):
+        list(begin(spec, **options))
+        banks.append(contexts.load((store.folder(spec.trial_id) / CONTEXTS_FILE).read_bytes()))
+        rows.append([stable_columns(table([spec.trial_id])) for table in (store.trials, store.tasks)])
+        (store.folder(spec.trial_id) / TRIAL_FILE).unlink()
+    assert [set(bank.tensors) for bank in banks] == [small, small | weights]
+    assert all(bank.trial_id == spec.trial_id for bank in banks)
+    assert all(before.equals(after) for before, after in zip(*rows, strict=True))
+
+
+def test_an_attempt_passes_on_how_to_run_the_trial(
+    store: Store, begin: Attempt, trial: Trial, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The largest group and whether weights are kept, to an attempt that begins and to one that goes on."""
+    seen: list[tuple[Any, Any]] = []
+
+    def iterate(*arguments: Any, **named: Any) -> Iterator[Event]:
+        seen.append((named["max_group_size"], named["keep_weights"]))
+        raise engine.ResumeError("...") if named.get("resume_from") else OSError("...")
+
+    monkeypatch.setattr(attempt_module, "iterate_trial", iterate)
+    list(begin(trial()))
+    list(begin(trial(), max_group_size=3, keep_weights=True))
+    assert seen == [(None, False), (3, True)]
+    store.write_resume(trial().trial_id, b"...", [], [])
+    list(begin(trial(), max_group_size=3, keep_weights=True))
+    assert seen[2:] == [(3, True)] * 2  # what was there could not be used, and the trial began anew
+
+
 def test_the_tasks_rows_tell_when(store: Store, begin: Attempt, trial: Trial, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each point of a curve and each test in seconds since 1970, in the order in which they were made."""
     monkeypatch.setattr(engine, "CURVE_EVERY", 2)
@@ -180,26 +317,6 @@ def test_a_record_says_where_it_came_from(store: Store, begin: Attempt, trial: T
     assert only["from"] == {"tasks_learned": 0, "step": 0}
     assert only["started"] <= found["finished"]
     assert only["started"].endswith("+00:00")
-
-
-def test_the_final_accuracies_are_those_after_the_last_task() -> None:
-    """Where learning a task changes what an earlier one achieves, its last test counts; by task, in any order."""
-
-    def test(task: int, tasks_learned: int, accuracy: float) -> TaskRow:
-        return TaskRow(
-            task=task,
-            tasks_learned=tasks_learned,
-            accuracy=accuracy,
-            loss=1.0,
-            num_test=360,
-            train_seconds=None,
-            eval_seconds=0.0,
-            tested=0.0,
-            curve=(),
-        )
-
-    rows = (test(0, 1, 0.9), test(1, 2, 0.8), test(2, 3, 0.7), test(1, 3, 0.2), test(0, 3, 0.1))
-    assert final_accuracies(rows, 3) == [0.1, 0.2, 0.7]
 
 
 def test_equal_trials_leave_equal_files(store: Store, begin: Attempt, trial: Trial) -> None:

@@ -5,17 +5,19 @@ from __future__ import annotations
 import csv
 import io
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow.parquet as pq
 import pytest
 
 from orchestrator.errors import UserError
 from orchestrator.report import SweepTable, markdown, matrix_csv, sweep_table, write_tables
-from orchestrator.store import Store, TrialRecord
+from orchestrator.store import TRIAL_FILE, Store, TrialRecord
 
 Record = Callable[..., TrialRecord]
 
@@ -28,7 +30,8 @@ def manifest(name: str = "small", **changes: Any) -> dict[str, Any]:
 
 def text_table(columns: list[str], *rows: list[str], name: str = "small") -> SweepTable:
     """A table as people print it."""
-    return SweepTable(name=name, summary=pd.DataFrame(), table=pd.DataFrame(list(rows), columns=columns))
+    summary = pd.DataFrame({"continual": [True]})
+    return SweepTable(name=name, summary=summary, table=pd.DataFrame(list(rows), columns=columns))
 
 
 def test_a_table_is_made_from_the_store(store: Store, record: Record) -> None:
@@ -48,6 +51,20 @@ def test_a_table_is_made_from_the_store(store: Store, record: Record) -> None:
 def test_a_table_of_a_sweep_with_no_result_shows_what_is_missing(store: Store) -> None:
     """A sweep of which nothing is finished has a table too."""
     assert sweep_table(store, manifest()).table["r-digits"].tolist() == ["- (0/2)"]
+
+
+def test_a_table_is_made_from_records_without_the_later_measures(store: Store, record: Record) -> None:
+    """A record of an older crwn has neither forgetting nor backward transfer; beside a newer one neither has a mean."""
+    for name in "ab":
+        store.write_record(name, record(name, forgetting=0.25, backward_transfer=-0.25))
+    path = store.folder("a") / TRIAL_FILE
+    pq.write_table(pq.ParquetFile(path).read().drop_columns(["forgetting", "backward_transfer"]), path)
+    (row,) = sweep_table(store, manifest()).summary.to_dict("records")
+    assert (row["accuracy"], row["n"]) == (0.5, 2)
+    assert math.isnan(row["forgetting"])
+    assert math.isnan(row["backward_transfer"])
+    (newer,) = sweep_table(store, manifest(trials={"1": "b"})).summary.to_dict("records")
+    assert (newer["forgetting"], newer["backward_transfer"]) == (0.25, -0.25)
 
 
 def test_each_sweep_has_two_files(store: Store, record: Record, tmp_path: Path) -> None:
@@ -106,12 +123,62 @@ def test_csv_has_every_digit(store: Store, record: Record, tmp_path: Path) -> No
         "accuracy",
         "sd",
         "ci95",
+        "forgetting",
+        "backward_transfer",
         "params_per_task",
         "trained_per_task",
         "stored_per_task",
+        "ratio",
         "train_seconds_per_task",
+        "continual",
         "missing_seeds",
     ]
+    assert (row["continual"], row["ratio"]) == ("True", "")  # the manifest is an older one
+
+
+def test_csv_has_what_a_manifest_and_the_records_say(store: Store, record: Record, tmp_path: Path) -> None:
+    """The ratio in full, whether the method is continual, and measures; empty where a record has null."""
+    store.write_record("a", record("a", forgetting=1 / 3, backward_transfer=None))
+    store.write_manifest(manifest(continual=False, ratio=2 / 3, trials={"0": "a"}))
+    (row,) = csv.DictReader(io.StringIO(write_tables(store, tmp_path / "tables")[1].read_text(encoding="utf-8")))
+    assert (float(row["ratio"]), float(row["forgetting"])) == (2 / 3, 1 / 3)
+    assert (row["continual"], row["backward_transfer"], row["method"]) == ("False", "", "own name")
+
+
+def test_markdown_says_what_is_not_continual_and_what_a_ratio_is_to(
+    store: Store, record: Record, tmp_path: Path
+) -> None:
+    """In the row and in the caption: who reads the table alone must not take MTL for a peer."""
+    store.write_record("a", record("a"))
+    store.write_manifest({**manifest(continual=False, ratio=1.0, trials={"0": "a"}), "reference": "own name"})
+    lines = write_tables(store, tmp_path / "tables")[0].read_text(encoding="utf-8").splitlines()
+    assert lines[-3:] == [
+        "| method | scale | r-digits | params/task | ratio |",
+        "| --- | --- | --- | --- | --- |",
+        "| own name (not continual) | FC16 | 50.00 ± - (n=1) | 99 | 1 |",
+    ]
+    assert lines[2].endswith(" ratio: params/task to those of own name. (not continual): learns all tasks at once.")
+
+
+def test_the_caption_says_nothing_of_what_is_not_there(store: Store) -> None:
+    """Without a reference, of continual methods, on test images, as in a manifest of an older version."""
+    for said in ({}, {"continual": True, "validation": 0, "params_per_task": 99.0, "ratio": None}):
+        caption = sweep_table(store, manifest(**said)).caption
+        assert caption.endswith("params/task in the paper's convention.")
+        assert "continual" not in caption
+
+
+def test_the_caption_names_the_benchmarks_that_are_no_test_set(store: Store) -> None:
+    """By the sweep's own labels, each once, and not those on test images."""
+    cells = [
+        {**manifest(method=method, benchmark=benchmark, validation=validation)["cells"][0]}
+        for method in ("a", "b")
+        for benchmark, validation in (("held out", 100), ("r-digits", 0), ("also held out", 5))
+    ]
+    table = sweep_table(store, {**manifest(), "cells": cells})
+    assert table.validation == ("held out", "also held out")
+    told = "Tested on held-out training images, not on the test set: held out, also held out."
+    assert table.caption.endswith(told)
 
 
 def test_a_store_without_a_sweep_has_no_tables(store: Store, tmp_path: Path) -> None:
