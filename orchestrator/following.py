@@ -8,6 +8,7 @@ its input ends, also because the driver was killed, so no run is left running in
 from __future__ import annotations
 
 import contextlib
+import importlib
 import json
 import os
 import subprocess
@@ -37,6 +38,8 @@ TROUBLE_PAUSE, MAX_TROUBLE_PAUSE = 2.0, 15.0
 """Seconds between two attempts at a server that cannot be written, from the first to the longest."""
 PATIENCE, TROUBLE_PATIENCE, INTERRUPTED_PATIENCE = 10.0, 1.0, 3.0
 """Seconds after which the end of a run no longer waits: for a silent follower, in trouble, after Ctrl-C."""
+START_PATIENCE = 30.0
+"""The same before its first word: a busy machine takes long to import MLflow."""
 NICENESS = 10
 """Trials come first."""
 
@@ -58,11 +61,10 @@ class Follower:
         self._console = console
         self._process: subprocess.Popen[str] | None = None
         self._trouble: str | None = None
-        self._heard = time.monotonic()
+        self._heard: float | None = None
         self._has_complained = False
 
     def __enter__(self) -> Follower:
-        self._store.mark_behind(self._sweep, behind=True)
         try:
             self._process = subprocess.Popen(  # noqa: S603 (this project's own module)
                 # -P: no file of the folder that the user works in is taken for a module
@@ -107,8 +109,11 @@ class Follower:
     def _listen(self, process: subprocess.Popen[str]) -> None:
         assert process.stdout is not None
         for line in process.stdout:
-            self._trouble = json.loads(line).get("trouble")
             self._heard = time.monotonic()
+            news = json.loads(line)
+            if not news:
+                continue  # a sign of life
+            self._trouble = news.get("trouble")
             if self._trouble:
                 self._complain(self._trouble)
 
@@ -121,15 +126,17 @@ class Follower:
 
     def _wait(self, process: subprocess.Popen[str], *, interrupted: bool) -> None:
         """Until the follower has ended, or there is no hope that it soon will."""
-        ended = self._heard = time.monotonic()
+        ended = time.monotonic()
         while process.poll() is None:
             time.sleep(0.05)
             if interrupted:
                 deadline = ended + INTERRUPTED_PATIENCE
             elif self._trouble:
                 deadline = ended + TROUBLE_PATIENCE
+            elif self._heard is None:
+                deadline = ended + START_PATIENCE
             else:
-                deadline = self._heard + PATIENCE  # as long as it takes, if it says that it is at work
+                deadline = max(ended, self._heard) + PATIENCE  # as long as it takes, if it says that it is at work
             if time.monotonic() > deadline:
                 return
 
@@ -189,7 +196,6 @@ def sync(store: Store, uri: str, console: Console) -> None:
     Raises:
         UserError: MLflow cannot be written, or another process is at it.
     """
-    os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")  # else it prints two lines for every run
     from orchestrator.tracking import Tracker  # noqa: PLC0415 (seconds, for MLflow)
 
     try:
@@ -239,6 +245,9 @@ def main() -> None:
             channel.flush()
 
     threading.Thread(target=listen, daemon=True).start()
+    with contextlib.suppress(Exception):  # it is imported, and said, where it is used
+        importlib.import_module("orchestrator.tracking")
+        say({})  # a sign of life, after seconds
     follow(Store(Path(root)), sweep, uri, ended, say)
     os._exit(0)  # a broken pipe is no reason for Python to complain while it ends
 

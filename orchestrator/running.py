@@ -60,7 +60,7 @@ def run(sweep: Sweep, store: Store, options: Options, console: Console) -> bool:
         print_line(console, f"{sweep.name}: all {len(sweep.trials)} trials are done; nothing to start")
         store.create()
         store.write_manifest(sweep.manifest())
-        if store.is_behind(sweep.name):  # an earlier run was killed, or MLflow could not be written
+        if store.is_behind(sweep.name):  # an earlier run was killed, MLflow was away, or the trials are another sweep's
             with _followed(sweep, store, options, console):
                 pass
         return False
@@ -72,6 +72,7 @@ def run(sweep: Sweep, store: Store, options: Options, console: Console) -> bool:
     with store.lock():
         left = _left(sweep, store)  # another run may have ended in between
         store.write_manifest(sweep.manifest())
+        store.mark_behind(sweep.name, behind=True)  # in MLflow, until that was brought up to date
         num_done = len(sweep.trials) - len(left)
         print_line(console, f"{sweep.name}: {len(left)} trials to run, {num_done} done; {STARTS[name]}; {store.root}")
         if sweep.keep_weights and num_done:

@@ -261,10 +261,11 @@ class Store:
     # Sweeps
 
     def write_manifest(self, manifest: Mapping[str, Any]) -> None:
-        """Keep a sweep's manifest under its name; an equal one is left as it is."""
+        """Keep a sweep's manifest under its name; an equal one is left as it is. MLflow is behind a changed one."""
         path = self.root / "sweeps" / f"{manifest['name']}.json"
         if not path.exists() or path.read_text() != _json_text(manifest):
             _write_json(path, manifest)
+            self.mark_behind(manifest["name"], behind=True)
 
     def manifests(self) -> list[dict[str, Any]]:
         """All sweeps' manifests, by name.

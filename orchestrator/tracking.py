@@ -27,8 +27,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-# Before mlflow is imported: nothing is reported to anybody, and an outage is noticed within seconds.
+# Before mlflow is imported: nothing is reported to anybody, nothing printed, an outage is noticed within seconds.
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")  # else it prints two lines for every run
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "15")
 
@@ -42,7 +43,7 @@ from orchestrator import projection, report
 from orchestrator.errors import UserError
 from orchestrator.projection import Label, Point, TrialContent
 from orchestrator.store import Store, TrialState
-from orchestrator.tracking_address import artifact_root, default_uri, is_database
+from orchestrator.tracking_address import artifact_root, is_database, sqlite_file
 from orchestrator.tracking_errors import TrackingError, explain
 
 METRICS_PER_CALL = 1000
@@ -431,13 +432,29 @@ def _connect(store: Store, uri: str) -> MlflowClient:
         client = MlflowClient(uri)
         client.search_experiments(max_results=1)
         return client
+    file = sqlite_file(uri)
+    if file is not None and not (file.exists() and file.stat().st_size):
+        _make_database(file)
     engine = sqlalchemy.create_engine(uri)
     engine.connect().close()  # MLflow itself tries for minutes
     engine.dispose()
-    # Two processes that make one database destroy each other's work, so they take turns.
-    own = uri == default_uri(store.root.parent)
-    with filelock.FileLock(store.root.parent / ".mlflow.lock") if own else contextlib.nullcontext():
-        return MlflowClient(uri)
+    return MlflowClient(uri)
+
+
+def _make_database(file: Path) -> None:
+    """Make an SQLite database beside its place and move it there: one that is cut off could not be used or mended.
+
+    One process at a time: two that make one database destroy each other's work.
+    """
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with (
+        filelock.FileLock(file.with_name(f".{file.name}.lock")),
+        tempfile.TemporaryDirectory(dir=file.parent) as folder,
+    ):
+        if not (file.exists() and file.stat().st_size):
+            made = Path(folder) / file.name
+            MlflowClient(f"sqlite:///{made}").search_experiments(max_results=1)
+            made.replace(file)
 
 
 @contextlib.contextmanager

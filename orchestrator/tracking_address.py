@@ -55,6 +55,14 @@ def is_database(uri: str) -> bool:
     return re.split("[:+]", uri)[0] in DATABASES
 
 
+def sqlite_file(uri: str) -> Path | None:
+    """The file of an SQLite database; None for any other address, and for a database in memory."""
+    kind, _, path = uri.partition(":///")
+    if kind.split("+")[0] != "sqlite" or not path or path.startswith(":memory:"):
+        return None
+    return Path(path.partition("?")[0]).absolute()
+
+
 def artifact_root(runs: Path, uri: str) -> Path | None:
     """Where artifacts go: beside the stores with a database; None with a server, which has a place of its own.
 

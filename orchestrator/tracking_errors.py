@@ -61,7 +61,7 @@ _ADVICE: Sequence[tuple[str, str]] = (
         "what answers at {uri} is no MLflow server; check host, port and path",
     ),
     (
-        "PermissionError|NotADirectory|Read-only file|FileExistsError|unable to open database file|readonly",
+        "PermissionError|NotADirectory|FileNotFound|Read-only file|FileExistsError|unable to open database|readonly",
         "MLflow at {uri}: the database's or the artifacts' folder cannot be written; name another with --tracking-uri",
     ),
     (

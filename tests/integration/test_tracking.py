@@ -392,7 +392,6 @@ def test_what_a_power_failure_leaves_is_mended(start: Start, runs: Path) -> None
 
 
 @pytest.mark.slow(reason="MLflow makes its database")
-@pytest.mark.xfail(strict=True, reason="tracking._connect makes the database in its place, not beside it")
 def test_a_database_is_there_whole_or_not_at_all(making: Making) -> None:
     """MLflow cannot use one whose making was cut off, as Ctrl-C in the first seconds of the first run would."""
     assert len(making.seen - {0}) == 1

@@ -340,6 +340,7 @@ def test_one_that_hangs_is_given_up(
 ) -> None:
     """The end of a run waits no longer than its patience lasts; then what MLflow shows is not current."""
     monkeypatch.setattr(following, "PATIENCE", 0.3)
+    monkeypatch.setattr(following, "START_PATIENCE", 0.3)
     program(text)
     with follower:
         ended = time.monotonic()

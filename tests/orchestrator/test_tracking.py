@@ -621,15 +621,19 @@ def test_a_trial_that_was_computed_anew_meanwhile_does_not_bring_its_old_run_bac
     store: Store, uri: str, write: Build
 ) -> None:
     """The one that is restored would show numbers that the store does not have."""
-    write(store, "a", "done", accuracy=0.25)
+    write(store, "a", "done", accuracy=0.25, attempts=({"started": "2025-06-15T15:06:35+00:00"},))
     write(store, "b", "done")
     Tracker(store, uri).sync(sweep("a", "b"), driven=False)
     old = run_ids(uri)
     Tracker(store, uri).sync(sweep("b"), driven=False)
     write(store, "a", "done", accuracy=0.75, attempts=({"pid": 7},))
     Tracker(store, uri).sync(sweep("a", "b"), driven=False)
-    assert run_ids(uri)["a"] != old["a"]
+    current = run_ids(uri)
+    assert current["a"] != old["a"]
     assert points(named(dump(uri))["a"], "accuracy") == [(1, 0.75), (2, 0.75)]
+    for asked in ("b", "ab"):  # of the two that are deleted now it is the newer one that comes back
+        Tracker(store, uri).sync(sweep(*asked), driven=False)
+    assert run_ids(uri) == current
 
 
 @pytest.mark.parametrize("what", ["trial", "parent", "experiment"])
