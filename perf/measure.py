@@ -1,9 +1,9 @@
 """Measure what users wait for: start-up of the commands, and seconds a task. Run by hand on an idle machine.
 
-    CRWN_DATA=... .venv/bin/python perf/measure.py
+    CRWN_DATA=... .venv/bin/python perf/measure.py [METHOD...]
 
-Prints the tables of perf/README.md. Training seconds are the engine's own, medians over tasks, the first task (which
-warms up) left out; reading data and evaluation are not in them.
+Given methods, only their seconds a task. Prints the tables of perf/README.md. Training seconds are the engine's own,
+medians over tasks, the first group (which warms up) left out; reading data and evaluation are not in them.
 """
 
 from __future__ import annotations
@@ -32,7 +32,16 @@ from crwn.trial import decide_numerics, run_trial
 CRWN = Path(sys.executable).with_name("crwn")
 REPEATS = 5
 NUM_TASKS = 4
-ROWS = [("neuromodnet", "FC256"), ("neuromodnet", "FC1024"), ("supsup", "FC256"), ("flynet", "10d")]
+ROWS = [
+    ("neuromodnet", "FC256"),
+    ("neuromodnet", "FC1024"),
+    ("flynet", "10d"),
+    ("supsup", "FC256"),
+    ("batche", "FC256"),
+    ("psp", "FC256"),
+    ("stl", "FC256"),
+    ("mtl", "FC256"),
+]
 
 PLAN_300 = """
 seeds: [0, 1, 2, 3, 4, 5, 6, 7, 8, 9]
@@ -54,6 +63,17 @@ def main() -> None:
     """Print both tables."""
     num_cores = len(os.sched_getaffinity(0))
     print(f"{_processor()}, {num_cores} cores; Python {platform.python_version()}, torch {torch.__version__}")
+    chosen = sys.argv[1:]
+    if not chosen:
+        _print_command_seconds()
+    print("\n| method | scale | group size | train s/task | test s/task |\n| --- | --- | --- | --- | --- |")
+    for method, scale in ROWS:
+        if not chosen or method in chosen:
+            _print_task_seconds(method, scale, group_size=1)
+            _print_task_seconds(method, scale, group_size=NUM_TASKS)
+
+
+def _print_command_seconds() -> None:
     print("\n| command | seconds, median of 5 |\n| --- | --- |")
     with tempfile.TemporaryDirectory() as folder:
         plan, tiny, store = Path(folder) / "plan.yaml", Path(folder) / "tiny.yaml", str(Path(folder) / "store")
@@ -63,10 +83,6 @@ def main() -> None:
         print(f"| `crwn --help` | {_seconds('--help')} |")
         print(f"| `crwn plan`, 300 trials | {_seconds('plan', str(plan))} |")
         print(f"| `crwn run`, nothing left to do | {_seconds('run', str(tiny), '--out', store)} |")
-    print("\n| method | scale | group size | train s/task | test s/task |\n| --- | --- | --- | --- | --- |")
-    for method, scale in ROWS:
-        for group_size in (1, NUM_TASKS):
-            _print_task_seconds(method, scale, group_size)
 
 
 def _seconds(*arguments: str) -> str:
@@ -90,16 +106,22 @@ def _print_task_seconds(method: str, scale: str, group_size: int) -> None:
         seed=0,
         training=settings.training(),
     )
-    numerics = dataclasses.replace(decide_numerics(spec, "cpu"), group_size=group_size)
+    grouping = spec.blueprint().grouping
+    if (grouping == "one" and group_size > 1) or (grouping == "all" and group_size == 1):
+        return
+    numerics = decide_numerics(spec, "cpu")
+    if grouping == "any":
+        numerics = dataclasses.replace(numerics, group_size=group_size)
 
     def show(event: object) -> None:
         if isinstance(event, Progress):
             print(f"{method} {scale} {event.tasks_learned}/{num_tasks}", end="\r", file=sys.stderr)
 
     finished = run_trial(spec, data=datasets(), backbones=backbone.draw, numerics=numerics, on_event=show)
-    train = statistics.median(row.train_seconds for row in finished.rows[group_size:] if row.train_seconds is not None)
+    learned = [row.train_seconds for row in finished.rows if row.train_seconds is not None]
+    train = statistics.median(learned[group_size:] if grouping != "all" else learned)
     test = statistics.median(row.eval_seconds for row in finished.rows)
-    print(f"| {method} | {scale} | {group_size} | {train:.2f} | {test:.2f} |")
+    print(f"| {method} | {scale} | {numerics.group_size} | {train:.2f} | {test:.2f} |")
 
 
 def _processor() -> str:

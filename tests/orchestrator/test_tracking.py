@@ -507,11 +507,13 @@ def test_a_database_that_was_lost_is_built_again(
     """All at once it shows what one showed that followed the trials step by step, by one tracker or by many."""
     live, rebuilt = new_uri("live"), new_uri("rebuilt")
     tracker = Tracker(store, live)
+    clients = [spy(tracker)]
     seen: dict[str, set[Any]] = {}
     for step in LIVE:
         for trial_id, (state, details) in step.items():
             write(store, trial_id, state, **details)
         tracker = tracker if has_memory else Tracker(store, live)
+        clients.append(spy(tracker))
         tracker.sync(sweep(*"abc"), driven=True)
         runs = named(dump(live))
         assert {trial_id for step_ in LIVE[: LIVE.index(step) + 1] for trial_id in step_} == set(runs) - {"parent"}
@@ -526,6 +528,10 @@ def test_a_database_that_was_lost_is_built_again(
     assert run_ids(live, "deleted") == {}
     for run in followed:
         assert max(Counter((name, at) for name, at, *_ in run["metrics"]).values(), default=1) == 1
+    sent = [
+        len(kinds.get("metrics", ())) for client in clients for name, _, kinds in client.calls if name == "log_batch"
+    ]
+    assert sum(sent) == sum(len(run["metrics"]) for run in followed)  # none is sent twice
 
 
 def test_nothing_stays_running_that_is_not(store: Store, uri: str, write: Build) -> None:
