@@ -24,7 +24,7 @@ PROJECTION = 1
 """Changes when more is shown of a trial than before: `sync` then goes through all runs again."""
 
 MAX_CURVE_POINTS = 320
-"""Of one metric in one run, about: MLflow's charts draw no more of a line. The store has all."""
+"""Of one learning curve, about: MLflow's charts draw no more of a line. The store has all."""
 
 MAX_TAG = 8000
 MAX_PARAM = 6000
@@ -111,11 +111,11 @@ def trial_content(store: Store, trial_id: str, state: TrialState, label: Label) 
     spec = json.loads(finished["spec"]) if finished is not None else attempts[-1].get("spec", {})
     grouping = finished["grouping"] if finished is not None else attempts[-1].get("grouping")
     tests, system = (table.to_pylist() for table in store.so_far(trial_id))
-    start = _milliseconds(attempts[0].get("started"))
-    signs = [start, *(_milliseconds(attempt.get("started")) for attempt in attempts)]
+    signs = [_milliseconds(attempt.get("started")) for attempt in attempts]
     signs += [_milliseconds(provenance.get("finished"))]
     signs += [round(1000 * time) for test in tests for time in (test["tested"], *(test["curve_times"] or ())) if time]
     signs += [round(1000 * sample["time"]) for sample in system]
+    start = signs[0] or min((sign for sign in signs if sign), default=0)  # an older record may not say when it began
     end = max(signs)
     # MLflow shows metrics in the order in which they came: the one that is compared first, the machine last.
     points = [
@@ -213,6 +213,8 @@ def artifacts(store: Store, trial_id: str, title: str) -> dict[str, bytes]:
             files[f"{place}/{name}"] = (folder / name).read_bytes()
     row = store.trials([trial_id]).to_pylist()[0]
     spec = json.loads(row["spec"])
+    attempts = json.loads(row["provenance"]).get("attempts", [])
+    files["attempts.json"] = (json.dumps({"attempts": attempts}, indent=1, sort_keys=True) + "\n").encode()
     files["spec.json"] = (json.dumps(spec, indent=1, sort_keys=True) + "\n").encode()
     tests, _ = store.so_far(trial_id)
     num_tasks = spec["benchmark"]["num_tasks"]

@@ -702,10 +702,13 @@ def test_a_finished_trial_has_its_files_as_artifacts(
         "results/tasks.parquet",
         "results/system.parquet",
         "contexts/contexts.safetensors",
+        "attempts.json",
         "spec.json",
         "accuracy_matrix.csv",
         "accuracy_matrix.png",
     }
+    provenance = json.loads(store.trials(["a"]).to_pylist()[0]["provenance"])
+    assert json.loads(files["attempts.json"]) == {"attempts": provenance["attempts"]}
     for name, content in files.items():
         if "/" in name:
             assert content == (store.folder("a") / Path(name).name).read_bytes()
