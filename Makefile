@@ -20,9 +20,8 @@ install: $(INSTALLED)  ## build the virtual environment (PYTHON=..., VENV=... to
 quickstart: $(INSTALLED)  ## run the smallest sweep and print its table
 	$(BIN)/crwn run sweeps/quickstart.yaml
 
-# Two processes, each with whole files: most of the time is waiting for Ray and MLflow to start.
 test: $(INSTALLED)  ## run the tests (ARGS=... for pytest)
-	$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
+	$(BIN)/python -m pytest $(ARGS)
 
 lint: $(INSTALLED)  ## check style and layering
 	$(BIN)/ruff check .

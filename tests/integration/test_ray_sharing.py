@@ -74,7 +74,12 @@ def test_a_shared_backbone_costs_a_worker_nothing(ray_session: Any) -> None:
             }
 
     workers = [Worker.remote() for _ in range(NUM_TRIALS)]
-    for seen in ray_session.get([worker.read.remote() for worker in workers]):
+    try:
+        found = ray_session.get([worker.read.remote() for worker in workers])
+    finally:
+        for worker in workers:  # else a failure here keeps them, and their CPUs from the next test
+            ray_session.kill(worker)
+    for seen in found:
         assert seen["grown"] < spec.num_bytes / 10
         assert not any(seen["writeable"])
         assert not any(seen["copied"])
