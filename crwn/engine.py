@@ -22,9 +22,10 @@ from torch.nn import functional
 from crwn import seeding, tensorfile
 from crwn.benchmarks.protocol import Curriculum, Split
 from crwn.methods.protocol import Method, Tensors
+from crwn.nn.kernels import KernelName
 from crwn.spec import Blueprint, TrainingSpec, check_group_size
 
-RESUME_FORMAT = 2
+RESUME_FORMAT = 3
 CURVE_EVERY = 50
 """Training steps between two points of a learning curve."""
 EVALUATION_BATCH = 500
@@ -48,7 +49,7 @@ class Numerics:
 
     device: Literal["cpu", "cuda"]
     group_size: int
-    kernel: Literal["eager"]
+    kernel: KernelName
     threads: int
 
 
@@ -210,7 +211,6 @@ class Engine:
         self._identity = identity
         self._clock = clock
         self._device = torch.device(numerics.device)
-        self._dtype: torch.dtype = getattr(torch, training.dtype)
         self._shared: Tensors = method.start_shared()
         self._kept: list[Tensors] = []
         self._rows: list[TaskRow] = []
@@ -273,15 +273,18 @@ class Engine:
         """The tasks' own state, and beside it the shared weights where these tasks train them."""
         when = self._blueprint.shared_training
         trains_shared = when == "always" or (when == "first task" and 0 in tasks)
-        shared = {name: tensor.clone().requires_grad_() for name, tensor in self._shared.items()}
-        state = {**(shared if trains_shared else {}), **self._method.start(tasks)}
-        trained = [tensor for tensor in state.values() if tensor.requires_grad]
+        own = self._method.start(tasks)
+        trained = {name: tensor for name, tensor in own.items() if tensor.requires_grad}
+        if trains_shared:
+            trained = {**self._shared, **trained}
+        parameter = _Parameter(trained)
         num_losses = 1 if self._blueprint.grouping == "all" else len(tasks)
         zeros_G = torch.zeros(num_losses, dtype=torch.float64, device=self._device)
         return _Group(
             tasks=tuple(tasks),
-            state=state,
-            optimizer=OPTIMIZERS[self._training.optimizer](trained, lr=self._rate(tasks)),
+            constants={name: tensor for name, tensor in own.items() if not tensor.requires_grad},
+            parameter=parameter,
+            optimizer=OPTIMIZERS[self._training.optimizer]([parameter.whole], lr=self._rate(tasks)),
             block_loss_G=zeros_G,
             block_correct_G=zeros_G.clone(),
             curves=[[] for _ in range(num_losses)],
@@ -305,8 +308,12 @@ class Engine:
                 yield self._endless(mixture.take, mixture.num_examples, ["mixed"])
         else:
             with self._curriculum.learning(tasks) as splits:
-                together = _EndToEnd(splits)
+                together = _EndToEnd([self._prepared(task, split) for task, split in zip(tasks, splits, strict=True)])
                 yield self._endless(together.take, together.num_each, tasks)
+
+    def _prepared(self, task: int, split: Split) -> Split:
+        with torch.no_grad():
+            return Split(images=self._method.prepare(task, split.images), labels=split.labels)
 
     def _endless(self, take: Callable[[torch.Tensor], Split], num_each: int, streams: Sequence[int | str]) -> _Batches:
         return _Batches(
@@ -321,7 +328,7 @@ class Engine:
     def _close_group(self, group: _Group) -> None:
         """Keep what was learned, and test each of the group's tasks."""
         with self._timed(group), torch.no_grad():
-            learned = {name: tensor.detach() for name, tensor in group.state.items()}
+            learned = {name: tensor.detach().clone() for name, tensor in group.state.items()}
             self._shared = {name: learned.pop(name, tensor) for name, tensor in self._shared.items()}
             packed = self._method.pack(learned)
         for index, task in enumerate(group.tasks):
@@ -334,18 +341,17 @@ class Engine:
             self._rows.append(dataclasses.replace(row, train_seconds=train_seconds, curve=curve))
 
     def _train_step(self, group: _Group, images_GBd: torch.Tensor, labels_GB: torch.Tensor) -> None:
-        num_tasks, batch_size = labels_GB.shape
+        batch_size = labels_GB.shape[1]
         state = {**self._shared, **group.state}
-        logits_GBm = self._method.logits(state, self._curriculum.normalise(images_GBd, self._dtype))
-        losses_X = functional.cross_entropy(logits_GBm.flatten(0, 1), labels_GB.flatten(), reduction="none")
-        loss_G = losses_X.view(num_tasks, batch_size).mean(dim=1)
-        group.optimizer.zero_grad()
-        loss_G.sum().backward()  # a sum over tasks: each task's gradient is that of its own loss
+        logits_GBm = self._method.logits(state, images_GBd)
+        logits_GmB = _by_class(logits_GBm)
+        loss_G = functional.cross_entropy(logits_GmB, labels_GB, reduction="none").mean(dim=1)
+        group.parameter.differentiate(loss_G.sum())  # a sum over tasks: each task's gradient is that of its own loss
         group.optimizer.step()
         group.step += 1
         with torch.no_grad():
             group.block_loss_G += loss_G * batch_size
-            group.block_correct_G += (logits_GBm.argmax(dim=-1) == labels_GB).sum(dim=1)
+            group.block_correct_G += (logits_GBm.argmax(dim=2) == labels_GB).sum(dim=1)
             group.block_examples += batch_size
         if group.step % CURVE_EVERY == 0 or group.step == self._num_steps:
             self._close_block(group)
@@ -367,7 +373,7 @@ class Engine:
     @torch.no_grad()
     def _test(self, task: int, *, tasks_learned: int) -> TaskRow:
         started = self._clock()
-        split = self._curriculum.test_split(task)
+        split = self._prepared(task, self._curriculum.test_split(task))
         kept = {name: tensor.to(self._device) for name, tensor in self._kept[task].items()}
         state = {**self._shared, **self._method.unpack(kept, [task])}
         num_test = len(split.labels)
@@ -376,9 +382,9 @@ class Engine:
         for images_Bd, labels_B in zip(
             split.images.split(EVALUATION_BATCH), split.labels.split(EVALUATION_BATCH), strict=True
         ):
-            logits_Bm = self._method.logits(state, self._curriculum.normalise(images_Bd[None], self._dtype))[0]
-            loss += functional.cross_entropy(logits_Bm, labels_B, reduction="sum")
-            num_correct += (logits_Bm.argmax(dim=-1) == labels_B).sum()
+            logits_1Bm = self._method.logits(state, images_Bd[None])
+            loss += functional.cross_entropy(_by_class(logits_1Bm), labels_B[None], reduction="sum")
+            num_correct += (logits_1Bm.argmax(dim=2) == labels_B).sum()
         mean_loss = loss.item() / num_test
         if not math.isfinite(mean_loss):
             raise self._diverged(task, f"test loss is {mean_loss}")
@@ -452,9 +458,9 @@ class Engine:
         group = self._group
         if group is not None:
             # Constants of the tasks are drawn again.
-            tensors |= {f"state.{name}": tensor for name, tensor in group.state.items() if tensor.requires_grad}
-            for index, slots in group.optimizer.state_dict()["state"].items():
-                tensors |= {f"optimizer.{index}.{slot}": tensor for slot, tensor in slots.items()}
+            tensors |= {f"state.{name}": tensor for name, tensor in group.parameter.parts.items()}
+            (slots,) = group.optimizer.state_dict()["state"].values() or ({},)
+            tensors |= {f"optimizer.{slot}": tensor for slot, tensor in slots.items()}
             tensors |= {"block.loss": group.block_loss_G, "block.correct": group.block_correct_G}
             header["group"] = {
                 "tasks": group.tasks,
@@ -485,15 +491,11 @@ class Engine:
     def _restore_group(self, tensors: Tensors, header: dict[str, Any]) -> _Group:
         group = self._start_group(header["tasks"])
         with torch.no_grad():
-            for name, tensor in group.state.items():
-                if tensor.requires_grad:
-                    tensor.copy_(tensors[f"state.{name}"])
-        fresh = group.optimizer.state_dict()
-        indices = range(sum(tensor.requires_grad for tensor in group.state.values()))
-        slots = {index: _below(tensors, f"optimizer.{index}.") for index in indices}
-        group.optimizer.load_state_dict(
-            {"state": {i: s for i, s in slots.items() if s}, "param_groups": fresh["param_groups"]}
-        )
+            for name, tensor in group.parameter.parts.items():
+                tensor.copy_(tensors[f"state.{name}"])
+        slots = _below(tensors, "optimizer.")
+        settings = group.optimizer.state_dict()["param_groups"]
+        group.optimizer.load_state_dict({"state": {0: slots} if slots else {}, "param_groups": settings})
         group.block_loss_G.copy_(tensors["block.loss"])
         group.block_correct_G.copy_(tensors["block.correct"])
         group.step = header["step"]
@@ -511,7 +513,8 @@ class _Group:
     """The tasks being learned, and all that changes while they are."""
 
     tasks: tuple[int, ...]
-    state: Tensors
+    constants: Tensors
+    parameter: _Parameter
     optimizer: torch.optim.Optimizer
     block_loss_G: torch.Tensor
     block_correct_G: torch.Tensor
@@ -519,6 +522,38 @@ class _Group:
     step: int = 0
     block_examples: int = 0
     train_seconds: float = 0.0
+
+    @property
+    def state(self) -> Tensors:
+        """What the method computes with: what is trained, and constants of the tasks."""
+        return {**self.constants, **self.parameter.parts}
+
+
+class _Parameter:
+    """All trained tensors of a group laid end to end, so that the optimiser sees one: a step costs as for one.
+
+    Args:
+        trained: the tensors as they start, by name.
+
+    Attributes:
+        whole: the one tensor, with its gradient.
+        parts: the tensors by name, which lie in it; autograd differentiates with respect to them.
+    """
+
+    def __init__(self, trained: Tensors) -> None:
+        starts = [tensor.detach() for tensor in trained.values()]
+        self.whole = torch.cat([start.flatten() for start in starts])
+        self.whole.grad = torch.zeros_like(self.whole)
+        pieces = self.whole.split([start.numel() for start in starts])
+        self.parts = {
+            name: piece.view(start.shape).requires_grad_()
+            for name, piece, start in zip(trained, pieces, starts, strict=True)
+        }
+
+    def differentiate(self, loss: torch.Tensor) -> None:
+        """Put the loss's gradient in its place."""
+        gradients = torch.autograd.grad(loss, list(self.parts.values()))
+        torch.cat([gradient.flatten() for gradient in gradients], out=self.whole.grad)
 
 
 class _EndToEnd:
@@ -597,6 +632,11 @@ class _Batches:
             for index, stream in enumerate(self._streams)
         ]
         return torch.stack(orders).to(self._device)
+
+
+def _by_class(logits_GBm: torch.Tensor) -> torch.Tensor:
+    """[G, m, B] in at least single precision: over few classes, the softmax is several times faster so."""
+    return logits_GBm.to(torch.promote_types(logits_GBm.dtype, torch.float32)).mT.contiguous()
 
 
 def _below(tensors: Tensors, prefix: str) -> Tensors:

@@ -123,8 +123,8 @@ class TrainingSpec:
         optimizer: torch's optimiser of that name with torch's defaults, a new one for each task.
         updates_per_task: optimiser steps a task.
         batch_size: examples a batch; the short last batch of an epoch is kept.
-        dtype: of weights, activations and optimiser state.
-        threads: CPU threads of the computation. Part of the spec because sums split over threads round differently.
+        dtype: of weights, activations and optimiser state. With bfloat16, activations and products are in it, summed
+            in float32; what is learned and the optimiser's state are in float32.
 
     Raises:
         ValueError: a field is wrong.
@@ -136,8 +136,7 @@ class TrainingSpec:
     optimizer: Literal["rmsprop"] = "rmsprop"
     updates_per_task: Count = 1000
     batch_size: Count = 128
-    dtype: Literal["float32", "float64"] = "float32"
-    threads: Count = 1
+    dtype: Literal["float32", "float64", "bfloat16"] = "float32"
 
     def __post_init__(self) -> None:
         check_fields(self)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
+import functools
 import resource
 import sys
 import warnings
@@ -21,9 +24,15 @@ from crwn.data import BASE_SETS, Datasets
 from crwn.engine import Engine, Learned, Numerics, Progress, ResumePoint, TaskRow, read_numerics
 from crwn.methods import METHODS
 from crwn.methods.protocol import Surroundings, Tensors
+from crwn.nn.kernels import KERNELS, choose_kernel
 from crwn.spec import TrialSpec
 
 DeviceKind: TypeAlias = Literal["cpu", "cuda"]
+
+CPU_GROUP = 4
+"""Tasks that a CPU learns together: more gain nothing, fewer pay the fixed costs of a step more often (perf/)."""
+CPU_GROUP_NUMBERS = 2**24
+"""Activations of a group on a CPU; beyond, they leave even the last cache."""
 
 GROUP_MEMORY_SHARE = 0.125
 """Of a GPU's memory, for the data and activations of the tasks learned together; trials may share the GPU."""
@@ -78,6 +87,7 @@ def run_trial(
     resume_from: bytes | None = None,
     numerics: Numerics | None = None,
     max_group_size: int | None = None,
+    threads: int = 1,
     keep_weights: bool = False,
 ) -> Finished:
     """Run a trial to its end: `iterate_trial`, with every event handed to `on_event` in order.
@@ -93,6 +103,7 @@ def run_trial(
         resume_from=resume_from,
         numerics=numerics,
         max_group_size=max_group_size,
+        threads=threads,
         keep_weights=keep_weights,
     ):
         on_event(event)
@@ -109,6 +120,7 @@ def iterate_trial(
     resume_from: bytes | None = None,
     numerics: Numerics | None = None,
     max_group_size: int | None = None,
+    threads: int = 1,
     keep_weights: bool = False,
 ) -> Iterator[Event]:
     """Run a trial as a generator of events; the last is `Finished`.
@@ -121,6 +133,7 @@ def iterate_trial(
         resume_from: the content of a `ResumePoint` of this trial.
         numerics: instead of those that the rule gives a trial that first starts.
         max_group_size: at most so many tasks learned at once, where the rule would take more.
+        threads: of the CPU, for a trial that first starts.
         keep_weights: keep trained weights with the contexts: those that tasks share, and those of a task's own.
 
     Raises:
@@ -138,8 +151,10 @@ def iterate_trial(
             "Run it where there is a GPU, and check torch.cuda.is_available() there."
         )
     if numerics is None:
-        numerics = decide_numerics(spec, device, max_group_size)
+        with _threads(threads):  # kernels are timed with them
+            numerics = decide_numerics(spec, device, max_group_size, threads)
     blueprint = spec.blueprint()
+    _keep_freed_memory()
     with _threads(numerics.threads):
         torch_device = torch.device(numerics.device)
         backbone = backbones(blueprint.backbone).checked()
@@ -170,11 +185,13 @@ def iterate_trial(
         )
 
 
-def decide_numerics(spec: TrialSpec, device: DeviceKind, max_group_size: int | None = None) -> Numerics:
+def decide_numerics(
+    spec: TrialSpec, device: DeviceKind, max_group_size: int | None = None, threads: int = 1
+) -> Numerics:
     """The rule for a trial that first starts.
 
-    One task at a time on a CPU, where larger groups leave the caches; on a GPU, where launches bound small work, as
-    many as the method allows, the memory holds, and `max_group_size` says.
+    A few tasks at a time on a CPU, or one where more would leave the caches; on a GPU, where launches bound small work,
+    as many as the memory holds; never more than the method allows and `max_group_size` says.
     """
     blueprint, num_tasks = spec.blueprint(), spec.benchmark.problem().num_tasks
     match blueprint.grouping:
@@ -183,8 +200,18 @@ def decide_numerics(spec: TrialSpec, device: DeviceKind, max_group_size: int | N
         case "all":
             group_size = num_tasks
         case "any":
-            group_size = 1 if device == "cpu" else min(num_tasks, _tasks_that_fit(spec), max_group_size or num_tasks)
-    return Numerics(device=device, group_size=group_size, kernel="eager", threads=spec.training.threads)
+            favourable = _tasks_for_a_cpu(spec) if device == "cpu" else _tasks_that_fit(spec)
+            group_size = min(num_tasks, favourable, max_group_size or num_tasks)
+    kernel = choose_kernel(device, _product_dtype(spec), threads)
+    return Numerics(device=device, group_size=group_size, kernel=kernel, threads=threads)
+
+
+def _tasks_for_a_cpu(spec: TrialSpec) -> int:
+    blueprint = spec.blueprint()
+    activations = spec.training.batch_size * blueprint.activations
+    if blueprint.trained_per_task > activations:
+        return 1  # a task's own weights or scores fill the cache alone
+    return min(CPU_GROUP, max(1, CPU_GROUP_NUMBERS // activations))
 
 
 def _tasks_that_fit(spec: TrialSpec) -> int:
@@ -199,7 +226,8 @@ def _tasks_that_fit(spec: TrialSpec) -> int:
 
 def _build_engine(spec: TrialSpec, data: Datasets, backbone: Backbone, numerics: Numerics) -> Engine:
     device = torch.device(numerics.device)
-    dtype: torch.dtype = getattr(torch, spec.training.dtype)
+    product_dtype = _product_dtype(spec)
+    dtype = torch.promote_types(product_dtype, torch.float32)
     images = hold_out(data.load(spec.benchmark.base), spec.benchmark.validation)
     benchmark = BENCHMARKS[spec.benchmark.kind].build(spec.benchmark, images, spec.seed, device)
     surroundings = Surroundings(
@@ -207,8 +235,11 @@ def _build_engine(spec: TrialSpec, data: Datasets, backbone: Backbone, numerics:
         problem=spec.benchmark.problem(),
         seed=spec.seed,
         backbone=tensors_on(backbone, device, dtype),
+        normalisation=BASE_SETS[spec.benchmark.base].normalisation,
         device=device,
         dtype=dtype,
+        product_dtype=product_dtype,
+        kernel=KERNELS[numerics.kernel],
     )
     return Engine(
         method=METHODS[spec.method.kind].build(spec.method, surroundings),
@@ -221,12 +252,35 @@ def _build_engine(spec: TrialSpec, data: Datasets, backbone: Backbone, numerics:
     )
 
 
+def _product_dtype(spec: TrialSpec) -> torch.dtype:
+    dtype: torch.dtype = getattr(torch, spec.training.dtype)
+    return dtype
+
+
 def tensors_on(backbone: Backbone, device: torch.device, dtype: torch.dtype) -> Tensors:
     """The arrays as tensors; on a CPU in float32 they share the arrays' memory."""
     with warnings.catch_warnings():
         # The arrays are read-only on purpose: nothing writes to frozen weights.
         warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
         return {name: torch.from_numpy(array).to(device, dtype) for name, array in backbone.arrays.items()}
+
+
+@functools.cache
+def _keep_freed_memory() -> None:
+    """Have the C library keep memory that is freed, where it is glibc.
+
+    Otherwise every step gives its activations back to the system and has them mapped and cleared again: a tenth of the
+    time of a small network.
+    """
+    largest_mmap_threshold = 2**25
+    with contextlib.suppress(OSError, AttributeError):  # another C library
+        mallopt = ctypes.CDLL(None).mallopt
+        mallopt(M_MMAP_THRESHOLD, largest_mmap_threshold)
+        mallopt(M_TRIM_THRESHOLD, 8 * largest_mmap_threshold)
+
+
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
+"""Names of settings, from malloc.h."""
 
 
 @contextmanager

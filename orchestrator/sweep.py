@@ -71,7 +71,7 @@ class Resources:
 
     Attributes:
         gpus: a share below 1, or a whole number; None for one GPU where there is any.
-        cpus: CPU cores.
+        cpus: CPU cores; a trial computes with a thread for each whole one.
 
     Raises:
         ValueError: a number of GPUs above 1 that is not whole.

@@ -62,7 +62,6 @@ def build(spec: PermutedSpec, images: ImageSet, seed: int, device: torch.device)
     """The tasks of `spec` at `seed` on `device`."""
     input_size = spec.problem().input_size
     return PixelTasks(
-        base=BASE_SETS[spec.base],
         images=images,
         num_tasks=spec.num_tasks,
         pixel_map=lambda task: permutation_map(input_size, seed, task),

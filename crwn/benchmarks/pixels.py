@@ -20,7 +20,7 @@ from crwn.lazy import LazyModule
 if TYPE_CHECKING:
     import torch
 
-    from crwn.data.base import BaseSet, ImageSet, ImageSplit
+    from crwn.data.base import ImageSet, ImageSplit
 else:
     torch = LazyModule("torch")
 
@@ -32,7 +32,6 @@ class PixelTasks:
     """A benchmark made of pixel maps.
 
     Args:
-        base: what is known of the base set, for its mean and standard deviation.
         images: the base set's images.
         num_tasks: the number of tasks.
         pixel_map: the map of a task, by its number.
@@ -42,15 +41,12 @@ class PixelTasks:
     def __init__(
         self,
         *,
-        base: BaseSet,
         images: ImageSet,
         num_tasks: int,
         pixel_map: Callable[[int], PixelMap],
         device: torch.device,
     ) -> None:
         self.num_tasks = num_tasks
-        self._mean = base.mean
-        self._std = base.std
         self._pixel_map = pixel_map
         self._train = _to_device(images.train, device)
         self._test = _to_device(images.test, device)
@@ -67,10 +63,6 @@ class PixelTasks:
         """The training examples of these tasks as one set."""
         maps_Td = np.stack([self._pixel_map(task) for task in tasks])
         return PixelMixture(self._train, torch.from_numpy(maps_Td).to(self._train.images.device))
-
-    def normalise(self, images: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-        """(bytes / 255 - mean) / standard deviation, computed as one multiplication and one addition."""
-        return images.to(dtype).mul_(1 / (255 * self._std)).sub_(self._mean / self._std)
 
     def _rearranged(self, split: Split, task: int) -> Split:
         source_d = torch.from_numpy(self._pixel_map(task)).to(split.images.device)

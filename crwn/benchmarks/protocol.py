@@ -59,10 +59,6 @@ class Benchmark(Protocol):
         """The training examples of these tasks as one set; made batch by batch, since all at once may not fit."""
         ...
 
-    def normalise(self, images: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-        """Bytes to the numbers a network sees, in the same shape."""
-        ...
-
 
 class Curriculum:
     """A benchmark whose training data can be read only for the tasks that are being learned.
@@ -128,7 +124,3 @@ class Curriculum:
     def test_split(self, task: int) -> Split:
         """The test examples of any task."""
         return self._benchmark.test_split(task)
-
-    def normalise(self, images: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-        """Bytes to the numbers a network sees, in the same shape."""
-        return self._benchmark.normalise(images, dtype)

@@ -81,10 +81,8 @@ def rotation_map(height: int, width: int, degrees: float) -> PixelMap:
 def build(spec: RotatedSpec, images: ImageSet, seed: int, device: torch.device) -> PixelTasks:
     """The tasks of `spec` on `device`; the seed changes nothing."""
     del seed
-    base = BASE_SETS[spec.base]
-    _, height, width = base.image_shape  # the base sets so far are grey: one channel
+    _, height, width = BASE_SETS[spec.base].image_shape  # the base sets so far are grey: one channel
     return PixelTasks(
-        base=base,
         images=images,
         num_tasks=spec.num_tasks,
         pixel_map=lambda task: rotation_map(height, width, task * spec.step_degrees),

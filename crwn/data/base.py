@@ -11,11 +11,14 @@ import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 from filelock import FileLock
 from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    import torch
 
 Images: TypeAlias = NDArray[np.uint8]
 Labels: TypeAlias = NDArray[np.int64]
@@ -39,6 +42,33 @@ class ImageSet:
 
     train: ImageSplit
     test: ImageSplit
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Normalisation:
+    """(bytes / 255 - mean) / std, as one multiplication and one subtraction.
+
+    Attributes:
+        mean: of the training pixels divided by 255.
+        std: standard deviation of the same.
+    """
+
+    mean: float
+    std: float
+
+    @property
+    def factor(self) -> float:
+        """What a byte is multiplied by."""
+        return 1 / (255 * self.std)
+
+    @property
+    def offset(self) -> float:
+        """What is subtracted then."""
+        return self.mean / self.std
+
+    def __call__(self, images: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+        """Bytes to the numbers a network sees, in the same shape."""
+        return images.to(dtype).mul_(self.factor).sub_(self.offset)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,6 +98,11 @@ class BaseSet:
     files: Mapping[str, str]
     download: Callable[[Path], None] | None
     load: Callable[[Path | None], ImageSet]
+
+    @property
+    def normalisation(self) -> Normalisation:
+        """Of its images."""
+        return Normalisation(mean=self.mean, std=self.std)
 
 
 def cache_root() -> Path:

@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from crwn.lazy import LazyModule
 from crwn.methods.protocol import (
     FULLY_CONNECTED,
+    Method,
+    SharedWeights,
     Surroundings,
     Tensors,
     fully_connected,
@@ -77,12 +79,13 @@ class BatchESpec:
         )
 
 
-class BatchE:
+class BatchE(Method):
     """The learner: shared weights, and per task and layer r [O] and s [I]."""
 
     def __init__(self, spec: BatchESpec, surroundings: Surroundings) -> None:
         del spec  # it only says how the first task is trained
         self._surroundings = surroundings
+        self._weights = SharedWeights(surroundings)
 
     def start_shared(self) -> Tensors:
         """The drawn weights."""
@@ -96,14 +99,15 @@ class BatchE:
             state[f"{name}.s"] = self._surroundings.draw_signs(tasks, f"{name}.s", (num_inputs,)).requires_grad_()
         return state
 
-    def logits(self, state: Tensors, input_GBd: torch.Tensor) -> torch.Tensor:
+    def logits(self, state: Tensors, images_GBd: torch.Tensor) -> torch.Tensor:
         """The layers in order, each with the task's factors."""
-        return fully_connected(
-            input_GBd,
-            lambda name, input_GBI: dense.rank_one_linear(
-                input_GBI, state[f"{name}.weight"], state[f"{name}.r"], state[f"{name}.s"]
-            ),
-        )
+
+        def layer(name: str, input_GBI: torch.Tensor) -> torch.Tensor:
+            weight_OI = self._weights(name, state[f"{name}.weight"])
+            out_factor_GO, in_factor_GI = state[f"{name}.r"], state[f"{name}.s"]
+            return dense.rank_one_linear(input_GBI, weight_OI, out_factor_GO, in_factor_GI, self._surroundings.kernel)
+
+        return fully_connected(self._surroundings.normalised(images_GBd), layer)
 
     def pack(self, state: Tensors) -> Tensors:
         """The factors as they are."""

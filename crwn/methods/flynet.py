@@ -21,8 +21,10 @@ from annotated_types import Ge, Gt, Le
 from crwn.backbone import ArraySpec, BackboneSpec
 from crwn.lazy import LazyModule
 from crwn.methods.protocol import (
+    Method,
     Modulation,
     ScaleFamily,
+    SharedWeights,
     Surroundings,
     Tensors,
     check_range,
@@ -123,12 +125,22 @@ class FlyNetSpec:
         )
 
 
-class FlyNet:
+class FlyNet(Method):
     """The learner: per task a context [N] and a strength of the decoder."""
 
     def __init__(self, spec: FlyNetSpec, surroundings: Surroundings) -> None:
         self._spec = spec
         self._surroundings = surroundings
+        self._factor = surroundings.normalisation.factor
+        self._encode = flynet.Encoder(
+            surroundings.backbone["encoder"],
+            inhibition=spec.inhibition,
+            factor=self._factor,
+            offset=surroundings.normalisation.offset,
+            dtype=surroundings.product_dtype,
+            kernel=surroundings.kernel,
+        )
+        self._weights = SharedWeights(surroundings)
 
     def start_shared(self) -> Tensors:
         """All shared weights are frozen."""
@@ -146,12 +158,14 @@ class FlyNet:
             initial_strength=spec.initial_strength,
         )
 
-    def logits(self, state: Tensors, input_GBd: torch.Tensor) -> torch.Tensor:
+    def logits(self, state: Tensors, images_GBd: torch.Tensor) -> torch.Tensor:
         """Encode, then decode with each task's own modulation."""
-        backbone = self._surroundings.backbone
-        hidden_GBN = flynet.encode(input_GBd, backbone["encoder"], self._spec.inhibition)
         return modulated.modulated_linear(
-            hidden_GBN, backbone["decoder"], state["decoder.context"], state["decoder.strength"]
+            self._encode(images_GBd),
+            self._weights("decoder", self._surroundings.backbone["decoder"]),
+            state["decoder.context"],
+            state["decoder.strength"] * self._factor,  # the encoder's result is in units of it
+            self._surroundings.kernel,
         )
 
     def pack(self, state: Tensors) -> Tensors:

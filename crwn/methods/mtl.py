@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from crwn.lazy import LazyModule
 from crwn.methods.protocol import (
     FULLY_CONNECTED,
+    Method,
     Surroundings,
     Tensors,
     fully_connected,
@@ -29,9 +30,10 @@ from crwn.spec import READ_STRICTLY, Blueprint, PositiveFloat, ProblemShape, Tra
 
 if TYPE_CHECKING:
     import torch
-    from torch.nn import functional
+
+    from crwn.nn import dense
 else:
-    functional = LazyModule("torch.nn.functional")
+    dense = LazyModule("crwn.nn.dense")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,25 +77,29 @@ class MTLSpec:
         )
 
 
-class MTL:
+class MTL(Method):
     """The learner: shared weights, and nothing of a task's own."""
 
     def __init__(self, spec: MTLSpec, surroundings: Surroundings) -> None:
         del spec  # it only says how the weights start
-        self._backbone = surroundings.backbone
+        self._surroundings = surroundings
 
     def start_shared(self) -> Tensors:
         """The drawn weights."""
-        return {f"{name}.weight": weight_OI for name, weight_OI in self._backbone.items()}
+        return {f"{name}.weight": weight_OI for name, weight_OI in self._surroundings.backbone.items()}
 
     def start(self, tasks: Sequence[int]) -> Tensors:
         """Nothing: the network is not told the task."""
         del tasks
         return {}
 
-    def logits(self, state: Tensors, input_GBd: torch.Tensor) -> torch.Tensor:
+    def logits(self, state: Tensors, images_GBd: torch.Tensor) -> torch.Tensor:
         """The one network."""
-        return fully_connected(input_GBd, lambda name, input_GBI: functional.linear(input_GBI, state[f"{name}.weight"]))
+
+        def layer(name: str, input_GBI: torch.Tensor) -> torch.Tensor:
+            return dense.linear(input_GBI, state[f"{name}.weight"].to(input_GBI.dtype), self._surroundings.kernel)
+
+        return fully_connected(self._surroundings.normalised(images_GBd), layer)
 
     def pack(self, state: Tensors) -> Tensors:
         """Nothing."""

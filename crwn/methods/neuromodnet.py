@@ -20,7 +20,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from crwn.lazy import LazyModule
 from crwn.methods.protocol import (
     FULLY_CONNECTED,
+    Method,
     Modulation,
+    SharedWeights,
     Surroundings,
     Tensors,
     check_range,
@@ -116,12 +118,13 @@ class NeuroModNetSpec:
         )
 
 
-class NeuroModNet:
+class NeuroModNet(Method):
     """The learner: per task and layer a context [I] and a strength."""
 
     def __init__(self, spec: NeuroModNetSpec, surroundings: Surroundings) -> None:
         self._spec = spec
         self._surroundings = surroundings
+        self._weights = SharedWeights(surroundings)
 
     def start_shared(self) -> Tensors:
         """R, where the first task trains it."""
@@ -140,14 +143,15 @@ class NeuroModNet:
             initial_strength=spec.initial_strength,
         )
 
-    def logits(self, state: Tensors, input_GBd: torch.Tensor) -> torch.Tensor:
+    def logits(self, state: Tensors, images_GBd: torch.Tensor) -> torch.Tensor:
         """The layers in order, each modulated."""
 
         def layer(name: str, input_GBI: torch.Tensor) -> torch.Tensor:
-            weight_OI = state.get(f"{name}.weight", self._surroundings.backbone[name])
-            return modulated.modulated_linear(input_GBI, weight_OI, state[f"{name}.context"], state[f"{name}.strength"])
+            weight_OI = self._weights(name, state.get(f"{name}.weight", self._surroundings.backbone[name]))
+            context_GI, strength_G = state[f"{name}.context"], state[f"{name}.strength"]
+            return modulated.modulated_linear(input_GBI, weight_OI, context_GI, strength_G, self._surroundings.kernel)
 
-        return fully_connected(input_GBd, layer)
+        return fully_connected(self._surroundings.normalised(images_GBd), layer)
 
     def pack(self, state: Tensors) -> Tensors:
         """Contexts and strengths as they are."""

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     import torch
     from torch.nn import functional
 
+    from crwn.data.base import Normalisation
+    from crwn.nn.kernels import FrozenLinear, Kernel
     from crwn.spec import ProblemShape
 else:
     torch = LazyModule("torch")
@@ -43,17 +45,27 @@ class Surroundings:
         scale: as in the trial's spec.
         problem: the benchmark's sizes.
         seed: the trial's seed.
-        backbone: the frozen arrays by name, on the device, in the trial's dtype.
+        backbone: the drawn arrays by name, on the device, in `dtype`.
+        normalisation: of the benchmark's images.
         device: where tensors live.
         dtype: of everything that is learned.
+        product_dtype: of activations and products, `dtype` or a narrower one.
+        kernel: how products are computed.
     """
 
     scale: str
     problem: ProblemShape
     seed: int
     backbone: Tensors
+    normalisation: Normalisation
     device: torch.device
     dtype: torch.dtype
+    product_dtype: torch.dtype
+    kernel: Kernel
+
+    def normalised(self, bytes_GBd: torch.Tensor) -> torch.Tensor:
+        """Pixels as the networks see them, in `product_dtype`."""
+        return self.normalisation(bytes_GBd, self.dtype).to(self.product_dtype)
 
     def draw(self, tasks: Sequence[int], name: str, shape: tuple[int, ...], low: float, high: float) -> torch.Tensor:
         """Uniform numbers for the tensor `name` of each task, from that task's own stream.
@@ -81,8 +93,25 @@ class Surroundings:
         return (seeding.numpy_generator(self.seed, "state", task, name) for task in tasks)
 
     def as_tensor(self, array: NDArray[np.float32]) -> torch.Tensor:
-        """On the device, in the trial's dtype."""
+        """On the device, in the dtype of what is learned."""
         return torch.from_numpy(array).to(device=self.device, dtype=self.dtype)
+
+
+class SharedWeights:
+    """The weights that tasks share as products want them: trained ones as they are now, frozen ones prepared once."""
+
+    def __init__(self, surroundings: Surroundings) -> None:
+        self._kernel = surroundings.kernel
+        self._dtype = surroundings.product_dtype
+        self._frozen: dict[str, tuple[torch.Tensor, FrozenLinear]] = {}
+
+    def __call__(self, name: str, weight_OI: torch.Tensor) -> torch.Tensor | FrozenLinear:
+        """The weight of the layer `name`, which is trained if it requires a gradient."""
+        if weight_OI.requires_grad:
+            return weight_OI.to(self._dtype)
+        if name not in self._frozen or self._frozen[name][0] is not weight_OI:
+            self._frozen[name] = (weight_OI, self._kernel.freeze(weight_OI.to(self._dtype)))
+        return self._frozen[name][1]
 
 
 class Method(Protocol):
@@ -106,8 +135,23 @@ class Method(Protocol):
         """
         ...
 
-    def logits(self, state: Tensors, input_GBd: torch.Tensor) -> torch.Tensor:
-        """Class scores [G, B, m] of normalised images, each task's with its own part of `state`."""
+    def prepare(self, task: int, images_Nd: torch.Tensor) -> torch.Tensor:
+        """What `logits` takes of a task's images, computed once; the bytes, unless a method says otherwise.
+
+        Not asked of a mixture of tasks, whose images are taken as they are.
+
+        Args:
+            task: whose images they are.
+            images_Nd: unsigned bytes.
+
+        Returns:
+            [N, ...].
+        """
+        del task
+        return images_Nd
+
+    def logits(self, state: Tensors, images_GBd: torch.Tensor) -> torch.Tensor:
+        """Class scores [G, B, m] of prepared images, each task's with its own part of `state`."""
         ...
 
     def pack(self, state: Tensors) -> Tensors:

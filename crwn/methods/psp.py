@@ -6,7 +6,7 @@ xavier-normal and is trained by every task, so the tasks disturb one another and
 d -> H -> H -> m with ReLU between, no biases.
 
 A task's contexts are drawn from its own random stream when they are needed, by a QR decomposition in float64, and kept
-as long as `CACHE_BYTES` allows. (QR's last bits depend on processor and threads; the trial's threads are in its spec.)
+as long as `CACHE_BYTES` allows. (QR's last bits depend on processor and threads.)
 
 Shapes: G tasks, B examples a task, d numbers an image, m classes; layers are [O outputs, I inputs].
 """
@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from crwn.lazy import LazyModule
 from crwn.methods.protocol import (
     FULLY_CONNECTED,
+    Method,
     Surroundings,
     Tensors,
     fully_connected,
@@ -40,6 +41,9 @@ else:
 
 CACHE_BYTES = 2**29
 """Of contexts that are kept: all 100 of P-MNIST at FC256."""
+FIRST = "layer1.rotation"
+PREPARED_AT_ONCE = 10_000
+"""Images, so that what is between bytes and result takes little memory."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,13 +81,13 @@ class PSPSpec:
         )
 
 
-class PSP:
+class PSP(Method):
     """The learner: shared weights, and per task and layer a fixed rotation [I, I]."""
 
     def __init__(self, spec: PSPSpec, surroundings: Surroundings) -> None:
         del spec  # it has no settings
         self._surroundings = surroundings
-        item_bytes = torch.empty(0, dtype=surroundings.dtype).element_size()
+        item_bytes = surroundings.product_dtype.itemsize
         task_bytes = item_bytes * sum(weight.shape[1] ** 2 for weight in surroundings.backbone.values())
         self._rotations = functools.lru_cache(maxsize=max(1, CACHE_BYTES // task_bytes))(self._draw)
 
@@ -96,12 +100,23 @@ class PSP:
         drawn = [self._rotations(task) for task in tasks]
         return {name: torch.stack([rotations[name] for rotations in drawn]) for name in drawn[0]}
 
-    def logits(self, state: Tensors, input_GBd: torch.Tensor) -> torch.Tensor:
-        """The layers in order, each seen through the task's rotation."""
-        return fully_connected(
-            input_GBd,
-            lambda name, input_GBI: dense.rotated_linear(input_GBI, state[f"{name}.weight"], state[f"{name}.rotation"]),
-        )
+    def prepare(self, task: int, images_Nd: torch.Tensor) -> torch.Tensor:
+        """The images as the first layer's weights see them: normalised and rotated, neither of which is learned."""
+        rotation_dd = self._rotations(task)[FIRST]
+        normalised, kernel = self._surroundings.normalised, self._surroundings.kernel
+        return torch.cat([kernel.linear(normalised(part), rotation_dd) for part in images_Nd.split(PREPARED_AT_ONCE)])
+
+    def logits(self, state: Tensors, images_GBd: torch.Tensor) -> torch.Tensor:
+        """The layers in order, each seen through the task's rotation, the first in the prepared images."""
+        kernel = self._surroundings.kernel
+
+        def layer(name: str, input_GBI: torch.Tensor) -> torch.Tensor:
+            weight_OI = state[f"{name}.weight"].to(input_GBI.dtype)
+            if f"{name}.rotation" == FIRST:
+                return dense.linear(input_GBI, weight_OI, kernel)
+            return dense.rotated_linear(input_GBI, weight_OI, state[f"{name}.rotation"], kernel)
+
+        return fully_connected(images_GBd, layer)
 
     def pack(self, state: Tensors) -> Tensors:
         """Nothing: the rotations are drawn again."""
@@ -122,5 +137,5 @@ class PSP:
             q_II, r_II = torch.linalg.qr(torch.from_numpy(stream.standard_normal((size, size))))
             # A QR decomposition is unique up to signs; with those of R's diagonal, Q is uniform (Mezzadri 2007).
             rotation_II = q_II * r_II.diagonal().sign()
-            drawn[f"{name}.rotation"] = rotation_II.to(self._surroundings.device, self._surroundings.dtype)
+            drawn[f"{name}.rotation"] = rotation_II.to(self._surroundings.device, self._surroundings.product_dtype)
         return drawn

@@ -18,6 +18,7 @@ from crwn.backbone import BackboneSpec
 from crwn.lazy import LazyModule
 from crwn.methods.protocol import (
     FULLY_CONNECTED,
+    Method,
     Surroundings,
     Tensors,
     fully_connected,
@@ -73,7 +74,7 @@ class STLSpec:
         )
 
 
-class STL:
+class STL(Method):
     """The learner: per task the weights [O, I] of every layer."""
 
     def __init__(self, spec: STLSpec, surroundings: Surroundings) -> None:
@@ -94,9 +95,13 @@ class STL:
             state[f"{name}.weight"] = weight_GOI.requires_grad_()
         return state
 
-    def logits(self, state: Tensors, input_GBd: torch.Tensor) -> torch.Tensor:
+    def logits(self, state: Tensors, images_GBd: torch.Tensor) -> torch.Tensor:
         """Each task through its own network."""
-        return fully_connected(input_GBd, lambda name, input_GBI: dense.own_linear(input_GBI, state[f"{name}.weight"]))
+
+        def layer(name: str, input_GBI: torch.Tensor) -> torch.Tensor:
+            return dense.own_linear(input_GBI, state[f"{name}.weight"].to(input_GBI.dtype), self._surroundings.kernel)
+
+        return fully_connected(self._surroundings.normalised(images_GBd), layer)
 
     def pack(self, state: Tensors) -> Tensors:
         """The weights as they are."""

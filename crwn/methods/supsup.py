@@ -23,6 +23,7 @@ from crwn.backbone import ArraySpec, BackboneSpec
 from crwn.lazy import LazyModule
 from crwn.methods.protocol import (
     FULLY_CONNECTED,
+    Method,
     Surroundings,
     Tensors,
     fully_connected,
@@ -78,12 +79,13 @@ class SupSupSpec:
         )
 
 
-class SupSup:
+class SupSup(Method):
     """The learner: per task and layer scores [O, I]; of a learned task only the mask's bits are kept."""
 
     def __init__(self, spec: SupSupSpec, surroundings: Surroundings) -> None:
         del spec  # it has no settings
         self._surroundings = surroundings
+        self._weights = {n: weight.to(surroundings.product_dtype) for n, weight in surroundings.backbone.items()}
 
     def start_shared(self) -> Tensors:
         """All shared weights are frozen."""
@@ -98,14 +100,14 @@ class SupSup:
             state[f"{name}.scores"] = scores_GOI.requires_grad_()
         return state
 
-    def logits(self, state: Tensors, input_GBd: torch.Tensor) -> torch.Tensor:
+    def logits(self, state: Tensors, images_GBd: torch.Tensor) -> torch.Tensor:
         """The layers in order under each task's masks."""
 
         def layer(name: str, input_GBI: torch.Tensor) -> torch.Tensor:
-            mask_GOI = masked.threshold_mask(state[f"{name}.scores"])
-            return masked.masked_linear(input_GBI, self._surroundings.backbone[name], mask_GOI)
+            weight_OI, scores_GOI = self._weights[name], state[f"{name}.scores"]
+            return masked.masked_linear(input_GBI, weight_OI, scores_GOI, self._surroundings.kernel)
 
-        return fully_connected(input_GBd, layer)
+        return fully_connected(self._surroundings.normalised(images_GBd), layer)
 
     def pack(self, state: Tensors) -> Tensors:
         """The masks, eight entries a byte (`numpy.packbits`, little-endian, row by row): [G, ceil(O I / 8)]."""

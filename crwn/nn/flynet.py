@@ -2,25 +2,64 @@
 
 Source: CRWN (Hong & Pavlic, arXiv:2204.04297), FlyNet.
 
+Every unit sums k of the image's pixels p, which are bytes. With x = f p - o the normalised pixels, E x = f E p - k o:
+
+    h = relu(z - gamma mean(z)) = f relu(E p - gamma mean(E p) - (1 - gamma) k o / f)
+
+E p is computed in integers: exactly, in any order of summing, and several times faster than in floating point. The mean
+of E p over the units needs no pass over them: it is p's product with the column sums of E, over N.
+
 Shapes: G tasks, B examples a task, D input features, N hidden units.
 """
 
 from __future__ import annotations
 
 import torch
-from torch.nn import functional
+
+from crwn.nn.kernels import Kernel
 
 
-def encode(input_GBD: torch.Tensor, encoder_ND: torch.Tensor, inhibition: float) -> torch.Tensor:
-    """h = relu(z - gamma mean(z)) with z = E x.
+class Encoder:
+    """h / f with h = relu(z - gamma mean(z)) and z = E x, for normalised pixels x = f p - o.
+
+    Left in units of f because multiplying [B, N] numbers by it costs more than handing it to the next layer.
 
     Args:
-        input_GBD: examples of each task.
-        encoder_ND: E, zeros and ones.
+        encoder_ND: E, zeros and ones, equally many ones in every row.
         inhibition: gamma, how much of the units' mean is subtracted from each.
-
-    Returns:
-        [G, B, N].
+        factor: f.
+        offset: o.
+        dtype: of the result.
+        kernel: of the product with E.
     """
-    units_GBN = functional.linear(input_GBD, encoder_ND)
-    return functional.relu(units_GBN - inhibition * units_GBN.mean(dim=-1, keepdim=True))
+
+    def __init__(
+        self,
+        encoder_ND: torch.Tensor,
+        *,
+        inhibition: float,
+        factor: float,
+        offset: float,
+        dtype: torch.dtype,
+        kernel: Kernel,
+    ) -> None:
+        self._product = kernel.freeze_integers(encoder_ND)
+        self._column_sums_D = encoder_ND.sum(dim=0, dtype=torch.float64)
+        self._mean_factor = inhibition / len(encoder_ND)
+        self._constant = (1 - inhibition) * encoder_ND[0].sum().item() * offset / factor
+        self._dtype = dtype
+
+    def __call__(self, bytes_GBD: torch.Tensor) -> torch.Tensor:
+        """The units' activity.
+
+        Args:
+            bytes_GBD: pixels of each task's examples, as unsigned bytes.
+
+        Returns:
+            [G, B, N].
+        """
+        subtracted_GB = bytes_GBD.double() @ self._column_sums_D * self._mean_factor + self._constant
+        sums_GBN = self._product(bytes_GBD.flatten(0, 1)).unflatten(0, bytes_GBD.shape[:2])
+        sums_GBN = sums_GBN.to(torch.promote_types(self._dtype, torch.float32))
+        activity_GBN: torch.Tensor = sums_GBN.sub_(subtracted_GB[:, :, None].to(sums_GBN.dtype)).relu_()
+        return activity_GBN.to(self._dtype)

@@ -2,28 +2,54 @@
 
 Source: CRWN (Hong & Pavlic, arXiv:2204.04297), W_t = a_t (R * c_t), y = W_t x.
 
+What learning needs. Let e = a c, so that y = R (e * x), and let g be the loss's gradient to y. With d = R^T g,
+
+    dL/dx_i = e_i d_i        dL/de_i = sum over examples of x_i d_i        dL/dc = a dL/de        dL/da = <c, dL/de>
+
+R is fixed and gets no gradient, and nothing is needed below the first modulated layer. A step on one example costs
+2 I O multiply-adds, forward and for d, against 3 I O where weights are trained, and all tasks share the two products.
+What is elementwise costs 3 I B a batch. A wide layer with few outputs is cheaper with W_t itself, one for each task:
+
+    y = W_t x        dL/dx = W_t^T g        dL/de_i = sum over o of R_oi (sum over examples of g_o x_i)
+
+whose elementwise part costs 2 I O.
+
 Shapes: G tasks, B examples a task, I inputs, O outputs.
 """
 
 from __future__ import annotations
 
 import torch
-from torch.nn import functional
+
+from crwn.nn import dense
+from crwn.nn.kernels import FrozenLinear, Kernel
+
+WIDE = 2**14
+"""Numbers of a batch for each output, from which the products of each task are worth what they save elementwise."""
 
 
 def modulated_linear(
-    input_GBI: torch.Tensor, weight_OI: torch.Tensor, context_GI: torch.Tensor, strength_G: torch.Tensor
+    input_GBI: torch.Tensor,
+    weight_OI: torch.Tensor | FrozenLinear,
+    context_GI: torch.Tensor,
+    strength_G: torch.Tensor,
+    kernel: Kernel,
 ) -> torch.Tensor:
-    """y = R (e * x) with e = a c: equal to a (R * c) x, in a form in which all tasks share one product with R.
+    """y = R (e * x) with e = a c: equal to a (R * c) x.
 
     Args:
         input_GBI: examples of each task.
-        weight_OI: R, which gets no gradient.
+        weight_OI: R: frozen, or a tensor that is trained (pretrained mode's first task).
         context_GI: c, one number for each input.
         strength_G: a, one number a task.
+        kernel: of the products.
 
     Returns:
         [G, B, O].
     """
     effective_GI = strength_G[:, None] * context_GI
-    return functional.linear(input_GBI * effective_GI[:, None, :], weight_OI)
+    _, batch_size, num_inputs = input_GBI.shape
+    if isinstance(weight_OI, torch.Tensor) or batch_size * num_inputs < WIDE * len(weight_OI.weight):
+        return dense.scaled_linear(input_GBI, effective_GI, weight_OI, kernel)
+    weight_GOI = weight_OI.weight * effective_GI[:, None, :].to(input_GBI.dtype)
+    return dense.own_linear(input_GBI, weight_GOI, kernel)

@@ -38,6 +38,7 @@ def attempt(
     data: Datasets,
     backbones: BackboneSource,
     gpus: float | None,
+    cpus: float,
     commit: str | None,
     max_group_size: int | None = None,
     keep_weights: bool = False,
@@ -53,6 +54,7 @@ def attempt(
         data: the base sets on this machine.
         backbones: gives the frozen weights.
         gpus: what the trial was given; None for whatever this machine has.
+        cpus: what it was given; it computes with a thread for each whole one.
         commit: of the code, where it is known.
         max_group_size: at most so many tasks learned at once.
         keep_weights: keep trained weights with the contexts.
@@ -83,6 +85,7 @@ def attempt(
             backbones=backbones,
             device="cuda" if use_gpu else "cpu",
             max_group_size=max_group_size,
+            threads=max(1, int(cpus)),
             keep_weights=keep_weights,
         )
         for event in _events(trial_id, store, attempts, iterate):

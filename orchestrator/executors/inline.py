@@ -33,6 +33,7 @@ class InlineExecutor:
                 data=data,
                 backbones=backbone.draw,
                 gpus=job.resources.gpus,
+                cpus=job.resources.cpus,
                 commit=job.commit,
                 max_group_size=job.group_sizes.get(spec.trial_id),
                 keep_weights=job.keep_weights,

@@ -140,6 +140,7 @@ class _Assignment:
     store: Path
     data_roots: tuple[Path, ...]
     gpus: float
+    cpus: float
     commit: str | None
     max_group_size: int | None
     keep_weights: bool
@@ -160,6 +161,7 @@ def _run_wave(
             store=job.store.root,
             data_roots=job.data_roots,
             gpus=gpus,
+            cpus=resources.cpus,
             commit=job.commit,
             max_group_size=job.group_sizes.get(spec.trial_id),
             keep_weights=job.keep_weights,
@@ -230,6 +232,7 @@ class TrialActor(tune.Trainable):
             data=data,
             backbones=source(assignment.backbone),
             gpus=assignment.gpus,
+            cpus=assignment.cpus,
             commit=assignment.commit,
             max_group_size=assignment.max_group_size,
             keep_weights=assignment.keep_weights,

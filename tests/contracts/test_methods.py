@@ -42,6 +42,7 @@ from crwn.methods.protocol import Method, Surroundings, Tensors
 from crwn.methods.psp import PSPSpec
 from crwn.methods.stl import STLSpec
 from crwn.methods.supsup import SupSupSpec
+from crwn.nn.kernels import PLAIN
 from crwn.spec import BenchmarkSpec, Blueprint, MethodSpec, ProblemShape, TrainingSpec, TrialSpec
 from crwn.trial import Finished, run_trial
 
@@ -104,8 +105,11 @@ def surroundings_of(spec: TrialSpec) -> Surroundings:
         problem=spec.benchmark.problem(),
         seed=spec.seed,
         backbone={key: torch.tensor(array, dtype=dtype) for key, array in arrays.items()},
+        normalisation=DIGITS.normalisation,
         device=torch.device("cpu"),
         dtype=dtype,
+        product_dtype=dtype,
+        kernel=PLAIN,
     )
 
 
@@ -118,9 +122,11 @@ def begin(method: Method, tasks: Sequence[int]) -> Tensors:
     return {**method.start_shared(), **method.start(tasks)}
 
 
-def inputs(num_tasks: int, seed: int = 0) -> torch.Tensor:
+def inputs(method: Method, tasks: Sequence[int], seed: int = 0) -> torch.Tensor:
+    """Ten made-up images a task, prepared."""
     generator = torch.Generator().manual_seed(seed)
-    return torch.randn(num_tasks, 10, 64, dtype=torch.float64, generator=generator)
+    images = torch.randint(0, 256, (NUM_TASKS, 10, 64), dtype=torch.uint8, generator=generator)
+    return torch.stack([method.prepare(task, images[task]) for task in tasks])
 
 
 def gradients(method: Method, tasks: Sequence[int], input_GBd: torch.Tensor, labels_GB: torch.Tensor) -> Tensors:
@@ -136,7 +142,7 @@ def gradients(method: Method, tasks: Sequence[int], input_GBd: torch.Tensor, lab
 def run(spec: TrialSpec, data: Datasets, group_size: int | None = None) -> Finished:
     """With weights; in groups as small as the method allows where nothing is said."""
     smallest = NUM_TASKS if spec.blueprint().grouping == "all" else 1
-    numerics = Numerics(device="cpu", group_size=group_size or smallest, kernel="eager", threads=1)
+    numerics = Numerics(device="cpu", group_size=group_size or smallest, kernel="plain", threads=1)
     return run_trial(spec, data=data, backbones=backbone.draw, numerics=numerics, keep_weights=True)
 
 
@@ -246,7 +252,7 @@ def test_the_blueprint_draws_exactly_what_is_read(name: str) -> None:
     surroundings, array_specs = surroundings_of(spec), spec.blueprint().backbone.arrays
     entry = METHODS[spec.method.kind]
     method = entry.build(spec.method, surroundings)
-    logits = method.logits(begin(method, [0, 1]), inputs(2))
+    logits = method.logits(begin(method, [0, 1]), inputs(method, [0, 1]))
     assert logits.shape == (2, 10, 10)
     assert spec.blueprint().backbone.seed == spec.seed
     assert {array.name for array in array_specs} == set(surroundings.backbone)
@@ -255,7 +261,7 @@ def test_the_blueprint_draws_exactly_what_is_read(name: str) -> None:
         assert tuple(drawn.shape) == array.shape
         changed = dataclasses.replace(surroundings, backbone={**surroundings.backbone, array.name: drawn.flip(0)})
         other = entry.build(spec.method, changed)
-        assert not torch.equal(other.logits(begin(other, [0, 1]), inputs(2)), logits), array.name
+        assert not torch.equal(other.logits(begin(other, [0, 1]), inputs(other, [0, 1])), logits), array.name
 
 
 @every_method
@@ -273,12 +279,13 @@ def test_what_is_kept_gives_the_same_logits(name: str) -> None:
     kept = method.pack(state)
     assert all(len(tensor) == 3 for tensor in kept.values())
     unpacked = method.unpack(kept, [0, 1, 2])
-    assert torch.equal(method.logits(unpacked | shared, inputs(3)), method.logits(state | shared, inputs(3)))
+    images = inputs(method, [0, 1, 2])
+    assert torch.equal(method.logits(unpacked | shared, images), method.logits(state | shared, images))
 
     one = {key: tensor[1:2] for key, tensor in kept.items()}
     own = {key: tensor[1:2] for key, tensor in state.items()}
     assert torch.equal(
-        method.logits(method.unpack(one, [1]) | shared, inputs(1)), method.logits(own | shared, inputs(1))
+        method.logits(method.unpack(one, [1]) | shared, images[1:2]), method.logits(own | shared, images[1:2])
     )
 
 
@@ -287,9 +294,9 @@ def test_gradients_do_not_depend_on_the_other_tasks(name: str) -> None:
     """Other images and labels of task 1 change its own gradients, and no bit of those of the tasks beside it."""
     method = build(trial(name))
     labels = torch.arange(30).view(3, 10) % 10
-    before = gradients(method, [0, 1, 2], inputs(3), labels)
-    other_inputs, other_labels = inputs(3), labels.clone()
-    other_inputs[1] = inputs(3, seed=1)[1]
+    before = gradients(method, [0, 1, 2], inputs(method, [0, 1, 2]), labels)
+    other_inputs, other_labels = inputs(method, [0, 1, 2]), labels.clone()
+    other_inputs[1] = inputs(method, [0, 1, 2], seed=1)[1]
     other_labels[1] = 9 - labels[1]
     after = gradients(method, [0, 1, 2], other_inputs, other_labels)
     assert before
@@ -303,9 +310,9 @@ def test_a_group_has_the_gradients_of_its_tasks_alone(name: str) -> None:
     """The gradients of three tasks learned together are those of each learned alone, to rounding."""
     method = build(trial(name))
     labels = torch.arange(30).view(3, 10) % 10
-    together = gradients(method, [0, 1, 2], inputs(3), labels)
+    together = gradients(method, [0, 1, 2], inputs(method, [0, 1, 2]), labels)
     for task in range(3):
-        alone = gradients(method, [task], inputs(3)[task : task + 1], labels[task : task + 1])
+        alone = gradients(method, [task], inputs(method, [task]), labels[task : task + 1])
         for key, gradient in alone.items():
             torch.testing.assert_close(together[key][task : task + 1], gradient, rtol=1e-10, atol=1e-13)
 
@@ -396,9 +403,9 @@ def test_tasks_are_learned(name: str, digits: Datasets) -> None:
     """After 30 updates the loss on the test images of the upright task is at least a tenth below that at its start."""
     spec, test = trial(name), digits.load("digits").test
     method = build(spec)
-    pixels = (torch.from_numpy(test.images).double().flatten(1)[None] / 255 - DIGITS.mean) / DIGITS.std
     with torch.no_grad():
-        loss = functional.cross_entropy(method.logits(begin(method, [0]), pixels)[0], torch.from_numpy(test.labels))
+        images = method.prepare(0, torch.from_numpy(test.images).flatten(1))[None]
+        loss = functional.cross_entropy(method.logits(begin(method, [0]), images)[0], torch.from_numpy(test.labels))
     assert run(spec, digits).rows[0].loss < 0.9 * loss.item()
 
 
@@ -422,7 +429,6 @@ class Altered:
         self._task = task
         self.num_tasks = benchmark.num_tasks
         self.test_split = benchmark.test_split
-        self.normalise = benchmark.normalise
 
     def train_split(self, task: int) -> Split:
         split = self._benchmark.train_split(task)
@@ -483,12 +489,11 @@ def test_a_tasks_data_change_what_they_may(
 
 
 class Recorded:
-    """A benchmark that notes in `events` what is read of it, and in `shown` what a network sees, as bytes."""
+    """A benchmark that notes in `events` what is read of it."""
 
-    def __init__(self, benchmark: Benchmark, events: list[str], shown: list[NDArray[np.uint8]]) -> None:
+    def __init__(self, benchmark: Benchmark, events: list[str]) -> None:
         self._benchmark = benchmark
         self._events = events
-        self._shown = shown
         self.num_tasks = benchmark.num_tasks
 
     def train_split(self, task: int) -> Split:
@@ -503,23 +508,19 @@ class Recorded:
         self._events.append(f"mixture of {list(tasks)}")
         return self._benchmark.mixture(tasks)
 
-    def normalise(self, images: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-        self._shown.append(images.numpy().copy())
-        return self._benchmark.normalise(images, dtype)
-
 
 @dataclasses.dataclass(frozen=True)
 class Record:
-    """What was read and shown in a trial, in order."""
+    """What was read of the benchmark in a trial, and the prepared images shown to the method, in order."""
 
     events: list[str]
-    shown: list[NDArray[np.uint8]]
+    shown: list[NDArray[Any]]
 
 
 def record(spec: TrialSpec, data: Datasets, monkeypatch: pytest.MonkeyPatch) -> Record:
     """Run a trial; its events say too when the gate opens and closes."""
     events: list[str] = []
-    shown: list[NDArray[np.uint8]] = []
+    shown: list[NDArray[Any]] = []
 
     class Gate(Curriculum):
         @contextmanager
@@ -529,10 +530,22 @@ def record(spec: TrialSpec, data: Datasets, monkeypatch: pytest.MonkeyPatch) -> 
                 yield
                 events.append(f"close {list(tasks)}")
 
-    entry = BENCHMARKS[spec.benchmark.kind]
-    recorded = dataclasses.replace(entry, build=lambda *settings: Recorded(entry.build(*settings), events, shown))
+    def watched(method_spec: MethodSpec, surroundings: Surroundings) -> Method:
+        method = METHODS[method_spec.kind].build(method_spec, surroundings)
+        logits = method.logits
+
+        def noting(state: Tensors, images_GBd: torch.Tensor) -> torch.Tensor:
+            shown.append(images_GBd.numpy().copy())
+            return logits(state, images_GBd)
+
+        monkeypatch.setattr(method, "logits", noting)
+        return method
+
+    entry, method_entry = BENCHMARKS[spec.benchmark.kind], METHODS[spec.method.kind]
+    recorded = dataclasses.replace(entry, build=lambda *settings: Recorded(entry.build(*settings), events))
     with monkeypatch.context() as patch:
         patch.setattr(crwn.trial, "BENCHMARKS", {spec.benchmark.kind: recorded})
+        patch.setattr(crwn.trial, "METHODS", {spec.method.kind: dataclasses.replace(method_entry, build=watched)})
         patch.setattr(crwn.trial, "Curriculum", Gate)
         run(spec, data)
     return Record(events, shown)
@@ -555,7 +568,7 @@ def test_training_data_are_read_behind_the_gate(name: str, digits: Datasets, mon
     assert events == expected
 
 
-def batches_of(shown: list[NDArray[np.uint8]]) -> list[NDArray[np.uint8]]:
+def batches_of(shown: list[NDArray[Any]]) -> list[NDArray[Any]]:
     """The training batches [B, d]: the test images come as 360 at once."""
     assert all(len(images) == 1 for images in shown)
     return [images[0] for images in shown if images.shape[1] <= BATCH_SIZE]
@@ -572,7 +585,7 @@ def test_batches_are_those_of_the_seed(name: str, digits: Datasets, monkeypatch:
     found = batches_of(record(spec, digits, monkeypatch).shown)
     images = digits.load("digits").train.images.reshape(NUM_TRAIN, 64)
     permuted = [images[:, permutation_map(64, seed, task)] for task in range(NUM_TASKS)]
-    mixed = GROUPINGS[name] == "all"
+    mixed, method = GROUPINGS[name] == "all", build(spec)
     expected = []
     for stream, examples in [("mixed", np.concatenate(permuted))] if mixed else enumerate(permuted):
         num_updates = NUM_UPDATES * (NUM_TASKS if mixed else 1)
@@ -580,9 +593,11 @@ def test_batches_are_those_of_the_seed(name: str, digits: Datasets, monkeypatch:
         for step in range(num_updates):
             epoch, batch = divmod(step, per_epoch)
             order = seeding.numpy_generator(seed, "batches", stream, epoch).permutation(len(examples))
-            expected.append(examples[order[batch * BATCH_SIZE : (batch + 1) * BATCH_SIZE]])
+            shown = examples[order[batch * BATCH_SIZE : (batch + 1) * BATCH_SIZE]]
+            expected.append(shown if mixed else method.prepare(int(stream), torch.from_numpy(shown)).numpy())
     assert len(found) == len(expected)
-    assert all(np.array_equal(one, other) for one, other in zip(found, expected, strict=True))
+    # Bytes are equal; what a method prepares of them is to rounding.
+    assert all(np.allclose(one, other, rtol=1e-9) for one, other in zip(found, expected, strict=True))
 
 
 @methods_learned("all")

@@ -13,9 +13,11 @@ from crwn import backbone, contexts, tensorfile
 from crwn.benchmarks import BENCHMARKS
 from crwn.benchmarks.rotated import RotatedSpec
 from crwn.data import Datasets
+from crwn.data.digits import DIGITS
 from crwn.engine import Numerics, ResumePoint
 from crwn.methods import METHODS
 from crwn.methods.protocol import Surroundings
+from crwn.nn.kernels import PLAIN
 from crwn.spec import TrainingSpec, TrialSpec
 from crwn.trial import Event, Finished, run_trial
 
@@ -67,7 +69,7 @@ def run(name: str, data: Datasets, group_size: int = 1) -> tuple[Finished, list[
         data=data,
         backbones=backbone.draw,
         on_event=events.append,
-        numerics=Numerics(device="cpu", group_size=group_size, kernel="eager", threads=1),
+        numerics=Numerics(device="cpu", group_size=group_size, kernel="plain", threads=1),
         keep_weights=True,
     )
     return finished, events
@@ -190,8 +192,11 @@ def test_a_bank_gives_the_accuracies_that_were_reported(name: str, digits: Datas
         problem=spec.benchmark.problem(),
         seed=spec.seed,
         backbone={key: torch.tensor(array) for key, array in arrays.items()},
+        normalisation=DIGITS.normalisation,
         device=cpu,
         dtype=torch.float32,
+        product_dtype=torch.float32,
+        kernel=PLAIN,
     )
     method = METHODS[name].build(spec.method, surroundings)
     tasks = BENCHMARKS["rotated"].build(spec.benchmark, digits.load("digits"), spec.seed, cpu)
@@ -202,7 +207,7 @@ def test_a_bank_gives_the_accuracies_that_were_reported(name: str, digits: Datas
     for task, accuracy in accuracies.items():
         state = method.unpack({key: tensor[task : task + 1] for key, tensor in own.items()}, [task]) | shared
         split = tasks.test_split(task)
-        logits = method.logits(state, tasks.normalise(split.images[None], torch.float32))[0]
+        logits = method.logits(state, method.prepare(task, split.images)[None])[0]
         assert (logits.argmax(dim=1) == split.labels).double().mean().item() == pytest.approx(accuracy, abs=1e-12)
 
 

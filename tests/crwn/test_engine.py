@@ -20,7 +20,7 @@ from crwn import seeding
 from crwn.backbone import BackboneSpec
 from crwn.benchmarks.protocol import Curriculum, Split
 from crwn.engine import CurvePoint, Engine, Learned, Numerics, Progress, ResumePoint, TaskRow
-from crwn.methods.protocol import Tensors
+from crwn.methods.protocol import Method, Tensors
 from crwn.spec import Blueprint, TrainingSpec
 
 NUM_CLASSES = 3
@@ -67,11 +67,8 @@ class Numbered:
         images = torch.stack([numbers, numbers * (task + 3) % 11, torch.full_like(numbers, 5)], dim=1)
         return Split(images=images.to(torch.uint8), labels=numbers * (task + 1) % NUM_CLASSES)
 
-    def normalise(self, images: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-        return images.to(dtype) / 10
 
-
-class Softmax:
+class Softmax(Method):
     """Linear scores: per task a matrix [m, d], which starts at zero. Notes what it is asked for."""
 
     def __init__(self, on_logits: Callable[[], None] = lambda: None) -> None:
@@ -87,13 +84,13 @@ class Softmax:
         self.groups.append(list(tasks))
         return {"matrix": torch.zeros(len(tasks), NUM_CLASSES, 3, dtype=torch.float64, requires_grad=True)}
 
-    def logits(self, state: Tensors, input_GBd: torch.Tensor) -> torch.Tensor:
+    def logits(self, state: Tensors, images_GBd: torch.Tensor) -> torch.Tensor:
         self._on_logits()
         if torch.is_grad_enabled():
-            self.seen.append((input_GBd[:, :, 0] * 10).round().int().tolist())
+            self.seen.append(images_GBd[:, :, 0].int().tolist())
         else:
-            self.test_sizes.append(input_GBd.shape[1])
-        return torch.bmm(input_GBd, state["matrix"].transpose(1, 2))
+            self.test_sizes.append(images_GBd.shape[1])
+        return torch.bmm(images_GBd.double() / 10, state["matrix"].transpose(1, 2))
 
     def pack(self, state: Tensors) -> Tensors:
         return state
@@ -121,10 +118,10 @@ class Sharing(Softmax):
         self.groups.append(list(tasks))
         return {"factor": torch.ones(len(tasks), 3, dtype=torch.float64, requires_grad=True)}
 
-    def logits(self, state: Tensors, input_GBd: torch.Tensor) -> torch.Tensor:
+    def logits(self, state: Tensors, images_GBd: torch.Tensor) -> torch.Tensor:
         self.matrices.append((state["matrix"].detach().clone(), state["matrix"].requires_grad))
         own_Gmd = state["matrix"] * state["factor"][:, None, :]
-        return super().logits({"matrix": own_Gmd}, input_GBd)
+        return super().logits({"matrix": own_Gmd}, images_GBd)
 
 
 class Alone(Sharing):
@@ -134,8 +131,8 @@ class Alone(Sharing):
         self.groups.append(list(tasks))
         return {}
 
-    def logits(self, state: Tensors, input_GBd: torch.Tensor) -> torch.Tensor:
-        return super().logits({**state, "factor": torch.ones(len(input_GBd), 3, dtype=torch.float64)}, input_GBd)
+    def logits(self, state: Tensors, images_GBd: torch.Tensor) -> torch.Tensor:
+        return super().logits({**state, "factor": torch.ones(len(images_GBd), 3, dtype=torch.float64)}, images_GBd)
 
 
 def blueprint(**changes: object) -> Blueprint:
@@ -183,7 +180,7 @@ def make_engine(
             learning_rate=learning_rate, updates_per_task=updates, batch_size=batch_size, dtype="float64"
         ),
         seed=seed,
-        numerics=Numerics(device="cpu", group_size=group_size, kernel="eager", threads=1),
+        numerics=Numerics(device="cpu", group_size=group_size, kernel="plain", threads=1),
         identity=("trial", "fingerprint"),
         clock=clock or Clock(),
     )
@@ -562,8 +559,8 @@ def test_a_rate_far_too_high_is_an_error() -> None:
     """Training that diverges stops at the next point of the curve, with the task, the loss and what to do."""
 
     class Exploding(Softmax):
-        def logits(self, state: Tensors, input_GBd: torch.Tensor) -> torch.Tensor:
-            logits = super().logits(state, input_GBd)
+        def logits(self, state: Tensors, images_GBd: torch.Tensor) -> torch.Tensor:
+            logits = super().logits(state, images_GBd)
             is_second = self.groups[-1][0] == 1
             return logits * (math.inf if is_second and torch.is_grad_enabled() else 1)
 
@@ -580,8 +577,8 @@ def test_the_rate_to_lower_is_the_one_that_was_used() -> None:
             super().__init__()
             self._task = task
 
-        def logits(self, state: Tensors, input_GBd: torch.Tensor) -> torch.Tensor:
-            return super().logits(state, input_GBd) * (math.inf if self._task in self.groups[-1] else 1)
+        def logits(self, state: Tensors, images_GBd: torch.Tensor) -> torch.Tensor:
+            return super().logits(state, images_GBd) * (math.inf if self._task in self.groups[-1] else 1)
 
     for task, rate in ((0, 0.001), (1, 0.1)):
         with pytest.raises(FloatingPointError, match=f"^task {task}: .* Lower the learning rate, given {rate}.$"):

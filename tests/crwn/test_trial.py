@@ -13,6 +13,7 @@ import pytest
 import torch
 
 import crwn.engine
+import crwn.trial
 from crwn import backbone, contexts
 from crwn.backbone import Backbone, BackboneSpec
 from crwn.benchmarks.rotated import RotatedSpec
@@ -31,7 +32,7 @@ def trial(name: str = "neuromodnet", *, updates: int = 4, learning_rate: float =
         "benchmark": RotatedSpec(base="digits", num_tasks=3, step_degrees=40),
         "scale": "1d" if name == "flynet" else "FC8",
         "seed": 0,
-        "training": TrainingSpec(learning_rate=learning_rate, updates_per_task=updates, batch_size=64, threads=1),
+        "training": TrainingSpec(learning_rate=learning_rate, updates_per_task=updates, batch_size=64),
     }
     return TrialSpec(**{**settings, **changes})
 
@@ -50,12 +51,37 @@ class GroupedSpec:
         return dataclasses.replace(NeuroModNetSpec().blueprint(scale, problem, seed), grouping=self.grouping)
 
 
-@pytest.mark.parametrize(("grouping", "group_size"), [("one", 1), ("any", 1), ("all", 3)])
-def test_on_a_cpu_tasks_are_learned_one_at_a_time(grouping: Grouping, group_size: int) -> None:
-    """Unless the method needs all of them together; the kernel is plain, the threads are the spec's."""
-    training = TrainingSpec(learning_rate=0.01, threads=3)
-    numerics = decide_numerics(trial(method=GroupedSpec(grouping=grouping), training=training), "cpu")
-    assert numerics == Numerics(device="cpu", group_size=group_size, kernel="eager", threads=3)
+@pytest.mark.parametrize(
+    ("grouping", "scale", "num_tasks", "group_size"),
+    [
+        ("one", "FC256", 36, 1),
+        ("all", "FC256", 36, 36),
+        ("any", "FC256", 36, 4),
+        ("any", "FC256", 3, 3),
+        ("any", "FC999999", 36, 1),
+    ],
+)
+def test_on_a_cpu_a_few_tasks_are_learned_together(
+    monkeypatch: pytest.MonkeyPatch, grouping: Grouping, scale: str, num_tasks: int, group_size: int
+) -> None:
+    """Four where there are so many and a cache holds their activations; kernel and threads are those of the machine."""
+    asked = []
+
+    def choose(device: str, dtype: torch.dtype, threads: int) -> str:
+        asked.append((device, dtype, threads))
+        return "onednn"
+
+    monkeypatch.setattr(crwn.trial, "choose_kernel", choose)
+    spec = trial(method=GroupedSpec(grouping=grouping), benchmark=RotatedSpec(num_tasks=num_tasks), scale=scale)
+    numerics = decide_numerics(spec, "cpu", threads=3)
+    assert numerics == Numerics(device="cpu", group_size=group_size, kernel="onednn", threads=3)
+    assert asked == [("cpu", torch.float32, 3)]
+
+
+@pytest.mark.parametrize("name", ["supsup", "stl"])
+def test_tasks_with_weights_of_their_own_are_learned_one_at_a_time_on_a_cpu(name: str) -> None:
+    """Their scores or weights fill the caches alone."""
+    assert decide_numerics(trial(name, benchmark=RotatedSpec(), scale="FC256"), "cpu").group_size == 1
 
 
 @pytest.mark.parametrize(
@@ -70,7 +96,7 @@ def test_on_a_gpu_as_many_tasks_as_fit(
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: properties)
     spec = trial(method=GroupedSpec(grouping=grouping), benchmark=RotatedSpec(), scale="FC256")
     numerics = decide_numerics(spec, "cuda")
-    assert numerics == Numerics(device="cuda", group_size=group_size, kernel="eager", threads=1)
+    assert numerics == Numerics(device="cuda", group_size=group_size, kernel="plain", threads=1)
 
 
 @pytest.mark.parametrize(
@@ -80,7 +106,8 @@ def test_on_a_gpu_as_many_tasks_as_fit(
         ("cuda", "any", 99, 36),
         ("cuda", "one", 5, 1),
         ("cuda", "all", 5, 36),
-        ("cpu", "any", 5, 1),
+        ("cpu", "any", 2, 2),
+        ("cpu", "any", 5, 4),
     ],
 )
 def test_groups_can_be_made_smaller(
@@ -153,7 +180,7 @@ def test_nothing_happens_before_the_first_event_is_asked_for() -> None:
 
 def test_numerics_given_are_used(digits: Datasets) -> None:
     """In place of the rule's."""
-    numerics = Numerics(device="cpu", group_size=2, kernel="eager", threads=1)
+    numerics = Numerics(device="cpu", group_size=2, kernel="plain", threads=1)
     finished = run_trial(trial(), data=digits, backbones=backbone.draw, numerics=numerics)
     assert finished.numerics == numerics
 
@@ -161,7 +188,7 @@ def test_numerics_given_are_used(digits: Datasets) -> None:
 def test_a_trial_keeps_the_numerics_it_began_with(digits: Datasets, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever goes on, with whatever device and numerics in mind, computes what was begun."""
     monkeypatch.setattr(crwn.engine, "MIN_RESUME_SECONDS", 0.0)
-    begun = Numerics(device="cpu", group_size=2, kernel="eager", threads=1)
+    begun = Numerics(device="cpu", group_size=2, kernel="plain", threads=1)
     events = iterate_trial(trial(), data=digits, backbones=backbone.draw, numerics=begun)
     point = next(event for event in events if isinstance(event, ResumePoint))
     events.close()
@@ -184,18 +211,18 @@ def test_threads_are_those_of_the_trial_and_then_as_before(digits: Datasets, thr
     try:
         for outside in (1, 2):
             torch.set_num_threads(outside)
-            training = TrainingSpec(learning_rate=0.01, updates_per_task=2, batch_size=64, threads=threads)
             seen = []
             run_trial(
-                trial(training=training),
+                trial(updates=2),
                 data=digits,
                 backbones=backbone.draw,
+                threads=threads,
                 on_event=lambda _, seen=seen: seen.append(torch.get_num_threads()),
             )
             assert set(seen) == {threads}
             assert torch.get_num_threads() == outside
 
-            events = iterate_trial(trial(training=training), data=digits, backbones=backbone.draw)
+            events = iterate_trial(trial(), data=digits, backbones=backbone.draw, threads=threads)
             next(events)
             events.close()
             assert torch.get_num_threads() == outside
@@ -210,16 +237,15 @@ def test_an_error_of_the_driver_leaves_the_threads_as_before(digits: Datasets) -
         raise KeyboardInterrupt
 
     before = torch.get_num_threads()
-    training = TrainingSpec(learning_rate=0.01, updates_per_task=2, threads=before + 1)
     with pytest.raises(KeyboardInterrupt):
-        run_trial(trial(training=training), data=digits, backbones=backbone.draw, on_event=fail)
+        run_trial(trial(), data=digits, backbones=backbone.draw, threads=before + 1, on_event=fail)
     assert torch.get_num_threads() == before
 
 
 def test_a_gpu_that_is_not_there_is_an_error(digits: Datasets, monkeypatch: pytest.MonkeyPatch) -> None:
     """Asked for, or used before by the same trial: the error says what was expected and how to check."""
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    on_gpu = Numerics(device="cuda", group_size=3, kernel="eager", threads=1)
+    on_gpu = Numerics(device="cuda", group_size=3, kernel="plain", threads=1)
     with pytest.raises(
         RuntimeError, match="expected a GPU that torch can use, found none: the trial is to run, or was"
     ):
@@ -313,7 +339,7 @@ def test_groups_that_a_method_cannot_learn_are_refused(
     digits: Datasets, name: str, group_size: int, expected: str
 ) -> None:
     """Numerics that were given by hand are checked before anything is learned."""
-    numerics = Numerics(device="cpu", group_size=group_size, kernel="eager", threads=1)
+    numerics = Numerics(device="cpu", group_size=group_size, kernel="plain", threads=1)
     with pytest.raises(ValueError, match=f"^{expected}$"):
         run_trial(trial(name), data=digits, backbones=backbone.draw, numerics=numerics)
 

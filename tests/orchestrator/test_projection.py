@@ -202,7 +202,6 @@ def test_params_are_the_spec_under_flat_names(trial: Trial) -> None:
         "training.dtype": "float32",
         "training.learning_rate": "0.01",
         "training.optimizer": "rmsprop",
-        "training.threads": "1",
         "training.updates_per_task": "5",
     }
     assert list(params)[:4] == ["method", "benchmark", "scale", "seed"]

@@ -288,7 +288,7 @@ methods:
   other: {method: flynett, scales: [10d]}
   flynet: {scales: []}
   flynet: {scales: [10d]}
-training: {learnin_rate: 1, threads: .nan}
+training: {learnin_rate: 1, batch_size: .nan}
 resources: {gpus: -1, cpu: 1}
 reference: neuromodnets
 keep_weights: 1
@@ -297,7 +297,7 @@ keep_weights: 1
 
 def test_all_faults_are_reported_at_once(faults: Faults) -> None:
     """One look at the message mends the whole file: every fault with its line, sorted, with the nearest name."""
-    training = "expected one of batch_size, dtype, learning_rate, optimizer, threads, updates_per_task"
+    training = "expected one of batch_size, dtype, learning_rate, optimizer, updates_per_task"
     settings = (
         "expected one of context_high, context_low, first_task_rate, initial_strength, modulation, pretrained, "
         "weight_gain"
@@ -324,7 +324,10 @@ def test_all_faults_are_reported_at_once(faults: Faults) -> None:
         f"line 9, {entry}.training.learning_rate: expected a valid number; given '0.1'",
         f"line 9, {entry}.training.updates_per_task: expected greater than or equal to 1; given 0",
         f"line 9, {entry}.training.batch_size: expected a valid integer; given 2.0",
-        f"line 9, {entry}.training.dtype: expected one of float32, float64; given 'float23'; did you mean 'float32'?",
+        (
+            f"line 9, {entry}.training.dtype: expected one of bfloat16, float32, float64; given 'float23'; "
+            "did you mean 'float32'?"
+        ),
         (
             f"line 11, {entry}.variants.a.setings: unknown key; expected one of settings, training; given 'setings'; "
             "did you mean 'settings'?"
@@ -334,7 +337,7 @@ def test_all_faults_are_reported_at_once(faults: Faults) -> None:
         "line 14, methods.flynet: given twice, in line 14 and in line 15; keep one of them",
         "line 14, methods.flynet.scales: expected at least one, given none; an empty grid has no trials",
         f"line 16, training.learnin_rate: unknown key; {training}; given 'learnin_rate'; did you mean 'learning_rate'?",
-        "line 16, training.threads: expected a valid integer; given nan",
+        "line 16, training.batch_size: expected a valid integer; given nan",
         "line 17, resources.gpus: expected greater than or equal to 0; given -1",
         "line 17, resources.cpu: unknown key; expected one of cpus, gpus; given 'cpu'; did you mean 'cpus'?",
         (
@@ -411,7 +414,7 @@ def test_an_empty_grid_is_refused(faults: Faults, parts: dict[str, str], place: 
         ("training", "{updates_per_task: 1e3}", ".updates_per_task: expected a valid integer; given 1000.0"),
         ("training", "{batch_size: 0}", ".batch_size: expected greater than or equal to 1; given 0"),
         ("training", "{batch_size: yes}", ".batch_size: expected a valid integer; given True"),
-        ("training", "{threads: -1}", ".threads: expected greater than or equal to 1; given -1"),
+        ("training", "{batch_size: -1}", ".batch_size: expected greater than or equal to 1; given -1"),
         ("training", "{optimizer: adam}", ".optimizer: expected one of rmsprop; given 'adam'"),
         ("benchmarks", "r-digits", ": expected at least one benchmark: a list of presets, or labels with settings"),
         ("benchmarks", "{r-digits: {num_tasks: -6}}", ".r-digits.num_tasks: expected greater than or equal to 1"),

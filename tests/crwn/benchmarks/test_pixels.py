@@ -23,7 +23,6 @@ def tasks() -> PixelTasks:
     images = np.array([[10, 20, 30, 40], [50, 60, 70, 255]], dtype=np.uint8).reshape(2, 1, 2, 2)
     labels = np.array([7, 9], dtype=np.int64)
     return PixelTasks(
-        base=DIGITS,
         images=ImageSet(
             train=ImageSplit(images=images, labels=labels),
             test=ImageSplit(images=images[:1], labels=labels[:1]),
@@ -86,15 +85,3 @@ def test_a_mixture_leaves_the_images_as_they_are() -> None:
     mixture.take(torch.tensor([2, 3]))
     assert mixture.take(torch.tensor([0, 1])).images.tolist() == [[10, 20, 30, 40], [50, 60, 70, 255]]
     assert pixels.train_split(0).images.tolist() == [[10, 20, 30, 40], [50, 60, 70, 255]]
-
-
-@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-14), (torch.float32, 1e-6)])
-def test_normalising_subtracts_the_mean_and_divides_by_the_deviation(dtype: torch.dtype, tolerance: float) -> None:
-    """(byte / 255 - mean) / deviation for all 256 bytes, to rounding; the bytes themselves stay."""
-    images = torch.arange(256, dtype=torch.uint8).view(16, 16)
-    normalised = tasks().normalise(images, dtype)
-    expected = [(byte / 255 - DIGITS.mean) / DIGITS.std for byte in range(256)]
-    assert normalised.dtype == dtype
-    assert normalised.shape == images.shape
-    assert normalised.flatten().tolist() == pytest.approx(expected, rel=tolerance, abs=tolerance)
-    assert images.flatten().tolist() == list(range(256))

@@ -36,9 +36,6 @@ class Numbered:
     def mixture(self, tasks: Sequence[int]) -> Numbers:
         return Numbers(tasks)
 
-    def normalise(self, images: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-        return images.to(dtype) / 2
-
 
 def refusal(task: int, learned: list[int]) -> str:
     return re.escape(f"the training data of task {task} was asked for while the tasks {learned} are learned")
@@ -98,12 +95,9 @@ def test_the_gate_closes_after_an_error() -> None:
 
 
 def test_test_data_can_be_read_at_any_time() -> None:
-    """Every task is tested again at the end; sizes and normalising are the benchmark's."""
+    """Every task is tested again at the end; sizes are the benchmark's."""
     curriculum = Curriculum(Numbered())
     assert curriculum.num_tasks == 4
     assert curriculum.test_split(3).images[0, 0] == 103
     with curriculum.learning([0]):
         assert curriculum.test_split(2).images[0, 0] == 102
-    normalised = curriculum.normalise(torch.tensor([[3]], dtype=torch.uint8), torch.float64)
-    assert normalised.dtype == torch.float64
-    assert normalised.item() == 1.5

@@ -13,8 +13,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from crwn.data.base import BaseSet, DataError, Datasets, ImageSet, ImageSplit, cache_root, data_roots, sha256_of
+from crwn.data.digits import DIGITS
 
 FILES = {"TOY/images": b"\x01\x02\x03\x04" * 100, "TOY/raw/labels": b"\x00\x01" * 50}
 SHA256 = {name: hashlib.sha256(content).hexdigest() for name, content in FILES.items()}
@@ -425,3 +427,15 @@ def test_a_hash_is_of_the_whole_file(tmp_path: Path) -> None:
     content = bytes(range(256)) * 5000
     (tmp_path / "file").write_bytes(content)
     assert sha256_of(tmp_path / "file") == hashlib.sha256(content).hexdigest()
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-14), (torch.float32, 1e-6)])
+def test_normalising_subtracts_the_mean_and_divides_by_the_deviation(dtype: torch.dtype, tolerance: float) -> None:
+    """(byte / 255 - mean) / deviation for all 256 bytes, to rounding; the bytes themselves stay."""
+    images = torch.arange(256, dtype=torch.uint8).view(16, 16)
+    normalised = DIGITS.normalisation(images, dtype)
+    expected = [(byte / 255 - DIGITS.mean) / DIGITS.std for byte in range(256)]
+    assert normalised.dtype == dtype
+    assert normalised.shape == images.shape
+    assert normalised.flatten().tolist() == pytest.approx(expected, rel=tolerance, abs=tolerance)
+    assert images.flatten().tolist() == list(range(256))

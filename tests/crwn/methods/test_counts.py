@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 
+from crwn.data.digits import DIGITS
 from crwn.methods import METHODS
 from crwn.methods.batche import BatchESpec
 from crwn.methods.flynet import FlyNetSpec
@@ -18,6 +19,7 @@ from crwn.methods.protocol import Surroundings, Tensors
 from crwn.methods.psp import PSPSpec
 from crwn.methods.stl import STLSpec
 from crwn.methods.supsup import SupSupSpec
+from crwn.nn.kernels import PLAIN
 from crwn.spec import ProblemShape
 
 MNIST = ProblemShape(input_shape=(1, 28, 28), num_classes=10, num_tasks=36)
@@ -73,8 +75,11 @@ def build(case: Case | Row, problem: ProblemShape = MNIST) -> Any:
         problem=problem,
         seed=0,
         backbone={array.name: torch.zeros(array.shape) for array in arrays},
+        normalisation=DIGITS.normalisation,
         device=torch.device("cpu"),
         dtype=torch.float32,
+        product_dtype=torch.float32,
+        kernel=PLAIN,
     )
     return METHODS[case.method.kind].build(case.method, surroundings)
 

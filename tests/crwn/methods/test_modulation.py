@@ -16,6 +16,7 @@ from crwn.methods import METHODS
 from crwn.methods.flynet import FlyNetSpec
 from crwn.methods.neuromodnet import NeuroModNetSpec
 from crwn.methods.protocol import Method, Surroundings, Tensors, modulated_counts
+from crwn.nn.kernels import PLAIN
 from crwn.spec import TrainingSpec, TrialSpec
 from crwn.trial import Finished, run_trial
 
@@ -42,8 +43,11 @@ def build(spec: TrialSpec) -> Method:
         problem=spec.benchmark.problem(),
         seed=spec.seed,
         backbone={name: torch.tensor(array, dtype=torch.float64) for name, array in arrays.items()},
+        normalisation=DIGITS.normalisation,
         device=torch.device("cpu"),
         dtype=torch.float64,
+        product_dtype=torch.float64,
+        kernel=PLAIN,
     )
     return METHODS[spec.method.kind].build(spec.method, surroundings)
 
@@ -87,7 +91,7 @@ def test_global_modulation_only_scales_the_logits(digits: Datasets, spec: Any, s
     assert all((tensor > 0).all() and (tensor != 1).all() for tensor in strengths)
 
     method, images = build(trial_spec), digits.load("digits").test
-    pixels = (torch.from_numpy(images.images).double().flatten(1)[None] / 255 - DIGITS.mean) / DIGITS.std
+    pixels = torch.from_numpy(images.images).flatten(1)[None]
     with torch.no_grad():
         logits = method.logits(method.start([0]), pixels)[0]
     labels = torch.from_numpy(images.labels)

@@ -14,6 +14,7 @@ from crwn.data.digits import DIGITS
 from crwn.methods import psp
 from crwn.methods.protocol import Surroundings
 from crwn.methods.psp import PSP, PSPSpec
+from crwn.nn.kernels import PLAIN
 from crwn.spec import ProblemShape, TrainingSpec, TrialSpec
 from crwn.trial import run_trial
 
@@ -43,8 +44,11 @@ def build(seed: int = 0, dtype: torch.dtype = torch.float64) -> PSP:
         problem=problem,
         seed=seed,
         backbone={name: torch.tensor(array, dtype=dtype) for name, array in arrays.items()},
+        normalisation=DIGITS.normalisation,
         device=torch.device("cpu"),
         dtype=dtype,
+        product_dtype=dtype,
+        kernel=PLAIN,
     )
     return PSP(PSPSpec(), surroundings)
 

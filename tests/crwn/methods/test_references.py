@@ -24,6 +24,7 @@ from crwn.methods.flynet import FlyNetSpec
 from crwn.methods.neuromodnet import NeuroModNetSpec
 from crwn.methods.protocol import Surroundings
 from crwn.methods.supsup import SupSupSpec
+from crwn.nn.kernels import PLAIN
 from crwn.spec import TrainingSpec, TrialSpec
 from crwn.trial import Finished, run_trial
 
@@ -56,8 +57,11 @@ def start(spec: TrialSpec) -> Numbers:
         problem=spec.benchmark.problem(),
         seed=spec.seed,
         backbone={name: torch.from_numpy(array) for name, array in weights(spec).items()},
+        normalisation=DIGITS.normalisation,
         device=torch.device("cpu"),
         dtype=torch.float64,
+        product_dtype=torch.float64,
+        kernel=PLAIN,
     )
     state = METHODS[spec.method.kind].build(spec.method, surroundings).start([0])
     return {name: tensor.detach().numpy()[0].copy() for name, tensor in state.items()}

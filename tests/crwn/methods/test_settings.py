@@ -9,6 +9,7 @@ import torch
 
 from crwn import backbone
 from crwn.backbone import ArraySpec
+from crwn.data import digits
 from crwn.methods import METHODS
 from crwn.methods.batche import BatchESpec
 from crwn.methods.flynet import FlyNetSpec
@@ -18,6 +19,7 @@ from crwn.methods.protocol import Method, Surroundings
 from crwn.methods.psp import PSPSpec
 from crwn.methods.stl import STLSpec
 from crwn.methods.supsup import SupSupSpec
+from crwn.nn.kernels import PLAIN
 from crwn.spec import ProblemShape, TrainingSpec
 
 MNIST = ProblemShape(input_shape=(1, 28, 28), num_classes=10, num_tasks=36)
@@ -31,8 +33,11 @@ def build(method: Any, scale: str) -> Method:
         problem=DIGITS,
         seed=0,
         backbone={name: torch.tensor(array, dtype=torch.float64) for name, array in arrays.items()},
+        normalisation=digits.DIGITS.normalisation,
         device=torch.device("cpu"),
         dtype=torch.float64,
+        product_dtype=torch.float64,
+        kernel=PLAIN,
     )
     return METHODS[method.kind].build(method, surroundings)
 
@@ -63,7 +68,6 @@ def test_training_is_the_papers(method: Any, learning_rate: float) -> None:
         updates_per_task=1000,
         batch_size=128,
         dtype="float32",
-        threads=1,
     )
 
 
@@ -135,7 +139,7 @@ def test_scores_start_kaiming_uniform() -> None:
 
 def test_inhibition_reaches_the_encoder() -> None:
     """Without inhibition and with twice as much FlyNet's scores are others than with the paper's."""
-    images = torch.rand(1, 5, 64, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    images = torch.randint(0, 256, (1, 5, 64), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     logits = []
     for inhibition in (0, 1, 2):
         method = build(FlyNetSpec(inhibition=inhibition), "2d")

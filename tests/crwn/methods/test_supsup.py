@@ -5,8 +5,10 @@ from __future__ import annotations
 import torch
 
 from crwn import backbone
+from crwn.data.digits import DIGITS
 from crwn.methods.protocol import Surroundings
 from crwn.methods.supsup import SupSup, SupSupSpec
+from crwn.nn.kernels import PLAIN
 from crwn.spec import ProblemShape
 
 PROBLEM = ProblemShape(input_shape=(1, 2, 2), num_classes=3, num_tasks=2)
@@ -19,8 +21,11 @@ def build() -> SupSup:
         problem=PROBLEM,
         seed=0,
         backbone={name: torch.tensor(array) for name, array in arrays.items()},
+        normalisation=DIGITS.normalisation,
         device=torch.device("cpu"),
         dtype=torch.float32,
+        product_dtype=torch.float32,
+        kernel=PLAIN,
     )
     return SupSup(SupSupSpec(), surroundings)
 

@@ -1,76 +1,123 @@
-"""Dense layers: of a task's own, behind a rotation, and with a rank-one factor."""
+"""Dense layers: shared, of a task's own, behind a rotation or a scale, and with a rank-one factor.
+
+Shapes: G tasks, B examples a task, I inputs, O outputs.
+"""
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from unittest.mock import Mock
 
 import pytest
 import torch
 
-from crwn.nn.dense import own_linear, rank_one_linear, rotated_linear
+from crwn.nn import dense
+from crwn.nn.kernels import PLAIN, Kernel
+
+LAYERS = [
+    # Formula; places of what may be trained; the layer.
+    pytest.param("gbi,oi->gbo", (0, 1), lambda kernel, x, W: dense.linear(x, W, kernel), id="shared"),
+    pytest.param("gbi,goi->gbo", (0, 1), lambda kernel, x, W: dense.own_linear(x, W, kernel), id="own"),
+    pytest.param(
+        "gbi,oj,gji->gbo", (0, 1, 2), lambda kernel, x, W, C: dense.rotated_linear(x, W, C, kernel), id="rotated"
+    ),
+    pytest.param(
+        "gbi,oi,gi->gbo", (0, 1, 2), lambda kernel, x, W, s: dense.scaled_linear(x, s, W, kernel), id="scaled"
+    ),
+    pytest.param(
+        "gbi,oi,gi->gbo",
+        (0, 2),
+        lambda kernel, x, W, s: dense.scaled_linear(x, s, kernel.freeze(W), kernel),
+        id="scaled, frozen",
+    ),
+    pytest.param(
+        "gbi,oi,go,gi->gbo",
+        (0, 1, 2, 3),
+        lambda kernel, x, W, r, s: dense.rank_one_linear(x, W, r, s, kernel),
+        id="rank one",
+    ),
+    pytest.param(
+        "gbi,oi,go,gi->gbo",
+        (0, 2, 3),
+        lambda kernel, x, W, r, s: dense.rank_one_linear(x, kernel.freeze(W), r, s, kernel),
+        id="rank one, frozen",
+    ),
+]
 
 
-def numbers(*shape: int, seed: int = 0) -> torch.Tensor:
-    return torch.randn(shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed + sum(shape)))
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize(("formula", "trained", "layer"), LAYERS)
+def test_layers_and_their_gradients_are_their_formulas(
+    *,
+    formula: str,
+    trained: tuple[int, ...],
+    layer: Callable[..., torch.Tensor],
+    dtype: torch.dtype,
+    kernel: Kernel,
+    operands: Callable[[str], list[torch.Tensor]],
+    assert_is_formula: Callable[..., None],
+) -> None:
+    """The sums that define them, element by element; C need not be a rotation for this."""
+    tensors = [tensor.to(dtype) for tensor in operands(formula)]
+    assert_is_formula(lambda *given: layer(kernel, *given), formula, tensors, trained)
 
 
-INPUT_GBI, OWN_GOI, WEIGHT_OI = numbers(3, 4, 5), numbers(3, 2, 5), numbers(2, 5)
-ROTATION_GII, OUT_GO, IN_GI = numbers(3, 5, 5), numbers(3, 2), numbers(3, 5, seed=1)
+@pytest.mark.parametrize(("formula", "trained", "layer"), LAYERS)
+def test_gradients_are_right_whatever_requires_one(
+    formula: str,
+    trained: tuple[int, ...],
+    layer: Callable[..., torch.Tensor],
+    operands: Callable[[str], list[torch.Tensor]],
+    assert_differentiable: Callable[..., None],
+) -> None:
+    """Finite differences, for every choice of arguments."""
+    assert_differentiable(lambda *given: layer(PLAIN, *given), operands(formula), trained)
 
 
-def test_a_tasks_own_layer_is_its_definition() -> None:
-    """y = W_t x for every task, example and output, each sum written out."""
-    output_GBO = own_linear(INPUT_GBI, OWN_GOI)
-    assert output_GBO.shape == (3, 4, 2)
-    for task in range(3):
-        for example in range(4):
-            for unit in range(2):
-                expected = sum((OWN_GOI[task, unit, i] * INPUT_GBI[task, example, i]).item() for i in range(5))
-                assert output_GBO[task, example, unit].item() == pytest.approx(expected, rel=1e-12, abs=1e-14)
+@pytest.mark.parametrize(("formula", "trained", "layer"), LAYERS)
+def test_tasks_do_not_touch_each_other(
+    *,
+    formula: str,
+    trained: tuple[int, ...],
+    layer: Callable[..., torch.Tensor],
+    kernel: Kernel,
+    operands: Callable[[str], list[torch.Tensor]],
+    assert_keeps_tasks_apart: Callable[..., None],
+) -> None:
+    """Whatever a task has of its own, in the dtype in which kernels differ."""
+    tensors = [tensor.float() for tensor in operands(formula)]
+    of_tasks = [place for place in trained if tensors[place].shape[0] == 3]
+    assert_keeps_tasks_apart(lambda *given: layer(kernel, *given), tensors, of_tasks)
 
 
-def test_a_rotated_layer_is_its_definition() -> None:
-    """y = W (C_t x): first the task's matrix, then the shared one; sums written out. C need not be a rotation here."""
-    output_GBO = rotated_linear(INPUT_GBI, WEIGHT_OI, ROTATION_GII)
-    assert output_GBO.shape == (3, 4, 2)
-    for task in range(3):
-        for example in range(4):
-            x = INPUT_GBI[task, example]
-            turned = [sum((ROTATION_GII[task, j, i] * x[i]).item() for i in range(5)) for j in range(5)]
-            for unit in range(2):
-                expected = sum(WEIGHT_OI[unit, j].item() * turned[j] for j in range(5))
-                assert output_GBO[task, example, unit].item() == pytest.approx(expected, rel=1e-12, abs=1e-14)
-
-
-def test_a_rank_one_layer_is_its_definition() -> None:
-    """y = (W * r s^T) x for every task: the matrix that the paper means, formed and summed element by element."""
-    output_GBO = rank_one_linear(INPUT_GBI, WEIGHT_OI, OUT_GO, IN_GI)
-    assert output_GBO.shape == (3, 4, 2)
-    for task in range(3):
-        for example in range(4):
-            for unit in range(2):
-                terms = [
-                    WEIGHT_OI[unit, i] * OUT_GO[task, unit] * IN_GI[task, i] * INPUT_GBI[task, example, i]
-                    for i in range(5)
-                ]
-                torch.testing.assert_close(output_GBO[task, example, unit], sum(terms), rtol=1e-12, atol=1e-14)
+@pytest.mark.parametrize(("name", "formula"), [("linear", "gbi,oi->gbo"), ("own_linear", "gbi,goi->gbo")])
+@pytest.mark.parametrize(("required", "num_products"), [((), 1), ((0,), 2), ((1,), 2), ((0, 1), 3)])
+def test_every_product_is_the_kernels_and_is_read(
+    name: str,
+    formula: str,
+    required: tuple[int, ...],
+    num_products: int,
+    operands: Callable[[str], list[torch.Tensor]],
+) -> None:
+    """The kernel computes one product forward and one for each gradient that is required, and no other."""
+    kernel = Mock(wraps=PLAIN)
+    tensors = [tensor.requires_grad_(place in required) for place, tensor in enumerate(operands(formula))]
+    output_GBO = getattr(dense, name)(*tensors, kernel)
+    if required:
+        output_GBO.sum().backward()
+    assert getattr(kernel, name).call_count == len(kernel.method_calls) == num_products
 
 
 @pytest.mark.parametrize(
-    ("layer", "arguments"),
-    [
-        (own_linear, (INPUT_GBI, OWN_GOI)),
-        (rotated_linear, (INPUT_GBI, WEIGHT_OI, ROTATION_GII)),
-        (rank_one_linear, (INPUT_GBI, WEIGHT_OI, OUT_GO, IN_GI)),
-    ],
-    ids=["own", "rotated", "rank-one"],
+    ("required", "num_products"), [((0,), 1), ((3,), 1), ((0, 3), 1), ((2,), 0)], ids=["x", "s", "x and s", "r"]
 )
-def test_layers_have_their_gradients_and_keep_tasks_apart(layer: object, arguments: tuple[torch.Tensor, ...]) -> None:
-    """Finite differences with respect to every argument; other numbers of task 1 change no bit of tasks 0 and 2."""
-    assert torch.autograd.gradcheck(layer, tuple(tensor.clone().requires_grad_() for tensor in arguments))
-    before = layer(*arguments)
-    for place, tensor in enumerate(arguments):
-        if len(tensor) == 3:
-            other = tensor.clone()
-            other[1] += 1
-            after = layer(*arguments[:place], other, *arguments[place + 1 :])
-            assert torch.equal(after[[0, 2]], before[[0, 2]])
-            assert not torch.equal(after[1], before[1])
+def test_a_frozen_weights_second_product_is_computed_once_and_only_if_read(
+    required: tuple[int, ...], num_products: int, operands: Callable[[str], list[torch.Tensor]]
+) -> None:
+    """Input and scale share W^T g; the factor behind the product needs only the output."""
+    x_GBI, weight_OI, out_factor_GO, in_factor_GI = (
+        tensor.requires_grad_(place in required) for place, tensor in enumerate(operands("gbi,oi,go,gi->gbo"))
+    )
+    frozen = Mock(wraps=PLAIN.freeze(weight_OI))
+    dense.rank_one_linear(x_GBI, frozen, out_factor_GO, in_factor_GI, PLAIN).sum().backward()
+    assert (frozen.forward.call_count, frozen.backward.call_count) == (1, num_products)

@@ -49,11 +49,11 @@ FINISHED = {TRIAL_FILE, TASKS_FILE, SYSTEM_FILE, CONTEXTS_FILE}
 
 @pytest.fixture
 def begin(store: Store) -> Attempt:
-    """Begins an attempt on this machine's CPU, with frozen weights drawn on the spot."""
+    """Begins an attempt on this machine's CPU, one task at a time, with frozen weights drawn on the spot."""
 
-    def make(spec: TrialSpec, **options: Any) -> Iterator[TrialUpdate]:
-        data = Datasets(BASE_SETS, roots=())
-        return attempt(spec, store=store, data=data, backbones=backbone.draw, gpus=0, commit="c0ffee", **options)
+    def make(spec: TrialSpec, **changes: Any) -> Iterator[TrialUpdate]:
+        options = {"data": Datasets(BASE_SETS, roots=()), "max_group_size": 1, "gpus": 0, "cpus": 1, **changes}
+        return attempt(spec, store=store, backbones=backbone.draw, commit="c0ffee", **options)
 
     return make
 
@@ -125,7 +125,7 @@ def test_the_trials_row_says_what_it_is(store: Store, begin: Attempt, trial: Tri
         "grouping": "any",
         "fingerprint": drawn.fingerprint,
         "spec": spec.canonical_json(),
-        "numerics": '{"device":"cpu","group_size":1,"kernel":"eager","threads":1}',
+        "numerics": '{"device":"cpu","group_size":1,"kernel":"onednn","threads":1}',
         "accuracy": np.mean([test["accuracy"] for test in tasks if test["tasks_learned"] == 2]),
     }
     assert {name: row[name] for name in expected} == expected
@@ -270,20 +270,20 @@ def test_trained_weights_are_in_the_contexts_where_they_are_asked_for(
 def test_an_attempt_passes_on_how_to_run_the_trial(
     store: Store, begin: Attempt, trial: Trial, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The largest group and whether weights are kept, to an attempt that begins and to one that goes on."""
-    seen: list[tuple[Any, Any]] = []
+    """The largest group, whole cores as threads, and whether weights are kept; also to one that goes on."""
+    seen: list[tuple[Any, ...]] = []
 
     def iterate(*arguments: Any, **named: Any) -> Iterator[Event]:
-        seen.append((named["max_group_size"], named["keep_weights"]))
+        seen.append((named["max_group_size"], named["threads"], named["keep_weights"]))
         raise engine.ResumeError("...") if named.get("resume_from") else OSError("...")
 
     monkeypatch.setattr(attempt_module, "iterate_trial", iterate)
-    list(begin(trial()))
-    list(begin(trial(), max_group_size=3, keep_weights=True))
-    assert seen == [(None, False), (3, True)]
+    list(begin(trial(), max_group_size=None, cpus=0.25))
+    list(begin(trial(), max_group_size=3, cpus=2.5, keep_weights=True))
+    assert seen == [(None, 1, False), (3, 2, True)]
     store.write_resume(trial().trial_id, b"...", [], [])
     list(begin(trial(), max_group_size=3, keep_weights=True))
-    assert seen[2:] == [(3, True)] * 2  # what was there could not be used, and the trial began anew
+    assert seen[2:] == [(3, 1, True)] * 2  # what was there could not be used, and the trial began anew
 
 
 def test_the_tasks_rows_tell_when(store: Store, begin: Attempt, trial: Trial, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -381,7 +381,7 @@ def test_missing_data_fails_the_trial(store: Store, trial: Trial) -> None:
     """A machine without the files says so in the trial's error, and the driver goes on."""
     spec = trial()
     data = Datasets({"digits": BASE_SETS["mnist"]}, roots=())
-    *_, last = attempt(spec, store=store, data=data, backbones=backbone.draw, gpus=0, commit=None)
+    *_, last = attempt(spec, store=store, data=data, backbones=backbone.draw, gpus=0, cpus=1, commit=None)
     assert last.state == "failed"
     assert "found in none of them on this machine" in (last.error or "")
 
@@ -674,7 +674,7 @@ def test_a_gpu_that_torch_cannot_use_is_noted(store: Store, trial: Trial, monkey
     """The trial computes on the CPU, and the user is told rather than left to wonder about the time."""
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     data = Datasets(BASE_SETS, roots=())
-    first, *_, last = attempt(trial(), store=store, data=data, backbones=backbone.draw, gpus=0.5, commit=None)
+    first, *_, last = attempt(trial(), store=store, data=data, backbones=backbone.draw, gpus=0.5, cpus=1, commit=None)
     assert first.note is not None
     assert "a trial was given 0.5 GPU, but torch can use none" in first.note
     assert "computes on the CPU" in first.note

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import logging
-import os
-from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -44,62 +40,6 @@ FREE, LIMITED, BATCHE, PSP, MTL, STL = TRIALS = (
 ASKED = {LIMITED: 2, BATCHE: 3, PSP: 1, MTL: NUM_TASKS}
 
 
-def groups_as_on_a_gpu() -> Callable[[], None]:
-    """Has trials take the largest groups that they may; on a CPU the rule takes one task at a time in any case."""
-
-    def install() -> None:  # it travels to Ray's workers, so it brings its imports
-        import dataclasses
-
-        import crwn.trial
-
-        rule = crwn.trial.decide_numerics
-
-        def decide(spec, device, max_group_size=None):  # type: ignore[no-untyped-def]
-            numerics = rule(spec, device, max_group_size)
-            if spec.blueprint().grouping != "any":
-                return numerics
-            return dataclasses.replace(numerics, group_size=max_group_size or spec.benchmark.problem().num_tasks)
-
-        crwn.trial.decide_numerics = decide
-
-    return install
-
-
-@contextlib.contextmanager
-def groups_here() -> Iterator[None]:
-    """Such groups in this process."""
-    import crwn.trial
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(crwn.trial, "decide_numerics", crwn.trial.decide_numerics)
-        groups_as_on_a_gpu()()
-        yield
-
-
-@contextlib.contextmanager
-def groups_in_ray() -> Iterator[None]:
-    """A Ray session of one worker with such groups."""
-    from orchestrator.executors import ray_tune
-
-    for name, value in ray_tune.ENVIRONMENT.items():
-        os.environ.setdefault(name, value)
-    import ray
-
-    ray.init(
-        address="local",
-        num_cpus=1,
-        include_dashboard=False,
-        log_to_driver=False,
-        logging_level=logging.ERROR,
-        runtime_env={"worker_process_setup_hook": groups_as_on_a_gpu()},
-    )
-    try:
-        yield
-    finally:
-        ray.shutdown()
-
-
-SURROUNDINGS = {"inline": groups_here, "ray": groups_in_ray}
 SLOW = {"ray": [pytest.mark.ray, pytest.mark.slow(reason="a Ray session, whose worker imports torch")]}
 
 
@@ -108,8 +48,7 @@ def run(name: str, store: Store, **options: Any) -> Store:
     store.create()
     updates: list[TrialUpdate] = []
     job = Job(trials=TRIALS, store=store, data_roots=(), resources=Resources(gpus=0), commit=None, **options)
-    with SURROUNDINGS[name]():
-        EXECUTORS[name]().run(job, updates.append)
+    EXECUTORS[name]().run(job, updates.append)
     assert [update.error for update in updates if update.state == "failed"] == []
     return store
 

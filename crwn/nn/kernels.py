@@ -1,0 +1,209 @@
+"""How products with weights are computed: by PyTorch as it comes, or by oneDNN's routines called directly.
+
+`torch.mm` in float32 goes to MKL, which on some processors (AMD's) reaches half of the rate that oneDNN reaches with
+the same arithmetic. And weights that are frozen can be prepared once: laid out in oneDNN's own blocks, or, where they
+are zeros and ones, as 8-bit integers. Which kernel is faster here is measured once a process, and recorded with the
+trial's numerics, because kernels round differently.
+
+oneDNN's routines have no public name in torch; `ONEDNN` uses those that torch.compile and torch's quantisation emit.
+Where they are missing `is_available` is false, and only `PLAIN` is used.
+
+Shapes: G tasks, X examples, I inputs, O outputs.
+"""
+
+from __future__ import annotations
+
+import functools
+import time
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Literal, Protocol, TypeAlias
+
+import torch
+from torch.nn import functional
+
+KernelName: TypeAlias = Literal["plain", "onednn"]
+IntegerLinear: TypeAlias = Callable[[torch.Tensor], torch.Tensor]
+
+
+class FrozenLinear(Protocol):
+    """A frozen weight, prepared for both of its products."""
+
+    @property
+    def weight(self) -> torch.Tensor:
+        """The weight as it was given: [O, I]."""
+        ...
+
+    def forward(self, input_XI: torch.Tensor) -> torch.Tensor:
+        """x W^T: [..., O]."""
+        ...
+
+    def backward(self, grad_XO: torch.Tensor) -> torch.Tensor:
+        """g W, the gradient to the input: [..., I]."""
+        ...
+
+
+class Kernel(Protocol):
+    """A way to compute products."""
+
+    def is_available(self) -> bool:
+        """Whether this build of torch has it."""
+        ...
+
+    def linear(self, input_XI: torch.Tensor, weight_OI: torch.Tensor) -> torch.Tensor:
+        """x W^T with a weight that may change between calls: [..., O]. Not differentiable; see `dense.linear`."""
+        ...
+
+    def own_linear(self, input_GXI: torch.Tensor, weight_GOI: torch.Tensor) -> torch.Tensor:
+        """x_g W_g^T for every g: [G, X, O]. Not differentiable; see `dense.own_linear`."""
+        ...
+
+    def freeze(self, weight_OI: torch.Tensor) -> FrozenLinear:
+        """Prepare a weight that will not change."""
+        ...
+
+    def freeze_integers(self, weight_OI: torch.Tensor) -> IntegerLinear:
+        """Prepare a weight of integers from -128 to 127 for products with bytes.
+
+        Returns:
+            A function from bytes [X, I] to x W^T as float32 [X, O]: exact while sums stay below 2^24, in any order.
+        """
+        ...
+
+
+class _PlainFrozen:
+    def __init__(self, weight_OI: torch.Tensor) -> None:
+        self.weight = weight_OI
+
+    def forward(self, input_XI: torch.Tensor) -> torch.Tensor:
+        return functional.linear(input_XI, self.weight)
+
+    def backward(self, grad_XO: torch.Tensor) -> torch.Tensor:
+        return torch.matmul(grad_XO, self.weight)
+
+
+class _Plain:
+    """PyTorch as it comes; on any device, in any dtype."""
+
+    def is_available(self) -> bool:
+        return True
+
+    def linear(self, input_XI: torch.Tensor, weight_OI: torch.Tensor) -> torch.Tensor:
+        return functional.linear(input_XI, weight_OI)
+
+    def own_linear(self, input_GXI: torch.Tensor, weight_GOI: torch.Tensor) -> torch.Tensor:
+        return torch.bmm(input_GXI, weight_GOI.mT)
+
+    def freeze(self, weight_OI: torch.Tensor) -> FrozenLinear:
+        return _PlainFrozen(weight_OI)
+
+    def freeze_integers(self, weight_OI: torch.Tensor) -> IntegerLinear:
+        single_OI = weight_OI.float()
+        return lambda bytes_XI: functional.linear(bytes_XI.float(), single_OI)
+
+
+class _OneDNNFrozen:
+    """Two copies of the weight in oneDNN's blocks, one for each product."""
+
+    def __init__(self, weight_OI: torch.Tensor) -> None:
+        self.weight = weight_OI
+        self._forward = torch.ops.mkldnn._reorder_linear_weight(weight_OI)
+        self._backward = torch.ops.mkldnn._reorder_linear_weight(weight_OI.t())
+
+    def forward(self, input_XI: torch.Tensor) -> torch.Tensor:
+        return _onednn_linear(input_XI, self._forward)
+
+    def backward(self, grad_XO: torch.Tensor) -> torch.Tensor:
+        return _onednn_linear(grad_XO, self._backward)
+
+
+class _OneDNN:
+    """oneDNN's products, on a CPU, in float32 and bfloat16; other dtypes are computed plainly."""
+
+    def is_available(self) -> bool:
+        names = [(torch.ops.mkldnn, "_linear_pointwise"), (torch.ops.mkldnn, "_reorder_linear_weight")]
+        names += [(torch.ops.onednn, "qlinear_prepack"), (torch.ops.onednn, "qlinear_pointwise")]
+        return torch.backends.mkldnn.is_available() and all(hasattr(space, name) for space, name in names)
+
+    def linear(self, input_XI: torch.Tensor, weight_OI: torch.Tensor) -> torch.Tensor:
+        if not _is_for_onednn(weight_OI):
+            return PLAIN.linear(input_XI, weight_OI)
+        return _onednn_linear(input_XI, weight_OI)
+
+    def own_linear(self, input_GXI: torch.Tensor, weight_GOI: torch.Tensor) -> torch.Tensor:
+        if len(weight_GOI) == 1:
+            return self.linear(input_GXI[0], weight_GOI[0])[None]
+        pairs = zip(input_GXI, weight_GOI, strict=True)
+        return torch.stack([self.linear(input_XI, weight_OI) for input_XI, weight_OI in pairs])
+
+    def freeze(self, weight_OI: torch.Tensor) -> FrozenLinear:
+        return _OneDNNFrozen(weight_OI) if _is_for_onednn(weight_OI) else PLAIN.freeze(weight_OI)
+
+    def freeze_integers(self, weight_OI: torch.Tensor) -> IntegerLinear:
+        packed = torch.ops.onednn.qlinear_prepack(weight_OI.to(torch.int8).contiguous(), None)
+        scales_O = torch.ones(len(weight_OI))
+        zeros_O = torch.zeros(len(weight_OI), dtype=torch.int32)
+
+        def linear(bytes_XI: torch.Tensor) -> torch.Tensor:
+            # Input scale 1 and zero point 0; the weight with its scales and zero points; no bias; output scale 1 and
+            # zero point 0, in float32; nothing fused.
+            output_XO: torch.Tensor = torch.ops.onednn.qlinear_pointwise(
+                bytes_XI, 1.0, 0, packed, scales_O, zeros_O, None, 1.0, 0, torch.float32, "none", [], ""
+            )
+            return output_XO
+
+        return linear
+
+
+def _is_for_onednn(weight_OI: torch.Tensor) -> bool:
+    return weight_OI.dtype in (torch.float32, torch.bfloat16) and weight_OI.device.type == "cpu"
+
+
+def _onednn_linear(input_XI: torch.Tensor, weight_OI: torch.Tensor) -> torch.Tensor:
+    output_XO: torch.Tensor = torch.ops.mkldnn._linear_pointwise(input_XI, weight_OI, None, "none", [], "")
+    return output_XO
+
+
+PLAIN: Kernel = _Plain()
+ONEDNN: Kernel = _OneDNN()
+KERNELS: Mapping[KernelName, Kernel] = MappingProxyType({"plain": PLAIN, "onednn": ONEDNN})
+
+PROBE_SIZE = 256
+"""Examples, inputs and outputs of the products that are timed."""
+ADVANTAGE = 1.15
+"""How much faster than PyTorch as it comes another kernel must be, so that noise does not decide."""
+
+
+@functools.lru_cache
+def choose_kernel(device: str, dtype: torch.dtype, threads: int) -> KernelName:
+    """The faster kernel here, by a measurement of a few ms.
+
+    Args:
+        device: `cpu` or `cuda`.
+        dtype: of the products.
+        threads: that torch computes with; the caller has set them.
+    """
+    del threads  # it only tells one measurement from another
+    if device != "cpu" or dtype == torch.float64 or not ONEDNN.is_available():
+        return "plain"
+    seconds = {name: _probe_seconds(kernel, dtype) for name, kernel in KERNELS.items()}
+    return "onednn" if ADVANTAGE * seconds["onednn"] < seconds["plain"] else "plain"
+
+
+def _probe_seconds(kernel: Kernel, dtype: torch.dtype) -> float:
+    """Of a frozen product, a product with a moving weight, and one of integers; the best of a few."""
+    square = torch.ones(PROBE_SIZE, PROBE_SIZE)
+    values, numbers = square.to(dtype), square.to(torch.uint8)
+    frozen, integers = kernel.freeze(values), kernel.freeze_integers(square)
+
+    def products() -> None:
+        frozen.forward(values)
+        kernel.linear(values, values)
+        integers(numbers)
+
+    best = float("inf")
+    for _ in range(5):
+        started = time.perf_counter()
+        products()
+        best = min(best, time.perf_counter() - started)
+    return best

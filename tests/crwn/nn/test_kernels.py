@@ -1,0 +1,246 @@
+"""The two ways to compute products, and the choice between them.
+
+Shapes: G tasks, X examples, I inputs, O outputs.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from types import SimpleNamespace
+from typing import TypeAlias
+
+import pytest
+import torch
+
+from crwn.nn import kernels
+from crwn.nn.kernels import KERNELS, ONEDNN, PLAIN, Kernel, choose_kernel
+
+Layout: TypeAlias = Callable[[torch.Tensor], torch.Tensor]
+Product: TypeAlias = Callable[[Kernel, torch.Tensor, torch.Tensor], torch.Tensor]
+
+PRODUCTS: dict[str, Product] = {
+    "linear": lambda kernel, x, W: kernel.linear(x, W),
+    "frozen forward": lambda kernel, x, W: kernel.freeze(W).forward(x),
+    "frozen backward": lambda kernel, g, W: kernel.freeze(W.t()).backward(g),
+}
+NUM_INPUTS, NUM_OUTPUTS = 130, 70  # neither fills oneDNN's blocks evenly
+
+
+def as_it_is(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor
+
+
+def transposed(tensor: torch.Tensor) -> torch.Tensor:
+    """The same numbers, a column after the other."""
+    return tensor.mT.contiguous().mT
+
+
+def expanded(tensor: torch.Tensor) -> torch.Tensor:
+    """One column, seen again and again, as the gradient of a sum is."""
+    return tensor[..., :1].expand_as(tensor)
+
+
+batches = pytest.mark.parametrize("num_examples", [1, 96, 500])
+layouts = pytest.mark.parametrize(
+    ("of_input", "of_weight"), [(as_it_is, as_it_is), (transposed, transposed), (expanded, as_it_is)]
+)
+dtypes = pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
+
+
+def assert_is_product(output_XO: torch.Tensor, input_XI: torch.Tensor, weight_OI: torch.Tensor) -> None:
+    """|fl(x . w) - x . w| <= I u |x| . |w|, however it is summed (Higham 2002, equation 3.5).
+
+    Here eps = 2 u stands for u, because the product compared with rounds as well. bfloat16 is summed in float32 and
+    then rounded once.
+    """
+    assert output_XO.dtype == input_XI.dtype
+    exact_XO = input_XI.double() @ weight_OI.double().mT
+    magnitudes_XO = input_XI.double().abs() @ weight_OI.double().abs().mT
+    assert output_XO.shape == exact_XO.shape
+    summed_in = torch.promote_types(output_XO.dtype, torch.float32)
+    allowed_XO = input_XI.shape[-1] * torch.finfo(summed_in).eps * magnitudes_XO
+    if summed_in != output_XO.dtype:
+        allowed_XO += torch.finfo(output_XO.dtype).eps * exact_XO.abs()
+    assert ((output_XO.double() - exact_XO).abs() <= allowed_XO).all()
+
+
+@dtypes
+@layouts
+@batches
+@pytest.mark.parametrize("product", PRODUCTS.values(), ids=PRODUCTS)
+def test_a_shared_product_is_that_of_float64(
+    *,
+    product: Product,
+    num_examples: int,
+    of_input: Layout,
+    of_weight: Layout,
+    dtype: torch.dtype,
+    kernel: Kernel,
+    numbers: Callable[..., torch.Tensor],
+) -> None:
+    """Of examples [X, I] and [2, X, I], within the rounding of a sum."""
+    weight_OI = of_weight(numbers(NUM_OUTPUTS, NUM_INPUTS).to(dtype))
+    for batch_shape in ((num_examples,), (2, num_examples)):
+        input_XI = of_input(numbers(*batch_shape, NUM_INPUTS).to(dtype))
+        assert_is_product(product(kernel, input_XI, weight_OI), input_XI, weight_OI)
+
+
+@dtypes
+@layouts
+@batches
+@pytest.mark.parametrize("num_tasks", [1, 3])
+def test_a_product_of_each_task_is_that_of_float64(
+    *,
+    num_tasks: int,
+    num_examples: int,
+    of_input: Layout,
+    of_weight: Layout,
+    dtype: torch.dtype,
+    kernel: Kernel,
+    numbers: Callable[..., torch.Tensor],
+) -> None:
+    """Each task's examples with its own weight, within the rounding of a sum."""
+    input_GXI = of_input(numbers(num_tasks, num_examples, NUM_INPUTS).to(dtype))
+    weight_GOI = of_weight(numbers(num_tasks, NUM_OUTPUTS, NUM_INPUTS).to(dtype))
+    assert_is_product(kernel.own_linear(input_GXI, weight_GOI), input_GXI, weight_GOI)
+
+
+@pytest.mark.parametrize("product", PRODUCTS.values(), ids=PRODUCTS)
+def test_onednn_leaves_float64_to_pytorch(product: Product, numbers: Callable[..., torch.Tensor]) -> None:
+    """It has no such routine; every bit is that of the plain kernel."""
+    input_XI, weight_OI = numbers(96, NUM_INPUTS), numbers(NUM_OUTPUTS, NUM_INPUTS)
+    assert torch.equal(product(ONEDNN, input_XI, weight_OI), product(PLAIN, input_XI, weight_OI))
+
+
+def random_bytes(num_examples: int, num_inputs: int) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(1)
+    bytes_XI = torch.randint(0, 256, (num_examples, num_inputs), dtype=torch.uint8, generator=generator)
+    bytes_XI[0] = 255
+    return bytes_XI
+
+
+def test_a_product_of_bytes_with_zeros_and_ones_is_exact(kernel: Kernel) -> None:
+    """Of a batch with FlyNet's encoder for MNIST, against 64-bit integers; one unit adds up 784 times 255."""
+    bytes_XI = random_bytes(128, 784)
+    weight_OI = (torch.rand(7840, 784, generator=torch.Generator().manual_seed(0)) < 0.1).float()
+    weight_OI[0] = 1
+    output_XO = kernel.freeze_integers(weight_OI)(bytes_XI)
+    assert output_XO.dtype == torch.float32
+    assert torch.equal(output_XO.long(), bytes_XI.long() @ weight_OI.long().t())
+
+
+@pytest.mark.parametrize("layout", [as_it_is, transposed])
+@pytest.mark.parametrize(
+    ("smallest", "largest"),
+    [
+        (-64, 64),
+        pytest.param(
+            -128,
+            127,
+            marks=pytest.mark.skipif(
+                not torch.cpu._is_vnni_supported(),
+                reason="without VNNI oneDNN adds pairs of products in 16 bits: exact only from -64 to 64",
+            ),
+        ),
+    ],
+)
+def test_a_product_of_bytes_with_integers_is_exact(smallest: int, largest: int, layout: Layout, kernel: Kernel) -> None:
+    """Of a range of weights, its ends among them, against 64-bit integers."""
+    bytes_XI = layout(random_bytes(7, 100))
+    weight_OI = torch.randint(smallest, largest + 1, (33, 100), generator=torch.Generator().manual_seed(0))
+    weight_OI[0], weight_OI[1] = smallest, largest
+    output_XO = kernel.freeze_integers(layout(weight_OI.float()))(bytes_XI)
+    assert output_XO.dtype == torch.float32
+    assert torch.equal(output_XO.long(), bytes_XI.long() @ weight_OI.t())
+
+
+@pytest.fixture
+def _unmeasured() -> Iterator[None]:
+    """No choice is remembered from before the test, and none that the test made stays."""
+    choose_kernel.cache_clear()
+    yield
+    choose_kernel.cache_clear()
+
+
+@pytest.fixture
+def measure(_unmeasured: None, monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[Kernel]]:
+    """Has products take as many seconds as it is told; gives the list of the kernels that are measured from then on."""
+
+    def measure(*, plain: float, onednn: float) -> list[Kernel]:
+        measured = []
+
+        def probe(kernel: Kernel, dtype: torch.dtype) -> float:
+            assert dtype in {torch.float32, torch.bfloat16}
+            measured.append(kernel)
+            return plain if kernel is PLAIN else onednn
+
+        monkeypatch.setattr(kernels, "_probe_seconds", probe)
+        return measured
+
+    return measure
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize(
+    ("onednn", "chosen"),
+    [(0.5, "onednn"), (0.86, "onednn"), (0.88, "plain"), (1.0, "plain"), (2.0, "plain")],
+)
+def test_the_kernel_is_the_faster_one_by_more_than_noise(
+    onednn: float, chosen: str, dtype: torch.dtype, measure: Callable[..., list[Kernel]]
+) -> None:
+    """OneDNN must need less than 1 / 1.15 = 0.87 of the time; a process measures once for each number of threads."""
+    measured = measure(plain=1.0, onednn=onednn)
+    if not ONEDNN.is_available():
+        pytest.skip("this build of torch lacks oneDNN's routines")
+    assert {choose_kernel("cpu", dtype, 1) for _ in range(3)} == {chosen}
+    assert measured == [PLAIN, ONEDNN]
+    choose_kernel("cpu", dtype, 2)
+    assert measured == [PLAIN, ONEDNN] * 2
+
+
+@pytest.mark.parametrize(
+    ("device", "dtype"), [("cuda", torch.float32), ("cuda", torch.bfloat16), ("cpu", torch.float64)]
+)
+def test_only_the_plain_kernel_serves_a_gpu_and_float64(
+    device: str, dtype: torch.dtype, measure: Callable[..., list[Kernel]]
+) -> None:
+    """Without a measurement, which oneDNN would win."""
+    measured = measure(plain=1.0, onednn=0.1)
+    assert choose_kernel(device, dtype, 1) == "plain"
+    assert measured == []
+
+
+@pytest.mark.parametrize(
+    ("place", "name", "without"),
+    [
+        (torch.backends.mkldnn, "is_available", lambda: False),
+        (torch.ops, "mkldnn", SimpleNamespace(_linear_pointwise=None)),
+        (torch.ops, "mkldnn", SimpleNamespace(_reorder_linear_weight=None)),
+        (torch.ops, "onednn", SimpleNamespace(qlinear_prepack=None)),
+        (torch.ops, "onednn", SimpleNamespace(qlinear_pointwise=None)),
+    ],
+    ids=["oneDNN", "_reorder_linear_weight", "_linear_pointwise", "qlinear_pointwise", "qlinear_prepack"],
+)
+def test_a_build_of_torch_that_lacks_a_routine_computes_plainly(
+    place: object,
+    name: str,
+    without: object,
+    measure: Callable[..., list[Kernel]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """OneDNN whole, or any of the four routines that have no public name."""
+    measured = measure(plain=1.0, onednn=0.1)
+    monkeypatch.setattr(place, name, without)
+    assert not ONEDNN.is_available()
+    assert choose_kernel("cpu", torch.float32, 1) == "plain"
+    assert measured == []
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.usefixtures("_unmeasured")
+def test_a_measurement_runs_and_decides(dtype: torch.dtype, kernel: Kernel) -> None:
+    """On this machine, whatever comes of it."""
+    seconds = kernels._probe_seconds(kernel, dtype)
+    assert 0 < seconds < math.inf
+    assert choose_kernel("cpu", dtype, 1) in KERNELS
