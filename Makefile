@@ -10,10 +10,10 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install quickstart test lint types format clean
+.PHONY: help install quickstart test lint types format perf perf-full clean
 
 help:  ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' Makefile
 
 install: $(INSTALLED)  ## build the virtual environment (PYTHON=..., VENV=... to choose)
 
@@ -21,7 +21,7 @@ quickstart: $(INSTALLED)  ## run the smallest sweep and print its table
 	$(BIN)/crwn run sweeps/quickstart.yaml
 
 test: $(INSTALLED)  ## run the tests (ARGS=... for pytest)
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n 2 --no-loadscope-reorder $(ARGS)
 
 lint: $(INSTALLED)  ## check style and layering
 	$(BIN)/ruff check .
@@ -29,6 +29,12 @@ lint: $(INSTALLED)  ## check style and layering
 
 types: $(INSTALLED)  ## check the types
 	$(BIN)/mypy
+
+perf: $(INSTALLED)  ## measure the engine's speed, minutes on an idle machine; CRWN_DATA=... must hold MNIST
+	$(BIN)/python -m perf.engine
+
+perf-full: $(INSTALLED)  ## the same over whole tasks
+	$(BIN)/python -m perf.engine --full
 
 format: $(INSTALLED)  ## put the code into its standard form
 	$(BIN)/ruff check --fix .

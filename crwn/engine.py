@@ -18,6 +18,7 @@ from typing import Any, Literal, TypeAlias
 
 import torch
 from torch.nn import functional
+from torch.optim.rmsprop import rmsprop
 
 from crwn import seeding, tensorfile
 from crwn.benchmarks.protocol import Curriculum, Split
@@ -255,7 +256,7 @@ class Engine:
         if self._group is None:
             self._group = self._start_group(self._next_tasks())
         group = self._group
-        with self._batches(group.tasks) as batches:
+        with self._batches(group) as batches:
             batches.seek(group.step)
             while group.step < self._num_steps:
                 with self._timed(group):
@@ -284,7 +285,7 @@ class Engine:
             tasks=tuple(tasks),
             constants={name: tensor for name, tensor in own.items() if not tensor.requires_grad},
             parameter=parameter,
-            optimizer=OPTIMIZERS[self._training.optimizer]([parameter.whole], lr=self._rate(tasks)),
+            optimizer=OPTIMIZERS[self._training.optimizer](parameter.whole, self._rate(tasks)),
             block_loss_G=zeros_G,
             block_correct_G=zeros_G.clone(),
             curves=[[] for _ in range(num_losses)],
@@ -301,15 +302,17 @@ class Engine:
         return first_rate if first_rate is not None and 0 in tasks else self._training.learning_rate
 
     @contextmanager
-    def _batches(self, tasks: Sequence[int]) -> Iterator[_Batches]:
+    def _batches(self, group: _Group) -> Iterator[_Batches]:
         """The group's batches: [G, B] examples, each task's own; or [1, B], mixed over all tasks learned at once."""
         if self._blueprint.grouping == "all":
-            with self._curriculum.learning_together(tasks) as mixture:
+            with self._curriculum.learning_together(group.tasks) as mixture:
                 yield self._endless(mixture.take, mixture.num_examples, ["mixed"])
         else:
-            with self._curriculum.learning(tasks) as splits:
-                together = _EndToEnd([self._prepared(task, split) for task, split in zip(tasks, splits, strict=True)])
-                yield self._endless(together.take, together.num_each, tasks)
+            with self._curriculum.learning(group.tasks) as splits:
+                with self._timed(group):  # what a method computes of the images beforehand is part of learning
+                    pairs = zip(group.tasks, splits, strict=True)
+                    together = _EndToEnd([self._prepared(task, split) for task, split in pairs])
+                yield self._endless(together.take, together.num_each, group.tasks)
 
     def _prepared(self, task: int, split: Split) -> Split:
         with torch.no_grad():
@@ -459,8 +462,7 @@ class Engine:
         if group is not None:
             # Constants of the tasks are drawn again.
             tensors |= {f"state.{name}": tensor for name, tensor in group.parameter.parts.items()}
-            (slots,) = group.optimizer.state_dict()["state"].values() or ({},)
-            tensors |= {f"optimizer.{slot}": tensor for slot, tensor in slots.items()}
+            tensors |= {f"optimizer.{name}": tensor for name, tensor in group.optimizer.state.items()}
             tensors |= {"block.loss": group.block_loss_G, "block.correct": group.block_correct_G}
             header["group"] = {
                 "tasks": group.tasks,
@@ -493,9 +495,8 @@ class Engine:
         with torch.no_grad():
             for name, tensor in group.parameter.parts.items():
                 tensor.copy_(tensors[f"state.{name}"])
-        slots = _below(tensors, "optimizer.")
-        settings = group.optimizer.state_dict()["param_groups"]
-        group.optimizer.load_state_dict({"state": {0: slots} if slots else {}, "param_groups": settings})
+            for name, tensor in group.optimizer.state.items():
+                tensor.copy_(tensors[f"optimizer.{name}"])
         group.block_loss_G.copy_(tensors["block.loss"])
         group.block_correct_G.copy_(tensors["block.correct"])
         group.step = header["step"]
@@ -505,7 +506,44 @@ class Engine:
         return group
 
 
-OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {"rmsprop": torch.optim.RMSprop}
+class _RMSProp:
+    """torch's RMSProp with its defaults, as a function: the class would import torch's compiler, seconds a process.
+
+    Args:
+        parameter: what is trained, with its gradient.
+        rate: the learning rate.
+
+    Attributes:
+        state: what a resume point keeps.
+    """
+
+    def __init__(self, parameter: torch.Tensor, rate: float) -> None:
+        self._parameter = parameter
+        self._rate = rate
+        self.state: Tensors = {"square_avg": torch.zeros_like(parameter), "step": torch.zeros(())}
+
+    @torch.no_grad()
+    def step(self) -> None:
+        """One update."""
+        assert self._parameter.grad is not None
+        rmsprop(
+            [self._parameter],
+            [self._parameter.grad],
+            [self.state["square_avg"]],
+            grad_avgs=[],
+            momentum_buffer_list=[],
+            state_steps=[self.state["step"]],
+            foreach=False,
+            lr=self._rate,
+            alpha=0.99,
+            eps=1e-8,
+            weight_decay=0.0,
+            momentum=0.0,
+            centered=False,
+        )
+
+
+OPTIMIZERS: dict[str, Callable[[torch.Tensor, float], _RMSProp]] = {"rmsprop": _RMSProp}
 
 
 @dataclass(slots=True, kw_only=True)
@@ -515,7 +553,7 @@ class _Group:
     tasks: tuple[int, ...]
     constants: Tensors
     parameter: _Parameter
-    optimizer: torch.optim.Optimizer
+    optimizer: _RMSProp
     block_loss_G: torch.Tensor
     block_correct_G: torch.Tensor
     curves: list[list[CurvePoint]]

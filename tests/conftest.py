@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from xdist.scheduler import LoadScopeScheduling
 
 from crwn.data import BASE_SETS, Datasets
 
@@ -37,6 +39,22 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+class Scheduling(LoadScopeScheduling):
+    """Which tests one process runs, where there are several: a file's, and all of those that start processes.
+
+    These mostly wait, and two of them at once would disturb each other.
+    """
+
+    def _split_scope(self, nodeid: str) -> str:
+        starts_processes = nodeid.startswith("tests/integration/") or nodeid.endswith("[ray]")
+        return "processes" if starts_processes else nodeid.partition("::")[0]
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Scheduling:
+    """Have xdist use it."""
+    return Scheduling(config, log)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -29,6 +29,26 @@ TYPE_CHECKING_NAMES = ("TYPE_CHECKING", "typing.TYPE_CHECKING")
 FORBIDDEN_IN_CRWN = ("orchestrator", "ray", "mlflow", "pydantic", "pandas")
 
 # Imports the module given first; prints which of the other names came with it, and through which files.
+RUN_ONE = """
+import json, sys
+from crwn import backbone
+from crwn.benchmarks.rotated import RotatedSpec
+from crwn.data import BASE_SETS, Datasets
+from crwn.methods.neuromodnet import NeuroModNetSpec
+from crwn.spec import TrainingSpec, TrialSpec
+from crwn.trial import run_trial
+
+spec = TrialSpec(
+    method=NeuroModNetSpec(),
+    benchmark=RotatedSpec(base="digits", num_tasks=2),
+    scale="FC8",
+    seed=0,
+    training=TrainingSpec(learning_rate=0.01, updates_per_task=2),
+)
+run_trial(spec, data=Datasets(BASE_SETS, roots=()), backbones=backbone.draw)
+print(json.dumps({"loaded": "torch._dynamo" in sys.modules}))
+"""
+
 IMPORT_ONE = """
 import importlib, json, sys, traceback
 
@@ -167,6 +187,11 @@ def offences(pattern: str, is_offence: Callable[[Path, Import], bool]) -> list[s
 def test_an_import_brings_no_heavy_library(entry: str, forbidden: tuple[str, ...]) -> None:
     """Reading a sweep does not cost torch's seconds, and `crwn --help` loads only what it needs."""
     assert run_fresh(IMPORT_ONE, entry, *forbidden) == {}
+
+
+def test_a_trial_does_not_import_torchs_compiler() -> None:
+    """It would cost every process that learns seconds; torch's optimiser classes bring it along."""
+    assert run_fresh(RUN_ONE) == {"loaded": False}
 
 
 def test_crwn_imports_without_the_libraries_it_must_not_know() -> None:

@@ -102,8 +102,6 @@ class _ScaledLinear(torch.autograd.Function):
         (grad_GBO,) = grads
         input_GBI, scale_G1I = ctx.saved_tensors
         needs_input, needs_scale, _ = ctx.needs_input_grad
-        if not (needs_input or needs_scale):
-            return None, None, None
         scaled_grad_GBI = ctx.weight.backward(grad_GBO)
         scale_grad = (scaled_grad_GBI * input_GBI).sum(dim=1, keepdim=True) if needs_scale else None
         input_grad = scaled_grad_GBI.mul_(scale_G1I) if needs_input else None

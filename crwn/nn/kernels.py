@@ -63,7 +63,10 @@ class Kernel(Protocol):
         ...
 
     def freeze_integers(self, weight_OI: torch.Tensor) -> IntegerLinear:
-        """Prepare a weight of integers from -128 to 127 for products with bytes.
+        """Prepare a weight of integers for products with bytes.
+
+        Args:
+            weight_OI: from -64 to 64. (Processors without VNNI add pairs of products in 16 bits.)
 
         Returns:
             A function from bytes [X, I] to x W^T as float32 [X, O]: exact while sums stay below 2^24, in any order.
@@ -118,12 +121,12 @@ class _OneDNNFrozen:
 
 
 class _OneDNN:
-    """oneDNN's products, on a CPU, in float32 and bfloat16; other dtypes are computed plainly."""
+    """oneDNN's products, on a CPU, in float32, and in bfloat16 where the processor has it; all else is plain."""
 
     def is_available(self) -> bool:
-        names = [(torch.ops.mkldnn, "_linear_pointwise"), (torch.ops.mkldnn, "_reorder_linear_weight")]
-        names += [(torch.ops.onednn, "qlinear_prepack"), (torch.ops.onednn, "qlinear_pointwise")]
-        return torch.backends.mkldnn.is_available() and all(hasattr(space, name) for space, name in names)
+        return torch.backends.mkldnn.is_available() and all(
+            hasattr(getattr(torch.ops, space), name) for space, name in ONEDNN_ROUTINES
+        )
 
     def linear(self, input_XI: torch.Tensor, weight_OI: torch.Tensor) -> torch.Tensor:
         if not _is_for_onednn(weight_OI):
@@ -156,7 +159,14 @@ class _OneDNN:
 
 
 def _is_for_onednn(weight_OI: torch.Tensor) -> bool:
-    return weight_OI.dtype in (torch.float32, torch.bfloat16) and weight_OI.device.type == "cpu"
+    if weight_OI.device.type != "cpu":
+        return False
+    return weight_OI.dtype == torch.float32 or (weight_OI.dtype == torch.bfloat16 and _has_bfloat16())
+
+
+@functools.cache
+def _has_bfloat16() -> bool:
+    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 def _onednn_linear(input_XI: torch.Tensor, weight_OI: torch.Tensor) -> torch.Tensor:
@@ -164,6 +174,14 @@ def _onednn_linear(input_XI: torch.Tensor, weight_OI: torch.Tensor) -> torch.Ten
     return output_XO
 
 
+ONEDNN_ROUTINES = [
+    ("mkldnn", "_linear_pointwise"),
+    ("mkldnn", "_reorder_linear_weight"),
+    ("mkldnn", "_is_mkldnn_bf16_supported"),
+    ("onednn", "qlinear_prepack"),
+    ("onednn", "qlinear_pointwise"),
+]
+"""Below torch.ops."""
 PLAIN: Kernel = _Plain()
 ONEDNN: Kernel = _OneDNN()
 KERNELS: Mapping[KernelName, Kernel] = MappingProxyType({"plain": PLAIN, "onednn": ONEDNN})

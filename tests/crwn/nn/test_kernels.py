@@ -211,16 +211,16 @@ def test_only_the_plain_kernel_serves_a_gpu_and_float64(
     assert measured == []
 
 
+def lacking(space: str, name: str) -> tuple[object, str, object]:
+    """The patch that takes a routine away."""
+    others = {other: None for of, other in kernels.ONEDNN_ROUTINES if of == space and other != name}
+    return torch.ops, space, SimpleNamespace(**others)
+
+
 @pytest.mark.parametrize(
     ("place", "name", "without"),
-    [
-        (torch.backends.mkldnn, "is_available", lambda: False),
-        (torch.ops, "mkldnn", SimpleNamespace(_linear_pointwise=None)),
-        (torch.ops, "mkldnn", SimpleNamespace(_reorder_linear_weight=None)),
-        (torch.ops, "onednn", SimpleNamespace(qlinear_prepack=None)),
-        (torch.ops, "onednn", SimpleNamespace(qlinear_pointwise=None)),
-    ],
-    ids=["oneDNN", "_reorder_linear_weight", "_linear_pointwise", "qlinear_pointwise", "qlinear_prepack"],
+    [(torch.backends.mkldnn, "is_available", lambda: False), *(lacking(*one) for one in kernels.ONEDNN_ROUTINES)],
+    ids=["oneDNN", *(name for _, name in kernels.ONEDNN_ROUTINES)],
 )
 def test_a_build_of_torch_that_lacks_a_routine_computes_plainly(
     place: object,
@@ -229,12 +229,21 @@ def test_a_build_of_torch_that_lacks_a_routine_computes_plainly(
     measure: Callable[..., list[Kernel]],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """OneDNN whole, or any of the four routines that have no public name."""
+    """OneDNN whole, or any of the routines that have no public name."""
     measured = measure(plain=1.0, onednn=0.1)
     monkeypatch.setattr(place, name, without)
     assert not ONEDNN.is_available()
     assert choose_kernel("cpu", torch.float32, 1) == "plain"
     assert measured == []
+
+
+def test_without_bfloat16_on_this_processor_such_products_are_plain(monkeypatch: pytest.MonkeyPatch) -> None:
+    """OneDNN refuses them there; everything else is as it was."""
+    monkeypatch.setattr(kernels, "_has_bfloat16", lambda: False)
+    half = torch.ones(4, 4, dtype=torch.bfloat16)
+    assert type(ONEDNN.freeze(half)) is type(kernels.PLAIN.freeze(half))
+    assert torch.equal(ONEDNN.linear(half, half), half * 4)
+    assert type(ONEDNN.freeze(half.float())) is not type(kernels.PLAIN.freeze(half))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
