@@ -103,9 +103,10 @@ class _ScaledLinear(torch.autograd.Function):
         input_GBI, scale_G1I = ctx.saved_tensors
         needs_input, needs_scale, _ = ctx.needs_input_grad
         scaled_grad_GBI = ctx.weight.backward(grad_GBO)
+        if not needs_input:  # the first layer, whose gradient is the largest: nothing else reads it
+            return None, scaled_grad_GBI.mul_(input_GBI).sum(dim=1, keepdim=True), None
         scale_grad = (scaled_grad_GBI * input_GBI).sum(dim=1, keepdim=True) if needs_scale else None
-        input_grad = scaled_grad_GBI.mul_(scale_G1I) if needs_input else None
-        return input_grad, scale_grad, None
+        return scaled_grad_GBI.mul_(scale_G1I), scale_grad, None
 
 
 def rank_one_linear(
