@@ -349,7 +349,7 @@ class Engine:
         logits_GBm = self._method.logits(state, images_GBd)
         logits_GmB = _by_class(logits_GBm)
         loss_G = functional.cross_entropy(logits_GmB, labels_GB, reduction="none").mean(dim=1)
-        group.parameter.differentiate(loss_G.sum())  # a sum over tasks: each task's gradient is that of its own loss
+        group.parameter.differentiate(loss_G)
         group.optimizer.step()
         group.step += 1
         with torch.no_grad():
@@ -588,9 +588,9 @@ class _Parameter:
             for name, piece, start in zip(trained, pieces, starts, strict=True)
         }
 
-    def differentiate(self, loss: torch.Tensor) -> None:
-        """Put the loss's gradient in its place."""
-        gradients = torch.autograd.grad(loss, list(self.parts.values()))
+    def differentiate(self, loss_G: torch.Tensor) -> None:
+        """Put the gradient of the losses' sum in its place: each task's is that of its own loss."""
+        gradients = torch.autograd.grad(loss_G, list(self.parts.values()), torch.ones_like(loss_G))
         torch.cat([gradient.flatten() for gradient in gradients], out=self.whole.grad)
 
 

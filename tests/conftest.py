@@ -42,14 +42,15 @@ def one_thread() -> Iterator[None]:
 
 
 class Scheduling(LoadScopeScheduling):
-    """Which tests one process runs, where there are several: a file's, and all of those that start processes.
+    """Which tests one process runs, where there are several: a file's, all with Ray, all others that start processes.
 
-    These mostly wait, and two of them at once would disturb each other.
+    Those mostly wait, and more of a kind at once would disturb each other.
     """
 
     def _split_scope(self, nodeid: str) -> str:
-        starts_processes = nodeid.startswith("tests/integration/") or nodeid.endswith("[ray]")
-        return "processes" if starts_processes else nodeid.partition("::")[0]
+        if nodeid.endswith("[ray]") or "/test_ray_" in nodeid:
+            return "Ray"
+        return "processes" if nodeid.startswith("tests/integration/") else nodeid.partition("::")[0]
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Scheduling:

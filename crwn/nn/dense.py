@@ -99,14 +99,35 @@ class _ScaledLinear(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        (grad_GBO,) = grads
         input_GBI, scale_G1I = ctx.saved_tensors
-        needs_input, needs_scale, _ = ctx.needs_input_grad
-        scaled_grad_GBI = ctx.weight.backward(grad_GBO)
-        if not needs_input:  # the first layer, whose gradient is the largest: nothing else reads it
-            return None, scaled_grad_GBI.mul_(input_GBI).sum(dim=1, keepdim=True), None
-        scale_grad = (scaled_grad_GBI * input_GBI).sum(dim=1, keepdim=True) if needs_scale else None
-        return scaled_grad_GBI.mul_(scale_G1I), scale_grad, None
+        input_grad, scale_grad_GI = scaled_gradients(
+            grads[0], input_GBI, scale_G1I, ctx.weight, needs_input=ctx.needs_input_grad[0]
+        )
+        return input_grad, scale_grad_GI[:, None, :], None
+
+
+def scaled_gradients(
+    grad_GBO: torch.Tensor,
+    input_GBI: torch.Tensor,
+    scale_G1I: torch.Tensor,
+    weight: FrozenLinear,
+    *,
+    needs_input: bool,
+) -> tuple[torch.Tensor | None, torch.Tensor]:
+    """The gradients of y = W (s * x) to x [G, B, I], where it is needed, and to s [G, I].
+
+    Args:
+        grad_GBO: the loss's gradient to y.
+        input_GBI: x.
+        scale_G1I: s.
+        weight: W.
+        needs_input: whether anything that is trained lies below.
+    """
+    scaled_grad_GBI = weight.backward(grad_GBO)
+    if not needs_input:  # the first layer, whose gradient is the largest: nothing else reads it
+        return None, scaled_grad_GBI.mul_(input_GBI).sum(dim=1)
+    scale_grad_GI = (scaled_grad_GBI * input_GBI).sum(dim=1)
+    return scaled_grad_GBI.mul_(scale_G1I), scale_grad_GI
 
 
 def rank_one_linear(

@@ -19,6 +19,8 @@ Shapes: G tasks, B examples a task, I inputs, O outputs.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 
 from crwn.nn import dense
@@ -47,9 +49,36 @@ def modulated_linear(
     Returns:
         [G, B, O].
     """
-    effective_GI = strength_G[:, None] * context_GI
     _, batch_size, num_inputs = input_GBI.shape
-    if isinstance(weight_OI, torch.Tensor) or batch_size * num_inputs < WIDE * len(weight_OI.weight):
-        return dense.scaled_linear(input_GBI, effective_GI, weight_OI, kernel)
-    weight_GOI = weight_OI.weight * effective_GI[:, None, :].to(input_GBI.dtype)
-    return dense.own_linear(input_GBI, weight_GOI, kernel)
+    if isinstance(weight_OI, torch.Tensor):
+        return dense.scaled_linear(input_GBI, strength_G[:, None] * context_GI, weight_OI, kernel)
+    if batch_size * num_inputs < WIDE * len(weight_OI.weight):
+        output: torch.Tensor = _ModulatedLinear.apply(input_GBI, context_GI, strength_G, weight_OI)
+        return output
+    effective_G1I = (strength_G[:, None] * context_GI)[:, None, :].to(input_GBI.dtype)
+    return dense.own_linear(input_GBI, weight_OI.weight * effective_G1I, kernel)
+
+
+class _ModulatedLinear(torch.autograd.Function):
+    """The first of the two ways above, strength and context in one step."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, input_GBI: torch.Tensor, context_GI: torch.Tensor, strength_G: torch.Tensor, weight: FrozenLinear
+    ) -> torch.Tensor:
+        effective_G1I = (strength_G[:, None] * context_GI)[:, None, :].to(input_GBI.dtype)
+        ctx.save_for_backward(input_GBI, context_GI, strength_G, effective_G1I)
+        ctx.weight = weight
+        return weight.forward(input_GBI * effective_G1I)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        input_GBI, context_GI, strength_G, effective_G1I = ctx.saved_tensors
+        needs_input, needs_context, needs_strength, _ = ctx.needs_input_grad
+        input_grad, effective_grad_GI = dense.scaled_gradients(
+            grads[0], input_GBI, effective_G1I, ctx.weight, needs_input=needs_input
+        )
+        effective_grad_GI = effective_grad_GI.to(context_GI.dtype)
+        context_grad = strength_G[:, None] * effective_grad_GI if needs_context else None
+        strength_grad = (context_GI * effective_grad_GI).sum(dim=1) if needs_strength else None
+        return input_grad, context_grad, strength_grad, None

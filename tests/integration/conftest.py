@@ -24,7 +24,7 @@ from orchestrator.tracking_address import TRACKING_VARIABLE
 
 CRWN = Path(sys.executable).with_name("crwn")
 
-# A trial takes about five seconds, longer than the two between resume points: there is something to interrupt inside it.
+# A trial takes about five seconds, longer than the two between resume points: something can be interrupted inside it.
 # There are three, so that with two at once one has ended while another still runs.
 SWEEP = """\
 # crwn run sweep.yaml
