@@ -56,7 +56,7 @@ name: long
 seeds: [0, 1]
 benchmarks: {r-digits: {num_tasks: 3}}
 methods:
-  neuromodnet: {scales: [FC64], training: {updates_per_task: 2000}}
+  neuromodnet: {scales: [FC64], training: {updates_per_task: 8000}}
 """
 
 
