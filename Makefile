@@ -21,7 +21,7 @@ quickstart: $(INSTALLED)  ## run the smallest sweep and print its table
 	$(BIN)/crwn run sweeps/quickstart.yaml
 
 test: $(INSTALLED)  ## run the tests (ARGS=... for pytest)
-	$(BIN)/python -m pytest -n 2 --no-loadscope-reorder $(ARGS)
+	$(BIN)/python -m pytest -n 3 --no-loadscope-reorder $(ARGS)
 
 lint: $(INSTALLED)  ## check style and layering
 	$(BIN)/ruff check .

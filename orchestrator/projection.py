@@ -23,8 +23,8 @@ from orchestrator.store import CONTEXTS_FILE, SYSTEM_FILE, TASKS_FILE, TRIAL_FIL
 PROJECTION = 1
 """Changes when more is shown of a trial than before: `sync` then goes through all runs again."""
 
-MAX_CURVE_POINTS = 320
-"""Of one learning curve, about: MLflow's charts draw no more of a line. The store has all."""
+MAX_CURVE_POINTS = 200
+"""Of one learning curve, about, so that a trial of 100 tasks fits one call to MLflow. The store has all."""
 
 MAX_TAG = 8000
 MAX_PARAM = 6000

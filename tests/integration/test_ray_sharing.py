@@ -104,7 +104,7 @@ def test_four_concurrent_trials_share_one_gpu(ray_session: Any, tmp_path: Path) 
         methods:
           neuromodnet:
             scales: [FC4096]
-            training: {updates_per_task: 120}
+            training: {updates_per_task: 80}
             variants:
               first: {}
               second: {training: {learning_rate: 0.02}}
