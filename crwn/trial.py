@@ -30,7 +30,7 @@ from crwn.spec import TrialSpec
 DeviceKind: TypeAlias = Literal["cpu", "cuda"]
 
 CPU_GROUP = 4
-"""Tasks that a CPU learns together: more gain nothing, fewer pay the fixed costs of a step more often (perf/)."""
+"""Tasks that a CPU learns together: fewer pay the fixed costs of a step more often; of more the images take memory."""
 CPU_GROUP_NUMBERS = 2**24
 """Activations of a group on a CPU; beyond, they leave even the last cache."""
 
@@ -139,7 +139,7 @@ def iterate_trial(
     Raises:
         ResumeError: the resume point is damaged or of another trial.
         DataError: the base set is not on this machine.
-        RuntimeError: the trial was begun on a GPU and this process sees none.
+        RuntimeError: the trial was begun on a GPU and this process sees none, or with a kernel that its torch lacks.
         FloatingPointError: training diverged.
         ValueError: the method cannot learn groups of the size asked for.
     """
@@ -153,6 +153,11 @@ def iterate_trial(
     if numerics is None:
         with _threads(threads):  # kernels are timed with them
             numerics = decide_numerics(spec, device, max_group_size, threads)
+    if not KERNELS[numerics.kernel].is_available():
+        raise RuntimeError(
+            f"the trial was begun with the kernel {numerics.kernel!r}, which this build of torch lacks. Go on with the "
+            "torch it was begun with, or discard its resume point to begin it anew."
+        )
     blueprint = spec.blueprint()
     _keep_freed_memory()
     with _threads(numerics.threads):

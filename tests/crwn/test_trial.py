@@ -242,6 +242,14 @@ def test_an_error_of_the_driver_leaves_the_threads_as_before(digits: Datasets) -
     assert torch.get_num_threads() == before
 
 
+def test_a_kernel_that_is_not_there_is_an_error(digits: Datasets, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Used before by the same trial, with another torch: the error names it and says what to do."""
+    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
+    begun = Numerics(device="cpu", group_size=1, kernel="onednn", threads=1)
+    with pytest.raises(RuntimeError, match="begun with the kernel 'onednn', which this build of torch lacks"):
+        run_trial(trial(), data=digits, backbones=backbone.draw, numerics=begun)
+
+
 def test_a_gpu_that_is_not_there_is_an_error(digits: Datasets, monkeypatch: pytest.MonkeyPatch) -> None:
     """Asked for, or used before by the same trial: the error says what was expected and how to check."""
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)

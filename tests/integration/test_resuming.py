@@ -11,7 +11,7 @@ import pytest
 from orchestrator.store import Store
 from tests.integration.conftest import Run, contents, finished_times, trial_share
 
-MOMENTS = {"inline": (0.2, 0.5, 0.7), "ray": (0.4,)}
+MOMENTS = {"inline": (0.2, 0.5, 0.7), "ray": (0.3, 0.7)}
 """Shares of the training after which the whole process tree is killed."""
 
 LONG_TASK = """\
