@@ -59,6 +59,7 @@ def run(sweep: Sweep, store: Store, options: Options, console: Console) -> bool:
     if not left:
         print_line(console, f"{sweep.name}: all {len(sweep.trials)} trials are done; nothing to start")
         store.create()
+        _clear_leftovers(sweep, store)
         store.write_manifest(sweep.manifest())
         if store.is_behind(sweep.name):  # an earlier run was killed, MLflow was away, or the trials are another sweep's
             with _followed(sweep, store, options, console):
@@ -71,6 +72,7 @@ def run(sweep: Sweep, store: Store, options: Options, console: Console) -> bool:
     store.create()
     with store.lock():
         left = _left(sweep, store)  # another run may have ended in between
+        _clear_leftovers(sweep, store)
         store.write_manifest(sweep.manifest())
         store.mark_behind(sweep.name, behind=True)  # in MLflow, until that was brought up to date
         num_done = len(sweep.trials) - len(left)
@@ -120,6 +122,13 @@ def _followed(sweep: Sweep, store: Store, options: Options, console: Console) ->
 
 def _left(sweep: Sweep, store: Store) -> tuple[TrialSpec, ...]:
     return tuple(trial for trial in sweep.trials if not store.is_finished(trial.trial_id))
+
+
+def _clear_leftovers(sweep: Sweep, store: Store) -> None:
+    """Complete the end of trials whose process was killed between their record and clearing up."""
+    for trial in sweep.trials:
+        if store.is_finished(trial.trial_id):
+            store.clear_leftovers(trial.trial_id)
 
 
 def _resources(asked: Resources, options: Options) -> Resources:

@@ -87,6 +87,21 @@ def test_a_sweep_that_is_done_starts_nothing(sweep: Sweep, new_store: Store, job
     assert len(jobs) == 1
 
 
+@pytest.mark.parametrize("num_done", [1, 2])
+def test_what_a_killed_process_left_beside_a_record_is_cleared(
+    sweep: Sweep, new_store: Store, jobs: list[Job], record: Record, num_done: int
+) -> None:
+    """A process can die between a trial's record and clearing up: the next run does the rest, whatever it has to do."""
+    del jobs
+    new_store.create()
+    done = [trial.trial_id for trial in sweep.trials[:num_done]]
+    for trial_id in done:
+        new_store.write_record(trial_id, record(trial_id))
+        new_store.write_attempts(trial_id, [{"pid": 1}])
+    quietly(sweep, new_store)
+    assert [new_store.attempts_file(trial_id).exists() for trial_id in done] == [False] * num_done
+
+
 def test_a_sweep_whose_trials_another_one_ran_is_done(
     sweep_file: SweepFile, sweep: Sweep, new_store: Store, jobs: list[Job]
 ) -> None:
