@@ -19,7 +19,7 @@ import crwn.engine
 from crwn import seeding
 from crwn.backbone import BackboneSpec
 from crwn.benchmarks.protocol import Curriculum, Split
-from crwn.engine import CurvePoint, Engine, Learned, Numerics, Progress, ResumePoint, TaskRow
+from crwn.engine import OPTIMIZERS, CurvePoint, Engine, Learned, Numerics, Progress, ResumePoint, TaskRow
 from crwn.methods.protocol import Method, Tensors
 from crwn.spec import Blueprint, TrainingSpec
 
@@ -322,6 +322,26 @@ def test_the_first_task_may_have_a_rate_of_its_own() -> None:
     for task, rate in ((0, 0.001), (1, 0.1), (2, 0.1)):
         factor = learned.kept[task]["factor"][0]
         torch.testing.assert_close((factor - 1).abs(), torch.full((3,), 10 * rate).double(), rtol=1e-3, atol=0)
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-13), (torch.float32, 1e-5)])
+def test_the_optimizer_is_torchs_rmsprop(dtype: torch.dtype, tolerance: float) -> None:
+    """From its first step on, over gradients of all sizes, zeros among them, and through a change of its state."""
+    generator = torch.Generator().manual_seed(0)
+    start = torch.randn(1001, dtype=dtype, generator=generator)
+    sizes = 10.0 ** torch.linspace(-12, 3, 1001, dtype=dtype)
+    theirs, ours = start.clone().requires_grad_(), start.clone()
+    plain, fused = torch.optim.RMSprop([theirs], lr=0.01), OPTIMIZERS["rmsprop"](ours, 0.01)
+    for step in range(50):
+        gradient = torch.randn(1001, dtype=dtype, generator=generator) * sizes * (step % 7 != 3)
+        theirs.grad = ours.grad = gradient
+        plain.step()
+        fused.step()
+        if step == 25:  # as a resume point does
+            kept, fused = fused.state, OPTIMIZERS["rmsprop"](ours, 0.01)
+            for name, tensor in fused.state.items():
+                tensor.copy_(kept[name])
+        torch.testing.assert_close(ours, theirs.detach(), rtol=tolerance, atol=tolerance)
 
 
 def test_each_task_has_a_new_optimizer() -> None:
