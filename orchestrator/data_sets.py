@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 from rich.console import Console
+from rich.progress import Progress, TaskID
 
 from crwn.data import BASE_SETS, DataError, Datasets, datasets
+from crwn.data.base import OnProgress
 from orchestrator.display import print_line, print_table
 from orchestrator.errors import UserError, nearest
 
@@ -37,12 +40,41 @@ def fetch(name: str, data_root: str | None, console: Console) -> None:
         UserError: it is not known, damaged, or could not be downloaded; the message says what to do.
     """
     _check_names([name])
-    data = _datasets(data_root)
-    try:
-        data.ensure(name)
-    except DataError as error:
-        raise UserError(str(error)) from error
+    data = ensure([name], data_root, console)
     print_line(console, f"{name}: {_place(data, name)}")
+
+
+def ensure(names: Sequence[str], data_root: str | None, console: Console) -> Datasets:
+    """Have base sets ready to load, downloaded and decoded, with progress where that takes a while.
+
+    Raises:
+        UserError: one is damaged, or could not be downloaded; the message says what to do.
+    """
+    data = _datasets(data_root)
+    for name in names:
+        try:
+            with _decoding(name, console) as on_progress:
+                notes = data.ensure(name, on_progress)
+        except DataError as error:
+            raise UserError(str(error)) from error
+        for note in notes:
+            print_line(console, f"{name}: {note}")
+    return data
+
+
+@contextmanager
+def _decoding(name: str, console: Console) -> Iterator[OnProgress]:
+    """Shows how far decoding is: a line when it begins, and a bar in a terminal."""
+    bars: list[TaskID] = []
+    with Progress(transient=True, disable=not console.is_terminal, console=console) as progress:
+
+        def show(done: int, total: int) -> None:
+            if not bars:
+                print_line(console, f"{name}: decoding {total:,} images, once on this machine")
+                bars.append(progress.add_task(name, total=total))
+            progress.update(bars[0], completed=done)
+
+        yield show
 
 
 def verify(names: Sequence[str], data_root: str | None, console: Console) -> bool:
@@ -61,9 +93,11 @@ def verify(names: Sequence[str], data_root: str | None, console: Console) -> boo
     all_whole = True
     for name in names or BASE_SETS:
         try:
-            if BASE_SETS[name].files and data.find(name) is None:
+            if not BASE_SETS[name].is_embedded and data.find(name) is None:
                 all_whole = all_whole and not names
-                print_line(console, f"{name}: absent; crwn data fetch {name} downloads it")
+                source = BASE_SETS[name].source
+                remedy = f"crwn data fetch {name} downloads it" if source.is_fetchable else "; ".join(source.expected)
+                print_line(console, f"{name}: absent; {remedy}")
                 continue
             data.verify(name)
         except DataError as error:
@@ -71,7 +105,7 @@ def verify(names: Sequence[str], data_root: str | None, console: Console) -> boo
             print_line(console, f"{name}: {error}")
             continue
         base = BASE_SETS[name]
-        files = f"{len(base.files)} checksums, " if base.files else ""
+        files = f"{len(base.source.checksums)} checksums, " if base.source.checksums else ""
         print_line(
             console,
             f"{name}: whole; {files}{base.num_train:,} training and {base.num_test:,} test images of "
@@ -82,7 +116,7 @@ def verify(names: Sequence[str], data_root: str | None, console: Console) -> boo
 
 def _place(data: Datasets, name: str) -> str:
     """Where a set is, in words."""
-    if not BASE_SETS[name].files:
+    if BASE_SETS[name].is_embedded:
         return "embedded"
     try:
         root = data.find(name)

@@ -184,7 +184,7 @@ def digest(store: Store, trial_id: str, label: Label) -> str:
 def dataset(base: str) -> dict[str, str]:
     """A base data set as MLflow's fields for one; the digest stands for the files' checksums."""
     known = BASE_SETS[base]
-    source = {"files": dict(known.files)} if known.files else {"embedded": "in a library"}
+    source = {"embedded": "in a library"} if known.is_embedded else {"files": dict(known.source.checksums)}
     profile = {"num_train": known.num_train, "num_test": known.num_test, "num_classes": known.num_classes}
     return {
         "name": base,

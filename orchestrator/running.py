@@ -11,8 +11,8 @@ from typing import Any
 
 from rich.console import Console
 
-from crwn.data import DataError, datasets
 from crwn.spec import TrialSpec
+from orchestrator import data_sets
 from orchestrator.display import print_line
 from orchestrator.errors import UserError, nearest
 from orchestrator.executors import EXECUTORS, default_executor
@@ -65,7 +65,8 @@ def run(sweep: Sweep, store: Store, options: Options, console: Console) -> bool:
             with _followed(sweep, store, options, console):
                 pass
         return False
-    roots = _ensure_data(left, options.data_root)
+    bases = sorted({trial.benchmark.base for trial in left})
+    roots = data_sets.ensure(bases, options.data_root, console).roots
     name = options.executor or default_executor(len(left))
     executor = EXECUTORS[name]()
     executor.check(resources)
@@ -146,17 +147,6 @@ def _resources(asked: Resources, options: Options) -> Resources:
         )
     except ValueError as error:
         raise UserError(f"--{error}") from error
-
-
-def _ensure_data(trials: tuple[TrialSpec, ...], data_root: str | None) -> tuple[Path, ...]:
-    """Have the base sets of `trials` ready; the folders they are looked for in."""
-    try:
-        data = datasets(data_root)
-        for base in sorted({trial.benchmark.base for trial in trials}):
-            data.ensure(base)
-    except DataError as error:
-        raise UserError(str(error)) from error
-    return data.roots
 
 
 def _commit() -> str | None:

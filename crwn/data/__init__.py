@@ -9,10 +9,21 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Literal, TypeAlias
 
-from crwn.data import digits, mnist
+from crwn.data import cifar100, digits, imagenet, mnist
 from crwn.data.base import BaseSet, DataError, Datasets, data_roots
 
-BASE_SETS: Mapping[str, BaseSet] = MappingProxyType({"digits": digits.DIGITS, "mnist": mnist.MNIST_BASE})
+BASE_SETS: Mapping[str, BaseSet] = MappingProxyType(
+    {
+        base.name: base
+        for base in (
+            digits.DIGITS,
+            mnist.MNIST_BASE,
+            cifar100.CIFAR100_BASE,
+            imagenet.MINI_IMAGENET,
+            imagenet.TINY_IMAGENET,
+        )
+    }
+)
 
 GreyBase: TypeAlias = Literal["digits", "mnist"]
 """The base sets with one channel, which rotating and permuting pixels is defined for."""

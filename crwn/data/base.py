@@ -1,4 +1,4 @@
-"""What a base data set is, and where its files are looked for.
+"""What a base data set is, and where its images are looked for.
 
 Shapes: N images, C channels, H height, W width.
 """
@@ -7,14 +7,13 @@ from __future__ import annotations
 
 import hashlib
 import os
-import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 import numpy as np
-from filelock import FileLock
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
@@ -22,6 +21,8 @@ if TYPE_CHECKING:
 
 Images: TypeAlias = NDArray[np.uint8]
 Labels: TypeAlias = NDArray[np.int64]
+OnProgress: TypeAlias = Callable[[int, int], None]
+"""Told how many of how many images are decoded."""
 
 
 class DataError(Exception):
@@ -38,7 +39,7 @@ class ImageSplit:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImageSet:
-    """A base set's training and test images in memory."""
+    """A base set's training and test images, in memory or mapped to it."""
 
     train: ImageSplit
     test: ImageSplit
@@ -49,31 +50,130 @@ class Normalisation:
     """(bytes / 255 - mean) / std, as one multiplication and one subtraction.
 
     Attributes:
-        mean: of the training pixels divided by 255.
+        mean: of the training pixels divided by 255, for each channel.
         std: standard deviation of the same.
     """
 
-    mean: float
-    std: float
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
 
     @property
-    def factor(self) -> float:
-        """What a byte is multiplied by."""
-        return 1 / (255 * self.std)
+    def factors(self) -> tuple[float, ...]:
+        """What a byte of each channel is multiplied by."""
+        return tuple(1 / (255 * std) for std in self.std)
 
     @property
-    def offset(self) -> float:
+    def offsets(self) -> tuple[float, ...]:
         """What is subtracted then."""
-        return self.mean / self.std
+        return tuple(mean / std for mean, std in zip(self.mean, self.std, strict=True))
 
     def __call__(self, images: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-        """Bytes to the numbers a network sees, in the same shape."""
-        return images.to(dtype).mul_(self.factor).sub_(self.offset)
+        """Bytes to the numbers a network sees, in the same shape: [..., C, H, W], or any shape of one channel."""
+        values = images.to(dtype)
+        if len(self.mean) == 1:
+            return values.mul_(self.factors[0]).sub_(self.offsets[0])
+        factor_C11, offset_C11 = (values.new_tensor(numbers)[:, None, None] for numbers in (self.factors, self.offsets))
+        return values.mul_(factor_C11).sub_(offset_C11)
+
+
+class Source(Protocol):
+    """Where the images of a base set come from. Its errors do not name the set; `Datasets` does."""
+
+    @property
+    def expected(self) -> tuple[str, ...]:
+        """What to put below a data root, a line each; nothing for an embedded set."""
+        ...
+
+    @property
+    def checksums(self) -> Mapping[str, str]:
+        """The SHA-256 of what is always the same, by name."""
+        ...
+
+    @property
+    def is_fetchable(self) -> bool:
+        """Whether `fetch` can download it."""
+        ...
+
+    def is_in(self, root: Path) -> bool:
+        """Whether a data root holds the set.
+
+        Raises:
+            DataError: it holds a part of it, or a damaged one.
+        """
+        ...
+
+    def fetch(self, root: Path) -> None:
+        """Download the set to `root`, whole or not at all; one process at a time.
+
+        Raises:
+            OSError, RuntimeError: no network, a server's refusal, a folder that cannot be written; or it cannot be
+                downloaded at all.
+        """
+        ...
+
+    def prepare(self, root: Path, on_progress: OnProgress) -> tuple[str, ...]:
+        """Do once what would make every `load` slow.
+
+        Args:
+            root: holds the set.
+            on_progress: told how far it is.
+
+        Returns:
+            What a user should know of it; nothing where there was nothing to do.
+
+        Raises:
+            DataError: the images are not what they should be.
+        """
+        ...
+
+    def load(self, root: Path | None) -> ImageSet:
+        """Read the images from the data root that holds them, or from the library that embeds them."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Embedded:
+    """Images that a library brings along."""
+
+    read: Callable[[], ImageSet]
+
+    @property
+    def expected(self) -> tuple[str, ...]:
+        """Nothing."""
+        return ()
+
+    @property
+    def checksums(self) -> Mapping[str, str]:
+        """None."""
+        return {}
+
+    @property
+    def is_fetchable(self) -> bool:
+        """There is nothing to download."""
+        return False
+
+    def is_in(self, root: Path) -> bool:
+        """In no folder."""
+        del root
+        return False
+
+    def fetch(self, root: Path) -> None:
+        """Nothing to do."""
+
+    def prepare(self, root: Path, on_progress: OnProgress) -> tuple[str, ...]:
+        """Nothing to do."""
+        del root, on_progress
+        return ()
+
+    def load(self, root: Path | None) -> ImageSet:
+        """Read the images."""
+        del root
+        return self.read()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BaseSet:
-    """A base data set: what is known of it without its files, and how to get them.
+    """A base data set: what is known of it without its images, and how to get them.
 
     Attributes:
         name: as written in a sweep.
@@ -81,11 +181,9 @@ class BaseSet:
         num_classes: labels run from 0 to num_classes - 1.
         num_train: training images.
         num_test: test images.
-        mean: of the training pixels divided by 255.
+        mean: of the training pixels divided by 255, for each channel.
         std: standard deviation of the same.
-        files: SHA-256 by path below a data root; empty for a set that is embedded in a library.
-        download: fetches the files below a folder; None for an embedded set.
-        load: reads the images from the data root that holds the files, or from the library.
+        source: where the images come from.
     """
 
     name: str
@@ -93,20 +191,23 @@ class BaseSet:
     num_classes: int
     num_train: int
     num_test: int
-    mean: float
-    std: float
-    files: Mapping[str, str]
-    download: Callable[[Path], None] | None
-    load: Callable[[Path | None], ImageSet]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    source: Source
 
     @property
     def normalisation(self) -> Normalisation:
         """Of its images."""
         return Normalisation(mean=self.mean, std=self.std)
 
+    @property
+    def is_embedded(self) -> bool:
+        """Whether it comes with a library, in no folder of its own."""
+        return not self.source.expected
+
 
 def cache_root() -> Path:
-    """The folder that downloads go to, and the last one that is searched."""
+    """The folder that downloads and decoded images go to, and the last one that is searched."""
     return Path.home() / ".cache" / "crwn"
 
 
@@ -147,19 +248,20 @@ class Datasets:
         return self._roots
 
     def find(self, name: str) -> Path | None:
-        """The folder that holds the files of `name`, whole; None where none does, and for an embedded set.
+        """The first folder that holds `name`; None where none does, and for an embedded set.
 
         Raises:
-            DataError: they are damaged.
+            DataError: it is damaged.
         """
-        base = self._known[name]
-        return _find(base, self._roots) if base.files else None
+        source = self._known[name].source
+        with _named(name):
+            return next((root for root in self._roots if source.is_in(root)), None)
 
     def verify(self, name: str) -> None:
-        """Check the files' checksums, and that the images are as many and as large as they should be.
+        """Check the checksums, and that the images are as many and as large as they should be.
 
         Raises:
-            DataError: something differs, or the files are not there.
+            DataError: something differs, or the set is not there.
         """
         base = self._known[name]
         images = self.load(name)
@@ -178,93 +280,64 @@ class Datasets:
         if faults:
             raise DataError(f"data set {name!r}: " + "; ".join(faults))
 
-    def ensure(self, name: str) -> None:
-        """Make sure that the files of `name` are there and whole; download them if they are nowhere.
+    def ensure(self, name: str, on_progress: OnProgress = lambda done, total: None) -> tuple[str, ...]:
+        """Make sure that `name` is there, whole and quick to load; download it if it is nowhere.
+
+        Args:
+            name: of the set.
+            on_progress: told how far decoding is.
+
+        Returns:
+            What a user should know of images that were decoded now.
 
         Raises:
-            DataError: they are damaged, or absent and could not be downloaded.
+            DataError: it is damaged, or absent and could not be downloaded.
         """
         base = self._known[name]
-        if not base.files or self.find(name) is not None:
-            return
-        target = cache_root()
-        try:
-            _download(base, target)
-        except (OSError, RuntimeError) as error:
-            raise DataError(
-                f"data set {name!r}: expected in one of these folders, found in none:\n"
-                + "".join(f"  {root}\n" for root in self._roots)
-                + f"downloading it to {target} failed: {error}\n"
-                f"Put these files into one of the folders, or name another with --data-root or $CRWN_DATA:\n"
-                + "".join(f"  {file}\n" for file in base.files).rstrip()
-            ) from error
+        if base.is_embedded:
+            return ()
+        root = self.find(name)
+        if root is None:
+            root = cache_root()
+            try:
+                base.source.fetch(root)
+            except (OSError, RuntimeError) as error:
+                raise DataError(
+                    f"data set {name!r}: expected in one of these folders, found in none:\n"
+                    + "".join(f"  {root}\n" for root in self._roots)
+                    + f"downloading it to {root} failed: {error}\n"
+                    f"Put these files into one of the folders, or name another with --data-root or $CRWN_DATA:\n"
+                    + "".join(f"  {file}\n" for file in base.source.expected).rstrip()
+                ) from error
+        with _named(name):
+            return base.source.prepare(root, on_progress)
 
     def load(self, name: str) -> ImageSet:
-        """The images of `name`; reads files that are there and never downloads.
+        """The images of `name`; reads what is there and never downloads.
 
         Raises:
-            DataError: the files are not there, or damaged.
+            DataError: the set is not there, or damaged.
         """
         if name not in self._loaded:
             base = self._known[name]
             root = self.find(name)
-            if base.files and root is None:
+            if root is None and not base.is_embedded:
                 places = ", ".join(map(str, self._roots))
                 raise DataError(
                     f"data set {name!r}: expected in one of {places}, found in none of them on this machine."
                 )
-            self._loaded[name] = base.load(root)
+            with _named(name):
+                self._loaded[name] = base.source.load(root)
         return self._loaded[name]
 
 
-def _find(base: BaseSet, roots: Sequence[Path]) -> Path | None:
-    """The first root that holds all files of `base`, each verified.
-
-    Raises:
-        DataError: a root holds only some of them, or one that is damaged.
-    """
-    for root in roots:
-        missing = [file for file in base.files if not (root / file).is_file()]
-        if len(missing) == len(base.files) or (missing and root == cache_root()):
-            continue  # a part in the cache is what a download left that was cut off; the next one completes it
-        if missing:
-            raise DataError(
-                f"data set {base.name!r}: {root} holds only a part of it; missing: {', '.join(missing)}. "
-                "Complete it, or remove the rest so that the next folder is used."
-            )
-        for file, expected in base.files.items():
-            found = sha256_of(root / file)
-            if found != expected:
-                size = (root / file).stat().st_size
-                raise DataError(
-                    f"data set {base.name!r}: {root / file} is damaged ({size} bytes): expected the SHA-256 "
-                    f"{expected}, found {found}. Replace the file, or remove all of the set to have it fetched."
-                )
-        return root
-    return None
-
-
-def _download(base: BaseSet, root: Path) -> None:
-    """Download `base`, verify it, and only then move it below `root`, one download at a time.
-
-    Raises:
-        OSError, RuntimeError: no network, a server's refusal, or a folder that cannot be written.
-    """
-    assert base.download is not None
-    root.mkdir(parents=True, exist_ok=True)
-    with FileLock(root / f".{base.name}.lock"), tempfile.TemporaryDirectory(dir=root) as folder:
-        if _find(base, [root]) is not None:
-            return
-        base.download(Path(folder))
-        try:
-            whole = _find(base, [Path(folder)])
-        except DataError as error:
-            raise OSError(f"what was downloaded is not what was expected: {error}") from error
-        if whole is None:
-            raise OSError("the download left no files")
-        for file in base.files:
-            (root / file).parent.mkdir(parents=True, exist_ok=True)
-            (Path(folder) / file).replace(root / file)
+@contextmanager
+def _named(name: str) -> Iterator[None]:
+    """Has an error say which set it is about."""
+    try:
+        yield
+    except DataError as error:
+        raise DataError(f"data set {name!r}: {error}") from error
 
 
 def sha256_of(path: Path) -> str:

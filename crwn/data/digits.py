@@ -6,17 +6,14 @@ test part). Every fifth image is a test image (360), the others train (1,437): t
 
 from __future__ import annotations
 
-from pathlib import Path
-from types import MappingProxyType
-
 import numpy as np
 
-from crwn.data.base import BaseSet, ImageSet, ImageSplit
+from crwn.data.base import BaseSet, Embedded, ImageSet, ImageSplit
 
 TEST_EVERY = 5
 
 
-def load(_: Path | None) -> ImageSet:
+def read() -> ImageSet:
     """Read the digits; grey levels 0 to 16 become bytes 0 to 255."""
     from sklearn.datasets import load_digits  # noqa: PLC0415 (its import costs a second, and only this set needs it)
 
@@ -35,9 +32,7 @@ DIGITS = BaseSet(
     num_classes=10,
     num_train=1437,
     num_test=360,
-    mean=0.3053,
-    std=0.3762,
-    files=MappingProxyType({}),
-    download=None,
-    load=load,
+    mean=(0.3053,),
+    std=(0.3762,),
+    source=Embedded(read=read),
 )

@@ -131,12 +131,12 @@ class FlyNet(Method):
     def __init__(self, spec: FlyNetSpec, surroundings: Surroundings) -> None:
         self._spec = spec
         self._surroundings = surroundings
-        self._factor = surroundings.normalisation.factor
+        (self._factor,), (offset,) = surroundings.normalisation.factors, surroundings.normalisation.offsets
         self._encode = flynet.Encoder(
             surroundings.backbone["encoder"],
             inhibition=spec.inhibition,
             factor=self._factor,
-            offset=surroundings.normalisation.offset,
+            offset=offset,
             dtype=surroundings.product_dtype,
             kernel=surroundings.kernel,
         )

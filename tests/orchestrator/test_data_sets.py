@@ -12,36 +12,42 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
-from crwn.data import BASE_SETS, Datasets, base, data_roots, digits
+from crwn.data import BASE_SETS, Datasets, data_roots, digits
 from crwn.data.base import BaseSet, ImageSet, ImageSplit
+from crwn.data.layouts import ClassFolders
+from crwn.data.photographs import Photographs
+from crwn.data.verified import VerifiedFiles
 from orchestrator import data_sets
 
 Crwn = Callable[..., Any]  # gives an Outcome: code, out, err
 
-MNIST_FILES = tuple(BASE_SETS["mnist"].files)
+MNIST_FILES = BASE_SETS["mnist"].source.expected
 TOY_FILE, TOY_CONTENT = "TOY/images", b"\x01\x02\x03\x04" * 100
 
 
-def toy(root: Path | None) -> ImageSet:
+def toy(root: Path) -> ImageSet:
     """A hundred coloured images of one pixel, for training and for testing."""
-    assert root is not None
     images = np.frombuffer((root / TOY_FILE).read_bytes(), dtype=np.uint8)[:300].reshape(100, 3, 1, 1)
     split = ImageSplit(images=images, labels=np.arange(100) % 2)
     return ImageSet(train=split, test=split)
 
 
+def unreachable(_: Path) -> None:
+    raise OSError("the network is unreachable")
+
+
+SOURCE = VerifiedFiles(checksums={TOY_FILE: hashlib.sha256(TOY_CONTENT).hexdigest()}, download=unreachable, read=toy)
 TOY = BaseSet(
     name="toy",
     image_shape=(3, 1, 1),
     num_classes=2,
     num_train=100,
     num_test=100,
-    mean=0.01,
-    std=0.004,
-    files={TOY_FILE: hashlib.sha256(TOY_CONTENT).hexdigest()},
-    download=None,
-    load=toy,
+    mean=(0.01, 0.01, 0.01),
+    std=(0.004, 0.004, 0.004),
+    source=SOURCE,
 )
 
 
@@ -72,7 +78,7 @@ def offline(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object) -> None:
         raise OSError("the network is unreachable")
 
-    monkeypatch.setattr(base, "_download", refuse)
+    monkeypatch.setattr(VerifiedFiles, "fetch", refuse)
 
 
 @pytest.fixture(scope="module")
@@ -100,6 +106,9 @@ def test_what_is_known_and_where_it_would_be_looked_for(crwn: Crwn, workplace: P
     assert rows_of(shown.out) == {
         "digits": ["8x8, grey", "embedded", "10", "1,437", "360"],
         "mnist": ["28x28, grey", "absent", "10", "60,000", "10,000"],
+        "cifar100": ["32x32, colour", "absent", "100", "50,000", "10,000"],
+        "miniimagenet": ["84x84, colour", "absent", "100", "50,000", "10,000"],
+        "tinyimagenet": ["64x64, colour", "absent", "100", "10,000", "2,000"],
     }
     *_, title, first, second = shown.out.splitlines()
     assert title == "Looked for in, in this order:"
@@ -155,7 +164,7 @@ def test_what_is_absent_is_fetched_into_the_cache(crwn: Crwn, know: Callable[...
         (folder / "TOY").mkdir(parents=True)
         (folder / TOY_FILE).write_bytes(TOY_CONTENT)
 
-    know(dataclasses.replace(TOY, download=download))
+    know(dataclasses.replace(TOY, source=dataclasses.replace(SOURCE, download=download)))
     cache = Path.home() / ".cache" / "crwn"
     assert crwn("data", "fetch", "toy").out == f"toy: {cache}\n"
     assert (cache / TOY_FILE).read_bytes() == TOY_CONTENT
@@ -187,20 +196,47 @@ def test_an_unknown_name_is_refused(crwn: Crwn, command: list[str]) -> None:
     """With the known ones and the nearest; before anything is done."""
     ended = crwn("data", *command)
     assert (ended.code, ended.out) == (2, "")
-    expected = "error: data set: expected one of digits, mnist; given 'mnst'; did you mean 'mnist'?\n"
+    known = "cifar100, digits, miniimagenet, mnist, tinyimagenet"
+    expected = f"error: data set: expected one of {known}; given 'mnst'; did you mean 'mnist'?\n"
     assert ended.err == expected
+
+
+def test_decoding_is_told(crwn: Crwn, know: Callable[..., None], workplace: Path) -> None:
+    """That it happens, how many images, once; and what had to be converted."""
+    source = Photographs(
+        image_shape=(3, 8, 8), num_classes=2, train_each=1, test_each=1, layouts=(ClassFolders(folder="toy"),)
+    )
+    for name in ("ant", "bee"):
+        (workplace / "toy" / name).mkdir(parents=True)
+        for number in range(2):
+            Image.new("L" if name == "ant" else "RGB", (8, 8)).save(workplace / "toy" / name / f"{number}.png")
+    know(dataclasses.replace(TOY, image_shape=(3, 8, 8), num_train=2, num_test=2, source=source))
+    fetched = crwn("data", "fetch", "toy", "--data-root", workplace)
+    assert (fetched.code, fetched.err) == (0, "")
+    assert fetched.out.splitlines() == [
+        "toy: decoding 4 images, once on this machine",
+        "toy: 2 images were of mode L and converted to RGB",
+        f"toy: {workplace}",
+    ]
+    assert crwn("data", "fetch", "toy", "--data-root", workplace).out == f"toy: {workplace}\n"
+    assert crwn("data", "verify", "toy", "--data-root", workplace).out == (
+        f"toy: whole; 2 training and 2 test images of 2 classes; {workplace}\n"
+    )
 
 
 # Whole or not
 
 
 def test_without_names_absent_sets_are_no_fault(crwn: Crwn) -> None:
-    """The embedded one is whole; the absent one comes with the command that downloads it."""
+    """The embedded one is whole; an absent one comes with the command that downloads it, or with what to put there."""
     ended = crwn("data", "verify")
     assert (ended.code, ended.err) == (0, "")
     assert ended.out.splitlines() == [
         "digits: whole; 1,437 training and 360 test images of 10 classes; embedded",
         "mnist: absent; crwn data fetch mnist downloads it",
+        "cifar100: absent; crwn data fetch cifar100 downloads it",
+        "miniimagenet: absent; " + "; ".join(BASE_SETS["miniimagenet"].source.expected),
+        "tinyimagenet: absent; " + "; ".join(BASE_SETS["tinyimagenet"].source.expected),
     ]
 
 

@@ -18,6 +18,7 @@ import pytest
 from PIL import Image
 
 from crwn.data import BASE_SETS
+from crwn.data.verified import VerifiedFiles
 from crwn.methods import METHODS
 from crwn.spec import TrialSpec
 from orchestrator import projection
@@ -667,7 +668,7 @@ def test_a_data_set_is_named_with_what_is_known_of_it(base: str) -> None:
     known = BASE_SETS[base]
     assert fields["name"] == base
     assert json.loads(fields["profile"])["num_train"] == known.num_train
-    assert json.loads(fields["source"]).get("files", {}) == known.files
+    assert json.loads(fields["source"]).get("files", {}) == known.source.checksums
     assert 0 < len(fields["digest"]) <= 36
     assert all(isinstance(value, str) for value in fields.values())
 
@@ -681,8 +682,10 @@ def test_data_sets_have_digests_of_their_own() -> None:
 def test_a_data_sets_digest_follows_its_files(monkeypatch: pytest.MonkeyPatch) -> None:
     """Another file under the same name is another data set."""
     before = projection.dataset("mnist")["digest"]
-    files = {**BASE_SETS["mnist"].files, next(iter(BASE_SETS["mnist"].files)): "0" * 64}
-    monkeypatch.setattr(projection, "BASE_SETS", {"mnist": dataclasses.replace(BASE_SETS["mnist"], files=files)})
+    source = BASE_SETS["mnist"].source
+    assert isinstance(source, VerifiedFiles)
+    source = dataclasses.replace(source, checksums={**source.checksums, source.expected[0]: "0" * 64})
+    monkeypatch.setattr(projection, "BASE_SETS", {"mnist": dataclasses.replace(BASE_SETS["mnist"], source=source)})
     assert projection.dataset("mnist")["digest"] != before
 
 

@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 import pytest
 from rich.console import Console
 
-from crwn.data import base
+from crwn.data.verified import VerifiedFiles
 from orchestrator import running
 from orchestrator.errors import UserError
 from orchestrator.executors.inline import InlineExecutor
@@ -183,7 +183,7 @@ def test_data_that_cannot_be_had_is_refused(
     def offline(*_: object) -> None:
         raise OSError("the network is unreachable")
 
-    monkeypatch.setattr(base, "_download", offline)
+    monkeypatch.setattr(VerifiedFiles, "fetch", offline)
     sweep = load_sweep(sweep_file(sweep_file().read_text().replace("r-digits", "r-mnist")))
     with pytest.raises(UserError) as error:
         quietly(sweep, new_store, data_root=str(workplace))

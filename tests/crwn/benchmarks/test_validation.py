@@ -14,7 +14,7 @@ from crwn import backbone
 from crwn.benchmarks import BENCHMARKS
 from crwn.benchmarks.validation import hold_out
 from crwn.data import Datasets
-from crwn.data.base import ImageSet, ImageSplit
+from crwn.data.base import Embedded, ImageSet, ImageSplit
 from crwn.data.digits import DIGITS
 from crwn.methods import METHODS
 from crwn.spec import TrainingSpec, TrialSpec
@@ -52,7 +52,7 @@ def trial(benchmark: Any, *, seed: int = 0, name: str = "flynet") -> TrialSpec:
 def poisoned_digits(digits: Datasets) -> Datasets:
     """Digits whose test part raises whatever is read of it."""
     train = digits.load("digits").train
-    base = dataclasses.replace(DIGITS, load=lambda _: ImageSet(train=train, test=Poisoned()))
+    base = dataclasses.replace(DIGITS, source=Embedded(read=lambda: ImageSet(train=train, test=Poisoned())))
     return Datasets({"digits": base}, roots=())
 
 

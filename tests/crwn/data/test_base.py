@@ -15,8 +15,20 @@ import numpy as np
 import pytest
 import torch
 
-from crwn.data.base import BaseSet, DataError, Datasets, ImageSet, ImageSplit, cache_root, data_roots, sha256_of
+from crwn.data.base import (
+    BaseSet,
+    DataError,
+    Datasets,
+    Embedded,
+    ImageSet,
+    ImageSplit,
+    Normalisation,
+    cache_root,
+    data_roots,
+    sha256_of,
+)
 from crwn.data.digits import DIGITS
+from crwn.data.verified import VerifiedFiles
 
 FILES = {"TOY/images": b"\x01\x02\x03\x04" * 100, "TOY/raw/labels": b"\x00\x01" * 50}
 SHA256 = {name: hashlib.sha256(content).hexdigest() for name, content in FILES.items()}
@@ -28,8 +40,7 @@ def write_files(root: Path, files: dict[str, bytes] | None = None) -> None:
         (root / name).write_bytes(content)
 
 
-def read_toy(root: Path | None) -> ImageSet:
-    assert root is not None
+def read_toy(root: Path) -> ImageSet:
     images = np.frombuffer((root / "TOY/images").read_bytes(), dtype=np.uint8).reshape(100, 1, 2, 2)
     labels = np.frombuffer((root / "TOY/raw/labels").read_bytes(), dtype=np.uint8).astype(np.int64)
     return ImageSet(train=ImageSplit(images=images, labels=labels), test=ImageSplit(images=images, labels=labels))
@@ -39,20 +50,16 @@ def refuse(_: Path) -> None:
     raise OSError("no route to host")
 
 
-def toy(
-    download: Callable[[Path], None] | None = refuse, load: Callable[[Path | None], ImageSet] = read_toy
-) -> BaseSet:
+def toy(download: Callable[[Path], None] = refuse, load: Callable[[Path], ImageSet] = read_toy) -> BaseSet:
     return BaseSet(
         name="toy",
         image_shape=(1, 2, 2),
         num_classes=2,
         num_train=100,
         num_test=100,
-        mean=0.01,
-        std=0.004,
-        files=SHA256,
-        download=download,
-        load=load,
+        mean=(0.01,),
+        std=(0.004,),
+        source=VerifiedFiles(checksums=SHA256, download=download, read=load),
     )
 
 
@@ -70,14 +77,6 @@ def listing(root: Path) -> dict[str, tuple[int, int, bytes | None]]:
         )
         for path in [root, *root.rglob("*")]
     }
-
-
-@pytest.fixture(autouse=True)
-def cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    """A home folder of the test's own, without $CRWN_DATA; gives the cache folder, which is not there yet."""
-    monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    monkeypatch.delenv("CRWN_DATA", raising=False)
-    return tmp_path / "home" / ".cache" / "crwn"
 
 
 @pytest.fixture
@@ -125,7 +124,7 @@ def test_a_set_is_loaded_from_the_first_folder_that_holds_it(roots: tuple[Path, 
     """A folder without any of the files is passed over; of two that hold the set the first is read."""
     seen = []
 
-    def load(root: Path | None) -> ImageSet:
+    def load(root: Path) -> ImageSet:
         seen.append(root)
         return read_toy(root)
 
@@ -142,7 +141,7 @@ def test_a_set_is_loaded_once(roots: tuple[Path, Path]) -> None:
     """All trials of a process share one copy in memory."""
     seen = []
 
-    def load(root: Path | None) -> ImageSet:
+    def load(root: Path) -> ImageSet:
         seen.append(root)
         return read_toy(root)
 
@@ -229,7 +228,7 @@ def test_a_download_goes_to_the_cache(roots: tuple[Path, Path], cache: Path) -> 
     known.ensure("toy")
     assert known.load("toy").test.labels.tolist() == [0, 1] * 50
     left = {path.relative_to(cache).as_posix() for path in cache.rglob("*") if path.is_file()}
-    assert left - {".toy.lock"} == set(FILES)
+    assert left - {".TOY.lock"} == set(FILES)
     assert len(written) == 1
     assert written[0] != cache
     assert not written[0].exists()
@@ -337,19 +336,23 @@ def test_a_part_in_the_cache_is_what_a_download_left(cache: Path) -> None:
     assert datasets(toy()).load("toy").train.labels.tolist() == [0, 1] * 50
 
 
+def embedded(read: Callable[[], ImageSet] = lambda: ImageSet(train=GOOD, test=GOOD)) -> BaseSet:
+    return dataclasses.replace(toy(), source=Embedded(read=read))
+
+
 def test_an_embedded_set_needs_no_folder(cache: Path) -> None:
-    """A set without files is loaded without a root and never downloaded."""
+    """It is loaded from its library, and making sure of it downloads nothing."""
     seen = []
 
-    def load(root: Path | None) -> ImageSet:
-        seen.append(root)
-        empty = ImageSplit(images=np.zeros((0, 1, 2, 2), dtype=np.uint8), labels=np.zeros(0, dtype=np.int64))
-        return ImageSet(train=empty, test=empty)
+    def read() -> ImageSet:
+        seen.append(True)
+        return ImageSet(train=GOOD, test=GOOD)
 
-    known = datasets(dataclasses.replace(toy(None, load), files={}), cache)
-    known.ensure("toy")
+    known = datasets(embedded(read), cache)
+    assert known.ensure("toy") == ()
+    assert not seen
     known.load("toy")
-    assert seen == [None]
+    assert seen == [True]
     assert not cache.exists()
 
 
@@ -372,7 +375,7 @@ def test_the_folder_of_a_set_is_found(roots: tuple[Path, Path], cache: Path) -> 
 
 def test_an_embedded_set_is_in_no_folder(cache: Path) -> None:
     """It has no files to be found."""
-    assert datasets(dataclasses.replace(toy(), files={}), cache).find("toy") is None
+    assert datasets(embedded(), cache).find("toy") is None
 
 
 def images_of(count: int, labels: list[int], shape: tuple[int, ...] = (1, 2, 2)) -> ImageSplit:
@@ -434,8 +437,18 @@ def test_normalising_subtracts_the_mean_and_divides_by_the_deviation(dtype: torc
     """(byte / 255 - mean) / deviation for all 256 bytes, to rounding; the bytes themselves stay."""
     images = torch.arange(256, dtype=torch.uint8).view(16, 16)
     normalised = DIGITS.normalisation(images, dtype)
-    expected = [(byte / 255 - DIGITS.mean) / DIGITS.std for byte in range(256)]
+    expected = [(byte / 255 - DIGITS.mean[0]) / DIGITS.std[0] for byte in range(256)]
     assert normalised.dtype == dtype
     assert normalised.shape == images.shape
     assert normalised.flatten().tolist() == pytest.approx(expected, rel=tolerance, abs=tolerance)
     assert images.flatten().tolist() == list(range(256))
+
+
+def test_each_channel_is_normalised_by_its_own() -> None:
+    """Of images [G, N, C, H, W], every pixel by its channel's mean and deviation."""
+    images = torch.randint(0, 256, (2, 5, 3, 4, 4), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    mean, std = (0.1, 0.5, 0.9), (0.2, 0.3, 0.4)
+    normalised = Normalisation(mean=mean, std=std)(images, torch.float64)
+    for channel in range(3):
+        expected = (images[:, :, channel].double() / 255 - mean[channel]) / std[channel]
+        torch.testing.assert_close(normalised[:, :, channel], expected, rtol=1e-13, atol=1e-13)

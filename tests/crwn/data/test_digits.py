@@ -23,8 +23,8 @@ def test_shapes_types_and_counts_are_as_declared(digits: Datasets) -> None:
 def test_mean_and_deviation_are_those_of_the_training_pixels(digits: Datasets) -> None:
     """To the four digits declared."""
     pixels = digits.load("digits").train.images / 255
-    assert round(pixels.mean(), 4) == DIGITS.mean
-    assert round(pixels.std(), 4) == DIGITS.std
+    assert round(pixels.mean(), 4) == DIGITS.mean[0]
+    assert round(pixels.std(), 4) == DIGITS.std[0]
 
 
 def test_every_fifth_image_is_a_test_image(digits: Datasets) -> None:

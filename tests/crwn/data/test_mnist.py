@@ -54,7 +54,7 @@ def test_mean_and_deviation_are_the_published_ones(images: ImageSet) -> None:
     pixels = images.train.images
     mean = pixels.mean(dtype=np.float64) / 255
     deviation = ((pixels.astype(np.float32) ** 2).mean(dtype=np.float64) / 255**2 - mean**2) ** 0.5
-    assert (MNIST_BASE.mean, MNIST_BASE.std) == (0.1307, 0.3081)
+    assert (MNIST_BASE.mean, MNIST_BASE.std) == ((0.1307,), (0.3081,))
     assert round(mean, 4) == 0.1307
     assert round(deviation, 4) == 0.3081
 

@@ -8,6 +8,7 @@ from typing import get_args
 import pytest
 
 from crwn.data import BASE_SETS, GreyBase, data_roots, datasets
+from crwn.data.verified import VerifiedFiles
 
 
 def test_every_base_set_is_under_its_own_name() -> None:
@@ -22,11 +23,12 @@ def test_the_grey_sets_are_those_that_a_sweep_may_name() -> None:
 
 
 @pytest.mark.parametrize("name", BASE_SETS)
-def test_a_set_with_files_can_be_fetched_and_one_without_is_embedded(name: str) -> None:
-    """Files come with a SHA-256 each and a download; their paths stay below the data root."""
-    base = BASE_SETS[name]
-    assert (base.download is not None) == bool(base.files)
-    for file, digest in base.files.items():
+def test_checksums_are_sha256_of_paths_below_the_data_root(name: str) -> None:
+    """Of verified files all that is expected has one."""
+    source = BASE_SETS[name].source
+    if isinstance(source, VerifiedFiles):
+        assert tuple(source.checksums) == source.expected
+    for file, digest in source.checksums.items():
         assert not Path(file).is_absolute()
         assert ".." not in Path(file).parts
         assert len(bytes.fromhex(digest)) == 32

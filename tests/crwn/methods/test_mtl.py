@@ -23,7 +23,7 @@ NUM_UPDATES, BATCH_SIZE, RATE = 6, 32, 0.003
 def turned(digits: Datasets, part: str) -> tuple[list[torch.Tensor], torch.Tensor]:
     """Of two tasks the normalised images [N, d], upright and after a quarter turn; the labels [N] of both."""
     split = getattr(digits.load("digits"), part)
-    upright = (torch.from_numpy(split.images[:, 0]).double() / 255 - DIGITS.mean) / DIGITS.std
+    upright = (torch.from_numpy(split.images[:, 0]).double() / 255 - DIGITS.mean[0]) / DIGITS.std[0]
     return [torch.rot90(upright, task, dims=(1, 2)).flatten(1) for task in range(2)], torch.from_numpy(split.labels)
 
 

@@ -66,7 +66,7 @@ def rotations_by_numpy(seed: int, task: int) -> dict[str, torch.Tensor]:
 def turned(digits: Datasets, part: str, task: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Normalised images [N, d] after so many quarter turns, and labels [N]."""
     split = getattr(digits.load("digits"), part)
-    upright = (torch.from_numpy(split.images[:, 0]).double() / 255 - DIGITS.mean) / DIGITS.std
+    upright = (torch.from_numpy(split.images[:, 0]).double() / 255 - DIGITS.mean[0]) / DIGITS.std[0]
     return torch.rot90(upright, task, dims=(1, 2)).flatten(1), torch.from_numpy(split.labels)
 
 

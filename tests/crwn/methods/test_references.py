@@ -70,7 +70,7 @@ def start(spec: TrialSpec) -> Numbers:
 def examples(digits: Datasets, part: str) -> tuple[Matrix, Matrix]:
     """Normalised images [N, d] and one-hot labels [N, m] of the upright digits."""
     split = getattr(digits.load("digits"), part)
-    return (split.images.reshape(-1, 64) / 255 - DIGITS.mean) / DIGITS.std, np.eye(10)[split.labels]
+    return (split.images.reshape(-1, 64) / 255 - DIGITS.mean[0]) / DIGITS.std[0], np.eye(10)[split.labels]
 
 
 def softmax(logits_Bm: Matrix) -> Matrix:

@@ -12,7 +12,8 @@ from crwn.data.base import Normalisation
 from crwn.nn.flynet import Encoder
 from crwn.nn.kernels import KERNELS, PLAIN, Kernel
 
-MNIST = Normalisation(mean=0.1307, std=0.3081)
+MNIST = Normalisation(mean=(0.1307,), std=(0.3081,))
+(FACTOR,), (OFFSET,) = MNIST.factors, MNIST.offsets
 
 
 def random_encoder(num_units: int, num_inputs: int, ones: int) -> torch.Tensor:
@@ -35,8 +36,8 @@ def test_the_encoder_is_its_definition(inhibition: float, kernel: Kernel) -> Non
     encode = Encoder(
         encoder_ND,
         inhibition=inhibition,
-        factor=MNIST.factor,
-        offset=MNIST.offset,
+        factor=FACTOR,
+        offset=OFFSET,
         dtype=torch.float64,
         kernel=kernel,
     )
@@ -49,7 +50,7 @@ def test_the_encoder_is_its_definition(inhibition: float, kernel: Kernel) -> Non
             x = input_GBD[task, example].tolist()
             sums = [sum(x[i] for i in range(6) if encoder_ND[unit, i] == 1) for unit in range(8)]
             mean = sum(sums) / 8
-            expected = [max(0.0, z - inhibition * mean) / MNIST.factor for z in sums]
+            expected = [max(0.0, z - inhibition * mean) / FACTOR for z in sums]
             assert hidden_GBN[task, example].tolist() == pytest.approx(expected, rel=1e-11, abs=1e-11)
 
 
@@ -73,9 +74,7 @@ def test_kernels_and_dtypes_give_the_same_bits(inhibition: float) -> None:
     bytes_GBD, encoder_ND = random_pixels(2, 5, 784), random_encoder(1000, 784, ones=78)
 
     def encoded(kernel: Kernel, dtype: torch.dtype) -> torch.Tensor:
-        encode = Encoder(
-            encoder_ND, inhibition=inhibition, factor=MNIST.factor, offset=MNIST.offset, dtype=dtype, kernel=kernel
-        )
+        encode = Encoder(encoder_ND, inhibition=inhibition, factor=FACTOR, offset=OFFSET, dtype=dtype, kernel=kernel)
         return encode(bytes_GBD)
 
     expected = encoded(PLAIN, torch.float32)

@@ -1,0 +1,344 @@
+"""Sets of photographs: what is checked, what is converted, and the cache of decoded images."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import multiprocessing
+import os
+import re
+import shutil
+import signal
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from crwn.data.base import BaseSet, DataError, Datasets
+from crwn.data.photographs import Photographs, pixels
+from tests.crwn.data.conftest import SIZE, TEST_EACH, TRAIN_EACH, encoded, write_folders
+
+Pixels = NDArray[np.uint8]
+LaidOut = Callable[..., Path]
+
+
+def nothing(done: int, total: int) -> None:
+    """A progress that nobody watches."""
+
+
+def decoded(cache: Path) -> list[Path]:
+    """What the cache holds."""
+    return sorted(path for path in (cache / "decoded").glob("*") if path.suffix != ".lock")
+
+
+# What is checked
+
+
+def test_too_few_classes_and_images_are_told_at_once(
+    laid_out: LaidOut, photographs: Photographs, classes: dict[str, list[Pixels]]
+) -> None:
+    """How many classes there are, and which have too few images and how many."""
+    few = {name: images[:5] if name != "n01" else images for name, images in classes.items()}
+    four = dataclasses.replace(photographs, num_classes=4)
+    expected = "expected 4 classes, found 3; expected at least 6 images of every class, found fewer of n02 (5), n03 (5)"
+    with pytest.raises(DataError, match=re.escape(expected)):
+        four.load(laid_out("folders", few))
+
+
+def test_images_that_cannot_be_decoded_are_all_named(laid_out: LaidOut, photographs: Photographs, cache: Path) -> None:
+    """With their places; and nothing is left in the cache."""
+    root = laid_out("folders")
+    bad = [root / "toy" / "n01" / "n01_0000.png", root / "toy" / "n03" / "n03_0005.png"]
+    bad[0].write_bytes(b"no image")
+    bad[1].write_bytes(bad[1].read_bytes()[:60])
+    with pytest.raises(DataError, match="2 images cannot be decoded") as caught:
+        photographs.load(root)
+    assert all(f"{path} (" in str(caught.value) for path in bad)
+    assert decoded(cache) == []
+
+
+def test_more_images_than_are_needed_are_left_out(
+    laid_out: LaidOut, photographs: Photographs, classes: dict[str, list[Pixels]]
+) -> None:
+    """The first train and the last are for testing, as with 600 images of a class of which 500 and 100 are."""
+    more = {
+        name: [*images[:4], np.zeros((SIZE, SIZE, 3), dtype=np.uint8), *images[4:]] for name, images in classes.items()
+    }
+    images, whole = photographs.load(laid_out("folders", more)), photographs.load(laid_out("class_dict"))
+    assert np.array_equal(images.train.images, whole.train.images)
+    assert np.array_equal(images.test.images, whole.test.images)
+
+
+def test_another_publication_is_refused(laid_out: LaidOut, photographs: Photographs, cache: Path) -> None:
+    """A set that is the same everywhere has a checksum over its images, in whatever form they were found."""
+    root = laid_out("Parquet")
+    photographs.load(root)
+    (folder,) = decoded(cache)
+    checksum = json.loads((folder / "made.json").read_text())["sha256"]
+    shutil.rmtree(folder)
+    known = dataclasses.replace(photographs, decoded=checksum)
+    assert known.checksums == {"decoded images": checksum}
+    known.load(root)
+    shutil.rmtree(folder)
+    with pytest.raises(DataError, match=f"expected the SHA-256 {'0' * 64} over them, found {checksum}"):
+        dataclasses.replace(photographs, decoded="0" * 64).load(root)
+    assert decoded(cache) == []
+
+
+# What is converted
+
+
+def test_other_images_are_converted_and_it_is_said(
+    laid_out: LaidOut, photographs: Photographs, classes: dict[str, list[Pixels]]
+) -> None:
+    """Grey and palette images become coloured, others are resized; how many is told once, when they are decoded."""
+    classes["n01"][0] = classes["n01"][0][:, :, 0]
+    classes["n02"][0] = np.zeros((5, 7, 3), dtype=np.uint8)
+    classes["n02"][1] = np.zeros((5, 7), dtype=np.uint8)
+    root = laid_out("folders", classes)
+    notes = photographs.prepare(root, nothing)
+    assert notes == (
+        "2 images were of mode L and converted to RGB",
+        f"2 images were of other sizes and resized to {SIZE}x{SIZE}",
+    )
+    assert photographs.prepare(root, nothing) == ()
+
+
+def test_grey_is_the_same_in_every_channel() -> None:
+    """A grey pixel's level three times; transparency is dropped."""
+    grey = np.arange(64, dtype=np.uint8).reshape(8, 8)
+    found, changed = pixels(encoded(grey), (3, 8, 8))
+    assert changed == ["were of mode L and converted to RGB"]
+    assert np.array_equal(found, np.repeat(grey[:, :, None], 3, axis=2))
+    found, changed = pixels(np.dstack([grey, grey, grey, np.full_like(grey, 7)]), (3, 8, 8))
+    assert changed == ["were of mode RGBA and converted to RGB"]
+    assert np.array_equal(found, np.repeat(grey[:, :, None], 3, axis=2))
+
+
+def test_a_coloured_image_of_the_right_size_is_taken_as_it_is(classes: dict[str, list[Pixels]]) -> None:
+    """Byte for byte, encoded or not."""
+    image = classes["n01"][0]
+    for content in (image, encoded(image), encoded(image, "BMP")):
+        found, changed = pixels(content, (3, SIZE, SIZE))
+        assert changed == []
+        assert np.array_equal(found, image)
+
+
+# The cache
+
+
+def test_images_are_decoded_once(
+    laid_out: LaidOut, photographs: Photographs, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second time they are mapped to memory from the cache, even by another process."""
+    root = laid_out("folders")
+    first, told = photographs.load(root), []
+    monkeypatch.setattr("crwn.data.photographs.pixels", None)
+    again = dataclasses.replace(photographs)
+    assert again.prepare(root, lambda done, total: told.append(done)) == ()
+    assert told == []
+    second = again.load(root)
+    assert isinstance(second.train.images, np.memmap)
+    assert not second.train.images.flags.writeable
+    assert np.array_equal(first.train.images, second.train.images)
+    (folder,) = decoded(cache)
+    assert {path.name for path in folder.iterdir()} == {"train.npy", "test.npy", "made.json"}
+
+
+@pytest.mark.parametrize("form", ["Parquet", "folders"])
+def test_other_files_are_decoded_anew(
+    form: str, laid_out: LaidOut, photographs: Photographs, classes: dict[str, list[Pixels]]
+) -> None:
+    """The cache knows what it was made from; another image under an old name is seen."""
+    root = laid_out(form)
+    before = photographs.load(root).train.images.copy()
+    shutil.rmtree(root)
+    classes["n01"][0] = 255 - classes["n01"][0]
+    laid_out(form, classes)
+    assert not np.array_equal(photographs.load(root).train.images, before)
+
+
+def test_many_files_are_known_by_size_and_time(
+    laid_out: LaidOut, photographs: Photographs, monkeypatch: pytest.MonkeyPatch, cache: Path
+) -> None:
+    """Sixty thousand of them are not read to find the cache."""
+    monkeypatch.setattr("crwn.data.photographs.MANY_FILES", 5)
+    root = laid_out("folders")
+    photographs.load(root)
+    monkeypatch.setattr("crwn.data.photographs.sha256_of", None)
+    photographs.load(root)
+    assert len(decoded(cache)) == 1
+    os.utime(root / "toy" / "n01" / "n01_0000.png", ns=(1, 1))
+    photographs.load(root)
+    assert len(decoded(cache)) == 2
+
+
+def test_progress_is_told_from_none_to_all(
+    laid_out: LaidOut, photographs: Photographs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In steps, of the images that are kept."""
+    monkeypatch.setattr("crwn.data.photographs.DECODED_AT_ONCE", 5)
+    told: list[tuple[int, int]] = []
+    photographs.prepare(laid_out("folders"), lambda done, total: told.append((done, total)))
+    assert told == [(0, 18), (5, 18), (10, 18), (15, 18), (18, 18)]
+
+
+def test_an_interrupted_decode_leaves_no_cache(
+    laid_out: LaidOut, photographs: Photographs, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ctrl-C in the middle, and the next start decodes from the beginning."""
+    monkeypatch.setattr("crwn.data.photographs.DECODED_AT_ONCE", 5)
+
+    def interrupt(done: int, total: int) -> None:
+        if done >= total / 2:
+            raise KeyboardInterrupt
+
+    root = laid_out("folders")
+    with pytest.raises(KeyboardInterrupt):
+        photographs.prepare(root, interrupt)
+    assert decoded(cache) == []
+    assert photographs.load(root).train.images.shape == (3 * TRAIN_EACH, 3, SIZE, SIZE)
+
+
+def decode_slowly(photographs: Photographs, root: Path) -> None:
+    """For a process that is to be killed."""
+    photographs.prepare(root, lambda done, total: time.sleep(60))
+
+
+def test_a_killed_decode_leaves_no_cache(laid_out: LaidOut, photographs: Photographs, cache: Path) -> None:
+    """Kill -9 leaves a part that nobody takes for the whole, and that the next start removes."""
+    root = laid_out("folders")
+    process = multiprocessing.get_context("spawn").Process(target=decode_slowly, args=(photographs, root))
+    process.start()
+    deadline = time.monotonic() + 60
+    while not list((cache / "decoded").glob(".*.part/raw.npy")) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert process.pid is not None
+    os.kill(process.pid, signal.SIGKILL)
+    process.join()
+    assert len(list((cache / "decoded").glob(".*.part"))) == 1
+    photographs.load(root)
+    assert [path.name.endswith(".part") for path in decoded(cache)] == [False]
+
+
+def test_two_who_need_a_set_decode_it_once(laid_out: LaidOut, photographs: Photographs) -> None:
+    """The second waits, and finds it done."""
+    root, told, started = laid_out("folders"), [], threading.Barrier(2)
+
+    def prepare() -> None:
+        started.wait()
+        photographs.prepare(root, lambda done, total: told.append(done))
+
+    threads = [threading.Thread(target=prepare) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert told.count(0) == 1
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda folder: (folder / "made.json").write_text('{"format": 99}'), "was made by another version"),
+        (lambda folder: (folder / "made.json").write_text(""), "is damaged"),
+        (lambda folder: (folder / "train.npy").unlink(), "is damaged"),
+        (lambda folder: os.truncate(folder / "test.npy", 200), "is damaged"),
+        (
+            lambda folder: np.save(folder / "test.npy", np.zeros((6, 3, 4, 4), dtype=np.uint8)),
+            "made by another version",
+        ),
+    ],
+)
+def test_a_cache_that_is_not_ours_is_refused(
+    spoil: Callable[[Path], Any], message: str, laid_out: LaidOut, photographs: Photographs, cache: Path
+) -> None:
+    """Of another version or damaged: it is named, with what to do, which works."""
+    root = laid_out("folders")
+    photographs.load(root)
+    (folder,) = decoded(cache)
+    spoil(folder)
+    with pytest.raises(DataError, match=re.escape(str(folder))) as caught:
+        photographs.load(root)
+    assert message in str(caught.value)
+    assert "Remove it to have it made again." in str(caught.value)
+    shutil.rmtree(folder)
+    photographs.load(root)
+
+
+def test_a_cache_that_cannot_be_written_says_how_much_it_needs(
+    laid_out: LaidOut, photographs: Photographs, cache: Path
+) -> None:
+    """The folder, the megabytes, and why not."""
+    cache.parent.mkdir(parents=True)
+    cache.touch()
+    with pytest.raises(DataError, match=rf"are decoded once into {cache}/decoded, which takes 0 MB there: "):
+        photographs.load(laid_out("folders"))
+
+
+# Where it is found and fetched
+
+
+def base_set(source: Photographs) -> BaseSet:
+    return BaseSet(
+        name="toy",
+        image_shape=source.image_shape,
+        num_classes=3,
+        num_train=12,
+        num_test=6,
+        mean=(0.5, 0.5, 0.5),
+        std=(0.2, 0.2, 0.2),
+        source=source,
+    )
+
+
+def test_a_set_that_may_not_be_passed_on_is_asked_for(photographs: Photographs, cache: Path) -> None:
+    """Where to put it, and in which forms."""
+    with pytest.raises(DataError, match="it is yours to put there") as caught:
+        Datasets({"toy": base_set(photographs)}, [cache]).ensure("toy")
+    lines = str(caught.value).splitlines()
+    assert lines[-3].startswith("  toy/*.parquet")
+    assert lines[-2].startswith("  or toy/*.pkl")
+    assert lines[-1].startswith("  or toy/CLASS/*.jpg")
+
+
+def test_a_set_that_can_be_fetched_is(photographs: Photographs, cache: Path, classes: dict[str, list[Pixels]]) -> None:
+    """Into the cache, beside which nothing else is left of the download."""
+
+    def download(folder: Path) -> None:
+        (folder / "toy").mkdir()
+        write_folders(folder / "toy", classes)
+        (folder / "archive.tar.gz").touch()
+
+    known = Datasets({"toy": base_set(dataclasses.replace(photographs, download=download))}, [cache])
+    known.ensure("toy")
+    known.verify("toy")
+    assert {path.name for path in cache.iterdir()} == {"toy", "decoded", ".photographs.lock"}
+    assert known.find("toy") == cache
+
+
+@pytest.mark.parametrize("fails", [True, False])
+def test_a_download_that_fails_leaves_nothing(photographs: Photographs, cache: Path, *, fails: bool) -> None:
+    """Neither a part of the set nor an archive."""
+
+    def download(folder: Path) -> None:
+        (folder / "archive.tar.gz").touch()
+        if fails:
+            raise RuntimeError("connection reset")
+
+    known = Datasets({"toy": base_set(dataclasses.replace(photographs, download=download))}, [cache])
+    with pytest.raises(DataError, match="connection reset" if fails else "the download left no files"):
+        known.ensure("toy")
+    assert {path.name for path in cache.iterdir()} == {".photographs.lock"}
+
+
+def test_counts_are_as_declared(photographs: Photographs, laid_out: LaidOut) -> None:
+    """What the set says of itself is what it gives."""
+    known = Datasets({"toy": base_set(photographs)}, [laid_out("class_dict")])
+    known.verify("toy")
+    assert len(known.load("toy").test.labels) == 3 * TEST_EACH
