@@ -21,6 +21,7 @@ from torch.nn import functional
 from torch.optim.adam import adam
 
 from crwn import seeding, tensorfile
+from crwn.benchmarks.augmentation import Augmentation
 from crwn.benchmarks.protocol import Curriculum, Split
 from crwn.methods.protocol import Method, Tensors
 from crwn.nn.kernels import KernelName
@@ -310,8 +311,8 @@ class Engine:
         else:
             with self._curriculum.learning(group.tasks) as splits:
                 with self._timed(group):  # what a method computes of the images beforehand is part of learning
-                    pairs = zip(group.tasks, splits, strict=True)
-                    together = _EndToEnd([self._prepared(task, split) for task, split in pairs])
+                    changing, pairs = self._curriculum.augmentation, zip(group.tasks, splits, strict=True)
+                    together = _EndToEnd([split if changing else self._prepared(task, split) for task, split in pairs])
                 yield self._endless(together.take, together.num_each, group.tasks)
 
     def _prepared(self, task: int, split: Split) -> Split:
@@ -326,6 +327,7 @@ class Engine:
             seed=self._seed,
             batch_size=self._training.batch_size,
             device=self._device,
+            augmentation=self._curriculum.augmentation,
         )
 
     def _close_group(self, group: _Group) -> None:
@@ -345,6 +347,10 @@ class Engine:
 
     def _train_step(self, group: _Group, images_GBd: torch.Tensor, labels_GB: torch.Tensor) -> None:
         batch_size = labels_GB.shape[1]
+        if self._curriculum.augmentation is not None and self._blueprint.grouping != "all":
+            with torch.no_grad():  # of images that are never the same twice, every batch is prepared on its own
+                pairs = zip(group.tasks, images_GBd, strict=True)
+                images_GBd = torch.stack([self._method.prepare(task, images_Bd) for task, images_Bd in pairs])
         state = {**self._shared, **group.state}
         logits_GBm = self._method.logits(state, images_GBd)
         logits_GmB = _by_class(logits_GBm)
@@ -621,9 +627,9 @@ class _EndToEnd:
 
 
 class _Batches:
-    """Endless batches [G, B, d] of bytes and labels [G, B]; every epoch in an order of its own for each of G streams.
+    """Endless batches [G, B, ...] and labels [G, B]; every epoch in an order of its own for each of G streams.
 
-    The order is drawn from (seed, stream, epoch), so a batch is known from its number alone.
+    The order, and how examples are changed, are drawn from (seed, stream, epoch): a batch is known from its number.
 
     Args:
         take: gives examples by number; a stream's are its `num_each` after those of the streams before it.
@@ -632,6 +638,7 @@ class _Batches:
         seed: the trial's.
         batch_size: B; the short last batch of an epoch is kept.
         device: where the examples are.
+        augmentation: how examples are changed at random, if they are.
     """
 
     def __init__(
@@ -643,8 +650,10 @@ class _Batches:
         seed: int,
         batch_size: int,
         device: torch.device,
+        augmentation: Augmentation | None,
     ) -> None:
         self._device = device
+        self._augmentation = augmentation
         self._take = take
         self._num_each = num_each
         self._streams = streams
@@ -652,6 +661,7 @@ class _Batches:
         self._batch_size = batch_size
         self._per_epoch = math.ceil(num_each / batch_size)
         self._order_GN = torch.empty(0)
+        self._draws_GN3 = torch.empty(0)
         self._epoch = -1
         self._step = 0
 
@@ -666,11 +676,17 @@ class _Batches:
         epoch, batch = divmod(self._step, self._per_epoch)
         if epoch != self._epoch:
             self._order_GN = self._draw_order(epoch)
+            if self._augmentation is not None:
+                self._draws_GN3 = self._draw_changes(self._augmentation, epoch)
             self._epoch = epoch
         self._step += 1
-        chosen_GB = self._order_GN[:, batch * self._batch_size : (batch + 1) * self._batch_size]
+        places = slice(batch * self._batch_size, (batch + 1) * self._batch_size)
+        chosen_GB = self._order_GN[:, places]
         examples = self._take(chosen_GB.reshape(-1))
-        return examples.images.view(*chosen_GB.shape, -1), examples.labels.view(chosen_GB.shape)
+        images = examples.images
+        if self._augmentation is not None:
+            images = self._augmentation(images, self._draws_GN3[:, places].flatten(0, 1))
+        return images.unflatten(0, chosen_GB.shape), examples.labels.view(chosen_GB.shape)
 
     def _draw_order(self, epoch: int) -> torch.Tensor:
         """[G, N] numbers of examples."""
@@ -680,6 +696,12 @@ class _Batches:
             for index, stream in enumerate(self._streams)
         ]
         return torch.stack(orders).to(self._device)
+
+    def _draw_changes(self, augmentation: Augmentation, epoch: int) -> torch.Tensor:
+        """[G, N, 3] draws of the augmentation."""
+        generators = [seeding.numpy_generator(self._seed, "augment", stream, epoch) for stream in self._streams]
+        draws = [torch.from_numpy(augmentation.draw(generator, self._num_each)) for generator in generators]
+        return torch.stack(draws).to(self._device)
 
 
 def _by_class(logits_GBm: torch.Tensor) -> torch.Tensor:

@@ -10,9 +10,11 @@ takes 32 bits of a seed, so that among many streams two would soon be equal.)
 The purposes in use:
     ("backbone", array)          frozen weights
     ("permutation", task)        the pixel permutation of a task
+    ("classes")                  which classes a task of split classes has
     ("validation")               which training images are held out; drawn with one seed for all
     ("batches", task, epoch)     the order of the examples
     ("batches", "mixed", epoch)  the same where all tasks are learned together
+    ("augment", task, epoch)     how each example is cropped and flipped; "mixed" as above
     ("state", task, tensor)      what a task starts learning from
 """
 

@@ -44,11 +44,13 @@ class ProblemShape:
         input_shape: channels, height, width of an image.
         num_classes: classes of one task.
         num_tasks: tasks of the benchmark.
+        labels_are_shared: whether a label means the same in every task.
     """
 
     input_shape: tuple[int, int, int]
     num_classes: int
     num_tasks: int
+    labels_are_shared: bool = True
 
     @property
     def input_size(self) -> int:

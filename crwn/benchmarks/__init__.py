@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from crwn.benchmarks import permuted, rotated
+from crwn.benchmarks import permuted, rotated, split
 from crwn.spec import BenchmarkSpec
 
 if TYPE_CHECKING:
@@ -32,6 +32,7 @@ BENCHMARKS: Mapping[str, BenchmarkEntry] = MappingProxyType(
     {
         "rotated": BenchmarkEntry(spec=rotated.RotatedSpec, build=rotated.build),
         "permuted": BenchmarkEntry(spec=permuted.PermutedSpec, build=permuted.build),
+        "split": BenchmarkEntry(spec=split.SplitSpec, build=split.build),
     }
 )
 
@@ -41,5 +42,9 @@ PRESETS: Mapping[str, BenchmarkSpec] = MappingProxyType(
         "p-mnist": permuted.PermutedSpec(base="mnist"),
         "r-digits": rotated.RotatedSpec(base="digits"),
         "p-digits": permuted.PermutedSpec(base="digits"),
+        "split-cifar100": split.SplitSpec(base="cifar100"),
+        "split-miniimagenet": split.SplitSpec(base="miniimagenet"),
+        "split-tinyimagenet": split.SplitSpec(base="tinyimagenet"),
+        "split-digits": split.SplitSpec(base="digits", num_tasks=5, crop_padding=0, flip=False),
     }
 )

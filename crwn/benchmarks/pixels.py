@@ -47,6 +47,7 @@ class PixelTasks:
         device: torch.device,
     ) -> None:
         self.num_tasks = num_tasks
+        self.augmentation = None
         self._pixel_map = pixel_map
         self._train = _to_device(images.train, device)
         self._test = _to_device(images.test, device)

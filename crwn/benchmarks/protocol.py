@@ -1,6 +1,6 @@
 """What a benchmark offers, and the gate through which the engine lets a trial see it.
 
-Shapes: N examples, d numbers an image.
+Shapes: N examples, B of them in a batch.
 """
 
 from __future__ import annotations
@@ -14,16 +14,27 @@ from crwn.lazy import LazyModule
 
 if TYPE_CHECKING:
     import torch
+
+    from crwn.benchmarks.augmentation import Augmentation
 else:
     torch = LazyModule("torch")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Split:
-    """One task's examples on the device: images [N, d] as unsigned bytes, labels [N]."""
+    """One task's examples on the device: images [N, d] or [N, C, H, W] as unsigned bytes, labels [N]."""
 
     images: torch.Tensor
     labels: torch.Tensor
+
+    @property
+    def num_examples(self) -> int:
+        """N."""
+        return len(self.labels)
+
+    def take(self, index_B: torch.Tensor) -> Split:
+        """The examples with these numbers."""
+        return Split(images=self.images.index_select(0, index_B), labels=self.labels.index_select(0, index_B))
 
 
 class Mixture(Protocol):
@@ -45,6 +56,11 @@ class Benchmark(Protocol):
     @property
     def num_tasks(self) -> int:
         """The number of tasks."""
+        ...
+
+    @property
+    def augmentation(self) -> Augmentation | None:
+        """How training images are changed at random, if they are."""
         ...
 
     def train_split(self, task: int) -> Split:
@@ -75,6 +91,11 @@ class Curriculum:
     def num_tasks(self) -> int:
         """The number of tasks."""
         return self._benchmark.num_tasks
+
+    @property
+    def augmentation(self) -> Augmentation | None:
+        """How training images are changed at random, if they are."""
+        return self._benchmark.augmentation
 
     @contextmanager
     def learning(self, tasks: Sequence[int]) -> Iterator[tuple[Split, ...]]:

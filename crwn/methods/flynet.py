@@ -161,7 +161,7 @@ class FlyNet(Method):
     def logits(self, state: Tensors, images_GBd: torch.Tensor) -> torch.Tensor:
         """Encode, then decode with each task's own modulation."""
         return modulated.modulated_linear(
-            self._encode(images_GBd),
+            self._encode(images_GBd.flatten(2)),
             self._weights("decoder", self._surroundings.backbone["decoder"]),
             state["decoder.context"],
             state["decoder.strength"] * self._factor,  # the encoder's result is in units of it

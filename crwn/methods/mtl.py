@@ -60,8 +60,17 @@ class MTLSpec:
         return TrainingSpec(learning_rate=1e-4)
 
     def blueprint(self, scale: str, problem: ProblemShape, seed: int) -> Blueprint:
-        """FC_H, all of it trained with every task (FC256 on 784 pixels: 268,800)."""
+        """FC_H, all of it trained with every task (FC256 on 784 pixels: 268,800).
+
+        Raises:
+            ValueError: not a scale of MTL, or tasks whose labels mean different things.
+        """
         hidden = parse_scale(scale, FULLY_CONNECTED)
+        if not problem.labels_are_shared:
+            raise ValueError(
+                "MTL is one network that is not told the task: expected a benchmark whose labels mean the same in "
+                "every task, given one that splits classes; take STL as the reference there"
+            )
         layers = fully_connected_layers(problem, hidden)
         num_weights = sum(o * i for o, i in layers.values())
         return Blueprint(

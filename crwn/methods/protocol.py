@@ -226,10 +226,10 @@ def fully_connected(input_GBd: torch.Tensor, layer: Callable[[str, torch.Tensor]
     """The three layers of FC_H in order, ReLU between them.
 
     Args:
-        input_GBd: normalised images.
+        input_GBd: normalised images, [G, B, d] or in their own shape.
         layer: applies the layer of a name.
     """
-    hidden_GBH = functional.relu(layer("layer1", input_GBd))
+    hidden_GBH = functional.relu(layer("layer1", input_GBd.flatten(2)))
     return layer("layer3", functional.relu(layer("layer2", hidden_GBH)))
 
 

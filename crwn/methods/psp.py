@@ -104,7 +104,8 @@ class PSP(Method):
         """The images as the first layer's weights see them: normalised and rotated, neither of which is learned."""
         rotation_dd = self._rotations(task)[FIRST]
         normalised, kernel = self._surroundings.normalised, self._surroundings.kernel
-        return torch.cat([kernel.linear(normalised(part), rotation_dd) for part in images_Nd.split(PREPARED_AT_ONCE)])
+        parts = images_Nd.split(PREPARED_AT_ONCE)
+        return torch.cat([kernel.linear(normalised(part).flatten(1), rotation_dd) for part in parts])
 
     def logits(self, state: Tensors, images_GBd: torch.Tensor) -> torch.Tensor:
         """The layers in order, each seen through the task's rotation, the first in the prepared images."""

@@ -428,6 +428,7 @@ class Altered:
         self._benchmark = benchmark
         self._task = task
         self.num_tasks = benchmark.num_tasks
+        self.augmentation = benchmark.augmentation
         self.test_split = benchmark.test_split
 
     def train_split(self, task: int) -> Split:
@@ -495,6 +496,7 @@ class Recorded:
         self._benchmark = benchmark
         self._events = events
         self.num_tasks = benchmark.num_tasks
+        self.augmentation = benchmark.augmentation
 
     def train_split(self, task: int) -> Split:
         self._events.append(f"train {task}")

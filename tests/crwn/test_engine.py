@@ -46,6 +46,7 @@ class Numbered:
 
     def __init__(self, num_tasks: int = 3, num_train: int = 10, num_test: int = 7) -> None:
         self.num_tasks = num_tasks
+        self.augmentation = None
         self.num_train = num_train
         self.num_test = num_test
         self.reads: list[tuple[str, int]] = []

@@ -27,6 +27,11 @@ Load = Callable[..., Sweep]
 Faults = Callable[..., list[str]]
 
 # The grammar in the module's docstring, word for word but for the comments.
+PRESET_NAMES = (
+    "expected one of p-digits, p-mnist, r-digits, r-mnist, split-cifar100, split-digits, split-miniimagenet, "
+    "split-tinyimagenet"
+)
+
 EXAMPLE = """\
 name: example
 store: runs/shared
@@ -313,11 +318,8 @@ def test_all_faults_are_reported_at_once(faults: Faults) -> None:
         "line 2, seeds[2]: expected a valid integer; given True",
         "line 2, seeds[3]: expected a valid integer; given '2'",
         "line 2, seeds[4]: expected a valid integer; given 1.0",
-        (
-            "line 3, benchmarks[1]: expected one of p-digits, p-mnist, r-digits, r-mnist; given 'r-mnsit'; "
-            "did you mean 'r-mnist'?"
-        ),
-        "line 3, benchmarks[2]: expected one of p-digits, p-mnist, r-digits, r-mnist; given '3'",
+        f"line 3, benchmarks[1]: {PRESET_NAMES}; given 'r-mnsit'; did you mean 'r-mnist'?",
+        f"line 3, benchmarks[2]: {PRESET_NAMES}; given '3'",
         f"line 5, methods.neuromodnt: {methods}; given 'neuromodnt'; did you mean 'neuromodnet'?",
         f"line 8, {entry}.settings.modulatoin: unknown key; {settings}; given 'modulatoin'; did you mean 'modulation'?",
         f"line 8, {entry}.settings.weight_gain: expected greater than 0; given -1",
@@ -491,11 +493,14 @@ def test_a_methods_name_that_is_no_text_is_refused(faults: Faults) -> None:
 @pytest.mark.parametrize(
     ("benchmarks", "fault"),
     [
-        ("[r-mnits]", "[0]: expected one of p-digits, p-mnist, r-digits, r-mnist; given 'r-mnits'; did you mean"),
-        ("{x: {preset: r-mnits}}", ".x.preset: expected one of p-digits, p-mnist, r-digits, r-mnist; given 'r-mnits'"),
-        ("{x: {kind: rotate}}", ".x.kind: expected one of permuted, rotated; given 'rotate'; did you mean 'rotated'?"),
-        ("{x: {num_tasks: 3}}", ".x: expected one of p-digits, p-mnist, r-digits, r-mnist; given 'x'; another label"),
-        ("{x: }", ".x: expected one of p-digits, p-mnist, r-digits, r-mnist; given 'x'; another label needs a preset"),
+        ("[r-mnits]", f"[0]: {PRESET_NAMES}; given 'r-mnits'; did you mean"),
+        ("{x: {preset: r-mnits}}", f".x.preset: {PRESET_NAMES}; given 'r-mnits'"),
+        (
+            "{x: {kind: rotate}}",
+            ".x.kind: expected one of permuted, rotated, split; given 'rotate'; did you mean 'rotated'?",
+        ),
+        ("{x: {num_tasks: 3}}", f".x: {PRESET_NAMES}; given 'x'; another label"),
+        ("{x: }", f".x: {PRESET_NAMES}; given 'x'; another label needs a preset"),
         ("{x: {kind: rotated, preset: r-mnist}}", ".x: expected either preset or kind, given both; remove one"),
         ("{x: {kind: permuted, base: mnits}}", ".x.base: expected one of digits, mnist; given 'mnits'; did you mean"),
         (

@@ -7,6 +7,7 @@ import pytest
 from crwn.benchmarks import BENCHMARKS, PRESETS
 from crwn.benchmarks.permuted import PermutedSpec
 from crwn.benchmarks.rotated import RotatedSpec
+from crwn.benchmarks.split import SplitSpec
 from crwn.spec import BenchmarkSpec, ProblemShape
 
 
@@ -19,12 +20,14 @@ def test_every_benchmark_is_under_its_own_kind(name: str) -> None:
 
 
 def test_the_presets_are_those_of_the_paper_and_their_twins() -> None:
-    """R-MNIST has 36 tasks by 10 degrees, P-MNIST 100; the twins on embedded data differ in nothing but the data."""
+    """R-MNIST has 36 tasks by 10 degrees, P-MNIST 100, the splits 20; the twins are on embedded data."""
     assert dict(PRESETS) == {
         "r-mnist": RotatedSpec(base="mnist", num_tasks=36, step_degrees=10.0),
         "p-mnist": PermutedSpec(base="mnist", num_tasks=100),
         "r-digits": RotatedSpec(base="digits", num_tasks=36, step_degrees=10.0),
         "p-digits": PermutedSpec(base="digits", num_tasks=100),
+        **{f"split-{base}": SplitSpec(base=base) for base in ("cifar100", "miniimagenet", "tinyimagenet")},
+        "split-digits": SplitSpec(base="digits", num_tasks=5, crop_padding=0, flip=False),
     }
 
 

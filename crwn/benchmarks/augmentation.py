@@ -1,0 +1,56 @@
+"""Random crops and flips of a whole batch at once, on the device.
+
+Shapes: X images, C channels, H height, W width.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from crwn.lazy import LazyModule
+
+if TYPE_CHECKING:
+    import torch
+    from torch.nn import functional
+else:
+    torch = LazyModule("torch")
+    functional = LazyModule("torch.nn.functional")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Augmentation:
+    """A crop of the original size from the image with black pixels around it, and a flip from left to right.
+
+    As torchvision's RandomCrop with padding, then RandomHorizontalFlip, on bytes.
+
+    Attributes:
+        padding: pixels on each side; 0 for no crop.
+        flip: whether half of the images are flipped.
+    """
+
+    padding: int
+    flip: bool
+
+    def draw(self, generator: np.random.Generator, count: int) -> NDArray[np.int64]:
+        """[count, 3]: the crop's top and left edge, from 0 to 2 padding, and 1 for a flip."""
+        edges = generator.integers(0, 2 * self.padding + 1, size=(count, 2))
+        flips = generator.integers(0, 1 + self.flip, size=(count, 1))
+        return np.concatenate([edges, flips], axis=1)
+
+    def __call__(self, images_XCHW: torch.Tensor, draws_X3: torch.Tensor) -> torch.Tensor:
+        """The images with these draws, in the same shape."""
+        num_images, _, height, width = images_XCHW.shape
+        top_X, left_X, flipped_X = draws_X3.unbind(dim=1)
+        rows_H, columns_W = (torch.arange(size, device=images_XCHW.device) for size in (height, width))
+        columns_XW = torch.where(flipped_X[:, None] == 1, width - 1 - columns_W, columns_W) + left_X[:, None]
+        rows_XH = rows_H + top_X[:, None]
+        padded = functional.pad(images_XCHW, (self.padding,) * 4)
+        # Channels last, so that a gathered pixel is one piece.
+        cropped_XHWC = padded.permute(0, 2, 3, 1)[
+            torch.arange(num_images, device=images_XCHW.device)[:, None, None], rows_XH[:, :, None], columns_XW[:, None]
+        ]
+        return cropped_XHWC.permute(0, 3, 1, 2).contiguous()

@@ -1,0 +1,166 @@
+"""Tasks with classes of their own."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+
+from crwn import backbone
+from crwn.benchmarks import PRESETS
+from crwn.benchmarks.augmentation import Augmentation
+from crwn.benchmarks.split import SplitSpec, build, classes_of_tasks
+from crwn.data import BASE_SETS, Datasets
+from crwn.data.base import ImageSet, ImageSplit
+from crwn.methods import METHODS
+from crwn.spec import TrialSpec
+from crwn.trial import run_trial
+
+CPU = torch.device("cpu")
+DIGITS = SplitSpec(base="digits", num_tasks=5, crop_padding=0, flip=False)
+
+
+def test_every_class_is_in_one_task() -> None:
+    """Twenty tasks of five of the hundred classes."""
+    tasks = classes_of_tasks(100, 20, seed=0)
+    assert [len(task) for task in tasks] == [5] * 20
+    assert sorted(name for task in tasks for name in task) == list(range(100))
+
+
+def test_the_split_is_drawn_from_the_seed() -> None:
+    """The same at the same seed, others at others; in no order of the classes."""
+    splits = [classes_of_tasks(100, 20, seed) for seed in (0, 0, 1, 2)]
+    assert splits[0] == splits[1]
+    assert splits[0] != splits[2] != splits[3]
+    shared = sum(len(set(one) & set(other)) == 5 for one, other in zip(splits[0], splits[2], strict=True))
+    assert shared == 0
+    assert splits[0][0] != sorted(splits[0][0])
+
+
+def test_the_split_never_changes_by_accident() -> None:
+    """The same on every machine and release so far."""
+    assert classes_of_tasks(10, 5, seed=0) == [[7, 1], [8, 0], [3, 5], [9, 2], [4, 6]]
+
+
+def test_a_task_shows_its_classes_and_no_others(digits: Datasets) -> None:
+    """Labels are a class's place in its task; every image of it that is tested is there, in the set's order."""
+    images, tasks = digits.load("digits"), build(DIGITS, digits.load("digits"), 3, CPU)
+    for task, names in enumerate(classes_of_tasks(10, 5, seed=3)):
+        split = tasks.test_split(task)
+        assert split.images.shape[1:] == (1, 8, 8)
+        for label, name in enumerate(names):
+            expected = images.test.images[images.test.labels == name]
+            assert np.array_equal(split.images[split.labels == label].numpy(), expected)
+        assert set(split.labels.tolist()) == {0, 1}
+
+
+def test_every_class_gives_equally_many_training_images(digits: Datasets) -> None:
+    """As many as the rarest has, the first of each: tasks that are learned together have equally many."""
+    images, tasks = digits.load("digits"), build(DIGITS, digits.load("digits"), 0, CPU)
+    fewest = int(np.bincount(images.train.labels).min())
+    for task, names in enumerate(classes_of_tasks(10, 5, seed=0)):
+        split = tasks.train_split(task)
+        assert split.labels.tolist() == [0] * fewest + [1] * fewest
+        for label, name in enumerate(names):
+            expected = images.train.images[images.train.labels == name][:fewest]
+            assert np.array_equal(split.images[split.labels == label].numpy(), expected)
+
+
+def test_a_mixture_is_the_tasks_end_to_end(digits: Datasets) -> None:
+    """In the order asked for."""
+    tasks = build(DIGITS, digits.load("digits"), 0, CPU)
+    splits = [tasks.train_split(task) for task in (3, 1)]
+    mixture = tasks.mixture([3, 1])
+    everything = mixture.take(torch.arange(mixture.num_examples))
+    assert torch.equal(everything.images, torch.cat([split.images for split in splits]))
+    assert torch.equal(everything.labels, torch.cat([split.labels for split in splits]))
+
+
+@pytest.mark.parametrize(
+    ("padding", "flip", "expected"),
+    [
+        (4, True, Augmentation(padding=4, flip=True)),
+        (0, True, Augmentation(padding=0, flip=True)),
+        (4, False, Augmentation(padding=4, flip=False)),
+        (0, False, None),
+    ],
+)
+def test_the_spec_says_how_images_are_changed(
+    digits: Datasets, padding: int, expected: Augmentation | None, *, flip: bool
+) -> None:
+    """Crops, flips, both or neither."""
+    spec = dataclasses.replace(DIGITS, crop_padding=padding, flip=flip)
+    assert build(spec, digits.load("digits"), 0, CPU).augmentation == expected
+
+
+@pytest.mark.parametrize("num_tasks", [3, 10, 20])
+def test_classes_that_do_not_divide_are_refused(num_tasks: int) -> None:
+    """With the numbers of tasks that there can be; a task of one class would have nothing to tell apart."""
+    with pytest.raises(ValueError, match=f"num_tasks: expected one of 1, 2, 5, so that the 10 .* given {num_tasks}"):
+        SplitSpec(base="digits", num_tasks=num_tasks)
+
+
+@pytest.mark.parametrize(("name", "size"), [("cifar100", 32), ("miniimagenet", 84), ("tinyimagenet", 64)])
+def test_the_presets_are_the_papers(name: str, size: int) -> None:
+    """Twenty tasks of five classes, crops with four pixels of padding and flips; labels belong to their task."""
+    problem = PRESETS[f"split-{name}"].problem()
+    assert (problem.input_shape, problem.num_classes, problem.num_tasks) == ((3, size, size), 5, 20)
+    assert not problem.labels_are_shared
+    assert PRESETS[f"split-{name}"] == SplitSpec(base=name, num_tasks=20, crop_padding=4, flip=True)
+    assert BASE_SETS[name].num_classes == 100
+
+
+def test_one_network_for_all_is_refused() -> None:
+    """MTL is not told the task, so a label must mean one thing; the error names what to take instead."""
+    with pytest.raises(ValueError, match="take STL as the reference there"):
+        trial("mtl", DIGITS)
+
+
+def trial(method: str, benchmark: SplitSpec, *, updates: int = 60, seed: int = 0) -> TrialSpec:
+    spec = METHODS[method].spec()
+    return TrialSpec(
+        method=spec,
+        benchmark=benchmark,
+        scale="10d" if method == "flynet" else "FC32",
+        seed=seed,
+        training=dataclasses.replace(spec.training(), updates_per_task=updates, learning_rate=0.01),
+    )
+
+
+@pytest.mark.parametrize("method", ["neuromodnet", "flynet", "supsup", "batche", "psp", "stl"])
+@pytest.mark.parametrize("changes", [True, False])
+def test_methods_learn_classes(digits: Datasets, method: str, *, changes: bool) -> None:
+    """Two classes a task, whether images are changed at random or not: far above chance, at once for PSP too."""
+    spec = dataclasses.replace(DIGITS, crop_padding=1 if changes else 0)
+    rows = run_trial(trial(method, spec), data=digits, backbones=backbone.draw).rows
+    learned = [row.accuracy for row in rows if row.tasks_learned == row.task + 1]
+    assert len(learned) == 5
+    assert min(learned) > 0.8
+
+
+def test_groups_learn_changed_images_as_single_tasks_do(digits: Datasets) -> None:
+    """How a task's images are changed depends on the seed, the task and the epoch, not on the tasks beside it."""
+    spec = trial("neuromodnet", dataclasses.replace(DIGITS, crop_padding=2, flip=True))
+    spec = dataclasses.replace(spec, training=dataclasses.replace(spec.training, dtype="float64"))
+    one, all_together = (
+        run_trial(spec, data=digits, backbones=backbone.draw, max_group_size=size).rows for size in (1, 5)
+    )
+    assert [row.accuracy for row in one] == [row.accuracy for row in all_together]
+    assert [row.loss for row in one] == pytest.approx([row.loss for row in all_together], rel=1e-9)
+
+
+def test_held_out_images_are_tested_on(digits: Datasets) -> None:
+    """Every held-out image is in one task's test, and the training images are as many of each class as are left."""
+    spec = dataclasses.replace(DIGITS, validation=200)
+    rows = run_trial(trial("neuromodnet", spec, updates=2), data=digits, backbones=backbone.draw).rows
+    assert sum(row.num_test for row in rows if row.tasks_learned == row.task + 1) == 200
+
+
+def test_a_task_is_made_when_it_is_asked_for() -> None:
+    """One image of each class is enough; a task holds its own."""
+    split = ImageSplit(images=np.arange(10, dtype=np.uint8).reshape(10, 1, 1, 1), labels=np.arange(10))
+    tasks = build(DIGITS, ImageSet(train=split, test=split), 0, CPU)
+    for task, names in enumerate(classes_of_tasks(10, 5, seed=0)):
+        assert tasks.train_split(task).images.flatten().tolist() == names
