@@ -261,7 +261,8 @@ class Engine:
             batches.seek(group.step)
             while group.step < self._num_steps:
                 with self._timed(group):
-                    self._train_step(group, *next(batches))
+                    rate = self._rate_at(group, batches.per_epoch)
+                    self._train_step(group, *next(batches), rate=rate)
                 yield from self._due_events()
         self._close_group(group)
         self._group = None
@@ -286,7 +287,7 @@ class Engine:
             tasks=tuple(tasks),
             constants={name: tensor for name, tensor in own.items() if not tensor.requires_grad},
             parameter=parameter,
-            optimizer=OPTIMIZERS[self._training.optimizer](parameter.whole, self._rate(tasks)),
+            optimizer=OPTIMIZERS[self._training.optimizer](parameter.whole, self._training.weight_decay),
             block_loss_G=zeros_G,
             block_correct_G=zeros_G.clone(),
             curves=[[] for _ in range(num_losses)],
@@ -301,6 +302,14 @@ class Engine:
     def _rate(self, tasks: Sequence[int]) -> float:
         first_rate = self._blueprint.first_task_rate
         return first_rate if first_rate is not None and 0 in tasks else self._training.learning_rate
+
+    def _rate_at(self, group: _Group, steps_per_epoch: int) -> float:
+        """The learning rate of the group's next step: constant, or as torch's CosineAnnealingLR gives it by epoch."""
+        rate = self._rate(group.tasks)
+        if self._training.schedule == "constant":
+            return rate
+        done = group.step // steps_per_epoch / math.ceil(self._num_steps / steps_per_epoch)
+        return rate * (1 + math.cos(math.pi * done)) / 2
 
     @contextmanager
     def _batches(self, group: _Group) -> Iterator[_Batches]:
@@ -345,7 +354,7 @@ class Engine:
             curve = tuple(group.curves[index]) if index < len(group.curves) else ()
             self._rows.append(dataclasses.replace(row, train_seconds=train_seconds, curve=curve))
 
-    def _train_step(self, group: _Group, images_GBd: torch.Tensor, labels_GB: torch.Tensor) -> None:
+    def _train_step(self, group: _Group, images_GBd: torch.Tensor, labels_GB: torch.Tensor, *, rate: float) -> None:
         batch_size = labels_GB.shape[1]
         if self._curriculum.augmentation is not None and self._blueprint.grouping != "all":
             with torch.no_grad():  # of images that are never the same twice, every batch is prepared on its own
@@ -356,7 +365,7 @@ class Engine:
         logits_GmB = _by_class(logits_GBm)
         loss_G = functional.cross_entropy(logits_GmB, labels_GB, reduction="none").mean(dim=1)
         group.parameter.differentiate(loss_G)
-        group.optimizer.step()
+        group.optimizer.step(rate)
         group.step += 1
         with torch.no_grad():
             group.block_loss_G += loss_G * batch_size
@@ -512,16 +521,44 @@ class Engine:
         return group
 
 
+class _Adam:
+    """torch's Adam with its defaults, every number in one pass.
+
+    By its function, because the classes of torch.optim import torch's compiler, seconds a process.
+
+    Args:
+        parameter: what is trained, with its gradient.
+        weight_decay: times the parameter, is added to the gradient.
+
+    Attributes:
+        state: what a resume point keeps.
+    """
+
+    def __init__(self, parameter: torch.Tensor, weight_decay: float) -> None:
+        self._parameter = parameter
+        self._weight_decay = weight_decay
+        self.state: Tensors = {
+            "exp_avg": torch.zeros_like(parameter),
+            "exp_avg_sq": torch.zeros_like(parameter),
+            "step": torch.zeros((), device=parameter.device),
+        }
+
+    def step(self, rate: float) -> None:
+        """One update at a learning rate."""
+        state = self.state
+        moments = (state["exp_avg"], state["exp_avg_sq"], state["step"])
+        _fused_adam(self._parameter, *moments, rate=rate, betas=(0.9, 0.999), weight_decay=self._weight_decay)
+
+
 class _RMSProp:
     """torch's RMSProp with its defaults: v = 0.99 v + 0.01 g^2, x = x - rate g / (sqrt(v) + 1e-8).
 
     Computed by torch's Adam without momentum, long after the first step, when nothing is left of Adam's corrections:
-    the same update, which torch has as one pass over the numbers for Adam alone. By its function, because the classes
-    of torch.optim import torch's compiler, seconds a process.
+    the same update, which torch has as one pass over the numbers for Adam alone.
 
     Args:
         parameter: what is trained, with its gradient.
-        rate: the learning rate.
+        weight_decay: 0.
 
     Attributes:
         state: what a resume point keeps.
@@ -530,36 +567,50 @@ class _RMSProp:
     _LATE = 1e5
     """A step for which 0.99 ** step is 0 beside 1."""
 
-    def __init__(self, parameter: torch.Tensor, rate: float) -> None:
+    def __init__(self, parameter: torch.Tensor, weight_decay: float) -> None:
+        assert weight_decay == 0
         self._parameter = parameter
-        self._rate = rate
         self._momentum = torch.zeros_like(parameter)  # of no step but the present one: the gradient
         self._step = torch.empty((), device=parameter.device)
         self.state: Tensors = {"square_avg": torch.zeros_like(parameter)}
 
-    @torch.no_grad()
-    def step(self) -> None:
-        """One update."""
-        assert self._parameter.grad is not None
-        adam(
-            [self._parameter],
-            [self._parameter.grad],
-            [self._momentum],
-            [self.state["square_avg"]],
-            max_exp_avg_sqs=[],
-            state_steps=[self._step.fill_(self._LATE)],
-            fused=True,
-            lr=self._rate,
-            beta1=0.0,
-            beta2=0.99,
-            eps=1e-8,
-            weight_decay=0.0,
-            amsgrad=False,
-            maximize=False,
-        )
+    def step(self, rate: float) -> None:
+        """One update at a learning rate."""
+        moments = (self._momentum, self.state["square_avg"], self._step.fill_(self._LATE))
+        _fused_adam(self._parameter, *moments, rate=rate, betas=(0.0, 0.99), weight_decay=0.0)
 
 
-OPTIMIZERS: dict[str, Callable[[torch.Tensor, float], _RMSProp]] = {"rmsprop": _RMSProp}
+@torch.no_grad()
+def _fused_adam(
+    parameter: torch.Tensor,
+    exp_avg: torch.Tensor,
+    exp_avg_sq: torch.Tensor,
+    step: torch.Tensor,
+    *,
+    rate: float,
+    betas: tuple[float, float],
+    weight_decay: float,
+) -> None:
+    assert parameter.grad is not None
+    adam(
+        [parameter],
+        [parameter.grad],
+        [exp_avg],
+        [exp_avg_sq],
+        max_exp_avg_sqs=[],
+        state_steps=[step],
+        fused=True,
+        lr=rate,
+        beta1=betas[0],
+        beta2=betas[1],
+        eps=1e-8,
+        weight_decay=weight_decay,
+        amsgrad=False,
+        maximize=False,
+    )
+
+
+OPTIMIZERS: dict[str, Callable[[torch.Tensor, float], _Adam | _RMSProp]] = {"rmsprop": _RMSProp, "adam": _Adam}
 
 
 @dataclass(slots=True, kw_only=True)
@@ -569,7 +620,7 @@ class _Group:
     tasks: tuple[int, ...]
     constants: Tensors
     parameter: _Parameter
-    optimizer: _RMSProp
+    optimizer: _Adam | _RMSProp
     block_loss_G: torch.Tensor
     block_correct_G: torch.Tensor
     curves: list[list[CurvePoint]]
@@ -639,6 +690,9 @@ class _Batches:
         batch_size: B; the short last batch of an epoch is kept.
         device: where the examples are.
         augmentation: how examples are changed at random, if they are.
+
+    Attributes:
+        per_epoch: batches.
     """
 
     def __init__(
@@ -659,7 +713,7 @@ class _Batches:
         self._streams = streams
         self._seed = seed
         self._batch_size = batch_size
-        self._per_epoch = math.ceil(num_each / batch_size)
+        self.per_epoch = math.ceil(num_each / batch_size)
         self._order_GN = torch.empty(0)
         self._draws_GN3 = torch.empty(0)
         self._epoch = -1
@@ -673,7 +727,7 @@ class _Batches:
         return self
 
     def __next__(self) -> tuple[torch.Tensor, torch.Tensor]:
-        epoch, batch = divmod(self._step, self._per_epoch)
+        epoch, batch = divmod(self._step, self.per_epoch)
         if epoch != self._epoch:
             self._order_GN = self._draw_order(epoch)
             if self._augmentation is not None:

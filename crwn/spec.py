@@ -25,6 +25,7 @@ from crwn.backbone import BackboneSpec
 Count = Annotated[int, annotated_types.Ge(1)]
 Index = Annotated[int, annotated_types.Ge(0), annotated_types.Le(2**63 - 1)]
 PositiveFloat = Annotated[float, annotated_types.Gt(0)]
+NotNegative = Annotated[float, annotated_types.Ge(0)]
 
 READ_STRICTLY: Mapping[str, Any] = types.MappingProxyType({"extra": "forbid", "strict": True, "allow_inf_nan": False})
 """Pydantic's configuration for reading specs from files; every spec carries it, none needs pydantic."""
@@ -116,13 +117,20 @@ def check_group_size(group_size: int, blueprint: Blueprint, num_tasks: int) -> N
         raise ValueError(f"group_size: expected {num_tasks}, given {group_size}; this method learns all tasks at once")
 
 
+def later_field(default: Any) -> Any:
+    """A field that a spec got after trials of it were kept; its default means "as before" and changes no identity."""
+    return field(default=default, metadata={"later": True})
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainingSpec:
     """How every task is trained.
 
     Attributes:
-        learning_rate: constant step size.
+        learning_rate: the step size, of the first epoch where it decays.
         optimizer: torch's optimiser of that name with torch's defaults, a new one for each task.
+        weight_decay: of Adam; it is added to the gradient, as torch's Adam does (L2, not AdamW).
+        schedule: `constant`, or `cosine`: the rate falls to 0 along half a cosine, a step after each epoch.
         updates_per_task: optimiser steps a task.
         batch_size: examples a batch; the short last batch of an epoch is kept.
         dtype: of weights, activations and optimiser state. With bfloat16, activations and products are in it, summed
@@ -135,13 +143,17 @@ class TrainingSpec:
     __pydantic_config__: ClassVar[Mapping[str, Any]] = READ_STRICTLY
 
     learning_rate: PositiveFloat
-    optimizer: Literal["rmsprop"] = "rmsprop"
+    optimizer: Literal["rmsprop", "adam"] = "rmsprop"
     updates_per_task: Count = 1000
     batch_size: Count = 128
     dtype: Literal["float32", "float64", "bfloat16"] = "float32"
+    weight_decay: NotNegative = later_field(0.0)
+    schedule: Literal["constant", "cosine"] = later_field("constant")
 
     def __post_init__(self) -> None:
         check_fields(self)
+        if self.weight_decay and self.optimizer != "adam":
+            raise ValueError(f"weight_decay: expected 0 for {self.optimizer}, given {self.weight_decay}; adam has it")
 
 
 @runtime_checkable
@@ -238,11 +250,6 @@ def canonical_json(value: Any) -> str:
         ValueError: a number in it is infinite or not a number.
     """
     return json.dumps(_plain(value), sort_keys=True, separators=(",", ":"), allow_nan=False)
-
-
-def later_field(default: Any) -> Any:
-    """A field that a spec got after trials of it were kept; its default means "as before" and changes no identity."""
-    return field(default=default, metadata={"later": True})
 
 
 def _plain(value: Any) -> Any:

@@ -171,6 +171,9 @@ def make_engine(
     batch_size: int = 4,
     seed: int = 0,
     learning_rate: float = 0.1,
+    optimizer: str = "rmsprop",
+    weight_decay: float = 0.0,
+    schedule: str = "constant",
     clock: Callable[[], float] | None = None,
 ) -> Engine:
     return Engine(
@@ -178,7 +181,13 @@ def make_engine(
         curriculum=Curriculum(benchmark),
         blueprint=plan or blueprint(),
         training=TrainingSpec(
-            learning_rate=learning_rate, updates_per_task=updates, batch_size=batch_size, dtype="float64"
+            learning_rate=learning_rate,
+            optimizer=optimizer,
+            updates_per_task=updates,
+            batch_size=batch_size,
+            dtype="float64",
+            weight_decay=weight_decay,
+            schedule=schedule,
         ),
         seed=seed,
         numerics=Numerics(device="cpu", group_size=group_size, kernel="plain", threads=1),
@@ -326,23 +335,80 @@ def test_the_first_task_may_have_a_rate_of_its_own() -> None:
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-13), (torch.float32, 1e-5)])
-def test_the_optimizer_is_torchs_rmsprop(dtype: torch.dtype, tolerance: float) -> None:
-    """From its first step on, over gradients of all sizes, zeros among them, and through a change of its state."""
+@pytest.mark.parametrize(
+    ("name", "theirs", "decay"),
+    [("rmsprop", torch.optim.RMSprop, 0.0), ("adam", torch.optim.Adam, 0.0), ("adam", torch.optim.Adam, 0.1)],
+)
+def test_the_optimizers_are_torchs(
+    name: str, theirs: type[torch.optim.Optimizer], decay: float, dtype: torch.dtype, tolerance: float
+) -> None:
+    """From the first step on, over gradients of all sizes, zeros among them, at rates that change.
+
+    Half-way the state goes to a new optimiser, as a resume point takes it there.
+    """
     generator = torch.Generator().manual_seed(0)
     start = torch.randn(1001, dtype=dtype, generator=generator)
     sizes = 10.0 ** torch.linspace(-12, 3, 1001, dtype=dtype)
-    theirs, ours = start.clone().requires_grad_(), start.clone()
-    plain, fused = torch.optim.RMSprop([theirs], lr=0.01), OPTIMIZERS["rmsprop"](ours, 0.01)
+    parameter, ours = start.clone().requires_grad_(), start.clone()
+    plain = theirs([parameter], lr=0.01, weight_decay=decay)  # type: ignore[call-arg]
+    fused = OPTIMIZERS[name](ours, decay)
     for step in range(50):
         gradient = torch.randn(1001, dtype=dtype, generator=generator) * sizes * (step % 7 != 3)
-        theirs.grad = ours.grad = gradient
+        parameter.grad, ours.grad = gradient.clone(), gradient
+        plain.param_groups[0]["lr"] = rate = 0.01 / (1 + step)
         plain.step()
-        fused.step()
-        if step == 25:  # as a resume point does
-            kept, fused = fused.state, OPTIMIZERS["rmsprop"](ours, 0.01)
-            for name, tensor in fused.state.items():
-                tensor.copy_(kept[name])
-        torch.testing.assert_close(ours, theirs.detach(), rtol=tolerance, atol=tolerance)
+        fused.step(rate)
+        if step == 25:
+            kept, fused = fused.state, OPTIMIZERS[name](ours, decay)
+            for part, tensor in fused.state.items():
+                tensor.copy_(kept[part])
+        torch.testing.assert_close(ours, parameter.detach(), rtol=tolerance, atol=tolerance)
+
+
+def rates_of(monkeypatch: pytest.MonkeyPatch, updates: int, schedule: str) -> list[float]:
+    """The rates that a task of 12 examples is learned at, in batches of 5: 3 batches an epoch."""
+    rates: list[float] = []
+
+    class Noted:
+        def __init__(self, parameter: torch.Tensor, weight_decay: float) -> None:
+            assert weight_decay == 0.25
+            self.state: Tensors = {}
+
+        def step(self, rate: float) -> None:
+            rates.append(rate)
+
+    monkeypatch.setitem(OPTIMIZERS, "adam", Noted)
+    learn(
+        Alone(),
+        Numbered(num_tasks=1, num_train=12),
+        plan=IN_TURN,
+        updates=updates,
+        batch_size=5,
+        learning_rate=0.5,
+        optimizer="adam",
+        weight_decay=0.25,
+        schedule=schedule,
+    )
+    return rates
+
+
+@pytest.mark.parametrize("updates", [1, 3, 12, 14])
+def test_the_rate_falls_as_torchs_cosine(monkeypatch: pytest.MonkeyPatch, updates: int) -> None:
+    """A step after each epoch, the last one short where the updates end in it."""
+    num_epochs = math.ceil(updates / 3)
+    plain = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.5)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(plain, T_max=num_epochs)
+    expected = []
+    for _ in range(num_epochs):
+        expected += [plain.param_groups[0]["lr"]] * 3
+        plain.step()
+        schedule.step()
+    assert rates_of(monkeypatch, updates, "cosine") == pytest.approx(expected[:updates], rel=1e-12)
+
+
+def test_a_constant_rate_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    """From the first update to the last."""
+    assert rates_of(monkeypatch, 14, "constant") == [0.5] * 14
 
 
 def test_each_task_has_a_new_optimizer() -> None:

@@ -16,6 +16,7 @@ from crwn import backbone, tensorfile
 from crwn.backbone import Backbone, BackboneSpec
 from crwn.benchmarks.permuted import PermutedSpec
 from crwn.benchmarks.rotated import RotatedSpec
+from crwn.benchmarks.split import SplitSpec
 from crwn.data import Datasets
 from crwn.engine import Numerics, Progress, ResumeError, ResumePoint, read_numerics
 from crwn.methods import METHODS
@@ -27,12 +28,27 @@ PRETRAINED = "neuromodnet-pretrained"
 
 ONE_BY_ONE = 3 * (4 + 1) + 2  # after each update, after each group, after each of the final tests
 IN_GROUPS_OF_2 = 2 * (4 + 1) + 2
+CHANGING = "images and rates that change"
 TESTED_AGAIN_EACH_TIME = 3 * (4 + 1) + 1 + 2  # after the second and the third task those before it are tested
 ALL_MIXED = 3 * 4 + 1  # three times the updates, then all tests at once
 
 
 def trial(name: str = "neuromodnet", **changes: Any) -> TrialSpec:
     """Three tasks of four updates, the last in the second epoch: 1,437 examples by 600 are three batches an epoch."""
+    if name == CHANGING:
+        changes = {
+            "method": NeuroModNetSpec(),
+            "benchmark": SplitSpec(base="digits", num_tasks=2),
+            "training": TrainingSpec(
+                learning_rate=0.01,
+                updates_per_task=4,
+                batch_size=250,
+                optimizer="adam",
+                weight_decay=1e-4,
+                schedule="cosine",
+            ),
+        } | changes
+        name = "neuromodnet"
     settings = {
         "method": NeuroModNetSpec(pretrained=True) if name == PRETRAINED else METHODS[name].spec(),
         "benchmark": RotatedSpec(base="digits", num_tasks=3, step_degrees=40),
@@ -103,6 +119,8 @@ def at_every_step(monkeypatch: pytest.MonkeyPatch) -> None:
         ("batche", 2, IN_GROUPS_OF_2),
         ("psp", 1, TESTED_AGAIN_EACH_TIME),
         ("mtl", 3, ALL_MIXED),
+        (CHANGING, 1, 2 * (4 + 1) + 1),
+        (CHANGING, 2, 4 + 1 + 1),
     ],
 )
 def test_going_on_from_any_point_gives_the_same_results(
@@ -140,7 +158,7 @@ def test_every_method_goes_on() -> None:
         for mark in test_going_on_from_any_point_gives_the_same_results.pytestmark
         if mark.name == "parametrize"
     ]
-    assert {name for name, _, _ in cases} == {*METHODS, PRETRAINED}
+    assert {name for name, _, _ in cases} == {*METHODS, PRETRAINED, CHANGING}
 
 
 @pytest.mark.usefixtures("at_every_step")

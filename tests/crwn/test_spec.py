@@ -17,6 +17,7 @@ import pytest
 from crwn.benchmarks import BENCHMARKS
 from crwn.benchmarks.permuted import PermutedSpec
 from crwn.benchmarks.rotated import RotatedSpec
+from crwn.benchmarks.split import SplitSpec
 from crwn.methods import METHODS
 from crwn.methods.batche import BatchESpec
 from crwn.methods.flynet import FlyNetSpec
@@ -88,11 +89,15 @@ CHANGED: dict[type[Any], dict[str, Any]] = {
     STLSpec: {"weight_gain": 1.0},
     RotatedSpec: {"base": "digits", "num_tasks": 9, "step_degrees": 5.0, "validation": 100},
     PermutedSpec: {"base": "digits", "num_tasks": 9, "validation": 100},
+    SplitSpec: {"base": "tinyimagenet", "num_tasks": 10, "crop_padding": 2, "flip": False, "validation": 100},
     TrainingSpec: {
         "learning_rate": 0.5,
         "updates_per_task": 10,
         "batch_size": 64,
         "dtype": "float64",
+        "optimizer": "adam",
+        "weight_decay": 0.5,
+        "schedule": "cosine",
     },
 }
 
@@ -171,12 +176,13 @@ def test_every_field_changes_the_identity(method: Any) -> None:
     changed += [dataclasses.replace(original, scale={"10d": "20d"}.get(original.scale, "FC512"))]
     for part in ("method", "training"):
         value = getattr(original, part)
-        changed += [
-            dataclasses.replace(original, **{part: dataclasses.replace(value, **{name: new})})
-            for name, new in CHANGED[type(value)].items()
-        ]
+        for name, new in CHANGED[type(value)].items():
+            also = {"optimizer": "adam"} if name == "weight_decay" else {}  # the only one that has it
+            replaced = dataclasses.replace(value, **{**also, name: new})
+            changed += [dataclasses.replace(original, **{part: replaced})]
     benchmarks = [PermutedSpec(), PermutedSpec(num_tasks=36)]
-    for benchmark in (RotatedSpec(), PermutedSpec()):
+    splits = [] if method.kind in ("mtl", "flynet") else [SplitSpec()]  # for which it does not exist
+    for benchmark in (RotatedSpec(), PermutedSpec(), *splits):
         changes = CHANGED[type(benchmark)].items()
         benchmarks += [dataclasses.replace(benchmark, **{name: new}) for name, new in changes]
     changed += [dataclasses.replace(original, benchmark=benchmark) for benchmark in benchmarks]
@@ -258,6 +264,15 @@ def test_all_faults_are_reported_together() -> None:
         "batch_size: expected int, given True",
         "dtype: expected one of 'float32', 'float64', 'bfloat16', given 'float16'",
     ]
+
+
+def test_weight_decay_is_adams() -> None:
+    """RMSProp has none here: a sweep that asks for it is told so before it starts; a negative one is refused too."""
+    with pytest.raises(ValueError, match=r"weight_decay: expected 0 for rmsprop, given 0.1; adam has it"):
+        TrainingSpec(learning_rate=0.01, weight_decay=0.1)
+    with pytest.raises(ValueError, match=r"weight_decay: expected at least 0, given -1.0"):
+        TrainingSpec(learning_rate=0.01, optimizer="adam", weight_decay=-1)
+    assert TrainingSpec(learning_rate=0.01, optimizer="adam", weight_decay=1).weight_decay == 1.0
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])

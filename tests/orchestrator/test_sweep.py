@@ -302,7 +302,7 @@ keep_weights: 1
 
 def test_all_faults_are_reported_at_once(faults: Faults) -> None:
     """One look at the message mends the whole file: every fault with its line, sorted, with the nearest name."""
-    training = "expected one of batch_size, dtype, learning_rate, optimizer, updates_per_task"
+    training = "expected one of batch_size, dtype, learning_rate, optimizer, schedule, updates_per_task, weight_decay"
     settings = (
         "expected one of context_high, context_low, first_task_rate, initial_strength, modulation, pretrained, "
         "weight_gain"
@@ -417,7 +417,7 @@ def test_an_empty_grid_is_refused(faults: Faults, parts: dict[str, str], place: 
         ("training", "{batch_size: 0}", ".batch_size: expected greater than or equal to 1; given 0"),
         ("training", "{batch_size: yes}", ".batch_size: expected a valid integer; given True"),
         ("training", "{batch_size: -1}", ".batch_size: expected greater than or equal to 1; given -1"),
-        ("training", "{optimizer: adam}", ".optimizer: expected one of rmsprop; given 'adam'"),
+        ("training", "{optimizer: adamw}", ".optimizer: expected one of adam, rmsprop; given 'adamw'"),
         ("benchmarks", "r-digits", ": expected at least one benchmark: a list of presets, or labels with settings"),
         ("benchmarks", "{r-digits: {num_tasks: -6}}", ".r-digits.num_tasks: expected greater than or equal to 1"),
         ("benchmarks", "{r-digits: {num_tasks: '6'}}", ".r-digits.num_tasks: expected a valid integer; given '6'"),
