@@ -29,14 +29,14 @@ class ArraySpec:
 
     Attributes:
         name: the array's name, which with the seed fixes its numbers.
-        shape: [out, in].
+        shape: [out, in], or [out, in, k, k] of a convolution.
         distribution: `normal`, zero mean; `signed-constant`, plus or minus one magnitude; `subset`, in every row a
             number of ones at places drawn without replacement, zeros elsewhere.
         parameter: the standard deviation, the magnitude, or the number of ones in a row.
     """
 
     name: str
-    shape: tuple[int, int]
+    shape: tuple[int, ...]
     distribution: Literal["normal", "signed-constant", "subset"]
     parameter: float
 
@@ -120,7 +120,7 @@ def _draw_array(spec: ArraySpec, seed: int) -> Array:
     return array
 
 
-def _aligned_zeros(shape: tuple[int, int]) -> Array:
+def _aligned_zeros(shape: tuple[int, ...]) -> Array:
     buffer = np.zeros(4 * math.prod(shape) + ALIGNMENT, dtype=np.uint8)
     start = -buffer.ctypes.data % ALIGNMENT
     return buffer[start : start + 4 * math.prod(shape)].view(np.float32).reshape(shape)

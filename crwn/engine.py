@@ -23,7 +23,7 @@ from torch.optim.adam import adam
 from crwn import seeding, tensorfile
 from crwn.benchmarks.augmentation import Augmentation
 from crwn.benchmarks.protocol import Curriculum, Split
-from crwn.methods.protocol import Method, Tensors
+from crwn.methods.protocol import Method, Tensors, is_statistic
 from crwn.nn.kernels import KernelName
 from crwn.spec import Blueprint, TrainingSpec, check_group_size
 
@@ -285,7 +285,7 @@ class Engine:
         zeros_G = torch.zeros(num_losses, dtype=torch.float64, device=self._device)
         return _Group(
             tasks=tuple(tasks),
-            constants={name: tensor for name, tensor in own.items() if not tensor.requires_grad},
+            untrained={name: tensor for name, tensor in own.items() if not tensor.requires_grad},
             parameter=parameter,
             optimizer=OPTIMIZERS[self._training.optimizer](parameter.whole, self._training.weight_decay),
             block_loss_G=zeros_G,
@@ -361,7 +361,7 @@ class Engine:
                 pairs = zip(group.tasks, images_GBd, strict=True)
                 images_GBd = torch.stack([self._method.prepare(task, images_Bd) for task, images_Bd in pairs])
         state = {**self._shared, **group.state}
-        logits_GBm = self._method.logits(state, images_GBd)
+        logits_GBm = self._method.logits(state, images_GBd, training=True)
         logits_GmB = _by_class(logits_GBm)
         loss_G = functional.cross_entropy(logits_GmB, labels_GB, reduction="none").mean(dim=1)
         group.parameter.differentiate(loss_G)
@@ -392,14 +392,17 @@ class Engine:
     def _test(self, task: int, *, tasks_learned: int) -> TaskRow:
         started = self._clock()
         split = self._prepared(task, self._curriculum.test_split(task))
+        batch_size = EVALUATION_BATCH
+        if self._blueprint.tests_by_batch:
+            order_N = seeding.numpy_generator(self._seed, "test batches", task).permutation(len(split.labels))
+            split = split.take(torch.from_numpy(order_N).to(self._device))
+            batch_size = self._training.batch_size
         kept = {name: tensor.to(self._device) for name, tensor in self._kept[task].items()}
         state = {**self._shared, **self._method.unpack(kept, [task])}
         num_test = len(split.labels)
         loss = torch.zeros((), dtype=torch.float64, device=self._device)
         num_correct = torch.zeros((), dtype=torch.int64, device=self._device)
-        for images_Bd, labels_B in zip(
-            split.images.split(EVALUATION_BATCH), split.labels.split(EVALUATION_BATCH), strict=True
-        ):
+        for images_Bd, labels_B in zip(split.images.split(batch_size), split.labels.split(batch_size), strict=True):
             logits_1Bm = self._method.logits(state, images_Bd[None])
             loss += functional.cross_entropy(_by_class(logits_1Bm), labels_B[None], reduction="sum")
             num_correct += (logits_1Bm.argmax(dim=2) == labels_B).sum()
@@ -476,7 +479,7 @@ class Engine:
         group = self._group
         if group is not None:
             # Constants of the tasks are drawn again.
-            tensors |= {f"state.{name}": tensor for name, tensor in group.parameter.parts.items()}
+            tensors |= {f"state.{name}": tensor for name, tensor in group.changing.items()}
             tensors |= {f"optimizer.{name}": tensor for name, tensor in group.optimizer.state.items()}
             tensors |= {"block.loss": group.block_loss_G, "block.correct": group.block_correct_G}
             header["group"] = {
@@ -508,7 +511,7 @@ class Engine:
     def _restore_group(self, tensors: Tensors, header: dict[str, Any]) -> _Group:
         group = self._start_group(header["tasks"])
         with torch.no_grad():
-            for name, tensor in group.parameter.parts.items():
+            for name, tensor in group.changing.items():
                 tensor.copy_(tensors[f"state.{name}"])
             for name, tensor in group.optimizer.state.items():
                 tensor.copy_(tensors[f"optimizer.{name}"])
@@ -618,7 +621,7 @@ class _Group:
     """The tasks being learned, and all that changes while they are."""
 
     tasks: tuple[int, ...]
-    constants: Tensors
+    untrained: Tensors
     parameter: _Parameter
     optimizer: _Adam | _RMSProp
     block_loss_G: torch.Tensor
@@ -630,8 +633,14 @@ class _Group:
 
     @property
     def state(self) -> Tensors:
-        """What the method computes with: what is trained, and constants of the tasks."""
-        return {**self.constants, **self.parameter.parts}
+        """What the method computes with: what is trained, and the rest."""
+        return {**self.untrained, **self.parameter.parts}
+
+    @property
+    def changing(self) -> Tensors:
+        """What learning changes: what is trained, and running statistics; the rest are constants of the tasks."""
+        statistics = {name: tensor for name, tensor in self.untrained.items() if is_statistic(name)}
+        return {**statistics, **self.parameter.parts}
 
 
 class _Parameter:

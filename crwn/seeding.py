@@ -15,6 +15,7 @@ The purposes in use:
     ("batches", task, epoch)     the order of the examples
     ("batches", "mixed", epoch)  the same where all tasks are learned together
     ("augment", task, epoch)     how each example is cropped and flipped; "mixed" as above
+    ("test batches", task)       the order of test examples where tests depend on the batch
     ("state", task, tensor)      what a task starts learning from
 """
 

@@ -80,6 +80,8 @@ class Blueprint:
         shared_training: when the shared weights are trained. With the first task: it is then learned alone.
         first_task_rate: the learning rate of the first task where it is another one.
         keeps_weights: whether what is kept of a task are weights, which are written out only on request.
+        statistics_per_task: running means and variances of batch normalisation kept of one task, besides.
+        tests_by_batch: whether tests depend on the batch: they are then of the training's batches, in a fixed order.
     """
 
     grouping: Grouping
@@ -93,6 +95,8 @@ class Blueprint:
     shared_training: SharedTraining = "never"
     first_task_rate: float | None = None
     keeps_weights: bool = False
+    statistics_per_task: int = 0
+    tests_by_batch: bool = False
 
     @property
     def is_continual(self) -> bool:
@@ -165,8 +169,8 @@ class MethodSpec(Protocol):
         """The method's name in the registry."""
         ...
 
-    def training(self) -> TrainingSpec:
-        """The paper's training settings for this method."""
+    def training(self, scale: str) -> TrainingSpec:
+        """The paper's training settings for this method at `scale`."""
         ...
 
     def blueprint(self, scale: str, problem: ProblemShape, seed: int) -> Blueprint:

@@ -347,9 +347,11 @@ class _Reader:
         scales = entry.scales if entry is not None else ()
         self._unique(scales, (*place, "scales"))
         method: MethodSpec = METHODS[name].spec()
-        settled = self._override(method.training(), training, ("training",))
+        # A method's own training differs between families of networks. Without scales any will do to find faults.
+        trainings = {scale: method.training(scale) for scale in scales or ("FC256",)}
+        trainings = self._override_each(trainings, training, ("training",))
+        trainings = self._override_each(trainings, _mapping(value, "training"), (*place, "training"))
         method = self._override(method, _mapping(value, "settings"), (*place, "settings"))
-        settled = self._override(settled, _mapping(value, "training"), (*place, "training"))
         is_sound = len(self._source.faults) == num_faults
         variants = value.get("variants")
         overrides: dict[str | None, Any] = variants if isinstance(variants, dict) else {None: {}}
@@ -364,14 +366,14 @@ class _Reader:
                 continue
             self._read(_Overrides, changes, here)
             overridden = self._override(method, _mapping(changes, "settings"), (*here, "settings"))
-            retrained = self._override(settled, _mapping(changes, "training"), (*here, "training"))
+            retrained = self._override_each(trainings, _mapping(changes, "training"), (*here, "training"))
             yield _Variant(
                 label=label,
                 variant=variant or "",
                 scales=scales,
                 group_size=entry.group_size if entry is not None else None,
                 method=overridden,
-                training=retrained,
+                trainings=retrained,
                 entry=place,
                 place=here,
                 is_sound=is_sound and len(self._source.faults) == num_faults,
@@ -413,7 +415,7 @@ class _Reader:
                     benchmark=benchmark,
                     scale=variant.scales[scale],
                     seed=seed,
-                    training=variant.training,
+                    training=variant.trainings[variant.scales[scale]],
                 )
                 for seed in dict.fromkeys(seeds)
             )
@@ -452,6 +454,9 @@ class _Reader:
                 self._source.fault((*place, *details["loc"]), _explain(details, cls))
             return None
 
+    def _override_each(self, bases: Mapping[str, T], changes: Mapping[str, Any], place: KeyPath) -> dict[str, T]:
+        return {name: self._override(base, changes, place) for name, base in bases.items()}
+
     def _override(self, base: T, changes: Mapping[str, Any], place: KeyPath) -> T:
         """`base` with `changes`, or `base` itself with the faults of `changes` noted."""
         assert dataclasses.is_dataclass(base)
@@ -470,7 +475,7 @@ class _Variant:
         scales: the entry's.
         group_size: the entry's.
         method: the method's settings.
-        training: the training settings.
+        trainings: the training settings, by scale.
         entry: the entry's place in the file.
         place: the variant's.
         is_sound: whether none of its overrides was left out for a fault.
@@ -481,7 +486,7 @@ class _Variant:
     scales: tuple[str, ...]
     group_size: int | None
     method: MethodSpec
-    training: TrainingSpec
+    trainings: Mapping[str, TrainingSpec]
     entry: KeyPath
     place: KeyPath
     is_sound: bool

@@ -173,7 +173,7 @@ def trial(method: str, scale: str, dtype: str, updates: int, num_tasks: int) -> 
         benchmark=dataclasses.replace(PRESETS["r-mnist"], num_tasks=num_tasks),
         scale=scale,
         seed=0,
-        training=dataclasses.replace(settings.training(), dtype=dtype, updates_per_task=updates),
+        training=dataclasses.replace(settings.training(scale), dtype=dtype, updates_per_task=updates),
     )
 
 

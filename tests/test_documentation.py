@@ -90,7 +90,10 @@ def test_the_counts_that_are_told_of_a_method_are_its_own(method: str) -> None:
         grouping = {"one": "one", "any": "any number", "all": "all"}[first.grouping]
         assert row[3] == ("first alone, then any" if first.shared_training == "first task" else grouping)
         rates = [float(rate) for rate in re.findall(r"[\d.e-]+\d", row[5])]
-        assert rates == [spec.training().learning_rate, *([first.first_task_rate] if first.first_task_rate else [])]
+        assert rates == [
+            spec.training("FC256").learning_rate,
+            *([first.first_task_rate] if first.first_task_rate else []),
+        ]
 
 
 def test_the_commands_of_the_readme_come_before_its_prose_is_long() -> None:

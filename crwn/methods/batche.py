@@ -2,7 +2,8 @@
 
 Source: Wen, Tran & Ba 2020, "BatchEnsemble", arXiv:2002.06715: y = ((x * s_t) W^T) * r_t in every layer. W starts
 kaiming-normal, is learned with the first task's r and s, at 1e-4, and then frozen; every later task learns an r and an
-s of its own. r and s start as random signs. FC_H is d -> H -> H -> m with ReLU between, no biases.
+s of its own. r and s start as random signs. FC_H is d -> H -> H -> m with ReLU between, no biases; a ResNet-18 has
+batch normalisation without gain and shift, whose running statistics are each task's own.
 
 Shapes: G tasks, B examples a task, d numbers an image, m classes; layers are [O outputs, I inputs].
 """
@@ -14,16 +15,22 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from crwn.lazy import LazyModule
+from crwn.methods.networks import (
+    drawn_normal,
+    frozen_multiply_adds,
+    linear_inputs,
+    normalise,
+    num_statistics,
+    num_weights,
+    paper_training,
+    parse_network,
+    start_statistics,
+)
 from crwn.methods.protocol import (
-    FULLY_CONNECTED,
     Method,
     SharedWeights,
     Surroundings,
     Tensors,
-    fully_connected,
-    fully_connected_backbone,
-    fully_connected_layers,
-    parse_scale,
 )
 from crwn.spec import READ_STRICTLY, Blueprint, PositiveFloat, ProblemShape, TrainingSpec, check_fields, kind_field
 
@@ -54,28 +61,30 @@ class BatchESpec:
     def __post_init__(self) -> None:
         check_fields(self)
 
-    def training(self) -> TrainingSpec:
-        """The paper's: RMSProp at 0.01 from the second task on."""
-        return TrainingSpec(learning_rate=0.01)
+    def training(self, scale: str) -> TrainingSpec:
+        """The paper's, from the second task on: RMSProp at 0.01, or Adam from 0.01 for a ResNet."""
+        return paper_training(scale, fully_connected_rate=0.01, resnet_rate=0.01)
 
     def blueprint(self, scale: str, problem: ProblemShape, seed: int) -> Blueprint:
-        """FC_H shared by all tasks, and r and s (FC256 on 784 pixels: 268,800/T + 1,818)."""
-        hidden = parse_scale(scale, FULLY_CONNECTED)
-        layers = fully_connected_layers(problem, hidden)
-        num_weights = sum(o * i for o, i in layers.values())
-        num_factors = sum(o + i for o, i in layers.values())
+        """A network shared by all tasks, and r and s (FC256 on 784 pixels: 268,800/T + 1,818)."""
+        network = parse_network(scale, problem)
+        weights = num_weights(network)
+        num_factors = sum(layer.shape[0] + layer.shape[1] for layer in network.layers.values())
         return Blueprint(
             grouping="any",
-            params_per_task=num_weights / problem.num_tasks + num_factors,
+            params_per_task=weights / problem.num_tasks + num_factors,
             trained_per_task=num_factors,
             stored_per_task=num_factors,
-            stored_shared=num_weights,
+            stored_shared=weights,
             shared_training="first task",
             first_task_rate=self.first_task_rate,
-            multiply_adds=2 * num_weights,  # forward, and the gradient to each layer's input, which s needs
-            # Of each layer the input, that times s, and the output before r; and the logits
-            activations=2 * (2 * hidden + problem.input_size) + 2 * hidden + 2 * problem.num_classes,
-            backbone=fully_connected_backbone(problem, hidden, seed, lambda _, i: (2 / i) ** 0.5),
+            statistics_per_task=num_statistics(network),
+            multiply_adds=frozen_multiply_adds(network),
+            # Besides, each layer's output before r
+            activations=network.activations
+            + linear_inputs(network)
+            + sum(layer.output_size for layer in network.layers.values()),
+            backbone=drawn_normal(network, seed, lambda layer: (2 / layer.fan_in) ** 0.5),
         )
 
 
@@ -85,6 +94,7 @@ class BatchE(Method):
     def __init__(self, spec: BatchESpec, surroundings: Surroundings) -> None:
         del spec  # it only says how the first task is trained
         self._surroundings = surroundings
+        self._network = parse_network(surroundings.scale, surroundings.problem)
         self._weights = SharedWeights(surroundings)
 
     def start_shared(self) -> Tensors:
@@ -93,27 +103,32 @@ class BatchE(Method):
 
     def start(self, tasks: Sequence[int]) -> Tensors:
         """Random signs, drawn anew for each task."""
-        state = {}
-        for name, (num_outputs, num_inputs) in ((n, w.shape) for n, w in self._surroundings.backbone.items()):
+        state = start_statistics(self._network, self._surroundings, tasks)
+        for name, (num_outputs, num_inputs) in ((n, w.shape[:2]) for n, w in self._surroundings.backbone.items()):
             state[f"{name}.r"] = self._surroundings.draw_signs(tasks, f"{name}.r", (num_outputs,)).requires_grad_()
             state[f"{name}.s"] = self._surroundings.draw_signs(tasks, f"{name}.s", (num_inputs,)).requires_grad_()
         return state
 
-    def logits(self, state: Tensors, images_GBd: torch.Tensor) -> torch.Tensor:
+    def logits(self, state: Tensors, images: torch.Tensor, *, training: bool = False) -> torch.Tensor:
         """The layers in order, each with the task's factors."""
 
-        def layer(name: str, input_GBI: torch.Tensor) -> torch.Tensor:
+        def conv_weight(name: str) -> torch.Tensor:
+            factors_GOI = state[f"{name}.r"][:, :, None] * state[f"{name}.s"][:, None]
+            return state[f"{name}.weight"] * factors_GOI[..., None, None]
+
+        def linear(name: str, input_GBI: torch.Tensor) -> torch.Tensor:
             weight_OI = self._weights(name, state[f"{name}.weight"])
             out_factor_GO, in_factor_GI = state[f"{name}.r"], state[f"{name}.s"]
             return dense.rank_one_linear(input_GBI, weight_OI, out_factor_GO, in_factor_GI, self._surroundings.kernel)
 
-        return fully_connected(self._surroundings.normalised(images_GBd), layer)
+        pixels, norm = self._surroundings.normalised(images), normalise(state, training=training)
+        return self._network.forward(pixels, linear=linear, conv_weight=conv_weight, norm=norm)
 
     def pack(self, state: Tensors) -> Tensors:
-        """The factors as they are."""
+        """The factors and running statistics as they are."""
         return state
 
     def unpack(self, kept: Tensors, tasks: Sequence[int]) -> Tensors:
-        """The factors as they are."""
+        """The factors and running statistics as they are."""
         del tasks
         return kept

@@ -78,8 +78,9 @@ class FlyNetSpec:
         check_fields(self)
         check_range("context_low", self.context_low, "context_high", self.context_high)
 
-    def training(self) -> TrainingSpec:
+    def training(self, scale: str) -> TrainingSpec:
         """The paper's: RMSProp at 0.01."""
+        del scale
         return TrainingSpec(learning_rate=0.01)
 
     def blueprint(self, scale: str, problem: ProblemShape, seed: int) -> Blueprint:
@@ -152,16 +153,17 @@ class FlyNet(Method):
         return start_modulated(
             self._surroundings,
             tasks,
-            inputs={"decoder": decoder_mN.shape[1]},
+            inputs={"decoder": (decoder_mN.shape[1],)},
             modulation=spec.modulation,
             context_range=(spec.context_low, spec.context_high),
             initial_strength=spec.initial_strength,
         )
 
-    def logits(self, state: Tensors, images_GBd: torch.Tensor) -> torch.Tensor:
+    def logits(self, state: Tensors, images: torch.Tensor, *, training: bool = False) -> torch.Tensor:
         """Encode, then decode with each task's own modulation."""
+        del training
         return modulated.modulated_linear(
-            self._encode(images_GBd.flatten(2)),
+            self._encode(images.flatten(2)),
             self._weights("decoder", self._surroundings.backbone["decoder"]),
             state["decoder.context"],
             state["decoder.strength"] * self._factor,  # the encoder's result is in units of it

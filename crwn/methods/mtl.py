@@ -16,14 +16,18 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from crwn.lazy import LazyModule
+from crwn.methods.networks import (
+    drawn_normal,
+    fully_connected,
+    num_weights,
+    parse_network,
+    plain_multiply_adds,
+)
 from crwn.methods.protocol import (
     FULLY_CONNECTED,
     Method,
     Surroundings,
     Tensors,
-    fully_connected,
-    fully_connected_backbone,
-    fully_connected_layers,
     parse_scale,
 )
 from crwn.spec import READ_STRICTLY, Blueprint, PositiveFloat, ProblemShape, TrainingSpec, check_fields, kind_field
@@ -55,8 +59,9 @@ class MTLSpec:
     def __post_init__(self) -> None:
         check_fields(self)
 
-    def training(self) -> TrainingSpec:
+    def training(self, scale: str) -> TrainingSpec:
         """RMSProp at 1e-4."""
+        del scale
         return TrainingSpec(learning_rate=1e-4)
 
     def blueprint(self, scale: str, problem: ProblemShape, seed: int) -> Blueprint:
@@ -71,18 +76,18 @@ class MTLSpec:
                 "MTL is one network that is not told the task: expected a benchmark whose labels mean the same in "
                 "every task, given one that splits classes; take STL as the reference there"
             )
-        layers = fully_connected_layers(problem, hidden)
-        num_weights = sum(o * i for o, i in layers.values())
+        network = fully_connected(problem, hidden)
+        weights = num_weights(network)
         return Blueprint(
             grouping="all",
-            params_per_task=num_weights,
-            trained_per_task=num_weights,
+            params_per_task=weights,
+            trained_per_task=weights,
             stored_per_task=0,
-            stored_shared=num_weights,
+            stored_shared=weights,
             shared_training="always",
-            multiply_adds=3 * num_weights - hidden * problem.input_size,  # forward and gradients; the images need none
+            multiply_adds=plain_multiply_adds(network),
             activations=2 * hidden + problem.input_size + problem.num_classes,
-            backbone=fully_connected_backbone(problem, hidden, seed, lambda _, i: (self.weight_gain / i) ** 0.5),
+            backbone=drawn_normal(network, seed, lambda layer: (self.weight_gain / layer.fan_in) ** 0.5),
         )
 
 
@@ -92,6 +97,7 @@ class MTL(Method):
     def __init__(self, spec: MTLSpec, surroundings: Surroundings) -> None:
         del spec  # it only says how the weights start
         self._surroundings = surroundings
+        self._network = parse_network(surroundings.scale, surroundings.problem)
 
     def start_shared(self) -> Tensors:
         """The drawn weights."""
@@ -102,13 +108,14 @@ class MTL(Method):
         del tasks
         return {}
 
-    def logits(self, state: Tensors, images_GBd: torch.Tensor) -> torch.Tensor:
+    def logits(self, state: Tensors, images: torch.Tensor, *, training: bool = False) -> torch.Tensor:
         """The one network."""
+        del training
 
         def layer(name: str, input_GBI: torch.Tensor) -> torch.Tensor:
             return dense.linear(input_GBI, state[f"{name}.weight"].to(input_GBI.dtype), self._surroundings.kernel)
 
-        return fully_connected(self._surroundings.normalised(images_GBd), layer)
+        return self._network.forward(self._surroundings.normalised(images), linear=layer, conv_weight=None, norm=None)
 
     def pack(self, state: Tensors) -> Tensors:
         """Nothing."""

@@ -1,14 +1,15 @@
 """NeuroModNet: a network of fixed random weights in which every layer is modulated for each task.
 
 Source: CRWN (Hong & Pavlic, "Learning to Modulate Random Weights", arXiv:2204.04297): weights W_t = a_t (R * c_t) in
-every layer, ReLU between layers, no biases. FC_H is d -> H -> H -> m.
+every layer, no biases. FC_H is d -> H -> H -> m with ReLU between; a ResNet-18 has batch normalisation without gain
+and shift, whose running statistics are each task's own. A convolution's context is [I, k, k].
 
 Pretrained mode (an ablation of the paper): R, c and a are learned together on the first task, at 1e-4; then R is
 frozen, and every later task learns a fresh c and a at 0.01.
 
 Our choices, where the paper is silent: R ~ N(0, 2/fan_in), c ~ U(-1, 1) drawn anew for each task, a = 1.
 
-Shapes: G tasks, B examples a task, d numbers an image, m classes; I inputs of a layer.
+Shapes: G tasks, B examples a task, d numbers an image, m classes; layers are [O outputs, I inputs], k side of a kernel.
 """
 
 from __future__ import annotations
@@ -18,19 +19,25 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from crwn.lazy import LazyModule
+from crwn.methods.networks import (
+    drawn_normal,
+    frozen_multiply_adds,
+    linear_inputs,
+    normalise,
+    num_statistics,
+    num_weights,
+    paper_training,
+    parse_network,
+    start_statistics,
+)
 from crwn.methods.protocol import (
-    FULLY_CONNECTED,
     Method,
     Modulation,
     SharedWeights,
     Surroundings,
     Tensors,
     check_range,
-    fully_connected,
-    fully_connected_backbone,
-    fully_connected_layers,
     modulated_counts,
-    parse_scale,
     start_modulated,
 )
 from crwn.spec import (
@@ -84,46 +91,47 @@ class NeuroModNetSpec:
         check_fields(self)
         check_range("context_low", self.context_low, "context_high", self.context_high)
 
-    def training(self) -> TrainingSpec:
-        """The paper's: RMSProp at 0.01."""
-        return TrainingSpec(learning_rate=0.01)
+    def training(self, scale: str) -> TrainingSpec:
+        """The paper's: RMSProp at 0.01, or Adam from 0.1 for a ResNet."""
+        return paper_training(scale, fully_connected_rate=0.01, resnet_rate=0.1)
 
     def blueprint(self, scale: str, problem: ProblemShape, seed: int) -> Blueprint:
-        """FC_H, whose trained parameters are its contexts and strengths (FC256 on 784 pixels: 1,299).
+        """A network whose trained parameters are its contexts and strengths (FC256 on 784 pixels: 1,299).
 
         Pretrained, R is counted too, divided by the number of tasks (FC4096, 36 tasks: 565,352).
 
         Raises:
             ValueError: not a scale of NeuroModNet, or pretrained with one task, after which none would follow.
         """
-        hidden = parse_scale(scale, FULLY_CONNECTED)
+        network = parse_network(scale, problem)
         if self.pretrained and problem.num_tasks == 1:
             raise ValueError(
                 "pretrained: expected a benchmark of at least 2 tasks, given 1; the first task only prepares the others"
             )
-        layers = fully_connected_layers(problem, hidden)
-        trained, kept = modulated_counts(sum(i for _, i in layers.values()), len(layers), self.modulation)
-        products = sum(o * i for o, i in layers.values())
+        layers, weights = network.layers.values(), num_weights(network)
+        trained, kept = modulated_counts(sum(layer.fan_in for layer in layers), len(layers), self.modulation)
         return Blueprint(
             grouping="any",
-            params_per_task=trained + (products / problem.num_tasks if self.pretrained else 0),
-            stored_shared=products if self.pretrained else 0,
+            params_per_task=trained + (weights / problem.num_tasks if self.pretrained else 0),
+            stored_shared=weights if self.pretrained else 0,
             shared_training="first task" if self.pretrained else "never",
             first_task_rate=self.first_task_rate if self.pretrained else None,
             trained_per_task=trained,
             stored_per_task=kept,
-            multiply_adds=2 * products,  # forward, and the gradient to each layer's input; R needs none
-            activations=2 * sum(i for _, i in layers.values()) + problem.num_classes,
-            backbone=fully_connected_backbone(problem, hidden, seed, lambda _, i: (self.weight_gain / i) ** 0.5),
+            statistics_per_task=num_statistics(network),
+            multiply_adds=frozen_multiply_adds(network),
+            activations=network.activations + linear_inputs(network),
+            backbone=drawn_normal(network, seed, lambda layer: (self.weight_gain / layer.fan_in) ** 0.5),
         )
 
 
 class NeuroModNet(Method):
-    """The learner: per task and layer a context [I] and a strength."""
+    """The learner: per task and layer a context [I] or [I, k, k] and a strength."""
 
     def __init__(self, spec: NeuroModNetSpec, surroundings: Surroundings) -> None:
         self._spec = spec
         self._surroundings = surroundings
+        self._network = parse_network(surroundings.scale, surroundings.problem)
         self._weights = SharedWeights(surroundings)
 
     def start_shared(self) -> Tensors:
@@ -134,30 +142,36 @@ class NeuroModNet(Method):
     def start(self, tasks: Sequence[int]) -> Tensors:
         """Contexts drawn anew for each task, strengths at their start."""
         spec, backbone = self._spec, self._surroundings.backbone
-        return start_modulated(
+        modulated_GX = start_modulated(
             self._surroundings,
             tasks,
-            inputs={name: weight.shape[1] for name, weight in backbone.items()},
+            inputs={name: tuple(weight.shape[1:]) for name, weight in backbone.items()},
             modulation=spec.modulation,
             context_range=(spec.context_low, spec.context_high),
             initial_strength=spec.initial_strength,
         )
+        return modulated_GX | start_statistics(self._network, self._surroundings, tasks)
 
-    def logits(self, state: Tensors, images_GBd: torch.Tensor) -> torch.Tensor:
+    def logits(self, state: Tensors, images: torch.Tensor, *, training: bool = False) -> torch.Tensor:
         """The layers in order, each modulated."""
 
-        def layer(name: str, input_GBI: torch.Tensor) -> torch.Tensor:
+        def conv_weight(name: str) -> torch.Tensor:
+            weight_OIkk = state.get(f"{name}.weight", self._surroundings.backbone[name])
+            return modulated.modulated_weight(weight_OIkk, state[f"{name}.context"], state[f"{name}.strength"])
+
+        def linear(name: str, input_GBI: torch.Tensor) -> torch.Tensor:
             weight_OI = self._weights(name, state.get(f"{name}.weight", self._surroundings.backbone[name]))
             context_GI, strength_G = state[f"{name}.context"], state[f"{name}.strength"]
             return modulated.modulated_linear(input_GBI, weight_OI, context_GI, strength_G, self._surroundings.kernel)
 
-        return fully_connected(self._surroundings.normalised(images_GBd), layer)
+        pixels, norm = self._surroundings.normalised(images), normalise(state, training=training)
+        return self._network.forward(pixels, linear=linear, conv_weight=conv_weight, norm=norm)
 
     def pack(self, state: Tensors) -> Tensors:
-        """Contexts and strengths as they are."""
+        """Contexts, strengths and running statistics as they are."""
         return state
 
     def unpack(self, kept: Tensors, tasks: Sequence[int]) -> Tensors:
-        """Contexts and strengths as they are."""
+        """Contexts, strengths and running statistics as they are."""
         del tasks
         return kept

@@ -9,7 +9,7 @@ Shapes: G tasks learned together, B examples a task, d numbers an image, m class
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
 
@@ -17,19 +17,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crwn import seeding
-from crwn.backbone import ArraySpec, BackboneSpec
 from crwn.lazy import LazyModule
 
 if TYPE_CHECKING:
     import torch
-    from torch.nn import functional
 
     from crwn.data.base import Normalisation
     from crwn.nn.kernels import FrozenLinear, Kernel
     from crwn.spec import ProblemShape
 else:
     torch = LazyModule("torch")
-    functional = LazyModule("torch.nn.functional")
 
 Tensors: TypeAlias = "dict[str, torch.Tensor]"
 
@@ -150,8 +147,11 @@ class Method(Protocol):
         del task
         return images_Nd
 
-    def logits(self, state: Tensors, images_GBd: torch.Tensor) -> torch.Tensor:
-        """Class scores [G, B, m] of prepared images, each task's with its own part of `state`."""
+    def logits(self, state: Tensors, images: torch.Tensor, *, training: bool = False) -> torch.Tensor:
+        """Class scores [G, B, m] of prepared images [G, B, ...], each task's with its own part of `state`.
+
+        In training the running statistics in `state` move, in place.
+        """
         ...
 
     def pack(self, state: Tensors) -> Tensors:
@@ -169,6 +169,14 @@ class ScaleFamily:
 
     pattern: str
     examples: str
+
+
+RUNNING_MEAN, RUNNING_VARIANCE = ".running_mean", ".running_var"
+
+
+def is_statistic(name: str) -> bool:
+    """Whether a tensor of a state is a running statistic of batch normalisation: moved by training, not trained."""
+    return name.endswith((RUNNING_MEAN, RUNNING_VARIANCE))
 
 
 FULLY_CONNECTED = ScaleFamily(pattern=r"FC([1-9][0-9]{0,5})", examples="FC256 or FC4096")
@@ -201,47 +209,6 @@ def check_range(low_name: str, low: float, high_name: str, high: float) -> None:
         raise ValueError(f"{low_name}: expected at most {high_name} ({high}), given {low}")
 
 
-def fully_connected_backbone(
-    problem: ProblemShape, hidden: int, seed: int, std: Callable[[int, int], float]
-) -> BackboneSpec:
-    """The layers of FC_H drawn from zero-mean Gaussians.
-
-    Args:
-        problem: the benchmark's sizes.
-        hidden: H.
-        seed: the trial's.
-        std: the standard deviation of a layer with so many outputs and inputs.
-    """
-    layers = fully_connected_layers(problem, hidden)
-    return BackboneSpec(
-        seed=seed,
-        arrays=tuple(
-            ArraySpec(name=name, shape=(o, i), distribution="normal", parameter=std(o, i))
-            for name, (o, i) in layers.items()
-        ),
-    )
-
-
-def fully_connected(input_GBd: torch.Tensor, layer: Callable[[str, torch.Tensor], torch.Tensor]) -> torch.Tensor:
-    """The three layers of FC_H in order, ReLU between them.
-
-    Args:
-        input_GBd: normalised images, [G, B, d] or in their own shape.
-        layer: applies the layer of a name.
-    """
-    hidden_GBH = functional.relu(layer("layer1", input_GBd.flatten(2)))
-    return layer("layer3", functional.relu(layer("layer2", hidden_GBH)))
-
-
-def fully_connected_layers(problem: ProblemShape, hidden: int) -> dict[str, tuple[int, int]]:
-    """The layers of FC_H by name, each [out, in]: d -> H -> H -> m, without biases."""
-    return {
-        "layer1": (hidden, problem.input_size),
-        "layer2": (hidden, hidden),
-        "layer3": (problem.num_classes, hidden),
-    }
-
-
 def modulated_counts(num_inputs: int, num_layers: int, modulation: Modulation) -> tuple[int, int]:
     """How many numbers a task of a modulated network trains, and how many are kept of it.
 
@@ -259,15 +226,15 @@ def start_modulated(
     surroundings: Surroundings,
     tasks: Sequence[int],
     *,
-    inputs: Mapping[str, int],
+    inputs: Mapping[str, tuple[int, ...]],
     modulation: Modulation,
     context_range: tuple[float, float],
     initial_strength: float,
 ) -> Tensors:
-    """Contexts [G, I] and strengths [G] for the modulated layers whose numbers of inputs are given by name."""
+    """Contexts [G, I] or [G, I, k, k] and strengths [G] for the modulated layers whose inputs are given by name."""
     state = {}
-    for layer, num_inputs in inputs.items():
-        context_GI = surroundings.draw(tasks, f"{layer}.context", (num_inputs,), *context_range)
+    for layer, shape in inputs.items():
+        context_GI = surroundings.draw(tasks, f"{layer}.context", shape, *context_range)
         strength_G = torch.full((len(tasks),), initial_strength, device=surroundings.device, dtype=surroundings.dtype)
         state[f"{layer}.context"] = context_GI.requires_grad_(modulation != "global")
         state[f"{layer}.strength"] = strength_G.requires_grad_(modulation != "local")

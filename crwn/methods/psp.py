@@ -5,6 +5,10 @@ rotational superposition: y = W (C_t x) in every layer, C_t a fixed random ortho
 xavier-normal and is trained by every task, so the tasks disturb one another and are learned strictly in turn. FC_H is
 d -> H -> H -> m with ReLU between, no biases.
 
+In a ResNet-18 superposition is binary: a layer's weights are seen through fixed random signs [I, k, k] of the task, but
+for the stem's, which are plain. W starts kaiming-normal by fan-out. Batch normalisation has no gain and shift and takes
+the batch's own statistics, in tests too: these are of batches as in training, in a fixed shuffled order.
+
 A task's contexts are drawn from its own random stream when they are needed, by a QR decomposition in float64, and kept
 as long as `CACHE_BYTES` allows. (QR's last bits depend on processor and threads.)
 
@@ -14,30 +18,36 @@ Shapes: G tasks, B examples a task, d numbers an image, m classes; layers are [O
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from crwn.lazy import LazyModule
+from crwn.methods.networks import (
+    Layer,
+    drawn_normal,
+    linear_inputs,
+    num_weights,
+    paper_training,
+    parse_network,
+    plain_multiply_adds,
+)
 from crwn.methods.protocol import (
-    FULLY_CONNECTED,
     Method,
     Surroundings,
     Tensors,
-    fully_connected,
-    fully_connected_backbone,
-    fully_connected_layers,
-    parse_scale,
 )
 from crwn.spec import READ_STRICTLY, Blueprint, ProblemShape, TrainingSpec, check_fields, kind_field
 
 if TYPE_CHECKING:
     import torch
 
-    from crwn.nn import dense
+    from crwn.nn import dense, normalisation
 else:
     torch = LazyModule("torch")
     dense = LazyModule("crwn.nn.dense")
+    normalisation = LazyModule("crwn.nn.normalisation")
 
 CACHE_BYTES = 2**29
 """Of contexts that are kept: all 100 of P-MNIST at FC256."""
@@ -57,36 +67,46 @@ class PSPSpec:
     def __post_init__(self) -> None:
         check_fields(self)
 
-    def training(self) -> TrainingSpec:
-        """The paper's: RMSProp at 1e-4."""
-        return TrainingSpec(learning_rate=1e-4)
+    def training(self, scale: str) -> TrainingSpec:
+        """The paper's: RMSProp at 1e-4, or Adam from 1e-3 for a ResNet."""
+        return paper_training(scale, fully_connected_rate=1e-4, resnet_rate=1e-3)
 
     def blueprint(self, scale: str, problem: ProblemShape, seed: int) -> Blueprint:
-        """FC_H and the contexts of a task, which the paper counts (FC256 on 784 pixels: 1,014,528)."""
-        hidden = parse_scale(scale, FULLY_CONNECTED)
-        layers = fully_connected_layers(problem, hidden)
-        num_weights = sum(o * i for o, i in layers.values())
-        num_contexts = sum(i * i for _, i in layers.values())
-        first = hidden * problem.input_size + problem.input_size**2  # nothing flows back into the images
+        """A network, and of FC_H a task's rotations, which the paper counts (FC256 on 784 pixels: 1,014,528)."""
+        network = parse_network(scale, problem)
+        weights, is_binary = num_weights(network), bool(network.normalised)
+        rotations = [layer.fan_in**2 for layer in network.layers.values() if not is_binary]
         return Blueprint(
             grouping="one",
-            params_per_task=num_weights + num_contexts,
-            trained_per_task=num_weights,
+            params_per_task=weights + sum(rotations),
+            trained_per_task=weights,
             stored_per_task=0,  # contexts are drawn again from the seed
-            stored_shared=num_weights,
+            stored_shared=weights,
             shared_training="always",
-            multiply_adds=3 * num_weights + 2 * num_contexts - first,
-            activations=2 * (2 * hidden + problem.input_size) + problem.num_classes,
-            backbone=fully_connected_backbone(problem, hidden, seed, lambda o, i: (2 / (o + i)) ** 0.5),
+            multiply_adds=plain_multiply_adds(network) + 2 * sum(rotations) - sum(rotations[:1]),
+            activations=network.activations + linear_inputs(network),
+            backbone=drawn_normal(network, seed, _binary_std if is_binary else _xavier_std),
+            tests_by_batch=is_binary,
         )
 
 
+def _xavier_std(layer: Layer) -> float:
+    return math.sqrt(2 / sum(layer.shape))
+
+
+def _binary_std(layer: Layer) -> float:
+    """Kaiming's by fan-out: the outputs times a kernel's places."""
+    return math.sqrt(2 / (layer.num_outputs * math.prod(layer.shape[2:])))
+
+
 class PSP(Method):
-    """The learner: shared weights, and per task and layer a fixed rotation [I, I]."""
+    """The learner: shared weights, and per task and layer a fixed rotation [I, I] or signs [I, k, k]."""
 
     def __init__(self, spec: PSPSpec, surroundings: Surroundings) -> None:
         del spec  # it has no settings
         self._surroundings = surroundings
+        self._network = parse_network(surroundings.scale, surroundings.problem)
+        self._is_binary = bool(self._network.normalised)
         item_bytes = surroundings.product_dtype.itemsize
         task_bytes = item_bytes * sum(weight.shape[1] ** 2 for weight in surroundings.backbone.values())
         self._rotations = functools.lru_cache(maxsize=max(1, CACHE_BYTES // task_bytes))(self._draw)
@@ -96,36 +116,60 @@ class PSP(Method):
         return {f"{name}.weight": weight_OI for name, weight_OI in self._surroundings.backbone.items()}
 
     def start(self, tasks: Sequence[int]) -> Tensors:
-        """The tasks' rotations, which are not trained."""
+        """The tasks' contexts, which are not trained."""
+        if self._is_binary:
+            layers = [(name, layer) for name, layer in self._network.layers.items() if not layer.first]
+            draw = self._surroundings.draw_signs
+            return {f"{name}.signs": draw(tasks, f"{name}.signs", layer.shape[1:]) for name, layer in layers}
         drawn = [self._rotations(task) for task in tasks]
         return {name: torch.stack([rotations[name] for rotations in drawn]) for name in drawn[0]}
 
     def prepare(self, task: int, images_Nd: torch.Tensor) -> torch.Tensor:
-        """The images as the first layer's weights see them: normalised and rotated, neither of which is learned."""
+        """Of FC_H the images as the first layer's weights see them: normalised and rotated, which is not learned."""
+        if self._is_binary:
+            return images_Nd
         rotation_dd = self._rotations(task)[FIRST]
         normalised, kernel = self._surroundings.normalised, self._surroundings.kernel
         parts = images_Nd.split(PREPARED_AT_ONCE)
         return torch.cat([kernel.linear(normalised(part).flatten(1), rotation_dd) for part in parts])
 
-    def logits(self, state: Tensors, images_GBd: torch.Tensor) -> torch.Tensor:
-        """The layers in order, each seen through the task's rotation, the first in the prepared images."""
+    def logits(self, state: Tensors, images: torch.Tensor, *, training: bool = False) -> torch.Tensor:
+        """The layers in order, each seen through the task's context; of FC_H the first in the prepared images.
+
+        A ResNet's batch normalisation takes the batch's own statistics, in tests too.
+        """
+        del training
         kernel = self._surroundings.kernel
 
-        def layer(name: str, input_GBI: torch.Tensor) -> torch.Tensor:
+        def seen(name: str) -> torch.Tensor:
+            weight, signs = state[f"{name}.weight"], state.get(f"{name}.signs")
+            return weight[None] if signs is None else weight * signs[:, None]
+
+        def norm(name: str, input_BXHW: torch.Tensor) -> torch.Tensor:
+            del name
+            return normalisation.batch_norm(input_BXHW, None, training=True)
+
+        def head(name: str, input_GBI: torch.Tensor) -> torch.Tensor:
+            return dense.own_linear(input_GBI, seen(name).to(input_GBI.dtype), kernel)
+
+        def rotated(name: str, input_GBI: torch.Tensor) -> torch.Tensor:
             weight_OI = state[f"{name}.weight"].to(input_GBI.dtype)
             if f"{name}.rotation" == FIRST:
                 return dense.linear(input_GBI, weight_OI, kernel)
             return dense.rotated_linear(input_GBI, weight_OI, state[f"{name}.rotation"], kernel)
 
-        return fully_connected(images_GBd, layer)
+        if self._is_binary:
+            pixels = self._surroundings.normalised(images)
+            return self._network.forward(pixels, linear=head, conv_weight=seen, norm=norm)
+        return self._network.forward(images, linear=rotated, conv_weight=None, norm=None)
 
     def pack(self, state: Tensors) -> Tensors:
-        """Nothing: the rotations are drawn again."""
+        """Nothing: the contexts are drawn again."""
         del state
         return {}
 
     def unpack(self, kept: Tensors, tasks: Sequence[int]) -> Tensors:
-        """The tasks' rotations."""
+        """The tasks' contexts."""
         del kept
         return self.start(tasks)
 

@@ -1,7 +1,7 @@
 """STL, single-task learning: a network of its own for every task. Nothing is shared, so nothing is forgotten.
 
 Source: the upper bound of CRWN (Hong & Pavlic, arXiv:2204.04297), there for the ResNets. FC_H is d -> H -> H -> m with
-ReLU between, no biases.
+ReLU between, no biases; a ResNet-18 has batch normalisation with gain and shift.
 
 Our choices: weights start from N(0, 2/fan_in), drawn anew for each task; RMSProp at 1e-4.
 
@@ -16,14 +16,20 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from crwn.backbone import BackboneSpec
 from crwn.lazy import LazyModule
+from crwn.methods.networks import (
+    normalise,
+    num_statistics,
+    num_weights,
+    paper_training,
+    parse_network,
+    plain_multiply_adds,
+    start_statistics,
+)
 from crwn.methods.protocol import (
-    FULLY_CONNECTED,
     Method,
     Surroundings,
     Tensors,
-    fully_connected,
-    fully_connected_layers,
-    parse_scale,
+    is_statistic,
 )
 from crwn.spec import READ_STRICTLY, Blueprint, PositiveFloat, ProblemShape, TrainingSpec, check_fields, kind_field
 
@@ -32,6 +38,7 @@ if TYPE_CHECKING:
 
     from crwn.nn import dense
 else:
+    torch = LazyModule("torch")
     dense = LazyModule("crwn.nn.dense")
 
 
@@ -54,60 +61,68 @@ class STLSpec:
     def __post_init__(self) -> None:
         check_fields(self)
 
-    def training(self) -> TrainingSpec:
-        """RMSProp at 1e-4."""
-        return TrainingSpec(learning_rate=1e-4)
+    def training(self, scale: str) -> TrainingSpec:
+        """RMSProp at 1e-4; for a ResNet the paper's, Adam from 1e-3."""
+        return paper_training(scale, fully_connected_rate=1e-4, resnet_rate=1e-3)
 
     def blueprint(self, scale: str, problem: ProblemShape, seed: int) -> Blueprint:
-        """FC_H for every task (FC256 on 784 pixels: 268,800)."""
-        hidden = parse_scale(scale, FULLY_CONNECTED)
-        num_weights = sum(o * i for o, i in fully_connected_layers(problem, hidden).values())
+        """A network for every task (FC256 on 784 pixels: 268,800), with gains and shifts where it has normalisation."""
+        network = parse_network(scale, problem)
+        weights = num_weights(network) + 2 * sum(network.normalised.values())
         return Blueprint(
             grouping="any",
-            params_per_task=num_weights,
-            trained_per_task=num_weights,
-            stored_per_task=num_weights,
+            params_per_task=weights,
+            trained_per_task=weights,
+            stored_per_task=weights,
             keeps_weights=True,
-            multiply_adds=3 * num_weights - hidden * problem.input_size,  # forward and gradients; the images need none
-            activations=2 * hidden + problem.input_size + problem.num_classes,
+            statistics_per_task=num_statistics(network),
+            multiply_adds=plain_multiply_adds(network),
+            activations=network.activations,
             backbone=BackboneSpec(seed=seed, arrays=()),
         )
 
 
 class STL(Method):
-    """The learner: per task the weights [O, I] of every layer."""
+    """The learner: per task the weights of every layer, and gain and shift [C] of every normalised one."""
 
     def __init__(self, spec: STLSpec, surroundings: Surroundings) -> None:
         self._spec = spec
         self._surroundings = surroundings
-        self._layers = fully_connected_layers(surroundings.problem, parse_scale(surroundings.scale, FULLY_CONNECTED))
+        self._network = parse_network(surroundings.scale, surroundings.problem)
 
     def start_shared(self) -> Tensors:
         """Nothing is shared."""
         return {}
 
     def start(self, tasks: Sequence[int]) -> Tensors:
-        """Weights drawn anew for each task."""
-        state = {}
-        for name, (num_outputs, num_inputs) in self._layers.items():
-            std = (self._spec.weight_gain / num_inputs) ** 0.5
-            weight_GOI = self._surroundings.draw_normal(tasks, f"{name}.weight", (num_outputs, num_inputs), std)
-            state[f"{name}.weight"] = weight_GOI.requires_grad_()
-        return state
+        """Weights drawn anew for each task, gains of 1 and shifts of 0."""
+        surroundings = self._surroundings
+        state = start_statistics(self._network, surroundings, tasks)
+        for name, layer in self._network.layers.items():
+            std = (self._spec.weight_gain / layer.fan_in) ** 0.5
+            state[f"{name}.weight"] = surroundings.draw_normal(tasks, f"{name}.weight", layer.shape, std)
+        for name, channels in self._network.normalised.items():
+            gain_GC = torch.ones(len(tasks), channels, device=surroundings.device, dtype=surroundings.dtype)
+            state |= {f"{name}.gain": gain_GC, f"{name}.shift": torch.zeros_like(gain_GC)}
+        return {name: tensor.requires_grad_(not is_statistic(name)) for name, tensor in state.items()}
 
-    def logits(self, state: Tensors, images_GBd: torch.Tensor) -> torch.Tensor:
+    def logits(self, state: Tensors, images: torch.Tensor, *, training: bool = False) -> torch.Tensor:
         """Each task through its own network."""
 
-        def layer(name: str, input_GBI: torch.Tensor) -> torch.Tensor:
+        def conv_weight(name: str) -> torch.Tensor:
+            return state[f"{name}.weight"]
+
+        def linear(name: str, input_GBI: torch.Tensor) -> torch.Tensor:
             return dense.own_linear(input_GBI, state[f"{name}.weight"].to(input_GBI.dtype), self._surroundings.kernel)
 
-        return fully_connected(self._surroundings.normalised(images_GBd), layer)
+        pixels, norm = self._surroundings.normalised(images), normalise(state, training=training)
+        return self._network.forward(pixels, linear=linear, conv_weight=conv_weight, norm=norm)
 
     def pack(self, state: Tensors) -> Tensors:
-        """The weights as they are."""
+        """Weights and running statistics as they are."""
         return state
 
     def unpack(self, kept: Tensors, tasks: Sequence[int]) -> Tensors:
-        """The weights as they are."""
+        """Weights and running statistics as they are."""
         del tasks
         return kept

@@ -4,6 +4,10 @@ Source: Wortsman et al. 2020, "Supermasks in Superposition", arXiv:2006.14769, s
 sign * sqrt(2/fan_in); scores start kaiming-uniform (a = sqrt 5), that is uniform in +-1/sqrt(fan_in), and are trained
 straight through the threshold mask = (score >= 0). FC_H is d -> H -> H -> m with ReLU between, no biases.
 
+In a ResNet-18 a layer's mask keeps the share min(0.5, s (I + O) / (I O k^2)) of its weights, those with the largest
+scores by magnitude, with s = 32, the densest published (our choice). Batch normalisation is without gain and shift, and
+its running statistics are each task's own.
+
 All weights of a layer have one magnitude, so some sums cancel exactly and rounding decides the slope of their ReLU.
 Other numerics then train a slightly different mask: between two instruction sets, in float64 on digits, a test loss
 moved by 5e-4 of itself and an accuracy by 2 of 360 images.
@@ -15,75 +19,124 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 
 from crwn.backbone import ArraySpec, BackboneSpec
 from crwn.lazy import LazyModule
+from crwn.methods.networks import (
+    Layer,
+    Network,
+    normalise,
+    num_statistics,
+    num_weights,
+    paper_training,
+    parse_network,
+    plain_multiply_adds,
+    start_statistics,
+)
 from crwn.methods.protocol import (
-    FULLY_CONNECTED,
     Method,
     Surroundings,
     Tensors,
-    fully_connected,
-    fully_connected_layers,
-    parse_scale,
+    is_statistic,
 )
-from crwn.spec import READ_STRICTLY, Blueprint, ProblemShape, TrainingSpec, check_fields, kind_field
+from crwn.spec import (
+    READ_STRICTLY,
+    Blueprint,
+    PositiveFloat,
+    ProblemShape,
+    TrainingSpec,
+    check_fields,
+    kind_field,
+    later_field,
+)
 
 if TYPE_CHECKING:
     import torch
 
-    from crwn.nn import masked
+    from crwn.nn import dense, masked
 else:
     torch = LazyModule("torch")
+    dense = LazyModule("crwn.nn.dense")
     masked = LazyModule("crwn.nn.masked")
+
+
+MAX_SHARE = 0.5
+"""Of a layer's weights, that a budget keeps at most."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SupSupSpec:
-    """SupSup has no settings of its own besides the training."""
+    """SupSup's settings.
+
+    Attributes:
+        mask: `threshold` keeps weights with scores of at least 0; `budget`, those with the largest scores by magnitude,
+            a share for each layer; `published`, the threshold for FC_H and the budget for ResNets.
+        budget: s, which the shares follow from; larger masks are denser.
+
+    Raises:
+        ValueError: a field is wrong.
+    """
 
     __pydantic_config__: ClassVar[Mapping[str, Any]] = READ_STRICTLY
 
     kind: str = kind_field("supsup")
+    mask: Literal["published", "threshold", "budget"] = later_field("published")
+    budget: PositiveFloat = later_field(32.0)
 
     def __post_init__(self) -> None:
         check_fields(self)
 
-    def training(self) -> TrainingSpec:
-        """The published: RMSProp at 1e-4."""
-        return TrainingSpec(learning_rate=1e-4)
+    def training(self, scale: str) -> TrainingSpec:
+        """The published: RMSProp at 1e-4, or Adam from 1e-3 for a ResNet."""
+        return paper_training(scale, fully_connected_rate=1e-4, resnet_rate=1e-3)
 
     def blueprint(self, scale: str, problem: ProblemShape, seed: int) -> Blueprint:
-        """FC_H, with a score and a mask bit for every weight (FC256 on 784 pixels: 268,800)."""
-        layers = fully_connected_layers(problem, parse_scale(scale, FULLY_CONNECTED))
-        num_weights = sum(o * i for o, i in layers.values())
-        first_out, first_in = layers["layer1"]
+        """A network with a score and a mask bit for every weight (FC256 on 784 pixels: 268,800)."""
+        network = parse_network(scale, problem)
+        weights = num_weights(network)
         return Blueprint(
             grouping="any",
-            params_per_task=num_weights,
-            trained_per_task=num_weights,
-            stored_per_task=num_weights,
-            # forward, and gradients to scores and inputs; the images need none
-            multiply_adds=3 * num_weights - first_out * first_in,
-            activations=sum(i for _, i in layers.values()) + problem.num_classes,
+            params_per_task=weights,
+            trained_per_task=weights,
+            stored_per_task=weights,
+            statistics_per_task=num_statistics(network),
+            multiply_adds=plain_multiply_adds(network),  # scores have the gradients of weights
+            activations=network.activations,
             backbone=BackboneSpec(
                 seed=seed,
-                arrays=tuple(
-                    ArraySpec(name=name, shape=(o, i), distribution="signed-constant", parameter=(2 / i) ** 0.5)
-                    for name, (o, i) in layers.items()
-                ),
+                arrays=tuple(_signs(name, layer) for name, layer in network.layers.items()),
             ),
         )
 
 
+def _signs(name: str, layer: Layer) -> ArraySpec:
+    magnitude = (2 / layer.fan_in) ** 0.5
+    return ArraySpec(name=name, shape=layer.shape, distribution="signed-constant", parameter=magnitude)
+
+
+def kept_shares(spec: SupSupSpec, network: Network) -> dict[str, float]:
+    """The share of a layer's weights that a mask keeps, for the layers whose masks have a budget.
+
+    Of a convolution, or all of a network of them: min(0.5, s (I + O) / (I O k^2)) with the spec's s; where the spec
+    asks for the threshold, and for FC_H where it does not say, none.
+    """
+    if spec.mask == "threshold" or (spec.mask == "published" and not network.normalised):
+        return {}
+    return {
+        name: min(MAX_SHARE, spec.budget * sum(layer.shape[:2]) / layer.num_weights)
+        for name, layer in network.layers.items()
+    }
+
+
 class SupSup(Method):
-    """The learner: per task and layer scores [O, I]; of a learned task only the mask's bits are kept."""
+    """The learner: per task and layer scores in the weights' shape; of a learned task the mask's bits are kept."""
 
     def __init__(self, spec: SupSupSpec, surroundings: Surroundings) -> None:
-        del spec  # it has no settings
+        self._network = parse_network(surroundings.scale, surroundings.problem)
+        self._shares = kept_shares(spec, self._network)
         self._surroundings = surroundings
         self._weights = {n: weight.to(surroundings.product_dtype) for n, weight in surroundings.backbone.items()}
 
@@ -93,36 +146,49 @@ class SupSup(Method):
 
     def start(self, tasks: Sequence[int]) -> Tensors:
         """Scores drawn anew for each task."""
-        state = {}
-        for name, weight_OI in self._surroundings.backbone.items():
-            bound = weight_OI.shape[1] ** -0.5
-            scores_GOI = self._surroundings.draw(tasks, f"{name}.scores", tuple(weight_OI.shape), -bound, bound)
-            state[f"{name}.scores"] = scores_GOI.requires_grad_()
+        state = start_statistics(self._network, self._surroundings, tasks)
+        for name, layer in self._network.layers.items():
+            bound = layer.fan_in**-0.5
+            scores_GX = self._surroundings.draw(tasks, f"{name}.scores", layer.shape, -bound, bound)
+            state[f"{name}.scores"] = scores_GX.requires_grad_()
         return state
 
-    def logits(self, state: Tensors, images_GBd: torch.Tensor) -> torch.Tensor:
+    def logits(self, state: Tensors, images: torch.Tensor, *, training: bool = False) -> torch.Tensor:
         """The layers in order under each task's masks."""
 
-        def layer(name: str, input_GBI: torch.Tensor) -> torch.Tensor:
-            weight_OI, scores_GOI = self._weights[name], state[f"{name}.scores"]
-            return masked.masked_linear(input_GBI, weight_OI, scores_GOI, self._surroundings.kernel)
+        def weight(name: str) -> torch.Tensor:
+            weight_X, scores_GX, share = self._weights[name], state[f"{name}.scores"], self._shares.get(name)
+            if share is None:
+                return masked.masked_weights(scores_GX, weight_X)
+            return masked.budget_masked_weights(scores_GX, weight_X, share)
 
-        return fully_connected(self._surroundings.normalised(images_GBd), layer)
+        def linear(name: str, input_GBI: torch.Tensor) -> torch.Tensor:
+            return dense.own_linear(input_GBI, weight(name), self._surroundings.kernel)
+
+        pixels, norm = self._surroundings.normalised(images), normalise(state, training=training)
+        return self._network.forward(pixels, linear=linear, conv_weight=weight, norm=norm)
 
     def pack(self, state: Tensors) -> Tensors:
-        """The masks, eight entries a byte (`numpy.packbits`, little-endian, row by row): [G, ceil(O I / 8)]."""
-        packed = {}
+        """The masks, eight entries a byte (`numpy.packbits`, little-endian, row by row): [G, ceil(O I / 8)].
+
+        Running statistics as they are.
+        """
+        packed = {name: tensor for name, tensor in state.items() if is_statistic(name)}
         for name in self._surroundings.backbone:
-            bits_GN = (state[f"{name}.scores"] >= 0).flatten(1).cpu().numpy()
+            scores_GX, share = state[f"{name}.scores"], self._shares.get(name)
+            mask_GX = scores_GX >= 0 if share is None else masked.budget_mask(scores_GX, share).bool()
+            bits_GN = mask_GX.flatten(1).cpu().numpy()
             packed[f"{name}.mask"] = torch.from_numpy(np.packbits(bits_GN, axis=1, bitorder="little"))
         return packed
 
     def unpack(self, kept: Tensors, tasks: Sequence[int]) -> Tensors:
-        """Scores of +-1 whose threshold is the mask."""
+        """Scores that give the mask: of 1, and of -1 by the threshold or of 0 by the budget."""
         del tasks
-        surroundings, state = self._surroundings, {}
+        surroundings = self._surroundings
+        state = {name: tensor for name, tensor in kept.items() if is_statistic(name)}
         for name, weight_OI in surroundings.backbone.items():
             bits = np.unpackbits(kept[f"{name}.mask"].cpu().numpy(), axis=1, count=weight_OI.numel(), bitorder="little")
-            signs_GN = torch.from_numpy(bits).to(device=surroundings.device, dtype=surroundings.dtype) * 2 - 1
-            state[f"{name}.scores"] = signs_GN.unflatten(1, tuple(weight_OI.shape))
+            marks_GN = torch.from_numpy(bits).to(device=surroundings.device, dtype=surroundings.dtype)
+            scores_GN = 2 * marks_GN - 1 if name not in self._shares else marks_GN
+            state[f"{name}.scores"] = scores_GN.unflatten(1, tuple(weight_OI.shape))
         return state

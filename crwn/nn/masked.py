@@ -8,12 +8,10 @@ Shapes: G tasks, B examples a task, I inputs, O outputs.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
-
-from crwn.nn import dense
-from crwn.nn.kernels import Kernel
 
 
 def masked_weights(scores_GOI: torch.Tensor, weight_OI: torch.Tensor) -> torch.Tensor:
@@ -40,18 +38,39 @@ class _MaskedWeights(torch.autograd.Function):
         return grad_GOI * weight_OI, None
 
 
-def masked_linear(
-    input_GBI: torch.Tensor, weight_OI: torch.Tensor, scores_GOI: torch.Tensor, kernel: Kernel
-) -> torch.Tensor:
-    """y = (W * m) x, a product for each task.
+def budget_masked_weights(scores_GX: torch.Tensor, weight_X: torch.Tensor, share: float) -> torch.Tensor:
+    """W * m where m marks the largest scores by magnitude, so many of each task's as the share says; in W's dtype.
+
+    SupSup's mask for convolutions, after edge-popup. The gradient passes to the magnitudes as if the mask were them,
+    and so to the scores: dL/ds = sign(s) * W * dL/d(W * m).
 
     Args:
-        input_GBI: examples of each task.
-        weight_OI: fixed weights, which get no gradient.
-        scores_GOI: a task's mask m is 1 where its score is at least 0.
-        kernel: of the products.
+        scores_GX: of each task, in W's shape.
+        weight_X: fixed weights, which get no gradient.
+        share: of the weights that are kept, above 0 and at most 1; rounded up to whole weights.
 
     Returns:
-        [G, B, O].
+        [G, *X].
     """
-    return dense.own_linear(input_GBI, masked_weights(scores_GOI, weight_OI), kernel)
+    weights: torch.Tensor = _BudgetMaskedWeights.apply(scores_GX, weight_X, share)
+    return weights
+
+
+def budget_mask(scores_GX: torch.Tensor, share: float) -> torch.Tensor:
+    """m: 1 for the largest scores by magnitude, of each task for itself; [G, *X]."""
+    magnitudes_GN = scores_GX.abs().flatten(1)
+    kept_GK = magnitudes_GN.topk(math.ceil(share * magnitudes_GN.shape[1]), dim=1).indices
+    return torch.zeros_like(magnitudes_GN).scatter_(1, kept_GK, 1).view_as(scores_GX)
+
+
+class _BudgetMaskedWeights(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, scores_GX: torch.Tensor, weight_X: torch.Tensor, share: float) -> torch.Tensor:
+        ctx.save_for_backward(scores_GX, weight_X)
+        return budget_mask(scores_GX, share).to(weight_X.dtype).mul_(weight_X)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        (grad_GX,) = grads
+        scores_GX, weight_X = ctx.saved_tensors
+        return grad_GX * weight_X * scores_GX.sign(), None, None

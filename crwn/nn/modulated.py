@@ -59,6 +59,12 @@ def modulated_linear(
     return dense.own_linear(input_GBI, weight_OI.weight * effective_G1I, kernel)
 
 
+def modulated_weight(weight_OIkk: torch.Tensor, context_GIkk: torch.Tensor, strength_G: torch.Tensor) -> torch.Tensor:
+    """W_t = a_t (R * c_t) for every task: [G, O, I, k, k]. The modulated convolution of CRWN is one with these."""
+    effective_GIkk = strength_G[:, None, None, None] * context_GIkk
+    return weight_OIkk * effective_GIkk[:, None]
+
+
 class _ModulatedLinear(torch.autograd.Function):
     """The first of the two ways above, strength and context in one step."""
 

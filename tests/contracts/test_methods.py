@@ -168,7 +168,7 @@ def test_every_method_is_under_contract() -> None:
         assert name.split("-")[0] == method.kind
         assert type(method) is METHODS[method.kind].spec
         assert isinstance(method, MethodSpec)
-        assert isinstance(method.training(), TrainingSpec)
+        assert isinstance(method.training("FC256"), TrainingSpec)
     assert set(GROUPINGS.values()) == {"one", "any", "all"}
 
 
@@ -337,7 +337,7 @@ def test_group_sizes_agree_in_float32(name: str, digits: Datasets) -> None:
     Sums in another order differ in the last of 24 bits. Contexts and strengths pass that on as it is; in SupSup it can
     turn a mask's bit whose score is next to 0, and one bit of these small networks can move a loss by half a percent.
     """
-    learning_rate = CASES[name][0].training().learning_rate
+    learning_rate = CASES[name][0].training("FC256").learning_rate
     spec = trial(name, dtype="float32", learning_rate=learning_rate)
     alone, together = (run(spec, digits, group_size) for group_size in (1, 3))
     for one, other in zip(results(alone), results(together), strict=True):
@@ -536,9 +536,9 @@ def record(spec: TrialSpec, data: Datasets, monkeypatch: pytest.MonkeyPatch) -> 
         method = METHODS[method_spec.kind].build(method_spec, surroundings)
         logits = method.logits
 
-        def noting(state: Tensors, images_GBd: torch.Tensor) -> torch.Tensor:
+        def noting(state: Tensors, images_GBd: torch.Tensor, *, training: bool = False) -> torch.Tensor:
             shown.append(images_GBd.numpy().copy())
-            return logits(state, images_GBd)
+            return logits(state, images_GBd, training=training)
 
         monkeypatch.setattr(method, "logits", noting)
         return method

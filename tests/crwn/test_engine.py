@@ -85,7 +85,7 @@ class Softmax(Method):
         self.groups.append(list(tasks))
         return {"matrix": torch.zeros(len(tasks), NUM_CLASSES, 3, dtype=torch.float64, requires_grad=True)}
 
-    def logits(self, state: Tensors, images_GBd: torch.Tensor) -> torch.Tensor:
+    def logits(self, state: Tensors, images_GBd: torch.Tensor, *, training: bool = False) -> torch.Tensor:
         self._on_logits()
         if torch.is_grad_enabled():
             self.seen.append(images_GBd[:, :, 0].int().tolist())
@@ -119,7 +119,7 @@ class Sharing(Softmax):
         self.groups.append(list(tasks))
         return {"factor": torch.ones(len(tasks), 3, dtype=torch.float64, requires_grad=True)}
 
-    def logits(self, state: Tensors, images_GBd: torch.Tensor) -> torch.Tensor:
+    def logits(self, state: Tensors, images_GBd: torch.Tensor, *, training: bool = False) -> torch.Tensor:
         self.matrices.append((state["matrix"].detach().clone(), state["matrix"].requires_grad))
         own_Gmd = state["matrix"] * state["factor"][:, None, :]
         return super().logits({"matrix": own_Gmd}, images_GBd)
@@ -132,7 +132,7 @@ class Alone(Sharing):
         self.groups.append(list(tasks))
         return {}
 
-    def logits(self, state: Tensors, images_GBd: torch.Tensor) -> torch.Tensor:
+    def logits(self, state: Tensors, images_GBd: torch.Tensor, *, training: bool = False) -> torch.Tensor:
         return super().logits({**state, "factor": torch.ones(len(images_GBd), 3, dtype=torch.float64)}, images_GBd)
 
 
@@ -646,7 +646,7 @@ def test_a_rate_far_too_high_is_an_error() -> None:
     """Training that diverges stops at the next point of the curve, with the task, the loss and what to do."""
 
     class Exploding(Softmax):
-        def logits(self, state: Tensors, images_GBd: torch.Tensor) -> torch.Tensor:
+        def logits(self, state: Tensors, images_GBd: torch.Tensor, *, training: bool = False) -> torch.Tensor:
             logits = super().logits(state, images_GBd)
             is_second = self.groups[-1][0] == 1
             return logits * (math.inf if is_second and torch.is_grad_enabled() else 1)
@@ -664,7 +664,7 @@ def test_the_rate_to_lower_is_the_one_that_was_used() -> None:
             super().__init__()
             self._task = task
 
-        def logits(self, state: Tensors, images_GBd: torch.Tensor) -> torch.Tensor:
+        def logits(self, state: Tensors, images_GBd: torch.Tensor, *, training: bool = False) -> torch.Tensor:
             return super().logits(state, images_GBd) * (math.inf if self._task in self.groups[-1] else 1)
 
     for task, rate in ((0, 0.001), (1, 0.1)):

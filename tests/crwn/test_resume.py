@@ -28,6 +28,7 @@ PRETRAINED = "neuromodnet-pretrained"
 
 ONE_BY_ONE = 3 * (4 + 1) + 2  # after each update, after each group, after each of the final tests
 IN_GROUPS_OF_2 = 2 * (4 + 1) + 2
+RESNETS = ("neuromodnet", "supsup", "batche", "psp", "stl")
 CHANGING = "images and rates that change"
 TESTED_AGAIN_EACH_TIME = 3 * (4 + 1) + 1 + 2  # after the second and the third task those before it are tested
 ALL_MIXED = 3 * 4 + 1  # three times the updates, then all tests at once
@@ -35,9 +36,11 @@ ALL_MIXED = 3 * 4 + 1  # three times the updates, then all tests at once
 
 def trial(name: str = "neuromodnet", **changes: Any) -> TrialSpec:
     """Three tasks of four updates, the last in the second epoch: 1,437 examples by 600 are three batches an epoch."""
-    if name == CHANGING:
+    if name == CHANGING or name.endswith("ResNet"):
+        method = "neuromodnet" if name == CHANGING else name.partition(",")[0]
         changes = {
-            "method": NeuroModNetSpec(),
+            "method": METHODS[method].spec(),
+            "scale": "FC8" if name == CHANGING else "nf2",
             "benchmark": SplitSpec(base="digits", num_tasks=2),
             "training": TrainingSpec(
                 learning_rate=0.01,
@@ -121,6 +124,8 @@ def at_every_step(monkeypatch: pytest.MonkeyPatch) -> None:
         ("mtl", 3, ALL_MIXED),
         (CHANGING, 1, 2 * (4 + 1) + 1),
         (CHANGING, 2, 4 + 1 + 1),
+        *[(f"{name}, ResNet", 1, 2 * (4 + 1) + 1) for name in RESNETS],
+        *[(f"{name}, ResNet", 2, 4 + 1 + 1) for name in RESNETS if name not in ("psp", "batche")],
     ],
 )
 def test_going_on_from_any_point_gives_the_same_results(
@@ -158,7 +163,7 @@ def test_every_method_goes_on() -> None:
         for mark in test_going_on_from_any_point_gives_the_same_results.pytestmark
         if mark.name == "parametrize"
     ]
-    assert {name for name, _, _ in cases} == {*METHODS, PRETRAINED, CHANGING}
+    assert {name for name, _, _ in cases} == {*METHODS, PRETRAINED, CHANGING, *(f"{name}, ResNet" for name in RESNETS)}
 
 
 @pytest.mark.usefixtures("at_every_step")

@@ -82,9 +82,9 @@ CHANGED: dict[type[Any], dict[str, Any]] = {
         "context_high": 2.0,
         "initial_strength": 0.5,
     },
-    SupSupSpec: {},
     BatchESpec: {"first_task_rate": 0.5},
     PSPSpec: {},
+    SupSupSpec: {"mask": "budget", "budget": 16.0},
     MTLSpec: {"weight_gain": 1.0},
     STLSpec: {"weight_gain": 1.0},
     RotatedSpec: {"base": "digits", "num_tasks": 9, "step_degrees": 5.0, "validation": 100},
@@ -105,7 +105,7 @@ CHANGED: dict[type[Any], dict[str, Any]] = {
 def trial(method: Any = None, **changes: Any) -> TrialSpec:
     method = method or NeuroModNetSpec()
     scale = PAPER[method.kind]
-    settings = {"benchmark": RotatedSpec(), "scale": scale, "seed": 0, "training": method.training()}
+    settings = {"benchmark": RotatedSpec(), "scale": scale, "seed": 0, "training": method.training("FC256")}
     return TrialSpec(method=method, **{**settings, **changes})
 
 
@@ -357,33 +357,37 @@ def test_the_parts_of_a_trial_are_checked(changes: dict[str, Any], expected: str
     assert str(caught.value) == expected
 
 
+FC = "FC256 or FC4096"
+FAMILIES = "FC256 or FC4096, or, for a ResNet-18, 1d or 6d, nf10 or nf64"
+
+
 @pytest.mark.parametrize(
     ("method", "scale", "examples"),
     [
-        (NeuroModNetSpec(), "FC0", "FC256 or FC4096"),
-        (NeuroModNetSpec(), "10d", "FC256 or FC4096"),
-        (NeuroModNetSpec(), "fc256", "FC256 or FC4096"),
-        (NeuroModNetSpec(), "FC-1", "FC256 or FC4096"),
-        (NeuroModNetSpec(), "FC25.6", "FC256 or FC4096"),
-        (NeuroModNetSpec(), "FC256\n", "FC256 or FC4096"),
-        (NeuroModNetSpec(), "FC1000000", "FC256 or FC4096"),
+        (NeuroModNetSpec(), "FC0", FAMILIES),
+        (NeuroModNetSpec(), "10d", FAMILIES),
+        (NeuroModNetSpec(), "fc256", FAMILIES),
+        (NeuroModNetSpec(), "FC-1", FAMILIES),
+        (NeuroModNetSpec(), "FC25.6", FAMILIES),
+        (NeuroModNetSpec(), "FC256\n", FAMILIES),
+        (NeuroModNetSpec(), "FC1000000", FAMILIES),
         (FlyNetSpec(), "FC256", "10d or 40d"),
         (FlyNetSpec(), "0d", "10d or 40d"),
         (FlyNetSpec(), " 10d", "10d or 40d"),
         (FlyNetSpec(), "10", "10d or 40d"),
-        (SupSupSpec(), "", "FC256 or FC4096"),
-        (SupSupSpec(), "FC", "FC256 or FC4096"),
+        (SupSupSpec(), "", FAMILIES),
+        (SupSupSpec(), "FC", FAMILIES),
         *[
-            (METHODS[name].spec(), scale, "FC256 or FC4096")
+            (METHODS[name].spec(), scale, FC if name == "mtl" else FAMILIES)
             for name in DENSE_METHODS
             for scale in ("10d", "FC0", "resnet")
         ],
-        (NeuroModNetSpec(pretrained=True), "10d", "FC256 or FC4096"),
+        (NeuroModNetSpec(pretrained=True), "10d", FAMILIES),
     ],
 )
 def test_a_scale_of_another_family_is_refused(method: Any, scale: str, examples: str) -> None:
     """A trial that could not be built cannot be written down; the error shows scales that can."""
-    with pytest.raises(ValueError, match=f"^scale: expected one such as {examples}, given "):
+    with pytest.raises(ValueError, match=f"^scale: expected one such as {examples}[,;] given "):
         trial(method, scale=scale)
 
 

@@ -37,7 +37,7 @@ def spec_of(name: str) -> TrialSpec:
         benchmark=RotatedSpec(base="digits", num_tasks=3, step_degrees=30.0),
         scale="4d" if method.kind == "flynet" else "FC32",
         seed=0,
-        training=dataclasses.replace(method.training(), updates_per_task=40, dtype="float64"),
+        training=dataclasses.replace(method.training("FC256"), updates_per_task=40, dtype="float64"),
     )
 
 

@@ -27,6 +27,7 @@ Load = Callable[..., Sweep]
 Faults = Callable[..., list[str]]
 
 # The grammar in the module's docstring, word for word but for the comments.
+SCALES = "scale: expected one such as FC256 or FC4096, or, for a ResNet-18, 1d or 6d, nf10 or nf64; "
 PRESET_NAMES = (
     "expected one of p-digits, p-mnist, r-digits, r-mnist, split-cifar100, split-digits, split-miniimagenet, "
     "split-tinyimagenet"
@@ -537,9 +538,9 @@ def test_a_full_turn_is_allowed(load: Load) -> None:
 @pytest.mark.parametrize(
     ("method", "scale", "fault"),
     [
-        ("neuromodnet", "10d", "scale: expected one such as FC256 or FC4096, given '10d'"),
-        ("neuromodnet", "FC0", "scale: expected one such as FC256 or FC4096, given 'FC0'"),
-        ("supsup", "fc16", "scale: expected one such as FC256 or FC4096, given 'fc16'"),
+        ("neuromodnet", "10d", SCALES + "given '10d'"),
+        ("neuromodnet", "FC0", SCALES + "given 'FC0'"),
+        ("supsup", "fc16", SCALES + "given 'fc16'"),
         ("flynet", "FC256", "scale: expected one such as 10d or 40d, given 'FC256'"),
         ("flynet", "0d", "scale: expected one such as 10d or 40d, given '0d'"),
     ],

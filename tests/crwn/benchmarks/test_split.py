@@ -16,7 +16,7 @@ from crwn.data import BASE_SETS, Datasets
 from crwn.data.base import ImageSet, ImageSplit
 from crwn.methods import METHODS
 from crwn.spec import TrialSpec
-from crwn.trial import run_trial
+from crwn.trial import decide_numerics, run_trial
 
 CPU = torch.device("cpu")
 DIGITS = SplitSpec(base="digits", num_tasks=5, crop_padding=0, flip=False)
@@ -125,7 +125,7 @@ def trial(method: str, benchmark: SplitSpec, *, updates: int = 60, seed: int = 0
         benchmark=benchmark,
         scale="10d" if method == "flynet" else "FC32",
         seed=seed,
-        training=dataclasses.replace(spec.training(), updates_per_task=updates, learning_rate=0.01),
+        training=dataclasses.replace(spec.training("FC256"), updates_per_task=updates, learning_rate=0.01),
     )
 
 
@@ -138,6 +138,26 @@ def test_methods_learn_classes(digits: Datasets, method: str, *, changes: bool) 
     learned = [row.accuracy for row in rows if row.tasks_learned == row.task + 1]
     assert len(learned) == 5
     assert min(learned) > 0.8
+
+
+@pytest.mark.parametrize("method", ["neuromodnet", "supsup", "batche", "psp", "stl"])
+@pytest.mark.parametrize("group_size", [1, 2])
+def test_resnets_learn_classes(digits: Datasets, method: str, group_size: int) -> None:
+    """Five classes a task, at least twice as often right as chance; two tasks at once where the method can."""
+    if method == "psp" and group_size > 1:
+        group_size = 1
+    spec = METHODS[method].spec()
+    training = dataclasses.replace(
+        spec.training("nf8"), updates_per_task=60, batch_size=64, learning_rate=0.1 if method == "neuromodnet" else 0.01
+    )
+    if method == "batche":
+        spec = dataclasses.replace(spec, first_task_rate=0.01)
+    benchmark = dataclasses.replace(DIGITS, num_tasks=2)
+    trial_spec = TrialSpec(method=spec, benchmark=benchmark, scale="nf8", seed=0, training=training)
+    numerics = dataclasses.replace(decide_numerics(trial_spec, "cpu"), group_size=group_size)
+    finished = run_trial(trial_spec, data=digits, backbones=backbone.draw, numerics=numerics)
+    learned = [row.accuracy for row in finished.rows if row.tasks_learned == row.task + 1]
+    assert min(learned) > 0.4
 
 
 def test_groups_learn_changed_images_as_single_tasks_do(digits: Datasets) -> None:

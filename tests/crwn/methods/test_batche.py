@@ -102,6 +102,6 @@ def test_the_first_task_has_its_own_rate() -> None:
     problem = ProblemShape(input_shape=(1, 28, 28), num_classes=10, num_tasks=36)
     assert BatchESpec().blueprint("FC256", problem, 0).first_task_rate == 1e-4
     assert BatchESpec(first_task_rate=0.5).blueprint("FC256", problem, 0).first_task_rate == 0.5
-    assert BatchESpec().training().learning_rate == 0.01
+    assert BatchESpec().training("FC256").learning_rate == 0.01
     with pytest.raises(ValueError, match=r"^first_task_rate: expected more than 0, given 0\.0$"):
         BatchESpec(first_task_rate=0)

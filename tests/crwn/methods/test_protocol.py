@@ -12,9 +12,6 @@ from crwn.methods.protocol import (
     FULLY_CONNECTED,
     ScaleFamily,
     Surroundings,
-    fully_connected,
-    fully_connected_backbone,
-    fully_connected_layers,
     parse_scale,
 )
 from crwn.nn.kernels import PLAIN
@@ -44,35 +41,6 @@ def test_a_scale_is_its_number() -> None:
     assert parse_scale("6w", ScaleFamily(pattern=r"(\d)w", examples="6w")) == 6
     with pytest.raises(ValueError, match="scale: expected one such as 6w, given '16w'"):
         parse_scale("16w", ScaleFamily(pattern=r"(\d)w", examples="6w"))
-
-
-def test_the_layers_of_a_fully_connected_network() -> None:
-    """d -> H -> H -> m for the channels, height and width of the problem, in the order in which they compute."""
-    layers = fully_connected_layers(PROBLEM, 8)
-    assert list(layers.items()) == [("layer1", (8, 60)), ("layer2", (8, 8)), ("layer3", (7, 8))]
-
-
-def test_the_layers_are_applied_in_order_with_rectifiers_between() -> None:
-    """Worked out by hand: a layer adds a number, and what is below zero is lost after the first and the second."""
-    added = {
-        "layer1": torch.tensor([-2.0, 1.0]),
-        "layer2": torch.tensor([5.0, -3.0]),
-        "layer3": torch.tensor([-9.0, -1.0]),
-    }
-    output = fully_connected(torch.tensor([[[1.0, 1.0]]]), lambda name, hidden: hidden + added[name])
-    assert output.tolist() == [[[-4, -1]]]
-
-
-def test_a_drawn_network_has_the_deviations_asked_for() -> None:
-    """A function of a layer's outputs and inputs gives its standard deviation."""
-    spec = fully_connected_backbone(PROBLEM, 8, 3, lambda num_outputs, num_inputs: 100 * num_outputs + num_inputs)
-    drawn = [(array.name, array.shape, array.distribution, array.parameter) for array in spec.arrays]
-    assert drawn == [
-        ("layer1", (8, 60), "normal", 860),
-        ("layer2", (8, 8), "normal", 808),
-        ("layer3", (7, 8), "normal", 708),
-    ]
-    assert spec.seed == 3
 
 
 Draw = Callable[[Surroundings, list[int], str], torch.Tensor]

@@ -62,7 +62,7 @@ def array_of(method: Any, scale: str, name: str, problem: ProblemShape = MNIST) 
 )
 def test_training_is_the_papers(method: Any, learning_rate: float) -> None:
     """1000 updates of batch 128 with RMSProp, at the method's own rate."""
-    assert method.training() == TrainingSpec(
+    assert method.training("FC256") == TrainingSpec(
         learning_rate=learning_rate,
         optimizer="rmsprop",
         updates_per_task=1000,

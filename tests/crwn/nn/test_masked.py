@@ -10,10 +10,18 @@ from collections.abc import Callable
 import pytest
 import torch
 
+from crwn.nn.dense import own_linear
 from crwn.nn.kernels import PLAIN, Kernel
-from crwn.nn.masked import masked_linear, masked_weights
+from crwn.nn.masked import budget_mask, budget_masked_weights, masked_weights
 
 FORMULA = "gbi,oi,goi->gbo"  # y = (W * m) x, its arguments in the layer's order
+
+
+def masked_linear(
+    input_GBI: torch.Tensor, weight_OI: torch.Tensor, scores_GOI: torch.Tensor, kernel: Kernel
+) -> torch.Tensor:
+    """The layer as SupSup has it."""
+    return own_linear(input_GBI, masked_weights(scores_GOI, weight_OI), kernel)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -64,3 +72,28 @@ def test_a_score_of_zero_or_more_keeps_its_weight_as_it_is(dtype: torch.dtype, w
     assert scores_1OI.grad.dtype == dtype
     assert scores_1OI.grad.tolist() == [[[0, -2, 6, 12, -20, 30, 42, 56]]]
     assert weight_OI.grad is None
+
+
+@pytest.mark.parametrize(("share", "kept"), [(0.5, 4), (0.3, 3), (1e-9, 1), (1.0, 8)])
+def test_a_budget_keeps_the_largest_scores(share: float, kept: int) -> None:
+    """By magnitude, so many of each task, rounded up: the others' weights are 0."""
+    scores_2OI = torch.tensor([[[0.1, -0.9, 0.3, -0.2], [0.8, -0.4, 0.6, -0.7]], [[8.0, 7, 6, 5], [4, 3, 2, 1]]])
+    order = [[1, 4, 7, 6, 5, 2, 3, 0], [0, 1, 2, 3, 4, 5, 6, 7]]
+    mask_2OI = budget_mask(scores_2OI, share)
+    assert mask_2OI.shape == scores_2OI.shape
+    for mask_OI, places in zip(mask_2OI, order, strict=True):
+        assert mask_OI.flatten().nonzero().flatten().tolist() == sorted(places[:kept])
+    weight_OI = torch.arange(1.0, 9).view(2, 4)
+    assert torch.equal(budget_masked_weights(scores_2OI, weight_OI, share), mask_2OI * weight_OI)
+
+
+def test_the_gradient_under_a_budget_passes_to_the_magnitudes() -> None:
+    """As of |s| W where the mask is taken for |s|: every score's, kept or not; W gets none. For kernels too."""
+    generator = torch.Generator().manual_seed(0)
+    scores, up = (torch.randn(2, 4, 3, 3, 3, dtype=torch.float64, generator=generator) for _ in range(2))
+    weight = torch.randn(4, 3, 3, 3, dtype=torch.float64, generator=generator).requires_grad_()
+    ours, theirs = (scores.clone().requires_grad_() for _ in range(2))
+    budget_masked_weights(ours, weight, 0.4).backward(up)
+    assert weight.grad is None
+    (theirs.abs() * weight.detach()).backward(up)
+    assert torch.equal(ours.grad, theirs.grad)

@@ -106,8 +106,16 @@ def test_a_wide_layer_with_few_outputs_forms_its_weights(
     [
         pytest.param(frozen_layer(PLAIN), ("gi", "g"), True, 2, id="modulated"),
         pytest.param(frozen_layer(PLAIN), ("gi", "g"), False, 2, id="modulated, first"),
-        pytest.param(lambda x, R, s: masked.masked_linear(x, R, s, PLAIN), ("goi",), True, 3, id="masked"),
-        pytest.param(lambda x, R, s: masked.masked_linear(x, R, s, PLAIN), ("goi",), False, 2, id="masked, first"),
+        pytest.param(
+            lambda x, R, s: dense.own_linear(x, masked.masked_weights(s, R), PLAIN), ("goi",), True, 3, id="masked"
+        ),
+        pytest.param(
+            lambda x, R, s: dense.own_linear(x, masked.masked_weights(s, R), PLAIN),
+            ("goi",),
+            False,
+            2,
+            id="masked, first",
+        ),
         pytest.param(lambda x, _, W: dense.linear(x, W, PLAIN), ("oi",), True, 3, id="dense"),
         pytest.param(lambda x, _, W: dense.linear(x, W, PLAIN), ("oi",), False, 2, id="dense, first"),
         pytest.param(lambda x, _, W: dense.own_linear(x, W, PLAIN), ("goi",), True, 3, id="own"),

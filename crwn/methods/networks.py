@@ -1,0 +1,379 @@
+"""The networks that scales stand for: which layers they have, known without torch, and how they follow one another.
+
+FC_H is d -> H -> H -> m with ReLU between. ResNet-18 comes in two forms: for images of up to 32 pixels as SupSup's code
+has it (a 3x3 stem of stride 1, 10 base feature maps), for larger ones the standard one (a 7x7 stem of stride 2 and a
+3x3 max-pool, 64 base feature maps). `kd` has k times as many feature maps; `nf<N>` has N. No layer has a bias.
+
+Shapes: G tasks, B examples a task, d numbers an image, m classes; C channels, H height, W width, k side of a kernel.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol, TypeAlias
+
+from crwn.backbone import ArraySpec, BackboneSpec
+from crwn.lazy import LazyModule
+from crwn.methods.protocol import (
+    FULLY_CONNECTED,
+    RUNNING_MEAN,
+    RUNNING_VARIANCE,
+    ScaleError,
+    ScaleFamily,
+    Surroundings,
+    Tensors,
+    parse_scale,
+)
+from crwn.spec import ProblemShape, TrainingSpec
+
+if TYPE_CHECKING:
+    import torch
+    from torch.nn import functional
+
+    from crwn.nn import normalisation
+else:
+    torch = LazyModule("torch")
+    functional = LazyModule("torch.nn.functional")
+    normalisation = LazyModule("crwn.nn.normalisation")
+
+LinearLayer: TypeAlias = "Callable[[str, torch.Tensor], torch.Tensor]"
+"""The product of the layer of a name with inputs [G, B, I]: [G, B, O]."""
+ConvWeight: TypeAlias = "Callable[[str], torch.Tensor]"
+"""The weights of the convolution of a name as each task sees them: [G, O, I, k, k]."""
+Norm: TypeAlias = "Callable[[str, torch.Tensor], torch.Tensor]"
+"""Batch normalisation after the convolution of a name, of [B, G C, H, W] in the same shape."""
+
+MULTIPLES = ScaleFamily(pattern=r"([1-9])d", examples="1d or 6d")
+FEATURE_MAPS = ScaleFamily(pattern=r"nf([1-9][0-9]{0,3})", examples="nf10 or nf64")
+REDUCED_UP_TO = 32
+"""Pixels of an image's side, up to which ResNet-18 is the reduced one."""
+REDUCED_MAPS, STANDARD_MAPS = 10, 64
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Layer:
+    """One layer's sizes.
+
+    Attributes:
+        shape: of the weights: [O, I], or [O, I, k, k].
+        stride: of a convolution.
+        positions: places of the output at which the weights are applied; 1 where they are a matrix.
+        input_size: numbers of the input.
+        first: whether it sees the images, to which no gradient flows back.
+    """
+
+    shape: tuple[int, ...]
+    stride: int = 1
+    positions: int = 1
+    input_size: int
+    first: bool = False
+
+    @property
+    def num_weights(self) -> int:
+        """Numbers in the weights."""
+        return math.prod(self.shape)
+
+    @property
+    def fan_in(self) -> int:
+        """Numbers that one output sums over."""
+        return math.prod(self.shape[1:])
+
+    @property
+    def num_outputs(self) -> int:
+        """O: units or channels."""
+        return self.shape[0]
+
+    @property
+    def is_convolution(self) -> bool:
+        """Whether the weights are applied at many places."""
+        return len(self.shape) == 4
+
+    @property
+    def output_size(self) -> int:
+        """Numbers of the output."""
+        return self.num_outputs * self.positions
+
+    @property
+    def products(self) -> int:
+        """Multiply-adds of one example, forward."""
+        return self.num_weights * self.positions
+
+
+class Network(Protocol):
+    """Layers, and their order."""
+
+    @property
+    def activations(self) -> int:
+        """Numbers held of one example during a training step."""
+        ...
+
+    @property
+    def layers(self) -> Mapping[str, Layer]:
+        """By name, in the order of the input's way; shortcuts after what they pass by."""
+        ...
+
+    @property
+    def normalised(self) -> Mapping[str, int]:
+        """The channels that are batch-normalised, by the name of the convolution before."""
+        ...
+
+    def forward(
+        self, images: torch.Tensor, *, linear: LinearLayer, conv_weight: ConvWeight | None, norm: Norm | None
+    ) -> torch.Tensor:
+        """Class scores [G, B, m] of normalised images."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FullyConnected:
+    """FC_H.
+
+    Attributes:
+        layers: `layer1` to `layer3`.
+    """
+
+    layers: Mapping[str, Layer]
+
+    @property
+    def activations(self) -> int:
+        """Every layer's input, and the scores."""
+        return sum(layer.input_size for layer in self.layers.values()) + self.layers["layer3"].num_outputs
+
+    @property
+    def normalised(self) -> Mapping[str, int]:
+        """Nothing."""
+        return {}
+
+    def forward(
+        self,
+        images: torch.Tensor,
+        *,
+        linear: LinearLayer,
+        conv_weight: ConvWeight | None = None,
+        norm: Norm | None = None,
+    ) -> torch.Tensor:
+        """The three layers in order, ReLU between them.
+
+        Args:
+            images: normalised, [G, B, d] or in their own shape.
+            linear: applies the layer of a name.
+            conv_weight: none is asked for.
+            norm: none is asked for.
+        """
+        del conv_weight, norm
+        hidden_GBH = functional.relu(linear("layer1", images.flatten(2)))
+        return linear("layer3", functional.relu(linear("layer2", hidden_GBH)))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ResNet18:
+    """ResNet-18: a stem, four stages of two basic blocks, the mean over all places, and the head.
+
+    Attributes:
+        input_shape: channels, height, width of an image.
+        layers: `stem`, `stage1.block1.conv1` and so on, `stage2.block1.shortcut`, `head`.
+        is_standard: whether a max-pool follows the stem.
+    """
+
+    input_shape: tuple[int, int, int]
+    layers: Mapping[str, Layer]
+    is_standard: bool
+
+    @property
+    def activations(self) -> int:
+        """Of every layer the input, the output, and that normalised."""
+        return sum(layer.input_size + 2 * layer.output_size for layer in self.layers.values())
+
+    @property
+    def normalised(self) -> Mapping[str, int]:
+        """All convolutions."""
+        return {name: layer.num_outputs for name, layer in self.layers.items() if layer.is_convolution}
+
+    def forward(
+        self, images: torch.Tensor, *, linear: LinearLayer, conv_weight: ConvWeight | None, norm: Norm | None
+    ) -> torch.Tensor:
+        """Class scores.
+
+        The tasks lie side by side as channels, [B, G C, H, W]: a convolution in G groups applies to each its own
+        weights, and batch normalisation takes each task's channels for themselves.
+
+        Args:
+            images: normalised, [G, B, C, H, W], or their numbers in a row.
+            linear: applies the head.
+            conv_weight: the convolutions' weights.
+            norm: normalises what a convolution gives.
+        """
+        assert conv_weight is not None
+        assert norm is not None
+        num_tasks = len(images)
+
+        def conv(name: str, input_BCHW: torch.Tensor) -> torch.Tensor:
+            layer, weight_GOIkk = self.layers[name], conv_weight(name).to(input_BCHW.dtype)
+            padding = layer.shape[-1] // 2
+            output_BCHW = functional.conv2d(
+                input_BCHW, weight_GOIkk.flatten(0, 1), stride=layer.stride, padding=padding, groups=num_tasks
+            )
+            return norm(name, output_BCHW)
+
+        images_GBCHW = images.reshape(*images.shape[:2], *self.input_shape)
+        hidden_BCHW = functional.relu(conv("stem", images_GBCHW.transpose(0, 1).flatten(1, 2)))
+        if self.is_standard:
+            hidden_BCHW = functional.max_pool2d(hidden_BCHW, kernel_size=3, stride=2, padding=1)
+        for block in dict.fromkeys(name.rpartition(".")[0] for name in self.layers if "." in name):
+            inner_BCHW = functional.relu(conv(f"{block}.conv1", hidden_BCHW))
+            inner_BCHW = conv(f"{block}.conv2", inner_BCHW)
+            is_changed = f"{block}.shortcut" in self.layers
+            hidden_BCHW = functional.relu(
+                inner_BCHW + (conv(f"{block}.shortcut", hidden_BCHW) if is_changed else hidden_BCHW)
+            )
+        features_BGC = hidden_BCHW.mean(dim=(2, 3)).unflatten(1, (num_tasks, -1))
+        return linear("head", features_BGC.transpose(0, 1))
+
+
+def parse_network(scale: str, problem: ProblemShape) -> Network:
+    """The network that a scale stands for.
+
+    Raises:
+        ScaleError: it stands for none.
+    """
+    side = max(problem.input_shape[1:])
+    for family, build in (
+        (FULLY_CONNECTED, lambda hidden: fully_connected(problem, hidden)),
+        (MULTIPLES, lambda k: resnet18(problem, k * (REDUCED_MAPS if side <= REDUCED_UP_TO else STANDARD_MAPS))),
+        (FEATURE_MAPS, lambda maps: resnet18(problem, maps)),
+    ):
+        try:
+            return build(parse_scale(scale, family))
+        except ScaleError:
+            continue
+    raise ScaleError(
+        f"scale: expected one such as {FULLY_CONNECTED.examples}, or, for a ResNet-18, {MULTIPLES.examples}, "
+        f"{FEATURE_MAPS.examples}; given {scale!r}"
+    )
+
+
+def fully_connected(problem: ProblemShape, hidden: int) -> FullyConnected:
+    """d -> H -> H -> m."""
+    sizes = {
+        "layer1": (hidden, problem.input_size),
+        "layer2": (hidden, hidden),
+        "layer3": (problem.num_classes, hidden),
+    }
+    return FullyConnected(
+        layers={name: Layer(shape=shape, input_size=shape[1], first=name == "layer1") for name, shape in sizes.items()}
+    )
+
+
+def resnet18(problem: ProblemShape, maps: int) -> ResNet18:
+    """ResNet-18 with so many base feature maps, in the form that suits the images' size."""
+    channels, height, width = problem.input_shape
+    is_standard = max(height, width) > REDUCED_UP_TO
+    layers: dict[str, Layer] = {}
+
+    def add(name: str, inputs: int, outputs: int, kernel: int, stride: int) -> None:
+        nonlocal height, width
+        input_size = inputs * height * width
+        height, width = -(-height // stride), -(-width // stride)
+        layers[name] = Layer(
+            shape=(outputs, inputs, kernel, kernel),
+            stride=stride,
+            positions=height * width,
+            input_size=input_size,
+            first=name == "stem",
+        )
+
+    add("stem", channels, maps, 7 if is_standard else 3, 2 if is_standard else 1)
+    if is_standard:
+        height, width = -(-height // 2), -(-width // 2)
+    inputs = maps
+    for stage in range(4):
+        outputs, stride = maps * 2**stage, 1 if stage == 0 else 2
+        for block in (1, 2):
+            name, before = f"stage{stage + 1}.block{block}", (height, width)
+            is_first = block == 1
+            add(f"{name}.conv1", inputs, outputs, 3, stride if is_first else 1)
+            add(f"{name}.conv2", outputs, outputs, 3, 1)
+            if is_first and (stride > 1 or inputs != outputs):
+                height, width = before
+                add(f"{name}.shortcut", inputs, outputs, 1, stride)
+            inputs = outputs
+    layers["head"] = Layer(shape=(problem.num_classes, inputs), input_size=inputs)
+    return ResNet18(input_shape=problem.input_shape, layers=layers, is_standard=is_standard)
+
+
+def linear_inputs(network: Network) -> int:
+    """Inputs of all layers but convolutions: what is held besides where a method changes them."""
+    return sum(layer.input_size for layer in network.layers.values() if not layer.is_convolution)
+
+
+def num_weights(network: Network) -> int:
+    """Of all layers."""
+    return sum(layer.num_weights for layer in network.layers.values())
+
+
+def num_statistics(network: Network) -> int:
+    """Running means and variances of a task."""
+    return 2 * sum(network.normalised.values())
+
+
+def plain_multiply_adds(network: Network) -> int:
+    """Of a training step on one example: forward, gradients to weights and to inputs; the images need none."""
+    return sum((2 if layer.first else 3) * layer.products for layer in network.layers.values())
+
+
+def frozen_multiply_adds(network: Network) -> int:
+    """The same where weights are frozen and something at each layer's input is trained.
+
+    A matrix needs the gradient to its input alone. A convolution's is worked out for the weights that the task sees.
+    """
+    return sum(
+        ((2 if layer.first else 3) if layer.is_convolution else 2) * layer.products for layer in network.layers.values()
+    )
+
+
+def drawn_normal(network: Network, seed: int, std: Callable[[Layer], float]) -> BackboneSpec:
+    """All weights from zero-mean Gaussians with a layer's standard deviation."""
+    arrays = [
+        ArraySpec(name=name, shape=layer.shape, distribution="normal", parameter=std(layer))
+        for name, layer in network.layers.items()
+    ]
+    return BackboneSpec(seed=seed, arrays=tuple(arrays))
+
+
+def start_statistics(network: Network, surroundings: Surroundings, tasks: Sequence[int]) -> Tensors:
+    """Running means of 0 and variances of 1, [G, C], of every normalised layer."""
+    state: Tensors = {}
+    for name, channels in network.normalised.items():
+        mean_GC = torch.zeros(len(tasks), channels, device=surroundings.device, dtype=surroundings.dtype)
+        state |= {f"{name}{RUNNING_MEAN}": mean_GC, f"{name}{RUNNING_VARIANCE}": torch.ones_like(mean_GC)}
+    return state
+
+
+def normalise(state: Tensors, *, training: bool) -> Norm:
+    """Batch normalisation with the running statistics of a state, and its gains and shifts where it has any."""
+
+    def norm(name: str, input_BXHW: torch.Tensor) -> torch.Tensor:
+        statistics = (state[f"{name}{RUNNING_MEAN}"], state[f"{name}{RUNNING_VARIANCE}"])
+        affine = (state[f"{name}.gain"], state[f"{name}.shift"]) if f"{name}.gain" in state else None
+        return normalisation.batch_norm(input_BXHW, statistics, training=training, affine=affine)
+
+    return norm
+
+
+def paper_training(scale: str, *, fully_connected_rate: float, resnet_rate: float) -> TrainingSpec:
+    """The paper's training: of FC_H on MNIST, 1000 updates of RMSProp; of a ResNet, 250 epochs of 20 batches of Adam.
+
+    Args:
+        scale: whose family decides.
+        fully_connected_rate: the constant rate of FC_H.
+        resnet_rate: the first rate of a ResNet.
+    """
+    try:
+        parse_scale(scale, FULLY_CONNECTED)
+    except ScaleError:
+        return TrainingSpec(
+            learning_rate=resnet_rate, optimizer="adam", updates_per_task=5000, weight_decay=1e-4, schedule="cosine"
+        )
+    return TrainingSpec(learning_rate=fully_connected_rate)
