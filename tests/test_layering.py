@@ -221,7 +221,7 @@ def test_nn_never_imports_methods() -> None:
 
 
 def test_methods_never_import_each_other() -> None:
-    """A method is read on its own: of crwn.methods it imports the protocol and the networks, and what else is its own."""
+    """A method is read on its own: of crwn.methods it imports protocol, networks, and what else is its own."""
 
     def is_other_method(path: Path, item: Import) -> bool:
         method = path.with_suffix("").parts[2]
