@@ -203,6 +203,7 @@ class _MethodEntry:
     __pydantic_config__: ClassVar[Mapping[str, Any]] = READ_STRICTLY
 
     scales: Annotated[tuple[str, ...], MinLen(1)]
+    benchmarks: Annotated[tuple[str, ...], MinLen(1)] | None = None
     method: str | None = None
     group_size: Count | None = None
     variants: Annotated[dict[str, Any], MinLen(1)] | None = None
@@ -371,6 +372,7 @@ class _Reader:
                 label=label,
                 variant=variant or "",
                 scales=scales,
+                benchmarks=entry.benchmarks if entry is not None else None,
                 group_size=entry.group_size if entry is not None else None,
                 method=overridden,
                 trainings=retrained,
@@ -385,8 +387,9 @@ class _Reader:
         self._unique(seeds, ("seeds",))
         asked: dict[str, str] = {}
         for variant in variants:
+            chosen = self._chosen(variant, benchmarks)
             for index, scale in enumerate(variant.scales):
-                for benchmark, spec in benchmarks.items():
+                for benchmark, spec in chosen.items():
                     trials = self._trials(variant, index, spec, seeds)
                     if not trials:
                         continue
@@ -404,6 +407,16 @@ class _Reader:
                         trials=trials,
                         group_size=variant.group_size,
                     )
+
+    def _chosen(self, variant: _Variant, benchmarks: Mapping[str, BenchmarkSpec]) -> Mapping[str, BenchmarkSpec]:
+        """The benchmarks that an entry is for: all, or those it names."""
+        if variant.benchmarks is None:
+            return benchmarks
+        self._unique(variant.benchmarks, (*variant.entry, "benchmarks"))
+        for index, label in enumerate(variant.benchmarks):
+            if label not in benchmarks:
+                self._source.fault((*variant.entry, "benchmarks", index), nearest(label, benchmarks))
+        return {label: spec for label, spec in benchmarks.items() if label in variant.benchmarks}
 
     def _trials(
         self, variant: _Variant, scale: int, benchmark: BenchmarkSpec, seeds: Sequence[int]
@@ -473,6 +486,7 @@ class _Variant:
         label: the entry's key under `methods`.
         variant: the key under `variants`, empty where there are none.
         scales: the entry's.
+        benchmarks: the labels that the entry is for; None for all.
         group_size: the entry's.
         method: the method's settings.
         trainings: the training settings, by scale.
@@ -484,6 +498,7 @@ class _Variant:
     label: str
     variant: str
     scales: tuple[str, ...]
+    benchmarks: tuple[str, ...] | None
     group_size: int | None
     method: MethodSpec
     trainings: Mapping[str, TrainingSpec]

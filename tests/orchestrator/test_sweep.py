@@ -552,6 +552,38 @@ def test_a_scale_of_another_method_is_refused(faults: Faults, method: str, scale
     assert found.endswith(fault)
 
 
+def test_an_entry_may_be_for_some_benchmarks(load: Load) -> None:
+    """Its trials are on those alone, in the order of the file; the other entries' on all."""
+    methods = "{supsup: {scales: [FC16]}, flynet: {scales: [1d], benchmarks: [p-digits]}}"
+    cells = load(benchmarks="[r-digits, p-digits]", methods=methods).cells
+    asked = [(cell.method, cell.benchmark) for cell in cells]
+    assert asked == [("supsup", "r-digits"), ("supsup", "p-digits"), ("flynet", "p-digits")]
+
+
+@pytest.mark.parametrize(
+    ("benchmarks", "fault"),
+    [
+        ("[r-digit]", "[0]: expected one of r-digits; given 'r-digit'; did you mean 'r-digits'?"),
+        ("[r-digits, r-digits]", "[1]: asks for the same trials twice: 'r-digits' is repeated; remove it"),
+        ("[]", ": expected "),
+        ("r-digits", ": expected "),
+    ],
+)
+def test_an_entrys_benchmarks_are_the_sweeps(faults: Faults, benchmarks: str, fault: str) -> None:
+    """A label that the sweep does not have, or has once, is refused with its place."""
+    (found,) = faults(methods=f"{{supsup: {{scales: [FC16], benchmarks: {benchmarks}}}}}")
+    assert found.startswith(f"line 3, methods.supsup.benchmarks{fault}")
+
+
+def test_an_adaptive_rate_is_a_resnets_own(load: Load) -> None:
+    """A method's training follows from the scale's family; what the file says goes over each."""
+    trials = load(
+        benchmarks="[split-digits]", methods="{stl: {scales: [FC16, 1d], training: {updates_per_task: 7}}}"
+    ).trials
+    found = {(trial.scale, trial.training.optimizer, trial.training.updates_per_task) for trial in trials}
+    assert found == {("FC16", "rmsprop", 7), ("1d", "adam", 7)}
+
+
 def test_a_faulty_scale_has_its_own_line(sweep_file: SweepFile) -> None:
     """In a long list it is the scale that must be found, not the method."""
     text = "seeds: [0]\nbenchmarks: [r-digits]\nmethods:\n  supsup:\n    scales:\n      - FC16\n      - 10d\n"
@@ -564,7 +596,7 @@ def test_a_faulty_scale_has_its_own_line(sweep_file: SweepFile) -> None:
     [
         (
             "{scales: [FC16], scale: [FC32]}",
-            ".scale: unknown key; expected one of group_size, method, scales, settings, training, variants; given",
+            ".scale: unknown key; expected one of benchmarks, group_size, method, scales, settings, training, variants; given",
         ),
         ("{scales: [FC16], settings: {kind: flynet}}", ".settings.kind: unknown key; expected one of context_high"),
         ("{scales: [FC16], settings: {modulation: 3}}", ".settings.modulation: expected 'local+global', 'local' or"),
