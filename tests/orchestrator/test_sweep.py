@@ -596,7 +596,7 @@ def test_a_faulty_scale_has_its_own_line(sweep_file: SweepFile) -> None:
     [
         (
             "{scales: [FC16], scale: [FC32]}",
-            ".scale: unknown key; expected one of benchmarks, group_size, method, scales, settings, training, variants;",
+            ".scale: unknown key; expected one of benchmarks, group_size, method, scales, settings, training, variants",
         ),
         ("{scales: [FC16], settings: {kind: flynet}}", ".settings.kind: unknown key; expected one of context_high"),
         ("{scales: [FC16], settings: {modulation: 3}}", ".settings.modulation: expected 'local+global', 'local' or"),
