@@ -27,8 +27,10 @@ def show(sweep: Sweep, store: Store, console: Console) -> None:
         work += left * petaflop(cell.trials[0])
         rows.append(_cell(sweep, cell, done))
     left_out = set()
+    if not any(cell.blueprint.statistics_per_task for cell in sweep.cells):
+        left_out.add("statistics\n/task")
     if console.width < NARROW:  # the names and the counts of the paper's tables stay whole; --json has the rest
-        left_out |= {"trained\n/task", "stored\n/task"}
+        left_out |= {"trained\n/task", "stored\n/task", "statistics\n/task"}
         if not any(cell.variant for cell in sweep.cells):
             left_out.add("variant")
         if sweep.reference:
@@ -63,6 +65,7 @@ def _cell(sweep: Sweep, cell: Cell, done: int) -> dict[str, str]:
         **({} if ratio is None else {f"ratio to\n{sweep.reference}": display.show_ratio(ratio)}),
         "trained\n/task": f"{blueprint.trained_per_task:,}",
         "stored\n/task": f"{blueprint.stored_per_task:,}",
+        "statistics\n/task": f"{blueprint.statistics_per_task:,}",
         "PFLOP": f"{len(cell.trials) * petaflop(trial):.3g}",
     }
 
@@ -99,6 +102,7 @@ def _trial(sweep: Sweep, cell: Cell, trial: TrialSpec, *, is_finished: bool) -> 
         "ratio": sweep.ratio(cell),
         "trained_per_task": blueprint.trained_per_task,
         "stored_per_task": blueprint.stored_per_task,
+        "statistics_per_task": blueprint.statistics_per_task,
         "petaflop": petaflop(trial),
         "spec": json.loads(trial.canonical_json()),
     }

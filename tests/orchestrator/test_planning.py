@@ -148,7 +148,7 @@ def test_the_json_has_every_trial(paper: Sweep, store: Store, record: Record) ->
         assert entry["petaflop"] == petaflop(trial)
 
 
-# The paper's tables. Their parameters a task by hand, from SCIENCE.md: FC256 on 784 pixels has
+# The paper's tables. Their parameters a task by hand: FC256 on 784 pixels has
 # W = 784 * 256 + 256 * 256 + 256 * 10 = 268,800 weights; PSP a rotation of each layer's inputs besides,
 # 784^2 + 256^2 + 256^2 numbers; BatchE W divided by the number of tasks, and 784 + 256 + 256 + 256 + 256 + 10 factors;
 # FlyNet a context of 7,840 units, or a multiple, and a strength; NeuroModNet 784 + 2 H contexts and 3 strengths.
@@ -217,6 +217,39 @@ def test_the_json_of_table_1_has_the_papers_counts_as_numbers(crwn: Crwn) -> Non
     assert {entry["continual"] for entry in plan["trials"] if entry["method"] == "mtl"} == {False}
     trained = {entry["method"]: entry["trained_per_task"] for entry in plan["trials"] if entry["scale"] == "FC256"}
     assert trained == {"mtl": W, "psp": W, "batche": 1_818, "supsup": W, "neuromodnet": 1_299}
+
+
+TABLE_2 = {
+    # method, scale: params/task on Split-CIFAR100 and on Split-miniImageNet, and how many statistics are kept besides
+    ("stl", "1d"): ("274,570", "11,179,072"),
+    ("psp", "1d"): ("273,070", "11,169,472"),
+    ("batche", "1d"): ("15,092", "567,634"),
+    ("supsup", "1d"): ("273,070", "11,169,472"),
+    ("neuromodnet", "1d"): ("4,968", "31,656"),
+    ("neuromodnet, wider", "2d"): ("9,888", None),
+    ("neuromodnet, wider", "4d"): ("19,728", None),
+    ("neuromodnet, wider", "6d"): ("29,568", None),
+}
+
+
+def test_the_plan_of_table_2_has_the_papers_counts(crwn: Crwn) -> None:
+    """`crwn plan sweeps/table2.yaml`, without any data: 39 trials, exact parameters a task, statistics on their own."""
+    outcome = crwn("plan", SWEEPS / "table2.yaml")
+    assert outcome.code == 0, outcome.err
+    assert outcome.out.startswith("table2: 39 trials")
+    rows = cells_of(outcome.out)
+    assert [(row[0], row[2], row[3], row[PARAMS_COLUMN]) for row in rows] == [
+        (*names, benchmark, params)
+        for names, shown in TABLE_2.items()
+        for benchmark, params in zip(("split-cifar100", "split-miniimagenet"), shown, strict=True)
+        if params is not None
+    ]
+    # Twice the normalised channels: 750 of the reduced network, k times as many of a wider one, 4,800 of the standard.
+    statistics = {(row[0], row[2], row[3]): row[12] for row in rows}
+    assert statistics["stl", "1d", "split-cifar100"] == "1,500"
+    assert statistics["neuromodnet, wider", "6d", "split-cifar100"] == "9,000"
+    assert statistics["supsup", "1d", "split-miniimagenet"] == "9,600"
+    assert {count for (method, _, _), count in statistics.items() if method == "psp"} == {"0"}
 
 
 def test_the_pretrained_network_of_table_4_counts_its_shared_weights(crwn: Crwn) -> None:
