@@ -120,8 +120,8 @@ class SplitTasks:
         chosen = [np.flatnonzero(split.labels == name)[:each] for name in self._classes[task]]
         labels = np.repeat(np.arange(len(chosen)), [len(numbers) for numbers in chosen])
         return Split(
-            images=torch.tensor(split.images[np.concatenate(chosen)], device=self._device),
-            labels=torch.tensor(labels, device=self._device),
+            images=torch.from_numpy(split.images[np.concatenate(chosen)]).to(self._device),
+            labels=torch.from_numpy(labels).to(self._device),
         )
 
 
