@@ -48,9 +48,17 @@ def ensure(names: Sequence[str], data_root: str | None, console: Console) -> Dat
     """Have base sets ready to load, downloaded and decoded, with progress where that takes a while.
 
     Raises:
-        UserError: one is damaged, or could not be downloaded; the message says what to do.
+        UserError: some are damaged, or could not be downloaded; the message says what to do for each of them.
     """
     data = _datasets(data_root)
+    faults = []
+    for name in names:  # all are there before the first is decoded
+        try:
+            data.obtain(name)
+        except DataError as error:
+            faults.append(str(error))
+    if faults:
+        raise UserError("\n".join(faults))
     for name in names:
         try:
             with _decoding(name, console) as on_progress:

@@ -280,6 +280,31 @@ class Datasets:
         if faults:
             raise DataError(f"data set {name!r}: " + "; ".join(faults))
 
+    def obtain(self, name: str) -> Path | None:
+        """The folder that holds `name`, to which it is downloaded if it is nowhere; None for an embedded set.
+
+        Raises:
+            DataError: it is damaged, or absent and could not be downloaded.
+        """
+        base = self._known[name]
+        if base.is_embedded:
+            return None
+        root = self.find(name)
+        if root is not None:
+            return root
+        try:
+            base.source.fetch(cache_root())
+        except (OSError, RuntimeError) as error:
+            why = f"downloading it to {cache_root()} failed: {error}" if base.source.is_fetchable else str(error)
+            raise DataError(
+                f"data set {name!r}: expected in one of these folders, found in none:\n"
+                + "".join(f"  {root}\n" for root in self._roots)
+                + f"{why}\n"
+                f"Put these files into one of the folders, or name another with --data-root or $CRWN_DATA:\n"
+                + "".join(f"  {file}\n" for file in base.source.expected).rstrip()
+            ) from error
+        return cache_root()
+
     def ensure(self, name: str, on_progress: OnProgress = lambda done, total: None) -> tuple[str, ...]:
         """Make sure that `name` is there, whole and quick to load; download it if it is nowhere.
 
@@ -293,24 +318,11 @@ class Datasets:
         Raises:
             DataError: it is damaged, or absent and could not be downloaded.
         """
-        base = self._known[name]
-        if base.is_embedded:
-            return ()
-        root = self.find(name)
+        root = self.obtain(name)
         if root is None:
-            root = cache_root()
-            try:
-                base.source.fetch(root)
-            except (OSError, RuntimeError) as error:
-                raise DataError(
-                    f"data set {name!r}: expected in one of these folders, found in none:\n"
-                    + "".join(f"  {root}\n" for root in self._roots)
-                    + f"downloading it to {root} failed: {error}\n"
-                    f"Put these files into one of the folders, or name another with --data-root or $CRWN_DATA:\n"
-                    + "".join(f"  {file}\n" for file in base.source.expected).rstrip()
-                ) from error
+            return ()
         with _named(name):
-            return base.source.prepare(root, on_progress)
+            return self._known[name].source.prepare(root, on_progress)
 
     def load(self, name: str) -> ImageSet:
         """The images of `name`; reads what is there and never downloads.

@@ -83,7 +83,7 @@ class Photographs:
             OSError, RuntimeError: no network, a server's refusal, a folder that cannot be written, or no download.
         """
         if self.download is None:
-            raise RuntimeError("its terms do not let this program fetch it; it is yours to put there")
+            raise RuntimeError("It is not downloaded for you: its terms do not let this program pass it on.")
         root.mkdir(parents=True, exist_ok=True)
         with FileLock(root / ".photographs.lock"), tempfile.TemporaryDirectory(dir=root) as folder:
             if self.is_in(root):

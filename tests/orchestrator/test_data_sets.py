@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from rich.console import Console
 
 from crwn.data import BASE_SETS, Datasets, data_roots, digits
 from crwn.data.base import BaseSet, ImageSet, ImageSplit
@@ -20,6 +21,7 @@ from crwn.data.layouts import ClassFolders
 from crwn.data.photographs import Photographs
 from crwn.data.verified import VerifiedFiles
 from orchestrator import data_sets
+from orchestrator.errors import UserError
 
 Crwn = Callable[..., Any]  # gives an Outcome: code, out, err
 
@@ -199,6 +201,16 @@ def test_an_unknown_name_is_refused(crwn: Crwn, command: list[str]) -> None:
     known = "cifar100, digits, miniimagenet, mnist, tinyimagenet"
     expected = f"error: data set: expected one of {known}; given 'mnst'; did you mean 'mnist'?\n"
     assert ended.err == expected
+
+
+def test_all_that_is_missing_is_told_at_once(crwn: Crwn, know: Callable[..., None], workplace: Path) -> None:
+    """Of two sets that a sweep needs and nobody has, both, with what to put where; nothing is decoded before."""
+    del crwn
+    know(TOY, dataclasses.replace(TOY, name="other"))
+    with pytest.raises(UserError) as error:
+        data_sets.ensure(["other", "toy"], str(workplace), Console())
+    assert str(error.value).count("the network is unreachable") == 2
+    assert [name in str(error.value) for name in ("'other'", "'toy'")] == [True, True]
 
 
 def test_decoding_is_told(crwn: Crwn, know: Callable[..., None], workplace: Path) -> None:

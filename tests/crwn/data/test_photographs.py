@@ -299,7 +299,7 @@ def base_set(source: Photographs) -> BaseSet:
 
 def test_a_set_that_may_not_be_passed_on_is_asked_for(photographs: Photographs, cache: Path) -> None:
     """Where to put it, and in which forms."""
-    with pytest.raises(DataError, match="it is yours to put there") as caught:
+    with pytest.raises(DataError, match="its terms do not let this program pass it on") as caught:
         Datasets({"toy": base_set(photographs)}, [cache]).ensure("toy")
     lines = str(caught.value).splitlines()
     assert lines[-3].startswith("  toy/*.parquet")
