@@ -27,7 +27,7 @@ from crwn.methods.protocol import Method, Tensors, is_statistic
 from crwn.nn.kernels import KernelName
 from crwn.spec import Blueprint, TrainingSpec, check_group_size
 
-RESUME_FORMAT = 4
+RESUME_FORMAT = 5
 CURVE_EVERY = 50
 """Training steps between two points of a learning curve."""
 EVALUATION_BATCH = 500
@@ -152,7 +152,22 @@ class Learned:
     rows: tuple[TaskRow, ...]
 
 
-EngineEvent: TypeAlias = Progress | ResumePoint | Learned
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GroupHalved:
+    """Memory ran out, and what was learned so far goes on in halves of the group; nothing is computed again.
+
+    Attributes:
+        group_size: how many tasks are learned together from now on.
+        step: updates that the group had done.
+        error: what the allocator said.
+    """
+
+    group_size: int
+    step: int
+    error: str
+
+
+EngineEvent: TypeAlias = Progress | ResumePoint | GroupHalved | Learned
 
 
 class ResumeError(ValueError):
@@ -216,7 +231,7 @@ class Engine:
         self._shared: Tensors = method.start_shared()
         self._kept: list[Tensors] = []
         self._rows: list[TaskRow] = []
-        self._group: _Group | None = None
+        self._groups: list[_Group] = []  # begun: the first is being learned, others wait since memory ran out
         self._resume_due = self._progress_due = clock()
         self._resume_cost = 0.0
 
@@ -253,19 +268,71 @@ class Engine:
                     yield from self._due_events()
 
     def _learn_group(self) -> Iterator[EngineEvent]:
-        """Learn the next group of tasks, or the rest of one that was begun, and test each of its tasks."""
-        if self._group is None:
-            self._group = self._start_group(self._next_tasks())
-        group = self._group
-        with self._batches(group) as batches:
-            batches.seek(group.step)
-            while group.step < self._num_steps:
-                with self._timed(group):
-                    rate = self._rate_at(group, batches.per_epoch)
-                    self._train_step(group, *next(batches), rate=rate)
-                yield from self._due_events()
-        self._close_group(group)
-        self._group = None
+        """Learn the next group of tasks, or the rest of one that was begun, and test each of its tasks.
+
+        Where memory runs out, the group is halved instead, and comes back.
+        """
+        tasks = self._groups[0].tasks if self._groups else self._next_tasks()
+        try:
+            if not self._groups:
+                self._groups = [self._start_group(tasks)]
+            group = self._groups[0]
+            with self._batches(group) as batches:
+                batches.seek(group.step)
+                while group.step < self._num_steps:
+                    with self._timed(group):
+                        rate = self._rate_at(group, batches.per_epoch)
+                        self._train_step(group, *next(batches), rate=rate)
+                    yield from self._due_events()
+        except (RuntimeError, MemoryError) as error:
+            if len(tasks) == 1 or self._blueprint.grouping != "any" or not is_out_of_memory(error):
+                raise
+            text = str(error)
+        else:
+            self._close_group(group)
+            self._groups.pop(0)
+            return
+        # Outside of the handler, where the error no longer holds on to what did not fit.
+        yield self._halve(len(tasks) // 2, text)
+
+    def _halve(self, group_size: int, error: str) -> GroupHalved:
+        """Go on with smaller groups; a half that was learning goes on from the update it had done."""
+        if self._device.type == "cuda":
+            torch.cuda.empty_cache()
+        self._numerics = dataclasses.replace(self._numerics, group_size=group_size)
+        step = self._groups[0].step if self._groups else 0
+        self._groups = [
+            self._part_of(group, slice(first, first + group_size))
+            for group in self._groups
+            for first in range(0, len(group.tasks), group_size)
+        ]
+        return GroupHalved(group_size=group_size, step=step, error=error)
+
+    @torch.no_grad()
+    def _part_of(self, whole: _Group, part: slice) -> _Group:
+        """Some of a group's tasks as a group of their own, where the whole was."""
+        group = self._start_group(whole.tasks[part])
+        for name, tensor in group.changing.items():
+            tensor.copy_(whole.changing[name][part])
+        for name, state in group.optimizer.state.items():
+            before = whole.optimizer.state[name]
+            if state.dim() == 0:  # a count of steps
+                state.copy_(before)
+                continue
+            pieces = whole.parameter.by_part(before)
+            for piece_name, piece in group.parameter.by_part(state).items():
+                piece.copy_(pieces[piece_name][part])
+        group.block_loss_G.copy_(whole.block_loss_G[part])
+        group.block_correct_G.copy_(whole.block_correct_G[part])
+        group.curves = whole.curves[part]
+        group.step, group.block_examples = whole.step, whole.block_examples
+        group.train_seconds = whole.train_seconds * len(group.tasks) / len(whole.tasks)
+        return group
+
+    @property
+    def numerics(self) -> Numerics:
+        """As given, but for a group size that memory did not allow."""
+        return self._numerics
 
     def _next_tasks(self) -> range:
         first, end = len(self._kept), self._curriculum.num_tasks
@@ -437,7 +504,9 @@ class Engine:
         now = self._clock()
         if now >= self._resume_due:
             content = self._snapshot()
-            curves = {} if self._group is None else dict(zip(self._group.tasks, self._group.curves, strict=False))
+            curves = {
+                task: curve for group in self._groups for task, curve in zip(group.tasks, group.curves, strict=False)
+            }
             yield ResumePoint(
                 content=content,
                 progress=self.progress(),
@@ -457,10 +526,10 @@ class Engine:
         return Progress(
             tasks_learned=len(self._kept),
             num_tasks=self._curriculum.num_tasks,
-            step=self._group.step if self._group else 0,
+            step=self._groups[0].step if self._groups else 0,
             num_steps=self._num_steps,
             accuracy=sum(tested.values()) / len(tested) if tested else None,
-            learning=len(self._group.tasks) if self._group else 1,
+            learning=len(self._groups[0].tasks) if self._groups else 1,
         )
 
     def _snapshot(self) -> bytes:
@@ -474,21 +543,22 @@ class Engine:
             "identity": self._identity,
             "numerics": dataclasses.asdict(self._numerics),
             "rows": [dataclasses.asdict(row) for row in self._rows],
-            "group": None,
+            "groups": [],
         }
-        group = self._group
-        if group is not None:
+        for number, group in enumerate(self._groups):
             # Constants of the tasks are drawn again.
-            tensors |= {f"state.{name}": tensor for name, tensor in group.changing.items()}
-            tensors |= {f"optimizer.{name}": tensor for name, tensor in group.optimizer.state.items()}
-            tensors |= {"block.loss": group.block_loss_G, "block.correct": group.block_correct_G}
-            header["group"] = {
-                "tasks": group.tasks,
-                "step": group.step,
-                "block_examples": group.block_examples,
-                "train_seconds": group.train_seconds,
-                "curves": [[dataclasses.asdict(point) for point in curve] for curve in group.curves],
-            }
+            tensors |= {f"{number}.state.{name}": tensor for name, tensor in group.changing.items()}
+            tensors |= {f"{number}.optimizer.{name}": tensor for name, tensor in group.optimizer.state.items()}
+            tensors |= {f"{number}.block.loss": group.block_loss_G, f"{number}.block.correct": group.block_correct_G}
+            header["groups"].append(
+                {
+                    "tasks": group.tasks,
+                    "step": group.step,
+                    "block_examples": group.block_examples,
+                    "train_seconds": group.train_seconds,
+                    "curves": [[dataclasses.asdict(point) for point in curve] for curve in group.curves],
+                }
+            )
         return tensorfile.dump(tensors, header)
 
     def _restore(self, content: bytes) -> None:
@@ -503,8 +573,10 @@ class Engine:
             if self._blueprint.shared_training != "never":
                 kept = _below(tensors, "shared.")
                 self._shared = {name: kept[name].to(tensor.device) for name, tensor in self._shared.items()}
-            if header["group"] is not None:
-                self._group = self._restore_group(tensors, header["group"])
+            self._groups = [
+                self._restore_group(_below(tensors, f"{number}."), values)
+                for number, values in enumerate(header["groups"])
+            ]
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
             raise ResumeError(f"the resume point cannot be used: {error}") from error
 
@@ -664,6 +736,11 @@ class _Parameter:
             for name, piece, start in zip(trained, pieces, starts, strict=True)
         }
 
+    def by_part(self, flat: torch.Tensor) -> Tensors:
+        """Another tensor that is laid out as `whole` is, as views by name."""
+        pieces = flat.split([part.numel() for part in self.parts.values()])
+        return {name: piece.view(part.shape) for (name, part), piece in zip(self.parts.items(), pieces, strict=True)}
+
     def differentiate(self, loss_G: torch.Tensor) -> None:
         """Put the gradient of the losses' sum in its place: each task's is that of its own loss."""
         gradients = torch.autograd.grad(loss_G, list(self.parts.values()), torch.ones_like(loss_G))
@@ -765,6 +842,11 @@ class _Batches:
         generators = [seeding.numpy_generator(self._seed, "augment", stream, epoch) for stream in self._streams]
         draws = [torch.from_numpy(augmentation.draw(generator, self._num_each)) for generator in generators]
         return torch.stack(draws).to(self._device)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an allocator had no memory left: a GPU's, or that of the machine."""
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)
 
 
 def _by_class(logits_GBm: torch.Tensor) -> torch.Tensor:

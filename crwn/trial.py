@@ -21,7 +21,7 @@ from crwn.benchmarks import BENCHMARKS
 from crwn.benchmarks.protocol import Curriculum
 from crwn.benchmarks.validation import hold_out
 from crwn.data import BASE_SETS, Datasets
-from crwn.engine import Engine, Learned, Numerics, Progress, ResumePoint, TaskRow, read_numerics
+from crwn.engine import Engine, GroupHalved, Learned, Numerics, Progress, ResumePoint, TaskRow, read_numerics
 from crwn.methods import METHODS
 from crwn.methods.protocol import Surroundings, Tensors
 from crwn.nn.kernels import KERNELS, choose_kernel
@@ -74,7 +74,7 @@ class Finished:
     device_name: str
 
 
-Event: TypeAlias = Started | Progress | ResumePoint | Finished
+Event: TypeAlias = Started | Progress | ResumePoint | GroupHalved | Finished
 
 
 def run_trial(
@@ -184,7 +184,7 @@ def iterate_trial(
                 backbone.fingerprint,
             ),
             fingerprint=backbone.fingerprint,
-            numerics=numerics,
+            numerics=engine.numerics,
             peak_memory=_peak_memory(torch_device),
             device_name=_device_name(torch_device),
         )

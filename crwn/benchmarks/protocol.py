@@ -125,9 +125,11 @@ class Curriculum:
         self._open = frozenset(tasks)
         try:
             yield
-        finally:
-            self._closed |= self._open
-            self._open = frozenset()
+        except BaseException:
+            self._open = frozenset()  # not learned to the end: whoever goes on may open them again
+            raise
+        self._closed |= self._open
+        self._open = frozenset()
 
     def train_split(self, task: int) -> Split:
         """The training examples of a task that is being learned.

@@ -19,7 +19,7 @@ import torch
 
 from crwn.backbone import BackboneSource
 from crwn.data import Datasets
-from crwn.engine import CurvePoint, Progress, ResumeError, ResumePoint, TaskRow
+from crwn.engine import CurvePoint, GroupHalved, Progress, ResumeError, ResumePoint, TaskRow
 from crwn.metrics import accuracy_matrix, measures
 from crwn.spec import BenchmarkSpec, TrialSpec, canonical_json
 from crwn.trial import Event, Finished, Started, iterate_trial
@@ -70,11 +70,7 @@ def attempt(
     attempts = [*store.attempts(trial_id), _new_attempt(spec)]
     use_gpu = torch.cuda.is_available() and gpus != 0
     sampler = SystemSampler(trial_id, _earlier_samples(store, trial_id), use_gpu=use_gpu)
-    if gpus and not use_gpu:
-        note = (
-            f"a trial was given {gpus:g} GPU, but torch can use none on {socket.gethostname()}; it computes on the CPU"
-        )
-        yield TrialUpdate(trial_id=trial_id, state="running", note=note)
+    yield from _without_gpu(trial_id, gpus, use_gpu=use_gpu)
     try:
         store.write_attempts(trial_id, attempts)
 
@@ -97,6 +93,13 @@ def attempt(
                     yield TrialUpdate(trial_id=trial_id, state="running", progress=event.progress)
                 case Progress():
                     yield TrialUpdate(trial_id=trial_id, state="running", progress=event)
+                case GroupHalved():
+                    note = f"memory ran out; tasks are learned {event.group_size} at once from now on"
+                    attempts[-1].setdefault("out_of_memory", []).append(
+                        {"group_size": event.group_size, "step": event.step, "error": event.error}
+                    )
+                    store.write_attempts(trial_id, attempts)
+                    yield TrialUpdate(trial_id=trial_id, state="running", note=note)
                 case ResumePoint():
                     tasks = [*_task_rows(spec, event.rows), *_learning_rows(spec, event.curves)]
                     store.write_resume(trial_id, event.content, tasks, sampler.rows)
@@ -116,6 +119,15 @@ def attempt(
         yield TrialUpdate(trial_id=trial_id, state="failed", error=f"{type(error).__name__}: {error}".splitlines()[0])
     else:
         yield TrialUpdate(trial_id=trial_id, state="finished")
+
+
+def _without_gpu(trial_id: str, gpus: float | None, *, use_gpu: bool) -> Iterator[TrialUpdate]:
+    """Says so where a trial was given a GPU that it cannot use."""
+    if gpus and not use_gpu:
+        note = (
+            f"a trial was given {gpus:g} GPU, but torch can use none on {socket.gethostname()}; it computes on the CPU"
+        )
+        yield TrialUpdate(trial_id=trial_id, state="running", note=note)
 
 
 def _events(

@@ -19,7 +19,18 @@ import crwn.engine
 from crwn import seeding
 from crwn.backbone import BackboneSpec
 from crwn.benchmarks.protocol import Curriculum, Split
-from crwn.engine import OPTIMIZERS, CurvePoint, Engine, Learned, Numerics, Progress, ResumePoint, TaskRow
+from crwn.engine import (
+    OPTIMIZERS,
+    CurvePoint,
+    Engine,
+    GroupHalved,
+    Learned,
+    Numerics,
+    Progress,
+    ResumePoint,
+    TaskRow,
+    read_numerics,
+)
 from crwn.methods.protocol import Method, Tensors
 from crwn.spec import Blueprint, TrainingSpec
 
@@ -779,3 +790,96 @@ def test_a_resume_point_tells_what_was_learned_so_far(monkeypatch: pytest.Monkey
         for task, curve in point.curves.items():
             final = learned.rows[task].curve[: len(curve)]
             assert [dataclasses.astuple(made) for made in curve] == [dataclasses.astuple(made) for made in final]
+
+
+# Memory
+
+
+class Limited(Softmax):
+    """Has memory for so many tasks at once in training, and from an update on for fewer."""
+
+    def __init__(self, limits: Sequence[int], error: BaseException) -> None:
+        super().__init__()
+        self._limits = limits
+        self._error = error
+        self.sizes: list[int] = []
+
+    def logits(self, state: Tensors, images_GBd: torch.Tensor, *, training: bool = False) -> torch.Tensor:
+        if training:
+            self.sizes.append(len(images_GBd))
+            if len(images_GBd) > self._limits[min(len(self.sizes), len(self._limits)) - 1]:
+                raise self._error
+        return super().logits(state, images_GBd, training=training)
+
+
+OUT_OF_MEMORY = [
+    torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"),
+    RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes."),
+    MemoryError("Unable to allocate 9 GiB"),
+]
+
+
+@pytest.mark.parametrize("error", OUT_OF_MEMORY, ids=lambda error: type(error).__name__)
+def test_a_group_that_does_not_fit_is_halved(error: BaseException) -> None:
+    """From the start and in the middle of a task: no update is done again; the results are those of small groups."""
+    benchmark = Numbered(num_tasks=5)
+    expected = learn(Softmax(), benchmark, group_size=1)
+    for limits, sizes in (
+        ([1], [4, 2, 1]),  # never more than one
+        ([4, 4, 4, 2], [4, 2]),  # four for three updates
+        ([4, 4, 4, 2, 2, 1], [4, 2, 1]),
+    ):
+        method = Limited(limits, error)
+        engine = make_engine(method, benchmark, group_size=4)
+        events = list(engine.run())
+        learned = events[-1]
+        assert isinstance(learned, Learned)
+        halved = [event.group_size for event in events if isinstance(event, GroupHalved)]
+        assert [4, *halved] == sizes
+        assert engine.numerics.group_size == sizes[-1]
+        assert sum(method.sizes) == 5 * 7 + sum(sizes[:-1])  # each task's updates, and those that did not fit
+        for row, wanted in zip(learned.rows, expected.rows, strict=True):
+            assert (row.task, row.accuracy) == (wanted.task, wanted.accuracy)
+            assert row.loss == pytest.approx(wanted.loss, rel=1e-12)
+            assert [(point.step, point.accuracy) for point in row.curve] == [
+                (point.step, point.accuracy) for point in wanted.curve
+            ]
+
+
+def test_halves_that_wait_are_in_the_resume_point(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A trial that is killed after a group was halved goes on with both halves, from any point, to the same bits."""
+    monkeypatch.setattr(crwn.engine, "MIN_RESUME_SECONDS", 0.0)
+    monkeypatch.setattr(crwn.engine, "RESUME_COST_FACTOR", 0.0)
+    benchmark = Numbered(num_tasks=4)
+    events = list(make_engine(Limited([4, 4, 2], OUT_OF_MEMORY[0]), benchmark, group_size=4).run())
+    expected = events[-1]
+    assert isinstance(expected, Learned)
+    points = [event.content for event in events if isinstance(event, ResumePoint)]
+    assert len(points) > 10
+    after = next(index for index, event in enumerate(events) if isinstance(event, GroupHalved))
+    for content in [event.content for event in events[after:] if isinstance(event, ResumePoint)]:
+        size = read_numerics(content).group_size
+        assert size == 2
+        *_, learned = make_engine(Softmax(), benchmark, group_size=size).run(content)
+        assert isinstance(learned, Learned)
+        assert [(row.task, row.accuracy, row.loss) for row in learned.rows] == [
+            (row.task, row.accuracy, row.loss) for row in expected.rows
+        ]
+
+
+@pytest.mark.parametrize(
+    ("limit", "plan", "group_size"),
+    [(0, None, 3), (0, None, 1)],
+)
+def test_one_task_that_does_not_fit_fails(limit: int, plan: Blueprint | None, group_size: int) -> None:
+    """There is nothing to halve: the allocator's own words are the trial's error."""
+    with pytest.raises(torch.OutOfMemoryError, match=r"Tried to allocate 2.00 GiB"):
+        learn(Limited([limit], OUT_OF_MEMORY[0]), Numbered(), plan=plan, group_size=group_size)
+
+
+def test_other_errors_are_not_taken_for_it() -> None:
+    """A fault of the program is raised as it is, at once."""
+    method = Limited([1], RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
+    with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
+        learn(method, Numbered(), group_size=3)
+    assert method.sizes == [3]

@@ -679,3 +679,29 @@ def test_a_gpu_that_torch_cannot_use_is_noted(store: Store, trial: Trial, monkey
     assert "a trial was given 0.5 GPU, but torch can use none" in first.note
     assert "computes on the CPU" in first.note
     assert last.state == "finished"
+
+
+def test_a_group_that_memory_did_not_allow_is_marked(
+    store: Store, begin: Attempt, trial: Trial, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is told, and the record has the group that it went on with and what the allocator said."""
+    step, sizes = engine.Engine._train_step, []  # noqa: SLF001 (where memory runs out)
+
+    def run_out(learner: engine.Engine, group: Any, *rest: Any, **named: Any) -> None:
+        sizes.append(len(group.tasks))
+        if len(group.tasks) > 1:
+            raise torch.OutOfMemoryError("Tried to allocate 2.00 GiB")
+        step(learner, group, *rest, **named)
+
+    monkeypatch.setattr(engine.Engine, "_train_step", run_out)
+    spec = trial()
+    updates = list(begin(spec, max_group_size=2))
+    assert updates[-1].state == "finished"
+    assert [update.note for update in updates if update.note] == [
+        "memory ran out; tasks are learned 1 at once from now on"
+    ]
+    (row,) = store.trials([spec.trial_id]).to_pylist()
+    assert json.loads(row["numerics"])["group_size"] == 1
+    (told,) = provenance(store, spec)["attempts"]
+    assert told["out_of_memory"] == [{"group_size": 1, "step": 0, "error": "Tried to allocate 2.00 GiB"}]
+    assert sizes == [2, *[1] * (len(sizes) - 1)]
