@@ -221,7 +221,9 @@ def _tasks_for_a_cpu(spec: TrialSpec) -> int:
 
 def _tasks_that_fit(spec: TrialSpec) -> int:
     blueprint, problem = spec.blueprint(), spec.benchmark.problem()
-    images = BASE_SETS[spec.benchmark.base].num_train * problem.input_size
+    # A task shows all training images, or those of its own classes.
+    share = 1 if problem.labels_are_shared else 1 / problem.num_tasks
+    images = share * BASE_SETS[spec.benchmark.base].num_train * problem.input_size
     # Activations and their gradients; trained numbers with gradient and optimiser state
     numbers = 3 * spec.training.batch_size * blueprint.activations + 4 * blueprint.trained_per_task
     memory = torch.cuda.get_device_properties(0).total_memory * GROUP_MEMORY_SHARE

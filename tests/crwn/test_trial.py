@@ -17,6 +17,7 @@ import crwn.trial
 from crwn import backbone, contexts
 from crwn.backbone import Backbone, BackboneSpec
 from crwn.benchmarks.rotated import RotatedSpec
+from crwn.benchmarks.split import SplitSpec
 from crwn.data import DataError, Datasets
 from crwn.data.mnist import MNIST_BASE
 from crwn.engine import Numerics, Progress, ResumePoint
@@ -125,6 +126,13 @@ def test_a_group_on_a_gpu_leaves_room_for_other_trials(monkeypatch: pytest.Monke
     group_size = decide_numerics(trial(benchmark=RotatedSpec(), scale="FC256"), "cuda").group_size
     image_bytes = 2 * MNIST_BASE.num_train * 784
     assert 8_000_000_000 / 8 / image_bytes / 1.2 < group_size <= 8_000_000_000 / 8 / image_bytes
+
+
+def test_tasks_of_split_classes_hold_their_share_of_the_images(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All 20 tasks of five classes fit where their images together do: the data set twice, not twenty times."""
+    memory = 8 * 2 * 1.2 * 50_000 * 3072  # an eighth holds two copies of CIFAR-100, and something besides
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: SimpleNamespace(total_memory=int(memory)))
+    assert decide_numerics(trial(benchmark=SplitSpec(), scale="FC8"), "cuda").group_size == 20
 
 
 @pytest.mark.parametrize("name", METHODS)

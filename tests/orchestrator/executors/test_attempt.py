@@ -685,7 +685,7 @@ def test_a_group_that_memory_did_not_allow_is_marked(
     store: Store, begin: Attempt, trial: Trial, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It is told, and the record has the group that it went on with and what the allocator said."""
-    step, sizes = engine.Engine._train_step, []  # noqa: SLF001 (where memory runs out)
+    step, sizes = engine.Engine._train_step, []
 
     def run_out(learner: engine.Engine, group: Any, *rest: Any, **named: Any) -> None:
         sizes.append(len(group.tasks))
