@@ -54,11 +54,11 @@ class Row:
 
 
 ROWS = [
-    Row(method="neuromodnet", scale="FC256", quick=400, targets={"float32": (20, 2.3), "bfloat16": (40, 4.5)}),
+    Row(method="neuromodnet", scale="FC256", quick=1000, targets={"float32": (20, 2.3), "bfloat16": (40, 4.5)}),
     Row(method="neuromodnet", scale="FC1024", quick=100, targets={"float32": (None, 2.2), "bfloat16": (None, 4.5)}),
-    Row(method="batche", scale="FC256", quick=400, targets={"float32": (20, 2.3), "bfloat16": (40, 4.5)}),
-    Row(method="flynet", scale="10d", quick=100, targets={"float32": (None, 5)}),
-    Row(method="supsup", scale="FC256", quick=400, targets={"float32": (None, 1.4), "bfloat16": (None, 3)}),
+    Row(method="batche", scale="FC256", quick=1000, targets={"float32": (20, 2.3), "bfloat16": (40, 4.5)}),
+    Row(method="flynet", scale="10d", quick=200, targets={"float32": (None, 5)}),
+    Row(method="supsup", scale="FC256", quick=1000, targets={"float32": (None, 1.4), "bfloat16": (None, 3)}),
     Row(method="psp", scale="FC256", quick=1000, targets={"float32": (None, 2)}),
 ]
 QUICK_A = 60
