@@ -143,8 +143,8 @@ def learned_states(events: list[Event], num_updates: int) -> list[dict[str, torc
     for event in events:
         if isinstance(event, ResumePoint):
             tensors, header = tensorfile.parse(event.content)
-            if header["group"] is not None and header["group"]["step"] == num_updates:
-                prefix = "state."
+            if header["groups"] and header["groups"][0]["step"] == num_updates:
+                prefix = "0.state."
                 states.append({key.removeprefix(prefix): t for key, t in tensors.items() if key.startswith(prefix)})
     return states
 

@@ -19,7 +19,7 @@ seeds: [0]
 benchmarks:
   r-digits: {num_tasks: 1}
 methods:
-  neuromodnet: {scales: [FC256], training: {updates_per_task: 11000}}
+  neuromodnet: {scales: [FC256], training: {updates_per_task: 20000}}
 """
 
 
