@@ -3,7 +3,8 @@
 The engine is a generator. Whoever drives it decides what becomes of its events and may stop at any of them; all state
 that the rest of the trial depends on is in the latest `ResumePoint`, and going on from one computes the same bits.
 
-Shapes: G tasks learned together, B examples a task, N training examples a task, d numbers an image, m classes.
+Shapes: G tasks learned together, B examples a task, N training examples a task, d numbers an image, m classes. Where a
+benchmark's images keep their shape, [..., d] is [..., C, H, W].
 """
 
 from __future__ import annotations
@@ -280,7 +281,7 @@ class Engine:
             with self._batches(group) as batches:
                 batches.seek(group.step)
                 while group.step < self._num_steps:
-                    with self._timed(group):
+                    with self._timed(group), group.statistics_kept_on_error():
                         rate = self._rate_at(group, batches.per_epoch)
                         self._train_step(group, *next(batches), rate=rate)
                     yield from self._due_events()
@@ -709,10 +710,25 @@ class _Group:
         return {**self.untrained, **self.parameter.parts}
 
     @property
+    def statistics(self) -> Tensors:
+        """Running statistics, which a forward pass moves."""
+        return {name: tensor for name, tensor in self.untrained.items() if is_statistic(name)}
+
+    @property
     def changing(self) -> Tensors:
         """What learning changes: what is trained, and running statistics; the rest are constants of the tasks."""
-        statistics = {name: tensor for name, tensor in self.untrained.items() if is_statistic(name)}
-        return {**statistics, **self.parameter.parts}
+        return {**self.statistics, **self.parameter.parts}
+
+    @contextmanager
+    def statistics_kept_on_error(self) -> Iterator[None]:
+        """A step that fails half-way, as memory runs out, leaves the statistics where they were: it is done again."""
+        before = {name: tensor.clone() for name, tensor in self.statistics.items()}
+        try:
+            yield
+        except (RuntimeError, MemoryError):
+            for name, tensor in self.statistics.items():
+                tensor.copy_(before[name])
+            raise
 
 
 class _Parameter:

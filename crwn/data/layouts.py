@@ -51,7 +51,7 @@ class Layout(Protocol):
     def files(self, root: Path) -> list[Path]:
         """What it is read from: files whose bytes, or many files whose names, sizes and times say what it holds.
 
-        None where `root` does not hold the set in this form.
+        Empty where `root` does not hold the set in this form.
         """
         ...
 

@@ -175,23 +175,25 @@ class Photographs:
         )
         faults: list[str] = []
         changes: collections.Counter[str] = collections.Counter()
-        digests = [b""] * len(chosen)
+        digests: list[bytes] = []
 
-        def decode(number: int) -> None:
+        def decode(number: int) -> tuple[bytes, list[str], str | None]:
+            """The digest of an image, how it was changed, and what is wrong with it."""
             picture = chosen[number][2]
             try:
                 pixels_HWC, changed = pixels(picture.content, self.image_shape)
             except Exception as error:  # noqa: BLE001 (decoders raise almost anything; all faults are told at once)
-                faults.append(f"{picture.place} ({error})")
-                return
+                return b"", [], f"{picture.place} ({error})"
             decoded_NCHW[number] = pixels_HWC.transpose(2, 0, 1)
-            digests[number] = hashlib.sha256(decoded_NCHW[number].tobytes()).digest()
-            changes.update(changed)
+            return hashlib.sha256(decoded_NCHW[number].tobytes()).digest(), changed, None
 
         with ThreadPoolExecutor(os.cpu_count()) as pool:  # decoders leave Python while they work
             for first in range(0, len(chosen), DECODED_AT_ONCE):
                 on_progress(first, len(chosen))
-                list(pool.map(decode, range(first, min(first + DECODED_AT_ONCE, len(chosen)))))
+                for digest, changed, fault in pool.map(decode, range(first, min(first + DECODED_AT_ONCE, len(chosen)))):
+                    digests.append(digest)
+                    changes.update(changed)
+                    faults += [] if fault is None else [fault]
         on_progress(len(chosen), len(chosen))
         if faults:
             raise DataError(f"{len(faults)} images cannot be decoded: {named(sorted(faults))}")
