@@ -197,7 +197,8 @@ class ResNet18:
         """Class scores.
 
         The tasks lie side by side as channels, [B, G C, H, W]: a convolution in G groups applies to each its own
-        weights, and batch normalisation takes each task's channels for themselves.
+        weights, and batch normalisation takes each task's channels for themselves. A place's channels lie next to one
+        another in memory ("channels last"): of few channels, convolutions are up to several times faster so on CPUs.
 
         Args:
             images: normalised, [G, B, C, H, W], or their numbers in a row.
@@ -211,23 +212,24 @@ class ResNet18:
 
         def conv(name: str, input_BCHW: torch.Tensor) -> torch.Tensor:
             layer, weight_GOIkk = self.layers[name], conv_weight(name).to(input_BCHW.dtype)
+            weight_XIkk = weight_GOIkk.flatten(0, 1).contiguous(memory_format=torch.channels_last)
             padding = layer.shape[-1] // 2
             output_BCHW = functional.conv2d(
-                input_BCHW, weight_GOIkk.flatten(0, 1), stride=layer.stride, padding=padding, groups=num_tasks
+                input_BCHW, weight_XIkk, stride=layer.stride, padding=padding, groups=num_tasks
             )
             return norm(name, output_BCHW)
 
         images_GBCHW = images.reshape(*images.shape[:2], *self.input_shape)
-        hidden_BCHW = functional.relu(conv("stem", images_GBCHW.transpose(0, 1).flatten(1, 2)))
+        input_BCHW = images_GBCHW.transpose(0, 1).flatten(1, 2).contiguous(memory_format=torch.channels_last)
+        hidden_BCHW = functional.relu_(conv("stem", input_BCHW))
         if self.is_standard:
             hidden_BCHW = functional.max_pool2d(hidden_BCHW, kernel_size=3, stride=2, padding=1)
         for block in dict.fromkeys(name.rpartition(".")[0] for name in self.layers if "." in name):
-            inner_BCHW = functional.relu(conv(f"{block}.conv1", hidden_BCHW))
+            inner_BCHW = functional.relu_(conv(f"{block}.conv1", hidden_BCHW))
             inner_BCHW = conv(f"{block}.conv2", inner_BCHW)
             is_changed = f"{block}.shortcut" in self.layers
-            hidden_BCHW = functional.relu(
-                inner_BCHW + (conv(f"{block}.shortcut", hidden_BCHW) if is_changed else hidden_BCHW)
-            )
+            inner_BCHW += conv(f"{block}.shortcut", hidden_BCHW) if is_changed else hidden_BCHW
+            hidden_BCHW = functional.relu_(inner_BCHW)
         features_BGC = hidden_BCHW.mean(dim=(2, 3)).unflatten(1, (num_tasks, -1))
         return linear("head", features_BGC.transpose(0, 1))
 
