@@ -14,6 +14,9 @@ from orchestrator.display import show_ratio, shown_method
 CELL = ["method", "variant", "scale", "benchmark"]
 """What names a cell of a table."""
 
+SEPARATOR = "; "
+"""Between several values in one field."""
+
 CONFIDENCE = 0.95
 
 
@@ -30,8 +33,8 @@ def summarise(manifest: Mapping[str, Any], trials: pd.DataFrame) -> pd.DataFrame
         sample standard deviation (ddof = 1), NaN below two seeds; ci95, half the width of the t interval of the mean;
         forgetting, backward_transfer, means over seeds, NaN where a trial did not test what they need;
         params_per_task, trained_per_task, stored_per_task; ratio, of params_per_task to the sweep's reference on the
-        benchmark; train_seconds_per_task, the mean over seeds; continual, False where all tasks are learned at once;
-        missing_seeds.
+        benchmark; train_seconds_per_task, the mean over seeds; group_sizes and devices, those that occur; continual,
+        False where all tasks are learned at once; missing_seeds.
     """
     known = trials.set_index("trial_id", drop=False)
     return pd.DataFrame([_cell(cell, known) for cell in manifest["cells"]])
@@ -57,9 +60,15 @@ def _cell(cell: Mapping[str, Any], known: pd.DataFrame) -> dict[str, Any]:
         "stored_per_task": first["stored_per_task"] if first is not None else np.nan,
         "ratio": np.nan if cell.get("ratio") is None else cell["ratio"],  # older manifests have none
         "train_seconds_per_task": float(rows["train_seconds_per_task"].mean()) if n else np.nan,
+        "group_sizes": _distinct(rows["group_size"]),
+        "devices": _distinct(rows["device"]),
         "continual": cell.get("continual", True),
         "missing_seeds": " ".join(seed for seed, trial_id in asked.items() if trial_id not in known.index),
     }
+
+
+def _distinct(values: pd.Series) -> str:
+    return SEPARATOR.join(f"{value}" for value in sorted(values.dropna().unique().tolist()))
 
 
 def pivot(summary: pd.DataFrame) -> pd.DataFrame:
@@ -67,16 +76,19 @@ def pivot(summary: pd.DataFrame) -> pd.DataFrame:
 
     Returns:
         Text. An accuracy is in percent, mean +- sd, with the finished and the asked seeds; params/task, and its ratio
-        to the reference where there is one, are given once where all benchmarks agree, else in the benchmarks' order.
+        to the reference where there is one, are given once where all benchmarks agree, else in the benchmarks' order,
+        as are the seconds a task, which are measured.
     """
     benchmarks = list(dict.fromkeys(summary["benchmark"]))
     has_ratio = bool(summary["ratio"].notna().any())
+    has_seconds = bool(summary["train_seconds_per_task"].notna().any())
     rows = []
     for names, group in summary.groupby(CELL[:3], sort=False):
         by_benchmark = {row["benchmark"]: row for row in _records(group)}
         present = [by_benchmark[name] for name in benchmarks if name in by_benchmark]
         method, variant, scale = map(str, names)
         ratios = {"ratio": _once(show_ratio(row["ratio"]) for row in present)} if has_ratio else {}
+        seconds = {"s/task": " / ".join(map(show_seconds, present))} if has_seconds else {}
         rows.append(
             {
                 "method": shown_method(method, continual=all(row["continual"] for row in present)),
@@ -85,6 +97,7 @@ def pivot(summary: pd.DataFrame) -> pd.DataFrame:
                 **{name: show_accuracy(by_benchmark[name]) if name in by_benchmark else "" for name in benchmarks},
                 "params/task": _once(show_count(row["params_per_task"]) for row in present),
                 **ratios,
+                **seconds,
             }
         )
     table = pd.DataFrame(rows)
@@ -108,6 +121,14 @@ def show_accuracy(row: Mapping[str, Any]) -> str:
 def show_count(count: float) -> str:
     """A number of parameters with thousands separated."""
     return "-" if np.isnan(count) else f"{count:,.0f}"
+
+
+def show_seconds(row: Mapping[str, Any]) -> str:
+    """Training seconds a task, and how many were learned at once where that is more than one."""
+    if np.isnan(row["train_seconds_per_task"]):
+        return "-"
+    together = "" if row["group_sizes"] in ("", "1") else f" ({row['group_sizes']})"
+    return f"{row['train_seconds_per_task']:.3g}{together}"
 
 
 def _records(frame: pd.DataFrame) -> list[dict[str, Any]]:

@@ -121,7 +121,7 @@ def trial_content(store: Store, trial_id: str, state: TrialState, label: Label) 
     points = [
         *_accuracy_points(tests, spec, finished, end, independent=grouping == "any"),
         *_test_points(tests, spec, end),
-        *(_trial_points(finished, provenance, spec, end) if finished is not None else ()),
+        *(_trial_points(finished, provenance, end) if finished is not None else ()),
     ]
     points += _system_points(system) if points else ()
     if finished is None and store.is_finished(trial_id):
@@ -296,11 +296,8 @@ def _system_points(system: Sequence[Mapping[str, Any]]) -> Iterator[Point]:
                 yield Point(name, sample[column] / unit, round(1000 * sample["time"]), step)
 
 
-def _trial_points(
-    row: Mapping[str, Any], provenance: Mapping[str, Any], spec: Mapping[str, Any], time: int
-) -> list[Point]:
+def _trial_points(row: Mapping[str, Any], provenance: Mapping[str, Any], time: int) -> list[Point]:
     """What a finished trial took and keeps; at step 0, which MLflow draws as bars."""
-    seconds = provenance.get("train_seconds")
     memory = provenance.get("peak_memory_bytes")
     values = {
         "trial/forgetting": row["forgetting"],
@@ -308,7 +305,7 @@ def _trial_points(
         "trial/params_per_task": row["params_per_task"],
         "trial/trained_per_task": row["trained_per_task"],
         "trial/stored_per_task": row["stored_per_task"],
-        "trial/train_seconds_per_task": None if seconds is None else seconds / spec["benchmark"]["num_tasks"],
+        "trial/train_seconds_per_task": provenance.get("train_seconds_per_task"),
         "trial/seconds": row["seconds"],
         "trial/peak_memory_megabytes": None if memory is None else memory / MEBIBYTE,
     }

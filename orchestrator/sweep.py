@@ -61,7 +61,7 @@ from orchestrator.yaml_source import KeyPath, Source, show_path
 
 T = TypeVar("T")
 
-_RESERVED_LABELS = ("method", "variant", "scale", "params/task", "ratio")
+_RESERVED_LABELS = ("method", "variant", "scale", "params/task", "ratio", "s/task")
 """Columns of the table, in which every benchmark has a column of its own."""
 
 

@@ -10,6 +10,7 @@ import math
 import os
 import platform
 import socket
+import statistics
 import traceback
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from importlib import metadata
@@ -203,7 +204,8 @@ def _record(
         num_tasks,
         independent=blueprint.is_independent,
     )
-    train_seconds = sum(row.train_seconds or 0.0 for row in finished.rows)
+    seconds = [row.train_seconds for row in finished.rows if row.train_seconds is not None]
+    train_seconds = sum(seconds)
     eval_seconds = sum(row.eval_seconds for row in finished.rows)
     provenance = {
         "attempts": [{name: entry[name] for name in entry if name not in ("spec", "grouping")} for entry in attempts],
@@ -213,6 +215,7 @@ def _record(
         "visible_gpus": os.environ.get("CUDA_VISIBLE_DEVICES"),
         "peak_memory_bytes": finished.peak_memory,
         "train_seconds": train_seconds,
+        "train_seconds_per_task": statistics.median(seconds),
         "eval_seconds": eval_seconds,
         "commit": commit,
         "python": platform.python_version(),

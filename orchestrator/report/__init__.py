@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,6 +46,14 @@ class SweepTable:
         )
         if self.reference:
             caption += f" ratio: params/task to those of {self.reference}."
+        if "s/task" in self.table:
+            devices = sorted(
+                {name for cell in self.summary["devices"] for name in cell.split(aggregate.SEPARATOR) if name}
+            )
+            caption += (
+                " s/task: training seconds of a task, its share of those learned together (how many), median over "
+                f"tasks, mean over seeds; on {' and '.join(devices)}."
+            )
         if not self.summary["continual"].all():
             caption += " (not continual): learns all tasks at once."
         if self.validation:
@@ -57,10 +64,9 @@ class SweepTable:
 def sweep_table(store: Store, manifest: Mapping[str, Any]) -> SweepTable:
     """The results that a store has of a sweep."""
     trials = store.trials(trial_id for cell in manifest["cells"] for trial_id in cell["trials"].values()).to_pandas()
-    trials["train_seconds_per_task"] = [
-        _train_seconds_per_task(provenance, spec)
-        for provenance, spec in zip(trials["provenance"], trials["spec"], strict=True)
-    ]
+    trials["train_seconds_per_task"] = pd.to_numeric(_from_json(trials["provenance"], "train_seconds_per_task"))
+    trials["device"] = _from_json(trials["provenance"], "device")
+    trials["group_size"] = pd.Series(_from_json(trials["numerics"], "group_size"), dtype="Int64")
     summary = aggregate.summarise(manifest, trials)
     return SweepTable(
         name=manifest["name"],
@@ -71,12 +77,9 @@ def sweep_table(store: Store, manifest: Mapping[str, Any]) -> SweepTable:
     )
 
 
-def _train_seconds_per_task(provenance: str | None, spec: str | None) -> float:
-    """NaN where an older record does not say."""
-    try:
-        return float(json.loads(provenance or "")["train_seconds"] / json.loads(spec or "")["benchmark"]["num_tasks"])
-    except (ValueError, KeyError, TypeError):
-        return math.nan
+def _from_json(texts: pd.Series, name: str) -> list[Any]:
+    """A value of a JSON column; None where an older record does not say."""
+    return [json.loads(text or "{}").get(name) for text in texts]
 
 
 def write_tables(store: Store, folder: Path) -> list[Path]:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from orchestrator.store import Store
-from tests.integration.conftest import Run, contents, finished_times, trial_share
+from tests.integration.conftest import Run, contents, finished_times
 
 MOMENTS = {"inline": (0.2, 0.5, 0.7), "ray": (0.3, 0.7)}
 """Shares of the training after which the whole process tree is killed."""
@@ -17,10 +18,11 @@ MOMENTS = {"inline": (0.2, 0.5, 0.7), "ray": (0.3, 0.7)}
 LONG_TASK = """\
 seeds: [0]
 benchmarks:
-  r-digits: {num_tasks: 1}
+  split-digits: {num_tasks: 2}
 methods:
-  neuromodnet: {scales: [FC256], training: {updates_per_task: 20000}}
+  neuromodnet: {scales: [nf8], training: {updates_per_task: 1000}}
 """
+"""Two tasks of a ResNet-18, learned at once."""
 
 
 @pytest.fixture(scope="module")
@@ -63,19 +65,26 @@ def test_killed_at_several_moments(
 
 @pytest.mark.slow(reason="the task has to be long against the two seconds between resume points")
 def test_a_long_task_is_not_begun_again(start: Callable[..., Run], tmp_path: Path) -> None:
-    """A trial killed at 60% of a long task goes on inside the task and repeats far less than half of its steps."""
-    store = tmp_path / "store"
-    run = start(store, "--executor", "inline", text=LONG_TASK)
-    (trial,) = run.sweep.trials
-    assert run.wait_until(lambda: trial_share(run.store, trial) >= 0.6)
-    run.kill_tree()
-    kept = run.store.attempts(trial.trial_id)[-1]["reached"]["step"]
-    again = start(store, "--executor", "inline", text=LONG_TASK)
-    assert again.wait_until(lambda: len(again.store.attempts(trial.trial_id)) == 2)
-    code, output = again.wait()
-    assert code == 0, output
+    """Killed at 60% of a long task, a trial goes on inside the task, redoes few of its steps, and ends the same."""
+    undisturbed, killed = (start(tmp_path / name, "--executor", "inline", text=LONG_TASK) for name in ("one", "two"))
+    (trial,) = killed.sweep.trials
+    steps = trial.training.updates_per_task
+    assert killed.wait_until(lambda: reached_step(killed, trial) >= 0.6 * steps)
+    killed.kill_tree()
+    kept = reached_step(killed, trial)
+    assert 0.6 * steps <= kept < steps
+    again = start(killed.store.root, "--executor", "inline", text=LONG_TASK)
+    for run in (again, undisturbed):
+        code, output = run.wait()
+        assert code == 0, output
     (row,) = again.store.trials([trial.trial_id]).to_pylist()
     first, second = json.loads(row["provenance"])["attempts"]
     assert first["reached"]["step"] == kept
     assert second["from"] == {"tasks_learned": 0, "step": kept}
-    assert kept >= 0.6 * trial.training.updates_per_task
+    assert contents(again.store.root) == contents(undisturbed.store.root)
+
+
+def reached_step(run: Run, trial: Any) -> int:
+    """The update of the first task's group that the store's resume point holds."""
+    attempts = run.store.attempts(trial.trial_id)
+    return ((attempts[-1].get("reached") or {}) if attempts else {}).get("step", 0)

@@ -156,9 +156,9 @@ def record(trial: Callable[..., TrialSpec]) -> Callable[..., TrialRecord]:
             "grouping": "any",
             "fingerprint": "f" * 64,
             "spec": trial().canonical_json(),
-            "numerics": "{}",
+            "numerics": json.dumps({"group_size": 2}),
             "seconds": 3.0,
-            "provenance": json.dumps({"train_seconds": 2.0, "host": "here"}),
+            "provenance": json.dumps({"train_seconds_per_task": 1.0, "host": "here", "device": "AVX512"}),
             **changes,
         }
         tests = [(0, 1, 1.25), (1, 2, 0.75), (0, 2, None)]

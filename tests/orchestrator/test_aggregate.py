@@ -47,6 +47,8 @@ def rows(cell: Mapping[str, Any], accuracies: Mapping[int, float], **changes: An
             "trained_per_task": 98,
             "stored_per_task": 97,
             "train_seconds_per_task": 1.0 + seed,
+            "group_size": 4,
+            "device": "AVX512",
             **changes,
         }
         for seed, accuracy in accuracies.items()
@@ -56,7 +58,8 @@ def rows(cell: Mapping[str, Any], accuracies: Mapping[int, float], **changes: An
 def frame(*rows: dict[str, Any]) -> pd.DataFrame:
     """Rows as the store gives them, with all columns also where there is none."""
     counts = ["params_per_task", "trained_per_task", "stored_per_task", "train_seconds_per_task"]
-    return pd.DataFrame(list(rows), columns=["trial_id", "accuracy", "forgetting", "backward_transfer", *counts])
+    others = ["trial_id", "accuracy", "forgetting", "backward_transfer", "group_size", "device"]
+    return pd.DataFrame(list(rows), columns=[*others, *counts])
 
 
 @pytest.mark.parametrize("accuracies", [[0.5, 0.75], [0.9, 0.91, 0.935], [0.1, 0.2, 0.4, 0.8, 0.3]])
@@ -84,7 +87,7 @@ def test_a_cell_says_what_it_cost_and_needs() -> None:
     asked = cell([0, 1])
     (found,) = summarise(manifest(asked), frame(*rows(asked, {0: 0.5, 1: 0.5}))).to_dict("records")
     assert (found["params_per_task"], found["trained_per_task"], found["stored_per_task"]) == (99.0, 98, 97)
-    assert found["train_seconds_per_task"] == 1.5
+    assert (found["train_seconds_per_task"], found["group_sizes"], found["devices"]) == (1.5, "4", "AVX512")
     assert (found["n"], found["asked"], found["missing_seeds"]) == (2, 2, "")
 
 
@@ -150,8 +153,8 @@ def test_a_manifest_of_an_older_crwn_says_less() -> None:
     assert summary["ratio"].isna().all()
     assert summary["continual"].tolist() == [True, True]
     assert pivot(summary).to_dict("records") == [
-        {"method": "flynet", "scale": "10d", "r-digits": "- (0/1)", "params/task": "-"},
-        {"method": "supsup", "scale": "10d", "r-digits": "50.00 ± - (n=1)", "params/task": "99"},
+        {"method": "flynet", "scale": "10d", "r-digits": "- (0/1)", "params/task": "-", "s/task": "-"},
+        {"method": "supsup", "scale": "10d", "r-digits": "50.00 ± - (n=1)", "params/task": "99", "s/task": "1 (4)"},
     ]
 
 
@@ -217,10 +220,10 @@ def test_a_table_has_a_row_a_method_and_a_column_a_benchmark() -> None:
     ]
     trials = [row for index, item in enumerate(cells) for row in rows(item, {0: 0.5, 1: 0.5 + index / 10})]
     table = pivot(summarise(manifest(*cells), frame(*trials)))
-    assert list(table.columns) == ["method", "scale", "r-digits", "p-digits", "params/task"]
+    assert list(table.columns) == ["method", "scale", "r-digits", "p-digits", "params/task", "s/task"]
     assert table.to_numpy().tolist() == [
-        ["supsup", "FC256", "50.00 ± 0.00 (n=2)", "55.00 ± 7.07 (n=2)", "99"],
-        ["flynet", "10d", "60.00 ± 14.14 (n=2)", "65.00 ± 21.21 (n=2)", "99"],
+        ["supsup", "FC256", "50.00 ± 0.00 (n=2)", "55.00 ± 7.07 (n=2)", "99", "1.5 (4) / 1.5 (4)"],
+        ["flynet", "10d", "60.00 ± 14.14 (n=2)", "65.00 ± 21.21 (n=2)", "99", "1.5 (4) / 1.5 (4)"],
     ]
 
 
@@ -258,6 +261,17 @@ def test_a_method_that_is_not_continual_is_marked_in_its_row() -> None:
     assert summary["method"].tolist() == ["mtl", "mtl", "psp", "psp"]
     assert summary["continual"].tolist() == [False, False, True, True]
     assert pivot(summary)["method"].tolist() == ["mtl (not continual)", "psp"]
+
+
+@pytest.mark.parametrize(
+    ("sizes", "shown"), [((1, 1), "1.5"), ((4, 4), "1.5 (4)"), ((2, 4), "1.5 (2; 4)"), ((None, None), "1.5")]
+)
+def test_seconds_say_how_many_tasks_were_learned_at_once(sizes: tuple[int | None, ...], shown: str) -> None:
+    """A task's share of a group's time is another figure than that of a task alone; all sizes that occur are named."""
+    asked = cell([0, 1])
+    trials = [row for seed, size in enumerate(sizes) for row in rows(asked, {seed: 0.5}, group_size=size)]
+    table = pivot(summarise(manifest(asked), frame(*trials).astype({"group_size": "Int64"})))
+    assert table["s/task"].tolist() == [shown]
 
 
 def test_variants_have_a_column_only_where_there_are_some() -> None:

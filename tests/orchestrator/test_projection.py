@@ -407,7 +407,8 @@ def test_the_machine_alone_is_not_shown(store: Store, trial: Trial, write_begun:
 
 def test_a_finished_trial_shows_what_it_took(store: Store, trial: Trial, write_finished: Callable[..., None]) -> None:
     """At step 0, which MLflow draws as bars, and at the trial's end."""
-    provenance = {"attempts": [attempt()], "finished": FINISHED, "train_seconds": 6.0, "peak_memory_bytes": 3 * 2**19}
+    provenance = {"attempts": [attempt()], "finished": FINISHED, "train_seconds_per_task": 2.0}
+    provenance |= {"peak_memory_bytes": 3 * 2**19}
     write_finished(trial(num_tasks=3), provenance=provenance, seconds=7.5, trained_per_task=8, stored_per_task=9)
     content = content_of(store)
     taken = {p.name: (p.step, p.value, p.time / 1000 - START) for p in content.points if p.name.startswith("trial/")}

@@ -124,11 +124,11 @@ def test_table_4_in_small_runs_to_its_tables(crwn: Callable[..., Any], sweep_fil
         assert (row["forgetting"], row["backward_transfer"]) == (0.0, 0.0)
     assert random["accuracy"] != pretrained["accuracy"]
     markdown = (store.root / "report" / "small-table4.md").read_text(encoding="utf-8").splitlines()
-    assert markdown[-4:] == [
-        "| method | variant | scale | rotated digits | params/task |",
-        "| --- | --- | --- | --- | --- |",
-        f"| neuromodnet | random | FC16 | {100 * random['accuracy']:.2f} ± - (n=1) | 99 |",
-        f"| neuromodnet | pretrained | FC16 | {100 * pretrained['accuracy']:.2f} ± - (n=1) | 579 |",
+    assert [line.rsplit("|", maxsplit=2)[0] for line in markdown[-4:]] == [  # all but the seconds, which are measured
+        "| method | variant | scale | rotated digits | params/task ",
+        "| --- | --- | --- | --- | --- ",
+        f"| neuromodnet | random | FC16 | {100 * random['accuracy']:.2f} ± - (n=1) | 99 ",
+        f"| neuromodnet | pretrained | FC16 | {100 * pretrained['accuracy']:.2f} ± - (n=1) | 579 ",
     ]
     again = crwn("run", sweep_file(text), "--no-tracking")
     assert (again.code, "all 2 trials are done; nothing to start" in again.out) == (0, True)

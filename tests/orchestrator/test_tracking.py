@@ -73,7 +73,7 @@ def write(record: Record) -> Build:
             provenance = {
                 "attempts": tried,
                 "finished": "2025-06-15T15:07:00+00:00",
-                "train_seconds": 2.0,
+                "train_seconds_per_task": 1.0,
                 "host": "here",
                 "commit": "abc",
             }

@@ -6,6 +6,7 @@ import json
 import os
 import platform
 import socket
+import statistics
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -312,6 +313,10 @@ def test_a_record_says_where_it_came_from(store: Store, begin: Attempt, trial: T
     assert found["device"] == torch.backends.cpu.get_cpu_capability()
     assert found["peak_memory_bytes"] > 10_000_000
     assert found["train_seconds"] > 0
+    tests = pq.read_table(store.folder(spec.trial_id) / TASKS_FILE).to_pylist()
+    assert found["train_seconds_per_task"] == statistics.median(
+        row["train_seconds"] for row in tests if row["train_seconds"]
+    )
     (only,) = found["attempts"]
     assert set(only) == {"started", "host", "pid", "from", "reached"}
     assert only["from"] == {"tasks_learned": 0, "step": 0}

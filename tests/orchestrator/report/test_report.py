@@ -37,15 +37,23 @@ def text_table(columns: list[str], *rows: list[str], name: str = "small") -> Swe
 def test_a_table_is_made_from_the_store(store: Store, record: Record) -> None:
     """The sweep's own names, the store's numbers, and the training time of one task."""
     store.write_record("a", record("a", accuracy=0.5))
-    store.write_record("b", record("b", accuracy=0.75, provenance=json.dumps({"train_seconds": 6.0})))
+    slower = {"train_seconds_per_task": 3.0, "device": "NVIDIA H100"}
+    store.write_record("b", record("b", accuracy=0.75, provenance=json.dumps(slower)))
     table = sweep_table(store, manifest())
     (row,) = table.summary.to_dict("records")
     assert (row["method"], row["accuracy"], row["n"]) == ("own name", 0.625, 2)
-    assert row["train_seconds_per_task"] == (2.0 / 2 + 6.0 / 2) / 2  # the records' trial has two tasks
+    assert row["train_seconds_per_task"] == 2.0
     assert table.table.to_dict("records") == [
-        {"method": "own name", "scale": "FC16", "r-digits": "62.50 ± 17.68 (n=2)", "params/task": "99"}
+        {
+            "method": "own name",
+            "scale": "FC16",
+            "r-digits": "62.50 ± 17.68 (n=2)",
+            "params/task": "99",
+            "s/task": "2 (2)",
+        }
     ]
     assert "sample standard deviation" in table.caption
+    assert table.caption.endswith("mean over seeds; on AVX512 and NVIDIA H100.")
 
 
 def test_a_table_of_a_sweep_with_no_result_shows_what_is_missing(store: Store) -> None:
@@ -91,9 +99,9 @@ def test_markdown_is_a_heading_the_caption_and_the_table(store: Store, record: R
         "",
         table.caption,
         "",
-        "| method | scale | r-digits | params/task |",
-        "| --- | --- | --- | --- |",
-        "| own name | FC16 | 50.00 ± - (1/2) | 99 |",
+        "| method | scale | r-digits | params/task | s/task |",
+        "| --- | --- | --- | --- | --- |",
+        "| own name | FC16 | 50.00 ± - (1/2) | 99 | 1 (2) |",
     ]
 
 
@@ -130,6 +138,8 @@ def test_csv_has_every_digit(store: Store, record: Record, tmp_path: Path) -> No
         "stored_per_task",
         "ratio",
         "train_seconds_per_task",
+        "group_sizes",
+        "devices",
         "continual",
         "missing_seeds",
     ]
@@ -153,11 +163,12 @@ def test_markdown_says_what_is_not_continual_and_what_a_ratio_is_to(
     store.write_manifest({**manifest(continual=False, ratio=1.0, trials={"0": "a"}), "reference": "own name"})
     lines = write_tables(store, tmp_path / "tables")[0].read_text(encoding="utf-8").splitlines()
     assert lines[-3:] == [
-        "| method | scale | r-digits | params/task | ratio |",
-        "| --- | --- | --- | --- | --- |",
-        "| own name (not continual) | FC16 | 50.00 ± - (n=1) | 99 | 1 |",
+        "| method | scale | r-digits | params/task | ratio | s/task |",
+        "| --- | --- | --- | --- | --- | --- |",
+        "| own name (not continual) | FC16 | 50.00 ± - (n=1) | 99 | 1 | 1 (2) |",
     ]
-    assert lines[2].endswith(" ratio: params/task to those of own name. (not continual): learns all tasks at once.")
+    assert " ratio: params/task to those of own name." in lines[2]
+    assert lines[2].endswith(" (not continual): learns all tasks at once.")
 
 
 def test_the_caption_says_nothing_of_what_is_not_there(store: Store) -> None:
