@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import functools
+import os
 import resource
 import sys
 import warnings
@@ -22,6 +23,7 @@ from crwn.benchmarks.protocol import Curriculum
 from crwn.benchmarks.validation import hold_out
 from crwn.data import BASE_SETS, Datasets
 from crwn.engine import Engine, GroupHalved, Learned, Numerics, Progress, ResumePoint, TaskRow, read_numerics
+from crwn.memory import group_bytes
 from crwn.methods import METHODS
 from crwn.methods.protocol import Surroundings, Tensors
 from crwn.nn.kernels import KERNELS, choose_kernel
@@ -35,7 +37,7 @@ CPU_GROUP_NUMBERS = 2**24
 """Activations of a group on a CPU; beyond, they leave even the last cache."""
 
 GROUP_MEMORY_SHARE = 0.125
-"""Of a GPU's memory, for the data and activations of the tasks learned together; trials may share the GPU."""
+"""Of the device's memory, for the data and activations of the tasks learned together; trials may share the device."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -185,7 +187,7 @@ def iterate_trial(
             ),
             fingerprint=backbone.fingerprint,
             numerics=engine.numerics,
-            peak_memory=_peak_memory(torch_device),
+            peak_memory=peak_memory(numerics.device),
             device_name=_device_name(torch_device),
         )
 
@@ -196,7 +198,7 @@ def decide_numerics(
     """The rule for a trial that first starts.
 
     A few tasks at a time on a CPU, or one where more would leave the caches; on a GPU, where launches bound small work,
-    as many as the memory holds; never more than the method allows and `max_group_size` says.
+    all of them; never more than a share of the memory holds, the method allows and `max_group_size` says.
     """
     blueprint, num_tasks = spec.blueprint(), spec.benchmark.problem().num_tasks
     match blueprint.grouping:
@@ -205,8 +207,8 @@ def decide_numerics(
         case "all":
             group_size = num_tasks
         case "any":
-            favourable = _tasks_for_a_cpu(spec) if device == "cpu" else _tasks_that_fit(spec)
-            group_size = min(num_tasks, favourable, max_group_size or num_tasks)
+            favourable = _tasks_for_a_cpu(spec) if device == "cpu" else num_tasks
+            group_size = min(num_tasks, favourable, _tasks_that_fit(spec, device), max_group_size or num_tasks)
     kernel = choose_kernel(device, _product_dtype(spec), threads)
     return Numerics(device=device, group_size=group_size, kernel=kernel, threads=threads)
 
@@ -219,16 +221,13 @@ def _tasks_for_a_cpu(spec: TrialSpec) -> int:
     return min(CPU_GROUP, max(1, CPU_GROUP_NUMBERS // activations))
 
 
-def _tasks_that_fit(spec: TrialSpec) -> int:
-    blueprint, problem = spec.blueprint(), spec.benchmark.problem()
-    # A task shows all training images, or those of its own classes.
-    share = 1 if problem.labels_are_shared else 1 / problem.num_tasks
-    images = share * BASE_SETS[spec.benchmark.base].num_train * problem.input_size
-    # Activations and their gradients; trained numbers with gradient and optimiser state
-    numbers = 3 * spec.training.batch_size * blueprint.activations + 4 * blueprint.trained_per_task
-    memory = torch.cuda.get_device_properties(0).total_memory * GROUP_MEMORY_SHARE
-    bytes_each = 8 if spec.training.dtype == "float64" else 4
-    return max(1, int(memory / (2 * images + bytes_each * numbers)))
+def _tasks_that_fit(spec: TrialSpec, device: DeviceKind) -> int:
+    """As many as a share of the device's memory holds, and at least one."""
+    if device == "cuda":
+        memory = torch.cuda.get_device_properties(0).total_memory
+    else:
+        memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return max(1, int(memory * GROUP_MEMORY_SHARE / group_bytes(spec, 1)))
 
 
 def _build_engine(spec: TrialSpec, data: Datasets, backbone: Backbone, numerics: Numerics) -> Engine:
@@ -300,9 +299,10 @@ def _threads(count: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _peak_memory(device: torch.device) -> int:
-    if device.type == "cuda":
-        return int(torch.cuda.max_memory_allocated(device))
+def peak_memory(device: DeviceKind) -> int:
+    """In bytes: what torch allocated of the GPU at most, or what this process held of the machine's memory."""
+    if device == "cuda":
+        return int(torch.cuda.max_memory_allocated())
     unit = 1 if sys.platform == "darwin" else 1024  # ru_maxrss is in bytes there, in kilobytes elsewhere
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 

@@ -94,6 +94,11 @@ class Source(Protocol):
         """Whether `fetch` can download it."""
         ...
 
+    @property
+    def is_mapped(self) -> bool:
+        """Whether images stay in a file that is mapped to memory."""
+        ...
+
     def is_in(self, root: Path) -> bool:
         """Whether a data root holds the set.
 
@@ -152,6 +157,11 @@ class Embedded:
         """There is nothing to download."""
         return False
 
+    @property
+    def is_mapped(self) -> bool:
+        """They are in memory."""
+        return False
+
     def is_in(self, root: Path) -> bool:
         """In no folder."""
         del root
@@ -204,6 +214,11 @@ class BaseSet:
     def is_embedded(self) -> bool:
         """Whether it comes with a library, in no folder of its own."""
         return not self.source.expected
+
+    @property
+    def is_mapped(self) -> bool:
+        """Whether images stay in a file that is mapped to memory."""
+        return self.source.is_mapped
 
 
 def cache_root() -> Path:

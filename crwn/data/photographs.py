@@ -72,6 +72,11 @@ class Photographs:
         """Unless its terms forbid it."""
         return self.download is not None
 
+    @property
+    def is_mapped(self) -> bool:
+        """Decoded images are."""
+        return True
+
     def is_in(self, root: Path) -> bool:
         """Whether `root` holds it in some layout."""
         return self._layout(root) is not None

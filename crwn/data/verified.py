@@ -36,6 +36,11 @@ class VerifiedFiles:
         """It is."""
         return True
 
+    @property
+    def is_mapped(self) -> bool:
+        """They are read into memory."""
+        return False
+
     def is_in(self, root: Path) -> bool:
         """Whether `root` holds all files, each verified.
 

@@ -21,6 +21,7 @@ import torch
 from crwn.backbone import BackboneSource
 from crwn.data import Datasets
 from crwn.engine import CurvePoint, GroupHalved, Progress, ResumeError, ResumePoint, TaskRow
+from crwn.memory import predicted_bytes
 from crwn.metrics import accuracy_matrix, measures
 from crwn.spec import BenchmarkSpec, TrialSpec, canonical_json
 from crwn.trial import Event, Finished, Started, iterate_trial
@@ -214,6 +215,7 @@ def _record(
         "device": finished.device_name,
         "visible_gpus": os.environ.get("CUDA_VISIBLE_DEVICES"),
         "peak_memory_bytes": finished.peak_memory,
+        "predicted_memory_bytes": predicted_bytes(spec, finished.numerics.group_size),
         "train_seconds": train_seconds,
         "train_seconds_per_task": statistics.median(seconds),
         "eval_seconds": eval_seconds,

@@ -12,7 +12,7 @@ import pytest
 from orchestrator.store import Store
 from tests.integration.conftest import Run, contents, finished_times
 
-MOMENTS = {"inline": (0.2, 0.5, 0.7), "ray": (0.3, 0.7)}
+MOMENTS = {"inline": (0.2, 0.5, 0.7), "ray": (0.5,)}
 """Shares of the training after which the whole process tree is killed."""
 
 LONG_TASK = """\

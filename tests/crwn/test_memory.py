@@ -1,0 +1,81 @@
+"""What a trial's memory is worked out from."""
+
+from __future__ import annotations
+
+import dataclasses
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+
+from crwn.benchmarks import PRESETS
+from crwn.memory import STARTED, group_bytes, predicted_bytes
+from crwn.methods import METHODS
+from crwn.spec import TrialSpec
+
+MEASURED = """
+import json, resource, sys
+from crwn import backbone
+from crwn.data import datasets
+from crwn.trial import run_trial
+from tests.crwn.test_memory import small
+run_trial(small(), data=datasets(), backbones=backbone.draw)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024))
+"""
+
+
+def trial(method: str, benchmark: str, scale: str, **training: Any) -> TrialSpec:
+    """At the paper's settings, but for what is said of the training."""
+    settings = METHODS[method].spec()
+    return TrialSpec(
+        method=settings,
+        benchmark=PRESETS[benchmark],
+        scale=scale,
+        seed=0,
+        training=dataclasses.replace(settings.training(scale), **training),
+    )
+
+
+def small() -> TrialSpec:
+    """One that ends in a second, and whose activations are most of what it needs."""
+    spec = trial("supsup", "split-digits", "nf32", updates_per_task=2, batch_size=512)
+    return dataclasses.replace(spec, benchmark=dataclasses.replace(spec.benchmark, num_tasks=2))
+
+
+def test_what_a_group_needs_by_hand() -> None:
+    """NeuroModNet FC256 on R-MNIST: images, trained numbers, activations.
+
+    Two copies of 60,000 images of 784 bytes; five of 1,299 numbers in float32; of 128 examples the inputs of three
+    layers, twice because they are modulated, and the scores, and a quarter more for gradients.
+    """
+    spec = trial("neuromodnet", "r-mnist", "FC256")
+    activations = 2 * (784 + 256 + 256) + 10
+    assert spec.blueprint().activations == activations
+    expected = 2 * 60_000 * 784 + 4 * (5 * 1299 + 1.25 * 128 * activations)
+    assert group_bytes(spec, 1) == expected
+    assert group_bytes(spec, 36) == 36 * expected
+
+
+def test_what_else_a_trial_needs_by_hand() -> None:
+    """MNIST three times, and the frozen weights as drawn and laid out twice; CIFAR-100 is mapped from its file."""
+    spec = trial("neuromodnet", "r-mnist", "FC256")
+    weights = 784 * 256 + 256 * 256 + 256 * 10
+    assert predicted_bytes(spec, 4) - group_bytes(spec, 4) == STARTED + 3 * 70_000 * 784 + 3 * 4 * weights
+    mapped = trial("neuromodnet", "split-cifar100", "1d")
+    drawn = mapped.blueprint().backbone.num_bytes
+    assert predicted_bytes(mapped, 1) - group_bytes(mapped, 1) == STARTED + 3 * drawn
+
+
+def test_double_precision_takes_twice_the_numbers() -> None:
+    """Images stay bytes."""
+    single, double = (trial("supsup", "r-mnist", "FC256", dtype=dtype) for dtype in ("float32", "float64"))
+    images = 2 * 60_000 * 784
+    assert group_bytes(double, 1) - images == 2 * (group_bytes(single, 1) - images)
+
+
+@pytest.mark.slow(reason="a process is started to be measured")
+def test_a_trial_takes_about_what_was_predicted() -> None:
+    """The peak of a process of its own, within a third; the exact figures are in perf/."""
+    found = subprocess.run([sys.executable, "-c", MEASURED], check=True, capture_output=True, text=True)
+    assert predicted_bytes(small(), 1) == pytest.approx(int(found.stdout), rel=1 / 3)
