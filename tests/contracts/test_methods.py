@@ -31,7 +31,6 @@ from crwn.benchmarks.protocol import Benchmark, Curriculum, Mixture, Split
 from crwn.benchmarks.rotated import RotatedSpec
 from crwn.data import Datasets
 from crwn.data.base import ImageSet
-from crwn.data.digits import DIGITS
 from crwn.engine import Numerics, TaskRow
 from crwn.methods import METHODS
 from crwn.methods.batche import BatchESpec
@@ -42,9 +41,9 @@ from crwn.methods.protocol import Method, Surroundings, Tensors
 from crwn.methods.psp import PSPSpec
 from crwn.methods.stl import STLSpec
 from crwn.methods.supsup import SupSupSpec
-from crwn.nn.kernels import PLAIN
 from crwn.spec import BenchmarkSpec, Blueprint, MethodSpec, ProblemShape, TrainingSpec, TrialSpec
 from crwn.trial import Finished, run_trial
+from tests.crwn.methods.building import plain_surroundings
 
 CASES: dict[str, tuple[Any, str]] = {
     "neuromodnet": (NeuroModNetSpec(), "FC16"),
@@ -100,16 +99,12 @@ def trial(
 def surroundings_of(spec: TrialSpec) -> Surroundings:
     dtype = getattr(torch, spec.training.dtype)
     arrays = backbone.draw(spec.blueprint().backbone).arrays
-    return Surroundings(
-        scale=spec.scale,
-        problem=spec.benchmark.problem(),
+    return plain_surroundings(
+        spec.scale,
+        spec.benchmark.problem(),
+        backbone=arrays,
         seed=spec.seed,
-        backbone={key: torch.tensor(array, dtype=dtype) for key, array in arrays.items()},
-        normalisation=DIGITS.normalisation,
-        device=torch.device("cpu"),
         dtype=dtype,
-        product_dtype=dtype,
-        kernel=PLAIN,
     )
 
 

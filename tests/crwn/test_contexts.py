@@ -13,13 +13,11 @@ from crwn import backbone, contexts, tensorfile
 from crwn.benchmarks import BENCHMARKS
 from crwn.benchmarks.rotated import RotatedSpec
 from crwn.data import Datasets
-from crwn.data.digits import DIGITS
 from crwn.engine import Numerics, ResumePoint
 from crwn.methods import METHODS
-from crwn.methods.protocol import Surroundings
-from crwn.nn.kernels import PLAIN
 from crwn.spec import TrainingSpec, TrialSpec
 from crwn.trial import Event, Finished, run_trial
+from tests.crwn.methods.building import plain_surroundings
 
 SHAPES = {
     "neuromodnet": {
@@ -187,16 +185,11 @@ def test_a_bank_gives_the_accuracies_that_were_reported(name: str, digits: Datas
     finished, _ = run(name, digits)
     bank = contexts.load(finished.contexts)
     arrays = backbone.draw(spec.blueprint().backbone).arrays
-    surroundings = Surroundings(
-        scale=spec.scale,
-        problem=spec.benchmark.problem(),
+    surroundings = plain_surroundings(
+        spec.scale,
+        spec.benchmark.problem(),
+        backbone=arrays,
         seed=spec.seed,
-        backbone={key: torch.tensor(array) for key, array in arrays.items()},
-        normalisation=DIGITS.normalisation,
-        device=cpu,
-        dtype=torch.float32,
-        product_dtype=torch.float32,
-        kernel=PLAIN,
     )
     method = METHODS[name].build(spec.method, surroundings)
     tasks = BENCHMARKS["rotated"].build(spec.benchmark, digits.load("digits"), spec.seed, cpu)

@@ -9,18 +9,17 @@ from typing import Any
 import pytest
 import torch
 
-from crwn.data.digits import DIGITS
 from crwn.methods import METHODS
 from crwn.methods.batche import BatchESpec
 from crwn.methods.flynet import FlyNetSpec
 from crwn.methods.mtl import MTLSpec
 from crwn.methods.neuromodnet import NeuroModNetSpec
-from crwn.methods.protocol import Surroundings, Tensors
+from crwn.methods.protocol import Tensors
 from crwn.methods.psp import PSPSpec
 from crwn.methods.stl import STLSpec
 from crwn.methods.supsup import SupSupSpec
-from crwn.nn.kernels import PLAIN
 from crwn.spec import ProblemShape
+from tests.crwn.methods.building import plain_surroundings
 
 MNIST = ProblemShape(input_shape=(1, 28, 28), num_classes=10, num_tasks=36)
 
@@ -70,16 +69,8 @@ def cases() -> Iterator[Case]:
 def build(case: Case | Row, problem: ProblemShape = MNIST) -> Any:
     """The network over weights of zero: what is counted are shapes, and drawing a hundred megabytes takes seconds."""
     arrays = case.method.blueprint(case.scale, problem, 0).backbone.arrays
-    surroundings = Surroundings(
-        scale=case.scale,
-        problem=problem,
-        seed=0,
-        backbone={array.name: torch.zeros(array.shape) for array in arrays},
-        normalisation=DIGITS.normalisation,
-        device=torch.device("cpu"),
-        dtype=torch.float32,
-        product_dtype=torch.float32,
-        kernel=PLAIN,
+    surroundings = plain_surroundings(
+        case.scale, problem, backbone={array.name: torch.zeros(array.shape) for array in arrays}
     )
     return METHODS[case.method.kind].build(case.method, surroundings)
 

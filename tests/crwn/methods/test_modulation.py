@@ -11,14 +11,13 @@ from torch.nn import functional
 from crwn import backbone, contexts
 from crwn.benchmarks.rotated import RotatedSpec
 from crwn.data import Datasets
-from crwn.data.digits import DIGITS
 from crwn.methods import METHODS
 from crwn.methods.flynet import FlyNetSpec
 from crwn.methods.neuromodnet import NeuroModNetSpec
-from crwn.methods.protocol import Method, Surroundings, Tensors, modulated_counts
-from crwn.nn.kernels import PLAIN
+from crwn.methods.protocol import Method, Tensors, modulated_counts
 from crwn.spec import TrainingSpec, TrialSpec
 from crwn.trial import Finished, run_trial
+from tests.crwn.methods.building import plain_surroundings
 
 VARIANTS = {"local+global": {"context", "strength"}, "local": {"context"}, "global": {"strength"}}
 """What each trains."""
@@ -38,16 +37,12 @@ def trial(method: Any, scale: str, learning_rate: float = 0.01) -> TrialSpec:
 
 def build(spec: TrialSpec) -> Method:
     arrays = backbone.draw(spec.blueprint().backbone).arrays
-    surroundings = Surroundings(
-        scale=spec.scale,
-        problem=spec.benchmark.problem(),
+    surroundings = plain_surroundings(
+        spec.scale,
+        spec.benchmark.problem(),
+        backbone=arrays,
         seed=spec.seed,
-        backbone={name: torch.tensor(array, dtype=torch.float64) for name, array in arrays.items()},
-        normalisation=DIGITS.normalisation,
-        device=torch.device("cpu"),
         dtype=torch.float64,
-        product_dtype=torch.float64,
-        kernel=PLAIN,
     )
     return METHODS[spec.method.kind].build(spec.method, surroundings)
 

@@ -7,31 +7,20 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from crwn.data.digits import DIGITS
 from crwn.methods.protocol import (
     FULLY_CONNECTED,
     ScaleFamily,
     Surroundings,
     parse_scale,
 )
-from crwn.nn.kernels import PLAIN
 from crwn.spec import ProblemShape
+from tests.crwn.methods.building import plain_surroundings
 
 PROBLEM = ProblemShape(input_shape=(3, 4, 5), num_classes=7, num_tasks=2)
 
 
 def surroundings(seed: int = 0, dtype: torch.dtype = torch.float32) -> Surroundings:
-    return Surroundings(
-        scale="FC8",
-        problem=PROBLEM,
-        seed=seed,
-        backbone={},
-        normalisation=DIGITS.normalisation,
-        device=torch.device("cpu"),
-        dtype=dtype,
-        product_dtype=dtype,
-        kernel=PLAIN,
-    )
+    return plain_surroundings("FC8", PROBLEM, seed=seed, dtype=dtype)
 
 
 def test_a_scale_is_its_number() -> None:

@@ -12,11 +12,10 @@ from crwn.benchmarks.rotated import RotatedSpec
 from crwn.data import Datasets
 from crwn.data.digits import DIGITS
 from crwn.methods import psp
-from crwn.methods.protocol import Surroundings
 from crwn.methods.psp import PSP, PSPSpec
-from crwn.nn.kernels import PLAIN
 from crwn.spec import ProblemShape, TrainingSpec, TrialSpec
 from crwn.trial import run_trial
+from tests.crwn.methods.building import plain_surroundings
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -39,16 +38,12 @@ def trial(num_tasks: int = 2) -> TrialSpec:
 def build(seed: int = 0, dtype: torch.dtype = torch.float64) -> PSP:
     problem = ProblemShape(input_shape=(1, 8, 8), num_classes=10, num_tasks=5)
     arrays = backbone.draw(PSPSpec().blueprint("FC12", problem, seed).backbone).arrays
-    surroundings = Surroundings(
-        scale="FC12",
-        problem=problem,
+    surroundings = plain_surroundings(
+        "FC12",
+        problem,
+        backbone=arrays,
         seed=seed,
-        backbone={name: torch.tensor(array, dtype=dtype) for name, array in arrays.items()},
-        normalisation=DIGITS.normalisation,
-        device=torch.device("cpu"),
         dtype=dtype,
-        product_dtype=dtype,
-        kernel=PLAIN,
     )
     return PSP(PSPSpec(), surroundings)
 

@@ -22,11 +22,10 @@ from crwn.data.digits import DIGITS
 from crwn.methods import METHODS
 from crwn.methods.flynet import FlyNetSpec
 from crwn.methods.neuromodnet import NeuroModNetSpec
-from crwn.methods.protocol import Surroundings
 from crwn.methods.supsup import SupSupSpec
-from crwn.nn.kernels import PLAIN
 from crwn.spec import TrainingSpec, TrialSpec
 from crwn.trial import Finished, run_trial
+from tests.crwn.methods.building import plain_surroundings
 
 Matrix = NDArray[np.float64]
 Numbers = dict[str, Matrix]
@@ -52,16 +51,12 @@ def weights(spec: TrialSpec) -> Numbers:
 
 def start(spec: TrialSpec) -> Numbers:
     """What task 0 starts from; that it is the same for the engine is tested in the contract of all methods."""
-    surroundings = Surroundings(
-        scale=spec.scale,
-        problem=spec.benchmark.problem(),
+    surroundings = plain_surroundings(
+        spec.scale,
+        spec.benchmark.problem(),
+        backbone=weights(spec),
         seed=spec.seed,
-        backbone={name: torch.from_numpy(array) for name, array in weights(spec).items()},
-        normalisation=DIGITS.normalisation,
-        device=torch.device("cpu"),
         dtype=torch.float64,
-        product_dtype=torch.float64,
-        kernel=PLAIN,
     )
     state = METHODS[spec.method.kind].build(spec.method, surroundings).start([0])
     return {name: tensor.detach().numpy()[0].copy() for name, tensor in state.items()}

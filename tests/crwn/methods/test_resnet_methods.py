@@ -19,9 +19,9 @@ from crwn.data.base import Normalisation
 from crwn.engine import OPTIMIZERS
 from crwn.methods import METHODS
 from crwn.methods.networks import Layer, resnet18
-from crwn.methods.protocol import Method, Surroundings, Tensors
-from crwn.nn.kernels import PLAIN
+from crwn.methods.protocol import Method, Tensors
 from crwn.spec import ProblemShape
+from tests.crwn.methods.building import plain_surroundings
 from tests.crwn.methods.test_networks import PlainResNet18
 
 PROBLEM = ProblemShape(input_shape=(3, 9, 8), num_classes=3, num_tasks=2, labels_are_shared=False)
@@ -79,16 +79,8 @@ def build(name: str) -> tuple[Method, Tensors]:
     spec = METHODS[name].spec()
     drawn = backbone.draw(spec.blueprint(f"nf{MAPS}", PROBLEM, 0).backbone).arrays
     arrays = {array: torch.from_numpy(values.copy()).double() for array, values in drawn.items()}
-    surroundings = Surroundings(
-        scale=f"nf{MAPS}",
-        problem=PROBLEM,
-        seed=0,
-        backbone=arrays,
-        normalisation=NORMALISATION,
-        device=torch.device("cpu"),
-        dtype=torch.float64,
-        product_dtype=torch.float64,
-        kernel=PLAIN,
+    surroundings = plain_surroundings(
+        f"nf{MAPS}", PROBLEM, backbone=arrays, dtype=torch.float64, normalisation=NORMALISATION
     )
     return METHODS[name].build(spec, surroundings), arrays
 

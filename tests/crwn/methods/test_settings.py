@@ -9,18 +9,17 @@ import torch
 
 from crwn import backbone
 from crwn.backbone import ArraySpec
-from crwn.data import digits
 from crwn.methods import METHODS
 from crwn.methods.batche import BatchESpec
 from crwn.methods.flynet import FlyNetSpec
 from crwn.methods.mtl import MTLSpec
 from crwn.methods.neuromodnet import NeuroModNetSpec
-from crwn.methods.protocol import Method, Surroundings
+from crwn.methods.protocol import Method
 from crwn.methods.psp import PSPSpec
 from crwn.methods.stl import STLSpec
 from crwn.methods.supsup import SupSupSpec
-from crwn.nn.kernels import PLAIN
 from crwn.spec import ProblemShape, TrainingSpec
+from tests.crwn.methods.building import plain_surroundings
 
 MNIST = ProblemShape(input_shape=(1, 28, 28), num_classes=10, num_tasks=36)
 DIGITS = ProblemShape(input_shape=(1, 8, 8), num_classes=10, num_tasks=36)
@@ -28,16 +27,11 @@ DIGITS = ProblemShape(input_shape=(1, 8, 8), num_classes=10, num_tasks=36)
 
 def build(method: Any, scale: str) -> Method:
     arrays = backbone.draw(method.blueprint(scale, DIGITS, 0).backbone).arrays
-    surroundings = Surroundings(
-        scale=scale,
-        problem=DIGITS,
-        seed=0,
-        backbone={name: torch.tensor(array, dtype=torch.float64) for name, array in arrays.items()},
-        normalisation=digits.DIGITS.normalisation,
-        device=torch.device("cpu"),
+    surroundings = plain_surroundings(
+        scale,
+        DIGITS,
+        backbone=arrays,
         dtype=torch.float64,
-        product_dtype=torch.float64,
-        kernel=PLAIN,
     )
     return METHODS[method.kind].build(method, surroundings)
 

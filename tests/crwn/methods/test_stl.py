@@ -12,11 +12,10 @@ from crwn import backbone, contexts, seeding
 from crwn.benchmarks.rotated import RotatedSpec
 from crwn.data import Datasets
 from crwn.data.digits import DIGITS
-from crwn.methods.protocol import Surroundings
 from crwn.methods.stl import STL, STLSpec
-from crwn.nn.kernels import PLAIN
 from crwn.spec import ProblemShape, TrainingSpec, TrialSpec
 from crwn.trial import run_trial
+from tests.crwn.methods.building import plain_surroundings
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -77,17 +76,7 @@ def test_stl_is_a_network_for_each_task(digits: Datasets) -> None:
 def test_weights_start_as_the_gain_says(gain: float) -> None:
     """N(0, gain/fan_in): mean 0 and that deviation s to five sampling deviations, s/sqrt(n) and s/sqrt(2n)."""
     problem = ProblemShape(input_shape=(1, 8, 8), num_classes=10, num_tasks=5)
-    surroundings = Surroundings(
-        scale="FC32",
-        problem=problem,
-        seed=0,
-        backbone={},
-        normalisation=DIGITS.normalisation,
-        device=torch.device("cpu"),
-        dtype=torch.float64,
-        product_dtype=torch.float64,
-        kernel=PLAIN,
-    )
+    surroundings = plain_surroundings("FC32", problem, dtype=torch.float64)
     state = STL(STLSpec(weight_gain=gain), surroundings).start(range(5))
     for name, fan_in in (("layer1", 64), ("layer2", 32), ("layer3", 32)):
         weight, deviation = state[f"{name}.weight"].detach(), (gain / fan_in) ** 0.5

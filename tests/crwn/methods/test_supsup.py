@@ -5,28 +5,16 @@ from __future__ import annotations
 import torch
 
 from crwn import backbone
-from crwn.data.digits import DIGITS
-from crwn.methods.protocol import Surroundings
 from crwn.methods.supsup import SupSup, SupSupSpec
-from crwn.nn.kernels import PLAIN
 from crwn.spec import ProblemShape
+from tests.crwn.methods.building import plain_surroundings
 
 PROBLEM = ProblemShape(input_shape=(1, 2, 2), num_classes=3, num_tasks=2)
 
 
 def build() -> SupSup:
     arrays = backbone.draw(SupSupSpec().blueprint("FC3", PROBLEM, 0).backbone).arrays
-    surroundings = Surroundings(
-        scale="FC3",
-        problem=PROBLEM,
-        seed=0,
-        backbone={name: torch.tensor(array) for name, array in arrays.items()},
-        normalisation=DIGITS.normalisation,
-        device=torch.device("cpu"),
-        dtype=torch.float32,
-        product_dtype=torch.float32,
-        kernel=PLAIN,
-    )
+    surroundings = plain_surroundings("FC3", PROBLEM, backbone=arrays)
     return SupSup(SupSupSpec(), surroundings)
 
 
