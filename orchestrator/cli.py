@@ -38,6 +38,13 @@ TrackingOption = Annotated[
     str | None,
     typer.Option(help="MLflow's server or database; by default $MLFLOW_TRACKING_URI, or mlflow.db beside the store"),
 ]
+ExecutorOption = Annotated[
+    str | None,
+    typer.Option(help="inline or ray; by default ray where more than a few trials are left, and on a cluster"),
+]
+GpusOption = Annotated[float | None, typer.Option(help="GPUs a trial: a share, a whole number, or 0")]
+CpusOption = Annotated[float | None, typer.Option(help="CPU cores a trial")]
+NoTrackingOption = Annotated[bool, typer.Option("--no-tracking", help="show nothing in MLflow")]
 
 app = typer.Typer(
     name="crwn",
@@ -90,13 +97,11 @@ def run(
     sweep: SweepArgument,
     out: OutOption = None,
     data_root: DataRootOption = None,
-    executor: Annotated[
-        str | None, typer.Option(help="inline or ray; by default ray where more than a few trials are left")
-    ] = None,
-    gpus: Annotated[float | None, typer.Option(help="GPUs a trial: a share, a whole number, or 0")] = None,
-    cpus: Annotated[float | None, typer.Option(help="CPU cores a trial")] = None,
+    executor: ExecutorOption = None,
+    gpus: GpusOption = None,
+    cpus: CpusOption = None,
     tracking_uri: TrackingOption = None,
-    no_tracking: Annotated[bool, typer.Option("--no-tracking", help="show nothing in MLflow")] = False,
+    no_tracking: NoTrackingOption = False,
 ) -> None:
     """Run what a sweep lacks, or go on with it, and end with its table."""
     from orchestrator import display, running, tracking_address  # noqa: PLC0415
@@ -125,6 +130,36 @@ def run(
         typer.echo(f"\nInterrupted. Everything up to the last seconds is kept; go on with:\n  {command}", err=True)
         raise typer.Exit(130) from None
     raise typer.Exit(1 if failed else 0)
+
+
+@app.command()
+def doctor(
+    *,
+    sweep: SweepArgument,
+    out: OutOption = None,
+    data_root: DataRootOption = None,
+    executor: ExecutorOption = None,
+    gpus: GpusOption = None,
+    cpus: CpusOption = None,
+    tracking_uri: TrackingOption = None,
+    no_tracking: NoTrackingOption = False,
+) -> None:
+    """Find out whether a sweep would run here: machines, versions, store, data, disk, MLflow; start no trial."""
+    from orchestrator import display, running  # noqa: PLC0415
+    from orchestrator import doctor as examination  # noqa: PLC0415
+    from orchestrator.sweep import load_sweep  # noqa: PLC0415
+
+    loaded = load_sweep(sweep)
+    options = running.Options(
+        data_root=data_root,
+        executor=executor,
+        gpus=gpus,
+        cpus=cpus,
+        tracking_uri=tracking_uri,
+        tracking=not no_tracking,
+    )
+    if not examination.show(loaded, _store(loaded, out), options, display.console()):
+        raise typer.Exit(1)
 
 
 @app.command()

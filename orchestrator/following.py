@@ -217,6 +217,20 @@ def sync(store: Store, uri: str, console: Console) -> None:
             raise UserError(f"{_words(error)}. What the store has is safe; run crwn sync again.") from error
 
 
+def check(store: Store, uri: str) -> None:
+    """See that MLflow answers; a database that is not there is made.
+
+    Raises:
+        UserError: it does not.
+    """
+    from orchestrator.tracking import Tracker  # noqa: PLC0415 (seconds, for MLflow)
+
+    try:
+        Tracker(store, uri)
+    except TrackingError as error:
+        raise UserError(_words(error)) from error
+
+
 @contextlib.contextmanager
 def _bar(console: Console, name: str, total: int) -> Iterator[Callable[[int], None]]:
     """A progress bar in a terminal; what to call with the number that is left."""

@@ -50,12 +50,9 @@ def run(sweep: Sweep, store: Store, options: Options, console: Console) -> bool:
         UserError: the options, the data, the store or the requested resources are wrong.
         KeyboardInterrupt: the user stopped it.
     """
-    resources = _resources(sweep.resources, options)
-    if options.tracking_uri is not None and not options.tracking:
-        raise UserError("--tracking-uri and --no-tracking: expected one of them, given both")
-    if options.executor is not None and options.executor not in EXECUTORS:
-        raise UserError(f"--executor: {nearest(options.executor, EXECUTORS)}")
-    left = _left(sweep, store)
+    resources = chosen_resources(sweep, options)
+    left = trials_left(sweep, store)
+    name = chosen_executor(options, len(left))
     if not left:
         print_line(console, f"{sweep.name}: all {len(sweep.trials)} trials are done; nothing to start")
         store.create()
@@ -67,12 +64,11 @@ def run(sweep: Sweep, store: Store, options: Options, console: Console) -> bool:
         return False
     bases = sorted({trial.benchmark.base for trial in left})
     roots = data_sets.ensure(bases, options.data_root, console).roots
-    name = options.executor or default_executor(len(left))
     executor = EXECUTORS[name]()
     executor.check(resources)
     store.create()
     with store.lock():
-        left = _left(sweep, store)  # another run may have ended in between
+        left = trials_left(sweep, store)  # another run may have ended in between
         _clear_leftovers(sweep, store)
         store.write_manifest(sweep.manifest())
         store.mark_behind(sweep.name, behind=True)  # in MLflow, until that was brought up to date
@@ -99,7 +95,7 @@ def run(sweep: Sweep, store: Store, options: Options, console: Console) -> bool:
     print_line(console, f"{progress.summary()}; took {show_seconds(progress.seconds)}")
     for trial_id in progress.failed:
         print_line(console, f"traceback: {store.folder(trial_id) / 'attempts.json'}")
-    unfinished = _left(sweep, store)  # the store decides, not what was reported
+    unfinished = trials_left(sweep, store)  # the store decides, not what was reported
     if unfinished:
         print_line(
             console,
@@ -121,7 +117,8 @@ def _followed(sweep: Sweep, store: Store, options: Options, console: Console) ->
         print_line(console, f"mlflow: not up to date; catch up with: crwn sync {store.root}")
 
 
-def _left(sweep: Sweep, store: Store) -> tuple[TrialSpec, ...]:
+def trials_left(sweep: Sweep, store: Store) -> tuple[TrialSpec, ...]:
+    """The trials that the store lacks."""
     return tuple(trial for trial in sweep.trials if not store.is_finished(trial.trial_id))
 
 
@@ -132,8 +129,26 @@ def _clear_leftovers(sweep: Sweep, store: Store) -> None:
             store.clear_leftovers(trial.trial_id)
 
 
-def _resources(asked: Resources, options: Options) -> Resources:
-    """The sweep's resources with the command line's on top."""
+def chosen_executor(options: Options, num_trials: int) -> str:
+    """The name of the executor for so many trials.
+
+    Raises:
+        UserError: the options are wrong.
+    """
+    if options.tracking_uri is not None and not options.tracking:
+        raise UserError("--tracking-uri and --no-tracking: expected one of them, given both")
+    if options.executor is not None and options.executor not in EXECUTORS:
+        raise UserError(f"--executor: {nearest(options.executor, EXECUTORS)}")
+    return options.executor or default_executor(num_trials)
+
+
+def chosen_resources(sweep: Sweep, options: Options) -> Resources:
+    """The sweep's resources with the command line's on top.
+
+    Raises:
+        UserError: the options are wrong.
+    """
+    asked = sweep.resources
     given: dict[str, Any] = {"gpus": options.gpus, "cpus": options.cpus}
     for name, value in given.items():
         if value is not None and not 0 <= value < float("inf"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
@@ -27,5 +28,5 @@ FEW_TRIALS = 3
 
 
 def default_executor(num_trials: int) -> str:
-    """The executor for a run that has so many trials left."""
-    return "inline" if num_trials <= FEW_TRIALS else "ray"
+    """The executor for a run that has so many trials left; on a cluster its machines run them, however few."""
+    return "inline" if num_trials <= FEW_TRIALS and not os.environ.get("RAY_ADDRESS") else "ray"

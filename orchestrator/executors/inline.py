@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from crwn import backbone
 from crwn.data import BASE_SETS, Datasets
 from orchestrator.executors.attempt import attempt
 from orchestrator.executors.protocol import Job, TrialUpdate
 from orchestrator.executors.resources import check_resources, this_machine
+from orchestrator.executors.survey import NodeReport, Questions, look
 from orchestrator.sweep import Resources
 
 
@@ -22,6 +23,10 @@ class InlineExecutor:
             UserError: it has not.
         """
         check_resources(resources, [this_machine()])
+
+    def survey(self, questions: Questions) -> Mapping[str, NodeReport | str]:
+        """This machine's answer."""
+        return {"this machine": look(questions)}
 
     def run(self, job: Job, on_update: Callable[[TrialUpdate], None]) -> None:
         """Run the trials in order."""

@@ -8,13 +8,17 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
 
 if TYPE_CHECKING:
     from crwn.engine import Progress
     from crwn.spec import TrialSpec
+    from orchestrator.executors.survey import NodeReport, Questions
     from orchestrator.store import Store
     from orchestrator.sweep import Resources
+
+Survey: TypeAlias = "Callable[[Questions], Mapping[str, NodeReport | str]]"
+"""An executor's `survey`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,6 +79,14 @@ class Executor(Protocol):
 
         Raises:
             UserError: none can.
+        """
+        ...
+
+    def survey(self, questions: Questions) -> Mapping[str, NodeReport | str]:
+        """Ask every machine that may run trials.
+
+        Returns:
+            By the machine's address, its answer, or why there is none.
         """
         ...
 

@@ -22,6 +22,8 @@ from typing import Any
 
 import ray
 from ray import tune
+from ray.exceptions import RayError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from crwn.backbone import Arrays, Backbone, BackboneSpec
 from crwn.data import BASE_SETS, Datasets
@@ -30,6 +32,7 @@ from orchestrator.backbones import SharedBackbone, SharedBackbones
 from orchestrator.errors import UserError
 from orchestrator.executors.protocol import Job, NodeResources, TrialUpdate
 from orchestrator.executors.resources import check_resources, this_machine
+from orchestrator.executors.survey import NodeReport, Questions, look
 from orchestrator.store import Store
 from orchestrator.sweep import Resources
 
@@ -41,6 +44,9 @@ MAX_PROCESS_DEATHS = 2
 
 STEP_SECONDS = 1.0
 """How long an actor computes between two reports to the driver."""
+
+SURVEY_SECONDS = 120.0
+"""How long a machine may take to answer; the first task there starts Python."""
 
 ENVIRONMENT = {
     "RAY_AIR_NEW_OUTPUT": "0",
@@ -68,6 +74,20 @@ class RayTuneExecutor:
             check_resources(resources, _nodes())
         else:
             check_resources(resources, [this_machine(count_gpus=bool(resources.gpus))])
+
+    def survey(self, questions: Questions) -> Mapping[str, NodeReport | str]:
+        """The answers of a cluster's machines that have CPUs or GPUs for trials; of this one where there is none."""
+        if not (ray.is_initialized() or os.environ.get("RAY_ADDRESS")):
+            return {"this machine": look(questions)}
+        _connect()
+        asked = {
+            node["NodeManagerAddress"]: ray.remote(look)
+            .options(num_cpus=0, scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False))
+            .remote(questions)
+            for node in _alive()
+            if node["Resources"].get("CPU") or node["Resources"].get("GPU")
+        }
+        return {address: _answer(reference) for address, reference in asked.items()}
 
     def run(self, job: Job, on_update: Callable[[TrialUpdate], None]) -> None:
         """Run the trials in waves; see `Executor.run`."""
@@ -111,12 +131,24 @@ def _connect() -> bool:
     return True
 
 
+def _alive() -> list[dict[str, Any]]:
+    return [node for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]  # Ray leaves it untyped
+
+
 def _nodes() -> list[NodeResources]:
     return [
         NodeResources(cpus=node["Resources"].get("CPU", 0.0), gpus=node["Resources"].get("GPU", 0.0))
-        for node in ray.nodes()  # type: ignore[no-untyped-call]  # Ray leaves it untyped
-        if node["Alive"]
+        for node in _alive()
     ]
+
+
+def _answer(reference: Any) -> NodeReport | str:
+    """What a machine answered, or why it did not."""
+    try:
+        report: NodeReport = ray.get(reference, timeout=SURVEY_SECONDS)
+    except (RayError, ImportError) as error:  # it left, it has no crwn, or it is too busy
+        return str(error).strip().splitlines()[-1]
+    return report
 
 
 def _resolved(resources: Resources, nodes: Sequence[NodeResources]) -> Resources:

@@ -42,6 +42,9 @@ OPTIONS = {
     ],
     "status": ["--verbose", "-v", "STORE"],
     "tables": ["--to", "STORE"],
+    "doctor": sorted(
+        ["--cpus", "--data-root", "--executor", "--gpus", "--no-tracking", "--out", "--tracking-uri", "SWEEP"]
+    ),
     "sync": ["--tracking-uri", "STORE"],
     "ui": ["--port", "RUNS"],
     "data list": ["--data-root"],
@@ -566,6 +569,17 @@ def test_a_damaged_record_is_refused(crwn: Crwn, sweep_file: SweepFile, workplac
 
 
 # In a process of its own
+
+
+def test_doctor_says_what_stands_in_the_way(crwn: Crwn, sweep_file: SweepFile, tmp_path: Path) -> None:
+    """A line for each thing that was looked at; exit code 1 where one is a fault; no trial is begun."""
+    file = sweep_file()
+    fine = crwn("doctor", file, "--out", tmp_path / "store", "--no-tracking")
+    assert (fine.code, fine.out.splitlines()[-1].endswith("nothing is in the way")) == (0, True)
+    ill = crwn("doctor", file, "--out", tmp_path / "store", "--no-tracking", "--cpus", "9999")
+    assert ill.code == 1
+    assert "FAULT resources  a trial asks for 9999 CPUs" in ill.out
+    assert not (tmp_path / "store" / "trials").exists()
 
 
 def test_the_installed_command_ends_with_its_codes(sweep_file: SweepFile, workplace: Path) -> None:

@@ -1,0 +1,252 @@
+"""`crwn doctor`: whether a sweep would run here, found out before the first hour of a GPU is paid for."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+
+from crwn.data.base import data_roots
+from crwn.spec import TrialSpec
+from orchestrator import following
+from orchestrator.display import print_line
+from orchestrator.errors import UserError
+from orchestrator.executors import EXECUTORS
+from orchestrator.executors.protocol import Survey
+from orchestrator.executors.survey import NodeReport, Questions, look
+from orchestrator.running import Options, chosen_executor, chosen_resources, trials_left
+from orchestrator.store import Store
+from orchestrator.sweep import Sweep
+from orchestrator.tracking_address import hide_password, tracking_uri
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+GIBIBYTE = 2**30
+ROWS_BYTES = 2**17
+"""Of a trial's Parquet files, about."""
+MIN_FREE_DISK = 2**30
+"""Below, logs and caches alone may fill a disk."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """One thing that was looked at.
+
+    Attributes:
+        subject: what it is about, in a word.
+        found: what was found, and where it is a fault, what to do.
+        is_fault: whether the sweep would fail or be lost by it.
+    """
+
+    subject: str
+    found: str
+    is_fault: bool = False
+
+
+def show(sweep: Sweep, store: Store, options: Options, console: Console) -> bool:
+    """Print every finding in a line of its own.
+
+    Returns:
+        Whether there is no fault.
+
+    Raises:
+        UserError: the options are wrong, or the store cannot be made.
+    """
+    findings = []
+    for finding in examine(sweep, store, options):
+        findings.append(finding)
+        print_line(console, f"{'FAULT' if finding.is_fault else 'ok   '} {finding.subject:<10} {finding.found}")
+    num_faults = sum(finding.is_fault for finding in findings)
+    print_line(console, f"{sweep.name}: {'nothing is in the way' if not num_faults else f'faults: {num_faults}'}")
+    return not num_faults
+
+
+def examine(sweep: Sweep, store: Store, options: Options) -> Iterator[Finding]:
+    """Look at resources, machines, versions, store, data, disks and MLflow; starts no trial and downloads nothing.
+
+    Raises:
+        UserError: the options are wrong, or the store cannot be made.
+    """
+    left = trials_left(sweep, store)
+    yield Finding(subject="sweep", found=f"{len(sweep.trials)} trials, {len(sweep.trials) - len(left)} of them done")
+    resources = chosen_resources(sweep, options)
+    executor = EXECUTORS[chosen_executor(options, len(left))]()
+    try:
+        executor.check(resources)
+    except UserError as error:
+        yield Finding(subject="resources", found=str(error).removeprefix("resources: "), is_fault=True)
+    else:
+        gpus = "" if resources.gpus is None else f" and {resources.gpus:g} GPUs"
+        yield Finding(subject="resources", found=f"some machine has {resources.cpus:g} CPUs{gpus} for a trial")
+    store.create()
+    bases = tuple(sorted({trial.benchmark.base for trial in left}))
+    survey = _surveyed(executor.survey, store, bases, data_roots(options.data_root), gpus=bool(resources.gpus))
+    here = survey.here
+    yield from _machines(survey)
+    reports = {f"{report.host} ({node})": report for node, report in survey.reports.items()}
+    yield from _versions(here, reports)
+    yield from _store(store, reports, survey.seen)
+    yield from _data(bases, reports)
+    if resources.gpus:
+        yield from _gpus(reports)
+    yield from _disk(store, left, here, keep_weights=sweep.keep_weights)
+    if options.tracking:
+        yield _tracking(store, tracking_uri(store.root.parent, options.tracking_uri))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Surveyed:
+    """What all machines answered.
+
+    Attributes:
+        here: what this machine answers.
+        reports: what those answer that may run trials, by their address.
+        silent: why others did not answer.
+        seen: the answers that were found in the store as this machine sees it.
+    """
+
+    here: NodeReport
+    reports: Mapping[str, NodeReport]
+    silent: Mapping[str, str]
+    seen: frozenset[str]
+
+
+def _surveyed(
+    survey: Survey, store: Store, bases: tuple[str, ...], roots: tuple[Path, ...], *, gpus: bool
+) -> _Surveyed:
+    """Ask all machines; the files that they leave for one another are removed."""
+    questions = Questions(
+        store=store.root.absolute(), probe=f"{uuid.uuid4().hex}.part", bases=bases, data_roots=roots, gpus=gpus
+    )
+    probe = store.root / questions.probe
+    probe.touch()
+    try:
+        answers = survey(questions)
+        here = look(questions)
+        seen = frozenset(path.name for path in store.root.glob(f"{questions.probe}.*"))
+    finally:
+        for path in (probe, *store.root.glob(f"{questions.probe}.*")):
+            path.unlink(missing_ok=True)
+    return _Surveyed(
+        here=here,
+        reports={node: answer for node, answer in answers.items() if isinstance(answer, NodeReport)},
+        silent={node: answer for node, answer in answers.items() if isinstance(answer, str)},
+        seen=seen,
+    )
+
+
+def _machines(survey: _Surveyed) -> Iterator[Finding]:
+    yield Finding(
+        subject="machines",
+        found=f"{len(survey.reports)} answered; one that is started later is not known"
+        if survey.reports
+        else "none answered; start the cluster's workers, then ask again",
+        is_fault=not survey.reports,
+    )
+    for node, why in survey.silent.items():
+        yield Finding(
+            subject="machines",
+            found=f"{node} did not answer: {why}. Install crwn there as it is here (make install), or take it away.",
+            is_fault=True,
+        )
+
+
+def _versions(here: NodeReport, reports: Mapping[str, NodeReport]) -> Iterator[Finding]:
+    agree = True
+    for node, report in reports.items():
+        others = [f"{n} {there or 'none'}, not {here.versions[n]}" for n, there in report.versions.items()
+                  if there != here.versions[n]]  # fmt: skip
+        if others:
+            agree = False
+            yield Finding(
+                subject="versions",
+                found=f"on {node}: {'; '.join(others)}. Install there with the constraints.txt of this checkout.",
+                is_fault=True,
+            )
+    if agree:
+        yield Finding(subject="versions", found=", ".join(f"{n} {v}" for n, v in here.versions.items()))
+
+
+def _machine_count(reports: Mapping[str, NodeReport]) -> str:
+    return "1 machine" if len(reports) == 1 else f"{len(reports)} machines"
+
+
+def _store(store: Store, reports: Mapping[str, NodeReport], seen: frozenset[str]) -> Iterator[Finding]:
+    whole = True
+    for node, report in reports.items():
+        if report.store_error is None and report.sees_probe and report.answer in seen:
+            continue
+        whole = False
+        why = report.store_error or "it is another folder there: neither machine finds what the other one wrote"
+        yield Finding(
+            subject="store",
+            found=f"{store.root} on {node}: {why}. Mount one folder on all machines under this path, or name one "
+            "that they share with --out.",
+            is_fault=True,
+        )
+    if whole and reports:
+        yield Finding(subject="store", found=f"{store.root}: written and read from {_machine_count(reports)}")
+
+
+def _data(bases: Sequence[str], reports: Mapping[str, NodeReport]) -> Iterator[Finding]:
+    faults = [(node, name, why) for node, report in reports.items() for name, why in report.data_faults.items()]
+    for node, name, why in faults:
+        yield Finding(
+            subject="data",
+            found=f"{name} on {node}: {why}. Put it there, or run `crwn data fetch {name}` there; crwn data list says "
+            "what belongs where.",
+            is_fault=True,
+        )
+    if reports and not faults:
+        yield Finding(subject="data", found=f"{', '.join(bases) or 'none needed'}: on {_machine_count(reports)}")
+
+
+def _gpus(reports: Mapping[str, NodeReport]) -> Iterator[Finding]:
+    for node, report in reports.items():
+        yield Finding(
+            subject="GPUs",
+            found=f"{node}: torch can use {report.usable_gpus}"
+            + ("" if report.usable_gpus else ". Check the driver with nvidia-smi and torch.cuda.is_available() there."),
+            is_fault=not report.usable_gpus,
+        )
+
+
+def _disk(store: Store, left: Sequence[TrialSpec], here: NodeReport, *, keep_weights: bool) -> Iterator[Finding]:
+    need = sum(kept_bytes(trial, keep_weights=keep_weights) for trial in left)
+    need += max((resume_bytes(trial) for trial in left), default=0)
+    has_room = here.free_disk > max(2 * need, MIN_FREE_DISK)
+    yield Finding(
+        subject="disk",
+        found=f"{store.root}: {here.free_disk / GIBIBYTE:.1f} GiB free, at most {need / GIBIBYTE:.2f} GiB wanted, and "
+        "as much again where MLflow's artifacts are on the same disk"
+        + ("" if has_room else ". Free some, or name another folder with --out."),
+        is_fault=not has_room,
+    )
+
+
+def kept_bytes(trial: TrialSpec, *, keep_weights: bool) -> int:
+    """What a finished trial takes at most; a mask less."""
+    blueprint, num_tasks = trial.blueprint(), trial.benchmark.problem().num_tasks
+    numbers = num_tasks * (blueprint.stored_per_task + blueprint.statistics_per_task)
+    if blueprint.keeps_weights and not keep_weights:
+        numbers = 0
+    return ROWS_BYTES + 4 * (numbers + (blueprint.stored_shared if keep_weights else 0))
+
+
+def resume_bytes(trial: TrialSpec) -> int:
+    """What a trial's resume point takes at most: all tasks kept, and one being learned with its optimiser."""
+    blueprint, num_tasks = trial.blueprint(), trial.benchmark.problem().num_tasks
+    kept = num_tasks * (blueprint.stored_per_task + blueprint.statistics_per_task) + blueprint.stored_shared
+    return 4 * (kept + 3 * (blueprint.trained_per_task + blueprint.stored_shared))
+
+
+def _tracking(store: Store, uri: str) -> Finding:
+    try:
+        following.check(store, uri)
+    except UserError as error:
+        return Finding(subject="MLflow", found=str(error), is_fault=True)
+    return Finding(subject="MLflow", found=f"{hide_password(uri)} answers")

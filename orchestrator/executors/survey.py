@@ -1,0 +1,118 @@
+"""What a machine that may run trials has and reaches, as it finds out itself."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import socket
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+
+from crwn.data import BASE_SETS, DataError, Datasets
+
+VERSIONS = ("crwn", "torch", "torchvision", "numpy", "pyarrow", "ray")
+"""Packages whose versions must agree."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Questions:
+    """What a machine is asked.
+
+    Attributes:
+        store: the store's folder.
+        probe: a file that the driver has put there.
+        bases: the data sets that trials read.
+        data_roots: the folders to look for them in.
+        gpus: whether trials want GPUs.
+    """
+
+    store: Path
+    probe: str
+    bases: tuple[str, ...]
+    data_roots: tuple[Path, ...]
+    gpus: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeReport:
+    """What a machine answers.
+
+    Attributes:
+        host: its name.
+        versions: of Python and of packages; empty for one that is not installed.
+        sees_probe: whether the driver's file is in the store as it sees it.
+        answer: a file that it has put there for the driver, if it could.
+        store_error: why it could not.
+        free_disk: bytes on the disk that the store is on, there.
+        data_faults: why a data set cannot be read, by its name.
+        usable_gpus: GPUs that torch can use; 0 where none was asked for.
+    """
+
+    host: str
+    versions: Mapping[str, str]
+    sees_probe: bool
+    answer: str | None
+    store_error: str | None
+    free_disk: int
+    data_faults: Mapping[str, str]
+    usable_gpus: int
+
+
+def look(questions: Questions) -> NodeReport:
+    """Answer, on the machine that this process runs on."""
+    answer, store_error = _write_answer(questions)
+    return NodeReport(
+        host=socket.gethostname(),
+        versions={"python": platform.python_version(), **{name: _version(name) for name in VERSIONS}},
+        sees_probe=(questions.store / questions.probe).exists(),
+        answer=answer,
+        store_error=store_error,
+        free_disk=shutil.disk_usage(_existing(questions.store)).free,
+        data_faults=_data_faults(questions),
+        usable_gpus=_usable_gpus() if questions.gpus else 0,
+    )
+
+
+def _write_answer(questions: Questions) -> tuple[str | None, str | None]:
+    """The name of a file written, or why none could be. No folder is made: one that is not there is not shared."""
+    name = f"{questions.probe}.{uuid.uuid4().hex[:8]}.part"
+    try:
+        (questions.store / name).touch()
+    except OSError as error:
+        return None, f"{type(error).__name__}: {error}"
+    return name, None
+
+
+def _version(package: str) -> str:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return ""
+
+
+def _existing(path: Path) -> Path:
+    """The folder, or the nearest one above it that is there."""
+    return next(folder for folder in (path, *path.parents) if folder.is_dir())
+
+
+def _data_faults(questions: Questions) -> dict[str, str]:
+    data, faults = Datasets(BASE_SETS, questions.data_roots), {}
+    for name in questions.bases:
+        try:
+            if data.find(name) is None and not BASE_SETS[name].is_embedded:
+                faults[name] = "found in none of " + ", ".join(map(str, questions.data_roots))
+        except (DataError, OSError) as error:
+            faults[name] = str(error)
+    return faults
+
+
+def _usable_gpus() -> int:
+    # A process that was given no GPU by its scheduler would otherwise see none.
+    os.environ.pop("CUDA_VISIBLE_DEVICES", None)
+    import torch  # noqa: PLC0415 (seconds, only to count GPUs)
+
+    return torch.cuda.device_count()
