@@ -7,6 +7,7 @@ rest. perf/README.md compares it with what trials took.
 from __future__ import annotations
 
 import math
+from typing import Literal
 
 from crwn.data import BASE_SETS
 from crwn.spec import TrialSpec
@@ -19,18 +20,40 @@ COPIES_OF_TASK_IMAGES = 2
 """Each task's, and those learned together laid end to end."""
 COPIES_OF_FROZEN = 3
 """As drawn, and laid out for the product of each direction."""
+STARTED_ON_GPU = 640 * 2**20
+"""The same of a GPU's memory: the context and the libraries' workspaces. An estimate: no GPU was at hand."""
+GROUP_SHARE = 0.125
+"""Of a device's memory, for the tasks learned together; trials may share the device."""
+GROUP_SHARE_OF_OWN = 0.8
+"""The same of what a trial may take of it."""
 STATE_OF_TRAINED = 5
 """Of a number that is trained: itself, its gradient as it comes and as it is laid out, two numbers of the optimiser."""
 COPIES_OF_ACTIVATIONS = 1.25
 """Some have their gradient beside them."""
 
 
-def predicted_bytes(spec: TrialSpec, group_size: int) -> int:
-    """Peak memory of a process that runs a trial and learns so many tasks at once; a tenth more or less."""
-    base = BASE_SETS[spec.benchmark.base]
-    held = 0 if base.is_mapped else COPIES_OF_IMAGES * (base.num_train + base.num_test) * math.prod(base.image_shape)
-    frozen = COPIES_OF_FROZEN * spec.blueprint().backbone.num_bytes
-    return STARTED + held + frozen + group_bytes(spec, group_size)
+def predicted_bytes(spec: TrialSpec, group_size: int, device: Literal["cpu", "cuda"] = "cpu") -> int:
+    """Peak memory of a process that runs a trial and learns so many tasks at once; a tenth more or less on a CPU.
+
+    On a GPU, of the GPU's memory.
+    """
+    base, frozen = BASE_SETS[spec.benchmark.base], spec.blueprint().backbone.num_bytes
+    images = 0 if base.is_mapped else (base.num_train + base.num_test) * math.prod(base.image_shape)
+    if device == "cuda":  # images and frozen weights are there once, as tensors
+        return STARTED_ON_GPU + images + frozen + group_bytes(spec, group_size)
+    return STARTED + COPIES_OF_IMAGES * images + COPIES_OF_FROZEN * frozen + group_bytes(spec, group_size)
+
+
+def tasks_that_fit(spec: TrialSpec, memory: int, share: float = 1.0) -> int:
+    """How many tasks may be learned at once, by the memory they need; at least one, at most all.
+
+    Args:
+        spec: the trial.
+        memory: of the device, in bytes.
+        share: of it, that the trial may take.
+    """
+    allowed = memory * min(GROUP_SHARE, share * GROUP_SHARE_OF_OWN)
+    return min(spec.benchmark.problem().num_tasks, max(1, int(allowed / group_bytes(spec, 1))))
 
 
 def group_bytes(spec: TrialSpec, group_size: int) -> int:

@@ -23,7 +23,7 @@ from crwn.benchmarks.protocol import Curriculum
 from crwn.benchmarks.validation import hold_out
 from crwn.data import BASE_SETS, Datasets
 from crwn.engine import Engine, GroupHalved, Learned, Numerics, Progress, ResumePoint, TaskRow, read_numerics
-from crwn.memory import group_bytes
+from crwn.memory import tasks_that_fit
 from crwn.methods import METHODS
 from crwn.methods.protocol import Surroundings, Tensors
 from crwn.nn.kernels import KERNELS, choose_kernel
@@ -35,9 +35,6 @@ CPU_GROUP = 4
 """Tasks that a CPU learns together: fewer pay the fixed costs of a step more often; of more the images take memory."""
 CPU_GROUP_NUMBERS = 2**24
 """Activations of a group on a CPU; beyond, they leave even the last cache."""
-
-GROUP_MEMORY_SHARE = 0.125
-"""Of the device's memory, for the data and activations of the tasks learned together; trials may share the device."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,6 +87,7 @@ def run_trial(
     numerics: Numerics | None = None,
     max_group_size: int | None = None,
     threads: int = 1,
+    memory_share: float = 1.0,
     keep_weights: bool = False,
 ) -> Finished:
     """Run a trial to its end: `iterate_trial`, with every event handed to `on_event` in order.
@@ -106,6 +104,7 @@ def run_trial(
         numerics=numerics,
         max_group_size=max_group_size,
         threads=threads,
+        memory_share=memory_share,
         keep_weights=keep_weights,
     ):
         on_event(event)
@@ -123,6 +122,7 @@ def iterate_trial(
     numerics: Numerics | None = None,
     max_group_size: int | None = None,
     threads: int = 1,
+    memory_share: float = 1.0,
     keep_weights: bool = False,
 ) -> Iterator[Event]:
     """Run a trial as a generator of events; the last is `Finished`.
@@ -136,6 +136,7 @@ def iterate_trial(
         numerics: instead of those that the rule gives a trial that first starts.
         max_group_size: at most so many tasks learned at once, where the rule would take more.
         threads: of the CPU, for a trial that first starts.
+        memory_share: of the device's memory, that the trial may take; where it first starts, groups are chosen by it.
         keep_weights: keep trained weights with the contexts: those that tasks share, and those of a task's own.
 
     Raises:
@@ -154,7 +155,7 @@ def iterate_trial(
         )
     if numerics is None:
         with _threads(threads):  # kernels are timed with them
-            numerics = decide_numerics(spec, device, max_group_size, threads)
+            numerics = decide_numerics(spec, device, max_group_size, threads, memory_share)
     if not KERNELS[numerics.kernel].is_available():
         raise RuntimeError(
             f"the trial was begun with the kernel {numerics.kernel!r}, which this build of torch lacks. Go on with the "
@@ -193,7 +194,11 @@ def iterate_trial(
 
 
 def decide_numerics(
-    spec: TrialSpec, device: DeviceKind, max_group_size: int | None = None, threads: int = 1
+    spec: TrialSpec,
+    device: DeviceKind,
+    max_group_size: int | None = None,
+    threads: int = 1,
+    memory_share: float = 1.0,
 ) -> Numerics:
     """The rule for a trial that first starts.
 
@@ -208,7 +213,8 @@ def decide_numerics(
             group_size = num_tasks
         case "any":
             favourable = _tasks_for_a_cpu(spec) if device == "cpu" else num_tasks
-            group_size = min(num_tasks, favourable, _tasks_that_fit(spec, device), max_group_size or num_tasks)
+            fitting = tasks_that_fit(spec, _memory(device), memory_share)
+            group_size = min(favourable, fitting, max_group_size or num_tasks)
     kernel = choose_kernel(device, _product_dtype(spec), threads)
     return Numerics(device=device, group_size=group_size, kernel=kernel, threads=threads)
 
@@ -221,13 +227,11 @@ def _tasks_for_a_cpu(spec: TrialSpec) -> int:
     return min(CPU_GROUP, max(1, CPU_GROUP_NUMBERS // activations))
 
 
-def _tasks_that_fit(spec: TrialSpec, device: DeviceKind) -> int:
-    """As many as a share of the device's memory holds, and at least one."""
+def _memory(device: DeviceKind) -> int:
+    """Of the device, in bytes."""
     if device == "cuda":
-        memory = torch.cuda.get_device_properties(0).total_memory
-    else:
-        memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    return max(1, int(memory * GROUP_MEMORY_SHARE / group_bytes(spec, 1)))
+        return int(torch.cuda.get_device_properties(0).total_memory)
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
 def _build_engine(spec: TrialSpec, data: Datasets, backbone: Backbone, numerics: Numerics) -> Engine:

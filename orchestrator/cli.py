@@ -75,17 +75,28 @@ def main() -> None:
 
 @app.command()
 def plan(
+    *,
     sweep: SweepArgument,
     out: OutOption = None,
+    cluster: Annotated[
+        bool,
+        typer.Option("--cluster", help="how many trials run at once on the machines there are, and how long it takes"),
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="print every trial with its resolved spec as JSON")] = False,
 ) -> None:
     """Show what a sweep would run; start nothing and need no data."""
     from orchestrator import display, planning  # noqa: PLC0415
     from orchestrator.sweep import load_sweep  # noqa: PLC0415
 
+    if cluster and as_json:
+        raise UserError("--cluster and --json: expected one of them, given both")
     loaded = load_sweep(sweep)
     store = _store(loaded, out)
-    if as_json:
+    if cluster:
+        from orchestrator.executors.ray_tune import RayTuneExecutor  # noqa: PLC0415
+
+        planning.show_capacity(loaded, store, RayTuneExecutor().capacity(), display.console())
+    elif as_json:
         typer.echo(planning.as_json(loaded, store))
     else:
         planning.show(loaded, store, display.console())

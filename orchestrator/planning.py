@@ -11,6 +11,9 @@ from rich.console import Console
 from crwn.spec import TrialSpec
 from orchestrator import display
 from orchestrator.display import NARROW, print_line, print_table
+from orchestrator.executors.protocol import Capacity
+from orchestrator.packing import measured, num_slots, resources_of
+from orchestrator.progress import show_seconds
 from orchestrator.store import Store
 from orchestrator.sweep import Cell, Sweep
 
@@ -46,6 +49,40 @@ def show(sweep: Sweep, store: Store, console: Console) -> None:
     )
     print_line(console, f"{len(sweep.trials) - num_done} trials to run, {num_done} done in {store.root}")
     print_line(console, f"{work:.3g} PFLOP of training left; nothing was started")
+
+
+def show_capacity(sweep: Sweep, store: Store, capacity: Capacity, console: Console) -> None:
+    """Print how many trials of each cell run at once on machines, and how long what is left takes where that is known.
+
+    Times are those of trials that differ by their seed alone, wherever they ran.
+    """
+    known = measured(store, sweep.trials)
+    cpus, gpus = (sum(getattr(node, name) for node in capacity.nodes) for name in ("cpus", "gpus"))
+    memory = "" if capacity.gpu_memory is None else f" of {capacity.gpu_memory / 2**30:.0f} GiB"
+    rows, seconds, num_unknown = [], 0.0, 0
+    for cell in sweep.cells:
+        left = [trial for trial in cell.trials if not store.is_finished(trial.trial_id)]
+        past = known.get(cell.trials[0].trial_id)
+        resources = resources_of(cell.trials[0], sweep.resources, capacity, past)
+        slots = num_slots(resources, capacity.nodes)
+        if past is None or not slots:
+            num_unknown += len(left)
+        else:
+            seconds += len(left) * past.seconds / slots
+        names = [display.shown_method(cell.method, continual=cell.blueprint.is_continual), cell.variant, cell.scale]
+        each = "-" if past is None else show_seconds(past.seconds)
+        rows.append([*names, cell.benchmark, f"{resources.gpus or 0:g}", str(slots), str(len(left)), each])
+    print_table(
+        console,
+        title=f"{sweep.name} on machines: {len(capacity.nodes)}, with {cpus:g} CPUs and {gpus:g} GPUs{memory}",
+        text_columns=TEXT_COLUMNS[:4],
+        number_columns=["GPUs\n/trial", "at\nonce", "left", "a trial\ntook"],
+        rows=rows,
+    )
+    told = [f"about {show_seconds(seconds)} for what is left"] if seconds or not num_unknown else []
+    if num_unknown:
+        told.append(f"for {num_unknown} trials the time is not known: none has run that differs by its seed alone")
+    print_line(console, "; ".join([*told, "nothing was started"]))
 
 
 def _cell(sweep: Sweep, cell: Cell, done: int) -> dict[str, str]:

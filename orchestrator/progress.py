@@ -68,6 +68,7 @@ class RunProgress:
             self.notes.append(update.note)
             line = f"note: {update.note}"
         if update.state == "running":
+            self.failed.pop(trial_id, None)  # it is tried once more
             running = self.running.setdefault(trial_id, _Running())
             if update.progress is not None:
                 running.progress = update.progress

@@ -85,6 +85,7 @@ def run(sweep: Sweep, store: Store, options: Options, console: Console) -> bool:
             commit=_commit(),
             group_sizes=sweep.group_sizes,
             keep_weights=sweep.keep_weights,
+            known_trials=sweep.trials,
         )
         try:
             with _followed(sweep, store, options, console), shown(progress, console) as on_update:

@@ -70,7 +70,7 @@ class Resources:
     """What one trial gets of a machine; not part of the trial's identity.
 
     Attributes:
-        gpus: a share below 1, or a whole number; None for one GPU where there is any.
+        gpus: a share below 1, or a whole number; None for the share that its memory asks for, where there is a GPU.
         cpus: CPU cores; a trial computes with a thread for each whole one.
 
     Raises:

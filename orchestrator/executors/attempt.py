@@ -69,8 +69,9 @@ def attempt(
         store.clear_leftovers(trial_id)
         yield TrialUpdate(trial_id=trial_id, state="finished")
         return
-    attempts = [*store.attempts(trial_id), _new_attempt(spec)]
+    attempts = [*store.attempts(trial_id), {**_new_attempt(spec), "gpus": gpus}]
     use_gpu = torch.cuda.is_available() and gpus != 0
+    memory_share = _claimed_memory(gpus) if use_gpu else 1.0
     sampler = SystemSampler(trial_id, _earlier_samples(store, trial_id), use_gpu=use_gpu)
     yield from _without_gpu(trial_id, gpus, use_gpu=use_gpu)
     try:
@@ -84,6 +85,7 @@ def attempt(
             device="cuda" if use_gpu else "cpu",
             max_group_size=max_group_size,
             threads=max(1, int(cpus)),
+            memory_share=memory_share,
             keep_weights=keep_weights,
         )
         for event in _events(trial_id, store, attempts, iterate):
@@ -121,6 +123,14 @@ def attempt(
         yield TrialUpdate(trial_id=trial_id, state="failed", error=f"{type(error).__name__}: {error}".splitlines()[0])
     else:
         yield TrialUpdate(trial_id=trial_id, state="finished")
+
+
+def _claimed_memory(gpus: float | None) -> float:
+    """The share of its GPU's memory that this process may take, and from now on takes at most: Ray sees to no limit."""
+    if gpus is None or gpus >= 1:
+        return 1.0
+    torch.cuda.set_per_process_memory_fraction(gpus)
+    return gpus
 
 
 def _without_gpu(trial_id: str, gpus: float | None, *, use_gpu: bool) -> Iterator[TrialUpdate]:

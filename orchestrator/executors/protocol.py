@@ -30,11 +30,30 @@ class NodeResources:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Capacity:
+    """What all machines have for trials.
+
+    Attributes:
+        nodes: each machine.
+        gpu_memory: of the smallest GPU, in bytes; None without one, or where it cannot be told.
+    """
+
+    nodes: tuple[NodeResources, ...]
+    gpu_memory: int | None
+
+    @property
+    def has_gpus(self) -> bool:
+        """Whether some machine has a whole one."""
+        return any(node.gpus >= 1 for node in self.nodes)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
     """The trials of one run that are left.
 
     Attributes:
         trials: in the order in which they should start.
+        known_trials: all of the sweep's, of which the store has some: what they took tells what others will.
         store: where results go.
         data_roots: the folders to look for data sets in, on every machine.
         resources: of each trial.
@@ -50,6 +69,7 @@ class Job:
     commit: str | None
     group_sizes: Mapping[str, int] = field(default_factory=dict)
     keep_weights: bool = False
+    known_trials: tuple[TrialSpec, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

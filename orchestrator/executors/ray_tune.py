@@ -30,9 +30,10 @@ from crwn.data import BASE_SETS, Datasets
 from crwn.spec import TrialSpec
 from orchestrator.backbones import SharedBackbone, SharedBackbones
 from orchestrator.errors import UserError
-from orchestrator.executors.protocol import Job, NodeResources, TrialUpdate
+from orchestrator.executors.protocol import Capacity, Job, NodeResources, TrialUpdate
 from orchestrator.executors.resources import check_resources, this_machine
-from orchestrator.executors.survey import NodeReport, Questions, look
+from orchestrator.executors.survey import NodeReport, Questions, gpu_memory, look
+from orchestrator.packing import measured, resources_of
 from orchestrator.store import Store
 from orchestrator.sweep import Resources
 
@@ -75,6 +76,15 @@ class RayTuneExecutor:
         else:
             check_resources(resources, [this_machine(count_gpus=bool(resources.gpus))])
 
+    def capacity(self) -> Capacity:
+        """What the cluster's machines have; this one's where there is no cluster."""
+        if not (ray.is_initialized() or os.environ.get("RAY_ADDRESS")):
+            memory = gpu_memory()
+            cpus = len(os.sched_getaffinity(0))
+            return Capacity(nodes=(NodeResources(cpus=cpus, gpus=len(memory)),), gpu_memory=min(memory, default=None))
+        _connect()
+        return _capacity()
+
     def survey(self, questions: Questions) -> Mapping[str, NodeReport | str]:
         """The answers of a cluster's machines that have CPUs or GPUs for trials; of this one where there is none."""
         if not (ray.is_initialized() or os.environ.get("RAY_ADDRESS")):
@@ -93,11 +103,16 @@ class RayTuneExecutor:
         """Run the trials in waves; see `Executor.run`."""
         started_here = _connect()
         try:
-            resources = _resolved(job.resources, _nodes())
+            gpus = _gpus(job)
             shared = SharedBackbones(ray.put)
             for wave in _waves(job.trials):
                 shared.keep_only(spec.blueprint().backbone for spec in wave)
-                _run_wave(job, wave, resources, shared, on_update)
+                _run_wave(job, wave, gpus, shared, on_update)
+            # Once more, with a whole GPU each: others on the same GPU may have had the memory.
+            alone = {spec: 1.0 for spec in job.trials if 0 < gpus[spec] < 1 and ran_out_of_memory(job.store, spec)}
+            for wave in _waves(tuple(alone)):
+                shared.keep_only(spec.blueprint().backbone for spec in wave)
+                _run_wave(job, wave, alone, shared, on_update)
         finally:
             if started_here:
                 ray.shutdown()
@@ -151,11 +166,37 @@ def _answer(reference: Any) -> NodeReport | str:
     return report
 
 
-def _resolved(resources: Resources, nodes: Sequence[NodeResources]) -> Resources:
-    """The request with its default filled in: one GPU a trial where there is any."""
-    if resources.gpus is not None:
-        return resources
-    return Resources(cpus=resources.cpus, gpus=1.0 if any(node.gpus >= 1 for node in nodes) else 0.0)
+def _gpus(job: Job) -> dict[TrialSpec, float]:
+    """GPUs for each trial: as asked for, or, where nobody said, a share that holds what the trial will take."""
+    capacity, known = _capacity(), measured(job.store, job.known_trials)
+    return {
+        spec: resources_of(spec, job.resources, capacity, known.get(spec.trial_id)).gpus or 0.0 for spec in job.trials
+    }
+
+
+def _capacity() -> Capacity:
+    nodes = tuple(_nodes())
+    return Capacity(nodes=nodes, gpu_memory=_smallest_gpu() if any(node.gpus >= 1 for node in nodes) else None)
+
+
+def _smallest_gpu() -> int | None:
+    """Bytes of the smallest GPU of the cluster's machines; None where torch can use none of some machine's."""
+    look_there = ray.remote(gpu_memory)
+    asked = [
+        look_there.options(
+            num_cpus=0, scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+        ).remote()
+        for node in _alive()
+        if node["Resources"].get("GPU")
+    ]
+    sizes: list[list[int]] = ray.get(asked)
+    return min(min(memories) for memories in sizes) if all(sizes) else None
+
+
+def ran_out_of_memory(store: Store, spec: TrialSpec) -> bool:
+    """Whether the last attempt at a trial ended so, and not for another reason."""
+    attempts = store.attempts(spec.trial_id)
+    return bool(attempts) and attempts[-1].get("error", {}).get("type") == "OutOfMemoryError"
 
 
 def _waves(trials: Sequence[TrialSpec]) -> Iterator[Sequence[TrialSpec]]:
@@ -181,19 +222,19 @@ class _Assignment:
 def _run_wave(
     job: Job,
     wave: Sequence[TrialSpec],
-    resources: Resources,
+    gpus: Mapping[TrialSpec, float],
     shared: SharedBackbones,
     on_update: Callable[[TrialUpdate], None],
 ) -> None:
-    gpus = resources.gpus or 0.0
+    cpus = job.resources.cpus
     assignments = {
         spec.trial_id: _Assignment(
             spec=spec,
             backbone=shared.get(spec.blueprint().backbone),
             store=job.store.root,
             data_roots=job.data_roots,
-            gpus=gpus,
-            cpus=resources.cpus,
+            gpus=gpus[spec],
+            cpus=cpus,
             commit=job.commit,
             max_group_size=job.group_sizes.get(spec.trial_id),
             keep_weights=job.keep_weights,
@@ -204,12 +245,13 @@ def _run_wave(
     try:
         tune.Tuner(
             tune.with_resources(
-                tune.with_parameters(TrialActor, assignments=assignments), {"cpu": resources.cpus, "gpu": gpus}
+                tune.with_parameters(TrialActor, assignments=assignments),
+                lambda config: tune.PlacementGroupFactory([{"CPU": cpus, "GPU": assignments[config["trial_id"]].gpus}]),
             ),
             param_space={"trial_id": tune.grid_search(list(assignments))},
             tune_config=tune.TuneConfig(
                 # GPU memory stays with a process: a new one for each trial there. CPU processes are used again.
-                reuse_actors=gpus == 0,
+                reuse_actors=not any(assignment.gpus for assignment in assignments.values()),
                 trial_name_creator=lambda trial: trial.config["trial_id"],
                 trial_dirname_creator=lambda trial: trial.config["trial_id"],
             ),

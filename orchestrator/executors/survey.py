@@ -111,8 +111,13 @@ def _data_faults(questions: Questions) -> dict[str, str]:
 
 
 def _usable_gpus() -> int:
+    return len(gpu_memory())
+
+
+def gpu_memory() -> list[int]:
+    """Bytes of each GPU that torch can use on this machine."""
     # A process that was given no GPU by its scheduler would otherwise see none.
     os.environ.pop("CUDA_VISIBLE_DEVICES", None)
-    import torch  # noqa: PLC0415 (seconds, only to count GPUs)
+    import torch  # noqa: PLC0415 (seconds, only to look at GPUs)
 
-    return torch.cuda.device_count()
+    return [torch.cuda.get_device_properties(number).total_memory for number in range(torch.cuda.device_count())]

@@ -14,7 +14,8 @@ import pytest
 from rich.console import Console
 
 from crwn.spec import TrialSpec
-from orchestrator.planning import as_json, petaflop, show
+from orchestrator.executors.protocol import Capacity, NodeResources
+from orchestrator.planning import as_json, petaflop, show, show_capacity
 from orchestrator.store import Store, TrialRecord
 from orchestrator.sweep import Sweep, load_sweep
 
@@ -122,6 +123,22 @@ def test_the_names_and_counts_of_table_1_stay_whole_in_a_terminal(absent: Store)
         label = "mtl (not" if names[0].startswith("mtl") else names[0]
         for params, ratio, _ in shown:
             assert any(row[:2] == [label, names[1]] and {params, ratio} <= set(row) for row in found), (names, params)
+
+
+def test_machines_say_how_many_run_at_once_and_how_long(paper: Sweep, store: Store, record: Record) -> None:
+    """Eight trials share a GPU of 80 GiB; two seeds of 3 s at once take 3 s; what has no like is said to be unknown."""
+    done, *left = paper.cells[0].trials
+    capacity = Capacity(nodes=(NodeResources(cpus=2, gpus=1),), gpu_memory=80 * 2**30)
+    store.write_record(done.trial_id, record(done.trial_id, seconds=3.0))
+    file = io.StringIO()
+    show_capacity(paper, store, capacity, Console(file=file, width=10_000, force_terminal=False))
+    assert cells_of(file.getvalue()) == [
+        ["neuromodnet", "", "FC256", "r-mnist", "0.125", "2", str(len(left)), "3 s"],
+        ["flynet", "", "10d", "r-mnist", "0.125", "2", "3", "-"],
+        ["supsup", "", "FC256", "r-mnist", "0.125", "2", "3", "-"],
+    ]
+    assert file.getvalue().startswith("paper on machines: 1, with 2 CPUs and 1 GPUs of 80 GiB")
+    assert "about 3 s for what is left; for 6 trials the time is not known" in file.getvalue()
 
 
 def test_labels_are_shown_as_they_are(sweep_file: SweepFile, absent: Store) -> None:

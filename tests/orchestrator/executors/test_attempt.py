@@ -318,7 +318,7 @@ def test_a_record_says_where_it_came_from(store: Store, begin: Attempt, trial: T
         row["train_seconds"] for row in tests if row["train_seconds"]
     )
     (only,) = found["attempts"]
-    assert set(only) == {"started", "host", "pid", "from", "reached"}
+    assert set(only) == {"started", "host", "pid", "gpus", "from", "reached"}
     assert only["from"] == {"tasks_learned": 0, "step": 0}
     assert only["started"] <= found["finished"]
     assert only["started"].endswith("+00:00")
