@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import psutil
 import pytest
@@ -37,6 +37,9 @@ methods:
   neuromodnet: {scales: [FC64], training: {updates_per_task: 7000}}
   batche: {scales: [FC64], training: {updates_per_task: 3500}}
 """
+
+
+Undisturbed: TypeAlias = "Callable[[Callable[..., Run]], dict[str, Any]]"
 
 
 def clean_environment(**more: str) -> dict[str, str]:
@@ -131,6 +134,20 @@ def start(tmp_path: Path) -> Iterator[Callable[..., Run]]:
         if run.process.poll() is None:
             run.kill_tree()
     signal.signal(signal.SIGINT, before)
+
+
+@pytest.fixture(scope="session")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Undisturbed:
+    """What the store says after a run that nobody disturbed, computed once a process."""
+    root = tmp_path_factory.mktemp("undisturbed") / "store"
+
+    def run(start: Callable[..., Run]) -> dict[str, Any]:
+        if not root.exists():
+            code, output = start(root, "--executor", "inline").wait()
+            assert code == 0, output
+        return contents(root)
+
+    return run
 
 
 def contents(root: Path) -> dict[str, Any]:

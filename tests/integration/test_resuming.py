@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from orchestrator.store import Store
-from tests.integration.conftest import Run, contents, finished_times
+from tests.integration.conftest import Run, Undisturbed, contents, finished_times
 
 MOMENTS = {"inline": (0.2, 0.5, 0.7), "ray": (0.5,)}
 """Shares of the training after which the whole process tree is killed."""
@@ -25,24 +25,10 @@ methods:
 """Two tasks of a ResNet-18, learned at once."""
 
 
-@pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Callable[..., Run]], dict[str, object]]:
-    """What the store says after a run that nobody disturbed, computed once."""
-    root = tmp_path_factory.mktemp("undisturbed") / "store"
-
-    def run(start: Callable[..., Run]) -> dict[str, object]:
-        if not root.exists():
-            code, output = start(root, "--executor", "inline").wait()
-            assert code == 0, output
-        return contents(root)
-
-    return run
-
-
 @pytest.mark.slow(reason="each kill costs a start of Python and torch, with Ray ten seconds more")
 @pytest.mark.parametrize("executor", MOMENTS)
 def test_killed_at_several_moments(
-    executor: str, start: Callable[..., Run], undisturbed: Callable[..., object], tmp_path: Path
+    executor: str, start: Callable[..., Run], undisturbed: Undisturbed, tmp_path: Path
 ) -> None:
     """Kill -9 of the whole process tree, again and again, leaves an equal store, and no finished file is rewritten."""
     store = tmp_path / "store"

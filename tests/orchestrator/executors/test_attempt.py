@@ -8,7 +8,7 @@ import platform
 import socket
 import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
 from importlib import metadata
 from pathlib import Path
@@ -25,6 +25,7 @@ from crwn.data import BASE_SETS, Datasets
 from crwn.engine import ResumePoint
 from crwn.spec import TrialSpec
 from crwn.trial import Event, iterate_trial
+from orchestrator import projection
 from orchestrator.executors import attempt as attempt_module
 from orchestrator.executors import sampling
 from orchestrator.executors.attempt import RECORDED_VERSIONS, attempt
@@ -710,3 +711,32 @@ def test_a_group_that_memory_did_not_allow_is_marked(
     (told,) = provenance(store, spec)["attempts"]
     assert told["out_of_memory"] == [{"group_size": 1, "step": 0, "error": "Tried to allocate 2.00 GiB"}]
     assert sizes == [2, *[1] * (len(sizes) - 1)]
+
+
+@pytest.mark.usefixtures("with_many_resume_points", "with_many_samples")
+def test_a_clock_that_goes_backwards_changes_no_number(
+    begin: Attempt, store: Store, tmp_path: Path, trial: Trial, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As when a machine's time is set: the record but for its times is the same, and MLflow is shown as many points."""
+    spec = trial(updates_per_task=60)
+    steady = Store(tmp_path / "steady")
+    steady.create()
+    list(
+        attempt(spec, store=steady, data=Datasets(BASE_SETS, ()), backbones=backbone.draw, gpus=0, cpus=1, commit=None)
+    )
+    hours_back = iter(range(10**6))
+    monkeypatch.setattr(time, "time", lambda: 1.75e9 - 3600.0 * next(hours_back))
+    list(begin(spec, max_group_size=None))
+    for rows in (Store.trials, Store.tasks):
+        assert stable_columns(rows(store, [spec.trial_id])) == stable_columns(rows(steady, [spec.trial_id]))
+    tested = store.tasks([spec.trial_id])["tested"].to_pylist()
+    assert tested != sorted(tested)
+    label = projection.Label(method="m", variant="", scale="FC16", benchmark="b", seed="0")
+    shown, expected = (projection.trial_content(each, spec.trial_id, "done", label) for each in (store, steady))
+    assert shown is not None
+    assert expected is not None
+
+    def numbers(points: Iterable[projection.Point]) -> list[tuple[str, int]]:
+        return sorted((p.name, p.step) for p in points if not p.name.startswith("system/"))
+
+    assert numbers(shown.points) == numbers(expected.points)
