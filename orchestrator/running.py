@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -22,6 +23,8 @@ from orchestrator.progress import RunProgress, show_seconds, shown
 from orchestrator.store import Store
 from orchestrator.sweep import Resources, Sweep
 from orchestrator.tracking_address import tracking_uri
+
+COMMIT_VARIABLE = "CRWN_COMMIT"
 
 STARTS = {"inline": "executor inline", "ray": "executor ray, which takes 10 to 20 s to start"}
 
@@ -50,7 +53,7 @@ def run(sweep: Sweep, store: Store, options: Options, console: Console) -> bool:
         UserError: the options, the data, the store or the requested resources are wrong.
         KeyboardInterrupt: the user stopped it.
     """
-    resources = _resources(sweep.resources, options)
+    resources = resources_of(sweep.resources, options)
     if options.tracking_uri is not None and not options.tracking:
         raise UserError("--tracking-uri and --no-tracking: expected one of them, given both")
     if options.executor is not None and options.executor not in EXECUTORS:
@@ -86,7 +89,7 @@ def run(sweep: Sweep, store: Store, options: Options, console: Console) -> bool:
             store=store,
             data_roots=roots,
             resources=resources,
-            commit=_commit(),
+            commit=code_commit(),
             group_sizes=sweep.group_sizes,
             keep_weights=sweep.keep_weights,
         )
@@ -132,8 +135,12 @@ def _clear_leftovers(sweep: Sweep, store: Store) -> None:
             store.clear_leftovers(trial.trial_id)
 
 
-def _resources(asked: Resources, options: Options) -> Resources:
-    """The sweep's resources with the command line's on top."""
+def resources_of(asked: Resources, options: Options) -> Resources:
+    """The sweep's resources with the command line's on top.
+
+    Raises:
+        UserError: the command line's are none.
+    """
     given: dict[str, Any] = {"gpus": options.gpus, "cpus": options.cpus}
     for name, value in given.items():
         if value is not None and not 0 <= value < float("inf"):
@@ -149,8 +156,13 @@ def _resources(asked: Resources, options: Options) -> Resources:
         raise UserError(f"--{error}") from error
 
 
-def _commit() -> str | None:
-    """The git commit of the code, marked where the tree differs from it; None outside a checkout."""
+def code_commit() -> str | None:
+    """The git commit of the code, marked where the tree differs from it; None outside a checkout.
+
+    Code that was sent to a cluster is in no checkout: its commit came along in the environment.
+    """
+    if sent := os.environ.get(COMMIT_VARIABLE):
+        return sent
     here = Path(__file__).parent
 
     def git(*arguments: str) -> str | None:

@@ -13,7 +13,9 @@ import contextlib
 import logging
 import os
 import shutil
+import signal
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -97,7 +99,8 @@ def _connect() -> bool:
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     if address:
         try:
-            ray.init(address=address, **quiet)
+            with _own_sigterm():
+                ray.init(address=address, **quiet)
         except (ConnectionError, RuntimeError, ValueError) as error:
             raise UserError(
                 f"$RAY_ADDRESS: expected a Ray cluster at {address}, but connecting failed: {error}. Start one with "
@@ -106,9 +109,19 @@ def _connect() -> bool:
             ) from error
     else:
         # "local" never looks for an earlier cluster, whose stale address would make it hang.
-        ray.init(address="local", include_dashboard=False, num_cpus=len(os.sched_getaffinity(0)), **quiet)
+        with _own_sigterm():
+            ray.init(address="local", include_dashboard=False, num_cpus=len(os.sched_getaffinity(0)), **quiet)
     logging.getLogger("ray.tune").setLevel(logging.ERROR)
     return True
+
+
+@contextlib.contextmanager
+def _own_sigterm() -> Iterator[None]:
+    """Keep what SIGTERM does here: Ray's own handler ends a driver on the spot, MLflow's runs still running."""
+    before = signal.getsignal(signal.SIGTERM)
+    yield
+    if before is not None and threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, before)
 
 
 def _nodes() -> list[NodeResources]:
