@@ -127,7 +127,7 @@ def request(sweep: Sweep, file: Path, out: str | None, options: Options) -> Requ
     if given is None:
         raise UserError(f"--out: expected where the cluster keeps the store, {where}; given nothing")
     if not given.startswith("/"):
-        source = "--out" if out is not None else "the sweep's store:"
+        source = "--out" if out is not None else f"{file}: store"
         raise UserError(f"{source}: expected {where}; given {given!r}. A job's own folder vanishes with it.")
     if options.data_root is not None and not options.data_root.startswith("/"):
         raise UserError(
@@ -216,12 +216,12 @@ def submit(client: JobSubmissionClient, address: str, wanted: Request, console: 
 
 
 def _same(job: Job, wanted: Request, address: str) -> str:
-    """The id of a job on the wanted store, if it computes the wanted trials."""
-    if job.notes[TRIALS] == wanted.trials:
+    """The id of a job on the wanted store, if it runs the wanted sweep."""
+    if (job.notes[SWEEP], job.notes[TRIALS]) == (wanted.sweep.name, wanted.trials):
         return job.job_id
     raise UserError(
         f"{wanted.store}: expected no other job on this store, but {job.job_id} runs the sweep {job.notes[SWEEP]!r} of "
-        f"{job.notes[NUM_TRIALS]} trials there, which are not those of {wanted.file}. Wait for it, stop it "
+        f"{job.notes[NUM_TRIALS]} trials there, which is not that of {wanted.file}. Wait for it, stop it "
         f"(crwn stop --address {address} {job.job_id}), or name another store with --out."
     )
 
