@@ -137,7 +137,7 @@ def request(sweep: Sweep, file: Path, out: str | None, options: Options) -> Requ
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Job:
+class ClusterJob:
     """A job that crwn submitted.
 
     Attributes:
@@ -215,7 +215,7 @@ def submit(client: JobSubmissionClient, address: str, wanted: Request, console: 
     return job_id
 
 
-def _same(job: Job, wanted: Request, address: str) -> str:
+def _same(job: ClusterJob, wanted: Request, address: str) -> str:
     """The id of a job on the wanted store, if it runs the wanted sweep."""
     if (job.notes[SWEEP], job.notes[TRIALS]) == (wanted.sweep.name, wanted.trials):
         return job.job_id
@@ -352,7 +352,7 @@ def show(client: JobSubmissionClient, address: str, console: Console, *, verbose
             print_line(console, f"  {line}")
 
 
-def _last_lines(client: JobSubmissionClient, job: Job, *, verbose: bool) -> Sequence[str]:
+def _last_lines(client: JobSubmissionClient, job: ClusterJob, *, verbose: bool) -> Sequence[str]:
     """The end of a job's log; without `verbose` how many trials of a running one are done."""
     if not verbose and job.has_ended:
         return ()
@@ -386,12 +386,12 @@ def stop(client: JobSubmissionClient, address: str, job_id: str, console: Consol
     print_line(console, f"{job_id}: {_state(info)}; what it computed is kept, and submitting the sweep again goes on")
 
 
-def _jobs(client: JobSubmissionClient, address: str) -> list[Job]:
+def _jobs(client: JobSubmissionClient, address: str) -> list[ClusterJob]:
     """The cluster's jobs that crwn submitted, oldest first."""
     with _explained(address):
         found = sorted(client.list_jobs(), key=lambda details: details.start_time or 0)
     return [
-        Job(job_id=details.submission_id, notes=details.metadata, details=details)
+        ClusterJob(job_id=details.submission_id, notes=details.metadata, details=details)
         for details in found
         if details.submission_id and details.metadata and {SWEEP, STORE, TRIALS, NUM_TRIALS} <= details.metadata.keys()
     ]

@@ -31,7 +31,7 @@ from crwn.spec import TrialSpec
 from orchestrator.backbones import SharedBackbone, SharedBackbones
 from orchestrator.errors import UserError
 from orchestrator.executors.protocol import Job, NodeResources, TrialUpdate
-from orchestrator.executors.resources import check_resources, this_machine
+from orchestrator.executors.resources import check_resources, nodes_to_come, this_machine
 from orchestrator.store import Store
 from orchestrator.sweep import Resources
 
@@ -43,6 +43,9 @@ MAX_PROCESS_DEATHS = 2
 
 STEP_SECONDS = 1.0
 """How long an actor computes between two reports to the driver."""
+
+AUTOSCALER_FILE = Path("~/ray_bootstrap_config.yaml")
+"""Where `ray up` leaves on the head what it may start."""
 
 ENVIRONMENT = {
     "RAY_AIR_NEW_OUTPUT": "0",
@@ -125,11 +128,14 @@ def _own_sigterm() -> Iterator[None]:
 
 
 def _nodes() -> list[NodeResources]:
-    return [
+    """The machines of the cluster, and those that its autoscaler may add."""
+    running = [
         NodeResources(cpus=node["Resources"].get("CPU", 0.0), gpus=node["Resources"].get("GPU", 0.0))
         for node in ray.nodes()  # type: ignore[no-untyped-call]  # Ray leaves it untyped
         if node["Alive"]
     ]
+    # Where none is named, Ray was started here for this run, and starts no machines.
+    return [*running, *nodes_to_come(AUTOSCALER_FILE.expanduser())] if os.environ.get("RAY_ADDRESS") else running
 
 
 def _resolved(resources: Resources, nodes: Sequence[NodeResources]) -> Resources:

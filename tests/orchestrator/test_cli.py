@@ -152,7 +152,8 @@ def test_every_command_and_option_is_explained(crwn: Crwn, command: str) -> None
     [
         (["fly"], "No such command 'fly'"),
         (["run"], "Missing argument 'SWEEP'"),
-        (["status"], "Missing argument 'STORE'"),
+        (["tables"], "Missing argument 'STORE'"),
+        (["submit", "a.yaml"], "Missing option '--address'"),
         (["run", "a.yaml", "--fast"], "No such option: --fast"),
         (["run", "a.yaml", "--gpus", "many"], "Invalid value for '--gpus'"),
     ],
