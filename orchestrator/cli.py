@@ -45,6 +45,9 @@ ExecutorOption = Annotated[
 GpusOption = Annotated[float | None, typer.Option(help="GPUs a trial: a share, a whole number, or 0")]
 CpusOption = Annotated[float | None, typer.Option(help="CPU cores a trial")]
 NoTrackingOption = Annotated[bool, typer.Option("--no-tracking", help="show nothing in MLflow")]
+AddressOption = Annotated[
+    str, typer.Option(help="of the cluster's dashboard, such as http://127.0.0.1:8265", metavar="URL")
+]
 
 app = typer.Typer(
     name="crwn",
@@ -174,14 +177,78 @@ def doctor(
 
 
 @app.command()
-def status(
-    store: StoreArgument,
-    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="a line for every trial")] = False,
+def submit(
+    *,
+    sweep: SweepArgument,
+    address: AddressOption,
+    out: Annotated[
+        str | None,
+        typer.Option(help="the store, where all of the cluster sees it; by default the sweep's own", metavar="STORE"),
+    ] = None,
+    data_root: Annotated[
+        str | None, typer.Option(help="on the cluster, look for data sets here first; then in its $CRWN_DATA")
+    ] = None,
+    gpus: GpusOption = None,
+    cpus: CpusOption = None,
+    tracking_uri: Annotated[
+        str | None,
+        typer.Option(help="MLflow's server or database; by default $MLFLOW_TRACKING_URI here, else the head's own"),
+    ] = None,
+    no_tracking: NoTrackingOption = False,
+    follow: Annotated[bool, typer.Option("--follow", help="print the job's log and end with its exit code")] = False,
 ) -> None:
-    """Show what of a store's sweeps is done, running, failed and left."""
+    """Have a Ray cluster run what a sweep lacks, as a job; or follow the job that is at it."""
+    from orchestrator import display, running, submitting  # noqa: PLC0415
+    from orchestrator.sweep import load_sweep  # noqa: PLC0415
+
+    options = running.Options(
+        data_root=data_root, gpus=gpus, cpus=cpus, tracking_uri=tracking_uri, tracking=not no_tracking
+    )
+    address = address.rstrip("/")
+    wanted = submitting.request(load_sweep(sweep), sweep, out, options)
+    client = submitting.connect(address)
+    console = display.console()
+    job = submitting.submit(client, address, wanted, console)
+    if follow:
+        raise typer.Exit(submitting.follow(client, address, job, console))
+
+
+@app.command()
+def stop(
+    job: Annotated[str, typer.Argument(help="the job's id, as submit and status show it", metavar="JOB")],
+    address: AddressOption,
+) -> None:
+    """Stop a job on a Ray cluster; what it computed is kept."""
+    from orchestrator import display, submitting  # noqa: PLC0415
+
+    submitting.stop(submitting.connect(address), address, job, display.console())
+
+
+@app.command()
+def status(
+    store: Annotated[
+        Path | None, typer.Argument(help="the store's folder, such as runs/quickstart", metavar="[STORE]")
+    ] = None,
+    address: Annotated[
+        str | None, typer.Option(help="show the jobs of the cluster whose dashboard is here instead", metavar="URL")
+    ] = None,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", "-v", help="a line for every trial; of jobs, the end of the log")
+    ] = False,
+) -> None:
+    """Show what of a store's sweeps is done, running, failed and left, or how a cluster's jobs stand."""
     from orchestrator import display, standing  # noqa: PLC0415
 
-    standing.show(_existing_store(store), display.console(), verbose=verbose)
+    if (store is None) == (address is None):
+        given = "neither" if store is None else "both"
+        raise UserError(f"status: expected a store, or a cluster with --address; given {given}")
+    if store is not None:
+        standing.show(_existing_store(store), display.console(), verbose=verbose)
+        return
+    assert address is not None
+    from orchestrator import submitting  # noqa: PLC0415
+
+    submitting.show(submitting.connect(address), address, display.console(), verbose=verbose)
 
 
 @app.command()

@@ -11,6 +11,7 @@ import contextlib
 import importlib
 import json
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -244,6 +245,8 @@ def main() -> None:
     root, sweep = sys.argv[1:]
     uri = os.environ[TRACKING_VARIABLE]
     os.nice(NICENESS)
+    for sign in (signal.SIGINT, signal.SIGTERM):  # whoever stops a cluster's job sends them to all of its processes
+        signal.signal(sign, signal.SIG_IGN)
     ended = threading.Event()
     channel = os.fdopen(os.dup(sys.stdout.fileno()), "w")
     with open(os.devnull, "w") as nowhere:  # noqa: PTH123 (no path of anybody's)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -22,6 +23,8 @@ from orchestrator.progress import RunProgress, show_seconds, shown
 from orchestrator.store import Store
 from orchestrator.sweep import Resources, Sweep
 from orchestrator.tracking_address import tracking_uri
+
+COMMIT_VARIABLE = "CRWN_COMMIT"
 
 STARTS = {"inline": "executor inline", "ray": "executor ray, which takes 10 to 20 s to start"}
 
@@ -82,7 +85,7 @@ def run(sweep: Sweep, store: Store, options: Options, console: Console) -> bool:
             store=store,
             data_roots=roots,
             resources=resources,
-            commit=_commit(),
+            commit=code_commit(),
             group_sizes=sweep.group_sizes,
             keep_weights=sweep.keep_weights,
             known_trials=sweep.trials,
@@ -165,8 +168,13 @@ def chosen_resources(sweep: Sweep, options: Options) -> Resources:
         raise UserError(f"--{error}") from error
 
 
-def _commit() -> str | None:
-    """The git commit of the code, marked where the tree differs from it; None outside a checkout."""
+def code_commit() -> str | None:
+    """The git commit of the code, marked where the tree differs from it; None outside a checkout.
+
+    Code that was sent to a cluster is in no checkout: its commit came along in the environment.
+    """
+    if sent := os.environ.get(COMMIT_VARIABLE):
+        return sent
     here = Path(__file__).parent
 
     def git(*arguments: str) -> str | None:

@@ -236,7 +236,10 @@ def test_methods_never_import_each_other() -> None:
 @pytest.mark.parametrize(
     ("library", "allowed"),
     [
-        ("ray", ("orchestrator/executors/ray_tune.py", "orchestrator/backbones.py")),
+        (
+            "ray",
+            ("orchestrator/executors/ray_tune.py", "orchestrator/backbones.py", "orchestrator/submitting.py"),
+        ),
         ("mlflow", ("orchestrator/tracking.py",)),
     ],
 )
@@ -253,6 +256,18 @@ def test_the_store_imports_neither_executors_nor_tracking() -> None:
     """The store is the truth: what fills it and what mirrors it come and go."""
     above = ("orchestrator.executors", "orchestrator.tracking", "orchestrator.projection", "orchestrator.following")
     assert offences("orchestrator/store.py", lambda _, item: is_within(item.name, *above)) == []
+
+
+def test_rays_job_client_is_imported_by_one_file_that_only_the_command_line_imports() -> None:
+    """Jobs come and go with a cluster: nothing that computes or keeps knows of them, nor pays for their client."""
+
+    def is_elsewhere(path: Path, item: Import) -> bool:
+        if is_within(item.name, "orchestrator.submitting"):
+            return path.as_posix() != "orchestrator/cli.py" or item.at_import
+        client = ("ray.job_submission", "ray.dashboard")
+        return is_within(item.name, *client) and path.as_posix() != "orchestrator/submitting.py"
+
+    assert offences("orchestrator/**/*.py", is_elsewhere) == []
 
 
 @pytest.mark.parametrize("pattern", ["orchestrator/executors/*.py", "orchestrator/report/*.py"])

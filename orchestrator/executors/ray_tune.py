@@ -13,7 +13,9 @@ import contextlib
 import logging
 import os
 import shutil
+import signal
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -31,7 +33,7 @@ from crwn.spec import TrialSpec
 from orchestrator.backbones import SharedBackbone, SharedBackbones
 from orchestrator.errors import UserError
 from orchestrator.executors.protocol import Capacity, Job, NodeResources, TrialUpdate
-from orchestrator.executors.resources import check_resources, this_machine
+from orchestrator.executors.resources import check_resources, nodes_to_come, this_machine
 from orchestrator.executors.survey import NodeReport, Questions, gpu_memory, look
 from orchestrator.packing import measured, resources_of
 from orchestrator.store import Store
@@ -48,6 +50,9 @@ STEP_SECONDS = 1.0
 
 SURVEY_SECONDS = 120.0
 """How long a machine may take to answer; the first task there starts Python."""
+
+AUTOSCALER_FILE = Path("~/ray_bootstrap_config.yaml")
+"""Where `ray up` leaves on the head what it may start."""
 
 ENVIRONMENT = {
     "RAY_AIR_NEW_OUTPUT": "0",
@@ -132,7 +137,8 @@ def _connect() -> bool:
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     if address:
         try:
-            ray.init(address=address, **quiet)
+            with _own_sigterm():
+                ray.init(address=address, **quiet)
         except (ConnectionError, RuntimeError, ValueError) as error:
             raise UserError(
                 f"$RAY_ADDRESS: expected a Ray cluster at {address}, but connecting failed: {error}. Start one with "
@@ -141,9 +147,19 @@ def _connect() -> bool:
             ) from error
     else:
         # "local" never looks for an earlier cluster, whose stale address would make it hang.
-        ray.init(address="local", include_dashboard=False, num_cpus=len(os.sched_getaffinity(0)), **quiet)
+        with _own_sigterm():
+            ray.init(address="local", include_dashboard=False, num_cpus=len(os.sched_getaffinity(0)), **quiet)
     logging.getLogger("ray.tune").setLevel(logging.ERROR)
     return True
+
+
+@contextlib.contextmanager
+def _own_sigterm() -> Iterator[None]:
+    """Keep what SIGTERM does here: Ray's own handler ends a driver on the spot, MLflow's runs still running."""
+    before = signal.getsignal(signal.SIGTERM)
+    yield
+    if before is not None and threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, before)
 
 
 def _alive() -> list[dict[str, Any]]:
@@ -151,10 +167,13 @@ def _alive() -> list[dict[str, Any]]:
 
 
 def _nodes() -> list[NodeResources]:
-    return [
+    """The machines of the cluster, and those that its autoscaler may add."""
+    running = [
         NodeResources(cpus=node["Resources"].get("CPU", 0.0), gpus=node["Resources"].get("GPU", 0.0))
         for node in _alive()
     ]
+    # Where none is named, Ray was started here for this run, and starts no machines.
+    return [*running, *nodes_to_come(AUTOSCALER_FILE.expanduser())] if os.environ.get("RAY_ADDRESS") else running
 
 
 def _answer(reference: Any) -> NodeReport | str:
@@ -180,7 +199,10 @@ def _capacity() -> Capacity:
 
 
 def _smallest_gpu() -> int | None:
-    """Bytes of the smallest GPU of the cluster's machines; None where torch can use none of some machine's."""
+    """Bytes of the smallest GPU of the cluster's machines; None where torch can use none of some machine's.
+
+    None too where no machine with one runs yet, though an autoscaler may start some.
+    """
     look_there = ray.remote(gpu_memory)
     asked = [
         look_there.options(
@@ -190,7 +212,7 @@ def _smallest_gpu() -> int | None:
         if node["Resources"].get("GPU")
     ]
     sizes: list[list[int]] = ray.get(asked)
-    return min(min(memories) for memories in sizes) if all(sizes) else None
+    return min(min(memories) for memories in sizes) if sizes and all(sizes) else None
 
 
 def ran_out_of_memory(store: Store, spec: TrialSpec) -> bool:

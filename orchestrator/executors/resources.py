@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from pathlib import Path
+
+import yaml
 
 from orchestrator.errors import UserError
 from orchestrator.executors.protocol import NodeResources
@@ -24,6 +27,26 @@ def check_resources(resources: Resources, nodes: Sequence[NodeResources]) -> Non
         f"resources: a trial asks for {resources.cpus:g} CPUs and {gpus:g} GPUs, and no machine has that: {have}. "
         "Ask for less with --cpus and --gpus, or in the sweep's resources; nothing was started."
     )
+
+
+def nodes_to_come(file: Path) -> list[NodeResources]:
+    """What the machines have that an autoscaler may start.
+
+    Ray tells only of machines that run. On the head of a cluster that `ray up` started, its file says which kinds of
+    machines there can be, and without it a cluster that shrank to its head would refuse every trial.
+
+    Args:
+        file: that `ray up` leaves in the home folder of the head; there is none on other machines.
+    """
+    try:
+        config = yaml.safe_load(file.read_text())
+        kinds = [kind for kind in config["available_node_types"].values() if kind.get("max_workers", 0) > 0]
+        return [
+            NodeResources(cpus=float(kind["resources"].get("CPU", 0)), gpus=float(kind["resources"].get("GPU", 0)))
+            for kind in kinds
+        ]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, yaml.YAMLError):
+        return []
 
 
 def this_machine(*, count_gpus: bool = True) -> NodeResources:

@@ -40,7 +40,19 @@ OPTIONS = {
         "--tracking-uri",
         "SWEEP",
     ],
-    "status": ["--verbose", "-v", "STORE"],
+    "submit": [
+        "--address",
+        "--cpus",
+        "--data-root",
+        "--follow",
+        "--gpus",
+        "--no-tracking",
+        "--out",
+        "--tracking-uri",
+        "SWEEP",
+    ],
+    "stop": ["--address", "JOB"],
+    "status": ["--address", "--verbose", "-v", "[STORE]"],
     "tables": ["--to", "STORE"],
     "doctor": sorted(
         ["--cpus", "--data-root", "--executor", "--gpus", "--no-tracking", "--out", "--tracking-uri", "SWEEP"]
@@ -143,7 +155,8 @@ def test_every_command_and_option_is_explained(crwn: Crwn, command: str) -> None
     [
         (["fly"], "No such command 'fly'"),
         (["run"], "Missing argument 'SWEEP'"),
-        (["status"], "Missing argument 'STORE'"),
+        (["tables"], "Missing argument 'STORE'"),
+        (["submit", "a.yaml"], "Missing option '--address'"),
         (["run", "a.yaml", "--fast"], "No such option: --fast"),
         (["run", "a.yaml", "--gpus", "many"], "Invalid value for '--gpus'"),
     ],

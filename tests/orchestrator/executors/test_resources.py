@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import os
+from pathlib import Path
 
 import pytest
+import yaml
 
 from orchestrator.errors import UserError
 from orchestrator.executors.protocol import NodeResources
-from orchestrator.executors.resources import check_resources, this_machine
+from orchestrator.executors.resources import check_resources, nodes_to_come, this_machine
 from orchestrator.sweep import Resources
 
 SMALL = NodeResources(cpus=2, gpus=0)
@@ -65,3 +68,22 @@ def test_this_machine_is_what_this_process_may_use(monkeypatch: pytest.MonkeyPat
     """Cores it is bound to, not those the machine has; GPUs are looked for only where they are asked for."""
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 3, 5})
     assert this_machine(count_gpus=False) == NodeResources(cpus=3, gpus=0)
+
+
+def test_machines_that_can_still_come_are_known_from_the_clusters_file(tmp_path: Path) -> None:
+    """The project's own cluster file, as `ray up` leaves it on the head: workers with GPUs, the head not once more."""
+    from ray.autoscaler._private.util import prepare_config
+
+    config = yaml.safe_load((Path(__file__).resolve().parents[3] / "cluster.yaml").read_text())
+    file = tmp_path / "ray_bootstrap_config.yaml"
+    file.write_text(json.dumps(prepare_config(config)))
+    assert nodes_to_come(file) == [NodeResources(cpus=8, gpus=1)]
+
+
+@pytest.mark.parametrize("content", [None, "", "[]", "{", "available_node_types: {a: }", "available_node_types: 3"])
+def test_without_a_clusters_file_no_machines_can_come(tmp_path: Path, content: str | None) -> None:
+    """Nor with one that says nothing."""
+    file = tmp_path / "config.yaml"
+    if content is not None:
+        file.write_text(content)
+    assert nodes_to_come(file) == []

@@ -1,0 +1,199 @@
+"""A sweep as a job of a real cluster: a head of its own on this machine, with a dashboard and a token."""
+
+from __future__ import annotations
+
+import contextlib
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+import pytest
+
+from orchestrator.store import Store
+from tests.integration.conftest import CRWN, clean_environment, finished_times
+
+pytestmark = [
+    pytest.mark.ray,
+    pytest.mark.slow(reason="a Ray head with its dashboard, and jobs that start a driver and workers each"),
+]
+
+TINY = """\
+name: tiny
+seeds: [0, 1]
+benchmarks: {r-digits: {num_tasks: 2}}
+training: {updates_per_task: 5}
+methods: {neuromodnet: {scales: [FC16]}}
+"""
+
+# About a minute: long enough to be found running and stopped.
+LONG = """\
+name: long
+seeds: [0]
+benchmarks: {r-digits: {num_tasks: 3}}
+training: {updates_per_task: 30000}
+methods: {supsup: {scales: [FC64]}}
+"""
+
+START_SECONDS = 120.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Head:
+    """A Ray head: its dashboard's address, and the environment that has its token."""
+
+    address: str
+    environment: dict[str, str]
+
+    def crwn(self, *arguments: object, **changes: str) -> subprocess.CompletedProcess[str]:
+        """A command of a user of this cluster."""
+        return subprocess.run(
+            [CRWN, *map(str, arguments), "--address", self.address],
+            env={**self.environment, **changes},
+            capture_output=True,
+            text=True,
+            timeout=300,
+            check=False,
+        )
+
+
+@pytest.fixture(scope="module")
+def head() -> Iterator[Head]:
+    """A head with two CPU slots, on ports that were free."""
+    folder = Path(tempfile.mkdtemp(prefix="crwn-ray-"))  # short: Ray's sockets lie below it
+    token = folder / "token"
+    token.write_text(secrets.token_hex(32))
+    environment = clean_environment(
+        PATH=f"{CRWN.parent}:{Path('/usr/bin')}:{Path('/bin')}",
+        RAY_AUTH_MODE="token",
+        RAY_AUTH_TOKEN_PATH=str(token),
+        RAY_USAGE_STATS_ENABLED="0",
+    )
+    with contextlib.ExitStack() as sockets:
+        taken = [sockets.enter_context(socket.socket()) for _ in range(4)]
+        for one in taken:
+            one.bind(("127.0.0.1", 0))
+        port, dashboard, client, agent = (one.getsockname()[1] for one in taken)
+    with (folder / "log").open("w") as log:
+        process = subprocess.Popen(
+            [
+                Path(sys.executable).with_name("ray"),
+                *(
+                    "start",
+                    "--head",
+                    "--block",
+                    "--disable-usage-stats",
+                    "--num-cpus=2",
+                    f"--temp-dir={folder / 'ray'}",
+                ),
+                *("--node-ip-address=127.0.0.1", f"--port={port}", f"--ray-client-server-port={client}"),
+                *(
+                    "--dashboard-host=127.0.0.1",
+                    f"--dashboard-port={dashboard}",
+                    f"--dashboard-agent-listen-port={agent}",
+                ),
+            ],
+            env=environment,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
+    address = f"http://127.0.0.1:{dashboard}"
+    try:
+        request = urllib.request.Request(  # noqa: S310 (our own)
+            f"{address}/api/version", headers={"Authorization": f"Bearer {token.read_text()}"}
+        )
+        until = time.monotonic() + START_SECONDS
+        while True:
+            with contextlib.suppress(OSError):
+                urllib.request.urlopen(request, timeout=5).close()  # noqa: S310
+                break
+            assert process.poll() is None, (folder / "log").read_text()
+            assert time.monotonic() < until, (folder / "log").read_text()
+            time.sleep(0.5)
+        yield Head(address=address, environment=environment)
+    finally:
+        tree = psutil.Process(process.pid).children(recursive=True) if process.poll() is None else []
+        process.send_signal(signal.SIGTERM)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(20)
+        for one in [*tree, process]:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                one.kill()
+        process.wait()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def wait_until(condition: Callable[[], bool], seconds: float = 120) -> None:
+    until = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < until, f"not in {seconds} s"
+        time.sleep(0.2)
+
+
+def test_a_sweep_is_submitted_followed_and_not_run_twice(head: Head, tmp_path: Path) -> None:
+    """The job's log and exit code come back; the same command again starts a job that finds nothing to do."""
+    sweep, store = tmp_path / "tiny.yaml", Store(tmp_path / "store")
+    sweep.write_text(TINY)
+    command = ("submit", sweep, "--out", store.root, "--no-tracking", "--follow")
+    first = head.crwn(*command)
+    assert first.returncode == 0, first.stdout + first.stderr
+    assert first.stderr == ""
+    assert "tiny: 2 trials to run, 0 done; executor ray" in first.stdout
+    assert "(n=2)" in first.stdout
+    assert len(store.trial_ids()) == 2
+    before = finished_times(store)
+
+    again = head.crwn(*command)
+    assert again.returncode == 0, again.stdout + again.stderr
+    assert "tiny: all 2 trials are done; nothing to start" in again.stdout
+    assert finished_times(store) == before
+
+    shown = head.crwn("status")
+    assert shown.returncode == 0
+    assert shown.stdout.count(": done, begun ") == 2
+    assert shown.stdout.count(f"tiny, 2 trials, into {store.root}\n") == 2
+
+    refused = head.crwn("status", RAY_AUTH_MODE="disabled")
+    assert refused.returncode == 2
+    assert "expects its token, and none was given: set RAY_AUTH_MODE=token" in refused.stderr
+
+
+def test_a_job_that_runs_is_pointed_to_and_can_be_stopped(head: Head, tmp_path: Path) -> None:
+    """Stopping is an interruption like Ctrl-C: what was computed is kept, and no trial has failed."""
+    sweep, store = tmp_path / "long.yaml", Store(tmp_path / "store")
+    sweep.write_text(LONG)
+    command = ("submit", sweep, "--out", store.root, "--no-tracking")
+    submitted = head.crwn(*command)
+    assert submitted.returncode == 0, submitted.stderr
+    (job,) = [line.split()[1] for line in submitted.stdout.splitlines() if line.startswith("job ")]
+    trials = store.root / "trials"
+    wait_until(lambda: bool(list(trials.glob("*/resume.safetensors"))))
+
+    again = head.crwn(*command)
+    assert again.returncode == 0
+    assert again.stdout.startswith(f"long: already submitted to {store.root}; nothing was started\n")
+    assert job in again.stdout
+
+    sweep.write_text(LONG.replace("[0]", "[0, 1]"))
+    changed = head.crwn(*command)
+    assert changed.returncode == 2
+    assert f"expected no other job on this store, but {job} runs the sweep 'long'" in changed.stderr
+
+    assert f"{job}: running, begun" in head.crwn("status").stdout
+    stopped = head.crwn("stop", job)
+    assert stopped.returncode == 0, stopped.stderr
+    assert stopped.stdout.startswith(f"{job}: stopped, begun")
+    details = head.crwn("status", "-v").stdout
+    assert "Interrupted. Everything up to the last seconds is kept" in details
+    (trial,) = [path.name for path in trials.iterdir()]
+    assert store.state(trial, driven=store.is_driven) == "interrupted"
