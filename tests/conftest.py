@@ -42,7 +42,7 @@ def one_thread() -> Iterator[None]:
 
 
 class Scheduling(LoadScopeScheduling):
-    """Which tests one process runs, where there are several: a file's, all with Ray, all others that start processes.
+    """Which tests one process runs, where there are several: a file's; all with Ray, with MLflow, or that are killed.
 
     Those mostly wait, and more of a kind at once would disturb each other.
     """
@@ -50,6 +50,8 @@ class Scheduling(LoadScopeScheduling):
     def _split_scope(self, nodeid: str) -> str:
         if nodeid.endswith("[ray]") or "/test_ray_" in nodeid:
             return "Ray"
+        if nodeid.startswith("tests/integration/test_tracking"):
+            return "MLflow"
         return "processes" if nodeid.startswith("tests/integration/") else nodeid.partition("::")[0]
 
 

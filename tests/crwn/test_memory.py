@@ -15,13 +15,11 @@ from crwn.methods import METHODS
 from crwn.spec import TrialSpec
 
 MEASURED = """
-import json, resource, sys
 from crwn import backbone
 from crwn.data import datasets
 from crwn.trial import run_trial
 from tests.crwn.test_memory import small
-run_trial(small(), data=datasets(), backbones=backbone.draw)
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024))
+print(run_trial(small(), data=datasets(), backbones=backbone.draw).peak_memory)
 """
 
 

@@ -168,6 +168,7 @@ def test_a_sweep_is_submitted_followed_and_not_run_twice(head: Head, tmp_path: P
     assert "expects its token, and none was given: set RAY_AUTH_MODE=token" in refused.stderr
 
 
+@pytest.mark.chaos
 def test_a_job_that_runs_is_pointed_to_and_can_be_stopped(head: Head, tmp_path: Path) -> None:
     """Stopping is an interruption like Ctrl-C: what was computed is kept, and no trial has failed."""
     sweep, store = tmp_path / "long.yaml", Store(tmp_path / "store")
