@@ -66,7 +66,7 @@ def attempt(
     """
     trial_id = spec.trial_id
     if store.is_finished(trial_id):
-        store.clear_leftovers(trial_id)
+        store.clear_leftovers([trial_id])
         yield TrialUpdate(trial_id=trial_id, state="finished")
         return
     attempts = [*store.attempts(trial_id), _new_attempt(spec)]
