@@ -455,10 +455,20 @@ class Store:
 
     def write_resume(
         self, trial_id: str, content: bytes, tasks: Sequence[Mapping[str, Any]], system: Sequence[Mapping[str, Any]]
-    ) -> None:
-        """Keep where a trial goes on, instead of an earlier point, and the rows up to there."""
+    ) -> bool:
+        """Keep where a trial goes on, instead of an earlier point, and the rows up to there.
+
+        Returns:
+            Whether that was done; a trial that another run has finished meanwhile, where no lock kept it away, stays
+            as it is.
+        """
+        if self.is_finished(trial_id):
+            return False
         self._files.write(_of_trial(trial_id, RESUME_FILE), content)
         self._write_tests(trial_id, tasks, system)  # afterwards: no row that the trial would compute once more
+        if self.is_finished(trial_id):  # while these were written, and its rows may be these: it is this run's again
+            self._files.remove(_of_trial(trial_id, TRIAL_FILE))
+        return True
 
     def _write_tests(
         self, trial_id: str, tasks: Sequence[Mapping[str, Any]], system: Sequence[Mapping[str, Any]]
@@ -471,7 +481,9 @@ class Store:
         return self.read(trial_id, RESUME_FILE)
 
     def discard_resume(self, trial_id: str) -> None:
-        """Remove a resume point that cannot be used, and the rows up to there."""
+        """Remove a resume point that cannot be used, and the rows up to there, unless the trial is finished by now."""
+        if self.is_finished(trial_id):
+            return
         for file in (TASKS_FILE, SYSTEM_FILE, RESUME_FILE):  # the point last: whoever finds it discards the rest too
             self._files.remove(_of_trial(trial_id, file))
 
