@@ -7,7 +7,6 @@ nothing was started; 130 interrupted, running again goes on.
 from __future__ import annotations
 
 import io
-import re
 import shlex
 import signal
 import sys
@@ -16,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from orchestrator.errors import UserError
+from orchestrator.errors import StorageError, UserError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -26,9 +25,15 @@ if TYPE_CHECKING:
     from orchestrator.sweep import Sweep
 
 SweepArgument = Annotated[Path, typer.Argument(help="the sweep's YAML file", metavar="SWEEP")]
-StoreArgument = Annotated[Path, typer.Argument(help="the store's folder, such as runs/quickstart", metavar="STORE")]
+StoreArgument = Annotated[
+    str, typer.Argument(help="the store: a folder such as runs/quickstart, or s3://bucket/prefix", metavar="STORE")
+]
 OutOption = Annotated[
-    Path | None, typer.Option(help="the store; by default the sweep's own, or runs/<the sweep's name>", metavar="STORE")
+    str | None,
+    typer.Option(
+        help="the store, a folder or s3://bucket/prefix; by default the sweep's own, or runs/<the sweep's name>",
+        metavar="STORE",
+    ),
 ]
 
 DataRootOption = Annotated[
@@ -137,7 +142,10 @@ def run(
         failed = running.run(loaded, store, options, console)
         _show_results(loaded, store, console)
         if not no_tracking:
-            typer.echo(f"mlflow    {tracking_address.how_to_open(store.root.parent, tracking_uri)}")
+            typer.echo(f"mlflow    {tracking_address.how_to_open(store.beside, tracking_uri)}")
+    except StorageError as error:  # the store was there a moment ago
+        typer.echo(f"error: {error}", err=True)
+        raise typer.Exit(1) from error
     except KeyboardInterrupt:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # what follows takes no time and must not be cut off
         command = shlex.join(["crwn", *sys.argv[1:]])
@@ -227,7 +235,7 @@ def stop(
 @app.command()
 def status(
     store: Annotated[
-        Path | None, typer.Argument(help="the store's folder, such as runs/quickstart", metavar="[STORE]")
+        str | None, typer.Argument(help="the store, such as runs/quickstart or s3://bucket/prefix", metavar="[STORE]")
     ] = None,
     address: Annotated[
         str | None, typer.Option(help="show the jobs of the cluster whose dashboard is here instead", metavar="URL")
@@ -255,14 +263,15 @@ def status(
 def tables(
     store: StoreArgument,
     to: Annotated[
-        Path | None, typer.Option(help="where to write; by default the store's report/", metavar="DIR")
+        str | None, typer.Option(help="where to write; by default the store's report/", metavar="DIR")
     ] = None,
 ) -> None:
     """Write and print the tables of a store's sweeps."""
     from orchestrator import display, report  # noqa: PLC0415
+    from orchestrator.files import open_files  # noqa: PLC0415
 
     opened = _existing_store(store)
-    files = report.write_tables(opened, to if to is not None else opened.root / "report")
+    files = report.write_tables(opened, open_files(to) if to is not None else opened.report)
     console = display.console()
     for manifest in opened.manifests():
         _print_table(report.sweep_table(opened, manifest), console)
@@ -276,14 +285,14 @@ def sync(store: StoreArgument, tracking_uri: TrackingOption = None) -> None:
     from orchestrator import display, following, tracking_address  # noqa: PLC0415
 
     opened = _existing_store(store)
-    runs = opened.root.parent
+    runs = opened.beside
     following.sync(opened, tracking_address.tracking_uri(runs, tracking_uri), display.console())
     typer.echo(f"mlflow    {tracking_address.how_to_open(runs, tracking_uri)}")
 
 
 @app.command()
 def ui(
-    runs: Annotated[Path, typer.Argument(help="the folder that holds the stores", metavar="RUNS")] = Path("runs"),
+    runs: Annotated[str, typer.Argument(help="the folder that holds the stores", metavar="RUNS")] = "runs",
     port: Annotated[int, typer.Option(help="on 127.0.0.1", min=1, max=65535)] = 5000,
 ) -> None:
     """Open MLflow's interface on a folder of stores, on this machine, until Ctrl-C."""
@@ -292,7 +301,7 @@ def ui(
 
     for sign in (signal.SIGINT, signal.SIGTERM):  # also where a shell in the background had them ignored
         signal.signal(sign, signal.default_int_handler)
-    serve(runs, port, display.console())
+    serve(_folder_of_stores(runs), port, display.console())
 
 
 @data_app.command("list")
@@ -325,39 +334,48 @@ def data_verify(
         raise typer.Exit(1)
 
 
-def _store(sweep: Sweep, out: Path | None) -> Store:
+def _folder_of_stores(runs: str) -> Path:
+    from orchestrator.files import LocalFiles, open_files  # noqa: PLC0415
+
+    if not isinstance(open_files(runs), LocalFiles):
+        raise UserError(
+            f"{runs}: expected a folder on this machine, where MLflow's database is. For a store on object storage it "
+            "is in runs/ of the folder where crwn run was typed; crwn sync STORE makes it anew, then type: crwn ui"
+        )
+    return Path(runs)
+
+
+def _store(sweep: Sweep, out: str | None) -> Store:
     """The store of a run: the one named on the command line, the sweep's, or runs/<name>."""
-    folder = out or sweep.store or Path("runs") / sweep.name
-    if out is not None and re.match(r"[a-z0-9]+:/", str(out)):  # a path folds the two slashes of s3:// into one
-        raise UserError(f"--out: expected a folder on this machine or one that all machines share, given {out}")
     try:
-        return _open(folder)
+        return _open(out or sweep.store or f"runs/{sweep.name}")
     except UserError as error:
         raise UserError(f"{error} Another store is named with --out.") from error
 
 
-def _existing_store(folder: Path) -> Store:
-    store = _open(folder)
+def _existing_store(address: str) -> Store:
+    store = _open(address)
     if not store.exists:
-        raise UserError(f"{folder}: expected a store, found none there; crwn run makes one")
+        raise UserError(f"{address}: expected a store, found none there; crwn run makes one")
     return store
 
 
-def _open(folder: Path) -> Store:
+def _open(address: str) -> Store:
     from orchestrator.store import Store  # noqa: PLC0415
 
-    return Store(folder)
+    return Store(address)
 
 
 def _show_results(sweep: Sweep, store: Store, console: Console) -> None:
     from orchestrator import report  # noqa: PLC0415
+    from orchestrator.store import CONTEXTS_FILE  # noqa: PLC0415
 
     table = report.sweep_table(store, sweep.manifest())
     _print_table(table, console)
-    report.write_tables(store, store.root / "report")
-    typer.echo(f"results   {store.root}")
-    typer.echo(f"tables    {store.root / 'report' / sweep.name}.md and .csv")
-    typer.echo(f"contexts  {store.root / 'trials'}/*/contexts.safetensors")
+    report.write_tables(store, store.report)
+    typer.echo(f"results   {store.address}")
+    typer.echo(f"tables    {store.report.locate(sweep.name)}.md and .csv")
+    typer.echo(f"contexts  {store.locate('*', CONTEXTS_FILE)}")
 
 
 def _print_table(table: SweepTable, console: Console) -> None:

@@ -17,6 +17,7 @@ from orchestrator.errors import UserError
 from orchestrator.executors import EXECUTORS
 from orchestrator.executors.protocol import Survey
 from orchestrator.executors.survey import NodeReport, Questions, look
+from orchestrator.files import TEMPORARY, open_files
 from orchestrator.running import Options, chosen_executor, chosen_resources, trials_left
 from orchestrator.store import Store
 from orchestrator.sweep import Sweep
@@ -95,7 +96,7 @@ def examine(sweep: Sweep, store: Store, options: Options) -> Iterator[Finding]:
         yield from _gpus(reports)
     yield from _disk(store, left, here, keep_weights=sweep.keep_weights)
     if options.tracking:
-        yield _tracking(store, tracking_uri(store.root.parent, options.tracking_uri))
+        yield _tracking(store, tracking_uri(store.beside, options.tracking_uri))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,18 +120,16 @@ def _surveyed(
     survey: Survey, store: Store, bases: tuple[str, ...], roots: tuple[Path, ...], *, gpus: bool
 ) -> _Surveyed:
     """Ask all machines; the files that they leave for one another are removed."""
-    questions = Questions(
-        store=store.root.absolute(), probe=f"{uuid.uuid4().hex}.part", bases=bases, data_roots=roots, gpus=gpus
-    )
-    probe = store.root / questions.probe
-    probe.touch()
+    files, probe = open_files(store.address), f"{uuid.uuid4().hex}{TEMPORARY}"
+    questions = Questions(store=store.address, probe=probe, bases=bases, data_roots=roots, gpus=gpus)
+    files.write(probe, b"")
     try:
         answers = survey(questions)
         here = look(questions)
-        seen = frozenset(path.name for path in store.root.glob(f"{questions.probe}.*"))
     finally:
-        for path in (probe, *store.root.glob(f"{questions.probe}.*")):
-            path.unlink(missing_ok=True)
+        seen = frozenset(name for name in files.names("") if name.startswith(probe))
+        for name in seen:
+            files.remove(name)
     return _Surveyed(
         here=here,
         reports={node: answer for node, answer in answers.items() if isinstance(answer, NodeReport)},
@@ -184,12 +183,12 @@ def _store(store: Store, reports: Mapping[str, NodeReport], seen: frozenset[str]
         why = report.store_error or "it is another folder there: neither machine finds what the other one wrote"
         yield Finding(
             subject="store",
-            found=f"{store.root} on {node}: {why}. Mount one folder on all machines under this path, or name one "
+            found=f"{store.address} on {node}: {why}. Mount one folder on all machines under this path, or name one "
             "that they share with --out.",
             is_fault=True,
         )
     if whole and reports:
-        yield Finding(subject="store", found=f"{store.root}: written and read from {_machine_count(reports)}")
+        yield Finding(subject="store", found=f"{store.address}: written and read from {_machine_count(reports)}")
 
 
 def _data(bases: Sequence[str], reports: Mapping[str, NodeReport]) -> Iterator[Finding]:
@@ -221,8 +220,8 @@ def _disk(store: Store, left: Sequence[TrialSpec], here: NodeReport, *, keep_wei
     has_room = here.free_disk > max(2 * need, MIN_FREE_DISK)
     yield Finding(
         subject="disk",
-        found=f"{store.root}: {here.free_disk / GIBIBYTE:.1f} GiB free, at most {need / GIBIBYTE:.2f} GiB wanted, and "
-        "as much again where MLflow's artifacts are on the same disk"
+        found=f"{store.address}: {here.free_disk / GIBIBYTE:.1f} GiB free, at most {need / GIBIBYTE:.2f} GiB wanted, "
+        "and as much again where MLflow's artifacts are on the same disk"
         + ("" if has_room else ". Free some, or name another folder with --out."),
         is_fault=not has_room,
     )

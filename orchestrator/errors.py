@@ -10,6 +10,10 @@ class UserError(Exception):
     """The input is wrong and nothing was started: exit code 2. Says what was expected, given, where, what to do."""
 
 
+class StorageError(UserError, OSError):
+    """Object storage refused something, or did not answer for longer than anybody waits."""
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """The known names, and the one that `name` was probably meant to be, for the end of an error."""
     names = sorted(known)

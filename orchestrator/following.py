@@ -11,20 +11,20 @@ import contextlib
 import importlib
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-import filelock
 from rich.console import Console
 from rich.progress import Progress
 
+from orchestrator.claims import TakenError
 from orchestrator.display import print_line
 from orchestrator.errors import UserError
 from orchestrator.store import Store
@@ -69,7 +69,7 @@ class Follower:
         try:
             self._process = subprocess.Popen(  # noqa: S603 (this project's own module)
                 # -P: no file of the folder that the user works in is taken for a module
-                [sys.executable, "-P", "-m", "orchestrator.following", str(self._store.root), self._sweep],
+                [sys.executable, "-P", "-m", "orchestrator.following", self._store.address, self._sweep],
                 env={**os.environ, TRACKING_VARIABLE: self._uri},  # it may have a password, which ps must not show
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
@@ -122,8 +122,8 @@ class Follower:
         """Say what the trouble is, the first time that there is any."""
         if not self._has_complained:
             self._has_complained = True
-            note = f"note: {trouble}. The sweep goes on without it; catch up with: crwn sync {self._store.root}"
-            print_line(self._console, note)
+            command = f"crwn sync {shlex.quote(self._store.address)}"
+            print_line(self._console, f"note: {trouble}. The sweep goes on without it; catch up with: {command}")
 
     def _wait(self, process: subprocess.Popen[str], *, interrupted: bool) -> None:
         """Until the follower has ended, or there is no hope that it soon will."""
@@ -162,7 +162,7 @@ def follow(
         try:
             from orchestrator.tracking import Tracker  # noqa: PLC0415 (seconds, for MLflow)
 
-            if not lock.is_locked:
+            if not lock.is_held:
                 lock.acquire(timeout=PATIENCE)
             tracker = tracker or Tracker(store, uri)
             tracker.sync(store.manifest(sweep), driven=not is_last, on_trial=lambda left: say({"left": left}))
@@ -185,7 +185,7 @@ def _words(error: Exception) -> str:
     match error:
         case TrackingError() | UserError():
             return str(error).rstrip(".")
-        case filelock.Timeout():
+        case TakenError():
             return "another process shows this store in MLflow"
         case _:
             return f"MLflow could not be used: {type(error).__name__}: {error}".splitlines()[0]
@@ -197,25 +197,33 @@ def sync(store: Store, uri: str, console: Console) -> None:
     Raises:
         UserError: MLflow cannot be written, or another process is at it.
     """
+    lock = store.tracking_lock()
+    try:
+        lock.acquire(timeout=1.0)
+    except TakenError as error:
+        raise UserError(
+            f"{store.address}: a run is working on this store and keeps MLflow up to date itself."
+        ) from error
+    try:
+        _sync(store, uri, console)
+    except TrackingError as error:
+        raise UserError(f"{_words(error)}. What the store has is safe; run crwn sync again.") from error
+    finally:
+        lock.release()
+
+
+def _sync(store: Store, uri: str, console: Console) -> None:
     from orchestrator.tracking import Tracker  # noqa: PLC0415 (seconds, for MLflow)
 
-    try:
-        lock = store.tracking_lock().acquire(timeout=1.0)
-    except filelock.Timeout as error:
-        raise UserError(f"{store.root}: a run is working on this store and keeps MLflow up to date itself.") from error
-    with lock:
-        driven = store.is_driven
-        try:
-            tracker = Tracker(store, uri)
-            for manifest in store.manifests():
-                name = manifest["name"]
-                num_trials = sum(len(cell["trials"]) for cell in manifest["cells"])
-                with _bar(console, name, num_trials) as show:
-                    written = tracker.sync(manifest, driven=driven, on_trial=show)
-                store.mark_behind(name, behind=driven)
-                print_line(console, f"{name}: {written} of {num_trials} trials written; the others were up to date")
-        except TrackingError as error:
-            raise UserError(f"{_words(error)}. What the store has is safe; run crwn sync again.") from error
+    driven = store.is_driven
+    tracker = Tracker(store, uri)
+    for manifest in store.manifests():
+        name = manifest["name"]
+        num_trials = sum(len(cell["trials"]) for cell in manifest["cells"])
+        with _bar(console, name, num_trials) as show:
+            written = tracker.sync(manifest, driven=driven, on_trial=show)
+        store.mark_behind(name, behind=driven)
+        print_line(console, f"{name}: {written} of {num_trials} trials written; the others were up to date")
 
 
 def check(store: Store, uri: str) -> None:
@@ -265,7 +273,7 @@ def main() -> None:
     with contextlib.suppress(Exception):  # it is imported, and said, where it is used
         importlib.import_module("orchestrator.tracking")
         say({})  # a sign of life, after seconds
-    follow(Store(Path(root)), sweep, uri, ended, say)
+    follow(Store(root), sweep, uri, ended, say)
     os._exit(0)  # a broken pipe is no reason for Python to complain while it ends
 
 

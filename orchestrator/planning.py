@@ -22,9 +22,10 @@ TEXT_COLUMNS = ("method", "variant", "scale", "benchmark", "seeds")
 
 def show(sweep: Sweep, store: Store, console: Console) -> None:
     """Print a row for each cell, and the totals."""
+    finished = store.finished(trial.trial_id for trial in sweep.trials)
     rows, num_done, work = [], 0, 0.0
     for cell in sweep.cells:
-        done = sum(store.is_finished(trial.trial_id) for trial in cell.trials)
+        done = sum(trial.trial_id in finished for trial in cell.trials)
         left = len(cell.trials) - done
         num_done += done
         work += left * petaflop(cell.trials[0])
@@ -47,7 +48,7 @@ def show(sweep: Sweep, store: Store, console: Console) -> None:
         number_columns=[name for name in shown[0] if name not in TEXT_COLUMNS],
         rows=[list(row.values()) for row in shown],
     )
-    print_line(console, f"{len(sweep.trials) - num_done} trials to run, {num_done} done in {store.root}")
+    print_line(console, f"{len(sweep.trials) - num_done} trials to run, {num_done} done in {store.address}")
     print_line(console, f"{work:.3g} PFLOP of training left; nothing was started")
 
 
@@ -116,12 +117,13 @@ def petaflop(trial: TrialSpec) -> float:
 
 def as_json(sweep: Sweep, store: Store) -> str:
     """The plan for programs: every trial with its identity, names, resolved spec and counts."""
+    finished = store.finished(trial.trial_id for trial in sweep.trials)
     trials = [
-        _trial(sweep, cell, trial, is_finished=store.is_finished(trial.trial_id))
+        _trial(sweep, cell, trial, is_finished=trial.trial_id in finished)
         for cell in sweep.cells
         for trial in cell.trials
     ]
-    return json.dumps({"sweep": sweep.name, "store": str(store.root), "trials": trials}, indent=1)
+    return json.dumps({"sweep": sweep.name, "store": store.address, "trials": trials}, indent=1)
 
 
 def _trial(sweep: Sweep, cell: Cell, trial: TrialSpec, *, is_finished: bool) -> Mapping[str, Any]:

@@ -177,7 +177,7 @@ def origin(attempts: Sequence[Mapping[str, Any]]) -> str:
 
 def digest(store: Store, trial_id: str, label: Label) -> str:
     """What a finished trial's run shows, in 16 digits: an equal digest means that nothing has to be written."""
-    content = (store.folder(trial_id) / TRIAL_FILE).read_bytes()
+    content = store.read(trial_id, TRIAL_FILE) or b""
     return hashlib.sha256(repr((PROJECTION, label)).encode() + content).hexdigest()[:16]
 
 
@@ -201,7 +201,6 @@ def artifacts(store: Store, trial_id: str, title: str) -> dict[str, bytes]:
     Raises:
         UserError: a record is damaged.
     """
-    folder = store.folder(trial_id)
     files = {}
     for place, name in (
         ("results", TRIAL_FILE),
@@ -209,8 +208,9 @@ def artifacts(store: Store, trial_id: str, title: str) -> dict[str, bytes]:
         ("results", SYSTEM_FILE),
         ("contexts", CONTEXTS_FILE),
     ):
-        if (folder / name).exists():  # a store of version 1.0 has no samples of the system
-            files[f"{place}/{name}"] = (folder / name).read_bytes()
+        content = store.read(trial_id, name)
+        if content is not None:  # a store of version 1.0 has no samples of the system
+            files[f"{place}/{name}"] = content
     row = store.trials([trial_id]).to_pylist()[0]
     spec = json.loads(row["spec"])
     attempts = json.loads(row["provenance"]).get("attempts", [])

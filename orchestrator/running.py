@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shlex
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,13 +15,14 @@ from rich.console import Console
 
 from crwn.spec import TrialSpec
 from orchestrator import data_sets
+from orchestrator.claims import Holder
 from orchestrator.display import print_line
 from orchestrator.errors import UserError, nearest
 from orchestrator.executors import EXECUTORS, default_executor
 from orchestrator.executors.protocol import Job
 from orchestrator.following import Follower
 from orchestrator.progress import RunProgress, show_seconds, shown
-from orchestrator.store import Store
+from orchestrator.store import ATTEMPTS_FILE, Store
 from orchestrator.sweep import Resources, Sweep
 from orchestrator.tracking_address import tracking_uri
 
@@ -70,13 +72,16 @@ def run(sweep: Sweep, store: Store, options: Options, console: Console) -> bool:
     executor = EXECUTORS[name]()
     executor.check(resources)
     store.create()
-    with store.lock():
+    with store.lock() as drivers:
+        _show_drivers(drivers, console)
         left = trials_left(sweep, store)  # another run may have ended in between
         _clear_leftovers(sweep, store)
         store.write_manifest(sweep.manifest())
         store.mark_behind(sweep.name, behind=True)  # in MLflow, until that was brought up to date
         num_done = len(sweep.trials) - len(left)
-        print_line(console, f"{sweep.name}: {len(left)} trials to run, {num_done} done; {STARTS[name]}; {store.root}")
+        print_line(
+            console, f"{sweep.name}: {len(left)} trials to run, {num_done} done; {STARTS[name]}; {store.address}"
+        )
         if sweep.keep_weights and num_done:
             print_line(console, f"keep_weights: the {num_done} trials that are done keep what they have")
         progress = RunProgress(left, num_done)
@@ -98,7 +103,7 @@ def run(sweep: Sweep, store: Store, options: Options, console: Console) -> bool:
             raise
     print_line(console, f"{progress.summary()}; took {show_seconds(progress.seconds)}")
     for trial_id in progress.failed:
-        print_line(console, f"traceback: {store.folder(trial_id) / 'attempts.json'}")
+        print_line(console, f"traceback: {store.locate(trial_id, ATTEMPTS_FILE)}")
     unfinished = trials_left(sweep, store)  # the store decides, not what was reported
     if unfinished:
         print_line(
@@ -114,23 +119,35 @@ def _followed(sweep: Sweep, store: Store, options: Options, console: Console) ->
     if not options.tracking:
         yield
         return
-    uri = tracking_uri(store.root.parent, options.tracking_uri)
+    uri = tracking_uri(store.beside, options.tracking_uri)
     with Follower(store, sweep.name, uri, console) as follower:
         yield
     if not follower.is_current:
-        print_line(console, f"mlflow: not up to date; catch up with: crwn sync {store.root}")
+        print_line(console, f"mlflow: not up to date; catch up with: crwn sync {shlex.quote(store.address)}")
 
 
 def trials_left(sweep: Sweep, store: Store) -> tuple[TrialSpec, ...]:
     """The trials that the store lacks."""
-    return tuple(trial for trial in sweep.trials if not store.is_finished(trial.trial_id))
+    finished = store.finished(trial.trial_id for trial in sweep.trials)
+    return tuple(trial for trial in sweep.trials if trial.trial_id not in finished)
 
 
 def _clear_leftovers(sweep: Sweep, store: Store) -> None:
     """Complete the end of trials whose process was killed between their record and clearing up."""
-    for trial in sweep.trials:
-        if store.is_finished(trial.trial_id):
-            store.clear_leftovers(trial.trial_id)
+    store.clear_leftovers(store.finished(trial.trial_id for trial in sweep.trials))
+
+
+def _show_drivers(drivers: Iterable[Holder], console: Console) -> None:
+    """Say whom else a store has as its driver, where no lock keeps them apart."""
+    for driver in drivers:
+        if driver.is_live:
+            note = (
+                f"another run seems to be working on this store: {driver.text}. Nothing of it is damaged by this one, "
+                "but trials that both compute are computed twice. Stop one of them, or name another store with --out"
+            )
+        else:
+            note = f"an earlier run on this store was cut off: {driver.text}. This one goes on from what it left"
+        print_line(console, f"note: {note}.")
 
 
 def chosen_executor(options: Options, num_trials: int) -> str:

@@ -16,11 +16,15 @@ STATES = get_args(TrialState)
 
 def show(store: Store, console: Console, *, verbose: bool) -> None:
     """Print where every sweep stands; with `verbose` a line for every trial."""
-    driven = store.is_driven
-    print_line(console, f"{store.root}: {'a run is working on it' if driven else 'no run is working on it'}")
+    drivers = store.drivers()
+    driven = any(driver.is_live for driver in drivers)
+    print_line(console, f"{store.address}: {'a run is working on it' if driven else 'no run is working on it'}")
+    for driver in drivers:
+        if driver.text:
+            print_line(console, f"  {'at work' if driver.is_live else 'was cut off'}: {driver.text}")
     for manifest in store.manifests():
         trials = [(cell, seed, trial_id) for cell in manifest["cells"] for seed, trial_id in cell["trials"].items()]
-        states = {trial_id: store.state(trial_id, driven=driven) for _, _, trial_id in trials}
+        states = store.states((trial_id for _, _, trial_id in trials), driven=driven)
         counts = Counter(states.values())
         shown = ", ".join(f"{counts[name]} {name}" for name in STATES if counts[name] or name in ("done", "left"))
         print_line(console, f"{manifest['name']}: {len(trials)} trials: {shown}")

@@ -1,6 +1,6 @@
 """The results store: the only truth about what was computed.
 
-    STORE/
+    STORE/                               a folder on a path, or a prefix on object storage
       store.json                         what this folder is, and its version
       sweeps/NAME.json                   a sweep's manifest: the trials it asks for, under its own names
       sweeps/NAME.behind                 while what MLflow shows of the sweep may be behind
@@ -12,8 +12,9 @@
       trials/ID/contexts.safetensors     every task's learned tensors
       trials/ID/trial.parquet            one row; written last: a trial is finished if and only if it is there
       report/                            tables; can be thrown away
+      leases/                            on object storage: who is working on the store
 
-Files are written beside their place and moved into it, so a reader never sees half a file. Fields that may differ
+A file is replaced at one blow (`orchestrator/files.py`), so a reader never sees half of one. Fields that may differ
 between two equal runs are marked `volatile` in the Parquet schemas.
 """
 
@@ -21,18 +22,18 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
-import filelock
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from orchestrator.claims import Claim, Holder, TakenError
 from orchestrator.errors import UserError
+from orchestrator.files import LOCKS, TEMPORARY, Files, LocalFiles, open_files
 
 STORE_VERSION = (1, 1)
 """Major, minor. A reader refuses a newer major version; a newer minor one has only added fields."""
@@ -122,6 +123,8 @@ SYSTEM_SCHEMA = pa.schema(
 )
 """Times are seconds since 1970; 100 % of a process is one core, of a machine all of them; null without a GPU."""
 
+MARK_FILE = "store.json"
+SWEEPS_FOLDER, TRIALS_FOLDER, REPORT_FOLDER = "sweeps", "trials", "report"
 TRIAL_FILE, TASKS_FILE, SYSTEM_FILE = "trial.parquet", "tasks.parquet", "system.parquet"
 CONTEXTS_FILE = "contexts.safetensors"
 RESUME_FILE = "resume.safetensors"
@@ -149,56 +152,90 @@ class TrialRecord:
 
 
 class Store:
-    """A store on a path that this process can read and write. Opening one that does not exist yet writes nothing.
+    """A store on a path or on object storage. Opening one that does not exist yet writes nothing.
+
+    It pickles as its address, so that another process, on another machine too, opens the same one.
 
     Args:
-        root: the store's folder.
+        address: the store's folder, or its URI such as s3://bucket/prefix.
 
     Raises:
-        UserError: the folder is something else than a store, or a newer one.
+        UserError: what is there is something else than a store, or a newer one, or cannot be reached.
     """
 
-    def __init__(self, root: Path) -> None:
-        self.root = root.absolute()
+    def __init__(self, address: Path | str) -> None:
+        self._files = open_files(address)
         self._check()
 
+    def __reduce__(self) -> tuple[type[Store], tuple[str]]:
+        return Store, (self.address,)
+
     def _check(self) -> None:
-        mark = self.root / "store.json"
-        if not self.root.exists() and not self.root.is_symlink():
+        kind = self._files.kind()
+        if kind == "absent":
             return
-        if not self.root.is_dir():
-            raise UserError(f"{self.root}: expected a store's folder, such as runs/quickstart, given a file.")
+        if kind == "file":
+            raise UserError(f"{self.address}: expected a store's folder, such as runs/quickstart, given a file.")
         try:
-            if not mark.exists():
+            if not self.exists:
                 # An empty folder becomes a store, and one in which making a store was cut off.
-                if not all(_is_left_over(path.name) for path in self.root.iterdir()):
+                if not all(_is_left_over(name) for name in self._files.names("")):
                     raise UserError(
-                        f"{self.root}: expected a store or an empty folder; it holds other files and no store.json. "
+                        f"{self.address}: expected a store or an empty folder; it holds other files and no store.json. "
                         "Nothing there is touched."
                     )
                 return
-            version = json.loads(mark.read_text())["version"]
+            version = json.loads(self._files.read(MARK_FILE))["version"]
             newer = version[0] > STORE_VERSION[0]
+        except UserError:
+            raise
         except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
+            mark = self._files.locate(MARK_FILE)
             raise UserError(f"{mark}: expected a store's mark that can be read: {error!r}") from error
         if newer:
             raise UserError(
-                f"{self.root}: expected a store of version {STORE_VERSION[0]} or older, given version {version[0]}. "
+                f"{self.address}: expected a store of version {STORE_VERSION[0]} or older, given version {version[0]}. "
                 "It was written by a newer crwn: upgrade crwn."
             )
+
+    @property
+    def address(self) -> str:
+        """What opens this store: its full path, or its URI."""
+        return self._files.address
+
+    @property
+    def beside(self) -> Path:
+        """The folder on this machine for what several stores share: MLflow's database, its artifacts."""
+        return self._files.beside
+
+    @property
+    def root(self) -> Path:
+        """The folder of a store on a path.
+
+        Raises:
+            UserError: it is on object storage.
+        """
+        if not isinstance(self._files, LocalFiles):
+            raise UserError(f"{self.address}: expected a store on a path, given one on object storage.")
+        return self._files.root
+
+    @property
+    def report(self) -> Files:
+        """Where the store's own tables are."""
+        return self._files.below(REPORT_FOLDER)
 
     @property
     def identity(self) -> str:
         """What the store is known by elsewhere, wherever it is moved; its path for one of version 1.0."""
         try:
-            return str(json.loads((self.root / "store.json").read_text())["id"])
+            return str(json.loads(self._files.read(MARK_FILE))["id"])
         except KeyError:
-            return str(self.root)
+            return self.address
 
     @property
     def exists(self) -> bool:
         """Whether the folder is a store already."""
-        return (self.root / "store.json").exists()
+        return self._files.exists(MARK_FILE)
 
     def create(self) -> None:
         """Make the folder a store if it is none yet.
@@ -207,64 +244,65 @@ class Store:
             UserError: it cannot be written.
         """
         try:
-            self.root.mkdir(parents=True, exist_ok=True)
-            probe = self.root / f"{uuid.uuid4().hex}{_TEMPORARY}"
-            probe.touch()
-            probe.unlink()
+            self._files.make()
             if not self.exists:
                 mark = {"format": "crwn-store", "version": list(STORE_VERSION), "id": uuid.uuid4().hex}
-                _write_json(self.root / "store.json", mark)
+                self._files.write(MARK_FILE, _json_bytes(mark))
+        except UserError:
+            raise
         except OSError as error:
             raise UserError(
-                f"{self.root}: expected a folder that can be written: {error}. Name another with --out."
+                f"{self.address}: expected a folder that can be written: {error}. Name another with --out."
             ) from error
 
-    def tracking_lock(self) -> filelock.FileLock:
+    # Who works on it
+
+    def tracking_lock(self) -> Claim:
         """Held by the one process that shows this store in MLflow."""
-        return filelock.FileLock(self.root / _TRACKING_LOCK)
+        return self._files.claim("tracking")
 
     @contextlib.contextmanager
-    def lock(self) -> Iterator[None]:
+    def lock(self) -> Iterator[list[Holder]]:
         """Be the one driver of this store for the length of a `with` block.
 
+        Object storage has no locks: there a lease says who drives the store, and another one is no obstacle.
+
+        Returns:
+            On object storage the drivers that were found: at work, or ended without giving their lease back.
+
         Raises:
-            UserError: another process is.
+            UserError: another process is the driver.
         """
-        lock = filelock.FileLock(self.root / _LOCK)
+        claim = self._files.claim("run")
+        found = claim.holders()
         try:
-            lock.acquire(timeout=1.0)  # `is_driven` of another process holds it for an instant
-        except filelock.Timeout as error:
+            claim.acquire(timeout=1.0, despite_lease=True)  # `drivers` of another process holds a lock for an instant
+        except TakenError as error:
             raise UserError(
-                f"{self.root}: expected no other run on this store, but one is working on it. "
+                f"{self.address}: expected no other run on this store, but one is working on it. "
                 "Wait for it (crwn status shows it), stop it, or name another store with --out."
             ) from error
         try:
-            yield
+            yield found
         finally:
-            lock.release()
+            claim.release()
+
+    def drivers(self) -> list[Holder]:
+        """The processes that run a sweep on this store, or ended without saying so; one at most on a path."""
+        return self._files.claim("run").holders()
 
     @property
     def is_driven(self) -> bool:
-        """Whether some process is running a sweep on this store."""
-        if not (self.root / _LOCK).exists():
-            return False
-        lock = filelock.FileLock(self.root / _LOCK)
-        try:
-            lock.acquire(blocking=False)
-        except filelock.Timeout:
-            return True
-        except OSError:
-            return False  # a store that cannot be written is not being written
-        lock.release()
-        return False
+        """Whether some process is running a sweep on this store, as far as can be known."""
+        return any(driver.is_live for driver in self.drivers())
 
     # Sweeps
 
     def write_manifest(self, manifest: Mapping[str, Any]) -> None:
         """Keep a sweep's manifest under its name; an equal one is left as it is. MLflow is behind a changed one."""
-        path = self.root / "sweeps" / f"{manifest['name']}.json"
-        if not path.exists() or path.read_text() != _json_text(manifest):
-            _write_json(path, manifest)
+        name, content = f"{SWEEPS_FOLDER}/{manifest['name']}.json", _json_bytes(manifest)
+        if self._read(name) != content:
+            self._files.write(name, content)
             self.mark_behind(manifest["name"], behind=True)
 
     def manifests(self) -> list[dict[str, Any]]:
@@ -273,33 +311,60 @@ class Store:
         Raises:
             UserError: one is damaged or newer than this reader.
         """
-        return [_read_manifest(path) for path in sorted((self.root / "sweeps").glob("*.json"))]
+        names = self._files.names(SWEEPS_FOLDER)
+        return [self.manifest(name.removesuffix(".json")) for name in names if name.endswith(".json")]
 
     def manifest(self, name: str) -> dict[str, Any]:
         """One sweep's manifest; raises as `manifests` does."""
-        return _read_manifest(self.root / "sweeps" / f"{name}.json")
+        file = f"{SWEEPS_FOLDER}/{name}.json"
+        place = self._files.locate(file)
+        try:
+            manifest: dict[str, Any] = json.loads(self._files.read(file))
+            newer = manifest["format"] > MANIFEST_FORMAT
+        except UserError:
+            raise
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise UserError(
+                f"{place}: expected a sweep's manifest: {error!r}. Remove it; crwn run on the sweep writes it again."
+            ) from error
+        if newer:
+            raise UserError(f"{place}: expected format {MANIFEST_FORMAT} or older, given a newer one; upgrade crwn.")
+        return manifest
 
     def mark_behind(self, name: str, *, behind: bool) -> None:
         """Note whether a sweep's runs in MLflow may be behind what is here."""
-        mark = self.root / "sweeps" / f"{name}{_BEHIND}"
-        if behind:
-            mark.touch()
-        else:
-            mark.unlink(missing_ok=True)
+        mark = f"{SWEEPS_FOLDER}/{name}{_BEHIND}"
+        if not behind:
+            self._files.remove(mark)
+        elif not self._files.exists(mark):
+            self._files.write(mark, b"")
 
     def is_behind(self, name: str) -> bool:
         """Whether a sweep's runs in MLflow may be behind what is here."""
-        return (self.root / "sweeps" / f"{name}{_BEHIND}").exists()
+        return self._files.exists(f"{SWEEPS_FOLDER}/{name}{_BEHIND}")
 
     # Trials
 
     def folder(self, trial_id: str) -> Path:
-        """A trial's folder, which need not exist."""
-        return self.root / "trials" / trial_id
+        """A trial's folder in a store on a path, which need not exist; raises as `root` does."""
+        return self.root / TRIALS_FOLDER / trial_id
+
+    def locate(self, trial_id: str, file: str) -> str:
+        """The full name of one of a trial's files, to be shown."""
+        return self._files.locate(_of_trial(trial_id, file))
+
+    def read(self, trial_id: str, file: str) -> bytes | None:
+        """The bytes of one of a trial's files; None where it is not there."""
+        return self._read(_of_trial(trial_id, file))
 
     def is_finished(self, trial_id: str) -> bool:
         """Whether the trial's final record is there."""
-        return (self.folder(trial_id) / TRIAL_FILE).exists()
+        return self._files.exists(_of_trial(trial_id, TRIAL_FILE))
+
+    def finished(self, trial_ids: Iterable[str]) -> set[str]:
+        """Those that are finished."""
+        names = {_of_trial(trial_id, TRIAL_FILE): trial_id for trial_id in trial_ids}
+        return {names[name] for name in self._files.existing(list(names))}
 
     def state(self, trial_id: str, *, driven: bool) -> TrialState:
         """Where a trial stands.
@@ -312,41 +377,47 @@ class Store:
             `done`; `failed`, its last attempt ended in an error; `running`; `interrupted`, begun and stopped, it goes
             on from its resume point; `left`, not begun.
         """
-        if self.is_finished(trial_id):
-            return "done"
-        attempts = self.attempts(trial_id)
-        if not attempts:
-            return "left"
-        if "error" in attempts[-1]:
-            return "failed"
-        return "running" if driven else "interrupted"
+        return "done" if self.is_finished(trial_id) else _unfinished_state(self.attempts(trial_id), driven=driven)
+
+    def states(self, trial_ids: Iterable[str], *, driven: bool) -> dict[str, TrialState]:
+        """Where trials stand, see `state`; in the order given."""
+        wanted = list(trial_ids)
+        finished = self.finished(wanted)
+        others = [trial_id for trial_id in wanted if trial_id not in finished]
+        contents = self._files.read_all([_of_trial(trial_id, ATTEMPTS_FILE) for trial_id in others])
+        states: dict[str, TrialState] = dict.fromkeys(wanted, "done")
+        for trial_id, content in zip(others, contents, strict=True):
+            states[trial_id] = _unfinished_state(_attempts(content), driven=driven)
+        return states
 
     def signature(self, trial_id: str) -> tuple[tuple[str, int, int], ...]:
         """Something that changes whenever one of the trial's files does."""
         found = []
-        for name in (TRIAL_FILE, ATTEMPTS_FILE, TASKS_FILE):
-            with contextlib.suppress(FileNotFoundError):
-                status = (self.folder(trial_id) / name).stat()
-                found.append((name, status.st_mtime_ns, status.st_size))
+        for file in (TRIAL_FILE, ATTEMPTS_FILE, TASKS_FILE):
+            written = self._files.signature(_of_trial(trial_id, file))
+            if written is not None:
+                found.append((file, *written))
         return tuple(found)
 
     def trial_ids(self) -> list[str]:
         """All trials that were finished, in order."""
-        return sorted(path.parent.name for path in (self.root / "trials").glob(f"*/{TRIAL_FILE}"))
+        paths = [name.split("/") for name in self._files.walk(TRIALS_FOLDER)]
+        return [path[1] for path in paths if len(path) == _TRIAL_DEPTH and path[-1] == TRIAL_FILE]
 
     def write_record(self, trial_id: str, record: TrialRecord) -> None:
         """Keep a finished trial; its resume point and attempts are removed once all is written."""
-        folder = self.folder(trial_id)
         self._write_tests(trial_id, record.tasks, record.system)
-        _write(folder / CONTEXTS_FILE, record.contexts)
-        _write(folder / TRIAL_FILE, _parquet([record.trial], TRIALS_SCHEMA))
-        self.clear_leftovers(trial_id)
+        self._files.write(_of_trial(trial_id, CONTEXTS_FILE), record.contexts)
+        self._files.write(_of_trial(trial_id, TRIAL_FILE), _parquet([record.trial], TRIALS_SCHEMA))
+        self.clear_leftovers([trial_id])
 
-    def clear_leftovers(self, trial_id: str) -> None:
-        """Remove what only an unfinished trial needs, and files whose writer was killed."""
-        folder = self.folder(trial_id)
-        for path in (folder / RESUME_FILE, folder / ATTEMPTS_FILE, *folder.glob(f"*{_TEMPORARY}")):
-            path.unlink(missing_ok=True)
+    def clear_leftovers(self, trial_ids: Iterable[str]) -> None:
+        """Remove what only unfinished trials need, and files whose writer was killed, from finished ones."""
+        folders = {f"{TRIALS_FOLDER}/{trial_id}" for trial_id in trial_ids}
+        for name in self._files.walk(min(folders) if len(folders) == 1 else TRIALS_FOLDER):
+            folder, _, file = name.rpartition("/")
+            if folder in folders and (file in (RESUME_FILE, ATTEMPTS_FILE) or file.endswith(TEMPORARY)):
+                self._files.remove(name)
 
     def trials(self, trial_ids: Iterable[str]) -> pa.Table:
         """The `trials` rows of those that are finished.
@@ -368,62 +439,61 @@ class Store:
         return self._rows(trial_id, TASKS_FILE, TASKS_SCHEMA), self._rows(trial_id, SYSTEM_FILE, SYSTEM_SCHEMA)
 
     def _rows(self, trial_id: str, file: str, schema: pa.Schema) -> pa.Table:
-        path = self.folder(trial_id) / file
-        try:
-            return _read_parquet(path, schema) if path.exists() else schema.empty_table()
-        except UserError:
-            if path.exists():
-                raise
-            return schema.empty_table()  # removed while it was read: its trial began anew
+        content = self.read(trial_id, file)
+        return schema.empty_table() if content is None else _read_parquet(content, schema, self.locate(trial_id, file))
 
     def _table(self, trial_ids: Iterable[str], file: str, schema: pa.Schema) -> pa.Table:
-        paths = [self.folder(trial_id) / file for trial_id in trial_ids if self.is_finished(trial_id)]
-        return pa.concat_tables([schema.empty_table(), *(_read_parquet(path, schema) for path in paths)])
+        wanted = list(trial_ids)
+        finished = self.finished(wanted)
+        names = [_of_trial(trial_id, file) for trial_id in wanted if trial_id in finished]
+        tables = [schema.empty_table()]
+        for name, content in zip(names, self._files.read_all(names), strict=True):
+            tables.append(_read_parquet(content, schema, self._files.locate(name)))
+        return pa.concat_tables(tables)
 
     # What an unfinished trial leaves
 
     def write_resume(
         self, trial_id: str, content: bytes, tasks: Sequence[Mapping[str, Any]], system: Sequence[Mapping[str, Any]]
-    ) -> None:
-        """Keep where a trial goes on, instead of an earlier point, and the rows up to there."""
-        _write(self.folder(trial_id) / RESUME_FILE, content)
+    ) -> bool:
+        """Keep where a trial goes on, instead of an earlier point, and the rows up to there.
+
+        Returns:
+            Whether that was done; a trial that another run has finished meanwhile, where no lock kept it away, stays
+            as it is.
+        """
+        if self.is_finished(trial_id):
+            return False
+        self._files.write(_of_trial(trial_id, RESUME_FILE), content)
         self._write_tests(trial_id, tasks, system)  # afterwards: no row that the trial would compute once more
+        if self.is_finished(trial_id):  # while these were written, and its rows may be these: it is this run's again
+            self._files.remove(_of_trial(trial_id, TRIAL_FILE))
+        return True
 
     def _write_tests(
         self, trial_id: str, tasks: Sequence[Mapping[str, Any]], system: Sequence[Mapping[str, Any]]
     ) -> None:
-        folder = self.folder(trial_id)
-        _write(folder / TASKS_FILE, _parquet(tasks, TASKS_SCHEMA))
-        _write(folder / SYSTEM_FILE, _parquet(system, SYSTEM_SCHEMA))
+        self._files.write(_of_trial(trial_id, TASKS_FILE), _parquet(tasks, TASKS_SCHEMA))
+        self._files.write(_of_trial(trial_id, SYSTEM_FILE), _parquet(system, SYSTEM_SCHEMA))
 
     def read_resume(self, trial_id: str) -> bytes | None:
         """Where a trial goes on, if it was begun."""
-        try:
-            return (self.folder(trial_id) / RESUME_FILE).read_bytes()
-        except FileNotFoundError:
-            return None
+        return self.read(trial_id, RESUME_FILE)
 
     def discard_resume(self, trial_id: str) -> None:
-        """Remove a resume point that cannot be used, and the rows up to there."""
+        """Remove a resume point that cannot be used, and the rows up to there, unless the trial is finished by now."""
+        if self.is_finished(trial_id):
+            return
         for file in (TASKS_FILE, SYSTEM_FILE, RESUME_FILE):  # the point last: whoever finds it discards the rest too
-            (self.folder(trial_id) / file).unlink(missing_ok=True)
+            self._files.remove(_of_trial(trial_id, file))
 
     def write_attempts(self, trial_id: str, attempts: list[dict[str, Any]]) -> None:
         """Keep what is known of a trial's attempts so far; JSON values."""
-        _write_json(self.folder(trial_id) / ATTEMPTS_FILE, {"attempts": attempts})
-
-    def attempts_file(self, trial_id: str) -> Path:
-        """Where `attempts` are kept, with the last one's traceback if it failed."""
-        return self.folder(trial_id) / ATTEMPTS_FILE
+        self._files.write(_of_trial(trial_id, ATTEMPTS_FILE), _json_bytes({"attempts": attempts}))
 
     def attempts(self, trial_id: str) -> list[dict[str, Any]]:
         """The attempts at an unfinished trial, oldest first; a failed one has an `error`."""
-        try:
-            content = json.loads((self.folder(trial_id) / ATTEMPTS_FILE).read_text())
-            attempts: list[dict[str, Any]] = content["attempts"]
-        except (FileNotFoundError, ValueError, KeyError, TypeError):
-            return []  # notes, which a trial can go on without
-        return attempts
+        return _attempts(self.read(trial_id, ATTEMPTS_FILE))
 
     def all_attempts(self, trial_id: str) -> list[dict[str, Any]]:
         """The attempts at a trial, finished or not, oldest first; raises as `trials` does."""
@@ -436,14 +506,41 @@ class Store:
             return []
         return attempts
 
+    def _read(self, name: str) -> bytes | None:
+        try:
+            return self._files.read(name)
+        except FileNotFoundError:
+            return None
 
-_LOCK, _TRACKING_LOCK = ".lock", ".tracking.lock"
+
 _BEHIND = ".behind"
-_TEMPORARY = ".part"
+_TRIAL_DEPTH = 3
+"""Parts of the name of a trial's file."""
+
+
+def _of_trial(trial_id: str, file: str) -> str:
+    return f"{TRIALS_FOLDER}/{trial_id}/{file}"
 
 
 def _is_left_over(name: str) -> bool:
-    return name == _LOCK or name.endswith(_TEMPORARY)
+    return name == LOCKS["run"] or name.endswith(TEMPORARY)
+
+
+def _attempts(content: bytes | None) -> list[dict[str, Any]]:
+    """What an attempts file says; nothing where it is absent or damaged: notes, which a trial can go on without."""
+    try:
+        attempts: list[dict[str, Any]] = json.loads(content or b"")["attempts"]
+    except (ValueError, KeyError, TypeError):
+        return []
+    return attempts
+
+
+def _unfinished_state(attempts: Sequence[Mapping[str, Any]], *, driven: bool) -> TrialState:
+    if not attempts:
+        return "left"
+    if "error" in attempts[-1]:
+        return "failed"
+    return "running" if driven else "interrupted"
 
 
 def stable_columns(table: pa.Table) -> pa.Table:
@@ -459,56 +556,33 @@ def _parquet(rows: Sequence[Mapping[str, Any]], schema: pa.Schema) -> bytes:
     return content
 
 
-def _read_parquet(path: Path, schema: pa.Schema) -> pa.Table:
+def _read_parquet(content: bytes | None, schema: pa.Schema, place: str) -> pa.Table:
+    """A record's rows.
+
+    Args:
+        content: the file's, or None where it is missing.
+        schema: the rows'.
+        place: the file's full name, for errors.
+    """
     try:
-        table = pq.ParquetFile(path).read()
+        if content is None:
+            raise ValueError("it is missing")
+        table = pq.ParquetFile(pa.BufferReader(content)).read()
         if b"crwn.version" not in (table.schema.metadata or {}):
             raise ValueError("it is a Parquet file, but none of crwn's")
         version = table.schema.metadata[b"crwn.version"].decode()
         major = int(version.split(".")[0])
         if major > STORE_VERSION[0]:
-            raise UserError(f"{path}: expected version {STORE_VERSION[0]} or older, given {version}; upgrade crwn.")
+            raise UserError(f"{place}: expected version {STORE_VERSION[0]} or older, given {version}; upgrade crwn.")
         missing = [item for item in schema if item.name not in table.schema.names]
         for item in missing:  # an older record has fewer columns
             table = table.append_column(item, pa.nulls(len(table), item.type))
         return table.select(schema.names).cast(schema)
     except (OSError, pa.ArrowException, ValueError) as error:
         raise UserError(
-            f"{path}: expected a record that can be read: {error}. Remove its folder to have the trial run again."
+            f"{place}: expected a record that can be read: {error}. Remove its folder to have the trial run again."
         ) from error
 
 
-def _read_manifest(path: Path) -> dict[str, Any]:
-    try:
-        manifest: dict[str, Any] = json.loads(path.read_text())
-        newer = manifest["format"] > MANIFEST_FORMAT
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(
-            f"{path}: expected a sweep's manifest: {error!r}. Remove it; crwn run on the sweep writes it again."
-        ) from error
-    if newer:
-        raise UserError(f"{path}: expected format {MANIFEST_FORMAT} or older, given a newer one; upgrade crwn.")
-    return manifest
-
-
-def _json_text(value: Any) -> str:
-    return json.dumps(value, indent=1, sort_keys=True, allow_nan=False) + "\n"
-
-
-def _write_json(path: Path, value: Any) -> None:
-    _write(path, _json_text(value).encode())
-
-
-def _write(path: Path, content: bytes) -> None:
-    """Write beside the place and move into it; on the disk before it has its name."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f"{path.name}.{uuid.uuid4().hex[:8]}{_TEMPORARY}")
-    try:
-        with beside.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        beside.replace(path)
-    except BaseException:
-        beside.unlink(missing_ok=True)
-        raise
+def _json_bytes(value: Any) -> bytes:
+    return (json.dumps(value, indent=1, sort_keys=True, allow_nan=False) + "\n").encode()

@@ -37,6 +37,7 @@ import crwn
 import orchestrator
 from orchestrator.display import print_line
 from orchestrator.errors import UserError, nearest
+from orchestrator.files import SCHEMES, check_address
 from orchestrator.progress import show_seconds
 from orchestrator.running import COMMIT_VARIABLE, Options, chosen_executor, chosen_resources, code_commit
 from orchestrator.sweep import Sweep
@@ -121,18 +122,23 @@ def request(sweep: Sweep, file: Path, out: str | None, options: Options) -> Requ
     """
     chosen_resources(sweep, options)
     chosen_executor(options, len(sweep.trials))
-    where = "an absolute path that all machines of the cluster share, such as /shared/runs/NAME"
+    where = "an absolute path that all machines of the cluster share, such as /shared/runs/NAME, or s3://bucket/prefix"
     given = out if out is not None else None if sweep.store is None else str(sweep.store)
     if given is None:
         raise UserError(f"--out: expected where the cluster keeps the store, {where}; given nothing")
-    if not given.startswith("/"):
-        source = "--out" if out is not None else f"{file}: store"
+    source = "--out" if out is not None else f"{file}: store"
+    try:
+        check_address(given)
+    except ValueError as error:
+        raise UserError(f"{source}: {error}.") from error
+    is_elsewhere = urlsplit(given).scheme in SCHEMES
+    if not (given.startswith("/") or is_elsewhere):
         raise UserError(f"{source}: expected {where}; given {given!r}. A job's own folder vanishes with it.")
     if options.data_root is not None and not options.data_root.startswith("/"):
         raise UserError(
             f"--data-root: expected an absolute path on the cluster's machines; given {options.data_root!r}"
         )
-    return Request(sweep=sweep, file=file, store=posixpath.normpath(given), options=options)
+    return Request(sweep=sweep, file=file, store=given if is_elsewhere else posixpath.normpath(given), options=options)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -56,6 +56,7 @@ from crwn.spec import (
 )
 from orchestrator import yaml_source
 from orchestrator.errors import nearest
+from orchestrator.files import check_address
 from orchestrator.store import MANIFEST_FORMAT
 from orchestrator.yaml_source import KeyPath, Source, show_path
 
@@ -114,7 +115,7 @@ class Sweep:
 
     Attributes:
         name: what it is called in the store.
-        store: the store that it names, or None.
+        store: the store that it names, a path or a URI, or None.
         cells: in the order of the file.
         resources: of each trial.
         reference: the method whose params/task the others' are compared with, or None.
@@ -122,7 +123,7 @@ class Sweep:
     """
 
     name: str
-    store: Path | None
+    store: str | None
     cells: tuple[Cell, ...]
     resources: Resources
     reference: str | None = None
@@ -243,10 +244,11 @@ class _Reader:
             for variant in self._method(label, entry, training)
         ]
         name = self._name(value.get("name"))
-        if top is not None and top.store is not None and "://" in top.store:
-            self._source.fault(
-                ("store",), f"expected a folder on this machine or one that all machines share; given {top.store!r}"
-            )
+        if top is not None and top.store is not None:
+            try:
+                check_address(top.store)
+            except ValueError as error:
+                self._source.fault(("store",), str(error))
         # With faulty seeds any seed will do to find what is wrong with the scales.
         cells = tuple(self._cells(methods, benchmarks, top.seeds if top is not None else (0,)))
         self._reference(value.get("reference"), methods)
@@ -254,7 +256,7 @@ class _Reader:
         assert top is not None
         return Sweep(
             name=name,
-            store=Path(top.store) if top.store else None,
+            store=top.store,
             cells=cells,
             resources=resources,
             reference=top.reference,

@@ -42,7 +42,7 @@ from mlflow.exceptions import MlflowException
 from orchestrator import projection, report
 from orchestrator.errors import UserError
 from orchestrator.projection import Label, Point, TrialContent
-from orchestrator.store import Store, TrialState
+from orchestrator.store import ATTEMPTS_FILE, Store, TrialState
 from orchestrator.tracking_address import artifact_root, is_database, sqlite_file
 from orchestrator.tracking_errors import TrackingError, explain
 
@@ -140,7 +140,7 @@ class Tracker:
             UserError: a record of the store is damaged.
         """
         labels = projection.labels(manifest)
-        states = {trial_id: self._store.state(trial_id, driven=driven) for trial_id in labels}
+        states = self._store.states(labels, driven=driven)
         with self._writing(manifest["name"]):
             experiment = self._experiments.get(manifest["name"]) or self._look_up(manifest["name"], labels)
             self._ensure_parent(experiment, manifest["name"], states)
@@ -206,7 +206,7 @@ class Tracker:
     def _experiment_id(self, name: str) -> str:
         found = self._client.get_experiment_by_name(name)
         if found is None:
-            root = artifact_root(self._store.root.parent, self._uri)
+            root = artifact_root(self._store.beside, self._uri)
             # A name may hold what a path should not; artifacts are found through MLflow, never by this name.
             location = None if root is None else (root / re.sub(r"[^\w.-]", "_", name)).as_uri()
             try:
@@ -274,7 +274,7 @@ class Tracker:
             self._write_files(shown, projection.artifacts(self._store, trial_id, label.run_name))
             self._write_tags(shown, {"crwn.projected": digest})  # last: all of it is there
         elif state == "failed":
-            self._client.log_artifact(shown.run_id, str(self._store.attempts_file(trial_id)))
+            self._write_files(shown, {ATTEMPTS_FILE: self._store.read(trial_id, ATTEMPTS_FILE) or b""})
         shown.seen = seen
         return True
 

@@ -25,7 +25,7 @@ from crwn.memory import predicted_bytes
 from crwn.metrics import accuracy_matrix, measures
 from crwn.spec import BenchmarkSpec, TrialSpec, canonical_json
 from crwn.trial import Event, Finished, Started, iterate_trial
-from orchestrator.errors import UserError
+from orchestrator.errors import StorageError, UserError
 from orchestrator.executors.protocol import TrialUpdate
 from orchestrator.executors.sampling import SystemSampler
 from orchestrator.store import Store, TrialRecord
@@ -65,29 +65,47 @@ def attempt(
         Updates; the last one says how it ended.
     """
     trial_id = spec.trial_id
-    if store.is_finished(trial_id):
-        store.clear_leftovers(trial_id)
-        yield TrialUpdate(trial_id=trial_id, state="finished")
+    try:
+        if store.is_finished(trial_id):
+            store.clear_leftovers([trial_id])
+            yield TrialUpdate(trial_id=trial_id, state="finished")
+            return
+        attempts = [*store.attempts(trial_id), {**_new_attempt(spec), "gpus": gpus}]
+        samples = _earlier_samples(store, trial_id)
+    except OSError as error:  # where it cannot be read, no error can be kept
+        yield _failed(trial_id, error)
         return
-    attempts = [*store.attempts(trial_id), {**_new_attempt(spec), "gpus": gpus}]
     use_gpu = torch.cuda.is_available() and gpus != 0
     memory_share = _claimed_memory(gpus) if use_gpu else 1.0
-    sampler = SystemSampler(trial_id, _earlier_samples(store, trial_id), use_gpu=use_gpu)
+    sampler = SystemSampler(trial_id, samples, use_gpu=use_gpu)
     yield from _without_gpu(trial_id, gpus, use_gpu=use_gpu)
+    iterate = functools.partial(
+        iterate_trial,
+        spec,
+        data=data,
+        backbones=backbones,
+        device="cuda" if use_gpu else "cpu",
+        max_group_size=max_group_size,
+        threads=max(1, int(cpus)),
+        memory_share=memory_share,
+        keep_weights=keep_weights,
+    )
+    yield from _computed(spec, store, attempts, iterate, sampler, commit=commit)
+
+
+def _computed(
+    spec: TrialSpec,
+    store: Store,
+    attempts: list[dict[str, Any]],
+    iterate: Callable[..., Iterator[Event]],
+    sampler: SystemSampler,
+    *,
+    commit: str | None,
+) -> Iterator[TrialUpdate]:
+    """Updates of a trial while its events are taken in and kept."""
+    trial_id = spec.trial_id
     try:
         store.write_attempts(trial_id, attempts)
-
-        iterate = functools.partial(
-            iterate_trial,
-            spec,
-            data=data,
-            backbones=backbones,
-            device="cuda" if use_gpu else "cpu",
-            max_group_size=max_group_size,
-            threads=max(1, int(cpus)),
-            memory_share=memory_share,
-            keep_weights=keep_weights,
-        )
         for event in _events(trial_id, store, attempts, iterate):
             sampler.sample_if_due()
             match event:
@@ -106,7 +124,9 @@ def attempt(
                     yield TrialUpdate(trial_id=trial_id, state="running", note=note)
                 case ResumePoint():
                     tasks = [*_task_rows(spec, event.rows), *_learning_rows(spec, event.curves)]
-                    store.write_resume(trial_id, event.content, tasks, sampler.rows)
+                    if not store.write_resume(trial_id, event.content, tasks, sampler.rows):
+                        store.clear_leftovers([trial_id])
+                        break  # another run, which no lock kept away, has finished it
                     attempts[-1]["reached"] = _position(event.progress)
                     store.write_attempts(trial_id, attempts)
                 case Finished():
@@ -120,7 +140,7 @@ def attempt(
         }
         with contextlib.suppress(OSError):  # a full disk may be the very error; it is reported all the same
             store.write_attempts(trial_id, attempts)
-        yield TrialUpdate(trial_id=trial_id, state="failed", error=f"{type(error).__name__}: {error}".splitlines()[0])
+        yield _failed(trial_id, error)
     else:
         yield TrialUpdate(trial_id=trial_id, state="finished")
 
@@ -131,6 +151,11 @@ def _claimed_memory(gpus: float | None) -> float:
         return 1.0
     torch.cuda.set_per_process_memory_fraction(gpus)
     return gpus
+
+
+def _failed(trial_id: str, error: Exception) -> TrialUpdate:
+    message = f"{type(error).__name__}: {error}".splitlines()[0]
+    return TrialUpdate(trial_id=trial_id, state="failed", error=message)
 
 
 def _without_gpu(trial_id: str, gpus: float | None, *, use_gpu: bool) -> Iterator[TrialUpdate]:
@@ -179,6 +204,8 @@ def _now() -> str:
 def _earlier_samples(store: Store, trial_id: str) -> list[dict[str, Any]]:
     try:
         _, system = store.so_far(trial_id)
+    except StorageError:
+        raise
     except UserError:
         return []  # damaged, and nothing depends on it
     rows: list[dict[str, Any]] = system.to_pylist()

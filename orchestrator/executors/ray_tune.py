@@ -232,7 +232,7 @@ class _Assignment:
 
     spec: TrialSpec
     backbone: SharedBackbone
-    store: Path
+    store: str
     data_roots: tuple[Path, ...]
     gpus: float
     cpus: float
@@ -253,7 +253,7 @@ def _run_wave(
         spec.trial_id: _Assignment(
             spec=spec,
             backbone=shared.get(spec.blueprint().backbone),
-            store=job.store.root,
+            store=job.store.address,
             data_roots=job.data_roots,
             gpus=gpus[spec],
             cpus=cpus,
@@ -367,9 +367,9 @@ class _Reporter(tune.Callback):
             f"its process failed or died {MAX_PROCESS_DEATHS + 1} times, such as killed or out of memory; it goes on "
             "from its last resume point at the next run"
         )
-        attempts = self._store.attempts(trial_id) or [{}]
-        attempts[-1]["error"] = {"type": "ProcessFailed", "message": message, "traceback": _error_text(trial)}
         with contextlib.suppress(OSError):  # a full disk must not stop the other trials
+            attempts = self._store.attempts(trial_id) or [{}]
+            attempts[-1]["error"] = {"type": "ProcessFailed", "message": message, "traceback": _error_text(trial)}
             self._store.write_attempts(trial_id, attempts)
         self._on_update(TrialUpdate(trial_id=trial_id, state="failed", error=message))
 

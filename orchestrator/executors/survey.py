@@ -13,6 +13,7 @@ from importlib import metadata
 from pathlib import Path
 
 from crwn.data import BASE_SETS, DataError, Datasets
+from orchestrator.files import TEMPORARY, Files, open_files
 
 VERSIONS = ("crwn", "torch", "torchvision", "numpy", "pyarrow", "ray")
 """Packages whose versions must agree."""
@@ -23,14 +24,14 @@ class Questions:
     """What a machine is asked.
 
     Attributes:
-        store: the store's folder.
+        store: the store's address.
         probe: a file that the driver has put there.
         bases: the data sets that trials read.
         data_roots: the folders to look for them in.
         gpus: whether trials want GPUs.
     """
 
-    store: Path
+    store: str
     probe: str
     bases: tuple[str, ...]
     data_roots: tuple[Path, ...]
@@ -47,7 +48,7 @@ class NodeReport:
         sees_probe: whether the driver's file is in the store as it sees it.
         answer: a file that it has put there for the driver, if it could.
         store_error: why it could not.
-        free_disk: bytes on the disk that the store is on, there.
+        free_disk: bytes on the disk that the store is on, there; on object storage, on that of this folder.
         data_faults: why a data set cannot be read, by its name.
         usable_gpus: GPUs that torch can use; 0 where none was asked for.
     """
@@ -64,24 +65,27 @@ class NodeReport:
 
 def look(questions: Questions) -> NodeReport:
     """Answer, on the machine that this process runs on."""
-    answer, store_error = _write_answer(questions)
+    files = open_files(questions.store)
+    answer, store_error = _write_answer(files, questions.probe)
     return NodeReport(
         host=socket.gethostname(),
         versions={"python": platform.python_version(), **{name: _version(name) for name in VERSIONS}},
-        sees_probe=(questions.store / questions.probe).exists(),
+        sees_probe=store_error is None and files.exists(questions.probe),
         answer=answer,
         store_error=store_error,
-        free_disk=shutil.disk_usage(_existing(questions.store)).free,
+        free_disk=shutil.disk_usage(_existing(files.beside)).free,
         data_faults=_data_faults(questions),
         usable_gpus=_usable_gpus() if questions.gpus else 0,
     )
 
 
-def _write_answer(questions: Questions) -> tuple[str | None, str | None]:
+def _write_answer(files: Files, probe: str) -> tuple[str | None, str | None]:
     """The name of a file written, or why none could be. No folder is made: one that is not there is not shared."""
-    name = f"{questions.probe}.{uuid.uuid4().hex[:8]}.part"
+    name = f"{probe}.{uuid.uuid4().hex[:8]}{TEMPORARY}"
     try:
-        (questions.store / name).touch()
+        if files.kind() == "absent":
+            return None, "there is no such folder"
+        files.write(name, b"")
     except OSError as error:
         return None, f"{type(error).__name__}: {error}"
     return name, None

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -13,6 +12,7 @@ from numpy.typing import NDArray
 
 from orchestrator import aggregate
 from orchestrator.errors import UserError
+from orchestrator.files import Files
 from orchestrator.store import Store
 
 NAME_COLUMNS = ("method", "variant", "scale")
@@ -82,33 +82,37 @@ def _from_json(texts: pd.Series, name: str) -> list[Any]:
     return [json.loads(text or "{}").get(name) for text in texts]
 
 
-def write_tables(store: Store, folder: Path) -> list[Path]:
+def write_tables(store: Store, to: Files) -> list[str]:
     """Write the table of every sweep of a store as Markdown and CSV.
 
     Args:
         store: the store.
-        folder: made if it is not there.
+        to: where they are written.
 
     Returns:
-        The files written.
+        The full names of the files written.
 
     Raises:
         UserError: the store has no sweep, or the folder cannot be written.
     """
     manifests = store.manifests()
     if not manifests:
-        raise UserError(f"{store.root}: expected a store with at least one sweep, found none; start with crwn run")
-    files = []
+        raise UserError(f"{store.address}: expected a store with at least one sweep, found none; start with crwn run")
+    files = {}
+    for manifest in manifests:
+        table = sweep_table(store, manifest)
+        files[f"{table.name}.md"] = markdown(table)
+        files[f"{table.name}.csv"] = table.summary.to_csv(index=False)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        for manifest in manifests:
-            table = sweep_table(store, manifest)
-            files += [folder / f"{table.name}.md", folder / f"{table.name}.csv"]
-            files[-2].write_text(markdown(table), encoding="utf-8")
-            table.summary.to_csv(files[-1], index=False)
+        for name, text in files.items():
+            to.write(name, text.encode())
+    except UserError:
+        raise
     except OSError as error:
-        raise UserError(f"{folder}: expected a folder that can be written: {error}. Name another with --to.") from error
-    return files
+        raise UserError(
+            f"{to.address}: expected a folder that can be written: {error}. Name another with --to."
+        ) from error
+    return [to.locate(name) for name in files]
 
 
 def markdown(table: SweepTable) -> str:

@@ -210,7 +210,7 @@ def test_another_process_that_shows_the_store_is_said(
     """Nothing is written beside it; once it has ended, this one takes over, and lets go at its end."""
     monkeypatch.setattr(following, "PATIENCE", 0.05)
     other = swept.tracking_lock()
-    other.acquire()
+    other.acquire(timeout=0)
     news: list[Any] = []
 
     def say(item: Mapping[str, Any]) -> None:
@@ -221,8 +221,7 @@ def test_another_process_that_shows_the_store_is_said(
     follow(swept, "tiny", "sqlite:///x", Waits(3), say)
     assert news[:2] == [{"trouble": "another process shows this store in MLflow"}] * 2
     assert tracker.calls == [("tiny", True), ("tiny", False)]
-    with swept.tracking_lock().acquire(timeout=0):
-        pass
+    swept.tracking_lock().acquire(timeout=0)
 
 
 # The driver's side: `Follower`
@@ -453,10 +452,9 @@ def test_sync_beside_a_run_that_is_followed_is_refused(
     swept: Store, tracker: type[FakeTracker], output: io.StringIO
 ) -> None:
     """Two that write would write everything twice."""
-    with (
-        swept.tracking_lock(),
-        pytest.raises(UserError, match="a run is working on this store and keeps MLflow up to date itself"),
-    ):
+    follower = swept.tracking_lock()
+    follower.acquire(timeout=0)
+    with pytest.raises(UserError, match="a run is working on this store and keeps MLflow up to date itself"):
         sync(swept, "sqlite:///x", Console(file=output))
     assert tracker.made == []
 

@@ -19,7 +19,7 @@ from orchestrator.errors import UserError
 from orchestrator.executors.inline import InlineExecutor
 from orchestrator.executors.protocol import Job, TrialUpdate
 from orchestrator.running import Options, run
-from orchestrator.store import Store, TrialRecord
+from orchestrator.store import ATTEMPTS_FILE, Store, TrialRecord
 from orchestrator.sweep import Sweep, load_sweep
 
 SweepFile = Callable[..., Path]
@@ -99,7 +99,7 @@ def test_what_a_killed_process_left_beside_a_record_is_cleared(
         new_store.write_record(trial_id, record(trial_id))
         new_store.write_attempts(trial_id, [{"pid": 1}])
     quietly(sweep, new_store)
-    assert [new_store.attempts_file(trial_id).exists() for trial_id in done] == [False] * num_done
+    assert [(new_store.folder(trial_id) / ATTEMPTS_FILE).exists() for trial_id in done] == [False] * num_done
 
 
 def test_a_sweep_whose_trials_another_one_ran_is_done(

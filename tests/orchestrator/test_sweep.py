@@ -95,7 +95,7 @@ def test_the_grammar_in_the_docstring_expands_to_its_grid(sweep_file: SweepFile)
     """Methods x variants x scales x benchmarks x seeds, in the order of the file."""
     sweep = load_sweep(sweep_file(EXAMPLE))
     assert sweep.name == "example"
-    assert sweep.store == Path("runs/shared")
+    assert sweep.store == "runs/shared"
     assert sweep.resources == Resources(gpus=0.25, cpus=1.0)
     assert (sweep.reference, sweep.keep_weights) == ("supsup", False)
     methods = [
@@ -725,11 +725,18 @@ def test_training_is_checked_even_if_no_method_is_known(faults: Faults) -> None:
     assert [fault.split(":")[0] for fault in found] == ["line 3, methods.supsupp", "line 4, training.learning_rate"]
 
 
-@pytest.mark.parametrize("store", ["s3://bucket/runs", "gs://bucket/runs"])
-def test_a_store_that_is_no_folder_here_is_refused(faults: Faults, store: str) -> None:
-    """An address of an object store is not quietly made a folder of that name."""
-    (fault,) = faults(store=store)
+@pytest.mark.parametrize("store", ["runs/shared", "s3://bucket/runs", "gs://bucket/runs"])
+def test_a_store_is_a_folder_or_on_object_storage(load: Load, store: str) -> None:
+    """It is kept as it was written; nothing is looked up while a sweep is read."""
+    assert load(store=store).store == store
+
+
+@pytest.mark.parametrize("store", ["http://server/runs", "s3:/bucket/runs", "s3://key:hidden@bucket/runs"])
+def test_a_store_that_is_neither_is_refused(faults: Faults, store: str) -> None:
+    """With its place in the file; an address of something else is not quietly made a folder of that name."""
+    (fault,) = faults(store=f"'{store}'")
     assert fault.startswith("line 4, store: expected")
+    assert "hidden" not in fault
 
 
 # The reference, the sizes of groups, and kept weights

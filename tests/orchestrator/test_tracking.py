@@ -25,7 +25,7 @@ from mlflow.exceptions import MlflowException
 
 from orchestrator import projection, report
 from orchestrator.errors import UserError
-from orchestrator.store import Store, TrialRecord, TrialState
+from orchestrator.store import ATTEMPTS_FILE, Store, TrialRecord, TrialState
 from orchestrator.tracking import MAX_FAULTS, METRICS_PER_CALL, Tracker
 from orchestrator.tracking_address import default_uri
 from orchestrator.tracking_errors import TrackingError
@@ -352,7 +352,7 @@ def test_artifacts_lie_beside_the_store_wherever_the_command_was_given(
         name: hashlib.sha256(content).hexdigest()
         for name, content in projection.artifacts(store, "done", label.run_name).items()
     }
-    attempts = hashlib.sha256(store.attempts_file("failed").read_bytes()).hexdigest()
+    attempts = hashlib.sha256((store.folder("failed") / ATTEMPTS_FILE).read_bytes()).hexdigest()
     assert runs["failed"]["artifacts"] == {"attempts.json": attempts}
     assert set(runs["parent"]["artifacts"]) == {"sweep.json", "table.csv", "table.md"}
 

@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from orchestrator.errors import UserError
+from orchestrator.files import open_files
 from orchestrator.report import SweepTable, markdown, matrix_csv, sweep_table, write_tables
 from orchestrator.store import TRIAL_FILE, Store, TrialRecord
 
@@ -32,6 +33,11 @@ def text_table(columns: list[str], *rows: list[str], name: str = "small") -> Swe
     """A table as people print it."""
     summary = pd.DataFrame({"continual": [True]})
     return SweepTable(name=name, summary=summary, table=pd.DataFrame(list(rows), columns=columns))
+
+
+def tables_in(store: Store, folder: Path) -> list[Path]:
+    """Writes the store's tables into a folder and gives the files."""
+    return [Path(file) for file in write_tables(store, open_files(folder))]
 
 
 def test_a_table_is_made_from_the_store(store: Store, record: Record) -> None:
@@ -81,10 +87,10 @@ def test_each_sweep_has_two_files(store: Store, record: Record, tmp_path: Path) 
     for name in ("second", "first"):
         store.write_manifest(manifest(name))
     folder = tmp_path / "deep" / "tables"
-    files = write_tables(store, folder)
+    files = tables_in(store, folder)
     assert files == [folder / name for name in ("first.md", "first.csv", "second.md", "second.csv")]
     before = [file.read_bytes() for file in files]
-    assert write_tables(store, folder) == files
+    assert tables_in(store, folder) == files
     assert [file.read_bytes() for file in files] == before
 
 
@@ -93,7 +99,7 @@ def test_markdown_is_a_heading_the_caption_and_the_table(store: Store, record: R
     store.write_record("a", record("a"))
     store.write_manifest(manifest())
     table = sweep_table(store, manifest())
-    text = write_tables(store, tmp_path / "tables")[0].read_text(encoding="utf-8")
+    text = tables_in(store, tmp_path / "tables")[0].read_text(encoding="utf-8")
     assert text.splitlines() == [
         "# small",
         "",
@@ -116,7 +122,7 @@ def test_csv_has_every_digit(store: Store, record: Record, tmp_path: Path) -> No
     accuracy = 1 / 3 + 1e-16
     store.write_record("a", record("a", accuracy=accuracy))
     store.write_manifest(manifest(variant="a, b"))
-    file = write_tables(store, tmp_path / "tables")[1]
+    file = tables_in(store, tmp_path / "tables")[1]
     (row,) = csv.DictReader(io.StringIO(file.read_text(encoding="utf-8")))
     assert float(row["accuracy"]) == accuracy
     assert (row["sd"], row["ci95"], row["variant"]) == ("", "", "a, b")
@@ -150,7 +156,7 @@ def test_csv_has_what_a_manifest_and_the_records_say(store: Store, record: Recor
     """The ratio in full, whether the method is continual, and measures; empty where a record has null."""
     store.write_record("a", record("a", forgetting=1 / 3, backward_transfer=None))
     store.write_manifest(manifest(continual=False, ratio=2 / 3, trials={"0": "a"}))
-    (row,) = csv.DictReader(io.StringIO(write_tables(store, tmp_path / "tables")[1].read_text(encoding="utf-8")))
+    (row,) = csv.DictReader(io.StringIO(tables_in(store, tmp_path / "tables")[1].read_text(encoding="utf-8")))
     assert (float(row["ratio"]), float(row["forgetting"])) == (2 / 3, 1 / 3)
     assert (row["continual"], row["backward_transfer"], row["method"]) == ("False", "", "own name")
 
@@ -161,7 +167,7 @@ def test_markdown_says_what_is_not_continual_and_what_a_ratio_is_to(
     """In the row and in the caption: who reads the table alone must not take MTL for a peer."""
     store.write_record("a", record("a"))
     store.write_manifest({**manifest(continual=False, ratio=1.0, trials={"0": "a"}), "reference": "own name"})
-    lines = write_tables(store, tmp_path / "tables")[0].read_text(encoding="utf-8").splitlines()
+    lines = tables_in(store, tmp_path / "tables")[0].read_text(encoding="utf-8").splitlines()
     assert lines[-3:] == [
         "| method | scale | r-digits | params/task | ratio | s/task |",
         "| --- | --- | --- | --- | --- | --- |",
@@ -195,7 +201,7 @@ def test_the_caption_names_the_benchmarks_that_are_no_test_set(store: Store) -> 
 def test_a_store_without_a_sweep_has_no_tables(store: Store, tmp_path: Path) -> None:
     """Nothing is written, and the message says how to begin."""
     with pytest.raises(UserError, match=r"store: expected a store with at least one sweep, found none; .*crwn run"):
-        write_tables(store, tmp_path / "tables")
+        tables_in(store, tmp_path / "tables")
     assert not (tmp_path / "tables").exists()
 
 
@@ -204,7 +210,7 @@ def test_a_folder_that_cannot_be_written_is_named(store: Store, tmp_path: Path) 
     store.write_manifest(manifest())
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match=r"file/tables: expected a folder that can be written: .*--to"):
-        write_tables(store, tmp_path / "file" / "tables")
+        tables_in(store, tmp_path / "file" / "tables")
 
 
 def test_a_matrix_as_csv_has_a_row_for_each_number_of_tasks_learned() -> None:

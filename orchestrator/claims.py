@@ -1,0 +1,245 @@
+"""Who is working on a store: one process by a lock on a path, any by a lease on object storage, which has no locks."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import getpass
+import json
+import os
+import socket
+import threading
+import time
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import filelock
+
+if TYPE_CHECKING:
+    from orchestrator.files import Files
+
+RENEW_SECONDS = 20.0
+"""Between two signs of life of a process that holds a lease."""
+
+RECENT_SECONDS = 180.0
+"""A lease that was not renewed for so long is old. An outage that writing outlasts delays a renewal by half of it."""
+
+
+class TakenError(Exception):
+    """Another process holds the claim."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Holder:
+    """A process that holds a claim, or seems to.
+
+    Attributes:
+        is_live: whether it is at work as far as can be known; else it ended without giving the claim back.
+        text: who, where and since when; empty where that is not known.
+    """
+
+    is_live: bool
+    text: str = ""
+
+
+class Claim(Protocol):
+    """A process's word that it does something with a store which only one should do at a time."""
+
+    @property
+    def is_held(self) -> bool:
+        """Whether this object holds it."""
+        ...
+
+    def holders(self) -> list[Holder]:
+        """Others that hold it, or ended without giving it back; nothing is written."""
+        ...
+
+    def acquire(self, timeout: float, *, despite_lease: bool = False) -> None:
+        """Hold it from now on.
+
+        Args:
+            timeout: seconds to wait for another holder.
+            despite_lease: hold it beside a process with a lease, which may be dead; a lock is never held twice.
+
+        Raises:
+            TakenError: another process holds it.
+        """
+        ...
+
+    def release(self) -> None:
+        """Give it back, if it is held."""
+        ...
+
+
+class Lock:
+    """A claim by a lock on a file: one process at a time, let go of when its process ends, however that ends.
+
+    Args:
+        path: the file, in a folder that exists by the time it is locked.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._lock = filelock.FileLock(path)
+
+    @property
+    def is_held(self) -> bool:
+        """See `Claim`."""
+        return self._lock.is_locked
+
+    def holders(self) -> list[Holder]:
+        """See `Claim`."""
+        if not self._path.exists():
+            return []
+        lock = filelock.FileLock(self._path)
+        try:
+            lock.acquire(blocking=False)
+        except filelock.Timeout:
+            return [Holder(is_live=True)]
+        except OSError:
+            return []  # a store that cannot be written is not being written
+        lock.release()
+        return []
+
+    def acquire(self, timeout: float, *, despite_lease: bool = False) -> None:
+        """See `Claim`."""
+        try:
+            self._lock.acquire(timeout=timeout)
+        except filelock.Timeout as error:
+            raise TakenError from error
+
+    def release(self) -> None:
+        """See `Claim`."""
+        self._lock.release()
+
+
+class Lease:
+    """A claim by a small object that its process renews: what is said in it is all that others can know.
+
+    Each process writes an object of its own, so two that hold one claim both stay seen.
+
+    Args:
+        files: where leases are kept.
+        folder: of this claim's.
+        clock: seconds since 1970.
+    """
+
+    def __init__(self, files: Files, folder: str, clock: Callable[[], float] = time.time) -> None:
+        self._files = files
+        self._folder = folder
+        self._clock = clock
+        self._name = f"{folder}/{uuid.uuid4().hex[:12]}.json"
+        self._renewer: threading.Thread | None = None
+        self._ended = threading.Event()
+
+    @property
+    def is_held(self) -> bool:
+        """See `Claim`."""
+        return self._renewer is not None
+
+    def holders(self) -> list[Holder]:
+        """See `Claim`."""
+        return [holder for _, holder in self._others()]
+
+    def acquire(self, timeout: float, *, despite_lease: bool = False) -> None:
+        """See `Claim`; leases of processes that ended are removed."""
+        deadline = time.monotonic() + timeout
+        while True:
+            others = self._others()
+            if despite_lease or not any(holder.is_live for _, holder in others):
+                break
+            if time.monotonic() >= deadline:
+                raise TakenError
+            time.sleep(min(1.0, timeout))
+        for name, holder in others:
+            if not holder.is_live:
+                self._files.remove(name)
+        since = self._clock()
+        self._write(since)
+        self._ended.clear()
+        self._renewer = threading.Thread(target=self._renew, args=[since], daemon=True)
+        self._renewer.start()
+
+    def release(self) -> None:
+        """See `Claim`; where the storage is away the lease stays, and grows old."""
+        if self._renewer is None:
+            return
+        self._ended.set()
+        self._renewer.join()
+        self._renewer = None
+        with contextlib.suppress(OSError):
+            self._files.remove(self._name)
+
+    def _renew(self, since: float) -> None:
+        while not self._ended.wait(RENEW_SECONDS):
+            with contextlib.suppress(OSError):  # the next one may come through
+                self._write(since)
+
+    def _write(self, since: float) -> None:
+        lease = {
+            "format": "crwn-lease",
+            "user": _user(),
+            "host": socket.gethostname(),
+            "pid": os.getpid(),
+            "since": since,
+            "renewed": self._clock(),
+        }
+        self._files.write(self._name, json.dumps(lease).encode())
+
+    def _others(self) -> list[tuple[str, Holder]]:
+        found = []
+        for name in self._files.names(self._folder):
+            path = f"{self._folder}/{name}"
+            if path == self._name:
+                continue
+            with contextlib.suppress(FileNotFoundError):  # given back meanwhile
+                found.append((path, _holder(self._files.read(path), self._clock())))
+        return found
+
+
+def _holder(content: bytes, now: float) -> Holder:
+    """What a lease says.
+
+    Args:
+        content: the object's.
+        now: seconds since 1970.
+    """
+    try:
+        lease: dict[str, Any] = json.loads(content)
+        age = max(0.0, now - lease["renewed"])  # clocks differ
+        since = datetime.datetime.fromtimestamp(lease["since"], datetime.UTC).isoformat(" ", "seconds")
+        who = f"{lease['user']} on {lease['host']}, process {lease['pid']}, since {since}"
+        is_live = age < RECENT_SECONDS and not _is_dead(lease["host"], lease["pid"])
+    except (ValueError, KeyError, TypeError, OverflowError, OSError):
+        return Holder(is_live=False, text="a lease that cannot be read")
+    return Holder(is_live=is_live, text=f"{who}, last sign of life {_show_age(age)} ago")
+
+
+def _is_dead(host: str, pid: int) -> bool:
+    """Whether a process is known to have ended: only those of this machine are."""
+    if host != socket.gethostname():
+        return False
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return True
+    except PermissionError:
+        return False
+    return False
+
+
+def _show_age(seconds: float) -> str:
+    for unit, length in (("days", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= 2 * length:
+            return f"{seconds / length:.0f} {unit}"
+    return f"{seconds:.0f} s"
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # in a container a user may have a number alone
+        return str(os.getuid())

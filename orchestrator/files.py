@@ -1,0 +1,265 @@
+"""The files of a store, in a folder or on object storage, by one narrow interface that only the store uses.
+
+Names are relative, with slashes: `trials/ID/trial.parquet`. Whoever reads a file finds it whole, as one `write` left
+it, or does not find it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import uuid
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Literal, Protocol
+from urllib.parse import parse_qsl, urlsplit
+
+from orchestrator.claims import Claim, Lock
+from orchestrator.errors import UserError
+
+SCHEMES = ("s3", "gs")
+"""Kinds of object storage."""
+
+TEMPORARY = ".part"
+"""How the name of a file ends that is being written beside its place; a kill may leave it."""
+
+Purpose = Literal["run", "tracking"]
+"""What one process at a time should do with a store."""
+
+LOCKS: dict[Purpose, str] = {"run": ".lock", "tracking": ".tracking.lock"}
+
+_SECRET = re.compile(r"key|secret|token|passw|credential|signature", re.IGNORECASE)
+
+
+class Files(Protocol):
+    """A folder of files, wherever it is."""
+
+    @property
+    def address(self) -> str:
+        """What opens the same folder, also in another process and on another machine."""
+        ...
+
+    @property
+    def beside(self) -> Path:
+        """The folder on this machine for what several stores share: MLflow's database, its artifacts."""
+        ...
+
+    def locate(self, name: str) -> str:
+        """A file's full name, to be shown."""
+        ...
+
+    def below(self, folder: str) -> Files:
+        """The files of a folder in this one."""
+        ...
+
+    def kind(self) -> Literal["absent", "file", "folder"]:
+        """What is at the address."""
+        ...
+
+    def make(self) -> None:
+        """Make the folder if it is not there, and see that it can be written.
+
+        Raises:
+            OSError: it cannot.
+        """
+        ...
+
+    def exists(self, name: str) -> bool:
+        """Whether a file is there."""
+        ...
+
+    def existing(self, names: Sequence[str]) -> set[str]:
+        """Those of many files that are there."""
+        ...
+
+    def names(self, folder: str) -> list[str]:
+        """What is directly in a folder, files and folders, in order; nothing where it does not exist."""
+        ...
+
+    def walk(self, folder: str) -> list[str]:
+        """All files below a folder by their names, in order; nothing where it does not exist."""
+        ...
+
+    def read(self, name: str) -> bytes:
+        """A file's content.
+
+        Raises:
+            FileNotFoundError: it is not there.
+            OSError: it cannot be read.
+        """
+        ...
+
+    def read_all(self, names: Iterable[str]) -> Iterator[bytes | None]:
+        """The contents of many files in order; None for one that is not there."""
+        ...
+
+    def write(self, name: str, content: bytes) -> None:
+        """Make a file, or replace it, at one blow.
+
+        Raises:
+            OSError: it cannot be written; what was there is as it was.
+        """
+        ...
+
+    def remove(self, name: str) -> None:
+        """Remove a file, if it is there."""
+        ...
+
+    def signature(self, name: str) -> tuple[int, int] | None:
+        """When a file was written and how long it is, which changes with it; None where it is not there."""
+        ...
+
+    def claim(self, purpose: Purpose) -> Claim:
+        """What a process holds that works on the store for this purpose."""
+        ...
+
+
+def check_address(address: str) -> None:
+    """See that an address is a path, or a URI of object storage without credentials; nothing is looked up.
+
+    Raises:
+        ValueError: it is something else; the message repeats no credentials.
+    """
+    found = re.match(r"([A-Za-z][A-Za-z0-9+.-]*):/", address)
+    if found is None:
+        return
+    scheme, known = found[1], " or ".join(f"{scheme}://bucket/prefix" for scheme in SCHEMES)
+    parts = urlsplit(address)
+    settings = parse_qsl(parts.query, keep_blank_values=True)
+    # Before anything that repeats the address
+    if "@" in parts.netloc or any("@" in value or _SECRET.search(name) for name, value in settings):
+        raise ValueError(
+            "expected an address without credentials, given one with: it is shown, logged and handed to other "
+            "machines. Put them into AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or a profile in ~/.aws"
+        )
+    if scheme not in SCHEMES or not parts.netloc:
+        raise ValueError(f"expected a path, {known}; given {address!r}")
+
+
+def open_files(address: str | Path) -> Files:
+    """The files at a path or an address.
+
+    Raises:
+        UserError: the address is wrong.
+    """
+    try:
+        check_address(str(address))
+    except ValueError as error:
+        raise UserError(f"{error}.") from error
+    if urlsplit(str(address)).scheme in SCHEMES:
+        from orchestrator.object_storage import ObjectFiles  # noqa: PLC0415 (for those who use it)
+
+        return ObjectFiles(str(address))
+    return LocalFiles(Path(address))
+
+
+class LocalFiles:
+    """The files of a folder on a path: this machine's, or one that all machines share.
+
+    Files are written beside their place, synchronised and moved into it.
+
+    Args:
+        root: the folder, which need not exist.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root.absolute()
+
+    @property
+    def address(self) -> str:
+        """See `Files`."""
+        return str(self.root)
+
+    @property
+    def beside(self) -> Path:
+        """See `Files`."""
+        return self.root.parent
+
+    def locate(self, name: str) -> str:
+        """See `Files`."""
+        return str(self.root / name)
+
+    def below(self, folder: str) -> LocalFiles:
+        """See `Files`."""
+        return LocalFiles(self.root / folder)
+
+    def kind(self) -> Literal["absent", "file", "folder"]:
+        """See `Files`."""
+        if not self.root.exists() and not self.root.is_symlink():
+            return "absent"
+        return "folder" if self.root.is_dir() else "file"
+
+    def make(self) -> None:
+        """See `Files`."""
+        self.root.mkdir(parents=True, exist_ok=True)
+        probe = self.root / f"{uuid.uuid4().hex}{TEMPORARY}"
+        probe.touch()
+        probe.unlink()
+
+    def exists(self, name: str) -> bool:
+        """See `Files`."""
+        return (self.root / name).exists()
+
+    def existing(self, names: Sequence[str]) -> set[str]:
+        """See `Files`."""
+        return {name for name in names if self.exists(name)}
+
+    def names(self, folder: str) -> list[str]:
+        """See `Files`."""
+        try:
+            return sorted(path.name for path in (self.root / folder).iterdir())
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+
+    def walk(self, folder: str) -> list[str]:
+        """See `Files`."""
+        paths = (
+            Path(parent, name).relative_to(self.root).as_posix()
+            for parent, _, names in os.walk(self.root / folder)
+            for name in names
+        )
+        return sorted(paths)
+
+    def read(self, name: str) -> bytes:
+        """See `Files`."""
+        return (self.root / name).read_bytes()
+
+    def read_all(self, names: Iterable[str]) -> Iterator[bytes | None]:
+        """See `Files`."""
+        for name in names:
+            try:
+                content: bytes | None = self.read(name)
+            except FileNotFoundError:
+                content = None
+            yield content
+
+    def write(self, name: str, content: bytes) -> None:
+        """See `Files`; on the disk before it has its name."""
+        path = self.root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        beside = path.with_name(f"{path.name}.{uuid.uuid4().hex[:8]}{TEMPORARY}")
+        try:
+            with beside.open("wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            beside.replace(path)
+        except BaseException:
+            beside.unlink(missing_ok=True)
+            raise
+
+    def remove(self, name: str) -> None:
+        """See `Files`."""
+        (self.root / name).unlink(missing_ok=True)
+
+    def signature(self, name: str) -> tuple[int, int] | None:
+        """See `Files`."""
+        with contextlib.suppress(FileNotFoundError):
+            status = (self.root / name).stat()
+            return status.st_mtime_ns, status.st_size
+        return None
+
+    def claim(self, purpose: Purpose) -> Claim:
+        """See `Files`."""
+        return Lock(self.root / LOCKS[purpose])
