@@ -11,6 +11,8 @@ import pytest
 from xdist.scheduler import LoadScopeScheduling
 
 from crwn.data import BASE_SETS, Datasets
+from tests import object_storage
+from tests.object_storage import ObjectStorage
 
 
 @pytest.fixture(scope="session")
@@ -28,6 +30,12 @@ def data_root() -> Path:
 def digits() -> Datasets:
     """The base sets on a machine without files: only those embedded in a library, `digits` among them."""
     return Datasets(BASE_SETS, roots=())
+
+
+@pytest.fixture(scope="session")
+def storage() -> Iterator[ObjectStorage]:
+    """S3 on this machine; tests that ask for it skip where its server is not installed."""
+    yield from object_storage.serve()
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
 import subprocess
 import sys
 from collections.abc import Callable
@@ -15,6 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from orchestrator.errors import UserError
+from orchestrator.files import open_files
 from orchestrator.store import (
     ATTEMPTS_FILE,
     CONTEXTS_FILE,
@@ -29,6 +31,7 @@ from orchestrator.store import (
     TrialRecord,
     stable_columns,
 )
+from tests.object_storage import ObjectStorage
 
 Record = Callable[..., TrialRecord]
 Listing = Callable[[Path], dict[str, bytes]]
@@ -39,6 +42,17 @@ MANIFEST = {"format": 1, "name": "small", "cells": []}
 def files_of(folder: Path) -> set[str]:
     """The names of a folder's files."""
     return {path.name for path in folder.iterdir()}
+
+
+@pytest.fixture(params=["folder", "objects"])
+def anywhere(request: pytest.FixtureRequest) -> Store:
+    """A new, empty store on a path and on object storage: what is kept is the same."""
+    if request.param == "folder":
+        made: Store = request.getfixturevalue("store")
+        return made
+    made = Store(request.getfixturevalue("storage").new_address())
+    made.create()
+    return made
 
 
 # Records
@@ -68,15 +82,15 @@ def test_a_measure_that_is_not_known_is_null(store: Store, record: Record) -> No
         assert table[name].to_pylist() == [None, known]
 
 
-def test_rows_come_in_the_order_asked_for(store: Store, record: Record) -> None:
+def test_rows_come_in_the_order_asked_for(anywhere: Store, record: Record) -> None:
     """Trials that are not finished are left out; nothing is an empty table with all columns."""
     for name in ("a", "b", "c"):
-        store.write_record(name, record(name))
+        anywhere.write_record(name, record(name))
     begun = record("begun")
-    store.write_resume("begun", b"...", begun.tasks, begun.system)
-    assert store.trials(["c", "absent", "a", "begun"])["trial_id"].to_pylist() == ["c", "a"]
-    assert store.tasks(["b", "begun"])["tasks_learned"].to_pylist() == [1, 2, 2]
-    empty = store.trials([])
+    anywhere.write_resume("begun", b"...", begun.tasks, begun.system)
+    assert anywhere.trials(["c", "absent", "a", "begun"])["trial_id"].to_pylist() == ["c", "a"]
+    assert anywhere.tasks(["b", "begun"])["tasks_learned"].to_pylist() == [1, 2, 2]
+    empty = anywhere.trials([])
     assert len(empty) == 0
     assert empty.schema.names == TRIALS_SCHEMA.names
 
@@ -123,12 +137,12 @@ def test_what_may_differ_between_equal_runs_is_marked(store: Store, record: Reco
         assert stable_columns(table).equals(table.drop_columns(sorted(volatile)))
 
 
-def test_tables_that_were_read_can_be_compared_too(store: Store, record: Record) -> None:
+def test_tables_that_were_read_can_be_compared_too(anywhere: Store, record: Record) -> None:
     """Reading keeps the marks: two trials that differ in time alone have equal stable columns."""
-    store.write_record("a", record("a", seconds=1.0))
-    first = store.trials(["a"])
-    store.write_record("a", record("a", seconds=2.0, provenance="{}"))
-    second = store.trials(["a"])
+    anywhere.write_record("a", record("a", seconds=1.0))
+    first = anywhere.trials(["a"])
+    anywhere.write_record("a", record("a", seconds=2.0, provenance="{}"))
+    second = anywhere.trials(["a"])
     assert not first.equals(second)
     assert stable_columns(first).equals(stable_columns(second))
 
@@ -274,12 +288,12 @@ def test_an_equal_manifest_is_left_alone(store: Store) -> None:
     assert json.loads(path.read_text()) == {**MANIFEST, "cells": [{}]}
 
 
-def test_manifests_come_by_name(store: Store) -> None:
-    """Several sweeps may share a store."""
-    assert store.manifests() == []
+def test_manifests_come_by_name(anywhere: Store) -> None:
+    """Several sweeps may share a anywhere."""
+    assert anywhere.manifests() == []
     for name in ("b", "a"):
-        store.write_manifest({**MANIFEST, "name": name})
-    assert [manifest["name"] for manifest in store.manifests()] == ["a", "b"]
+        anywhere.write_manifest({**MANIFEST, "name": name})
+    assert [manifest["name"] for manifest in anywhere.manifests()] == ["a", "b"]
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", "{}", "null"])
@@ -317,28 +331,28 @@ def test_a_resume_point_replaces_the_one_before(store: Store) -> None:
 LEARNING = {"trial_id": "a", "task": 2, "curve": [{"step": 50, "loss": 1.5, "accuracy": 0.5}], "curve_times": [1.75e9]}
 
 
-def test_so_far_are_the_rows_up_to_the_resume_point(store: Store, record: Record) -> None:
+def test_so_far_are_the_rows_up_to_the_resume_point(anywhere: Store, record: Record) -> None:
     """With null for what a test would say of a task that is being learned; no trial is finished by that."""
     whole = record("a")
-    store.write_resume("a", b"first", whole.tasks[:1], whole.system[:1])
-    store.write_resume("a", b"second", [*whole.tasks[:2], LEARNING], whole.system)
-    tasks, system = store.so_far("a")
+    anywhere.write_resume("a", b"first", whole.tasks[:1], whole.system[:1])
+    anywhere.write_resume("a", b"second", [*whole.tasks[:2], LEARNING], whole.system)
+    tasks, system = anywhere.so_far("a")
     *tested, learning = tasks.to_pylist()
     assert tested == [dict(row) for row in whole.tasks[:2]]
     assert learning == {**dict.fromkeys(TASKS_SCHEMA.names), **LEARNING}
     assert learning["accuracy"] is None
     assert system.to_pylist() == [dict(row) for row in whole.system]
-    assert not store.is_finished("a")
-    assert len(store.tasks(["a"])) == 0
-    assert store.trial_ids() == []
+    assert not anywhere.is_finished("a")
+    assert len(anywhere.tasks(["a"])) == 0
+    assert anywhere.trial_ids() == []
 
 
-def test_a_record_replaces_the_rows_so_far(store: Store, record: Record) -> None:
+def test_a_record_replaces_the_rows_so_far(anywhere: Store, record: Record) -> None:
     """What a trial had told of a task that it was learning is not kept beside the test."""
     whole = record("a")
-    store.write_resume("a", b"...", [LEARNING], [])
-    store.write_record("a", whole)
-    tasks, system = store.so_far("a")
+    anywhere.write_resume("a", b"...", [LEARNING], [])
+    anywhere.write_record("a", whole)
+    tasks, system = anywhere.so_far("a")
     assert tasks.to_pylist() == [dict(row) for row in whole.tasks]
     assert len(system) == 2
 
@@ -460,22 +474,119 @@ def test_leftovers_of_a_killed_writer_are_cleared(store: Store, record: Record) 
 
 
 @pytest.mark.parametrize("driven", [False, True])
-def test_states(store: Store, record: Record, *, driven: bool) -> None:
-    """What the store has of a trial says how it stands; whether a begun one runs depends on the driver."""
+def test_states(anywhere: Store, record: Record, *, driven: bool) -> None:
+    """What the anywhere has of a trial says how it stands; whether a begun one runs depends on the driver."""
     error = {"type": "OSError", "message": "no space left"}
-    store.write_record("done", record("done"))
-    store.write_attempts("failed", [{"pid": 1}, {"error": error}])
-    store.write_attempts("begun", [{"error": error}, {"pid": 2}])
-    states = {name: store.state(name, driven=driven) for name in ("done", "failed", "begun", "absent")}
+    anywhere.write_record("done", record("done"))
+    anywhere.write_attempts("failed", [{"pid": 1}, {"error": error}])
+    anywhere.write_attempts("begun", [{"error": error}, {"pid": 2}])
+    states = {name: anywhere.state(name, driven=driven) for name in ("done", "failed", "begun", "absent")}
     begun = "running" if driven else "interrupted"
     assert states == {"done": "done", "failed": "failed", "begun": begun, "absent": "left"}
 
 
-def test_a_finished_trial_is_done_whatever_else_is_there(store: Store, record: Record) -> None:
+def test_a_finished_trial_is_done_whatever_else_is_there(anywhere: Store, record: Record) -> None:
     """A driver that was killed while clearing up leaves its attempts; the record decides."""
-    store.write_record("done", record("done"))
-    store.write_attempts("done", [{"error": {"type": "OSError", "message": "no space left"}}])
-    assert store.state("done", driven=True) == "done"
+    anywhere.write_record("done", record("done"))
+    anywhere.write_attempts("done", [{"error": {"type": "OSError", "message": "no space left"}}])
+    assert anywhere.state("done", driven=True) == "done"
+
+
+def test_all_of_a_sweeps_trials_at_once(anywhere: Store, record: Record) -> None:
+    """The same states as one by one, in the order asked for, also of many."""
+    for name in ("done", "also done"):
+        anywhere.write_record(name, record(name))
+    anywhere.write_attempts("begun", [{"pid": 1}])
+    names = ["begun", "done", *(f"absent {index}" for index in range(40)), "also done"]
+    assert anywhere.finished(names) == {"done", "also done"}
+    states = anywhere.states(names, driven=False)
+    assert list(states.items()) == [(name, anywhere.state(name, driven=False)) for name in names]
+
+
+def test_leftovers_of_unfinished_trials_stay(anywhere: Store, record: Record) -> None:
+    """Those of the trials named go, one or several."""
+    for name in ("a", "b", "c"):
+        anywhere.write_record(name, record(name))
+        anywhere.write_attempts(name, [{"pid": 1}])
+    anywhere.write_attempts("begun", [{"pid": 1}])
+    anywhere.clear_leftovers(["a"])
+    assert [bool(anywhere.attempts(name)) for name in ("a", "b", "c", "begun")] == [False, True, True, True]
+    anywhere.clear_leftovers(["a", "b", "c"])
+    assert [bool(anywhere.attempts(name)) for name in ("a", "b", "c", "begun")] == [False, False, False, True]
+    assert anywhere.trial_ids() == ["a", "b", "c"]
+
+
+def test_what_another_run_has_finished_stays_as_it_is(anywhere: Store, record: Record) -> None:
+    """Where no lock keeps a second run away, it neither writes its rows over a finished trial's nor removes them."""
+    anywhere.write_record("a", record("a"))
+    assert not anywhere.write_resume("a", b"...", record("a").tasks[:1], [])
+    anywhere.discard_resume("a")
+    assert anywhere.read_resume("a") is None
+    assert len(anywhere.tasks(["a"])) == len(record("a").tasks)
+
+
+def test_a_trial_that_is_finished_while_another_run_writes_its_rows_is_begun(
+    anywhere: Store, record: Record, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its rows may be those of the other run's resume point: it counts as finished only when all of it is whole."""
+    whole = record("a")
+    finished = iter([False])  # asked before another run's record came
+    is_finished = anywhere.is_finished
+
+    monkeypatch.setattr(
+        anywhere, "is_finished", lambda trial_id: next(finished, None) is None and is_finished(trial_id)
+    )
+    anywhere.write_record("a", whole)
+    assert anywhere.write_resume("a", b"...", whole.tasks[:1], [])
+    assert not anywhere.is_finished("a")
+    assert anywhere.read_resume("a") == b"..."
+    anywhere.write_record("a", whole)
+    assert anywhere.tasks(["a"]).to_pylist() == [dict(row) for row in whole.tasks]
+
+
+def test_a_store_pickles_as_its_address(anywhere: Store, record: Record) -> None:
+    """Another process opens the same one."""
+    anywhere.write_record("a", record("a"))
+    again = pickle.loads(pickle.dumps(anywhere))  # noqa: S301 (this very process made it)
+    assert (again.address, again.identity) == (anywhere.address, anywhere.identity)
+    assert again.trial_ids() == ["a"]
+
+
+# Object storage
+
+
+def test_a_prefix_with_other_objects_is_refused(storage: ObjectStorage) -> None:
+    """As a folder with other files is; an object is no store either."""
+    address = storage.new_address()
+    open_files(address).write("thesis/thesis.tex", b"...")
+    with pytest.raises(UserError, match=r"expected a store or an empty folder; it holds other files"):
+        Store(address)
+    with pytest.raises(UserError, match=r"expected a store's folder, such as runs/quickstart, given a file"):
+        Store(open_files(address).below("thesis/thesis.tex").address)
+
+
+def test_opening_a_prefix_where_nothing_is_writes_nothing(storage: ObjectStorage) -> None:
+    """Planning looks at a store that a run would make."""
+    opened = Store(storage.new_address())
+    assert (opened.exists, opened.is_driven, opened.manifests(), opened.trial_ids()) == (False, False, [], [])
+    assert open_files(opened.address).names("") == []
+
+
+def test_a_second_driver_of_object_storage_is_told_of_the_first(storage: ObjectStorage) -> None:
+    """There are no locks there: both go on, each seen by the other and by who asks, until it ends."""
+    first = Store(storage.new_address())
+    second = Store(first.address)
+    first.create()
+    assert not first.is_driven
+    with first.lock() as before:
+        assert before == []
+        assert second.is_driven
+        with second.lock() as found:
+            assert [driver.is_live for driver in found] == [True]
+            assert f"process {os.getpid()}" in found[0].text
+            assert len(Store(first.address).drivers()) == 2
+        assert len(second.drivers()) == 1
+    assert not first.is_driven
 
 
 # Folders

@@ -1,0 +1,78 @@
+"""S3 on this machine, served by moto in this process, that can be away for a while."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import logging
+import socket
+import threading
+import time
+import uuid
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+BUCKET = "crwn-tests"
+
+ENVIRONMENT = {
+    "AWS_ACCESS_KEY_ID": "testing",
+    "AWS_SECRET_ACCESS_KEY": "not-to-be-seen",
+    "AWS_EC2_METADATA_DISABLED": "true",  # asking it for credentials takes seconds elsewhere
+}
+
+
+class ObjectStorage:
+    """A server with one bucket, at the same port after an outage, with all that it had."""
+
+    def __init__(self) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as probe:
+            self.endpoint = f"127.0.0.1:{probe.getsockname()[1]}"
+        self._server: Any = None
+
+    def start(self) -> None:
+        from moto.server import ThreadedMotoServer
+
+        logging.getLogger("werkzeug").setLevel(logging.ERROR)  # a line for every request
+        host, port = self.endpoint.split(":")
+        self._server = ThreadedMotoServer(ip_address=host, port=int(port), verbose=False)
+        self._server.start()
+
+    def stop(self) -> None:
+        """Refuse connections from now on."""
+        self._server.stop()
+
+    def make_bucket(self) -> None:
+        with contextlib.closing(http.client.HTTPConnection(self.endpoint)) as connection:
+            connection.request("PUT", f"/{BUCKET}")
+            assert connection.getresponse().status == http.HTTPStatus.OK
+
+    def new_address(self) -> str:
+        """An address that nothing is at."""
+        return f"s3://{BUCKET}/{uuid.uuid4().hex[:8]}?scheme=http&endpoint_override={self.endpoint}"
+
+    @contextlib.contextmanager
+    def outage(self, seconds: float) -> Iterator[None]:
+        """Refuse connections for so long from the start of a `with` block, which may go on in it."""
+        self.stop()
+        began = time.monotonic()
+        timer = threading.Timer(seconds, self.start)
+        timer.start()
+        yield
+        timer.join()
+        assert time.monotonic() - began >= seconds
+
+
+def serve() -> Iterator[ObjectStorage]:
+    """The server for a session of tests, and the environment that reaches it."""
+    pytest.importorskip("moto", reason="moto, which serves S3 for tests, is not installed: it comes with crwn[dev]")
+    storage = ObjectStorage()
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in ENVIRONMENT.items():
+            patch.setenv(name, value)
+        patch.delenv("AWS_ENDPOINT_URL", raising=False)
+        storage.start()
+        storage.make_bucket()
+        yield storage
+        storage.stop()
