@@ -422,6 +422,16 @@ def test_a_store_is_needed_that_outlives_the_job(crwn: Crwn, sweep_file: SweepFi
     assert "--out /shared/runs/x " in cluster.asked[0]["entrypoint"]
 
 
+def test_a_store_may_be_on_object_storage(crwn: Crwn, sweep_file: SweepFile, cluster: Cluster) -> None:
+    """Its address is passed on as it is; one with credentials, which everybody would see, is refused."""
+    assert crwn("submit", sweep_file(), "--address", URL, "--out", "s3://bucket/runs/x").code == 0
+    assert "--out s3://bucket/runs/x " in cluster.asked[0]["entrypoint"]
+    refused = crwn("submit", sweep_file(), "--address", URL, "--out", "s3://me:secret@bucket/runs")
+    assert (refused.code, "expected an address without credentials" in refused.err) == (2, True)
+    assert "secret" not in refused.err
+    assert len(cluster.asked) == 1
+
+
 # A cluster that does not answer, or not us
 
 
