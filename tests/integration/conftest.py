@@ -18,6 +18,7 @@ from typing import Any, TypeAlias
 import psutil
 import pytest
 
+from orchestrator.files import open_files
 from orchestrator.store import Store, stable_columns
 from orchestrator.sweep import Sweep, load_sweep
 from orchestrator.tracking_address import TRACKING_VARIABLE
@@ -114,7 +115,9 @@ def start(tmp_path: Path) -> Iterator[Callable[..., Run]]:
     # Shells have what they run in the background ignore Ctrl-C, and the runs would inherit that.
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
 
-    def start_run(store: Path, *options: str, text: str = SWEEP, tracking: bool = False, **environment: str) -> Run:
+    def start_run(
+        store: Path | str, *options: str, text: str = SWEEP, tracking: bool = False, **environment: str
+    ) -> Run:
         file = tmp_path / "sweep.yaml"
         file.write_text(text)
         quiet = [] if tracking else ["--no-tracking"]  # the process that writes to MLflow costs seconds
@@ -150,18 +153,17 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Undisturbed:
     return run
 
 
-def contents(root: Path) -> dict[str, Any]:
+def contents(address: Path | str) -> dict[str, Any]:
     """Everything a store says, its id and volatile fields aside; contexts and manifests byte for byte."""
-    store = Store(root)
-    mark = {key: value for key, value in json.loads((root / "store.json").read_text()).items() if key != "id"}
+    store, files = Store(address), open_files(address)
+    mark = {key: value for key, value in json.loads(files.read("store.json")).items() if key != "id"}
     said: dict[str, Any] = {"manifests": store.manifests(), "mark": mark}
     for trial_id in store.trial_ids():
-        folder = store.folder(trial_id)
         said[trial_id] = {
-            "files": sorted(path.name for path in folder.iterdir()),
+            "files": files.names(f"trials/{trial_id}"),
             "trial": stable_columns(store.trials([trial_id])).to_pylist(),
             "tasks": stable_columns(store.tasks([trial_id])).to_pylist(),
-            "contexts": hashlib.sha256((folder / "contexts.safetensors").read_bytes()).hexdigest(),
+            "contexts": hashlib.sha256(files.read(f"trials/{trial_id}/contexts.safetensors")).hexdigest(),
         }
     return said
 

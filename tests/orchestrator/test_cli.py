@@ -8,6 +8,7 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,9 +19,12 @@ import typer.main
 
 from crwn.spec import TrialSpec
 from crwn.trial import Event, iterate_trial
-from orchestrator import cli, running
+from orchestrator import cli, object_storage, running
 from orchestrator.executors import attempt
+from orchestrator.executors.inline import InlineExecutor
+from orchestrator.files import open_files
 from orchestrator.store import Store
+from tests.object_storage import ObjectStorage
 
 Crwn = Callable[..., Any]  # gives an Outcome: code, out, err
 SweepFile = Callable[..., Path]
@@ -287,6 +291,88 @@ def test_sweeps_that_share_a_store_share_their_trials(crwn: Crwn, sweep_file: Sw
         "tiny.csv",
         "tiny.md",
     ]
+
+
+def test_a_store_on_object_storage_is_one_as_any(
+    crwn: Crwn, sweep_file: SweepFile, workplace: Path, storage: ObjectStorage
+) -> None:
+    """Every command takes its address, as `--out` or in the sweep; nothing is written here, and tables are equal."""
+    address = storage.new_address()
+    ended = crwn("run", sweep_file(), "--out", address)
+    assert ended.code == 0, ended.err
+    prefix = address.partition("?")[0]
+    assert ended.out.splitlines()[-3:] == [
+        f"results   {address}",
+        f"tables    {prefix}/report/tiny.md and .csv",
+        f"contexts  {prefix}/trials/*/contexts.safetensors",
+    ]
+    again = crwn("run", sweep_file(sweep_file().read_text() + f"store: '{address}'\n"))
+    assert again.out.startswith("tiny: all 2 trials are done; nothing to start")
+    assert table_of(again.out) == table_of(ended.out)
+    assert json.loads(crwn("plan", sweep_file(), "--json", "--out", address).out)["store"] == address
+    status = crwn("status", address, "-v").out.splitlines()
+    assert status[:2] == [f"{address}: no run is working on it", "tiny: 2 trials: 2 done, 0 left"]
+    assert sorted(path.name for path in workplace.iterdir()) == []
+    tables = crwn("tables", address)
+    assert tables.out.splitlines()[-2:] == [f"{prefix}/report/tiny.md", f"{prefix}/report/tiny.csv"]
+    elsewhere = open_files(storage.new_address())
+    for to, files in ((elsewhere.address, elsewhere), ("here", open_files(workplace / "here"))):
+        assert crwn("tables", address, "--to", to).code == 0
+        assert {name: files.read(name) for name in files.names("")} == {
+            name: open_files(address).read(f"report/{name}") for name in ("tiny.csv", "tiny.md")
+        }
+
+
+def test_a_driver_elsewhere_is_shown_and_no_obstacle(crwn: Crwn, sweep_file: SweepFile, storage: ObjectStorage) -> None:
+    """`run` warns of it and goes on; `status` says who it is; one that was cut off is told apart."""
+    address = storage.new_address()
+    files = open_files(address)
+    Store(address).create()
+    lease = {"user": "ann", "host": "elsewhere", "pid": 12, "since": time.time() - 100}
+    files.write("leases/run/live.json", json.dumps({**lease, "renewed": time.time()}).encode())
+    files.write("leases/run/old.json", json.dumps({**lease, "user": "bob", "renewed": time.time() - 7200}).encode())
+    status = crwn("status", address).out.splitlines()
+    assert status[0] == f"{address}: a run is working on it"
+    assert status[1].startswith("  at work: ann on elsewhere, process 12, since ")
+    assert status[2].startswith("  was cut off: bob on elsewhere, process 12, since ")
+    assert status[2].endswith("last sign of life 2 h ago")
+    ended = crwn("run", sweep_file(), "--out", address)
+    assert ended.code == 0
+    lines = ended.out.splitlines()
+    assert lines[0].startswith("note: another run seems to be working on this store: ann on elsewhere, process 12")
+    assert lines[1].startswith("note: an earlier run on this store was cut off: bob on elsewhere, process 12")
+    assert files.names("leases/run") == ["live.json"]
+
+
+def test_storage_that_goes_away_in_a_run_is_one_line(
+    crwn: Crwn, sweep_file: SweepFile, storage: ObjectStorage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Once its patience is over a trial fails by itself, the exit code is 1, and the same command goes on later."""
+    monkeypatch.setattr(object_storage, "PATIENCE", 0.0)  # pyarrow's own attempts take seconds
+    address = storage.new_address()
+    file = sweep_file(sweep_file().read_text().replace("[0, 1]", "[0]"))
+    run = InlineExecutor.run
+
+    def without_storage(*arguments: Any) -> None:
+        storage.stop()
+        try:
+            run(*arguments)
+        finally:
+            storage.start()
+
+    with monkeypatch.context() as patch:
+        patch.setattr(InlineExecutor, "run", without_storage)
+        ended = crwn("run", file, "--out", address, "--executor", "inline")
+    assert ended.code == 1
+    assert "Traceback" not in ended.out + ended.err
+    assert ended.out.count("failed: neuromodnet FC16, rotated digits, seed") == 1
+    assert "the storage is away" in ended.out
+    assert crwn("run", file, "--out", address).code == 0
+
+
+def test_mlflow_of_a_store_on_object_storage_is_here(crwn: Crwn) -> None:
+    """`ui` wants a folder, and says which."""
+    refused(crwn("ui", "s3://bucket/runs"), "expected a folder on this machine", "crwn sync STORE")
 
 
 def test_labels_of_any_kind_come_through(crwn: Crwn, sweep_file: SweepFile, workplace: Path) -> None:

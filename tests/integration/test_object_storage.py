@@ -1,0 +1,69 @@
+"""A sweep on object storage is killed, run again, and loses its storage for half a minute."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.integration.conftest import CRWN, Run, clean_environment, contents
+from tests.object_storage import ENVIRONMENT, ObjectStorage
+
+OUTAGE_SECONDS = 30.0
+
+SWEEP = """\
+# crwn run sweep.yaml
+name: elsewhere
+seeds: [0]
+benchmarks:
+  r-digits: {num_tasks: 3}
+methods:
+  neuromodnet: {scales: [FC64], training: {updates_per_task: 9000}}
+  supsup: {scales: [FC16], training: {updates_per_task: 100}}
+"""
+
+
+def crwn(*arguments: str) -> str:
+    """What a command prints that ends well."""
+    done = subprocess.run(
+        [CRWN, *arguments], capture_output=True, text=True, check=False, timeout=120, env=clean_environment()
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.chaos
+def test_killed_and_without_its_storage_a_run_leaves_what_a_local_one_does(
+    start: Callable[..., Run], storage: ObjectStorage, tmp_path: Path
+) -> None:
+    """Byte for byte; the trial goes on from its resume point and waits for the storage; no secret is printed."""
+    address = storage.new_address()
+    first = start(address, "--executor", "inline", text=SWEEP)
+    trial = first.sweep.trials[0]
+    assert first.wait_until(lambda: first.share_done() >= 0.1)
+    assert first.store.is_driven
+    printed = first.kill_tree()
+    assert not first.store.is_finished(trial.trial_id)
+    assert "1 interrupted, 1 left" in crwn("status", address)
+
+    second = start(address, "--executor", "inline", text=SWEEP)
+    assert second.wait_until(lambda: len(second.store.attempts(trial.trial_id)) == 2)
+    with storage.outage(OUTAGE_SECONDS):
+        undisturbed = start(tmp_path / "store", "--executor", "inline", text=SWEEP)
+        code, output = undisturbed.wait()
+        assert code == 0, output
+        assert second.process.poll() is None
+    code, output = second.wait()
+    assert code == 0, output
+    assert "an earlier run on this store was cut off" in output
+    assert "trying again for up to 90 s" in output
+    assert "the storage answers again" in output
+    assert contents(address) == contents(tmp_path / "store")
+    (row,) = second.store.trials([trial.trial_id]).to_pylist()
+    attempts = json.loads(row["provenance"])["attempts"]
+    assert len(attempts) == 2
+    assert attempts[1]["from"] == attempts[0]["reached"] != {"tasks_learned": 0, "step": 0}
+    assert ENVIRONMENT["AWS_SECRET_ACCESS_KEY"] not in printed + output
