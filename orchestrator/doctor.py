@@ -26,7 +26,7 @@ from orchestrator.tracking_address import hide_password, tracking_uri
 if TYPE_CHECKING:
     from pathlib import Path
 
-GIBIBYTE = 2**30
+MEBIBYTE, GIBIBYTE = 2**20, 2**30
 ROWS_BYTES = 2**17
 """Of a trial's Parquet files, about."""
 MIN_FREE_DISK = 2**30
@@ -90,7 +90,7 @@ def examine(sweep: Sweep, store: Store, options: Options) -> Iterator[Finding]:
     yield from _machines(survey)
     reports = {f"{report.host} ({node})": report for node, report in survey.reports.items()}
     yield from _versions(here, reports)
-    yield from _store(store, reports, survey.seen)
+    yield from _store(store, left, reports, survey.seen)
     yield from _data(bases, reports)
     if resources.gpus:
         yield from _gpus(reports)
@@ -170,25 +170,35 @@ def _versions(here: NodeReport, reports: Mapping[str, NodeReport]) -> Iterator[F
         yield Finding(subject="versions", found=", ".join(f"{n} {v}" for n, v in here.versions.items()))
 
 
-def _machine_count(reports: Mapping[str, NodeReport]) -> str:
-    return "1 machine" if len(reports) == 1 else f"{len(reports)} machines"
+def _machine_count(number: int) -> str:
+    return "1 machine" if number == 1 else f"{number} machines"
 
 
-def _store(store: Store, reports: Mapping[str, NodeReport], seen: frozenset[str]) -> Iterator[Finding]:
-    whole = True
+def _store(
+    store: Store, left: Sequence[TrialSpec], reports: Mapping[str, NodeReport], seen: frozenset[str]
+) -> Iterator[Finding]:
+    blind = [node for node, report in reports.items() if not report.sees_probe and store.is_folder]
     for node, report in reports.items():
-        if report.store_error is None and report.sees_probe and report.answer in seen:
+        if node in blind or (report.store_error is None and report.sees_probe and report.answer in seen):
             continue
-        whole = False
-        why = report.store_error or "it is another folder there: neither machine finds what the other one wrote"
         yield Finding(
             subject="store",
-            found=f"{store.address} on {node}: {why}. Mount one folder on all machines under this path, or name one "
-            "that they share with --out.",
+            found=f"{store.address} on {node}: {report.store_error or 'what is written there is not found here'}. See "
+            "that it can be written there, or name one that all machines share with --out.",
             is_fault=True,
         )
-    if whole and reports:
-        yield Finding(subject="store", found=f"{store.address}: written and read from {_machine_count(reports)}")
+    if blind:
+        resume = max(map(resume_bytes, left), default=0)
+        yield Finding(
+            subject="store",
+            found=f"{store.address} is not seen by {', '.join(blind)}: what trials compute there goes to this "
+            f"machine through Ray, resume points too (at most {resume / MEBIBYTE:.0f} MiB a trial each minute), and is "
+            "lost if its disk is. A folder that all machines share, or object storage, spares the way.",
+        )
+    if len(reports) > len(blind):
+        yield Finding(
+            subject="store", found=f"{store.address}: written and read from {_machine_count(len(reports) - len(blind))}"
+        )
 
 
 def _data(bases: Sequence[str], reports: Mapping[str, NodeReport]) -> Iterator[Finding]:
@@ -201,7 +211,7 @@ def _data(bases: Sequence[str], reports: Mapping[str, NodeReport]) -> Iterator[F
             is_fault=True,
         )
     if reports and not faults:
-        yield Finding(subject="data", found=f"{', '.join(bases) or 'none needed'}: on {_machine_count(reports)}")
+        yield Finding(subject="data", found=f"{', '.join(bases) or 'none needed'}: on {_machine_count(len(reports))}")
 
 
 def _gpus(reports: Mapping[str, NodeReport]) -> Iterator[Finding]:

@@ -154,6 +154,16 @@ def open_files(address: str | Path) -> Files:
     return LocalFiles(Path(address))
 
 
+def read_each(files: Files, names: Iterable[str]) -> Iterator[bytes | None]:
+    """`Files.read_all`, one file after another."""
+    for name in names:
+        try:
+            content: bytes | None = files.read(name)
+        except FileNotFoundError:
+            content = None
+        yield content
+
+
 class LocalFiles:
     """The files of a folder on a path: this machine's, or one that all machines share.
 
@@ -227,12 +237,7 @@ class LocalFiles:
 
     def read_all(self, names: Iterable[str]) -> Iterator[bytes | None]:
         """See `Files`."""
-        for name in names:
-            try:
-                content: bytes | None = self.read(name)
-            except FileNotFoundError:
-                content = None
-            yield content
+        return read_each(self, names)
 
     def write(self, name: str, content: bytes) -> None:
         """See `Files`; on the disk before it has its name."""

@@ -13,6 +13,7 @@
       trials/ID/trial.parquet            one row; written last: a trial is finished if and only if it is there
       report/                            tables; can be thrown away
       leases/                            on object storage: who is working on the store
+      .driver                            on a path: the last run's word, by which other machines know the folder
 
 A file is replaced at one blow (`orchestrator/files.py`), so a reader never sees half of one. Fields that may differ
 between two equal runs are marked `volatile` in the Parquet schemas.
@@ -123,7 +124,7 @@ SYSTEM_SCHEMA = pa.schema(
 )
 """Times are seconds since 1970; 100 % of a process is one core, of a machine all of them; null without a GPU."""
 
-MARK_FILE = "store.json"
+MARK_FILE, WORD_FILE = "store.json", ".driver"
 SWEEPS_FOLDER, TRIALS_FOLDER, REPORT_FOLDER = "sweeps", "trials", "report"
 TRIAL_FILE, TASKS_FILE, SYSTEM_FILE = "trial.parquet", "tasks.parquet", "system.parquet"
 CONTEXTS_FILE = "contexts.safetensors"
@@ -157,14 +158,14 @@ class Store:
     It pickles as its address, so that another process, on another machine too, opens the same one.
 
     Args:
-        address: the store's folder, or its URI such as s3://bucket/prefix.
+        address: the store's folder, or its URI such as s3://bucket/prefix; or its files, which do not pickle.
 
     Raises:
         UserError: what is there is something else than a store, or a newer one, or cannot be reached.
     """
 
-    def __init__(self, address: Path | str) -> None:
-        self._files = open_files(address)
+    def __init__(self, address: Path | str | Files) -> None:
+        self._files = open_files(address) if isinstance(address, (Path, str)) else address
         self._check()
 
     def __reduce__(self) -> tuple[type[Store], tuple[str]]:
@@ -207,6 +208,11 @@ class Store:
     def beside(self) -> Path:
         """The folder on this machine for what several stores share: MLflow's database, its artifacts."""
         return self._files.beside
+
+    @property
+    def is_folder(self) -> bool:
+        """Whether it is on a path, which other machines may not see, and not on object storage."""
+        return isinstance(self._files, LocalFiles)
 
     @property
     def root(self) -> Path:
@@ -290,6 +296,18 @@ class Store:
     def drivers(self) -> list[Holder]:
         """The processes that run a sweep on this store, or ended without saying so; one at most on a path."""
         return self._files.claim("run").holders()
+
+    def give_word(self) -> str | None:
+        """Leave a new word in the folder, by which processes elsewhere find out whether they see this very one.
+
+        Returns:
+            The word, for `sees`; None on object storage, which all machines see.
+        """
+        if not self.is_folder:
+            return None
+        word = uuid.uuid4().hex
+        self._files.write(WORD_FILE, word.encode())
+        return word
 
     @property
     def is_driven(self) -> bool:
@@ -511,6 +529,14 @@ class Store:
             return self._files.read(name)
         except FileNotFoundError:
             return None
+
+
+def sees(address: str, word: str) -> bool:
+    """Whether the folder at a path on this machine is the store in which a driver elsewhere has left its word."""
+    try:
+        return LocalFiles(Path(address)).read(WORD_FILE) == word.encode()
+    except OSError:
+        return False
 
 
 _BEHIND = ".behind"

@@ -14,17 +14,18 @@ import logging
 import os
 import shutil
 import signal
+import socket
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import ray
 from ray import tune
-from ray.exceptions import RayError
+from ray.exceptions import RayError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from crwn.backbone import Arrays, Backbone, BackboneSpec
@@ -32,11 +33,12 @@ from crwn.data import BASE_SETS, Datasets
 from crwn.spec import TrialSpec
 from orchestrator.backbones import SharedBackbone, SharedBackbones
 from orchestrator.errors import UserError
+from orchestrator.executors.home import Ask, Home, SentFiles
 from orchestrator.executors.protocol import Capacity, Job, NodeResources, TrialUpdate
 from orchestrator.executors.resources import check_resources, nodes_to_come, this_machine
 from orchestrator.executors.survey import NodeReport, Questions, gpu_memory, look
 from orchestrator.packing import measured, resources_of
-from orchestrator.store import Store
+from orchestrator.store import Store, sees
 from orchestrator.sweep import Resources
 
 WAVE = 200
@@ -109,15 +111,15 @@ class RayTuneExecutor:
         started_here = _connect()
         try:
             gpus = _gpus(job)
-            shared = SharedBackbones(ray.put)
+            shared, home = SharedBackbones(ray.put), _home(job.store)
             for wave in _waves(job.trials):
                 shared.keep_only(spec.blueprint().backbone for spec in wave)
-                _run_wave(job, wave, gpus, shared, on_update)
+                _run_wave(job, wave, on_update, gpus=gpus, shared=shared, home=home)
             # Once more, with a whole GPU each: others on the same GPU may have had the memory.
             alone = {spec: 1.0 for spec in job.trials if 0 < gpus[spec] < 1 and ran_out_of_memory(job.store, spec)}
             for wave in _waves(tuple(alone)):
                 shared.keep_only(spec.blueprint().backbone for spec in wave)
-                _run_wave(job, wave, alone, shared, on_update)
+                _run_wave(job, wave, on_update, gpus=alone, shared=shared, home=home)
         finally:
             if started_here:
                 ray.shutdown()
@@ -227,12 +229,50 @@ def _waves(trials: Sequence[TrialSpec]) -> Iterator[Sequence[TrialSpec]]:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class _Home:
+    """How a machine that does not see the store's folder reaches it.
+
+    Attributes:
+        actor: a `Home` on the driver's machine.
+        word: what the folder holds, for machines to tell whether they see it.
+        host: the driver's machine.
+    """
+
+    actor: Any
+    word: str
+    host: str
+
+
+def _home(store: Store) -> _Home | None:
+    """For a store on a path in a cluster, of which any machine, also one that comes later, may not see the path."""
+    word = store.give_word() if os.environ.get("RAY_ADDRESS") else None
+    if word is None:
+        return None
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    kept = ray.remote(Home).options(num_cpus=0, max_restarts=-1, max_task_retries=-1, scheduling_strategy=here)
+    return _Home(actor=kept.remote(store.address), word=word, host=socket.gethostname())
+
+
+def _ask(home: _Home) -> Ask:
+    def ask(what: str, *arguments: Any) -> Any:
+        try:
+            return ray.get(home.actor.answer.remote(what, *arguments))
+        except RayTaskError as error:
+            raise error.cause from None  # as it was raised there
+        except RayError as error:
+            raise OSError(f"the store on {home.host} cannot be reached: {error}") from error
+
+    return ask
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class _Assignment:
     """What an actor needs to run a trial. Travels by pickle, from the driver to its own workers only."""
 
     spec: TrialSpec
     backbone: SharedBackbone
     store: str
+    home: _Home | None
     data_roots: tuple[Path, ...]
     gpus: float
     cpus: float
@@ -244,9 +284,11 @@ class _Assignment:
 def _run_wave(
     job: Job,
     wave: Sequence[TrialSpec],
+    on_update: Callable[[TrialUpdate], None],
+    *,
     gpus: Mapping[TrialSpec, float],
     shared: SharedBackbones,
-    on_update: Callable[[TrialUpdate], None],
+    home: _Home | None,
 ) -> None:
     cpus = job.resources.cpus
     assignments = {
@@ -254,6 +296,7 @@ def _run_wave(
             spec=spec,
             backbone=shared.get(spec.blueprint().backbone),
             store=job.store.address,
+            home=home,
             data_roots=job.data_roots,
             gpus=gpus[spec],
             cpus=cpus,
@@ -319,20 +362,35 @@ class TrialActor(tune.Trainable):
         self._updates.close()
 
     def _assign(self, assignment: _Assignment) -> None:
-        from orchestrator.executors.attempt import attempt  # noqa: PLC0415 (torch, which the driver does without)
+        roots = assignment.data_roots
+        self._updates = _computed(assignment, self._datasets.setdefault(roots, Datasets(BASE_SETS, roots)))
 
-        data = self._datasets.setdefault(assignment.data_roots, Datasets(BASE_SETS, assignment.data_roots))
-        self._updates = attempt(
-            assignment.spec,
-            store=Store(assignment.store),
-            data=data,
-            backbones=source(assignment.backbone),
-            gpus=assignment.gpus,
-            cpus=assignment.cpus,
-            commit=assignment.commit,
-            max_group_size=assignment.max_group_size,
-            keep_weights=assignment.keep_weights,
+
+def _computed(assignment: _Assignment, data: Datasets) -> Generator[TrialUpdate, None, None]:
+    """Updates of a trial; see `attempt`."""
+    from orchestrator.executors.attempt import attempt  # noqa: PLC0415 (torch, which the driver does without)
+
+    home, store = assignment.home, assignment.store
+    files: str | SentFiles = store
+    if home is not None and not sees(store, home.word):
+        files = SentFiles(store, _ask(home))
+        note = (
+            f"{socket.gethostname()} does not see the folder {store} of {home.host}: what its trials compute, resume "
+            "points too, goes there through Ray, and is lost if that disk is. A folder that all machines share, or "
+            "object storage (--out s3://bucket/prefix), spares the way"
         )
+        yield TrialUpdate(trial_id=assignment.spec.trial_id, state="running", note=note)
+    yield from attempt(
+        assignment.spec,
+        store=Store(files),
+        data=data,
+        backbones=source(assignment.backbone),
+        gpus=assignment.gpus,
+        cpus=assignment.cpus,
+        commit=assignment.commit,
+        max_group_size=assignment.max_group_size,
+        keep_weights=assignment.keep_weights,
+    )
 
 
 def source(shared: SharedBackbone) -> Callable[[BackboneSpec], Backbone]:

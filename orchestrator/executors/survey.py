@@ -70,7 +70,7 @@ def look(questions: Questions) -> NodeReport:
     return NodeReport(
         host=socket.gethostname(),
         versions={"python": platform.python_version(), **{name: _version(name) for name in VERSIONS}},
-        sees_probe=store_error is None and files.exists(questions.probe),
+        sees_probe=_sees(files, questions.probe),
         answer=answer,
         store_error=store_error,
         free_disk=shutil.disk_usage(_existing(files.beside)).free,
@@ -89,6 +89,13 @@ def _write_answer(files: Files, probe: str) -> tuple[str | None, str | None]:
     except OSError as error:
         return None, f"{type(error).__name__}: {error}"
     return name, None
+
+
+def _sees(files: Files, probe: str) -> bool:
+    try:
+        return files.exists(probe)
+    except OSError:
+        return False
 
 
 def _version(package: str) -> str:

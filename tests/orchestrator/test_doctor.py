@@ -49,14 +49,20 @@ def sweep(tmp_path: Path) -> Sweep:
 
 
 @pytest.fixture
-def faults(sweep: Sweep, store: Store, monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[Finding]]:
-    """What is found to be wrong when machines answer so."""
+def examined(sweep: Sweep, store: Store, monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[Finding]]:
+    """What is found when machines answer so."""
 
     def find(answers: Answers, options: Options = OPTIONS) -> list[Finding]:
         monkeypatch.setattr(doctor, "EXECUTORS", {"inline": lambda: Machines(answers)})
-        return [finding for finding in examine(sweep, store, options) if finding.is_fault]
+        return list(examine(sweep, store, options))
 
     return find
+
+
+@pytest.fixture
+def faults(examined: Callable[..., list[Finding]]) -> Callable[..., list[Finding]]:
+    """What is found to be wrong when machines answer so."""
+    return lambda *answers: [finding for finding in examined(*answers) if finding.is_fault]
 
 
 def two(change: Callable[[Questions, NodeReport], NodeReport | str]) -> Answers:
@@ -82,8 +88,7 @@ def test_nothing_is_in_the_way(faults: Callable[..., list[Finding]], store: Stor
         ({"versions": {"ray": "2.0"}}, "versions", ("10.0.0.2", "ray 2.0, not 2.", "constraints.txt")),
         ({"versions": {"ray": ""}}, "versions", ("ray none, not 2.",)),
         ({"store_error": "PermissionError: no"}, "store", ("10.0.0.2", "PermissionError: no", "--out")),
-        ({"sees_probe": False}, "store", ("10.0.0.2", "another folder there", "Mount one folder")),
-        ({"answer": "written elsewhere"}, "store", ("another folder there",)),
+        ({"answer": "written elsewhere"}, "store", ("10.0.0.2", "is not found here", "--out")),
         (
             {"data_faults": {"mnist": "found in none of /data"}},
             "data",
@@ -100,6 +105,20 @@ def test_a_machine_that_differs_is_named(
     for word in words:
         assert word in found[0].found
     assert not any("10.0.0.1" in finding.found for finding in found)
+
+
+@pytest.mark.parametrize("error", ["there is no such folder", None])
+def test_a_machine_that_does_not_see_the_store_costs_something(
+    faults: Callable[..., list[Finding]], examined: Callable[..., list[Finding]], error: str | None
+) -> None:
+    """No fault: results come home through Ray, and what that means is said."""
+    values = {"sees_probe": False, "store_error": error, "answer": "written elsewhere"}
+    assert faults(changed(**values)) == []
+    costs, seen = [finding.found for finding in examined(changed(**values)) if finding.subject == "store"]
+    assert "is not seen by 10.0.0.2" not in seen
+    for words in ("is not seen by", "(10.0.0.2)", "through Ray", "is lost if its disk is", "MiB a trial each minute"):
+        assert words in costs
+    assert seen.endswith("written and read from 1 machine")
 
 
 def test_a_machine_that_is_silent_is_named(faults: Callable[..., list[Finding]]) -> None:

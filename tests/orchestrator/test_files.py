@@ -14,17 +14,26 @@ from pyarrow import fs
 from orchestrator import object_storage
 from orchestrator.claims import TakenError
 from orchestrator.errors import StorageError, UserError
+from orchestrator.executors.home import Home, SentFiles
 from orchestrator.files import Files, LocalFiles, check_address, open_files
 from orchestrator.object_storage import FEW, ObjectFiles
 from tests.object_storage import BUCKET, ObjectStorage
 
 
-@pytest.fixture(params=["folder", "objects"])
+@pytest.fixture(params=["folder", "objects", "sent"])
 def files(request: pytest.FixtureRequest, tmp_path: Path) -> Files:
     """Files at a place where nothing is yet."""
-    if request.param == "folder":
-        return open_files(tmp_path / "deep" / "store")
-    return open_files(request.getfixturevalue("storage").new_address())
+    folder = tmp_path / "deep" / "store"
+    match request.param:
+        case "folder":
+            return open_files(folder)
+        case "objects":
+            return open_files(request.getfixturevalue("storage").new_address())
+    return SentFiles(str(folder), Home(str(folder)).answer)
+
+
+of_a_driver = pytest.mark.parametrize("files", ["folder", "objects"], indirect=True)
+"""What a trial that sends its files home has no use for."""
 
 
 # The contract
@@ -105,6 +114,7 @@ def test_a_place_is_made_and_seen_to_be_writable(files: Files) -> None:
     assert files.walk("") == []
 
 
+@of_a_driver
 def test_an_address_opens_the_same_files(files: Files) -> None:
     """In another process too, which gets no more than the address; a folder's files are below their own."""
     files.write("report/x", b"content")
@@ -135,6 +145,7 @@ def test_a_writer_and_its_readers_see_whole_files(files: Files) -> None:
     assert all(content in contents for content in seen)
 
 
+@of_a_driver
 def test_a_claim_is_seen_by_others_until_it_is_given_back(files: Files) -> None:
     """By the process that holds it too, through another object; asking for it writes nothing."""
     files.make()
@@ -358,3 +369,12 @@ def test_the_files_of_a_folder_are_beside_those_of_other_stores(
     monkeypatch.chdir(tmp_path)
     assert LocalFiles(Path("runs/a")).beside == tmp_path / "runs"
     assert ObjectFiles("s3://bucket/a").beside == tmp_path / "runs"
+
+
+def test_a_trial_elsewhere_leaves_to_the_driver_what_is_the_drivers(tmp_path: Path) -> None:
+    """Claims, reports and what lies beside the store, which are wanted by nothing that trials do."""
+    sent = SentFiles(str(tmp_path), Home(str(tmp_path)).answer)
+    assert (sent.address, sent.locate("trials/a/x")) == (str(tmp_path), f"{tmp_path}/trials/a/x")
+    for ask in (lambda: sent.claim("run"), lambda: sent.below("report"), lambda: sent.beside):
+        with pytest.raises(TypeError, match="on the driver's machine"):
+            ask()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -29,6 +30,7 @@ from orchestrator.store import (
     TRIALS_SCHEMA,
     Store,
     TrialRecord,
+    sees,
     stable_columns,
 )
 from tests.object_storage import ObjectStorage
@@ -780,3 +782,23 @@ def test_a_lock_is_free_again_after_an_error(tmp_path: Path) -> None:
     assert not store.is_driven
     with store.lock():
         assert store.is_driven
+
+
+def test_another_machine_knows_the_store_by_its_drivers_word(tmp_path: Path) -> None:
+    """Neither a folder of that name without it, nor a copy from before the run, is the store."""
+    store = Store(tmp_path / "store")
+    store.create()
+    early = shutil.copytree(store.root, tmp_path / "copied early")
+    word = store.give_word()
+    assert word is not None
+    assert sees(store.address, word)
+    late = shutil.copytree(store.root, tmp_path / "copied late")
+    assert [sees(str(path), word) for path in (early, tmp_path / "nowhere")] == [False, False]
+    again = store.give_word()
+    assert again is not None
+    assert [sees(str(path), again) for path in (store.root, late)] == [True, False]
+
+
+def test_object_storage_needs_no_word(storage: ObjectStorage) -> None:
+    """All machines see it, and a second driver would change the word."""
+    assert Store(storage.new_address()).give_word() is None

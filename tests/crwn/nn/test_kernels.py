@@ -184,12 +184,12 @@ def measure(_unmeasured: None, monkeypatch: pytest.MonkeyPatch) -> Callable[...,
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize(
     ("onednn", "chosen"),
-    [(0.5, "onednn"), (0.86, "onednn"), (0.88, "plain"), (1.0, "plain"), (2.0, "plain")],
+    [(0.5, "onednn"), (1.0, "onednn"), (1.14, "onednn"), (1.16, "plain"), (2.0, "plain")],
 )
-def test_the_kernel_is_the_faster_one_by_more_than_noise(
+def test_the_kernel_is_onednn_unless_it_is_slower_by_more_than_noise(
     onednn: float, chosen: str, dtype: torch.dtype, measure: Callable[..., list[Kernel]]
 ) -> None:
-    """OneDNN must need less than 1 / 1.15 = 0.87 of the time; a process measures once for each number of threads."""
+    """By 15 %, so that equal ones never take turns; a process measures once for each number of threads."""
     measured = measure(plain=1.0, onednn=onednn)
     if not ONEDNN.is_available():
         pytest.skip("this build of torch lacks oneDNN's routines")
