@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from tests.integration.conftest import Run, Undisturbed, clean_environment, contents
+from tests.integration.conftest import Run, Undisturbed, clean_environment, contents, trial_share
 
 pytestmark = [
     pytest.mark.chaos,
@@ -75,7 +75,7 @@ def test_results_come_home_from_machines_that_do_not_see_the_store(
     folder.mkdir()
     with blind_machine(folder, cluster) as lost, blind_machine(folder, cluster):
         run = start(folder / "store", "--executor", "ray", RAY_ADDRESS=cluster.address)
-        assert run.wait_until(lambda: run.share_done() > 0.3)
+        assert run.wait_until(lambda: sum(0 < trial_share(run.store, trial) < 1 for trial in run.sweep.trials) == 2)
         os.killpg(lost.pid, signal.SIGKILL)
         code, output = run.wait(600)
     assert code == 0, output
