@@ -33,6 +33,17 @@ ROWS = [
     ("neuromodnet", "split-cifar100", "1d"),
     ("neuromodnet", "split-cifar100", "6d"),
 ]
+COLUMNS = [
+    "backbone",
+    "MiB",
+    "draw it",
+    "put it, once",
+    "first read on another machine",
+    "read again there",
+    "check it",
+    "1 Gbit/s",
+    "10 Gbit/s",
+]
 MEBIBYTE = 2**20
 GIGABIT = 10**9 / 8
 REPEATS = 5
@@ -46,13 +57,12 @@ def main() -> None:
     there = NodeAffinitySchedulingStrategy(other.node_id, soft=False)
     reader = ray.remote(Reader).options(scheduling_strategy=there).remote()
     lines = [
-        "| backbone | MiB | draw it | put it, once | first read on another machine | read again there | check it | "
-        "1 Gbit/s | 10 Gbit/s |",
-        "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
+        f"| {' | '.join(COLUMNS)} |",
+        "| --- " * len(COLUMNS) + "|",
     ]
     try:
         for row in ROWS:
-            lines.append(" | ".join(["|", *measured(row, reader), "|"]).replace("| |", "|").replace("|  |", "|"))
+            lines.append(f"| {' | '.join(measured(row, reader))} |")
             print(lines[-1])
     finally:
         ray.shutdown()

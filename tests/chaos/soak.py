@@ -25,7 +25,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 import psutil
 import ray
@@ -34,6 +34,8 @@ from ray.cluster_utils import Cluster
 from orchestrator.store import Store
 from orchestrator.sweep import Sweep, load_sweep
 from tests.integration.conftest import CRWN, clean_environment, contents
+
+Kind: TypeAlias = Literal["worker", "machine", "driver"]
 
 MACHINES = 3
 SWEEP = """\
@@ -46,8 +48,8 @@ methods:
   neuromodnet: {{scales: [FC64], training: {{updates_per_task: 1500}}}}
   supsup: {{scales: [FC32], training: {{updates_per_task: 500}}}}
 """
-KINDS = ("worker", "worker", "worker", "worker", "machine", "driver")
-"""What is killed, each as likely as it is often here."""
+KINDS: Mapping[Kind, int] = {"worker": 10, "machine": 1, "driver": 1}
+"""What is killed, and how often, one to another."""
 
 
 def command(sweep: Path, store: Path) -> list[str | Path]:
@@ -71,7 +73,7 @@ class Soak:
     rng: random.Random
     every: float
     kills: Counter[str] = field(default_factory=Counter)
-    recoveries: dict[str, list[float]] = field(default_factory=lambda: {kind: [] for kind in set(KINDS)})
+    recoveries: dict[str, list[float]] = field(default_factory=lambda: {kind: [] for kind in KINDS})
     waiting: list[tuple[str, float, int]] = field(default_factory=list)
 
     @property
@@ -83,6 +85,7 @@ class Soak:
         """Start the command, and kill until it has ended by itself."""
         self.cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
         self.machines = [self.cluster.add_node(num_cpus=1) for _ in range(MACHINES)]
+        kind: Kind | None = None
         driver, due = self._start(), time.monotonic() + self.rng.expovariate(1 / self.every)
         try:
             while True:
@@ -94,8 +97,9 @@ class Soak:
                         return
                     driver = self._start()  # it was killed, or some trial's process died three times
                 if time.monotonic() >= due:
-                    due = time.monotonic() + self.rng.expovariate(1 / self.every)
-                    self._kill(self.rng.choice(KINDS), driver)
+                    kind = kind or self.rng.choices(list(KINDS), list(KINDS.values()))[0]
+                    if self._kill(kind, driver):  # else no trial is training: as soon as one is
+                        kind, due = None, time.monotonic() + self.rng.expovariate(1 / self.every)
         finally:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(driver.pid, signal.SIGKILL)
@@ -104,25 +108,15 @@ class Soak:
     def _start(self) -> subprocess.Popen[bytes]:
         with (self.folder / "driver.log").open("ab") as log:
             return subprocess.Popen(
-                [
-                    CRWN,
-                    "run",
-                    self.sweep,
-                    "--out",
-                    self.store.root,
-                    "--executor",
-                    "ray",
-                    "--gpus",
-                    "0",
-                    "--no-tracking",
-                ],
+                command(self.sweep, self.store.root),
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
                 env=clean_environment(RAY_ADDRESS=self.cluster.address),
             )
 
-    def _kill(self, kind: str, driver: subprocess.Popen[bytes]) -> None:
+    def _kill(self, kind: Kind, driver: subprocess.Popen[bytes]) -> bool:
+        """Whether there was something to kill."""
         before = self._num_finished()
         match kind:
             case "driver":
@@ -136,10 +130,11 @@ class Soak:
             case _:
                 victims = list(self._training())
                 if not victims:
-                    return
+                    return False
                 self.rng.choice(victims).kill()
         self.kills[kind] += 1
         self.waiting.append((kind, time.monotonic(), before))
+        return True
 
     def _training(self) -> Iterator[psutil.Process]:
         """The processes of trials that have begun to train and have not ended."""
