@@ -22,7 +22,7 @@ import annotated_types
 
 from crwn.backbone import BackboneSpec
 
-Count = Annotated[int, annotated_types.Ge(1)]
+Count = Annotated[int, annotated_types.Ge(1), annotated_types.Le(2**63 - 1)]
 Index = Annotated[int, annotated_types.Ge(0), annotated_types.Le(2**63 - 1)]
 PositiveFloat = Annotated[float, annotated_types.Gt(0)]
 NotNegative = Annotated[float, annotated_types.Ge(0)]

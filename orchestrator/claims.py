@@ -213,7 +213,7 @@ def _holder(content: bytes, now: float) -> Holder:
         since = datetime.datetime.fromtimestamp(lease["since"], datetime.UTC).isoformat(" ", "seconds")
         who = f"{lease['user']} on {lease['host']}, process {lease['pid']}, since {since}"
         is_live = age < RECENT_SECONDS and not _is_dead(lease["host"], lease["pid"])
-    except (ValueError, KeyError, TypeError, OverflowError, OSError):
+    except (ValueError, KeyError, TypeError, OverflowError, OSError, RecursionError):
         return Holder(is_live=False, text="a lease that cannot be read")
     return Holder(is_live=is_live, text=f"{who}, last sign of life {_show_age(age)} ago")
 

@@ -77,7 +77,7 @@ def main() -> None:
     try:
         app()
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)  # noqa: T201 (the command line's own output)
+        _print_error(error)
         sys.exit(2)
 
 
@@ -144,11 +144,11 @@ def run(
         if not no_tracking:
             typer.echo(f"mlflow    {tracking_address.how_to_open(store.beside, tracking_uri)}")
     except StorageError as error:  # the store was there a moment ago
-        typer.echo(f"error: {error}", err=True)
+        _print_error(error)
         raise typer.Exit(1) from error
     except KeyboardInterrupt:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # what follows takes no time and must not be cut off
-        command = shlex.join(["crwn", *sys.argv[1:]])
+        command = shlex.join(["crwn", *map(tracking_address.hide_password, sys.argv[1:])])
         typer.echo(f"\nInterrupted. Everything up to the last seconds is kept; go on with:\n  {command}", err=True)
         raise typer.Exit(130) from None
     raise typer.Exit(1 if failed else 0)
@@ -332,6 +332,12 @@ def data_verify(
 
     if not data_sets.verify(names or [], data_root, display.console()):
         raise typer.Exit(1)
+
+
+def _print_error(error: UserError) -> None:
+    from orchestrator.display import printable  # noqa: PLC0415
+
+    typer.echo(f"error: {printable(str(error))}", err=True)
 
 
 def _folder_of_stores(runs: str) -> Path:

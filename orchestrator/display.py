@@ -31,9 +31,16 @@ def show_ratio(ratio: float) -> str:
     return f"{ratio:.3g}"
 
 
+def printable(text: str) -> str:
+    """A text whose control characters are written out as Python does: what others wrote cannot steer a terminal."""
+    if text.isprintable():
+        return text
+    return "".join(sign if sign.isprintable() or sign in "\n\t" else repr(sign)[1:-1] for sign in text)
+
+
 def print_line(target: Console, line: str) -> None:
-    """Print a line as it is: no wrapping, and brackets are text."""
-    target.print(line, markup=False, highlight=False, soft_wrap=True)
+    """Print a line as it is: no wrapping, brackets are text, and control characters are written out."""
+    target.print(printable(line), markup=False, highlight=False, soft_wrap=True)
 
 
 def print_table(
@@ -55,13 +62,17 @@ def print_table(
         rows: a cell for each column.
         caption: a line below it.
     """
-    table = Table(title=Text(title), title_justify="left", padding=(0, 1 if target.width >= NARROW else 0))
+    table = Table(title=_text(title), title_justify="left", padding=(0, 1 if target.width >= NARROW else 0))
     for name in text_columns:
-        table.add_column(Text(name), overflow="fold")
+        table.add_column(_text(name), overflow="fold")
     for name in number_columns:
-        table.add_column(Text(name), justify="right", no_wrap=True)
+        table.add_column(_text(name), justify="right", no_wrap=True)
     for row in rows:
-        table.add_row(*map(Text, row))
+        table.add_row(*map(_text, row))
     target.print(table)
     if caption:
-        target.print(Text(caption))
+        target.print(_text(caption))
+
+
+def _text(text: str) -> Text:
+    return Text(printable(text))

@@ -18,7 +18,7 @@ from orchestrator.executors import EXECUTORS
 from orchestrator.executors.protocol import Survey
 from orchestrator.executors.survey import NodeReport, Questions, look
 from orchestrator.files import TEMPORARY, open_files
-from orchestrator.running import Options, chosen_executor, chosen_resources, trials_left
+from orchestrator.running import Options, check_secrets, chosen_executor, chosen_resources, trials_left
 from orchestrator.store import Store
 from orchestrator.sweep import Sweep
 from orchestrator.tracking_address import hide_password, tracking_uri
@@ -75,7 +75,9 @@ def examine(sweep: Sweep, store: Store, options: Options) -> Iterator[Finding]:
     left = trials_left(sweep, store)
     yield Finding(subject="sweep", found=f"{len(sweep.trials)} trials, {len(sweep.trials) - len(left)} of them done")
     resources = chosen_resources(sweep, options)
-    executor = EXECUTORS[chosen_executor(options, len(left))]()
+    name = chosen_executor(options, len(left))
+    check_secrets(options, name)
+    executor = EXECUTORS[name]()
     try:
         executor.check(resources)
     except UserError as error:

@@ -11,7 +11,7 @@ class UserError(Exception):
 
 
 class StorageError(UserError, OSError):
-    """Object storage refused something, or did not answer for longer than anybody waits."""
+    """A store's storage refused something, did not answer for longer than anybody waits, or leads elsewhere."""
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

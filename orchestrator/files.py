@@ -11,12 +11,12 @@ import os
 import re
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Literal, Protocol
 from urllib.parse import parse_qsl, urlsplit
 
 from orchestrator.claims import Claim, Lock
-from orchestrator.errors import UserError
+from orchestrator.errors import StorageError, UserError
 
 SCHEMES = ("s3", "gs")
 """Kinds of object storage."""
@@ -118,11 +118,14 @@ class Files(Protocol):
 def check_address(address: str) -> None:
     """See that an address is a path, or a URI of object storage without credentials; nothing is looked up.
 
+    It is printable, since it is shown.
+
     Raises:
         ValueError: it is something else; the message repeats no credentials.
     """
     found = re.match(r"([A-Za-z][A-Za-z0-9+.-]*):/", address)
     if found is None:
+        _check_printable(address)
         return
     scheme, known = found[1], " or ".join(f"{scheme}://bucket/prefix" for scheme in SCHEMES)
     parts = urlsplit(address)
@@ -133,8 +136,14 @@ def check_address(address: str) -> None:
             "expected an address without credentials, given one with: it is shown, logged and handed to other "
             "machines. Put them into AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or a profile in ~/.aws"
         )
+    _check_printable(address)
     if scheme not in SCHEMES or not parts.netloc:
         raise ValueError(f"expected a path, {known}; given {address!r}")
+
+
+def _check_printable(address: str) -> None:
+    if not address.isprintable():
+        raise ValueError(f"expected an address of printable characters, given {address!r}")
 
 
 def open_files(address: str | Path) -> Files:
@@ -167,10 +176,14 @@ def read_each(files: Files, names: Iterable[str]) -> Iterator[bytes | None]:
 class LocalFiles:
     """The files of a folder on a path: this machine's, or one that all machines share.
 
-    Files are written beside their place, synchronised and moved into it.
+    Files are written beside their place, synchronised and moved into it. The folder itself may be a link, but nothing
+    below it: a store that came from elsewhere could lead out of itself, to be read or written there.
 
     Args:
         root: the folder, which need not exist.
+
+    Raises:
+        StorageError: by any call, where a link is on the way.
     """
 
     def __init__(self, root: Path) -> None:
@@ -192,7 +205,7 @@ class LocalFiles:
 
     def below(self, folder: str) -> LocalFiles:
         """See `Files`."""
-        return LocalFiles(self.root / folder)
+        return LocalFiles(self._place(folder))
 
     def kind(self) -> Literal["absent", "file", "folder"]:
         """See `Files`."""
@@ -218,7 +231,7 @@ class LocalFiles:
     def names(self, folder: str) -> list[str]:
         """See `Files`."""
         try:
-            return sorted(path.name for path in (self.root / folder).iterdir())
+            return sorted(path.name for path in self._place(folder).iterdir())
         except (FileNotFoundError, NotADirectoryError):
             return []
 
@@ -226,14 +239,14 @@ class LocalFiles:
         """See `Files`."""
         paths = (
             Path(parent, name).relative_to(self.root).as_posix()
-            for parent, _, names in os.walk(self.root / folder)
+            for parent, _, names in os.walk(self._place(folder))
             for name in names
         )
         return sorted(paths)
 
     def read(self, name: str) -> bytes:
         """See `Files`."""
-        return (self.root / name).read_bytes()
+        return self._place(name).read_bytes()
 
     def read_all(self, names: Iterable[str]) -> Iterator[bytes | None]:
         """See `Files`."""
@@ -241,7 +254,7 @@ class LocalFiles:
 
     def write(self, name: str, content: bytes) -> None:
         """See `Files`; on the disk before it has its name."""
-        path = self.root / name
+        path = self._to_replace(name)
         path.parent.mkdir(parents=True, exist_ok=True)
         beside = path.with_name(f"{path.name}.{uuid.uuid4().hex[:8]}{TEMPORARY}")
         try:
@@ -256,7 +269,7 @@ class LocalFiles:
 
     def remove(self, name: str) -> None:
         """See `Files`."""
-        (self.root / name).unlink(missing_ok=True)
+        self._to_replace(name).unlink(missing_ok=True)
 
     def signature(self, name: str) -> tuple[int, int] | None:
         """See `Files`."""
@@ -267,4 +280,21 @@ class LocalFiles:
 
     def claim(self, purpose: Purpose) -> Claim:
         """See `Files`."""
-        return Lock(self.root / LOCKS[purpose])
+        return Lock(self._place(LOCKS[purpose]))
+
+    def _place(self, name: str) -> Path:
+        """Where a file or a folder is; no link leads there."""
+        path = self.root
+        for part in PurePosixPath(name).parts:
+            path /= part
+            if part in ("..", "/") or path.is_symlink():
+                raise StorageError(
+                    f"{path}: expected a file or a folder of the store itself, given a link out of it. It was neither "
+                    "read nor written; remove it, or ask who made the store."
+                )
+        return path
+
+    def _to_replace(self, name: str) -> Path:
+        """Where a file is that is made, replaced or removed; if it is a link, that is, and not what it leads to."""
+        folder, _, file = name.rpartition("/")
+        return self._place(folder) / file

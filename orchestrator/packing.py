@@ -52,9 +52,10 @@ def _kind(trial: TrialSpec) -> str:
 
 
 def _measured(rows: Sequence[Mapping[str, Any]]) -> Measured:
-    on_gpu = [row for row in rows if json.loads(row["numerics"]).get("device") == "cuda"]
-    peaks = [json.loads(row["provenance"])["peak_memory_bytes"] for row in on_gpu]
-    return Measured(gpu_bytes=max(peaks, default=None), seconds=sum(row["seconds"] for row in rows) / len(rows))
+    on_gpu = [row for row in rows if json.loads(row["numerics"] or "{}").get("device") == "cuda"]
+    found = [json.loads(row["provenance"] or "{}").get("peak_memory_bytes") for row in on_gpu]
+    peaks = [peak for peak in found if isinstance(peak, int)]
+    return Measured(gpu_bytes=max(peaks, default=None), seconds=sum(row["seconds"] or 0 for row in rows) / len(rows))
 
 
 def resources_of(trial: TrialSpec, asked: Resources, capacity: Capacity, known: Measured | None) -> Resources:

@@ -24,7 +24,7 @@ from orchestrator.following import Follower
 from orchestrator.progress import RunProgress, show_seconds, shown
 from orchestrator.store import ATTEMPTS_FILE, Store
 from orchestrator.sweep import Resources, Sweep
-from orchestrator.tracking_address import tracking_uri
+from orchestrator.tracking_address import TRACKING_VARIABLE, hide_password, tracking_uri
 
 COMMIT_VARIABLE = "CRWN_COMMIT"
 
@@ -58,6 +58,7 @@ def run(sweep: Sweep, store: Store, options: Options, console: Console) -> bool:
     resources = chosen_resources(sweep, options)
     left = trials_left(sweep, store)
     name = chosen_executor(options, len(left))
+    check_secrets(options, name)
     if not left:
         print_line(console, f"{sweep.name}: all {len(sweep.trials)} trials are done; nothing to start")
         store.create()
@@ -161,6 +162,20 @@ def chosen_executor(options: Options, num_trials: int) -> str:
     if options.executor is not None and options.executor not in EXECUTORS:
         raise UserError(f"--executor: {nearest(options.executor, EXECUTORS)}")
     return options.executor or default_executor(num_trials)
+
+
+def check_secrets(options: Options, executor: str) -> None:
+    """See that no password is in a command that Ray keeps and shows to all who reach the cluster.
+
+    Raises:
+        UserError: one is.
+    """
+    uri = options.tracking_uri
+    if executor == "ray" and uri is not None and hide_password(uri) != uri:
+        raise UserError(
+            f"--tracking-uri: expected an address without a password, given {hide_password(uri)}: Ray's list of jobs "
+            f"shows the command. Put it into ${TRACKING_VARIABLE}"
+        )
 
 
 def chosen_resources(sweep: Sweep, options: Options) -> Resources:

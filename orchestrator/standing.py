@@ -47,8 +47,10 @@ def _detail(store: Store, trial_id: str) -> str:
         return ""
     if "error" in attempts[-1]:
         error = attempts[-1]["error"]
-        return f": {error['type']}: {error['message']}".splitlines()[0]
+        return f": {error.get('type')}: {error.get('message')}".splitlines()[0]
     reached = attempts[-1].get("reached")
     return (
-        "" if reached is None else f": {reached['tasks_learned']} tasks learned, update {reached['step']} of the next"
+        ""
+        if reached is None
+        else f": {reached.get('tasks_learned')} tasks learned, update {reached.get('step')} of the next"
     )

@@ -23,6 +23,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -40,6 +41,9 @@ STORE_VERSION = (1, 1)
 """Major, minor. A reader refuses a newer major version; a newer minor one has only added fields."""
 
 MANIFEST_FORMAT = 1
+
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+"""Of a sweep and of a trial: files are named by it, so that it leads nowhere else."""
 
 _VOLATILE = {b"volatile": b"true"}
 
@@ -172,7 +176,14 @@ class Store:
         return Store, (self.address,)
 
     def _check(self) -> None:
-        kind = self._files.kind()
+        try:
+            kind = self._files.kind()
+        except UserError:
+            raise
+        except OSError as error:  # one that may not be looked into, or a name that is too long for any
+            raise UserError(
+                f"{self.address}: expected a store's folder, which cannot be looked up: {error}."
+            ) from error
         if kind == "absent":
             return
         if kind == "file":
@@ -190,7 +201,7 @@ class Store:
             newer = version[0] > STORE_VERSION[0]
         except UserError:
             raise
-        except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
+        except (OSError, ValueError, KeyError, TypeError, IndexError, RecursionError) as error:
             mark = self._files.locate(MARK_FILE)
             raise UserError(f"{mark}: expected a store's mark that can be read: {error!r}") from error
         if newer:
@@ -339,9 +350,11 @@ class Store:
         try:
             manifest: dict[str, Any] = json.loads(self._files.read(file))
             newer = manifest["format"] > MANIFEST_FORMAT
+            if not newer:
+                _check_manifest(manifest, name)
         except UserError:
             raise
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise UserError(
                 f"{place}: expected a sweep's manifest: {error!r}. Remove it; crwn run on the sweep writes it again."
             ) from error
@@ -522,7 +535,7 @@ class Store:
             attempts: list[dict[str, Any]] = json.loads(rows[0]["provenance"])["attempts"]
         except (ValueError, KeyError, TypeError):
             return []
-        return attempts
+        return attempts if _are_attempts(attempts) else []
 
     def _read(self, name: str) -> bytes | None:
         try:
@@ -556,9 +569,38 @@ def _attempts(content: bytes | None) -> list[dict[str, Any]]:
     """What an attempts file says; nothing where it is absent or damaged: notes, which a trial can go on without."""
     try:
         attempts: list[dict[str, Any]] = json.loads(content or b"")["attempts"]
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         return []
-    return attempts
+    return attempts if _are_attempts(attempts) else []
+
+
+def _are_attempts(value: Any) -> bool:
+    """Whether notes of attempts are made as this project makes them, as far as it reads them."""
+    return isinstance(value, list) and all(
+        isinstance(entry, dict) and all(isinstance(entry.get(part, {}), dict) for part in ("error", "reached"))
+        for entry in value
+    )
+
+
+def _check_manifest(manifest: Mapping[str, Any], name: str) -> None:
+    """See that a manifest may be used: its names name files, and are shown.
+
+    Raises:
+        ValueError, KeyError, TypeError, AttributeError: it may not.
+    """
+    if not NAME.fullmatch(name) or manifest["name"] != name:
+        raise ValueError(f"it is of another sweep, {manifest['name']!r}")
+    texts, numbers = [manifest.get("reference") or ""], []
+    for cell in manifest["cells"]:
+        texts += [cell["method"], cell["variant"], cell["scale"], cell["benchmark"], *cell["trials"]]
+        numbers += [cell.get("params_per_task") or 0, cell.get("ratio") or 0]
+        for trial_id in cell["trials"].values():
+            if not NAME.fullmatch(trial_id):
+                raise ValueError(f"expected a trial's id, given {trial_id!r}")
+    if not all(isinstance(text, str) and text.isprintable() for text in texts):
+        raise ValueError("its names hold control characters")
+    if not all(isinstance(number, int | float) for number in numbers):
+        raise ValueError("its counts are no numbers")
 
 
 def _unfinished_state(attempts: Sequence[Mapping[str, Any]], *, driven: bool) -> TrialState:
@@ -603,11 +645,25 @@ def _read_parquet(content: bytes | None, schema: pa.Schema, place: str) -> pa.Ta
         missing = [item for item in schema if item.name not in table.schema.names]
         for item in missing:  # an older record has fewer columns
             table = table.append_column(item, pa.nulls(len(table), item.type))
-        return table.select(schema.names).cast(schema)
-    except (OSError, pa.ArrowException, ValueError) as error:
+        table = table.select(schema.names).cast(schema)
+        _check_json(table)
+    except (OSError, pa.ArrowException, ValueError, KeyError, RecursionError) as error:
         raise UserError(
             f"{place}: expected a record that can be read: {error}. Remove its folder to have the trial run again."
         ) from error
+    return table
+
+
+def _check_json(table: pa.Table) -> None:
+    """See that the columns of JSON hold objects.
+
+    Raises:
+        ValueError, RecursionError: one does not.
+    """
+    for name in {"spec", "numerics", "provenance"} & set(table.schema.names):
+        for text in table[name].to_pylist():
+            if not isinstance(json.loads(text or "{}"), dict):
+                raise ValueError(f"its column {name} holds no JSON object")
 
 
 def _json_bytes(value: Any) -> bytes:

@@ -168,6 +168,11 @@ def connect(address: str) -> JobSubmissionClient:
         UserError: the address is none, nothing answers there, it is no Ray, or it wants another token.
     """
     parts = urlsplit(address)
+    if "@" in parts.netloc:  # before anything that repeats it
+        raise UserError(
+            "--address: expected the address of Ray's dashboard without a user or a password, given one with: it is "
+            "shown in the commands to go on with. Use a tunnel, such as ssh -N -L 8265:127.0.0.1:8265 HEAD"
+        )
     try:
         port = parts.port or (443 if parts.scheme == "https" else 80)
     except ValueError:

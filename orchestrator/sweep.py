@@ -57,7 +57,7 @@ from crwn.spec import (
 from orchestrator import yaml_source
 from orchestrator.errors import nearest
 from orchestrator.files import check_address
-from orchestrator.store import MANIFEST_FORMAT
+from orchestrator.store import MANIFEST_FORMAT, NAME
 from orchestrator.yaml_source import KeyPath, Source, show_path
 
 T = TypeVar("T")
@@ -278,7 +278,7 @@ class _Reader:
 
     def _name(self, given: Any) -> str:
         name = given if isinstance(given, str) else self._source.file.stem
-        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", name):
+        if not NAME.fullmatch(name):
             expected = "expected at most 100 letters, digits, '.', '_' and '-', since files are named by it"
             if isinstance(given, str):
                 self._source.fault(("name",), f"{expected}; given {name!r}")
@@ -453,9 +453,11 @@ class _Reader:
             self._source.fault(place, f"expected a label of printable characters on one line, given {label!r}")
 
     def _unique(self, values: Sequence[Any], place: KeyPath) -> None:
+        seen = set()
         for index, value in enumerate(values):
-            if value in values[:index]:
+            if repr(value) in seen:  # lists, which no set takes, are among what a file may hold
                 self._source.fault((*place, index), f"asks for the same trials twice: {value!r} is repeated; remove it")
+            seen.add(repr(value))
 
     def _read(self, cls: type[T], value: Mapping[str, Any], place: KeyPath) -> T | None:
         """`value` as a `cls`, or None with its faults noted."""

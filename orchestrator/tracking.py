@@ -323,10 +323,10 @@ class Tracker:
             table = report.sweep_table(self._store, manifest)
             files = {
                 "sweep.json": (json.dumps(manifest, indent=1) + "\n").encode(),
-                "table.csv": table.summary.to_csv(index=False).encode(),
+                "table.csv": report.csv(table).encode(),
                 "table.md": report.markdown(table).encode(),
             }
-            note = f"{report.markdown_rows(table)}\n\n{table.caption}"
+            note = f"{report.markdown_rows(table)}\n\n{report.markdown_caption(table)}"
             if len(note) > projection.MAX_TAG:
                 note = f"{len(table.table)} rows: see the artifacts table.md and table.csv."
             self._write_tags(parent, {"mlflow.note.content": note})

@@ -42,8 +42,14 @@ def _relative(path: Path) -> str:
 
 
 def hide_password(uri: str) -> str:
-    """A URI as it may be shown."""
-    return re.sub(r"(://[^:/@\s]*):\S*@|([?&]password=)[^&\s]*", _without_password, uri)
+    """A URI as it may be shown, or a text with URIs in it."""
+    return _PASSWORD.sub(_without_password, uri)
+
+
+_PASSWORD = re.compile(
+    r"(://[^:/@\s]*):\S*@|([?&][^=&\s]*(?:passw|pwd|secret|token|key|credential|signature|odbc_connect)[^=&\s]*=)[^&\s]*",
+    re.IGNORECASE,
+)
 
 
 def _without_password(found: re.Match[str]) -> str:

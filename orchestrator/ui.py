@@ -132,4 +132,4 @@ def _wait_until_up(server: subprocess.Popen[bytes], address: str, log: int) -> N
 
 def _tail(log: int) -> str:
     size = os.fstat(log).st_size
-    return os.pread(log, 2000, max(0, size - 2000)).decode(errors="replace")
+    return hide_password(os.pread(log, 2000, max(0, size - 2000)).decode(errors="replace"))

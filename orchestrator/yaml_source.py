@@ -20,6 +20,15 @@ KeyPath: TypeAlias = tuple[str | int, ...]
 MAX_NODES = 100_000
 """More than any sweep has; aliases of aliases could otherwise fill the memory from a few lines."""
 
+MAX_DEPTH = 50
+"""Levels of lists and mappings, more than any sweep has."""
+
+MAX_BITS = 1024
+"""Of an integer; a longer one can neither be shown nor be made a float."""
+
+MAX_SHOWN = 100
+"""Characters of a faulty value that are shown."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fault:
@@ -99,10 +108,11 @@ def read(file: Path) -> Source:
         try:
             source.value = _Builder(source, loader).build(node, ())
         except RecursionError as error:
-            raise UserError(
-                f"{file}: expected plain values, given some that contain themselves or nest too deep"
-            ) from error
+            raise UserError(f"{file}: {_TOO_DEEP}") from error
     return source
+
+
+_TOO_DEEP = "expected plain values, given some that contain themselves or nest too deep"
 
 
 class _Loader(yaml.SafeLoader):
@@ -114,6 +124,15 @@ _Loader.add_implicit_resolver(
 )
 
 _SCALARS = {f"tag:yaml.org,2002:{name}": name for name in ("str", "int", "float", "bool", "null")}
+
+
+def _is_text(value: str) -> bool:
+    """Whether it can be written as UTF-8, which half a pair of surrogates cannot."""
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 class _Builder:
@@ -129,6 +148,8 @@ class _Builder:
         self._num_nodes += 1
         if self._num_nodes > MAX_NODES:  # a node that contains itself ends here too
             raise UserError(f"{self._source.file}: expected at most {MAX_NODES} values, given more; look for aliases")
+        if len(path) > MAX_DEPTH:
+            raise UserError(f"{self._source.file}: {_TOO_DEEP}")
         self._source.lines.setdefault(path, node.start_mark.line + 1)
         match node:
             case yaml.MappingNode(tag="tag:yaml.org,2002:map"):
@@ -144,10 +165,16 @@ class _Builder:
 
     def _scalar(self, node: yaml.ScalarNode, path: KeyPath) -> Any:
         try:
-            return self._loader.construct_object(node)
-        except (yaml.YAMLError, ValueError, KeyError):
-            self._source.fault(path, f"expected {_SCALARS[node.tag]}, given {node.value!r}")
+            value = self._loader.construct_object(node)
+            if (isinstance(value, str) and not _is_text(value)) or (
+                isinstance(value, int) and value.bit_length() > MAX_BITS
+            ):
+                raise ValueError
+        except (yaml.YAMLError, ValueError, KeyError, IndexError):
+            given = node.value if len(node.value) <= MAX_SHOWN else node.value[:MAX_SHOWN] + "..."
+            self._source.fault(path, f"expected {_SCALARS[node.tag]}, given {given!r}")
             return None
+        return value
 
     def _mapping(self, node: yaml.MappingNode, path: KeyPath) -> dict[str, Any]:
         values: dict[str, Any] = {}
@@ -157,7 +184,7 @@ class _Builder:
                 self._source.fault(
                     path, f"expected plain keys, given the merge key << in line {line}; write its keys out"
                 )
-            elif not isinstance(key_node, yaml.ScalarNode) or key_node.tag not in _SCALARS:
+            elif not isinstance(key_node, yaml.ScalarNode) or key_node.tag not in _SCALARS or not _is_text(key):
                 self._source.fault(path, f"expected keys that are text, given another kind of key in line {line}")
             elif key in values:
                 first = self._source.lines[(*path, key)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from types import UnionType
 from typing import Any
 
 import pandas as pd
@@ -64,9 +65,11 @@ class SweepTable:
 def sweep_table(store: Store, manifest: Mapping[str, Any]) -> SweepTable:
     """The results that a store has of a sweep."""
     trials = store.trials(trial_id for cell in manifest["cells"] for trial_id in cell["trials"].values()).to_pandas()
-    trials["train_seconds_per_task"] = pd.to_numeric(_from_json(trials["provenance"], "train_seconds_per_task"))
-    trials["device"] = _from_json(trials["provenance"], "device")
-    trials["group_size"] = pd.Series(_from_json(trials["numerics"], "group_size"), dtype="Int64")
+    trials["train_seconds_per_task"] = pd.to_numeric(
+        _from_json(trials["provenance"], "train_seconds_per_task", int | float)
+    )
+    trials["device"] = _from_json(trials["provenance"], "device", str)
+    trials["group_size"] = pd.Series(_from_json(trials["numerics"], "group_size", int), dtype="Int64")
     summary = aggregate.summarise(manifest, trials)
     return SweepTable(
         name=manifest["name"],
@@ -77,9 +80,10 @@ def sweep_table(store: Store, manifest: Mapping[str, Any]) -> SweepTable:
     )
 
 
-def _from_json(texts: pd.Series, name: str) -> list[Any]:
-    """A value of a JSON column; None where an older record does not say."""
-    return [json.loads(text or "{}").get(name) for text in texts]
+def _from_json(texts: pd.Series, name: str, kind: type | UnionType) -> list[Any]:
+    """A value of a JSON column; None where an older record does not say, and where it is of another kind."""
+    values = [json.loads(text or "{}").get(name) for text in texts]
+    return [value if isinstance(value, kind) else None for value in values]
 
 
 def write_tables(store: Store, to: Files) -> list[str]:
@@ -102,7 +106,7 @@ def write_tables(store: Store, to: Files) -> list[str]:
     for manifest in manifests:
         table = sweep_table(store, manifest)
         files[f"{table.name}.md"] = markdown(table)
-        files[f"{table.name}.csv"] = table.summary.to_csv(index=False)
+        files[f"{table.name}.csv"] = csv(table)
     try:
         for name, text in files.items():
             to.write(name, text.encode())
@@ -115,16 +119,34 @@ def write_tables(store: Store, to: Files) -> list[str]:
     return [to.locate(name) for name in files]
 
 
+def csv(table: SweepTable) -> str:
+    """A sweep's summary as CSV; a text that a spreadsheet would take for a formula has a quote in front."""
+    return table.summary.map(_no_formula).to_csv(index=False)
+
+
+def _no_formula(value: Any) -> Any:
+    return f"'{value}" if isinstance(value, str) and value.startswith(("=", "+", "-", "@")) else value
+
+
 def markdown(table: SweepTable) -> str:
     """A sweep's table as a Markdown document."""
-    return f"# {table.name}\n\n{table.caption}\n\n{markdown_rows(table)}\n"
+    return f"# {table.name}\n\n{markdown_caption(table)}\n\n{markdown_rows(table)}\n"
+
+
+def markdown_caption(table: SweepTable) -> str:
+    """What the numbers are, in Markdown."""
+    return table.caption.translate(_AS_TEXT)
 
 
 def markdown_rows(table: SweepTable) -> str:
     """A sweep's table in Markdown, nothing around it."""
     header = list(table.table.columns)
     lines = [header, ["---"] * len(header), *table.table.to_numpy().tolist()]
-    return "\n".join("| " + " | ".join(str(cell).replace("|", "\\|") for cell in line) + " |" for line in lines)
+    return "\n".join("| " + " | ".join(str(cell).translate(_AS_TEXT) for cell in line) + " |" for line in lines)
+
+
+_AS_TEXT = str.maketrans({"|": "\\|", "<": "&lt;", "[": "\\[", "`": "\\`", "\\": "\\\\"})
+"""A label is text in Markdown: no column, no HTML, no link, no image."""
 
 
 def matrix_csv(matrix: NDArray[Any]) -> str:

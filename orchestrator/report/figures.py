@@ -26,7 +26,7 @@ def draw_accuracy_matrix(matrix: NDArray[Any], title: str) -> bytes:
     edges = (0.5, num_tasks + 0.5, num_tasks + 0.5, 0.5)
     image = axes.imshow(100 * matrix, vmin=0, vmax=100, cmap="viridis", extent=edges, interpolation="nearest")
     axes.set(xlabel="task tested", ylabel="tasks learned")
-    axes.set_title(title, fontsize="medium")
+    axes.set_title(title, fontsize="medium", parse_math=False)  # a label's dollars are no formula
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_locator(MaxNLocator(integer=True, nbins=8))
     figure.colorbar(image, ax=axes, label="test accuracy in %")
