@@ -46,6 +46,10 @@ from orchestrator.tracking_address import TRACKING_VARIABLE, hide_password, is_d
 CONNECT_SECONDS = 10.0
 STOP_SECONDS = 30
 """How long a job may take to end by itself when it is stopped, before it is killed."""
+START_SECONDS = 60.0
+"""How long a head that has just been started may take until it accepts jobs."""
+NOT_STARTED = "No available agent"
+"""What Ray says until then."""
 POLL_SECONDS = 0.5
 LOG_LINES = 5
 """Of each job, in a list with details."""
@@ -256,18 +260,23 @@ def _start(client: JobSubmissionClient, address: str, wanted: Request, job_id: s
     if uri := _tracking_uri(wanted.options, console):
         variables[TRACKING_VARIABLE] = uri  # not in the command, which everybody sees: it may have a password
     with _packed(wanted.file) as folder, _explained(address):
-        try:
-            client.submit_job(
-                entrypoint=wanted.entrypoint,
-                submission_id=job_id,
-                metadata=metadata,
-                runtime_env={"working_dir": str(folder), "env_vars": variables},
-            )
-        except RuntimeError as error:
-            if "already exists" not in str(error):
-                raise
-            return False
-    return True
+        until = time.monotonic() + START_SECONDS
+        while True:
+            try:
+                client.submit_job(
+                    entrypoint=wanted.entrypoint,
+                    submission_id=job_id,
+                    metadata=metadata,
+                    runtime_env={"working_dir": str(folder), "env_vars": variables},
+                )
+            except RuntimeError as error:
+                if "already exists" in str(error):
+                    return False
+                if NOT_STARTED not in str(error) or time.monotonic() > until:
+                    raise
+                time.sleep(POLL_SECONDS)
+            else:
+                return True
 
 
 @contextlib.contextmanager

@@ -56,11 +56,15 @@ class Scheduling(LoadScopeScheduling):
     """
 
     def _split_scope(self, nodeid: str) -> str:
-        if nodeid.endswith("[ray]") or "/test_ray_" in nodeid:
+        if _is_with_ray(nodeid):
             return "Ray"
         if nodeid.startswith("tests/integration/test_tracking"):
             return "MLflow"
         return "processes" if nodeid.startswith("tests/integration/") else nodeid.partition("::")[0]
+
+
+def _is_with_ray(nodeid: str) -> bool:
+    return nodeid.endswith("[ray]") or "/test_ray_" in nodeid
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Scheduling:
@@ -69,8 +73,10 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Scheduling:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Give slow tests their reason along, for the summary."""
+    """Give slow tests their reason along, for the summary; let tests with Ray inherit what earlier ones left open."""
     for item in items:
+        if _is_with_ray(item.nodeid):  # Ray leaves files open, and they are noticed in whichever test comes next
+            item.add_marker(pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"))
         if marker := item.get_closest_marker("slow"):
             item.user_properties.append(("slow", marker.kwargs["reason"]))
 

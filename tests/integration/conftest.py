@@ -63,13 +63,14 @@ class Run:
         output, _ = self.process.communicate(timeout=seconds)
         return self.process.returncode, output
 
-    def wait_until(self, condition: Callable[[], bool], seconds: float = 120) -> bool:
-        """Wait for a condition; False if the run ended before."""
+    def wait_until(self, condition: Callable[[], bool], seconds: float = 120, *, may_end: bool = False) -> bool:
+        """Wait for a condition; False if the run ended before, which is an error unless it may."""
         until = time.monotonic() + seconds
         while time.monotonic() < until:
             if condition():
                 return True
             if self.process.poll() is not None:
+                assert may_end, f"ended too early: {self.wait()}"
                 return False
             time.sleep(0.02)
         raise AssertionError(f"not in {seconds} s; printed: {self.kill_tree()}")

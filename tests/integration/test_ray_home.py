@@ -19,7 +19,6 @@ pytestmark = [
     pytest.mark.chaos,
     pytest.mark.ray,
     pytest.mark.slow(reason="a cluster is started, and a sweep is run to its end on it"),
-    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),  # Ray leaves files open
 ]
 
 BLIND = 'mount -t tmpfs -o ro tmpfs "$1" && exec "$2" start --address="$3" --num-cpus=1 --num-gpus=0 --block'

@@ -35,7 +35,7 @@ def test_killed_at_several_moments(
     kills, written = 0, {}
     for moment in MOMENTS[executor]:
         run = start(store, "--executor", executor)
-        if run.wait_until(lambda run=run, moment=moment: run.share_done() >= moment):
+        if run.wait_until(lambda run=run, moment=moment: run.share_done() >= moment, may_end=True):
             run.kill_tree()
             kills += not all(run.store.is_finished(trial.trial_id) for trial in run.sweep.trials)
         after = finished_times(run.store)

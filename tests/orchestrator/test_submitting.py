@@ -43,6 +43,7 @@ class Cluster:
         self.asked: list[dict[str, Any]] = []
         self.logs: dict[str, str] = {}
         self.address: tuple[str, dict[str, str]] | None = None
+        self.refusals: list[str] = []
         self.on_list: Callable[[], None] = lambda: None
         self.on_tail: Callable[[str], None] = self.end
 
@@ -66,6 +67,8 @@ class Cluster:
         return list(reversed(self.jobs.values()))
 
     def submit_job(self, *, submission_id: str, **asked: Any) -> str:
+        if self.refusals:
+            raise RuntimeError(self.refusals.pop())
         if submission_id in self.jobs:
             raise RuntimeError(
                 f"Request failed with status code 500: Job with submission_id {submission_id} already exists"
@@ -146,6 +149,23 @@ def test_the_runs_options_go_along(crwn: Crwn, sweep_file: SweepFile, cluster: C
     said = "--data-root '/shared/my data' --gpus 0.25 --cpus 2.0 --no-tracking"
     assert cluster.asked[0]["entrypoint"] == f"crwn run sweep.yaml --out {STORE} --executor ray {said}"
     assert f"--out {STORE} {said}\n" in ended.out
+
+
+def test_a_head_that_has_just_been_started_is_waited_for(
+    crwn: Crwn, sweep_file: SweepFile, cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its agent takes seconds longer than its dashboard; another error is one at once, as is this after a while."""
+    busy = "Request failed with status code 500: No available agent to submit job, please try again later.."
+    monkeypatch.setattr(submitting, "POLL_SECONDS", 0.0)
+    cluster.refusals = [busy, busy]
+    assert crwn("submit", sweep_file(), "--address", URL, "--out", STORE).code == 0
+    assert len(cluster.asked) == 1
+    cluster.refusals = [busy, "Request failed with status code 500: disk full"]
+    refused = crwn("submit", sweep_file(), "--address", URL, "--out", f"{STORE}2")
+    assert (refused.code, "disk full" in refused.err) == (2, True)
+    monkeypatch.setattr(submitting, "START_SECONDS", -1.0)
+    refused = crwn("submit", sweep_file(), "--address", URL, "--out", f"{STORE}2")
+    assert (refused.code, "No available agent" in refused.err) == (2, True)
 
 
 def test_the_address_given_wins_over_rays_variables(

@@ -22,7 +22,7 @@ def waves(monkeypatch: pytest.MonkeyPatch) -> list[Wave]:
     """The waves that were run, with each trial's GPUs, on one machine with one GPU of 80 GiB."""
     run: list[Wave] = []
 
-    def run_wave(job: Job, wave: Sequence[TrialSpec], gpus: Mapping[TrialSpec, float], *_: Any) -> None:
+    def run_wave(job: Job, wave: Sequence[TrialSpec], *_: Any, gpus: Mapping[TrialSpec, float], **__: Any) -> None:
         run.append({spec: gpus[spec] for spec in wave})
 
     capacity = Capacity(nodes=(NodeResources(cpus=16, gpus=1),), gpu_memory=80 * 2**30)
