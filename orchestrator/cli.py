@@ -279,6 +279,22 @@ def tables(
         typer.echo(file)
 
 
+@app.command("report")
+def report_(
+    stores: Annotated[list[str], typer.Argument(metavar="STORE...", help="any number of stores")],
+    to: Annotated[
+        str | None, typer.Option(help="where to write; by default the first store's report/", metavar="DIR")
+    ] = None,
+) -> None:
+    """Write one HTML page over stores, with tables, figures, the paper's claims and where every number is from."""
+    from orchestrator.files import open_files  # noqa: PLC0415
+    from orchestrator.report.page import write_report  # noqa: PLC0415
+
+    opened = [_existing_store(store) for store in stores]
+    for file in write_report(opened, open_files(to) if to is not None else opened[0].report):
+        typer.echo(file)
+
+
 @app.command()
 def sync(store: StoreArgument, tracking_uri: TrackingOption = None) -> None:
     """Show all of a store in MLflow: rebuild what is lost there, catch up with what is missing."""

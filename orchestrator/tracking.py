@@ -42,6 +42,7 @@ from mlflow.exceptions import MlflowException
 from orchestrator import projection, report
 from orchestrator.errors import UserError
 from orchestrator.projection import Label, Point, TrialContent
+from orchestrator.report.plain import csv_text
 from orchestrator.store import ATTEMPTS_FILE, Store, TrialState
 from orchestrator.tracking_address import artifact_root, is_database, sqlite_file
 from orchestrator.tracking_errors import TrackingError, explain
@@ -323,7 +324,7 @@ class Tracker:
             table = report.sweep_table(self._store, manifest)
             files = {
                 "sweep.json": (json.dumps(manifest, indent=1) + "\n").encode(),
-                "table.csv": report.csv(table).encode(),
+                "table.csv": csv_text(table.summary).encode(),
                 "table.md": report.markdown(table).encode(),
             }
             note = f"{report.markdown_rows(table)}\n\n{report.markdown_caption(table)}"

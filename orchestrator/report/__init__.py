@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from orchestrator import aggregate
 from orchestrator.errors import UserError
 from orchestrator.files import Files
+from orchestrator.report.plain import csv_text
 from orchestrator.store import Store
 
 NAME_COLUMNS = ("method", "variant", "scale")
@@ -106,7 +107,7 @@ def write_tables(store: Store, to: Files) -> list[str]:
     for manifest in manifests:
         table = sweep_table(store, manifest)
         files[f"{table.name}.md"] = markdown(table)
-        files[f"{table.name}.csv"] = csv(table)
+        files[f"{table.name}.csv"] = csv_text(table.summary)
     try:
         for name, text in files.items():
             to.write(name, text.encode())
@@ -117,15 +118,6 @@ def write_tables(store: Store, to: Files) -> list[str]:
             f"{to.address}: expected a folder that can be written: {error}. Name another with --to."
         ) from error
     return [to.locate(name) for name in files]
-
-
-def csv(table: SweepTable) -> str:
-    """A sweep's summary as CSV; a text that a spreadsheet would take for a formula has a quote in front."""
-    return table.summary.map(_no_formula).to_csv(index=False)
-
-
-def _no_formula(value: Any) -> Any:
-    return f"'{value}" if isinstance(value, str) and value.startswith(("=", "+", "-", "@")) else value
 
 
 def markdown(table: SweepTable) -> str:

@@ -57,6 +57,7 @@ OPTIONS = {
     ],
     "stop": ["--address", "JOB"],
     "status": ["--address", "--verbose", "-v", "[STORE]"],
+    "report": ["--to", "STORES"],
     "tables": ["--to", "STORE"],
     "doctor": sorted(
         ["--cpus", "--data-root", "--executor", "--gpus", "--no-tracking", "--out", "--tracking-uri", "SWEEP"]
@@ -321,6 +322,18 @@ def test_a_store_on_object_storage_is_one_as_any(
         assert {name: files.read(name) for name in files.names("")} == {
             name: open_files(address).read(f"report/{name}") for name in ("tiny.csv", "tiny.md")
         }
+
+
+def test_one_page_over_stores(crwn: Crwn, sweep_file: SweepFile, workplace: Path) -> None:
+    """Into the first store's report, or where the user says; what is no store is refused."""
+    assert crwn("run", sweep_file(), "--out", "one").code == 0
+    written = crwn("report", "one", "one")
+    assert written.out.splitlines() == [str(workplace / "one/report" / name) for name in ("report.html", "figures")]
+    page = (workplace / "one/report/report.html").read_text()
+    assert page.count("2 of 2 trials done") == 2
+    assert crwn("report", "one", "--to", "elsewhere").code == 0
+    assert (workplace / "elsewhere/figures/tiny-r-digits-tasks.pdf").exists()
+    refused(crwn("report", "one", "two"), "two")
 
 
 def test_a_driver_elsewhere_is_shown_and_no_obstacle(crwn: Crwn, sweep_file: SweepFile, storage: ObjectStorage) -> None:

@@ -1,0 +1,357 @@
+"""The report's charts: the paper's Figures 2 to 6 and those that it lacks, each with the numbers that it shows.
+
+A method has one colour, one marker and one line everywhere, from its place in the registry: Okabe and Ito's colours,
+which people tell apart however they see colours, with markers for grey. Scales of a method share its colour, from dark
+to light; so do its variants, whose markers are open.
+"""
+
+from __future__ import annotations
+
+import functools
+import io
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib import rc_context
+from matplotlib.axes import Axes
+from matplotlib.colors import to_rgb
+from matplotlib.figure import Figure
+from matplotlib.ticker import EngFormatter, LogLocator, MaxNLocator, NullFormatter
+
+from crwn.methods import METHODS
+from orchestrator.aggregate import CELL
+from orchestrator.report.plain import csv_text
+
+STYLES = (
+    ("#000000", "o"),
+    ("#7f7f7f", "s"),
+    ("#d55e00", "v"),
+    ("#e69f00", "^"),
+    ("#009e73", "D"),
+    ("#cc79a7", "P"),
+    ("#0072b2", "X"),
+    ("#56b4e9", "*"),
+    ("#f0e442", "h"),
+)
+"""Colour and marker by a method's place in the registry."""
+
+LIGHTEST = 0.6
+"""How far the last scale of a method is on the way from its colour to white."""
+
+INCHES = (6.4, 4.0)
+DOTS_PER_INCH = 200
+SETTINGS: Any = {
+    "font.family": "sans-serif",
+    "font.sans-serif": ["DejaVu Sans"],  # comes with matplotlib: equal everywhere
+    "font.size": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.color": "#e4e4e4",
+    "grid.linewidth": 0.6,
+    "lines.linewidth": 1.3,
+    "lines.markersize": 4.5,
+    "text.parse_math": False,  # a label's dollars are no formula
+    "legend.frameon": False,
+    "legend.fontsize": 8,
+    "svg.hashsalt": "crwn",  # equal figures are equal files
+    "svg.fonttype": "path",
+    "pdf.fonttype": 42,
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Chart:
+    """One figure.
+
+    Attributes:
+        name: of its files.
+        title: what it shows, in a line.
+        caption: what is drawn, from which numbers.
+        values: the numbers, a row a point.
+        draw: draws it anew.
+    """
+
+    name: str
+    title: str
+    caption: str
+    values: pd.DataFrame
+    draw: Callable[[], Figure]
+
+    def files(self) -> Iterator[tuple[str, bytes]]:
+        """Vector, print, picture and numbers, by their names."""
+        figure = self.draw()
+        for suffix, metadata in (("svg", {"Date": None}), ("pdf", {"CreationDate": None}), ("png", {"Software": None})):
+            content = io.BytesIO()
+            with rc_context(SETTINGS):
+                figure.savefig(content, format=suffix, dpi=DOTS_PER_INCH, metadata=metadata)
+            yield f"{self.name}.{suffix}", content.getvalue()
+        yield f"{self.name}.csv", csv_text(self.values).encode()
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """How a cell is drawn.
+
+    Attributes:
+        label: in the legend.
+        colour: as matplotlib takes it.
+        marker: likewise.
+        face: the marker's inside.
+        dashes: the line's style.
+    """
+
+    label: str
+    colour: Any
+    marker: str
+    face: Any
+    dashes: str
+
+    @property
+    def look(self) -> dict[str, Any]:
+        """Matplotlib's arguments."""
+        return {
+            "color": self.colour,
+            "marker": self.marker,
+            "markerfacecolor": self.face,
+            "linestyle": self.dashes,
+            "label": self.label,
+        }
+
+
+def lines(cells: pd.DataFrame) -> dict[tuple[str, str, str], Line]:
+    """How the cells of a table are drawn, by method, variant and scale.
+
+    Args:
+        cells: `aggregate.CELL`'s columns, in the table's order.
+    """
+    rows = list(cells[["method", "variant", "scale"]].drop_duplicates().itertuples(index=False, name=None))
+    found = {}
+    for method, variant, scale in rows:
+        colour, marker = style(method)
+        scales = list(dict.fromkeys(other for name, _, other in rows if name == method))
+        variants = list(dict.fromkeys(other for name, other, _ in rows if name == method))
+        share = scales.index(scale) / max(1, len(scales) - 1)
+        shade = _lighter(colour, LIGHTEST * share)
+        is_first = variants.index(variant) == 0
+        found[method, variant, scale] = Line(
+            label=" ".join(part for part in (method, variant, scale) if part),
+            colour=shade,
+            marker=marker,
+            face=shade if is_first else "white",
+            dashes="-" if is_first else ("--", ":", "-.")[(variants.index(variant) - 1) % 3],
+        )
+    return found
+
+
+def style(method: str) -> tuple[str, str]:
+    """A method's colour and marker. A sweep's own name for one counts as the method whose name it begins with."""
+    names = list(METHODS)
+    known = [name for name in names if method == name] or [name for name in names if method.startswith(name)]
+    place = names.index(known[0]) if known else len(names) + sum(map(ord, method))
+    return STYLES[place % len(STYLES)]
+
+
+def _lighter(colour: str, share: float) -> tuple[float, ...]:
+    return tuple(value + share * (1 - value) for value in to_rgb(colour))
+
+
+def _figure(draw: Callable[[Axes], None]) -> Figure:
+    with rc_context(SETTINGS):
+        figure = Figure(figsize=INCHES, layout="constrained")
+        draw(figure.subplots())
+        return figure
+
+
+def _legend(axes: Axes) -> None:
+    handles, labels = axes.get_legend_handles_labels()
+    axes.figure.legend(handles, labels, loc="outside right upper")
+
+
+def accuracy_by_task(sweep: str, benchmark: str, values: pd.DataFrame) -> Chart:
+    """Test accuracy of every task after the last one, a line a method: the paper's Figures 2, 4 and 6.
+
+    Args:
+        sweep: its name.
+        benchmark: the sweep's own name for it.
+        values: of `series.final_accuracies`, this benchmark's.
+    """
+
+    def draw(axes: Axes) -> None:
+        for names, line in lines(values).items():
+            rows = _of(values, names)
+            accuracy, spread = 100 * rows["accuracy"], 100 * rows["sd"].fillna(0.0)
+            every = max(1, len(rows) // 12)
+            axes.plot(rows["task"], accuracy, markevery=every, **line.look)
+            axes.fill_between(rows["task"], accuracy - spread, accuracy + spread, color=line.colour, alpha=0.15, lw=0)
+        axes.set(xlabel="task", ylabel="test accuracy after the last task, %")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        _legend(axes)
+
+    return Chart(
+        name=f"{sweep}-{_plain(benchmark)}-tasks",
+        title=f"Accuracy of every task: {benchmark}",
+        caption="Test accuracy of each task after the last one was learned: mean over seeds, shaded by one standard "
+        "deviation.",
+        values=values,
+        draw=functools.partial(_figure, draw),
+    )
+
+
+def accuracy_against(sweep: str, benchmark: str, summary: pd.DataFrame, cost: str) -> Chart:
+    """Average accuracy against what it costs, on a logarithmic axis: the paper's Figures 3 and 5, and seconds a task.
+
+    Args:
+        sweep: its name.
+        benchmark: the sweep's own name for it.
+        summary: of `aggregate.summarise`, this benchmark's.
+        cost: `params_per_task` or `train_seconds_per_task`.
+    """
+    known = summary[summary["accuracy"].notna() & summary[cost].notna()]
+    values = known[[*CELL, cost, "accuracy", "sd", "ci95", "n", "asked"]]
+    label, what = COSTS[cost]
+
+    def draw(axes: Axes) -> None:
+        styles = lines(values)
+        for names, rows in values.groupby(["method", "variant"], sort=False):
+            method, variant = map(str, names)
+            own = [styles[method, variant, str(scale)] for scale in rows["scale"]]
+            costs, accuracies = rows[cost].to_numpy(), 100 * rows["accuracy"].to_numpy()
+            axes.plot(costs, accuracies, color=own[0].colour, linestyle=own[0].dashes, lw=1)
+            for at, accuracy, width, line in zip(costs, accuracies, 100 * rows["ci95"], own, strict=True):
+                if not np.isnan(width):
+                    axes.vlines(at, accuracy - width, accuracy + width, color=line.colour, lw=1)
+                axes.plot([at], [accuracy], **{**line.look, "linestyle": "none"})
+        axes.set_xscale("log")
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+        axes.xaxis.set_minor_formatter(NullFormatter())
+        axes.set(xlabel=label, ylabel="test accuracy, average over tasks, %")
+        _legend(axes)
+
+    return Chart(
+        name=f"{sweep}-{_plain(benchmark)}-{what}",
+        title=f"Accuracy against {label}: {benchmark}",
+        caption="Average test accuracy after the last task: mean over seeds with its 95 % interval where there are two "
+        "seeds or more. Scales of a method are joined.",
+        values=values,
+        draw=functools.partial(_figure, draw),
+    )
+
+
+COSTS = {
+    "params_per_task": ("parameters a task", "parameters"),
+    "train_seconds_per_task": ("training seconds a task", "seconds"),
+}
+"""An axis's label, and what it is called in a file's name."""
+
+
+def training_loss(sweep: str, benchmark: str, values: pd.DataFrame) -> Chart:
+    """Loss while a task is learned.
+
+    Args:
+        sweep: its name.
+        benchmark: the sweep's own name for it.
+        values: of `series.learning_curves`, this benchmark's.
+    """
+
+    def draw(axes: Axes) -> None:
+        for names, line in lines(values).items():
+            rows = _of(values, names)
+            axes.plot(rows["step"], rows["loss"], markevery=max(1, len(rows) // 8), **line.look)
+        axes.set_yscale("log")
+        axes.set(xlabel="update of a task", ylabel="training loss, nats")
+        _legend(axes)
+
+    return Chart(
+        name=f"{sweep}-{_plain(benchmark)}-curves",
+        title=f"Learning curves: {benchmark}",
+        caption="Training loss while a task is learned: mean over tasks and seeds.",
+        values=values,
+        draw=functools.partial(_figure, draw),
+    )
+
+
+def matrices(sweep: str, benchmark: str, values: pd.DataFrame) -> Chart:
+    """Accuracy of every task after every task, a map a method.
+
+    Args:
+        sweep: its name.
+        benchmark: the sweep's own name for it.
+        values: of `series.accuracy_matrices`, this benchmark's.
+    """
+    cells = lines(values)
+    num_columns = min(4, len(cells))
+    num_rows = -(-len(cells) // num_columns)
+
+    def draw() -> Figure:
+        with rc_context({**SETTINGS, "axes.grid": False}):
+            figure = Figure(figsize=(2.1 * num_columns + 0.6, 2.3 * num_rows + 0.4), layout="constrained")
+            grid = figure.subplots(num_rows, num_columns, squeeze=False)
+            for axes in grid.flat[len(cells) :]:
+                axes.set_axis_off()
+            for axes, (names, line) in zip(grid.flat, cells.items(), strict=False):
+                matrix = _matrix(_of(values, names))
+                edges = (0.5, len(matrix) + 0.5, len(matrix) + 0.5, 0.5)
+                image = axes.imshow(matrix, vmin=0, vmax=100, cmap="cividis", extent=edges, interpolation="nearest")
+                axes.set_title(line.label, fontsize=8)
+                for axis in (axes.xaxis, axes.yaxis):
+                    axis.set_major_locator(MaxNLocator(integer=True, nbins=4))
+            figure.supxlabel("task tested", fontsize=9)
+            figure.supylabel("tasks learned", fontsize=9)
+            figure.colorbar(image, ax=grid, label="test accuracy, %", shrink=0.8)
+            return figure
+
+    return Chart(
+        name=f"{sweep}-{_plain(benchmark)}-matrix",
+        title=f"Accuracy of every task after every task: {benchmark}",
+        caption="Test accuracy of each task (columns) after each number of tasks learned (rows), mean over seeds. "
+        "Where tasks do not interfere, what was not tested again is what it was; white: learned later, or not tested.",
+        values=values,
+        draw=draw,
+    )
+
+
+def _matrix(rows: pd.DataFrame) -> Any:
+    """Percent, [tasks learned, task]; a column is filled downwards where every task was tested twice at most."""
+    num_tasks = int(rows[["task", "tasks_learned"]].max().max())
+    matrix = np.full((num_tasks, num_tasks), np.nan)
+    for learned, task, accuracy in zip(rows["tasks_learned"], rows["task"], rows["accuracy"], strict=True):
+        matrix[int(learned) - 1, int(task) - 1] = 100 * accuracy
+    if len(rows) == 2 * num_tasks - 1:  # the diagonal and the last row: tasks do not interfere
+        for task in range(num_tasks):
+            matrix[task:, task] = matrix[task, task]
+    return matrix
+
+
+def _of(values: pd.DataFrame, names: tuple[str, str, str]) -> pd.DataFrame:
+    method, variant, scale = names
+    return values[(values["method"] == method) & (values["variant"] == variant) & (values["scale"] == scale)]
+
+
+def _plain(name: str) -> str:
+    """A name as part of a file's."""
+    return "-".join("".join(c if c.isalnum() else " " for c in name).split()) or "benchmark"
+
+
+def charts(sweep: str, frames: Mapping[str, pd.DataFrame]) -> Iterator[Chart]:
+    """All charts of a sweep whose numbers are there, benchmark by benchmark.
+
+    Args:
+        sweep: its name.
+        frames: `summary` of `aggregate.summarise`; `final`, `curves` and `matrices` of `series`.
+    """
+    for benchmark in dict.fromkeys(frames["summary"]["benchmark"]):
+        own = {name: frame[frame["benchmark"] == benchmark] for name, frame in frames.items()}
+        if own["final"].empty:
+            continue
+        yield accuracy_by_task(sweep, benchmark, own["final"])
+        for cost in COSTS:
+            chart = accuracy_against(sweep, benchmark, own["summary"], cost)
+            if not chart.values.empty:
+                yield chart
+        yield training_loss(sweep, benchmark, own["curves"])
+        yield matrices(sweep, benchmark, own["matrices"])

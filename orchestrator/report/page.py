@@ -1,0 +1,251 @@
+"""One HTML page over any stores: what ran, tables, figures, claims, failures, and where every number is from.
+
+The page is a single file: pictures, numbers and the few lines of script that sort its tables are in it. It asks no
+network and no server for anything.
+"""
+
+from __future__ import annotations
+
+import base64
+import functools
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from importlib import metadata, resources
+from typing import Any
+
+import jinja2
+import pandas as pd
+
+from orchestrator import aggregate
+from orchestrator.errors import UserError
+from orchestrator.files import Files
+from orchestrator.report import SweepTable, claims, series, sweep_table
+from orchestrator.report.charts import Chart, charts
+from orchestrator.report.claims import Verdict
+from orchestrator.report.plain import csv_text
+from orchestrator.store import Store
+
+PAGE_FILE = "report.html"
+FIGURES_FOLDER = "figures"
+NUMERIC = ("params/task", "ratio", "s/task")
+"""Columns of a table that are set flush right, beside the benchmarks'."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Failure:
+    """A trial that did not finish.
+
+    Attributes:
+        trial: its id.
+        name: what it is.
+        state: failed, or interrupted.
+        error: of its last attempt, in a line.
+    """
+
+    trial: str
+    name: str
+    state: str
+    error: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Section:
+    """What the page says of one sweep.
+
+    Attributes:
+        store: its address.
+        table: the results.
+        charts: their figures.
+        settings: a line for each distinct specification: the cells that share it, and its JSON without the seed.
+        provenance: a line for each trial behind a number: id, cell, seed, accuracy, commit, host, device, finished.
+        versions: of the packages that computed them, as `name version`, all that occur.
+        failures: trials that were begun and did not finish.
+    """
+
+    store: str
+    table: SweepTable
+    charts: tuple[Chart, ...]
+    settings: tuple[tuple[str, str], ...]
+    provenance: pd.DataFrame
+    versions: tuple[str, ...]
+    failures: tuple[Failure, ...]
+
+    @property
+    def num_done(self) -> int:
+        """Trials that finished."""
+        return int(self.table.summary["n"].sum())
+
+    @property
+    def num_asked(self) -> int:
+        """Trials that the sweep asks for."""
+        return int(self.table.summary["asked"].sum())
+
+
+def sections(store: Store) -> Iterator[Section]:
+    """One section a sweep of a store.
+
+    Raises:
+        UserError: the store has no sweep, or a record cannot be read.
+    """
+    manifests = store.manifests()
+    if not manifests:
+        raise UserError(f"{store.address}: expected a store with at least one sweep, found none; start with crwn run")
+    for manifest in manifests:
+        ids = [trial_id for cell in manifest["cells"] for trial_id in cell["trials"].values()]
+        table, tasks = sweep_table(store, manifest), store.tasks(ids).to_pandas()
+        frames = {
+            "summary": table.summary,
+            "final": series.final_accuracies(manifest, tasks),
+            "curves": series.learning_curves(manifest, tasks),
+            "matrices": series.accuracy_matrices(manifest, tasks),
+        }
+        provenance = _provenance(manifest, store.trials(ids).to_pandas())
+        yield Section(
+            store=store.address,
+            table=table,
+            charts=tuple(charts(manifest["name"], frames)),
+            settings=_settings(provenance),
+            provenance=provenance,
+            versions=tuple(sorted({version for versions in provenance["versions"] for version in versions})),
+            failures=tuple(_failures(store, manifest)),
+        )
+
+
+def _provenance(manifest: Mapping[str, Any], trials: pd.DataFrame) -> pd.DataFrame:
+    owners = pd.DataFrame(
+        [
+            {"trial_id": trial_id, "cell": _cell_name(cell), "order": order}
+            for order, cell in enumerate(manifest["cells"])
+            for trial_id in cell["trials"].values()
+        ],
+        columns=["trial_id", "cell", "order"],
+    )
+    rows = owners.merge(trials, on="trial_id").sort_values(["order", "seed"], kind="stable")
+    given = [json.loads(text) for text in rows["provenance"]]
+    return pd.DataFrame(
+        {
+            "trial": rows["trial_id"],
+            "cell": rows["cell"],
+            "seed": rows["seed"],
+            "accuracy": rows["accuracy"],
+            "seconds": rows["seconds"],
+            "attempts": [len(entry.get("attempts", [])) for entry in given],
+            "commit": [entry.get("commit") or "" for entry in given],
+            "host": [entry.get("host") or "" for entry in given],
+            "device": [entry.get("device") or "" for entry in given],
+            "finished": [entry.get("finished") or "" for entry in given],
+            "numerics": rows["numerics"],
+            "versions": [
+                [f"python {entry.get('python')}", *(f"{k} {v}" for k, v in entry.get("versions", {}).items())]
+                for entry in given
+            ],
+            "spec": rows["spec"],
+        }
+    ).reset_index(drop=True)
+
+
+def _cell_name(cell: Mapping[str, Any]) -> str:
+    return " ".join(cell[name] for name in ("method", "variant", "scale") if cell[name]) + f", {cell['benchmark']}"
+
+
+def _settings(provenance: pd.DataFrame) -> tuple[tuple[str, str], ...]:
+    found: dict[str, str] = {}
+    for cell, text in zip(provenance["cell"], provenance["spec"], strict=True):
+        spec = {name: value for name, value in json.loads(text).items() if name != "seed"}
+        found.setdefault(cell, json.dumps(spec, indent=1, sort_keys=True))
+    return tuple(found.items())
+
+
+def _failures(store: Store, manifest: Mapping[str, Any]) -> Iterator[Failure]:
+    names = {
+        trial_id: f"{_cell_name(cell)}, seed {seed}"
+        for cell in manifest["cells"]
+        for seed, trial_id in cell["trials"].items()
+    }
+    for trial_id, state in store.states(names, driven=store.is_driven).items():
+        if state in ("failed", "interrupted"):
+            error = (store.attempts(trial_id) or [{}])[-1].get("error") or {}
+            said = str(error.get("message", "")).splitlines()
+            text = ": ".join(part for part in (str(error.get("type", "")), said[0] if said else "") if part)
+            yield Failure(trial=trial_id, name=names[trial_id], state=state, error=text)
+
+
+def write_report(stores: Sequence[Store], to: Files) -> list[str]:
+    """Write the page and every figure of some stores.
+
+    Args:
+        stores: any number of them.
+        to: where.
+
+    Returns:
+        The full names of the page and of the figures' folder.
+
+    Raises:
+        UserError: a store has no sweep or cannot be read, or the folder cannot be written.
+    """
+    found = [section for store in stores for section in sections(store)]
+    verdicts = claims.verdicts(*_all_rows(stores))
+    try:
+        pictures = {}
+        for chart in (chart for section in found for chart in section.charts):
+            files = dict(chart.files())
+            pictures[chart.name] = files[f"{chart.name}.svg"]
+            for name, content in files.items():
+                to.write(f"{FIGURES_FOLDER}/{name}", content)
+        to.write(f"{FIGURES_FOLDER}/claims.csv", csv_text(claims.as_frame(verdicts)).encode())
+        to.write(PAGE_FILE, page(found, verdicts, pictures).encode())
+    except UserError:
+        raise
+    except OSError as error:
+        raise UserError(
+            f"{to.address}: expected a folder that can be written: {error}. Name another with --to."
+        ) from error
+    return [to.locate(PAGE_FILE), to.locate(FIGURES_FOLDER)]
+
+
+def _all_rows(stores: Sequence[Store]) -> tuple[pd.DataFrame, pd.DataFrame]:
+    ids = [(store, store.trial_ids()) for store in stores]
+    trials = pd.concat([store.trials(own).to_pandas() for store, own in ids], ignore_index=True)
+    trials["train_seconds_per_task"] = [
+        json.loads(text or "{}").get("train_seconds_per_task", float("nan")) for text in trials["provenance"]
+    ]
+    return trials, pd.concat([store.tasks(own).to_pandas() for store, own in ids], ignore_index=True)
+
+
+def page(found: Sequence[Section], verdicts: Sequence[Verdict], pictures: Mapping[str, bytes]) -> str:
+    """The page as HTML.
+
+    Args:
+        found: its sections, in order.
+        verdicts: of the paper's claims.
+        pictures: every chart as SVG, by its name.
+    """
+    return _template().render(
+        sections=found,
+        verdicts=verdicts,
+        pictures={name: _embedded("image/svg+xml", content) for name, content in pictures.items()},
+        title=", ".join(dict.fromkeys(section.table.name for section in found)),
+        version=metadata.version("crwn"),
+        numeric=NUMERIC,
+        names=aggregate.CELL[:3],
+    )
+
+
+@functools.cache
+def _template() -> jinja2.Template:
+    environment = jinja2.Environment(
+        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
+    )
+    environment.globals["zip"] = zip
+    environment.filters["numbers"] = _numbers
+    return environment.from_string(resources.files("orchestrator.report").joinpath("page.html").read_text())
+
+
+def _numbers(chart: Chart) -> str:
+    return _embedded("text/csv", csv_text(chart.values).encode())
+
+
+def _embedded(kind: str, content: bytes) -> str:
+    """An address that holds all that is there."""
+    return f"data:{kind};base64,{base64.b64encode(content).decode()}"

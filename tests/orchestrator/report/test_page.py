@@ -1,0 +1,144 @@
+"""The page: from a store's files, whole in itself, and read in a real browser."""
+
+from __future__ import annotations
+
+import html
+import json
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from orchestrator.files import open_files
+from orchestrator.report.page import sections, write_report
+from orchestrator.store import Store, TrialRecord
+from tests.orchestrator.report.test_report import manifest
+
+Record = Callable[..., TrialRecord]
+
+CELLS = [
+    {"method": "stl", "variant": "", "scale": "FC16", "benchmark": "r-digits", "trials": {"0": "a", "1": "b"}},
+    {"method": "neuromodnet", "variant": "", "scale": "FC16", "benchmark": "r-digits", "trials": {"0": "c", "1": "d"}},
+]
+PROBE = """<script>
+addEventListener("load", () => {
+  const table = document.querySelector("table.sortable"), head = table.tHead.rows[0].cells[2];
+  const rows = () => [...table.tBodies[0].rows].map(r => r.cells[2].textContent).join();
+  const states = [rows()];
+  for (let i = 0; i < 2; i++) { head.querySelector("button").click(); states.push(head.ariaSort + " " + rows()); }
+  const images = [...document.images].map(i => i.complete && i.naturalWidth > 0 && i.alt.length > 20);
+  const out = document.createElement("pre");
+  out.id = "found";
+  const unnamed = [...document.querySelectorAll("button,a")].filter(e => !e.textContent.trim()).length;
+  const wide = document.documentElement.scrollWidth - innerWidth;
+  out.textContent = JSON.stringify({ states, images, errors, wide, unnamed });
+  document.body.append(out);
+});
+</script>"""
+LISTEN = """<script>const errors = []; addEventListener("error", e => errors.push(e.message));
+console.error = (...said) => errors.push(said.join(" "));</script>"""
+
+
+@pytest.fixture
+def filled(store: Store, record: Record) -> Store:
+    """A sweep of two cells and two seeds, of which one trial failed."""
+    store.create()
+    for trial, accuracy in {"a": 0.5, "b": 0.75, "c": 0.9}.items():
+        store.write_record(trial, record(trial, accuracy=accuracy))
+    error = {"type": "ValueError", "message": "a <b>loss</b> of NaN\nmore"}
+    store.write_attempts("d", [{"error": error}])
+    store.write_manifest({**manifest("main"), "cells": CELLS})
+    return store
+
+
+def written(store: Store, folder: Path) -> str:
+    """The page over a store."""
+    page, figures = write_report([store], open_files(folder))
+    assert Path(figures).is_dir()
+    return Path(page).read_text()
+
+
+def test_a_section_says_what_ran_and_what_did_not(filled: Store) -> None:
+    """Counts, the failure in a line, settings and provenance of every number."""
+    (section,) = sections(filled)
+    assert (section.num_done, section.num_asked) == (3, 4)
+    (failure,) = section.failures
+    assert (failure.trial, failure.state) == ("d", "failed")
+    assert failure.name == "neuromodnet FC16, r-digits, seed 1"
+    assert failure.error == "ValueError: a <b>loss</b> of NaN"
+    assert section.provenance["trial"].tolist() == ["a", "b", "c"]
+    assert [cell for cell, _ in section.settings] == ["stl FC16, r-digits", "neuromodnet FC16, r-digits"]
+    assert '"seed"' not in "".join(spec for _, spec in section.settings)
+
+
+def test_the_page_is_whole_in_itself(filled: Store, tmp_path: Path) -> None:
+    """No address but of what is in it; text from a store is text; figures lie beside it as files too."""
+    page = written(filled, tmp_path / "report")
+    addresses = re.findall(r'(?:src|href)="([^"]*)"', page)
+    assert {address[:5] for address in addresses if not address.startswith("#")} == {"data:"}
+    assert "http" not in re.sub(r"data:[^\"]*", "", page)
+    assert "<b>loss</b>" not in page
+    assert html.escape("<b>loss</b>") in page
+    for expected in ("62.50 ± 17.68 (n=2)", "90.00 ± - (1/2)", "ValueError", "3 of 4 trials done"):
+        assert expected in page
+    files = {path.name for path in (tmp_path / "report" / "figures").iterdir()}
+    assert "claims.csv" in files
+    assert {f"main-r-digits-tasks.{suffix}" for suffix in ("svg", "pdf", "png", "csv")} <= files
+
+
+def test_a_page_over_several_stores_has_a_section_for_each(filled: Store, record: Record, tmp_path: Path) -> None:
+    """A trial that is in both counts once for the claims."""
+    other = Store(tmp_path / "other")
+    other.create()
+    other.write_record("a", record("a", accuracy=0.5))
+    other.write_manifest(manifest("second"))
+    page, _ = write_report([filled, other], open_files(tmp_path / "report"))
+    text = Path(page).read_text()
+    assert text.index('id="sweep-1">main') < text.index('id="sweep-2">second') < text.index('id="claims"')
+
+
+def test_a_sweep_without_results_has_a_page(store: Store, tmp_path: Path) -> None:
+    """Its table is of missing cells, and there is no figure."""
+    store.create()
+    store.write_manifest(manifest("empty"))
+    page = written(store, tmp_path / "report")
+    assert "0 of 2 trials done" in page
+    assert "<figure>" not in page
+
+
+@pytest.mark.parametrize("size", ["1280,900", "390,800"])
+def test_in_a_browser_tables_sort_and_figures_load(filled: Store, tmp_path: Path, size: str) -> None:
+    """At a desk and on a phone: no error, nothing wider than the window, every picture there and described."""
+    found = browsed(written(filled, tmp_path / "report"), tmp_path, size)
+    assert found["errors"] == []
+    assert found["images"]
+    assert all(found["images"])
+    assert (found["wide"] <= 0, found["unnamed"]) == (True, 0)
+    low, high = "62.50 ± 17.68 (n=2)", "90.00 ± - (1/2)"
+    assert found["states"] == [f"{low},{high}", f"ascending {low},{high}", f"descending {high},{low}"]
+
+
+def browsed(page: str, folder: Path, size: str) -> Any:
+    """What a script in the page finds in headless Chromium."""
+    program = shutil.which("chromium") or shutil.which("google-chrome")
+    if program is None:
+        pytest.skip("needs a browser: Debian's package chromium")
+    file = folder / "probed.html"
+    file.write_text(page.replace("<head>", "<head>" + LISTEN, 1).replace("</body>", PROBE + "</body>"))
+    options = ["--headless", "--disable-gpu", "--no-first-run", "--disable-background-networking", "--disable-sync"]
+    options += ["--no-sandbox"] if os.getuid() == 0 else []
+    command = [program, *options, f"--user-data-dir={folder / 'browser'}", f"--window-size={size}"]
+    done = subprocess.run(
+        [*command, "--virtual-time-budget=5000", "--dump-dom", file.as_uri()],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
+    )
+    (found,) = re.findall(r'<pre id="found">(.*?)</pre>', done.stdout, re.DOTALL)
+    return json.loads(html.unescape(found))

@@ -1,0 +1,82 @@
+"""What figures draw, against numbers worked out by hand."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+
+from orchestrator.report import series
+
+CELL = {"method": "mine", "variant": "", "scale": "FC16", "benchmark": "b"}
+MANIFEST = {
+    "name": "s",
+    "cells": [
+        {**CELL, "trials": {"0": "a0", "1": "a1"}},
+        {**CELL, "scale": "FC32", "trials": {"0": "b0"}},
+        {**CELL, "scale": "FC64", "trials": {"0": "not there"}},
+    ],
+}
+
+
+def row(trial: str, seed: int, test: tuple[int, int], accuracy: float, losses: tuple[float, ...] = ()) -> Any:
+    """A test of a task, with its curve where it was just learned."""
+    curve = [{"step": 50 * (i + 1), "loss": loss, "accuracy": 0.5} for i, loss in enumerate(losses)]
+    task, learned = test
+    names = {"trial_id": trial, "method": "kind", "variant": "v", "scale": "s", "benchmark": "kind-base", "seed": seed}
+    return {**names, "task": task, "tasks_learned": learned, "accuracy": accuracy, "curve": curve}
+
+
+TASKS = pd.DataFrame(
+    [
+        row("b0", 0, (0, 1), 0.3),
+        row("a1", 1, (1, 2), 0.8, (1.0, 0.2)),
+        row("a1", 1, (0, 1), 0.9, (3.0, 0.4)),
+        row("a1", 1, (0, 2), 0.6),
+        row("a0", 0, (0, 1), 0.7, (1.0, 0.0)),
+        row("a0", 0, (1, 2), 0.5, (1.0, 0.2)),
+        row("a0", 0, (0, 2), 0.4),
+        row("another sweep's", 0, (0, 1), 0.1),
+    ]
+)
+
+
+def test_final_accuracies_are_those_after_the_last_task() -> None:
+    """By task, in the sweep's order and under its names; mean, deviation and interval over seeds."""
+    found = series.final_accuracies(MANIFEST, TASKS)
+    assert found[["scale", "task", "accuracy", "n"]].to_numpy().tolist() == [
+        ["FC16", 1, 0.5, 2],
+        ["FC16", 2, 0.65, 2],
+        ["FC32", 1, 0.3, 1],
+    ]
+    sd = np.std([0.4, 0.6], ddof=1)
+    assert found["sd"].tolist()[:2] == pytest.approx([sd, np.std([0.5, 0.8], ddof=1)])
+    low, high = stats.t.interval(0.95, 1, loc=0.5, scale=stats.sem([0.4, 0.6]))
+    assert found["ci95"][0] == pytest.approx((high - low) / 2)
+    assert np.isnan(found["sd"][2])
+    assert np.isnan(found["ci95"][2])
+    assert set(found["method"]) == {"mine"}
+
+
+def test_curves_are_means_over_tasks_and_then_seeds() -> None:
+    """A cell without curves has none."""
+    found = series.learning_curves(MANIFEST, TASKS)
+    assert found[["scale", "step", "n"]].to_numpy().tolist() == [["FC16", 50, 2], ["FC16", 100, 2]]
+    assert found["loss"].tolist() == pytest.approx([(1.0 + 2.0) / 2, (0.1 + 0.3) / 2])
+    assert series.learning_curves(MANIFEST, TASKS[:1]).empty
+
+
+def test_matrices_keep_every_test() -> None:
+    """And what was not tested is not there."""
+    found = series.accuracy_matrices(MANIFEST, TASKS)
+    own = found[found["scale"] == "FC16"].set_index(["tasks_learned", "task"])["accuracy"]
+    assert own.to_dict() == pytest.approx({(1, 1): 0.8, (2, 1): 0.5, (2, 2): 0.65})
+
+
+def test_a_sweep_without_results_has_empty_series() -> None:
+    """No point, and no error."""
+    for of in (series.final_accuracies, series.learning_curves, series.accuracy_matrices):
+        assert of(MANIFEST, TASKS[:0]).empty
