@@ -57,7 +57,7 @@ OPTIONS = {
     ],
     "stop": ["--address", "JOB"],
     "status": ["--address", "--verbose", "-v", "[STORE]"],
-    "report": ["--to", "STORES"],
+    "report": ["--to", "STORE..."],
     "tables": ["--to", "STORE"],
     "doctor": sorted(
         ["--cpus", "--data-root", "--executor", "--gpus", "--no-tracking", "--out", "--tracking-uri", "SWEEP"]
