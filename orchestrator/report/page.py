@@ -57,7 +57,8 @@ class Section:
         store: its address.
         table: the results.
         charts: their figures.
-        settings: a line for each distinct specification: the cells that share it, and its JSON without the seed.
+        shared: settings that all cells share, by their names.
+        settings: a line a cell, with the settings in which cells differ; text.
         provenance: a line for each trial behind a number: id, cell, seed, accuracy, commit, host, device, finished.
         versions: of the packages that computed them, as `name version`, all that occur.
         failures: trials that were begun and did not finish.
@@ -66,7 +67,8 @@ class Section:
     store: str
     table: SweepTable
     charts: tuple[Chart, ...]
-    settings: tuple[tuple[str, str], ...]
+    shared: Mapping[str, str]
+    settings: pd.DataFrame
     provenance: pd.DataFrame
     versions: tuple[str, ...]
     failures: tuple[Failure, ...]
@@ -101,11 +103,13 @@ def sections(store: Store) -> Iterator[Section]:
             "matrices": series.accuracy_matrices(manifest, tasks),
         }
         provenance = _provenance(manifest, store.trials(ids).to_pandas())
+        shared, settings = _settings(provenance)
         yield Section(
             store=store.address,
             table=table,
             charts=tuple(charts(manifest["name"], frames)),
-            settings=_settings(provenance),
+            shared=shared,
+            settings=settings,
             provenance=provenance,
             versions=tuple(sorted({version for versions in provenance["versions"] for version in versions})),
             failures=tuple(_failures(store, manifest)),
@@ -135,7 +139,7 @@ def _provenance(manifest: Mapping[str, Any], trials: pd.DataFrame) -> pd.DataFra
             "host": [entry.get("host") or "" for entry in given],
             "device": [entry.get("device") or "" for entry in given],
             "finished": [entry.get("finished") or "" for entry in given],
-            "numerics": rows["numerics"],
+            "numerics": [", ".join(f"{k} {v}" for k, v in json.loads(text).items()) for text in rows["numerics"]],
             "versions": [
                 [f"python {entry.get('python')}", *(f"{k} {v}" for k, v in entry.get("versions", {}).items())]
                 for entry in given
@@ -149,12 +153,16 @@ def _cell_name(cell: Mapping[str, Any]) -> str:
     return " ".join(cell[name] for name in ("method", "variant", "scale") if cell[name]) + f", {cell['benchmark']}"
 
 
-def _settings(provenance: pd.DataFrame) -> tuple[tuple[str, str], ...]:
-    found: dict[str, str] = {}
-    for cell, text in zip(provenance["cell"], provenance["spec"], strict=True):
-        spec = {name: value for name, value in json.loads(text).items() if name != "seed"}
-        found.setdefault(cell, json.dumps(spec, indent=1, sort_keys=True))
-    return tuple(found.items())
+def _settings(provenance: pd.DataFrame) -> tuple[dict[str, str], pd.DataFrame]:
+    """What all cells share, and a line a cell with what differs; the seed aside."""
+    first = provenance.drop_duplicates("cell")
+    flat = pd.json_normalize([json.loads(text) for text in first["spec"]]).drop(columns="seed", errors="ignore")
+    texts = flat.map(lambda value: "" if value is None or value != value else str(value))  # noqa: PLR0124 (NaN)
+    differing = [name for name in texts if texts[name].nunique() > 1]
+    shared = {str(name): texts[name].iloc[0] for name in sorted(texts, key=str) if name not in differing}
+    settings = texts[differing]
+    settings.insert(0, "cell", first["cell"].to_numpy())
+    return shared, settings
 
 
 def _failures(store: Store, manifest: Mapping[str, Any]) -> Iterator[Failure]:

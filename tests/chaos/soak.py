@@ -177,6 +177,7 @@ def main() -> None:
     parser.add_argument("--every", type=float, default=20.0, help="seconds between two kills, on average")
     parser.add_argument("--seed", type=int, default=0, help="of what is killed and when")
     parser.add_argument("--to", type=Path, default=Path("runs/soak.json"), help="where the figures go")
+    parser.add_argument("--undisturbed", type=Path, help="where the store to compare with is, or is to be kept")
     given = parser.parse_args()
     folder = Path(tempfile.mkdtemp(prefix="crwn-soak-"))
     file = folder / "soak.yaml"
@@ -186,15 +187,16 @@ def main() -> None:
     started = time.monotonic()
     soak.run(sweep)
     tormented_seconds = time.monotonic() - started
-    subprocess.run(
-        command(file, folder / "undisturbed"),
+    undisturbed = given.undisturbed or folder / "undisturbed"
+    subprocess.run(  # where the store is whole, nothing is computed again
+        command(file, undisturbed),
         check=True,
         stdout=subprocess.DEVNULL,
         env=clean_environment(),
     )
     attempts = Counter(len(soak.store.all_attempts(trial.trial_id)) for trial in sweep.trials)
     found: dict[str, Any] = {
-        **compare(soak.store.root, folder / "undisturbed", sweep),
+        **compare(soak.store.root, undisturbed, sweep),
         "kills": dict(soak.kills),
         "trials_by_attempts": {str(number): attempts[number] for number in sorted(attempts)},
         "seconds_to_the_next_finished_trial": {

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from crwn.spec import TrialSpec
 from orchestrator.files import open_files
 from orchestrator.report.page import sections, write_report
 from orchestrator.store import Store, TrialRecord
@@ -45,11 +46,12 @@ console.error = (...said) => errors.push(said.join(" "));</script>"""
 
 
 @pytest.fixture
-def filled(store: Store, record: Record) -> Store:
+def filled(store: Store, record: Record, trial: Callable[..., TrialSpec]) -> Store:
     """A sweep of two cells and two seeds, of which one trial failed."""
     store.create()
-    for trial, accuracy in {"a": 0.5, "b": 0.75, "c": 0.9}.items():
-        store.write_record(trial, record(trial, accuracy=accuracy))
+    for name, accuracy in {"a": 0.5, "b": 0.75, "c": 0.9}.items():
+        spec = trial(learning_rate=0.02 if name == "c" else 0.01).canonical_json()
+        store.write_record(name, record(name, accuracy=accuracy, spec=spec))
     error = {"type": "ValueError", "message": "a <b>loss</b> of NaN\nmore"}
     store.write_attempts("d", [{"error": error}])
     store.write_manifest({**manifest("main"), "cells": CELLS})
@@ -72,8 +74,12 @@ def test_a_section_says_what_ran_and_what_did_not(filled: Store) -> None:
     assert failure.name == "neuromodnet FC16, r-digits, seed 1"
     assert failure.error == "ValueError: a <b>loss</b> of NaN"
     assert section.provenance["trial"].tolist() == ["a", "b", "c"]
-    assert [cell for cell, _ in section.settings] == ["stl FC16, r-digits", "neuromodnet FC16, r-digits"]
-    assert '"seed"' not in "".join(spec for _, spec in section.settings)
+    assert section.settings.to_dict("list") == {
+        "cell": ["stl FC16, r-digits", "neuromodnet FC16, r-digits"],
+        "training.learning_rate": ["0.01", "0.02"],
+    }
+    assert section.shared["scale"] == "FC16"
+    assert "seed" not in section.shared
 
 
 def test_the_page_is_whole_in_itself(filled: Store, tmp_path: Path) -> None:
