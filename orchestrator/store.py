@@ -31,6 +31,7 @@ from typing import Any, Literal, TypeAlias
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from orchestrator.claims import Claim, Holder, TakenError
 from orchestrator.errors import UserError
@@ -408,6 +409,18 @@ class Store:
             states[trial_id] = _unfinished_state(_attempts(content), driven=driven)
         return states
 
+    def errors(self, trial_ids: Iterable[str]) -> dict[str, str]:
+        """How the last attempt at unfinished trials failed, by trial, in a line; the others are left out."""
+        wanted = list(trial_ids)
+        contents = self._files.read_all([_of_trial(trial_id, ATTEMPTS_FILE) for trial_id in wanted])
+        errors = {}
+        for trial_id, content in zip(wanted, contents, strict=True):
+            attempts = _attempts(content)
+            if attempts and "error" in attempts[-1]:
+                error = attempts[-1]["error"]
+                errors[trial_id] = f"{error['type']}: {error['message']}".partition("\n")[0]
+        return errors
+
     def signature(self, trial_id: str) -> tuple[tuple[str, int, int], ...]:
         """Something that changes whenever one of the trial's files does."""
         found = []
@@ -448,6 +461,19 @@ class Store:
     def tasks(self, trial_ids: Iterable[str]) -> pa.Table:
         """The `tasks` rows of those that are finished; raises as `trials` does."""
         return self._table(trial_ids, TASKS_FILE, TASKS_SCHEMA)
+
+    def tests(self, trial_ids: Sequence[str]) -> Iterator[tuple[NDArray[Any], NDArray[Any], NDArray[Any]]]:
+        """Of every test of each of these finished trials: task, tasks learned, accuracy (NaN where it is null).
+
+        Raises:
+            UserError: as `trials` does, or a trial has no such record.
+        """
+        names = [_of_trial(trial_id, TASKS_FILE) for trial_id in trial_ids]
+        schema = pa.schema([TASKS_SCHEMA.field(name) for name in ("task", "tasks_learned", "accuracy")])
+        for name, content in zip(names, self._files.read_all(names), strict=True):
+            table = _read_parquet(content, schema, self._files.locate(name))
+            task, tasks_learned, accuracy = (column.to_numpy() for column in table.columns)
+            yield task, tasks_learned, accuracy
 
     def so_far(self, trial_id: str) -> tuple[pa.Table, pa.Table]:
         """The `tasks` and the `system` rows of one trial, finished or not; raises as `trials` does.
@@ -593,7 +619,8 @@ def _read_parquet(content: bytes | None, schema: pa.Schema, place: str) -> pa.Ta
     try:
         if content is None:
             raise ValueError("it is missing")
-        table = pq.ParquetFile(pa.BufferReader(content)).read()
+        file = pq.ParquetFile(pa.BufferReader(content))
+        table = file.read(columns=[name for name in schema.names if name in file.schema_arrow.names])
         if b"crwn.version" not in (table.schema.metadata or {}):
             raise ValueError("it is a Parquet file, but none of crwn's")
         version = table.schema.metadata[b"crwn.version"].decode()
