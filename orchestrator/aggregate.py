@@ -81,11 +81,12 @@ def seed_statistics(rows: Sequence[Mapping[str, Any]], *, planned_params: float 
         rows: of `trials`.
         planned_params: params_per_task where there is no trial to say, or where they differ.
     """
-    n = len(rows)
-    mixed = compatibility.mixture(rows)
+    rows = compatibility.once(rows)
+    n = len({row["seed"] for row in rows})
+    mixed = compatibility.show_mixture(compatibility.mixture(rows)) or compatibility.show_repeated(rows)
     usable = [] if mixed else rows
     accuracies = _numbers(usable, "accuracy")
-    invalid = [row["seed"] for row in rows if not np.isfinite(_number(row["accuracy"]))]
+    invalid = [row["seed"] for row in rows if not np.isfinite(number(row["accuracy"]))]
     mean, sd, ci95 = mean_and_spread(accuracies) if not invalid else (np.nan, np.nan, np.nan)
     first = usable[0] if usable else {}
     return {
@@ -106,7 +107,7 @@ def seed_statistics(rows: Sequence[Mapping[str, Any]], *, planned_params: float 
         "missing_seeds": "",
         "failed_seeds": "",
         "invalid_seeds": " ".join(map(str, invalid)),
-        "mixed": compatibility.show_mixture(mixed),
+        "mixed": mixed,
         "noted": compatibility.show_mixture(compatibility.mixture(usable, compatibility.NOTED)),
         "errors": "",
     }
@@ -132,10 +133,11 @@ def _t_quantile(degrees: int) -> float:
 
 
 def _numbers(rows: Sequence[Mapping[str, Any]], name: str) -> NDArray[Any]:
-    return np.array([_number(row[name]) for row in rows], dtype=float)
+    return np.array([number(row[name]) for row in rows], dtype=float)
 
 
-def _number(value: Any) -> float:
+def number(value: Any) -> float:
+    """A number of a record; NaN where it has none."""
     return np.nan if pd.isna(value) else float(value)
 
 

@@ -320,6 +320,33 @@ def tables(
 
 
 @app.command()
+def diff(
+    *,
+    a: Annotated[str, typer.Argument(help="a store, as it was", metavar="A")],
+    b: Annotated[str, typer.Argument(help="a store, as it is", metavar="B")],
+    where: Annotated[
+        list[str] | None,
+        typer.Option(help="only trials with this value, such as scale=FC256; may be repeated", metavar="NAME=VALUE"),
+    ] = None,
+    noise: Annotated[
+        float, typer.Option(help="points of accuracy by which a trial may differ and be the same", min=0, max=100)
+    ] = 0.1,
+    as_json: Annotated[bool, typer.Option("--json", help="print everything as JSON")] = False,
+) -> None:
+    """Show what changed between two stores' trials; exit code 0 the same within the noise, 1 different."""
+    from orchestrator import differing, display, report  # noqa: PLC0415
+
+    found = report.differences(_existing_store(a), _existing_store(b), tuple(where or ()), noise / 100)
+    if as_json:
+        typer.echo(differing.as_json(found))
+    else:
+        console = display.console()
+        for line in differing.lines(found):
+            display.print_line(console, line)
+    raise typer.Exit(0 if found.is_same else 1)
+
+
+@app.command()
 def sync(store: StoreArgument, tracking_uri: TrackingOption = None) -> None:
     """Show all of a store in MLflow: rebuild what is lost there, catch up with what is missing."""
     from orchestrator import display, following, tracking_address  # noqa: PLC0415

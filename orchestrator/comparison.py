@@ -97,6 +97,7 @@ def difference(own: Sequence[Mapping[str, Any]], other: Sequence[Mapping[str, An
     Returns:
         asked, apart, n, difference, sd, ci95, p, num_tasks, tasks_above, p_tasks; see `compare`.
     """
+    own, other = compatibility.once(own), compatibility.once(other)
     apart = _apart(own, other)
     others = {} if apart else {row["seed"]: row for row in other}
     pairs = [(row, others[row["seed"]]) for row in own if row["seed"] in others]
@@ -110,9 +111,9 @@ def difference(own: Sequence[Mapping[str, Any]], other: Sequence[Mapping[str, An
 def _apart(own: Sequence[Mapping[str, Any]], other: Sequence[Mapping[str, Any]]) -> str:
     """Why two cells cannot be compared: one is a mixture, an accuracy is no number, or their tasks are not the same."""
     for rows, name in ((own, "this cell"), (other, "the base")):
-        mixed = compatibility.mixture(rows)
+        mixed = compatibility.show_mixture(compatibility.mixture(rows)) or compatibility.show_repeated(rows)
         if mixed:
-            return f"{name} is mixed: {compatibility.show_mixture(mixed)}"
+            return f"{name} is mixed: {mixed}"
         if any(not np.all(np.isfinite(np.asarray(row["final"], dtype=float))) or not len(row["final"]) for row in rows):
             return f"{name} has an accuracy that is not a number"
     if not own or not other:

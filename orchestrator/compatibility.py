@@ -18,6 +18,7 @@ What a record of an older crwn does not say is no difference.
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -143,3 +144,22 @@ def show_mixture(found: Mapping[str, Mapping[str, Sequence[Any]]]) -> str:
         )
         for name, values in found.items()
     )
+
+
+def once(rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Trials without those that occur twice with the same result, as where two stores have them.
+
+    Args:
+        rows: with `trial_id`, `fingerprint` and `final` where they have them.
+    """
+    kept: dict[Any, Mapping[str, Any]] = {}
+    for row in rows:
+        kept.setdefault((row["trial_id"], row.get("fingerprint"), tuple(row.get("final", ()))), row)
+    return list(kept.values())
+
+
+def show_repeated(rows: Sequence[Mapping[str, Any]]) -> str:
+    """The seeds of which there are several results, as text; empty where there are none."""
+    counts = Counter(row["seed"] for row in rows)
+    again = [str(seed) for seed, count in counts.items() if count > 1]
+    return f"several results at seed {', '.join(again)}, of equal settings" if again else ""

@@ -17,6 +17,7 @@ from typing import Any
 import pandas as pd
 from numpy.typing import NDArray
 
+from orchestrator.differing import Differences, differ
 from orchestrator.errors import UserError, nearest
 from orchestrator.files import Files
 from orchestrator.report.frames import asked_frame, read_trials
@@ -39,6 +40,7 @@ __all__ = [
     "Printable",
     "SweepTable",
     "Table",
+    "differences",
     "markdown",
     "markdown_rows",
     "matrix_csv",
@@ -173,6 +175,30 @@ def write_tables(store: Store, to: Files) -> list[str]:
         UserError: the store has no sweep, or the folder cannot be written.
     """
     return write(tables_of([store]), to)
+
+
+def differences(a: Store, b: Store, where: Sequence[str], noise: float) -> Differences:
+    """What differs between two stores' finished trials.
+
+    Args:
+        a: a store.
+        b: another.
+        where: `NAME=VALUE`: only trials with this value.
+        noise: see `differing.differ`.
+
+    Raises:
+        UserError: a store has no finished trial, or several that match one of the other.
+    """
+    frames = []
+    for store in (a, b):
+        trials = read_trials(store)
+        if trials.empty:
+            raise UserError(f"{store.address}: expected at least one finished trial to compare, found none")
+        frames.append(select(trials, _conditions(Choice(where=tuple(where)))))
+    try:
+        return differ(frames[0], frames[1], noise)
+    except ValueError as error:
+        raise UserError(f"diff: {error}.") from error
 
 
 def matrix_csv(matrix: NDArray[Any]) -> str:

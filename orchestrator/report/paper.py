@@ -205,7 +205,7 @@ class PaperSource:
             method=method, benchmark=PRESETS[benchmark], scale=scale, seed=0, training=method.training(scale)
         )
         rows = self._rows.get(compatibility.settings_of(_values(spec)), [])
-        return Found(rows=rows, asked=max(NUM_SEEDS, len(rows)), blueprint=spec.blueprint())
+        return Found(rows=rows, asked=max(NUM_SEEDS, len({row["seed"] for row in rows})), blueprint=spec.blueprint())
 
 
 def _values(spec: TrialSpec) -> dict[str, Any]:
@@ -362,11 +362,11 @@ def _line(layout: Layout, cells: Sequence[Mapping[str, Any]]) -> dict[str, str]:
         setting = cell["setting"]
         column = cell["benchmark"] if not setting or len(benchmarks) > 1 else ""
         line[", ".join(filter(None, (column, setting)))] = aggregate.show_accuracy(cell)
+    for cell in cells:
         if "difference_n" in cell:
-            keys = ("n", "asked", "difference", "sd", "apart")
-            line[", ".join(filter(None, (column, "difference")))] = show_difference(
-                {key: cell[f"difference_{key}"] for key in keys}
-            )
+            values = {name: cell[f"difference_{name}"] for name in ("n", "asked", "difference", "sd", "apart")}
+            column = cell["benchmark"] if len(benchmarks) > 1 else ""
+            line[", ".join(filter(None, (column, "difference")))] = show_difference(values)
     own = [cell for cell in cells if cell["setting"] == first["setting"]]
     line["params/task"] = " / ".join(dict.fromkeys(aggregate.show_count(cell["params_per_task"]) for cell in own))
     if layout.reference:

@@ -130,12 +130,9 @@ def show(value: Any) -> str:
 
 def _cell(rows: Sequence[Mapping[str, Any]], value: str) -> dict[str, Any]:
     """The numbers of a cell, from its trials, finished or not."""
-    finished = _once([row for row in rows if row["finished"]])
+    finished = compatibility.once([row for row in rows if row["finished"]])
     seeds = {row["seed"] for row in finished}
-    mixed = compatibility.show_mixture(compatibility.mixture(rows))
-    if not mixed and len(seeds) < len(finished):
-        again = sorted({row["seed"] for row in finished if sum(row["seed"] == other["seed"] for other in finished) > 1})
-        mixed = f"several results at seed {', '.join(map(str, again))}, of equal settings"
+    mixed = compatibility.show_mixture(compatibility.mixture(rows)) or compatibility.show_repeated(finished)
     numbers = np.array([np.nan if pd.isna(row[value]) else float(row[value]) for row in finished])
     invalid = [row["seed"] for row, number in zip(finished, numbers, strict=True) if not np.isfinite(number)]
     mean, sd, ci95 = (np.nan, np.nan, np.nan) if mixed or invalid else aggregate.mean_and_spread(numbers)
@@ -151,14 +148,6 @@ def _cell(rows: Sequence[Mapping[str, Any]], value: str) -> dict[str, Any]:
         "mixed": mixed,
         "noted": compatibility.show_mixture(compatibility.mixture(finished, compatibility.NOTED)),
     }
-
-
-def _once(rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """Trials without those that another store has too, with the same result."""
-    kept: dict[Any, Mapping[str, Any]] = {}
-    for row in rows:
-        kept.setdefault((row["trial_id"], row["fingerprint"], tuple(row["final"])), row)
-    return list(kept.values())
 
 
 def _shown(row: Mapping[str, Any], value: str) -> str:

@@ -58,6 +58,7 @@ OPTIONS = {
     "stop": ["--address", "JOB"],
     "status": ["--address", "--verbose", "-v", "[STORE]"],
     "tables": ["--against", "--cols", "--paper", "--rows", "--sweep", "--to", "--value", "--where", "STORE"],
+    "diff": ["--json", "--noise", "--where", "A", "B"],
     "doctor": sorted(
         ["--cpus", "--data-root", "--executor", "--gpus", "--no-tracking", "--out", "--tracking-uri", "SWEEP"]
     ),
@@ -286,10 +287,7 @@ def test_sweeps_that_share_a_store_share_their_trials(crwn: Crwn, sweep_file: Sw
     assert ended.out.startswith("other: all 2 trials are done; nothing to start")
     assert "own name" in ended.out
     assert sorted(path.name for path in (workplace / "shared" / "report").iterdir()) == [
-        "other.csv",
-        "other.md",
-        "tiny.csv",
-        "tiny.md",
+        f"{name}.{ending}" for name in ("other", "tiny") for ending in ("csv", "md", "parquet", "tex")
     ]
 
 
@@ -319,7 +317,8 @@ def test_a_store_on_object_storage_is_one_as_any(
     for to, files in ((elsewhere.address, elsewhere), ("here", open_files(workplace / "here"))):
         assert crwn("tables", address, "--to", to).code == 0
         assert {name: files.read(name) for name in files.names("")} == {
-            name: open_files(address).read(f"report/{name}") for name in ("tiny.csv", "tiny.md")
+            name: open_files(address).read(f"report/{name}")
+            for name in ("tiny.csv", "tiny.md", "tiny.parquet", "tiny.tex")
         }
 
 
