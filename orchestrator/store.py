@@ -12,6 +12,7 @@
       trials/ID/contexts.safetensors     every task's learned tensors
       trials/ID/trial.parquet            one row; written last: a trial is finished if and only if it is there
       report/                            tables; can be thrown away
+      index/                             all finished trials in one file (`orchestrator/index.py`); likewise
       leases/                            on object storage: who is working on the store
       .driver                            on a path: the last run's word, by which other machines know the folder
 
@@ -126,7 +127,7 @@ SYSTEM_SCHEMA = pa.schema(
 """Times are seconds since 1970; 100 % of a process is one core, of a machine all of them; null without a GPU."""
 
 MARK_FILE, WORD_FILE = "store.json", ".driver"
-SWEEPS_FOLDER, TRIALS_FOLDER, REPORT_FOLDER = "sweeps", "trials", "report"
+SWEEPS_FOLDER, TRIALS_FOLDER, REPORT_FOLDER, INDEX_FOLDER = "sweeps", "trials", "report", "index"
 TRIAL_FILE, TASKS_FILE, SYSTEM_FILE = "trial.parquet", "tasks.parquet", "system.parquet"
 CONTEXTS_FILE = "contexts.safetensors"
 RESUME_FILE = "resume.safetensors"
@@ -230,6 +231,11 @@ class Store:
     def report(self) -> Files:
         """Where the store's own tables are."""
         return self._files.below(REPORT_FOLDER)
+
+    @property
+    def index(self) -> Files:
+        """Where the compacted index of the trials is."""
+        return self._files.below(INDEX_FOLDER)
 
     @property
     def identity(self) -> str:
@@ -429,6 +435,14 @@ class Store:
             if written is not None:
                 found.append((file, *written))
         return tuple(found)
+
+    def signatures(self) -> dict[str, tuple[tuple[int, int], ...]]:
+        """Of every finished trial something that changes with its results: when its records were written, how long."""
+        files = self._files.signatures(TRIALS_FOLDER)
+        paths = [name.split("/") for name in files]
+        finished = sorted(path[1] for path in paths if len(path) == _TRIAL_DEPTH and path[-1] == TRIAL_FILE)
+        names = {trial_id: [_of_trial(trial_id, file) for file in (TRIAL_FILE, TASKS_FILE)] for trial_id in finished}
+        return {trial_id: tuple(files[name] for name in names[trial_id] if name in files) for trial_id in finished}
 
     def trial_ids(self) -> list[str]:
         """All trials that were finished, in order."""
