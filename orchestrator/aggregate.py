@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import functools
+import math
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 from scipy import stats
 
+from orchestrator import compatibility
 from orchestrator.display import show_ratio, shown_method
 
 CELL = ["method", "variant", "scale", "benchmark"]
@@ -20,12 +25,20 @@ SEPARATOR = "; "
 CONFIDENCE = 0.95
 
 
-def summarise(manifest: Mapping[str, Any], trials: pd.DataFrame) -> pd.DataFrame:
+def summarise(
+    manifest: Mapping[str, Any], trials: pd.DataFrame, failures: Mapping[str, str] | None = None
+) -> pd.DataFrame:
     """One row for each cell of a sweep, in the sweep's order.
+
+    Trials that must not stand for one another's seeds (`compatibility`) have no mean: where those of a cell differ
+    in what keeps trials apart, `mixed` says in what, and the cell's numbers are NaN. Likewise where an accuracy is
+    not a number: leaving its seed out would make the mean better than the method is.
 
     Args:
         manifest: the sweep's, which says which trials belong to which cell.
-        trials: the `trials` rows that the store has of them; more do no harm.
+        trials: the `trials` rows that the store has of them; more do no harm. Columns of `compatibility.APART` and
+            `NOTED` are looked at where they are there.
+        failures: the errors of trials whose last attempt failed, by trial.
 
     Returns:
         Columns: method, variant, scale, benchmark (the sweep's own names); n, finished trials; asked, trials that the
@@ -34,41 +47,139 @@ def summarise(manifest: Mapping[str, Any], trials: pd.DataFrame) -> pd.DataFrame
         forgetting, backward_transfer, means over seeds, NaN where a trial did not test what they need;
         params_per_task, trained_per_task, stored_per_task; ratio, of params_per_task to the sweep's reference on the
         benchmark; train_seconds_per_task, the mean over seeds; group_sizes and devices, those that occur; continual,
-        False where all tasks are learned at once; missing_seeds.
+        False where all tasks are learned at once; missing_seeds, not finished, failed ones among them; failed_seeds;
+        invalid_seeds, whose accuracy is not a number; mixed, in what incompatible trials differ; noted, in what
+        compatible ones do; errors, of the failed seeds.
     """
-    known = trials.set_index("trial_id", drop=False)
-    return pd.DataFrame([_cell(cell, known) for cell in manifest["cells"]])
+    known = {row["trial_id"]: row for row in records(trials)}
+    return pd.DataFrame([_cell(cell, known, failures or {}) for cell in manifest["cells"]])
 
 
-def _cell(cell: Mapping[str, Any], known: pd.DataFrame) -> dict[str, Any]:
+def _cell(
+    cell: Mapping[str, Any], known: Mapping[str, Mapping[str, Any]], failures: Mapping[str, str]
+) -> dict[str, Any]:
     asked: Mapping[str, str] = cell["trials"]
-    rows = known.loc[[trial_id for trial_id in asked.values() if trial_id in known.index]]
-    accuracies = rows["accuracy"].to_numpy()
-    n = len(accuracies)
-    sd = float(np.std(accuracies, ddof=1)) if n > 1 else np.nan
-    first = rows.iloc[0] if n else None
+    rows = [{**known[trial_id], "seed": seed} for seed, trial_id in asked.items() if trial_id in known]
+    failed = {seed: failures[trial_id] for seed, trial_id in asked.items() if trial_id in failures}
+    planned = cell.get("params_per_task", np.nan)  # older manifests do not say
     return {
         **{name: cell[name] for name in CELL},
-        "n": n,
+        **seed_statistics(rows, planned_params=planned),
         "asked": len(asked),
-        "accuracy": float(np.mean(accuracies)) if n else np.nan,
-        "sd": sd,
-        "ci95": float(stats.t.ppf((1 + CONFIDENCE) / 2, n - 1) * sd / np.sqrt(n)) if n > 1 else np.nan,
-        **{name: float(rows[name].mean(skipna=False)) if n else np.nan for name in ("forgetting", "backward_transfer")},
-        "params_per_task": first["params_per_task"] if first is not None else cell.get("params_per_task", np.nan),
-        "trained_per_task": first["trained_per_task"] if first is not None else np.nan,
-        "stored_per_task": first["stored_per_task"] if first is not None else np.nan,
-        "ratio": np.nan if cell.get("ratio") is None else cell["ratio"],  # older manifests have none
-        "train_seconds_per_task": float(rows["train_seconds_per_task"].mean()) if n else np.nan,
-        "group_sizes": _distinct(rows["group_size"]),
-        "devices": _distinct(rows["device"]),
+        "ratio": np.nan if cell.get("ratio") is None else cell["ratio"],  # nor this
         "continual": cell.get("continual", True),
-        "missing_seeds": " ".join(seed for seed, trial_id in asked.items() if trial_id not in known.index),
+        "missing_seeds": " ".join(seed for seed, trial_id in asked.items() if trial_id not in known),
+        "failed_seeds": " ".join(failed),
+        "errors": SEPARATOR.join(f"seed {seed}: {error}" for seed, error in failed.items()),
     }
 
 
-def _distinct(values: pd.Series) -> str:
-    return SEPARATOR.join(f"{value}" for value in sorted(values.dropna().unique().tolist()))
+def seed_statistics(rows: Sequence[Mapping[str, Any]], *, planned_params: float = np.nan) -> dict[str, Any]:
+    """The columns of `summarise` that come from a cell's finished trials, one a seed.
+
+    Args:
+        rows: of `trials`.
+        planned_params: params_per_task where there is no trial to say, or where they differ.
+    """
+    rows = compatibility.once(rows)
+    n = len({row["seed"] for row in rows})
+    mixed = compatibility.show_mixture(compatibility.mixture(rows)) or compatibility.show_repeated(rows)
+    usable = [] if mixed else rows
+    accuracies = _numbers(usable, "accuracy")
+    invalid = [row["seed"] for row in rows if not np.isfinite(number(row["accuracy"]))]
+    mean, sd, ci95 = mean_and_spread(accuracies) if not invalid else (np.nan, np.nan, np.nan)
+    first = usable[0] if usable else {}
+    return {
+        "n": n,
+        "asked": n,
+        "accuracy": mean,
+        "sd": sd,
+        "ci95": ci95,
+        **{name: _mean(_numbers(usable, name)) for name in ("forgetting", "backward_transfer")},
+        "params_per_task": first.get("params_per_task", planned_params),
+        "trained_per_task": first.get("trained_per_task", np.nan),
+        "stored_per_task": first.get("stored_per_task", np.nan),
+        "ratio": np.nan,
+        "train_seconds_per_task": _known_mean(_numbers(usable, "train_seconds_per_task")),
+        "group_sizes": _distinct(row["group_size"] for row in rows),
+        "devices": _distinct(row["device"] for row in rows),
+        "continual": True,
+        "missing_seeds": "",
+        "failed_seeds": "",
+        "invalid_seeds": " ".join(map(str, invalid)),
+        "mixed": mixed,
+        "noted": compatibility.show_mixture(compatibility.mixture(usable, compatibility.NOTED)),
+        "errors": "",
+    }
+
+
+def mean_and_spread(values: NDArray[Any]) -> tuple[float, float, float]:
+    """The mean; the sample standard deviation (ddof = 1); half the width of the mean's t interval (`CONFIDENCE`).
+
+    Args:
+        values: one a seed [n]; a spread needs two, and is NaN below.
+    """
+    n = len(values)
+    if n == 0:
+        return np.nan, np.nan, np.nan
+    sd = float(np.std(values, ddof=1)) if n > 1 else np.nan
+    return float(np.mean(values)), sd, _t_quantile(n - 1) * sd / math.sqrt(n)
+
+
+@functools.cache
+def _t_quantile(degrees: int) -> float:
+    """Of Student's t, for a two-sided interval."""
+    return float(stats.t.ppf((1 + CONFIDENCE) / 2, degrees)) if degrees else np.nan
+
+
+def _numbers(rows: Sequence[Mapping[str, Any]], name: str) -> NDArray[Any]:
+    return np.array([number(row[name]) for row in rows], dtype=float)
+
+
+def number(value: Any) -> float:
+    """A number of a record; NaN where it has none."""
+    return np.nan if pd.isna(value) else float(value)
+
+
+def _mean(values: NDArray[Any]) -> float:
+    return float(np.mean(values)) if len(values) else np.nan
+
+
+def _known_mean(values: NDArray[Any]) -> float:
+    """Over those that are known: seconds are no result, and an older record has none."""
+    return _mean(values[~np.isnan(values)])
+
+
+def _distinct(values: Iterable[Any]) -> str:
+    return SEPARATOR.join(f"{value}" for value in sorted({value for value in values if not pd.isna(value)}))
+
+
+def notes(summary: pd.DataFrame) -> list[str]:
+    """What a reader of a table must know of single cells, a line each; nothing where all is as it should be."""
+    lines, noted = [], Counter[str]()
+    for row in records(summary):
+        name = cell_name(row)
+        if row["mixed"]:
+            lines.append(f"{name}: mixed, so no mean: {row['mixed']}.")
+        if row["invalid_seeds"]:
+            lines.append(f"{name}: no mean: the accuracy is not a number at {_seeds(row['invalid_seeds'])}.")
+        if row["errors"]:
+            lines.append(f"{name}: failed: {row['errors']}")
+        noted.update(part.partition(" is ")[0] for part in row["noted"].split("; ") if part)
+    if noted:
+        counts = ", ".join(f"{name} in {count}" for name, count in noted.items())
+        lines.append(f"Within cells these differ, which results agree over within a tested tolerance: {counts}.")
+    return lines
+
+
+def _seeds(seeds: str) -> str:
+    return f"seed{'s' if ' ' in seeds else ''} {seeds.replace(' ', ', ')}"
+
+
+def cell_name(row: Mapping[str, Any]) -> str:
+    """A cell in a line: `neuromodnet local FC256 on r-mnist`."""
+    names = " ".join(row[name] for name in ("method", "variant", "scale") if row[name])
+    return f"{names} on {row['benchmark']}"
 
 
 def pivot(summary: pd.DataFrame) -> pd.DataFrame:
@@ -84,7 +195,7 @@ def pivot(summary: pd.DataFrame) -> pd.DataFrame:
     has_seconds = bool(summary["train_seconds_per_task"].notna().any())
     rows = []
     for names, group in summary.groupby(CELL[:3], sort=False):
-        by_benchmark = {row["benchmark"]: row for row in _records(group)}
+        by_benchmark = {row["benchmark"]: row for row in records(group)}
         present = [by_benchmark[name] for name in benchmarks if name in by_benchmark]
         method, variant, scale = map(str, names)
         ratios = {"ratio": _once(show_ratio(row["ratio"]) for row in present)} if has_ratio else {}
@@ -114,6 +225,10 @@ def show_accuracy(row: Mapping[str, Any]) -> str:
     seeds = f"(n={row['n']})" if row["n"] == row["asked"] else f"({row['n']}/{row['asked']})"
     if row["n"] == 0:
         return f"- {seeds}"
+    if row.get("mixed"):
+        return f"mixed {seeds}"
+    if np.isnan(row["accuracy"]):
+        return f"not a number {seeds}"
     sd = "-" if np.isnan(row["sd"]) else f"{100 * row['sd']:.2f}"
     return f"{100 * row['accuracy']:.2f} ± {sd} {seeds}"
 
@@ -131,5 +246,6 @@ def show_seconds(row: Mapping[str, Any]) -> str:
     return f"{row['train_seconds_per_task']:.3g}{together}"
 
 
-def _records(frame: pd.DataFrame) -> list[dict[str, Any]]:
+def records(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    """The rows of a table as dictionaries."""
     return [{str(name): value for name, value in row.items()} for row in frame.to_dict("records")]

@@ -20,7 +20,7 @@ from orchestrator.errors import StorageError, UserError
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from orchestrator.report import SweepTable
+    from orchestrator.report import Printable
     from orchestrator.store import Store
     from orchestrator.sweep import Sweep
 
@@ -261,20 +261,60 @@ def status(
 
 @app.command()
 def tables(
-    store: StoreArgument,
+    *,
+    stores: Annotated[
+        list[str],
+        typer.Argument(
+            help="the store: a folder such as runs/quickstart, or s3://bucket/prefix; several with --rows or --paper",
+            metavar="STORE",
+        ),
+    ],
     to: Annotated[
         str | None, typer.Option(help="where to write; by default the store's report/", metavar="DIR")
     ] = None,
+    sweep: Annotated[
+        str | None, typer.Option(help="of this sweep alone, by the names that it gives", metavar="NAME")
+    ] = None,
+    against: Annotated[
+        str | None,
+        typer.Option(help="compare every row with this one, paired by seed and task; rank all", metavar="ROW"),
+    ] = None,
+    rows: Annotated[
+        str | None, typer.Option(help="instead of the sweeps' tables: a row for each value of these", metavar="NAMES")
+    ] = None,
+    cols: Annotated[
+        str, typer.Option(help="with --rows: a column for each value of this", metavar="NAME")
+    ] = "benchmark",
+    value: Annotated[str, typer.Option(help="with --rows: what the cells show", metavar="VALUE")] = "accuracy",
+    where: Annotated[
+        list[str] | None,
+        typer.Option(help="only trials with this value, such as scale=FC256; may be repeated", metavar="NAME=VALUE"),
+    ] = None,
+    paper: Annotated[
+        bool, typer.Option("--paper", help="instead: the paper's Tables 1 to 4, from all trials at its settings")
+    ] = False,
 ) -> None:
-    """Write and print the tables of a store's sweeps."""
+    """Write and print the tables of a store's sweeps, any others over its trials, or the paper's."""
     from orchestrator import display, report  # noqa: PLC0415
     from orchestrator.files import open_files  # noqa: PLC0415
 
-    opened = _existing_store(store)
-    files = report.write_tables(opened, open_files(to) if to is not None else opened.report)
+    opened = [_existing_store(store) for store in stores]
+    made = report.tables_of(
+        opened,
+        report.Choice(
+            sweep=sweep,
+            against=against,
+            rows=tuple(rows.split(",")) if rows is not None else (),
+            columns=cols,
+            value=value,
+            where=tuple(where or ()),
+            paper=paper,
+        ),
+    )
+    files = report.write(made, open_files(to) if to is not None else opened[0].report)
     console = display.console()
-    for manifest in opened.manifests():
-        _print_table(report.sweep_table(opened, manifest), console)
+    for table in made:
+        _print_table(table, console)
     for file in files:
         typer.echo(file)
 
@@ -293,6 +333,33 @@ def report_(
     opened = [_existing_store(store) for store in stores]
     for file in write_report(opened, open_files(to) if to is not None else opened[0].report):
         typer.echo(file)
+
+
+@app.command()
+def diff(
+    *,
+    a: Annotated[str, typer.Argument(help="a store, as it was", metavar="A")],
+    b: Annotated[str, typer.Argument(help="a store, as it is", metavar="B")],
+    where: Annotated[
+        list[str] | None,
+        typer.Option(help="only trials with this value, such as scale=FC256; may be repeated", metavar="NAME=VALUE"),
+    ] = None,
+    noise: Annotated[
+        float, typer.Option(help="points of accuracy by which a trial may differ and be the same", min=0, max=100)
+    ] = 0.1,
+    as_json: Annotated[bool, typer.Option("--json", help="print everything as JSON")] = False,
+) -> None:
+    """Show what changed between two stores' trials; exit code 0 the same within the noise, 1 different."""
+    from orchestrator import differing, display, report  # noqa: PLC0415
+
+    found = report.differences(_existing_store(a), _existing_store(b), tuple(where or ()), noise / 100)
+    if as_json:
+        typer.echo(differing.as_json(found))
+    else:
+        console = display.console()
+        for line in differing.lines(found):
+            display.print_line(console, line)
+    raise typer.Exit(0 if found.is_same else 1)
 
 
 @app.command()
@@ -400,12 +467,11 @@ def _show_results(sweep: Sweep, store: Store, console: Console) -> None:
     typer.echo(f"contexts  {store.locate('*', CONTEXTS_FILE)}")
 
 
-def _print_table(table: SweepTable, console: Console) -> None:
-    from orchestrator.display import print_table  # noqa: PLC0415
-    from orchestrator.report import NAME_COLUMNS  # noqa: PLC0415
+def _print_table(table: Printable, console: Console) -> None:
+    from orchestrator.display import print_line, print_table  # noqa: PLC0415
 
     columns = list(table.table.columns)
-    text_columns = [name for name in columns if name in NAME_COLUMNS]
+    text_columns = [name for name in columns if name in table.name_columns]
     print_table(
         console,
         title=table.name,
@@ -414,3 +480,5 @@ def _print_table(table: SweepTable, console: Console) -> None:
         rows=table.table.to_numpy().tolist(),
         caption=table.caption,
     )
+    for note in table.notes:
+        print_line(console, f"- {note}")

@@ -110,6 +110,10 @@ class Files(Protocol):
         """When a file was written and how long it is, which changes with it; None where it is not there."""
         ...
 
+    def signatures(self, folder: str) -> dict[str, tuple[int, int]]:
+        """The signatures of all files below a folder by their names, see `signature`; nothing where it is not there."""
+        ...
+
     def claim(self, purpose: Purpose) -> Claim:
         """What a process holds that works on the store for this purpose."""
         ...
@@ -277,6 +281,11 @@ class LocalFiles:
             status = (self.root / name).stat()
             return status.st_mtime_ns, status.st_size
         return None
+
+    def signatures(self, folder: str) -> dict[str, tuple[int, int]]:
+        """See `Files`."""
+        found = ((name, self.signature(name)) for name in self.walk(folder))
+        return {name: signature for name, signature in found if signature is not None}
 
     def claim(self, purpose: Purpose) -> Claim:
         """See `Files`."""

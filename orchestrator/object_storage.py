@@ -181,6 +181,12 @@ class ObjectFiles:
         info = self._info(name)
         return None if info.type != fs.FileType.File else (info.mtime_ns, info.size)
 
+    def signatures(self, folder: str) -> dict[str, tuple[int, int]]:
+        """See `Files`; from one listing."""
+        found = self._select(folder, recursive=True)
+        start = len(self._path("")) + 1
+        return {info.path[start:]: (info.mtime_ns, info.size) for info in found if info.type == fs.FileType.File}
+
     def claim(self, purpose: Purpose) -> Claim:
         """See `Files`."""
         return Lease(self, f"{LEASES_FOLDER}/{purpose}")

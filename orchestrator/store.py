@@ -12,6 +12,7 @@
       trials/ID/contexts.safetensors     every task's learned tensors
       trials/ID/trial.parquet            one row; written last: a trial is finished if and only if it is there
       report/                            tables; can be thrown away
+      index/                             all finished trials in one file (`orchestrator/index.py`); likewise
       leases/                            on object storage: who is working on the store
       .driver                            on a path: the last run's word, by which other machines know the folder
 
@@ -32,6 +33,7 @@ from typing import Any, Literal, TypeAlias
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from orchestrator.claims import Claim, Holder, TakenError
 from orchestrator.errors import UserError
@@ -129,7 +131,7 @@ SYSTEM_SCHEMA = pa.schema(
 """Times are seconds since 1970; 100 % of a process is one core, of a machine all of them; null without a GPU."""
 
 MARK_FILE, WORD_FILE = "store.json", ".driver"
-SWEEPS_FOLDER, TRIALS_FOLDER, REPORT_FOLDER = "sweeps", "trials", "report"
+SWEEPS_FOLDER, TRIALS_FOLDER, REPORT_FOLDER, INDEX_FOLDER = "sweeps", "trials", "report", "index"
 TRIAL_FILE, TASKS_FILE, SYSTEM_FILE = "trial.parquet", "tasks.parquet", "system.parquet"
 CONTEXTS_FILE = "contexts.safetensors"
 RESUME_FILE = "resume.safetensors"
@@ -240,6 +242,11 @@ class Store:
     def report(self) -> Files:
         """Where the store's own tables are."""
         return self._files.below(REPORT_FOLDER)
+
+    @property
+    def index(self) -> Files:
+        """Where the compacted index of the trials is."""
+        return self._files.below(INDEX_FOLDER)
 
     @property
     def identity(self) -> str:
@@ -421,6 +428,19 @@ class Store:
             states[trial_id] = _unfinished_state(_attempts(content), driven=driven)
         return states
 
+    def errors(self, trial_ids: Iterable[str]) -> dict[str, str]:
+        """How the last attempt at unfinished trials failed, by trial, in a line; the others are left out."""
+        wanted = list(trial_ids)
+        contents = self._files.read_all([_of_trial(trial_id, ATTEMPTS_FILE) for trial_id in wanted])
+        errors = {}
+        for trial_id, content in zip(wanted, contents, strict=True):
+            attempts = _attempts(content)
+            if attempts and "error" in attempts[-1]:
+                error = attempts[-1]["error"]
+                said = [str(error[name]) for name in ("type", "message") if name in error]
+                errors[trial_id] = ": ".join(said).partition("\n")[0]
+        return errors
+
     def signature(self, trial_id: str) -> tuple[tuple[str, int, int], ...]:
         """Something that changes whenever one of the trial's files does."""
         found = []
@@ -429,6 +449,14 @@ class Store:
             if written is not None:
                 found.append((file, *written))
         return tuple(found)
+
+    def signatures(self) -> dict[str, tuple[tuple[int, int], ...]]:
+        """Of every finished trial something that changes with its results: when its records were written, how long."""
+        files = self._files.signatures(TRIALS_FOLDER)
+        paths = [name.split("/") for name in files]
+        finished = sorted(path[1] for path in paths if len(path) == _TRIAL_DEPTH and path[-1] == TRIAL_FILE)
+        names = {trial_id: [_of_trial(trial_id, file) for file in (TRIAL_FILE, TASKS_FILE)] for trial_id in finished}
+        return {trial_id: tuple(files[name] for name in names[trial_id] if name in files) for trial_id in finished}
 
     def trial_ids(self) -> list[str]:
         """All trials that were finished, in order."""
@@ -461,6 +489,19 @@ class Store:
     def tasks(self, trial_ids: Iterable[str]) -> pa.Table:
         """The `tasks` rows of those that are finished; raises as `trials` does."""
         return self._table(trial_ids, TASKS_FILE, TASKS_SCHEMA)
+
+    def tests(self, trial_ids: Sequence[str]) -> Iterator[tuple[NDArray[Any], NDArray[Any], NDArray[Any]]]:
+        """Of every test of each of these finished trials: task, tasks learned, accuracy (NaN where it is null).
+
+        Raises:
+            UserError: as `trials` does, or a trial has no such record.
+        """
+        names = [_of_trial(trial_id, TASKS_FILE) for trial_id in trial_ids]
+        schema = pa.schema([TASKS_SCHEMA.field(name) for name in ("task", "tasks_learned", "accuracy")])
+        for name, content in zip(names, self._files.read_all(names), strict=True):
+            table = _read_parquet(content, schema, self._files.locate(name))
+            task, tasks_learned, accuracy = (column.to_numpy() for column in table.columns)
+            yield task, tasks_learned, accuracy
 
     def so_far(self, trial_id: str) -> tuple[pa.Table, pa.Table]:
         """The `tasks` and the `system` rows of one trial, finished or not; raises as `trials` does.
@@ -635,7 +676,8 @@ def _read_parquet(content: bytes | None, schema: pa.Schema, place: str) -> pa.Ta
     try:
         if content is None:
             raise ValueError("it is missing")
-        table = pq.ParquetFile(pa.BufferReader(content)).read()
+        file = pq.ParquetFile(pa.BufferReader(content))
+        table = file.read(columns=[name for name in schema.names if name in file.schema_arrow.names])
         if b"crwn.version" not in (table.schema.metadata or {}):
             raise ValueError("it is a Parquet file, but none of crwn's")
         version = table.schema.metadata[b"crwn.version"].decode()

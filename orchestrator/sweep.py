@@ -14,6 +14,7 @@
         settings: {initial_strength: 1.0}
         training: {learning_rate: 0.01}
         group_size: 8                    # optional; at most so many tasks learned at once
+        base: both                       # optional; an ablation: the variant that the others are compared with
         variants:                        # each runs; a variant overrides settings and training
           both: {}
           local: {settings: {modulation: local}}
@@ -94,6 +95,7 @@ class Cell:
 
     Attributes:
         group_size: at most so many tasks learned at once; None for the rule's choice.
+        base: the variant that those of its entry are compared with, where the entry is an ablation; else None.
     """
 
     method: str
@@ -102,11 +104,18 @@ class Cell:
     benchmark: str
     trials: tuple[TrialSpec, ...]
     group_size: int | None = None
+    base: str | None = None
 
     @property
     def blueprint(self) -> Blueprint:
         """What the trials build; only drawn numbers differ between seeds."""
         return self.trials[0].blueprint()
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What the trials have in common: their spec without the seed, as JSON values."""
+        spec: dict[str, Any] = json.loads(self.trials[0].canonical_json())
+        return {name: value for name, value in spec.items() if name != "seed"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -163,6 +172,8 @@ class Sweep:
                 "validation": cell.trials[0].benchmark.validation,
                 "params_per_task": float(cell.blueprint.params_per_task),
                 "ratio": self.ratio(cell),
+                "spec": cell.settings,
+                **({} if cell.base is None else {"base": cell.base}),
                 "trials": {str(trial.seed): trial.trial_id for trial in cell.trials},
             }
             for cell in self.cells
@@ -207,6 +218,7 @@ class _MethodEntry:
     benchmarks: Annotated[tuple[str, ...], MinLen(1)] | None = None
     method: str | None = None
     group_size: Count | None = None
+    base: str | None = None
     variants: Annotated[dict[str, Any], MinLen(1)] | None = None
     settings: dict[str, Any] = field(default_factory=dict)
     training: dict[str, Any] = field(default_factory=dict)
@@ -357,6 +369,7 @@ class _Reader:
         method = self._override(method, _mapping(value, "settings"), (*place, "settings"))
         is_sound = len(self._source.faults) == num_faults
         variants = value.get("variants")
+        self._base(value, place)
         overrides: dict[str | None, Any] = variants if isinstance(variants, dict) else {None: {}}
         for variant, given in overrides.items():
             here = place if variant is None else (*place, "variants", variant)
@@ -376,12 +389,25 @@ class _Reader:
                 scales=scales,
                 benchmarks=entry.benchmarks if entry is not None else None,
                 group_size=entry.group_size if entry is not None else None,
+                base=entry.base if entry is not None else None,
                 method=overridden,
                 trainings=retrained,
                 entry=place,
                 place=here,
                 is_sound=is_sound and len(self._source.faults) == num_faults,
             )
+
+    def _base(self, entry: Mapping[str, Any], place: KeyPath) -> None:
+        """An ablation's base is one of the entry's variants, and there is another to compare with it."""
+        base, variants = entry.get("base"), entry.get("variants")
+        if not isinstance(base, str):
+            return  # none is given, or the fault is reported elsewhere
+        if not isinstance(variants, dict) or not variants:
+            self._source.fault((*place, "base"), "expected variants beside it, one of which it names; given none")
+        elif base not in variants:
+            self._source.fault((*place, "base"), nearest(base, map(str, variants)))
+        elif len(variants) == 1:
+            self._source.fault((*place, "base"), f"expected variants to compare with {base!r}; given no other")
 
     def _cells(
         self, variants: Sequence[_Variant], benchmarks: Mapping[str, BenchmarkSpec], seeds: Sequence[int]
@@ -408,6 +434,7 @@ class _Reader:
                         benchmark=benchmark,
                         trials=trials,
                         group_size=variant.group_size,
+                        base=variant.base,
                     )
 
     def _chosen(self, variant: _Variant, benchmarks: Mapping[str, BenchmarkSpec]) -> Mapping[str, BenchmarkSpec]:
@@ -492,6 +519,7 @@ class _Variant:
         scales: the entry's.
         benchmarks: the labels that the entry is for; None for all.
         group_size: the entry's.
+        base: the entry's.
         method: the method's settings.
         trainings: the training settings, by scale.
         entry: the entry's place in the file.
@@ -504,6 +532,7 @@ class _Variant:
     scales: tuple[str, ...]
     benchmarks: tuple[str, ...] | None
     group_size: int | None
+    base: str | None
     method: MethodSpec
     trainings: Mapping[str, TrainingSpec]
     entry: KeyPath

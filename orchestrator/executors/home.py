@@ -110,6 +110,10 @@ class SentFiles:
         """See `Files`."""
         return cast("tuple[int, int] | None", self._ask("signature", name))
 
+    def signatures(self, folder: str) -> dict[str, tuple[int, int]]:
+        """See `Files`."""
+        return cast("dict[str, tuple[int, int]]", self._ask("signatures", folder))
+
     def claim(self, purpose: Purpose) -> Claim:
         """The driver holds the store, and no trial elsewhere."""
         self._refuse(f"cannot be claimed ({purpose})")

@@ -1,94 +1,177 @@
-"""What comes out for people: tables of every sweep of a store. All of it can be made again from the store."""
+"""What comes out for people: tables of every sweep of a store. All of it can be made again from the store.
+
+frames.py          the store's rows as DataFrames
+sweep_tables.py    a sweep's cells, ablations and comparisons
+pivots.py          any rows and columns, over sweeps and stores
+paper.py           the paper's tables
+printable.py       what a table is, and its files; latex.py
+figures.py         figures
+"""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
-from types import UnionType
 from typing import Any
 
 import pandas as pd
 from numpy.typing import NDArray
 
-from orchestrator import aggregate
-from orchestrator.errors import UserError
+from orchestrator.differing import Differences, differ
+from orchestrator.errors import UserError, nearest
 from orchestrator.files import Files
-from orchestrator.report.plain import csv_text
+from orchestrator.report.frames import asked_frame, read_trials
+from orchestrator.report.paper import PaperSource, SweepSource, paper_tables
+from orchestrator.report.pivots import pivot_table, select
+from orchestrator.report.printable import (
+    NAME_COLUMNS,
+    Printable,
+    Table,
+    markdown,
+    markdown_caption,
+    markdown_rows,
+    write,
+)
+from orchestrator.report.sweep_tables import (
+    SweepTable,
+    ablation_table,
+    comparison_table,
+    rank_table,
+    sweep_table,
+    sweep_trials,
+)
 from orchestrator.store import Store
 
-NAME_COLUMNS = ("method", "variant", "scale")
-"""The columns of a table that name its rows."""
+__all__ = [
+    "NAME_COLUMNS",
+    "Choice",
+    "Printable",
+    "SweepTable",
+    "Table",
+    "differences",
+    "markdown",
+    "markdown_caption",
+    "markdown_rows",
+    "matrix_csv",
+    "sweep_table",
+    "tables_of",
+    "write",
+    "write_tables",
+]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SweepTable:
-    """One sweep's results.
+class Choice:
+    """Which tables are wanted; by default those of all sweeps.
 
     Attributes:
-        name: the sweep's.
-        summary: as numbers, a row a cell.
-        table: as text, as people print it.
-        reference: the method that ratios are to, or None.
-        validation: the benchmarks whose tests were on held-out training images.
+        sweep: only this one's, by its own labels.
+        against: the row that a sweep's others are compared with, which are ranked too.
+        rows: names, whose values have a row each, in a table instead of the sweeps'; see `pivots.pivot_table`.
+        columns: with rows, a name whose values have a column each.
+        value: with rows, what the cells show.
+        where: `NAME=VALUE`: only trials with this value.
+        paper: the paper's tables instead.
     """
 
-    name: str
-    summary: pd.DataFrame
-    table: pd.DataFrame
-    reference: str | None = None
-    validation: tuple[str, ...] = ()
-
-    @property
-    def caption(self) -> str:
-        """What the numbers are."""
-        caption = (
-            "Test accuracy in %, averaged over tasks after the last one: mean ± sample standard deviation over seeds "
-            "(n seeds, or finished/asked where some are missing). params/task in the paper's convention."
-        )
-        if self.reference:
-            caption += f" ratio: params/task to those of {self.reference}."
-        if "s/task" in self.table:
-            devices = sorted(
-                {name for cell in self.summary["devices"] for name in cell.split(aggregate.SEPARATOR) if name}
-            )
-            caption += (
-                " s/task: training seconds of a task, its share of those learned together (how many), median over "
-                f"tasks, mean over seeds; on {' and '.join(devices)}."
-            )
-        if not self.summary["continual"].all():
-            caption += " (not continual): learns all tasks at once."
-        if self.validation:
-            caption += f" Tested on held-out training images, not on the test set: {', '.join(self.validation)}."
-        return caption
+    sweep: str | None = None
+    against: str | None = None
+    rows: tuple[str, ...] = ()
+    columns: str = "benchmark"
+    value: str = "accuracy"
+    where: tuple[str, ...] = ()
+    paper: bool = False
 
 
-def sweep_table(store: Store, manifest: Mapping[str, Any]) -> SweepTable:
-    """The results that a store has of a sweep."""
-    trials = store.trials(trial_id for cell in manifest["cells"] for trial_id in cell["trials"].values()).to_pandas()
-    trials["train_seconds_per_task"] = pd.to_numeric(
-        _from_json(trials["provenance"], "train_seconds_per_task", int | float)
+def tables_of(stores: Sequence[Store], choice: Choice | None = None) -> list[Printable]:
+    """The tables of stores.
+
+    Args:
+        stores: one; several for any rows and columns, and for the paper's tables, over all their trials.
+        choice: which tables; by default those of all sweeps, each followed by that of its ablations.
+
+    Raises:
+        UserError: there is no sweep or no trial to make them of, or a name or value is not known.
+    """
+    choice = choice or Choice()
+    _check(stores, choice)
+    if choice.paper and choice.sweep is None:
+        trials = pd.concat([read_trials(store) for store in stores])
+        if trials.empty and not any(store.manifests() for store in stores):
+            raise UserError(f"{stores[0].address}: expected at least one trial, found none; start with crwn run")
+        return list(paper_tables(PaperSource(select(trials, _conditions(choice))), "paper-"))
+    if choice.rows:
+        return [_pivot(stores, choice)]
+    found: list[Printable] = []
+    for manifest in manifests_of(stores[0], choice.sweep):
+        trials = _chosen(sweep_trials(stores[0], manifest), choice)
+        if choice.paper:
+            found += paper_tables(SweepSource(manifest, trials), f"{manifest['name']}.")
+            continue
+        table = sweep_table(stores[0], manifest, trials)
+        more = [ablation_table(manifest, trials)]
+        if choice.against is not None:
+            more += [comparison_table(manifest, trials, choice.against), rank_table(manifest["name"], table.summary)]
+        found += [table, *(item for item in more if item is not None)]
+    if not found:
+        raise UserError(f"--paper: expected a sweep with rows of the paper's tables; {choice.sweep!r} has none")
+    return found
+
+
+def _check(stores: Sequence[Store], choice: Choice) -> None:
+    """What does not go together is refused."""
+    if len(stores) > 1 and not (choice.rows or choice.paper):
+        raise UserError(f"expected one store, given {len(stores)}; tables over several are made with --rows or --paper")
+    if len(stores) > 1 and choice.sweep is not None:
+        raise UserError(f"--sweep: expected one store with it, given {len(stores)}")
+    given = {"--rows": bool(choice.rows), "--paper": choice.paper, "--against": choice.against is not None}
+    several = [name for name, is_given in given.items() if is_given]
+    if len(several) > 1:
+        raise UserError(f"{' and '.join(several)}: expected one of them")
+
+
+def _pivot(stores: Sequence[Store], choice: Choice) -> Table:
+    frames = [
+        asked_frame(store.manifests(), read_trials(store), choice.sweep).assign(store=store.address)
+        for store in stores
+        if choice.sweep is None or manifests_of(store, choice.sweep)
+    ]
+    names = "-by-".join(["-".join([choice.value, *choice.rows]), choice.columns])
+    return pivot_table(
+        pd.concat(frames), choice.rows, choice.columns, choice.value, where=_conditions(choice), name=names
     )
-    trials["device"] = _from_json(trials["provenance"], "device", str)
-    trials["group_size"] = pd.Series(_from_json(trials["numerics"], "group_size", int), dtype="Int64")
-    summary = aggregate.summarise(manifest, trials)
-    return SweepTable(
-        name=manifest["name"],
-        summary=summary,
-        table=aggregate.pivot(summary),
-        reference=manifest.get("reference"),
-        validation=tuple(dict.fromkeys(cell["benchmark"] for cell in manifest["cells"] if cell.get("validation"))),
-    )
 
 
-def _from_json(texts: pd.Series, name: str, kind: type | UnionType) -> list[Any]:
-    """A value of a JSON column; None where an older record does not say, and where it is of another kind."""
-    values = [json.loads(text or "{}").get(name) for text in texts]
-    return [value if isinstance(value, kind) else None for value in values]
+def _conditions(choice: Choice) -> dict[str, str]:
+    conditions = {}
+    for text in choice.where:
+        name, sign, value = text.partition("=")
+        if not (name and sign):
+            raise UserError(f"--where: expected NAME=VALUE, such as scale=FC256; given {text!r}")
+        conditions[name] = value
+    return conditions
+
+
+def _chosen(trials: pd.DataFrame, choice: Choice) -> pd.DataFrame:
+    """A sweep's trials that fulfil the conditions; the others count as missing."""
+    return select(trials, _conditions(choice))
+
+
+def manifests_of(store: Store, sweep: str | None = None) -> list[dict[str, Any]]:
+    """The manifests of a store's sweeps, or of one; raises as `tables_of` does."""
+    manifests = store.manifests()
+    if not manifests:
+        raise UserError(f"{store.address}: expected a store with at least one sweep, found none; start with crwn run")
+    if sweep is None:
+        return manifests
+    chosen = [manifest for manifest in manifests if manifest["name"] == sweep]
+    if not chosen:
+        raise UserError(f"--sweep: {nearest(sweep, (manifest['name'] for manifest in manifests))}")
+    return chosen
 
 
 def write_tables(store: Store, to: Files) -> list[str]:
-    """Write the table of every sweep of a store as Markdown and CSV.
+    """Write the tables of every sweep of a store, in every format of `printable.FORMATS`.
 
     Args:
         store: the store.
@@ -100,45 +183,31 @@ def write_tables(store: Store, to: Files) -> list[str]:
     Raises:
         UserError: the store has no sweep, or the folder cannot be written.
     """
-    manifests = store.manifests()
-    if not manifests:
-        raise UserError(f"{store.address}: expected a store with at least one sweep, found none; start with crwn run")
-    files = {}
-    for manifest in manifests:
-        table = sweep_table(store, manifest)
-        files[f"{table.name}.md"] = markdown(table)
-        files[f"{table.name}.csv"] = csv_text(table.summary)
+    return write(tables_of([store]), to)
+
+
+def differences(a: Store, b: Store, where: Sequence[str], noise: float) -> Differences:
+    """What differs between two stores' finished trials.
+
+    Args:
+        a: a store.
+        b: another.
+        where: `NAME=VALUE`: only trials with this value.
+        noise: see `differing.differ`.
+
+    Raises:
+        UserError: a store has no finished trial, or several that match one of the other.
+    """
+    frames = []
+    for store in (a, b):
+        trials = read_trials(store)
+        if trials.empty:
+            raise UserError(f"{store.address}: expected at least one finished trial to compare, found none")
+        frames.append(select(trials, _conditions(Choice(where=tuple(where)))))
     try:
-        for name, text in files.items():
-            to.write(name, text.encode())
-    except UserError:
-        raise
-    except OSError as error:
-        raise UserError(
-            f"{to.address}: expected a folder that can be written: {error}. Name another with --to."
-        ) from error
-    return [to.locate(name) for name in files]
-
-
-def markdown(table: SweepTable) -> str:
-    """A sweep's table as a Markdown document."""
-    return f"# {table.name}\n\n{markdown_caption(table)}\n\n{markdown_rows(table)}\n"
-
-
-def markdown_caption(table: SweepTable) -> str:
-    """What the numbers are, in Markdown."""
-    return table.caption.translate(_AS_TEXT)
-
-
-def markdown_rows(table: SweepTable) -> str:
-    """A sweep's table in Markdown, nothing around it."""
-    header = list(table.table.columns)
-    lines = [header, ["---"] * len(header), *table.table.to_numpy().tolist()]
-    return "\n".join("| " + " | ".join(str(cell).translate(_AS_TEXT) for cell in line) + " |" for line in lines)
-
-
-_AS_TEXT = str.maketrans({"|": "\\|", "<": "&lt;", "[": "\\[", "`": "\\`", "\\": "\\\\"})
-"""A label is text in Markdown: no column, no HTML, no link, no image."""
+        return differ(frames[0], frames[1], noise)
+    except ValueError as error:
+        raise UserError(f"diff: {error}.") from error
 
 
 def matrix_csv(matrix: NDArray[Any]) -> str:

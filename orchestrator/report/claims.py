@@ -20,6 +20,7 @@ import pandas as pd
 from crwn.benchmarks import PRESETS
 from crwn.methods import METHODS
 from crwn.spec import canonical_json
+from orchestrator.compatibility import settings_of
 
 Word: TypeAlias = Literal["confirmed", "refuted", "open"]
 
@@ -61,7 +62,7 @@ class Row:
     def key(self) -> str:
         """What the specs of its trials have in common."""
         settings = METHODS[self.method].spec(**self.settings)
-        return _key(
+        return settings_of(
             {
                 "benchmark": json.loads(canonical_json(PRESETS[self.benchmark])),
                 "method": json.loads(canonical_json(settings)),
@@ -111,14 +112,13 @@ class Rows:
     """The trials that are there, by the row of the paper's tables that they belong to.
 
     Args:
-        trials: `trials` rows, of any stores; train_seconds_per_task where it is known.
+        trials: of any stores, as `frames.trials_frame` gives them.
         tasks: `tasks` rows of the same.
     """
 
     def __init__(self, trials: pd.DataFrame, tasks: pd.DataFrame) -> None:
-        keys = [_key(json.loads(text)) for text in trials["spec"]]
-        own = trials.assign(key=keys).drop_duplicates(["key", "seed"])  # a trial in two stores is one trial
-        self._by_key = {str(key): rows.set_index("seed") for key, rows in own.groupby("key")}
+        own = trials.drop_duplicates(["settings", "seed"])  # a trial in two stores is one trial
+        self._by_key = {str(key): rows.set_index("seed") for key, rows in own.groupby("settings")}
         last = tasks[tasks["tasks_learned"] == tasks.groupby("trial_id")["tasks_learned"].transform("max")]
         self._final = last.drop_duplicates(["trial_id", "task"]).set_index(["trial_id", "task"])["accuracy"]
 
@@ -141,10 +141,6 @@ class _Check:
 
     rows: tuple[Row, ...]
     compare: Comparison
-
-
-def _key(spec: Mapping[str, Any]) -> str:
-    return json.dumps({name: value for name, value in spec.items() if name != "seed"}, sort_keys=True)
 
 
 def _points(values: pd.Series) -> str:
@@ -361,7 +357,7 @@ def verdicts(trials: pd.DataFrame, tasks: pd.DataFrame) -> list[Verdict]:
     """What the trials that are there say of the paper's nine claims.
 
     Args:
-        trials: the `trials` rows of any stores, with train_seconds_per_task where it is known.
+        trials: of any stores, as `frames.trials_frame` gives them.
         tasks: their `tasks` rows.
     """
     rows = Rows(trials, tasks)

@@ -20,14 +20,18 @@ import pandas as pd
 from orchestrator import aggregate
 from orchestrator.errors import UserError
 from orchestrator.files import Files
-from orchestrator.report import SweepTable, claims, series, sweep_table
+from orchestrator.report import claims, series
 from orchestrator.report.charts import Chart, charts
 from orchestrator.report.claims import Verdict
+from orchestrator.report.frames import read_trials
 from orchestrator.report.plain import csv_text
+from orchestrator.report.sweep_tables import SweepTable, sweep_table, sweep_trials
 from orchestrator.store import Store
 
 PAGE_FILE = "report.html"
 FIGURES_FOLDER = "figures"
+VERSIONS = ("torch", "numpy")
+"""Packages whose versions a store's numbers may hang on."""
 NUMERIC = ("params/task", "ratio", "s/task")
 """Columns of a table that are set flush right, beside the benchmarks'."""
 
@@ -59,7 +63,7 @@ class Section:
         charts: their figures.
         shared: settings that all cells share, by their names.
         settings: a line a cell, with the settings in which cells differ; text.
-        provenance: a line for each trial behind a number: id, cell, seed, accuracy, commit, host, device, finished.
+        provenance: a line for each trial behind a number: the columns of `frames.trials_frame`, and cell.
         versions: of the packages that computed them, as `name version`, all that occur.
         failures: trials that were begun and did not finish.
     """
@@ -95,14 +99,15 @@ def sections(store: Store) -> Iterator[Section]:
         raise UserError(f"{store.address}: expected a store with at least one sweep, found none; start with crwn run")
     for manifest in manifests:
         ids = [trial_id for cell in manifest["cells"] for trial_id in cell["trials"].values()]
-        table, tasks = sweep_table(store, manifest), store.tasks(ids).to_pandas()
+        trials, tasks = sweep_trials(store, manifest), store.tasks(ids).to_pandas()
+        table = sweep_table(store, manifest, trials)
         frames = {
             "summary": table.summary,
             "final": series.final_accuracies(manifest, tasks),
             "curves": series.learning_curves(manifest, tasks),
             "matrices": series.accuracy_matrices(manifest, tasks),
         }
-        provenance = _provenance(manifest, store.trials(ids).to_pandas())
+        provenance = _provenance(manifest, trials)
         shared, settings = _settings(provenance)
         yield Section(
             store=store.address,
@@ -111,7 +116,11 @@ def sections(store: Store) -> Iterator[Section]:
             shared=shared,
             settings=settings,
             provenance=provenance,
-            versions=tuple(sorted({version for versions in provenance["versions"] for version in versions})),
+            versions=tuple(
+                f"{package} {version}"
+                for package in VERSIONS
+                for version in sorted(provenance[f"versions.{package}"].dropna().unique())
+            ),
             failures=tuple(_failures(store, manifest)),
         )
 
@@ -126,27 +135,7 @@ def _provenance(manifest: Mapping[str, Any], trials: pd.DataFrame) -> pd.DataFra
         columns=["trial_id", "cell", "order"],
     )
     rows = owners.merge(trials, on="trial_id").sort_values(["order", "seed"], kind="stable")
-    given = [json.loads(text) for text in rows["provenance"]]
-    return pd.DataFrame(
-        {
-            "trial": rows["trial_id"],
-            "cell": rows["cell"],
-            "seed": rows["seed"],
-            "accuracy": rows["accuracy"],
-            "seconds": rows["seconds"],
-            "attempts": [len(entry.get("attempts", [])) for entry in given],
-            "commit": [entry.get("commit") or "" for entry in given],
-            "host": [entry.get("host") or "" for entry in given],
-            "device": [entry.get("device") or "" for entry in given],
-            "finished": [entry.get("finished") or "" for entry in given],
-            "numerics": [", ".join(f"{k} {v}" for k, v in json.loads(text).items()) for text in rows["numerics"]],
-            "versions": [
-                [f"python {entry.get('python')}", *(f"{k} {v}" for k, v in entry.get("versions", {}).items())]
-                for entry in given
-            ],
-            "spec": rows["spec"],
-        }
-    ).reset_index(drop=True)
+    return rows.fillna({"commit": "", "host": "", "device": ""}).reset_index(drop=True)
 
 
 def _cell_name(cell: Mapping[str, Any]) -> str:
@@ -156,7 +145,7 @@ def _cell_name(cell: Mapping[str, Any]) -> str:
 def _settings(provenance: pd.DataFrame) -> tuple[dict[str, str], pd.DataFrame]:
     """What all cells share, and a line a cell with what differs; the seed aside."""
     first = provenance.drop_duplicates("cell")
-    flat = pd.json_normalize([json.loads(text) for text in first["spec"]]).drop(columns="seed", errors="ignore")
+    flat = pd.json_normalize([json.loads(text) for text in first["settings"]])
     texts = flat.map(lambda value: "" if value is None or value != value else str(value))  # noqa: PLR0124 (NaN)
     differing = [name for name in texts if texts[name].nunique() > 1]
     shared = {str(name): texts[name].iloc[0] for name in sorted(texts, key=str) if name not in differing}
@@ -171,12 +160,11 @@ def _failures(store: Store, manifest: Mapping[str, Any]) -> Iterator[Failure]:
         for cell in manifest["cells"]
         for seed, trial_id in cell["trials"].items()
     }
-    for trial_id, state in store.states(names, driven=store.is_driven).items():
-        if state in ("failed", "interrupted"):
-            error = (store.attempts(trial_id) or [{}])[-1].get("error") or {}
-            said = str(error.get("message", "")).splitlines()
-            text = ": ".join(part for part in (str(error.get("type", "")), said[0] if said else "") if part)
-            yield Failure(trial=trial_id, name=names[trial_id], state=state, error=text)
+    states = store.states(names, driven=store.is_driven)
+    begun = [trial_id for trial_id, state in states.items() if state in ("failed", "interrupted")]
+    errors = store.errors(begun)
+    for trial_id in begun:
+        yield Failure(trial=trial_id, name=names[trial_id], state=states[trial_id], error=errors.get(trial_id, ""))
 
 
 def write_report(stores: Sequence[Store], to: Files) -> list[str]:
@@ -213,12 +201,9 @@ def write_report(stores: Sequence[Store], to: Files) -> list[str]:
 
 
 def _all_rows(stores: Sequence[Store]) -> tuple[pd.DataFrame, pd.DataFrame]:
-    ids = [(store, store.trial_ids()) for store in stores]
-    trials = pd.concat([store.trials(own).to_pandas() for store, own in ids], ignore_index=True)
-    trials["train_seconds_per_task"] = [
-        json.loads(text or "{}").get("train_seconds_per_task", float("nan")) for text in trials["provenance"]
-    ]
-    return trials, pd.concat([store.tasks(own).to_pandas() for store, own in ids], ignore_index=True)
+    trials = [read_trials(store) for store in stores]
+    tasks = [store.tasks(own["trial_id"]).to_pandas() for store, own in zip(stores, trials, strict=True)]
+    return pd.concat(trials, ignore_index=True), pd.concat(tasks, ignore_index=True)
 
 
 def page(found: Sequence[Section], verdicts: Sequence[Verdict], pictures: Mapping[str, bytes]) -> str:

@@ -58,7 +58,8 @@ OPTIONS = {
     "stop": ["--address", "JOB"],
     "status": ["--address", "--verbose", "-v", "[STORE]"],
     "report": ["--to", "STORE..."],
-    "tables": ["--to", "STORE"],
+    "tables": ["--against", "--cols", "--paper", "--rows", "--sweep", "--to", "--value", "--where", "STORE"],
+    "diff": ["--json", "--noise", "--where", "A", "B"],
     "doctor": sorted(
         ["--cpus", "--data-root", "--executor", "--gpus", "--no-tracking", "--out", "--tracking-uri", "SWEEP"]
     ),
@@ -287,10 +288,7 @@ def test_sweeps_that_share_a_store_share_their_trials(crwn: Crwn, sweep_file: Sw
     assert ended.out.startswith("other: all 2 trials are done; nothing to start")
     assert "own name" in ended.out
     assert sorted(path.name for path in (workplace / "shared" / "report").iterdir()) == [
-        "other.csv",
-        "other.md",
-        "tiny.csv",
-        "tiny.md",
+        f"{name}.{ending}" for name in ("other", "tiny") for ending in ("csv", "md", "parquet", "tex")
     ]
 
 
@@ -315,12 +313,13 @@ def test_a_store_on_object_storage_is_one_as_any(
     assert status[:2] == [f"{address}: no run is working on it", "tiny: 2 trials: 2 done, 0 left"]
     assert sorted(path.name for path in workplace.iterdir()) == []
     tables = crwn("tables", address)
-    assert tables.out.splitlines()[-2:] == [f"{prefix}/report/tiny.md", f"{prefix}/report/tiny.csv"]
+    assert tables.out.splitlines()[-4:-2] == [f"{prefix}/report/tiny.md", f"{prefix}/report/tiny.csv"]
     elsewhere = open_files(storage.new_address())
     for to, files in ((elsewhere.address, elsewhere), ("here", open_files(workplace / "here"))):
         assert crwn("tables", address, "--to", to).code == 0
         assert {name: files.read(name) for name in files.names("")} == {
-            name: open_files(address).read(f"report/{name}") for name in ("tiny.csv", "tiny.md")
+            name: open_files(address).read(f"report/{name}")
+            for name in ("tiny.csv", "tiny.md", "tiny.parquet", "tiny.tex")
         }
 
 
@@ -654,12 +653,13 @@ def test_tables_are_written_where_they_are_asked_for(crwn: Crwn, sweep_file: Swe
     ended = crwn("tables", "runs/tiny", "--to", "paper/tables")
     assert ended.code == 0
     assert table_of(ended.out) == table_of(run.out)
-    assert ended.out.splitlines()[-2:] == [str(workplace / "paper/tables" / name) for name in ("tiny.md", "tiny.csv")]
-    for name in ("tiny.md", "tiny.csv"):
+    names = ("tiny.md", "tiny.csv", "tiny.tex", "tiny.parquet")
+    assert ended.out.splitlines()[-4:] == [str(workplace / "paper/tables" / name) for name in names]
+    for name in names:
         assert (workplace / "paper/tables" / name).read_bytes() == (own / name).read_bytes()
         (own / name).unlink()
     assert crwn("tables", "runs/tiny").code == 0
-    assert sorted(path.name for path in own.iterdir()) == ["tiny.csv", "tiny.md"]
+    assert sorted(path.name for path in own.iterdir()) == sorted(names)
 
 
 def test_tables_without_a_sweep_are_refused(crwn: Crwn, workplace: Path) -> None:

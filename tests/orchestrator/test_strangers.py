@@ -137,7 +137,7 @@ def test_a_label_is_text_wherever_it_is_shown(
     assert in_markdown in Path("runs/tiny/report/tiny.md").read_text()
     assert in_csv in Path("runs/tiny/report/tiny.csv").read_text()
     assert sorted(path.name for path in workplace.rglob("*") if path.is_file()) == [
-        "store.json", "tiny.behind", "tiny.csv", "tiny.json", "tiny.md"
+        "store.json", "tiny.behind", "tiny.csv", "tiny.json", "tiny.md", "tiny.parquet", "tiny.tex"
     ]  # fmt: skip
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -269,11 +270,41 @@ def test_the_manifest_is_the_same_whenever_it_is_made(sweep_file: SweepFile) -> 
         "validation": 0,
         "params_per_task": 1299.0,
         "ratio": 1_299 / 268_800,
+        "spec": {
+            name: value
+            for name, value in json.loads(first.cells[3].trials[0].canonical_json()).items()
+            if name != "seed"
+        },
         "trials": {str(trial.seed): trial.trial_id for trial in first.cells[3].trials},
     }
     assert [tuple(cell["trials"].values()) for cell in manifest["cells"]] == [
         tuple(trial.trial_id for trial in cell.trials) for cell in first.cells
     ]
+
+
+def test_an_ablation_names_its_base(load: Load) -> None:
+    """The manifest says in every cell of the entry which variant the others are compared with, and only there."""
+    sweep = load(
+        methods="{supsup: {scales: [FC16]}, neuromodnet: {scales: [FC16], base: b, "
+        "variants: {a: {settings: {modulation: local}}, b: {}}}}"
+    )
+    assert [cell.get("base") for cell in sweep.manifest()["cells"]] == [None, "b", "b"]
+    assert "base" not in sweep.manifest()["cells"][0]
+
+
+@pytest.mark.parametrize(
+    ("entry", "fault"),
+    [
+        ("base: bb, variants: {ab: , b: {settings: {inhibition: 0.5}}}", "expected one of ab, b; given 'bb'; did you"),
+        ("base: a", "expected variants beside it, one of which it names; given none"),
+        ("base: a, variants: {a: }", "expected variants to compare with 'a'; given no other"),
+        ("base: [a], variants: {a: , b: {settings: {inhibition: 0.5}}}", "expected a valid string; given ['a']"),
+    ],
+)
+def test_a_base_is_one_of_several_variants(load: Load, entry: str, fault: str) -> None:
+    """Anything else is a fault at its own place."""
+    with pytest.raises(UserError, match=r"methods\.flynet\.base: " + re.escape(fault)):
+        load(methods="{flynet: {scales: [10d], " + entry + "}}")
 
 
 # What a faulty file gives
@@ -596,7 +627,7 @@ def test_a_faulty_scale_has_its_own_line(sweep_file: SweepFile) -> None:
     [
         (
             "{scales: [FC16], scale: [FC32]}",
-            ".scale: unknown key; expected one of benchmarks, group_size, method, scales, settings, training, variants",
+            ".scale: unknown key; expected one of base, benchmarks, group_size, method, scales, settings, training",
         ),
         ("{scales: [FC16], settings: {kind: flynet}}", ".settings.kind: unknown key; expected one of context_high"),
         ("{scales: [FC16], settings: {modulation: 3}}", ".settings.modulation: expected 'local+global', 'local' or"),

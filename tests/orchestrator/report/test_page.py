@@ -73,7 +73,7 @@ def test_a_section_says_what_ran_and_what_did_not(filled: Store) -> None:
     assert (failure.trial, failure.state) == ("d", "failed")
     assert failure.name == "neuromodnet FC16, r-digits, seed 1"
     assert failure.error == "ValueError: a <b>loss</b> of NaN"
-    assert section.provenance["trial"].tolist() == ["a", "b", "c"]
+    assert section.provenance["trial_id"].tolist() == ["a", "b", "c"]
     assert section.settings.to_dict("list") == {
         "cell": ["stl FC16, r-digits", "neuromodnet FC16, r-digits"],
         "training.learning_rate": ["0.01", "0.02"],

@@ -81,14 +81,15 @@ def test_a_table_is_made_from_records_without_the_later_measures(store: Store, r
     assert (newer["forgetting"], newer["backward_transfer"]) == (0.25, -0.25)
 
 
-def test_each_sweep_has_two_files(store: Store, record: Record, tmp_path: Path) -> None:
+def test_each_sweep_has_a_file_of_every_format(store: Store, record: Record, tmp_path: Path) -> None:
     """Named after the sweep, in a folder that is made; making them again gives the same bytes."""
     store.write_record("a", record("a"))
     for name in ("second", "first"):
         store.write_manifest(manifest(name))
     folder = tmp_path / "deep" / "tables"
     files = tables_in(store, folder)
-    assert files == [folder / name for name in ("first.md", "first.csv", "second.md", "second.csv")]
+    endings = ("md", "csv", "tex", "parquet")
+    assert files == [folder / f"{name}.{ending}" for name in ("first", "second") for ending in endings]
     before = [file.read_bytes() for file in files]
     assert tables_in(store, folder) == files
     assert [file.read_bytes() for file in files] == before
@@ -148,6 +149,11 @@ def test_csv_has_every_digit(store: Store, record: Record, tmp_path: Path) -> No
         "devices",
         "continual",
         "missing_seeds",
+        "failed_seeds",
+        "invalid_seeds",
+        "mixed",
+        "noted",
+        "errors",
     ]
     assert (row["continual"], row["ratio"]) == ("True", "")  # the manifest is an older one
 

@@ -1,0 +1,111 @@
+"""The store's rows as DataFrames, with what their JSON says in columns of its own."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+
+from crwn.methods import METHODS
+from orchestrator import compatibility
+from orchestrator.aggregate import records
+from orchestrator.index import RESULTS_SCHEMA, results
+from orchestrator.store import Store
+
+NAMES = ("method", "variant", "scale", "benchmark")
+"""Columns that name what a trial is of, in the store's own words."""
+
+
+def read_trials(store: Store, trial_ids: Iterable[str] | None = None) -> pd.DataFrame:
+    """The finished trials of a store, see `trials_frame`; those asked for, or all."""
+    return trials_frame(results(store, trial_ids))
+
+
+def trials_frame(table: pa.Table) -> pd.DataFrame:
+    """A row a finished trial.
+
+    Args:
+        table: rows of `index.RESULTS_SCHEMA`.
+
+    Returns:
+        The columns of the `trials` record, without its JSON; final and learned, arrays [T] of the accuracy of each task
+        after the last one and when it was learned; train_seconds_per_task; group_size; and what
+        `compatibility.describe` gives: settings, crwn, backbones, numerics.device and so on.
+    """
+    texts = table.select(["spec", "numerics", "provenance", "fingerprint"]).to_pylist()
+    trials: pd.DataFrame = table.drop_columns(["spec", "numerics", "provenance"]).to_pandas()
+    described = pd.DataFrame([compatibility.describe(**text) for text in texts], index=trials.index, dtype=object)
+    seconds = [json.loads(text["provenance"] or "{}").get("train_seconds_per_task") for text in texts]
+    # What is no number, as a stranger's record may say, is none.
+    trials["train_seconds_per_task"] = pd.to_numeric(pd.Series(seconds, index=trials.index), errors="coerce")
+    for name in _DESCRIBED:
+        trials[name] = described[name] if len(described) else pd.Series(dtype=object)
+    trials["group_size"] = trials["numerics.group_size"].astype("Int64")
+    return trials
+
+
+_DESCRIBED = (*compatibility.APART, *compatibility.NOTED)
+
+
+def empty_frame() -> pd.DataFrame:
+    """`trials_frame` of no trial."""
+    return trials_frame(RESULTS_SCHEMA.empty_table())
+
+
+def asked_frame(manifests: Sequence[Mapping[str, Any]], trials: pd.DataFrame, sweep: str | None = None) -> pd.DataFrame:
+    """A row for every trial that is finished or asked for, each once.
+
+    Args:
+        manifests: the store's.
+        trials: its finished trials, as `trials_frame` gives them.
+        sweep: only this sweep's trials, named by its own labels instead of the store's words.
+
+    Returns:
+        The columns of `trials`, and finished. Of a trial that is not finished only the names, the seed and the
+        settings are known: from its sweep's manifest, or, where an older crwn wrote that, from a finished trial of its
+        cell; where there is neither, its settings are None.
+    """
+    known = {row["trial_id"]: row for row in records(trials)}
+    rows: dict[str, dict[str, Any]] = {}
+    for manifest in manifests:
+        if sweep is not None and manifest["name"] != sweep:
+            continue
+        for cell in manifest["cells"]:
+            labels = {name: cell[name] for name in NAMES} if sweep is not None else {}
+            missing = _of_cell(cell, known)
+            for seed, trial_id in cell["trials"].items():
+                row = known.get(trial_id)
+                found = {**missing, "trial_id": trial_id, "seed": int(seed)} if row is None else row
+                rows.setdefault(trial_id, {**found, **labels, "finished": row is not None})
+    if sweep is None:
+        for trial_id, row in known.items():
+            rows.setdefault(trial_id, {**row, "finished": True})
+    return pd.DataFrame(list(rows.values()), columns=[*trials.columns, "finished"])
+
+
+def _of_cell(cell: Mapping[str, Any], known: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """What is known of a cell's trials before they are finished."""
+    for trial_id in cell["trials"].values():
+        if trial_id in known:
+            return {name: known[trial_id][name] for name in (*NAMES, "settings")}
+    if "spec" in cell:
+        return {**names_of(cell["spec"]), "settings": compatibility.settings_of(cell["spec"])}
+    return {"settings": None}
+
+
+def names_of(spec: Mapping[str, Any]) -> dict[str, str]:
+    """A spec's method, variant, scale and benchmark, as records name them."""
+    method, benchmark = dict(spec["method"]), spec["benchmark"]
+    kind = method.pop("kind")
+    default = METHODS[kind].spec() if kind in METHODS else None
+    changed = {name: value for name, value in method.items() if value != getattr(default, name, None)}
+    held_out = "-validation" if benchmark.get("validation") else ""
+    return {
+        "method": kind,
+        "variant": ",".join(f"{name}={value}" for name, value in sorted(changed.items())),
+        "scale": spec["scale"],
+        "benchmark": f"{benchmark['kind']}-{benchmark['base']}{held_out}",
+    }

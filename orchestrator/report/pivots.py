@@ -1,0 +1,195 @@
+"""Any rows and columns over the trials of one store or of several."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from orchestrator import aggregate, compatibility
+from orchestrator.errors import UserError, nearest
+from orchestrator.report.frames import NAMES
+from orchestrator.report.printable import Table
+
+VALUES: Mapping[str, str] = {
+    "accuracy": "test accuracy in %, averaged over tasks after the last one",
+    "forgetting": "forgetting in points of percent",
+    "backward_transfer": "backward transfer in points of percent",
+    "params_per_task": "parameters a task in the paper's convention",
+    "trained_per_task": "numbers trained a task",
+    "stored_per_task": "numbers stored a task",
+    "train_seconds_per_task": "training seconds a task, its share of those learned together",
+}
+"""What a cell can show, and what it is."""
+
+IN_PERCENT = ("accuracy", "forgetting", "backward_transfer")
+
+
+def pivot_table(
+    trials: pd.DataFrame,
+    rows: Sequence[str],
+    columns: str,
+    value: str,
+    *,
+    where: Mapping[str, str] | None = None,
+    name: str = "pivot",
+) -> Table:
+    """Means over seeds of any value, by any names.
+
+    Args:
+        trials: as `frames.asked_frame` gives them; those of several stores may follow each other.
+        rows: names of columns of trials, or settings such as `training.learning_rate`.
+        columns: another such name, whose values get a column each.
+        value: one of `VALUES`.
+        where: only trials with these values under these names.
+        name: of the table.
+
+    Returns:
+        Its summary has a row a cell: the names asked for; value; n, asked, mean, sd, ci95, missing_seeds,
+        invalid_seeds, mixed, noted, each as in `aggregate.summarise`.
+
+    Raises:
+        UserError: a name or a value is not known, or no trial is left.
+    """
+    if value not in VALUES:
+        raise UserError(f"--value: {nearest(value, VALUES)}")
+    wanted = [*rows, columns]
+    if len(set(wanted)) < len(wanted):
+        raise UserError(f"--rows and --cols: expected each name once, given {', '.join(wanted)}")
+    is_placed = trials["settings"].notna()
+    named = with_columns(select(trials[is_placed], where or {}), wanted)
+    if named.empty:
+        raise UserError("expected at least one trial, finished or asked for; found none. Start with crwn run")
+    summary = pd.DataFrame(
+        [
+            {**dict(zip(wanted, map(show, key), strict=True)), "value": value, **_cell(aggregate.records(group), value)}
+            for key, group in named.groupby(wanted, sort=False, dropna=False)
+        ]
+    )
+    table = (
+        summary.assign(shown=[_shown(row, value) for row in aggregate.records(summary)])
+        .pivot(index=list(rows), columns=columns, values="shown")
+        .reindex(index=_order(summary, rows), columns=list(dict.fromkeys(summary[columns])))
+        .fillna("")
+        .reset_index()
+    )
+    return Table(
+        name=name,
+        summary=summary,
+        table=table.rename_axis(columns=None),
+        caption=(
+            f"{VALUES[value][0].upper()}{VALUES[value][1:]}: mean ± sample standard deviation over seeds (n seeds, or "
+            f"finished/asked where some are missing). Columns: {columns}."
+        ),
+        notes=[*_notes(summary, wanted), *_unplaced(int((~is_placed).sum()))],
+        name_columns=tuple(rows),
+    )
+
+
+def select(trials: pd.DataFrame, where: Mapping[str, str]) -> pd.DataFrame:
+    """The trials that have these values under these names, see `pivot_table`.
+
+    Raises:
+        UserError: a name is not known, or no trial has the value.
+    """
+    for name, given in where.items():
+        if trials.empty:
+            raise UserError(f"--where {name}={given}: expected at least one trial to choose from, found none")
+        texts = with_columns(trials, [name])[name].map(show)
+        if given not in set(texts):
+            raise UserError(f"--where {name}: {nearest(given, set(texts))}")
+        trials = trials[texts == given]
+    return trials
+
+
+def with_columns(trials: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
+    """The trials with a column for every name; settings are taken from `settings`.
+
+    Raises:
+        UserError: a name is not known.
+    """
+    own = [*NAMES, "seed", *compatibility.APART[1:], *compatibility.NOTED, *(["store"] if "store" in trials else [])]
+    settings = [compatibility.flat(text) if isinstance(text, str) else {} for text in trials["settings"]]
+    known = dict.fromkeys([*own, *(name for setting in settings for name in setting)])
+    for name in names:
+        if name not in known:
+            raise UserError(f"--rows, --cols and --where: {nearest(name, known)}")
+    return trials.assign(
+        **{name: [setting.get(name, compatibility.ABSENT) for setting in settings] for name in names if name not in own}
+    )
+
+
+def show(value: Any) -> str:
+    """A value of a name: text; `unknown` where a record does not say."""
+    if pd.isna(value):
+        return "unknown"
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _cell(rows: Sequence[Mapping[str, Any]], value: str) -> dict[str, Any]:
+    """The numbers of a cell, from its trials, finished or not."""
+    finished = compatibility.once([row for row in rows if row["finished"]])
+    seeds = {row["seed"] for row in finished}
+    mixed = compatibility.show_mixture(compatibility.mixture(rows)) or compatibility.show_repeated(finished)
+    numbers = np.array([np.nan if pd.isna(row[value]) else float(row[value]) for row in finished])
+    invalid = [row["seed"] for row, number in zip(finished, numbers, strict=True) if not np.isfinite(number)]
+    mean, sd, ci95 = (np.nan, np.nan, np.nan) if mixed or invalid else aggregate.mean_and_spread(numbers)
+    missing = sorted({row["seed"] for row in rows} - seeds)
+    return {
+        "n": len(seeds),
+        "asked": len(seeds) + len(missing),
+        "mean": mean,
+        "sd": sd,
+        "ci95": ci95,
+        "missing_seeds": " ".join(map(str, missing)),
+        "invalid_seeds": " ".join(map(str, invalid)),
+        "mixed": mixed,
+        "noted": compatibility.show_mixture(compatibility.mixture(finished, compatibility.NOTED)),
+    }
+
+
+def _shown(row: Mapping[str, Any], value: str) -> str:
+    seeds = f"(n={row['n']})" if row["n"] == row["asked"] else f"({row['n']}/{row['asked']})"
+    if row["n"] == 0:
+        return f"- {seeds}"
+    if row["mixed"]:
+        return f"mixed {seeds}"
+    if np.isnan(row["mean"]):
+        return f"not known {seeds}"
+    if value in IN_PERCENT:
+        sd = "-" if np.isnan(row["sd"]) else f"{100 * row['sd']:.2f}"
+        return f"{100 * row['mean']:.2f} ± {sd} {seeds}"
+    if value == "train_seconds_per_task":
+        sd = "-" if np.isnan(row["sd"]) else f"{row['sd']:.2g}"
+        return f"{row['mean']:.3g} ± {sd} {seeds}"
+    return f"{aggregate.show_count(row['mean'])} {seeds}"
+
+
+def _order(summary: pd.DataFrame, rows: Sequence[str]) -> pd.Index:
+    """The rows in the order in which they first occur."""
+    first = summary[list(rows)].drop_duplicates()
+    return pd.Index(first[rows[0]]) if len(rows) == 1 else pd.MultiIndex.from_frame(first)
+
+
+def _unplaced(number: int) -> list[str]:
+    if not number:
+        return []
+    told = "the manifest of their sweep is of an older crwn and does not say what they are; crwn run writes it anew"
+    return [f"In no cell: {number} trials that are not finished; {told}."]
+
+
+def _notes(summary: pd.DataFrame, wanted: Sequence[str]) -> list[str]:
+    lines = []
+    for row in aggregate.records(summary):
+        cell = ", ".join(row[name] for name in wanted if row[name])
+        if row["mixed"]:
+            lines.append(f"{cell}: mixed, so no mean: {row['mixed']}.")
+        if row["invalid_seeds"]:
+            lines.append(f"{cell}: no mean: not known, or not a number, at seeds {row['invalid_seeds']}.")
+    if summary["mixed"].any():
+        lines.append(
+            "Choose with --where NAME=VALUE, or add NAME to --rows; a sweep's own labels are taken with --sweep."
+        )
+    return lines

@@ -1,0 +1,134 @@
+"""Tables as files: Markdown for people, CSV and Parquet for programs, LaTeX for papers."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Protocol
+
+import pandas as pd
+
+from orchestrator.errors import UserError
+from orchestrator.files import Files
+from orchestrator.report.latex import latex_table
+from orchestrator.report.plain import csv_text
+
+NAME_COLUMNS = ("method", "variant", "scale")
+"""The columns of a table that name its rows."""
+
+
+class Printable(Protocol):
+    """What every table offers."""
+
+    @property
+    def name(self) -> str:
+        """Its files are named by it."""
+        ...
+
+    @property
+    def summary(self) -> pd.DataFrame:
+        """As numbers, a row a cell."""
+        ...
+
+    @property
+    def table(self) -> pd.DataFrame:
+        """As text, as people print it."""
+        ...
+
+    @property
+    def caption(self) -> str:
+        """What the numbers are."""
+        ...
+
+    @property
+    def notes(self) -> Sequence[str]:
+        """What must be known of single cells."""
+        ...
+
+    @property
+    def name_columns(self) -> Sequence[str]:
+        """The columns of `table` that name its rows: text, not numbers."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Table:
+    """A table, see `Printable`."""
+
+    name: str
+    summary: pd.DataFrame
+    table: pd.DataFrame
+    caption: str
+    notes: Sequence[str] = ()
+    name_columns: Sequence[str] = field(default=NAME_COLUMNS)
+
+
+def markdown(table: Printable) -> str:
+    """A table as a Markdown document."""
+    notes = "".join(f"\n- {note.translate(_AS_TEXT)}" for note in table.notes)
+    return f"# {table.name}\n\n{markdown_caption(table)}\n\n{markdown_rows(table)}\n" + (f"{notes}\n" if notes else "")
+
+
+def markdown_caption(table: Printable) -> str:
+    """What the numbers are, in Markdown."""
+    return table.caption.translate(_AS_TEXT)
+
+
+def markdown_rows(table: Printable) -> str:
+    """A table in Markdown, nothing around it."""
+    header = list(table.table.columns)
+    lines = [header, ["---"] * len(header), *table.table.to_numpy().tolist()]
+    return "\n".join("| " + " | ".join(str(cell).translate(_AS_TEXT) for cell in line) + " |" for line in lines)
+
+
+_AS_TEXT = str.maketrans({"|": "\\|", "<": "&lt;", "[": "\\[", "`": "\\`", "\\": "\\\\"})
+"""A label is text in Markdown: no column, no HTML, no link, no image."""
+
+
+def _latex(table: Printable) -> bytes:
+    return latex_table(table.table, table.name, table.caption, table.notes, table.name_columns).encode()
+
+
+def _parquet(table: Printable) -> bytes:
+    content = io.BytesIO()
+    table.summary.to_parquet(content, index=False)
+    return content.getvalue()
+
+
+FORMATS: Mapping[str, Callable[[Printable], bytes]] = MappingProxyType(
+    {
+        "md": lambda table: markdown(table).encode(),
+        "csv": lambda table: csv_text(table.summary).encode(),
+        "tex": _latex,
+        "parquet": _parquet,
+    }
+)
+"""By the ending of the file: `md` and `tex` have the text, `csv` and `parquet` every digit."""
+
+
+def write(tables: Iterable[Printable], to: Files) -> list[str]:
+    """Write tables in every format.
+
+    Args:
+        tables: with names of their own.
+        to: where they are written.
+
+    Returns:
+        The full names of the files written.
+
+    Raises:
+        UserError: the folder cannot be written.
+    """
+    files = {f"{table.name}.{ending}": make(table) for table in tables for ending, make in FORMATS.items()}
+    try:
+        for name, content in files.items():
+            to.write(name, content)
+    except UserError:
+        raise
+    except OSError as error:
+        raise UserError(
+            f"{to.address}: expected a folder that can be written: {error}. Name another with --to."
+        ) from error
+    return [to.locate(name) for name in files]

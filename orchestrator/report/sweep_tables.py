@@ -1,0 +1,212 @@
+"""The tables of a sweep, under its own names: its cells, its ablations, its comparisons with one row."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from orchestrator import aggregate, comparison
+from orchestrator.report.frames import read_trials
+from orchestrator.report.printable import NAME_COLUMNS, Table
+from orchestrator.store import Store
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SweepTable:
+    """One sweep's results.
+
+    Attributes:
+        name: the sweep's.
+        summary: as numbers, a row a cell.
+        table: as text, as people print it.
+        reference: the method that ratios are to, or None.
+        validation: the benchmarks whose tests were on held-out training images.
+        notes: what must be known of single cells.
+    """
+
+    name: str
+    summary: pd.DataFrame
+    table: pd.DataFrame
+    reference: str | None = None
+    validation: tuple[str, ...] = ()
+    notes: Sequence[str] = ()
+
+    @property
+    def name_columns(self) -> Sequence[str]:
+        """The columns of `table` that name its rows."""
+        return NAME_COLUMNS
+
+    @property
+    def caption(self) -> str:
+        """What the numbers are."""
+        caption = (
+            "Test accuracy in %, averaged over tasks after the last one: mean ± sample standard deviation over seeds "
+            "(n seeds, or finished/asked where some are missing). params/task in the paper's convention."
+        )
+        if self.reference:
+            caption += f" ratio: params/task to those of {self.reference}."
+        if "s/task" in self.table:
+            devices = sorted(
+                {name for cell in self.summary["devices"] for name in cell.split(aggregate.SEPARATOR) if name}
+            )
+            caption += (
+                " s/task: training seconds of a task, its share of those learned together (how many), median over "
+                f"tasks, mean over seeds; on {' and '.join(devices)}."
+            )
+        if not self.summary["continual"].all():
+            caption += " (not continual): learns all tasks at once."
+        if self.validation:
+            caption += f" Tested on held-out training images, not on the test set: {', '.join(self.validation)}."
+        return caption
+
+
+def sweep_trials(store: Store, manifest: Mapping[str, Any]) -> pd.DataFrame:
+    """The finished trials that a sweep asks for, as `frames.trials_frame` gives them."""
+    return read_trials(store, (trial_id for cell in manifest["cells"] for trial_id in cell["trials"].values()))
+
+
+def sweep_table(store: Store, manifest: Mapping[str, Any], trials: pd.DataFrame | None = None) -> SweepTable:
+    """The results that a store has of a sweep.
+
+    Args:
+        store: the store.
+        manifest: the sweep's.
+        trials: those to look at, where it is not all that are finished: the others count as missing.
+    """
+    trials = sweep_trials(store, manifest) if trials is None else trials
+    finished = set(trials["trial_id"])
+    asked = [trial_id for cell in manifest["cells"] for trial_id in cell["trials"].values()]
+    failures = store.errors(trial_id for trial_id in asked if trial_id not in finished)
+    summary = aggregate.summarise(manifest, trials, failures)
+    return SweepTable(
+        name=manifest["name"],
+        summary=summary,
+        table=aggregate.pivot(summary),
+        reference=manifest.get("reference"),
+        validation=tuple(dict.fromkeys(cell["benchmark"] for cell in manifest["cells"] if cell.get("validation"))),
+        notes=aggregate.notes(summary),
+    )
+
+
+def ablation_table(manifest: Mapping[str, Any], trials: pd.DataFrame) -> Table | None:
+    """What each variant of a sweep's ablations changes; None where the sweep declares none.
+
+    Args:
+        manifest: the sweep's.
+        trials: as `sweep_trials` gives them.
+    """
+    if not any(cell.get("base") for cell in manifest["cells"]):
+        return None
+    found = comparison.compare(manifest, trials, comparison.ablation_bases(manifest))
+    return _comparisons(f"{manifest['name']}.ablations", found, "the base of its ablation")
+
+
+def comparison_table(manifest: Mapping[str, Any], trials: pd.DataFrame, reference: str) -> Table:
+    """Every row of a sweep against one of them.
+
+    Args:
+        manifest: the sweep's.
+        trials: as `sweep_trials` gives them.
+        reference: see `comparison.against`, and what it raises.
+    """
+    found = comparison.compare(manifest, trials, comparison.against(manifest, reference))
+    name = "".join(sign if sign.isalnum() or sign in ".-" else "-" for sign in reference)
+    return _comparisons(f"{manifest['name']}.against-{name}", found, reference)
+
+
+def _comparisons(name: str, found: pd.DataFrame, base: str) -> Table:
+    rows = [
+        {
+            **{column: row[column] for column in (*aggregate.CELL, "against")},
+            "difference": show_difference(row),
+            "95 % interval": _interval(row),
+            "p": show_p(row["p"]),
+            "p (Holm)": show_p(row["p_holm"]),
+            "tasks above": "-" if pd.isna(row["tasks_above"]) else f"{row['tasks_above']:.0f}/{row['num_tasks']:.0f}",
+            "p over tasks": show_p(row["p_tasks"]),
+            "p over tasks (Holm)": show_p(row["p_tasks_holm"]),
+        }
+        for row in aggregate.records(found)
+    ]
+    table = pd.DataFrame(rows, columns=None if rows else [*aggregate.CELL, "against", "difference"])
+    return Table(
+        name=name,
+        summary=found,
+        table=table.drop(columns="variant") if (table["variant"] == "").all() else table,
+        caption=(
+            f"Test accuracy after the last task less that of {base}, in points of percent, paired by seed and task: "
+            "mean ± sample standard deviation over the seeds that both have. The interval is the t interval, p that of "
+            "the paired t test over seeds; p over tasks is of a sign-flip test of the tasks' differences, averaged "
+            "over "
+            f"these seeds, and says nothing of others. Holm: corrected for the {len(found)} comparisons here."
+        ),
+        notes=[
+            f"{aggregate.cell_name(row)}: not compared: {row['apart']}."
+            for row in aggregate.records(found)
+            if row["apart"]
+        ],
+        name_columns=(*aggregate.CELL, "against"),
+    )
+
+
+def show_difference(row: Mapping[str, Any]) -> str:
+    """A difference in points, mean +- sd, and the seeds that both sides have of those asked."""
+    seeds = f"(n={row['n']})" if row["n"] == row["asked"] else f"({row['n']}/{row['asked']})"
+    if row["apart"]:
+        return f"not compared {seeds}"
+    if pd.isna(row["difference"]):
+        return f"- {seeds}"
+    sd = "-" if pd.isna(row["sd"]) else f"{100 * row['sd']:.2f}"
+    return f"{100 * row['difference']:+.2f} ± {sd} {seeds}"
+
+
+def _interval(row: Mapping[str, Any]) -> str:
+    if pd.isna(row["ci95"]):
+        return "-"
+    return f"{100 * (row['difference'] - row['ci95']):+.2f} to {100 * (row['difference'] + row['ci95']):+.2f}"
+
+
+def show_p(p: float) -> str:
+    """A p value in two digits; below 0.0001 it says no more than that."""
+    if math.isnan(p):
+        return "-"
+    return "<0.0001" if p < 0.0001 else f"{p:.2g}"
+
+
+def rank_table(name: str, summary: pd.DataFrame) -> Table | None:
+    """Average ranks over a sweep's benchmarks; None where there is one benchmark only.
+
+    Args:
+        name: the sweep's.
+        summary: as `aggregate.summarise` gives it.
+    """
+    if summary["benchmark"].nunique() < 2:
+        return None
+    found = comparison.ranks(summary).sort_values("rank", kind="stable")
+    rows = [
+        {
+            **{column: row[column] for column in NAME_COLUMNS},
+            "average rank": "-" if pd.isna(row["rank"]) else f"{row['rank']:.2f}",
+            "best, worst": "-" if pd.isna(row["rank"]) else f"{row['best']:g}, {row['worst']:g}",
+        }
+        for row in aggregate.records(found)
+    ]
+    table = pd.DataFrame(rows)
+    return Table(
+        name=f"{name}.ranks",
+        summary=found,
+        table=table.drop(columns="variant") if (table["variant"] == "").all() else table,
+        caption=(
+            f"Ranks by mean accuracy, averaged over {found['num_benchmarks'].iloc[0]} benchmarks; 1 is the best of the "
+            f"{found['num_ranked'].iloc[0]} rows that have all their seeds on all of them; the others have no rank."
+        ),
+        notes=[
+            f"{' '.join(row[column] for column in NAME_COLUMNS if row[column])}: lacks {row['lacking']}."
+            for row in aggregate.records(found)
+            if row["lacking"]
+        ],
+    )

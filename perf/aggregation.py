@@ -1,0 +1,192 @@
+"""Measure tables over many trials: with the compacted index, without, and after some trials more.
+
+    .venv/bin/python -m perf.aggregation [TRIALS] [TASKS]
+
+Writes a store of made-up finished trials through the store's own writer, into a temporary folder ($TMPDIR), then runs
+each step in a process of its own. Writes the table of README.md between its marks.
+"""
+
+from __future__ import annotations
+
+import json
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from crwn.benchmarks.permuted import PermutedSpec
+from crwn.methods.neuromodnet import NeuroModNetSpec
+from crwn.spec import TrainingSpec, TrialSpec
+from orchestrator.store import Store, TrialRecord
+
+TRIALS, TASKS, SEEDS, MORE = 10_000, 100, 3, 100
+SCALES = ("FC256", "FC512", "FC1024", "FC2048", "FC4096")
+
+STEPS = (
+    ("rebuild the index", "rebuild"),
+    ("the sweep's table, from the index", "tables"),
+    ("a pivot by learning rate and scale", "pivot"),
+    ("every row against another, with ranks", "against"),
+)
+
+
+def main() -> None:
+    """Write the store, measure every step, write the table, print it."""
+    given = [int(text) for text in sys.argv[1:]]
+    num_trials, num_tasks = [*given, *(TRIALS, TASKS)[len(given) :]]
+    with tempfile.TemporaryDirectory() as folder:
+        store = Store(Path(folder) / "store")
+        store.create()
+        started = time.perf_counter()
+        write(store, range(num_trials), num_tasks)
+        print(f"written in {time.perf_counter() - started:.0f} s", flush=True)
+        time.sleep(4)  # what was written a moment ago is not trusted yet
+        lines = ["| step | s | s of the processor | peak memory, MiB |", "| --- | --- | --- | --- |"]
+        for name, step in [*STEPS, (f"the sweep's table after {MORE} trials more", "tables")]:
+            if "more" in name:
+                write(store, range(num_trials, num_trials + MORE), num_tasks)
+            seconds, busy, mebibytes = measured(store, step)
+            lines.append(f"| {name} | {seconds:.1f} | {busy:.1f} | {mebibytes:.0f} |")
+            print(lines[-1], flush=True)
+        size = sum(path.stat().st_size for path in (store.root / "index").iterdir()) / 2**20
+    from perf.engine import machine, replace_between  # with torch, which the steps must not pay for
+
+    about = f"{num_trials:,} trials of {num_tasks} tasks, {SEEDS} seeds a cell; the index has {size:.1f} MiB."
+    replace_between("aggregation.py", [f"{machine()}. {about}", "", *lines])
+
+
+def measured(store: Store, step: str) -> tuple[float, float, float]:
+    """Of a step in a process of its own: seconds, the processor's seconds, and the peak memory in MiB."""
+    started, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_CHILDREN)
+    done = subprocess.run(
+        [sys.executable, "-m", "perf.aggregation", "--step", step, store.address],
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    seconds, after = time.perf_counter() - started, resource.getrusage(resource.RUSAGE_CHILDREN)
+    busy = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return seconds, busy, float(done.stdout.splitlines()[-1])
+
+
+def run_step(step: str, address: str) -> None:
+    """One step, in this process; prints its peak memory."""
+    store = Store(address)
+    if step in ("tables", "pivot", "against"):
+        from orchestrator.report import Choice, tables_of
+        from orchestrator.report import write as write_files
+
+        choice = {
+            "tables": Choice(),
+            "pivot": Choice(rows=("training.learning_rate",), columns="scale", where=("benchmark=permuted-digits",)),
+            "against": Choice(against="neuromodnet 0 FC256"),
+        }[step]
+        write_files(tables_of([store], choice), store.report)
+    else:
+        from orchestrator.index import results
+
+        results(store)
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10)
+
+
+def write(store: Store, numbers: range, num_tasks: int) -> None:
+    """Finished trials with everything that a real one has, and the manifest of a sweep that asks for them."""
+    generator = np.random.default_rng(numbers.start)
+    cells: dict[tuple[str, str], dict[str, Any]] = {}
+    if numbers.start:
+        cells = {(cell["variant"], cell["scale"]): cell for cell in store.manifest("large")["cells"]}
+    for number in numbers:
+        cell, seed = divmod(number, SEEDS)
+        rate, place = divmod(cell, len(SCALES))
+        spec = TrialSpec(
+            method=NeuroModNetSpec(),
+            benchmark=PermutedSpec(base="digits", num_tasks=num_tasks),
+            scale=SCALES[place],
+            seed=seed,
+            training=TrainingSpec(learning_rate=0.001 * (rate + 1)),
+        )
+        store.write_record(spec.trial_id, record(spec, generator.uniform(0.8, 0.99, size=num_tasks)))
+        known = cells.setdefault(
+            (str(rate), spec.scale),
+            {
+                "method": "neuromodnet",
+                "variant": str(rate),
+                "scale": spec.scale,
+                "benchmark": "permuted digits",
+                "continual": True,
+                "validation": 0,
+                "params_per_task": 1299.0,
+                "ratio": None,
+                "trials": {},
+                "spec": {name: part for name, part in json.loads(spec.canonical_json()).items() if name != "seed"},
+            },
+        )
+        known["trials"][str(seed)] = spec.trial_id
+    store.write_manifest({"format": 1, "name": "large", "reference": None, "cells": list(cells.values())})
+
+
+def record(spec: TrialSpec, accuracies: np.ndarray[Any, Any]) -> TrialRecord:
+    """A finished trial's record: every task tested when it was learned and after the last one."""
+    names = {
+        "trial_id": spec.trial_id,
+        "method": "neuromodnet",
+        "variant": "",
+        "benchmark": "permuted-digits",
+        "scale": spec.scale,
+        "seed": spec.seed,
+    }
+    versions = {"crwn": "0.1.0", "torch": "2.15.0", "numpy": "2.4.6", "ray": "2.60.0", "torchvision": "0.29.2"}
+    attempt = {
+        "from": {"step": 0, "tasks_learned": 0},
+        "host": "host",
+        "pid": 1,
+        "started": "2026-11-21T14:12:03+00:00",
+    }
+    provenance = {"attempts": [attempt], "host": "host", "device": "AVX512", "versions": versions, "commit": "c" * 40}
+    trial = {
+        **names,
+        "accuracy": float(accuracies.mean()),
+        "forgetting": 0.0,
+        "backward_transfer": 0.0,
+        "params_per_task": 1299.0,
+        "trained_per_task": 1299,
+        "stored_per_task": 1299,
+        "grouping": "any",
+        "fingerprint": f"{spec.seed:064x}",
+        "spec": spec.canonical_json(),
+        "numerics": json.dumps({"device": "cpu", "group_size": 4, "kernel": "onednn", "threads": 1}),
+        "seconds": 100.0,
+        "provenance": json.dumps({**provenance, "train_seconds_per_task": 1.0}),
+    }
+    curve = [{"step": step, "loss": 1.0 / step, "accuracy": 0.5} for step in range(50, 1001, 50)]
+    last = len(accuracies)
+    tests = [(task, learned) for task in range(last) for learned in dict.fromkeys((task + 1, last))]
+    tasks = [
+        {
+            **names,
+            "task": task,
+            "tasks_learned": learned,
+            "accuracy": float(accuracies[task]),
+            "loss": 0.5,
+            "num_test": 360,
+            "train_seconds": 1.0 if learned == task + 1 else None,
+            "eval_seconds": 0.01,
+            "curve": curve if learned == task + 1 else [],
+            "tested": 1.75e9 + task,
+            "curve_times": [1.75e9 + point["step"] for point in curve] if learned == task + 1 else [],
+        }
+        for task, learned in tests
+    ]
+    return TrialRecord(trial=trial, tasks=tasks, system=[], contexts=b"contexts")
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["--step"]:
+        run_step(*sys.argv[2:])
+    else:
+        main()

@@ -1,0 +1,126 @@
+"""Tables 1 to 4 in the paper's layout, from complete and incomplete stores."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from crwn.benchmarks import PRESETS
+from crwn.methods import METHODS
+from crwn.spec import TrialSpec
+from orchestrator.errors import UserError
+from orchestrator.report import Choice, tables_of
+from orchestrator.report.frames import empty_frame
+from orchestrator.report.paper import LAYOUTS, PaperSource, paper_tables
+from orchestrator.store import Store, TrialRecord
+from orchestrator.sweep import load_sweep
+
+Record = Callable[..., TrialRecord]
+
+
+def paper_trial(method: str, scale: str, benchmark: str, seed: int, **settings: Any) -> TrialSpec:
+    """A trial of the paper's settings."""
+    spec = METHODS[method].spec(**settings)
+    return TrialSpec(method=spec, benchmark=PRESETS[benchmark], scale=scale, seed=seed, training=spec.training(scale))
+
+
+def keep(store: Store, record: Record, spec: TrialSpec, accuracy: float) -> None:
+    """Writes a finished trial of this spec."""
+    made = record(spec.trial_id, accuracy=accuracy, seed=spec.seed, spec=spec.canonical_json())
+    store.write_record(spec.trial_id, made)
+
+
+def test_the_layouts_are_the_papers() -> None:
+    """Rows, columns, exact parameters and ratios stand before the first trial; every accuracy is missing of three."""
+    tables = {table.name: table.table for table in paper_tables(PaperSource(empty_frame()))}
+    assert list(tables) == list(LAYOUTS)
+    first = tables["table1"].set_index("network")
+    assert list(first.columns) == ["r-mnist", "p-mnist", "params/task", "ratio"]
+    assert list(first.index) == [
+        *("MTL FC256 (not continual)", "PSP FC256", "BatchE FC256", "SupSup FC256"),
+        *(f"FlyNet {scale}" for scale in ("10d", "20d", "30d", "40d")),
+        *(f"NeuroModNet {scale}" for scale in ("FC256", "FC512", "FC1024", "FC2048", "FC4096")),
+    ]
+    assert set(first["r-mnist"]) | set(first["p-mnist"]) == {"- (0/3)"}
+    assert first.loc["BatchE FC256"].tolist()[2:] == ["9,285 / 4,506", "0.0345 / 0.0168"]
+    assert first.loc["NeuroModNet FC4096", "params/task"] == "8,979"
+    second = tables["table2"].set_index("network")
+    assert list(second.columns) == ["split-cifar100", "split-miniimagenet", "params/task", "ratio", "s/task"]
+    assert second["split-miniimagenet"].tolist() == ["- (0/3)"] * 5 + [""] * 3
+    assert second.loc["NeuroModNet 6d", "params/task"] == "29,568"
+    third = tables["table3"].set_index("network")
+    assert list(third.columns) == ["local+global", "local", "difference", "params/task"]
+    assert len(third) == 9
+    fourth = tables["table4"].set_index("network")
+    assert list(fourth.index) == ["without pretraining FC4096", "with pretraining FC4096"]
+    assert fourth["params/task"].tolist() == ["8,979", "565,352"]
+
+
+def test_the_papers_trials_are_found_whatever_a_sweep_calls_them(store: Store, record: Record) -> None:
+    """By their settings; one of other settings fills no cell; the difference of Table 3 is paired by seed."""
+    for seed, accuracy in ((0, 0.9), (1, 0.92), (7, 0.94)):
+        keep(store, record, paper_trial("neuromodnet", "FC256", "r-mnist", seed), accuracy)
+    for seed, accuracy in ((0, 0.89), (7, 0.91)):
+        keep(store, record, paper_trial("neuromodnet", "FC256", "r-mnist", seed, modulation="local"), accuracy)
+    keep(store, record, paper_trial("supsup", "FC256", "r-mnist", 0, mask="threshold"), 0.99)
+    tables = {table.name: table.table.set_index("network") for table in tables_of([store], Choice(paper=True))}
+    first = tables["paper-table1"]
+    assert first.loc["NeuroModNet FC256", ["r-mnist", "p-mnist"]].tolist() == ["92.00 ± 2.00 (n=3)", "- (0/3)"]
+    assert first.loc["SupSup FC256", "r-mnist"] == "- (0/3)"
+    row = tables["paper-table3"].loc["NeuroModNet FC256"]
+    assert row.tolist()[:3] == ["92.00 ± 2.00 (n=3)", "90.00 ± 1.41 (2/3)", "+2.00 ± 1.41 (2/3)"]
+
+
+TWIN = """
+name: twin
+seeds: [0, 1]
+benchmarks: {turned: {preset: r-digits, num_tasks: 2}, mixed up: {preset: p-digits, num_tasks: 2}}
+methods:
+  mtl: {scales: [FC16]}
+  mine: {method: neuromodnet, scales: [FC16, FC32], base: a, variants: {a: , b: {settings: {modulation: local}}}}
+"""
+
+
+def test_a_sweep_fills_the_layout_with_its_own_benchmarks(
+    store: Store, record: Record, sweep_file: Callable[..., Any]
+) -> None:
+    """Those tables that it has the rows of, under its labels, with the paper's names for methods."""
+    sweep = load_sweep(sweep_file(TWIN))
+    store.write_manifest(sweep.manifest())
+    for spec in sweep.trials:
+        if spec.method.kind == "mtl" and spec.seed == 0:
+            keep(store, record, spec, 0.75)
+    tables = {table.name: table for table in tables_of([store], Choice(paper=True, sweep="twin"))}
+    assert list(tables) == ["twin.table1", "twin.table3"]
+    first = tables["twin.table1"].table.set_index("network")
+    assert list(first.index) == ["MTL FC16 (not continual)", "NeuroModNet FC16", "NeuroModNet FC32"]
+    assert first.loc["MTL FC16 (not continual)", ["turned", "mixed up"]].tolist() == ["75.00 ± - (1/2)"] * 2
+    assert "settings of the sweep twin" in tables["twin.table1"].caption
+    assert list(tables["twin.table3"].table.columns)[:4] == ["network", "local+global", "local", "difference"]
+
+
+def test_a_sweep_without_the_papers_rows_is_refused(store: Store) -> None:
+    """None of its tables can be made of it."""
+    cell = {"method": "x", "variant": "", "scale": "FC16", "benchmark": "b", "trials": {"0": "a"}}
+    store.write_manifest({"format": 1, "name": "odd", "cells": [cell]})
+    with pytest.raises(UserError, match="expected a sweep with rows of the paper's tables; 'odd' has none"):
+        tables_of([store], Choice(paper=True, sweep="odd"))
+
+
+def test_two_results_of_one_setting_and_seed_are_no_mean(store: Store, record: Record, tmp_path: Any) -> None:
+    """Two stores have the trial: once where they agree, not at all where they do not."""
+    other = Store(tmp_path / "other")
+    other.create()
+    spec = paper_trial("psp", "FC256", "r-mnist", 0)
+    keep(store, record, spec, 0.8)
+    keep(other, record, spec, 0.8)
+    one = tables_of([store, other], Choice(paper=True))[0].table.set_index("network")
+    assert one.loc["PSP FC256", "r-mnist"] == "80.00 ± - (1/3)"
+    keep(other, record, spec, 0.9)
+    table = tables_of([store, other], Choice(paper=True))[0]
+    assert table.table.set_index("network").loc["PSP FC256", "r-mnist"] == "mixed (1/3)"
+    assert "several results at seed 0" in table.notes[0]
+    assert json.dumps(list(table.notes))

@@ -1,0 +1,384 @@
+"""A store whose every number is known, through the real writer: what the tables show, to the last digit printed.
+
+Two methods and the variants of a third, two benchmarks of four tasks, three seeds. One seed is missing, one trial
+failed, one cell is mixed, one trial was begun and not finished, and one has an accuracy that is no number.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import statistics
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+
+from orchestrator.errors import UserError
+from orchestrator.files import open_files
+from orchestrator.report import Choice, tables_of, write
+from orchestrator.report.frames import asked_frame, read_trials
+from orchestrator.store import TASKS_FILE, TRIAL_FILE, Store, TrialRecord
+
+Record = Callable[..., TrialRecord]
+
+SEEDS = (0, 1, 2)
+TASKS = 4
+MODULATION = {"full": "local+global", "local": "local"}
+
+
+def spec(method: str, benchmark: str, **settings: Any) -> dict[str, Any]:
+    """A trial's settings."""
+    return {
+        "method": {"kind": method, **settings},
+        "benchmark": {"kind": benchmark, "base": "digits", "num_tasks": TASKS},
+        "scale": "FC16",
+        "training": {"dtype": "float32", "learning_rate": 0.01},
+    }
+
+
+def finals(method: str, variant: str, benchmark: str, seed: int) -> list[float]:
+    """The accuracies of a trial's tasks: of 360 images each, none like another."""
+    stream = np.random.default_rng([*map(ord, method + variant + benchmark), seed])
+    return (stream.integers(250, 350, size=TASKS) / 360).tolist()
+
+
+CELLS = [
+    (method, variant, benchmark)
+    for method, variant in (("supsup", ""), ("psp", ""), ("neuromodnet", "full"), ("neuromodnet", "local"))
+    for benchmark in ("rotated", "permuted")
+]
+MISSING, FAILED, MIXED, BEGUN, INVALID = (
+    ("psp", "", "rotated", 1),
+    ("psp", "", "permuted", 2),
+    ("neuromodnet", "local", "permuted", 2),
+    ("supsup", "", "permuted", 0),
+    ("neuromodnet", "full", "permuted", 1),
+)
+
+RATES = "training.learning_rate is 0.01 (seeds 0, 1), 0.1 (seed 2)"
+"""What the mixed cell is told to differ in."""
+
+
+def trial_id(method: str, variant: str, benchmark: str, seed: int) -> str:
+    """A trial's name here."""
+    return f"{method}{variant}{benchmark}{seed}"
+
+
+def written(store: Store, record: Record, key: tuple[str, str, str, int], **changes: Any) -> None:
+    """Keeps a finished trial as a run does."""
+    method, variant, benchmark, seed = key
+    settings = {"modulation": MODULATION[variant]} if variant else {}
+    full = {**spec(method, benchmark, **settings), "seed": seed}
+    accuracies = finals(*key)
+    made = record(
+        trial_id(*key),
+        accuracy=math.nan if key == INVALID else statistics.fmean(accuracies),
+        method=method,
+        variant="modulation=local" if variant == "local" else "",
+        benchmark=f"{benchmark}-digits",
+        seed=seed,
+        spec=json.dumps(full),
+        **changes,
+    )
+    row = made.tasks[0]
+    tasks = [
+        {**row, "seed": seed, "task": task, "tasks_learned": learned, "accuracy": accuracy}
+        for task, accuracy in enumerate(accuracies)
+        for learned in dict.fromkeys((task + 1, TASKS))
+    ]
+    if key == INVALID:
+        tasks[0] = {**tasks[0], "accuracy": math.nan}
+    store.write_record(trial_id(*key), replace(made, tasks=tasks))
+
+
+@pytest.fixture
+def filled(store: Store, record: Record) -> Store:
+    """The store."""
+    for names in CELLS:
+        for seed in SEEDS:
+            key = (*names, seed)
+            if key in (MISSING, FAILED, BEGUN):
+                continue
+            written(store, record, key)
+    settings = {**spec("neuromodnet", "permuted", modulation="local"), "seed": 2}
+    settings["training"] = {"dtype": "float32", "learning_rate": 0.1}
+    made = record(trial_id(*MIXED), accuracy=0.9, seed=2, benchmark="permuted-digits", spec=json.dumps(settings))
+    store.write_record(trial_id(*MIXED), made)
+    error = {"type": "RuntimeError", "message": "training diverged\nand more"}
+    store.write_attempts(trial_id(*FAILED), [{"host": "here", "error": error}])
+    store.write_attempts(trial_id(*BEGUN), [{"host": "here"}])
+    store.folder(trial_id(*BEGUN)).joinpath(TASKS_FILE).write_bytes(b"PAR1 half of a rec")
+    cells = [
+        {
+            "method": method,
+            "variant": variant,
+            "scale": "FC16",
+            "benchmark": f"{benchmark} digits",
+            "continual": True,
+            "validation": 0,
+            "params_per_task": 99.0,
+            "ratio": None,
+            "spec": spec(method, benchmark, **({"modulation": MODULATION[variant]} if variant else {})),
+            **({"base": "full"} if variant else {}),
+            "trials": {str(seed): trial_id(method, variant, benchmark, seed) for seed in SEEDS},
+        }
+        for method, variant, benchmark in CELLS
+    ]
+    store.write_manifest({"format": 1, "name": "known", "reference": None, "cells": cells})
+    return store
+
+
+def averages(method: str, variant: str, benchmark: str, seeds: tuple[int, ...] = SEEDS) -> list[float]:
+    """By hand: the accuracy of each seed."""
+    return [sum(finals(method, variant, benchmark, seed)) / TASKS for seed in seeds]
+
+
+def shown(values: list[float], seeds: str) -> str:
+    """By hand: what the table prints of these accuracies."""
+    deviation = f"{100 * statistics.stdev(values):.2f}" if len(values) > 1 else "-"
+    return f"{100 * statistics.fmean(values):.2f} ± {deviation} {seeds}"
+
+
+def test_every_cell_is_what_its_trials_are(filled: Store) -> None:
+    """Means and deviations by hand; what is missing, failed, mixed or no number is no mean over the rest."""
+    table = tables_of([filled])[0]
+    rows = {(row["method"], row["variant"]): row for row in table.table.to_dict("records")}
+    assert rows["supsup", ""]["rotated digits"] == shown(averages("supsup", "", "rotated"), "(n=3)")
+    assert rows["supsup", ""]["permuted digits"] == shown(averages("supsup", "", "permuted", (1, 2)), "(2/3)")
+    assert rows["psp", ""]["rotated digits"] == shown(averages("psp", "", "rotated", (0, 2)), "(2/3)")
+    assert rows["psp", ""]["permuted digits"] == shown(averages("psp", "", "permuted", (0, 1)), "(2/3)")
+    assert rows["neuromodnet", "full"]["permuted digits"] == "not a number (n=3)"
+    assert rows["neuromodnet", "local"]["permuted digits"] == "mixed (n=3)"
+    assert list(table.notes) == [
+        "psp FC16 on permuted digits: failed: seed 2: RuntimeError: training diverged",
+        "neuromodnet full FC16 on permuted digits: no mean: the accuracy is not a number at seed 1.",
+        f"neuromodnet local FC16 on permuted digits: mixed, so no mean: {RATES}.",
+    ]
+    cells = table.summary.set_index(["method", "variant", "benchmark"])
+    for column in ("accuracy", "sd", "ci95", "forgetting", "train_seconds_per_task", "trained_per_task"):
+        assert math.isnan(cells.loc[("neuromodnet", "local", "permuted digits"), column]), column
+    assert cells.loc[("psp", "", "rotated digits"), ["missing_seeds", "failed_seeds"]].tolist() == ["1", ""]
+    assert cells.loc[("psp", "", "permuted digits"), ["missing_seeds", "failed_seeds"]].tolist() == ["2", "2"]
+
+
+def test_intervals_are_those_of_the_seeds(filled: Store) -> None:
+    """Every digit of them, against scipy's."""
+    cells = tables_of([filled])[0].summary.set_index(["method", "variant", "benchmark"])
+    for names, seeds in ((("supsup", "", "rotated"), SEEDS), (("psp", "", "rotated"), (0, 2))):
+        values = averages(*names, seeds)
+        low, high = stats.t.interval(0.95, len(values) - 1, statistics.fmean(values), stats.sem(values))
+        cell = cells.loc[(*names[:2], f"{names[2]} digits")]
+        assert cell["accuracy"] - cell["ci95"] == pytest.approx(low, rel=1e-9)
+        assert cell["accuracy"] + cell["ci95"] == pytest.approx(high, rel=1e-9)
+
+
+def test_an_ablation_shows_differences_paired_by_seed(filled: Store) -> None:
+    """Mean, deviation, interval, n and p by hand; nothing where a side has no mean."""
+    table = tables_of([filled])[1]
+    assert table.name == "known.ablations"
+    rows = {row["benchmark"]: row for row in table.table.to_dict("records")}
+    local = np.array([finals("neuromodnet", "local", "rotated", seed) for seed in SEEDS])
+    full = np.array([finals("neuromodnet", "full", "rotated", seed) for seed in SEEDS])
+    test = stats.ttest_rel(local.mean(axis=1), full.mean(axis=1))
+    low, high = test.confidence_interval(0.95)
+    by_seed = 100 * (local - full).mean(axis=1)
+    by_task = (local - full).mean(axis=0)
+    over_tasks = stats.permutation_test((by_task,), np.mean, permutation_type="samples", n_resamples=np.inf).pvalue
+    assert rows["rotated digits"] == {
+        "method": "neuromodnet",
+        "variant": "local",
+        "scale": "FC16",
+        "benchmark": "rotated digits",
+        "against": "neuromodnet full FC16",
+        "difference": f"{by_seed.mean():+.2f} ± {by_seed.std(ddof=1):.2f} (n=3)",
+        "95 % interval": f"{100 * low:+.2f} to {100 * high:+.2f}",
+        "p": f"{test.pvalue:.2g}",
+        "p (Holm)": f"{test.pvalue:.2g}",
+        "tasks above": f"{(by_task > 0).sum()}/4",
+        "p over tasks": f"{over_tasks:.2g}",
+        "p over tasks (Holm)": f"{over_tasks:.2g}",
+    }
+    assert rows["permuted digits"]["difference"] == "not compared (0/3)"
+    assert list(table.notes) == [
+        f"neuromodnet local FC16 on permuted digits: not compared: this cell is mixed: {RATES}."
+    ]
+
+
+def test_a_comparison_takes_the_seeds_that_both_have(filled: Store) -> None:
+    """Two of three: seed 1 of PSP is missing. Holm's correction is for all that could be compared."""
+    table = next(table for table in tables_of([filled], Choice(against="supsup")) if "against" in table.name)
+    rows = table.summary.set_index(["method", "variant", "benchmark"])
+    differences = [
+        statistics.fmean(finals("psp", "", "rotated", seed)) - statistics.fmean(finals("supsup", "", "rotated", seed))
+        for seed in (0, 2)
+    ]
+    cell = rows.loc[("psp", "", "rotated digits")]
+    assert (cell["n"], cell["asked"]) == (2, 3)
+    assert cell["difference"] == pytest.approx(statistics.fmean(differences), rel=1e-9)
+    assert cell["p"] == pytest.approx(stats.ttest_1samp(differences, 0).pvalue, rel=1e-6)
+    smallest = rows["p"].min()
+    known = rows["p"].notna().sum()
+    assert rows["p_holm"].min() == pytest.approx(min(1, known * smallest))
+
+
+def test_a_pivot_of_two_stores_takes_a_trial_once_and_refuses_what_differs(
+    filled: Store, record: Record, tmp_path: Any
+) -> None:
+    """The same trial in both counts once; with another result it is no mean."""
+    other = Store(tmp_path / "other")
+    other.create()
+    written(other, record, ("supsup", "", "rotated", 0))
+    choice = Choice(rows=("method", "variant"), columns="benchmark")
+    before = tables_of([filled], choice)[0]
+    assert tables_of([filled, other], choice)[0].table.equals(before.table)
+    rows = before.table.set_index(["method", "variant"])
+    assert rows.loc[("supsup", ""), "rotated-digits"] == shown(averages("supsup", "", "rotated"), "(n=3)")
+    assert rows.loc[("psp", ""), "rotated-digits"] == shown(averages("psp", "", "rotated", (0, 2)), "(2/3)")
+    written(other, record, ("supsup", "", "rotated", 0), fingerprint="e" * 64)
+    mixed = tables_of([filled, other], choice)[0]
+    assert mixed.table.set_index(["method", "variant"]).loc[("supsup", ""), "rotated-digits"] == "mixed (n=3)"
+    assert "supsup, , rotated-digits".replace(", ,", ",") in mixed.notes[0]
+    assert "several results at seed 0, of equal settings" in mixed.notes[0]
+
+
+def test_what_a_pivot_would_mix_is_chosen(filled: Store) -> None:
+    """By method alone the variants fall together: no mean, and how to choose; with a condition there is one."""
+    table = tables_of([filled], Choice(rows=("method",)))[0]
+    rows = table.table.set_index("method")
+    assert rows.loc["neuromodnet", "rotated-digits"] == "mixed (n=3)"
+    assert "method.modulation is local+global (seeds 0, 1, 2), local (seeds 0, 1, 2)" in "".join(table.notes)
+    assert "Choose with --where NAME=VALUE, or add NAME to --rows" in table.notes[-1]
+    chosen = tables_of([filled], Choice(rows=("method",), where=("method.modulation=local", "seed=1")))[0].table
+    values = averages("neuromodnet", "local", "rotated", (1,))
+    assert chosen.set_index("method").loc["neuromodnet", "rotated-digits"] == shown(values, "(n=1)")
+    split = tables_of([filled], Choice(rows=("method", "training.learning_rate"), value="params_per_task"))[0].table
+    assert split[split["method"] == "psp"]["rotated-digits"].tolist() == ["99 (2/3)"]
+
+
+def test_a_pivot_of_a_sweep_has_its_labels(filled: Store) -> None:
+    """And its cells are those of the sweep's own table."""
+    table = tables_of([filled], Choice(rows=("method", "variant"), sweep="known"))[0].table
+    own = tables_of([filled])[0].table
+    assert table["rotated digits"].tolist() == own["rotated digits"].tolist()
+
+
+def test_a_condition_leaves_the_other_trials_missing(filled: Store) -> None:
+    """Of a sweep's table too, which then has a mean where it was mixed."""
+    table = tables_of([filled], Choice(where=("training.learning_rate=0.01",)))[0].table
+    local = table[table["variant"] == "local"]["permuted digits"].item()
+    assert local == shown(averages("neuromodnet", "local", "permuted", (0, 1)), "(2/3)")
+
+
+@pytest.mark.parametrize(
+    ("choice", "match"),
+    [
+        (Choice(rows=("metod",)), "expected one of .*given 'metod'; did you mean 'method'"),
+        (Choice(rows=("method",), columns="benchmrk"), "given 'benchmrk'; did you mean 'benchmark'"),
+        (Choice(rows=("method",), value="acuracy"), "--value: .*given 'acuracy'; did you mean 'accuracy'"),
+        (Choice(rows=("method", "method")), "expected each name once"),
+        (Choice(rows=("method",), where=("scale=FC17",)), "--where scale: expected one of FC16; given 'FC17'"),
+        (Choice(rows=("method",), where=("scale",)), "expected NAME=VALUE"),
+        (Choice(sweep="knwn"), "--sweep: expected one of known; given 'knwn'"),
+        (Choice(against="sup"), "--against: expected one of"),
+        (Choice(rows=("method",), paper=True), "--rows and --paper: expected one of them"),
+    ],
+)
+def test_a_choice_that_is_wrong_is_refused(filled: Store, choice: Choice, match: str) -> None:
+    """With the nearest name."""
+    with pytest.raises(UserError, match=match):
+        tables_of([filled], choice)
+
+
+def test_several_stores_are_for_tables_over_trials(filled: Store) -> None:
+    """A sweep is in one store."""
+    with pytest.raises(UserError, match="expected one store, given 2"):
+        tables_of([filled, filled])
+    with pytest.raises(UserError, match="--sweep: expected one store with it, given 2"):
+        tables_of([filled, filled], Choice(rows=("method",), sweep="known"))
+
+
+@pytest.mark.parametrize("choice", [Choice(), Choice(rows=("method",)), Choice(paper=True), Choice(sweep="known")])
+def test_an_empty_store_is_refused(store: Store, choice: Choice) -> None:
+    """Nothing to make a table of, whichever."""
+    with pytest.raises(UserError, match=r"expected (a store with )?at least one (trial|sweep).*crwn run"):
+        tables_of([store], choice)
+
+
+def test_a_store_of_failed_trials_has_tables_without_numbers(filled: Store) -> None:
+    """Every cell says how many there are: none."""
+    for trial in filled.trial_ids():
+        filled.folder(trial).joinpath(TRIAL_FILE).unlink()
+    for choice in (Choice(), Choice(rows=("method", "variant")), Choice(against="psp")):
+        for table in tables_of([filled], choice):
+            cells = {
+                cell
+                for name in table.table
+                for cell in table.table[name]
+                if name.endswith("digits") or name == "difference"
+            }
+            assert cells <= {"- (0/3)"}, table.name
+
+
+def test_trials_of_an_older_manifest_are_placed_by_their_cell(filled: Store) -> None:
+    """Without a spec in it, a finished seed says what the others are; where there is none, a note counts them."""
+    manifest = filled.manifest("known")
+    for cell in manifest["cells"]:
+        del cell["spec"]
+    filled.write_manifest(manifest)
+    rows = tables_of([filled], Choice(rows=("method", "variant")))[0].table.set_index(["method", "variant"])
+    assert rows.loc[("psp", ""), "rotated-digits"].endswith("(2/3)")
+    for seed in SEEDS:
+        filled.folder(trial_id("supsup", "", "rotated", seed)).joinpath(TRIAL_FILE).unlink()
+    table = tables_of([filled], Choice(rows=("method", "variant")))[0]
+    assert table.notes[-1].startswith("In no cell: 3 trials that are not finished")
+
+
+def test_a_record_of_a_newer_version_is_refused_and_an_older_one_read(filled: Store) -> None:
+    """A newer major version may mean something else; what an older one lacks is not known."""
+    import pyarrow.parquet as pq
+
+    path = filled.folder(trial_id("supsup", "", "rotated", 0)) / TRIAL_FILE
+    table = pq.ParquetFile(path).read().drop_columns(["forgetting"])
+    pq.write_table(table, path)
+    cells = tables_of([filled])[0].summary
+    first = cells[(cells["method"] == "supsup") & (cells["benchmark"] == "rotated digits")].iloc[0]
+    assert first["accuracy"] == pytest.approx(statistics.fmean(averages("supsup", "", "rotated")))
+    assert math.isnan(first["forgetting"])
+    pq.write_table(table.replace_schema_metadata({**table.schema.metadata, b"crwn.version": b"2.0"}), path)
+    with pytest.raises(UserError, match=r"expected version 1 or older, given 2.0; upgrade crwn"):
+        tables_of([filled])
+
+
+def test_a_trial_without_its_tests_is_refused(filled: Store) -> None:
+    """Somebody removed the file: there is no accuracy of single tasks, and none is made up."""
+    filled.folder(trial_id("supsup", "", "rotated", 0)).joinpath(TASKS_FILE).unlink()
+    with pytest.raises(UserError, match=r"tasks\.parquet: expected a record that can be read: it is missing"):
+        tables_of([filled])
+
+
+def test_files_have_every_digit_in_every_format(filled: Store, tmp_path: Any) -> None:
+    """CSV and Parquet hold the same numbers; Markdown has the notes; nothing else is written."""
+    write(tables_of([filled]), open_files(tmp_path / "tables"))
+    names = sorted(path.name for path in (tmp_path / "tables").iterdir())
+    assert names == sorted(f"{name}.{ending}" for name in ("known", "known.ablations") for ending in _ENDINGS)
+    numbers = pd.read_parquet(tmp_path / "tables" / "known.parquet")
+    text = pd.read_csv(tmp_path / "tables" / "known.csv", keep_default_na=False, na_values={"accuracy": [""]})
+    np.testing.assert_array_equal(numbers["accuracy"], text["accuracy"])
+    assert "- psp FC16 on permuted digits: failed" in (tmp_path / "tables" / "known.md").read_text(encoding="utf-8")
+
+
+_ENDINGS = ("md", "csv", "tex", "parquet")
+
+
+def test_accuracies_by_task_are_those_that_were_tested(filled: Store) -> None:
+    """After the last task and when learned, in the tasks' order; arrays for figures."""
+    trials = read_trials(filled).set_index("trial_id")
+    row = trials.loc[trial_id("psp", "", "rotated", 0)]
+    assert row["final"].tolist() == row["learned"].tolist() == finals("psp", "", "rotated", 0)
+    asked = asked_frame(filled.manifests(), trials.reset_index())
+    assert (len(asked), int(asked["finished"].sum())) == (24, 21)
