@@ -27,7 +27,7 @@ chaos: $(INSTALLED)  ## kill, starve and cut off runs, then a soak of 500 trials
 	$(BIN)/python -m pytest -m chaos
 	$(BIN)/python -m tests.chaos.soak
 
-cluster-test: $(INSTALLED)  ## `ray up` on machines in network namespaces: five minutes on 2 cores, as root
+cluster-test: $(INSTALLED)  ## `ray up` on machines in network namespaces: ten minutes on 2 busy cores, as root
 	$(BIN)/python -m pytest -m cluster tests/cluster
 
 lint: $(INSTALLED)  ## check style and layering
