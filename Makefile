@@ -10,7 +10,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install quickstart test chaos lint types format perf perf-full clean
+.PHONY: help install quickstart test chaos cluster-test lint types format perf perf-full clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' Makefile
@@ -21,11 +21,14 @@ quickstart: $(INSTALLED)  ## run the smallest sweep and print its table
 	$(BIN)/crwn run sweeps/quickstart.yaml
 
 test: $(INSTALLED)  ## run the tests (ARGS=... for pytest)
-	$(BIN)/python -m pytest -n 3 --no-loadscope-reorder -m "not chaos" $(ARGS)
+	$(BIN)/python -m pytest -n 3 --no-loadscope-reorder -m "not chaos and not cluster" $(ARGS)
 
 chaos: $(INSTALLED)  ## kill, starve and cut off runs, then a soak of 500 trials: about an hour on 2 cores
 	$(BIN)/python -m pytest -m chaos
 	$(BIN)/python -m tests.chaos.soak
+
+cluster-test: $(INSTALLED)  ## `ray up` on machines in network namespaces: ten minutes on 2 busy cores, as root
+	$(BIN)/python -m pytest -m cluster tests/cluster
 
 lint: $(INSTALLED)  ## check style and layering
 	$(BIN)/ruff check .

@@ -120,6 +120,20 @@ def test_nothing_without_a_password_listens_to_the_network(file: Path) -> None:
             assert re.search(r"export [^;]*RAY_AUTH_MODE=token[^;]*;.*ray start", starts, flags=re.DOTALL)
 
 
+def test_ray_down_finds_ray(tmp_path: Path) -> None:
+    """`ray down` calls `ray stop` in a login shell: the set-up puts it on that shell's path, behind what is there."""
+    (setup,) = [command for command in load(ONPREM)["setup_commands"] if ".bashrc" in command]
+    ray = tmp_path / "crwn-cluster" / ".venv" / "bin" / "ray"
+    ray.parent.mkdir(parents=True)
+    ray.touch(mode=0o755)
+    environment = {"HOME": str(tmp_path), "PATH": "/usr/bin:/bin"}
+    for _ in range(2):
+        subprocess.run(["bash", "-c", setup], env=environment, check=True)
+    ask = "source ~/.bashrc; command -v ray; echo $PATH"
+    found = subprocess.run(["bash", "-c", ask], env=environment, capture_output=True, text=True, check=True)
+    assert found.stdout.splitlines() == [str(ray), f"/usr/bin:/bin:{ray.parent}"]
+
+
 def test_rented_workers_come_and_go_and_the_head_stays() -> None:
     """GPU workers are spot instances between a minimum and a maximum; the head is bought, and runs no trial."""
     config = load(CLOUD)
