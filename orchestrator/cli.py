@@ -304,7 +304,7 @@ def tables(
         report.Choice(
             sweep=sweep,
             against=against,
-            rows=tuple(rows.split(",")) if rows is not None else (),
+            rows=tuple(name.strip() for name in rows.split(",")) if rows is not None else (),
             columns=cols,
             value=value,
             where=tuple(where or ()),

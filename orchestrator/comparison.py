@@ -271,9 +271,9 @@ def ranks(summary: pd.DataFrame) -> pd.DataFrame:
     ranked = table.dropna().rank(ascending=False, method="average")
     found = []
     places = dict(zip(ranked.index, ranked.to_numpy(), strict=True))
-    for names, group in summary.groupby(rows, sort=False):
+    for names, group in aggregate.grouped(summary.assign(is_whole=is_whole), rows).items():
         own = places.get(names, np.array([]))
-        have = set(group.loc[is_whole[group.index], "benchmark"])
+        have = {row["benchmark"] for row in group if row["is_whole"]}
         found.append(
             {
                 **dict(zip(rows, names, strict=True)),

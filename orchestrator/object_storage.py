@@ -12,7 +12,7 @@ import functools
 import logging
 import re
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -181,11 +181,16 @@ class ObjectFiles:
         info = self._info(name)
         return None if info.type != fs.FileType.File else (info.mtime_ns, info.size)
 
-    def signatures(self, folder: str) -> dict[str, tuple[int, int]]:
+    def signatures(self, folder: str, files: Collection[str]) -> dict[str, tuple[int, int]]:
         """See `Files`; from one listing."""
         found = self._select(folder, recursive=True)
         start = len(self._path("")) + 1
-        return {info.path[start:]: (info.mtime_ns, info.size) for info in found if info.type == fs.FileType.File}
+        depth = len(folder.split("/")) + 2
+        return {
+            info.path[start:]: (info.mtime_ns, info.size)
+            for info in found
+            if info.type == fs.FileType.File and info.base_name in files and len(info.path[start:].split("/")) == depth
+        }
 
     def claim(self, purpose: Purpose) -> Claim:
         """See `Files`."""

@@ -452,11 +452,13 @@ class Store:
 
     def signatures(self) -> dict[str, tuple[tuple[int, int], ...]]:
         """Of every finished trial something that changes with its results: when its records were written, how long."""
-        files = self._files.signatures(TRIALS_FOLDER)
-        paths = [name.split("/") for name in files]
-        finished = sorted(path[1] for path in paths if len(path) == _TRIAL_DEPTH and path[-1] == TRIAL_FILE)
-        names = {trial_id: [_of_trial(trial_id, file) for file in (TRIAL_FILE, TASKS_FILE)] for trial_id in finished}
-        return {trial_id: tuple(files[name] for name in names[trial_id] if name in files) for trial_id in finished}
+        finished: set[str] = set()
+        found: dict[str, list[tuple[int, int]]] = {}
+        for name, signature in self._files.signatures(TRIALS_FOLDER, (TRIAL_FILE, TASKS_FILE)).items():
+            found.setdefault(name.split("/")[1], []).append(signature)
+            if name.endswith(TRIAL_FILE):
+                finished.add(name.split("/")[1])
+        return {trial_id: tuple(found[trial_id]) for trial_id in sorted(finished)}
 
     def trial_ids(self) -> list[str]:
         """All trials that were finished, in order."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal, NoReturn, TypeAlias, cast
 
@@ -110,9 +110,13 @@ class SentFiles:
         """See `Files`."""
         return cast("tuple[int, int] | None", self._ask("signature", name))
 
-    def signatures(self, folder: str) -> dict[str, tuple[int, int]]:
+    def signatures(self, folder: str, files: Collection[str]) -> dict[str, tuple[int, int]]:
         """See `Files`."""
-        return cast("dict[str, tuple[int, int]]", self._ask("signatures", folder))
+        return cast("dict[str, tuple[int, int]]", self._ask("signatures", folder, files))
+
+    def signatures(self, folder: str, files: Collection[str]) -> dict[str, tuple[int, int]]:
+        """See `Files`."""
+        return cast("dict[str, tuple[int, int]]", self._ask("signatures", folder, files))
 
     def claim(self, purpose: Purpose) -> Claim:
         """The driver holds the store, and no trial elsewhere."""

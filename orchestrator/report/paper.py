@@ -370,7 +370,8 @@ def _line(layout: Layout, cells: Sequence[Mapping[str, Any]]) -> dict[str, str]:
     own = [cell for cell in cells if cell["setting"] == first["setting"]]
     line["params/task"] = " / ".join(dict.fromkeys(aggregate.show_count(cell["params_per_task"]) for cell in own))
     if layout.reference:
-        line["ratio"] = " / ".join(dict.fromkeys(show_ratio(cell["ratio"]) for cell in own))
+        ratios = ("-" if np.isnan(cell["ratio"]) else show_ratio(cell["ratio"]) for cell in own)
+        line["ratio"] = " / ".join(dict.fromkeys(ratios))
     if layout.seconds:
         line["s/task"] = " / ".join(map(aggregate.show_seconds, own))
     return line

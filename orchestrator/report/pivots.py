@@ -64,8 +64,8 @@ def pivot_table(
         raise UserError("expected at least one trial, finished or asked for; found none. Start with crwn run")
     summary = pd.DataFrame(
         [
-            {**dict(zip(wanted, map(show, key), strict=True)), "value": value, **_cell(aggregate.records(group), value)}
-            for key, group in named.groupby(wanted, sort=False, dropna=False)
+            {**dict(zip(wanted, key, strict=True)), "value": value, **_cell(group, value)}
+            for key, group in _groups(named, wanted).items()
         ]
     )
     table = (
@@ -119,6 +119,16 @@ def with_columns(trials: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
     return trials.assign(
         **{name: [setting.get(name, compatibility.ABSENT) for setting in settings] for name in names if name not in own}
     )
+
+
+def _groups(named: pd.DataFrame, wanted: Sequence[str]) -> dict[tuple[str, ...], list[dict[str, Any]]]:
+    """The trials of each cell, by what names it, as text."""
+    shown = named[list(wanted)].map(show)
+    keys = list(zip(*(shown[name] for name in wanted), strict=True))
+    groups: dict[tuple[str, ...], list[dict[str, Any]]] = {key: [] for key in keys}
+    for key, row in zip(keys, aggregate.records(named), strict=True):
+        groups[key].append(row)
+    return groups
 
 
 def show(value: Any) -> str:

@@ -108,12 +108,12 @@ def test_a_signature_changes_with_the_content(files: Files) -> None:
 
 
 def test_the_signatures_of_many_files_are_those_of_each(files: Files) -> None:
-    """By their names below a folder; nothing where it is not there."""
-    for name in ("trials/a/x", "trials/b/y", "other/z"):
+    """Those asked for by name, in the folders of a folder; nothing where it is not there."""
+    for name in ("trials/a/x", "trials/b/y", "trials/b/z", "trials/x", "trials/a/deep/x", "other/a/x"):
         files.write(name, name.encode())
     names = ("trials/a/x", "trials/b/y")
-    assert files.signatures("trials") == {name: files.signature(name) for name in names}
-    assert files.signatures("none") == {}
+    assert files.signatures("trials", ("x", "y")) == {name: files.signature(name) for name in names}
+    assert files.signatures("none", ("x",)) == {}
 
 
 def test_a_place_is_made_and_seen_to_be_writable(files: Files) -> None:
