@@ -114,10 +114,6 @@ class SentFiles:
         """See `Files`."""
         return cast("dict[str, tuple[int, int]]", self._ask("signatures", folder, files))
 
-    def signatures(self, folder: str, files: Collection[str]) -> dict[str, tuple[int, int]]:
-        """See `Files`."""
-        return cast("dict[str, tuple[int, int]]", self._ask("signatures", folder, files))
-
     def claim(self, purpose: Purpose) -> Claim:
         """The driver holds the store, and no trial elsewhere."""
         self._refuse(f"cannot be claimed ({purpose})")
