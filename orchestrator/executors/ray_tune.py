@@ -25,7 +25,7 @@ from typing import Any
 
 import ray
 from ray import tune
-from ray.exceptions import RayError, RayTaskError
+from ray.exceptions import RayError, RaySystemError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from crwn.backbone import Arrays, Backbone, BackboneSpec
@@ -52,6 +52,9 @@ STEP_SECONDS = 1.0
 
 SURVEY_SECONDS = 120.0
 """How long a machine may take to answer; the first task there starts Python."""
+
+PATIENCE_SECONDS, PAUSE_SECONDS = 60.0, 1.0
+"""How long a head may not answer, and the pause between two questions."""
 
 AUTOSCALER_FILE = Path("~/ray_bootstrap_config.yaml")
 """Where `ray up` leaves on the head what it may start."""
@@ -165,7 +168,21 @@ def _own_sigterm() -> Iterator[None]:
 
 
 def _alive() -> list[dict[str, Any]]:
-    return [node for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]  # Ray leaves it untyped
+    """The machines that are up. Ray gives a busy head five seconds to answer; here it has a minute.
+
+    Raises:
+        UserError: it did not answer.
+    """
+    until = time.monotonic() + PATIENCE_SECONDS
+    while True:
+        try:
+            nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]  # Ray leaves it untyped
+        except RaySystemError as error:
+            if time.monotonic() > until:
+                raise UserError(f"expected the cluster's head to answer: {error}. Is it up? `ray status`") from error
+            time.sleep(PAUSE_SECONDS)
+        else:
+            return [node for node in nodes if node["Alive"]]
 
 
 def _nodes() -> list[NodeResources]:
