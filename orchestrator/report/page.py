@@ -25,6 +25,7 @@ from orchestrator.report.charts import Chart, charts
 from orchestrator.report.claims import Verdict
 from orchestrator.report.frames import read_trials
 from orchestrator.report.plain import csv_text
+from orchestrator.report.printable import write_files
 from orchestrator.report.sweep_tables import SweepTable, sweep_table, sweep_trials
 from orchestrator.store import Store
 
@@ -182,21 +183,13 @@ def write_report(stores: Sequence[Store], to: Files) -> list[str]:
     """
     found = [section for store in stores for section in sections(store)]
     verdicts = claims.verdicts(*_all_rows(stores))
-    try:
-        pictures = {}
-        for chart in (chart for section in found for chart in section.charts):
-            files = dict(chart.files())
-            pictures[chart.name] = files[f"{chart.name}.svg"]
-            for name, content in files.items():
-                to.write(f"{FIGURES_FOLDER}/{name}", content)
-        to.write(f"{FIGURES_FOLDER}/claims.csv", csv_text(claims.as_frame(verdicts)).encode())
-        to.write(PAGE_FILE, page(found, verdicts, pictures).encode())
-    except UserError:
-        raise
-    except OSError as error:
-        raise UserError(
-            f"{to.address}: expected a folder that can be written: {error}. Name another with --to."
-        ) from error
+    files = {f"{FIGURES_FOLDER}/claims.csv": csv_text(claims.as_frame(verdicts)).encode()}
+    pictures = {}
+    for chart in (chart for section in found for chart in section.charts):
+        drawn = dict(chart.files())
+        pictures[chart.name] = drawn[f"{chart.name}.svg"]
+        files |= {f"{FIGURES_FOLDER}/{name}": content for name, content in drawn.items()}
+    write_files({**files, PAGE_FILE: page(found, verdicts, pictures).encode()}, to)
     return [to.locate(PAGE_FILE), to.locate(FIGURES_FOLDER)]
 
 

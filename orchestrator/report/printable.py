@@ -122,6 +122,12 @@ def write(tables: Iterable[Printable], to: Files) -> list[str]:
         UserError: the folder cannot be written.
     """
     files = {f"{table.name}.{ending}": make(table) for table in tables for ending, make in FORMATS.items()}
+    write_files(files, to)
+    return [to.locate(name) for name in files]
+
+
+def write_files(files: Mapping[str, bytes], to: Files) -> None:
+    """Write files by their names; raises as `write` does."""
     try:
         for name, content in files.items():
             to.write(name, content)
@@ -131,4 +137,3 @@ def write(tables: Iterable[Printable], to: Files) -> list[str]:
         raise UserError(
             f"{to.address}: expected a folder that can be written: {error}. Name another with --to."
         ) from error
-    return [to.locate(name) for name in files]
