@@ -2,13 +2,14 @@
 
 A method has one colour, one marker and one line everywhere, from its place in the registry: Okabe and Ito's colours,
 which people tell apart however they see colours, with markers for grey. Scales of a method share its colour, from dark
-to light; so do its variants, whose markers are open.
+to light; so do its variants and a sweep's other names for it, whose markers are open.
 """
 
 from __future__ import annotations
 
 import functools
 import io
+import zlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -20,6 +21,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, LogLocator, MaxNLocator, NullFormatter
+from numpy.typing import NDArray
 
 from crwn.methods import METHODS
 from orchestrator.aggregate import CELL
@@ -37,6 +39,9 @@ STYLES = (
     ("#f0e442", "h"),
 )
 """Colour and marker by a method's place in the registry."""
+
+DASHES = ("-", "--", ":", "-.")
+"""Of a method's variants, in a sweep's order."""
 
 LIGHTEST = 0.6
 """How far the last scale of a method is on the way from its colour to white."""
@@ -122,37 +127,38 @@ class Line:
         }
 
 
-def lines(cells: pd.DataFrame) -> dict[tuple[str, str, str], Line]:
+def lines(cells: pd.DataFrame, kinds: Mapping[str, str]) -> dict[tuple[str, str, str], Line]:
     """How the cells of a table are drawn, by method, variant and scale.
 
     Args:
         cells: `aggregate.CELL`'s columns, in the table's order.
+        kinds: of `series.kinds`.
     """
     rows = list(cells[["method", "variant", "scale"]].drop_duplicates().itertuples(index=False, name=None))
     found = {}
     for method, variant, scale in rows:
-        colour, marker = style(method)
-        scales = list(dict.fromkeys(other for name, _, other in rows if name == method))
-        variants = list(dict.fromkeys(other for name, other, _ in rows if name == method))
-        share = scales.index(scale) / max(1, len(scales) - 1)
-        shade = _lighter(colour, LIGHTEST * share)
-        is_first = variants.index(variant) == 0
+        kind = kinds.get(method, method)
+        alike = [row for row in rows if kinds.get(row[0], row[0]) == kind]
+        scales = list(dict.fromkeys(other for _, _, other in alike))
+        versions = list(dict.fromkeys(names[:2] for names in alike))
+        colour, marker = style(kind)
+        shade = _lighter(colour, LIGHTEST * scales.index(scale) / max(1, len(scales) - 1))
+        version = versions.index((method, variant))
         found[method, variant, scale] = Line(
             label=" ".join(part for part in (method, variant, scale) if part),
             colour=shade,
             marker=marker,
-            face=shade if is_first else "white",
-            dashes="-" if is_first else ("--", ":", "-.")[(variants.index(variant) - 1) % 3],
+            face="white" if version else shade,
+            dashes=DASHES[version % len(DASHES)],
         )
     return found
 
 
-def style(method: str) -> tuple[str, str]:
-    """A method's colour and marker. A sweep's own name for one counts as the method whose name it begins with."""
+def style(kind: str) -> tuple[str, str]:
+    """A method's colour and marker; one that the registry does not know has one that no method of it has."""
     names = list(METHODS)
-    known = [name for name in names if method == name] or [name for name in names if method.startswith(name)]
-    place = names.index(known[0]) if known else len(names) + sum(map(ord, method))
-    return STYLES[place % len(STYLES)]
+    free = len(STYLES) - len(names)
+    return STYLES[names.index(kind) if kind in names else len(names) + zlib.crc32(kind.encode()) % free]
 
 
 def _lighter(colour: str, share: float) -> tuple[float, ...]:
@@ -171,17 +177,18 @@ def _legend(axes: Axes) -> None:
     axes.figure.legend(handles, labels, loc="outside right upper")
 
 
-def accuracy_by_task(sweep: str, benchmark: str, values: pd.DataFrame) -> Chart:
+def accuracy_by_task(sweep: str, benchmark: str, values: pd.DataFrame, kinds: Mapping[str, str]) -> Chart:
     """Test accuracy of every task after the last one, a line a method: the paper's Figures 2, 4 and 6.
 
     Args:
         sweep: its name.
         benchmark: the sweep's own name for it.
         values: of `series.final_accuracies`, this benchmark's.
+        kinds: of `series.kinds`.
     """
 
     def draw(axes: Axes) -> None:
-        for names, line in lines(values).items():
+        for names, line in lines(values, kinds).items():
             rows = _of(values, names)
             accuracy, spread = 100 * rows["accuracy"], 100 * rows["sd"].fillna(0.0)
             every = max(1, len(rows) // 12)
@@ -201,13 +208,16 @@ def accuracy_by_task(sweep: str, benchmark: str, values: pd.DataFrame) -> Chart:
     )
 
 
-def accuracy_against(sweep: str, benchmark: str, summary: pd.DataFrame, cost: str) -> Chart:
+def accuracy_against(
+    sweep: str, benchmark: str, summary: pd.DataFrame, kinds: Mapping[str, str], *, cost: str
+) -> Chart:
     """Average accuracy against what it costs, on a logarithmic axis: the paper's Figures 3 and 5, and seconds a task.
 
     Args:
         sweep: its name.
         benchmark: the sweep's own name for it.
         summary: of `aggregate.summarise`, this benchmark's.
+        kinds: of `series.kinds`.
         cost: `params_per_task` or `train_seconds_per_task`.
     """
     known = summary[summary["accuracy"].notna() & summary[cost].notna()]
@@ -215,7 +225,7 @@ def accuracy_against(sweep: str, benchmark: str, summary: pd.DataFrame, cost: st
     label, what = COSTS[cost]
 
     def draw(axes: Axes) -> None:
-        styles = lines(values)
+        styles = lines(values, kinds)
         for names, rows in values.groupby(["method", "variant"], sort=False):
             method, variant = map(str, names)
             own = [styles[method, variant, str(scale)] for scale in rows["scale"]]
@@ -249,17 +259,18 @@ COSTS = {
 """An axis's label, and what it is called in a file's name."""
 
 
-def training_loss(sweep: str, benchmark: str, values: pd.DataFrame) -> Chart:
+def training_loss(sweep: str, benchmark: str, values: pd.DataFrame, kinds: Mapping[str, str]) -> Chart:
     """Loss while a task is learned.
 
     Args:
         sweep: its name.
         benchmark: the sweep's own name for it.
         values: of `series.learning_curves`, this benchmark's.
+        kinds: of `series.kinds`.
     """
 
     def draw(axes: Axes) -> None:
-        for names, line in lines(values).items():
+        for names, line in lines(values, kinds).items():
             rows = _of(values, names)
             axes.plot(rows["step"], rows["loss"], markevery=max(1, len(rows) // 8), **line.look)
         axes.set_yscale("log")
@@ -275,15 +286,16 @@ def training_loss(sweep: str, benchmark: str, values: pd.DataFrame) -> Chart:
     )
 
 
-def matrices(sweep: str, benchmark: str, values: pd.DataFrame) -> Chart:
+def matrices(sweep: str, benchmark: str, values: pd.DataFrame, kinds: Mapping[str, str]) -> Chart:
     """Accuracy of every task after every task, a map a method.
 
     Args:
         sweep: its name.
         benchmark: the sweep's own name for it.
         values: of `series.accuracy_matrices`, this benchmark's.
+        kinds: of `series.kinds`.
     """
-    cells = lines(values)
+    cells = lines(values, kinds)
     num_columns = min(4, len(cells))
     num_rows = -(-len(cells) // num_columns)
 
@@ -309,22 +321,18 @@ def matrices(sweep: str, benchmark: str, values: pd.DataFrame) -> Chart:
         name=f"{sweep}-{_plain(benchmark)}-matrix",
         title=f"Accuracy of every task after every task: {benchmark}",
         caption="Test accuracy of each task (columns) after each number of tasks learned (rows), mean over seeds. "
-        "Where tasks do not interfere, what was not tested again is what it was; white: learned later, or not tested.",
+        "Where tasks do not interfere, what was not tested again is what it was; white: not learned, or not tested.",
         values=values,
         draw=draw,
     )
 
 
-def _matrix(rows: pd.DataFrame) -> Any:
-    """Percent, [tasks learned, task]; a column is filled downwards where every task was tested twice at most."""
+def _matrix(rows: pd.DataFrame) -> NDArray[Any]:
+    """Percent, [tasks learned, task]; NaN where nothing is known."""
     num_tasks = int(rows[["task", "tasks_learned"]].max().max())
-    matrix = np.full((num_tasks, num_tasks), np.nan)
-    for learned, task, accuracy in zip(rows["tasks_learned"], rows["task"], rows["accuracy"], strict=True):
-        matrix[int(learned) - 1, int(task) - 1] = 100 * accuracy
-    if len(rows) == 2 * num_tasks - 1:  # the diagonal and the last row: tasks do not interfere
-        for task in range(num_tasks):
-            matrix[task:, task] = matrix[task, task]
-    return matrix
+    matrix_TT = np.full((num_tasks, num_tasks), np.nan)
+    matrix_TT[rows["tasks_learned"] - 1, rows["task"] - 1] = 100 * rows["accuracy"]
+    return matrix_TT
 
 
 def _of(values: pd.DataFrame, names: tuple[str, str, str]) -> pd.DataFrame:
@@ -337,21 +345,23 @@ def _plain(name: str) -> str:
     return "-".join("".join(c if c.isalnum() else " " for c in name).split()) or "benchmark"
 
 
-def charts(sweep: str, frames: Mapping[str, pd.DataFrame]) -> Iterator[Chart]:
+def charts(sweep: str, frames: Mapping[str, pd.DataFrame], kinds: Mapping[str, str]) -> Iterator[Chart]:
     """All charts of a sweep whose numbers are there, benchmark by benchmark.
 
     Args:
         sweep: its name.
         frames: `summary` of `aggregate.summarise`; `final`, `curves` and `matrices` of `series`.
+        kinds: of `series.kinds`.
     """
     for benchmark in dict.fromkeys(frames["summary"]["benchmark"]):
         own = {name: frame[frame["benchmark"] == benchmark] for name, frame in frames.items()}
         if own["final"].empty:
             continue
-        yield accuracy_by_task(sweep, benchmark, own["final"])
+        yield accuracy_by_task(sweep, benchmark, own["final"], kinds)
         for cost in COSTS:
-            chart = accuracy_against(sweep, benchmark, own["summary"], cost)
+            chart = accuracy_against(sweep, benchmark, own["summary"], kinds, cost=cost)
             if not chart.values.empty:
                 yield chart
-        yield training_loss(sweep, benchmark, own["curves"])
-        yield matrices(sweep, benchmark, own["matrices"])
+        if not own["curves"].empty:
+            yield training_loss(sweep, benchmark, own["curves"], kinds)
+        yield matrices(sweep, benchmark, own["matrices"], kinds)

@@ -1,15 +1,15 @@
 """The paper's claims, each with its verdict and the numbers behind it: pure functions over the store's rows.
 
-A claim is a list of comparisons between named rows of the paper's tables. It is open while one of those rows has not
-run; otherwise it is confirmed where every comparison holds, and refuted where one does not. Differences are paired by
-seed. What the paper leaves to the reader ("far fewer", "markedly worse") has a number here, which is part of the claim.
+A claim is a list of comparisons between named rows of the paper's tables (Hong & Pavlic, arXiv:2204.04297). It is open
+while one of those rows has not run, or its trials are not of one kind; otherwise it is confirmed where every comparison
+holds, and refuted where one does not. Differences are paired by seed. What the paper leaves to the reader ("far
+fewer", "markedly worse") has a number here, which is part of the claim.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import itertools
-import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
@@ -17,10 +17,8 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 import pandas as pd
 
-from crwn.benchmarks import PRESETS
-from crwn.methods import METHODS
-from crwn.spec import canonical_json
-from orchestrator.compatibility import settings_of
+from orchestrator import aggregate, compatibility
+from orchestrator.report.paper import paper_spec, settings_text
 
 Word: TypeAlias = Literal["confirmed", "refuted", "open"]
 
@@ -60,16 +58,8 @@ class Row:
 
     @property
     def key(self) -> str:
-        """What the specs of its trials have in common."""
-        settings = METHODS[self.method].spec(**self.settings)
-        return settings_of(
-            {
-                "benchmark": json.loads(canonical_json(PRESETS[self.benchmark])),
-                "method": json.loads(canonical_json(settings)),
-                "scale": self.scale,
-                "training": json.loads(canonical_json(settings.training(self.scale))),
-            }
-        )
+        """What its trials' column `settings` says."""
+        return settings_text(paper_spec(self.method, self.settings, self.scale, self.benchmark))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,7 +88,7 @@ class Verdict:
         claim: in words.
         word: the verdict.
         evidence: the comparisons that could be made.
-        missing: the rows that have not run.
+        missing: the rows that have not run, or cannot be compared, and why.
     """
 
     number: int
@@ -113,23 +103,33 @@ class Rows:
 
     Args:
         trials: of any stores, as `frames.trials_frame` gives them.
-        tasks: `tasks` rows of the same.
     """
 
-    def __init__(self, trials: pd.DataFrame, tasks: pd.DataFrame) -> None:
-        own = trials.drop_duplicates(["settings", "seed"])  # a trial in two stores is one trial
-        self._by_key = {str(key): rows.set_index("seed") for key, rows in own.groupby("settings")}
-        last = tasks[tasks["tasks_learned"] == tasks.groupby("trial_id")["tasks_learned"].transform("max")]
-        self._final = last.drop_duplicates(["trial_id", "task"]).set_index(["trial_id", "task"])["accuracy"]
+    def __init__(self, trials: pd.DataFrame) -> None:
+        self._by_settings: dict[str, list[Mapping[str, Any]]] = {}
+        for record in aggregate.records(trials):
+            self._by_settings.setdefault(record["settings"], []).append(record)
+
+    def records(self, row: Row) -> list[Mapping[str, Any]]:
+        """The row's trials; one that two stores have with the same result counts once."""
+        return compatibility.once(self._by_settings.get(row.key, []))
 
     def of(self, row: Row) -> pd.DataFrame:
-        """The row's trials by seed; empty where none ran."""
-        return self._by_key.get(row.key, pd.DataFrame(columns=["trial_id", "accuracy"]))
+        """The row's trials by seed."""
+        return pd.DataFrame(self.records(row)).set_index("seed").sort_index()
 
     def by_task(self, row: Row) -> pd.DataFrame:
-        """Accuracy after the last task: a line a seed, a column a task."""
-        trials = self.of(row)
-        return pd.DataFrame({seed: self._final[trial_id] for seed, trial_id in trials["trial_id"].items()}).T
+        """Accuracy after the last task, in [0, 1]: a line a seed, a column a task."""
+        return pd.DataFrame({record["seed"]: list(record["final"]) for record in self.records(row)}).T.sort_index()
+
+    def lacking(self, rows: Sequence[Row]) -> list[str]:
+        """The rows without trials, and those whose trials, or whose trials together, are not of one kind."""
+        absent = [str(row) for row in rows if not self.records(row)]
+        apart = [name for name in compatibility.APART if name != "settings"]  # which rows differ in by design
+        together = [record for row in rows for record in self.records(row)]
+        repeated = [f"{row}: {text}" for row in rows if (text := compatibility.show_repeated(self.records(row)))]
+        mixed = compatibility.show_mixture(compatibility.mixture(together, apart))
+        return absent + repeated + ([f"{' and '.join(map(str, rows))}, of one kind: {mixed}"] if mixed else [])
 
 
 Comparison: TypeAlias = "Callable[[Rows], Evidence]"
@@ -159,7 +159,7 @@ def better(left: Row, right: Row, by: float = 0.0) -> _Check:
         wanted = f", at least {100 * by:.0f} asked for" if by else ""
         return Evidence(
             statement=f"{left} against {right}: {_points(difference)}{wanted}",
-            holds=bool(difference.mean() > by),
+            holds=bool(difference.mean() >= by if by else difference.mean() > 0),
             n=len(seeds),
             trials=(*a.loc[seeds, "trial_id"], *b.loc[seeds, "trial_id"]),
         )
@@ -168,7 +168,7 @@ def better(left: Row, right: Row, by: float = 0.0) -> _Check:
 
 
 def cheaper(left: Row, right: Row, cost: str, by: float = 1.0) -> _Check:
-    """The left row costs less than so large a share of what the right one costs."""
+    """The left row costs less than the right one, or at most so large a share of it."""
     label = {"params_per_task": "parameters a task", "train_seconds_per_task": "training seconds a task"}[cost]
 
     def compare(rows: Rows) -> Evidence:
@@ -177,7 +177,7 @@ def cheaper(left: Row, right: Row, cost: str, by: float = 1.0) -> _Check:
         wanted = f", at most {by:g} of them asked for" if by != 1 else ""
         return Evidence(
             statement=f"{left}: {mine:,.6g} {label}; {right}: {theirs:,.6g}{wanted}",
-            holds=mine < by * theirs,
+            holds=mine < theirs if by == 1 else mine <= by * theirs,
             n=0 if np.isnan(mine) or np.isnan(theirs) else min(len(a), len(b)),
             trials=(*a["trial_id"], *b["trial_id"]),
         )
@@ -193,8 +193,8 @@ def _uneven(left: Row, right: Row) -> _Check:
         return Evidence(
             statement=f"standard deviation over tasks: {left} {100 * mine:.2f} points, {right} {100 * theirs:.2f}, "
             f"at least {UNEVEN:g} times as much asked for",
-            holds=mine > UNEVEN * theirs,
-            n=min(len(rows.of(left)), len(rows.of(right))),
+            holds=mine >= UNEVEN * theirs,
+            n=0 if np.isnan(mine) or np.isnan(theirs) else min(len(rows.of(left)), len(rows.of(right))),
             trials=(*rows.of(left)["trial_id"], *rows.of(right)["trial_id"]),
         )
 
@@ -212,7 +212,7 @@ def _first_tasks(left: Row, right: Row, number: int) -> _Check:
         return Evidence(
             statement=f"{left} against {right}: {shown} points",
             holds=bool((gains > 0).all()),
-            n=len(seeds),
+            n=0 if gains.isna().any() else len(seeds),
             trials=(*rows.of(left).loc[seeds, "trial_id"], *rows.of(right).loc[seeds, "trial_id"]),
         )
 
@@ -353,22 +353,22 @@ def _claims() -> Iterator[tuple[str, Iterable[_Check]]]:
     )
 
 
-def verdicts(trials: pd.DataFrame, tasks: pd.DataFrame) -> list[Verdict]:
+def verdicts(trials: pd.DataFrame) -> list[Verdict]:
     """What the trials that are there say of the paper's nine claims.
 
     Args:
         trials: of any stores, as `frames.trials_frame` gives them.
-        tasks: their `tasks` rows.
     """
-    rows = Rows(trials, tasks)
+    rows = Rows(trials)
     return [_verdict(number, claim, list(checks), rows) for number, (claim, checks) in enumerate(_claims(), start=1)]
 
 
 def _verdict(number: int, claim: str, checks: Sequence[_Check], rows: Rows) -> Verdict:
-    missing = dict.fromkeys(str(row) for check in checks for row in check.rows if rows.of(row).empty)
+    missing: dict[str, None] = {}
     evidence = []
     for check in checks:
-        if any(rows.of(row).empty for row in check.rows):
+        if lacking := rows.lacking(check.rows):
+            missing |= dict.fromkeys(lacking)
             continue
         found = check.compare(rows)
         if found.n:

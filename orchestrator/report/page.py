@@ -18,9 +18,8 @@ import jinja2
 import pandas as pd
 
 from orchestrator import aggregate
-from orchestrator.errors import UserError
 from orchestrator.files import Files
-from orchestrator.report import claims, series
+from orchestrator.report import claims, manifests_of, series
 from orchestrator.report.charts import Chart, charts
 from orchestrator.report.claims import Verdict
 from orchestrator.report.frames import read_trials
@@ -95,25 +94,23 @@ def sections(store: Store) -> Iterator[Section]:
     Raises:
         UserError: the store has no sweep, or a record cannot be read.
     """
-    manifests = store.manifests()
-    if not manifests:
-        raise UserError(f"{store.address}: expected a store with at least one sweep, found none; start with crwn run")
-    for manifest in manifests:
+    for manifest in manifests_of(store):
         ids = [trial_id for cell in manifest["cells"] for trial_id in cell["trials"].values()]
         trials, tasks = sweep_trials(store, manifest), store.tasks(ids).to_pandas()
         table = sweep_table(store, manifest, trials)
+        drawn = series.drawn(manifest, table.summary)
         frames = {
             "summary": table.summary,
-            "final": series.final_accuracies(manifest, tasks),
-            "curves": series.learning_curves(manifest, tasks),
-            "matrices": series.accuracy_matrices(manifest, tasks),
+            "final": series.final_accuracies(drawn, trials),
+            "curves": series.learning_curves(drawn, tasks),
+            "matrices": series.accuracy_matrices(drawn, trials, tasks),
         }
         provenance = _provenance(manifest, trials)
         shared, settings = _settings(provenance)
         yield Section(
             store=store.address,
             table=table,
-            charts=tuple(charts(manifest["name"], frames)),
+            charts=tuple(charts(manifest["name"], frames, series.kinds(manifest))),
             shared=shared,
             settings=settings,
             provenance=provenance,
@@ -182,7 +179,7 @@ def write_report(stores: Sequence[Store], to: Files) -> list[str]:
         UserError: a store has no sweep or cannot be read, or the folder cannot be written.
     """
     found = [section for store in stores for section in sections(store)]
-    verdicts = claims.verdicts(*_all_rows(stores))
+    verdicts = claims.verdicts(pd.concat([read_trials(store) for store in stores], ignore_index=True))
     files = {f"{FIGURES_FOLDER}/claims.csv": csv_text(claims.as_frame(verdicts)).encode()}
     pictures = {}
     for chart in (chart for section in found for chart in section.charts):
@@ -191,12 +188,6 @@ def write_report(stores: Sequence[Store], to: Files) -> list[str]:
         files |= {f"{FIGURES_FOLDER}/{name}": content for name, content in drawn.items()}
     write_files({**files, PAGE_FILE: page(found, verdicts, pictures).encode()}, to)
     return [to.locate(PAGE_FILE), to.locate(FIGURES_FOLDER)]
-
-
-def _all_rows(stores: Sequence[Store]) -> tuple[pd.DataFrame, pd.DataFrame]:
-    trials = [read_trials(store) for store in stores]
-    tasks = [store.tasks(own["trial_id"]).to_pandas() for store, own in zip(stores, trials, strict=True)]
-    return pd.concat(trials, ignore_index=True), pd.concat(tasks, ignore_index=True)
 
 
 def page(found: Sequence[Section], verdicts: Sequence[Verdict], pictures: Mapping[str, bytes]) -> str:

@@ -200,17 +200,27 @@ class PaperSource:
         """See `Source`."""
         if row.only and benchmark not in row.only:
             return None
-        method = METHODS[row.method].spec(**settings)
-        spec = TrialSpec(
-            method=method, benchmark=PRESETS[benchmark], scale=scale, seed=0, training=method.training(scale)
-        )
-        rows = self._rows.get(compatibility.settings_of(_values(spec)), [])
+        spec = paper_spec(row.method, settings, scale, benchmark)
+        rows = self._rows.get(settings_text(spec), [])
         return Found(rows=rows, asked=max(NUM_SEEDS, len({row["seed"] for row in rows})), blueprint=spec.blueprint())
 
 
-def _values(spec: TrialSpec) -> dict[str, Any]:
-    values: dict[str, Any] = json.loads(spec.canonical_json())
-    return values
+def paper_spec(method: str, settings: Mapping[str, Any], scale: str, benchmark: str) -> TrialSpec:
+    """The trial of the paper's settings, at seed 0.
+
+    Args:
+        method: its kind.
+        settings: of the method, where they are not its own defaults.
+        scale: of the network.
+        benchmark: a preset's name.
+    """
+    chosen = METHODS[method].spec(**settings)
+    return TrialSpec(method=chosen, benchmark=PRESETS[benchmark], scale=scale, seed=0, training=chosen.training(scale))
+
+
+def settings_text(spec: TrialSpec) -> str:
+    """What a trial's `settings` column says; see `compatibility.describe`."""
+    return compatibility.settings_of(json.loads(spec.canonical_json()))
 
 
 class SweepSource:

@@ -1,47 +1,65 @@
 """What figures draw, as numbers: pure functions from a sweep's manifest and the store's rows to one row a point.
 
-A figure's CSV is its frame, whole.
+A figure's CSV is its frame, whole. A cell that has no mean in the sweep's table, since its trials are not of one kind
+or an accuracy is not a number, has no point either. Shapes: T tasks.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy import stats
 
-from orchestrator.aggregate import CELL, CONFIDENCE
+from crwn.metrics import accuracy_matrix
+from orchestrator import aggregate
+from orchestrator.aggregate import CELL
 
 
-def final_accuracies(manifest: Mapping[str, Any], tasks: pd.DataFrame) -> pd.DataFrame:
-    """Test accuracy of every task after the last one, over a cell's seeds: the paper's Figures 2, 4 and 6.
+def drawn(manifest: Mapping[str, Any], summary: pd.DataFrame) -> dict[str, Any]:
+    """A sweep's manifest with those cells alone that have a mean.
 
     Args:
         manifest: the sweep's.
-        tasks: the `tasks` rows that the store has of its trials.
+        summary: of `aggregate.summarise`, a row a cell.
+    """
+    has_mean: list[bool] = summary["accuracy"].notna().to_list() if len(summary) else []
+    return {**manifest, "cells": [cell for cell, has in zip(manifest["cells"], has_mean, strict=True) if has]}
+
+
+def kinds(manifest: Mapping[str, Any]) -> dict[str, str]:
+    """The registry's name of the method behind each of a sweep's own; its own where an older manifest does not say."""
+    specs = {cell["method"]: cell.get("spec", {}).get("method", {}) for cell in manifest["cells"]}
+    return {name: str(method.get("kind", name)) for name, method in specs.items()}
+
+
+def final_accuracies(manifest: Mapping[str, Any], trials: pd.DataFrame) -> pd.DataFrame:
+    """Test accuracy of every task after the last one, over a cell's seeds: the paper's Figures 2, 4 and 6.
+
+    Args:
+        manifest: of `drawn`.
+        trials: as `frames.trials_frame` gives them.
 
     Returns:
         A row a cell and task, in the sweep's order: the cell's names; task, counted from 1; accuracy in [0, 1], the
-        mean over seeds; sd, n and ci95 as in `aggregate.summarise`.
+        mean over seeds; sd, ci95 and n as in `aggregate.summarise`.
     """
-    named = _named(manifest, tasks)
-    last = named[named["tasks_learned"] == named.groupby("trial_id")["tasks_learned"].transform("max")]
-    last = last.assign(task=last["task"] + 1).sort_values(["order", "task", "seed"], kind="stable")
-    return _over_seeds(last, [*CELL, "task"], "accuracy")
+    named = _named(manifest, trials)[[*CELL, "final"]].explode("final").dropna(subset=["final"])
+    named["task"] = named.groupby(level=0).cumcount() + 1
+    return _over_seeds(named.rename(columns={"final": "accuracy"}), [*CELL, "task"])
 
 
 def learning_curves(manifest: Mapping[str, Any], tasks: pd.DataFrame) -> pd.DataFrame:
     """Training loss while a task is learned, over a cell's tasks and seeds.
 
     Args:
-        manifest: the sweep's.
+        manifest: of `drawn`.
         tasks: the `tasks` rows that the store has of its trials.
 
     Returns:
         A row a cell and update: the cell's names; step, updates since the task began; loss, in nats, the mean over
-        tasks of the seeds' means; accuracy on the training batches in [0, 1], likewise; n, seeds.
+        seeds of the tasks' mean; accuracy on the training batches in [0, 1], likewise; n, seeds.
     """
     named = _named(manifest, tasks)
     curves = named[[*CELL, "seed", "curve"]].explode("curve").dropna(subset=["curve"])
@@ -54,23 +72,36 @@ def learning_curves(manifest: Mapping[str, Any], tasks: pd.DataFrame) -> pd.Data
     return grouped.agg(loss=("loss", "mean"), accuracy=("accuracy", "mean"), n=("seed", "size")).reset_index()
 
 
-def accuracy_matrices(manifest: Mapping[str, Any], tasks: pd.DataFrame) -> pd.DataFrame:
+def accuracy_matrices(manifest: Mapping[str, Any], trials: pd.DataFrame, tasks: pd.DataFrame) -> pd.DataFrame:
     """Accuracy of every task after every task, over a cell's seeds.
 
     Args:
-        manifest: the sweep's.
-        tasks: the `tasks` rows that the store has of its trials.
+        manifest: of `drawn`.
+        trials: as `frames.trials_frame` gives them.
+        tasks: their `tasks` rows.
 
     Returns:
         A row a cell, tasks learned and task: the cell's names; tasks_learned and task, counted from 1; accuracy in
-        [0, 1], the mean over seeds; sd, n, ci95. Tests that a method does not need are not there, see the store's
-        schema.
+        [0, 1], the mean over seeds, of `crwn.metrics.accuracy_matrix`; sd, ci95, n. What was not tested, and cannot be
+        told from another test, is not there.
     """
-    named = _named(manifest, tasks).dropna(subset=["accuracy"])
-    return _over_seeds(named.assign(task=named["task"] + 1), [*CELL, "tasks_learned", "task"], "accuracy")
+    tests = {str(trial_id): rows for trial_id, rows in tasks.dropna(subset=["accuracy"]).groupby("trial_id")}
+    named = _named(manifest, trials)
+    found = [entry for row in aggregate.records(named) for entry in _entries(row, tests[row["trial_id"]])]
+    columns = [*CELL, "tasks_learned", "task", "accuracy"]
+    return _over_seeds(pd.DataFrame(found, columns=columns), [*CELL, "tasks_learned", "task"])
 
 
-def _named(manifest: Mapping[str, Any], tasks: pd.DataFrame) -> pd.DataFrame:
+def _entries(trial: Mapping[str, Any], tests: pd.DataFrame) -> Iterator[dict[str, Any]]:
+    """A trial's accuracy matrix, an entry a row."""
+    known = zip(tests["task"], tests["tasks_learned"], tests["accuracy"], strict=True)
+    matrix_TT = accuracy_matrix(known, len(trial["final"]), independent=trial["grouping"] == "any")
+    names = {name: trial[name] for name in CELL}
+    for learned, task in np.argwhere(~np.isnan(matrix_TT)):
+        yield {**names, "tasks_learned": learned + 1, "task": task + 1, "accuracy": matrix_TT[learned, task]}
+
+
+def _named(manifest: Mapping[str, Any], rows: pd.DataFrame) -> pd.DataFrame:
     """Rows under the sweep's own names, in its order; those of other trials are left out."""
     owners = pd.DataFrame(
         [
@@ -80,14 +111,19 @@ def _named(manifest: Mapping[str, Any], tasks: pd.DataFrame) -> pd.DataFrame:
         ],
         columns=["trial_id", "order", *CELL],
     )
-    own = tasks.drop(columns=CELL, errors="ignore")
-    return owners.merge(own, on="trial_id").sort_values(["order", "seed"], kind="stable")
+    own = rows.drop(columns=CELL, errors="ignore")
+    return owners.merge(own, on="trial_id").sort_values(["order", "seed"], kind="stable", ignore_index=True)
 
 
-def _over_seeds(rows: pd.DataFrame, keys: list[str], value: str) -> pd.DataFrame:
-    grouped = rows.groupby(keys, sort=False)[value]
-    found = grouped.agg(["mean", "std", "size"]).reset_index()
-    found.columns = pd.Index([*keys, value, "sd", "n"])
-    quantile = stats.t.ppf((1 + CONFIDENCE) / 2, np.maximum(found["n"] - 1, 1))
-    found["ci95"] = quantile * found["sd"] / np.sqrt(found["n"])
-    return found
+def _over_seeds(rows: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
+    """The mean accuracy of the rows with equal keys, its spread and their number; in the rows' order."""
+    found = [
+        {**dict(zip(keys, names, strict=True)), **_statistics(group["accuracy"].to_numpy(dtype=float))}
+        for names, group in rows.groupby(keys, sort=False)
+    ]
+    return pd.DataFrame(found, columns=[*keys, "accuracy", "sd", "ci95", "n"])
+
+
+def _statistics(accuracies: Any) -> dict[str, Any]:
+    mean, sd, ci95 = aggregate.mean_and_spread(accuracies)
+    return {"accuracy": mean, "sd": sd, "ci95": ci95, "n": len(accuracies)}

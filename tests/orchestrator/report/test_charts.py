@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import pytest
 from matplotlib.colors import to_rgb
 
 from crwn.methods import METHODS
@@ -45,10 +44,9 @@ def by_task() -> pd.DataFrame:
 
 def test_a_method_has_one_look_everywhere() -> None:
     """Whichever cells are beside it; variants have open markers, and wider scales are lighter."""
-    for name in METHODS:
-        assert charts.style(name) == charts.style(f"{name} of mine")
+    assert charts.style("a method of tomorrow") not in map(charts.style, METHODS)
     assert len({charts.style(name) for name in METHODS}) == len(METHODS)
-    all_cells, few = charts.lines(frame()), charts.lines(frame()[:2])
+    all_cells, few = charts.lines(frame(), {}), charts.lines(frame()[:2], {})
     assert few["stl", "", "FC256"] == all_cells["stl", "", "FC256"]
     first, wide, local = (
         all_cells["neuromodnet", *rest] for rest in (("", "FC256"), ("", "FC1024"), ("local", "FC256"))
@@ -69,7 +67,7 @@ def test_colours_differ_in_grey_or_by_marker() -> None:
 
 def test_a_chart_has_vectors_a_picture_and_its_numbers() -> None:
     """The CSV is what was drawn, whole; drawn again, all files are the same."""
-    chart = charts.accuracy_by_task("s", "r-digits, 36", by_task())
+    chart = charts.accuracy_by_task("s", "r-digits, 36", by_task(), {})
     files = dict(chart.files())
     assert list(files) == [f"s-r-digits-36-tasks.{suffix}" for suffix in ("svg", "pdf", "png", "csv")]
     assert files["s-r-digits-36-tasks.png"].startswith(b"\x89PNG")
@@ -82,26 +80,31 @@ def test_a_chart_has_vectors_a_picture_and_its_numbers() -> None:
 
 def test_costs_that_are_not_known_are_left_out() -> None:
     """A cell without accuracy or without the cost has no point; the interval is drawn where there is one."""
-    parameters = charts.accuracy_against("s", "r-digits", SUMMARY, "params_per_task")
+    parameters = charts.accuracy_against("s", "r-digits", SUMMARY, {}, cost="params_per_task")
     assert parameters.values["scale"].tolist() == ["FC256", "FC256", "FC1024"]
-    seconds = charts.accuracy_against("s", "r-digits", SUMMARY, "train_seconds_per_task")
+    seconds = charts.accuracy_against("s", "r-digits", SUMMARY, {}, cost="train_seconds_per_task")
     assert seconds.values["method"].tolist() == ["stl", "neuromodnet"]
     (axes,) = parameters.draw().axes
     assert axes.get_xscale() == "log"
     assert len(axes.collections) == 2  # intervals of the two cells with more than one seed
 
 
-@pytest.mark.parametrize("independent", [True, False])
-def test_a_matrix_is_filled_only_where_tasks_do_not_interfere(*, independent: bool) -> None:
-    """What was not tested again is then what it was; else it stays white."""
-    tests = [(1, 1, 0.9), (2, 2, 0.8), (3, 3, 0.7), (3, 1, 0.9), (3, 2, 0.8)]
-    if not independent:
-        tests = [(3, 1, 0.5), (3, 2, 0.6), (3, 3, 0.7)]
+def test_a_sweeps_own_name_for_a_method_changes_its_look_as_a_variant_does() -> None:
+    """Its colour and marker are the method's, wherever the sweep says which that is."""
+    names = pd.DataFrame([("mine", "", "FC16"), ("supsup", "", "FC16")], columns=["method", "variant", "scale"])
+    both = charts.lines(names, {"mine": "supsup"})
+    mine, plain = both["mine", "", "FC16"], both["supsup", "", "FC16"]
+    assert (mine.marker, mine.colour) == (plain.marker, plain.colour)
+    assert mine.face != plain.face
+    assert mine.dashes != plain.dashes
+    assert charts.lines(names, {})["mine", "", "FC16"].marker != plain.marker
+
+
+def test_a_matrix_is_drawn_as_it_is() -> None:
+    """What is not known stays white."""
+    tests = [(1, 1, 0.9), (2, 1, 0.5), (2, 2, 0.6)]
     matrix = charts._matrix(pd.DataFrame(tests, columns=["tasks_learned", "task", "accuracy"]))
-    expected = (
-        [[90, np.nan, np.nan], [90, 80, np.nan], [90, 80, 70]] if independent else [[np.nan] * 3] * 2 + [[50, 60, 70]]
-    )
-    np.testing.assert_allclose(matrix, expected)
+    np.testing.assert_allclose(matrix, [[90, np.nan], [50, 60]])
 
 
 def test_a_sweep_without_results_has_no_chart() -> None:
@@ -109,8 +112,8 @@ def test_a_sweep_without_results_has_no_chart() -> None:
     curves = frame(step=50, loss=0.5, accuracy=0.5, n=3)
     matrices = pd.concat([frame(tasks_learned=learned, task=1, accuracy=0.5) for learned in (1, 2)])
     frames = {"summary": SUMMARY, "final": by_task(), "curves": curves, "matrices": matrices}
-    names = [chart.name.removeprefix("s-r-digits-") for chart in charts.charts("s", frames)]
+    names = [chart.name.removeprefix("s-r-digits-") for chart in charts.charts("s", frames, {})]
     assert names == ["tasks", "parameters", "seconds", "curves", "matrix"]
-    for chart in charts.charts("s", frames):
+    for chart in charts.charts("s", frames, {}):
         assert chart.draw().axes
-    assert list(charts.charts("s", {**frames, "final": by_task()[:0]})) == []
+    assert list(charts.charts("s", {**frames, "final": by_task()[:0]}, {})) == []

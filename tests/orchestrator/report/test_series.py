@@ -44,9 +44,19 @@ TASKS = pd.DataFrame(
 )
 
 
+TRIALS = pd.DataFrame(
+    [
+        {"trial_id": "b0", "seed": 0, "final": np.array([0.3]), "grouping": "any"},
+        {"trial_id": "a1", "seed": 1, "final": np.array([0.6, 0.8]), "grouping": "one"},
+        {"trial_id": "a0", "seed": 0, "final": np.array([0.4, 0.5]), "grouping": "one"},
+        {"trial_id": "another sweep's", "seed": 0, "final": np.array([0.1]), "grouping": "any"},
+    ]
+)
+
+
 def test_final_accuracies_are_those_after_the_last_task() -> None:
     """By task, in the sweep's order and under its names; mean, deviation and interval over seeds."""
-    found = series.final_accuracies(MANIFEST, TASKS)
+    found = series.final_accuracies(MANIFEST, TRIALS)
     assert found[["scale", "task", "accuracy", "n"]].to_numpy().tolist() == [
         ["FC16", 1, 0.5, 2],
         ["FC16", 2, 0.65, 2],
@@ -69,14 +79,33 @@ def test_curves_are_means_over_tasks_and_then_seeds() -> None:
     assert series.learning_curves(MANIFEST, TASKS[:1]).empty
 
 
-def test_matrices_keep_every_test() -> None:
-    """And what was not tested is not there."""
-    found = series.accuracy_matrices(MANIFEST, TASKS)
+def test_matrices_are_of_all_that_is_known() -> None:
+    """Where tasks interfere, what was tested and no more, also with two tasks; else what a test stands for."""
+    found = series.accuracy_matrices(MANIFEST, TRIALS, TASKS)
     own = found[found["scale"] == "FC16"].set_index(["tasks_learned", "task"])["accuracy"]
     assert own.to_dict() == pytest.approx({(1, 1): 0.8, (2, 1): 0.5, (2, 2): 0.65})
+    tests = pd.DataFrame([row("c", 0, (0, 1), 0.9), row("c", 0, (1, 2), 0.8), row("c", 0, (2, 3), 0.7)])
+    trial = pd.DataFrame([{"trial_id": "c", "seed": 0, "final": np.array([0.9, 0.8, 0.7]), "grouping": "any"}])
+    manifest = {"name": "s", "cells": [{**CELL, "trials": {"0": "c"}}]}
+    implied = series.accuracy_matrices(manifest, trial, tests).set_index(["tasks_learned", "task"])["accuracy"]
+    assert implied.to_dict() == {(1, 1): 0.9, (2, 1): 0.9, (2, 2): 0.8, (3, 1): 0.9, (3, 2): 0.8, (3, 3): 0.7}
+
+
+def test_a_cell_without_a_mean_is_not_drawn() -> None:
+    """As where its trials are of several kinds."""
+    summary = pd.DataFrame({"accuracy": [0.5, np.nan, 0.3]})
+    assert [cell["scale"] for cell in series.drawn(MANIFEST, summary)["cells"]] == ["FC16", "FC64"]
+
+
+def test_methods_are_known_by_their_kind() -> None:
+    """From the spec that a manifest has of a cell; an older one has none."""
+    spec = {"method": {"kind": "supsup"}}
+    manifest = {"cells": [{**CELL, "spec": spec}, {**CELL, "method": "older"}]}
+    assert series.kinds(manifest) == {"mine": "supsup", "older": "older"}
 
 
 def test_a_sweep_without_results_has_empty_series() -> None:
     """No point, and no error."""
-    for of in (series.final_accuracies, series.learning_curves, series.accuracy_matrices):
-        assert of(MANIFEST, TASKS[:0]).empty
+    assert series.final_accuracies(MANIFEST, TRIALS[:0]).empty
+    assert series.learning_curves(MANIFEST, TASKS[:0]).empty
+    assert series.accuracy_matrices(MANIFEST, TRIALS[:0], TASKS[:0]).empty
