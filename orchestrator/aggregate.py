@@ -222,7 +222,7 @@ def _once(shown: Iterable[str]) -> str:
 
 def show_accuracy(row: Mapping[str, Any]) -> str:
     """An accuracy in percent, mean +- sd, and the finished of the asked seeds."""
-    seeds = f"(n={row['n']})" if row["n"] == row["asked"] else f"({row['n']}/{row['asked']})"
+    seeds = f"({show_n(row)})"
     if row["n"] == 0:
         return f"- {seeds}"
     if row.get("mixed"):
@@ -231,6 +231,11 @@ def show_accuracy(row: Mapping[str, Any]) -> str:
         return f"not a number {seeds}"
     sd = "-" if np.isnan(row["sd"]) else f"{100 * row['sd']:.2f}"
     return f"{100 * row['accuracy']:.2f} ± {sd} {seeds}"
+
+
+def show_n(row: Mapping[str, Any]) -> str:
+    """The number of seeds that finished: `n=3`; with those asked for where some are missing: `2/3`."""
+    return f"n={row['n']}" if row["n"] == row["asked"] else f"{row['n']}/{row['asked']}"
 
 
 def show_count(count: float) -> str:

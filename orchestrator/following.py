@@ -41,6 +41,8 @@ PATIENCE, TROUBLE_PATIENCE, INTERRUPTED_PATIENCE = 10.0, 1.0, 3.0
 """Seconds after which the end of a run no longer waits: for a silent follower, in trouble, after Ctrl-C."""
 START_PATIENCE = 30.0
 """The same before its first word: a busy machine takes long to import MLflow."""
+SIGN_PAUSE = 1.0
+"""Seconds between two signs of life while tables are counted and figures drawn."""
 NICENESS = 10
 """Trials come first."""
 
@@ -165,7 +167,12 @@ def follow(
             if not lock.is_held:
                 lock.acquire(timeout=PATIENCE)
             tracker = tracker or Tracker(store, uri)
-            tracker.sync(store.manifest(sweep), driven=not is_last, on_trial=lambda left: say({"left": left}))
+            tracker.sync(
+                store.manifest(sweep),
+                driven=not is_last,
+                on_trial=lambda left: say({"left": left}),
+                computing=lambda: _signs_of_life(say),
+            )
         except Exception as error:  # noqa: BLE001 (whatever it is, it is said, and tried again)
             say({"trouble": _words(error)})
             pause, trouble_pause = trouble_pause, min(2 * trouble_pause, MAX_TROUBLE_PAUSE)
@@ -179,6 +186,24 @@ def follow(
             lock.release()
             return
         ended.wait(pause)
+
+
+@contextlib.contextmanager
+def _signs_of_life(say: Callable[[Mapping[str, Any]], None]) -> Iterator[None]:
+    """Says again and again that there is work at hand: drawing takes seconds, and a silent follower is given up."""
+    done = threading.Event()
+
+    def tell() -> None:
+        while not done.wait(SIGN_PAUSE):
+            say({})
+
+    teller = threading.Thread(target=tell, daemon=True)
+    teller.start()
+    try:
+        yield
+    finally:
+        done.set()
+        teller.join()
 
 
 def _words(error: Exception) -> str:

@@ -16,8 +16,10 @@ from typing import Any
 
 from crwn.data import BASE_SETS
 from crwn.metrics import accuracy_matrix
-from orchestrator import report
+from orchestrator import aggregate, report
+from orchestrator.report import page
 from orchestrator.report.figures import draw_accuracy_matrix
+from orchestrator.report.plain import csv_text
 from orchestrator.store import CONTEXTS_FILE, SYSTEM_FILE, TASKS_FILE, TRIAL_FILE, Store, TrialState
 
 PROJECTION = 1
@@ -45,6 +47,11 @@ class Label:
     def cell(self) -> str:
         """The cell of the table, which trials that differ by their seed alone share."""
         return " ".join(part for part in (self.method, self.variant, self.scale, self.benchmark) if part)
+
+    @property
+    def cell_key(self) -> str:
+        """The cell, unlike any other's however names are cut into words."""
+        return json.dumps([self.method, self.variant, self.scale, self.benchmark])
 
     @property
     def run_name(self) -> str:
@@ -78,15 +85,16 @@ class Point:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TrialContent:
-    """All that MLflow shows of one trial, artifacts aside.
+class RunContent:
+    """All that MLflow shows of one trial or one cell, artifacts aside.
 
     Attributes:
-        params: what the trial is.
+        params: what it is.
         tags: where it stands and what people filter by.
         points: its metrics.
         start, end: of the work on it, in milliseconds since 1970; end is its last sign of life.
-        origin: the attempt that began the computation, see `origin`.
+        origin: where the numbers are from: when it changes, they are another run's. Of a trial the attempt that began
+            the computation, see `origin`; of a cell all that is shown, in 16 digits.
     """
 
     params: Mapping[str, str]
@@ -97,7 +105,7 @@ class TrialContent:
     origin: str
 
 
-def trial_content(store: Store, trial_id: str, state: TrialState, label: Label) -> TrialContent | None:
+def trial_content(store: Store, trial_id: str, state: TrialState, label: Label) -> RunContent | None:
     """What MLflow shows of a trial that was begun; None if it was finished meanwhile, and `state` is outdated.
 
     Raises:
@@ -126,7 +134,7 @@ def trial_content(store: Store, trial_id: str, state: TrialState, label: Label) 
     points += _system_points(system) if points else ()
     if finished is None and store.is_finished(trial_id):
         return None  # its files were replaced while they were read
-    return TrialContent(
+    return RunContent(
         params=params(spec),
         tags={
             **_label_tags(label),
@@ -143,7 +151,10 @@ def trial_content(store: Store, trial_id: str, state: TrialState, label: Label) 
 
 
 def params(spec: Mapping[str, Any]) -> dict[str, str]:
-    """A spec, flat: what a trial is by its usual names, then every setting by its place in the spec."""
+    """A spec, flat: what a trial is by its usual names, then every setting by its place in the spec.
+
+    Of the settings of a cell's trials, which have no seed, likewise.
+    """
     if not spec:
         return {}
     benchmark = spec["benchmark"]
@@ -152,11 +163,108 @@ def params(spec: Mapping[str, Any]) -> dict[str, str]:
         "benchmark": f"{benchmark['kind']}-{benchmark['base']}"
         + ("-validation" if benchmark.get("validation") else ""),
         "scale": spec["scale"],
-        "seed": str(spec["seed"]),
     }
+    if "seed" in spec:
+        flat["seed"] = str(spec["seed"])
     for part in ("method", "benchmark", "training"):
         flat |= {f"{part}.{name}": _text(value) for name, value in spec[part].items() if name != "kind"}
     return {name: value[:MAX_PARAM] for name, value in flat.items()}
+
+
+_CELL_METRICS = {
+    "n": "cell/n",
+    "accuracy": "cell/accuracy",
+    "sd": "cell/accuracy_sd",
+    "ci95": "cell/accuracy_ci95",
+    "forgetting": "cell/forgetting",
+    "backward_transfer": "cell/backward_transfer",
+    "params_per_task": "cell/params_per_task",
+    "trained_per_task": "cell/trained_per_task",
+    "stored_per_task": "cell/stored_per_task",
+    "train_seconds_per_task": "cell/train_seconds_per_task",
+}
+"""Columns of `aggregate.summarise`, under names of their own: a mean is no trial, and charts draw one name together."""
+
+_CELL_TAGS = ("missing_seeds", "failed_seeds", "invalid_seeds", "mixed", "noted")
+
+
+def cell_contents(
+    manifest: Mapping[str, Any],
+    table: report.SweepTable,
+    settings: Mapping[str, str],
+    spans: Mapping[str, tuple[int, int]],
+) -> dict[str, RunContent]:
+    """What MLflow shows of the cells of a sweep's table that have at least one finished trial, by `Label.cell_key`.
+
+    Args:
+        manifest: the sweep's.
+        table: the sweep's.
+        settings: of its finished trials, by their ids: specs without the seed, as JSON.
+        spans: when trials that were begun started and ended, in milliseconds since 1970.
+    """
+    labelled = labels(manifest)
+    found = {}
+    for cell, row in zip(manifest["cells"], aggregate.records(table.summary), strict=True):
+        finished = [trial_id for trial_id in cell["trials"].values() if trial_id in settings]
+        if not finished:
+            continue
+        label = labelled[finished[0]]
+        times = [spans[trial_id] for trial_id in finished if trial_id in spans] or [(0, 0)]
+        start, end = min(begun for begun, _ in times), max(ended for _, ended in times)
+        values = {name: float(row[column]) for column, name in _CELL_METRICS.items()}
+        points = [Point(name, value, end, 0) for name, value in values.items() if math.isfinite(value)]
+        shared = [set(params(json.loads(settings[trial_id])).items()) for trial_id in finished]
+        shown_params = dict(sorted(set.intersection(*shared)))
+        tags = {
+            **{name: value for name, value in _label_tags(label).items() if name != "cell"},
+            "mlflow.runName": f"{label.cell}, {aggregate.show_n(row)}",
+            "state": "done" if row["n"] == row["asked"] else "incomplete",
+            **{name: str(row[name])[:MAX_TAG] for name in _CELL_TAGS if row[name]},
+        }
+        shown = repr((shown_params, sorted(tags.items()), points, start, end))
+        found[label.cell_key] = RunContent(
+            params=shown_params, tags=tags, points=points, start=start, end=end, origin=_digits(shown)
+        )
+    return found
+
+
+def note(table: report.SweepTable) -> str:
+    """A sweep's table as its run's description."""
+    text = f"{report.markdown_rows(table)}\n\n{report.markdown_caption(table)}"
+    return text if len(text) <= MAX_TAG else f"{len(table.table)} rows: see the artifacts table.md and table.csv."
+
+
+def table_files(manifest: Mapping[str, Any], table: report.SweepTable) -> dict[str, bytes]:
+    """A sweep and its table by their paths among the artifacts of its run."""
+    return {
+        "sweep.json": (json.dumps(manifest, indent=1) + "\n").encode(),
+        "table.csv": csv_text(table.summary).encode(),
+        "table.md": report.markdown(table).encode(),
+    }
+
+
+def sweep_report(store: Store, manifest: Mapping[str, Any]) -> dict[str, bytes]:
+    """A sweep's page, figures and tables in all formats, by their paths among the artifacts of its run.
+
+    Raises:
+        UserError: a record is damaged.
+    """
+    tables = report.tables_of([store], report.Choice(sweep=manifest["name"]))
+    files = {**report.table_files(tables), **page.report_files([store], manifest["name"])}
+    return {f"report/{name}": content for name, content in files.items()}
+
+
+def sweep_digest(manifest: Mapping[str, Any], states: Mapping[str, TrialState], shown: Mapping[str, str | None]) -> str:
+    """What a sweep's report shows, in 16 digits.
+
+    Args:
+        manifest: the sweep's.
+        states: of its trials.
+        shown: of finished trials what their runs show, see `digest`.
+    """
+    return _digits(
+        repr((PROJECTION, json.dumps(manifest, sort_keys=True), list(states.items()), sorted(shown.items())))
+    )
 
 
 def started(store: Store, trial_id: str) -> int:
@@ -178,7 +286,7 @@ def origin(attempts: Sequence[Mapping[str, Any]]) -> str:
 def digest(store: Store, trial_id: str, label: Label) -> str:
     """What a finished trial's run shows, in 16 digits: an equal digest means that nothing has to be written."""
     content = store.read(trial_id, TRIAL_FILE) or b""
-    return hashlib.sha256(repr((PROJECTION, label)).encode() + content).hexdigest()[:16]
+    return _digits(repr((PROJECTION, label)), content)
 
 
 def dataset(base: str) -> dict[str, str]:
@@ -352,6 +460,10 @@ def _finished_tags(row: Mapping[str, Any], provenance: Mapping[str, Any]) -> dic
         "versions": json.dumps(provenance.get("versions"), sort_keys=True),
     }
     return {name: str(value) for name, value in tags.items() if value}
+
+
+def _digits(text: str, content: bytes = b"") -> str:
+    return hashlib.sha256(text.encode() + content).hexdigest()[:16]
 
 
 def _text(value: Any) -> str:

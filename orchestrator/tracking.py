@@ -1,12 +1,14 @@
-"""MLflow written from the store. The only file that imports mlflow.
+"""MLflow written from the store.
 
-One experiment for each sweep's name, in it one parent run for each sweep and store, and one child for each of the
-sweep's trials that was begun. What they show is read from the store (`orchestrator/projection.py`), so all of it can
-lag behind, be lost, and be rebuilt: `Tracker.sync` writes what is missing and nothing twice.
+One experiment for each sweep's name, in it one parent run for each sweep and store, one child for each of the sweep's
+trials that was begun, and one for each cell of its table: mean, deviation and number of seeds. What they show is read
+from the store (`orchestrator/projection.py`), so all of it can lag behind, be lost, and be rebuilt: `Tracker.sync`
+writes what is missing and nothing twice.
 
-Metrics in MLflow can only be added to. A run therefore belongs to one computation of its trial, its `crwn.origin`;
-where a trial was computed anew, its run is replaced. The runs of trials that a sweep no longer asks for are deleted,
-which MLflow can undo, and so does `sync` when they are asked for again.
+Metrics in MLflow can only be added to. A trial's run therefore belongs to one computation of it, its `crwn.origin`;
+where a trial was computed anew, its run is replaced. A cell's run is replaced whenever its numbers change, so while a
+sweep runs there is one only of cells that are complete. The runs of trials and cells that a sweep no longer asks for
+are deleted, which MLflow can undo, and so does `sync` when they are asked for again.
 
 One process at a time writes (`Store.tracking_lock`).
 """
@@ -14,47 +16,22 @@ One process at a time writes (`Store.tracking_lock`).
 from __future__ import annotations
 
 import contextlib
-import getpass
 import json
-import logging
-import os
-import re
-import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
-
-# Before mlflow is imported: nothing is reported to anybody, nothing printed, an outage is noticed within seconds.
-os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")  # else it prints two lines for every run
-os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
-os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "15")
-
-import filelock
-import sqlalchemy
-from mlflow import MlflowClient
-from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run, RunTag, ViewType
-from mlflow.exceptions import MlflowException
 
 from orchestrator import projection, report
 from orchestrator.errors import UserError
-from orchestrator.projection import Label, Point, TrialContent
-from orchestrator.report.plain import csv_text
+from orchestrator.mlflow_runs import MlflowRuns, ShownRun
+from orchestrator.projection import Label, RunContent
 from orchestrator.store import ATTEMPTS_FILE, Store, TrialState
-from orchestrator.tracking_address import artifact_root, is_database, sqlite_file
 from orchestrator.tracking_errors import TrackingError, explain
-
-METRICS_PER_CALL = 1000
-"""MLflow takes no more."""
 
 MAX_FAULTS = 3
 """Trials that could not be written after which a pass is given up: one may be odd, more are an outage."""
-
-EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}
-"""Has the interface show what belongs to training and not what belongs to prompts."""
 
 TABLE_COST_FACTOR = 20
 """While a sweep runs, its table is written again after twenty times what that took."""
@@ -69,36 +46,55 @@ STATUS: Mapping[TrialState, str] = {
 
 
 @dataclass(slots=True, kw_only=True)
-class _Shown:
-    """What is known of a run in MLflow.
+class _Experiment:
+    """A sweep's runs: the parent, if there is one yet, and its children by trial and by cell.
 
     Attributes:
-        run_id: MLflow's.
-        status: MLflow's.
-        tags, params: as they are there.
-        start, end: milliseconds since 1970; end is None while it runs.
-        points: (metric, step) that are there; None where that was not looked up.
-        seen: what of the store it shows; None where that is not known.
+        experiment_id: MLflow's.
+        name: the sweep's.
+        parent: the sweep's own run.
+        trials: those of trials, by their ids.
+        cells: those of the table's cells, by `Label.cell_key`.
+        deleted_cells: runs of cells that were deleted, by the cell and what it shows.
+        table_due: when the table is written again, on time's monotonic clock.
     """
 
-    run_id: str
-    status: str
-    tags: dict[str, str]
-    params: dict[str, str]
-    start: int
-    end: int | None
-    points: set[tuple[str, int]] | None
-    seen: Any = None
-
-
-@dataclass(slots=True, kw_only=True)
-class _Experiment:
-    """A sweep's runs: the parent, if there is one yet, and its children by trial."""
-
     experiment_id: str
-    parent: _Shown | None = None
-    children: dict[str, _Shown] = field(default_factory=dict)
+    name: str
+    parent: ShownRun | None = None
+    trials: dict[str, ShownRun] = field(default_factory=dict)
+    cells: dict[str, ShownRun] = field(default_factory=dict)
+    deleted_cells: dict[tuple[str, str], ShownRun] = field(default_factory=dict)
     table_due: float = 0.0
+
+    def has_place(self, run: ShownRun, asked: Collection[str]) -> bool:
+        """Whether a run is the sweep's or of one of the trials and cells that are asked for, and the first such one."""
+        if _level(run) == "sweep":
+            return self.parent is None
+        return _identity(run) in asked and _identity(run) not in self._children(run)
+
+    def take(self, run: ShownRun) -> None:
+        """Put a run in its place."""
+        if _level(run) == "sweep":
+            self.parent = run
+        else:
+            self._children(run)[_identity(run)] = run
+
+    def _children(self, run: ShownRun) -> dict[str, ShownRun]:
+        return self.cells if _level(run) == "cell" else self.trials
+
+
+def _level(run: ShownRun) -> str:
+    return run.tags.get("crwn.level", "")
+
+
+def _is_whole(run: ShownRun, digest: str) -> bool:
+    """Whether all that a digest stands for is there."""
+    return (run.status, run.tags.get("crwn.projected")) == (STATUS["done"], digest)
+
+
+def _identity(run: ShownRun) -> str:
+    return run.tags.get(f"crwn.{_level(run)}", "")
 
 
 class Tracker:
@@ -117,7 +113,7 @@ class Tracker:
         self._uri = uri
         self._experiments: dict[str, _Experiment] = {}
         with _explained(uri):
-            self._client = _connect(store, uri)
+            self._runs = MlflowRuns(uri, store.identity, store.beside)
 
     def sync(
         self,
@@ -125,6 +121,7 @@ class Tracker:
         *,
         driven: bool,
         on_trial: Callable[[int], None] = lambda _: None,
+        computing: Callable[[], contextlib.AbstractContextManager[Any]] = contextlib.nullcontext,
     ) -> int:
         """Write what MLflow lacks of a sweep.
 
@@ -132,6 +129,7 @@ class Tracker:
             manifest: the sweep's.
             driven: whether a run is working on it.
             on_trial: called after each trial with the number of those left to look at.
+            computing: gives a context for what may take long without a word to MLflow: tables and figures.
 
         Returns:
             How many runs of trials were written.
@@ -144,7 +142,7 @@ class Tracker:
         states = self._store.states(labels, driven=driven)
         with self._writing(manifest["name"]):
             experiment = self._experiments.get(manifest["name"]) or self._look_up(manifest["name"], labels)
-            self._ensure_parent(experiment, manifest["name"], states)
+            self._ensure_parent(experiment, states)
         if experiment.parent is None:
             return 0  # nothing was begun
         num_written = 0
@@ -153,7 +151,7 @@ class Tracker:
             states[trial_id] = self._store.state(trial_id, driven=driven)  # it may have ended since
             try:
                 with self._writing(manifest["name"]):
-                    self._ensure_child(experiment, trial_id)
+                    self._ensure_child(experiment, experiment.trials.get(trial_id))
                     num_written += self._sync_trial(experiment, trial_id, states[trial_id], label)
             except TrackingError as error:
                 faults.append(error)
@@ -162,7 +160,7 @@ class Tracker:
             on_trial(len(labels) - index)
         if len(faults) < MAX_FAULTS:
             with self._writing(manifest["name"]):
-                self._sync_parent(experiment, manifest, states, driven=driven)
+                self._sync_parent(experiment, manifest, states, driven=driven, computing=computing)
         if faults:
             raise faults[0]
         return num_written
@@ -181,130 +179,136 @@ class Tracker:
 
     def _look_up(self, name: str, labels: Mapping[str, Label]) -> _Experiment:
         """The sweep's experiment and those of its runs that are this store's; made where there is none."""
-        experiment = _Experiment(experiment_id=self._experiment_id(name))
+        experiment = _Experiment(experiment_id=self._runs.experiment_id(name), name=name)
+        asked = {*labels, *(label.cell_key for label in labels.values())}
         deleted = []
-        for run in self._search(experiment.experiment_id, name):
-            trial_id = run.data.tags.get("crwn.trial", "")
-            if run.info.lifecycle_stage != "active":
+        for run in self._runs.search(experiment.experiment_id, name):
+            if run.is_deleted:
                 deleted.append(run)
-            elif not trial_id and experiment.parent is None:
-                experiment.parent = _shown(run)
-            elif trial_id in labels and trial_id not in experiment.children:
-                experiment.children[trial_id] = _shown(run)
+            elif experiment.has_place(run, asked):
+                experiment.take(run)
             else:  # no longer asked for, or there twice: an answer was lost, and MLflow's client asked again
-                self._client.delete_run(run.info.run_id)
+                self._runs.delete(run)
+                deleted += [run] if _level(run) == "cell" else []
         for run in deleted:
-            trial_id = run.data.tags.get("crwn.trial", "")
-            if not trial_id and experiment.parent is None:
-                self._client.restore_run(run.info.run_id)
-                experiment.parent = _shown(run)
-            elif trial_id in labels and trial_id not in experiment.children and self._is_current(run):
-                self._client.restore_run(run.info.run_id)
-                experiment.children[trial_id] = _shown(run)
+            if _level(run) == "cell":
+                experiment.deleted_cells[_identity(run), run.tags.get("crwn.projected", "")] = run
+            elif experiment.has_place(run, asked) and self._is_current(run):
+                experiment.take(self._runs.restore(run))
         self._experiments[name] = experiment
         return experiment
 
-    def _experiment_id(self, name: str) -> str:
-        found = self._client.get_experiment_by_name(name)
-        if found is None:
-            root = artifact_root(self._store.beside, self._uri)
-            # A name may hold what a path should not; artifacts are found through MLflow, never by this name.
-            location = None if root is None else (root / re.sub(r"[^\w.-]", "_", name)).as_uri()
-            try:
-                return str(self._client.create_experiment(name, artifact_location=location, tags=EXPERIMENT_TAGS))
-            except MlflowException as error:
-                if error.error_code != "RESOURCE_ALREADY_EXISTS":
-                    raise
-            found = self._client.get_experiment_by_name(name)  # another store's driver was quicker
-            assert found is not None
-        if found.lifecycle_stage != "active":
-            self._client.restore_experiment(found.experiment_id)
-        return str(found.experiment_id)
+    def _is_current(self, run: ShownRun) -> bool:
+        """Whether a run shows the computation of its trial that the store has; a sweep's own always does."""
+        if _level(run) == "sweep":
+            return True
+        attempts = self._store.all_attempts(_identity(run))
+        return bool(attempts) and run.tags.get("crwn.origin") == projection.origin(attempts)
 
-    def _search(self, experiment_id: str, name: str) -> Iterator[Run]:
-        identity = self._store.identity
-        # MLflow's conditions have no way to write a quote, which a path may hold.
-        condition = "" if "'" in identity or '"' in identity else f"tags.`crwn.store` = '{identity}'"
-        token = None
-        while True:
-            page = self._client.search_runs(
-                [experiment_id], condition, run_view_type=ViewType.ALL, max_results=1000, page_token=token
-            )
-            for run in page:
-                if (run.data.tags.get("crwn.store"), run.data.tags.get("crwn.sweep")) == (identity, name):
-                    yield run
-            token = page.token
-            if not token:
-                return
+    # Below the parent
 
-    def _is_current(self, run: Run) -> bool:
-        """Whether a run shows the computation of its trial that the store has."""
-        attempts = self._store.all_attempts(run.data.tags["crwn.trial"])
-        return bool(attempts) and run.data.tags.get("crwn.origin") == projection.origin(attempts)
+    def _create_child(
+        self, experiment: _Experiment, content: RunContent, level: str, identity: str, tags: Mapping[str, str]
+    ) -> ShownRun:
+        """A run below the sweep's own, found again by its `identity`."""
+        assert experiment.parent is not None
+        place = {"mlflow.parentRunId": experiment.parent.run_id, "crwn.level": level, f"crwn.{level}": identity}
+        return self._runs.create(experiment.experiment_id, experiment.name, content.start, {**tags, **place})
 
-    # Trials
+    def _ensure_child(self, experiment: _Experiment, shown: ShownRun | None) -> None:
+        """Keep a run below its sweep's, of which there may have been two, or which was lost."""
+        assert experiment.parent is not None
+        if shown is not None:
+            self._runs.write_tags(shown, {"mlflow.parentRunId": experiment.parent.run_id})
 
     def _sync_trial(self, experiment: _Experiment, trial_id: str, state: TrialState, label: Label) -> bool:
         """Bring one trial's run up to date; whether that took writing."""
-        shown = experiment.children.get(trial_id)
+        shown = experiment.trials.get(trial_id)
         if state == "left":
             if shown is not None and shown.status == "RUNNING":
-                self._write_status(shown, STATUS[state], shown.start)
+                self._runs.write_status(shown, STATUS[state], shown.start)
                 return True
             return False
         seen = (state, label, self._store.signature(trial_id))
         if shown is not None and shown.seen == seen:
             return False
         digest = projection.digest(self._store, trial_id, label) if state == "done" else None
-        if shown is not None and digest and (shown.status, shown.tags.get("crwn.projected")) == ("FINISHED", digest):
+        if shown is not None and digest is not None and _is_whole(shown, digest):
             shown.seen = seen
             return False
         content = projection.trial_content(self._store, trial_id, state, label)
         if content is None:
             return False  # the next pass sees it finished
-        if shown is not None and shown.tags.get("crwn.origin") != content.origin and self._points_of(shown):
-            self._client.delete_run(shown.run_id)  # it shows another computation, and metrics cannot be taken back
+        if shown is not None and shown.tags.get("crwn.origin") != content.origin and self._runs.points(shown):
+            self._runs.delete(shown)  # it shows another computation, and metrics cannot be taken back
             shown = None
         if shown is None:
-            shown = experiment.children[trial_id] = self._create_trial(experiment, trial_id, content)
-        self._write_params(shown, content.params)
-        self._write_points(shown, content.points)
-        self._write_tags(shown, content.tags)
-        self._write_status(shown, STATUS[state], content.end)
+            shown = self._create_child(experiment, content, "trial", trial_id, content.tags)
+            experiment.trials[trial_id] = shown
+        self._write(shown, content, STATUS[state])
         if digest is not None:
-            self._write_files(shown, projection.artifacts(self._store, trial_id, label.run_name))
-            self._write_tags(shown, {"crwn.projected": digest})  # last: all of it is there
+            self._runs.write_files(shown, projection.artifacts(self._store, trial_id, label.run_name))
+            self._runs.write_tags(shown, {"crwn.projected": digest})  # last: all of it is there
         elif state == "failed":
-            self._write_files(shown, {ATTEMPTS_FILE: self._store.read(trial_id, ATTEMPTS_FILE) or b""})
+            self._runs.write_files(shown, {ATTEMPTS_FILE: self._store.read(trial_id, ATTEMPTS_FILE) or b""})
         shown.seen = seen
         return True
 
-    def _ensure_child(self, experiment: _Experiment, trial_id: str) -> None:
-        """Keep a trial's run below its sweep's, of which there may have been two, or which was lost."""
-        assert experiment.parent is not None
-        if trial_id in experiment.children:
-            self._write_tags(experiment.children[trial_id], {"mlflow.parentRunId": experiment.parent.run_id})
+    def _sync_cells(self, experiment: _Experiment, found: Mapping[str, RunContent], *, driven: bool) -> None:
+        """Bring the runs of the table's cells up to date.
 
-    def _create_trial(self, experiment: _Experiment, trial_id: str, content: TrialContent) -> _Shown:
-        assert experiment.parent is not None
-        identity = {"mlflow.parentRunId": experiment.parent.run_id, "crwn.level": "trial", "crwn.trial": trial_id}
-        own = {**self._own_tags(experiment.parent.tags["crwn.sweep"]), **identity}
-        return self._create_run(experiment, content.start, {**own, **{k: v for k, v in content.tags.items() if v}})
+        Args:
+            experiment: the sweep's.
+            found: what is known of cells, by `Label.cell_key`.
+            driven: whether seeds may still come; a cell that lacks some then waits for them.
+        """
+        for key in experiment.cells.keys() - found.keys():
+            self._runs.delete(experiment.cells.pop(key))
+        for key, content in found.items():
+            if driven and content.tags["state"] != "done":
+                continue
+            shown = experiment.cells.get(key)
+            if shown is not None and not _is_whole(shown, content.origin):
+                self._runs.delete(shown)
+                shown = None
+            if shown is None:
+                deleted = experiment.deleted_cells.pop((key, content.origin), None)
+                if deleted is not None:
+                    shown = self._runs.restore(deleted)
+                else:
+                    shown = self._create_child(experiment, content, "cell", key, content.tags)
+                experiment.cells[key] = shown
+            self._ensure_child(experiment, shown)
+            if not _is_whole(shown, content.origin):
+                self._write(shown, content, STATUS["done"])
+                self._runs.write_tags(shown, {"crwn.projected": content.origin})  # last: all of it is there
+
+    def _write(self, shown: ShownRun, content: RunContent, status: str) -> None:
+        self._runs.write_params(shown, content.params)
+        self._runs.write_points(shown, content.points)
+        self._runs.write_tags(shown, content.tags)
+        self._runs.write_status(shown, status, content.end)
 
     # The parent
 
-    def _ensure_parent(self, experiment: _Experiment, name: str, states: Mapping[str, TrialState]) -> None:
+    def _ensure_parent(self, experiment: _Experiment, states: Mapping[str, TrialState]) -> None:
         begun = [trial_id for trial_id, state in states.items() if state != "left"]
         if experiment.parent is not None or not begun:
             return
         start = min(projection.started(self._store, trial_id) for trial_id in begun)
-        tags = {**self._own_tags(name), "crwn.level": "sweep", "mlflow.runName": name}
-        experiment.parent = self._create_run(experiment, start, tags)
+        tags = {"crwn.level": "sweep", "mlflow.runName": experiment.name}
+        experiment.parent = self._runs.create(experiment.experiment_id, experiment.name, start, tags)
 
     def _sync_parent(
-        self, experiment: _Experiment, manifest: Mapping[str, Any], states: Mapping[str, TrialState], *, driven: bool
+        self,
+        experiment: _Experiment,
+        manifest: Mapping[str, Any],
+        states: Mapping[str, TrialState],
+        *,
+        driven: bool,
+        computing: Callable[[], contextlib.AbstractContextManager[Any]],
     ) -> None:
-        """The sweep's own run: how many trials stand where, the table, and when the work ended."""
+        """The sweep's own run: how many trials stand where, table, cells, the report, and when the work ended."""
         parent = experiment.parent
         if parent is None:
             return
@@ -316,146 +320,45 @@ class Tracker:
         else:
             state = "done" if counts["done"] == len(states) else "interrupted"
         trials = ", ".join(f"{counts[name]} {name}" for name in STATUS if counts[name])
-        self._write_tags(parent, {"state": state, "trials": trials, "sweep": manifest["name"]})
+        self._runs.write_tags(parent, {"state": state, "trials": trials, "sweep": manifest["name"]})
         done = [(trial_id, self._store.signature(trial_id)) for trial_id in states if states[trial_id] == "done"]
-        seen = (done, json.dumps(manifest, sort_keys=True))
+        seen = (driven, done, json.dumps(manifest, sort_keys=True))
         if parent.seen != seen and (not driven or time.monotonic() >= experiment.table_due):
             began = time.monotonic()
-            table = report.sweep_table(self._store, manifest)
-            files = {
-                "sweep.json": (json.dumps(manifest, indent=1) + "\n").encode(),
-                "table.csv": csv_text(table.summary).encode(),
-                "table.md": report.markdown(table).encode(),
-            }
-            note = f"{report.markdown_rows(table)}\n\n{report.markdown_caption(table)}"
-            if len(note) > projection.MAX_TAG:
-                note = f"{len(table.table)} rows: see the artifacts table.md and table.csv."
-            self._write_tags(parent, {"mlflow.note.content": note})
-            self._write_files(parent, files)
+            self._sync_table(experiment, parent, manifest, states, driven=driven, computing=computing)
             parent.seen = seen
             experiment.table_due = time.monotonic() + TABLE_COST_FACTOR * (time.monotonic() - began)
-        ends = [child.end for child in experiment.children.values() if child.end is not None]
-        self._write_status(parent, STATUS[state], max(ends, default=parent.start))
+        ends = [child.end for child in experiment.trials.values() if child.end is not None]
+        self._runs.write_status(parent, STATUS[state], max(ends, default=parent.start))
 
-    # Writing
-
-    def _own_tags(self, sweep: str) -> dict[str, str]:
-        return {
-            "crwn.store": self._store.identity,
-            "crwn.sweep": sweep,
-            "mlflow.user": _user(),
-            "mlflow.source.name": "crwn run",
-            "mlflow.source.type": "LOCAL",
-        }
-
-    def _create_run(self, experiment: _Experiment, start: int, tags: Mapping[str, str]) -> _Shown:
-        run = self._client.create_run(
-            experiment.experiment_id, start_time=start, tags=dict(tags), run_name=tags["mlflow.runName"]
-        )
-        return _Shown(
-            run_id=run.info.run_id, status="RUNNING", tags=dict(tags), params={}, start=start, end=None, points=set()
-        )
-
-    def _write_params(self, shown: _Shown, params: Mapping[str, str]) -> None:
-        missing = {name: value for name, value in params.items() if shown.params.get(name) != value}
-        if missing:
-            # The data set first: where the params are there, so is it.
-            fields = Dataset(**projection.dataset(params["benchmark.base"]))
-            self._client.log_inputs(shown.run_id, [DatasetInput(fields, [InputTag("mlflow.data.context", "training")])])
-            self._client.log_batch(shown.run_id, params=[Param(name, value) for name, value in missing.items()])
-            shown.params |= missing
-
-    def _points_of(self, shown: _Shown) -> set[tuple[str, int]]:
-        """The (metric, step) that are in MLflow."""
-        if shown.points is None:
-            names = self._client.get_run(shown.run_id).data.metrics
-            shown.points = {
-                (name, point.step) for name in names for point in self._client.get_metric_history(shown.run_id, name)
-            }
-        return shown.points
-
-    def _write_points(self, shown: _Shown, points: Sequence[Point]) -> None:
-        known = self._points_of(shown)
-        missing = [point for point in points if (point.name, point.step) not in known]
-        for start in range(0, len(missing), METRICS_PER_CALL):
-            chunk = missing[start : start + METRICS_PER_CALL]
-            metrics = [Metric(point.name, point.value, point.time, point.step) for point in chunk]
-            self._client.log_batch(shown.run_id, metrics=metrics)
-            known |= {(point.name, point.step) for point in chunk}
-
-    def _write_tags(self, shown: _Shown, tags: Mapping[str, str]) -> None:
-        changed = {name: value for name, value in tags.items() if shown.tags.get(name, "") != value}
-        if changed:
-            self._client.log_batch(shown.run_id, tags=[RunTag(name, value) for name, value in changed.items()])
-            shown.tags |= changed
-
-    def _write_status(self, shown: _Shown, status: str, end: int) -> None:
-        if status == "RUNNING" and shown.status != status:
-            self._client.update_run(shown.run_id, status=status)
-            shown.status, shown.end = status, None
-        elif status != "RUNNING" and (shown.status, shown.end) != (status, end):
-            self._client.set_terminated(shown.run_id, status, end_time=end)
-            shown.status, shown.end = status, end
-
-    def _write_files(self, shown: _Shown, files: Mapping[str, bytes]) -> None:
-        with tempfile.TemporaryDirectory(prefix="crwn-artifacts-") as folder:
-            for name, content in files.items():
-                path = Path(folder) / name
-                path.parent.mkdir(parents=True, exist_ok=True)
-                path.write_bytes(content)
-            self._client.log_artifacts(shown.run_id, folder)
-
-
-def _shown(run: Run) -> _Shown:
-    return _Shown(
-        run_id=run.info.run_id,
-        status=run.info.status,
-        tags=dict(run.data.tags),
-        params=dict(run.data.params),
-        start=run.info.start_time,
-        end=run.info.end_time,
-        points=None,
-    )
-
-
-def _user() -> str:
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):  # in a container a user may have a number alone
-        return str(os.getuid())
-
-
-def _connect(store: Store, uri: str) -> MlflowClient:
-    """A client that has reached its server or database; the database is made where it is missing."""
-    for name in ("alembic", "mlflow"):
-        logging.getLogger(name).setLevel(logging.ERROR)  # they report every step of making a database
-    if not is_database(uri):
-        client = MlflowClient(uri)
-        client.search_experiments(max_results=1)
-        return client
-    file = sqlite_file(uri)
-    if file is not None and not (file.exists() and file.stat().st_size):
-        _make_database(file)
-    engine = sqlalchemy.create_engine(uri)
-    engine.connect().close()  # MLflow itself tries for minutes
-    engine.dispose()
-    return MlflowClient(uri)
-
-
-def _make_database(file: Path) -> None:
-    """Make an SQLite database beside its place and move it there: one that is cut off could not be used or mended.
-
-    One process at a time: two that make one database destroy each other's work.
-    """
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with (
-        filelock.FileLock(file.with_name(f".{file.name}.lock")),
-        tempfile.TemporaryDirectory(dir=file.parent) as folder,
-    ):
-        if not (file.exists() and file.stat().st_size):
-            made = Path(folder) / file.name
-            MlflowClient(f"sqlite:///{made}").search_experiments(max_results=1)
-            made.replace(file)
+    def _sync_table(
+        self,
+        experiment: _Experiment,
+        parent: ShownRun,
+        manifest: Mapping[str, Any],
+        states: Mapping[str, TrialState],
+        *,
+        driven: bool,
+        computing: Callable[[], contextlib.AbstractContextManager[Any]],
+    ) -> None:
+        """All that comes from several trials."""
+        with computing():
+            trials = report.sweep_trials(self._store, manifest)
+            table = report.sweep_table(self._store, manifest, trials)
+            spans = {trial_id: (run.start, run.end or run.start) for trial_id, run in experiment.trials.items()}
+            settings = dict(zip(trials["trial_id"], trials["settings"], strict=True))
+            cells = projection.cell_contents(manifest, table, settings, spans)
+        self._runs.write_tags(parent, {"mlflow.note.content": projection.note(table)})
+        self._runs.write_files(parent, projection.table_files(manifest, table))
+        self._sync_cells(experiment, cells, driven=driven)
+        # The report is for when the work rests: it takes seconds to draw.
+        shown = {trial_id: run.tags.get("crwn.projected") for trial_id, run in experiment.trials.items()}
+        digest = projection.sweep_digest(manifest, states, shown)
+        if not driven and parent.tags.get("crwn.projected") != digest:
+            with computing():
+                files = projection.sweep_report(self._store, manifest)
+            self._runs.write_files(parent, files)
+            self._runs.write_tags(parent, {"crwn.projected": digest})  # last: all of it is there
 
 
 @contextlib.contextmanager

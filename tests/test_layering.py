@@ -240,7 +240,7 @@ def test_methods_never_import_each_other() -> None:
             "ray",
             ("orchestrator/executors/ray_tune.py", "orchestrator/backbones.py", "orchestrator/submitting.py"),
         ),
-        ("mlflow", ("orchestrator/tracking.py",)),
+        ("mlflow", ("orchestrator/mlflow_runs.py",)),
     ],
 )
 def test_a_library_of_the_cluster_has_its_files(library: str, allowed: tuple[str, ...]) -> None:

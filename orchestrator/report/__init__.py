@@ -30,6 +30,7 @@ from orchestrator.report.printable import (
     markdown,
     markdown_caption,
     markdown_rows,
+    table_files,
     write,
 )
 from orchestrator.report.sweep_tables import (
@@ -54,6 +55,8 @@ __all__ = [
     "markdown_rows",
     "matrix_csv",
     "sweep_table",
+    "sweep_trials",
+    "table_files",
     "tables_of",
     "write",
     "write_tables",

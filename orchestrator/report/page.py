@@ -88,13 +88,13 @@ class Section:
         return int(self.table.summary["asked"].sum())
 
 
-def sections(store: Store) -> Iterator[Section]:
-    """One section a sweep of a store.
+def sections(store: Store, sweep: str | None = None) -> Iterator[Section]:
+    """One section a sweep of a store, or that of one sweep.
 
     Raises:
         UserError: the store has no sweep, or a record cannot be read.
     """
-    for manifest in manifests_of(store):
+    for manifest in manifests_of(store, sweep):
         ids = [trial_id for cell in manifest["cells"] for trial_id in cell["trials"].values()]
         trials, tasks = sweep_trials(store, manifest), store.tasks(ids).to_pandas()
         table = sweep_table(store, manifest, trials)
@@ -178,16 +178,32 @@ def write_report(stores: Sequence[Store], to: Files) -> list[str]:
     Raises:
         UserError: a store has no sweep or cannot be read, or the folder cannot be written.
     """
-    found = [section for store in stores for section in sections(store)]
-    verdicts = claims.verdicts(pd.concat([read_trials(store) for store in stores], ignore_index=True))
+    write_files(report_files(stores), to)
+    return [to.locate(PAGE_FILE), to.locate(FIGURES_FOLDER)]
+
+
+def report_files(stores: Sequence[Store], sweep: str | None = None) -> dict[str, bytes]:
+    """The page and every figure of some stores, by their names.
+
+    Args:
+        stores: any number of them.
+        sweep: only this one's, by its name, which each store has.
+
+    Raises:
+        UserError: a store has no such sweep or cannot be read.
+    """
+    found = [section for store in stores for section in sections(store, sweep)]
+    trials = [
+        read_trials(store) if sweep is None else sweep_trials(store, manifests_of(store, sweep)[0]) for store in stores
+    ]
+    verdicts = claims.verdicts(pd.concat(trials, ignore_index=True))
     files = {f"{FIGURES_FOLDER}/claims.csv": csv_text(claims.as_frame(verdicts)).encode()}
     pictures = {}
     for chart in (chart for section in found for chart in section.charts):
         drawn = dict(chart.files())
         pictures[chart.name] = drawn[f"{chart.name}.svg"]
         files |= {f"{FIGURES_FOLDER}/{name}": content for name, content in drawn.items()}
-    write_files({**files, PAGE_FILE: page(found, verdicts, pictures).encode()}, to)
-    return [to.locate(PAGE_FILE), to.locate(FIGURES_FOLDER)]
+    return {**files, PAGE_FILE: page(found, verdicts, pictures).encode()}
 
 
 def page(found: Sequence[Section], verdicts: Sequence[Verdict], pictures: Mapping[str, bytes]) -> str:

@@ -121,9 +121,14 @@ def write(tables: Iterable[Printable], to: Files) -> list[str]:
     Raises:
         UserError: the folder cannot be written.
     """
-    files = {f"{table.name}.{ending}": make(table) for table in tables for ending, make in FORMATS.items()}
+    files = table_files(tables)
     write_files(files, to)
     return [to.locate(name) for name in files]
+
+
+def table_files(tables: Iterable[Printable]) -> dict[str, bytes]:
+    """Tables, with names of their own, in every format, by the names of their files."""
+    return {f"{table.name}.{ending}": make(table) for table in tables for ending, make in FORMATS.items()}
 
 
 def write_files(files: Mapping[str, bytes], to: Files) -> None:

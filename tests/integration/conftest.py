@@ -25,7 +25,7 @@ from orchestrator.tracking_address import TRACKING_VARIABLE
 
 CRWN = Path(sys.executable).with_name("crwn")
 
-# A trial takes about five seconds, longer than the two between resume points: something can be interrupted inside it.
+# A trial takes about four seconds, longer than the two between resume points: something can be interrupted inside it.
 # There are three, so that with two at once one has ended while another still runs.
 SWEEP = """\
 # crwn run sweep.yaml
@@ -34,9 +34,9 @@ seeds: [0]
 benchmarks:
   r-digits: {num_tasks: 3}
 methods:
-  supsup: {scales: [FC64], training: {updates_per_task: 4000}}
-  neuromodnet: {scales: [FC64], training: {updates_per_task: 7000}}
-  batche: {scales: [FC64], training: {updates_per_task: 3500}}
+  supsup: {scales: [FC64], training: {updates_per_task: 2000}}
+  neuromodnet: {scales: [FC64], training: {updates_per_task: 3500}}
+  batche: {scales: [FC64], training: {updates_per_task: 1750}}
 """
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import sys
@@ -36,8 +37,10 @@ class FakeTracker:
         calls: the sweep and `driven` of each pass.
         act: called in each pass; gives the number of runs written.
         make: called when one is made.
+        draws: seconds that each pass takes over the report.
     """
 
+    draws = 0.0
     made: list[tuple[Path, str]]
     calls: list[tuple[str, bool]]
     act: Act
@@ -47,9 +50,18 @@ class FakeTracker:
         self.made.append((store.root, uri))
         type(self).make()
 
-    def sync(self, manifest: Mapping[str, Any], *, driven: bool, on_trial: Callable[[int], None]) -> int:
+    def sync(
+        self,
+        manifest: Mapping[str, Any],
+        *,
+        driven: bool,
+        on_trial: Callable[[int], None],
+        computing: Callable[[], contextlib.AbstractContextManager[None]] = contextlib.nullcontext,
+    ) -> int:
         self.calls.append((manifest["name"], driven))
         on_trial(7)
+        with computing():
+            time.sleep(self.draws)
         return type(self).act()
 
 
@@ -111,6 +123,18 @@ def test_it_looks_until_the_end_and_once_more(swept: Store, tracker: type[FakeTr
     assert tracker.calls == [("tiny", True)] * 3 + [("tiny", False)]
     assert tracker.made == [(swept.root, "sqlite:///x")]
     assert news == [{"left": 7}, {"left": 0}] * 4
+
+
+def test_what_takes_long_without_a_word_to_mlflow_gives_signs_of_life(
+    swept: Store, tracker: type[FakeTracker], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A report of thousands of trials is drawn for longer than a driver waits for a silent follower."""
+    monkeypatch.setattr(following, "SIGN_PAUSE", 0.01)
+    monkeypatch.setattr(tracker, "draws", 0.2)
+    news: list[Any] = []
+    follow(swept, "tiny", "sqlite:///x", Waits(1), news.append)
+    assert news.count({}) > 2
+    assert [word for word in news if word] == [{"left": 7}, {"left": 0}] * 2
 
 
 def test_what_ended_before_the_first_look_is_looked_at_once(swept: Store, tracker: type[FakeTracker]) -> None:

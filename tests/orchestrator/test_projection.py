@@ -22,7 +22,7 @@ from crwn.data.verified import VerifiedFiles
 from crwn.methods import METHODS
 from crwn.spec import TrialSpec
 from orchestrator import projection
-from orchestrator.projection import Label, Point, TrialContent
+from orchestrator.projection import Label, Point, RunContent
 from orchestrator.store import Store, TrialRecord, TrialState
 
 Record = Callable[..., TrialRecord]
@@ -141,13 +141,13 @@ def write_begun(store: Store) -> Callable[..., None]:
     return write
 
 
-def content_of(store: Store, state: TrialState = "done") -> TrialContent:
+def content_of(store: Store, state: TrialState = "done") -> RunContent:
     content = projection.trial_content(store, "a", state, LABEL)
     assert content is not None
     return content
 
 
-def series(content: TrialContent, name: str) -> list[tuple[int, float, float]]:
+def series(content: RunContent, name: str) -> list[tuple[int, float, float]]:
     """A metric's points: step, value, seconds since the trial began."""
     return [(p.step, p.value, p.time / 1000 - START) for p in content.points if p.name == name]
 

@@ -23,10 +23,11 @@ import sqlalchemy
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
-from orchestrator import projection, report
+from orchestrator import projection, report, tracking
 from orchestrator.errors import UserError
+from orchestrator.mlflow_runs import METRICS_PER_CALL
 from orchestrator.store import ATTEMPTS_FILE, Store, TrialRecord, TrialState
-from orchestrator.tracking import MAX_FAULTS, METRICS_PER_CALL, Tracker
+from orchestrator.tracking import MAX_FAULTS, Tracker
 from orchestrator.tracking_address import default_uri
 from orchestrator.tracking_errors import TrackingError
 
@@ -106,6 +107,8 @@ def write_mix(write: Build) -> Build:
 
 MIX = ("done", "failed", "begun", "left")
 
+REPORT = "report/report.html"
+
 
 # Databases
 
@@ -148,6 +151,12 @@ def new_uri(tmp_path: Path, template: Path) -> Callable[[str], str]:
 def uri(new_uri: Callable[..., str]) -> str:
     """A database that is empty."""
     return new_uri()
+
+
+@pytest.fixture(autouse=True)
+def plain_report(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Spares tests a second of drawing for each pass; one test undoes it."""
+    monkeypatch.setattr(projection, "sweep_report", lambda store, manifest: {REPORT: manifest["name"].encode()})
 
 
 @pytest.fixture
@@ -223,19 +232,24 @@ def artifacts_of(artifact_uri: str) -> dict[str, str]:
 
 
 def named(shown: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    """A dump's runs by trial; the sweep's own as `parent`. None is there twice."""
-    by_trial = {run["tags"].get("crwn.trial", "parent"): run for run in shown}
+    """A dump's runs by trial; the sweep's own as `parent`, and that of its cell as `cell`. None is there twice."""
+    by_trial = {known_as(run["tags"]): run for run in shown}
     assert len(by_trial) == len(shown)
     return by_trial
 
 
+def known_as(tags: Mapping[str, str]) -> str:
+    """What tests call a run."""
+    return tags["crwn.trial"] if "crwn.trial" in tags else {"sweep": "parent", "cell": "cell"}[tags["crwn.level"]]
+
+
 def run_ids(uri: str, stage: str = "active") -> dict[str, str]:
-    """The ids of the runs by trial; the sweeps' own as `parent`."""
+    """The ids of the runs by trial; the sweeps' own as `parent`, those of cells as `cell`."""
     found = rows_of(uri, "SELECT run_uuid FROM runs WHERE lifecycle_stage = ?", stage)
     by_trial = {}
     for row in found:
         tags = pairs(rows_of(uri, "SELECT key, value FROM tags WHERE run_uuid = ?", row["run_uuid"]))
-        by_trial[tags.get("crwn.trial", "parent")] = row["run_uuid"]
+        by_trial[known_as(tags)] = row["run_uuid"]
     return by_trial
 
 
@@ -276,8 +290,9 @@ class Client:
 
 def spy(tracker: Tracker, **faults: Any) -> Client:
     """Replaces a tracker's client by one that counts and fails."""
-    client = Client(tracker._client._client if isinstance(tracker._client, Client) else tracker._client, **faults)
-    tracker._client = client  # type: ignore[assignment]  # it does what a client does
+    runs = tracker._runs
+    client = Client(runs.client._client if isinstance(runs.client, Client) else runs.client, **faults)
+    runs.client = client  # type: ignore[assignment]  # it does what a client does
     return client
 
 
@@ -345,7 +360,7 @@ def test_artifacts_lie_beside_the_store_wherever_the_command_was_given(
         address = client.get_run(run_id).info.artifact_uri
         assert address is not None
         assert address.startswith((tmp_path / "mlartifacts" / "small").as_uri())
-        assert bool(client.list_artifacts(run_id)) == (trial_id != "begun")
+        assert bool(client.list_artifacts(run_id)) == (trial_id not in ("begun", "cell"))
     runs = named(dump(uri))
     label = projection.labels(sweep(*MIX))["done"]
     assert runs["done"]["artifacts"] == {
@@ -354,7 +369,7 @@ def test_artifacts_lie_beside_the_store_wherever_the_command_was_given(
     }
     attempts = hashlib.sha256((store.folder("failed") / ATTEMPTS_FILE).read_bytes()).hexdigest()
     assert runs["failed"]["artifacts"] == {"attempts.json": attempts}
-    assert set(runs["parent"]["artifacts"]) == {"sweep.json", "table.csv", "table.md"}
+    assert set(runs["parent"]["artifacts"]) == {"sweep.json", "table.csv", "table.md", REPORT}
 
 
 def test_numbers_are_those_of_the_store_and_its_table(store: Store, uri: str, write: Build, tmp_path: Path) -> None:
@@ -380,6 +395,94 @@ def test_numbers_are_those_of_the_store_and_its_table(store: Store, uri: str, wr
     mean = (exact["a"] + exact["b"]) / 2
     assert shown["accuracy"].tolist() == table.summary["accuracy"].tolist() == [pytest.approx(mean, abs=1e-15)]
     assert shown["n"].tolist() == [2]
+
+
+@pytest.mark.usefixtures("plain_pictures")
+def test_a_cell_of_the_table_is_a_run(store: Store, uri: str, write: Build) -> None:
+    """Mean, deviation and number of seeds to the last digit, the settings that its trials share, and who is missing."""
+    for trial_id, accuracy in (("a", 0.1 + 0.2), ("b", 1 / 3)):
+        write(store, trial_id, "done", accuracy=accuracy)
+    manifest = sweep("a", "b", "missing")
+    Tracker(store, uri).sync(manifest, driven=False)
+    runs = named(dump(uri))
+    cell = runs["cell"]
+    assert (cell["name"], cell["status"]) == ("own name FC16 r-digits, 2/3", "FINISHED")
+    (row,) = report.sweep_table(store, manifest).summary.to_dict("records")
+    shown = {name: value for name, _, _, value in cell["metrics"]}
+    expected = {"n": 2.0, "accuracy": row["accuracy"], "accuracy_sd": row["sd"], "accuracy_ci95": row["ci95"]}
+    assert {f"cell/{name}": value for name, value in expected.items()}.items() <= shown.items()
+    assert {name.partition("/")[0] for name in shown} == {"cell"}
+    assert cell["params"] == {name: value for name, value in runs["a"]["params"].items() if name != "seed"}
+    assert (cell["start"], cell["end"]) == (runs["a"]["start"], max(runs[name]["end"] for name in "ab"))
+    assert cell["tags"]["missing_seeds"] == "2"
+    assert cell["tags"]["mlflow.parentRunId"] == "the parent"
+    assert "cell" not in cell["tags"]  # by which people group trials
+
+
+@pytest.mark.usefixtures("plain_pictures")
+def test_a_cell_is_shown_once_it_is_complete_and_replaced_when_it_changes(
+    store: Store, uri: str, write: Build, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While seeds may come there is no mean of fewer; a run of MLflow's keeps every value it ever had, so it is replaced."""
+    monkeypatch.setattr(tracking, "TABLE_COST_FACTOR", 0)
+    tracker = Tracker(store, uri)
+    write(store, "a", "done", accuracy=0.25)
+    write(store, "b", "running")
+    tracker.sync(sweep("a", "b"), driven=True)
+    assert "cell" not in named(dump(uri))
+    tracker.sync(sweep("a", "b"), driven=False)
+    assert points(named(dump(uri))["cell"], "cell/accuracy") == [(0, 0.25)]
+    tracker.sync(sweep("a", "b"), driven=True)
+    assert points(named(dump(uri))["cell"], "cell/accuracy") == [(0, 0.25)]
+    write(store, "b", "done", accuracy=0.75)
+    tracker.sync(sweep("a", "b"), driven=True)
+    assert points(named(dump(uri))["cell"], "cell/accuracy") == [(0, 0.5)]
+    assert named(dump(uri))["cell"]["name"].endswith(", n=2")
+    ids = run_ids(uri)
+    for look in (tracker, Tracker(store, uri)):
+        look.sync(sweep("a", "b"), driven=False)
+        assert run_ids(uri) == ids
+
+
+@pytest.mark.usefixtures("plain_pictures")
+def test_a_cell_of_incompatible_trials_shows_no_mean(store: Store, uri: str, write: Build, record: Record) -> None:
+    """It says in what they differ instead, and has the params on which they agree."""
+    write(store, "a", "done")
+    made = record("b")
+    spec = json.loads(made.trial["spec"])
+    other = {**spec, "training": {**spec["training"], "learning_rate": 0.5}}
+    store.write_record("b", dataclasses.replace(made, trial={**made.trial, "spec": json.dumps(other)}))
+    Tracker(store, uri).sync(sweep("a", "b"), driven=False)
+    cell = named(dump(uri))["cell"]
+    assert points(cell, "cell/n") == [(0, 2.0)]
+    assert points(cell, "cell/accuracy") == []
+    assert cell["tags"]["mixed"].startswith("training.learning_rate is ")
+    assert "training.learning_rate" not in cell["params"]
+    assert cell["params"]["training.batch_size"] == str(spec["training"]["batch_size"])
+
+
+def test_the_report_is_among_the_sweeps_artifacts(
+    store: Store, uri: str, write: Build, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Page, figures and tables in all formats, once the work rests; drawn anew only where something changed."""
+    monkeypatch.undo()
+    write(store, "a", "done")
+    store.write_manifest(sweep("a"))
+    Tracker(store, uri).sync(sweep("a"), driven=True)
+    assert not [name for name in named(dump(uri))["parent"]["artifacts"] if name.startswith("report/")]
+    Tracker(store, uri).sync(sweep("a"), driven=False)
+    files = named(dump(uri))["parent"]["artifacts"]
+    assert {"report/report.html", "report/small.tex", "report/small.parquet", "report/figures/claims.csv"} <= set(files)
+    assert [name for name in files if name.startswith("report/figures/") and name.endswith(".svg")]
+
+    def draw(*_: object) -> dict[str, bytes]:
+        raise AssertionError("drawn again")
+
+    monkeypatch.setattr(projection, "sweep_report", draw)
+    Tracker(store, uri).sync(sweep("a"), driven=False)
+    write(store, "b", "failed")
+    with pytest.raises(TrackingError, match="drawn again"):
+        Tracker(store, uri).sync(sweep("a", "b"), driven=False)
 
 
 def test_a_sweep_of_which_nothing_was_begun_has_no_run(store: Store, uri: str) -> None:
@@ -433,7 +536,7 @@ def test_a_sweep_may_have_any_name(store: Store, uri: str, write: Build, tmp_pat
     manifest = sweep("a", name=name)
     assert Tracker(store, uri).sync(manifest, driven=False) == 1
     before = dump(uri, name)
-    assert set(named(before)) == {"parent", "a"}
+    assert set(named(before)) == {"parent", "a", "cell"}
     assert Tracker(store, uri).sync(manifest, driven=False) == 0
     assert dump(uri, name) == before
     client, ids = MlflowClient(uri), run_ids(uri)
@@ -516,7 +619,10 @@ def test_a_database_that_was_lost_is_built_again(
         clients.append(spy(tracker))
         tracker.sync(sweep(*"abc"), driven=True)
         runs = named(dump(live))
-        assert {trial_id for step_ in LIVE[: LIVE.index(step) + 1] for trial_id in step_} == set(runs) - {"parent"}
+        assert {trial_id for step_ in LIVE[: LIVE.index(step) + 1] for trial_id in step_} == set(runs) - {
+            "parent",
+            "cell",
+        }
         for trial_id, run in runs.items():
             assert seen.get(trial_id, set()) <= set(run["metrics"])  # nothing is taken back
             seen[trial_id] = set(run["metrics"])
@@ -566,7 +672,7 @@ def test_a_trial_that_goes_on_is_the_same_run(store: Store, uri: str, write: Bui
     runs = named(dump(uri))
     assert (runs["a"]["status"], runs["parent"]["status"]) == ("FINISHED", "FINISHED")
     assert (runs["a"]["tags"].get("error"), runs["a"]["tags"]["state"]) == (None, "done")
-    assert run_ids(uri) == ids
+    assert ids.items() <= run_ids(uri).items()
 
 
 @pytest.mark.parametrize("has_memory", [True, False])
@@ -584,7 +690,7 @@ def test_a_trial_that_was_computed_anew_has_a_new_run(
     write(store, "a", "done", accuracy=0.75, attempts=({}, {"pid": 7}))
     tracker = tracker if has_memory else Tracker(store, live)
     assert tracker.sync(sweep("a"), driven=False) == 1
-    assert run_ids(live, "deleted") == {"a": old["a"]}
+    assert run_ids(live, "deleted") == {name: old[name] for name in ("a", "cell") if name in old}
     assert run_ids(live)["parent"] == old["parent"]
     runs = named(dump(live))
     assert points(runs["a"], "accuracy") == [(1, 0.75), (2, 0.75)]
@@ -602,7 +708,7 @@ def test_a_trial_that_starts_again_with_nothing_shown_keeps_its_run(store: Store
     ids = run_ids(uri)
     write(store, "a", "done", attempts=({"from": None}, {"pid": 2}))
     tracker.sync(sweep("a"), driven=False)
-    assert run_ids(uri) == ids
+    assert ids.items() <= run_ids(uri).items()
     assert run_ids(uri, "deleted") == {}
     assert named(dump(uri))["a"]["tags"]["crwn.origin"].endswith(" here 2")
 
@@ -616,7 +722,7 @@ def test_a_trial_that_is_no_longer_asked_for_is_deleted_until_it_is_again(
     before, ids = named(dump(uri)), run_ids(uri)
     Tracker(store, uri).sync(sweep("failed"), driven=False)
     assert set(named(dump(uri))) == {"failed", "parent"}
-    assert run_ids(uri, "deleted") == {name: ids[name] for name in ("done", "begun")}
+    assert run_ids(uri, "deleted") == {name: ids[name] for name in ("done", "begun", "cell")}
     Tracker(store, uri).sync(sweep(*MIX), driven=False)
     assert named(dump(uri)) == before
     assert run_ids(uri) == ids
@@ -670,7 +776,7 @@ def test_a_run_that_is_deleted_while_it_is_followed_comes_back(store: Store, uri
     with pytest.raises(TrackingError, match="active"):
         tracker.sync(sweep("a"), driven=False)
     tracker.sync(sweep("a"), driven=False)
-    assert run_ids(uri) == ids
+    assert ids.items() <= run_ids(uri).items()
     assert named(dump(uri))["a"]["status"] == "FINISHED"
 
 
@@ -703,9 +809,11 @@ def test_runs_that_are_there_twice_are_removed(store: Store, uri: str, write_mix
     for _ in range(4):  # which one is kept depends on its random id
         for run_id in list(run_ids(uri).values()):
             run = client.get_run(run_id)
-            name = run.info.run_name
-            client.create_run(run.info.experiment_id, start_time=run.info.start_time, tags=run.data.tags, run_name=name)
-        assert len(dump(uri)) == 8
+            tags = {name: value for name, value in run.data.tags.items() if name != "crwn.projected"}  # comes last
+            client.create_run(
+                run.info.experiment_id, start_time=run.info.start_time, tags=tags, run_name=run.info.run_name
+            )
+        assert len(dump(uri)) == 10
         Tracker(store, uri).sync(sweep(*MIX), driven=False)
         assert dump(uri) == before
 
@@ -723,7 +831,8 @@ def test_a_renamed_label_renames_the_runs(store: Store, uri: str, write_mix: Bui
         assert {run["tags"]["label.method"] for run in runs.values()} == {method}
         assert {run["name"].split(" FC16")[0] for run in runs.values()} == {method}
         assert f"| {method} |" in parent["tags"]["mlflow.note.content"]
-    assert run_ids(uri) == ids
+    del ids["cell"]  # it is its labels
+    assert ids.items() <= run_ids(uri).items()
 
 
 def test_what_is_shown_since_lately_is_added_to_finished_runs(
@@ -749,7 +858,12 @@ def test_stores_share_a_sweeps_experiment(store: Store, uri: str, write: Build, 
     Tracker(other, uri).sync(sweep("a", "b"), driven=False)
     both = dump(uri)
     assert [run for run in both if run["tags"]["crwn.store"] == store.identity] == before
-    assert set(named([run for run in both if run["tags"]["crwn.store"] == other.identity])) == {"parent", "a", "b"}
+    assert set(named([run for run in both if run["tags"]["crwn.store"] == other.identity])) == {
+        "parent",
+        "a",
+        "b",
+        "cell",
+    }
     assert len(MlflowClient(uri).search_experiments()) == 2  # and MLflow's own, which is empty
     Tracker(store, uri).sync(sweep("a"), driven=False)
     assert dump(uri) == both
@@ -765,7 +879,7 @@ def test_an_older_store_is_known_by_its_path(uri: str, write: Build, tmp_path: P
         write(old, "a", "done")
         assert Tracker(old, uri).sync(sweep("a"), driven=False) == 1
         assert Tracker(old, uri).sync(sweep("a"), driven=False) == 0
-    assert len(dump(uri)) == 4
+    assert len(dump(uri)) == 6
 
 
 def test_a_user_without_a_name_is_shown(store: Store, uri: str, write: Build, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -777,7 +891,7 @@ def test_a_user_without_a_name_is_shown(store: Store, uri: str, write: Build, mo
     monkeypatch.setattr(getpass, "getuser", fail)
     write(store, "a", "done")
     Tracker(store, uri).sync(sweep("a"), driven=False)
-    assert set(named(dump(uri))) == {"parent", "a"}
+    assert set(named(dump(uri))) == {"parent", "a", "cell"}
 
 
 # When MLflow fails
@@ -859,7 +973,8 @@ def comparable(shown: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
         run["tags"].pop("crwn.sweep")
     parent = runs["parent"]
     del parent["name"], parent["tags"]["sweep"], parent["tags"]["mlflow.runName"]
-    assert set(parent.pop("artifacts")) == {"sweep.json", "table.csv", "table.md"}  # the name is in them
+    assert parent["tags"].pop("crwn.projected")
+    assert set(parent.pop("artifacts")) == {"sweep.json", "table.csv", "table.md", REPORT}  # the name is in them
     return runs
 
 
