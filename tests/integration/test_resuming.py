@@ -26,7 +26,8 @@ methods:
 
 
 @pytest.mark.slow(reason="each kill costs a start of Python and torch, with Ray ten seconds more")
-@pytest.mark.parametrize("executor", ["inline", pytest.param("ray", marks=pytest.mark.chaos)])
+@pytest.mark.chaos
+@pytest.mark.parametrize("executor", ["inline", "ray"])
 def test_killed_at_several_moments(
     executor: str, start: Callable[..., Run], undisturbed: Undisturbed, tmp_path: Path
 ) -> None:

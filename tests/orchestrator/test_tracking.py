@@ -423,7 +423,7 @@ def test_a_cell_of_the_table_is_a_run(store: Store, uri: str, write: Build) -> N
 def test_a_cell_is_shown_once_it_is_complete_and_replaced_when_it_changes(
     store: Store, uri: str, write: Build, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """While seeds may come there is no mean of fewer; a run of MLflow's keeps every value it ever had, so it is replaced."""
+    """While seeds may come there is no mean of fewer. A run in MLflow keeps every value it ever had: it is replaced."""
     monkeypatch.setattr(tracking, "TABLE_COST_FACTOR", 0)
     tracker = Tracker(store, uri)
     write(store, "a", "done", accuracy=0.25)
