@@ -28,6 +28,9 @@ PROJECTION = 1
 MAX_CURVE_POINTS = 200
 """Of one learning curve, about, so that a trial of 100 tasks fits one call to MLflow. The store has all."""
 
+SHOWN_FIGURES = ("svg", "png")
+"""Formats of figures among the artifacts: those that MLflow shows. Type for print takes as long as both of them."""
+
 MAX_TAG = 8000
 MAX_PARAM = 6000
 MEBIBYTE = 2**20
@@ -244,13 +247,13 @@ def table_files(manifest: Mapping[str, Any], table: report.SweepTable) -> dict[s
 
 
 def sweep_report(store: Store, manifest: Mapping[str, Any]) -> dict[str, bytes]:
-    """A sweep's page, figures and tables in all formats, by their paths among the artifacts of its run.
+    """A sweep's page, figures and tables, by their paths among the artifacts of its run.
 
     Raises:
         UserError: a record is damaged.
     """
     tables = report.tables_of([store], report.Choice(sweep=manifest["name"]))
-    files = {**report.table_files(tables), **page.report_files([store], manifest["name"])}
+    files = {**report.table_files(tables), **page.report_files([store], manifest["name"], SHOWN_FIGURES)}
     return {f"report/{name}": content for name, content in files.items()}
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import io
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -62,10 +62,18 @@ SETTINGS: Any = {
     "text.parse_math": False,  # a label's dollars are no formula
     "legend.frameon": False,
     "legend.fontsize": 8,
-    "svg.hashsalt": "crwn",  # equal figures are equal files
+    "svg.hashsalt": "crwn",  # names inside of an SVG hang on nothing else
     "svg.fonttype": "path",
     "pdf.fonttype": 42,
 }
+
+
+FORMATS: Mapping[str, dict[str, None]] = {
+    "svg": {"Date": None},
+    "pdf": {"CreationDate": None},
+    "png": {"Software": None},
+}
+"""Vector, print and picture, each with what of the moment is left out: equal figures are equal files."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,13 +94,13 @@ class Chart:
     values: pd.DataFrame
     draw: Callable[[], Figure]
 
-    def files(self) -> Iterator[tuple[str, bytes]]:
-        """Vector, print, picture and numbers, by their names."""
+    def files(self, formats: Collection[str] = tuple(FORMATS)) -> Iterator[tuple[str, bytes]]:
+        """The figure in each of some `FORMATS`, and its numbers, by their names."""
         figure = self.draw()
-        for suffix, metadata in (("svg", {"Date": None}), ("pdf", {"CreationDate": None}), ("png", {"Software": None})):
+        for suffix in formats:
             content = io.BytesIO()
             with rc_context(SETTINGS):
-                figure.savefig(content, format=suffix, dpi=DOTS_PER_INCH, metadata=metadata)
+                figure.savefig(content, format=suffix, dpi=DOTS_PER_INCH, metadata=FORMATS[suffix])
             yield f"{self.name}.{suffix}", content.getvalue()
         yield f"{self.name}.csv", csv_text(self.values).encode()
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import functools
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata, resources
 from typing import Any
@@ -20,7 +20,7 @@ import pandas as pd
 from orchestrator import aggregate
 from orchestrator.files import Files
 from orchestrator.report import claims, manifests_of, series
-from orchestrator.report.charts import Chart, charts
+from orchestrator.report.charts import FORMATS, Chart, charts
 from orchestrator.report.claims import Verdict
 from orchestrator.report.frames import read_trials
 from orchestrator.report.plain import csv_text
@@ -182,12 +182,15 @@ def write_report(stores: Sequence[Store], to: Files) -> list[str]:
     return [to.locate(PAGE_FILE), to.locate(FIGURES_FOLDER)]
 
 
-def report_files(stores: Sequence[Store], sweep: str | None = None) -> dict[str, bytes]:
+def report_files(
+    stores: Sequence[Store], sweep: str | None = None, formats: Collection[str] = tuple(FORMATS)
+) -> dict[str, bytes]:
     """The page and every figure of some stores, by their names.
 
     Args:
         stores: any number of them.
         sweep: only this one's, by its name, which each store has.
+        formats: of the figures, some of `charts.FORMATS`; svg, which the page shows, among them.
 
     Raises:
         UserError: a store has no such sweep or cannot be read.
@@ -200,7 +203,7 @@ def report_files(stores: Sequence[Store], sweep: str | None = None) -> dict[str,
     files = {f"{FIGURES_FOLDER}/claims.csv": csv_text(claims.as_frame(verdicts)).encode()}
     pictures = {}
     for chart in (chart for section in found for chart in section.charts):
-        drawn = dict(chart.files())
+        drawn = dict(chart.files(formats))
         pictures[chart.name] = drawn[f"{chart.name}.svg"]
         files |= {f"{FIGURES_FOLDER}/{name}": content for name, content in drawn.items()}
     return {**files, PAGE_FILE: page(found, verdicts, pictures).encode()}
