@@ -18,9 +18,10 @@ import numpy as np
 import pandas as pd
 from matplotlib import rc_context
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
-from matplotlib.ticker import EngFormatter, LogLocator, MaxNLocator, NullFormatter
+from matplotlib.ticker import EngFormatter, Formatter, LogLocator, MaxNLocator, NullFormatter, StrMethodFormatter
 from numpy.typing import NDArray
 
 from crwn.methods import METHODS
@@ -28,20 +29,23 @@ from orchestrator.aggregate import CELL
 from orchestrator.report.plain import csv_text
 
 STYLES = (
-    ("#000000", "o"),
-    ("#7f7f7f", "s"),
-    ("#d55e00", "v"),
+    ("#0072b2", "o"),
+    ("#d55e00", "s"),
+    ("#009e73", "v"),
     ("#e69f00", "^"),
-    ("#009e73", "D"),
-    ("#cc79a7", "P"),
-    ("#0072b2", "X"),
+    ("#cc79a7", "D"),
+    ("#000000", "P"),
+    ("#7f7f7f", "X"),
     ("#56b4e9", "*"),
     ("#f0e442", "h"),
 )
-"""Colour and marker by a method's place in the registry."""
+"""Colour and marker by a method's place in the registry; black and grey for the bounds, mtl and stl."""
 
 DASHES = ("-", "--", ":", "-.")
 """Of a method's variants, in a sweep's order."""
+
+PLAIN_TICKS = functools.partial(StrMethodFormatter, "{x:g}")
+"""Numbers as people write them; matplotlib's own powers are formulas."""
 
 LIGHTEST = 0.6
 """How far the last scale of a method is on the way from its colour to white."""
@@ -230,7 +234,7 @@ def accuracy_against(
     """
     known = summary[summary["accuracy"].notna() & summary[cost].notna()]
     values = known[[*CELL, cost, "accuracy", "sd", "ci95", "n", "asked"]]
-    label, what = COSTS[cost]
+    label, what, ticks = COSTS[cost]
 
     def draw(axes: Axes) -> None:
         styles = lines(values, kinds)
@@ -244,9 +248,7 @@ def accuracy_against(
                     axes.vlines(at, accuracy - width, accuracy + width, color=line.colour, lw=1)
                 axes.plot([at], [accuracy], **{**line.look, "linestyle": "none"})
         axes.set_xscale("log")
-        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-        axes.xaxis.set_major_formatter(EngFormatter(sep=""))
-        axes.xaxis.set_minor_formatter(NullFormatter())
+        _few_ticks(axes.xaxis, ticks)
         axes.set(xlabel=label, ylabel="test accuracy, average over tasks, %")
         _legend(axes)
 
@@ -260,11 +262,11 @@ def accuracy_against(
     )
 
 
-COSTS = {
-    "params_per_task": ("parameters a task", "parameters"),
-    "train_seconds_per_task": ("training seconds a task", "seconds"),
+COSTS: Mapping[str, tuple[str, str, Callable[[], Formatter]]] = {
+    "params_per_task": ("parameters a task", "parameters", functools.partial(EngFormatter, sep="")),
+    "train_seconds_per_task": ("training seconds a task", "seconds", PLAIN_TICKS),
 }
-"""An axis's label, and what it is called in a file's name."""
+"""An axis's label, what it is called in a file's name, and how its numbers are written."""
 
 
 def training_loss(sweep: str, benchmark: str, values: pd.DataFrame, kinds: Mapping[str, str]) -> Chart:
@@ -282,6 +284,7 @@ def training_loss(sweep: str, benchmark: str, values: pd.DataFrame, kinds: Mappi
             rows = _of(values, names)
             axes.plot(rows["step"], rows["loss"], markevery=max(1, len(rows) // 8), **line.look)
         axes.set_yscale("log")
+        _few_ticks(axes.yaxis, PLAIN_TICKS)
         axes.set(xlabel="update of a task", ylabel="training loss, nats")
         _legend(axes)
 
@@ -304,6 +307,7 @@ def matrices(sweep: str, benchmark: str, values: pd.DataFrame, kinds: Mapping[st
         kinds: of `series.kinds`.
     """
     cells = lines(values, kinds)
+    lowest = 10 * np.floor(10 * values["accuracy"].min())
     num_columns = min(4, len(cells))
     num_rows = -(-len(cells) // num_columns)
 
@@ -316,7 +320,9 @@ def matrices(sweep: str, benchmark: str, values: pd.DataFrame, kinds: Mapping[st
             for axes, (names, line) in zip(grid.flat, cells.items(), strict=False):
                 matrix = _matrix(_of(values, names))
                 edges = (0.5, len(matrix) + 0.5, len(matrix) + 0.5, 0.5)
-                image = axes.imshow(matrix, vmin=0, vmax=100, cmap="cividis", extent=edges, interpolation="nearest")
+                image = axes.imshow(
+                    matrix, vmin=lowest, vmax=100, cmap="cividis", extent=edges, interpolation="nearest"
+                )
                 axes.set_title(line.label, fontsize=8)
                 for axis in (axes.xaxis, axes.yaxis):
                     axis.set_major_locator(MaxNLocator(integer=True, nbins=4))
@@ -341,6 +347,13 @@ def _matrix(rows: pd.DataFrame) -> NDArray[Any]:
     matrix_TT = np.full((num_tasks, num_tasks), np.nan)
     matrix_TT[rows["tasks_learned"] - 1, rows["task"] - 1] = 100 * rows["accuracy"]
     return matrix_TT
+
+
+def _few_ticks(axis: Axis, ticks: Callable[[], Formatter]) -> None:
+    """Numbers at 1, 2 and 5 of each power of ten on a logarithmic axis."""
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.set_major_formatter(ticks())
+    axis.set_minor_formatter(NullFormatter())
 
 
 def _of(values: pd.DataFrame, names: tuple[str, str, str]) -> pd.DataFrame:

@@ -100,6 +100,15 @@ def test_a_sweeps_own_name_for_a_method_changes_its_look_as_a_variant_does() -> 
     assert charts.lines(names, {})["mine", "", "FC16"].marker != plain.marker
 
 
+def test_numbers_at_axes_are_plain() -> None:
+    """Neither a formula nor, of seconds, a thousandth part with a letter that stands for minutes elsewhere."""
+    curves = pd.concat([frame(step=step, loss=loss, accuracy=0.5, n=3) for step, loss in ((50, 1.3), (100, 0.06))])
+    losses = charts.training_loss("s", "r-digits", curves, {}).draw().axes[0].yaxis
+    seconds = charts.accuracy_against("s", "r-digits", SUMMARY, {}, cost="train_seconds_per_task").draw().axes[0].xaxis
+    labels = [axis.get_major_formatter()(value) for axis in (losses, seconds) for value in (0.05, 0.2, 1, 20)]
+    assert labels == ["0.05", "0.2", "1", "20"] * 2
+
+
 def test_a_matrix_is_drawn_as_it_is() -> None:
     """What is not known stays white."""
     tests = [(1, 1, 0.9), (2, 1, 0.5), (2, 2, 0.6)]
