@@ -7,6 +7,9 @@ from collections.abc import Sequence
 
 import pandas as pd
 
+MANY_COLUMNS = 8
+"""A table with more is made as wide as the text."""
+
 _SPECIAL = {
     "\\": r"\textbackslash{}",
     "~": r"\textasciitilde{}",
@@ -47,20 +50,25 @@ def latex_table(
     counts = sorted({int(n) for line in table.to_numpy().tolist() for n in re.findall(r"\(n=(\d+)\)", " ".join(line))})
     if counts:
         caption += f" n = {' or '.join(map(str, counts))} where no finished/asked seeds are raised."
+    is_wide = len(columns) > MANY_COLUMNS
     lines = [
         r"% \usepackage{booktabs}",
-        r"% \usepackage{siunitx}  \sisetup{separate-uncertainty, group-separator={,}, group-minimum-digits=4}",
+        *([r"% \usepackage{graphicx}"] if is_wide else ()),
+        r"% \usepackage{siunitx}",
+        r"% \sisetup{separate-uncertainty, retain-explicit-plus}",
+        r"% \sisetup{group-digits=integer, group-separator={,}, group-minimum-digits=4}",
         r"\begin{table}",
         r"  \centering",
         rf"  \caption{{{latex_text(caption)}}}",
         rf"  \label{{tab:{re.sub('[^A-Za-z0-9.-]', '-', label)}}}",
+        *([r"  \resizebox{\textwidth}{!}{%"] if is_wide else ()),
         rf"  \begin{{tabular}}{{{alignment}}}",
         r"    \toprule",
         "    " + " & ".join(map(latex_text, map(str, columns))) + r" \\",
         r"    \midrule",
         *("    " + " & ".join(row) + r" \\" for row in rows),
         r"    \bottomrule",
-        r"  \end{tabular}",
+        r"  \end{tabular}" + ("}" if is_wide else ""),
         *(rf"  \par\footnotesize {latex_text(note)}" for note in notes),
         r"\end{table}",
     ]

@@ -86,7 +86,7 @@ class Layout:
 LAYOUTS: Mapping[str, Layout] = MappingProxyType(
     {
         "table1": Layout(
-            title="Table 1: R-MNIST and P-MNIST",
+            title="R-MNIST and P-MNIST (the paper's Table 1)",
             rows=(
                 _baseline("MTL", "mtl", "FC256"),
                 _baseline("PSP", "psp", "FC256"),
@@ -99,7 +99,7 @@ LAYOUTS: Mapping[str, Layout] = MappingProxyType(
             reference="mtl",
         ),
         "table2": Layout(
-            title="Table 2: Split-CIFAR100 and Split-miniImageNet",
+            title="Split-CIFAR100 and Split-miniImageNet (the paper's Table 2)",
             rows=(
                 _baseline("STL", "stl", "1d"),
                 _baseline("PSP", "psp", "1d"),
@@ -113,14 +113,14 @@ LAYOUTS: Mapping[str, Layout] = MappingProxyType(
             seconds=True,
         ),
         "table3": Layout(
-            title="Table 3: local and global modulation against local modulation alone, R-MNIST",
+            title="Local and global modulation against local modulation alone, R-MNIST (the paper's Table 3)",
             rows=(_FLYNET, _NEUROMODNET),
             benchmarks=("r-mnist",),
             alternative=("local+global", "local", _LOCAL),
             needs=_LOCAL,
         ),
         "table4": Layout(
-            title="Table 4: random weights against pretrained ones, R-MNIST",
+            title="Random weights against pretrained ones, R-MNIST (the paper's Table 4)",
             rows=(
                 Row(name="without pretraining", method="neuromodnet", scales=("FC4096",)),
                 Row(

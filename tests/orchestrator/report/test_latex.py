@@ -60,8 +60,9 @@ def test_a_table_has_its_parts() -> None:
     assert r"\par\footnotesize a note: 3 \ensuremath{<} 4" in text
 
 
-def test_a_table_compiles(tmp_path: Path) -> None:
-    """With the packages that its first lines ask for."""
+@pytest.mark.parametrize("repeat", [1, 3])
+def test_a_table_compiles(tmp_path: Path, repeat: int) -> None:
+    """With the packages that its first lines ask for, also where it is wider than a page; none is left out."""
     latex = shutil.which("pdflatex")
     if latex is None:
         pytest.skip("pdflatex is not installed")
@@ -70,7 +71,8 @@ def test_a_table_compiles(tmp_path: Path) -> None:
         and not subprocess.run(["kpsewhich", "siunitx.sty"], capture_output=True, check=False).stdout
     ):
         pytest.skip("siunitx is not installed")
-    table = latex_table(TABLE, "small", "A caption with 5 % & ±.", ["a note"], ["method"])
+    wide = pd.concat([TABLE] * repeat, axis=1)
+    table = latex_table(wide, "small", "A caption with 5 % & ±.", ["a note"], ["method"])
     preamble = [line.removeprefix("% ") for line in table.splitlines() if line.startswith("% ")]
     document = [r"\documentclass{article}", *preamble, r"\begin{document}", table, r"\end{document}"]
     (tmp_path / "a.tex").write_text("\n".join(document), encoding="utf-8")
@@ -84,3 +86,4 @@ def test_a_table_compiles(tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stdout[-2000:]
     assert (tmp_path / "a.pdf").stat().st_size > 0
+    assert "Overfull" not in done.stdout
