@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import io
+import textwrap
 import zlib
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
@@ -46,6 +47,9 @@ DASHES = ("-", "--", ":", "-.")
 
 PLAIN_TICKS = functools.partial(StrMethodFormatter, "{x:g}")
 """Numbers as people write them; matplotlib's own powers are formulas."""
+
+LABEL_WIDTH, LABEL_LINES = 30, 3
+"""Letters in a line of a label, and lines."""
 
 LIGHTEST = 0.6
 """How far the last scale of a method is on the way from its colour to white."""
@@ -157,13 +161,18 @@ def lines(cells: pd.DataFrame, kinds: Mapping[str, str]) -> dict[tuple[str, str,
         shade = _lighter(colour, LIGHTEST * scales.index(scale) / max(1, len(scales) - 1))
         version = versions.index((method, variant))
         found[method, variant, scale] = Line(
-            label=" ".join(part for part in (method, variant, scale) if part),
+            label=_wrapped(" ".join(part for part in (method, variant, scale) if part)),
             colour=shade,
             marker=marker,
             face="white" if version else shade,
             dashes=DASHES[version % len(DASHES)],
         )
     return found
+
+
+def _wrapped(label: str) -> str:
+    """A label in a few lines, so that a long one leaves room for what it names."""
+    return textwrap.fill(label, LABEL_WIDTH, max_lines=LABEL_LINES, placeholder=" …")
 
 
 def style(kind: str) -> tuple[str, str]:
@@ -232,7 +241,7 @@ def accuracy_against(
         kinds: of `series.kinds`.
         cost: `params_per_task` or `train_seconds_per_task`.
     """
-    known = summary[summary["accuracy"].notna() & summary[cost].notna()]
+    known = summary[summary["accuracy"].notna() & (summary[cost] > 0)]
     values = known[[*CELL, cost, "accuracy", "sd", "ci95", "n", "asked"]]
     label, what, ticks = COSTS[cost]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html.parser
 import json
 import os
 import pickle
@@ -324,6 +325,61 @@ def test_a_hostile_record_runs_nothing(
     _, tables, _ = read_by_every_command(crwn, sweep_file())
     assert ("trial.parquet: expected a record that can be read" in tables.err) == is_refused
     assert (tables.code == 2) == is_refused
+
+
+MARKUP = "<script>alert(1)</script><img src=x onerror=alert(1)>\" onclick='alert(1)' </style>"
+
+
+class Elements(html.parser.HTMLParser):
+    """Notes what of a page could act: its elements' attributes, and how many scripts it has."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.attributes: list[tuple[str, str]] = []
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.attributes += [(name, value or "") for name, value in attrs]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        rows_with(
+            provenance=json.dumps({"device": MARKUP, "host": MARKUP, "commit": MARKUP, "versions": {"torch": MARKUP}})
+        ),
+        rows_with(provenance='{"train_seconds_per_task": NaN}', accuracy=float("nan")),
+        rows_with(provenance='{"train_seconds_per_task": "x", "device": ["y"], "attempts": 7}', params_per_task=-1.0),
+        rows_with(numerics='{"group_size": "x", "kernel": 7}', accuracy=float("inf")),
+    ],
+)
+def test_a_page_over_a_strangers_store_acts_no_more_than_any(
+    crwn: Crwn, sweep_file: SweepFile, stranger: Store, change: Callable[[pa.Table], pa.Table]
+) -> None:
+    """Whatever labels, errors and records say is text on it: one script, ours, and no address but its own."""
+    done, failed = (trial.trial_id for trial in load_sweep(sweep_file()).trials)
+    file = stranger.folder(done) / TRIAL_FILE
+    pq.write_table(change(pq.ParquetFile(file).read()), file)
+    manifest = json.loads((stranger.root / "sweeps" / "tiny.json").read_text())
+    manifest["cells"][0] |= {"method": MARKUP, "benchmark": MARKUP, "variant": MARKUP}
+    (stranger.root / "sweeps" / "tiny.json").write_text(json.dumps(manifest))
+    stranger.write_attempts(failed, [{"error": {"type": MARKUP, "message": MARKUP}}])
+    ended = crwn("report", "runs/tiny")
+    assert (ended.code, ended.err) == (0, "")
+    page = Elements((stranger.root / "report" / "report.html").read_text())
+    assert page.tags.count("script") == 1
+    assert not [name for name, _ in page.attributes if name.startswith("on")]
+    addresses = [value for name, value in page.attributes if name in ("href", "src")]
+    assert addresses
+    assert not [address for address in addresses if not address.startswith(("#", "data:"))]
+    assert not {"iframe", "object", "embed", "base", "form"} & set(page.tags)
+    for path in (stranger.root / "report" / "figures").glob("*.svg"):
+        figure = Elements(path.read_text())
+        assert "script" not in figure.tags
+        assert not [name for name, _ in figure.attributes if name.startswith("on")]
+    assert not Path("canary").exists()
 
 
 @pytest.mark.parametrize("content", [pickle.dumps(Hostile()), b"PAR1" + b"\xff" * 100 + b"PAR1", b""])
