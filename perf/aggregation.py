@@ -1,4 +1,4 @@
-"""Measure tables over many trials: with the compacted index, without, and after some trials more.
+"""Measure tables and the page over many trials: with the compacted index, without, and after some trials more.
 
     .venv/bin/python -m perf.aggregation [TRIALS] [TASKS]
 
@@ -32,6 +32,7 @@ STEPS = (
     ("the sweep's table, from the index", "tables"),
     ("a pivot by learning rate and scale", "pivot"),
     ("every row against another, with ranks", "against"),
+    ("the page, with figures", "page"),
 )
 
 
@@ -87,6 +88,10 @@ def run_step(step: str, address: str) -> None:
             "against": Choice(against="neuromodnet 0 FC256"),
         }[step]
         write_files(tables_of([store], choice), store.report)
+    elif step == "page":
+        from orchestrator.report.page import write_report
+
+        write_report([store], store.report)
     else:
         from orchestrator.index import results
 

@@ -12,7 +12,7 @@ import io
 import textwrap
 import zlib
 from collections.abc import Callable, Collection, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -315,12 +315,12 @@ def matrices(sweep: str, benchmark: str, values: pd.DataFrame, kinds: Mapping[st
         values: of `series.accuracy_matrices`, this benchmark's.
         kinds: of `series.kinds`.
     """
-    cells = lines(values, kinds)
-    lowest = 10 * np.floor(10 * values["accuracy"].min())
-    num_columns = min(4, len(cells))
-    num_rows = -(-len(cells) // num_columns)
 
     def draw() -> Figure:
+        cells = lines(values, kinds)
+        lowest = 10 * np.floor(10 * values["accuracy"].min())
+        num_columns = min(4, len(cells))
+        num_rows = -(-len(cells) // num_columns)
         with rc_context({**SETTINGS, "axes.grid": False}):
             figure = Figure(figsize=(2.1 * num_columns + 0.6, 2.3 * num_rows + 0.4), layout="constrained")
             grid = figure.subplots(num_rows, num_columns, squeeze=False)
@@ -380,18 +380,20 @@ def charts(sweep: str, frames: Mapping[str, pd.DataFrame], kinds: Mapping[str, s
 
     Args:
         sweep: its name.
-        frames: `summary` of `aggregate.summarise`; `final`, `curves` and `matrices` of `series`.
+        frames: `summary` of `aggregate.summarise`, of all cells; `final`, `curves` and `matrices` of `series`, of those
+            that are drawn.
         kinds: of `series.kinds`.
     """
     for benchmark in dict.fromkeys(frames["summary"]["benchmark"]):
         own = {name: frame[frame["benchmark"] == benchmark] for name, frame in frames.items()}
-        if own["final"].empty:
+        shown = own["final"][CELL].drop_duplicates()
+        if shown.empty:
             continue
-        yield accuracy_by_task(sweep, benchmark, own["final"], kinds)
-        for cost in COSTS:
-            chart = accuracy_against(sweep, benchmark, own["summary"], kinds, cost=cost)
-            if not chart.values.empty:
-                yield chart
-        if not own["curves"].empty:
-            yield training_loss(sweep, benchmark, own["curves"], kinds)
-        yield matrices(sweep, benchmark, own["matrices"], kinds)
+        num_known = own["summary"]["accuracy"].notna().sum()
+        more = f" Of {num_known} cells the {len(shown)} with the highest accuracy." if num_known > len(shown) else ""
+        own["summary"] = shown.merge(own["summary"], on=CELL)
+        made = [accuracy_by_task(sweep, benchmark, own["final"], kinds)]
+        made += [accuracy_against(sweep, benchmark, own["summary"], kinds, cost=cost) for cost in COSTS]
+        made += [training_loss(sweep, benchmark, own["curves"], kinds)]
+        made += [matrices(sweep, benchmark, own["matrices"], kinds)]
+        yield from (replace(chart, caption=chart.caption + more) for chart in made if not chart.values.empty)

@@ -95,10 +95,10 @@ def sections(store: Store, sweep: str | None = None) -> Iterator[Section]:
         UserError: the store has no sweep, or a record cannot be read.
     """
     for manifest in manifests_of(store, sweep):
-        ids = [trial_id for cell in manifest["cells"] for trial_id in cell["trials"].values()]
-        trials, tasks = sweep_trials(store, manifest), store.tasks(ids).to_pandas()
+        trials = sweep_trials(store, manifest)
         table = sweep_table(store, manifest, trials)
         drawn = series.drawn(manifest, table.summary)
+        tasks = store.tasks([i for cell in drawn["cells"] for i in cell["trials"].values()]).to_pandas()
         frames = {
             "summary": table.summary,
             "final": series.final_accuracies(drawn, trials),

@@ -16,16 +16,22 @@ from crwn.metrics import accuracy_matrix
 from orchestrator import aggregate
 from orchestrator.aggregate import CELL
 
+MAX_DRAWN = 20
+"""Cells of a benchmark in one figure: more are no longer told apart."""
+
 
 def drawn(manifest: Mapping[str, Any], summary: pd.DataFrame) -> dict[str, Any]:
-    """A sweep's manifest with those cells alone that have a mean.
+    """A sweep's manifest with those cells alone that figures draw: of each benchmark the best `MAX_DRAWN` with a mean.
 
     Args:
         manifest: the sweep's.
         summary: of `aggregate.summarise`, a row a cell.
     """
-    has_mean: list[bool] = summary["accuracy"].notna().to_list() if len(summary) else []
-    return {**manifest, "cells": [cell for cell, has in zip(manifest["cells"], has_mean, strict=True) if has]}
+    if summary.empty:
+        return {**manifest, "cells": []}
+    known = summary.reset_index(drop=True).dropna(subset=["accuracy"])
+    best = known.sort_values("accuracy", ascending=False, kind="stable").groupby("benchmark").head(MAX_DRAWN)
+    return {**manifest, "cells": [manifest["cells"][place] for place in sorted(best.index)]}
 
 
 def kinds(manifest: Mapping[str, Any]) -> dict[str, str]:

@@ -116,6 +116,16 @@ def test_a_matrix_is_drawn_as_it_is() -> None:
     np.testing.assert_allclose(matrix, [[90, np.nan], [50, 60]])
 
 
+def test_a_figure_says_what_it_leaves_out() -> None:
+    """Where a sweep has more cells than can be told apart: how many, and which are drawn."""
+    final = by_task()
+    frames = {"summary": SUMMARY, "final": final[final["scale"] == "FC1024"], "curves": by_task()[:0]}
+    made = list(charts.charts("s", {**frames, "matrices": frames["curves"]}, {}))
+    assert [chart.name.removeprefix("s-r-digits-") for chart in made] == ["tasks", "parameters"]
+    assert all(chart.caption.endswith(" Of 3 cells the 1 with the highest accuracy.") for chart in made)
+    assert made[1].values["scale"].tolist() == ["FC1024"]
+
+
 def test_a_sweep_without_results_has_no_chart() -> None:
     """Where something is there, each kind is drawn once a benchmark."""
     curves = frame(step=50, loss=0.5, accuracy=0.5, n=3)

@@ -93,8 +93,20 @@ def test_matrices_are_of_all_that_is_known() -> None:
 
 def test_a_cell_without_a_mean_is_not_drawn() -> None:
     """As where its trials are of several kinds."""
-    summary = pd.DataFrame({"accuracy": [0.5, np.nan, 0.3]})
+    summary = pd.DataFrame({"benchmark": "b", "accuracy": [0.5, np.nan, 0.3]})
     assert [cell["scale"] for cell in series.drawn(MANIFEST, summary)["cells"]] == ["FC16", "FC64"]
+
+
+def test_of_many_cells_the_best_of_each_benchmark_are_drawn_in_the_sweeps_order(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """More lines than colours and markers tell apart would show nothing."""
+    monkeypatch.setattr(series, "MAX_DRAWN", 2)
+    accuracies = {"a": (0.5, 0.9, 0.7), "b": (0.1, 0.2, np.nan)}
+    rows = [(benchmark, value) for benchmark, values in accuracies.items() for value in values]
+    manifest = {"cells": [{**CELL, "benchmark": benchmark, "scale": str(value)} for benchmark, value in rows]}
+    found = series.drawn(manifest, pd.DataFrame(rows, columns=["benchmark", "accuracy"]))
+    assert [cell["scale"] for cell in found["cells"]] == ["0.9", "0.7", "0.1", "0.2"]
 
 
 def test_methods_are_known_by_their_kind() -> None:
