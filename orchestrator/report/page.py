@@ -13,6 +13,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata, resources
 from typing import Any
+from urllib.parse import quote
 
 import jinja2
 import pandas as pd
@@ -30,6 +31,8 @@ from orchestrator.store import Store
 
 PAGE_FILE = "report.html"
 FIGURES_FOLDER = "figures"
+MAX_NUMBERS = 500_000
+"""Bytes of a figure's CSV that are put into the page: one that opens at once is worth more than a second copy."""
 VERSIONS = ("torch", "numpy")
 """Packages whose versions a store's numbers may hang on."""
 NUMERIC = ("params/task", "ratio", "s/task")
@@ -239,7 +242,11 @@ def _template() -> jinja2.Template:
 
 
 def _numbers(chart: Chart) -> str:
-    return _embedded("text/csv", csv_text(chart.values).encode())
+    """Where a figure's numbers are: in the page; where they are many, beside it."""
+    content = csv_text(chart.values).encode()
+    if len(content) > MAX_NUMBERS:
+        return quote(f"{FIGURES_FOLDER}/{chart.name}.csv")
+    return _embedded("text/csv", content)
 
 
 def _embedded(kind: str, content: bytes) -> str:

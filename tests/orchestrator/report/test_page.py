@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import html
 import json
 import os
@@ -12,10 +13,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
+from matplotlib.figure import Figure
 
 from crwn.spec import TrialSpec
 from orchestrator.files import open_files
+from orchestrator.report import page as page_module
+from orchestrator.report.charts import Chart
 from orchestrator.report.page import sections, write_report
 from orchestrator.store import Store, TrialRecord
 from tests.orchestrator.report.test_report import manifest
@@ -63,6 +68,14 @@ def written(store: Store, folder: Path) -> str:
     page, figures = write_report([store], open_files(folder))
     assert Path(figures).is_dir()
     return Path(page).read_text()
+
+
+def test_many_numbers_are_linked_and_few_are_in_the_page() -> None:
+    """A matrix over a hundred tasks is megabytes of text, which would keep the page from opening at once."""
+    chart = Chart(name="s-a%b-matrix", title="", caption="", values=pd.DataFrame({"x": range(9)}), draw=Figure)
+    assert page_module._numbers(chart).startswith("data:text/csv;base64,")
+    large = dataclasses.replace(chart, values=pd.DataFrame({"x": range(200_000)}))
+    assert page_module._numbers(large) == "figures/s-a%25b-matrix.csv"
 
 
 def test_a_section_says_what_ran_and_what_did_not(filled: Store) -> None:
