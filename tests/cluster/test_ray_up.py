@@ -124,7 +124,7 @@ def num_machines(head: Machine) -> int:
 
 
 def finished_runs(laptop: Machine) -> int:
-    """How many runs of the sweep MLflow has as finished, the one for the sweep among them."""
+    """How many runs of the sweep MLflow has as finished, the sweep's own and its cells' among them."""
     api = f"curl -sf {MLFLOW}/api/2.0/mlflow"
     experiment = json.loads(laptop.run(f"{api}/experiments/get-by-name?experiment_name=cut"))["experiment"]
     asked = json.dumps({"experiment_ids": [experiment["experiment_id"]]})
@@ -177,7 +177,8 @@ def test_a_sweep_on_machines_of_ones_own(site: Site, tmp_path: Path) -> None:
     assert "4/4 trials done" in log.read_text()
     hosts = [[attempt["host"] for attempt in store.all_attempts(trial)] for trial in trials]
     assert ["worker", "head"] in hosts, hosts
-    wait_until(lambda: finished_runs(laptop) == 1 + len(trials), 60)
+    num_cells = len(store.manifest("cut")["cells"])
+    wait_until(lambda: finished_runs(laptop) == 1 + len(trials) + num_cells, 60)
 
     wait_until(lambda: num_machines(head) == 1, 60)
     site.network.plug(worker)
