@@ -21,7 +21,6 @@ benchmarks: [split-tinyimagenet]
 training: {updates_per_task: 2}
 methods:
   neuromodnet: {scales: [nf2]}
-  supsup: {scales: [nf2]}
 """
 
 

@@ -263,6 +263,7 @@ def test_a_server_that_is_killed_and_comes_back(start: Start, server: Server, ru
 
 
 @pytest.mark.slow(reason="Python starts four times, MLflow's server once")
+@pytest.mark.chaos
 def test_a_sweep_without_its_server_is_shown_afterwards(start: Start, server: Server, runs: Path) -> None:
     """Nobody answers during all of the sweep: it ends with 0 and says once what to do, which then shows all of it."""
     options = ("--executor", "inline", "--tracking-uri", server.uri)
