@@ -51,7 +51,7 @@ PLAIN_TICKS = functools.partial(StrMethodFormatter, "{x:g}")
 LABEL_WIDTH, LABEL_LINES = 30, 3
 """Letters in a line of a label, and lines."""
 
-LIGHTEST = 0.6
+LIGHTEST = 0.5
 """How far the last scale of a method is on the way from its colour to white."""
 
 INCHES = (6.4, 4.0)

@@ -13,7 +13,7 @@ from tests.integration.conftest import Run, contents
 
 
 @pytest.mark.slow(reason="Python and torch start twice, Ray once")
-@pytest.mark.parametrize("executor", ["inline", "ray"])
+@pytest.mark.parametrize("executor", ["inline", pytest.param("ray", marks=pytest.mark.chaos)])
 def test_interrupted_and_run_again(executor: str, start: Callable[..., Run], tmp_path: Path) -> None:
     """Ctrl-C ends with code 130 within 20 s, leaves no process, says how to go on, and going on finishes.
 
