@@ -166,13 +166,8 @@ def follow(
 
             if not lock.is_held:
                 lock.acquire(timeout=PATIENCE)
-            tracker = tracker or Tracker(store, uri)
-            tracker.sync(
-                store.manifest(sweep),
-                driven=not is_last,
-                on_trial=lambda left: say({"left": left}),
-                computing=lambda: _signs_of_life(say),
-            )
+            tracker = tracker or Tracker(store, uri, computing=lambda: _signs_of_life(say))
+            tracker.sync(store.manifest(sweep), driven=not is_last, on_trial=lambda left: say({"left": left}))
         except Exception as error:  # noqa: BLE001 (whatever it is, it is said, and tried again)
             say({"trouble": _words(error)})
             pause, trouble_pause = trouble_pause, min(2 * trouble_pause, MAX_TROUBLE_PAUSE)

@@ -152,12 +152,13 @@ class MlflowRuns:
         return shown
 
     def write_params(self, shown: ShownRun, params: Mapping[str, str]) -> None:
-        """Give a run the params that it lacks, and its data set."""
+        """Give a run the params that it lacks, and the data set that they name, if they name one."""
         missing = {name: value for name, value in params.items() if shown.params.get(name) != value}
-        if missing:
+        if "benchmark.base" in missing:
             # The data set first: where the params are there, so is it.
             fields = Dataset(**projection.dataset(params["benchmark.base"]))
             self.client.log_inputs(shown.run_id, [DatasetInput(fields, [InputTag("mlflow.data.context", "training")])])
+        if missing:
             self.client.log_batch(shown.run_id, params=[Param(name, value) for name, value in missing.items()])
             shown.params |= missing
 

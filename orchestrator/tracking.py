@@ -103,14 +103,21 @@ class Tracker:
     Args:
         store: the store.
         uri: MLflow's tracking URI.
+        computing: gives a context for what may take long without a word to MLflow: tables and figures.
 
     Raises:
         TrackingError: MLflow cannot be reached, or is not what was expected.
     """
 
-    def __init__(self, store: Store, uri: str) -> None:
+    def __init__(
+        self,
+        store: Store,
+        uri: str,
+        computing: Callable[[], contextlib.AbstractContextManager[Any]] = contextlib.nullcontext,
+    ) -> None:
         self._store = store
         self._uri = uri
+        self._computing = computing
         self._experiments: dict[str, _Experiment] = {}
         with _explained(uri):
             self._runs = MlflowRuns(uri, store.identity, store.beside)
@@ -121,7 +128,6 @@ class Tracker:
         *,
         driven: bool,
         on_trial: Callable[[int], None] = lambda _: None,
-        computing: Callable[[], contextlib.AbstractContextManager[Any]] = contextlib.nullcontext,
     ) -> int:
         """Write what MLflow lacks of a sweep.
 
@@ -129,7 +135,6 @@ class Tracker:
             manifest: the sweep's.
             driven: whether a run is working on it.
             on_trial: called after each trial with the number of those left to look at.
-            computing: gives a context for what may take long without a word to MLflow: tables and figures.
 
         Returns:
             How many runs of trials were written.
@@ -160,7 +165,7 @@ class Tracker:
             on_trial(len(labels) - index)
         if len(faults) < MAX_FAULTS:
             with self._writing(manifest["name"]):
-                self._sync_parent(experiment, manifest, states, driven=driven, computing=computing)
+                self._sync_parent(experiment, manifest, states, driven=driven)
         if faults:
             raise faults[0]
         return num_written
@@ -207,13 +212,11 @@ class Tracker:
 
     # Below the parent
 
-    def _create_child(
-        self, experiment: _Experiment, content: RunContent, level: str, identity: str, tags: Mapping[str, str]
-    ) -> ShownRun:
+    def _create_child(self, experiment: _Experiment, content: RunContent, level: str, identity: str) -> ShownRun:
         """A run below the sweep's own, found again by its `identity`."""
         assert experiment.parent is not None
         place = {"mlflow.parentRunId": experiment.parent.run_id, "crwn.level": level, f"crwn.{level}": identity}
-        return self._runs.create(experiment.experiment_id, experiment.name, content.start, {**tags, **place})
+        return self._runs.create(experiment.experiment_id, experiment.name, content.start, {**content.tags, **place})
 
     def _ensure_child(self, experiment: _Experiment, shown: ShownRun | None) -> None:
         """Keep a run below its sweep's, of which there may have been two, or which was lost."""
@@ -243,7 +246,7 @@ class Tracker:
             self._runs.delete(shown)  # it shows another computation, and metrics cannot be taken back
             shown = None
         if shown is None:
-            shown = self._create_child(experiment, content, "trial", trial_id, content.tags)
+            shown = self._create_child(experiment, content, "trial", trial_id)
             experiment.trials[trial_id] = shown
         self._write(shown, content, STATUS[state])
         if digest is not None:
@@ -276,7 +279,7 @@ class Tracker:
                 if deleted is not None:
                     shown = self._runs.restore(deleted)
                 else:
-                    shown = self._create_child(experiment, content, "cell", key, content.tags)
+                    shown = self._create_child(experiment, content, "cell", key)
                 experiment.cells[key] = shown
             self._ensure_child(experiment, shown)
             if not _is_whole(shown, content.origin):
@@ -300,13 +303,7 @@ class Tracker:
         experiment.parent = self._runs.create(experiment.experiment_id, experiment.name, start, tags)
 
     def _sync_parent(
-        self,
-        experiment: _Experiment,
-        manifest: Mapping[str, Any],
-        states: Mapping[str, TrialState],
-        *,
-        driven: bool,
-        computing: Callable[[], contextlib.AbstractContextManager[Any]],
+        self, experiment: _Experiment, manifest: Mapping[str, Any], states: Mapping[str, TrialState], *, driven: bool
     ) -> None:
         """The sweep's own run: how many trials stand where, table, cells, the report, and when the work ended."""
         parent = experiment.parent
@@ -321,11 +318,13 @@ class Tracker:
             state = "done" if counts["done"] == len(states) else "interrupted"
         trials = ", ".join(f"{counts[name]} {name}" for name in STATUS if counts[name])
         self._runs.write_tags(parent, {"state": state, "trials": trials, "sweep": manifest["name"]})
-        done = [(trial_id, self._store.signature(trial_id)) for trial_id in states if states[trial_id] == "done"]
-        seen = (driven, done, json.dumps(manifest, sort_keys=True))
+        settled = [
+            (name, its, self._store.signature(name)) for name, its in states.items() if its in ("done", "failed")
+        ]
+        seen = (driven, settled, json.dumps(manifest, sort_keys=True))
         if parent.seen != seen and (not driven or time.monotonic() >= experiment.table_due):
             began = time.monotonic()
-            self._sync_table(experiment, parent, manifest, states, driven=driven, computing=computing)
+            self._sync_table(experiment, parent, manifest, states, driven=driven)
             parent.seen = seen
             experiment.table_due = time.monotonic() + TABLE_COST_FACTOR * (time.monotonic() - began)
         ends = [child.end for child in experiment.trials.values() if child.end is not None]
@@ -339,10 +338,9 @@ class Tracker:
         states: Mapping[str, TrialState],
         *,
         driven: bool,
-        computing: Callable[[], contextlib.AbstractContextManager[Any]],
     ) -> None:
         """All that comes from several trials."""
-        with computing():
+        with self._computing():
             trials = report.sweep_trials(self._store, manifest)
             table = report.sweep_table(self._store, manifest, trials)
             spans = {trial_id: (run.start, run.end or run.start) for trial_id, run in experiment.trials.items()}
@@ -355,7 +353,7 @@ class Tracker:
         shown = {trial_id: run.tags.get("crwn.projected") for trial_id, run in experiment.trials.items()}
         digest = projection.sweep_digest(manifest, states, shown)
         if not driven and parent.tags.get("crwn.projected") != digest:
-            with computing():
+            with self._computing():
                 files = projection.sweep_report(self._store, manifest)
             self._runs.write_files(parent, files)
             self._runs.write_tags(parent, {"crwn.projected": digest})  # last: all of it is there

@@ -101,7 +101,7 @@ def sections(store: Store, sweep: str | None = None) -> Iterator[Section]:
         trials = sweep_trials(store, manifest)
         table = sweep_table(store, manifest, trials)
         drawn = series.drawn(manifest, table.summary)
-        tasks = store.tasks([i for cell in drawn["cells"] for i in cell["trials"].values()]).to_pandas()
+        tasks = store.tasks([name for cell in drawn["cells"] for name in cell["trials"].values()]).to_pandas()
         frames = {
             "summary": table.summary,
             "final": series.final_accuracies(drawn, trials),

@@ -46,21 +46,20 @@ class FakeTracker:
     act: Act
     make: Callable[[], None]
 
-    def __init__(self, store: Store, uri: str) -> None:
+    def __init__(
+        self,
+        store: Store,
+        uri: str,
+        computing: Callable[[], contextlib.AbstractContextManager[None]] = contextlib.nullcontext,
+    ) -> None:
         self.made.append((store.root, uri))
+        self.computing = computing
         type(self).make()
 
-    def sync(
-        self,
-        manifest: Mapping[str, Any],
-        *,
-        driven: bool,
-        on_trial: Callable[[int], None],
-        computing: Callable[[], contextlib.AbstractContextManager[None]] = contextlib.nullcontext,
-    ) -> int:
+    def sync(self, manifest: Mapping[str, Any], *, driven: bool, on_trial: Callable[[int], None]) -> int:
         self.calls.append((manifest["name"], driven))
         on_trial(7)
-        with computing():
+        with self.computing():
             time.sleep(self.draws)
         return type(self).act()
 

@@ -451,13 +451,15 @@ def test_a_cell_of_incompatible_trials_shows_no_mean(store: Store, uri: str, wri
     made = record("b")
     spec = json.loads(made.trial["spec"])
     other = {**spec, "training": {**spec["training"], "learning_rate": 0.5}}
+    other["benchmark"] = {**spec["benchmark"], "base": "mnist"}
     store.write_record("b", dataclasses.replace(made, trial={**made.trial, "spec": json.dumps(other)}))
     Tracker(store, uri).sync(sweep("a", "b"), driven=False)
     cell = named(dump(uri))["cell"]
     assert points(cell, "cell/n") == [(0, 2.0)]
     assert points(cell, "cell/accuracy") == []
-    assert cell["tags"]["mixed"].startswith("training.learning_rate is ")
-    assert "training.learning_rate" not in cell["params"]
+    assert "training.learning_rate is " in cell["tags"]["mixed"]
+    assert not {"training.learning_rate", "benchmark.base"} & set(cell["params"])
+    assert cell["inputs"] == []
     assert cell["params"]["training.batch_size"] == str(spec["training"]["batch_size"])
 
 
