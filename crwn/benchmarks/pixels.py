@@ -1,9 +1,10 @@
 """Tasks that show the images of a base set with their pixels rearranged, one fixed rearrangement a task.
 
 A nearest-neighbour rotation and a permutation are both a gather: pixel i of a task's image is pixel `source[i]` of the
-original, or zero. Gathering bytes on the device for a whole task at once replaces any per-image work.
+original, or zero. Gathering bytes on the device for a whole task at once replaces any per-image work. The originals
+have a zero at their end, which is what -1 stands for.
 
-Shapes: N images, d = C H W numbers an image.
+Shapes: N images, d = C H W numbers an image, D = d + 1.
 """
 
 from __future__ import annotations
@@ -19,10 +20,12 @@ from crwn.lazy import LazyModule
 
 if TYPE_CHECKING:
     import torch
+    from torch.nn import functional
 
     from crwn.data.base import ImageSet, ImageSplit
 else:
     torch = LazyModule("torch")
+    functional = LazyModule("torch.nn.functional")
 
 PixelMap: TypeAlias = NDArray[np.int64]
 """[d]: for every pixel of a task's image, the pixel of the original that it shows, or -1 for zero."""
@@ -49,8 +52,9 @@ class PixelTasks:
         self.num_tasks = num_tasks
         self.augmentation = None
         self._pixel_map = pixel_map
-        self._train = _to_device(images.train, device)
-        self._test = _to_device(images.test, device)
+        self._device = device
+        self._train = _with_zero(images.train, device)
+        self._test = _with_zero(images.test, device)
 
     def train_split(self, task: int) -> Split:
         """The training examples of a task."""
@@ -63,39 +67,42 @@ class PixelTasks:
     def mixture(self, tasks: Sequence[int]) -> PixelMixture:
         """The training examples of these tasks as one set."""
         maps_Td = np.stack([self._pixel_map(task) for task in tasks])
-        return PixelMixture(self._train, torch.from_numpy(maps_Td).to(self._train.images.device))
+        return PixelMixture(self._train, _sources(maps_Td, self._device))
 
     def _rearranged(self, split: Split, task: int) -> Split:
-        source_d = torch.from_numpy(self._pixel_map(task)).to(split.images.device)
-        images_Nd = split.images.index_select(1, source_d.clamp_min(0))
-        images_Nd[:, source_d < 0] = 0
-        return Split(images=images_Nd, labels=split.labels)
+        source_d = _sources(self._pixel_map(task), self._device)
+        # Several times faster than `index_select` of columns.
+        return Split(images=split.images.gather(1, source_d.expand(len(split.images), -1)), labels=split.labels)
 
 
 class PixelMixture:
     """Several tasks' examples as one set: example i is image i mod N under the map of task i div N.
 
     Args:
-        original: the images [N, d] before any map.
-        maps_Td: each task's pixel map.
+        original: the images [N, D] before any map, and their labels.
+        sources_Td: which of the D numbers each pixel of a task's images is.
     """
 
-    def __init__(self, original: Split, maps_Td: torch.Tensor) -> None:
+    def __init__(self, original: Split, sources_Td: torch.Tensor) -> None:
         self._original = original
-        self._maps_Td = maps_Td
-        self.num_examples = len(maps_Td) * len(original.labels)
+        self._sources_Td = sources_Td
+        self.num_examples = len(sources_Td) * len(original.labels)
 
     def take(self, index_B: torch.Tensor) -> Split:
         """The examples with these numbers."""
         task_B = index_B.div(len(self._original.labels), rounding_mode="floor")
         image_B = index_B.remainder(len(self._original.labels))
-        source_Bd = self._maps_Td.index_select(0, task_B)
-        images_Bd = self._original.images.index_select(0, image_B).gather(1, source_Bd.clamp_min(0))
-        return Split(images=images_Bd.masked_fill_(source_Bd < 0, 0), labels=self._original.labels[image_B])
+        originals = self._original.take(image_B)
+        source_Bd = self._sources_Td.index_select(0, task_B)
+        return Split(images=originals.images.gather(1, source_Bd), labels=originals.labels)
 
 
-def _to_device(split: ImageSplit, device: torch.device) -> Split:
-    return Split(
-        images=torch.tensor(split.images, device=device).flatten(1),
-        labels=torch.tensor(split.labels, device=device),
-    )
+def _with_zero(split: ImageSplit, device: torch.device) -> Split:
+    """Images [N, D]: their numbers in a row, and a zero."""
+    images_Nd = torch.tensor(split.images, device=device).flatten(1)
+    return Split(images=functional.pad(images_Nd, (0, 1)), labels=torch.tensor(split.labels, device=device))
+
+
+def _sources(pixel_map: PixelMap, device: torch.device) -> torch.Tensor:
+    """A map, or several, with the place of the zero for -1."""
+    return torch.from_numpy(np.where(pixel_map < 0, pixel_map.shape[-1], pixel_map)).to(device)

@@ -98,17 +98,17 @@ class Curriculum:
         return self._benchmark.augmentation
 
     @contextmanager
-    def learning(self, tasks: Sequence[int]) -> Iterator[tuple[Split, ...]]:
+    def learning(self, tasks: Sequence[int]) -> Iterator[Iterator[Split]]:
         """Open the training data of `tasks` for the length of a `with` block.
 
         Returns:
-            Their training splits, in the order of `tasks`.
+            Their training splits, in the order of `tasks`, each made when it is asked for.
 
         Raises:
             PermissionError: one of them was learned before.
         """
         with self._opened(tasks):
-            yield tuple(self.train_split(task) for task in tasks)
+            yield (self.train_split(task) for task in tasks)
 
     @contextmanager
     def learning_together(self, tasks: Sequence[int]) -> Iterator[Mixture]:

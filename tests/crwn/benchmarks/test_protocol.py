@@ -82,7 +82,7 @@ def test_a_task_that_was_learned_is_closed_for_good(first: str, again: str) -> N
     ):
         pytest.fail("it was opened")
     with curriculum.learning([2]) as splits:
-        assert splits[0].images[0, 0] == 2
+        assert next(splits).images[0, 0] == 2
 
 
 def test_the_gate_closes_after_an_error() -> None:
