@@ -28,6 +28,7 @@ from crwn.lazy import LazyModule
 from crwn.methods.networks import (
     Layer,
     Network,
+    in_turn,
     normalise,
     num_statistics,
     num_weights,
@@ -157,16 +158,17 @@ class SupSup(Method):
         """The layers in order under each task's masks."""
 
         def weight(name: str) -> torch.Tensor:
-            weight_X, scores_GX, share = self._weights[name], state[f"{name}.scores"], self._shares.get(name)
+            scores_GX, share = state[f"{name}.scores"], self._shares.get(name)
             if share is None:
-                return masked.masked_weights(scores_GX, weight_X)
-            return masked.budget_masked_weights(scores_GX, weight_X, share)
+                weight_X = self._surroundings.backbone[name]
+                return masked.masked_weights(scores_GX, weight_X, self._surroundings.product_dtype)
+            return masked.budget_masked_weights(scores_GX, self._weights[name], share)
 
         def linear(name: str, input_GBI: torch.Tensor) -> torch.Tensor:
             return dense.own_linear(input_GBI, weight(name), self._surroundings.kernel)
 
         pixels, norm = self._surroundings.normalised(images), normalise(state, training=training)
-        return self._network.forward(pixels, linear=linear, conv_weight=weight, norm=norm)
+        return self._network.forward(pixels, linears=in_turn(linear), conv_weight=weight, norm=norm)
 
     def pack(self, state: Tensors) -> Tensors:
         """The masks, eight entries a byte (`numpy.packbits`, little-endian, row by row): [G, ceil(O I / 8)].

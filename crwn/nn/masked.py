@@ -14,28 +14,38 @@ from typing import Any
 import torch
 
 
-def masked_weights(scores_GOI: torch.Tensor, weight_OI: torch.Tensor) -> torch.Tensor:
-    """W * m with m = 1 where a score is at least 0, else 0; [G, O, I] in W's dtype.
+def masked_weights(scores_GOI: torch.Tensor, weight_OI: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """W * m with m = 1 where a score is at least 0, else 0.
 
     The gradient passes to the scores as if the mask were the scores: dL/ds = W * dL/d(W * m). W gets none.
+
+    Args:
+        scores_GOI: of each task.
+        weight_OI: W, in the scores' dtype.
+        dtype: of the result.
+
+    Returns:
+        [G, O, I].
     """
-    weights: torch.Tensor = _MaskedWeights.apply(scores_GOI, weight_OI)
+    weights: torch.Tensor = _MaskedWeights.apply(scores_GOI, weight_OI, dtype)
     return weights
 
 
 class _MaskedWeights(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, scores_GOI: torch.Tensor, weight_OI: torch.Tensor) -> torch.Tensor:
+    def forward(ctx: Any, scores_GOI: torch.Tensor, weight_OI: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
         ctx.save_for_backward(weight_OI)
-        # Compared straight into W's dtype: a mask of booleans would be converted, which takes several times as long.
-        mask_GOI = torch.empty_like(scores_GOI, dtype=weight_OI.dtype)
-        return torch.ge(scores_GOI, 0, out=mask_GOI).mul_(weight_OI)
+        # W where the score is above the largest number below 0, in one pass; a `where` takes twenty times as long.
+        info = torch.finfo(scores_GOI.dtype)
+        below_zero = -info.smallest_normal * info.eps
+        masked_GOI: torch.Tensor = torch.ops.aten.threshold_backward(weight_OI, scores_GOI, below_zero)
+        return masked_GOI.to(dtype)
 
     @staticmethod
-    def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor, None]:
+    def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor, None, None]:
         (grad_GOI,) = grads
         (weight_OI,) = ctx.saved_tensors
-        return grad_GOI * weight_OI, None
+        return grad_GOI.to(weight_OI.dtype) * weight_OI, None, None
 
 
 def budget_masked_weights(scores_GX: torch.Tensor, weight_X: torch.Tensor, share: float) -> torch.Tensor:

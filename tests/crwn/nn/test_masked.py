@@ -21,7 +21,7 @@ def masked_linear(
     input_GBI: torch.Tensor, weight_OI: torch.Tensor, scores_GOI: torch.Tensor, kernel: Kernel
 ) -> torch.Tensor:
     """The layer as SupSup has it."""
-    return own_linear(input_GBI, masked_weights(scores_GOI, weight_OI), kernel)
+    return own_linear(input_GBI, masked_weights(scores_GOI, weight_OI, input_GBI.dtype), kernel)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -57,17 +57,17 @@ def test_tasks_do_not_touch_each_other(
     assert_keeps_tasks_apart(lambda *given: masked_linear(*given, kernel), tensors, of_tasks=(0, 2))
 
 
-@pytest.mark.parametrize("weight_dtype", [torch.bfloat16, torch.float32, torch.float64])
+@pytest.mark.parametrize("product_dtype", [torch.bfloat16, torch.float32, torch.float64])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_a_score_of_zero_or_more_keeps_its_weight_as_it_is(dtype: torch.dtype, weight_dtype: torch.dtype) -> None:
+def test_a_score_of_zero_or_more_keeps_its_weight_as_it_is(dtype: torch.dtype, product_dtype: torch.dtype) -> None:
     """Negative zero counts as zero, and scores however large or small round nothing; scores get W g, W gets nothing."""
-    scores_1OI = torch.tensor([[[0.0, -0.0, 1e-40, -1e-40, 0.1, -0.1, 1e38, -1e38]]], dtype=dtype).requires_grad_()
-    weight_OI = torch.tensor([[1.5, -2, 3, 4, -5, 6, 7, 8]], dtype=weight_dtype).requires_grad_()
-    weights_1OI = masked_weights(scores_1OI, weight_OI)
-    assert weights_1OI.dtype == weight_dtype
+    scores_1OI = torch.tensor([[[0.0, -0.0, 1e-45, -1e-45, 0.1, -0.1, 1e38, -1e38]]], dtype=dtype).requires_grad_()
+    weight_OI = torch.tensor([[1.5, -2, 3, 4, -5, 6, 7, 8]], dtype=dtype).requires_grad_()
+    weights_1OI = masked_weights(scores_1OI, weight_OI, product_dtype)
+    assert weights_1OI.dtype == product_dtype
     assert weights_1OI.tolist() == [[[1.5, -2, 3, 0, -5, 0, 7, 0]]]
 
-    grad_1OI = torch.arange(8, dtype=weight_dtype)[None, None]
+    grad_1OI = torch.arange(8, dtype=product_dtype)[None, None]
     weights_1OI.backward(grad_1OI)
     assert scores_1OI.grad.dtype == dtype
     assert scores_1OI.grad.tolist() == [[[0, -2, 6, 12, -20, 30, 42, 56]]]
