@@ -12,23 +12,23 @@ from __future__ import annotations
 import dataclasses
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
 import torch
 from torch.nn import functional
-from torch.optim.adam import adam
 
 from crwn import seeding, tensorfile
 from crwn.benchmarks.augmentation import Augmentation
 from crwn.benchmarks.protocol import Curriculum, Split
 from crwn.methods.protocol import Method, Tensors, is_statistic
 from crwn.nn.kernels import KernelName
+from crwn.optimizers import OPTIMIZERS, Optimizer
 from crwn.spec import Blueprint, TrainingSpec, check_group_size
 
-RESUME_FORMAT = 5
+RESUME_FORMAT = 6
 CURVE_EVERY = 50
 """Training steps between two points of a learning curve."""
 EVALUATION_BATCH = 500
@@ -232,6 +232,7 @@ class Engine:
         self._shared: Tensors = method.start_shared()
         self._kept: list[Tensors] = []
         self._rows: list[TaskRow] = []
+        self._images = torch.empty(0)  # of tasks that are learned together
         self._groups: list[_Group] = []  # begun: the first is being learned, others wait since memory ran out
         self._resume_due = self._progress_due = clock()
         self._resume_cost = 0.0
@@ -298,6 +299,7 @@ class Engine:
 
     def _halve(self, group_size: int, error: str) -> GroupHalved:
         """Go on with smaller groups; a half that was learning goes on from the update it had done."""
+        self._images = torch.empty(0)
         if self._device.type == "cuda":
             torch.cuda.empty_cache()
         self._numerics = dataclasses.replace(self._numerics, group_size=group_size)
@@ -317,12 +319,7 @@ class Engine:
             tensor.copy_(whole.changing[name][part])
         for name, state in group.optimizer.state.items():
             before = whole.optimizer.state[name]
-            if state.dim() == 0:  # a count of steps
-                state.copy_(before)
-                continue
-            pieces = whole.parameter.by_part(before)
-            for piece_name, piece in group.parameter.by_part(state).items():
-                piece.copy_(pieces[piece_name][part])
+            state.copy_(before[part] if before.dim() else before)  # a count of steps is everybody's
         group.block_loss_G.copy_(whole.block_loss_G[part])
         group.block_correct_G.copy_(whole.block_correct_G[part])
         group.curves = whole.curves[part]
@@ -348,14 +345,14 @@ class Engine:
         trained = {name: tensor for name, tensor in own.items() if tensor.requires_grad}
         if trains_shared:
             trained = {**self._shared, **trained}
-        parameter = _Parameter(trained)
+        trained = {name: _copied(tensor).requires_grad_() for name, tensor in trained.items()}
         num_losses = 1 if self._blueprint.grouping == "all" else len(tasks)
         zeros_G = torch.zeros(num_losses, dtype=torch.float64, device=self._device)
         return _Group(
             tasks=tuple(tasks),
             untrained={name: tensor for name, tensor in own.items() if not tensor.requires_grad},
-            parameter=parameter,
-            optimizer=OPTIMIZERS[self._training.optimizer](parameter.whole, self._training.weight_decay),
+            trained=trained,
+            optimizer=OPTIMIZERS[self._training.optimizer](trained, self._training.weight_decay),
             block_loss_G=zeros_G,
             block_correct_G=zeros_G.clone(),
             curves=[[] for _ in range(num_losses)],
@@ -387,10 +384,32 @@ class Engine:
                 yield self._endless(mixture.take, mixture.num_examples, ["mixed"])
         else:
             with self._curriculum.learning(group.tasks) as splits:
-                with self._timed(group):  # what a method computes of the images beforehand is part of learning
-                    changing, pairs = self._curriculum.augmentation, zip(group.tasks, splits, strict=True)
-                    together = _EndToEnd([split if changing else self._prepared(task, split) for task, split in pairs])
-                yield self._endless(together.take, together.num_each, group.tasks)
+                together = self._laid_end_to_end(group, splits)
+                yield self._endless(together.take, together.num_examples // len(group.tasks), group.tasks)
+
+    def _laid_end_to_end(self, group: _Group, splits: Iterable[Split]) -> Split:
+        """The group's training examples as one set, each task's as many, after those of the task before.
+
+        In the memory of the group before, where it fits: on a CPU fresh memory costs far more than the copy into it.
+        """
+        num_tasks, labels = len(group.tasks), []
+        for place, (task, split) in enumerate(zip(group.tasks, splits, strict=True)):
+            with self._timed(group):  # what a method computes of the images beforehand is part of learning
+                part = split if self._curriculum.augmentation is not None else self._prepared(task, split)
+                if num_tasks == 1:
+                    return part
+                labels.append(part.labels)
+                sizes = {len(of_task) for of_task in labels}
+                if len(sizes) > 1:
+                    raise ValueError(
+                        f"tasks learned together: expected equally many training examples, given {sorted(sizes)}"
+                    )
+                shape = (num_tasks, *part.images.shape)
+                if self._images.shape != shape:
+                    self._images = torch.empty(0)  # gone before there is another
+                    self._images = part.images.new_empty(shape)
+                self._images[place] = part.images
+        return Split(images=self._images.flatten(0, 1), labels=torch.cat(labels))
 
     def _prepared(self, task: int, split: Split) -> Split:
         with torch.no_grad():
@@ -432,8 +451,9 @@ class Engine:
         logits_GBm = self._method.logits(state, images_GBd, training=True)
         logits_GmB = _by_class(logits_GBm)
         loss_G = functional.cross_entropy(logits_GmB, labels_GB, reduction="none").mean(dim=1)
-        group.parameter.differentiate(loss_G)
-        group.optimizer.step(rate)
+        # Each task's gradient is that of its own loss.
+        gradients = torch.autograd.grad(loss_G, list(group.trained.values()), torch.ones_like(loss_G))
+        group.optimizer.step(gradients, rate)
         group.step += 1
         with torch.no_grad():
             group.block_loss_G += loss_G * batch_size
@@ -597,106 +617,14 @@ class Engine:
         return group
 
 
-class _Adam:
-    """torch's Adam with its defaults, every number in one pass.
-
-    By its function, because the classes of torch.optim import torch's compiler, seconds a process.
-
-    Args:
-        parameter: what is trained, with its gradient.
-        weight_decay: times the parameter, is added to the gradient.
-
-    Attributes:
-        state: what a resume point keeps.
-    """
-
-    def __init__(self, parameter: torch.Tensor, weight_decay: float) -> None:
-        self._parameter = parameter
-        self._weight_decay = weight_decay
-        self.state: Tensors = {
-            "exp_avg": torch.zeros_like(parameter),
-            "exp_avg_sq": torch.zeros_like(parameter),
-            "step": torch.zeros((), device=parameter.device),
-        }
-
-    def step(self, rate: float) -> None:
-        """One update at a learning rate."""
-        state = self.state
-        moments = (state["exp_avg"], state["exp_avg_sq"], state["step"])
-        _fused_adam(self._parameter, *moments, rate=rate, betas=(0.9, 0.999), weight_decay=self._weight_decay)
-
-
-class _RMSProp:
-    """torch's RMSProp with its defaults: v = 0.99 v + 0.01 g^2, x = x - rate g / (sqrt(v) + 1e-8).
-
-    Computed by torch's Adam without momentum, long after the first step, when nothing is left of Adam's corrections:
-    the same update, which torch has as one pass over the numbers for Adam alone.
-
-    Args:
-        parameter: what is trained, with its gradient.
-        weight_decay: 0.
-
-    Attributes:
-        state: what a resume point keeps.
-    """
-
-    _LATE = 1e5
-    """A step for which 0.99 ** step is 0 beside 1."""
-
-    def __init__(self, parameter: torch.Tensor, weight_decay: float) -> None:
-        assert weight_decay == 0
-        self._parameter = parameter
-        self._momentum = torch.zeros_like(parameter)  # of no step but the present one: the gradient
-        self._step = torch.empty((), device=parameter.device)
-        self.state: Tensors = {"square_avg": torch.zeros_like(parameter)}
-
-    def step(self, rate: float) -> None:
-        """One update at a learning rate."""
-        moments = (self._momentum, self.state["square_avg"], self._step.fill_(self._LATE))
-        _fused_adam(self._parameter, *moments, rate=rate, betas=(0.0, 0.99), weight_decay=0.0)
-
-
-@torch.no_grad()
-def _fused_adam(
-    parameter: torch.Tensor,
-    exp_avg: torch.Tensor,
-    exp_avg_sq: torch.Tensor,
-    step: torch.Tensor,
-    *,
-    rate: float,
-    betas: tuple[float, float],
-    weight_decay: float,
-) -> None:
-    assert parameter.grad is not None
-    adam(
-        [parameter],
-        [parameter.grad],
-        [exp_avg],
-        [exp_avg_sq],
-        max_exp_avg_sqs=[],
-        state_steps=[step],
-        fused=True,
-        lr=rate,
-        beta1=betas[0],
-        beta2=betas[1],
-        eps=1e-8,
-        weight_decay=weight_decay,
-        amsgrad=False,
-        maximize=False,
-    )
-
-
-OPTIMIZERS: dict[str, Callable[[torch.Tensor, float], _Adam | _RMSProp]] = {"rmsprop": _RMSProp, "adam": _Adam}
-
-
 @dataclass(slots=True, kw_only=True)
 class _Group:
     """The tasks being learned, and all that changes while they are."""
 
     tasks: tuple[int, ...]
     untrained: Tensors
-    parameter: _Parameter
-    optimizer: _Adam | _RMSProp
+    trained: Tensors
+    optimizer: Optimizer
     block_loss_G: torch.Tensor
     block_correct_G: torch.Tensor
     curves: list[list[CurvePoint]]
@@ -707,7 +635,7 @@ class _Group:
     @property
     def state(self) -> Tensors:
         """What the method computes with: what is trained, and the rest."""
-        return {**self.untrained, **self.parameter.parts}
+        return {**self.untrained, **self.trained}
 
     @property
     def statistics(self) -> Tensors:
@@ -717,7 +645,7 @@ class _Group:
     @property
     def changing(self) -> Tensors:
         """What learning changes: what is trained, and running statistics; the rest are constants of the tasks."""
-        return {**self.statistics, **self.parameter.parts}
+        return {**self.statistics, **self.trained}
 
     @contextmanager
     def statistics_kept_on_error(self) -> Iterator[None]:
@@ -729,54 +657,6 @@ class _Group:
             for name, tensor in self.statistics.items():
                 tensor.copy_(before[name])
             raise
-
-
-class _Parameter:
-    """All trained tensors of a group laid end to end, so that the optimiser sees one: a step costs as for one.
-
-    Args:
-        trained: the tensors as they start, by name.
-
-    Attributes:
-        whole: the one tensor, with its gradient.
-        parts: the tensors by name, which lie in it; autograd differentiates with respect to them.
-    """
-
-    def __init__(self, trained: Tensors) -> None:
-        starts = [tensor.detach() for tensor in trained.values()]
-        self.whole = torch.cat([start.flatten() for start in starts])
-        self.whole.grad = torch.zeros_like(self.whole)
-        pieces = self.whole.split([start.numel() for start in starts])
-        self.parts = {
-            name: piece.view(start.shape).requires_grad_()
-            for name, piece, start in zip(trained, pieces, starts, strict=True)
-        }
-
-    def by_part(self, flat: torch.Tensor) -> Tensors:
-        """Another tensor that is laid out as `whole` is, as views by name."""
-        pieces = flat.split([part.numel() for part in self.parts.values()])
-        return {name: piece.view(part.shape) for (name, part), piece in zip(self.parts.items(), pieces, strict=True)}
-
-    def differentiate(self, loss_G: torch.Tensor) -> None:
-        """Put the gradient of the losses' sum in its place: each task's is that of its own loss."""
-        gradients = torch.autograd.grad(loss_G, list(self.parts.values()), torch.ones_like(loss_G))
-        torch.cat([gradient.flatten() for gradient in gradients], out=self.whole.grad)
-
-
-class _EndToEnd:
-    """Tasks' training examples laid end to end, each task's as many."""
-
-    def __init__(self, splits: Sequence[Split]) -> None:
-        sizes = {len(split.labels) for split in splits}
-        if len(sizes) > 1:
-            raise ValueError(f"tasks learned together: expected equally many training examples, given {sorted(sizes)}")
-        self.num_each = sizes.pop()
-        self._images_Xd = splits[0].images if len(splits) == 1 else torch.cat([split.images for split in splits])
-        self._labels_X = splits[0].labels if len(splits) == 1 else torch.cat([split.labels for split in splits])
-
-    def take(self, index_X: torch.Tensor) -> Split:
-        """The examples with these numbers."""
-        return Split(images=self._images_Xd.index_select(0, index_X), labels=self._labels_X.index_select(0, index_X))
 
 
 class _Batches:
@@ -868,6 +748,10 @@ def is_out_of_memory(error: BaseException) -> bool:
 def _by_class(logits_GBm: torch.Tensor) -> torch.Tensor:
     """[G, m, B] in at least single precision: over few classes, the softmax is several times faster so."""
     return logits_GBm.to(torch.promote_types(logits_GBm.dtype, torch.float32)).mT.contiguous()
+
+
+def _copied(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor.detach().clone(memory_format=torch.contiguous_format)
 
 
 def _below(tensors: Tensors, prefix: str) -> Tensors:

@@ -16,8 +16,8 @@ STARTED = 640 * 2**20
 """Of a process that has loaded torch and computed something, in bytes."""
 COPIES_OF_IMAGES = 3
 """Of a base set that is held in memory: as read, as tensors, and as a task's test images and what makes them."""
-COPIES_OF_TASK_IMAGES = 2
-"""Each task's, and those learned together laid end to end."""
+TASKS_BEING_MADE = 1
+"""Whose images are in memory beside those of the tasks that are learned."""
 COPIES_OF_FROZEN = 3
 """As drawn, and laid out for the product of each direction."""
 STARTED_ON_GPU = 640 * 2**20
@@ -26,8 +26,8 @@ GROUP_SHARE = 0.125
 """Of a device's memory, for the tasks learned together; trials may share the device."""
 GROUP_SHARE_OF_OWN = 0.8
 """The same of what a trial may take of it."""
-STATE_OF_TRAINED = 5
-"""Of a number that is trained: itself, its gradient as it comes and as it is laid out, two numbers of the optimiser."""
+STATE_OF_TRAINED = 4
+"""Of a number that is trained: itself, its gradient, two numbers of the optimiser."""
 COPIES_OF_ACTIVATIONS = 1.25
 """Some have their gradient beside them."""
 
@@ -53,7 +53,8 @@ def tasks_that_fit(spec: TrialSpec, memory: int, share: float = 1.0) -> int:
         share: of it, that the trial may take.
     """
     allowed = memory * min(GROUP_SHARE, share * GROUP_SHARE_OF_OWN)
-    return min(spec.benchmark.problem().num_tasks, max(1, int(allowed / group_bytes(spec, 1))))
+    beside = group_bytes(spec, 0)
+    return min(spec.benchmark.problem().num_tasks, max(1, int((allowed - beside) / (group_bytes(spec, 1) - beside))))
 
 
 def group_bytes(spec: TrialSpec, group_size: int) -> int:
@@ -61,10 +62,10 @@ def group_bytes(spec: TrialSpec, group_size: int) -> int:
     blueprint, problem = spec.blueprint(), spec.benchmark.problem()
     # A task shows all training images, or those of its own classes.
     share = 1 if problem.labels_are_shared else 1 / problem.num_tasks
-    images = COPIES_OF_TASK_IMAGES * share * BASE_SETS[spec.benchmark.base].num_train * problem.input_size
+    images = share * BASE_SETS[spec.benchmark.base].num_train * problem.input_size
     activations = COPIES_OF_ACTIVATIONS * spec.training.batch_size * blueprint.activations
     numbers = STATE_OF_TRAINED * blueprint.trained_per_task + activations
-    return math.ceil(group_size * (images + _bytes_each(spec) * numbers))
+    return math.ceil((group_size + TASKS_BEING_MADE) * images + group_size * _bytes_each(spec) * numbers)
 
 
 def _bytes_each(spec: TrialSpec) -> int:

@@ -155,14 +155,14 @@ def reference_seconds(kind: str, method: str, scale: str, updates: int) -> float
 
 
 def engine_seconds(method: str, scale: str, dtype: str, updates: int) -> float:
-    """Seconds a task of a group as large as the rule makes it; BatchE's without the first task."""
+    """Seconds a task of a trial's second group, as large as the rule makes it; BatchE's after its first task."""
     spec = trial(method, scale, dtype, updates, num_tasks=36)
-    after_first = spec.blueprint().shared_training == "first task"
-    num_tasks = decide_numerics(spec, "cpu").group_size + after_first
-    spec = trial(method, scale, dtype, updates, num_tasks=num_tasks)
+    together = decide_numerics(spec, "cpu").group_size
+    before = together + (spec.blueprint().shared_training == "first task")
+    spec = trial(method, scale, dtype, updates, num_tasks=before + together)
     finished = run_trial(spec, data=_data(), backbones=_draw)
     seconds = [row.train_seconds for row in finished.rows if row.train_seconds is not None]
-    return statistics.fmean(seconds[after_first:]) / updates * UPDATES
+    return statistics.fmean(seconds[before:]) / updates * UPDATES
 
 
 def trial(method: str, scale: str, dtype: str, updates: int, num_tasks: int) -> TrialSpec:

@@ -37,9 +37,9 @@ from crwn.spec import READ_STRICTLY, Blueprint, PositiveFloat, ProblemShape, Tra
 if TYPE_CHECKING:
     import torch
 
-    from crwn.nn import dense
+    from crwn.nn import modulated
 else:
-    dense = LazyModule("crwn.nn.dense")
+    modulated = LazyModule("crwn.nn.modulated")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,13 +116,19 @@ class BatchE(Method):
             factors_GOI = state[f"{name}.r"][:, :, None] * state[f"{name}.s"][:, None]
             return state[f"{name}.weight"] * factors_GOI[..., None, None]
 
-        def linear(name: str, input_GBI: torch.Tensor) -> torch.Tensor:
-            weight_OI = self._weights(name, state[f"{name}.weight"])
-            out_factor_GO, in_factor_GI = state[f"{name}.r"], state[f"{name}.s"]
-            return dense.rank_one_linear(input_GBI, weight_OI, out_factor_GO, in_factor_GI, self._surroundings.kernel)
+        def linears(names: Sequence[str], input_GBI: torch.Tensor) -> torch.Tensor:
+            layers = [
+                modulated.ModulatedLayer(
+                    weight_OI=self._weights(name, state[f"{name}.weight"]),
+                    in_scale_GI=state[f"{name}.s"],
+                    out_scale_GO=state[f"{name}.r"],
+                )
+                for name in names
+            ]
+            return modulated.modulated_linears(input_GBI, layers, self._surroundings.kernel)
 
         pixels, norm = self._surroundings.normalised(images), normalise(state, training=training)
-        return self._network.forward(pixels, linear=linear, conv_weight=conv_weight, norm=norm)
+        return self._network.forward(pixels, linears=linears, conv_weight=conv_weight, norm=norm)
 
     def pack(self, state: Tensors) -> Tensors:
         """The factors and running statistics as they are."""

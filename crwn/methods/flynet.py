@@ -162,13 +162,12 @@ class FlyNet(Method):
     def logits(self, state: Tensors, images: torch.Tensor, *, training: bool = False) -> torch.Tensor:
         """Encode, then decode with each task's own modulation."""
         del training
-        return modulated.modulated_linear(
-            self._encode(images.flatten(2)),
-            self._weights("decoder", self._surroundings.backbone["decoder"]),
-            state["decoder.context"],
-            state["decoder.strength"] * self._factor,  # the encoder's result is in units of it
-            self._surroundings.kernel,
+        decoder = modulated.ModulatedLayer(
+            weight_OI=self._weights("decoder", self._surroundings.backbone["decoder"]),
+            in_scale_GI=state["decoder.context"],
+            strength_G=state["decoder.strength"] * self._factor,  # the encoder's result is in units of it
         )
+        return modulated.modulated_linears(self._encode(images.flatten(2)), [decoder], self._surroundings.kernel)
 
     def pack(self, state: Tensors) -> Tensors:
         """Context and strength as they are."""

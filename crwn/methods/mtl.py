@@ -19,6 +19,7 @@ from crwn.lazy import LazyModule
 from crwn.methods.networks import (
     drawn_normal,
     fully_connected,
+    in_turn,
     num_weights,
     parse_network,
     plain_multiply_adds,
@@ -115,7 +116,9 @@ class MTL(Method):
         def layer(name: str, input_GBI: torch.Tensor) -> torch.Tensor:
             return dense.linear(input_GBI, state[f"{name}.weight"].to(input_GBI.dtype), self._surroundings.kernel)
 
-        return self._network.forward(self._surroundings.normalised(images), linear=layer, conv_weight=None, norm=None)
+        return self._network.forward(
+            self._surroundings.normalised(images), linears=in_turn(layer), conv_weight=None, norm=None
+        )
 
     def pack(self, state: Tensors) -> Tensors:
         """Nothing."""

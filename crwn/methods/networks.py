@@ -40,6 +40,8 @@ else:
 
 LinearLayer: TypeAlias = "Callable[[str, torch.Tensor], torch.Tensor]"
 """The product of the layer of a name with inputs [G, B, I]: [G, B, O]."""
+LinearLayers: TypeAlias = "Callable[[Sequence[str], torch.Tensor], torch.Tensor]"
+"""The layers of these names one after another, ReLU between them, on inputs [G, B, I]: [G, B, O]."""
 ConvWeight: TypeAlias = "Callable[[str], torch.Tensor]"
 """The weights of the convolution of a name as each task sees them: [G, O, I, k, k]."""
 Norm: TypeAlias = "Callable[[str, torch.Tensor], torch.Tensor]"
@@ -120,7 +122,7 @@ class Network(Protocol):
         ...
 
     def forward(
-        self, images: torch.Tensor, *, linear: LinearLayer, conv_weight: ConvWeight | None, norm: Norm | None
+        self, images: torch.Tensor, *, linears: LinearLayers, conv_weight: ConvWeight | None, norm: Norm | None
     ) -> torch.Tensor:
         """Class scores [G, B, m] of normalised images."""
         ...
@@ -150,7 +152,7 @@ class FullyConnected:
         self,
         images: torch.Tensor,
         *,
-        linear: LinearLayer,
+        linears: LinearLayers,
         conv_weight: ConvWeight | None = None,
         norm: Norm | None = None,
     ) -> torch.Tensor:
@@ -158,13 +160,12 @@ class FullyConnected:
 
         Args:
             images: normalised, [G, B, d] or in their own shape.
-            linear: applies the layer of a name.
+            linears: applies the layers of some names.
             conv_weight: none is asked for.
             norm: none is asked for.
         """
         del conv_weight, norm
-        hidden_GBH = functional.relu(linear("layer1", images.flatten(2)))
-        return linear("layer3", functional.relu(linear("layer2", hidden_GBH)))
+        return linears(tuple(self.layers), images.flatten(2))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -192,7 +193,7 @@ class ResNet18:
         return {name: layer.num_outputs for name, layer in self.layers.items() if layer.is_convolution}
 
     def forward(
-        self, images: torch.Tensor, *, linear: LinearLayer, conv_weight: ConvWeight | None, norm: Norm | None
+        self, images: torch.Tensor, *, linears: LinearLayers, conv_weight: ConvWeight | None, norm: Norm | None
     ) -> torch.Tensor:
         """Class scores.
 
@@ -202,7 +203,7 @@ class ResNet18:
 
         Args:
             images: normalised, [G, B, C, H, W], or their numbers in a row.
-            linear: applies the head.
+            linears: applies the head.
             conv_weight: the convolutions' weights.
             norm: normalises what a convolution gives.
         """
@@ -231,7 +232,19 @@ class ResNet18:
             inner_BCHW += conv(f"{block}.shortcut", hidden_BCHW) if is_changed else hidden_BCHW
             hidden_BCHW = functional.relu_(inner_BCHW)
         features_BGC = hidden_BCHW.mean(dim=(2, 3)).unflatten(1, (num_tasks, -1))
-        return linear("head", features_BGC.transpose(0, 1))
+        return linears(("head",), features_BGC.transpose(0, 1))
+
+
+def in_turn(linear: LinearLayer) -> LinearLayers:
+    """One layer, again and again."""
+
+    def linears(names: Sequence[str], input_GBI: torch.Tensor) -> torch.Tensor:
+        hidden = linear(names[0], input_GBI)
+        for name in names[1:]:
+            hidden = linear(name, functional.relu(hidden))
+        return hidden
+
+    return linears
 
 
 def parse_network(scale: str, problem: ProblemShape) -> Network:

@@ -159,13 +159,19 @@ class NeuroModNet(Method):
             weight_OIkk = state.get(f"{name}.weight", self._surroundings.backbone[name])
             return modulated.modulated_weight(weight_OIkk, state[f"{name}.context"], state[f"{name}.strength"])
 
-        def linear(name: str, input_GBI: torch.Tensor) -> torch.Tensor:
-            weight_OI = self._weights(name, state.get(f"{name}.weight", self._surroundings.backbone[name]))
-            context_GI, strength_G = state[f"{name}.context"], state[f"{name}.strength"]
-            return modulated.modulated_linear(input_GBI, weight_OI, context_GI, strength_G, self._surroundings.kernel)
+        def linears(names: Sequence[str], input_GBI: torch.Tensor) -> torch.Tensor:
+            layers = [
+                modulated.ModulatedLayer(
+                    weight_OI=self._weights(name, state.get(f"{name}.weight", self._surroundings.backbone[name])),
+                    in_scale_GI=state[f"{name}.context"],
+                    strength_G=state[f"{name}.strength"],
+                )
+                for name in names
+            ]
+            return modulated.modulated_linears(input_GBI, layers, self._surroundings.kernel)
 
         pixels, norm = self._surroundings.normalised(images), normalise(state, training=training)
-        return self._network.forward(pixels, linear=linear, conv_weight=conv_weight, norm=norm)
+        return self._network.forward(pixels, linears=linears, conv_weight=conv_weight, norm=norm)
 
     def pack(self, state: Tensors) -> Tensors:
         """Contexts, strengths and running statistics as they are."""

@@ -27,6 +27,7 @@ from crwn.lazy import LazyModule
 from crwn.methods.networks import (
     Layer,
     drawn_normal,
+    in_turn,
     linear_inputs,
     num_weights,
     paper_training,
@@ -160,8 +161,8 @@ class PSP(Method):
 
         if self._is_binary:
             pixels = self._surroundings.normalised(images)
-            return self._network.forward(pixels, linear=head, conv_weight=seen, norm=norm)
-        return self._network.forward(images, linear=rotated, conv_weight=None, norm=None)
+            return self._network.forward(pixels, linears=in_turn(head), conv_weight=seen, norm=norm)
+        return self._network.forward(images, linears=in_turn(rotated), conv_weight=None, norm=None)
 
     def pack(self, state: Tensors) -> Tensors:
         """Nothing: the contexts are drawn again."""

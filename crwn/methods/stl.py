@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from crwn.backbone import BackboneSpec
 from crwn.lazy import LazyModule
 from crwn.methods.networks import (
+    in_turn,
     normalise,
     num_statistics,
     num_weights,
@@ -116,7 +117,7 @@ class STL(Method):
             return dense.own_linear(input_GBI, state[f"{name}.weight"].to(input_GBI.dtype), self._surroundings.kernel)
 
         pixels, norm = self._surroundings.normalised(images), normalise(state, training=training)
-        return self._network.forward(pixels, linear=linear, conv_weight=conv_weight, norm=norm)
+        return self._network.forward(pixels, linears=in_turn(linear), conv_weight=conv_weight, norm=norm)
 
     def pack(self, state: Tensors) -> Tensors:
         """Weights and running statistics as they are."""

@@ -34,12 +34,12 @@ class FrozenLinear(Protocol):
         """The weight as it was given: [O, I]."""
         ...
 
-    def forward(self, input_XI: torch.Tensor) -> torch.Tensor:
-        """x W^T: [..., O]."""
+    def forward(self, input_XI: torch.Tensor, *, relu: bool = False) -> torch.Tensor:
+        """x W^T, rectified or not: [..., O]."""
         ...
 
-    def backward(self, grad_XO: torch.Tensor) -> torch.Tensor:
-        """g W, the gradient to the input: [..., I]."""
+    def backward(self, grad_XO: torch.Tensor, *, times: torch.Tensor | None = None) -> torch.Tensor:
+        """g W, the gradient to the input, times [..., I] numbers if there are any: [..., I]."""
         ...
 
 
@@ -78,11 +78,13 @@ class _PlainFrozen:
     def __init__(self, weight_OI: torch.Tensor) -> None:
         self.weight = weight_OI
 
-    def forward(self, input_XI: torch.Tensor) -> torch.Tensor:
-        return functional.linear(input_XI, self.weight)
+    def forward(self, input_XI: torch.Tensor, *, relu: bool = False) -> torch.Tensor:
+        output_XO = functional.linear(input_XI, self.weight)
+        return output_XO.relu_() if relu else output_XO
 
-    def backward(self, grad_XO: torch.Tensor) -> torch.Tensor:
-        return torch.matmul(grad_XO, self.weight)
+    def backward(self, grad_XO: torch.Tensor, *, times: torch.Tensor | None = None) -> torch.Tensor:
+        output_XI = torch.matmul(grad_XO, self.weight)
+        return output_XI if times is None else output_XI.mul_(times)
 
 
 class _Plain:
@@ -113,11 +115,18 @@ class _OneDNNFrozen:
         self._forward = torch.ops.mkldnn._reorder_linear_weight(weight_OI)
         self._backward = torch.ops.mkldnn._reorder_linear_weight(weight_OI.t())
 
-    def forward(self, input_XI: torch.Tensor) -> torch.Tensor:
-        return _onednn_linear(input_XI, self._forward)
+    def forward(self, input_XI: torch.Tensor, *, relu: bool = False) -> torch.Tensor:
+        return _onednn_linear(input_XI, self._forward, relu=relu)
 
-    def backward(self, grad_XO: torch.Tensor) -> torch.Tensor:
-        return _onednn_linear(grad_XO, self._backward)
+    def backward(self, grad_XO: torch.Tensor, *, times: torch.Tensor | None = None) -> torch.Tensor:
+        if times is None:
+            return _onednn_linear(grad_XO, self._backward)
+        if times.dtype != torch.bfloat16:  # in float32 a pass of its own is the faster way
+            return _onednn_linear(grad_XO, self._backward).mul_(times)
+        output_XI: torch.Tensor = torch.ops.mkldnn._linear_pointwise.binary(
+            grad_XO, times.contiguous(), self._backward, None, "mul"
+        )
+        return output_XI
 
 
 class _OneDNN:
@@ -169,8 +178,10 @@ def _has_bfloat16() -> bool:
     return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
-def _onednn_linear(input_XI: torch.Tensor, weight_OI: torch.Tensor) -> torch.Tensor:
-    output_XO: torch.Tensor = torch.ops.mkldnn._linear_pointwise(input_XI, weight_OI, None, "none", [], "")
+def _onednn_linear(input_XI: torch.Tensor, weight_OI: torch.Tensor, *, relu: bool = False) -> torch.Tensor:
+    output_XO: torch.Tensor = torch.ops.mkldnn._linear_pointwise(
+        input_XI, weight_OI, None, "relu" if relu else "none", [], ""
+    )
     return output_XO
 
 

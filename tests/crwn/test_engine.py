@@ -20,7 +20,6 @@ from crwn import seeding
 from crwn.backbone import BackboneSpec
 from crwn.benchmarks.protocol import Curriculum, Split
 from crwn.engine import (
-    OPTIMIZERS,
     CurvePoint,
     Engine,
     GroupHalved,
@@ -32,6 +31,7 @@ from crwn.engine import (
     read_numerics,
 )
 from crwn.methods.protocol import Method, Tensors
+from crwn.optimizers import OPTIMIZERS
 from crwn.spec import Blueprint, TrainingSpec
 
 NUM_CLASSES = 3
@@ -345,47 +345,16 @@ def test_the_first_task_may_have_a_rate_of_its_own() -> None:
         torch.testing.assert_close((factor - 1).abs(), torch.full((3,), 10 * rate).double(), rtol=1e-3, atol=0)
 
 
-@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-13), (torch.float32, 1e-5)])
-@pytest.mark.parametrize(
-    ("name", "theirs", "decay"),
-    [("rmsprop", torch.optim.RMSprop, 0.0), ("adam", torch.optim.Adam, 0.0), ("adam", torch.optim.Adam, 0.1)],
-)
-def test_the_optimizers_are_torchs(
-    name: str, theirs: type[torch.optim.Optimizer], decay: float, dtype: torch.dtype, tolerance: float
-) -> None:
-    """From the first step on, over gradients of all sizes, zeros among them, at rates that change.
-
-    Half-way the state goes to a new optimiser, as a resume point takes it there.
-    """
-    generator = torch.Generator().manual_seed(0)
-    start = torch.randn(1001, dtype=dtype, generator=generator)
-    sizes = 10.0 ** torch.linspace(-12, 3, 1001, dtype=dtype)
-    parameter, ours = start.clone().requires_grad_(), start.clone()
-    plain = theirs([parameter], lr=0.01, weight_decay=decay)  # type: ignore[call-arg]
-    fused = OPTIMIZERS[name](ours, decay)
-    for step in range(50):
-        gradient = torch.randn(1001, dtype=dtype, generator=generator) * sizes * (step % 7 != 3)
-        parameter.grad, ours.grad = gradient.clone(), gradient
-        plain.param_groups[0]["lr"] = rate = 0.01 / (1 + step)
-        plain.step()
-        fused.step(rate)
-        if step == 25:
-            kept, fused = fused.state, OPTIMIZERS[name](ours, decay)
-            for part, tensor in fused.state.items():
-                tensor.copy_(kept[part])
-        torch.testing.assert_close(ours, parameter.detach(), rtol=tolerance, atol=tolerance)
-
-
 def rates_of(monkeypatch: pytest.MonkeyPatch, updates: int, schedule: str) -> list[float]:
     """The rates that a task of 12 examples is learned at, in batches of 5: 3 batches an epoch."""
     rates: list[float] = []
 
     class Noted:
-        def __init__(self, parameter: torch.Tensor, weight_decay: float) -> None:
+        def __init__(self, trained: Tensors, weight_decay: float) -> None:
             assert weight_decay == 0.25
             self.state: Tensors = {}
 
-        def step(self, rate: float) -> None:
+        def step(self, gradients: Sequence[torch.Tensor], rate: float) -> None:
             rates.append(rate)
 
     monkeypatch.setitem(OPTIMIZERS, "adam", Noted)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import subprocess
 import sys
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import pytest
 
 from crwn.benchmarks import PRESETS
-from crwn.memory import STARTED, group_bytes, predicted_bytes
+from crwn.memory import GROUP_SHARE, STARTED, group_bytes, predicted_bytes, tasks_that_fit
 from crwn.methods import METHODS
 from crwn.spec import TrialSpec
 
@@ -44,15 +45,16 @@ def small() -> TrialSpec:
 def test_what_a_group_needs_by_hand() -> None:
     """NeuroModNet FC256 on R-MNIST: images, trained numbers, activations.
 
-    Two copies of 60,000 images of 784 bytes; five of 1,299 numbers in float32; of 128 examples the inputs of three
-    layers, twice because they are modulated, and the scores, and a quarter more for gradients.
+    60,000 images of 784 bytes a task, and once more for the task being made; four times 1,299 numbers in float32; of
+    128 examples the inputs of three layers, twice because they are modulated, and the scores, and a quarter more for
+    gradients.
     """
     spec = trial("neuromodnet", "r-mnist", "FC256")
     activations = 2 * (784 + 256 + 256) + 10
     assert spec.blueprint().activations == activations
-    expected = 2 * 60_000 * 784 + 4 * (5 * 1299 + 1.25 * 128 * activations)
-    assert group_bytes(spec, 1) == expected
-    assert group_bytes(spec, 36) == 36 * expected
+    images, numbers = 60_000 * 784, 4 * (4 * 1299 + 1.25 * 128 * activations)
+    assert group_bytes(spec, 1) == 2 * images + numbers
+    assert group_bytes(spec, 36) == 37 * images + 36 * numbers
 
 
 def test_what_else_a_trial_needs_by_hand() -> None:
@@ -63,6 +65,16 @@ def test_what_else_a_trial_needs_by_hand() -> None:
     mapped = trial("neuromodnet", "split-cifar100", "1d")
     drawn = mapped.blueprint().backbone.num_bytes
     assert predicted_bytes(mapped, 1) - group_bytes(mapped, 1) == STARTED + 3 * drawn
+
+
+def test_as_many_tasks_fit_as_the_memory_holds() -> None:
+    """With the task being made; at least one, at most all."""
+    spec = trial("neuromodnet", "r-mnist", "FC256")
+    for num_tasks in (1, 7, 36):
+        needed = group_bytes(spec, num_tasks)
+        assert tasks_that_fit(spec, math.ceil(needed / GROUP_SHARE)) == num_tasks
+        assert tasks_that_fit(spec, math.floor((needed - 8) / GROUP_SHARE)) == max(1, num_tasks - 1)
+    assert tasks_that_fit(spec, 2**50) == 36
 
 
 def test_double_precision_takes_twice_the_numbers() -> None:

@@ -20,6 +20,7 @@ from crwn.methods.networks import (
     drawn_normal,
     frozen_multiply_adds,
     fully_connected,
+    in_turn,
     normalise,
     num_statistics,
     num_weights,
@@ -57,7 +58,7 @@ def test_the_layers_are_applied_in_order_with_rectifiers_between() -> None:
         "layer3": torch.tensor([-9.0, -1.0]),
     }
     network = fully_connected(PROBLEM, 2)
-    output = network.forward(torch.tensor([[[1.0, 1.0]]]), linear=lambda name, hidden: hidden + added[name])
+    output = network.forward(torch.tensor([[[1.0, 1.0]]]), linears=in_turn(lambda name, hidden: hidden + added[name]))
     # (1, 1) -> (-1, 2) -> relu (0, 2) -> (5, -1) -> relu (5, 0) -> (-4, -1)
     assert output.tolist() == [[[-4.0, -1.0]]]
 
@@ -71,7 +72,7 @@ def test_images_may_keep_their_shape() -> None:
         return hidden
 
     images = torch.arange(2 * 3 * 60.0).view(2, 3, 3, 4, 5)
-    fully_connected(PROBLEM, 8).forward(images, linear=linear)
+    fully_connected(PROBLEM, 8).forward(images, linears=in_turn(linear))
     assert torch.equal(seen[0], images.view(2, 3, 60))
 
 
@@ -298,7 +299,7 @@ def test_tasks_side_by_side_compute_what_modules_do(
     images = torch.randn(num_tasks, batch, *problem.input_shape, dtype=torch.float64)
     scores = network.forward(
         images,
-        linear=lambda name, hidden: torch.einsum("gbi,goi->gbo", hidden, state[f"{name}.weight"]),
+        linears=in_turn(lambda name, hidden: torch.einsum("gbi,goi->gbo", hidden, state[f"{name}.weight"])),
         conv_weight=lambda name: state[f"{name}.weight"],
         norm=normalise(state, training=training),
     )

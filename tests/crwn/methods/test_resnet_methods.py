@@ -16,10 +16,10 @@ from torch.nn import functional
 
 from crwn import backbone
 from crwn.data.base import Normalisation
-from crwn.engine import OPTIMIZERS
 from crwn.methods import METHODS
 from crwn.methods.networks import Layer, resnet18
 from crwn.methods.protocol import Method, Tensors
+from crwn.optimizers import OPTIMIZERS
 from crwn.spec import ProblemShape
 from tests.crwn.methods.building import plain_surroundings
 from tests.crwn.methods.test_networks import PlainResNet18
@@ -132,10 +132,7 @@ def test_a_resnet_computes_its_formula(name: str) -> None:
 
         with torch.no_grad():
             for tensor, gradient in zip(trained.values(), gradients, strict=True):
-                flat = tensor.detach().flatten().clone()
-                flat.grad = gradient.flatten()
-                OPTIMIZERS["adam"](flat, 1e-4).step(0.01)
-                tensor.copy_(flat.view_as(tensor))
+                OPTIMIZERS["adam"]({"tensor": tensor}, 1e-4).step([gradient], 0.01)
 
 
 @pytest.mark.parametrize("name", FORMULAS)

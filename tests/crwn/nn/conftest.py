@@ -1,13 +1,14 @@
 """What the tests of layers share: one thread, the kernels, numbers, and a layer's comparison with its formula.
 
-A layer takes tensors and gives one; its formula is an einsum of the same tensors. `trained` names the places of those
-that may require a gradient.
+A layer takes tensors and gives one; its formula is an einsum of the same tensors, or a function of them. `trained`
+names the places of those that may require a gradient.
 
 Shapes: G tasks, B examples a task, I inputs, O outputs.
 """
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Callable, Sequence
 from typing import TypeAlias
@@ -54,10 +55,11 @@ def operands(numbers: Callable[..., torch.Tensor]) -> Callable[[str], list[torch
 def assert_is_formula(numbers: Callable[..., torch.Tensor]) -> Callable[..., None]:
     """Checks values and gradients, in float32 or float64, against autograd of the formula in float64."""
 
-    def check(layer: Layer, formula: str, tensors: Sequence[torch.Tensor], trained: Sequence[int]) -> None:
+    def check(layer: Layer, formula: str | Layer, tensors: Sequence[torch.Tensor], trained: Sequence[int]) -> None:
         dtype = tensors[0].dtype
         outcomes = []
-        for function, of_dtype in ((layer, dtype), (lambda *exact: torch.einsum(formula, *exact), torch.float64)):
+        exactly = functools.partial(torch.einsum, formula) if isinstance(formula, str) else formula
+        for function, of_dtype in ((layer, dtype), (exactly, torch.float64)):
             copies = [tensor.to(of_dtype, copy=True) for tensor in tensors]
             required = [copies[place].requires_grad_() for place in trained]
             outcomes.append((function(*copies), required))

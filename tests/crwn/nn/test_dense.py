@@ -1,4 +1,4 @@
-"""Dense layers: shared, of a task's own, behind a rotation or a scale, and with a rank-one factor.
+"""Dense layers: shared, of a task's own, and behind a rotation.
 
 Shapes: G tasks, B examples a task, I inputs, O outputs.
 """
@@ -20,27 +20,6 @@ LAYERS = [
     pytest.param("gbi,goi->gbo", (0, 1), lambda kernel, x, W: dense.own_linear(x, W, kernel), id="own"),
     pytest.param(
         "gbi,oj,gji->gbo", (0, 1, 2), lambda kernel, x, W, C: dense.rotated_linear(x, W, C, kernel), id="rotated"
-    ),
-    pytest.param(
-        "gbi,oi,gi->gbo", (0, 1, 2), lambda kernel, x, W, s: dense.scaled_linear(x, s, W, kernel), id="scaled"
-    ),
-    pytest.param(
-        "gbi,oi,gi->gbo",
-        (0, 2),
-        lambda kernel, x, W, s: dense.scaled_linear(x, s, kernel.freeze(W), kernel),
-        id="scaled, frozen",
-    ),
-    pytest.param(
-        "gbi,oi,go,gi->gbo",
-        (0, 1, 2, 3),
-        lambda kernel, x, W, r, s: dense.rank_one_linear(x, W, r, s, kernel),
-        id="rank one",
-    ),
-    pytest.param(
-        "gbi,oi,go,gi->gbo",
-        (0, 2, 3),
-        lambda kernel, x, W, r, s: dense.rank_one_linear(x, kernel.freeze(W), r, s, kernel),
-        id="rank one, frozen",
     ),
 ]
 
@@ -106,18 +85,3 @@ def test_every_product_is_the_kernels_and_is_read(
     if required:
         output_GBO.sum().backward()
     assert getattr(kernel, name).call_count == len(kernel.method_calls) == num_products
-
-
-@pytest.mark.parametrize(
-    ("required", "num_products"), [((0,), 1), ((3,), 1), ((0, 3), 1), ((2,), 0)], ids=["x", "s", "x and s", "r"]
-)
-def test_a_frozen_weights_second_product_is_computed_once_and_only_if_read(
-    required: tuple[int, ...], num_products: int, operands: Callable[[str], list[torch.Tensor]]
-) -> None:
-    """Input and scale share W^T g; the factor behind the product needs only the output."""
-    x_GBI, weight_OI, out_factor_GO, in_factor_GI = (
-        tensor.requires_grad_(place in required) for place, tensor in enumerate(operands("gbi,oi,go,gi->gbo"))
-    )
-    frozen = Mock(wraps=PLAIN.freeze(weight_OI))
-    dense.rank_one_linear(x_GBI, frozen, out_factor_GO, in_factor_GI, PLAIN).sum().backward()
-    assert (frozen.forward.call_count, frozen.backward.call_count) == (1, num_products)

@@ -1,11 +1,14 @@
-"""The modulated linear layer.
+"""Modulated layers, alone and in a row.
 
 Shapes: G tasks, B examples a task, I inputs, O outputs.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import dataclasses
+import itertools
+from collections.abc import Callable, Sequence
+from typing import Any
 from unittest.mock import Mock
 
 import pytest
@@ -14,35 +17,42 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from crwn.nn import dense, masked, modulated
 from crwn.nn.kernels import PLAIN, Kernel
-from crwn.nn.modulated import modulated_linear
+from crwn.nn.modulated import ModulatedLayer, modulated_linears
 
-FORMULA = "gbi,oi,gi,g->gbo"  # y = a (R * c) x, its arguments in the layer's order
-
-
-def frozen_layer(kernel: Kernel) -> Callable[..., torch.Tensor]:
-    return lambda x, R, c, a: modulated_linear(x, kernel.freeze(R), c, a, kernel)
+CRWN, BATCHE = "gbi,oi,gi,g->gbo", "gbi,oi,gi,go->gbo"  # y = a (R * c) x and y = (W * r s^T) x, as the arguments come
+NAMES = {CRWN: ("in_scale_GI", "strength_G"), BATCHE: ("in_scale_GI", "out_scale_GO")}
 
 
-def trained_layer(kernel: Kernel) -> Callable[..., torch.Tensor]:
-    return lambda x, R, c, a: modulated_linear(x, R, c, a, kernel)
+def built(kernel: Kernel, formula: str, *, freezes: bool) -> Callable[..., torch.Tensor]:
+    """One layer of input, weight and scales, as the formula has them."""
+
+    def layer(input_GBI: torch.Tensor, weight_OI: torch.Tensor, *scales: torch.Tensor) -> torch.Tensor:
+        named: dict[str, Any] = dict(zip(NAMES[formula], scales, strict=True))
+        weight = kernel.freeze(weight_OI) if freezes else weight_OI
+        return modulated_linears(input_GBI, [ModulatedLayer(weight_OI=weight, **named)], kernel)
+
+    return layer
 
 
-# The layer, places of what may be trained, and the numbers for each output from which W_t itself is formed.
+# Whether weights are frozen, places of what may be trained, and the numbers for each output from which W_t is formed.
 variants = pytest.mark.parametrize(
-    ("build", "trained", "wide"),
+    ("freezes", "trained", "wide"),
     [
-        pytest.param(frozen_layer, (0, 2, 3), modulated.WIDE, id="inputs modulated"),
-        pytest.param(frozen_layer, (0, 2, 3), 0, id="weights modulated"),
-        pytest.param(trained_layer, (0, 1, 2, 3), 0, id="trained"),
+        pytest.param(True, (0, 2, 3), modulated.WIDE, id="inputs modulated"),
+        pytest.param(True, (0, 2, 3), 0, id="weights modulated"),
+        pytest.param(False, (0, 1, 2, 3), 0, id="trained"),
     ],
 )
+formulas = pytest.mark.parametrize("formula", [CRWN, BATCHE], ids=["context and strength", "rank one"])
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @variants
-def test_the_layer_and_its_gradients_are_its_formula(
+@formulas
+def test_a_layer_and_its_gradients_are_its_formula(
     *,
-    build: Callable[[Kernel], Callable[..., torch.Tensor]],
+    formula: str,
+    freezes: bool,
     trained: tuple[int, ...],
     wide: int,
     dtype: torch.dtype,
@@ -51,16 +61,18 @@ def test_the_layer_and_its_gradients_are_its_formula(
     assert_is_formula: Callable[..., None],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """y = a (R * c) x, with contexts and strengths of both signs."""
+    """Both papers' equations, with scales of both signs."""
     monkeypatch.setattr(modulated, "WIDE", wide)
-    tensors = [tensor.to(dtype) for tensor in operands(FORMULA)]
-    assert_is_formula(build(kernel), FORMULA, tensors, trained)
+    tensors = [tensor.to(dtype) for tensor in operands(formula)]
+    assert_is_formula(built(kernel, formula, freezes=freezes), formula, tensors, trained)
 
 
 @variants
+@formulas
 def test_gradients_are_right_whatever_requires_one(
     *,
-    build: Callable[[Kernel], Callable[..., torch.Tensor]],
+    formula: str,
+    freezes: bool,
     trained: tuple[int, ...],
     wide: int,
     operands: Callable[[str], list[torch.Tensor]],
@@ -69,13 +81,15 @@ def test_gradients_are_right_whatever_requires_one(
 ) -> None:
     """Finite differences, for every choice of arguments; frozen weights get no gradient."""
     monkeypatch.setattr(modulated, "WIDE", wide)
-    assert_differentiable(build(PLAIN), operands(FORMULA), trained)
+    assert_differentiable(built(PLAIN, formula, freezes=freezes), operands(formula), trained)
 
 
 @variants
+@formulas
 def test_tasks_do_not_touch_each_other(
     *,
-    build: Callable[[Kernel], Callable[..., torch.Tensor]],
+    formula: str,
+    freezes: bool,
     trained: tuple[int, ...],
     wide: int,
     kernel: Kernel,
@@ -83,10 +97,130 @@ def test_tasks_do_not_touch_each_other(
     assert_keeps_tasks_apart: Callable[..., None],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Another context, strength or input, in the dtype in which kernels differ."""
+    """Another scale or input, in the dtype in which kernels differ."""
     monkeypatch.setattr(modulated, "WIDE", wide)
-    tensors = [tensor.float() for tensor in operands(FORMULA)]
-    assert_keeps_tasks_apart(build(kernel), tensors, of_tasks=(0, 2, 3))
+    tensors = [tensor.float() for tensor in operands(formula)]
+    assert_keeps_tasks_apart(built(kernel, formula, freezes=freezes), tensors, of_tasks=(0, 2, 3))
+
+
+SIZES = (5, 4, 6, 3)
+"""Inputs of three layers, and outputs of the last."""
+DEEP = ["input", *(f"{name} {layer}" for layer in range(3) for name in ("in_scale_GI", "strength_G", "out_scale_GO"))]
+WITHOUT_OUT = [name for name in DEEP if "out" not in name]
+
+
+@dataclasses.dataclass
+class Deep:
+    """Three layers: their weights, and by name the input and the scales."""
+
+    weights: list[torch.Tensor]
+    tensors: dict[str, torch.Tensor]
+
+    def layers(self, kernel: Kernel, names: Sequence[str], frozen: Sequence[Any] = ()) -> Callable[..., torch.Tensor]:
+        """The layers as a function of the tensors of some names, with weights frozen by the kernel or as given."""
+        weights = frozen or [kernel.freeze(weight_OI) for weight_OI in self.weights]
+
+        def layers(*given: torch.Tensor) -> torch.Tensor:
+            scales = [
+                {
+                    name.split()[0]: tensor
+                    for name, tensor in zip(names, given, strict=True)
+                    if name.endswith(f" {index}")
+                }
+                for index in range(3)
+            ]
+            chain = [ModulatedLayer(weight_OI=w, **scale) for w, scale in zip(weights, scales, strict=True)]
+            return modulated_linears(given[0], chain, kernel)
+
+        return layers
+
+
+@pytest.fixture
+def three(numbers: Callable[..., torch.Tensor]) -> Deep:
+    """Drawn in float64."""
+    sizes = list(itertools.pairwise(SIZES))
+    shapes = [(3, 4, SIZES[0]), *(shape for i, o in sizes for shape in ((3, i), (3,), (3, o)))]
+    return Deep(
+        weights=[numbers(outputs, inputs) for inputs, outputs in sizes],
+        tensors={name: numbers(*shape) for name, shape in zip(DEEP, shapes, strict=True)},
+    )
+
+
+@pytest.mark.parametrize("wide", [modulated.WIDE, 0, 5], ids=["inputs modulated", "weights modulated", "both"])
+@pytest.mark.parametrize("names", [DEEP, WITHOUT_OUT], ids=["outputs scaled", "outputs as they are"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_layers_in_a_row_are_their_formulas_with_relu_between(
+    *,
+    names: list[str],
+    wide: int,
+    dtype: torch.dtype,
+    kernel: Kernel,
+    three: Deep,
+    assert_is_formula: Callable[..., None],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Three layers in one step of autograd, against autograd of einsums and ReLU in float64."""
+    monkeypatch.setattr(modulated, "WIDE", wide)
+
+    def formula(hidden: torch.Tensor, *scales: torch.Tensor) -> torch.Tensor:
+        for index, weight_OI in enumerate(weights):
+            in_scale_GI, strength_G, *out_scale_GO = scales[index * len(scales) // 3 : (index + 1) * len(scales) // 3]
+            hidden = torch.einsum(
+                "gbi,oi,gi,g->gbo", hidden.relu() if index else hidden, weight_OI, in_scale_GI, strength_G
+            )
+            hidden = torch.einsum("gbo,go->gbo", hidden, *out_scale_GO) if out_scale_GO else hidden
+        return hidden
+
+    weights = three.weights
+    frozen = [kernel.freeze(weight_OI.to(dtype)) for weight_OI in weights]
+    tensors = [three.tensors[name].to(dtype) for name in names]
+    assert_is_formula(three.layers(kernel, names, frozen), formula, tensors, range(len(names)))
+
+
+@pytest.mark.parametrize(
+    "required", [*([name] for name in DEEP), ["in_scale_GI 0", "out_scale_GO 2"], ["strength_G 1", "in_scale_GI 2"]]
+)
+def test_each_gradient_is_what_it_is_beside_all_others(required: list[str], three: Deep) -> None:
+    """And nothing gets one that requires none."""
+    gradients = []
+    for chosen in (DEEP, required):
+        copies = {name: tensor.clone().requires_grad_(name in chosen) for name, tensor in three.tensors.items()}
+        three.layers(PLAIN, DEEP)(*copies.values()).square().sum().backward()
+        gradients.append({name: tensor.grad for name, tensor in copies.items()})
+    beside, alone = gradients
+    assert [name for name in DEEP if alone[name] is not None] == sorted(required, key=DEEP.index)
+    for name in required:
+        torch.testing.assert_close(alone[name], beside[name], rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(
+    ("required", "num_products"),
+    [
+        (["input"], 3),
+        (["in_scale_GI 0"], 3),
+        (["strength_G 0"], 3),
+        (["out_scale_GO 0"], 2),
+        (["in_scale_GI 1", "out_scale_GO 0"], 2),
+        (["in_scale_GI 2"], 1),
+        (["out_scale_GO 2"], 0),
+    ],
+)
+def test_second_products_are_computed_once_and_only_if_read(
+    required: list[str], num_products: int, three: Deep
+) -> None:
+    """A layer's input and scales share R^T g, the outputs' scale needs only the output, and nothing is done below."""
+    frozen = [Mock(wraps=PLAIN.freeze(weight_OI), weight=weight_OI) for weight_OI in three.weights]
+    tensors = [tensor.requires_grad_(name in required) for name, tensor in three.tensors.items()]
+    three.layers(PLAIN, DEEP, frozen)(*tensors).sum().backward()
+    assert [weight.forward.call_count for weight in frozen] == [1, 1, 1]
+    assert sum(weight.backward.call_count for weight in frozen) == num_products
+
+
+def test_a_first_task_sees_the_network_that_later_ones_see(three: Deep) -> None:
+    """Weights that are trained, or already frozen: the same scores."""
+    tensors = list(three.tensors.values())
+    trained, frozen = (three.layers(PLAIN, DEEP, weights)(*tensors) for weights in (three.weights, ()))
+    torch.testing.assert_close(trained, frozen, rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.parametrize(("batch_size", "num_shared"), [(3, 1), (4, 0)])
@@ -97,20 +231,25 @@ def test_a_wide_layer_with_few_outputs_forms_its_weights(
     monkeypatch.setattr(modulated, "WIDE", 10)
     weight_OI = numbers(2, 5)
     frozen, kernel = Mock(wraps=PLAIN.freeze(weight_OI), weight=weight_OI), Mock(wraps=PLAIN)
-    modulated_linear(numbers(3, batch_size, 5), frozen, numbers(3, 5), numbers(3), kernel)
+    layer = ModulatedLayer(weight_OI=frozen, in_scale_GI=numbers(3, 5), strength_G=numbers(3))
+    modulated_linears(numbers(3, batch_size, 5), [layer], kernel)
     assert (frozen.forward.call_count, kernel.own_linear.call_count) == (num_shared, 1 - num_shared)
 
 
 @pytest.mark.parametrize(
     ("layer", "shapes", "needs_input", "num_products"),
     [
-        pytest.param(frozen_layer(PLAIN), ("gi", "g"), True, 2, id="modulated"),
-        pytest.param(frozen_layer(PLAIN), ("gi", "g"), False, 2, id="modulated, first"),
+        pytest.param(built(PLAIN, CRWN, freezes=True), ("gi", "g"), True, 2, id="modulated"),
+        pytest.param(built(PLAIN, CRWN, freezes=True), ("gi", "g"), False, 2, id="modulated, first"),
         pytest.param(
-            lambda x, R, s: dense.own_linear(x, masked.masked_weights(s, R), PLAIN), ("goi",), True, 3, id="masked"
+            lambda x, R, s: dense.own_linear(x, masked.masked_weights(s, R, R.dtype), PLAIN),
+            ("goi",),
+            True,
+            3,
+            id="masked",
         ),
         pytest.param(
-            lambda x, R, s: dense.own_linear(x, masked.masked_weights(s, R), PLAIN),
+            lambda x, R, s: dense.own_linear(x, masked.masked_weights(s, R, R.dtype), PLAIN),
             ("goi",),
             False,
             2,
