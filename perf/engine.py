@@ -13,6 +13,7 @@ import argparse
 import dataclasses
 import functools
 import json
+import os
 import platform
 import statistics
 import time
@@ -212,10 +213,14 @@ def task_seconds() -> float:
 
 
 def machine() -> str:
-    """Processor, cores, and Python."""
-    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
-    names = [line.partition(": ")[2] for line in lines if line.startswith("model name")]
-    return f"{names[0] if names else platform.processor()}, {len(names)} cores; Python {platform.python_version()}"
+    """Processor (the name alone often hides which one it is), cores, and Python."""
+    path = Path("/proc/cpuinfo")
+    lines = path.read_text().splitlines() if path.exists() else []
+    about = {name.strip(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
+    processor = platform.processor()
+    if "model name" in about:
+        processor = f"{about['model name']} (family {about.get('cpu family')}, model {about.get('model')})"
+    return f"{processor}, {os.cpu_count()} cores; Python {platform.python_version()}"
 
 
 def replace_between(script: str, lines: list[str]) -> None:

@@ -53,8 +53,8 @@ else:
 CACHE_BYTES = 2**29
 """Of contexts that are kept: all 100 of P-MNIST at FC256."""
 FIRST = "layer1.rotation"
-PREPARED_AT_ONCE = 10_000
-"""Images, so that what is between bytes and result takes little memory."""
+PREPARED_AT_ONCE = 2_000
+"""Images, so that what is between bytes and result stays in the caches."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -131,8 +131,10 @@ class PSP(Method):
             return images_Nd
         rotation_dd = self._rotations(task)[FIRST]
         normalised, kernel = self._surroundings.normalised, self._surroundings.kernel
-        parts = images_Nd.split(PREPARED_AT_ONCE)
-        return torch.cat([kernel.linear(normalised(part).flatten(1), rotation_dd) for part in parts])
+        prepared_Nd = rotation_dd.new_empty(len(images_Nd), len(rotation_dd))
+        for part, place in zip(images_Nd.split(PREPARED_AT_ONCE), prepared_Nd.split(PREPARED_AT_ONCE), strict=True):
+            place.copy_(kernel.linear(normalised(part).flatten(1), rotation_dd))
+        return prepared_Nd
 
     def logits(self, state: Tensors, images: torch.Tensor, *, training: bool = False) -> torch.Tensor:
         """The layers in order, each seen through the task's context; of FC_H the first in the prepared images.

@@ -18,7 +18,7 @@ What is elementwise costs 3 I B a batch. A wide layer with few outputs is cheape
 
 whose elementwise part costs 2 I O.
 
-All layers of a network are one step for autograd: of a small network's update, its bookkeeping would be a fifth.
+All layers of a network are one step for autograd, which keeps its books once, and whose ReLU is part of the product.
 
 Shapes: G tasks, B examples a task, I inputs, O outputs.
 """
@@ -35,6 +35,8 @@ from torch.nn import functional
 
 from crwn.nn import dense
 from crwn.nn.kernels import FrozenLinear, Kernel
+
+_T = TypeVar("_T")
 
 WIDE = 2**14
 """Numbers of a batch for each output, from which the products of each task are worth what they save elementwise."""
@@ -136,9 +138,6 @@ class _FrozenLayers(torch.autograd.Function):
             if index:  # its input is what ReLU gave, above zero where ReLU's own input was
                 grad = torch.ops.aten.threshold_backward(grad, layer.input_GBI, 0)
         return grad if needs_input else None, None, None, *gradients
-
-
-_T = TypeVar("_T")
 
 
 def _by_layer(of_scales: Sequence[_T]) -> Iterator[Sequence[_T]]:
