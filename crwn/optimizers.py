@@ -56,7 +56,8 @@ class RMSProp:
     """torch's RMSProp: v = 0.99 v + 0.01 g^2, x = x - rate g / (sqrt(v) + 1e-8).
 
     Computed by torch's Adam without momentum, long after the first step, when nothing is left of Adam's corrections:
-    the same update, which torch has as one pass over the numbers for Adam alone.
+    the same update, which torch has as one pass over the numbers for Adam alone. The momentum, of which nothing would
+    be remembered, is the gradient itself.
 
     Args:
         trained: what is moved, by name; contiguous.
@@ -69,15 +70,15 @@ class RMSProp:
     def __init__(self, trained: Tensors, weight_decay: float) -> None:
         assert weight_decay == 0
         self._trained = list(trained.values())
-        self._averages = list(_zeros_beside(trained).values())  # of no step but the present one: the gradient
         self._squares = _zeros_beside(trained)
         self._step = torch.full((), self._LATE, device=self._trained[0].device)
         self.state = _named("square_avg", self._squares)
 
     def step(self, gradients: Sequence[torch.Tensor], rate: float) -> None:
         """One update at a learning rate."""
-        moments = (self._averages, list(self._squares.values()), self._step)
-        _fused_adam(self._trained, _contiguous(gradients), *moments, rate=rate, betas=(0.0, 0.99), weight_decay=0.0)
+        gradients = _contiguous(gradients)
+        moments = (gradients, list(self._squares.values()), self._step)
+        _fused_adam(self._trained, gradients, *moments, rate=rate, betas=(0.0, 0.99), weight_decay=0.0)
 
 
 OPTIMIZERS: dict[str, Callable[[Tensors, float], Optimizer]] = {"rmsprop": RMSProp, "adam": Adam}

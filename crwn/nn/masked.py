@@ -45,7 +45,9 @@ class _MaskedWeights(torch.autograd.Function):
     def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor, None, None]:
         (grad_GOI,) = grads
         (weight_OI,) = ctx.saved_tensors
-        return grad_GOI.to(weight_OI.dtype) * weight_OI, None, None
+        if grad_GOI.dtype == weight_OI.dtype:
+            return grad_GOI * weight_OI, None, None
+        return grad_GOI.to(weight_OI.dtype).mul_(weight_OI), None, None
 
 
 def budget_masked_weights(scores_GX: torch.Tensor, weight_X: torch.Tensor, share: float) -> torch.Tensor:

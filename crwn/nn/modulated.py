@@ -125,8 +125,9 @@ class _FrozenLayers(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        (grad,), (needs_input, _, _, *needs_scales) = grads, ctx.needs_input_grad
+        needs_input, _, _, *needs_scales = ctx.needs_input_grad
         needs = list(_by_layer(needs_scales))
+        grad = grads[0].contiguous()  # a loss over classes leaves it turned over, which products do not like
         gradients: list[torch.Tensor | None] = []
         for index, layer in reversed(list(enumerate(ctx.layers))):
             needs_below = needs_input or any(flag for below in needs[:index] for flag in below)
