@@ -12,7 +12,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
@@ -387,29 +387,37 @@ class Engine:
                 together = self._laid_end_to_end(group, splits)
                 yield self._endless(together.take, together.num_examples // len(group.tasks), group.tasks)
 
-    def _laid_end_to_end(self, group: _Group, splits: Iterable[Split]) -> Split:
+    def _laid_end_to_end(self, group: _Group, splits: Iterator[Split]) -> Split:
         """The group's training examples as one set, each task's as many, after those of the task before.
 
         In the memory of the group before, where it fits: on a CPU fresh memory costs far more than the copy into it.
         """
-        num_tasks, labels = len(group.tasks), []
-        for place, (task, split) in enumerate(zip(group.tasks, splits, strict=True)):
-            with self._timed(group):  # what a method computes of the images beforehand is part of learning
-                part = split if self._curriculum.augmentation is not None else self._prepared(task, split)
-                if num_tasks == 1:
-                    return part
-                labels.append(part.labels)
-                sizes = {len(of_task) for of_task in labels}
-                if len(sizes) > 1:
-                    raise ValueError(
-                        f"tasks learned together: expected equally many training examples, given {sorted(sizes)}"
-                    )
-                shape = (num_tasks, *part.images.shape)
-                if self._images.shape != shape:
-                    self._images = torch.empty(0)  # gone before there is another
-                    self._images = part.images.new_empty(shape)
-                self._images[place] = part.images
+        if len(group.tasks) == 1:
+            return self._to_learn(group, 0, next(splits))
+        # No name holds a split, so that there is one beside the set, not two.
+        labels = [self._lay(group, place, next(splits)) for place in range(len(group.tasks))]
         return Split(images=self._images.flatten(0, 1), labels=torch.cat(labels))
+
+    def _lay(self, group: _Group, place: int, split: Split) -> torch.Tensor:
+        """Put a task's examples to their place in the group's set; returns the labels."""
+        split = self._to_learn(group, place, split)
+        shape = (len(group.tasks), *split.images.shape)
+        if place == 0 and self._images.shape != shape:
+            self._images = torch.empty(0)  # gone before there is another
+            self._images = split.images.new_empty(shape)
+        if self._images.shape != shape:
+            sizes = sorted([self._images.shape[1], split.num_examples])
+            raise ValueError(f"tasks learned together: expected equally many training examples, given {sizes}")
+        with self._timed(group):
+            self._images[place] = split.images
+        return split.labels
+
+    def _to_learn(self, group: _Group, place: int, split: Split) -> Split:
+        """What a method computes of a task's images beforehand, which is part of learning."""
+        if self._curriculum.augmentation is not None:
+            return split
+        with self._timed(group):
+            return self._prepared(group.tasks[place], split)
 
     def _prepared(self, task: int, split: Split) -> Split:
         with torch.no_grad():
