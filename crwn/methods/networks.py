@@ -236,7 +236,7 @@ class ResNet18:
 
 
 def in_turn(linear: LinearLayer) -> LinearLayers:
-    """One layer, again and again."""
+    """Layers of which each is a step of its own, with torch's ReLU between them."""
 
     def linears(names: Sequence[str], input_GBI: torch.Tensor) -> torch.Tensor:
         hidden = linear(names[0], input_GBI)

@@ -139,7 +139,6 @@ class SupSup(Method):
         self._network = parse_network(surroundings.scale, surroundings.problem)
         self._shares = kept_shares(spec, self._network)
         self._surroundings = surroundings
-        self._weights = {n: weight.to(surroundings.product_dtype) for n, weight in surroundings.backbone.items()}
 
     def start_shared(self) -> Tensors:
         """All shared weights are frozen."""
@@ -156,13 +155,13 @@ class SupSup(Method):
 
     def logits(self, state: Tensors, images: torch.Tensor, *, training: bool = False) -> torch.Tensor:
         """The layers in order under each task's masks."""
+        backbone, dtype = self._surroundings.backbone, self._surroundings.product_dtype
 
         def weight(name: str) -> torch.Tensor:
-            scores_GX, share = state[f"{name}.scores"], self._shares.get(name)
+            weight_X, scores_GX, share = backbone[name], state[f"{name}.scores"], self._shares.get(name)
             if share is None:
-                weight_X = self._surroundings.backbone[name]
-                return masked.masked_weights(scores_GX, weight_X, self._surroundings.product_dtype)
-            return masked.budget_masked_weights(scores_GX, self._weights[name], share)
+                return masked.masked_weights(scores_GX, weight_X, dtype)
+            return masked.budget_masked_weights(scores_GX, weight_X, share, dtype)
 
         def linear(name: str, input_GBI: torch.Tensor) -> torch.Tensor:
             return dense.own_linear(input_GBI, weight(name), self._surroundings.kernel)

@@ -50,21 +50,24 @@ class _MaskedWeights(torch.autograd.Function):
         return grad_GOI.to(weight_OI.dtype).mul_(weight_OI), None, None
 
 
-def budget_masked_weights(scores_GX: torch.Tensor, weight_X: torch.Tensor, share: float) -> torch.Tensor:
-    """W * m where m marks the largest scores by magnitude, so many of each task's as the share says; in W's dtype.
+def budget_masked_weights(
+    scores_GX: torch.Tensor, weight_X: torch.Tensor, share: float, dtype: torch.dtype
+) -> torch.Tensor:
+    """W * m where m marks the largest scores by magnitude, so many of each task's as the share says.
 
     SupSup's mask for convolutions, after edge-popup. The gradient passes to the magnitudes as if the mask were them,
     and so to the scores: dL/ds = sign(s) * W * dL/d(W * m).
 
     Args:
         scores_GX: of each task, in W's shape.
-        weight_X: fixed weights, which get no gradient.
+        weight_X: fixed weights, in the scores' dtype, which get no gradient.
         share: of the weights that are kept, above 0 and at most 1; rounded up to whole weights.
+        dtype: of the result.
 
     Returns:
         [G, *X].
     """
-    weights: torch.Tensor = _BudgetMaskedWeights.apply(scores_GX, weight_X, share)
+    weights: torch.Tensor = _BudgetMaskedWeights.apply(scores_GX, weight_X, share, dtype)
     return weights
 
 
@@ -77,12 +80,14 @@ def budget_mask(scores_GX: torch.Tensor, share: float) -> torch.Tensor:
 
 class _BudgetMaskedWeights(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, scores_GX: torch.Tensor, weight_X: torch.Tensor, share: float) -> torch.Tensor:
+    def forward(
+        ctx: Any, scores_GX: torch.Tensor, weight_X: torch.Tensor, share: float, dtype: torch.dtype
+    ) -> torch.Tensor:
         ctx.save_for_backward(scores_GX, weight_X)
-        return budget_mask(scores_GX, share).to(weight_X.dtype).mul_(weight_X)
+        return budget_mask(scores_GX, share).mul_(weight_X).to(dtype)
 
     @staticmethod
     def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         (grad_GX,) = grads
         scores_GX, weight_X = ctx.saved_tensors
-        return grad_GX * weight_X * scores_GX.sign(), None, None
+        return grad_GX.to(weight_X.dtype) * weight_X * scores_GX.sign(), None, None, None

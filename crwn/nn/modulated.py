@@ -138,7 +138,7 @@ class _FrozenLayers(torch.autograd.Function):
                 break
             if index:  # its input is what ReLU gave, above zero where ReLU's own input was
                 grad = torch.ops.aten.threshold_backward(grad, layer.input_GBI, 0)
-        return grad if needs_input else None, None, None, *gradients
+        return grad, None, None, *gradients
 
 
 def _by_layer(of_scales: Sequence[_T]) -> Iterator[Sequence[_T]]:
@@ -164,30 +164,29 @@ class _FrozenLayer:
         self.input_GBI = input_GBI
         self.effective_G1I = _effective(self.in_scale_GI, self.strength_G, input_GBI.dtype)
         is_shared = batch_size * num_inputs < WIDE * len(self.weight.weight)
-        if is_shared and self.out_scale_GO is None:
-            return self.weight.forward(input_GBI * self.effective_G1I, relu=relu)
+        relu_in_product = relu and is_shared and self.out_scale_GO is None
         if is_shared:
-            output_GBO = self.weight.forward(input_GBI * self.effective_G1I)
+            output_GBO = self.weight.forward(input_GBI * self.effective_G1I, relu=relu_in_product)
         else:
             self.weight_GOI = self.weight.weight * self.effective_G1I
             output_GBO = kernel.own_linear(input_GBI, self.weight_GOI)
         if self.out_scale_GO is not None:
             self.product_GBO = output_GBO
             output_GBO = output_GBO * _spread(self.out_scale_GO, output_GBO.dtype)
-        return output_GBO.relu_() if relu else output_GBO
+        return output_GBO.relu_() if relu and not relu_in_product else output_GBO
 
     def backward(
         self, grad_GBO: torch.Tensor, kernel: Kernel, needs: Sequence[bool], *, needs_input: bool
-    ) -> tuple[torch.Tensor, list[torch.Tensor | None]]:
-        """The gradients to the input, where that is needed, and to the scales."""
+    ) -> tuple[torch.Tensor | None, list[torch.Tensor | None]]:
+        """The gradients to the input and to the scales, None where nobody needs it."""
         needs_in_scale, needs_strength, needs_out_scale = needs
-        in_scale_grad = strength_grad = out_scale_grad = None
+        input_grad_GBI = in_scale_grad = strength_grad = out_scale_grad = None
         if self.out_scale_GO is not None and self.product_GBO is not None:
             if needs_out_scale:
                 out_scale_grad = (self.product_GBO * grad_GBO).sum(dim=1).to(self.out_scale_GO.dtype)
             grad_GBO = grad_GBO * _spread(self.out_scale_GO, grad_GBO.dtype)
         if needs_input or needs_in_scale or needs_strength:
-            grad_GBO, effective_grad_GI = self._through_weight(grad_GBO, kernel, needs_input=needs_input)
+            input_grad_GBI, effective_grad_GI = self._through_weight(grad_GBO, kernel, needs_input=needs_input)
             effective_grad_GI = effective_grad_GI.to(self.in_scale_GI.dtype)
             if needs_in_scale:
                 in_scale_grad = effective_grad_GI
@@ -195,19 +194,18 @@ class _FrozenLayer:
                     in_scale_grad = self.strength_G[:, None] * effective_grad_GI
             if needs_strength:
                 strength_grad = (self.in_scale_GI * effective_grad_GI).sum(dim=1)
-        return grad_GBO, [in_scale_grad, strength_grad, out_scale_grad]
+        return input_grad_GBI, [in_scale_grad, strength_grad, out_scale_grad]
 
     def _through_weight(
         self, grad_GBO: torch.Tensor, kernel: Kernel, *, needs_input: bool
-    ) -> tuple[torch.Tensor, torch.Tensor]:
+    ) -> tuple[torch.Tensor | None, torch.Tensor]:
         """dL/dx [G, B, I], where it is needed, and dL/de [G, I]."""
         if self.weight_GOI is not None:
             own_grad_GOI = kernel.own_linear(grad_GBO.mT, self.input_GBI.mT)
             effective_grad_GI = (own_grad_GOI * self.weight.weight).sum(dim=1)
-            return kernel.own_linear(grad_GBO, self.weight_GOI.mT) if needs_input else grad_GBO, effective_grad_GI
+            return kernel.own_linear(grad_GBO, self.weight_GOI.mT) if needs_input else None, effective_grad_GI
         if not needs_input:  # the first layer, whose gradient is the largest: nothing else reads it
-            product_GBI = self.weight.backward(grad_GBO, times=self.input_GBI)
-            return product_GBI, product_GBI.sum(dim=1)
+            return None, self.weight.backward(grad_GBO, times=self.input_GBI).sum(dim=1)
         scaled_grad_GBI = self.weight.backward(grad_GBO)
         effective_grad_GI = (scaled_grad_GBI * self.input_GBI).sum(dim=1)
         return scaled_grad_GBI.mul_(self.effective_G1I), effective_grad_GI

@@ -181,6 +181,27 @@ def measure(_unmeasured: None, monkeypatch: pytest.MonkeyPatch) -> Callable[...,
     return measure
 
 
+@dtypes
+@layouts
+def test_what_follows_a_frozen_product_is_what_it_is_alone(
+    *, of_input: Layout, of_weight: Layout, dtype: torch.dtype, kernel: Kernel, numbers: Callable[..., torch.Tensor]
+) -> None:
+    """ReLU after it, and a product element by element, which is rounded once where bfloat16 would be rounded twice."""
+    input_XI = of_input(numbers(3, 50, NUM_INPUTS).to(dtype))
+    frozen = kernel.freeze(of_weight(numbers(NUM_OUTPUTS, NUM_INPUTS).to(dtype)))
+    output_XO = frozen.forward(input_XI)
+    assert (output_XO < 0).any()
+    assert torch.equal(frozen.forward(input_XI, relu=True), output_XO.relu())
+
+    grad_XO, times_XI = of_input(numbers(3, 50, NUM_OUTPUTS).to(dtype)), of_input(numbers(3, 50, NUM_INPUTS).to(dtype))
+    before = times_XI.clone()
+    found_XI = frozen.backward(grad_XO, times=times_XI)
+    assert found_XI.dtype == dtype
+    assert torch.equal(times_XI, before)
+    expected_XI = frozen.backward(grad_XO).double() * times_XI.double()
+    torch.testing.assert_close(found_XI.double(), expected_XI, rtol=2 * torch.finfo(dtype).eps, atol=0)
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize(
     ("onednn", "chosen"),

@@ -84,7 +84,7 @@ def test_a_budget_keeps_the_largest_scores(share: float, kept: int) -> None:
     for mask_OI, places in zip(mask_2OI, order, strict=True):
         assert mask_OI.flatten().nonzero().flatten().tolist() == sorted(places[:kept])
     weight_OI = torch.arange(1.0, 9).view(2, 4)
-    assert torch.equal(budget_masked_weights(scores_2OI, weight_OI, share), mask_2OI * weight_OI)
+    assert torch.equal(budget_masked_weights(scores_2OI, weight_OI, share, weight_OI.dtype), mask_2OI * weight_OI)
 
 
 def test_the_gradient_under_a_budget_passes_to_the_magnitudes() -> None:
@@ -93,7 +93,7 @@ def test_the_gradient_under_a_budget_passes_to_the_magnitudes() -> None:
     scores, up = (torch.randn(2, 4, 3, 3, 3, dtype=torch.float64, generator=generator) for _ in range(2))
     weight = torch.randn(4, 3, 3, 3, dtype=torch.float64, generator=generator).requires_grad_()
     ours, theirs = (scores.clone().requires_grad_() for _ in range(2))
-    budget_masked_weights(ours, weight, 0.4).backward(up)
+    budget_masked_weights(ours, weight, 0.4, weight.dtype).backward(up)
     assert weight.grad is None
     (theirs.abs() * weight.detach()).backward(up)
     assert torch.equal(ours.grad, theirs.grad)
