@@ -1,6 +1,6 @@
 """Measure the engine against the methods as people write them (`references.py`), side by side in one run.
 
-    CRWN_DATA=... make perf            a few minutes, with fewer batches
+    CRWN_DATA=... make perf            about a quarter of an hour, with fewer batches
     CRWN_DATA=... make perf-full       every measurement over a whole task of 1000 batches
 
 Writes engine.json and the tables of README.md between their marks. The two sides take turns, each in a process of its
