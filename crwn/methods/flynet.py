@@ -120,7 +120,8 @@ class FlyNetSpec:
             params_per_task=trained,
             trained_per_task=trained,
             stored_per_task=kept,
-            multiply_adds=num_units * (problem.input_size + 2 * problem.num_classes),  # nothing flows back into E
+            # E's ones alone count: as bytes, its dense product takes about what sums of them would. Nothing flows back.
+            multiply_adds=num_units * (num_summed + 2 * problem.num_classes),
             activations=problem.input_size + 3 * num_units + problem.num_classes,
             backbone=BackboneSpec(seed=seed, arrays=(encoder, decoder)),
         )

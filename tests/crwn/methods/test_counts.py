@@ -193,8 +193,8 @@ def test_drawn_weights_have_the_shapes_of_the_layers(method: Any, scale: str, ar
         (NeuroModNetSpec(), "FC256", 2 * 268_800, 2 * (784 + 256 + 256) + 10),
         # forward, to all scores, and to the inputs of all layers but the first
         (SupSupSpec(), "FC256", 3 * 268_800 - 784 * 256, 784 + 256 + 256 + 10),
-        # the encoder forward only, the decoder twice; the input, z, h and e * h, and logits
-        (FlyNetSpec(), "10d", 7840 * (784 + 2 * 10), 784 + 3 * 7840 + 10),
+        # the 78 pixels that a unit sums, forward only, the decoder twice; the input, z, h and e * h, and logits
+        (FlyNetSpec(), "10d", 7840 * (78 + 2 * 10), 784 + 3 * 7840 + 10),
         # forward, to all weights, and to the inputs of all layers but the first; a layer's input, and logits
         (MTLSpec(), "FC256", 3 * FC256 - 784 * 256, 784 + 256 + 256 + 10),
         (STLSpec(), "FC256", 3 * FC256 - 784 * 256, 784 + 256 + 256 + 10),
