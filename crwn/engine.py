@@ -464,7 +464,7 @@ class Engine:
         group.optimizer.step(gradients, rate)
         group.step += 1
         with torch.no_grad():
-            group.block_loss_G += loss_G * batch_size
+            group.block_loss_G.add_(loss_G, alpha=batch_size)
             group.block_correct_G += (logits_GBm.argmax(dim=2) == labels_GB).sum(dim=1)
             group.block_examples += batch_size
         if group.step % CURVE_EVERY == 0 or group.step == self._num_steps:

@@ -18,6 +18,7 @@ from crwn.lazy import LazyModule
 from crwn.methods.networks import (
     drawn_normal,
     frozen_multiply_adds,
+    in_a_row,
     linear_inputs,
     normalise,
     num_statistics,
@@ -37,9 +38,9 @@ from crwn.spec import READ_STRICTLY, Blueprint, PositiveFloat, ProblemShape, Tra
 if TYPE_CHECKING:
     import torch
 
-    from crwn.nn import modulated
+    from crwn.nn import dense
 else:
-    modulated = LazyModule("crwn.nn.modulated")
+    dense = LazyModule("crwn.nn.dense")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,18 +117,15 @@ class BatchE(Method):
             factors_GOI = state[f"{name}.r"][:, :, None] * state[f"{name}.s"][:, None]
             return state[f"{name}.weight"] * factors_GOI[..., None, None]
 
-        def linears(names: Sequence[str], input_GBI: torch.Tensor) -> torch.Tensor:
-            layers = [
-                modulated.ModulatedLayer(
-                    weight_OI=self._weights(name, state[f"{name}.weight"]),
-                    in_scale_GI=state[f"{name}.s"],
-                    out_scale_GO=state[f"{name}.r"],
-                )
-                for name in names
-            ]
-            return modulated.modulated_linears(input_GBI, layers, self._surroundings.kernel)
+        def layer(name: str) -> dense.DenseLayer:
+            return dense.DenseLayer(
+                weight=self._weights(name, state[f"{name}.weight"]),
+                in_scale_GI=state[f"{name}.s"],
+                out_scale_GO=state[f"{name}.r"],
+            )
 
         pixels, norm = self._surroundings.normalised(images), normalise(state, training=training)
+        linears = in_a_row(layer, self._surroundings.kernel)
         return self._network.forward(pixels, linears=linears, conv_weight=conv_weight, norm=norm)
 
     def pack(self, state: Tensors) -> Tensors:

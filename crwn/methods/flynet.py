@@ -37,10 +37,10 @@ from crwn.spec import READ_STRICTLY, Blueprint, PositiveFloat, ProblemShape, Tra
 if TYPE_CHECKING:
     import torch
 
-    from crwn.nn import flynet, modulated
+    from crwn.nn import dense, flynet
 else:
+    dense = LazyModule("crwn.nn.dense")
     flynet = LazyModule("crwn.nn.flynet")
-    modulated = LazyModule("crwn.nn.modulated")
 
 EXPANSIONS = ScaleFamily(pattern=r"([1-9][0-9]{0,3})d", examples="10d or 40d")
 """Hidden units as a multiple of the input's size."""
@@ -163,12 +163,12 @@ class FlyNet(Method):
     def logits(self, state: Tensors, images: torch.Tensor, *, training: bool = False) -> torch.Tensor:
         """Encode, then decode with each task's own modulation."""
         del training
-        decoder = modulated.ModulatedLayer(
-            weight_OI=self._weights("decoder", self._surroundings.backbone["decoder"]),
+        decoder = dense.DenseLayer(
+            weight=self._weights("decoder", self._surroundings.backbone["decoder"]),
             in_scale_GI=state["decoder.context"],
             strength_G=state["decoder.strength"] * self._factor,  # the encoder's result is in units of it
         )
-        return modulated.modulated_linears(self._encode(images.flatten(2)), [decoder], self._surroundings.kernel)
+        return dense.in_a_row(self._encode(images.flatten(2)), [decoder], self._surroundings.kernel)
 
     def pack(self, state: Tensors) -> Tensors:
         """Context and strength as they are."""

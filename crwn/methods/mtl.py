@@ -19,7 +19,7 @@ from crwn.lazy import LazyModule
 from crwn.methods.networks import (
     drawn_normal,
     fully_connected,
-    in_turn,
+    in_a_row,
     num_weights,
     parse_network,
     plain_multiply_adds,
@@ -36,9 +36,10 @@ from crwn.spec import READ_STRICTLY, Blueprint, PositiveFloat, ProblemShape, Tra
 if TYPE_CHECKING:
     import torch
 
-    from crwn.nn import dense
+    from crwn.nn import dense, weights
 else:
     dense = LazyModule("crwn.nn.dense")
+    weights = LazyModule("crwn.nn.weights")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,12 +114,13 @@ class MTL(Method):
         """The one network."""
         del training
 
-        def layer(name: str, input_GBI: torch.Tensor) -> torch.Tensor:
-            return dense.linear(input_GBI, state[f"{name}.weight"].to(input_GBI.dtype), self._surroundings.kernel)
+        kernel, dtype = self._surroundings.kernel, self._surroundings.product_dtype
 
-        return self._network.forward(
-            self._surroundings.normalised(images), linears=in_turn(layer), conv_weight=None, norm=None
-        )
+        def layer(name: str) -> dense.DenseLayer:
+            return dense.DenseLayer(weight=weights.SharedWeight(state[f"{name}.weight"].to(dtype), kernel))
+
+        pixels = self._surroundings.normalised(images)
+        return self._network.forward(pixels, linears=in_a_row(layer, kernel), conv_weight=None, norm=None)
 
     def pack(self, state: Tensors) -> Tensors:
         """Nothing."""

@@ -32,14 +32,14 @@ if TYPE_CHECKING:
     import torch
     from torch.nn import functional
 
-    from crwn.nn import normalisation
+    from crwn.nn import dense, normalisation
+    from crwn.nn.kernels import Kernel
 else:
     torch = LazyModule("torch")
     functional = LazyModule("torch.nn.functional")
+    dense = LazyModule("crwn.nn.dense")
     normalisation = LazyModule("crwn.nn.normalisation")
 
-LinearLayer: TypeAlias = "Callable[[str, torch.Tensor], torch.Tensor]"
-"""The product of the layer of a name with inputs [G, B, I]: [G, B, O]."""
 LinearLayers: TypeAlias = "Callable[[Sequence[str], torch.Tensor], torch.Tensor]"
 """The layers of these names one after another, ReLU between them, on inputs [G, B, I]: [G, B, O]."""
 ConvWeight: TypeAlias = "Callable[[str], torch.Tensor]"
@@ -235,16 +235,9 @@ class ResNet18:
         return linears(("head",), features_BGC.transpose(0, 1))
 
 
-def in_turn(linear: LinearLayer) -> LinearLayers:
-    """Layers of which each is a step of its own, with torch's ReLU between them."""
-
-    def linears(names: Sequence[str], input_GBI: torch.Tensor) -> torch.Tensor:
-        hidden = linear(names[0], input_GBI)
-        for name in names[1:]:
-            hidden = linear(name, functional.relu(hidden))
-        return hidden
-
-    return linears
+def in_a_row(layer: Callable[[str], dense.DenseLayer], kernel: Kernel) -> LinearLayers:
+    """The layers of which a function knows how each is for this step."""
+    return lambda names, input_GBI: dense.in_a_row(input_GBI, [layer(name) for name in names], kernel)
 
 
 def parse_network(scale: str, problem: ProblemShape) -> Network:

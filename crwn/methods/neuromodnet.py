@@ -22,6 +22,7 @@ from crwn.lazy import LazyModule
 from crwn.methods.networks import (
     drawn_normal,
     frozen_multiply_adds,
+    in_a_row,
     linear_inputs,
     normalise,
     num_statistics,
@@ -54,9 +55,9 @@ from crwn.spec import (
 if TYPE_CHECKING:
     import torch
 
-    from crwn.nn import modulated
+    from crwn.nn import dense
 else:
-    modulated = LazyModule("crwn.nn.modulated")
+    dense = LazyModule("crwn.nn.dense")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -155,22 +156,22 @@ class NeuroModNet(Method):
     def logits(self, state: Tensors, images: torch.Tensor, *, training: bool = False) -> torch.Tensor:
         """The layers in order, each modulated."""
 
-        def conv_weight(name: str) -> torch.Tensor:
-            weight_OIkk = state.get(f"{name}.weight", self._surroundings.backbone[name])
-            return modulated.modulated_weight(weight_OIkk, state[f"{name}.context"], state[f"{name}.strength"])
+        def weight(name: str) -> torch.Tensor:
+            return state.get(f"{name}.weight", self._surroundings.backbone[name])
 
-        def linears(names: Sequence[str], input_GBI: torch.Tensor) -> torch.Tensor:
-            layers = [
-                modulated.ModulatedLayer(
-                    weight_OI=self._weights(name, state.get(f"{name}.weight", self._surroundings.backbone[name])),
-                    in_scale_GI=state[f"{name}.context"],
-                    strength_G=state[f"{name}.strength"],
-                )
-                for name in names
-            ]
-            return modulated.modulated_linears(input_GBI, layers, self._surroundings.kernel)
+        def conv_weight(name: str) -> torch.Tensor:
+            effective_GIkk = state[f"{name}.strength"][:, None, None, None] * state[f"{name}.context"]
+            return weight(name) * effective_GIkk[:, None]
+
+        def layer(name: str) -> dense.DenseLayer:
+            return dense.DenseLayer(
+                weight=self._weights(name, weight(name)),
+                in_scale_GI=state[f"{name}.context"],
+                strength_G=state[f"{name}.strength"],
+            )
 
         pixels, norm = self._surroundings.normalised(images), normalise(state, training=training)
+        linears = in_a_row(layer, self._surroundings.kernel)
         return self._network.forward(pixels, linears=linears, conv_weight=conv_weight, norm=norm)
 
     def pack(self, state: Tensors) -> Tensors:

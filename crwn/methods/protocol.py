@@ -23,10 +23,12 @@ if TYPE_CHECKING:
     import torch
 
     from crwn.data.base import Normalisation
+    from crwn.nn import weights
     from crwn.nn.kernels import FrozenLinear, Kernel
     from crwn.spec import ProblemShape
 else:
     torch = LazyModule("torch")
+    weights = LazyModule("crwn.nn.weights")
 
 Tensors: TypeAlias = "dict[str, torch.Tensor]"
 
@@ -95,17 +97,17 @@ class Surroundings:
 
 
 class SharedWeights:
-    """The weights that tasks share as products want them: trained ones as they are now, frozen ones prepared once."""
+    """The weights that tasks share as layers want them: trained ones as they are now, frozen ones prepared once."""
 
     def __init__(self, surroundings: Surroundings) -> None:
         self._kernel = surroundings.kernel
         self._dtype = surroundings.product_dtype
         self._frozen: dict[str, tuple[torch.Tensor, FrozenLinear]] = {}
 
-    def __call__(self, name: str, weight_OI: torch.Tensor) -> torch.Tensor | FrozenLinear:
+    def __call__(self, name: str, weight_OI: torch.Tensor) -> FrozenLinear | weights.SharedWeight:
         """The weight of the layer `name`, which is trained if it requires a gradient."""
         if weight_OI.requires_grad:
-            return weight_OI.to(self._dtype)
+            return weights.SharedWeight(weight_OI.to(self._dtype), self._kernel)
         if name not in self._frozen or self._frozen[name][0] is not weight_OI:
             self._frozen[name] = (weight_OI, self._kernel.freeze(weight_OI.to(self._dtype)))
         return self._frozen[name][1]

@@ -27,7 +27,7 @@ from crwn.lazy import LazyModule
 from crwn.methods.networks import (
     Layer,
     drawn_normal,
-    in_turn,
+    in_a_row,
     linear_inputs,
     num_weights,
     paper_training,
@@ -44,11 +44,12 @@ from crwn.spec import READ_STRICTLY, Blueprint, ProblemShape, TrainingSpec, chec
 if TYPE_CHECKING:
     import torch
 
-    from crwn.nn import dense, normalisation
+    from crwn.nn import dense, normalisation, weights
 else:
     torch = LazyModule("torch")
     dense = LazyModule("crwn.nn.dense")
     normalisation = LazyModule("crwn.nn.normalisation")
+    weights = LazyModule("crwn.nn.weights")
 
 CACHE_BYTES = 2**29
 """Of contexts that are kept: all 100 of P-MNIST at FC256."""
@@ -142,7 +143,7 @@ class PSP(Method):
         A ResNet's batch normalisation takes the batch's own statistics, in tests too.
         """
         del training
-        kernel = self._surroundings.kernel
+        kernel, dtype = self._surroundings.kernel, self._surroundings.product_dtype
 
         def seen(name: str) -> torch.Tensor:
             weight, signs = state[f"{name}.weight"], state.get(f"{name}.signs")
@@ -152,19 +153,19 @@ class PSP(Method):
             del name
             return normalisation.batch_norm(input_BXHW, None, training=True)
 
-        def head(name: str, input_GBI: torch.Tensor) -> torch.Tensor:
-            return dense.own_linear(input_GBI, seen(name).to(input_GBI.dtype), kernel)
-
-        def rotated(name: str, input_GBI: torch.Tensor) -> torch.Tensor:
-            weight_OI = state[f"{name}.weight"].to(input_GBI.dtype)
+        def layer(name: str) -> dense.DenseLayer:
+            if self._is_binary:
+                return dense.DenseLayer(weight=weights.OwnWeight(seen(name).to(dtype), kernel))
+            weight_OI = state[f"{name}.weight"].to(dtype)
             if f"{name}.rotation" == FIRST:
-                return dense.linear(input_GBI, weight_OI, kernel)
-            return dense.rotated_linear(input_GBI, weight_OI, state[f"{name}.rotation"], kernel)
+                return dense.DenseLayer(weight=weights.SharedWeight(weight_OI, kernel))
+            return dense.DenseLayer(weight=weights.RotatedWeight(weight_OI, state[f"{name}.rotation"], kernel))
 
+        linears = in_a_row(layer, kernel)
         if self._is_binary:
             pixels = self._surroundings.normalised(images)
-            return self._network.forward(pixels, linears=in_turn(head), conv_weight=seen, norm=norm)
-        return self._network.forward(images, linears=in_turn(rotated), conv_weight=None, norm=None)
+            return self._network.forward(pixels, linears=linears, conv_weight=seen, norm=norm)
+        return self._network.forward(images, linears=linears, conv_weight=None, norm=None)
 
     def pack(self, state: Tensors) -> Tensors:
         """Nothing: the contexts are drawn again."""

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from crwn.backbone import BackboneSpec
 from crwn.lazy import LazyModule
 from crwn.methods.networks import (
-    in_turn,
+    in_a_row,
     normalise,
     num_statistics,
     num_weights,
@@ -37,10 +37,11 @@ from crwn.spec import READ_STRICTLY, Blueprint, PositiveFloat, ProblemShape, Tra
 if TYPE_CHECKING:
     import torch
 
-    from crwn.nn import dense
+    from crwn.nn import dense, weights
 else:
     torch = LazyModule("torch")
     dense = LazyModule("crwn.nn.dense")
+    weights = LazyModule("crwn.nn.weights")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,15 +110,16 @@ class STL(Method):
 
     def logits(self, state: Tensors, images: torch.Tensor, *, training: bool = False) -> torch.Tensor:
         """Each task through its own network."""
+        kernel, dtype = self._surroundings.kernel, self._surroundings.product_dtype
 
         def conv_weight(name: str) -> torch.Tensor:
             return state[f"{name}.weight"]
 
-        def linear(name: str, input_GBI: torch.Tensor) -> torch.Tensor:
-            return dense.own_linear(input_GBI, state[f"{name}.weight"].to(input_GBI.dtype), self._surroundings.kernel)
+        def layer(name: str) -> dense.DenseLayer:
+            return dense.DenseLayer(weight=weights.OwnWeight(state[f"{name}.weight"].to(dtype), kernel))
 
         pixels, norm = self._surroundings.normalised(images), normalise(state, training=training)
-        return self._network.forward(pixels, linears=in_turn(linear), conv_weight=conv_weight, norm=norm)
+        return self._network.forward(pixels, linears=in_a_row(layer, kernel), conv_weight=conv_weight, norm=norm)
 
     def pack(self, state: Tensors) -> Tensors:
         """Weights and running statistics as they are."""

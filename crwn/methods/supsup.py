@@ -28,7 +28,7 @@ from crwn.lazy import LazyModule
 from crwn.methods.networks import (
     Layer,
     Network,
-    in_turn,
+    in_a_row,
     normalise,
     num_statistics,
     num_weights,
@@ -57,11 +57,12 @@ from crwn.spec import (
 if TYPE_CHECKING:
     import torch
 
-    from crwn.nn import dense, masked
+    from crwn.nn import dense, masked, weights
 else:
     torch = LazyModule("torch")
     dense = LazyModule("crwn.nn.dense")
     masked = LazyModule("crwn.nn.masked")
+    weights = LazyModule("crwn.nn.weights")
 
 
 MAX_SHARE = 0.5
@@ -156,6 +157,7 @@ class SupSup(Method):
     def logits(self, state: Tensors, images: torch.Tensor, *, training: bool = False) -> torch.Tensor:
         """The layers in order under each task's masks."""
         backbone, dtype = self._surroundings.backbone, self._surroundings.product_dtype
+        kernel = self._surroundings.kernel
 
         def weight(name: str) -> torch.Tensor:
             weight_X, scores_GX, share = backbone[name], state[f"{name}.scores"], self._shares.get(name)
@@ -163,11 +165,13 @@ class SupSup(Method):
                 return masked.masked_weights(scores_GX, weight_X, dtype)
             return masked.budget_masked_weights(scores_GX, weight_X, share, dtype)
 
-        def linear(name: str, input_GBI: torch.Tensor) -> torch.Tensor:
-            return dense.own_linear(input_GBI, weight(name), self._surroundings.kernel)
+        def layer(name: str) -> dense.DenseLayer:
+            if name in self._shares:
+                return dense.DenseLayer(weight=weights.OwnWeight(weight(name), kernel))
+            return dense.DenseLayer(weight=weights.MaskedWeight(state[f"{name}.scores"], backbone[name], dtype, kernel))
 
         pixels, norm = self._surroundings.normalised(images), normalise(state, training=training)
-        return self._network.forward(pixels, linears=in_turn(linear), conv_weight=weight, norm=norm)
+        return self._network.forward(pixels, linears=in_a_row(layer, kernel), conv_weight=weight, norm=norm)
 
     def pack(self, state: Tensors) -> Tensors:
         """The masks, eight entries a byte (`numpy.packbits`, little-endian, row by row): [G, ceil(O I / 8)].

@@ -50,12 +50,12 @@ class Kernel(Protocol):
         """Whether this build of torch has it."""
         ...
 
-    def linear(self, input_XI: torch.Tensor, weight_OI: torch.Tensor) -> torch.Tensor:
-        """x W^T with a weight that may change between calls: [..., O]. Not differentiable; see `dense.linear`."""
+    def linear(self, input_XI: torch.Tensor, weight_OI: torch.Tensor, *, relu: bool = False) -> torch.Tensor:
+        """x W^T with a weight that may change between calls, rectified or not: [..., O]. Not differentiable."""
         ...
 
-    def own_linear(self, input_GXI: torch.Tensor, weight_GOI: torch.Tensor) -> torch.Tensor:
-        """x_g W_g^T for every g: [G, X, O]. Not differentiable; see `dense.own_linear`."""
+    def own_linear(self, input_GXI: torch.Tensor, weight_GOI: torch.Tensor, *, relu: bool = False) -> torch.Tensor:
+        """x_g W_g^T for every g, rectified or not: [G, X, O]. Not differentiable."""
         ...
 
     def freeze(self, weight_OI: torch.Tensor) -> FrozenLinear:
@@ -79,12 +79,15 @@ class _PlainFrozen:
         self.weight = weight_OI
 
     def forward(self, input_XI: torch.Tensor, *, relu: bool = False) -> torch.Tensor:
-        output_XO = functional.linear(input_XI, self.weight)
-        return output_XO.relu_() if relu else output_XO
+        return PLAIN.linear(input_XI, self.weight, relu=relu)
 
     def backward(self, grad_XO: torch.Tensor, *, times: torch.Tensor | None = None) -> torch.Tensor:
         output_XI = torch.matmul(grad_XO, self.weight)
         return output_XI if times is None else output_XI.mul_(times)
+
+
+def _rectified(output_XO: torch.Tensor, *, relu: bool) -> torch.Tensor:
+    return output_XO.relu_() if relu else output_XO
 
 
 class _Plain:
@@ -93,11 +96,11 @@ class _Plain:
     def is_available(self) -> bool:
         return True
 
-    def linear(self, input_XI: torch.Tensor, weight_OI: torch.Tensor) -> torch.Tensor:
-        return functional.linear(input_XI, weight_OI)
+    def linear(self, input_XI: torch.Tensor, weight_OI: torch.Tensor, *, relu: bool = False) -> torch.Tensor:
+        return _rectified(functional.linear(input_XI, weight_OI), relu=relu)
 
-    def own_linear(self, input_GXI: torch.Tensor, weight_GOI: torch.Tensor) -> torch.Tensor:
-        return torch.bmm(input_GXI, weight_GOI.mT)
+    def own_linear(self, input_GXI: torch.Tensor, weight_GOI: torch.Tensor, *, relu: bool = False) -> torch.Tensor:
+        return _rectified(torch.bmm(input_GXI, weight_GOI.mT), relu=relu)
 
     def freeze(self, weight_OI: torch.Tensor) -> FrozenLinear:
         return _PlainFrozen(weight_OI)
@@ -137,16 +140,16 @@ class _OneDNN:
             hasattr(getattr(torch.ops, space), name) for space, name in ONEDNN_ROUTINES
         )
 
-    def linear(self, input_XI: torch.Tensor, weight_OI: torch.Tensor) -> torch.Tensor:
-        if not _is_for_onednn(weight_OI):
-            return PLAIN.linear(input_XI, weight_OI)
-        return _onednn_linear(input_XI, weight_OI)
+    def linear(self, input_XI: torch.Tensor, weight_OI: torch.Tensor, *, relu: bool = False) -> torch.Tensor:
+        if not _is_for_onednn(weight_OI) or input_XI.numel() * len(weight_OI) < SMALL:
+            return PLAIN.linear(input_XI, weight_OI, relu=relu)
+        return _onednn_linear(input_XI, weight_OI, relu=relu)
 
-    def own_linear(self, input_GXI: torch.Tensor, weight_GOI: torch.Tensor) -> torch.Tensor:
+    def own_linear(self, input_GXI: torch.Tensor, weight_GOI: torch.Tensor, *, relu: bool = False) -> torch.Tensor:
         if len(weight_GOI) == 1:
-            return self.linear(input_GXI[0], weight_GOI[0])[None]
+            return self.linear(input_GXI, weight_GOI[0], relu=relu)
         pairs = zip(input_GXI, weight_GOI, strict=True)
-        return torch.stack([self.linear(input_XI, weight_OI) for input_XI, weight_OI in pairs])
+        return torch.stack([self.linear(input_XI, weight_OI, relu=relu) for input_XI, weight_OI in pairs])
 
     def freeze(self, weight_OI: torch.Tensor) -> FrozenLinear:
         return _OneDNNFrozen(weight_OI) if _is_for_onednn(weight_OI) else PLAIN.freeze(weight_OI)
@@ -184,6 +187,9 @@ def _onednn_linear(input_XI: torch.Tensor, weight_OI: torch.Tensor, *, relu: boo
     )
     return output_XO
 
+
+SMALL = 2**20
+"""Multiply-adds of a product, below which the 20 microseconds that a call of oneDNN's takes are not worth it."""
 
 ONEDNN_ROUTINES = [
     ("mkldnn", "_linear_pointwise"),

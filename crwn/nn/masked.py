@@ -35,19 +35,29 @@ class _MaskedWeights(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, scores_GOI: torch.Tensor, weight_OI: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
         ctx.save_for_backward(weight_OI)
-        # W where the score is above the largest number below 0, in one pass; a `where` takes twenty times as long.
-        info = torch.finfo(scores_GOI.dtype)
-        below_zero = -info.smallest_normal * info.eps
-        masked_GOI: torch.Tensor = torch.ops.aten.threshold_backward(weight_OI, scores_GOI, below_zero)
-        return masked_GOI.to(dtype)
+        return by_threshold(scores_GOI, weight_OI).to(dtype)
 
     @staticmethod
     def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor, None, None]:
         (grad_GOI,) = grads
         (weight_OI,) = ctx.saved_tensors
-        if grad_GOI.dtype == weight_OI.dtype:
-            return grad_GOI * weight_OI, None, None
-        return grad_GOI.to(weight_OI.dtype).mul_(weight_OI), None, None
+        return to_scores(grad_GOI, weight_OI), None, None
+
+
+def by_threshold(scores_GOI: torch.Tensor, weight_OI: torch.Tensor) -> torch.Tensor:
+    """W * m of `masked_weights`, in W's dtype; not differentiable."""
+    # W where the score is above the largest number below 0, in one pass; a `where` takes twenty times as long.
+    info = torch.finfo(scores_GOI.dtype)
+    below_zero = -info.smallest_normal * info.eps
+    masked_GOI: torch.Tensor = torch.ops.aten.threshold_backward(weight_OI, scores_GOI, below_zero)
+    return masked_GOI
+
+
+def to_scores(grad_GOI: torch.Tensor, weight_OI: torch.Tensor) -> torch.Tensor:
+    """The scores' gradient of that to W * m, in W's dtype."""
+    if grad_GOI.dtype == weight_OI.dtype:
+        return grad_GOI * weight_OI
+    return grad_GOI.to(weight_OI.dtype).mul_(weight_OI)
 
 
 def budget_masked_weights(

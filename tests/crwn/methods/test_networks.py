@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
@@ -20,7 +20,7 @@ from crwn.methods.networks import (
     drawn_normal,
     frozen_multiply_adds,
     fully_connected,
-    in_turn,
+    in_a_row,
     normalise,
     num_statistics,
     num_weights,
@@ -30,6 +30,9 @@ from crwn.methods.networks import (
     resnet18,
 )
 from crwn.methods.protocol import ScaleError
+from crwn.nn.dense import DenseLayer
+from crwn.nn.kernels import PLAIN
+from crwn.nn.weights import SharedWeight
 from crwn.spec import ProblemShape, TrainingSpec
 
 PROBLEM = ProblemShape(input_shape=(3, 4, 5), num_classes=7, num_tasks=2)
@@ -51,28 +54,33 @@ def test_the_layers_of_a_fully_connected_network() -> None:
 
 
 def test_the_layers_are_applied_in_order_with_rectifiers_between() -> None:
-    """Worked out by hand: a layer adds a number, and what is below zero is lost after the first and the second."""
-    added = {
-        "layer1": torch.tensor([-2.0, 1.0]),
-        "layer2": torch.tensor([5.0, -3.0]),
-        "layer3": torch.tensor([-9.0, -1.0]),
+    """Worked out by hand: what is below zero is lost after the first and the second."""
+    by_name = {
+        "layer1": torch.tensor([[-2.0, 1.0], [1.0, 1.0]]),
+        "layer2": torch.tensor([[9.0, 2.0], [1.0, -1.0]]),
+        "layer3": torch.tensor([[-1.0, 7.0], [2.0, 7.0]]),
     }
+
+    def layer(name: str) -> DenseLayer:
+        return DenseLayer(weight=SharedWeight(by_name[name], PLAIN))
+
     network = fully_connected(PROBLEM, 2)
-    output = network.forward(torch.tensor([[[1.0, 1.0]]]), linears=in_turn(lambda name, hidden: hidden + added[name]))
-    # (1, 1) -> (-1, 2) -> relu (0, 2) -> (5, -1) -> relu (5, 0) -> (-4, -1)
-    assert output.tolist() == [[[-4.0, -1.0]]]
+    output = network.forward(torch.tensor([[[1.0, 1.0]]]), linears=in_a_row(layer, PLAIN))
+    # (1, 1) -> (-1, 2) -> relu (0, 2) -> (4, -2) -> relu (4, 0) -> (-4, 8)
+    assert output.tolist() == [[[-4.0, 8.0]]]
 
 
 def test_images_may_keep_their_shape() -> None:
     """The first layer sees their numbers in a row, channel by channel."""
     seen: list[torch.Tensor] = []
 
-    def linear(name: str, hidden: torch.Tensor) -> torch.Tensor:
+    def linears(names: Sequence[str], hidden: torch.Tensor) -> torch.Tensor:
+        assert list(names) == ["layer1", "layer2", "layer3"]
         seen.append(hidden)
         return hidden
 
     images = torch.arange(2 * 3 * 60.0).view(2, 3, 3, 4, 5)
-    fully_connected(PROBLEM, 8).forward(images, linears=in_turn(linear))
+    fully_connected(PROBLEM, 8).forward(images, linears=linears)
     assert torch.equal(seen[0], images.view(2, 3, 60))
 
 
@@ -299,7 +307,7 @@ def test_tasks_side_by_side_compute_what_modules_do(
     images = torch.randn(num_tasks, batch, *problem.input_shape, dtype=torch.float64)
     scores = network.forward(
         images,
-        linears=in_turn(lambda name, hidden: torch.einsum("gbi,goi->gbo", hidden, state[f"{name}.weight"])),
+        linears=lambda names, hidden: torch.einsum("gbi,goi->gbo", hidden, state[f"{names[0]}.weight"]),
         conv_weight=lambda name: state[f"{name}.weight"],
         norm=normalise(state, training=training),
     )

@@ -10,9 +10,10 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from crwn.nn.dense import own_linear
+from crwn.nn.dense import DenseLayer, in_a_row
 from crwn.nn.kernels import PLAIN, Kernel
 from crwn.nn.masked import budget_mask, budget_masked_weights, masked_weights
+from crwn.nn.weights import MaskedWeight, OwnWeight
 
 FORMULA = "gbi,oi,goi->gbo"  # y = (W * m) x, its arguments in the layer's order
 
@@ -21,7 +22,8 @@ def masked_linear(
     input_GBI: torch.Tensor, weight_OI: torch.Tensor, scores_GOI: torch.Tensor, kernel: Kernel
 ) -> torch.Tensor:
     """The layer as SupSup has it."""
-    return own_linear(input_GBI, masked_weights(scores_GOI, weight_OI, input_GBI.dtype), kernel)
+    weight = MaskedWeight(scores_GOI, weight_OI, input_GBI.dtype, kernel)
+    return in_a_row(input_GBI, [DenseLayer(weight=weight)], kernel)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -55,6 +57,26 @@ def test_tasks_do_not_touch_each_other(
     """Other scores or another input, in the dtype in which kernels differ."""
     tensors = [tensor.float() for tensor in operands(FORMULA)]
     assert_keeps_tasks_apart(lambda *given: masked_linear(*given, kernel), tensors, of_tasks=(0, 2))
+
+
+@pytest.mark.parametrize("product_dtype", [torch.bfloat16, torch.float32, torch.float64])
+def test_a_layer_computes_with_what_the_masked_weights_are(
+    product_dtype: torch.dtype, kernel: Kernel, operands: Callable[[str], list[torch.Tensor]]
+) -> None:
+    """Bit for bit, forward and the gradients to the input and, in the scores' own dtype, to the scores."""
+    input_GBI, weight_OI, scores_GOI = operands(FORMULA)
+    outcomes = []
+    for is_layer in (True, False):
+        x, scores = input_GBI.to(product_dtype, copy=True).requires_grad_(), scores_GOI.clone().requires_grad_()
+        if is_layer:
+            weight = MaskedWeight(scores, weight_OI, product_dtype, kernel)
+        else:
+            weight = OwnWeight(masked_weights(scores, weight_OI, product_dtype), kernel)
+        output_GBO = in_a_row(x, [DenseLayer(weight=weight)], kernel)
+        outcomes.append((output_GBO, *torch.autograd.grad(output_GBO.float().square().sum(), (x, scores))))
+    for of_layer, of_weights in zip(*outcomes, strict=True):
+        assert of_layer.dtype == of_weights.dtype
+        assert torch.equal(of_layer, of_weights)
 
 
 @pytest.mark.parametrize("product_dtype", [torch.bfloat16, torch.float32, torch.float64])
