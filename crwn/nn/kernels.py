@@ -141,12 +141,12 @@ class _OneDNN:
         )
 
     def linear(self, input_XI: torch.Tensor, weight_OI: torch.Tensor, *, relu: bool = False) -> torch.Tensor:
-        if not _is_for_onednn(weight_OI) or input_XI.numel() * len(weight_OI) < SMALL:
+        if not _is_for_onednn(weight_OI):
             return PLAIN.linear(input_XI, weight_OI, relu=relu)
         return _onednn_linear(input_XI, weight_OI, relu=relu)
 
     def own_linear(self, input_GXI: torch.Tensor, weight_GOI: torch.Tensor, *, relu: bool = False) -> torch.Tensor:
-        if len(weight_GOI) == 1:
+        if weight_GOI.shape[0] == 1:
             return self.linear(input_GXI, weight_GOI[0], relu=relu)
         pairs = zip(input_GXI, weight_GOI, strict=True)
         return torch.stack([self.linear(input_XI, weight_OI, relu=relu) for input_XI, weight_OI in pairs])
@@ -187,9 +187,6 @@ def _onednn_linear(input_XI: torch.Tensor, weight_OI: torch.Tensor, *, relu: boo
     )
     return output_XO
 
-
-SMALL = 2**20
-"""Multiply-adds of a product, below which the 20 microseconds that a call of oneDNN's takes are not worth it."""
 
 ONEDNN_ROUTINES = [
     ("mkldnn", "_linear_pointwise"),

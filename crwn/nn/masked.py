@@ -8,6 +8,7 @@ Shapes: G tasks, B examples a task, I inputs, O outputs.
 
 from __future__ import annotations
 
+import functools
 import math
 from typing import Any
 
@@ -47,10 +48,15 @@ class _MaskedWeights(torch.autograd.Function):
 def by_threshold(scores_GOI: torch.Tensor, weight_OI: torch.Tensor) -> torch.Tensor:
     """W * m of `masked_weights`, in W's dtype; not differentiable."""
     # W where the score is above the largest number below 0, in one pass; a `where` takes twenty times as long.
-    info = torch.finfo(scores_GOI.dtype)
-    below_zero = -info.smallest_normal * info.eps
-    masked_GOI: torch.Tensor = torch.ops.aten.threshold_backward(weight_OI, scores_GOI, below_zero)
+    masked_GOI: torch.Tensor = torch.ops.aten.threshold_backward(weight_OI, scores_GOI, _below_zero(scores_GOI.dtype))
     return masked_GOI
+
+
+@functools.cache
+def _below_zero(dtype: torch.dtype) -> float:
+    """The largest number below 0."""
+    info = torch.finfo(dtype)
+    return float(-info.smallest_normal * info.eps)
 
 
 def to_scores(grad_GOI: torch.Tensor, weight_OI: torch.Tensor) -> torch.Tensor:

@@ -16,7 +16,6 @@ from typing import TypeAlias
 import pytest
 import torch
 
-from crwn.nn import kernels
 from crwn.nn.kernels import KERNELS, Kernel
 
 Layer: TypeAlias = Callable[..., torch.Tensor]
@@ -28,12 +27,6 @@ TOLERANCES = {torch.float32: 1e-5, torch.float64: 1e-12}
 @pytest.fixture(autouse=True)
 def _with_one_thread(one_thread: None) -> None:
     """Every test here computes with one thread."""
-
-
-@pytest.fixture(autouse=True)
-def _with_small_products_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A kernel computes the few numbers of these tests as it does many."""
-    monkeypatch.setattr(kernels, "SMALL", 0)
 
 
 @pytest.fixture(params=KERNELS)

@@ -9,7 +9,6 @@ import math
 from collections.abc import Callable, Iterator
 from types import SimpleNamespace
 from typing import TypeAlias
-from unittest.mock import Mock
 
 import pytest
 import torch
@@ -224,23 +223,6 @@ def test_a_rectified_product_is_the_product_rectified(
         assert (output_GXO < 0).any()
         assert torch.equal(product(input_GXI, weight, relu=True), output_GXO.relu())
     assert torch.equal(input_GXI, before)
-
-
-@pytest.mark.parametrize(("num_outputs", "is_onednns"), [(3, False), (4, True)])
-def test_small_products_are_pytorchs(
-    *, num_outputs: int, is_onednns: bool, numbers: Callable[..., torch.Tensor], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Below so many multiply-adds, here 5 x 6 x 4, of all tasks that share the weight, or of each with its own."""
-    if not ONEDNN.is_available():
-        pytest.skip("this build of torch lacks oneDNN's routines")
-    monkeypatch.setattr(kernels, "SMALL", 5 * 6 * 4)
-    calls = Mock(wraps=kernels._onednn_linear)
-    monkeypatch.setattr(kernels, "_onednn_linear", calls)
-    weight_GOI = numbers(2, num_outputs, 6).float()
-    ONEDNN.linear(numbers(1, 5, 6).float(), weight_GOI[0])
-    assert calls.call_count == is_onednns
-    ONEDNN.own_linear(numbers(2, 5, 6).float(), weight_GOI)
-    assert calls.call_count == 3 * is_onednns
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
