@@ -67,6 +67,12 @@ def _is_with_ray(nodeid: str) -> bool:
     return nodeid.endswith("[ray]") or "/test_ray_" in nodeid
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Give Ray's workers their share of the cores: they are the longest chain, and Ray lets all else go first."""
+    del config
+    os.environ.setdefault("RAY_worker_niceness", "0")
+
+
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Scheduling:
     """Have xdist use it."""
     return Scheduling(config, log)
