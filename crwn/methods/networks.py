@@ -236,7 +236,15 @@ class ResNet18:
 
 
 def in_a_row(layer: Callable[[str], dense.DenseLayer], kernel: Kernel) -> LinearLayers:
-    """The layers of which a function knows how each is for this step."""
+    """What `Network.forward` takes as `linears`, from a function that gives the layer of a name as it is for this step.
+
+    Args:
+        layer: gives the layer of a name.
+        kernel: of the trial.
+
+    Returns:
+        Applies the layers of some names to [G, B, I]: [G, B, O].
+    """
     return lambda names, input_GBI: dense.in_a_row(input_GBI, [layer(name) for name in names], kernel)
 
 

@@ -52,12 +52,19 @@ class DenseLayer:
         in_scale_GI: c, one number for each input; None: 1.
         strength_G: a, one number a task, beside c; None: 1.
         out_scale_GO: r, one number for each output; None: 1.
+
+    Raises:
+        ValueError: a strength without an inputs' scale.
     """
 
     weight: FrozenLinear | MovingWeight
     in_scale_GI: torch.Tensor | None = None
     strength_G: torch.Tensor | None = None
     out_scale_GO: torch.Tensor | None = None
+
+    def __post_init__(self) -> None:
+        if self.strength_G is not None and self.in_scale_GI is None:
+            raise ValueError("strength_G: expected beside in_scale_GI, which it multiplies; given without it")
 
     @property
     def tensors(self) -> tuple[torch.Tensor | None, ...]:
@@ -66,7 +73,7 @@ class DenseLayer:
         return of_weight, self.in_scale_GI, self.strength_G, self.out_scale_GO
 
 
-NUM_TENSORS = 4
+_NUM_TENSORS = 4
 """Of a layer."""
 
 
@@ -115,7 +122,7 @@ class _DenseLayers(torch.autograd.Function):
             grad, of_tensors = layer_pass.backward(grad, needs[index], needs_input=needs_below)
             gradients[:0] = of_tensors
             if not needs_below:
-                gradients[:0] = [None] * (NUM_TENSORS * index)
+                gradients[:0] = [None] * (_NUM_TENSORS * index)
                 break
             if index:  # its input is what ReLU gave, above zero where ReLU's own input was
                 grad = torch.ops.aten.threshold_backward(grad, layer_pass.input_GBI, 0)
@@ -124,7 +131,7 @@ class _DenseLayers(torch.autograd.Function):
 
 def _by_layer(of_tensors: Sequence[_T]) -> Iterator[Sequence[_T]]:
     """What there is for the tensors of each layer in turn."""
-    return (of_tensors[first : first + NUM_TENSORS] for first in range(0, len(of_tensors), NUM_TENSORS))
+    return (of_tensors[first : first + _NUM_TENSORS] for first in range(0, len(of_tensors), _NUM_TENSORS))
 
 
 @dataclass(slots=True)

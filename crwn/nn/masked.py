@@ -46,7 +46,7 @@ class _MaskedWeights(torch.autograd.Function):
 
 
 def by_threshold(scores_GOI: torch.Tensor, weight_OI: torch.Tensor) -> torch.Tensor:
-    """W * m of `masked_weights`, in W's dtype; not differentiable."""
+    """W * m of `masked_weights`, in W's dtype: [G, O, I]. Not differentiable."""
     # W where the score is above the largest number below 0, in one pass; a `where` takes twenty times as long.
     masked_GOI: torch.Tensor = torch.ops.aten.threshold_backward(weight_OI, scores_GOI, _below_zero(scores_GOI.dtype))
     return masked_GOI
@@ -60,7 +60,7 @@ def _below_zero(dtype: torch.dtype) -> float:
 
 
 def to_scores(grad_GOI: torch.Tensor, weight_OI: torch.Tensor) -> torch.Tensor:
-    """The scores' gradient of that to W * m, in W's dtype."""
+    """The gradient to the scores, W times that to W * m, in W's dtype: [G, O, I]."""
     if grad_GOI.dtype == weight_OI.dtype:
         return grad_GOI * weight_OI
     return grad_GOI.to(weight_OI.dtype).mul_(weight_OI)

@@ -217,6 +217,12 @@ def test_second_products_are_computed_once_and_only_if_read(
     assert sum(weight.backward.call_count for weight in frozen) == num_products
 
 
+def test_a_strength_without_a_scale_to_multiply_is_refused(numbers: Callable[..., torch.Tensor]) -> None:
+    """It would be ignored."""
+    with pytest.raises(ValueError, match="strength_G: expected beside in_scale_GI"):
+        DenseLayer(weight=SharedWeight(numbers(2, 5), PLAIN), strength_G=numbers(3))
+
+
 MOVING = ["gbi", "goi", "oi", "gii", "oi", "gi", "go"]
 """An input, a weight of each task's own, one behind a rotation, the rotation, and one that is modulated."""
 

@@ -68,9 +68,10 @@ def test_tasks_do_not_touch_each_other(
     operands: Callable[[str], list[torch.Tensor]],
     assert_keeps_tasks_apart: Callable[..., None],
 ) -> None:
-    """Whatever a task has of its own, in the dtype in which kernels differ."""
+    """Whatever a task has of its own, a rotation too, in the dtype in which kernels differ."""
+    del trained
     tensors = [tensor.float() for tensor in operands(formula)]
-    of_tasks = [place for place in trained if tensors[place].shape[0] == 3]
+    of_tasks = [place for place, term in enumerate(formula.split("->", maxsplit=1)[0].split(",")) if "g" in term]
     assert_keeps_tasks_apart(lambda *given: layer(kernel, *given), tensors, of_tasks)
 
 
