@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import http.client
 import logging
-import socket
 import threading
 import time
 import uuid
@@ -13,6 +12,8 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+
+from tests.ports import free_port
 
 BUCKET = "crwn-tests"
 
@@ -27,8 +28,7 @@ class ObjectStorage:
     """A server with one bucket, at the same port after an outage, with all that it had."""
 
     def __init__(self) -> None:
-        with socket.create_server(("127.0.0.1", 0)) as probe:
-            self.endpoint = f"127.0.0.1:{probe.getsockname()[1]}"
+        self.endpoint = f"127.0.0.1:{free_port()}"
         self._server: Any = None
 
     def start(self) -> None:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import secrets
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -21,6 +21,7 @@ import pytest
 
 from orchestrator.store import Store
 from tests.integration.conftest import CRWN, clean_environment, finished_times
+from tests.ports import free_port
 
 pytestmark = [
     pytest.mark.ray,
@@ -78,11 +79,7 @@ def head() -> Iterator[Head]:
         RAY_AUTH_TOKEN_PATH=str(token),
         RAY_USAGE_STATS_ENABLED="0",
     )
-    with contextlib.ExitStack() as sockets:
-        taken = [sockets.enter_context(socket.socket()) for _ in range(4)]
-        for one in taken:
-            one.bind(("127.0.0.1", 0))
-        port, dashboard, client, agent = (one.getsockname()[1] for one in taken)
+    port, dashboard, client, agent = (free_port() for _ in range(4))
     with (folder / "log").open("w") as log:
         process = subprocess.Popen(
             [
@@ -114,8 +111,8 @@ def head() -> Iterator[Head]:
         )
         until = time.monotonic() + START_SECONDS
         while True:
-            with contextlib.suppress(OSError):
-                urllib.request.urlopen(request, timeout=5).close()  # noqa: S310
+            with contextlib.suppress(OSError), urllib.request.urlopen(request, timeout=5) as answer:  # noqa: S310
+                assert json.load(answer)["ray_version"]  # no other server
                 break
             assert process.poll() is None, (folder / "log").read_text()
             assert time.monotonic() < until, (folder / "log").read_text()

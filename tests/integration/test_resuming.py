@@ -52,14 +52,15 @@ def test_killed_at_several_moments(
 
 @pytest.mark.slow(reason="the task has to be long against the two seconds between resume points")
 def test_a_long_task_is_not_begun_again(start: Callable[..., Run], tmp_path: Path) -> None:
-    """Killed at 60% of a long task, a trial goes on inside the task, redoes few of its steps, and ends the same."""
+    """Killed inside a long task, a trial goes on there, at its last resume point, and ends the same."""
     undisturbed, killed = (start(tmp_path / name, "--executor", "inline", text=LONG_TASK) for name in ("one", "two"))
     (trial,) = killed.sweep.trials
     steps = trial.training.updates_per_task
-    assert killed.wait_until(lambda: reached_step(killed, trial) >= 0.6 * steps)
+    # At the first one: where a machine writes slowly, the second comes after a hundred times what the first took.
+    assert killed.wait_until(lambda: reached_step(killed, trial) > 0)
     killed.kill_tree()
     kept = reached_step(killed, trial)
-    assert 0.6 * steps <= kept < steps
+    assert 0 < kept < steps
     again = start(killed.store.root, "--executor", "inline", text=LONG_TASK)
     for run in (again, undisturbed):
         code, output = run.wait()

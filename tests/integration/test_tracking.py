@@ -36,6 +36,7 @@ from rich.console import Console
 from orchestrator import following, report
 from orchestrator.store import Store
 from tests.integration.conftest import CRWN, Run, clean_environment
+from tests.ports import free_port
 
 Start = Callable[..., Run]
 
@@ -182,13 +183,6 @@ def statuses(database: Path) -> list[str]:
 def a_trial_is_shown(database: Path) -> Callable[[], bool]:
     """A condition: parent and child are there, and both run."""
     return lambda: statuses(database).count("RUNNING") >= 2
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        found: int = probe.getsockname()[1]
-    return found
 
 
 @dataclass

@@ -15,6 +15,7 @@ from orchestrator.cli import main
 from orchestrator.tracking_address import hide_password
 from tests.orchestrator.conftest import TINY
 from tests.orchestrator.test_submitting import STORE, URL, Cluster
+from tests.ports import free_port
 
 Crwn = Callable[..., Any]  # gives an Outcome: code, out, err
 SweepFile = Callable[..., Path]
@@ -40,14 +41,6 @@ def planted(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         monkeypatch.setenv(name, SECRET)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     return workplace
-
-
-def nowhere() -> int:
-    """A port that nothing listens at."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-    return port
 
 
 def assert_hidden(folder: Path, *outcomes: Any) -> None:
@@ -100,7 +93,7 @@ def test_an_address_of_mlflow_is_shown_without_its_password(
 ) -> None:
     """Where nothing answers there, or it is none, which many libraries tell in their own words."""
     crwn("run", sweep_file(ONE), "--executor", "inline", "--no-tracking")
-    uri = address.format(secret=SECRET, port=nowhere())
+    uri = address.format(secret=SECRET, port=free_port())
     ended = [
         crwn("sync", "runs/tiny", "--tracking-uri", uri),
         crwn("doctor", sweep_file(ONE), "--executor", "inline", "--tracking-uri", uri),

@@ -19,6 +19,7 @@ import pytest
 
 from orchestrator import ui
 from orchestrator.store import Store
+from tests.ports import free_port
 
 Crwn = Callable[..., Any]  # gives an Outcome: code, out, err
 
@@ -35,10 +36,7 @@ def runs(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def port() -> int:
     """A port that is free."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        found: int = probe.getsockname()[1]
-    return found
+    return free_port()
 
 
 @pytest.fixture
