@@ -1,0 +1,140 @@
+"""Profile the training loop: where the time of an update goes.
+
+    CRWN_DATA=... .venv/bin/python -m perf.steps
+
+Writes the table of README.md between its marks. One thread; run it on an idle machine. An update's time is measured
+without the profiler and that of the operations in it with the profiler, in turns. What is left is between them: Python,
+autograd, and the way through torch to an operation.
+"""
+
+from __future__ import annotations
+
+import functools
+import statistics
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from typing import Any
+from unittest import mock
+
+import torch
+from torch.autograd.profiler_util import FunctionEvent
+
+from crwn import backbone, engine
+from crwn.data import datasets
+from crwn.spec import TrialSpec
+from crwn.trial import decide_numerics, run_trial
+from perf.engine import ROWS, Row, machine, one_thread, replace_between, trial
+
+UPDATES = 100
+ROUNDS = 5
+UPDATE, BATCH = "update", "batch"
+"""The parts of the loop."""
+PRODUCTS = ("mkldnn::_linear_pointwise", "aten::mm", "aten::bmm", "onednn::qlinear_pointwise")
+OPTIMIZER = ("aten::_fused_adam_",)
+PARTS = ("products", "optimiser", "batch", "all other operations")
+
+
+def main() -> None:
+    """Measure, write."""
+    one_thread()
+    learn = functools.partial(run_trial, data=datasets(), backbones=functools.cache(backbone.draw))
+    lines = [
+        f"{machine()}, torch {torch.__version__}, one thread.",
+        f"Milliseconds of an update: the median of {UPDATES}, in the best of {ROUNDS} rounds.",
+        "",
+        f"| method | scale | dtype | tasks at once | an update | {' | '.join(PARTS)} | between them |",
+        "| --- " * (6 + len(PARTS)) + "|",
+    ]
+    for row in ROWS:
+        for dtype in row.targets:
+            lines.append(line(row, dtype, learn))
+            print(lines[-1], flush=True)
+    replace_between("steps.py", lines)
+
+
+def line(row: Row, dtype: str, learn: Callable[[TrialSpec], object]) -> str:
+    """One row of the table."""
+    spec = trial(row.method, row.scale, dtype, UPDATES, num_tasks=36)
+    together = decide_numerics(spec, "cpu").group_size
+    first = spec.blueprint().shared_training == "first task"
+    spec = trial(row.method, row.scale, dtype, UPDATES, num_tasks=first + together)
+    rounds = [(whole_seconds(spec, learn), part_seconds(spec, learn)) for _ in range(ROUNDS)]
+    whole = min(seconds for seconds, _ in rounds)
+    parts = [min(seconds[name] for _, seconds in rounds) for name in PARTS]
+    cells = [row.method, row.scale, dtype, str(together)]
+    cells += [f"{1000 * value:.2f}" for value in (whole, *parts, whole - sum(parts))]
+    return f"| {' | '.join(cells)} |"
+
+
+def whole_seconds(spec: TrialSpec, learn: Callable[[TrialSpec], object]) -> float:
+    """Of an update of the last group with its batch, the median."""
+    taken: list[float] = []
+    with observed(lambda _: stopwatch(taken)):
+        learn(spec)
+    pairs = zip(taken[::2], taken[1::2], strict=True)  # a batch and the update with it, in turns
+    return statistics.median([sum(pair) for pair in pairs][-UPDATES:])
+
+
+def part_seconds(spec: TrialSpec, learn: Callable[[TrialSpec], object]) -> dict[str, float]:
+    """Of the same by part, as the profiler sees them."""
+    with torch.profiler.profile() as profiler, observed(torch.profiler.record_function):
+        learn(spec)
+    regions = [event for event in profiler.events() if event.name in (UPDATE, BATCH)][-2 * UPDATES :]
+    updates = [by_part(batch) + by_part(update) for batch, update in zip(regions[::2], regions[1::2], strict=True)]
+    return {name: statistics.median(update[name] for update in updates) for name in PARTS}
+
+
+@contextmanager
+def observed(around: Callable[[str], AbstractContextManager[Any]]) -> Iterator[None]:
+    """Have every batch and every update be made within `around`."""
+
+    def wrapped(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*arguments: Any, **keywords: Any) -> Any:
+            with around(name):
+                return function(*arguments, **keywords)
+
+        return call
+
+    with ExitStack() as stack:
+        for name, owner, method in ((UPDATE, engine.Engine, "_train_step"), (BATCH, engine._Batches, "__next__")):
+            stack.enter_context(mock.patch.object(owner, method, wrapped(name, getattr(owner, method))))
+        yield
+
+
+@contextmanager
+def stopwatch(taken: list[float]) -> Iterator[None]:
+    """Adds the seconds spent in a `with` block."""
+    started = time.perf_counter()
+    yield
+    taken.append(time.perf_counter() - started)
+
+
+def by_part(region: FunctionEvent) -> Counter[str]:
+    """Seconds that the operations of a region took, each without those within it."""
+    seconds: Counter[str] = Counter()
+    for event in operations(region):
+        seconds[part(region, event)] += event.self_cpu_time_total / 1e6
+    return seconds
+
+
+def operations(event: FunctionEvent) -> Iterator[FunctionEvent]:
+    """All of torch's operations within, autograd's own books left out."""
+    for child in event.cpu_children:
+        if "::" in child.name and not child.name.startswith("autograd::"):
+            yield child
+        yield from operations(child)
+
+
+def part(region: FunctionEvent, event: FunctionEvent) -> str:
+    """What an operation is counted to."""
+    if region.name == BATCH:
+        return "batch"
+    if event.name in PRODUCTS:
+        return "products"
+    return "optimiser" if event.name in OPTIMIZER else "all other operations"
+
+
+if __name__ == "__main__":
+    main()
