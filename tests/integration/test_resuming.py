@@ -20,7 +20,7 @@ seeds: [0]
 benchmarks:
   split-digits: {num_tasks: 2}
 methods:
-  neuromodnet: {scales: [nf8], training: {updates_per_task: 400}}
+  neuromodnet: {scales: [nf8], training: {updates_per_task: 250}}
 """
 """Two tasks of a ResNet-18, learned at once."""
 
