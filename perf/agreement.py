@@ -3,7 +3,7 @@
     CRWN_DATA=... .venv/bin/python -m perf.agreement
 
 The plain way is PyTorch's own products in float32, one task at a time. Writes agreement.json and the table of README.md
-between its marks; about 20 minutes on one core.
+between its marks; half an hour on one core.
 """
 
 from __future__ import annotations
