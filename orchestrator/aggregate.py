@@ -15,6 +15,7 @@ from scipy import stats
 
 from orchestrator import compatibility
 from orchestrator.display import show_ratio, shown_method
+from orchestrator.manifests import Manifest, ManifestCell
 
 CELL = ["method", "variant", "scale", "benchmark"]
 """What names a cell of a table."""
@@ -25,9 +26,7 @@ SEPARATOR = "; "
 CONFIDENCE = 0.95
 
 
-def summarise(
-    manifest: Mapping[str, Any], trials: pd.DataFrame, failures: Mapping[str, str] | None = None
-) -> pd.DataFrame:
+def summarise(manifest: Manifest, trials: pd.DataFrame, failures: Mapping[str, str] | None = None) -> pd.DataFrame:
     """One row for each cell of a sweep, in the sweep's order.
 
     Trials that must not stand for one another's seeds (`compatibility`) have no mean: where those of a cell differ
@@ -52,24 +51,21 @@ def summarise(
         compatible ones do; errors, of the failed seeds.
     """
     known = {row["trial_id"]: row for row in records(trials)}
-    return pd.DataFrame([_cell(cell, known, failures or {}) for cell in manifest["cells"]])
+    return pd.DataFrame([_cell(cell, known, failures or {}) for cell in manifest.cells])
 
 
-def _cell(
-    cell: Mapping[str, Any], known: Mapping[str, Mapping[str, Any]], failures: Mapping[str, str]
-) -> dict[str, Any]:
-    asked: Mapping[str, str] = cell["trials"]
+def _cell(cell: ManifestCell, known: Mapping[str, Mapping[str, Any]], failures: Mapping[str, str]) -> dict[str, Any]:
+    asked = cell.trials
     rows = [{**known[trial_id], "seed": seed} for seed, trial_id in asked.items() if trial_id in known]
     failed = {seed: failures[trial_id] for seed, trial_id in asked.items() if trial_id in failures}
-    planned = cell.get("params_per_task", np.nan)  # older manifests do not say
     return {
-        **{name: cell[name] for name in CELL},
-        **seed_statistics(rows, planned_params=planned),
+        **cell.names,
+        **seed_statistics(rows, planned_params=np.nan if cell.params_per_task is None else cell.params_per_task),
         "asked": len(asked),
-        "ratio": np.nan if cell.get("ratio") is None else cell["ratio"],  # nor this
-        "continual": cell.get("continual", True),
-        "missing_seeds": " ".join(seed for seed, trial_id in asked.items() if trial_id not in known),
-        "failed_seeds": " ".join(failed),
+        "ratio": np.nan if cell.ratio is None else cell.ratio,
+        "continual": cell.continual,
+        "missing_seeds": " ".join(str(seed) for seed, trial_id in asked.items() if trial_id not in known),
+        "failed_seeds": " ".join(map(str, failed)),
         "errors": SEPARATOR.join(f"seed {seed}: {error}" for seed, error in failed.items()),
     }
 

@@ -19,7 +19,7 @@ import functools
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import pandas as pd
@@ -28,6 +28,10 @@ from scipy import stats
 
 from orchestrator import aggregate, compatibility
 from orchestrator.errors import UserError, nearest
+from orchestrator.manifests import Manifest, ManifestCell
+
+BaseOf: TypeAlias = Callable[[ManifestCell], ManifestCell | None]
+"""Gives the cell that a cell is compared with; None where it is compared with none."""
 
 MAX_EXACT = 12
 """Tasks up to which all signs are gone through: 4,096."""
@@ -38,9 +42,7 @@ ROUNDING = 1e-12
 """Means of equal numbers, summed in another order, differ by less."""
 
 
-def compare(
-    manifest: Mapping[str, Any], trials: pd.DataFrame, base_of: Callable[[Mapping[str, Any]], Mapping[str, Any] | None]
-) -> pd.DataFrame:
+def compare(manifest: Manifest, trials: pd.DataFrame, base_of: BaseOf) -> pd.DataFrame:
     """Cells of a sweep against other cells of it.
 
     Args:
@@ -57,7 +59,7 @@ def compare(
         impossible, in which case all numbers are NaN. What a test cannot tell is NaN.
     """
     known = {row["trial_id"]: row for row in aggregate.records(trials)}
-    pairs = [(cell, base) for cell in manifest["cells"] if (base := base_of(cell)) is not None]
+    pairs = [(cell, base) for cell in manifest.cells if (base := base_of(cell)) is not None]
     found = pd.DataFrame([_compared(cell, base, known) for cell, base in pairs], columns=_COLUMNS)
     for name in ("p", "p_tasks"):
         found[f"{name}_holm"] = holm(found[name].to_numpy(dtype=float))
@@ -71,17 +73,14 @@ _COLUMNS = [
 ]
 
 
-def _compared(
-    cell: Mapping[str, Any], base: Mapping[str, Any], known: Mapping[str, Mapping[str, Any]]
-) -> dict[str, Any]:
-    asked = [seed for seed in cell["trials"] if seed in base["trials"]]
+def _compared(cell: ManifestCell, base: ManifestCell, known: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    asked = [seed for seed in cell.trials if seed in base.trials]
     own, other = (
-        [{**known[id_], "seed": seed} for seed in asked if (id_ := side["trials"][seed]) in known]
-        for side in (cell, base)
+        [{**known[id_], "seed": seed} for seed in asked if (id_ := side.trials[seed]) in known] for side in (cell, base)
     )
     return {
-        **{name: cell[name] for name in aggregate.CELL},
-        "against": " ".join(base[name] for name in ("method", "variant", "scale") if base[name]),
+        **cell.names,
+        "against": base.row_name,
         **difference(own, other, len(asked)),
     }
 
@@ -207,7 +206,7 @@ def holm(p: NDArray[Any]) -> NDArray[Any]:
     return adjusted
 
 
-def against(manifest: Mapping[str, Any], reference: str) -> Callable[[Mapping[str, Any]], Mapping[str, Any] | None]:
+def against(manifest: Manifest, reference: str) -> BaseOf:
     """Gives, for `compare`, the cell of the reference on a cell's benchmark; None for the reference itself.
 
     Args:
@@ -217,36 +216,33 @@ def against(manifest: Mapping[str, Any], reference: str) -> Callable[[Mapping[st
     Raises:
         UserError: there is none of this name, or there are several on a benchmark.
     """
-    chosen: dict[str, Mapping[str, Any]] = {}
+    chosen: dict[str, ManifestCell] = {}
     names: dict[str, None] = {}
-    for cell in manifest["cells"]:
-        method, variant, scale = (cell[name] for name in ("method", "variant", "scale"))
-        full = " ".join(filter(None, (method, variant, scale)))
-        names[full] = None
-        if reference in (method, full, f"{method} {variant}", f"{method} {scale}"):
-            if cell["benchmark"] in chosen:
-                several = [name for name in names if name.startswith(method)]
+    for cell in manifest.cells:
+        names[cell.row_name] = None
+        if reference in (cell.method, cell.row_name, f"{cell.method} {cell.variant}", f"{cell.method} {cell.scale}"):
+            if cell.benchmark in chosen:
+                several = [name for name in names if name.startswith(cell.method)]
                 raise UserError(f"--against: expected one row, given {reference!r}; it may be {' or '.join(several)}")
-            chosen[cell["benchmark"]] = cell
+            chosen[cell.benchmark] = cell
     if not chosen:
         raise UserError(f"--against: {nearest(reference, names)}")
 
-    def base_of(cell: Mapping[str, Any]) -> Mapping[str, Any] | None:
-        base = chosen.get(cell["benchmark"])
+    def base_of(cell: ManifestCell) -> ManifestCell | None:
+        base = chosen.get(cell.benchmark)
         return None if base is cell else base
 
     return base_of
 
 
-def ablation_bases(manifest: Mapping[str, Any]) -> Callable[[Mapping[str, Any]], Mapping[str, Any] | None]:
+def ablation_bases(manifest: Manifest) -> BaseOf:
     """Gives, for `compare`, the base of a cell's ablation; None for the base itself and outside of ablations."""
-    cells = {tuple(cell[name] for name in aggregate.CELL): cell for cell in manifest["cells"]}
+    cells = {(cell.method, cell.variant, cell.scale, cell.benchmark): cell for cell in manifest.cells}
 
-    def base_of(cell: Mapping[str, Any]) -> Mapping[str, Any] | None:
-        base = cell.get("base")  # older manifests have none
-        if base is None or base == cell["variant"]:
+    def base_of(cell: ManifestCell) -> ManifestCell | None:
+        if cell.base is None or cell.base == cell.variant:
             return None
-        return cells.get((cell["method"], base, cell["scale"], cell["benchmark"]))
+        return cells.get((cell.method, cell.base, cell.scale, cell.benchmark))
 
     return base_of
 

@@ -238,8 +238,8 @@ def _sync(store: Store, uri: str, console: Console) -> None:
     driven = store.is_driven
     tracker = Tracker(store, uri)
     for manifest in store.manifests():
-        name = manifest["name"]
-        num_trials = sum(len(cell["trials"]) for cell in manifest["cells"])
+        name = manifest.name
+        num_trials = len(manifest.trial_ids)
         with _bar(console, name, num_trials) as show:
             written = tracker.sync(manifest, driven=driven, on_trial=show)
         store.mark_behind(name, behind=driven)

@@ -17,6 +17,7 @@ from typing import Any
 from crwn.data import BASE_SETS
 from crwn.metrics import accuracy_matrix
 from orchestrator import aggregate, report
+from orchestrator.manifests import Manifest
 from orchestrator.report import page
 from orchestrator.report.figures import draw_accuracy_matrix
 from orchestrator.report.plain import csv_text
@@ -62,19 +63,9 @@ class Label:
         return f"{self.cell}, seed {self.seed}"
 
 
-def labels(manifest: Mapping[str, Any]) -> dict[str, Label]:
+def labels(manifest: Manifest) -> dict[str, Label]:
     """A sweep's trials by id, in the sweep's order."""
-    return {
-        trial_id: Label(
-            method=cell["method"],
-            variant=cell["variant"],
-            scale=cell["scale"],
-            benchmark=cell["benchmark"],
-            seed=seed,
-        )
-        for cell in manifest["cells"]
-        for seed, trial_id in cell["trials"].items()
-    }
+    return {trial_id: Label(**cell.names, seed=str(seed)) for cell, seed, trial_id in manifest.trials()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,7 +183,7 @@ _CELL_TAGS = ("missing_seeds", "failed_seeds", "invalid_seeds", "mixed", "noted"
 
 
 def cell_contents(
-    manifest: Mapping[str, Any],
+    manifest: Manifest,
     table: report.SweepTable,
     settings: Mapping[str, str],
     spans: Mapping[str, tuple[int, int]],
@@ -207,8 +198,8 @@ def cell_contents(
     """
     labelled = labels(manifest)
     found = {}
-    for cell, row in zip(manifest["cells"], aggregate.records(table.summary), strict=True):
-        finished = [trial_id for trial_id in cell["trials"].values() if trial_id in settings]
+    for cell, row in zip(manifest.cells, aggregate.records(table.summary), strict=True):
+        finished = [trial_id for trial_id in cell.trials.values() if trial_id in settings]
         if not finished:
             continue
         label = labelled[finished[0]]
@@ -237,27 +228,27 @@ def note(table: report.SweepTable) -> str:
     return text if len(text) <= MAX_TAG else f"{len(table.table)} rows: see the artifacts table.md and table.csv."
 
 
-def table_files(manifest: Mapping[str, Any], table: report.SweepTable) -> dict[str, bytes]:
+def table_files(manifest: Manifest, table: report.SweepTable) -> dict[str, bytes]:
     """A sweep and its table by their paths among the artifacts of its run."""
     return {
-        "sweep.json": (json.dumps(manifest, indent=1) + "\n").encode(),
+        "sweep.json": manifest.to_json_bytes(),
         "table.csv": csv_text(table.summary).encode(),
         "table.md": report.markdown(table).encode(),
     }
 
 
-def sweep_report(store: Store, manifest: Mapping[str, Any]) -> dict[str, bytes]:
+def sweep_report(store: Store, manifest: Manifest) -> dict[str, bytes]:
     """A sweep's page, figures and tables, by their paths among the artifacts of its run.
 
     Raises:
         UserError: a record is damaged.
     """
-    tables = report.tables_of([store], report.Choice(sweep=manifest["name"]))
-    files = {**report.table_files(tables), **page.report_files([store], manifest["name"], SHOWN_FIGURES)}
+    tables = report.tables_of([store], report.Choice(sweep=manifest.name))
+    files = {**report.table_files(tables), **page.report_files([store], manifest.name, SHOWN_FIGURES)}
     return {f"report/{name}": content for name, content in files.items()}
 
 
-def sweep_digest(manifest: Mapping[str, Any], states: Mapping[str, TrialState], shown: Mapping[str, str | None]) -> str:
+def sweep_digest(manifest: Manifest, states: Mapping[str, TrialState], shown: Mapping[str, str | None]) -> str:
     """What a sweep's report shows, in 16 digits.
 
     Args:
@@ -266,7 +257,7 @@ def sweep_digest(manifest: Mapping[str, Any], states: Mapping[str, TrialState], 
         shown: of finished trials what their runs show, see `digest`.
     """
     return _digits(
-        repr((PROJECTION, json.dumps(manifest, sort_keys=True), list(states.items()), sorted(shown.items())))
+        repr((PROJECTION, json.dumps(manifest.content(), sort_keys=True), list(states.items()), sorted(shown.items())))
     )
 
 

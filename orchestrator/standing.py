@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
-from typing import Any, get_args
+from typing import get_args
 
 from rich.console import Console
 
 from orchestrator.display import print_line
+from orchestrator.manifests import ManifestCell
 from orchestrator.store import Store, TrialState
 
 STATES = get_args(TrialState)
@@ -23,11 +23,11 @@ def show(store: Store, console: Console, *, verbose: bool) -> None:
         if driver.text:
             print_line(console, f"  {'at work' if driver.is_live else 'was cut off'}: {driver.text}")
     for manifest in store.manifests():
-        trials = [(cell, seed, trial_id) for cell in manifest["cells"] for seed, trial_id in cell["trials"].items()]
+        trials = list(manifest.trials())
         states = store.states((trial_id for _, _, trial_id in trials), driven=driven)
         counts = Counter(states.values())
         shown = ", ".join(f"{counts[name]} {name}" for name in STATES if counts[name] or name in ("done", "left"))
-        print_line(console, f"{manifest['name']}: {len(trials)} trials: {shown}")
+        print_line(console, f"{manifest.name}: {len(trials)} trials: {shown}")
         for cell, seed, trial_id in trials if verbose else ():
             print_line(console, f"  {states[trial_id]:11} {trial_id} {_label(cell, seed)}{_detail(store, trial_id)}")
         for cell, seed, trial_id in trials:
@@ -35,9 +35,8 @@ def show(store: Store, console: Console, *, verbose: bool) -> None:
                 print_line(console, f"  failed {trial_id} {_label(cell, seed)}{_detail(store, trial_id)}")
 
 
-def _label(cell: Mapping[str, Any], seed: str) -> str:
-    names = [cell["method"], cell["variant"], cell["scale"], cell["benchmark"]]
-    return " ".join(name for name in names if name) + f" seed {seed}"
+def _label(cell: ManifestCell, seed: int) -> str:
+    return f"{cell.row_name} {cell.benchmark} seed {seed}"
 
 
 def _detail(store: Store, trial_id: str) -> str:

@@ -24,7 +24,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import re
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -38,14 +37,10 @@ from numpy.typing import NDArray
 from orchestrator.claims import Claim, Holder, TakenError
 from orchestrator.errors import UserError
 from orchestrator.files import LOCKS, TEMPORARY, Files, LocalFiles, open_files
+from orchestrator.manifests import Manifest
 
 STORE_VERSION = (1, 1)
 """Major, minor. A reader refuses a newer major version; a newer minor one has only added fields."""
-
-MANIFEST_FORMAT = 1
-
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
-"""Of a sweep and of a trial: files are named by it, so that it leads nowhere else."""
 
 _VOLATILE = {b"volatile": b"true"}
 
@@ -334,14 +329,14 @@ class Store:
 
     # Sweeps
 
-    def write_manifest(self, manifest: Mapping[str, Any]) -> None:
+    def write_manifest(self, manifest: Manifest) -> None:
         """Keep a sweep's manifest under its name; an equal one is left as it is. MLflow is behind a changed one."""
-        name, content = f"{SWEEPS_FOLDER}/{manifest['name']}.json", _json_bytes(manifest)
+        name, content = f"{SWEEPS_FOLDER}/{manifest.name}.json", manifest.to_json_bytes()
         if self._read(name) != content:
             self._files.write(name, content)
-            self.mark_behind(manifest["name"], behind=True)
+            self.mark_behind(manifest.name, behind=True)
 
-    def manifests(self) -> list[dict[str, Any]]:
+    def manifests(self) -> list[Manifest]:
         """All sweeps' manifests, by name.
 
         Raises:
@@ -350,24 +345,17 @@ class Store:
         names = self._files.names(SWEEPS_FOLDER)
         return [self.manifest(name.removesuffix(".json")) for name in names if name.endswith(".json")]
 
-    def manifest(self, name: str) -> dict[str, Any]:
+    def manifest(self, name: str) -> Manifest:
         """One sweep's manifest; raises as `manifests` does."""
         file = f"{SWEEPS_FOLDER}/{name}.json"
         place = self._files.locate(file)
         try:
-            manifest: dict[str, Any] = json.loads(self._files.read(file))
-            newer = manifest["format"] > MANIFEST_FORMAT
-            if not newer:
-                _check_manifest(manifest, name)
+            content = self._files.read(file)
         except UserError:
             raise
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-            raise UserError(
-                f"{place}: expected a sweep's manifest: {error!r}. Remove it; crwn run on the sweep writes it again."
-            ) from error
-        if newer:
-            raise UserError(f"{place}: expected format {MANIFEST_FORMAT} or older, given a newer one; upgrade crwn.")
-        return manifest
+        except OSError as error:
+            raise UserError(f"{place}: expected a sweep's manifest that can be read: {error}.") from error
+        return Manifest.from_json(content, name=name, place=place)
 
     def mark_behind(self, name: str, *, behind: bool) -> None:
         """Note whether a sweep's runs in MLflow may be behind what is here."""
@@ -623,27 +611,6 @@ def _are_attempts(value: Any) -> bool:
         isinstance(entry, dict) and all(isinstance(entry.get(part, {}), dict) for part in ("error", "reached"))
         for entry in value
     )
-
-
-def _check_manifest(manifest: Mapping[str, Any], name: str) -> None:
-    """See that a manifest may be used: its names name files, and are shown.
-
-    Raises:
-        ValueError, KeyError, TypeError, AttributeError: it may not.
-    """
-    if not NAME.fullmatch(name) or manifest["name"] != name:
-        raise ValueError(f"it is of another sweep, {manifest['name']!r}")
-    texts, numbers = [manifest.get("reference") or ""], []
-    for cell in manifest["cells"]:
-        texts += [cell["method"], cell["variant"], cell["scale"], cell["benchmark"], *cell["trials"]]
-        numbers += [cell.get("params_per_task") or 0, cell.get("ratio") or 0]
-        for trial_id in cell["trials"].values():
-            if not NAME.fullmatch(trial_id):
-                raise ValueError(f"expected a trial's id, given {trial_id!r}")
-    if not all(isinstance(text, str) and text.isprintable() for text in texts):
-        raise ValueError("its names hold control characters")
-    if not all(isinstance(number, int | float) for number in numbers):
-        raise ValueError("its counts are no numbers")
 
 
 def _unfinished_state(attempts: Sequence[Mapping[str, Any]], *, driven: bool) -> TrialState:

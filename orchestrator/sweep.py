@@ -58,7 +58,7 @@ from crwn.spec import (
 from orchestrator import yaml_source
 from orchestrator.errors import nearest
 from orchestrator.files import check_address
-from orchestrator.store import MANIFEST_FORMAT, NAME
+from orchestrator.manifests import NAME, Manifest, ManifestCell
 from orchestrator.yaml_source import KeyPath, Source, show_path
 
 T = TypeVar("T")
@@ -160,25 +160,25 @@ class Sweep:
                 return cell.blueprint.params_per_task / other.blueprint.params_per_task
         return None
 
-    def manifest(self) -> dict[str, Any]:
-        """What the store keeps of the sweep: which trials it asks for, under which names. JSON values."""
-        cells = [
-            {
-                "method": cell.method,
-                "variant": cell.variant,
-                "scale": cell.scale,
-                "benchmark": cell.benchmark,
-                "continual": cell.blueprint.is_continual,
-                "validation": cell.trials[0].benchmark.validation,
-                "params_per_task": float(cell.blueprint.params_per_task),
-                "ratio": self.ratio(cell),
-                "spec": cell.settings,
-                **({} if cell.base is None else {"base": cell.base}),
-                "trials": {str(trial.seed): trial.trial_id for trial in cell.trials},
-            }
+    def manifest(self) -> Manifest:
+        """What the store keeps of the sweep: which trials it asks for, under which names."""
+        cells = tuple(
+            ManifestCell(
+                method=cell.method,
+                variant=cell.variant,
+                scale=cell.scale,
+                benchmark=cell.benchmark,
+                trials={trial.seed: trial.trial_id for trial in cell.trials},
+                continual=cell.blueprint.is_continual,
+                validation=cell.trials[0].benchmark.validation,
+                params_per_task=float(cell.blueprint.params_per_task),
+                ratio=self.ratio(cell),
+                spec=cell.settings,
+                base=cell.base,
+            )
             for cell in self.cells
-        ]
-        return {"format": MANIFEST_FORMAT, "name": self.name, "reference": self.reference, "cells": cells}
+        )
+        return Manifest(name=self.name, reference=self.reference, cells=cells)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

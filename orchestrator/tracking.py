@@ -16,7 +16,6 @@ One process at a time writes (`Store.tracking_lock`).
 from __future__ import annotations
 
 import contextlib
-import json
 import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping
@@ -25,6 +24,7 @@ from typing import Any
 
 from orchestrator import projection, report
 from orchestrator.errors import UserError
+from orchestrator.manifests import Manifest
 from orchestrator.mlflow_runs import MlflowRuns, ShownRun
 from orchestrator.projection import Label, RunContent
 from orchestrator.store import ATTEMPTS_FILE, Store, TrialState
@@ -124,7 +124,7 @@ class Tracker:
 
     def sync(
         self,
-        manifest: Mapping[str, Any],
+        manifest: Manifest,
         *,
         driven: bool,
         on_trial: Callable[[int], None] = lambda _: None,
@@ -145,8 +145,8 @@ class Tracker:
         """
         labels = projection.labels(manifest)
         states = self._store.states(labels, driven=driven)
-        with self._writing(manifest["name"]):
-            experiment = self._experiments.get(manifest["name"]) or self._look_up(manifest["name"], labels)
+        with self._writing(manifest.name):
+            experiment = self._experiments.get(manifest.name) or self._look_up(manifest.name, labels)
             self._ensure_parent(experiment, states)
         if experiment.parent is None:
             return 0  # nothing was begun
@@ -155,7 +155,7 @@ class Tracker:
         for index, (trial_id, label) in enumerate(labels.items(), start=1):
             states[trial_id] = self._store.state(trial_id, driven=driven)  # it may have ended since
             try:
-                with self._writing(manifest["name"]):
+                with self._writing(manifest.name):
                     self._ensure_child(experiment, experiment.trials.get(trial_id))
                     num_written += self._sync_trial(experiment, trial_id, states[trial_id], label)
             except TrackingError as error:
@@ -164,7 +164,7 @@ class Tracker:
                     break
             on_trial(len(labels) - index)
         if len(faults) < MAX_FAULTS:
-            with self._writing(manifest["name"]):
+            with self._writing(manifest.name):
                 self._sync_parent(experiment, manifest, states, driven=driven)
         if faults:
             raise faults[0]
@@ -303,7 +303,7 @@ class Tracker:
         experiment.parent = self._runs.create(experiment.experiment_id, experiment.name, start, tags)
 
     def _sync_parent(
-        self, experiment: _Experiment, manifest: Mapping[str, Any], states: Mapping[str, TrialState], *, driven: bool
+        self, experiment: _Experiment, manifest: Manifest, states: Mapping[str, TrialState], *, driven: bool
     ) -> None:
         """The sweep's own run: how many trials stand where, table, cells, the report, and when the work ended."""
         parent = experiment.parent
@@ -317,11 +317,11 @@ class Tracker:
         else:
             state = "done" if counts["done"] == len(states) else "interrupted"
         trials = ", ".join(f"{counts[name]} {name}" for name in STATUS if counts[name])
-        self._runs.write_tags(parent, {"state": state, "trials": trials, "sweep": manifest["name"]})
+        self._runs.write_tags(parent, {"state": state, "trials": trials, "sweep": manifest.name})
         settled = [
             (name, its, self._store.signature(name)) for name, its in states.items() if its in ("done", "failed")
         ]
-        seen = (driven, settled, json.dumps(manifest, sort_keys=True))
+        seen = (driven, settled, manifest)
         if parent.seen != seen and (not driven or time.monotonic() >= experiment.table_due):
             began = time.monotonic()
             self._sync_table(experiment, parent, manifest, states, driven=driven)
@@ -334,7 +334,7 @@ class Tracker:
         self,
         experiment: _Experiment,
         parent: ShownRun,
-        manifest: Mapping[str, Any],
+        manifest: Manifest,
         states: Mapping[str, TrialState],
         *,
         driven: bool,

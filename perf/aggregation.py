@@ -22,6 +22,7 @@ import numpy as np
 from crwn.benchmarks.permuted import PermutedSpec
 from crwn.methods.neuromodnet import NeuroModNetSpec
 from crwn.spec import TrainingSpec, TrialSpec
+from orchestrator.manifests import Manifest, ManifestCell
 from orchestrator.store import Store, TrialRecord
 
 TRIALS, TASKS, SEEDS, MORE = 10_000, 100, 3, 100
@@ -102,9 +103,9 @@ def run_step(step: str, address: str) -> None:
 def write(store: Store, numbers: range, num_tasks: int) -> None:
     """Finished trials with everything that a real one has, and the manifest of a sweep that asks for them."""
     generator = np.random.default_rng(numbers.start)
-    cells: dict[tuple[str, str], dict[str, Any]] = {}
+    cells: dict[tuple[str, str], ManifestCell] = {}
     if numbers.start:
-        cells = {(cell["variant"], cell["scale"]): cell for cell in store.manifest("large")["cells"]}
+        cells = {(cell.variant, cell.scale): cell for cell in store.manifest("large").cells}
     for number in numbers:
         cell, seed = divmod(number, SEEDS)
         rate, place = divmod(cell, len(SCALES))
@@ -116,23 +117,17 @@ def write(store: Store, numbers: range, num_tasks: int) -> None:
             training=TrainingSpec(learning_rate=0.001 * (rate + 1)),
         )
         store.write_record(spec.trial_id, record(spec, generator.uniform(0.8, 0.99, size=num_tasks)))
-        known = cells.setdefault(
-            (str(rate), spec.scale),
-            {
-                "method": "neuromodnet",
-                "variant": str(rate),
-                "scale": spec.scale,
-                "benchmark": "permuted digits",
-                "continual": True,
-                "validation": 0,
-                "params_per_task": 1299.0,
-                "ratio": None,
-                "trials": {},
-                "spec": {name: part for name, part in json.loads(spec.canonical_json()).items() if name != "seed"},
-            },
+        others = cells.get((str(rate), spec.scale))
+        cells[str(rate), spec.scale] = ManifestCell(
+            method="neuromodnet",
+            variant=str(rate),
+            scale=spec.scale,
+            benchmark="permuted digits",
+            trials={**(others.trials if others else {}), seed: spec.trial_id},
+            params_per_task=1299.0,
+            spec={name: part for name, part in json.loads(spec.canonical_json()).items() if name != "seed"},
         )
-        known["trials"][str(seed)] = spec.trial_id
-    store.write_manifest({"format": 1, "name": "large", "reference": None, "cells": list(cells.values())})
+    store.write_manifest(Manifest(name="large", cells=tuple(cells.values())))
 
 
 def record(spec: TrialSpec, accuracies: np.ndarray[Any, Any]) -> TrialRecord:

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from orchestrator.differing import Differences, differ
 from orchestrator.errors import UserError, nearest
 from orchestrator.files import Files
+from orchestrator.manifests import Manifest
 from orchestrator.report.frames import asked_frame, read_trials
 from orchestrator.report.paper import PaperSource, SweepSource, paper_tables
 from orchestrator.report.pivots import pivot_table, select
@@ -109,12 +110,12 @@ def tables_of(stores: Sequence[Store], choice: Choice | None = None) -> list[Pri
     for manifest in manifests_of(stores[0], choice.sweep):
         trials = _chosen(sweep_trials(stores[0], manifest), choice)
         if choice.paper:
-            found += paper_tables(SweepSource(manifest, trials), f"{manifest['name']}.")
+            found += paper_tables(SweepSource(manifest, trials), f"{manifest.name}.")
             continue
         table = sweep_table(stores[0], manifest, trials)
         more = [ablation_table(manifest, trials)]
         if choice.against is not None:
-            more += [comparison_table(manifest, trials, choice.against), rank_table(manifest["name"], table.summary)]
+            more += [comparison_table(manifest, trials, choice.against), rank_table(manifest.name, table.summary)]
         found += [table, *(item for item in more if item is not None)]
     if not found:
         raise UserError(f"--paper: expected a sweep with rows of the paper's tables; {choice.sweep!r} has none")
@@ -160,16 +161,16 @@ def _chosen(trials: pd.DataFrame, choice: Choice) -> pd.DataFrame:
     return select(trials, _conditions(choice))
 
 
-def manifests_of(store: Store, sweep: str | None = None) -> list[dict[str, Any]]:
+def manifests_of(store: Store, sweep: str | None = None) -> list[Manifest]:
     """The manifests of a store's sweeps, or of one; raises as `tables_of` does."""
     manifests = store.manifests()
     if not manifests:
         raise UserError(f"{store.address}: expected a store with at least one sweep, found none; start with crwn run")
     if sweep is None:
         return manifests
-    chosen = [manifest for manifest in manifests if manifest["name"] == sweep]
+    chosen = [manifest for manifest in manifests if manifest.name == sweep]
     if not chosen:
-        raise UserError(f"--sweep: {nearest(sweep, (manifest['name'] for manifest in manifests))}")
+        raise UserError(f"--sweep: {nearest(sweep, (manifest.name for manifest in manifests))}")
     return chosen
 
 

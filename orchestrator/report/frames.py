@@ -13,6 +13,7 @@ from crwn.methods import METHODS
 from orchestrator import compatibility
 from orchestrator.aggregate import records
 from orchestrator.index import RESULTS_SCHEMA, results
+from orchestrator.manifests import Manifest, ManifestCell
 from orchestrator.store import Store
 
 NAMES = ("method", "variant", "scale", "benchmark")
@@ -55,7 +56,7 @@ def empty_frame() -> pd.DataFrame:
     return trials_frame(RESULTS_SCHEMA.empty_table())
 
 
-def asked_frame(manifests: Sequence[Mapping[str, Any]], trials: pd.DataFrame, sweep: str | None = None) -> pd.DataFrame:
+def asked_frame(manifests: Sequence[Manifest], trials: pd.DataFrame, sweep: str | None = None) -> pd.DataFrame:
     """A row for every trial that is finished or asked for, each once.
 
     Args:
@@ -71,14 +72,14 @@ def asked_frame(manifests: Sequence[Mapping[str, Any]], trials: pd.DataFrame, sw
     known = {row["trial_id"]: row for row in records(trials)}
     rows: dict[str, dict[str, Any]] = {}
     for manifest in manifests:
-        if sweep is not None and manifest["name"] != sweep:
+        if sweep is not None and manifest.name != sweep:
             continue
-        for cell in manifest["cells"]:
-            labels = {name: cell[name] for name in NAMES} if sweep is not None else {}
+        for cell in manifest.cells:
+            labels = cell.names if sweep is not None else {}
             missing = _of_cell(cell, known)
-            for seed, trial_id in cell["trials"].items():
+            for seed, trial_id in cell.trials.items():
                 row = known.get(trial_id)
-                found = {**missing, "trial_id": trial_id, "seed": int(seed)} if row is None else row
+                found = {**missing, "trial_id": trial_id, "seed": seed} if row is None else row
                 rows.setdefault(trial_id, {**found, **labels, "finished": row is not None})
     if sweep is None:
         for trial_id, row in known.items():
@@ -86,14 +87,14 @@ def asked_frame(manifests: Sequence[Mapping[str, Any]], trials: pd.DataFrame, sw
     return pd.DataFrame(list(rows.values()), columns=[*trials.columns, "finished"])
 
 
-def _of_cell(cell: Mapping[str, Any], known: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+def _of_cell(cell: ManifestCell, known: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     """What is known of a cell's trials before they are finished."""
-    for trial_id in cell["trials"].values():
+    for trial_id in cell.trials.values():
         if trial_id in known:
             return {name: known[trial_id][name] for name in (*NAMES, "settings")}
-    if "spec" in cell:
-        return {**names_of(cell["spec"]), "settings": compatibility.settings_of(cell["spec"])}
-    return {"settings": None}
+    if cell.spec is None:
+        return {"settings": None}
+    return {**names_of(cell.spec), "settings": compatibility.settings_of(cell.spec)}
 
 
 def names_of(spec: Mapping[str, Any]) -> dict[str, str]:

@@ -12,7 +12,6 @@ import json
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata, resources
-from typing import Any
 from urllib.parse import quote
 
 import jinja2
@@ -20,6 +19,7 @@ import pandas as pd
 
 from orchestrator import aggregate
 from orchestrator.files import Files
+from orchestrator.manifests import Manifest, ManifestCell
 from orchestrator.report import claims, manifests_of, series
 from orchestrator.report.charts import FORMATS, Chart, charts
 from orchestrator.report.claims import Verdict
@@ -101,7 +101,7 @@ def sections(store: Store, sweep: str | None = None) -> Iterator[Section]:
         trials = sweep_trials(store, manifest)
         table = sweep_table(store, manifest, trials)
         drawn = series.drawn(manifest, table.summary)
-        tasks = store.tasks([name for cell in drawn["cells"] for name in cell["trials"].values()]).to_pandas()
+        tasks = store.tasks(drawn.trial_ids).to_pandas()
         frames = {
             "summary": table.summary,
             "final": series.final_accuracies(drawn, trials),
@@ -113,7 +113,7 @@ def sections(store: Store, sweep: str | None = None) -> Iterator[Section]:
         yield Section(
             store=store.address,
             table=table,
-            charts=tuple(charts(manifest["name"], frames, series.kinds(manifest))),
+            charts=tuple(charts(manifest.name, frames, series.kinds(manifest))),
             shared=shared,
             settings=settings,
             provenance=provenance,
@@ -126,12 +126,12 @@ def sections(store: Store, sweep: str | None = None) -> Iterator[Section]:
         )
 
 
-def _provenance(manifest: Mapping[str, Any], trials: pd.DataFrame) -> pd.DataFrame:
+def _provenance(manifest: Manifest, trials: pd.DataFrame) -> pd.DataFrame:
     owners = pd.DataFrame(
         [
             {"trial_id": trial_id, "cell": _cell_name(cell), "order": order}
-            for order, cell in enumerate(manifest["cells"])
-            for trial_id in cell["trials"].values()
+            for order, cell in enumerate(manifest.cells)
+            for trial_id in cell.trials.values()
         ],
         columns=["trial_id", "cell", "order"],
     )
@@ -139,8 +139,8 @@ def _provenance(manifest: Mapping[str, Any], trials: pd.DataFrame) -> pd.DataFra
     return rows.fillna({"commit": "", "host": "", "device": ""}).reset_index(drop=True)
 
 
-def _cell_name(cell: Mapping[str, Any]) -> str:
-    return " ".join(cell[name] for name in ("method", "variant", "scale") if cell[name]) + f", {cell['benchmark']}"
+def _cell_name(cell: ManifestCell) -> str:
+    return f"{cell.row_name}, {cell.benchmark}"
 
 
 def _settings(provenance: pd.DataFrame) -> tuple[dict[str, str], pd.DataFrame]:
@@ -155,12 +155,8 @@ def _settings(provenance: pd.DataFrame) -> tuple[dict[str, str], pd.DataFrame]:
     return shared, settings
 
 
-def _failures(store: Store, manifest: Mapping[str, Any]) -> Iterator[Failure]:
-    names = {
-        trial_id: f"{_cell_name(cell)}, seed {seed}"
-        for cell in manifest["cells"]
-        for seed, trial_id in cell["trials"].items()
-    }
+def _failures(store: Store, manifest: Manifest) -> Iterator[Failure]:
+    names = {trial_id: f"{_cell_name(cell)}, seed {seed}" for cell, seed, trial_id in manifest.trials()}
     states = store.states(names, driven=store.is_driven)
     begun = [trial_id for trial_id, state in states.items() if state in ("failed", "interrupted")]
     errors = store.errors(begun)

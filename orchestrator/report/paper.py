@@ -23,6 +23,7 @@ from crwn.methods import METHODS
 from crwn.spec import Blueprint, TrialSpec, canonical_json
 from orchestrator import aggregate, comparison, compatibility
 from orchestrator.display import show_ratio, shown_method
+from orchestrator.manifests import Manifest
 from orchestrator.report.printable import Table
 from orchestrator.report.sweep_tables import show_difference
 
@@ -231,21 +232,21 @@ class SweepSource:
         trials: its finished ones, as `frames.trials_frame` gives them.
     """
 
-    def __init__(self, manifest: Mapping[str, Any], trials: pd.DataFrame) -> None:
-        self.origin = f"The settings of the sweep {manifest['name']}, which are not the paper's in all"
+    def __init__(self, manifest: Manifest, trials: pd.DataFrame) -> None:
+        self.origin = f"The settings of the sweep {manifest.name}, which are not the paper's in all"
         known = {row["trial_id"]: row for row in aggregate.records(trials)}
         self._cells: dict[tuple[str, str, str], Found] = {}
         self._scales: dict[str, dict[str, None]] = {}
         self._kinds: dict[str, str] = {}
-        for cell in manifest["cells"]:
-            rows = [{**known[id_], "seed": seed} for seed, id_ in cell["trials"].items() if id_ in known]
-            spec = cell.get("spec") or (json.loads(rows[0]["settings"]) if rows else None)
+        for cell in manifest.cells:
+            rows = [{**known[id_], "seed": seed} for seed, id_ in cell.trials.items() if id_ in known]
+            spec = cell.spec or (json.loads(rows[0]["settings"]) if rows else None)
             if spec is None:
                 continue  # an older manifest, and nothing is finished: nothing is known of the cell
-            found = Found(rows=rows, asked=len(cell["trials"]), blueprint=_blueprint(spec))
-            self._cells[json.dumps(spec["method"], sort_keys=True), spec["scale"], cell["benchmark"]] = found
+            found = Found(rows=rows, asked=len(cell.trials), blueprint=_blueprint(spec))
+            self._cells[json.dumps(spec["method"], sort_keys=True), spec["scale"], cell.benchmark] = found
             self._scales.setdefault(spec["method"]["kind"], {})[spec["scale"]] = None
-            self._kinds[cell["benchmark"]] = spec["benchmark"]["kind"]
+            self._kinds[cell.benchmark] = spec["benchmark"]["kind"]
 
     def benchmarks(self, layout: Layout) -> Sequence[str]:
         """See `Source`: those of the kinds that the paper's table has, if the sweep has what makes it this table."""

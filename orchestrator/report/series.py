@@ -7,6 +7,7 @@ or an accuracy is not a number, has no point either. Shapes: T tasks.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -15,12 +16,13 @@ import pandas as pd
 from crwn.metrics import accuracy_matrix
 from orchestrator import aggregate
 from orchestrator.aggregate import CELL
+from orchestrator.manifests import Manifest
 
 MAX_DRAWN = 20
 """Cells of a benchmark in one figure: more are no longer told apart."""
 
 
-def drawn(manifest: Mapping[str, Any], summary: pd.DataFrame) -> dict[str, Any]:
+def drawn(manifest: Manifest, summary: pd.DataFrame) -> Manifest:
     """A sweep's manifest with those cells alone that figures draw: of each benchmark the best `MAX_DRAWN` with a mean.
 
     Args:
@@ -28,19 +30,18 @@ def drawn(manifest: Mapping[str, Any], summary: pd.DataFrame) -> dict[str, Any]:
         summary: of `aggregate.summarise`, a row a cell.
     """
     if summary.empty:
-        return {**manifest, "cells": []}
+        return replace(manifest, cells=())
     known = summary.reset_index(drop=True).dropna(subset=["accuracy"])
     best = known.sort_values("accuracy", ascending=False, kind="stable").groupby("benchmark").head(MAX_DRAWN)
-    return {**manifest, "cells": [manifest["cells"][place] for place in sorted(best.index)]}
+    return replace(manifest, cells=tuple(manifest.cells[place] for place in sorted(best.index)))
 
 
-def kinds(manifest: Mapping[str, Any]) -> dict[str, str]:
+def kinds(manifest: Manifest) -> dict[str, str]:
     """The registry's name of the method behind each of a sweep's own; its own where an older manifest does not say."""
-    specs = {cell["method"]: cell.get("spec", {}).get("method", {}) for cell in manifest["cells"]}
-    return {name: str(method.get("kind", name)) for name, method in specs.items()}
+    return {cell.method: cell.spec["method"]["kind"] if cell.spec else cell.method for cell in manifest.cells}
 
 
-def final_accuracies(manifest: Mapping[str, Any], trials: pd.DataFrame) -> pd.DataFrame:
+def final_accuracies(manifest: Manifest, trials: pd.DataFrame) -> pd.DataFrame:
     """Test accuracy of every task after the last one, over a cell's seeds: the paper's Figures 2, 4 and 6.
 
     Args:
@@ -56,7 +57,7 @@ def final_accuracies(manifest: Mapping[str, Any], trials: pd.DataFrame) -> pd.Da
     return _over_seeds(named.rename(columns={"final": "accuracy"}), [*CELL, "task"])
 
 
-def learning_curves(manifest: Mapping[str, Any], tasks: pd.DataFrame) -> pd.DataFrame:
+def learning_curves(manifest: Manifest, tasks: pd.DataFrame) -> pd.DataFrame:
     """Training loss while a task is learned, over a cell's tasks and seeds.
 
     Args:
@@ -78,7 +79,7 @@ def learning_curves(manifest: Mapping[str, Any], tasks: pd.DataFrame) -> pd.Data
     return grouped.agg(loss=("loss", "mean"), accuracy=("accuracy", "mean"), n=("seed", "size")).reset_index()
 
 
-def accuracy_matrices(manifest: Mapping[str, Any], trials: pd.DataFrame, tasks: pd.DataFrame) -> pd.DataFrame:
+def accuracy_matrices(manifest: Manifest, trials: pd.DataFrame, tasks: pd.DataFrame) -> pd.DataFrame:
     """Accuracy of every task after every task, over a cell's seeds.
 
     Args:
@@ -107,13 +108,13 @@ def _entries(trial: Mapping[str, Any], tests: pd.DataFrame) -> Iterator[dict[str
         yield {**names, "tasks_learned": learned + 1, "task": task + 1, "accuracy": matrix_TT[learned, task]}
 
 
-def _named(manifest: Mapping[str, Any], rows: pd.DataFrame) -> pd.DataFrame:
+def _named(manifest: Manifest, rows: pd.DataFrame) -> pd.DataFrame:
     """Rows under the sweep's own names, in its order; those of other trials are left out."""
     owners = pd.DataFrame(
         [
-            {"trial_id": trial_id, "order": order, **{name: cell[name] for name in CELL}}
-            for order, cell in enumerate(manifest["cells"])
-            for trial_id in cell["trials"].values()
+            {"trial_id": trial_id, "order": order, **cell.names}
+            for order, cell in enumerate(manifest.cells)
+            for trial_id in cell.trials.values()
         ],
         columns=["trial_id", "order", *CELL],
     )

@@ -10,6 +10,7 @@ from typing import Any
 import pandas as pd
 
 from orchestrator import aggregate, comparison
+from orchestrator.manifests import Manifest
 from orchestrator.report.frames import read_trials
 from orchestrator.report.printable import NAME_COLUMNS, Table
 from orchestrator.store import Store
@@ -64,12 +65,12 @@ class SweepTable:
         return caption
 
 
-def sweep_trials(store: Store, manifest: Mapping[str, Any]) -> pd.DataFrame:
+def sweep_trials(store: Store, manifest: Manifest) -> pd.DataFrame:
     """The finished trials that a sweep asks for, as `frames.trials_frame` gives them."""
-    return read_trials(store, (trial_id for cell in manifest["cells"] for trial_id in cell["trials"].values()))
+    return read_trials(store, manifest.trial_ids)
 
 
-def sweep_table(store: Store, manifest: Mapping[str, Any], trials: pd.DataFrame | None = None) -> SweepTable:
+def sweep_table(store: Store, manifest: Manifest, trials: pd.DataFrame | None = None) -> SweepTable:
     """The results that a store has of a sweep.
 
     Args:
@@ -79,33 +80,32 @@ def sweep_table(store: Store, manifest: Mapping[str, Any], trials: pd.DataFrame 
     """
     trials = sweep_trials(store, manifest) if trials is None else trials
     finished = set(trials["trial_id"])
-    asked = [trial_id for cell in manifest["cells"] for trial_id in cell["trials"].values()]
-    failures = store.errors(trial_id for trial_id in asked if trial_id not in finished)
+    failures = store.errors(trial_id for trial_id in manifest.trial_ids if trial_id not in finished)
     summary = aggregate.summarise(manifest, trials, failures)
     return SweepTable(
-        name=manifest["name"],
+        name=manifest.name,
         summary=summary,
         table=aggregate.pivot(summary),
-        reference=manifest.get("reference"),
-        validation=tuple(dict.fromkeys(cell["benchmark"] for cell in manifest["cells"] if cell.get("validation"))),
+        reference=manifest.reference,
+        validation=tuple(dict.fromkeys(cell.benchmark for cell in manifest.cells if cell.validation)),
         notes=aggregate.notes(summary),
     )
 
 
-def ablation_table(manifest: Mapping[str, Any], trials: pd.DataFrame) -> Table | None:
+def ablation_table(manifest: Manifest, trials: pd.DataFrame) -> Table | None:
     """What each variant of a sweep's ablations changes; None where the sweep declares none.
 
     Args:
         manifest: the sweep's.
         trials: as `sweep_trials` gives them.
     """
-    if not any(cell.get("base") for cell in manifest["cells"]):
+    if not any(cell.base for cell in manifest.cells):
         return None
     found = comparison.compare(manifest, trials, comparison.ablation_bases(manifest))
-    return _comparisons(f"{manifest['name']}.ablations", found, "the base of its ablation")
+    return _comparisons(f"{manifest.name}.ablations", found, "the base of its ablation")
 
 
-def comparison_table(manifest: Mapping[str, Any], trials: pd.DataFrame, reference: str) -> Table:
+def comparison_table(manifest: Manifest, trials: pd.DataFrame, reference: str) -> Table:
     """Every row of a sweep against one of them.
 
     Args:
@@ -115,7 +115,7 @@ def comparison_table(manifest: Mapping[str, Any], trials: pd.DataFrame, referenc
     """
     found = comparison.compare(manifest, trials, comparison.against(manifest, reference))
     name = "".join(sign if sign.isalnum() or sign in ".-" else "-" for sign in reference)
-    return _comparisons(f"{manifest['name']}.against-{name}", found, reference)
+    return _comparisons(f"{manifest.name}.against-{name}", found, reference)
 
 
 def _comparisons(name: str, found: pd.DataFrame, base: str) -> Table:

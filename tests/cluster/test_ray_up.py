@@ -177,7 +177,7 @@ def test_a_sweep_on_machines_of_ones_own(site: Site, tmp_path: Path) -> None:
     assert "4/4 trials done" in log.read_text()
     hosts = [[attempt["host"] for attempt in store.all_attempts(trial)] for trial in trials]
     assert ["worker", "head"] in hosts, hosts
-    num_cells = len(store.manifest("cut")["cells"])
+    num_cells = len(store.manifest("cut").cells)
     wait_until(lambda: finished_runs(laptop) == 1 + len(trials) + num_cells, 60)
 
     wait_until(lambda: num_machines(head) == 1, 60)

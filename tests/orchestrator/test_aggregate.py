@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import statistics
 from collections.abc import Mapping, Sequence
@@ -14,15 +13,16 @@ import pytest
 from scipy import stats
 
 from orchestrator.aggregate import pivot, show_accuracy, show_count, summarise
+from orchestrator.manifests import Manifest, ManifestCell
 
 NEWER = {"continual": True, "validation": 0, "params_per_task": 99.0, "ratio": None}
 """What a manifest says of a cell besides its names and trials; older ones do not."""
 
 
-def cell(seeds: Sequence[int], *, said: Mapping[str, Any] = NEWER, **names: str) -> dict[str, Any]:
+def cell(seeds: Sequence[int], *, said: Mapping[str, Any] = NEWER, **names: str) -> ManifestCell:
     """A manifest's cell; its trials are called after its names and their seed."""
     full = {"method": "flynet", "variant": "", "scale": "10d", "benchmark": "r-digits", **names}
-    return {**full, **said, "trials": {str(seed): trial_id(full, seed) for seed in seeds}}
+    return ManifestCell(**full, **said, trials={seed: trial_id(full, seed) for seed in seeds})
 
 
 def trial_id(names: Mapping[str, Any], seed: int) -> str:
@@ -30,16 +30,16 @@ def trial_id(names: Mapping[str, Any], seed: int) -> str:
     return "/".join(names[name] for name in ("method", "variant", "scale", "benchmark")) + f"/{seed}"
 
 
-def manifest(*cells: Mapping[str, Any]) -> dict[str, Any]:
+def manifest(*cells: ManifestCell) -> Manifest:
     """A sweep's manifest."""
-    return {"format": 1, "name": "a sweep", "cells": list(cells)}
+    return Manifest(name="a sweep", cells=cells)
 
 
-def rows(cell: Mapping[str, Any], accuracies: Mapping[int, float], **changes: Any) -> list[dict[str, Any]]:
+def rows(cell: ManifestCell, accuracies: Mapping[int, float], **changes: Any) -> list[dict[str, Any]]:
     """The store's rows of a cell's finished trials."""
     return [
         {
-            "trial_id": trial_id(cell, seed),
+            "trial_id": trial_id(cell.names, seed),
             "accuracy": accuracy,
             "forgetting": 0.0,
             "backward_transfer": 0.0,
@@ -205,9 +205,9 @@ def test_arguments_are_left_as_they_are() -> None:
     """Aggregation is a pure function: what it is given is as it was."""
     asked = cell([0, 1])
     sweep, trials = manifest(asked), frame(*rows(asked, {0: 0.5, 1: 0.7}))
-    before = (json.dumps(sweep), trials.copy())
+    before = (sweep.to_json_bytes(), trials.copy())
     pivot(summarise(sweep, trials))
-    assert json.dumps(sweep) == before[0]
+    assert sweep.to_json_bytes() == before[0]
     pd.testing.assert_frame_equal(trials, before[1])
 
 

@@ -13,13 +13,18 @@ from scipy import stats
 
 from orchestrator.comparison import ablation_bases, against, compare, holm, paired, ranks, sign_flip_test, t_test
 from orchestrator.errors import UserError
+from orchestrator.manifests import Manifest, ManifestCell
 
 SETTINGS = json.dumps({"benchmark": {"kind": "rotated"}, "method": {}})
 
 
-def cell(method: str, seeds: range = range(3), variant: str = "", **more: Any) -> dict[str, Any]:
+def cell(method: str, seeds: range = range(3), variant: str = "", **more: Any) -> ManifestCell:
     names = {"method": method, "variant": variant, "scale": "FC16", "benchmark": "r", **more}
-    return {**names, "trials": {str(seed): f"{method}{variant}{seed}" for seed in seeds}}
+    return ManifestCell(**names, trials={seed: f"{method}{variant}{seed}" for seed in seeds})
+
+
+def sweep(*cells: ManifestCell) -> Manifest:
+    return Manifest(name="s", cells=cells)
 
 
 def trials(**finals: dict[int, list[float]]) -> pd.DataFrame:
@@ -78,7 +83,7 @@ def test_holms_correction_by_hand() -> None:
 
 def test_only_seeds_that_both_have_are_compared() -> None:
     """Paired: seed 1 of one side and seed 2 of the other have no partner; it is said how many have."""
-    manifest = {"cells": [cell("a"), cell("b")]}
+    manifest = sweep(cell("a"), cell("b"))
     known = trials(a={0: [0.5, 0.7], 1: [0.9, 0.9]}, b={0: [0.4, 0.4], 2: [0.0, 0.0]})
     (found,) = compare(manifest, known, against(manifest, "b")).to_dict("records")
     assert (found["against"], found["n"], found["asked"]) == ("b FC16", 1, 3)
@@ -89,7 +94,7 @@ def test_only_seeds_that_both_have_are_compared() -> None:
 
 def test_what_cannot_be_compared_has_no_numbers() -> None:
     """Other tasks, an accuracy that is no number, a mixed cell, another scheme of frozen weights: each says why."""
-    manifest = {"cells": [cell("a"), cell("b"), cell("c"), cell("d"), cell("e"), cell("f")]}
+    manifest = sweep(cell("a"), cell("b"), cell("c"), cell("d"), cell("e"), cell("f"))
     known = trials(**{name: {0: [0.5], 1: [0.6], 2: [0.7]} for name in "abdef"}, c={0: [0.5], 1: [np.nan]})
     known.loc[known["trial_id"].str.startswith("b"), "settings"] = SETTINGS.replace("rotated", "permuted")
     known.loc[known["trial_id"] == "d1", "settings"] = SETTINGS.replace("rotated", "split")
@@ -113,20 +118,20 @@ def test_an_ablation_is_compared_with_its_base_of_the_same_scale_and_benchmark()
         for benchmark in ("r", "p")
         for variant in ("less", "full")
     ]
-    base_of = ablation_bases({"cells": [*cells, cell("other")]})
+    base_of = ablation_bases(sweep(*cells, cell("other")))
     assert [base_of(item) for item in (*cells, cell("other"))] == [cells[1], None, cells[3], None, None]
 
 
 @pytest.mark.parametrize("name", ["a local FC16", "a local", "b", "b FC16"])
 def test_a_reference_is_named_as_far_as_needed(name: str) -> None:
     """By its method, and by variant and scale where it has several."""
-    manifest = {"cells": [cell("a", variant="local"), cell("a", variant="global"), cell("b")]}
+    manifest = sweep(cell("a", variant="local"), cell("a", variant="global"), cell("b"))
     assert len(compare(manifest, trials(), against(manifest, name))) == 2
 
 
 def test_a_reference_that_is_none_or_several_is_refused() -> None:
     """The nearest name, or those to choose from."""
-    manifest = {"cells": [cell("aa", variant="local"), cell("aa", variant="global"), cell("b")]}
+    manifest = sweep(cell("aa", variant="local"), cell("aa", variant="global"), cell("b"))
     with pytest.raises(UserError, match=r"expected one of .* given 'b FC17'; did you mean 'b FC16'"):
         against(manifest, "b FC17")
     with pytest.raises(UserError, match="given 'aa'; it may be aa local FC16 or aa global FC16"):

@@ -10,6 +10,7 @@ import threading
 import time
 import types
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from rich.console import Console
 from orchestrator import following
 from orchestrator.errors import UserError
 from orchestrator.following import Follower, follow, sync
+from orchestrator.manifests import Manifest, ManifestCell
 from orchestrator.store import Store
 from orchestrator.tracking_errors import TrackingError
 
@@ -56,8 +58,8 @@ class FakeTracker:
         self.computing = computing
         type(self).make()
 
-    def sync(self, manifest: Mapping[str, Any], *, driven: bool, on_trial: Callable[[int], None]) -> int:
-        self.calls.append((manifest["name"], driven))
+    def sync(self, manifest: Manifest, *, driven: bool, on_trial: Callable[[int], None]) -> int:
+        self.calls.append((manifest.name, driven))
         on_trial(7)
         with self.computing():
             time.sleep(self.draws)
@@ -76,11 +78,13 @@ def tracker(monkeypatch: pytest.MonkeyPatch) -> type[FakeTracker]:
     return fake
 
 
+CELL = ManifestCell(method="m", variant="", scale="FC16", benchmark="b", trials={0: "0" * 16, 1: "1" * 16})
+
+
 @pytest.fixture
 def swept(store: Store) -> Store:
     """A store with the sweep `tiny` of one cell with two trials."""
-    cell = {"method": "m", "variant": "", "scale": "FC16", "benchmark": "b", "trials": {"0": "0" * 16, "1": "1" * 16}}
-    store.write_manifest({"format": 1, "name": "tiny", "cells": [cell]})
+    store.write_manifest(Manifest(name="tiny", cells=(CELL,)))
     return store
 
 
@@ -450,12 +454,12 @@ def test_one_that_cannot_be_started_disturbs_nothing(
 
 def test_sync_says_what_it_wrote(swept: Store, tracker: type[FakeTracker], output: io.StringIO) -> None:
     """A line for each sweep; none of them is behind afterwards."""
-    swept.write_manifest({"format": 1, "name": "also", "cells": []})
+    swept.write_manifest(Manifest(name="also", cells=(replace(CELL, trials={0: "2" * 16}),)))
     swept.mark_behind("tiny", behind=True)
     tracker.act = iter([0, 1]).__next__
     sync(swept, "sqlite:///x", Console(file=output, width=80))
     assert output.getvalue().splitlines() == [
-        "also: 0 of 0 trials written; the others were up to date",
+        "also: 0 of 1 trials written; the others were up to date",
         "tiny: 1 of 2 trials written; the others were up to date",
     ]
     assert tracker.made == [(swept.root, "sqlite:///x")]

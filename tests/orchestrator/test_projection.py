@@ -22,6 +22,7 @@ from crwn.data.verified import VerifiedFiles
 from crwn.methods import METHODS
 from crwn.spec import TrialSpec
 from orchestrator import projection
+from orchestrator.manifests import Manifest, ManifestCell
 from orchestrator.projection import Label, Point, RunContent
 from orchestrator.store import Store, TrialRecord, TrialState
 
@@ -165,11 +166,11 @@ def test_it_is_imported_without_mlflow_and_torch() -> None:
 
 def test_labels_name_trials_as_the_sweep_does() -> None:
     """Every cell's trials by id, in the sweep's order; a part that is empty leaves no gap in the name."""
-    cells = [
-        {"method": "b", "variant": "", "scale": "FC16", "benchmark": "r", "trials": {"0": "t1", "10": "t2"}},
-        {"method": "a", "variant": "x y", "scale": "FC16", "benchmark": "p", "trials": {"0": "t0"}},
-    ]
-    labels = projection.labels({"cells": cells})
+    cells = (
+        ManifestCell(method="b", variant="", scale="FC16", benchmark="r", trials={0: "t1", 10: "t2"}),
+        ManifestCell(method="a", variant="x y", scale="FC16", benchmark="p", trials={0: "t0"}),
+    )
+    labels = projection.labels(Manifest(name="s", cells=cells))
     assert list(labels) == ["t1", "t2", "t0"]
     assert [label.cell for label in labels.values()] == ["b FC16 r", "b FC16 r", "a x y FC16 p"]
     assert [label.run_name for label in labels.values()] == [

@@ -110,7 +110,7 @@ def test_a_sweep_whose_trials_another_one_ran_is_done(
     other = load_sweep(sweep_file(sweep_file().read_text().replace("name: tiny", "name: other")))
     quietly(other, new_store)
     assert len(jobs) == 1
-    assert [manifest["name"] for manifest in new_store.manifests()] == ["other", "tiny"]
+    assert [manifest.name for manifest in new_store.manifests()] == ["other", "tiny"]
 
 
 def test_what_was_finished_while_waiting_is_not_run(

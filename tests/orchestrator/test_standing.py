@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable
-from typing import Any
 
 import pytest
 from rich.console import Console
 
+from orchestrator.manifests import Manifest, ManifestCell
 from orchestrator.standing import show
 from orchestrator.store import Store, TrialRecord
 
@@ -17,11 +17,11 @@ Record = Callable[..., TrialRecord]
 ERROR = {"type": "OSError", "message": "no space\nleft", "traceback": "..."}
 
 
-def manifest(**trials: str) -> dict[str, Any]:
+def manifest(**trials: str) -> Manifest:
     """A sweep of one cell, its trials by seed."""
     names = {"method": "own name", "variant": "local", "scale": "FC16", "benchmark": "r-digits"}
-    seeds = {name.removeprefix("seed"): trial_id for name, trial_id in trials.items()}
-    return {"format": 1, "name": "small", "cells": [{**names, "trials": seeds}]}
+    seeds = {int(name.removeprefix("seed")): trial_id for name, trial_id in trials.items()}
+    return Manifest(name="small", cells=(ManifestCell(**names, trials=seeds),))
 
 
 def printed(store: Store, *, verbose: bool = False) -> list[str]:

@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ import pytest
 
 from orchestrator.errors import UserError
 from orchestrator.files import open_files
+from orchestrator.manifests import Manifest, ManifestCell
 from orchestrator.store import (
     ATTEMPTS_FILE,
     CONTEXTS_FILE,
@@ -38,7 +40,8 @@ from tests.object_storage import ObjectStorage
 Record = Callable[..., TrialRecord]
 Listing = Callable[[Path], dict[str, bytes]]
 
-MANIFEST = {"format": 1, "name": "small", "cells": []}
+CELL = ManifestCell(method="m", variant="", scale="FC16", benchmark="b", trials={0: "0" * 16, 1: "1" * 16})
+MANIFEST = Manifest(name="small", cells=(CELL,))
 
 
 def files_of(folder: Path) -> set[str]:
@@ -283,19 +286,20 @@ def test_an_equal_manifest_is_left_alone(store: Store) -> None:
     store.write_manifest(MANIFEST)
     path = store.root / "sweeps" / "small.json"
     os.utime(path, ns=(1, 1))
-    store.write_manifest(dict(reversed(MANIFEST.items())))
+    store.write_manifest(replace(MANIFEST, cells=(replace(CELL, trials=dict(reversed(CELL.trials.items()))),)))
     assert path.stat().st_mtime_ns == 1
-    store.write_manifest({**MANIFEST, "cells": [{}]})
+    changed = replace(MANIFEST, reference="m")
+    store.write_manifest(changed)
     assert path.stat().st_mtime_ns != 1
-    assert json.loads(path.read_text()) == {**MANIFEST, "cells": [{}]}
+    assert store.manifests() == [changed]
 
 
 def test_manifests_come_by_name(anywhere: Store) -> None:
     """Several sweeps may share a anywhere."""
     assert anywhere.manifests() == []
     for name in ("b", "a"):
-        anywhere.write_manifest({**MANIFEST, "name": name})
-    assert [manifest["name"] for manifest in anywhere.manifests()] == ["a", "b"]
+        anywhere.write_manifest(replace(MANIFEST, name=name))
+    assert [manifest.name for manifest in anywhere.manifests()] == ["a", "b"]
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", "{}", "null"])
@@ -309,7 +313,9 @@ def test_a_damaged_manifest_is_named(store: Store, content: str) -> None:
 
 def test_a_manifest_of_a_newer_format_is_refused(store: Store) -> None:
     """It may say more than this reader understands."""
-    store.write_manifest({**MANIFEST, "format": 2})
+    store.write_manifest(MANIFEST)
+    path = store.root / "sweeps" / "small.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "format": 2}))
     with pytest.raises(UserError, match=r"small\.json: expected format 1 or older.*upgrade crwn"):
         store.manifests()
 

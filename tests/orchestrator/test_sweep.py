@@ -21,6 +21,7 @@ from crwn.methods.supsup import SupSupSpec
 from crwn.spec import ProblemShape, TrainingSpec, TrialSpec, kind_field
 from orchestrator import sweep as sweep_module
 from orchestrator.errors import UserError
+from orchestrator.manifests import Manifest
 from orchestrator.sweep import Resources, Sweep, load_sweep
 
 SweepFile = Callable[..., Path]
@@ -256,9 +257,10 @@ def test_aliases_of_yaml_may_be_used(sweep_file: SweepFile) -> None:
 def test_the_manifest_is_the_same_whenever_it_is_made(sweep_file: SweepFile) -> None:
     """Equal files give equal JSON, which says what the store keeps of a sweep."""
     first, second = (load_sweep(sweep_file(EXAMPLE)) for _ in range(2))
-    manifest = first.manifest()
-    assert json.dumps(manifest) == json.dumps(second.manifest())
-    assert json.loads(json.dumps(manifest)) == manifest
+    content = first.manifest().to_json_bytes()
+    assert content == second.manifest().to_json_bytes()
+    manifest = json.loads(content)
+    assert Manifest.from_json(content, name="example", place="example.json") == first.manifest()
     assert set(manifest) == {"format", "name", "reference", "cells"}
     assert manifest["reference"] == "supsup"
     assert manifest["cells"][3] == {
@@ -277,9 +279,7 @@ def test_the_manifest_is_the_same_whenever_it_is_made(sweep_file: SweepFile) -> 
         },
         "trials": {str(trial.seed): trial.trial_id for trial in first.cells[3].trials},
     }
-    assert [tuple(cell["trials"].values()) for cell in manifest["cells"]] == [
-        tuple(trial.trial_id for trial in cell.trials) for cell in first.cells
-    ]
+    assert first.manifest().trial_ids == [trial.trial_id for trial in first.trials]
 
 
 def test_an_ablation_names_its_base(load: Load) -> None:
@@ -288,8 +288,9 @@ def test_an_ablation_names_its_base(load: Load) -> None:
         methods="{supsup: {scales: [FC16]}, neuromodnet: {scales: [FC16], base: b, "
         "variants: {a: {settings: {modulation: local}}, b: {}}}}"
     )
-    assert [cell.get("base") for cell in sweep.manifest()["cells"]] == [None, "b", "b"]
-    assert "base" not in sweep.manifest()["cells"][0]
+    assert [cell.base for cell in sweep.manifest().cells] == [None, "b", "b"]
+    written = json.loads(sweep.manifest().to_json_bytes())
+    assert ["base" in cell for cell in written["cells"]] == [False, True, True]
 
 
 @pytest.mark.parametrize(
@@ -783,7 +784,7 @@ def test_a_ratio_is_to_the_reference_on_the_same_benchmark(load: Load) -> None:
     weights, factors = 64 * 16 + 16 * 16 + 16 * 10, (64 + 16) + (16 + 16) + (16 + 10)
     few, many = weights / 2 + factors, weights / 10 + factors
     assert [sweep.ratio(cell) for cell in sweep.cells] == [weights / few, weights / many, 1.0, 1.0]
-    assert [cell["ratio"] for cell in sweep.manifest()["cells"]] == [weights / few, weights / many, 1.0, 1.0]
+    assert [cell.ratio for cell in sweep.manifest().cells] == [weights / few, weights / many, 1.0, 1.0]
 
 
 def test_without_a_reference_there_is_no_ratio(load: Load) -> None:
@@ -791,7 +792,7 @@ def test_without_a_reference_there_is_no_ratio(load: Load) -> None:
     sweep = load()
     assert [sweep.ratio(cell) for cell in sweep.cells] == [None]
     manifest = sweep.manifest()
-    assert (manifest["reference"], manifest["cells"][0]["ratio"]) == (None, None)
+    assert (manifest.reference, manifest.cells[0].ratio) == (None, None)
 
 
 def test_the_manifest_says_what_is_no_test_set_and_not_continual(load: Load) -> None:
@@ -800,9 +801,9 @@ def test_the_manifest_says_what_is_no_test_set_and_not_continual(load: Load) -> 
         benchmarks="{r-digits: , held out: {preset: r-digits, validation: 100}}",
         methods="{mtl: {scales: [FC16]}, psp: {scales: [FC16]}}",
     )
-    cells = sweep.manifest()["cells"]
-    assert [cell["continual"] for cell in cells] == [False, False, True, True]
-    assert [cell["validation"] for cell in cells] == [0, 100, 0, 100]
+    cells = sweep.manifest().cells
+    assert [cell.continual for cell in cells] == [False, False, True, True]
+    assert [cell.validation for cell in cells] == [0, 100, 0, 100]
 
 
 @pytest.mark.parametrize(

@@ -25,6 +25,7 @@ from mlflow.exceptions import MlflowException
 
 from orchestrator import projection, report, tracking
 from orchestrator.errors import UserError
+from orchestrator.manifests import Manifest, ManifestCell
 from orchestrator.mlflow_runs import METRICS_PER_CALL
 from orchestrator.store import ATTEMPTS_FILE, Store, TrialRecord, TrialState
 from orchestrator.tracking import MAX_FAULTS, Tracker
@@ -42,10 +43,10 @@ ERROR = {"type": "ValueError", "message": "no such thing", "traceback": "Traceba
 # Stores
 
 
-def sweep(*trial_ids: str, name: str = "small", **changes: str) -> dict[str, Any]:
+def sweep(*trial_ids: str, name: str = "small", **changes: str) -> Manifest:
     """A sweep of one cell; its trials are its seeds."""
     names = {"method": "own name", "variant": "", "scale": "FC16", "benchmark": "r-digits", **changes}
-    return {"format": 1, "name": name, "cells": [{**names, "trials": dict(zip("0123456789", trial_ids, strict=False))}]}
+    return Manifest(name=name, cells=(ManifestCell(**names, trials=dict(enumerate(trial_ids))),))
 
 
 def attempt(pid: int = 1, **changes: Any) -> dict[str, Any]:
@@ -156,7 +157,7 @@ def uri(new_uri: Callable[..., str]) -> str:
 @pytest.fixture(autouse=True)
 def plain_report(monkeypatch: pytest.MonkeyPatch) -> None:
     """Spares tests a second of drawing for each pass; one test undoes it."""
-    monkeypatch.setattr(projection, "sweep_report", lambda store, manifest: {REPORT: manifest["name"].encode()})
+    monkeypatch.setattr(projection, "sweep_report", lambda store, manifest: {REPORT: manifest.name.encode()})
 
 
 @pytest.fixture
@@ -390,7 +391,7 @@ def test_numbers_are_those_of_the_store_and_its_table(store: Store, uri: str, wr
     assert set(report.markdown(table).splitlines()[4:]) <= set(note.splitlines())
     files = Path(client.download_artifacts(ids["parent"], "", str(tmp_path / "mlartifacts")))
     assert (files / "table.md").read_text() == report.markdown(table)
-    assert json.loads((files / "sweep.json").read_text()) == manifest
+    assert (files / "sweep.json").read_bytes() == manifest.to_json_bytes()
     shown = pd.read_csv(io.StringIO((files / "table.csv").read_text()))
     mean = (exact["a"] + exact["b"]) / 2
     assert shown["accuracy"].tolist() == table.summary["accuracy"].tolist() == [pytest.approx(mean, abs=1e-15)]
@@ -551,8 +552,8 @@ def test_a_sweep_may_have_any_name(store: Store, uri: str, write: Build, tmp_pat
 def test_a_long_table_is_an_artifact_alone(store: Store, uri: str, write: Build, tmp_path: Path) -> None:
     """MLflow's notes are short; the note then says where the table is."""
     write(store, "t0", "done")
-    cells = [sweep(f"t{index}", method=f"method {index} " + "x" * 90)["cells"][0] for index in range(80)]
-    manifest = {**sweep(), "cells": cells}
+    cells = (sweep(f"t{index}", method=f"method {index} " + "x" * 90).cells[0] for index in range(80))
+    manifest = Manifest(name="small", cells=tuple(cells))
     Tracker(store, uri).sync(manifest, driven=False)
     parent = MlflowClient(uri).get_run(run_ids(uri)["parent"])
     assert parent.data.tags["mlflow.note.content"] == "80 rows: see the artifacts table.md and table.csv."
@@ -1028,7 +1029,7 @@ def test_a_pass_over_earlier_runs_that_failed_anywhere_is_completed_by_the_next(
     write(later, "continued", "done", attempts=({}, {"pid": 2, "from": {"tasks_learned": 1, "step": 0}}))
     write(later, "anew", "done", accuracy=0.75, attempts=({"pid": 7},))
 
-    def earlier(name: str) -> dict[str, Any]:
+    def earlier(name: str) -> Manifest:
         """Shows what was there before; gives what the sweep asks for now."""
         Tracker(store, uri).sync(sweep("continued", "anew", "no longer", name=name), driven=True)
         return sweep("continued", "anew", name=name, method="renamed")
@@ -1052,7 +1053,7 @@ def test_a_pass_over_earlier_runs_that_failed_anywhere_is_completed_by_the_next(
         tracker = tracker if when % 4 < 2 else Tracker(later, uri)
         spy(tracker)
         tracker.sync(manifest, driven=False)
-        assert comparable(dump(uri, manifest["name"])) == at_once, manifest["name"]
+        assert comparable(dump(uri, manifest.name)) == at_once, manifest.name
 
 
 def test_no_call_is_larger_than_mlflow_takes(store: Store, uri: str, record: Record, write: Build) -> None:

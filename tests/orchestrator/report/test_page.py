@@ -19,6 +19,7 @@ from matplotlib.figure import Figure
 
 from crwn.spec import TrialSpec
 from orchestrator.files import open_files
+from orchestrator.manifests import Manifest
 from orchestrator.report import page as page_module
 from orchestrator.report.charts import Chart
 from orchestrator.report.page import sections, write_report
@@ -27,10 +28,7 @@ from tests.orchestrator.report.test_report import manifest
 
 Record = Callable[..., TrialRecord]
 
-CELLS = [
-    {"method": "stl", "variant": "", "scale": "FC16", "benchmark": "r-digits", "trials": {"0": "a", "1": "b"}},
-    {"method": "neuromodnet", "variant": "", "scale": "FC16", "benchmark": "r-digits", "trials": {"0": "c", "1": "d"}},
-]
+CELLS = (*manifest(method="stl").cells, *manifest(method="neuromodnet", trials={0: "c", 1: "d"}).cells)
 PROBE = """<script>
 addEventListener("load", () => {
   const table = document.querySelector("table.sortable"), head = table.tHead.rows[0].cells[2];
@@ -59,7 +57,7 @@ def filled(store: Store, record: Record, trial: Callable[..., TrialSpec]) -> Sto
         store.write_record(name, record(name, accuracy=accuracy, spec=spec))
     error = {"type": "ValueError", "message": "a <b>loss</b> of NaN\nmore"}
     store.write_attempts("d", [{"error": error}])
-    store.write_manifest({**manifest("main"), "cells": CELLS})
+    store.write_manifest(Manifest(name="main", cells=CELLS))
     return store
 
 

@@ -12,6 +12,7 @@ from crwn.benchmarks import PRESETS
 from crwn.methods import METHODS
 from crwn.spec import TrialSpec
 from orchestrator.errors import UserError
+from orchestrator.manifests import Manifest, ManifestCell
 from orchestrator.report import Choice, tables_of
 from orchestrator.report.frames import empty_frame
 from orchestrator.report.paper import LAYOUTS, PaperSource, paper_tables
@@ -104,8 +105,8 @@ def test_a_sweep_fills_the_layout_with_its_own_benchmarks(
 
 def test_a_sweep_without_the_papers_rows_is_refused(store: Store) -> None:
     """None of its tables can be made of it."""
-    cell = {"method": "x", "variant": "", "scale": "FC16", "benchmark": "b", "trials": {"0": "a"}}
-    store.write_manifest({"format": 1, "name": "odd", "cells": [cell]})
+    cell = ManifestCell(method="x", variant="", scale="FC16", benchmark="b", trials={0: "a"})
+    store.write_manifest(Manifest(name="odd", cells=(cell,)))
     with pytest.raises(UserError, match="expected a sweep with rows of the paper's tables; 'odd' has none"):
         tables_of([store], Choice(paper=True, sweep="odd"))
 

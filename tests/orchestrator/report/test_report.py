@@ -7,6 +7,7 @@ import io
 import json
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,16 +18,17 @@ import pytest
 
 from orchestrator.errors import UserError
 from orchestrator.files import open_files
+from orchestrator.manifests import Manifest, ManifestCell
 from orchestrator.report import SweepTable, markdown, matrix_csv, sweep_table, write_tables
 from orchestrator.store import TRIAL_FILE, Store, TrialRecord
 
 Record = Callable[..., TrialRecord]
 
 
-def manifest(name: str = "small", **changes: Any) -> dict[str, Any]:
+def manifest(name: str = "small", **changes: Any) -> Manifest:
     """A sweep of one cell with two seeds."""
     names = {"method": "own name", "variant": "", "scale": "FC16", "benchmark": "r-digits"}
-    return {"format": 1, "name": name, "cells": [{**names, "trials": {"0": "a", "1": "b"}, **changes}]}
+    return Manifest(name=name, cells=(ManifestCell(**{**names, "trials": {0: "a", 1: "b"}, **changes}),))
 
 
 def text_table(columns: list[str], *rows: list[str], name: str = "small") -> SweepTable:
@@ -77,7 +79,7 @@ def test_a_table_is_made_from_records_without_the_later_measures(store: Store, r
     assert (row["accuracy"], row["n"]) == (0.5, 2)
     assert math.isnan(row["forgetting"])
     assert math.isnan(row["backward_transfer"])
-    (newer,) = sweep_table(store, manifest(trials={"1": "b"})).summary.to_dict("records")
+    (newer,) = sweep_table(store, manifest(trials={1: "b"})).summary.to_dict("records")
     assert (newer["forgetting"], newer["backward_transfer"]) == (0.25, -0.25)
 
 
@@ -161,7 +163,7 @@ def test_csv_has_every_digit(store: Store, record: Record, tmp_path: Path) -> No
 def test_csv_has_what_a_manifest_and_the_records_say(store: Store, record: Record, tmp_path: Path) -> None:
     """The ratio in full, whether the method is continual, and measures; empty where a record has null."""
     store.write_record("a", record("a", forgetting=1 / 3, backward_transfer=None))
-    store.write_manifest(manifest(continual=False, ratio=2 / 3, trials={"0": "a"}))
+    store.write_manifest(manifest(continual=False, ratio=2 / 3, trials={0: "a"}))
     (row,) = csv.DictReader(io.StringIO(tables_in(store, tmp_path / "tables")[1].read_text(encoding="utf-8")))
     assert (float(row["ratio"]), float(row["forgetting"])) == (2 / 3, 1 / 3)
     assert (row["continual"], row["backward_transfer"], row["method"]) == ("False", "", "own name")
@@ -172,7 +174,7 @@ def test_markdown_says_what_is_not_continual_and_what_a_ratio_is_to(
 ) -> None:
     """In the row and in the caption: who reads the table alone must not take MTL for a peer."""
     store.write_record("a", record("a"))
-    store.write_manifest({**manifest(continual=False, ratio=1.0, trials={"0": "a"}), "reference": "own name"})
+    store.write_manifest(replace(manifest(continual=False, ratio=1.0, trials={0: "a"}), reference="own name"))
     lines = tables_in(store, tmp_path / "tables")[0].read_text(encoding="utf-8").splitlines()
     assert lines[-3:] == [
         "| method | scale | r-digits | params/task | ratio | s/task |",
@@ -194,11 +196,11 @@ def test_the_caption_says_nothing_of_what_is_not_there(store: Store) -> None:
 def test_the_caption_names_the_benchmarks_that_are_no_test_set(store: Store) -> None:
     """By the sweep's own labels, each once, and not those on test images."""
     cells = [
-        {**manifest(method=method, benchmark=benchmark, validation=validation)["cells"][0]}
+        manifest(method=method, benchmark=benchmark, validation=validation).cells[0]
         for method in ("a", "b")
         for benchmark, validation in (("held out", 100), ("r-digits", 0), ("also held out", 5))
     ]
-    table = sweep_table(store, {**manifest(), "cells": cells})
+    table = sweep_table(store, replace(manifest(), cells=tuple(cells)))
     assert table.validation == ("held out", "also held out")
     told = "Tested on held-out training images, not on the test set: held out, also held out."
     assert table.caption.endswith(told)

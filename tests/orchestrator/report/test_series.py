@@ -9,17 +9,22 @@ import pandas as pd
 import pytest
 from scipy import stats
 
+from orchestrator.manifests import Manifest, ManifestCell
 from orchestrator.report import series
 
 CELL = {"method": "mine", "variant": "", "scale": "FC16", "benchmark": "b"}
-MANIFEST = {
-    "name": "s",
-    "cells": [
-        {**CELL, "trials": {"0": "a0", "1": "a1"}},
-        {**CELL, "scale": "FC32", "trials": {"0": "b0"}},
-        {**CELL, "scale": "FC64", "trials": {"0": "not there"}},
-    ],
-}
+
+
+def sweep(*cells: dict[str, Any]) -> Manifest:
+    """A sweep of cells that differ from `CELL` in what is given."""
+    return Manifest(name="s", cells=tuple(ManifestCell(**{**CELL, "trials": {}, **cell}) for cell in cells))
+
+
+MANIFEST = sweep(
+    {"trials": {0: "a0", 1: "a1"}},
+    {"scale": "FC32", "trials": {0: "b0"}},
+    {"scale": "FC64", "trials": {0: "not there"}},
+)
 
 
 def row(trial: str, seed: int, test: tuple[int, int], accuracy: float, losses: tuple[float, ...] = ()) -> Any:
@@ -86,7 +91,7 @@ def test_matrices_are_of_all_that_is_known() -> None:
     assert own.to_dict() == pytest.approx({(1, 1): 0.8, (2, 1): 0.5, (2, 2): 0.65})
     tests = pd.DataFrame([row("c", 0, (0, 1), 0.9), row("c", 0, (1, 2), 0.8), row("c", 0, (2, 3), 0.7)])
     trial = pd.DataFrame([{"trial_id": "c", "seed": 0, "final": np.array([0.9, 0.8, 0.7]), "grouping": "any"}])
-    manifest = {"name": "s", "cells": [{**CELL, "trials": {"0": "c"}}]}
+    manifest = sweep({"trials": {0: "c"}})
     implied = series.accuracy_matrices(manifest, trial, tests).set_index(["tasks_learned", "task"])["accuracy"]
     assert implied.to_dict() == {(1, 1): 0.9, (2, 1): 0.9, (2, 2): 0.8, (3, 1): 0.9, (3, 2): 0.8, (3, 3): 0.7}
 
@@ -94,7 +99,7 @@ def test_matrices_are_of_all_that_is_known() -> None:
 def test_a_cell_without_a_mean_is_not_drawn() -> None:
     """As where its trials are of several kinds."""
     summary = pd.DataFrame({"benchmark": "b", "accuracy": [0.5, np.nan, 0.3]})
-    assert [cell["scale"] for cell in series.drawn(MANIFEST, summary)["cells"]] == ["FC16", "FC64"]
+    assert [cell.scale for cell in series.drawn(MANIFEST, summary).cells] == ["FC16", "FC64"]
 
 
 def test_of_many_cells_the_best_of_each_benchmark_are_drawn_in_the_sweeps_order(
@@ -104,15 +109,15 @@ def test_of_many_cells_the_best_of_each_benchmark_are_drawn_in_the_sweeps_order(
     monkeypatch.setattr(series, "MAX_DRAWN", 2)
     accuracies = {"a": (0.5, 0.9, 0.7), "b": (0.1, 0.2, np.nan)}
     rows = [(benchmark, value) for benchmark, values in accuracies.items() for value in values]
-    manifest = {"cells": [{**CELL, "benchmark": benchmark, "scale": str(value)} for benchmark, value in rows]}
+    manifest = sweep(*({"benchmark": benchmark, "scale": str(value)} for benchmark, value in rows))
     found = series.drawn(manifest, pd.DataFrame(rows, columns=["benchmark", "accuracy"]))
-    assert [cell["scale"] for cell in found["cells"]] == ["0.9", "0.7", "0.1", "0.2"]
+    assert [cell.scale for cell in found.cells] == ["0.9", "0.7", "0.1", "0.2"]
 
 
 def test_methods_are_known_by_their_kind() -> None:
     """From the spec that a manifest has of a cell; an older one has none."""
     spec = {"method": {"kind": "supsup"}}
-    manifest = {"cells": [{**CELL, "spec": spec}, {**CELL, "method": "older"}]}
+    manifest = sweep({"spec": spec}, {"method": "older"})
     assert series.kinds(manifest) == {"mine": "supsup", "older": "older"}
 
 

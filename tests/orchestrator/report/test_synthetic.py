@@ -20,6 +20,7 @@ from scipy import stats
 
 from orchestrator.errors import UserError
 from orchestrator.files import open_files
+from orchestrator.manifests import Manifest, ManifestCell
 from orchestrator.report import Choice, tables_of, write
 from orchestrator.report.frames import asked_frame, read_trials
 from orchestrator.store import TASKS_FILE, TRIAL_FILE, Store, TrialRecord
@@ -113,23 +114,20 @@ def filled(store: Store, record: Record) -> Store:
     store.write_attempts(trial_id(*FAILED), [{"host": "here", "error": error}])
     store.write_attempts(trial_id(*BEGUN), [{"host": "here"}])
     store.folder(trial_id(*BEGUN)).joinpath(TASKS_FILE).write_bytes(b"PAR1 half of a rec")
-    cells = [
-        {
-            "method": method,
-            "variant": variant,
-            "scale": "FC16",
-            "benchmark": f"{benchmark} digits",
-            "continual": True,
-            "validation": 0,
-            "params_per_task": 99.0,
-            "ratio": None,
-            "spec": spec(method, benchmark, **({"modulation": MODULATION[variant]} if variant else {})),
-            **({"base": "full"} if variant else {}),
-            "trials": {str(seed): trial_id(method, variant, benchmark, seed) for seed in SEEDS},
-        }
+    cells = tuple(
+        ManifestCell(
+            method=method,
+            variant=variant,
+            scale="FC16",
+            benchmark=f"{benchmark} digits",
+            params_per_task=99.0,
+            spec=spec(method, benchmark, **({"modulation": MODULATION[variant]} if variant else {})),
+            base="full" if variant else None,
+            trials={seed: trial_id(method, variant, benchmark, seed) for seed in SEEDS},
+        )
         for method, variant, benchmark in CELLS
-    ]
-    store.write_manifest({"format": 1, "name": "known", "reference": None, "cells": cells})
+    )
+    store.write_manifest(Manifest(name="known", cells=cells))
     return store
 
 
@@ -327,9 +325,7 @@ def test_a_store_of_failed_trials_has_tables_without_numbers(filled: Store) -> N
 def test_trials_of_an_older_manifest_are_placed_by_their_cell(filled: Store) -> None:
     """Without a spec in it, a finished seed says what the others are; where there is none, a note counts them."""
     manifest = filled.manifest("known")
-    for cell in manifest["cells"]:
-        del cell["spec"]
-    filled.write_manifest(manifest)
+    filled.write_manifest(replace(manifest, cells=tuple(replace(cell, spec=None) for cell in manifest.cells)))
     rows = tables_of([filled], Choice(rows=("method", "variant")))[0].table.set_index(["method", "variant"])
     assert rows.loc[("psp", ""), "rotated-digits"].endswith("(2/3)")
     for seed in SEEDS:

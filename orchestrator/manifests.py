@@ -1,0 +1,316 @@
+"""A sweep's manifest: which trials it asks for, under its own names. What a store keeps of a sweep; pure.
+
+A manifest may be a stranger's, or damaged: what is read is checked here, and nowhere else. Fields that were added later
+are absent from older manifests; each has the default that means what they meant. Fields that are not known, of a newer
+crwn, are left aside.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import reprlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from orchestrator.errors import UserError
+
+MANIFEST_FORMAT = 1
+"""A reader refuses a newer one; fields are added without a new one."""
+
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+"""Of a sweep and of a trial: files are named by it, so that it leads nowhere else."""
+
+MAX_LABEL = 200
+"""Characters of a label: names stand in lines and in the columns of tables."""
+
+MAX_INTEGER = 2**63 - 1
+MAX_DEPTH = 16
+"""How deep settings nest at most."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ManifestCell:
+    """One cell of a sweep's table: trials that differ by their seed alone, under the sweep's own names.
+
+    Attributes:
+        method, variant, scale, benchmark: what the sweep calls it; the variant is empty where an entry has none.
+        trials: their ids, by seed.
+        continual: whether tasks are learned one after another, not all at once.
+        validation: training images that are held out and tested on; 0 for the real test.
+        params_per_task: in the paper's convention; None in an older manifest.
+        ratio: of params_per_task to those of the sweep's reference on this benchmark; None without a reference.
+        spec: what the trials have in common, their spec without the seed, as JSON values; None in an older manifest.
+        base: the variant that those of an ablation are compared with; None outside of ablations.
+    """
+
+    method: str
+    variant: str
+    scale: str
+    benchmark: str
+    trials: Mapping[int, str]
+    continual: bool = True
+    validation: int = 0
+    params_per_task: float | None = None
+    ratio: float | None = None
+    spec: Mapping[str, Any] | None = None
+    base: str | None = None
+
+    @property
+    def names(self) -> dict[str, str]:
+        """What names the cell, by the columns of a table."""
+        return {"method": self.method, "variant": self.variant, "scale": self.scale, "benchmark": self.benchmark}
+
+    @property
+    def row_name(self) -> str:
+        """Its row of the table in a few words, such as `neuromodnet local FC256`."""
+        return " ".join(filter(None, (self.method, self.variant, self.scale)))
+
+    @classmethod
+    def _read(cls, value: Any, place: str) -> ManifestCell:
+        fields = _Fields(value, place)
+        return cls(
+            method=fields.text("method"),
+            variant=fields.text("variant", may_be_empty=True),
+            scale=fields.text("scale"),
+            benchmark=fields.text("benchmark"),
+            trials=_trials(fields.take("trials"), f"{place}.trials"),
+            continual=fields.flag("continual", default=True),
+            validation=fields.count("validation", default=0),
+            params_per_task=fields.number("params_per_task"),
+            ratio=fields.number("ratio"),
+            spec=fields.settings("spec"),
+            base=fields.optional_text("base"),
+        )
+
+    def _content(self) -> dict[str, Any]:
+        later = {"params_per_task": self.params_per_task, "spec": self.spec, "base": self.base}
+        return {
+            **self.names,
+            "continual": self.continual,
+            "validation": self.validation,
+            "ratio": self.ratio,
+            "trials": {str(seed): trial_id for seed, trial_id in self.trials.items()},
+            **{name: value for name, value in later.items() if value is not None},
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Manifest:
+    """Which trials a sweep asks for.
+
+    Attributes:
+        name: the sweep's, by which its file is named.
+        cells: in the sweep's order.
+        reference: the method whose params/task the others' are compared with, or None.
+    """
+
+    name: str
+    cells: tuple[ManifestCell, ...]
+    reference: str | None = None
+
+    @property
+    def trial_ids(self) -> list[str]:
+        """All trials, in the sweep's order."""
+        return [trial_id for _, _, trial_id in self.trials()]
+
+    def trials(self) -> Iterator[tuple[ManifestCell, int, str]]:
+        """Every trial with its cell and its seed, in the sweep's order."""
+        for cell in self.cells:
+            for seed, trial_id in cell.trials.items():
+                yield cell, seed, trial_id
+
+    @classmethod
+    def from_json(cls, content: bytes, *, name: str, place: str) -> Manifest:
+        """A manifest from its file.
+
+        Args:
+            content: the file's bytes.
+            name: the sweep's that the file is named by.
+            place: the file's full name, for errors.
+
+        Raises:
+            UserError: it is damaged, of another sweep, or newer than this reader.
+        """
+        try:
+            fields = _Fields(json.loads(content.decode(), object_pairs_hook=_distinct, parse_constant=_refuse), "")
+            newer = fields.count("format") > MANIFEST_FORMAT
+            found = None if newer else cls._read(fields, name)
+        except (ValueError, RecursionError) as error:
+            raise UserError(
+                f"{place}: expected a sweep's manifest: {error}. Remove it; crwn run on the sweep writes it again."
+            ) from error
+        if found is None:
+            raise UserError(f"{place}: expected format {MANIFEST_FORMAT} or older, given a newer one; upgrade crwn.")
+        return found
+
+    @classmethod
+    def _read(cls, fields: _Fields, name: str) -> Manifest:
+        given = fields.take("name")
+        if given != name or not NAME.fullmatch(name):
+            raise ValueError(f"it is of another sweep, {reprlib.repr(given)}")
+        cells = fields.take("cells")
+        if not isinstance(cells, list):
+            raise ValueError(f"cells: expected a list, given {reprlib.repr(cells)}")
+        found = cls(
+            name=name,
+            cells=tuple(ManifestCell._read(cell, f"cells[{index}]") for index, cell in enumerate(cells)),
+            reference=fields.optional_text("reference"),
+        )
+        found._check_distinct()
+        return found
+
+    def _check_distinct(self) -> None:
+        """See that no two cells have the same names, nor the same trial.
+
+        Raises:
+            ValueError: two have.
+        """
+        named: set[tuple[str, ...]] = set()
+        asked: set[str] = set()
+        for index, cell in enumerate(self.cells):
+            names = tuple(cell.names.values())
+            if names in named:
+                raise ValueError(f"cells[{index}]: another cell has the same names, {' '.join(filter(None, names))}")
+            named.add(names)
+            for seed, trial_id in cell.trials.items():
+                if trial_id in asked:
+                    raise ValueError(f"cells[{index}].trials: the trial of seed {seed}, {trial_id}, is asked for twice")
+                asked.add(trial_id)
+
+    def content(self) -> dict[str, Any]:
+        """The manifest as JSON values."""
+        cells = [cell._content() for cell in self.cells]
+        return {"format": MANIFEST_FORMAT, "name": self.name, "reference": self.reference, "cells": cells}
+
+    def to_json_bytes(self) -> bytes:
+        """The manifest as its file has it; equal manifests are equal bytes."""
+        return (json.dumps(self.content(), indent=1, sort_keys=True, allow_nan=False) + "\n").encode()
+
+
+class _Fields:
+    """The fields of a JSON object, by their kinds. What is missing or of another kind is a ValueError."""
+
+    def __init__(self, value: Any, place: str) -> None:
+        self._prefix = f"{place}." if place else ""
+        if not isinstance(value, dict):
+            raise ValueError(f"{place or 'at the top'}: expected keys with values, given {reprlib.repr(value)}")
+        self._value = value
+
+    def take(self, name: str) -> Any:
+        """A field that every manifest has."""
+        if name not in self._value:
+            raise ValueError(f"{self._prefix}{name}: expected this key, not given")
+        return self._value[name]
+
+    def text(self, name: str, *, may_be_empty: bool = False) -> str:
+        """A name, which is shown."""
+        value = self.take(name)
+        if not _is_text(value) or not (may_be_empty or value.strip()):
+            raise self._fault(name, f"at most {MAX_LABEL} printable characters", value)
+        return str(value)
+
+    def optional_text(self, name: str) -> str | None:
+        """A name, or None where there is none."""
+        return None if self._value.get(name) is None else self.text(name)
+
+    def flag(self, name: str, *, default: bool) -> bool:
+        """True or false."""
+        value = self._value.get(name, default)
+        if not isinstance(value, bool):
+            raise self._fault(name, "true or false", value)
+        return value
+
+    def count(self, name: str, *, default: int | None = None) -> int:
+        """A number of things."""
+        value = self.take(name) if default is None else self._value.get(name, default)
+        if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= MAX_INTEGER:
+            raise self._fault(name, "a whole number of at least 0", value)
+        return value
+
+    def number(self, name: str) -> float | None:
+        """A finite number of at least 0, or None where there is none."""
+        value = self._value.get(name)
+        if value is None:
+            return None
+        if not _is_number(value) or value < 0:
+            raise self._fault(name, "a finite number of at least 0", value)
+        return float(value)
+
+    def settings(self, name: str) -> dict[str, Any] | None:
+        """The settings of a trial without its seed, or None where there are none."""
+        value = self._value.get(name)
+        if value is None:
+            return None
+        settings = _Fields(value, f"{self._prefix}{name}")
+        for part, texts in (("method", ("kind",)), ("benchmark", ("kind", "base")), ("training", ())):
+            inner = _Fields(settings.take(part), f"{self._prefix}{name}.{part}")
+            for text in texts:
+                inner.text(text)
+        settings.text("scale")
+        if "seed" in settings._value:
+            raise ValueError(f"{self._prefix}{name}.seed: expected settings that all seeds share, given a seed")
+        _check_values(value, f"{self._prefix}{name}")
+        return dict(value)
+
+    def _fault(self, name: str, expected: str, value: Any) -> ValueError:
+        return ValueError(f"{self._prefix}{name}: expected {expected}, given {reprlib.repr(value)}")
+
+
+_SEED = re.compile("0|[1-9][0-9]{0,18}")
+
+
+def _trials(value: Any, place: str) -> dict[int, str]:
+    """The ids of a cell's trials by their seeds, whose texts JSON has for keys."""
+    if not isinstance(value, dict):
+        raise ValueError(f"{place}: expected seeds with trials, given {reprlib.repr(value)}")
+    for seed, trial_id in value.items():
+        if not _SEED.fullmatch(seed) or int(seed) > MAX_INTEGER:
+            raise ValueError(f"{place}: expected a whole number as a seed, given {reprlib.repr(seed)}")
+        if not isinstance(trial_id, str) or not NAME.fullmatch(trial_id):
+            raise ValueError(f"{place}.{seed}: expected a trial's id, given {reprlib.repr(trial_id)}")
+    return {int(seed): trial_id for seed, trial_id in value.items()}
+
+
+def _check_values(value: Any, place: str, depth: int = 0) -> None:
+    """See that settings are those that a spec has: texts that can be shown, and numbers that are some.
+
+    Raises:
+        ValueError: they are not.
+    """
+    if isinstance(value, dict | list):
+        if depth == MAX_DEPTH:
+            raise ValueError(f"{place}: expected values that nest at most {MAX_DEPTH} deep")
+        for name, part in value.items() if isinstance(value, dict) else enumerate(value):
+            if not isinstance(name, int) and not _is_text(name):
+                raise ValueError(f"{place}: expected printable keys, given {reprlib.repr(name)}")
+            _check_values(part, f"{place}.{name}", depth + 1)
+    elif not (value is None or isinstance(value, bool) or _is_text(value) or _is_number(value)):
+        raise ValueError(f"{place}: expected a printable text or a finite number, given {reprlib.repr(value)}")
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str) and len(value) <= MAX_LABEL and value.isprintable()
+
+
+def _is_number(value: Any) -> bool:
+    """Whether it is a finite number that every reader can hold."""
+    if isinstance(value, int):
+        return not isinstance(value, bool) and -MAX_INTEGER <= value <= MAX_INTEGER
+    return isinstance(value, float) and math.isfinite(value)
+
+
+def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object of JSON in which no key occurs twice: the last would silently win."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        again = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"the key {reprlib.repr(again)} occurs twice in one object")
+    return found
+
+
+def _refuse(constant: str) -> None:
+    raise ValueError(f"expected finite numbers, given {constant}")
