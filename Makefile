@@ -2,15 +2,18 @@
 
 PYTHON ?= python3
 VENV ?= .venv
-# More arguments for pytest, for example: make test ARGS="-m 'not slow'"
+# More arguments for pytest, for example: make test ARGS="tests/crwn -x"
 ARGS ?=
+# Compiled modules are kept, also where the environment says not to, as images of containers do: each of the many
+# processes that tests start would compile torch, Ray and MLflow again, for ten seconds.
+export PYTHONDONTWRITEBYTECODE :=
 
 BIN := $(VENV)/bin
 # Written at the end of an installation, so that later calls of make do not install again.
 INSTALLED := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install quickstart test chaos cluster-test lint types format perf perf-full clean
+.PHONY: help install quickstart test test-all chaos cluster-test lint types format perf perf-full clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' Makefile
@@ -20,15 +23,20 @@ install: $(INSTALLED)  ## build the virtual environment (PYTHON=..., VENV=... to
 quickstart: $(INSTALLED)  ## run the smallest sweep and print its table
 	$(BIN)/crwn run sweeps/quickstart.yaml
 
-test: $(INSTALLED)  ## run the tests (ARGS=... for pytest)
-	$(BIN)/python -m pytest -n 3 --no-loadscope-reorder -m "not chaos and not cluster" $(ARGS)
+# A test's marks say which of the next four targets runs it: exactly one.
+test: $(INSTALLED)  ## run the quick tests, all areas in three minutes on 2 cores (ARGS=... for pytest)
+	$(BIN)/python -m pytest -n 2 --no-loadscope-reorder -m "not slow and not chaos and not cluster" $(ARGS)
+
+# Three processes, since one of them mostly waits for Ray.
+test-all: $(INSTALLED)  ## run the tests that make test leaves: Ray, servers, killed processes, whole data sets
+	$(BIN)/python -m pytest -n 3 --no-loadscope-reorder -m "slow and not chaos and not cluster" $(ARGS)
 
 chaos: $(INSTALLED)  ## kill, starve and cut off runs, then a soak of 500 trials: about an hour on 2 cores
-	$(BIN)/python -m pytest -m chaos
+	$(BIN)/python -m pytest -m "chaos and not cluster"
 	$(BIN)/python -m tests.chaos.soak
 
 cluster-test: $(INSTALLED)  ## `ray up` on machines in network namespaces: ten minutes on 2 busy cores, as root
-	$(BIN)/python -m pytest -m cluster tests/cluster
+	$(BIN)/python -m pytest -m "cluster"
 
 lint: $(INSTALLED)  ## check style and layering
 	$(BIN)/ruff check .

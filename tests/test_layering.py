@@ -8,18 +8,19 @@ excuses a file from all bans at once; here each library has its own list of file
 from __future__ import annotations
 
 import ast
+import functools
 import importlib.util
 import json
 import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -28,9 +29,53 @@ TYPE_CHECKING_NAMES = ("TYPE_CHECKING", "typing.TYPE_CHECKING")
 # What crwn must never know: it learns one trial and reports through `on_event`.
 FORBIDDEN_IN_CRWN = ("orchestrator", "ray", "mlflow", "pydantic", "pandas")
 
-# Imports the module given first; prints which of the other names came with it, and through which files.
-RUN_ONE = """
-import json, sys
+# What must not come along with a module that is imported. A process imports the modules of a list in turn, and what
+# comes along with one is there for all after it: the most forbidding ones are first.
+LIGHT_IN_CRWN = {
+    "crwn.spec": ("torch", *FORBIDDEN_IN_CRWN),
+    "crwn.methods": ("torch", *FORBIDDEN_IN_CRWN),
+    "crwn.benchmarks": ("torch", *FORBIDDEN_IN_CRWN),
+    "crwn.trial": FORBIDDEN_IN_CRWN,
+}
+LIGHT_IN_ORCHESTRATOR = {
+    "orchestrator.cli": ("torch", "ray", "mlflow", "matplotlib", "pandas", "pyarrow", "pydantic"),
+    "orchestrator.data_sets": ("torch", "ray", "mlflow", "matplotlib", "pandas", "pyarrow", "sklearn"),
+    "orchestrator.ui": ("torch", "ray", "mlflow", "sqlalchemy", "matplotlib", "pandas", "pyarrow"),
+    "orchestrator.following": ("torch", "ray", "mlflow", "sqlalchemy", "matplotlib", "pandas"),
+    "orchestrator.running": ("torch", "ray", "mlflow", "sqlalchemy", "matplotlib"),
+    "orchestrator.report": ("torch", "ray", "mlflow", "sqlalchemy", "matplotlib"),
+}
+
+# Imports the modules of such a list; `said` has for each which of the names that must not come along are there after
+# it, and through which files they came.
+IMPORT_IN_TURN = """
+import importlib, json, pkgutil, sys, traceback
+
+light, barred = json.loads(sys.argv[1]), json.loads(sys.argv[2])
+ways = {}
+
+class Recorder:
+    def find_spec(self, name, path=None, target=None):
+        if any(name in forbidden for forbidden in light.values()):
+            frames = traceback.extract_stack()[1:-1]
+            ways[name] = [f"{f.filename}:{f.lineno}" for f in frames if "importlib" not in f.filename]
+
+sys.meta_path.insert(0, Recorder())
+said = {}
+for entry, forbidden in light.items():
+    importlib.import_module(entry)
+    said[entry] = {name: ways.get(name, []) for name in forbidden if name in sys.modules}
+"""
+
+SAY = """
+print(json.dumps(said))
+"""
+
+# Makes what crwn must not know unimportable, learns a small trial and imports all of crwn. Third parties cope with a
+# missing pandas (scikit-learn loads it where it finds it), so only crwn's own need fails.
+LEARN_AND_IMPORT_ALL = """
+sys.modules.update(dict.fromkeys(barred))
+import crwn
 from crwn import backbone
 from crwn.benchmarks.rotated import RotatedSpec
 from crwn.data import BASE_SETS, Datasets
@@ -46,40 +91,13 @@ spec = TrialSpec(
     training=TrainingSpec(learning_rate=0.01, updates_per_task=2),
 )
 run_trial(spec, data=Datasets(BASE_SETS, roots=()), backbones=backbone.draw)
-print(json.dumps({"loaded": "torch._dynamo" in sys.modules}))
-"""
+said["compiler"] = "torch._dynamo" in sys.modules
 
-IMPORT_ONE = """
-import importlib, json, sys, traceback
-
-entry, *forbidden = sys.argv[1:]
-ways = {}
-
-class Recorder:
-    def find_spec(self, name, path=None, target=None):
-        if name in forbidden:
-            frames = traceback.extract_stack()[1:-1]
-            ways[name] = [f"{f.filename}:{f.lineno}" for f in frames if "importlib" not in f.filename]
-
-sys.meta_path.insert(0, Recorder())
-importlib.import_module(entry)
-print(json.dumps({name: ways.get(name, []) for name in forbidden if name in sys.modules}))
-"""
-
-# Makes the names given unimportable, imports all of crwn, and prints the names of its modules. Third parties
-# cope with a missing pandas (scikit-learn loads it where it finds it), so only crwn's own need fails.
-IMPORT_ALL_OF_CRWN = """
-import importlib, json, pkgutil, sys
-
-sys.modules.update(dict.fromkeys(sys.argv[1:]))
-import crwn
-
-names = []
+said["modules"] = []
 for module in pkgutil.walk_packages(crwn.__path__, "crwn."):
     if not module.name.endswith(".__main__"):
         importlib.import_module(module.name)
-        names.append(module.name)
-print(json.dumps(names))
+        said["modules"].append(module.name)
 """
 
 
@@ -92,10 +110,10 @@ class Import:
     at_import: bool  # neither inside a function nor for the type checker alone
 
 
-def run_fresh(script: str, *arguments: str) -> object:
+def run_fresh(script: str, light: Mapping[str, Sequence[str]]) -> dict[str, Any]:
     """Run Python code in a new process in the project's root; returns what its last line says in JSON."""
     done = subprocess.run(
-        [sys.executable, "-c", script, *arguments],
+        [sys.executable, "-c", script, json.dumps(light), json.dumps(FORBIDDEN_IN_CRWN)],
         cwd=ROOT,
         capture_output=True,
         text=True,
@@ -103,7 +121,17 @@ def run_fresh(script: str, *arguments: str) -> object:
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout.splitlines()[-1])
+    said: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return said
+
+
+@pytest.fixture(scope="module")
+def in_fresh_processes() -> dict[str, Any]:
+    """What two new processes say that import crwn and the orchestrator."""
+    return {
+        **run_fresh(IMPORT_IN_TURN + LEARN_AND_IMPORT_ALL + SAY, LIGHT_IN_CRWN),
+        **run_fresh(IMPORT_IN_TURN + SAY, LIGHT_IN_ORCHESTRATOR),
+    }
 
 
 def is_within(name: str, *packages: str) -> bool:
@@ -111,10 +139,11 @@ def is_within(name: str, *packages: str) -> bool:
     return any(name == package or name.startswith(f"{package}.") for package in packages)
 
 
-def imports_of(source: str, module: str, *, is_package: bool = False) -> list[Import]:
+@functools.cache
+def imports_of(source: str, module: str, *, is_package: bool = False) -> tuple[Import, ...]:
     """All that the source of a module imports, wherever it does so, with relative names resolved."""
     package = module if is_package else module.rpartition(".")[0]
-    return list(_imports(ast.parse(source), package, at_import=True))
+    return tuple(_imports(ast.parse(source), package, at_import=True))
 
 
 def _imports(node: ast.AST, package: str, *, at_import: bool) -> Iterator[Import]:
@@ -169,36 +198,20 @@ def offences(pattern: str, is_offence: Callable[[Path, Import], bool]) -> list[s
     return found
 
 
-@pytest.mark.parametrize(
-    ("entry", "forbidden"),
-    [
-        ("crwn.spec", ("torch", *FORBIDDEN_IN_CRWN)),
-        ("crwn.methods", ("torch", *FORBIDDEN_IN_CRWN)),
-        ("crwn.benchmarks", ("torch", *FORBIDDEN_IN_CRWN)),
-        ("crwn.trial", FORBIDDEN_IN_CRWN),
-        ("orchestrator.cli", ("torch", "ray", "mlflow", "matplotlib", "pandas", "pyarrow", "pydantic")),
-        ("orchestrator.running", ("torch", "ray", "mlflow", "sqlalchemy", "matplotlib")),
-        ("orchestrator.report", ("torch", "ray", "mlflow", "sqlalchemy", "matplotlib")),
-        ("orchestrator.following", ("torch", "ray", "mlflow", "sqlalchemy", "matplotlib", "pandas")),
-        ("orchestrator.ui", ("torch", "ray", "mlflow", "sqlalchemy", "matplotlib", "pandas", "pyarrow")),
-        ("orchestrator.data_sets", ("torch", "ray", "mlflow", "matplotlib", "pandas", "pyarrow", "sklearn")),
-    ],
-)
-def test_an_import_brings_no_heavy_library(entry: str, forbidden: tuple[str, ...]) -> None:
+@pytest.mark.parametrize("entry", [*LIGHT_IN_CRWN, *LIGHT_IN_ORCHESTRATOR])
+def test_an_import_brings_no_heavy_library(entry: str, in_fresh_processes: dict[str, Any]) -> None:
     """Reading a sweep does not cost torch's seconds, and `crwn --help` loads only what it needs."""
-    assert run_fresh(IMPORT_ONE, entry, *forbidden) == {}
+    assert in_fresh_processes[entry] == {}
 
 
-def test_a_trial_does_not_import_torchs_compiler() -> None:
+def test_a_trial_does_not_import_torchs_compiler(in_fresh_processes: dict[str, Any]) -> None:
     """It would cost every process that learns seconds; torch's optimiser classes bring it along."""
-    assert run_fresh(RUN_ONE) == {"loaded": False}
+    assert in_fresh_processes["compiler"] is False
 
 
-def test_crwn_imports_without_the_libraries_it_must_not_know() -> None:
+def test_crwn_imports_without_the_libraries_it_must_not_know(in_fresh_processes: dict[str, Any]) -> None:
     """All of crwn can be imported where the orchestrator and its libraries cannot."""
-    names = run_fresh(IMPORT_ALL_OF_CRWN, *FORBIDDEN_IN_CRWN)
-    assert isinstance(names, list)
-    assert "crwn.trial" in names
+    assert "crwn.trial" in in_fresh_processes["modules"]
 
 
 def test_crwn_never_imports_the_orchestrator_or_its_libraries() -> None:
