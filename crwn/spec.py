@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import hashlib
 import json
 import math
@@ -276,9 +277,7 @@ def check_fields(spec: Any) -> None:
         ValueError: names every field that is wrong, with what was expected and what was given.
     """
     faults = []
-    for name, hint in typing.get_type_hints(type(spec), include_extras=True).items():
-        if typing.get_origin(hint) is typing.ClassVar:
-            continue
+    for name, hint in _hints(type(spec)).items():  # type: ignore[arg-type]  # mypy takes no class to be hashable
         value = getattr(spec, name)
         if _plain_type(hint) is float and isinstance(value, int | float) and not isinstance(value, bool):
             with contextlib.suppress(OverflowError):  # then it stays an int and is refused below
@@ -289,6 +288,13 @@ def check_fields(spec: Any) -> None:
             faults.append(f"{name}: expected {fault}, given {value!r}")
     if faults:
         raise ValueError("; ".join(faults))
+
+
+@functools.cache
+def _hints(kind: type) -> dict[str, Any]:
+    """The fields of a dataclass by their annotations, which cost more to resolve than to check."""
+    hints = typing.get_type_hints(kind, include_extras=True)
+    return {name: hint for name, hint in hints.items() if typing.get_origin(hint) is not typing.ClassVar}
 
 
 def _plain_type(hint: Any) -> Any:

@@ -193,13 +193,16 @@ class LocalFiles:
 
     Args:
         root: the folder, which need not exist.
+        is_synchronised: whether a file is on the disk before it has its name; for tests and benchmarks, whose files may
+            be lost with the machine: waiting for the disk is most of what a small file takes.
 
     Raises:
         StorageError: by any call, where a link is on the way.
     """
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, *, is_synchronised: bool = True) -> None:
         self.root = root.absolute()
+        self._is_synchronised = is_synchronised
 
     @property
     def address(self) -> str:
@@ -217,7 +220,7 @@ class LocalFiles:
 
     def below(self, folder: str) -> LocalFiles:
         """See `Files`."""
-        return LocalFiles(self._place(folder))
+        return LocalFiles(self._place(folder), is_synchronised=self._is_synchronised)
 
     def kind(self) -> Literal["absent", "file", "folder"]:
         """See `Files`."""
@@ -273,7 +276,8 @@ class LocalFiles:
             with beside.open("wb") as file:
                 file.write(content)
                 file.flush()
-                os.fsync(file.fileno())
+                if self._is_synchronised:
+                    os.fsync(file.fileno())
             beside.replace(path)
         except BaseException:
             beside.unlink(missing_ok=True)

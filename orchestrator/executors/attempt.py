@@ -12,7 +12,7 @@ import platform
 import socket
 import statistics
 import traceback
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from importlib import metadata
 from typing import Any
 
@@ -70,7 +70,7 @@ def attempt(
             store.clear_leftovers([trial_id])
             yield TrialUpdate(trial_id=trial_id, state="finished")
             return
-        attempts = [*store.attempts(trial_id), {**_new_attempt(spec), "gpus": gpus}]
+        attempts = [*store.attempts(trial_id), new_attempt(spec, gpus)]
         samples = _earlier_samples(store, trial_id)
     except OSError as error:  # where it cannot be read, no error can be kept
         yield _failed(trial_id, error)
@@ -110,7 +110,7 @@ def _computed(
             sampler.sample_if_due()
             match event:
                 case Started():
-                    attempts[-1] |= {"from": _position(event.progress), "reached": _position(event.progress)}
+                    attempts[-1] |= {"from": position(event.progress), "reached": position(event.progress)}
                     store.write_attempts(trial_id, attempts)
                     yield TrialUpdate(trial_id=trial_id, state="running", progress=event.progress)
                 case Progress():
@@ -123,15 +123,15 @@ def _computed(
                     store.write_attempts(trial_id, attempts)
                     yield TrialUpdate(trial_id=trial_id, state="running", note=note)
                 case ResumePoint():
-                    tasks = [*_task_rows(spec, event.rows), *_learning_rows(spec, event.curves)]
+                    tasks = [*task_rows(spec, event.rows), *learning_rows(spec, event.curves)]
                     if not store.write_resume(trial_id, event.content, tasks, sampler.rows):
                         store.clear_leftovers([trial_id])
                         break  # another run, which no lock kept away, has finished it
-                    attempts[-1]["reached"] = _position(event.progress)
+                    attempts[-1]["reached"] = position(event.progress)
                     store.write_attempts(trial_id, attempts)
                 case Finished():
                     sampler.sample()
-                    store.write_record(trial_id, _record(spec, event, attempts, commit, sampler.rows))
+                    store.write_record(trial_id, record_of(spec, event, attempts, commit, sampler.rows))
     except Exception as error:  # noqa: BLE001 (whatever a trial raises is kept, and the others go on)
         attempts[-1]["error"] = {
             "type": type(error).__name__,
@@ -182,11 +182,13 @@ def _events(
         yield from iterate()
 
 
-def _position(progress: Progress) -> dict[str, int]:
+def position(progress: Progress) -> dict[str, int]:
+    """Where an attempt is, as it is kept."""
     return {"tasks_learned": progress.tasks_learned, "step": progress.step}
 
 
-def _new_attempt(spec: TrialSpec) -> dict[str, Any]:
+def new_attempt(spec: TrialSpec, gpus: float | None) -> dict[str, Any]:
+    """What is known of an attempt when it begins, in this process."""
     return {
         "started": _now(),
         "host": socket.gethostname(),
@@ -194,7 +196,13 @@ def _new_attempt(spec: TrialSpec) -> dict[str, Any]:
         # So that an unfinished trial's folder says what it is
         "spec": json.loads(spec.canonical_json()),
         "grouping": spec.blueprint().grouping,
+        "gpus": gpus,
     }
+
+
+@functools.cache
+def _version(library: str) -> str:
+    return metadata.version(library)
 
 
 def _now() -> str:
@@ -229,13 +237,22 @@ def benchmark_name(benchmark: BenchmarkSpec) -> str:
     return f"{benchmark.kind}-{benchmark.base}" + ("-validation" if benchmark.validation else "")
 
 
-def _record(
+def record_of(
     spec: TrialSpec,
     finished: Finished,
     attempts: list[dict[str, Any]],
     commit: str | None,
-    system: list[Mapping[str, Any]],
+    system: Sequence[Mapping[str, Any]],
 ) -> TrialRecord:
+    """What is kept of a trial that is finished.
+
+    Args:
+        spec: the trial.
+        finished: its results.
+        attempts: the work on it.
+        commit: of the code, where it is known.
+        system: its samples.
+    """
     blueprint, num_tasks = spec.blueprint(), spec.benchmark.problem().num_tasks
     matrix = accuracy_matrix(
         ((row.task, row.tasks_learned, row.accuracy) for row in finished.rows),
@@ -258,7 +275,7 @@ def _record(
         "eval_seconds": eval_seconds,
         "commit": commit,
         "python": platform.python_version(),
-        "versions": {name: metadata.version(name) for name in RECORDED_VERSIONS},
+        "versions": {name: _version(name) for name in RECORDED_VERSIONS},
     }
     trial = {
         **_identity(spec),
@@ -273,14 +290,15 @@ def _record(
         "seconds": train_seconds + eval_seconds,
         "provenance": json.dumps(provenance, sort_keys=True),
     }
-    return TrialRecord(trial=trial, tasks=_task_rows(spec, finished.rows), system=system, contexts=finished.contexts)
+    return TrialRecord(trial=trial, tasks=task_rows(spec, finished.rows), system=system, contexts=finished.contexts)
 
 
-def _task_rows(spec: TrialSpec, rows: Iterable[TaskRow]) -> list[dict[str, Any]]:
+def task_rows(spec: TrialSpec, rows: Iterable[TaskRow]) -> list[dict[str, Any]]:
     """The `tasks` rows of tests that were made."""
+    identity = _identity(spec)
     return [
         {
-            **_identity(spec),
+            **identity,
             "task": row.task,
             "tasks_learned": row.tasks_learned,
             "accuracy": row.accuracy,
@@ -295,9 +313,10 @@ def _task_rows(spec: TrialSpec, rows: Iterable[TaskRow]) -> list[dict[str, Any]]
     ]
 
 
-def _learning_rows(spec: TrialSpec, curves: Mapping[int, Iterable[CurvePoint]]) -> list[dict[str, Any]]:
+def learning_rows(spec: TrialSpec, curves: Mapping[int, Iterable[CurvePoint]]) -> list[dict[str, Any]]:
     """The `tasks` rows of tasks that are being learned: their curves so far."""
-    return [{**_identity(spec), "task": task, **_curve_columns(curve)} for task, curve in curves.items()]
+    identity = _identity(spec)
+    return [{**identity, "task": task, **_curve_columns(curve)} for task, curve in curves.items()]
 
 
 def _curve_columns(curve: Iterable[CurvePoint]) -> dict[str, Any]:

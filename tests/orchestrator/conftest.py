@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from crwn.benchmarks.rotated import RotatedSpec
-from crwn.methods import METHODS
-from crwn.spec import TrainingSpec, TrialSpec
+from crwn.spec import TrialSpec
+from crwn.testing import new_store, tiny_trial
 from orchestrator.cli import main
 from orchestrator.store import Store, TrialRecord
 
@@ -110,12 +110,14 @@ def trial() -> Callable[..., TrialSpec]:
         updates_per_task: int = 5,
         **settings: Any,
     ) -> TrialSpec:
-        return TrialSpec(
-            method=METHODS[kind].spec(**settings),
-            benchmark=RotatedSpec(base="digits", num_tasks=num_tasks, validation=validation),
-            scale="FC16",
+        benchmark = RotatedSpec(base="digits", num_tasks=num_tasks, validation=validation)
+        return tiny_trial(
+            kind,
             seed=seed,
-            training=TrainingSpec(learning_rate=learning_rate, updates_per_task=updates_per_task),
+            benchmark=benchmark,
+            learning_rate=learning_rate,
+            updates_per_task=updates_per_task,
+            **settings,
         )
 
     return make
@@ -124,9 +126,7 @@ def trial() -> Callable[..., TrialSpec]:
 @pytest.fixture
 def store(tmp_path: Path) -> Store:
     """A new, empty store."""
-    made = Store(tmp_path / "store")
-    made.create()
-    return made
+    return new_store(tmp_path / "store")
 
 
 @pytest.fixture

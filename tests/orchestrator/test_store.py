@@ -253,6 +253,7 @@ def test_a_write_that_fails_leaves_what_was_there(
     store: Store, monkeypatch: pytest.MonkeyPatch, listing: Listing, failing: str
 ) -> None:
     """On a full disk the earlier resume point and its rows stay whole, and no temporary file is left."""
+    store = Store(store.root)  # one that waits for the disk
     store.write_resume("a", b"earlier", [], [])
     before = listing(store.root)
 
@@ -277,7 +278,7 @@ def test_a_write_that_is_interrupted_leaves_no_temporary_file(
 
     monkeypatch.setattr(os, "fsync", interrupt)
     with pytest.raises(KeyboardInterrupt):
-        store.write_manifest(MANIFEST)
+        Store(store.root).write_manifest(MANIFEST)  # which waits for the disk
     assert {name: content for name, content in listing(store.root).items() if content != b"a folder"} == before
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import platform
 import socket
 import statistics
@@ -667,10 +666,10 @@ def test_a_disk_on_which_nothing_can_be_written_fails_the_trial(
     """Not even the error can be kept; it is reported all the same, and the other trials have their turn."""
     spec = trial()
 
-    def fail(_: int) -> None:
+    def fail(*_: object) -> None:
         raise OSError("no space left on device")
 
-    monkeypatch.setattr(os, "fsync", fail)
+    monkeypatch.setattr("orchestrator.files.LocalFiles.write", fail)
     (only,) = begin(spec)
     assert only == TrialUpdate(trial_id=spec.trial_id, state="failed", error="OSError: no space left on device")
     assert not store.is_finished(spec.trial_id)

@@ -1,0 +1,457 @@
+"""Stores for tests and benchmarks: all that finished trials leave, without training any.
+
+What is written is what a run writes, through the same code: ids, hashes, measures and context files agree. Only the
+accuracies are made up, and what a machine would have taken for them.
+
+    store = new_store(tmp_path / "store")
+    local, both = (tiny_trial(modulation=name) for name in ("local", "local+global"))
+    write_finished(store, local, accuracy=0.5)
+    write_finished(store, both, accuracy=[0.5, 0.75])  # by task, after the last one
+    write_sweep(store, [local, both])
+
+The one file of this package that uses the orchestrator, whose store it fills; it imports that when it is called.
+
+Shapes: T tasks.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import functools
+import json
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from crwn import backbone
+from crwn.benchmarks import PRESETS
+from crwn.data import BASE_SETS
+from crwn.methods import METHODS
+from crwn.spec import BenchmarkSpec, TrainingSpec, TrialSpec
+
+if TYPE_CHECKING:
+    from crwn.engine import CurvePoint, Numerics, TaskRow
+    from crwn.methods.protocol import Method, Tensors
+    from orchestrator.store import Store, TrialRecord
+    from orchestrator.sweep import Cell
+
+START = 1_750_000_000.0
+"""When the made-up trials begin, in seconds since 1970: 15 June 2025, 15:06:40 UTC."""
+
+TEST_SECONDS = 0.125
+"""What each of their tests takes."""
+
+Accuracy: TypeAlias = "float | Sequence[float] | NDArray[Any]"
+"""In [0, 1]: one number for all tests; [T], each task's after the last one, from when it was learned; or the whole
+accuracy matrix [T, T] (`crwn.metrics`), of which the tests are taken that a trial of the method makes."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Conditions:
+    """How a made-up trial was computed: what equal trials may differ in.
+
+    Attributes:
+        device: the kind of processor.
+        device_name: as it names itself.
+        group_size: how many tasks are learned together; None for what the rule gives on a CPU, at most four.
+        kernel: how products are computed.
+        threads: of the CPU.
+        host: the machine's name.
+        pid: of the process.
+        task_seconds: what learning a task takes.
+        memory: the peak, in bytes.
+        commit: of the code.
+        versions: of libraries.
+        start: of the attempt, in seconds since 1970.
+    """
+
+    device: Literal["cpu", "cuda"] = "cpu"
+    device_name: str = "AVX512"
+    group_size: int | None = None
+    kernel: Literal["plain", "onednn"] = "onednn"
+    threads: int = 1
+    host: str = "here"
+    pid: int = 1
+    task_seconds: float = 1.0
+    memory: int = 300_000_000
+    commit: str | None = "c" * 40
+    versions: tuple[tuple[str, str], ...] = (
+        ("crwn", "0.1.0"),
+        ("torch", "2.11.0"),
+        ("torchvision", "0.26.0"),
+        ("numpy", "2.4.0"),
+        ("ray", "2.55.0"),
+    )
+    start: float = START
+
+
+DEFAULT = Conditions()
+
+
+def tiny_trial(
+    method: str = "neuromodnet",
+    *,
+    seed: int = 0,
+    benchmark: str | BenchmarkSpec = "r-digits",
+    num_tasks: int = 2,
+    scale: str | None = None,
+    learning_rate: float = 0.01,
+    updates_per_task: int = 5,
+    **settings: Any,
+) -> TrialSpec:
+    """A trial of a fraction of a second on embedded data, should it ever run.
+
+    Args:
+        method: its name in the registry.
+        seed: the trial's.
+        benchmark: a preset's name, of which the trial has `num_tasks` tasks, or a benchmark as it is.
+        num_tasks: of a preset.
+        scale: of the network; by default FC16, for FlyNet 1d.
+        learning_rate: of the training.
+        updates_per_task: likewise.
+        **settings: of the method.
+
+    Raises:
+        ValueError: a setting is wrong.
+    """
+    if isinstance(benchmark, str):
+        benchmark = dataclasses.replace(PRESETS[benchmark], num_tasks=num_tasks)  # type: ignore[type-var]  # a frozen spec
+    return TrialSpec(
+        method=METHODS[method].spec(**settings),
+        benchmark=benchmark,
+        scale=scale or {"flynet": "1d"}.get(method, "FC16"),
+        seed=seed,
+        training=TrainingSpec(learning_rate=learning_rate, updates_per_task=updates_per_task),
+    )
+
+
+def new_store(folder: Path) -> Store:
+    """A new, empty store that is written quickly: what it holds may be lost when the machine fails.
+
+    Args:
+        folder: does not exist yet, or is empty.
+    """
+    from orchestrator.files import LocalFiles
+    from orchestrator.store import Store
+
+    store = Store(LocalFiles(folder, is_synchronised=False))
+    store.create()
+    return store
+
+
+def write_finished(
+    store: Store, spec: TrialSpec, accuracy: Accuracy = 0.5, conditions: Conditions = DEFAULT
+) -> TrialRecord:
+    """Keep a finished trial in a store.
+
+    Args:
+        store: where.
+        spec: the trial, of any size: nothing is trained.
+        accuracy: of its tests.
+        conditions: how it was computed.
+
+    Returns:
+        The record that was written.
+
+    Raises:
+        ValueError: as `finished_record` does.
+    """
+    record = finished_record(spec, accuracy, conditions)
+    store.write_record(spec.trial_id, record)
+    return record
+
+
+def write_unfinished(
+    store: Store,
+    spec: TrialSpec,
+    accuracy: Accuracy = 0.5,
+    *,
+    tasks_learned: int = 1,
+    error: Exception | None = None,
+    conditions: Conditions = DEFAULT,
+) -> None:
+    """Keep an unfinished trial in a store: its attempt, its resume point, from which it can go on, its rows so far.
+
+    Args:
+        store: where.
+        spec: the trial.
+        accuracy: of its tests; those that were made by then are kept.
+        tasks_learned: how many tasks it has learned; of a method that learns all at once, 0.
+        error: in what the attempt ended; None for one that is running or was interrupted.
+        conditions: how it was computed.
+
+    Raises:
+        ValueError: as `finished_record` does, or the method never has learned so many tasks and not ended.
+    """
+    from orchestrator.executors.attempt import task_rows
+
+    rows = [row for row in _rows(spec, accuracy, conditions) if row.tasks_learned <= tasks_learned]
+    num_tasks = spec.benchmark.problem().num_tasks
+    if not 0 <= tasks_learned < num_tasks or len({row.task for row in rows}) != tasks_learned:
+        raise ValueError(f"tasks_learned: expected fewer than are learned at the end, given {tasks_learned}")
+    record = finished_record(spec, accuracy, conditions)
+    samples = record.system[: len(rows)]
+    point = _resume_point(spec, rows, conditions)
+    store.write_attempts(spec.trial_id, [_attempt(spec, conditions, tasks_learned=tasks_learned, error=error)])
+    store.write_resume(spec.trial_id, point, task_rows(spec, rows), samples)
+
+
+def write_sweep(
+    store: Store, trials: Iterable[TrialSpec | Cell], *, name: str = "small", reference: str | None = None
+) -> None:
+    """Keep a sweep's manifest in a store.
+
+    Args:
+        store: where.
+        trials: what the sweep asks for: cells under its own names, and trials, those that differ by their seed alone in
+            one cell that is named as records name it.
+        name: the sweep's.
+        reference: the label of the method whose params/task the others' are compared with.
+    """
+    from orchestrator.executors.attempt import benchmark_name
+    from orchestrator.sweep import Cell, Resources, Sweep
+
+    cells: dict[Any, Cell] = {}
+    for trial in trials:
+        if isinstance(trial, Cell):
+            cells[len(cells)] = trial
+            continue
+        kind = dataclasses.replace(trial, seed=0)
+        own = cells.get(kind) or Cell(
+            method=trial.method.kind,
+            variant=trial.variant,
+            scale=trial.scale,
+            benchmark=benchmark_name(trial.benchmark),
+            trials=(),
+        )
+        cells[kind] = dataclasses.replace(own, trials=(*own.trials, trial))
+    sweep = Sweep(name=name, store=None, cells=tuple(cells.values()), resources=Resources(), reference=reference)
+    store.write_manifest(sweep.manifest())
+
+
+def finished_record(spec: TrialSpec, accuracy: Accuracy = 0.5, conditions: Conditions = DEFAULT) -> TrialRecord:
+    """What a finished trial leaves.
+
+    It has a sample of the system at its start and one at its end. Contexts are those from which learning starts, of
+    seed 0.
+
+    Args:
+        spec: the trial, of any size.
+        accuracy: of its tests.
+        conditions: how it was computed.
+
+    Raises:
+        ValueError: an accuracy is outside [0, 1], the matrix has another shape, or it changes where the method's tasks
+            do not touch each other.
+    """
+    from crwn import contexts
+    from crwn.trial import Finished
+    from orchestrator.executors import attempt
+
+    rows, blueprint = _rows(spec, accuracy, conditions), spec.blueprint()
+    drawn = _fingerprint(blueprint.backbone)
+    kept = () if blueprint.keeps_weights else _kept(_at_seed_0(spec))
+    finished = Finished(
+        rows=rows,
+        contexts=contexts.dump(kept, {}, spec, drawn),
+        fingerprint=drawn,
+        numerics=_numerics(spec, conditions),
+        peak_memory=conditions.memory,
+        device_name=conditions.device_name,
+    )
+    tried = [_attempt(spec, conditions, tasks_learned=rows[-1].tasks_learned)]
+    samples = [_sample(spec, conditions, time) for time in (conditions.start, rows[-1].tested)]
+    record = attempt.record_of(spec, finished, tried, conditions.commit, samples)
+    provenance = {
+        **json.loads(record.trial["provenance"]),
+        "finished": _iso(rows[-1].tested),
+        "host": conditions.host,
+        "visible_gpus": "0" if conditions.device == "cuda" else None,
+        "python": "3.11.0",
+        "versions": dict(conditions.versions),
+    }
+    trial = {**record.trial, "provenance": json.dumps(provenance, sort_keys=True)}
+    return dataclasses.replace(record, trial=trial)
+
+
+# The parts
+
+
+def _matrix(spec: TrialSpec, accuracy: Accuracy) -> NDArray[Any]:
+    """The accuracy matrix [T, T]."""
+    num_tasks, given = spec.benchmark.problem().num_tasks, np.asarray(accuracy, dtype=float)
+    if given.shape not in ((), (num_tasks,), (num_tasks, num_tasks)):
+        shapes = f"one number, [{num_tasks}] or [{num_tasks}, {num_tasks}]"
+        raise ValueError(f"accuracy: expected {shapes}, given {list(given.shape)}")
+    matrix = np.broadcast_to(given, (num_tasks, num_tasks))
+    learned = np.tril_indices(num_tasks)
+    if not ((matrix[learned] >= 0) & (matrix[learned] <= 1)).all():
+        raise ValueError("accuracy: expected numbers in [0, 1]")
+    if spec.blueprint().is_independent and (matrix[learned] != np.diag(matrix)[learned[1]]).any():
+        raise ValueError("accuracy: expected a task's to stay what it was, since no other task changes it")
+    return matrix
+
+
+def _rows(spec: TrialSpec, accuracy: Accuracy, conditions: Conditions) -> tuple[TaskRow, ...]:
+    """The tests that a trial of this method makes, in its order; the curve of a task has one point."""
+    from crwn.engine import CurvePoint, TaskRow
+
+    matrix, grouping = _matrix(spec, accuracy), spec.blueprint().grouping
+    num_tasks, time = len(matrix), conditions.start
+    base = BASE_SETS[spec.benchmark.base]
+    num_test = spec.benchmark.validation or base.num_test
+    if not spec.benchmark.problem().labels_are_shared:
+        num_test //= num_tasks
+    rows = []
+
+    def test(task: int, tasks_learned: int, *, is_learned: bool) -> None:
+        nonlocal time
+        curve: tuple[CurvePoint, ...] = ()
+        if is_learned:
+            time += conditions.task_seconds
+            if grouping != "all" or task == 0:
+                point = CurvePoint(step=spec.training.updates_per_task, loss=2.0, accuracy=0.25, time=time)
+                curve = (point,)
+        time += TEST_SECONDS
+        rows.append(
+            TaskRow(
+                task=task,
+                tasks_learned=tasks_learned,
+                accuracy=float(matrix[tasks_learned - 1, task]),
+                loss=1.5,
+                num_test=num_test,
+                train_seconds=conditions.task_seconds if is_learned else None,
+                eval_seconds=TEST_SECONDS,
+                tested=time,
+                curve=curve,
+            )
+        )
+
+    for task in range(num_tasks):
+        test(task, num_tasks if grouping == "all" else task + 1, is_learned=True)
+        if grouping == "one" or (grouping == "any" and task + 1 == num_tasks):
+            for earlier in range(task):
+                test(earlier, task + 1, is_learned=False)
+    return tuple(rows)
+
+
+def _numerics(spec: TrialSpec, conditions: Conditions) -> Numerics:
+    from crwn.engine import Numerics
+    from crwn.trial import CPU_GROUP
+
+    num_tasks = spec.benchmark.problem().num_tasks
+    by_rule = {"one": 1, "any": min(CPU_GROUP, num_tasks), "all": num_tasks}[spec.blueprint().grouping]
+    return Numerics(
+        device=conditions.device,
+        group_size=conditions.group_size or by_rule,
+        kernel=conditions.kernel,
+        threads=conditions.threads,
+    )
+
+
+@functools.lru_cache(maxsize=10_000)
+def _fingerprint(spec: backbone.BackboneSpec) -> str:
+    return backbone.draw(spec).fingerprint
+
+
+def _at_seed_0(spec: TrialSpec) -> TrialSpec:
+    """What the shapes of kept tensors depend on, and no more, so that they are made once for many trials."""
+    return dataclasses.replace(spec, seed=0, training=TrainingSpec(learning_rate=0.01))
+
+
+def _method(spec: TrialSpec) -> Method:
+    import torch
+
+    from crwn.methods.protocol import Surroundings
+    from crwn.nn.kernels import KERNELS
+    from crwn.trial import tensors_on
+
+    surroundings = Surroundings(
+        scale=spec.scale,
+        problem=spec.benchmark.problem(),
+        seed=spec.seed,
+        backbone=tensors_on(backbone.draw(spec.blueprint().backbone), torch.device("cpu"), torch.float32),
+        normalisation=BASE_SETS[spec.benchmark.base].normalisation,
+        device=torch.device("cpu"),
+        dtype=torch.float32,
+        product_dtype=torch.float32,
+        kernel=KERNELS["plain"],
+    )
+    learner: Method = METHODS[spec.method.kind].build(spec.method, surroundings)
+    return learner
+
+
+@functools.lru_cache(maxsize=100)
+def _kept(spec: TrialSpec) -> tuple[Tensors, ...]:
+    """What is kept of each task, as learning starts."""
+    method = _method(spec)
+    tasks = range(spec.benchmark.problem().num_tasks)
+    return tuple(
+        {name: tensor.detach() for name, tensor in method.pack(method.start([task])).items()} for task in tasks
+    )
+
+
+def _resume_point(spec: TrialSpec, rows: Sequence[TaskRow], conditions: Conditions) -> bytes:
+    """A resume point between two groups, as the engine writes it."""
+    from crwn import tensorfile
+    from crwn.engine import RESUME_FORMAT
+
+    kept = _kept(_at_seed_0(spec))[: len({row.task for row in rows})]
+    tensors = {f"kept.{task}.{name}": tensor for task, own in enumerate(kept) for name, tensor in own.items()}
+    if spec.blueprint().shared_training != "never":
+        shared = _method(_at_seed_0(spec)).start_shared()
+        tensors |= {f"shared.{name}": tensor for name, tensor in shared.items()}
+    header = {
+        "content": "resume point",
+        "format": RESUME_FORMAT,
+        "identity": [spec.trial_id, _fingerprint(spec.blueprint().backbone)],
+        "numerics": dataclasses.asdict(_numerics(spec, conditions)),
+        "rows": [dataclasses.asdict(row) for row in rows],
+        "groups": [],
+    }
+    return tensorfile.dump(tensors, header)
+
+
+def _attempt(
+    spec: TrialSpec, conditions: Conditions, *, tasks_learned: int, error: Exception | None = None
+) -> dict[str, Any]:
+    """An attempt that began at the trial's beginning."""
+    from orchestrator.executors.attempt import new_attempt
+
+    made = {
+        **new_attempt(spec, 1.0 if conditions.device == "cuda" else None),
+        "started": _iso(conditions.start),
+        "host": conditions.host,
+        "pid": conditions.pid,
+        "from": {"tasks_learned": 0, "step": 0},
+        "reached": {"tasks_learned": tasks_learned, "step": 0},
+    }
+    if error is not None:
+        name = type(error).__name__
+        made["error"] = {"type": name, "message": str(error), "traceback": f"Traceback ...\n{name}: {error}\n"}
+    return made
+
+
+def _sample(spec: TrialSpec, conditions: Conditions, time: float) -> dict[str, Any]:
+    on_gpu = conditions.device == "cuda"
+    return {
+        "trial_id": spec.trial_id,
+        "time": time,
+        "process_cpu_percent": 98.5,
+        "process_memory_bytes": 3e8,
+        "machine_cpu_percent": 51.0,
+        "machine_memory_bytes": 4e9,
+        "gpu_percent": 40.0 if on_gpu else None,
+        "gpu_memory_bytes": 2e9 if on_gpu else None,
+        "gpu_power_watts": 250.5 if on_gpu else None,
+    }
+
+
+def _iso(time: float) -> str:
+    return datetime.datetime.fromtimestamp(math.floor(time), datetime.UTC).isoformat(timespec="seconds")
