@@ -23,6 +23,7 @@ between two equal runs are marked `volatile` in the Parquet schemas.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -31,22 +32,18 @@ from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from orchestrator import parquet_files
 from orchestrator.claims import Claim, Holder, TakenError
 from orchestrator.errors import UserError
 from orchestrator.files import LOCKS, TEMPORARY, Files, LocalFiles, open_files
 from orchestrator.manifests import Manifest
-
-STORE_VERSION = (1, 1)
-"""Major, minor. A reader refuses a newer major version; a newer minor one has only added fields."""
-
-_VOLATILE = {b"volatile": b"true"}
+from orchestrator.parquet_files import STORE_VERSION, VOLATILE
 
 
 def _field(name: str, kind: pa.DataType, *, volatile: bool = False) -> pa.Field:
-    return pa.field(name, kind, metadata=_VOLATILE if volatile else None)
+    return pa.field(name, kind, metadata=VOLATILE if volatile else None)
 
 
 _CURVE_POINT = pa.struct([("step", pa.int64()), ("loss", pa.float64()), ("accuracy", pa.float64())])
@@ -455,9 +452,12 @@ class Store:
 
     def write_record(self, trial_id: str, record: TrialRecord) -> None:
         """Keep a finished trial; its resume point and attempts are removed once all is written."""
-        self._write_tests(trial_id, record.tasks, record.system)
+        tasks = self._write_tests(trial_id, record.tasks, record.system)
         self._files.write(_of_trial(trial_id, CONTEXTS_FILE), record.contexts)
-        self._files.write(_of_trial(trial_id, TRIAL_FILE), _parquet([record.trial], TRIALS_SCHEMA))
+        # A second driver on object storage may write `tasks` again, with other times: that makes no record another.
+        sums = {"tasks": parquet_files.stable_sum(tasks), "contexts": hashlib.sha256(record.contexts).hexdigest()}
+        trial = parquet_files.from_rows([record.trial], TRIALS_SCHEMA)
+        self._files.write(_of_trial(trial_id, TRIAL_FILE), parquet_files.dump(trial, sums))
         self.clear_leftovers([trial_id])
 
     def clear_leftovers(self, trial_ids: Iterable[str]) -> None:
@@ -489,7 +489,7 @@ class Store:
         names = [_of_trial(trial_id, TASKS_FILE) for trial_id in trial_ids]
         schema = pa.schema([TASKS_SCHEMA.field(name) for name in ("task", "tasks_learned", "accuracy")])
         for name, content in zip(names, self._files.read_all(names), strict=True):
-            table = _read_parquet(content, schema, self._files.locate(name))
+            table = _read_record(content, schema, self._files.locate(name))
             task, tasks_learned, accuracy = (column.to_numpy() for column in table.columns)
             yield task, tasks_learned, accuracy
 
@@ -502,7 +502,7 @@ class Store:
 
     def _rows(self, trial_id: str, file: str, schema: pa.Schema) -> pa.Table:
         content = self.read(trial_id, file)
-        return schema.empty_table() if content is None else _read_parquet(content, schema, self.locate(trial_id, file))
+        return schema.empty_table() if content is None else _read_record(content, schema, self.locate(trial_id, file))
 
     def _table(self, trial_ids: Iterable[str], file: str, schema: pa.Schema) -> pa.Table:
         wanted = list(trial_ids)
@@ -510,7 +510,7 @@ class Store:
         names = [_of_trial(trial_id, file) for trial_id in wanted if trial_id in finished]
         tables = [schema.empty_table()]
         for name, content in zip(names, self._files.read_all(names), strict=True):
-            tables.append(_read_parquet(content, schema, self._files.locate(name)))
+            tables.append(_read_record(content, schema, self._files.locate(name)))
         return pa.concat_tables(tables)
 
     # What an unfinished trial leaves
@@ -534,9 +534,12 @@ class Store:
 
     def _write_tests(
         self, trial_id: str, tasks: Sequence[Mapping[str, Any]], system: Sequence[Mapping[str, Any]]
-    ) -> None:
-        self._files.write(_of_trial(trial_id, TASKS_FILE), _parquet(tasks, TASKS_SCHEMA))
-        self._files.write(_of_trial(trial_id, SYSTEM_FILE), _parquet(system, SYSTEM_SCHEMA))
+    ) -> pa.Table:
+        table = parquet_files.from_rows(tasks, TASKS_SCHEMA)
+        self._files.write(_of_trial(trial_id, TASKS_FILE), parquet_files.dump(table))
+        samples = parquet_files.from_rows(system, SYSTEM_SCHEMA)
+        self._files.write(_of_trial(trial_id, SYSTEM_FILE), parquet_files.dump(samples))
+        return table
 
     def read_resume(self, trial_id: str) -> bytes | None:
         """Where a trial goes on, if it was begun."""
@@ -621,47 +624,13 @@ def _unfinished_state(attempts: Sequence[Mapping[str, Any]], *, driven: bool) ->
     return "running" if driven else "interrupted"
 
 
-def stable_columns(table: pa.Table) -> pa.Table:
-    """A table without the columns that may differ between two equal runs."""
-    names = [item.name for item in table.schema if (item.metadata or {}).get(b"volatile") != b"true"]
-    return table.select(names)
-
-
-def _parquet(rows: Sequence[Mapping[str, Any]], schema: pa.Schema) -> bytes:
-    sink = pa.BufferOutputStream()
-    pq.write_table(pa.Table.from_pylist([{**row} for row in rows], schema=schema), sink, compression="zstd")
-    content: bytes = sink.getvalue().to_pybytes()
-    return content
-
-
-def _read_parquet(content: bytes | None, schema: pa.Schema, place: str) -> pa.Table:
-    """A record's rows.
-
-    Args:
-        content: the file's, or None where it is missing.
-        schema: the rows'.
-        place: the file's full name, for errors.
-    """
+def _read_record(content: bytes | None, schema: pa.Schema, place: str) -> pa.Table:
+    """A record's rows, see `parquet_files.load`; columns of JSON hold objects."""
+    table = parquet_files.load(content, schema, place).table
     try:
-        if content is None:
-            raise ValueError("it is missing")
-        file = pq.ParquetFile(pa.BufferReader(content))
-        table = file.read(columns=[name for name in schema.names if name in file.schema_arrow.names])
-        if b"crwn.version" not in (table.schema.metadata or {}):
-            raise ValueError("it is a Parquet file, but none of crwn's")
-        version = table.schema.metadata[b"crwn.version"].decode()
-        major = int(version.split(".")[0])
-        if major > STORE_VERSION[0]:
-            raise UserError(f"{place}: expected version {STORE_VERSION[0]} or older, given {version}; upgrade crwn.")
-        missing = [item for item in schema if item.name not in table.schema.names]
-        for item in missing:  # an older record has fewer columns
-            table = table.append_column(item, pa.nulls(len(table), item.type))
-        table = table.select(schema.names).cast(schema)
         _check_json(table)
-    except (OSError, pa.ArrowException, ValueError, KeyError, RecursionError) as error:
-        raise UserError(
-            f"{place}: expected a record that can be read: {error}. Remove its folder to have the trial run again."
-        ) from error
+    except (ValueError, RecursionError) as error:
+        raise parquet_files.refusal(place, error) from error
     return table
 
 

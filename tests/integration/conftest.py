@@ -19,7 +19,8 @@ import psutil
 import pytest
 
 from orchestrator.files import open_files
-from orchestrator.store import Store, stable_columns
+from orchestrator.parquet_files import stable_columns
+from orchestrator.store import Store
 from orchestrator.sweep import Sweep, load_sweep
 from orchestrator.tracking_address import TRACKING_VARIABLE
 

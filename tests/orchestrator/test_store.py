@@ -17,9 +17,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from orchestrator import parquet_files
 from orchestrator.errors import UserError
 from orchestrator.files import open_files
 from orchestrator.manifests import Manifest, ManifestCell
+from orchestrator.parquet_files import stable_columns
 from orchestrator.store import (
     ATTEMPTS_FILE,
     CONTEXTS_FILE,
@@ -33,9 +35,9 @@ from orchestrator.store import (
     Store,
     TrialRecord,
     sees,
-    stable_columns,
 )
 from tests.object_storage import ObjectStorage
+from tests.older_records import make_older
 
 Record = Callable[..., TrialRecord]
 Listing = Callable[[Path], dict[str, bytes]]
@@ -157,24 +159,17 @@ def test_records_carry_their_version(store: Store, record: Record) -> None:
     store.write_record("a", record("a"))
     for file, kind in ((TRIAL_FILE, b"trials"), (TASKS_FILE, b"tasks"), (SYSTEM_FILE, b"system")):
         metadata = pq.ParquetFile(store.folder("a") / file).schema_arrow.metadata
-        assert metadata[b"crwn.version"] == b"1.1"
+        assert metadata[b"crwn.version"] == b"1.2"
         assert metadata[b"crwn.record"] == kind
     matrix = pq.ParquetFile(store.folder("a") / TASKS_FILE).schema_arrow.metadata[b"crwn.matrix"]
     for part in (b"diagonal", b"last row", b"lower triangle"):
         assert part in matrix
 
 
-def rewrite(path: Path, change: Callable[[pa.Table], pa.Table], version: str) -> None:
-    """Write a record anew as another version would have."""
-    table = change(pq.ParquetFile(path).read())
-    metadata = {**table.schema.metadata, b"crwn.version": version.encode()}
-    pq.write_table(table.replace_schema_metadata(metadata), path)
-
-
 def test_a_record_of_a_newer_major_version_is_refused(store: Store, record: Record) -> None:
     """Its columns may mean something else."""
     store.write_record("a", record("a"))
-    rewrite(store.folder("a") / TRIAL_FILE, lambda table: table, "2.0")
+    make_older(store.folder("a") / TRIAL_FILE, version="2.0")
     with pytest.raises(UserError, match=r"trial\.parquet: expected version 1 or older, given 2\.0; upgrade crwn"):
         store.trials(["a"])
 
@@ -184,7 +179,9 @@ def test_a_record_of_a_newer_minor_version_is_read(store: Store, record: Record)
     store.write_record("a", record("a"))
     before = store.trials(["a"])
     added = pa.array(["new"])
-    rewrite(store.folder("a") / TRIAL_FILE, lambda table: table.add_column(0, "added", added), "1.7")
+    path = store.folder("a") / TRIAL_FILE
+    table = pq.ParquetFile(path).read().add_column(0, "added", added)
+    path.write_bytes(parquet_files.dump(table, {"version": "1.7"}))
     assert store.trials(["a"]).equals(before)
 
 
@@ -192,7 +189,7 @@ def test_an_older_record_with_fewer_columns_is_read(store: Store, record: Record
     """What it has not is null, at its place; it stands beside newer ones."""
     for name in ("a", "b"):
         store.write_record(name, record(name))
-    rewrite(store.folder("a") / TRIAL_FILE, lambda table: table.drop_columns(["fingerprint", "seconds"]), "1.0")
+    make_older(store.folder("a") / TRIAL_FILE, lambda table: table.drop_columns(["fingerprint", "seconds"]), "1.0")
     table = store.trials(["a", "b"])
     assert table.schema.names == TRIALS_SCHEMA.names
     assert table["fingerprint"].to_pylist() == [None, "f" * 64]
@@ -205,9 +202,9 @@ def test_a_store_of_version_1_0_is_read(store: Store, record: Record, tmp_path: 
     for name in ("a", "b"):
         store.write_record(name, record(name))
     added = ["tested", "curve_times"]
-    rewrite(store.folder("a") / TASKS_FILE, lambda table: table.drop_columns(added), "1.0")
+    make_older(store.folder("a") / TASKS_FILE, lambda table: table.drop_columns(added), "1.0")
     later = ["grouping", "forgetting", "backward_transfer"]
-    rewrite(store.folder("a") / TRIAL_FILE, lambda table: table.drop_columns(later), "1.0")
+    make_older(store.folder("a") / TRIAL_FILE, lambda table: table.drop_columns(later), "1.0")
     (store.folder("a") / SYSTEM_FILE).unlink()
     (store.root / "store.json").write_text('{"format": "crwn-store", "version": [1, 0]}')
 
@@ -627,7 +624,7 @@ def test_a_store_is_made_with_its_parents(tmp_path: Path) -> None:
     assert made.exists
     assert files_of(made.root) == {"store.json"}
     mark = json.loads((made.root / "store.json").read_text())
-    assert mark == {"format": "crwn-store", "version": [1, 1], "id": made.identity}
+    assert mark == {"format": "crwn-store", "version": [1, 2], "id": made.identity}
     os.utime(made.root / "store.json", ns=(1, 1))
     Store(made.root).create()
     assert (made.root / "store.json").stat().st_mtime_ns == 1

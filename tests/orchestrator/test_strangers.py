@@ -16,11 +16,12 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from orchestrator import projection
+from orchestrator import parquet_files, projection
 from orchestrator.errors import UserError
 from orchestrator.report.figures import draw_accuracy_matrix
 from orchestrator.store import ATTEMPTS_FILE, CONTEXTS_FILE, RESUME_FILE, TRIAL_FILE, TRIALS_SCHEMA, Store, TrialRecord
 from orchestrator.sweep import load_sweep
+from tests.older_records import make_older
 from tests.orchestrator.conftest import TINY
 
 Crwn = Callable[..., Any]  # gives an Outcome: code, out, err
@@ -321,7 +322,7 @@ def test_a_hostile_record_runs_nothing(
     """Whatever its columns and its metadata claim to be; what can be read is shown as text."""
     done = load_sweep(sweep_file()).trials[0].trial_id
     file = stranger.folder(done) / TRIAL_FILE
-    pq.write_table(change(pq.ParquetFile(file).read()), file)
+    make_older(file, change)  # without sums, so that all of it is read
     _, tables, _ = read_by_every_command(crwn, sweep_file())
     assert ("trial.parquet: expected a record that can be read" in tables.err) == is_refused
     assert (tables.code == 2) == is_refused
@@ -361,7 +362,7 @@ def test_a_page_over_a_strangers_store_acts_no_more_than_any(
     """Whatever labels, errors and records say is text on it: one script, ours, and no address but its own."""
     done, failed = (trial.trial_id for trial in load_sweep(sweep_file()).trials)
     file = stranger.folder(done) / TRIAL_FILE
-    pq.write_table(change(pq.ParquetFile(file).read()), file)
+    file.write_bytes(parquet_files.dump(change(pq.ParquetFile(file).read())))  # a stranger has sums, too
     manifest = json.loads((stranger.root / "sweeps" / "tiny.json").read_text())
     manifest["cells"][0] |= {"method": MARKUP, "benchmark": MARKUP, "variant": MARKUP}
     (stranger.root / "sweeps" / "tiny.json").write_text(json.dumps(manifest))

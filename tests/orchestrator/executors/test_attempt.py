@@ -29,6 +29,7 @@ from orchestrator.executors import attempt as attempt_module
 from orchestrator.executors import sampling
 from orchestrator.executors.attempt import RECORDED_VERSIONS, attempt
 from orchestrator.executors.protocol import TrialUpdate
+from orchestrator.parquet_files import stable_columns
 from orchestrator.store import (
     ATTEMPTS_FILE,
     CONTEXTS_FILE,
@@ -38,7 +39,6 @@ from orchestrator.store import (
     TASKS_SCHEMA,
     TRIAL_FILE,
     Store,
-    stable_columns,
 )
 
 Trial = Callable[..., TrialSpec]

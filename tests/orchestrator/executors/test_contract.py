@@ -13,7 +13,8 @@ from crwn.methods import METHODS
 from crwn.spec import TrainingSpec, TrialSpec
 from orchestrator.executors import EXECUTORS
 from orchestrator.executors.protocol import Job, TrialUpdate
-from orchestrator.store import CONTEXTS_FILE, Store, stable_columns
+from orchestrator.parquet_files import stable_columns
+from orchestrator.store import CONTEXTS_FILE, Store
 from orchestrator.sweep import Resources
 
 NUM_TASKS = 4

@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import pyarrow.parquet as pq
 import pytest
 
 from orchestrator.errors import UserError
@@ -21,6 +20,7 @@ from orchestrator.files import open_files
 from orchestrator.manifests import Manifest, ManifestCell
 from orchestrator.report import SweepTable, markdown, matrix_csv, sweep_table, write_tables
 from orchestrator.store import TRIAL_FILE, Store, TrialRecord
+from tests.older_records import make_older
 
 Record = Callable[..., TrialRecord]
 
@@ -74,7 +74,7 @@ def test_a_table_is_made_from_records_without_the_later_measures(store: Store, r
     for name in "ab":
         store.write_record(name, record(name, forgetting=0.25, backward_transfer=-0.25))
     path = store.folder("a") / TRIAL_FILE
-    pq.write_table(pq.ParquetFile(path).read().drop_columns(["forgetting", "backward_transfer"]), path)
+    make_older(path, lambda table: table.drop_columns(["forgetting", "backward_transfer"]))
     (row,) = sweep_table(store, manifest()).summary.to_dict("records")
     assert (row["accuracy"], row["n"]) == (0.5, 2)
     assert math.isnan(row["forgetting"])

@@ -24,6 +24,7 @@ from orchestrator.manifests import Manifest, ManifestCell
 from orchestrator.report import Choice, tables_of, write
 from orchestrator.report.frames import asked_frame, read_trials
 from orchestrator.store import TASKS_FILE, TRIAL_FILE, Store, TrialRecord
+from tests.older_records import make_older
 
 Record = Callable[..., TrialRecord]
 
@@ -336,16 +337,13 @@ def test_trials_of_an_older_manifest_are_placed_by_their_cell(filled: Store) -> 
 
 def test_a_record_of_a_newer_version_is_refused_and_an_older_one_read(filled: Store) -> None:
     """A newer major version may mean something else; what an older one lacks is not known."""
-    import pyarrow.parquet as pq
-
     path = filled.folder(trial_id("supsup", "", "rotated", 0)) / TRIAL_FILE
-    table = pq.ParquetFile(path).read().drop_columns(["forgetting"])
-    pq.write_table(table, path)
+    make_older(path, lambda table: table.drop_columns(["forgetting"]))
     cells = tables_of([filled])[0].summary
     first = cells[(cells["method"] == "supsup") & (cells["benchmark"] == "rotated digits")].iloc[0]
     assert first["accuracy"] == pytest.approx(statistics.fmean(averages("supsup", "", "rotated")))
     assert math.isnan(first["forgetting"])
-    pq.write_table(table.replace_schema_metadata({**table.schema.metadata, b"crwn.version": b"2.0"}), path)
+    make_older(path, version="2.0")
     with pytest.raises(UserError, match=r"expected version 1 or older, given 2.0; upgrade crwn"):
         tables_of([filled])
 

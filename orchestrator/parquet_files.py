@@ -1,0 +1,322 @@
+"""Tables as Parquet files that know their own content: a file that was changed in any way is refused, never read.
+
+The metadata holds three kinds of SHA-256:
+
+- `crwn.columns`: of each column's values. So a reader of three columns checks those three, and a few bytes tell
+  whether two files have equal columns. They are of values, not of bytes on the disk: another version of Arrow, which
+  encodes them otherwise, has the same ones.
+- `crwn.sha256`: over these and all else that crwn's metadata says.
+- `crwn.bytes`: of the file's bytes, itself left out. It is looked at before Arrow sees the file, since Arrow ends the
+  whole process on some damaged files.
+
+A file may be a stranger's. How much it holds is looked at before it is unpacked.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from orchestrator.errors import UserError
+
+STORE_VERSION = (1, 2)
+"""Major, minor. A reader refuses a newer major version; a newer minor one has only added fields."""
+
+SEALED_SINCE = (1, 2)
+"""From this version on every file has its sums: one of it without them is damaged, not older."""
+
+VOLATILE = {b"volatile": b"true"}
+"""Marks a field that may differ between two equal runs."""
+
+MOST_ROWS = 1_000_000
+"""Of one file: two hundred times what a hundred tasks that interfere have. More is somebody's mistake or malice."""
+
+MOST_VALUES = 50_000_000
+"""Of one column, lists taken apart."""
+
+MOST_BYTES = 1 << 30
+"""Of one file's columns when they are unpacked, as the file says."""
+
+_VERSION, _COLUMNS, _SUM, _BYTES = b"crwn.version", b"crwn.columns", b"crwn.sha256", b"crwn.bytes"
+
+_PLACE = re.compile(re.escape(_BYTES) + rb"\x18\x40([0-9a-f]{64})")
+"""Where a file has the sum of its bytes: the metadata's key, and how Thrift writes a text of 64 characters."""
+
+_NO_SUM = b"0" * 64
+"""Stands there while the sum is taken."""
+
+
+class DamagedError(ValueError):
+    """A file is not what was written, or nothing that crwn writes."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sealed:
+    """What a file holds, as far as it was asked for.
+
+    Attributes:
+        table: its rows.
+        said: what it says besides its rows, by name, such as the sums of other files.
+        stable: a SHA-256 of the columns that do not differ between two equal runs, whether or not these were asked
+            for; None for a file of an older version, which has no sums.
+    """
+
+    table: pa.Table
+    said: Mapping[str, str]
+    stable: str | None
+
+    @property
+    def is_sealed(self) -> bool:
+        """Whether the file has sums, which were checked."""
+        return self.stable is not None
+
+
+def is_volatile(item: pa.Field) -> bool:
+    """Whether a field may differ between two equal runs."""
+    return (item.metadata or {}).get(b"volatile") == b"true"
+
+
+def stable_columns(table: pa.Table) -> pa.Table:
+    """A table without the columns that may differ between two equal runs."""
+    return table.select([item.name for item in table.schema if not is_volatile(item)])
+
+
+def dump(table: pa.Table, said: Mapping[str, str] | None = None) -> bytes:
+    """A table as a Parquet file with its sums.
+
+    Args:
+        table: with a schema whose metadata has `crwn.version`.
+        said: more for the metadata, under `crwn.<name>`; checked like the rows.
+    """
+    metadata = {**table.schema.metadata, **{_key(name): text.encode() for name, text in (said or {}).items()}}
+    metadata.pop(_BYTES, None)  # of a file that the table was read from
+    sums = {item.name: column_sum(table[item.name]) for item in table.schema}
+    metadata[_COLUMNS] = _json(sums).encode()
+    metadata[_SUM] = _content_sum(metadata).encode()
+    sink = pa.BufferOutputStream()
+    table = table.replace_schema_metadata(metadata)
+    with pq.ParquetWriter(sink, table.schema, compression="zstd") as writer:
+        writer.write_table(table)
+        writer.add_key_value_metadata({_BYTES: _NO_SUM})
+    content: bytes = sink.getvalue().to_pybytes()
+    start, end = _place_of_sum(content) or (0, 0)
+    assert content[start:end] == _NO_SUM
+    return content[:start] + hashlib.sha256(content).hexdigest().encode() + content[end:]
+
+
+def _place_of_sum(content: bytes) -> tuple[int, int] | None:
+    """From where to where a file has the sum of its bytes; the last such place, since the metadata is at the end."""
+    last = None
+    for last in _PLACE.finditer(content):  # noqa: B007 (the last one is what is looked for)
+        pass
+    return None if last is None else last.span(1)
+
+
+def _is_as_written(content: bytes) -> bool:
+    """Whether a file is byte for byte what was written; not where it has no sum of its bytes.
+
+    Raises:
+        DamagedError: it has one, and is not.
+    """
+    place = _place_of_sum(content)
+    if place is None:
+        return False
+    start, end = place
+    digest = hashlib.sha256(content[:start])
+    digest.update(_NO_SUM)
+    digest.update(content[end:])
+    if digest.hexdigest().encode() != content[start:end]:
+        raise DamagedError("its bytes are not those that were written: the SHA-256 differs")
+    return True
+
+
+def stable_sum(table: pa.Table) -> str:
+    """A SHA-256 of the columns that do not differ between two equal runs: `Sealed.stable` of the table's file."""
+    return _stable_sum(table.schema, {item.name: column_sum(table[item.name]) for item in table.schema})
+
+
+def load(content: bytes | None, schema: pa.Schema, place: str) -> Sealed:
+    """Read what `dump` wrote, or what an older version did.
+
+    Args:
+        content: the file's; None where it is missing.
+        schema: the columns wanted. Those that an older file has not are null.
+        place: the file's full name, for errors.
+
+    Raises:
+        UserError: it is missing, damaged, unreasonably large, or of a newer major version.
+    """
+    try:
+        if content is None:
+            raise DamagedError("it is missing")
+        return _load(content, schema, place)
+    except UserError:
+        raise
+    # What pyarrow makes of a damaged file is no closed set: besides its own errors OverflowError, TypeError,
+    # MemoryError, UnicodeDecodeError were seen
+    except Exception as error:
+        raise refusal(place, error) from error
+
+
+def refusal(place: str, error: Exception | str) -> UserError:
+    """The error for a record that is not what was written: what to do about it is the same whatever is wrong."""
+    said = " ".join(str(error).split()) or repr(error)
+    return UserError(
+        f"{place}: expected a record that can be read: {said[:_SHOWN]}. Remove its folder to have the trial run again."
+    )
+
+
+_SHOWN = 300
+"""Characters of a library's error that are shown."""
+
+
+def _load(content: bytes, schema: pa.Schema, place: str) -> Sealed:
+    is_as_written = _is_as_written(content)
+    file = pq.ParquetFile(pa.BufferReader(content))
+    written = file.schema_arrow  # worked out anew at every look
+    metadata: dict[bytes, bytes] = {
+        key: value for key, value in (written.metadata or {}).items() if key.startswith(b"crwn.")
+    }
+    version = _version(metadata)
+    if version[0] > STORE_VERSION[0]:
+        given = ".".join(map(str, version))
+        raise UserError(f"{place}: expected version {STORE_VERSION[0]} or older, given {given}; upgrade crwn.")
+    _check_size(file.metadata, columns_too=is_as_written)
+    sums = _sums(metadata, version)
+    if sums is not None and sorted(sums) != sorted(written.names):
+        raise DamagedError("its columns are not those that were written")
+    present = set(written.names)
+    table = file.read(columns=[name for name in schema.names if name in present], use_threads=False)  # they are small
+    if sums is None:
+        table.validate(full=True)
+    for name in table.schema.names:
+        if sums is not None and column_sum(table[name]) != sums[name]:
+            raise DamagedError(f"its column {name} is not what was written: the SHA-256 differs")
+    for item in schema:  # an older record has fewer columns
+        if item.name not in present:
+            table = table.append_column(item, pa.nulls(len(table), item.type))
+    return Sealed(
+        table=table.select(schema.names).cast(schema),
+        said={key.decode()[len("crwn.") :]: value.decode() for key, value in metadata.items()},
+        stable=None if sums is None else _stable_sum(written, sums),
+    )
+
+
+def _version(metadata: Mapping[bytes, bytes]) -> tuple[int, int]:
+    if _VERSION not in metadata:
+        raise DamagedError("it is a Parquet file, but none of crwn's")
+    found = re.fullmatch(r"(\d{1,6})\.(\d{1,6})", metadata[_VERSION].decode())
+    if found is None:
+        raise DamagedError(f"expected a version such as 1.2, given {metadata[_VERSION].decode()!r}")
+    return int(found[1]), int(found[2])
+
+
+def _check_size(metadata: pq.FileMetaData, *, columns_too: bool) -> None:
+    """See that a file is of a size that a record can have, before anything of it is unpacked.
+
+    Args:
+        metadata: the file's.
+        columns_too: look at each column. Arrow ends the process where a damaged file's columns are asked for.
+    """
+    groups = [metadata.row_group(index) for index in range(metadata.num_row_groups)]
+    rows = max(metadata.num_rows, sum(group.num_rows for group in groups))
+    size = sum(group.total_byte_size for group in groups)
+    values = 0
+    if columns_too:
+        columns = (group.column(index) for group in groups for index in range(group.num_columns))
+        values = max((column.num_values for column in columns), default=0)
+    for given, most, what in ((rows, MOST_ROWS, "rows"), (values, MOST_VALUES, "values"), (size, MOST_BYTES, "bytes")):
+        if not 0 <= given <= most:
+            raise DamagedError(f"expected at most {most:,} {what}, given {given:,}")
+
+
+def _sums(metadata: Mapping[bytes, bytes], version: tuple[int, int]) -> dict[str, str] | None:
+    """The columns' sums as the file has them; None where an older version wrote it.
+
+    Raises:
+        DamagedError: they are not what was written, or are gone.
+    """
+    if not {_SUM, _COLUMNS, _BYTES} & set(metadata) and version < SEALED_SINCE:
+        return None
+    if metadata.get(_SUM, b"").decode() != _content_sum(metadata):
+        raise DamagedError("what it says of itself is not what was written: the SHA-256 differs")
+    sums: dict[str, str] = json.loads(metadata[_COLUMNS])
+    return sums
+
+
+def _content_sum(metadata: Mapping[bytes, bytes]) -> str:
+    """Over all that the metadata says, the columns' sums among it."""
+    digest = hashlib.sha256()
+    for key, value in sorted(metadata.items()):
+        if key.startswith(b"crwn.") and key not in (_SUM, _BYTES):
+            digest.update(f"{len(key)} {len(value)} ".encode() + key + value)
+    return digest.hexdigest()
+
+
+def _stable_sum(schema: pa.Schema, sums: Mapping[str, str]) -> str:
+    kept = {item.name: sums[item.name] for item in schema if not is_volatile(item)}
+    return hashlib.sha256(_json(kept).encode()).hexdigest()
+
+
+def column_sum(column: pa.ChunkedArray) -> str:
+    """A SHA-256 of a column's values: the same however they are encoded or cut into chunks.
+
+    All NaN are one value here, and so are both zeros: Arrow's dictionaries may exchange them.
+    """
+    digest = hashlib.sha256()
+    array = column.combine_chunks()
+    _feed(digest, pa.concat_arrays(array.chunks) if isinstance(array, pa.ChunkedArray) else array)
+    return digest.hexdigest()
+
+
+def _feed(digest: Any, array: pa.Array) -> None:
+    """Take in an array's length, which of its values are null, and the others."""
+    kind = array.type
+    digest.update(f"{len(array)} ".encode())
+    digest.update(np.packbits(array.is_valid().to_numpy(zero_copy_only=False)).tobytes())
+    if pa.types.is_struct(kind):
+        digest.update(_json([item.name for item in kind]).encode())
+        for part in array.flatten():
+            _feed(digest, part)
+    elif pa.types.is_list(kind):
+        digest.update(b"list ")
+        digest.update(_numbers(pc.list_value_length(array)))
+        _feed(digest, array.flatten())
+    elif pa.types.is_string(kind) or pa.types.is_binary(kind):
+        digest.update(f"{kind} ".encode())
+        digest.update(_numbers(pc.binary_length(array)))
+        digest.update(b"".join(array.cast(pa.binary()).fill_null(b"").to_pylist()))
+    else:
+        digest.update(f"{kind} ".encode())
+        digest.update(_numbers(array))
+
+
+def _numbers(array: pa.Array) -> bytes:
+    values = array.fill_null(0).to_numpy(zero_copy_only=False)
+    if values.dtype.kind == "f":
+        values = np.where(np.isnan(values), math.nan, values + 0.0)
+    content: bytes = values.astype(values.dtype.newbyteorder("<")).tobytes()
+    return content
+
+
+def _key(name: str) -> bytes:
+    return f"crwn.{name}".encode()
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, sort_keys=True, separators=(",", ":"))
+
+
+def from_rows(rows: Sequence[Mapping[str, Any]] | Iterable[Mapping[str, Any]], schema: pa.Schema) -> pa.Table:
+    """Rows as a table; a key that a row lacks is null."""
+    return pa.Table.from_pylist([{**row} for row in rows], schema=schema)
