@@ -5,6 +5,9 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+MAX_SHOWN = 100
+"""Characters of a faulty value that are shown, and names in a list of those that are known."""
+
 
 class UserError(Exception):
     """The input is wrong and nothing was started: exit code 2. Says what was expected, given, where, what to do."""
@@ -14,11 +17,19 @@ class StorageError(UserError, OSError):
     """A store's storage refused something, did not answer for longer than anybody waits, or leads elsewhere."""
 
 
+def shortened(text: str, length: int = MAX_SHOWN) -> str:
+    """A text of which only the beginning is shown where it is long."""
+    return text if len(text) <= length else f"{text[:length]}..."
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """The known names, and the one that `name` was probably meant to be, for the end of an error."""
     names = sorted(known)
     if not names:
-        return f"expected none here; given {name!r}"
-    close = difflib.get_close_matches(name, names, n=1)
+        return f"expected none here; given {shortened(name)!r}"
+    # Comparing takes time with the length of both; nobody misspells what is longer.
+    close = difflib.get_close_matches(name, names, n=1) if len(name) <= MAX_SHOWN else []
     hint = f"; did you mean {close[0]!r}?" if close else ""
-    return f"expected one of {', '.join(names)}; given {name!r}{hint}"
+    listed = ", ".join(map(shortened, names[:MAX_SHOWN]))
+    more = f" or {len(names) - MAX_SHOWN} more" if len(names) > MAX_SHOWN else ""
+    return f"expected one of {listed}{more}; given {shortened(name)!r}{hint}"

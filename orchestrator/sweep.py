@@ -63,6 +63,9 @@ from orchestrator.yaml_source import KeyPath, Source, show_path
 
 T = TypeVar("T")
 
+MAX_TRIALS = 200_000
+"""Of a sweep; a few short lists already ask for more than any machine can list."""
+
 _RESERVED_LABELS = ("method", "variant", "scale", "params/task", "ratio", "s/task")
 """Columns of the table, in which every benchmark has a column of its own."""
 
@@ -278,11 +281,12 @@ class _Reader:
     def _reference(self, label: Any, variants: Sequence[_Variant]) -> None:
         """A reference is one row of the table."""
         labels = _mapping(self._source.value, "methods")
+        self._null_label(label, labels, ("reference",))
         if not isinstance(label, str) or not labels:
             return  # none is given, or the fault is reported elsewhere
         own = [variant for variant in variants if variant.label == label]
         if label not in labels:
-            self._source.fault(("reference",), nearest(label, labels))
+            self._source.unknown(("reference",), label, labels)
         elif len(own) > 1 or any(len(variant.scales) > 1 for variant in own):
             self._source.fault(
                 ("reference",), f"expected a method with one scale and no variants to compare with; {label!r} has more"
@@ -306,7 +310,7 @@ class _Reader:
                 if isinstance(name, str) and name in PRESETS:
                     yield name, PRESETS[name]
                 else:
-                    self._source.fault((*place, index), nearest(str(name), PRESETS))
+                    self._source.unknown((*place, index), self._name_at((*place, index), name), PRESETS)
         elif isinstance(value, dict) and value:
             for label, settings in value.items():
                 benchmark = self._benchmark(label, {} if settings is None else settings, (*place, label))
@@ -333,15 +337,16 @@ class _Reader:
         if "kind" in settings:
             kind = settings["kind"]
             if not isinstance(kind, str) or kind not in BENCHMARKS:
-                self._source.fault((*place, "kind"), nearest(str(kind), BENCHMARKS))
+                self._source.unknown((*place, "kind"), self._name_at((*place, "kind"), kind), BENCHMARKS)
                 return None
             base: BenchmarkSpec = BENCHMARKS[kind].spec()
         else:
             preset = settings.get("preset", label)
             if not isinstance(preset, str) or preset not in PRESETS:
-                known = nearest(str(preset), PRESETS)
-                hint = "" if "preset" in settings else "; another label needs a preset or a kind"
-                self._source.fault((*place, "preset") if "preset" in settings else place, known + hint)
+                if "preset" in settings:
+                    self._source.unknown((*place, "preset"), self._name_at((*place, "preset"), preset), PRESETS)
+                else:
+                    self._source.unknown(place, label, PRESETS, "; another label needs a preset or a kind")
                 return None
             base = PRESETS[preset]
         return self._override(base, changes, place)
@@ -357,7 +362,8 @@ class _Reader:
         entry = self._read(_MethodEntry, value, place)
         name = value.get("method", label)
         if not isinstance(name, str) or name not in METHODS:
-            self._source.fault((*place, "method") if "method" in value else place, nearest(str(name), METHODS))
+            here = (*place, "method") if "method" in value else place
+            self._source.unknown(here, self._name_at(here, name), METHODS)
             return
         scales = entry.scales if entry is not None else ()
         self._unique(scales, (*place, "scales"))
@@ -371,6 +377,8 @@ class _Reader:
         variants = value.get("variants")
         self._base(value, place)
         overrides: dict[str | None, Any] = variants if isinstance(variants, dict) else {None: {}}
+        if self._too_many(len(scales) * len(overrides), place):
+            return
         for variant, given in overrides.items():
             here = place if variant is None else (*place, "variants", variant)
             num_faults = len(self._source.faults)
@@ -400,12 +408,13 @@ class _Reader:
     def _base(self, entry: Mapping[str, Any], place: KeyPath) -> None:
         """An ablation's base is one of the entry's variants, and there is another to compare with it."""
         base, variants = entry.get("base"), entry.get("variants")
+        self._null_label(base, _mapping(entry, "variants"), (*place, "base"))
         if not isinstance(base, str):
             return  # none is given, or the fault is reported elsewhere
         if not isinstance(variants, dict) or not variants:
             self._source.fault((*place, "base"), "expected variants beside it, one of which it names; given none")
         elif base not in variants:
-            self._source.fault((*place, "base"), nearest(base, map(str, variants)))
+            self._source.unknown((*place, "base"), base, variants)
         elif len(variants) == 1:
             self._source.fault((*place, "base"), f"expected variants to compare with {base!r}; given no other")
 
@@ -414,8 +423,10 @@ class _Reader:
     ) -> Iterator[Cell]:
         self._unique(seeds, ("seeds",))
         asked: dict[str, str] = {}
-        for variant in variants:
-            chosen = self._chosen(variant, benchmarks)
+        grid = [(variant, self._chosen(variant, benchmarks)) for variant in variants]
+        if self._too_many(sum(len(variant.scales) * len(chosen) for variant, chosen in grid) * len(seeds), ()):
+            return
+        for variant, chosen in grid:
             for index, scale in enumerate(variant.scales):
                 for benchmark, spec in chosen.items():
                     trials = self._trials(variant, index, spec, seeds)
@@ -444,7 +455,7 @@ class _Reader:
         self._unique(variant.benchmarks, (*variant.entry, "benchmarks"))
         for index, label in enumerate(variant.benchmarks):
             if label not in benchmarks:
-                self._source.fault((*variant.entry, "benchmarks", index), nearest(label, benchmarks))
+                self._source.unknown((*variant.entry, "benchmarks", index), label, benchmarks)
         return {label: spec for label, spec in benchmarks.items() if label in variant.benchmarks}
 
     def _trials(
@@ -474,6 +485,23 @@ class _Reader:
                 self._source.fault((*variant.entry, "group_size"), str(error).removeprefix("group_size: "))
         return trials
 
+    def _too_many(self, num_trials: int, place: KeyPath) -> bool:
+        """Notes it where a part of the file alone asks for more trials than a sweep may have."""
+        if num_trials > MAX_TRIALS:
+            self._source.fault(
+                place, f"expected at most {MAX_TRIALS:,} trials, given lists that make {num_trials:,}; split the sweep"
+            )
+        return num_trials > MAX_TRIALS
+
+    def _name_at(self, place: KeyPath, value: Any) -> str:
+        """What stands in the place of a name: the text, or what the file has where YAML reads something else."""
+        return value if isinstance(value, str) else self._source.written.get(place, str(value))
+
+    def _null_label(self, given: Any, labels: Mapping[str, Any], place: KeyPath) -> None:
+        """A label may be `null`, but a value that is written so is none."""
+        if given is None and self._source.written.get(place) in labels:
+            self._source.fault(place, f"expected a label; given nothing; {self._source.in_quotes(place, given)}")
+
     def _label(self, label: str, place: KeyPath) -> None:
         """Labels are names in tables and lines."""
         if not label.strip() or not label.isprintable():
@@ -495,11 +523,35 @@ class _Reader:
             for details in error.errors(include_url=False):
                 if details["type"] == "too_short" and details["input"]:
                     continue  # none of its elements is right, which is reported for each: it is not empty as well
-                self._source.fault((*place, *details["loc"]), _explain(details, cls))
+                here = (*place, *details["loc"])
+                self._source.fault(here, details["msg"] if self._source.is_full else self._explain(details, cls, here))
             return None
 
+    def _explain(self, details: ErrorDetails, cls: type[Any], place: KeyPath) -> str:
+        """One of pydantic's errors in our words: expected, given, what to do."""
+        given, shown = details["input"], self._source.given(place, details["input"])
+        match details["type"]:
+            case "unexpected_keyword_argument":
+                known = [item.name for item in dataclasses.fields(cls) if item.init]
+                return f"unknown key; {nearest(str(details['loc'][-1]), known)}"
+            case "missing" | "missing_keyword_only_argument":
+                return "expected this key, not given; add it"
+            case "literal_error":
+                expected = details["ctx"]["expected"]
+                known = re.findall(r"'([^']*)'", expected)
+                return nearest(given, known) if isinstance(given, str) else f"expected {expected}; given {shown}"
+            case "value_error":
+                return str(details["ctx"]["error"])
+            case "too_short":
+                return "expected at least one, given none; an empty grid has no trials"
+        expected = details["msg"].removeprefix("Input should be ")
+        expected = {"a valid array": "a list", "an object": "keys with values"}.get(expected, expected)
+        is_meant = details["type"] == "string_type" and not isinstance(given, list | dict)
+        return f"expected {expected}; given {shown}" + (f"; {self._source.in_quotes(place, given)}" if is_meant else "")
+
     def _override_each(self, bases: Mapping[str, T], changes: Mapping[str, Any], place: KeyPath) -> dict[str, T]:
-        return {name: self._override(base, changes, place) for name, base in bases.items()}
+        changed = {base: self._override(base, changes, place) for base in dict.fromkeys(bases.values())}
+        return {name: changed[base] for name, base in bases.items()}
 
     def _override(self, base: T, changes: Mapping[str, Any], place: KeyPath) -> T:
         """`base` with `changes`, or `base` itself with the faults of `changes` noted."""
@@ -549,25 +601,3 @@ def _mapping(value: Mapping[str, Any], key: str) -> dict[str, Any]:
     """A part of the file, or nothing where it is absent or of the wrong type, which is reported elsewhere."""
     part = value.get(key)
     return part if isinstance(part, dict) else {}
-
-
-def _explain(details: ErrorDetails, cls: type[Any]) -> str:
-    """One of pydantic's errors in our words: expected, given, what to do."""
-    given = details["input"]
-    match details["type"]:
-        case "unexpected_keyword_argument":
-            known = [item.name for item in dataclasses.fields(cls) if item.init]
-            return f"unknown key; {nearest(str(details['loc'][-1]), known)}"
-        case "missing" | "missing_keyword_only_argument":
-            return "expected this key, not given; add it"
-        case "literal_error":
-            expected = details["ctx"]["expected"]
-            known = re.findall(r"'([^']*)'", expected)
-            return nearest(given, known) if isinstance(given, str) else f"expected {expected}; given {given!r}"
-        case "value_error":
-            return str(details["ctx"]["error"])
-        case "too_short":
-            return "expected at least one, given none; an empty grid has no trials"
-    expected = details["msg"].removeprefix("Input should be ")
-    expected = {"a valid array": "a list", "an object": "keys with values"}.get(expected, expected)
-    return f"expected {expected}; given {'nothing' if given is None else repr(given)}"

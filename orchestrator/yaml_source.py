@@ -1,21 +1,29 @@
-"""YAML read strictly, with the line of every value: repeated keys and tags are faults, not silence.
+"""YAML read strictly, with the line of every value: repeated keys, tags and ambiguous numbers are faults, not silence.
 
-PyYAML's own loader keeps the last of two equal keys and reads 1e-4 as text. Here the parser is PyYAML's, and only plain
-values come out: objects with text keys, lists, text, numbers, truth values, null.
+The parser is PyYAML's, whose own loader keeps the last of two equal keys and reads numbers as YAML 1.1 has them: 010 is
+eight, 1:40 a hundred, 1e-4 text. Here numbers are those of YAML 1.2, and what readers do not agree on is refused with
+what to write instead. Only plain values come out: objects with text keys, lists, text, numbers, truth values, null.
 """
 
 from __future__ import annotations
 
+import functools
+import os
 import re
+import select
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import yaml
 
-from orchestrator.errors import UserError
+from orchestrator.errors import MAX_SHOWN, UserError, nearest, shortened
 
 KeyPath: TypeAlias = tuple[str | int, ...]
+
+MAX_BYTES = 1_000_000
+"""Of a file, several times what a sweep of 20,000 trials takes; parsing takes seconds and 200 MB for as much."""
 
 MAX_NODES = 100_000
 """More than any sweep has; aliases of aliases could otherwise fill the memory from a few lines."""
@@ -26,8 +34,11 @@ MAX_DEPTH = 50
 MAX_BITS = 1024
 """Of an integer; a longer one can neither be shown nor be made a float."""
 
-MAX_SHOWN = 100
-"""Characters of a faulty value that are shown."""
+MAX_FAULTS = 50
+"""Faults that are shown; of the rest only the number is."""
+
+PIPE_SECONDS = 10.0
+"""How long a pipe may give nothing before it is taken for one that nobody writes to."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,31 +51,67 @@ class Fault:
 
 @dataclass(slots=True)
 class Source:
-    """A parsed file: its value, the line of every key path, and the faults found so far."""
+    """A parsed file: its value, where and how it is written, and the faults found so far.
+
+    Attributes:
+        file: where it was read.
+        value: what it holds.
+        lines: the line of every key path.
+        written: plain scalars that are not text, as the file has them, where Python would write them otherwise.
+        faults: in the order in which they were noted.
+        unread: places whose value could not be told: what is said of them has been said.
+    """
 
     file: Path
-    text: str
     value: Any = None
     lines: dict[KeyPath, int] = field(default_factory=dict)
-    faults: list[Fault] = field(default_factory=list)
+    written: dict[KeyPath, str] = field(default_factory=dict)
+    faults: dict[Fault, None] = field(default_factory=dict)
+    unread: set[KeyPath] = field(default_factory=set)
+
+    @property
+    def is_full(self) -> bool:
+        """Whether as many faults are noted as are shown: what others say need not be worked out."""
+        return len(self.faults) >= MAX_FAULTS
 
     def fault(self, path: KeyPath, message: str) -> None:
         """Note a fault, once."""
-        fault = Fault(path=path, message=message)
-        if fault not in self.faults:
-            self.faults.append(fault)
+        if path not in self.unread:
+            self.faults[Fault(path=path, message=message)] = None
+
+    def unknown(self, path: KeyPath, name: str, known: Iterable[str], more: str = "") -> None:
+        """Note that a name is none of those that are known, with the nearest of them."""
+        self.fault(path, f"unknown name {name!r}" if self.is_full else nearest(name, known) + more)
+
+    def given(self, path: KeyPath, value: Any) -> str:
+        """A value for the end of a fault: as Python has it, and as it is written where that differs."""
+        if value is None:
+            return "nothing"
+        shown, written = repr(value), self.written.get(path, "")
+        is_another = isinstance(value, int) and written.lower() not in ("", shown.lower())
+        return shortened(shown) + (f", as YAML reads {shortened(written)}" if is_another else "")
+
+    def in_quotes(self, path: KeyPath, value: Any) -> str:
+        """What to write for the text that is meant where YAML reads something else."""
+        return f"write it in quotes: '{shortened(self.written.get(path, str(value)))}'"
 
     def raise_faults(self) -> None:
         """Raise everything that was noted.
 
         Raises:
-            UserError: with file, line, key path and message of each fault.
+            UserError: with file, line, key path and message of each fault, up to `MAX_FAULTS` of them.
         """
         if not self.faults:
             return
         count = "1 fault" if len(self.faults) == 1 else f"{len(self.faults)} faults"
-        in_order = sorted(self.faults, key=lambda fault: self._line(fault.path))
-        lines = [f"  line {self._line(fault.path)}, {show_path(fault.path)}: {fault.message}" for fault in in_order]
+        in_order = sorted(list(self.faults)[:MAX_FAULTS], key=lambda fault: self._line(fault.path))
+        lines = [
+            f"  line {self._line(fault.path)}, {show_path(fault.path)}: {shortened(fault.message, MAX_MESSAGE)}"
+            for fault in in_order
+        ]
+        num_more = len(self.faults) - len(lines)
+        if num_more:
+            lines.append(f"  and {num_more} more")
         raise UserError("\n".join([f"{self.file}: {count}; nothing was started", *lines]))
 
     def _line(self, path: KeyPath) -> int:
@@ -74,6 +121,10 @@ class Source:
         return self.lines.get(path, 1)
 
 
+MAX_MESSAGE = 2000
+"""Characters of a fault, more than the longest list of names takes; what it quotes is shortened before."""
+
+
 def show_path(path: KeyPath) -> str:
     """A key path as text, such as `methods.flynet.scales[1]`."""
     text = "".join(f"[{step}]" if isinstance(step, int) else f".{_shown(step)}" for step in path)
@@ -81,73 +132,129 @@ def show_path(path: KeyPath) -> str:
 
 
 def _shown(key: str) -> str:
-    return key if key.isprintable() else repr(key)
+    return shortened(key if key.isprintable() else repr(key))
 
 
 def read(file: Path) -> Source:
     """Parse a YAML file.
 
     Returns:
-        Its value, with repeated keys and tags noted as faults.
+        Its value, with repeated keys, tags and ambiguous numbers noted as faults.
 
     Raises:
-        UserError: the file cannot be read, is no YAML, or holds more than one document.
+        UserError: the file cannot be read, is too large, is no YAML, or holds more than one document.
     """
     try:
-        text = file.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+        content = _content(file)
+        text = content.decode()
+    except OSError as error:
         raise UserError(f"{file}: expected a YAML file that can be read: {error}") from error
-    source = Source(file=file, text=text)
+    except UnicodeDecodeError as error:
+        raise UserError(f"{file}: expected a YAML file that can be read: {error}; save it as UTF-8 text") from error
+    source = Source(file=file)
     try:
-        loader = _Loader(text)
-        loader.name = str(file)  # instead of "<unicode string>" in PyYAML's errors
-        node = loader.get_single_node()
-    except (yaml.YAMLError, RecursionError) as error:
+        node = _Loader(text, file).get_single_node()
+    except yaml.YAMLError as error:
         raise UserError(f"{file}: expected YAML, but it does not parse: {error}") from error
     if node is not None:
-        try:
-            source.value = _Builder(source, loader).build(node, ())
-        except RecursionError as error:
-            raise UserError(f"{file}: {_TOO_DEEP}") from error
+        source.value = _Builder(source).build(node, ())
     return source
 
 
+def _content(file: Path) -> bytes:
+    """The bytes of a file, or of a pipe that somebody writes to, such as a shell's `<(...)`.
+
+    Raises:
+        OSError: it cannot be read.
+        UserError: it is larger than a sweep can be, or a pipe out of which nothing comes.
+    """
+    content = b""
+    descriptor = os.open(file, os.O_RDONLY | os.O_NONBLOCK)  # or opening a pipe waits for a writer
+    try:
+        while len(content) <= MAX_BYTES:
+            if not select.select([descriptor], [], [], PIPE_SECONDS)[0]:
+                raise UserError(f"{file}: expected a YAML file; nothing came out of it within {PIPE_SECONDS:g} s")
+            chunk = os.read(descriptor, MAX_BYTES + 1 - len(content))
+            if not chunk:
+                return content
+            content += chunk
+    finally:
+        os.close(descriptor)
+    raise UserError(f"{file}: expected a sweep of at most {MAX_BYTES:,} bytes, given more; is it another kind of file?")
+
+
 _TOO_DEEP = "expected plain values, given some that contain themselves or nest too deep"
+_TOO_MANY = f"expected at most {MAX_NODES} values, given more; look for aliases"
+_TOO_LONG = f"expected at most {MAX_BYTES:,} characters, given more; look for aliases"
+
+_STANDARD = "tag:yaml.org,2002:"
+_STR, _INT, _FLOAT, _BOOL, _NULL = (f"{_STANDARD}{name}" for name in ("str", "int", "float", "bool", "null"))
+_TIMESTAMP = f"{_STANDARD}timestamp"
+_AMBIGUOUS = "ambiguous"
+
+_INT_TEXT = re.compile(r"[-+]?(?:0|[1-9][0-9]*)$|0o[0-7]+$|0x[0-9a-fA-F]+$")
+_FLOAT_TEXT = re.compile(
+    r"[-+]?(?:\.[0-9]+|(?:0|[1-9][0-9]*)(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?$"
+    r"|[-+]?\.(?:inf|Inf|INF)$|\.(?:nan|NaN|NAN)$"
+)
+_AMBIGUOUS_TEXT = re.compile(
+    r"""[-+]?(?:
+        0b_*[01][01_]*                                  # base 2
+      | 0x_*[0-9a-fA-F][0-9a-fA-F_]*                    # base 16 with a sign or underscores
+      | [0-9][0-9_]*(?::[0-5]?[0-9])+(?:\.[0-9_]*)?     # base 60
+      | [0-9][0-9_]*(?:\.[0-9_]*)?(?:[eE][-+]?[0-9]+)?  # leading zeros, underscores
+      | \.[0-9][0-9_]*(?:[eE][-+]?[0-9]+)?
+    )$""",
+    re.VERBOSE,
+)
+"""What is neither, but a number in YAML 1.1 or to a reader."""
 
 
 class _Loader(yaml.SafeLoader):
-    """PyYAML's safe loader, reading numbers such as 1e-4 and 1E5 as YAML 1.2 does."""
+    """PyYAML's safe loader with the numbers above and dates as text, which stops at the first value too many."""
+
+    yaml_implicit_resolvers = {  # noqa: RUF012 (PyYAML's own way to say it)
+        sign: [(tag, pattern) for tag, pattern in resolvers if tag not in (_INT, _FLOAT, _TIMESTAMP)]
+        for sign, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+
+    def __init__(self, text: str, file: Path) -> None:
+        super().__init__(text)
+        self.name = str(file)  # instead of "<unicode string>" in PyYAML's errors
+        self._file = file
+        self._num_nodes = 0
+        self._num_levels = 0
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        """The next value or key of the file."""
+        self._num_nodes += 1
+        if self._num_nodes > MAX_NODES:
+            raise UserError(f"{self._file}: {_TOO_MANY}")
+        if self._num_levels > MAX_DEPTH:
+            raise yaml.YAMLError(f"values nest too deep, beyond {MAX_DEPTH} levels")
+        self._num_levels += 1
+        node = super().compose_node(parent, index)
+        self._num_levels -= 1
+        return node
 
 
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
-)
-
-_SCALARS = {f"tag:yaml.org,2002:{name}": name for name in ("str", "int", "float", "bool", "null")}
-
-
-def _is_text(value: str) -> bool:
-    """Whether it can be written as UTF-8, which half a pair of surrogates cannot."""
-    try:
-        value.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
+for _tag, _pattern in ((_INT, _INT_TEXT), (_FLOAT, _FLOAT_TEXT), (_AMBIGUOUS, _AMBIGUOUS_TEXT)):
+    _Loader.add_implicit_resolver(_tag, _pattern, list("-+.0123456789"))  # the first that matches decides
 
 
 class _Builder:
     """Turns the nodes of one document into plain values."""
 
-    def __init__(self, source: Source, loader: _Loader) -> None:
+    def __init__(self, source: Source) -> None:
         self._source = source
-        self._loader = loader
         self._num_nodes = 0
+        self._num_characters = 0
 
     def build(self, node: yaml.Node, path: KeyPath) -> Any:
         """The value of a node; what is wrong in it is noted and left out."""
         self._num_nodes += 1
         if self._num_nodes > MAX_NODES:  # a node that contains itself ends here too
-            raise UserError(f"{self._source.file}: expected at most {MAX_NODES} values, given more; look for aliases")
+            raise UserError(f"{self._source.file}: {_TOO_MANY}")
         if len(path) > MAX_DEPTH:
             raise UserError(f"{self._source.file}: {_TOO_DEEP}")
         self._source.lines.setdefault(path, node.start_mark.line + 1)
@@ -156,24 +263,25 @@ class _Builder:
                 return self._mapping(node, path)
             case yaml.SequenceNode(tag="tag:yaml.org,2002:seq"):
                 return [self.build(child, (*path, index)) for index, child in enumerate(node.value)]
-            case yaml.ScalarNode() if node.tag in _SCALARS:
+            case yaml.ScalarNode():
                 return self._scalar(node, path)
-            case yaml.ScalarNode(tag="tag:yaml.org,2002:timestamp"):
-                return node.value
-        self._source.fault(path, f"expected plain values, given the YAML tag {node.tag!r}; remove the tag")
-        return None
+        return self._unread(path, _explain_tag(node))
+
+    def _unread(self, path: KeyPath, message: str) -> None:
+        self._source.fault(path, message)
+        self._source.unread.add(path)
 
     def _scalar(self, node: yaml.ScalarNode, path: KeyPath) -> Any:
+        text = self._counted(node.value)
+        if node.tag not in _READERS:
+            return self._unread(path, _explain_number(text) if node.tag == _AMBIGUOUS else _explain_tag(node))
         try:
-            value = self._loader.construct_object(node)
-            if (isinstance(value, str) and not _is_text(value)) or (
-                isinstance(value, int) and value.bit_length() > MAX_BITS
-            ):
-                raise ValueError
-        except (yaml.YAMLError, ValueError, KeyError, IndexError):
-            given = node.value if len(node.value) <= MAX_SHOWN else node.value[:MAX_SHOWN] + "..."
-            self._source.fault(path, f"expected {_SCALARS[node.tag]}, given {given!r}")
-            return None
+            value = _READERS[node.tag](text)
+        except ValueError:
+            kind = node.tag.removeprefix(_STANDARD)
+            return self._unread(path, f"expected {kind}, given {shortened(text)!r}")
+        if not isinstance(value, str) and repr(value) != text:
+            self._source.written[path] = text
         return value
 
     def _mapping(self, node: yaml.MappingNode, path: KeyPath) -> dict[str, Any]:
@@ -184,12 +292,99 @@ class _Builder:
                 self._source.fault(
                     path, f"expected plain keys, given the merge key << in line {line}; write its keys out"
                 )
-            elif not isinstance(key_node, yaml.ScalarNode) or key_node.tag not in _SCALARS or not _is_text(key):
+            elif not isinstance(key_node, yaml.ScalarNode) or not _is_key(key_node):
                 self._source.fault(path, f"expected keys that are text, given another kind of key in line {line}")
             elif key in values:
                 first = self._source.lines[(*path, key)]
                 self._source.fault((*path, key), f"given twice, in line {first} and in line {line}; keep one of them")
             else:
-                self._source.lines[(*path, key)] = line
+                self._source.lines[(*path, self._counted(key))] = line
                 values[key] = self.build(value_node, (*path, key))
         return values
+
+    def _counted(self, text: str) -> str:
+        """A text of the file, of which aliases may not make more than a file can hold."""
+        self._num_characters += len(text)
+        if self._num_characters > MAX_BYTES:
+            raise UserError(f"{self._source.file}: {_TOO_LONG}")
+        return text
+
+
+def _read_text(text: str) -> str:
+    text.encode()  # half a pair of surrogates cannot be written as UTF-8; that error is a ValueError
+    return text
+
+
+def _read_int(text: str) -> int:
+    if not _INT_TEXT.match(text):
+        raise ValueError
+    value = int(text, 0)
+    if value.bit_length() > MAX_BITS:
+        raise ValueError
+    return value
+
+
+def _read_float(text: str) -> float:
+    if not _FLOAT_TEXT.match(text):
+        raise ValueError
+    return float(text.lower().replace(".inf", "inf").replace(".nan", "nan"))
+
+
+def _read_bool(text: str) -> bool:
+    value = yaml.SafeLoader.bool_values.get(text.lower())
+    if value is None:
+        raise ValueError
+    return bool(value)
+
+
+def _read_null(text: str) -> None:
+    del text
+
+
+_READERS: Mapping[str, Callable[[str], Any]] = {
+    _STR: _read_text,
+    _INT: _read_int,
+    _FLOAT: _read_float,
+    _BOOL: _read_bool,
+    _NULL: _read_null,
+}
+"""What a scalar stands for, by its tag; a ValueError where the two do not fit."""
+
+
+def _is_key(node: yaml.ScalarNode) -> bool:
+    """Whether a key is the text that was written: also what would be a number or a truth value elsewhere."""
+    try:
+        _read_text(node.value)
+    except ValueError:
+        return False
+    return node.tag in _READERS or node.tag == _AMBIGUOUS
+
+
+def _explain_tag(node: yaml.Node) -> str:
+    if node.value in ("<<", "="):  # YAML 1.1 has tags for these two without their being written
+        return f"expected plain values, given {node.value}; write it in quotes: '{node.value}'"
+    return f"expected plain values, given the YAML tag {node.tag!r}; remove the tag"
+
+
+def _explain_number(text: str) -> str:
+    """Why an ambiguous number is none, and what to write."""
+    if len(text) > MAX_SHOWN:  # nobody means one
+        return f"expected int, given {shortened(text)!r}"
+    why = f"expected a number that all programs read alike, given {text}"
+    octal = re.fullmatch(r"0+([1-7][0-7]+)", text)
+    eight = "" if octal is None else f" (or 0o{octal[1]} for {int(octal[1], 8)})"
+    return f"{why}; write {_in_base_ten(text)}{eight}, or '{text}' in quotes where text is meant"
+
+
+def _in_base_ten(text: str) -> str:
+    """An ambiguous number as it is most likely meant, without leading zeros and underscores."""
+    sign, digits = "-" if text.startswith("-") else "", text.lstrip("+-").replace("_", "").lower()
+    if ":" in digits:
+        *high, last = digits.split(":")
+        whole, point, fraction = last.partition(".")
+        value = functools.reduce(lambda total, part: 60 * total + int(part), [*high, whole], 0)
+        return f"{sign}{value}{point}{fraction}"
+    if digits.startswith(("0b", "0x")):
+        return f"{sign}{int(digits, 0)}"
+    significant = digits.lstrip("0")
+    return sign + (significant if significant[:1].isdigit() else f"0{significant}")

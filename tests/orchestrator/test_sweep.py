@@ -490,6 +490,94 @@ def test_a_value_of_the_wrong_kind_is_refused(faults: Faults, part: str, value: 
     assert found.startswith(f"line {line}, {part}{fault}")
 
 
+@pytest.mark.parametrize(
+    ("parts", "place", "given", "quoted"),
+    [
+        ({"name": "2026"}, "line 4, name", "2026", "2026"),
+        ({"name": "1e3"}, "line 4, name", "1000.0", "1e3"),
+        ({"store": "yes"}, "line 4, store", "True, as YAML reads yes", "yes"),
+        ({"reference": "off"}, "line 4, reference", "False, as YAML reads off", "off"),
+        ({"reference": "0x10"}, "line 4, reference", "16, as YAML reads 0x10", "0x10"),
+        ({"methods": "{mtl: {scales: [no]}}"}, "line 3, methods.mtl.scales[0]", "False, as YAML reads no", "no"),
+        ({"methods": "{mtl: {scales: [FC16], benchmarks: [~]}}"}, "line 3, methods.mtl.benchmarks[0]", "nothing", "~"),
+    ],
+)
+def test_a_text_that_yaml_reads_as_something_else_is_to_be_quoted(
+    faults: Faults, parts: dict[str, str], place: str, given: str, quoted: str
+) -> None:
+    """A name like a number or a truth value: the message says how it was read and what to write."""
+    assert f"{place}: expected a valid string; given {given}; write it in quotes: '{quoted}'" in faults(**parts)
+
+
+@pytest.mark.parametrize("base", ["off", "1", "null"])
+def test_a_variant_may_have_any_name_in_quotes(load: Load, faults: Faults, base: str) -> None:
+    """As a key it is text; as a value it has to be quoted, and is not taken for no base at all."""
+    methods = "{neuromodnet: {scales: [FC16], base: BASE, variants: {other: , NAME: {settings: {modulation: local}}}}}"
+    methods = methods.replace("NAME", base)
+    (fault,) = faults(methods=methods.replace("BASE", base))
+    assert fault.startswith("line 3, methods.neuromodnet.base: expected a")
+    assert fault.endswith(f"write it in quotes: '{base}'")
+    assert load(methods=methods.replace("BASE", f"'{base}'")).cells[0].base == base
+
+
+def test_a_reference_called_null_is_to_be_quoted(load: Load, faults: Faults) -> None:
+    """Written plainly it means none."""
+    methods = "{null: {method: mtl, scales: [FC16]}}"
+    assert faults(methods=methods, reference="null") == [
+        "line 4, reference: expected a label; given nothing; write it in quotes: 'null'"
+    ]
+    assert load(methods=methods, reference="'null'").reference == "null"
+    assert load(reference="null").reference is None
+
+
+@pytest.mark.parametrize(
+    ("benchmarks", "given"),
+    [("[off]", "'off'"), ("{x: {preset: 0x10}}", "'0x10'"), ("{x: {kind: no}}", "'no'"), ("[3]", "'3'")],
+)
+def test_an_unknown_name_is_shown_as_it_is_written(faults: Faults, benchmarks: str, given: str) -> None:
+    """Not as what YAML makes of it."""
+    (fault,) = faults(benchmarks=benchmarks)
+    assert f"; given {given}" in fault
+
+
+def test_an_ambiguous_number_is_one_fault_where_it_stands(faults: Faults) -> None:
+    """010 is neither eight nor ten, and that nothing could be read there is not told again."""
+    found = faults(seeds="[010, 011]", training="{batch_size: 016, learning_rate: 1:40}")
+    assert [fault.split(", or '")[0].split("expected a number that all programs read alike, ") for fault in found] == [
+        ["line 1, seeds[0]: ", "given 010; write 10 (or 0o10 for 8)"],
+        ["line 1, seeds[1]: ", "given 011; write 11 (or 0o11 for 9)"],
+        ["line 4, training.batch_size: ", "given 016; write 16 (or 0o16 for 14)"],
+        ["line 4, training.learning_rate: ", "given 1:40; write 100"],
+    ]
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [
+        {
+            "seeds": str([*range(1000)]),
+            "benchmarks": "{" + ", ".join(f"b{i}: {{preset: r-digits}}" for i in range(300)),
+        },
+        {
+            "methods": f"{{mtl: {{scales: {[f'FC{i}' for i in range(1, 501)]}, variants: {{"
+            + ", ".join(f"v{i}: " for i in range(500))
+            + "}}"
+        },
+    ],
+)
+def test_lists_that_make_more_trials_than_can_be_listed_are_refused(faults: Faults, parts: dict[str, str]) -> None:
+    """A few kilobytes of lists may ask for millions: that is said before they are made."""
+    closed = {part: value + "}" * (value.count("{") - value.count("}")) for part, value in parts.items()}
+    assert any("expected at most 200,000 trials, given lists that make" in fault for fault in faults(**closed))
+
+
+def test_a_list_of_unknown_names_is_refused_as_fast_as_it_is_read(faults: Faults) -> None:
+    """Each is a fault; the first are compared with the names that are known, the rest is counted."""
+    found = faults(benchmarks=str([f"r-nist{number}" for number in range(3000)]))
+    assert found[0].endswith("given 'r-nist0'; did you mean 'r-mnist'?")
+    assert found[-1] == "and 2950 more"
+
+
 @pytest.mark.parametrize("part", ["seeds", "scales"])
 def test_elements_of_the_wrong_kind_are_the_only_fault_of_their_list(faults: Faults, part: str) -> None:
     """A list of which no element is right is not an empty one as well."""
