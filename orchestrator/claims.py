@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import errno
 import getpass
 import json
 import os
@@ -11,10 +12,10 @@ import socket
 import threading
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 import filelock
 
@@ -23,6 +24,13 @@ if TYPE_CHECKING:
 
 RENEW_SECONDS = 20.0
 """Between two signs of life of a process that holds a lease."""
+
+LEASE = ".json"
+"""How a lease's name ends."""
+
+LOOK_SECONDS = 3.0
+"""After which a process that took a lease looks for others once more: of two that take one at once, the first to write
+may have looked before the other wrote."""
 
 RECENT_SECONDS = 180.0
 """A lease that was not renewed for so long is old. An outage that writing outlasts delays a renewal by half of it."""
@@ -45,6 +53,10 @@ class Holder:
     text: str = ""
 
 
+OnOther: TypeAlias = "Callable[[Holder], None]"
+"""Told of another holder."""
+
+
 class Claim(Protocol):
     """A process's word that it does something with a store which only one should do at a time."""
 
@@ -57,15 +69,17 @@ class Claim(Protocol):
         """Others that hold it, or ended without giving it back; nothing is written."""
         ...
 
-    def acquire(self, timeout: float, *, despite_lease: bool = False) -> None:
+    def acquire(self, timeout: float, *, despite_lease: bool = False, on_other: OnOther = lambda _: None) -> None:
         """Hold it from now on.
 
         Args:
             timeout: seconds to wait for another holder.
             despite_lease: hold it beside a process with a lease, which may be dead; a lock is never held twice.
+            on_other: called once with each other process that has a lease, also later, then from a thread.
 
         Raises:
             TakenError: another process holds it.
+            OSError: it cannot be written.
         """
         ...
 
@@ -104,8 +118,10 @@ class Lock:
         lock.release()
         return []
 
-    def acquire(self, timeout: float, *, despite_lease: bool = False) -> None:
+    def acquire(self, timeout: float, *, despite_lease: bool = False, on_other: OnOther = lambda _: None) -> None:
         """See `Claim`."""
+        if not self._path.parent.is_dir():  # which the lock would make
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(self._path.parent))
         try:
             self._lock.acquire(timeout=timeout)
         except filelock.Timeout as error:
@@ -119,7 +135,9 @@ class Lock:
 class Lease:
     """A claim by a small object that its process renews: what is said in it is all that others can know.
 
-    Each process writes an object of its own, so two that hold one claim both stay seen.
+    Each process writes an object of its own, so two that hold one claim both stay seen. Each looks for others after it
+    has written: whichever of two writes second sees the first, which sees the second when it looks again, after
+    `LOOK_SECONDS` or with its next renewal.
 
     Args:
         files: where leases are kept.
@@ -131,9 +149,10 @@ class Lease:
         self._files = files
         self._folder = folder
         self._clock = clock
-        self._name = f"{folder}/{uuid.uuid4().hex[:12]}.json"
+        self._name = f"{folder}/{uuid.uuid4().hex[:12]}{LEASE}"
         self._renewer: threading.Thread | None = None
         self._ended = threading.Event()
+        self._told: set[str] = set()
 
     @property
     def is_held(self) -> bool:
@@ -144,24 +163,41 @@ class Lease:
         """See `Claim`."""
         return [holder for _, holder in self._others()]
 
-    def acquire(self, timeout: float, *, despite_lease: bool = False) -> None:
+    def acquire(self, timeout: float, *, despite_lease: bool = False, on_other: OnOther = lambda _: None) -> None:
         """See `Claim`; leases of processes that ended are removed."""
         deadline = time.monotonic() + timeout
-        while True:
-            others = self._others()
-            if despite_lease or not any(holder.is_live for _, holder in others):
-                break
+        while not self._take(on_other, despite_lease=despite_lease):
             if time.monotonic() >= deadline:
                 raise TakenError
             time.sleep(min(1.0, timeout))
-        for name, holder in others:
-            if not holder.is_live:
-                self._files.remove(name)
+
+    def _take(self, on_other: OnOther, *, despite_lease: bool) -> bool:
+        """Write the lease, unless another process has one and that is an obstacle; whether it is held."""
+        self._told.clear()
+        before = self._others()
+        if not despite_lease and _is_any_live(before):
+            return False
         since = self._clock()
         self._write(since)
+        after = self._others()
+        if not despite_lease and _is_any_live(after):  # written at the same time: none of the two holds it
+            self._files.remove(self._name)
+            return False
+        self._tell([*before, *after], on_other)
+        for name, holder in before:
+            if not holder.is_live:
+                self._files.remove(name)
         self._ended.clear()
-        self._renewer = threading.Thread(target=self._renew, args=[since], daemon=True)
+        self._renewer = threading.Thread(target=self._renew, args=[since, on_other], daemon=True)
         self._renewer.start()
+        return True
+
+    def _tell(self, others: Iterable[tuple[str, Holder]], on_other: OnOther) -> None:
+        """Say of each other holder once that it is there."""
+        for name, holder in others:
+            if name not in self._told:
+                self._told.add(name)
+                on_other(holder)
 
     def release(self) -> None:
         """See `Claim`; where the storage is away the lease stays, and grows old."""
@@ -173,10 +209,18 @@ class Lease:
         with contextlib.suppress(OSError):
             self._files.remove(self._name)
 
-    def _renew(self, since: float) -> None:
-        while not self._ended.wait(RENEW_SECONDS):
+    def _renew(self, since: float, on_other: OnOther) -> None:
+        pause = min(LOOK_SECONDS, RENEW_SECONDS)
+        while not self._ended.wait(pause):
+            pause = RENEW_SECONDS
             with contextlib.suppress(OSError):  # the next one may come through
-                self._write(since)
+                self._look_again(since, on_other)
+
+    def _look_again(self, since: float, on_other: OnOther) -> None:
+        """Renew the lease, unless all that it was for is gone, and say who has come."""
+        if self._files.kind() == "folder":
+            self._write(since)
+            self._tell(self._others(), on_other)
 
     def _write(self, since: float) -> None:
         lease = {
@@ -193,11 +237,15 @@ class Lease:
         found = []
         for name in self._files.names(self._folder):
             path = f"{self._folder}/{name}"
-            if path == self._name:
+            if path == self._name or not name.endswith(LEASE):
                 continue
             with contextlib.suppress(FileNotFoundError):  # given back meanwhile
                 found.append((path, _holder(self._files.read(path), self._clock())))
         return found
+
+
+def _is_any_live(others: Iterable[tuple[str, Holder]]) -> bool:
+    return any(holder.is_live for _, holder in others)
 
 
 def _holder(content: bytes, now: float) -> Holder:
