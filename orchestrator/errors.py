@@ -17,6 +17,10 @@ class StorageError(UserError, OSError):
     """A store's storage refused something, did not answer for longer than anybody waits, or leads elsewhere."""
 
 
+class LostError(StorageError):
+    """The store that a run works on is no longer where it was: renamed, removed, or another is in its place."""
+
+
 def shortened(text: str, length: int = MAX_SHOWN) -> str:
     """A text of which only the beginning is shown where it is long."""
     return text if len(text) <= length else f"{text[:length]}..."

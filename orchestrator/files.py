@@ -9,14 +9,16 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import shlex
 import uuid
 from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Literal, Protocol
 from urllib.parse import parse_qsl, urlsplit
 
 from orchestrator.claims import Claim, Lock
-from orchestrator.errors import StorageError, UserError
+from orchestrator.errors import LostError, StorageError, UserError
 
 SCHEMES = ("s3", "gs")
 """Kinds of object storage."""
@@ -28,6 +30,15 @@ Purpose = Literal["run", "tracking"]
 """What one process at a time should do with a store."""
 
 LOCKS: dict[Purpose, str] = {"run": ".lock", "tracking": ".tracking.lock"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mark:
+    """What a folder is known by, whatever its name: one of its files, and what that holds."""
+
+    name: str
+    content: bytes
+
 
 _SECRET = re.compile(r"key|secret|token|passw|credential|signature", re.IGNORECASE)
 
@@ -51,6 +62,19 @@ class Files(Protocol):
 
     def below(self, folder: str) -> Files:
         """The files of a folder in this one."""
+        ...
+
+    def marked(self, mark: Mark) -> Files:
+        """The same files, of which each write and removal first sees that the folder still has its mark."""
+        ...
+
+    def check(self) -> None:
+        """See that the folder has its mark, if it was given one.
+
+        Raises:
+            LostError: it was renamed or removed, or another is in its place; the message says where it is, if known.
+            OSError: that cannot be found out.
+        """
         ...
 
     def kind(self) -> Literal["absent", "file", "folder"]:
@@ -95,15 +119,16 @@ class Files(Protocol):
         ...
 
     def write(self, name: str, content: bytes) -> None:
-        """Make a file, or replace it, at one blow.
+        """Make a file, or replace it, at one blow, in a folder that is there; folders below it are made.
 
         Raises:
+            LostError: as `check` does.
             OSError: it cannot be written; what was there is as it was.
         """
         ...
 
     def remove(self, name: str) -> None:
-        """Remove a file, if it is there."""
+        """Remove a file, if it is there; raises as `write` does."""
         ...
 
     def signature(self, name: str) -> tuple[int, int] | None:
@@ -185,24 +210,52 @@ def read_each(files: Files, names: Iterable[str]) -> Iterator[bytes | None]:
         yield content
 
 
+def _has(folder: Path, mark: Mark) -> bool:
+    """Whether a folder has a mark.
+
+    Raises:
+        OSError: that cannot be found out.
+    """
+    try:
+        return (folder / mark.name).read_bytes() == mark.content
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+
+
+def _beside(folder: Path) -> Iterator[Path]:
+    """Where a folder may be that was renamed, or whose parent was."""
+    for parent, names in ((folder.parent, ()), (folder.parent.parent, (folder.name,))):
+        with contextlib.suppress(OSError):
+            yield from (other.joinpath(*names) for other in sorted(parent.iterdir()))
+
+
 class LocalFiles:
     """The files of a folder on a path: this machine's, or one that all machines share.
 
     Files are written beside their place, synchronised and moved into it. The folder itself may be a link, but nothing
     below it: a store that came from elsewhere could lead out of itself, to be read or written there.
 
+    Only `make` makes the folder: one that was renamed or removed does not come back with the next file.
+
     Args:
         root: the folder, which need not exist.
         is_synchronised: whether a file is on the disk before it has its name; for tests and benchmarks, whose files may
             be lost with the machine: waiting for the disk is most of what a small file takes.
+        within: the folder that it belongs to, with its mark; itself by default.
+        mark: what that one is known by.
 
     Raises:
         StorageError: by any call, where a link is on the way.
     """
 
-    def __init__(self, root: Path, *, is_synchronised: bool = True) -> None:
+    def __init__(
+        self, root: Path, *, is_synchronised: bool = True, within: Path | None = None, mark: Mark | None = None
+    ) -> None:
         self.root = root.absolute()
         self._is_synchronised = is_synchronised
+        self._whole = self.root if within is None else within
+        self._mark = mark
+        self._origin = self._whole.resolve() if mark is not None else self._whole
 
     @property
     def address(self) -> str:
@@ -220,7 +273,38 @@ class LocalFiles:
 
     def below(self, folder: str) -> LocalFiles:
         """See `Files`."""
-        return LocalFiles(self._place(folder), is_synchronised=self._is_synchronised)
+        return self._of(self._place(folder), self._mark)
+
+    def _of(self, root: Path, mark: Mark | None) -> LocalFiles:
+        return LocalFiles(root, is_synchronised=self._is_synchronised, within=self._whole, mark=mark)
+
+    def marked(self, mark: Mark) -> LocalFiles:
+        """See `Files`."""
+        return self._of(self.root, mark)
+
+    def check(self) -> None:
+        """See `Files`."""
+        if self._mark is None or _has(self._whole, self._mark):
+            return
+        found = {"absent": "nothing", "file": "a file", "folder": "another folder"}[LocalFiles(self._whole).kind()]
+        raise LostError(
+            f"{self._whole}: expected the store that this run began on, found {found}. {self._whereabouts()}"
+        )
+
+    def _whereabouts(self) -> str:
+        """What is known of where the folder with the mark is now, and what to do."""
+        assert self._mark is not None
+        for place in (self._origin, *_beside(self._whole)):
+            with contextlib.suppress(OSError):
+                if _has(place, self._mark):
+                    return (
+                        f"It is now {place}, with all up to the last resume points; nothing was written elsewhere. Go "
+                        f"on with --out {shlex.quote(str(place))}"
+                    )
+        return (
+            "It was moved or removed; nothing was written elsewhere. Where it still is, it has all up to the last "
+            "resume points: go on with --out and its new place"
+        )
 
     def kind(self) -> Literal["absent", "file", "folder"]:
         """See `Files`."""
@@ -230,7 +314,11 @@ class LocalFiles:
 
     def make(self) -> None:
         """See `Files`."""
-        self.root.mkdir(parents=True, exist_ok=True)
+        if self.root == self._whole:
+            self.root.mkdir(parents=True, exist_ok=True)
+        else:
+            with self._there():
+                self._make_folders(self.root)
         probe = self.root / f"{uuid.uuid4().hex}{TEMPORARY}"
         probe.touch()
         probe.unlink()
@@ -270,22 +358,27 @@ class LocalFiles:
     def write(self, name: str, content: bytes) -> None:
         """See `Files`; on the disk before it has its name."""
         path = self._to_replace(name)
-        path.parent.mkdir(parents=True, exist_ok=True)
         beside = path.with_name(f"{path.name}.{uuid.uuid4().hex[:8]}{TEMPORARY}")
-        try:
-            with beside.open("wb") as file:
-                file.write(content)
-                file.flush()
-                if self._is_synchronised:
-                    os.fsync(file.fileno())
-            beside.replace(path)
-        except BaseException:
-            beside.unlink(missing_ok=True)
-            raise
+        with self._there():
+            self._make_folders(path.parent)
+            try:
+                with beside.open("wb") as file:
+                    file.write(content)
+                    file.flush()
+                    if self._is_synchronised:
+                        os.fsync(file.fileno())
+                self.check()  # once more: the file beside is in this very folder, and cannot be moved into another
+                beside.replace(path)
+            except BaseException:
+                with contextlib.suppress(OSError):
+                    beside.unlink()
+                raise
 
     def remove(self, name: str) -> None:
         """See `Files`."""
-        self._to_replace(name).unlink(missing_ok=True)
+        path = self._to_replace(name)
+        with self._there():
+            path.unlink(missing_ok=True)
 
     def signature(self, name: str) -> tuple[int, int] | None:
         """See `Files`."""
@@ -325,3 +418,29 @@ class LocalFiles:
         """Where a file is that is made, replaced or removed; if it is a link, that is, and not what it leads to."""
         folder, _, file = name.rpartition("/")
         return self._place(folder) / file
+
+    @contextlib.contextmanager
+    def _there(self) -> Iterator[None]:
+        """For a block that writes: the folder is there as the block begins, and its loss on the way is said as such."""
+        self.check()
+        try:
+            yield
+        except FileNotFoundError as error:
+            self.check()
+            if not self._whole.exists():
+                raise StorageError(
+                    f"{self._whole}: expected a folder to write into, found nothing; it was moved or removed."
+                ) from error
+            raise
+
+    def _make_folders(self, folder: Path) -> None:
+        """Make a folder and those that lead to it, but not the whole."""
+        if folder == self._whole:
+            return
+        try:
+            folder.mkdir(exist_ok=True)
+        except FileNotFoundError:
+            if folder.parent == self._whole:
+                raise
+            self._make_folders(folder.parent)
+            folder.mkdir(exist_ok=True)

@@ -164,6 +164,7 @@ def follow(
         try:
             from orchestrator.tracking import Tracker  # noqa: PLC0415 (seconds, for MLflow)
 
+            store.check()  # another store may be at its address by now
             if not lock.is_held:
                 lock.acquire(timeout=PATIENCE)
             tracker = tracker or Tracker(store, uri, computing=lambda: _signs_of_life(say))
@@ -224,6 +225,8 @@ def sync(store: Store, uri: str, console: Console) -> None:
         raise UserError(
             f"{store.address}: a run is working on this store and keeps MLflow up to date itself."
         ) from error
+    except OSError as error:
+        raise UserError(f"{store.address}: expected a store that can be written: {error}.") from error
     try:
         _sync(store, uri, console)
     except TrackingError as error:
@@ -293,7 +296,7 @@ def main() -> None:
     with contextlib.suppress(Exception):  # it is imported, and said, where it is used
         importlib.import_module("orchestrator.tracking")
         say({})  # a sign of life, after seconds
-    follow(Store(root), sweep, uri, ended, say)
+    follow(Store(root).followed(), sweep, uri, ended, say)
     os._exit(0)  # a broken pipe is no reason for Python to complain while it ends
 
 

@@ -8,6 +8,7 @@ minute and a half.
 
 from __future__ import annotations
 
+import copy
 import functools
 import logging
 import re
@@ -22,8 +23,8 @@ import pyarrow as pa
 from pyarrow import fs
 
 from orchestrator.claims import Claim, Lease
-from orchestrator.errors import StorageError, UserError
-from orchestrator.files import Purpose
+from orchestrator.errors import LostError, StorageError, UserError
+from orchestrator.files import Mark, Purpose
 
 PATIENCE = 90.0
 """Seconds after its first failure in which a call is repeated: outages of a minute are survived with a margin."""
@@ -65,6 +66,7 @@ class ObjectFiles:
         self._sleep = sleep
         self._pool = ThreadPoolExecutor(NUM_THREADS, thread_name_prefix="crwn-objects")
         self._is_away = False
+        self._mark: Mark | None = None
 
     @functools.cached_property
     def _place(self) -> tuple[Any, str]:
@@ -99,6 +101,28 @@ class ObjectFiles:
         """See `Files`."""
         path, mark, settings = self._address.partition("?")
         return ObjectFiles(f"{path.rstrip('/')}/{folder}{mark}{settings}", sleep=self._sleep)
+
+    def marked(self, mark: Mark) -> ObjectFiles:
+        """See `Files`."""
+        marked = copy.copy(self)
+        marked._mark = mark
+        return marked
+
+    def check(self) -> None:
+        """See `Files`; where objects went to is not known."""
+        if self._mark is None:
+            return
+        try:
+            found = self.read(self._mark.name)
+        except FileNotFoundError:
+            found = None
+        if found != self._mark.content:
+            what = "no store" if found is None else "another store"
+            raise LostError(
+                f"{self.locate('')}: expected the store that this run began on, found {what}. It was moved or removed; "
+                "nothing was written elsewhere. Where it still is, it has all up to the last resume points: go on "
+                "with --out and its new place"
+            )
 
     def kind(self) -> Literal["absent", "file", "folder"]:
         """See `Files`."""
@@ -163,6 +187,7 @@ class ObjectFiles:
             stream.write(content)
             stream.close()
 
+        self.check()
         self._patiently(name, lambda: self._pool.submit(write).result())
 
     def remove(self, name: str) -> None:
@@ -174,6 +199,7 @@ class ObjectFiles:
             except FileNotFoundError:
                 return
 
+        self.check()
         self._patiently(name, remove)
 
     def signature(self, name: str) -> tuple[int, int] | None:

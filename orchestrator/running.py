@@ -6,7 +6,7 @@ import contextlib
 import os
 import shlex
 import subprocess
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from orchestrator.claims import Holder
 from orchestrator.display import print_line
 from orchestrator.errors import UserError, nearest
 from orchestrator.executors import EXECUTORS, default_executor
-from orchestrator.executors.protocol import Job
+from orchestrator.executors.protocol import Job, TrialUpdate
 from orchestrator.following import Follower
 from orchestrator.progress import RunProgress, show_seconds, shown
 from orchestrator.store import ATTEMPTS_FILE, Store
@@ -73,8 +73,8 @@ def run(sweep: Sweep, store: Store, options: Options, console: Console) -> bool:
     executor = EXECUTORS[name]()
     executor.check(resources)
     store.create()
-    with store.lock() as drivers:
-        _show_drivers(drivers, console)
+    with store.lock(lambda driver: _show_driver(driver, console)):
+        store = store.driven()
         left = trials_left(sweep, store)  # another run may have ended in between
         _clear_leftovers(sweep, store)
         store.write_manifest(sweep.manifest())
@@ -97,8 +97,9 @@ def run(sweep: Sweep, store: Store, options: Options, console: Console) -> bool:
             known_trials=sweep.trials,
         )
         try:
-            with _followed(sweep, store, options, console), shown(progress, console) as on_update:
-                executor.run(job, on_update)
+            with _followed(sweep, store, options, console), shown(progress, console) as show:
+                executor.run(job, _checked(store, show))
+            store.check()  # trials that only read what is there now have not noticed
         except KeyboardInterrupt:
             print_line(console, progress.summary())
             raise
@@ -112,6 +113,17 @@ def run(sweep: Sweep, store: Store, options: Options, console: Console) -> bool:
             f"{len(unfinished)} trials did not finish; the same command goes on with them from their resume points",
         )
     return bool(unfinished)
+
+
+def _checked(store: Store, show: Callable[[TrialUpdate], None]) -> Callable[[TrialUpdate], None]:
+    """What shows a run's news, and ends it once its store is lost."""
+
+    def on_update(update: TrialUpdate) -> None:
+        if update.is_lost:
+            store.check()  # here, where it can be found out where it is
+        show(update)
+
+    return on_update
 
 
 @contextlib.contextmanager
@@ -138,17 +150,16 @@ def _clear_leftovers(sweep: Sweep, store: Store) -> None:
     store.clear_leftovers(store.finished(trial.trial_id for trial in sweep.trials))
 
 
-def _show_drivers(drivers: Iterable[Holder], console: Console) -> None:
+def _show_driver(driver: Holder, console: Console) -> None:
     """Say whom else a store has as its driver, where no lock keeps them apart."""
-    for driver in drivers:
-        if driver.is_live:
-            note = (
-                f"another run seems to be working on this store: {driver.text}. Nothing of it is damaged by this one, "
-                "but trials that both compute are computed twice. Stop one of them, or name another store with --out"
-            )
-        else:
-            note = f"an earlier run on this store was cut off: {driver.text}. This one goes on from what it left"
-        print_line(console, f"note: {note}.")
+    if driver.is_live:
+        note = (
+            f"another run seems to be working on this store: {driver.text}. Nothing of it is damaged by this one, "
+            "but trials that both compute are computed twice. Stop one of them, or name another store with --out"
+        )
+    else:
+        note = f"an earlier run on this store was cut off: {driver.text}. This one goes on from what it left"
+    print_line(console, f"note: {note}.")
 
 
 def chosen_executor(options: Options, num_trials: int) -> str:

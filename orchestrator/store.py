@@ -14,7 +14,7 @@
       report/                            tables; can be thrown away
       index/                             all finished trials in one file (`orchestrator/index.py`); likewise
       leases/                            on object storage: who is working on the store
-      .driver                            on a path: the last run's word, by which other machines know the folder
+      .driver                            on a path: the last run's word, by which it knows the folder on any machine
 
 A file is replaced at one blow (`orchestrator/files.py`), so a reader never sees half of one. Fields that may differ
 between two equal runs are marked `volatile` in the Parquet schemas.
@@ -35,9 +35,9 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from orchestrator import parquet_files
-from orchestrator.claims import Claim, Holder, TakenError
+from orchestrator.claims import Claim, Holder, OnOther, TakenError
 from orchestrator.errors import UserError
-from orchestrator.files import LOCKS, TEMPORARY, Files, LocalFiles, open_files
+from orchestrator.files import LOCKS, TEMPORARY, Files, LocalFiles, Mark, open_files
 from orchestrator.manifests import Manifest
 from orchestrator.parquet_files import STORE_VERSION, VOLATILE
 
@@ -153,21 +153,24 @@ class TrialRecord:
 class Store:
     """A store on a path or on object storage. Opening one that does not exist yet writes nothing.
 
-    It pickles as its address, so that another process, on another machine too, opens the same one.
+    It pickles as its address and its mark, so that another process, on another machine too, opens the same one.
 
     Args:
         address: the store's folder, or its URI such as s3://bucket/prefix; or its files, which do not pickle.
+        mark: what a run knows it by (`driven`); each write first sees that it is there.
 
     Raises:
         UserError: what is there is something else than a store, or a newer one, or cannot be reached.
     """
 
-    def __init__(self, address: Path | str | Files) -> None:
-        self._files = open_files(address) if isinstance(address, (Path, str)) else address
+    def __init__(self, address: Path | str | Files, mark: Mark | None = None) -> None:
+        files = open_files(address) if isinstance(address, (Path, str)) else address
+        self._files = files if mark is None else files.marked(mark)
+        self._mark = mark
         self._check()
 
-    def __reduce__(self) -> tuple[type[Store], tuple[str]]:
-        return Store, (self.address,)
+    def __reduce__(self) -> tuple[type[Store], tuple[str, Mark | None]]:
+        return Store, (self.address, self._mark)
 
     def _check(self) -> None:
         try:
@@ -278,21 +281,32 @@ class Store:
         return self._files.claim("tracking")
 
     @contextlib.contextmanager
-    def lock(self) -> Iterator[list[Holder]]:
+    def lock(self, on_other: OnOther | None = None) -> Iterator[list[Holder]]:
         """Be the one driver of this store for the length of a `with` block.
 
         Object storage has no locks: there a lease says who drives the store, and another one is no obstacle.
 
+        Args:
+            on_other: called once with each driver that is found, also later, then from a thread.
+
         Returns:
-            On object storage the drivers that were found: at work, or ended without giving their lease back.
+            On object storage the drivers found so far: at work, or ended without giving their lease back.
 
         Raises:
             UserError: another process is the driver.
         """
+        found: list[Holder] = []
+
+        def tell(holder: Holder) -> None:
+            found.append(holder)
+            if on_other is not None:
+                on_other(holder)
+
         claim = self._files.claim("run")
-        found = claim.holders()
         try:
-            claim.acquire(timeout=1.0, despite_lease=True)  # `drivers` of another process holds a lock for an instant
+            claim.acquire(
+                timeout=1.0, despite_lease=True, on_other=tell
+            )  # `drivers` of another process holds a lock for an instant
         except TakenError as error:
             raise UserError(
                 f"{self.address}: expected no other run on this store, but one is working on it. "
@@ -318,6 +332,37 @@ class Store:
         word = uuid.uuid4().hex
         self._files.write(WORD_FILE, word.encode())
         return word
+
+    def driven(self) -> Store:
+        """This store for the run that drives it, which stops once the folder is renamed, removed or another's.
+
+        On a path the run leaves its word there; an object storage's prefix is known by the store's own mark.
+
+        Returns:
+            The same store; each write first sees that it is there, and raises LostError where it is not.
+        """
+        return self._known_by(MARK_FILE if self.give_word() is None else WORD_FILE)
+
+    def followed(self) -> Store:
+        """This store for a process that shows it elsewhere: the same, but runs may come and go."""
+        return self._known_by(MARK_FILE)
+
+    def _known_by(self, name: str) -> Store:
+        return Store(self._files, Mark(name=name, content=self._files.read(name)))
+
+    def check(self) -> None:
+        """See that a run's store is still there; see `Files.check`."""
+        self._files.check()
+
+    @property
+    def mark(self) -> Mark | None:
+        """What a run knows its store by, for other processes of the run; None for all others."""
+        return self._mark
+
+    @property
+    def word(self) -> str | None:
+        """The run's word, for `sees`; None on object storage."""
+        return self._mark.content.decode() if self._mark is not None and self.is_folder else None
 
     @property
     def is_driven(self) -> bool:

@@ -25,7 +25,7 @@ from crwn.memory import predicted_bytes
 from crwn.metrics import accuracy_matrix, measures
 from crwn.spec import BenchmarkSpec, TrialSpec, canonical_json
 from crwn.trial import Event, Finished, Started, iterate_trial
-from orchestrator.errors import StorageError, UserError
+from orchestrator.errors import LostError, StorageError, UserError
 from orchestrator.executors.protocol import TrialUpdate
 from orchestrator.executors.sampling import SystemSampler
 from orchestrator.store import Store, TrialRecord
@@ -155,7 +155,7 @@ def _claimed_memory(gpus: float | None) -> float:
 
 def _failed(trial_id: str, error: Exception) -> TrialUpdate:
     message = f"{type(error).__name__}: {error}".splitlines()[0]
-    return TrialUpdate(trial_id=trial_id, state="failed", error=message)
+    return TrialUpdate(trial_id=trial_id, state="failed", error=message, is_lost=isinstance(error, LostError))
 
 
 def _without_gpu(trial_id: str, gpus: float | None, *, use_gpu: bool) -> Iterator[TrialUpdate]:

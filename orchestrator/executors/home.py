@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Literal, NoReturn, TypeAlias, cast
 
 from orchestrator.claims import Claim
-from orchestrator.files import Files, LocalFiles, Purpose, read_each
+from orchestrator.files import Files, LocalFiles, Mark, Purpose, read_each
 
 Ask: TypeAlias = "Callable[..., Any]"
 """Has `Home.answer` done on the driver's machine: the name of a `Files` method, then its arguments."""
@@ -18,10 +18,11 @@ class Home:
 
     Args:
         root: the store's folder.
+        mark: what the driver knows it by.
     """
 
-    def __init__(self, root: str) -> None:
-        self._files = LocalFiles(Path(root))
+    def __init__(self, root: str, mark: Mark | None = None) -> None:
+        self._files = LocalFiles(Path(root), mark=mark)
 
     def answer(self, what: str, *arguments: Any) -> Any:
         """What a method of the folder's files returns.
@@ -65,6 +66,14 @@ class SentFiles:
     def below(self, folder: str) -> Files:
         """Reports are written where the driver is."""
         self._refuse(f"has no folder to write to ({folder})")
+
+    def marked(self, mark: Mark) -> Files:
+        """`Home` sees to that."""
+        self._refuse(f"is known by what its driver gave it ({mark.name})")
+
+    def check(self) -> None:
+        """See `Files`."""
+        self._ask("check")
 
     def kind(self) -> Literal["absent", "file", "folder"]:
         """See `Files`."""

@@ -82,6 +82,7 @@ class TrialUpdate:
         progress: where it is, if known.
         note: something the user should know once.
         error: what went wrong, in one line; the traceback is in the store.
+        is_lost: whether that is that the store is not where it was, so that all others would fail too.
     """
 
     trial_id: str
@@ -89,6 +90,7 @@ class TrialUpdate:
     progress: Progress | None = None
     note: str | None = None
     error: str | None = None
+    is_lost: bool = False
 
 
 class Executor(Protocol):
@@ -115,7 +117,8 @@ class Executor(Protocol):
 
         Args:
             job: what to run.
-            on_update: called in this process, for every trial several times a second at most.
+            on_update: called in this process, for every trial several times a second at most; what it raises ends
+                the run.
 
         Raises:
             KeyboardInterrupt: the user stopped it; all that was computed up to the last resume points is kept.

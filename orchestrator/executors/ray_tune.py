@@ -37,6 +37,7 @@ from orchestrator.executors.home import Ask, Home, SentFiles
 from orchestrator.executors.protocol import Capacity, Job, NodeResources, TrialUpdate
 from orchestrator.executors.resources import check_resources, nodes_to_come, this_machine
 from orchestrator.executors.survey import NodeReport, Questions, gpu_memory, look
+from orchestrator.files import Mark
 from orchestrator.packing import measured, resources_of
 from orchestrator.store import Store, sees
 from orchestrator.sweep import Resources
@@ -262,12 +263,12 @@ class _Home:
 
 def _home(store: Store) -> _Home | None:
     """For a store on a path in a cluster, of which any machine, also one that comes later, may not see the path."""
-    word = store.give_word() if os.environ.get("RAY_ADDRESS") else None
+    word = store.word if os.environ.get("RAY_ADDRESS") else None
     if word is None:
         return None
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     kept = ray.remote(Home).options(num_cpus=0, max_restarts=-1, max_task_retries=-1, scheduling_strategy=here)
-    return _Home(actor=kept.remote(store.address), word=word, host=socket.gethostname())
+    return _Home(actor=kept.remote(store.address, store.mark), word=word, host=socket.gethostname())
 
 
 def _ask(home: _Home) -> Ask:
@@ -289,6 +290,7 @@ class _Assignment:
     spec: TrialSpec
     backbone: SharedBackbone
     store: str
+    mark: Mark | None
     home: _Home | None
     data_roots: tuple[Path, ...]
     gpus: float
@@ -313,6 +315,7 @@ def _run_wave(
             spec=spec,
             backbone=shared.get(spec.blueprint().backbone),
             store=job.store.address,
+            mark=job.store.mark,
             home=home,
             data_roots=job.data_roots,
             gpus=gpus[spec],
@@ -323,6 +326,7 @@ def _run_wave(
         )
         for spec in wave
     }
+    reporter = _Reporter(job.store, on_update)
     scratch = tempfile.mkdtemp(prefix="crwn-tune-")  # Tune insists on a folder; nothing of value goes there
     try:
         tune.Tuner(
@@ -341,11 +345,15 @@ def _run_wave(
                 name="wave",
                 storage_path=scratch,
                 verbose=0,
-                callbacks=[_Reporter(job.store, on_update)],
+                callbacks=[reporter],
                 failure_config=tune.FailureConfig(max_failures=MAX_PROCESS_DEATHS),
                 checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False, checkpoint_frequency=0),
             ),
         ).fit()
+    except Exception:
+        if reporter.error is not None:
+            raise reporter.error from None  # Tune makes a text of it
+        raise
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
 
@@ -389,8 +397,9 @@ def _computed(assignment: _Assignment, data: Datasets) -> Generator[TrialUpdate,
 
     home, store = assignment.home, assignment.store
     files: str | SentFiles = store
+    mark = assignment.mark
     if home is not None and not sees(store, home.word):
-        files = SentFiles(store, _ask(home))
+        files, mark = SentFiles(store, _ask(home)), None  # the driver's machine has it
         note = (
             f"{socket.gethostname()} does not see the folder {store} of {home.host}: what its trials compute, resume "
             "points too, goes there through Ray, and is lost if that disk is. A folder that all machines share, or "
@@ -399,7 +408,7 @@ def _computed(assignment: _Assignment, data: Datasets) -> Generator[TrialUpdate,
         yield TrialUpdate(trial_id=assignment.spec.trial_id, state="running", note=note)
     yield from attempt(
         assignment.spec,
-        store=Store(files),
+        store=Store(files, mark),
         data=data,
         backbones=source(assignment.backbone),
         gpus=assignment.gpus,
@@ -421,11 +430,16 @@ def source(shared: SharedBackbone) -> Callable[[BackboneSpec], Backbone]:
 
 
 class _Reporter(tune.Callback):
-    """Hands what the actors report to the driver, and keeps the death of a process as the trial's error."""
+    """Hands what the actors report to the driver, and keeps the death of a process as the trial's error.
+
+    Attributes:
+        error: what the driver raised when it was told, which ends the wave.
+    """
 
     def __init__(self, store: Store, on_update: Callable[[TrialUpdate], None]) -> None:
         self._store = store
         self._on_update = on_update
+        self.error: Exception | None = None
 
     def __getstate__(self) -> dict[str, Any]:
         """Nothing: Tune pickles its callbacks into a file that we never read, and a display does not pickle."""
@@ -434,7 +448,7 @@ class _Reporter(tune.Callback):
     def on_trial_result(
         self, iteration: int, trials: list[Any], trial: Any, result: Mapping[str, Any], **info: Any
     ) -> None:
-        self._on_update(result["update"])
+        self._tell(result["update"])
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         trial_id = trial.config["trial_id"]
@@ -446,7 +460,14 @@ class _Reporter(tune.Callback):
             attempts = self._store.attempts(trial_id) or [{}]
             attempts[-1]["error"] = {"type": "ProcessFailed", "message": message, "traceback": _error_text(trial)}
             self._store.write_attempts(trial_id, attempts)
-        self._on_update(TrialUpdate(trial_id=trial_id, state="failed", error=message))
+        self._tell(TrialUpdate(trial_id=trial_id, state="failed", error=message))
+
+    def _tell(self, update: TrialUpdate) -> None:
+        try:
+            self._on_update(update)
+        except Exception as error:
+            self.error = error
+            raise
 
 
 def _error_text(trial: Any) -> str:

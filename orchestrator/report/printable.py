@@ -134,6 +134,8 @@ def table_files(tables: Iterable[Printable]) -> dict[str, bytes]:
 def write_files(files: Mapping[str, bytes], to: Files) -> None:
     """Write files by their names; raises as `write` does."""
     try:
+        if to.kind() == "absent":
+            to.make()
         for name, content in files.items():
             to.write(name, content)
     except UserError:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import os
+import shutil
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -13,23 +15,36 @@ from pyarrow import fs
 
 from orchestrator import object_storage
 from orchestrator.claims import TakenError
-from orchestrator.errors import StorageError, UserError
+from orchestrator.errors import LostError, StorageError, UserError
 from orchestrator.executors.home import Home, SentFiles
-from orchestrator.files import Files, LocalFiles, check_address, open_files
+from orchestrator.files import Files, LocalFiles, Mark, check_address, open_files
 from orchestrator.object_storage import FEW, ObjectFiles
 from tests.object_storage import BUCKET, ObjectStorage
 
+KINDS = ["folder", "objects", "sent"]
 
-@pytest.fixture(params=["folder", "objects", "sent"])
-def files(request: pytest.FixtureRequest, tmp_path: Path) -> Files:
-    """Files at a place where nothing is yet."""
-    folder = tmp_path / "deep" / "store"
+
+def at_a_new_place(request: pytest.FixtureRequest, folder: Path) -> Files:
     match request.param:
         case "folder":
             return open_files(folder)
         case "objects":
             return open_files(request.getfixturevalue("storage").new_address())
     return SentFiles(str(folder), Home(str(folder)).answer)
+
+
+@pytest.fixture(params=KINDS)
+def new_files(request: pytest.FixtureRequest, tmp_path: Path) -> Files:
+    """Files at a place where nothing is yet."""
+    return at_a_new_place(request, tmp_path / "deep" / "store")
+
+
+@pytest.fixture(params=KINDS)
+def files(request: pytest.FixtureRequest, tmp_path: Path) -> Files:
+    """Files at a place that was made, with nothing in it."""
+    made = at_a_new_place(request, tmp_path / "deep" / "store")
+    made.make()
+    return made
 
 
 of_a_driver = pytest.mark.parametrize("files", ["folder", "objects"], indirect=True)
@@ -46,8 +61,9 @@ def test_what_is_written_is_read(files: Files) -> None:
         assert files.read("trials/a/file.bin") == content
 
 
-def test_what_is_not_there_is_said_so(files: Files) -> None:
+def test_what_is_not_there_is_said_so(new_files: Files) -> None:
     """A missing file is no outage, and nothing waits; removing it is no error."""
+    files = new_files
     for name in ("file", "folder/file"):
         with pytest.raises(FileNotFoundError):
             files.read(name)
@@ -116,11 +132,11 @@ def test_the_signatures_of_many_files_are_those_of_each(files: Files) -> None:
     assert files.signatures("none", ("x",)) == {}
 
 
-def test_a_place_is_made_and_seen_to_be_writable(files: Files) -> None:
+def test_a_place_is_made_and_seen_to_be_writable(new_files: Files) -> None:
     """Nothing is left of the probe."""
-    files.make()
-    files.make()
-    assert files.walk("") == []
+    new_files.make()
+    new_files.make()
+    assert new_files.walk("") == []
 
 
 @of_a_driver
@@ -172,6 +188,177 @@ def test_a_claim_is_seen_by_others_until_it_is_given_back(files: Files) -> None:
     assert other.holders() == []
     other.acquire(timeout=0)
     other.release()
+
+
+# A folder that goes while it is written
+
+MARK = Mark(name=".driver", content=b"a word")
+
+
+@pytest.fixture
+def marked(tmp_path: Path) -> LocalFiles:
+    """A run's files in runs/x, with a file and the run's word; runs/other is another store with a word of its own."""
+    for name, word in (("other", b"another word"), ("x", MARK.content)):
+        made = LocalFiles(tmp_path / "runs" / name)
+        made.make()
+        made.write(MARK.name, word)
+        made.write("trials/a/x", name.encode())
+    return made.marked(MARK)
+
+
+def swapped(runs: Path) -> None:
+    (runs / "x").rename(runs / "y")
+    (runs / "other").rename(runs / "x")
+
+
+def swapped_with_each_other(runs: Path) -> None:
+    swapped(runs)
+    (runs / "y").rename(runs / "other")
+
+
+def in_anothers_place(runs: Path) -> None:
+    (runs / "x").rename(runs / "y")
+    (runs / "x").mkdir()
+
+
+def under_a_file(runs: Path) -> None:
+    (runs / "x").rename(runs / "y")
+    (runs / "x").touch()
+
+
+def without_a_parent(runs: Path) -> None:
+    shutil.rmtree(runs)
+
+
+LOSSES: list[Any] = [
+    pytest.param(lambda runs: (runs / "x").rename(runs / "y"), "nothing", "runs/y", id="renamed"),
+    pytest.param(lambda runs: runs.rename(runs.parent / "old"), "nothing", "old/x", id="parent-renamed"),
+    pytest.param(lambda runs: (runs / "x").rename(runs.parent / "x"), "nothing", None, id="moved"),
+    pytest.param(lambda runs: shutil.rmtree(runs / "x"), "nothing", None, id="removed"),
+    pytest.param(without_a_parent, "nothing", None, id="parent-removed"),
+    pytest.param(in_anothers_place, "another folder", "runs/y", id="an-empty-one-in-its-place"),
+    pytest.param(under_a_file, "a file", "runs/y", id="a-file-in-its-place"),
+    pytest.param(swapped, "another folder", "runs/y", id="another-store-in-its-place"),
+    pytest.param(swapped_with_each_other, "another folder", "runs/other", id="swapped"),
+]
+"""What happens to runs/x, what is at its place then, and where it is, if that can be found out."""
+
+
+def said_of(root: Path, found: str, place: Path | None) -> str:
+    start = f"{root}: expected the store that this run began on, found {found}. "
+    if place is None:
+        return (
+            f"{start}It was moved or removed; nothing was written elsewhere. Where it still is, it has all up to the "
+            "last resume points: go on with --out and its new place"
+        )
+    return (
+        f"{start}It is now {place}, with all up to the last resume points; nothing was written elsewhere. Go on with "
+        f"--out {place}"
+    )
+
+
+@pytest.mark.parametrize("sent", [False, True], ids=["here", "sent"])
+@pytest.mark.parametrize(("lose", "found", "place"), LOSSES)
+def test_a_marked_folder_that_is_lost_is_not_written(
+    *,
+    marked: LocalFiles,
+    tmp_path: Path,
+    listing: Callable[[Path], dict[str, bytes]],
+    lose: Callable[[Path], object],
+    found: str,
+    place: str | None,
+    sent: bool,
+) -> None:
+    """Neither another store nor the empty place gets anything, or loses it; what is said names the new place."""
+    files: Files = SentFiles(marked.address, Home(marked.address, MARK).answer) if sent else marked
+    files.write("trials/b/x", b"before")
+    lose(tmp_path / "runs")
+    before = listing(tmp_path)
+    for write in (
+        lambda: files.write("trials/b/x", b"after"),
+        lambda: files.write("top", b"after"),
+        lambda: files.remove("trials/a/x"),
+        lambda: marked.below("report").write("page", b"after"),
+        files.check,
+    ):
+        with pytest.raises(LostError) as lost:
+            write()
+        assert str(lost.value) == said_of(marked.root, found, None if place is None else tmp_path / place)
+    assert listing(tmp_path) == before
+
+
+def test_a_link_that_leads_elsewhere_by_now_is_a_lost_folder(
+    marked: LocalFiles, tmp_path: Path, listing: Callable[[Path], dict[str, bytes]]
+) -> None:
+    """What it led to is named."""
+    link = tmp_path / "link"
+    link.symlink_to(marked.root)
+    files = LocalFiles(link).marked(MARK)
+    files.write("x", b"through the link")
+    assert (marked.root / "x").exists()
+    link.unlink()
+    link.symlink_to(tmp_path / "runs" / "other")
+    before = listing(tmp_path)
+    with pytest.raises(LostError) as lost:
+        files.write("x", b"elsewhere")
+    assert str(lost.value) == said_of(link, "another folder", marked.root)
+    assert listing(tmp_path) == before
+
+
+@pytest.mark.parametrize(("lose", "found"), [pytest.param(*loss.values[:2], id=loss.id) for loss in LOSSES])
+def test_a_folder_that_is_lost_in_the_middle_of_a_write(
+    *,
+    marked: LocalFiles,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    lose: Callable[[Path], object],
+    found: str,
+) -> None:
+    """The file is in no other folder, also where it was about to be moved into its place."""
+    monkeypatch.setattr(os, "fsync", lambda _: lose(tmp_path / "runs"))
+    with pytest.raises(LostError, match=f"found {found}"):
+        marked.write("trials/a/x", b"later")
+    assert b"later" not in [path.read_bytes() for path in tmp_path.rglob("*") if path.name == "x" and path.is_file()]
+    assert list(marked.root.rglob("*.part")) == []
+
+
+def test_a_folder_that_is_as_it_was_is_written(marked: LocalFiles) -> None:
+    """Also below a folder that is new."""
+    marked.check()
+    marked.write("trials/c/x", b"content")
+    marked.below("report/figures").write("deep/page", b"content")
+    marked.remove("trials/a/x")
+    assert marked.walk("") == [".driver", "report/figures/deep/page", "trials/c/x"]
+
+
+@pytest.mark.parametrize("name", ["x", "trials/a/x"])
+def test_writing_makes_no_folder_that_was_not_made(tmp_path: Path, name: str) -> None:
+    """Neither the files' own nor, for those below, the one that they belong to; nor does locking it."""
+    files = LocalFiles(tmp_path / "deep" / "store")
+    for write in (files.write, files.below("report").write):
+        with pytest.raises(StorageError, match="expected a folder to write into, found nothing"):
+            write(name, b"content")
+    with pytest.raises(StorageError, match="expected a folder to write into"):
+        files.below("report").make()
+    with pytest.raises(FileNotFoundError):
+        files.claim("tracking").acquire(timeout=0)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_prefix_that_is_lost_is_not_written(storage: ObjectStorage) -> None:
+    """One whose objects were removed, and one that is another store by now."""
+    files = open_files(storage.new_address())
+    mark = Mark(name="store.json", content=b"ours")
+    for found, said in ((None, "no store"), (b"theirs", "another store")):
+        files.write(mark.name, mark.content)
+        run = files.marked(mark)
+        run.write("trials/a/x", b"before")
+        files.remove(mark.name) if found is None else files.write(mark.name, found)
+        with pytest.raises(LostError, match=f"expected the store that this run began on, found {said}.*--out"):
+            run.write("trials/a/y", b"after")
+        with pytest.raises(LostError):
+            run.remove("trials/a/x")
+        assert files.names("trials/a") == ["x"]
 
 
 # Addresses
@@ -384,6 +571,11 @@ def test_a_trial_elsewhere_leaves_to_the_driver_what_is_the_drivers(tmp_path: Pa
     """Claims, reports and what lies beside the store, which are wanted by nothing that trials do."""
     sent = SentFiles(str(tmp_path), Home(str(tmp_path)).answer)
     assert (sent.address, sent.locate("trials/a/x")) == (str(tmp_path), f"{tmp_path}/trials/a/x")
-    for ask in (lambda: sent.claim("run"), lambda: sent.below("report"), lambda: sent.beside):
+    for ask in (
+        lambda: sent.claim("run"),
+        lambda: sent.below("report"),
+        lambda: sent.beside,
+        lambda: sent.marked(MARK),
+    ):
         with pytest.raises(TypeError, match="on the driver's machine"):
             ask()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import shutil
 import subprocess
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -14,8 +15,10 @@ import pytest
 from rich.console import Console
 
 from crwn.data.verified import VerifiedFiles
+from crwn.spec import TrialSpec
 from orchestrator import running
-from orchestrator.errors import UserError
+from orchestrator.errors import LostError, UserError
+from orchestrator.executors import inline
 from orchestrator.executors.inline import InlineExecutor
 from orchestrator.executors.protocol import Job, TrialUpdate
 from orchestrator.running import Options, run
@@ -222,6 +225,71 @@ def test_failures_are_told_with_their_tracebacks_place(
     assert "failed: neuromodnet FC16, rotated digits, seed 0: OSError: no" in lines
     assert lines[-2] == f"traceback: {new_store.folder(first.trial_id) / 'attempts.json'}"
     assert lines[-1] == "1 trials did not finish; the same command goes on with them from their resume points"
+
+
+def renamed(root: Path) -> None:
+    root.rename(root.with_name("renamed"))
+
+
+def swapped(root: Path) -> None:
+    renamed(root)
+    Store(root).create()
+
+
+@pytest.mark.parametrize(
+    ("lose", "found", "where"),
+    [
+        (renamed, "nothing", "It is now {folder}/renamed"),
+        (swapped, "another folder", "It is now {folder}/renamed"),
+        (shutil.rmtree, "nothing", "It was moved or removed"),
+    ],
+)
+@pytest.mark.parametrize("after", [0, 1, 2])
+def test_a_store_that_is_lost_between_two_trials_ends_the_run(
+    *,
+    crwn: Callable[..., Any],
+    sweep_file: SweepFile,
+    workplace: Path,
+    record: Record,
+    monkeypatch: pytest.MonkeyPatch,
+    listing: Listing,
+    lose: Callable[[Path], object],
+    found: str,
+    where: str,
+    after: int,
+) -> None:
+    """Code 1, and one line that says where it is; no other trial is tried, and nothing is written elsewhere."""
+    root = workplace / "x"
+    tried: list[TrialSpec] = []
+    lost: dict[str, bytes] = {}
+
+    def pretend(spec: TrialSpec, *, store: Store, **_: Any) -> Iterator[TrialUpdate]:
+        if len(tried) == after:
+            lose(root)
+            lost.update(listing(workplace))
+        tried.append(spec)
+        try:
+            store.write_record(spec.trial_id, record(spec.trial_id))
+        except OSError as error:
+            yield TrialUpdate(
+                trial_id=spec.trial_id, state="failed", error=str(error), is_lost=isinstance(error, LostError)
+            )
+            return
+        yield TrialUpdate(trial_id=spec.trial_id, state="finished")
+        if len(tried) == after == 2:
+            lose(root)
+            lost.update(listing(workplace))
+
+    monkeypatch.setattr(inline, "attempt", pretend)
+    ended = crwn("run", sweep_file(), "--out", root, "--executor", "inline", "--no-tracking")
+    assert ended.code == 1
+    (line,) = ended.err.splitlines()
+    assert line.startswith(f"error: {root}: expected the store that this run began on, found {found}. ")
+    assert where.format(folder=workplace) in line
+    assert len(tried) == min(after + 1, 2)
+    assert listing(workplace) == lost
+    if lose is not shutil.rmtree:
+        assert len(Store(workplace / "renamed").trial_ids()) == after
 
 
 @pytest.mark.parametrize(

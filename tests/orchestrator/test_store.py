@@ -8,6 +8,7 @@ import pickle
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -17,8 +18,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from orchestrator import parquet_files
-from orchestrator.errors import UserError
+from orchestrator import claims, parquet_files
+from orchestrator.claims import Holder
+from orchestrator.errors import LostError, UserError
 from orchestrator.files import open_files
 from orchestrator.manifests import Manifest, ManifestCell
 from orchestrator.parquet_files import stable_columns
@@ -578,18 +580,25 @@ def test_opening_a_prefix_where_nothing_is_writes_nothing(storage: ObjectStorage
     assert open_files(opened.address).names("") == []
 
 
-def test_a_second_driver_of_object_storage_is_told_of_the_first(storage: ObjectStorage) -> None:
+def test_each_of_two_drivers_of_object_storage_is_told_of_the_other(
+    storage: ObjectStorage, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """There are no locks there: both go on, each seen by the other and by who asks, until it ends."""
     first = Store(storage.new_address())
     second = Store(first.address)
     first.create()
     assert not first.is_driven
-    with first.lock() as before:
+    told: list[Holder] = []
+    monkeypatch.setattr(claims, "RENEW_SECONDS", 0.05)
+    with first.lock(told.append) as before:
         assert before == []
         assert second.is_driven
         with second.lock() as found:
             assert [driver.is_live for driver in found] == [True]
             assert f"process {os.getpid()}" in found[0].text
+            while not told:
+                time.sleep(0.01)
+            assert (told, len(told)) == (before, 1)
             assert len(Store(first.address).drivers()) == 2
         assert len(second.drivers()) == 1
     assert not first.is_driven
@@ -801,6 +810,48 @@ def test_another_machine_knows_the_store_by_its_drivers_word(tmp_path: Path) -> 
     again = store.give_word()
     assert again is not None
     assert [sees(str(path), again) for path in (store.root, late)] == [True, False]
+
+
+def test_a_run_and_its_other_processes_know_the_store(anywhere: Store, record: Record) -> None:
+    """By the word of this very run, or on object storage by the store's mark; other processes write as before."""
+    run = anywhere.driven()
+    assert (run.word is None) is (not anywhere.is_folder)
+    again = pickle.loads(pickle.dumps(run))  # noqa: S301 (this very process made it)
+    assert (again.address, again.mark) == (run.address, run.mark)
+    again.write_record("a", record("a"))
+    shown = anywhere.followed()
+    shown.check()
+    later = anywhere.driven()
+    later.write_record("b", record("b"))
+    shown.mark_behind("tiny", behind=True)
+    anywhere.mark_behind("tiny", behind=False)
+    if anywhere.is_folder:
+        with pytest.raises(LostError, match="expected the store that this run began on, found another folder"):
+            again.write_attempts("c", [])
+    assert (anywhere.trial_ids(), anywhere.is_behind("tiny")) == (["a", "b"], False)
+
+
+def test_what_only_reads_or_shows_a_store_does_not_bring_it_back(
+    store: Store, record: Record, tmp_path: Path, listing: Listing
+) -> None:
+    """Tables, the index, marks of MLflow's and locks are nothing without the store that they are of."""
+    store.write_record("a", record("a"))
+    shown = store.followed()
+    store.root.rename(tmp_path / "renamed")
+    before = listing(tmp_path)
+    for write in (
+        lambda: store.report.write("x", b""),
+        lambda: store.index.write("x", b""),
+        lambda: store.mark_behind("tiny", behind=True),
+        lambda: store.write_manifest(MANIFEST),
+        lambda: store.tracking_lock().acquire(timeout=0),
+        shown.check,
+    ):
+        with pytest.raises(OSError, match=str(store.root)):
+            write()
+    store.mark_behind("tiny", behind=False)
+    store.clear_leftovers(["a"])
+    assert listing(tmp_path) == before
 
 
 def test_object_storage_needs_no_word(storage: ObjectStorage) -> None:

@@ -675,6 +675,19 @@ def test_a_disk_on_which_nothing_can_be_written_fails_the_trial(
     assert not store.is_finished(spec.trial_id)
 
 
+def test_a_store_that_is_lost_fails_the_trial_as_such(store: Store, trial: Trial, tmp_path: Path) -> None:
+    """Nothing is written at its place, and its folder has what was written before; so every other trial would fail."""
+    spec, run = trial(), store.driven()
+    data = Datasets(BASE_SETS, roots=())
+    updates = attempt(spec, store=run, data=data, backbones=backbone.draw, gpus=0, cpus=1, commit=None)
+    assert not next(updates).is_lost
+    store.root.rename(tmp_path / "renamed")
+    *_, last = updates
+    assert (last.state, last.is_lost) == ("failed", True)
+    assert not store.root.exists()
+    assert len(Store(tmp_path / "renamed").attempts(spec.trial_id)) == 1
+
+
 def test_a_gpu_that_torch_cannot_use_is_noted(store: Store, trial: Trial, monkeypatch: pytest.MonkeyPatch) -> None:
     """The trial computes on the CPU, and the user is told rather than left to wonder about the time."""
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)

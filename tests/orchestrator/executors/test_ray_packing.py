@@ -8,13 +8,46 @@ from typing import Any
 import pytest
 
 from crwn.spec import TrialSpec
+from orchestrator.backbones import SharedBackbones
+from orchestrator.errors import LostError
 from orchestrator.executors import ray_tune
-from orchestrator.executors.protocol import Capacity, Job, NodeResources
+from orchestrator.executors.protocol import Capacity, Job, NodeResources, TrialUpdate
 from orchestrator.executors.ray_tune import RayTuneExecutor
 from orchestrator.store import Store
 from orchestrator.sweep import Resources
 
 Wave = dict[TrialSpec, float]
+
+
+def test_what_the_driver_raises_over_news_ends_the_wave(
+    store: Store, trial: Callable[..., TrialSpec], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As it was raised, where Tune makes an error of its own out of it: a run ends so whose store is lost."""
+    lost = LostError("it is now elsewhere")
+    wave = (trial(),)
+
+    class Tuner:
+        def __init__(self, *_: Any, run_config: Any, **__: Any) -> None:
+            (self.reporter,) = run_config.callbacks
+
+        def fit(self) -> None:
+            update = TrialUpdate(trial_id=wave[0].trial_id, state="failed", is_lost=True)
+            try:
+                self.reporter.on_trial_result(1, [], None, {"update": update})
+            except LostError as error:
+                raise RuntimeError("a text that ends in: it is now elsewhere") from error
+
+    def stop(_: TrialUpdate) -> None:
+        raise lost
+
+    monkeypatch.setattr(ray_tune.tune, "Tuner", Tuner)
+    monkeypatch.setattr(ray_tune.tune, "with_parameters", lambda *_, **__: None)
+    monkeypatch.setattr(ray_tune.tune, "with_resources", lambda *_: None)
+    shared = SharedBackbones(lambda _: None)
+    monkeypatch.setattr(shared, "get", lambda _: None)
+    with pytest.raises(LostError) as ended:
+        ray_tune._run_wave(job(store, wave), wave, stop, gpus={wave[0]: 0.0}, shared=shared, home=None)
+    assert ended.value is lost
 
 
 @pytest.fixture
