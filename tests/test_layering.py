@@ -45,6 +45,7 @@ LIGHT_IN_ORCHESTRATOR = {
     "orchestrator.following": ("torch", "ray", "mlflow", "sqlalchemy", "matplotlib", "pandas"),
     "orchestrator.running": ("torch", "ray", "mlflow", "sqlalchemy", "matplotlib"),
     "orchestrator.report": ("torch", "ray", "mlflow", "sqlalchemy", "matplotlib"),
+    "orchestrator.projection": ("torch", "ray", "mlflow", "matplotlib.pyplot"),  # pyplot looks for windows
 }
 
 # Imports the modules of such a list; `said` has for each which of the names that must not come along are there after

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -81,6 +81,17 @@ def crwn(
     yield call
     for number, handler in handlers.items():
         signal.signal(number, handler)
+
+
+@pytest.fixture
+def plain_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Spares tests of pages a second of drawing for each figure: its files are there, and empty."""
+    from orchestrator.report.charts import FORMATS, Chart
+
+    def files(chart: Chart, formats: Collection[str] = tuple(FORMATS)) -> Iterator[tuple[str, bytes]]:
+        yield from ((f"{chart.name}.{suffix}", b"") for suffix in (*formats, "csv"))
+
+    monkeypatch.setattr(Chart, "files", files)
 
 
 @pytest.fixture

@@ -323,6 +323,7 @@ def test_a_store_on_object_storage_is_one_as_any(
         }
 
 
+@pytest.mark.usefixtures("plain_figures")
 def test_one_page_over_stores(crwn: Crwn, sweep_file: SweepFile, workplace: Path) -> None:
     """Into the first store's report, or where the user says; what is no store is refused."""
     assert crwn("run", sweep_file(), "--out", "one").code == 0
@@ -720,6 +721,7 @@ def test_the_installed_command_ends_with_its_codes(sweep_file: SweepFile, workpl
     assert "\x1b" not in failed.stdout
 
 
+@pytest.mark.slow(reason="a run comes first, for which MLflow makes a new database")
 def test_a_sweep_that_is_done_costs_no_heavy_library(crwn: Crwn, sweep_file: SweepFile, workplace: Path) -> None:
     """Help, planning, looking, tables, and a run with nothing left and MLflow up to date answer at once."""
     first = crwn("run", sweep_file())

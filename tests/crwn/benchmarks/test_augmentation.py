@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from torchvision.transforms import functional
 
 from crwn.benchmarks.augmentation import Augmentation
 
@@ -20,6 +19,8 @@ def test_a_batch_is_changed_as_torchvision_changes_each_image(
     shape: tuple[int, ...], padding: int, *, flip: bool
 ) -> None:
     """On the same draws: zeros around the image, a crop of its size, then a flip from left to right; byte for byte."""
+    from torchvision.transforms import functional
+
     augmentation, batch = Augmentation(padding=padding, flip=flip), images(*shape)
     draws = augmentation.draw(np.random.default_rng(1), len(batch))
     expected = []

@@ -90,6 +90,7 @@ def test_a_part_of_the_folder_is_no_set(folder: Path) -> None:
 
 
 @pytest.mark.data
+@pytest.mark.slow(reason="60,000 images are decoded twice")
 def test_cifar100_as_it_is(data_root: Path) -> None:
     """The whole set: counts, the checksum over all images, and the published mean and deviation of its pixels."""
     if not (data_root / "cifar100").is_dir():

@@ -49,6 +49,15 @@ console.error = (...said) => errors.push(said.join(" "));</script>"""
 
 
 @pytest.fixture
+def browser() -> str:
+    """Chromium's program; tests that ask for it skip where there is none."""
+    program = shutil.which("chromium") or shutil.which("google-chrome")
+    if program is None:
+        pytest.skip("needs a browser: Debian's package chromium")
+    return program
+
+
+@pytest.fixture
 def filled(store: Store, record: Record, trial: Callable[..., TrialSpec]) -> Store:
     """A sweep of two cells and two seeds, of which one trial failed."""
     store.create()
@@ -108,6 +117,7 @@ def test_the_page_is_whole_in_itself(filled: Store, tmp_path: Path) -> None:
     assert {f"main-r-digits-tasks.{suffix}" for suffix in ("svg", "pdf", "png", "csv")} <= files
 
 
+@pytest.mark.usefixtures("plain_figures")
 def test_a_page_over_several_stores_has_a_section_for_each(filled: Store, record: Record, tmp_path: Path) -> None:
     """A trial that is in both counts once for the claims."""
     other = Store(tmp_path / "other")
@@ -129,9 +139,9 @@ def test_a_sweep_without_results_has_a_page(store: Store, tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("size", ["1280,900", "390,800"])
-def test_in_a_browser_tables_sort_and_figures_load(filled: Store, tmp_path: Path, size: str) -> None:
+def test_in_a_browser_tables_sort_and_figures_load(browser: str, filled: Store, tmp_path: Path, size: str) -> None:
     """At a desk and on a phone: no error, nothing wider than the window, every picture there and described."""
-    found = browsed(written(filled, tmp_path / "report"), tmp_path, size)
+    found = browsed(browser, written(filled, tmp_path / "report"), tmp_path, size)
     assert found["errors"] == []
     assert found["images"]
     assert all(found["images"])
@@ -140,16 +150,13 @@ def test_in_a_browser_tables_sort_and_figures_load(filled: Store, tmp_path: Path
     assert found["states"] == [f"{low},{high}", f"ascending {low},{high}", f"descending {high},{low}"]
 
 
-def browsed(page: str, folder: Path, size: str) -> Any:
+def browsed(browser: str, page: str, folder: Path, size: str) -> Any:
     """What a script in the page finds in headless Chromium."""
-    program = shutil.which("chromium") or shutil.which("google-chrome")
-    if program is None:
-        pytest.skip("needs a browser: Debian's package chromium")
     file = folder / "probed.html"
     file.write_text(page.replace("<head>", "<head>" + LISTEN, 1).replace("</body>", PROBE + "</body>"))
     options = ["--headless", "--disable-gpu", "--no-first-run", "--disable-background-networking", "--disable-sync"]
     options += ["--no-sandbox"] if os.getuid() == 0 else []
-    command = [program, *options, f"--user-data-dir={folder / 'browser'}", f"--window-size={size}"]
+    command = [browser, *options, f"--user-data-dir={folder / 'browser'}", f"--window-size={size}"]
     done = subprocess.run(
         [*command, "--virtual-time-budget=5000", "--dump-dom", file.as_uri()],
         capture_output=True,
