@@ -135,6 +135,14 @@ class Source(Protocol):
         """Read the images from the data root that holds them, or from the library that embeds them."""
         ...
 
+    def check(self, root: Path | None, images: ImageSet) -> None:
+        """Compare images that were loaded from `root` with what is known of them beyond what every `load` compares.
+
+        Raises:
+            DataError: they differ.
+        """
+        ...
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Embedded:
@@ -179,6 +187,10 @@ class Embedded:
         """Read the images."""
         del root
         return self.read()
+
+    def check(self, root: Path | None, images: ImageSet) -> None:
+        """Nothing is known."""
+        del root, images
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -280,6 +292,8 @@ class Datasets:
         """
         base = self._known[name]
         images = self.load(name)
+        with _named(name):
+            base.source.check(self.find(name), images)
         faults = []
         for part, split, count in (
             ("training", images.train, base.num_train),
@@ -360,10 +374,10 @@ class Datasets:
 
 @contextmanager
 def _named(name: str) -> Iterator[None]:
-    """Has an error say which set it is about."""
+    """Has an error say which set it is about; a file or folder that cannot be read is one."""
     try:
         yield
-    except DataError as error:
+    except (DataError, OSError) as error:
         raise DataError(f"data set {name!r}: {error}") from error
 
 

@@ -2,17 +2,29 @@
 
 Source: A. Krizhevsky, "Learning Multiple Layers of Features from Tiny Images", technical report, University of
 Toronto, 2009. Mean and deviation as the CRWN paper's baselines have them. Read from Parquet files with the columns of
-the Hugging Face hub's copy, or from torchvision's own folder, which torchvision can download.
+the Hugging Face hub's copy, from torchvision's own folder, which torchvision can download, or from its archive.
 """
 
 from __future__ import annotations
 
+import io
+import tarfile
+import zlib
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
 
 from crwn.data.base import BaseSet, DataError
-from crwn.data.layouts import ParquetFiles, Picture
+from crwn.data.layouts import ParquetFiles, Picture, read_pickle
+from crwn.data.listing import reason
 from crwn.data.photographs import Photographs
+
+MAX_MEMBER = 2**28
+"""Bytes of one file in the archive; 50,000 images of 3,072 bytes are 154 million of them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,11 +53,62 @@ class TorchvisionFolder:
                 dataset = CIFAR100(str(root), train=train, download=False)
             except RuntimeError as error:
                 raise DataError(f"{file.parent} is damaged: {error}. Remove it to have it fetched again.") from error
-            found += [
-                Picture(place=f"{file}, image {number}", class_name=label, content=image)
-                for number, (image, label) in enumerate(zip(dataset.data, dataset.targets, strict=True))
-            ]
+            found += _pictures(file, dataset.data, dataset.targets)
         return found
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PackedFolder:
+    """The archive that torchvision downloads, and that its authors give away; read without running what is in it."""
+
+    archive = "cifar-100-python.tar.gz"
+
+    @property
+    def expected(self) -> str:
+        """The archive."""
+        return f"{self.archive}, as it is downloaded"
+
+    def files(self, root: Path) -> list[Path]:
+        """The archive."""
+        return [root / self.archive] if (root / self.archive).is_file() else []
+
+    def pictures(self, root: Path) -> list[Picture]:
+        """Training images first."""
+        (file,) = self.files(root)
+        found = []
+        for part in ("train", "test"):
+            name = f"{TorchvisionFolder.folder}/{part}"
+            content = read_pickle(file / name, self._content(file, name))
+            fields = content if isinstance(content, dict) else {}
+            data, labels = np.asarray(fields.get("data")), fields.get("fine_labels")
+            is_whole = data.dtype == np.uint8 and data.shape[1:] == (3072,)
+            if not is_whole or not isinstance(labels, list) or len(labels) != len(data):
+                raise DataError(f"{file}: {name} holds no data [N, 3072] with as many fine_labels")
+            images_NHWC = data.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
+            found += _pictures(file / name, images_NHWC, labels)
+        return found
+
+    @staticmethod
+    def _content(file: Path, name: str) -> BinaryIO:
+        """A member of the archive, unpacked into memory."""
+        try:
+            with tarfile.open(file) as archive:
+                member = archive.extractfile(name)
+                if member is None:
+                    raise KeyError(f"{name} is no file")
+                content = member.read(MAX_MEMBER + 1)
+        except (tarfile.TarError, OSError, EOFError, zlib.error, KeyError) as error:
+            raise DataError(f"{file} is damaged: {reason(error)}. Remove it to have it fetched again.") from error
+        if len(content) > MAX_MEMBER:
+            raise DataError(f"{file} is damaged: {name} has more than {MAX_MEMBER} bytes")
+        return io.BytesIO(content)
+
+
+def _pictures(file: Path, images: Iterable[NDArray[np.uint8]], labels: Sequence[int]) -> list[Picture]:
+    return [
+        Picture(place=f"{file}, image {number}", origin=file, class_name=label, content=image)
+        for number, (image, label) in enumerate(zip(images, labels, strict=True))
+    ]
 
 
 def download(root: Path) -> None:
@@ -72,7 +135,7 @@ CIFAR100_BASE = BaseSet(
         num_classes=100,
         train_each=500,
         test_each=100,
-        layouts=(ParquetFiles(folder="cifar100", image="img", label="fine_label"), TorchvisionFolder()),
+        layouts=(ParquetFiles(folder="cifar100", image="img", label="fine_label"), TorchvisionFolder(), PackedFolder()),
         decoded="ba0c7776d6e8fecdd1b8de11fa7d03101e090e1f8a296e4d724b53cb77efd9d4",
         download=download,
     ),

@@ -5,24 +5,34 @@ A layout lists pictures in the order in which the set has them: training files f
 
 from __future__ import annotations
 
-import csv
 import pickle
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Protocol, TypeAlias
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any, BinaryIO, Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from crwn.data.base import DataError
+from crwn.data.listing import (
+    MAX_NAMED,
+    PARTS,
+    ListedImage,
+    files_below,
+    files_in,
+    in_parts,
+    is_hidden,
+    named,
+    read_list,
+    reason,
+)
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 ClassName: TypeAlias = str | int
-PARTS = ("train", "val", "test")
-"""The order of files and folders that are parts of one set, by how their names begin or end."""
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp"})
-MAX_NAMED = 10
-"""Faults that an error names; of more it says how many."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,11 +41,13 @@ class Picture:
 
     Attributes:
         place: where it is, for messages.
+        origin: the file or folder that it was found in with others.
         class_name: of its class; sorted, these give the labels.
         content: a file, an encoded image, or pixels [H, W, C] or [H, W].
     """
 
     place: str
+    origin: Path
     class_name: ClassName
     content: Path | bytes | NDArray[np.uint8]
 
@@ -66,7 +78,7 @@ class Layout(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ParquetFiles:
-    """Parquet files with a column of encoded images, `struct<bytes, path>`, as the Hugging Face hub has them.
+    """Parquet files with a column of encoded images: `struct<bytes, path>`, as the Hugging Face hub has it, or binary.
 
     Attributes:
         folder: below the data root.
@@ -85,24 +97,74 @@ class ParquetFiles:
 
     def files(self, root: Path) -> list[Path]:
         """All Parquet files."""
-        return in_parts((root / self.folder).glob("*.parquet"))
+        return in_parts(files_in(root / self.folder, "*.parquet"))
 
     def pictures(self, root: Path) -> list[Picture]:
         """Row by row."""
-        from pyarrow import ArrowException, parquet  # noqa: PLC0415 (only reading needs it)
+        return _of_all(self.files(root), self._read)
 
-        found = []
-        for file in self.files(root):
-            try:
-                table = parquet.read_table(file, columns=[self.image, self.label])
-                contents, labels = table[self.image].to_pylist(), table[self.label].to_pylist()
-            except (ArrowException, KeyError, OSError) as error:
-                raise DataError(f"{file} cannot be read: expected {self.expected}; {error}") from error
-            found += [
-                Picture(place=f"{file}, row {row}", class_name=label, content=content["bytes"])
-                for row, (content, label) in enumerate(zip(contents, labels, strict=True))
-            ]
-        return found
+    def _read(self, file: Path) -> list[Picture]:
+        from pyarrow import compute, parquet  # noqa: PLC0415 (only reading needs it)
+
+        try:
+            with parquet.ParquetFile(file, page_checksum_verification=True) as opened:
+                fault = self._fault(opened.schema_arrow) if opened.metadata.num_rows else None
+                table = None if fault else opened.read(columns=[self.image, self.label])
+            if table is not None and table.num_rows:
+                images, labels = table[self.image], table[self.label].to_pylist()
+                contents = (compute.struct_field(images, "bytes") if _is_struct(images.type) else images).to_pylist()
+            else:
+                contents = labels = []
+        except Exception as error:  # noqa: BLE001 (a damaged file raises almost anything)
+            fault = reason(error)
+        if fault:
+            raise DataError(f"{file} cannot be read: expected {self.expected}; {fault}")
+        rows = list(enumerate(zip(contents, labels, strict=True)))
+        absent = [
+            f"row {row}"
+            + ("" if content else f" has no {self.image}")
+            + ("" if label is not None else f" has no {self.label}")
+            for row, (content, label) in rows
+            if not content or label is None
+        ]
+        if absent:
+            raise DataError(f"{file}: {named(absent)}")
+        return [
+            Picture(place=f"{file}, row {row}", origin=file, class_name=label, content=content)
+            for row, (content, label) in rows
+        ]
+
+    def _fault(self, schema: pa.Schema) -> str | None:
+        """What is wrong with a file's columns."""
+        from pyarrow import types  # noqa: PLC0415 (as above)
+
+        missing = [name for name in (self.image, self.label) if schema.names.count(name) != 1]
+        if missing:
+            has = f"its columns are {', '.join(schema.names) or 'none'}"
+            if self.label in missing and "label" in schema.names:
+                has += f"; label is the Hugging Face hub's name: call the column {self.label} if it names the classes"
+            return has
+        image, label = (schema.field(name).type for name in (self.image, self.label))
+        if types.is_dictionary(label):
+            label = label.value_type
+        encoded = [image.field(place).type for place in range(image.num_fields) if image.field(place).name == "bytes"]
+        if not _is_binary(image) and not (_is_struct(image) and len(encoded) == 1 and _is_binary(encoded[0])):
+            return f"its column {self.image} is {reason(ValueError(image))}"
+        if not (types.is_integer(label) or types.is_string(label) or types.is_large_string(label)):
+            return f"its column {self.label} is {reason(ValueError(label))}, which is neither text nor integers"
+        return None
+
+
+def _is_struct(kind: pa.DataType) -> bool:
+    from pyarrow import types  # noqa: PLC0415 (only reading needs it)
+
+    return bool(types.is_struct(kind))
+
+
+def _is_binary(kind: pa.DataType) -> bool:
+    from pyarrow import types  # noqa: PLC0415 (only reading needs it)
+
+    return bool(types.is_binary(kind) or types.is_large_binary(kind))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,8 +192,8 @@ class ClassFolders:
     def files(self, root: Path) -> list[Path]:
         """All images, and the lists."""
         top = root / self.folder
-        images = [path for path in top.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES]
-        return [*self._lists(top), *sorted(images)] if images else []
+        images = sorted(files_below(top, IMAGE_SUFFIXES)) if top.is_dir() else []
+        return [*self._lists(top), *images] if images else []
 
     def pictures(self, root: Path) -> list[Picture]:
         """As the lists say, or folder by folder."""
@@ -140,36 +202,63 @@ class ClassFolders:
         return self._listed(top, lists) if lists else list(self._by_folder(top))
 
     def _lists(self, top: Path) -> list[Path]:
-        return in_parts(top.glob("*.csv"))
+        return in_parts(files_in(top, "*.csv"))
 
     def _listed(self, top: Path, lists: Sequence[Path]) -> list[Picture]:
-        found, missing = [], []
+        found: dict[Path, Picture] = {}
+        faults, missing = [], []
         for file in lists:
-            with file.open(newline="") as opened:
-                reader = csv.DictReader(opened)
-                if not {"filename", "label"} <= set(reader.fieldnames or ()):
-                    raise DataError(f"{file}: expected the columns filename and label, found {reader.fieldnames}")
-                for row in reader:
-                    name, label = row["filename"], row["label"]
-                    places = [top / label, top / "images" / label, top / "images", top]
-                    path = next((folder / name for folder in places if (folder / name).is_file()), None)
-                    if path is None:
-                        missing.append(f"{name} ({file.name})")
-                    else:
-                        found.append(Picture(place=str(path), class_name=label, content=path))
+            rows, wrong = read_list(file)
+            faults += wrong
+            for row in rows:
+                path, why = self._path(top, row)
+                if why:
+                    faults.append(f"{row.place}: {why}")
+                elif path is None:
+                    missing.append(f"{row.name} ({file.name})")
+                elif path in found:
+                    faults.append(f"{row.place}: {path} is named a second time, first by {found[path].place}")
+                else:
+                    found[path] = Picture(place=row.place, origin=file, class_name=row.label, content=path)
         if missing:
-            raise DataError(f"{top} lacks {named(missing)} that its lists name")
-        return found
+            faults.append(f"{top} lacks {named(missing)} that its lists name")
+        if faults:
+            raise DataError(named(faults, "; "))
+        return [
+            Picture(place=str(path), origin=picture.origin, class_name=picture.class_name, content=path)
+            for path, picture in found.items()
+        ]
+
+    def _path(self, top: Path, row: ListedImage) -> tuple[Path | None, str]:
+        """Where the image of a row is, or why the row is wrong; neither where there is no such file."""
+        name = PurePosixPath(row.name)
+        if name.is_absolute() or ".." in name.parts:
+            return None, f"{row.name!r} leads out of {top}; expected a file's name"
+        if is_hidden(name):
+            return None, f"{row.name!r} is hidden, so it is no image of the set"
+        places = [top / "images", top]
+        if PurePosixPath(row.label).name == row.label and not is_hidden(PurePosixPath(row.label)):
+            places = [top / row.label, top / "images" / row.label, *places]
+        return next((folder / name for folder in places if _is_file(folder / name)), None), ""
 
     def _by_folder(self, top: Path) -> Iterator[Picture]:
         parts = [top / part for part in PARTS if (top / part).is_dir()] or [top]
         for part in parts:
-            for folder in sorted(path for path in part.iterdir() if path.is_dir()):
-                images = sorted(path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
+            for folder in sorted(
+                path for path in part.iterdir() if path.is_dir() and not is_hidden(PurePosixPath(path.name))
+            ):
+                images = sorted(files_below(folder, IMAGE_SUFFIXES))
                 if not images:
                     raise DataError(f"{folder} holds no images ({', '.join(sorted(IMAGE_SUFFIXES))})")
                 for path in images:
-                    yield Picture(place=str(path), class_name=folder.name, content=path)
+                    yield Picture(place=str(path), origin=part, class_name=folder.name, content=path)
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # such as a name that is too long for any file
+        return False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -192,49 +281,189 @@ class PickledArrays:
 
     def files(self, root: Path) -> list[Path]:
         """All pickles."""
-        top = root / self.folder
-        return in_parts([*top.glob("*.pkl"), *top.glob("*.pickle")])
+        return in_parts(files_in(root / self.folder, "*.pkl", "*.pickle"))
 
     def pictures(self, root: Path) -> list[Picture]:
         """File by file; of `class_dict`, class by class."""
-        return [picture for file in self.files(root) for picture in self._read(file)]
+        return _of_all(self.files(root), self._read)
 
-    def _read(self, file: Path) -> Iterator[Picture]:
+    def _read(self, file: Path) -> list[Picture]:
         content = read_pickle(file)
         if not isinstance(content, dict):
             raise DataError(f"{file}: expected a dictionary, found {type(content).__name__}")
         fields = {_text(key): value for key, value in content.items()}
-        if {"image_data", "class_dict"} <= set(fields):
-            images = fields["image_data"]
-            rows = [(_text(name), row) for name, members in fields["class_dict"].items() for row in members]
-        elif {"data", "labels"} <= set(fields):
-            images = fields["data"]
-            names = {number: _text(name) for name, number in fields.get("catname2label", {}).items()}
-            rows = [(names.get(label, f"{file.stem} {label:05d}"), row) for row, label in enumerate(fields["labels"])]
-        else:
-            raise DataError(f"{file}: expected {self.expected}; found the keys {sorted(fields)}")
-        if not isinstance(images, np.ndarray) or images.dtype != np.uint8 or images.ndim not in (3, 4):
-            found = f"{images.dtype} {images.shape}" if isinstance(images, np.ndarray) else type(images).__name__
-            raise DataError(f"{file}: expected images as unsigned bytes [N, H, W, 3], found {found}")
-        for name, row in rows:
-            if not 0 <= row < len(images):
-                raise DataError(f"{file}: class {name} names the image {row} of {len(images)}")
-            yield Picture(place=f"{file}, image {row}", class_name=name, content=images[row])
+        try:
+            if {"image_data", "class_dict"} <= set(fields):
+                images = _images(fields["image_data"])
+                rows = list(_members(fields["class_dict"], len(images)))
+            elif {"data", "labels"} <= set(fields):
+                images = _images(fields["data"])
+                names = _labelled(fields["labels"], fields.get("catname2label", {}), len(images), file.stem)
+                rows = [(name, row) for row, name in enumerate(names)]
+            else:
+                raise DataError(f"expected {self.expected}; found the keys {sorted(map(str, fields))[:MAX_NAMED]}")
+        except DataError as error:
+            raise DataError(f"{file}: {error}") from error
+        return [
+            Picture(place=f"{file}, image {row}", origin=file, class_name=name, content=images[row])
+            for name, row in rows
+        ]
+
+
+def _images(given: object) -> Sequence[NDArray[np.uint8]]:
+    """An array of images, or a list of arrays of which each is one.
+
+    Raises:
+        DataError: they are not that.
+    """
+    shapes = "expected images as unsigned bytes [N, H, W, 3]"
+    if isinstance(given, np.ndarray):
+        if given.dtype != np.uint8 or not (given.ndim == 3 or (given.ndim == 4 and given.shape[3] in (1, 3, 4))):
+            raise DataError(f"{shapes}, found {given.dtype} {given.shape}")
+        return list(np.asarray(given))
+    if not isinstance(given, list | tuple):
+        raise DataError(f"{shapes}, found {type(given).__name__}")
+    for row, image in enumerate(given):
+        if not isinstance(image, np.ndarray):
+            raise DataError(f"{shapes}, found {type(given).__name__} with {type(image).__name__} as image {row}")
+        if image.dtype != np.uint8 or not (image.ndim == 2 or (image.ndim == 3 and image.shape[2] in (1, 3, 4))):
+            raise DataError(f"{shapes}, found {image.dtype} {image.shape} as image {row}")
+    return given
+
+
+def _members(class_dict: object, num_images: int) -> Iterator[tuple[str, int]]:
+    """The classes' names with the images of each.
+
+    Raises:
+        DataError: it does not give every image it names one class.
+    """
+    if not isinstance(class_dict, dict):
+        raise DataError(f"expected class_dict to give each class's rows, found {type(class_dict).__name__}")
+    owners: dict[int, str] = {}
+    for key, members in class_dict.items():
+        name = _text(key)
+        if not isinstance(name, str) or not isinstance(members, list | tuple | np.ndarray):
+            raise DataError(f"expected class_dict to give each class's rows, found {_kind(members)} for {name}")
+        for row in members:
+            if not _is_integer(row):
+                raise DataError(f"class {name} names the image {_kind(row)}, expected integers")
+            if not 0 <= row < num_images:
+                raise DataError(f"class {name} names the image {row} of {num_images}")
+            if row in owners:
+                raise DataError(f"image {row} is of class {owners[row]} and again of class {name}")
+            owners[int(row)] = name
+            yield name, int(row)
+
+
+def _labelled(labels: object, numbers: object, num_images: int, stem: str) -> list[str]:
+    """The name of each image's class: as `catname2label` has it, the label itself where it is text, or made of both.
+
+    Raises:
+        DataError: labels are neither integers nor text, or not as many as images.
+    """
+    if not isinstance(labels, list | tuple) and not (isinstance(labels, np.ndarray) and labels.ndim == 1):
+        raise DataError(f"expected labels [N], found {_kind(labels)}")
+    if not isinstance(numbers, dict) or not all(map(_is_integer, numbers.values())):
+        raise DataError(f"expected catname2label to give a number for each name, found {_kind(numbers)}")
+    if len(labels) != num_images:
+        if len(labels) > num_images:
+            raise DataError(f"the last of {len(labels)} labels names the image {len(labels) - 1} of {num_images}")
+        raise DataError(f"expected as many labels as images, found {len(labels)} labels and {num_images} images")
+    names = {int(number): str(_text(name)) for name, number in numbers.items()}
+    found = []
+    for row, label in enumerate(map(_text, labels)):
+        if not isinstance(label, str) and not _is_integer(label):
+            raise DataError(f"expected labels as integers or text, found {_kind(label)} for image {row}")
+        if isinstance(label, str) is not isinstance(_text(labels[0]), str):
+            raise DataError(f"expected labels of one kind, found text and integers (image {row})")
+        found.append(label if isinstance(label, str) else names.get(int(label), f"{stem} {int(label):05d}"))
+    return found
+
+
+def _is_integer(value: object) -> bool:
+    return isinstance(value, int | np.integer) and not isinstance(value, bool)
+
+
+def _kind(value: object) -> str:
+    return f"{value.dtype} {value.shape}" if isinstance(value, np.ndarray) else type(value).__name__
+
+
+class _Dtype:
+    """What `numpy.dtype` is to a pickle: plain numbers and text only.
+
+    NumPy's own takes flags from a pickle, by which bytes of the file would count as addresses of objects.
+    """
+
+    def __init__(self, spec: Any, *_: Any) -> None:
+        kind = np.dtype(spec) if isinstance(spec, str) else None
+        if kind is None or kind.kind not in "biufSU":
+            raise pickle.UnpicklingError(f"it has an array of {spec!r}, expected numbers or text")
+        self.plain = kind
+
+    def __setstate__(self, state: Any) -> None:
+        """Take the order of bytes alone; the size of text is in the name that the type was made by."""
+        self.plain = self.plain.newbyteorder("=" if state[1] == "|" else state[1])
+
+
+class _Array(np.ndarray[Any, np.dtype[Any]]):
+    """An array whose content comes from a pickle's state."""
+
+    def __setstate__(self, state: Any) -> None:
+        version, shape, dtype, is_fortran, content = state
+        if not isinstance(dtype, _Dtype) or not isinstance(content, bytes | bytearray):
+            raise pickle.UnpicklingError("it has an array whose content is not bytes")
+        super().__setstate__((version, shape, dtype.plain, is_fortran, bytes(content)))
+
+
+def _reconstruct(*_: Any) -> _Array:
+    return _Array((0,), dtype=np.uint8)
+
+
+def _from_buffer(buffer: Any, dtype: Any, shape: Any, order: Any, axes: Any = None) -> NDArray[Any]:
+    """As NumPy's function of this name: an array of bytes that lie in the pickle."""
+    if not isinstance(dtype, _Dtype) or not isinstance(buffer, bytes | bytearray):
+        raise pickle.UnpicklingError("it has an array whose content is not bytes")
+    array = np.frombuffer(buffer, dtype=dtype.plain)
+    if order == "K" and axes is not None:
+        return array.reshape(shape, order="C").transpose(axes)
+    return array.reshape(shape, order=order)
+
+
+def _scalar(dtype: Any, content: Any) -> Any:
+    if not isinstance(dtype, _Dtype):
+        raise pickle.UnpicklingError("it has a number of no known type")
+    content = content.encode("latin1") if isinstance(content, str) else content  # of Python 2
+    return np.frombuffer(content, dtype=dtype.plain, count=1)[0]
+
+
+def _encode(text: str, encoding: str) -> bytes:
+    return str(text).encode(encoding)
+
+
+def _empty(*_: Any) -> dict[Any, Any]:
+    return {}
 
 
 SAFE_GLOBALS: Mapping[tuple[str, str], Any] = {
-    **{(f"numpy.{core}.multiarray", "_reconstruct"): np.empty(0).__reduce__()[0] for core in ("core", "_core")},
-    **{(f"numpy.{core}.multiarray", "scalar"): np.int64(0).__reduce__()[0] for core in ("core", "_core")},
-    ("numpy", "ndarray"): np.ndarray,
-    ("numpy", "dtype"): np.dtype,
-    ("_codecs", "encode"): lambda text, encoding: text.encode(encoding),
+    **{(f"numpy.{core}.multiarray", "_reconstruct"): _reconstruct for core in ("core", "_core")},
+    **{(f"numpy.{core}.multiarray", "scalar"): _scalar for core in ("core", "_core")},
+    **{(f"numpy.{core}.numeric", "_frombuffer"): _from_buffer for core in ("core", "_core")},
+    ("numpy", "ndarray"): None,  # only named, as what is reconstructed
+    ("numpy", "dtype"): _Dtype,
+    ("_codecs", "encode"): _encode,
     ("collections", "OrderedDict"): dict,
+    ("collections", "defaultdict"): _empty,
+    ("builtins", "list"): list,  # what a defaultdict makes
+    ("__builtin__", "list"): list,
 }
 """What a pickle of arrays needs, and nothing that could do harm."""
 
 
-class _ArraysOnly(pickle.Unpickler):
-    """Reads arrays, numbers, text and containers; refuses whatever else a pickle names, before it is called."""
+class _ArraysOnly(pickle._Unpickler):
+    """Reads arrays, numbers, text and containers; refuses whatever else a pickle names, before it is called.
+
+    Python's own unpickler, not the one in C: that one fills as much memory as a damaged file says.
+    """
 
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) not in SAFE_GLOBALS:
@@ -242,35 +471,44 @@ class _ArraysOnly(pickle.Unpickler):
         return SAFE_GLOBALS[module, name]
 
 
-def read_pickle(file: Path) -> Any:
+def read_pickle(file: Path, opened: BinaryIO | None = None) -> Any:
     """What a pickle of arrays holds; no code in it is run.
+
+    Args:
+        file: its path, for messages.
+        opened: its content, where that is not in a file of its own.
 
     Raises:
         DataError: it is damaged, or names anything but arrays.
     """
     try:
-        with file.open("rb") as opened:
+        if opened is not None:
             return _ArraysOnly(opened, encoding="latin1").load()
+        with file.open("rb") as from_disk:
+            return _ArraysOnly(from_disk, encoding="latin1").load()
     except Exception as error:  # a damaged pickle raises almost anything
-        raise DataError(f"{file} cannot be read as a pickle of arrays, and nothing in it was run: {error}") from error
+        why = reason(error)
+        raise DataError(f"{file} cannot be read as a pickle of arrays, and nothing in it was run: {why}") from error
 
 
-def in_parts(files: Iterator[Path] | Sequence[Path]) -> list[Path]:
-    """Files in the order of `PARTS`, then by name; those that name no part come last."""
+def _of_all(files: Iterable[Path], read: Callable[[Path], list[Picture]]) -> list[Picture]:
+    """The pictures of all files.
 
-    def key(file: Path) -> tuple[int, str]:
-        words = file.stem.lower().replace("-", " ").replace("_", " ").split()
-        places = [place for place, part in enumerate(PARTS) if any(word.startswith(part) for word in words)]
-        return (places[0] if places else len(PARTS), file.name)
+    Raises:
+        DataError: some cannot be read; what is wrong with each of them.
+    """
+    found: list[Picture] = []
+    faults = []
+    for file in files:
+        try:
+            found += read(file)
+        except DataError as error:
+            faults.append(str(error))
+    if faults:
+        raise DataError(named(faults, "; "))
+    return found
 
-    return sorted(files, key=key)
 
-
-def named(things: Sequence[str]) -> str:
-    """The first few, and how many more there are."""
-    more = f" and {len(things) - MAX_NAMED} more" if len(things) > MAX_NAMED else ""
-    return ", ".join(things[:MAX_NAMED]) + more
-
-
-def _text(name: str | bytes) -> str:
-    return name.decode() if isinstance(name, bytes) else name
+def _text(name: Any) -> Any:
+    """Text that Python 2 kept as bytes, as text; anything else as it is."""
+    return name.decode("latin1") if isinstance(name, bytes) else name

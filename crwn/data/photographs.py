@@ -10,28 +10,34 @@ from __future__ import annotations
 
 import collections
 import hashlib
-import io
 import json
 import os
 import shutil
 import tempfile
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from filelock import FileLock
-from numpy.typing import NDArray
 
 from crwn.data.base import DataError, ImageSet, ImageSplit, OnProgress, cache_root, sha256_of
-from crwn.data.layouts import ClassName, Layout, Picture, named
+from crwn.data.decoding import pixels
+from crwn.data.layouts import ClassName, Layout, Picture
+from crwn.data.listing import named, reason
 
-CACHE_FORMAT = 1
+CACHE_FORMAT = 2
+"""Format 1 had white images of grey ones of 16 bits, and hidden copies of images among them."""
 MANY_FILES = 100
 """Of more files than this the sizes and times stand for the bytes."""
 DECODED_AT_ONCE = 256
 """Images between two reports of progress."""
+MAX_SHARED = 1 / 1000
+"""Of the test images, those that may be training images of another class: published sets have some that two people put
+into two classes (CIFAR-100 6 of 10,000)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,7 +85,7 @@ class Photographs:
 
     def is_in(self, root: Path) -> bool:
         """Whether `root` holds it in some layout."""
-        return self._layout(root) is not None
+        return self._found(root)[0] is not None
 
     def fetch(self, root: Path) -> None:
         """Download it, whole or not at all, one download at a time.
@@ -107,23 +113,29 @@ class Photographs:
             How many images were converted, where some were.
 
         Raises:
-            DataError: an image cannot be decoded, a class has too few, or there are too many or too few classes.
+            DataError: an image cannot be decoded or is on both sides, or there are too many or too few of a class, or
+                of classes.
         """
-        layout = self._layout(root)
+        return self._prepared(root, on_progress)[1]
+
+    def _prepared(self, root: Path, on_progress: OnProgress) -> tuple[Path, tuple[str, ...]]:
+        """The folder of the decoded images, which are there, and what `prepare` returns."""
+        layout, files = self._found(root)
         assert layout is not None
-        folder = self._cache(root, layout)
+        folder = self._cache(root, files)
         if folder.exists():
-            return ()
+            return folder, ()
         try:
             folder.parent.mkdir(parents=True, exist_ok=True)
             with FileLock(folder.parent / f".{folder.name}.lock"):
                 if folder.exists():  # another process was faster
-                    return ()
+                    return folder, ()
                 beside = folder.parent / f".{folder.name}.part"
                 shutil.rmtree(beside, ignore_errors=True)  # of a process that was killed
+                pictures = _listed(layout, root)
                 beside.mkdir()
                 try:
-                    notes = self._decode(layout.pictures(root), beside, on_progress)
+                    notes = self._decode(pictures, beside, on_progress)
                     beside.rename(folder)
                 finally:
                     shutil.rmtree(beside, ignore_errors=True)
@@ -132,17 +144,14 @@ class Photographs:
             raise DataError(
                 f"its images are decoded once into {folder.parent}, which takes {2 * size:.0f} MB there: {error}"
             ) from error
-        return notes
+        return folder, notes
 
     def load(self, root: Path | None) -> ImageSet:
         """The decoded images, mapped to memory; decoded first where the cache lacks them."""
         assert root is not None
-        self.prepare(root, lambda done, total: None)
-        layout = self._layout(root)
-        assert layout is not None
-        folder = self._cache(root, layout)
+        folder, _ = self._prepared(root, lambda done, total: None)
         try:
-            made = json.loads((folder / "made.json").read_text())
+            made = _made(folder)
             images = {part: np.load(folder / f"{part}.npy", mmap_mode="r") for part in ("train", "test")}
         except (OSError, ValueError) as error:
             raise DataError(f"the cache {folder} is damaged: {error}. Remove it to have it made again.") from error
@@ -157,12 +166,29 @@ class Photographs:
             splits[part] = ImageSplit(images=images[part], labels=np.repeat(np.arange(self.num_classes), each))
         return ImageSet(**splits)
 
-    def _layout(self, root: Path) -> Layout | None:
-        return next((layout for layout in self.layouts if layout.files(root)), None)
+    def check(self, root: Path | None, images: ImageSet) -> None:
+        """Compare the decoded images with the checksum that they were kept with, or the published one."""
+        assert root is not None
+        folder, _ = self._prepared(root, lambda done, total: None)
+        whole = hashlib.sha256()
+        for split in (images.train, images.test):
+            whole.update(split.images.data)
+        if whole.hexdigest() != (self.decoded or _made(folder).get("sha256")):
+            raise DataError(
+                f"the cache {folder} is damaged: its images are not those that were decoded. Remove it to have it made "
+                "again."
+            )
 
-    def _cache(self, root: Path, layout: Layout) -> Path:
+    def _found(self, root: Path) -> tuple[Layout | None, list[Path]]:
+        """The layout in which `root` holds the set, and its files."""
+        for layout in self.layouts:
+            files = layout.files(root)
+            if files:
+                return layout, files
+        return None, []
+
+    def _cache(self, root: Path, files: Sequence[Path]) -> Path:
         """The folder of the decoded images: its name says what they were made from."""
-        files = layout.files(root)
         known = [
             [file.relative_to(root).as_posix(), file.stat().st_size, _content(file, one_of=len(files))]
             for file in files
@@ -173,8 +199,8 @@ class Photographs:
 
     def _decode(self, pictures: Sequence[Picture], folder: Path, on_progress: OnProgress) -> tuple[str, ...]:
         """Decode and arrange all images into `train.npy` and `test.npy`, and `made.json` last."""
-        places = self._arrange([picture.class_name for picture in pictures])
-        chosen = [(part, label, picture) for (part, label), picture in zip(places, pictures, strict=True) if part]
+        places = self._arrange(pictures)
+        chosen = [(part, label, picture) for (part, label), picture in zip(places, pictures, strict=True)]
         decoded_NCHW = np.lib.format.open_memmap(
             folder / "raw.npy", mode="w+", dtype=np.uint8, shape=(len(chosen), *self.image_shape)
         )
@@ -188,11 +214,12 @@ class Photographs:
             try:
                 pixels_HWC, changed = pixels(picture.content, self.image_shape)
             except Exception as error:  # noqa: BLE001 (decoders raise almost anything; all faults are told at once)
-                return b"", [], f"{picture.place} ({error})"
+                return b"", [], f"{picture.place} ({reason(error)})"
             decoded_NCHW[number] = pixels_HWC.transpose(2, 0, 1)
             return hashlib.sha256(decoded_NCHW[number].tobytes()).digest(), changed, None
 
-        with ThreadPoolExecutor(os.cpu_count()) as pool:  # decoders leave Python while they work
+        with warnings.catch_warnings(), ThreadPoolExecutor(os.cpu_count()) as pool:  # decoders leave Python to work
+            warnings.simplefilter("ignore")  # a decoder warns of what it reads all the same
             for first in range(0, len(chosen), DECODED_AT_ONCE):
                 on_progress(first, len(chosen))
                 for digest, changed, fault in pool.map(decode, range(first, min(first + DECODED_AT_ONCE, len(chosen)))):
@@ -202,6 +229,8 @@ class Photographs:
         on_progress(len(chosen), len(chosen))
         if faults:
             raise DataError(f"{len(faults)} images cannot be decoded: {named(sorted(faults))}")
+        notes = [f"{count} images {change}" for change, count in sorted(changes.items())]
+        notes += self._shared(chosen, digests)
         whole = hashlib.sha256()
         for part in ("train", "test"):
             order = sorted(
@@ -222,63 +251,87 @@ class Photographs:
         (folder / "raw.npy").unlink()
         made = {"format": CACHE_FORMAT, "sha256": whole.hexdigest(), "changes": dict(changes)}
         (folder / "made.json").write_text(json.dumps(made))
-        return tuple(f"{count} images {change}" for change, count in sorted(changes.items()))
+        return tuple(notes)
 
-    def _arrange(self, class_names: Sequence[ClassName]) -> list[tuple[str, int]]:
-        """For each picture its part, `train`, `test` or none, and its label.
+    def _arrange(self, pictures: Sequence[Picture]) -> list[tuple[str, int]]:
+        """For each picture its part, `train` or `test`, and its label.
 
         Raises:
-            DataError: there are too many or too few classes, or too few images of one.
+            DataError: there are too many or too few classes, or images of one.
         """
         members: dict[ClassName, list[int]] = {}
-        for number, name in enumerate(class_names):
-            members.setdefault(name, []).append(number)
+        origins: dict[Path, collections.Counter[ClassName]] = {}
+        kinds: dict[bool, Picture] = {}
+        for number, picture in enumerate(pictures):
+            members.setdefault(picture.class_name, []).append(number)
+            origins.setdefault(picture.origin, collections.Counter())[picture.class_name] += 1
+            kinds.setdefault(isinstance(picture.class_name, str), picture)
+        if len(kinds) > 1:
+            raise DataError(
+                f"expected classes of one kind, found text ({kinds[True].class_name!r}, {kinds[True].place}) and "
+                f"integers ({kinds[False].class_name}, {kinds[False].place})"
+            )
         needed = self.train_each + self.test_each
+        counts = sorted((name, len(numbers)) for name, numbers in members.items())
+        few = [f"{name} ({count})" for name, count in counts if count < needed]
+        many = [f"{name} ({count})" for name, count in counts if count > needed]
         faults = []
         if len(members) != self.num_classes:
             faults.append(f"expected {self.num_classes} classes, found {len(members)}")
-        poor = [f"{name} ({len(numbers)})" for name, numbers in sorted(members.items()) if len(numbers) < needed]
-        if poor:
-            faults.append(f"expected at least {needed} images of every class, found fewer of {named(poor)}")
+        if few:
+            faults.append(f"expected at least {needed} images of every class, found fewer of {named(few)}")
+        if many:
+            faults.append(f"expected at most {needed} images of every class, found more of {named(many)}")
         if faults:
-            raise DataError("; ".join(faults))
-        places = [("", -1)] * len(class_names)
+            read = [
+                f"{sum(found.values())} images of {len(found)} classes in {where}" for where, found in origins.items()
+            ]
+            raise DataError("; ".join([*faults, f"read {named(read) or 'no images'}"]))
+        places = [("", -1)] * len(pictures)
         for label, name in enumerate(sorted(members)):
-            for number in members[name][: self.train_each]:
-                places[number] = ("train", label)
-            for number in members[name][-self.test_each :]:
-                places[number] = ("test", label)
+            for place, number in enumerate(members[name]):
+                places[number] = ("train" if place < self.train_each else "test", label)
         return places
 
+    def _shared(self, pictures: Sequence[tuple[str, int, Picture]], digests: Sequence[bytes]) -> list[str]:
+        """In words, how many test images are training images of another class.
 
-def pixels(
-    content: Path | bytes | NDArray[np.uint8], image_shape: tuple[int, int, int]
-) -> tuple[NDArray[np.uint8], list[str]]:
-    """An image's pixels [H, W, C] in the shape that is wanted, and in words what had to be converted for it.
+        Raises:
+            DataError: one is a training image of its own class, or more are of another than a published set has.
+        """
+        if self.decoded is not None:  # the checksum over all images says more
+            return []
+        trained: dict[bytes, dict[int, Picture]] = {}
+        for (part, label, picture), digest in zip(pictures, digests, strict=True):
+            if part == "train":
+                trained.setdefault(digest, {})[label] = picture
+        same: list[str] = []
+        other: list[str] = []
+        for (part, label, picture), digest in zip(pictures, digests, strict=True):
+            if part == "test" and digest in trained:
+                twins = trained[digest]
+                twin = twins.get(label, next(iter(twins.values())))
+                (same if label in twins else other).append(f"{picture.place} and {twin.place}")
+        if same or len(other) > MAX_SHARED * self.num_classes * self.test_each:
+            raise DataError(
+                f"{len(same) + len(other)} test images are training images as well, pixel for pixel: "
+                f"{named([*same, *other])}"
+            )
+        return [f"{len(other)} test images are training images of another class: {named(other)}"] if other else []
 
-    Grey, transparent and palette images become coloured, coloured ones grey where one channel is wanted; images of
-    another size are resized by Lanczos' filter, as the published splits of miniImageNet were.
 
-    Raises:
-        OSError, ValueError: it cannot be decoded.
-    """
-    from PIL import Image  # noqa: PLC0415 (only decoding needs it)
+def _listed(layout: Layout, root: Path) -> list[Picture]:
+    try:
+        return layout.pictures(root)
+    except OSError as error:
+        raise DataError(str(error)) from error
 
-    channels, height, width = image_shape
-    if isinstance(content, np.ndarray):
-        image = Image.fromarray(content)
-    else:
-        image = Image.open(io.BytesIO(content if isinstance(content, bytes) else content.read_bytes()))
-        image.load()
-    changed = []
-    mode = {1: "L", 3: "RGB"}[channels]
-    if image.mode != mode:
-        changed.append(f"were of mode {image.mode} and converted to {mode}")
-        image = image.convert(mode)
-    if image.size != (width, height):
-        changed.append(f"were of other sizes and resized to {height}x{width}")
-        image = image.resize((width, height), resample=Image.Resampling.LANCZOS)
-    return np.asarray(image).reshape(height, width, channels), changed
+
+def _made(folder: Path) -> dict[str, Any]:
+    made = json.loads((folder / "made.json").read_text())
+    if not isinstance(made, dict):
+        raise ValueError("made.json is no JSON object")
+    return made
 
 
 def _content(file: Path, *, one_of: int) -> str:

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import gzip
+import hashlib
 import tempfile
-from collections.abc import Callable, Mapping
+import zlib
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from filelock import FileLock
 
-from crwn.data.base import DataError, ImageSet, OnProgress, cache_root, sha256_of
+from crwn.data.base import DataError, ImageSet, OnProgress, cache_root
+
+PACKED = ".gz"
+PIECE = 2**20
+MAX_UNPACKED = 2**30
+"""Bytes; a packed file of a few megabytes may claim any number."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,11 +28,13 @@ class VerifiedFiles:
         checksums: SHA-256 by path below a data root.
         download: fetches the files below a folder.
         read: reads the images from the data root that holds the files.
+        other_names: further paths below a data root at which people have a file.
     """
 
     checksums: Mapping[str, str]
     download: Callable[[Path], None]
     read: Callable[[Path], ImageSet]
+    other_names: Callable[[str], tuple[str, ...]] = lambda file: ()
 
     @property
     def expected(self) -> tuple[str, ...]:
@@ -47,7 +57,8 @@ class VerifiedFiles:
         Raises:
             DataError: it holds only some of them, or one that is damaged.
         """
-        missing = [file for file in self.checksums if not (root / file).is_file()]
+        places = {file: self.place(root, file) for file in self.checksums}
+        missing = [file for file, place in places.items() if place is None]
         if len(missing) == len(self.checksums) or (missing and root == cache_root()):
             return False  # a part in the cache is what a download left that was cut off; the next one completes it
         if missing:
@@ -56,14 +67,21 @@ class VerifiedFiles:
                 "Complete it, or remove the rest so that the next folder is used."
             )
         for file, expected in self.checksums.items():
-            found = sha256_of(root / file)
+            place = places[file]
+            assert place is not None
+            found = _unpacked_sha256(place)
             if found != expected:
-                size = (root / file).stat().st_size
+                where = ", unpacked" if place.suffix == PACKED else ""
                 raise DataError(
-                    f"{root / file} is damaged ({size} bytes): expected the SHA-256 "
+                    f"{place} is damaged ({place.stat().st_size} bytes{where}): expected the SHA-256 "
                     f"{expected}, found {found}. Replace the file, or remove all of the set to have it fetched."
                 )
         return True
+
+    def place(self, root: Path, file: str) -> Path | None:
+        """Where one of the files is below `root`: under its own path or another of its names, packed or not."""
+        names = [name + packed for name in (file, *self.other_names(file)) for packed in ("", PACKED)]
+        return next((root / name for name in names if (root / name).is_file()), None)
 
     def fetch(self, root: Path) -> None:
         """Download the files, verify them, and only then move them below `root`, one download at a time.
@@ -96,3 +114,43 @@ class VerifiedFiles:
         """Read the images."""
         assert root is not None
         return self.read(root)
+
+    def check(self, root: Path | None, images: ImageSet) -> None:
+        """Nothing: the checksums are compared before every `load`."""
+        del root, images
+
+
+def unpacked(place: Path) -> bytearray:
+    """The content of a file, unpacked if it is packed.
+
+    Raises:
+        DataError: it cannot be unpacked.
+    """
+    content = bytearray()
+    for piece in _pieces(place):
+        content += piece
+    return content
+
+
+def _unpacked_sha256(place: Path) -> str:
+    """The SHA-256 of a file's content, unpacked if it is packed."""
+    whole = hashlib.sha256()
+    for piece in _pieces(place):
+        whole.update(piece)
+    return whole.hexdigest()
+
+
+def _pieces(place: Path) -> Iterator[bytes]:
+    size = 0
+    try:
+        with gzip.open(place) if place.suffix == PACKED else place.open("rb") as file:
+            while piece := file.read(PIECE):
+                yield piece
+                size += len(piece)
+                if place.suffix == PACKED and size > MAX_UNPACKED:
+                    raise DataError(f"{place} is damaged: more than {MAX_UNPACKED} bytes are packed in it")
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise DataError(
+            f"{place} is damaged and cannot be unpacked: {error}. "
+            "Replace the file, or remove all of the set to have it fetched."
+        ) from error

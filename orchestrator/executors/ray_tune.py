@@ -51,8 +51,8 @@ MAX_PROCESS_DEATHS = 2
 STEP_SECONDS = 1.0
 """How long an actor computes between two reports to the driver."""
 
-SURVEY_SECONDS = 120.0
-"""How long a machine may take to answer; the first task there starts Python."""
+SURVEY_SECONDS = 600.0
+"""How long a machine may take to answer; the first task there starts Python, and may decode photographs."""
 
 PATIENCE_SECONDS, PAUSE_SECONDS = 60.0, 1.0
 """How long a head may not answer, and the pause between two questions."""

@@ -111,11 +111,16 @@ def _existing(path: Path) -> Path:
 
 
 def _data_faults(questions: Questions) -> dict[str, str]:
+    """What a trial would meet here. Photographs are decoded, which is then done, since that shows most faults."""
     data, faults = Datasets(BASE_SETS, questions.data_roots), {}
     for name in questions.bases:
         try:
-            if data.find(name) is None and not BASE_SETS[name].is_embedded:
+            if BASE_SETS[name].is_embedded:
+                continue
+            if data.find(name) is None:
                 faults[name] = "found in none of " + ", ".join(map(str, questions.data_roots))
+            else:
+                data.load(name)
         except (DataError, OSError) as error:
             faults[name] = str(error)
     return faults

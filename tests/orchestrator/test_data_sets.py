@@ -221,7 +221,8 @@ def test_decoding_is_told(crwn: Crwn, know: Callable[..., None], workplace: Path
     for name in ("ant", "bee"):
         (workplace / "toy" / name).mkdir(parents=True)
         for number in range(2):
-            Image.new("L" if name == "ant" else "RGB", (8, 8)).save(workplace / "toy" / name / f"{number}.png")
+            mode, colour = ("L", number) if name == "ant" else ("RGB", (number, 0, 9))
+            Image.new(mode, (8, 8), colour).save(workplace / "toy" / name / f"{number}.png")
     know(dataclasses.replace(TOY, image_shape=(3, 8, 8), num_train=2, num_test=2, source=source))
     fetched = crwn("data", "fetch", "toy", "--data-root", workplace)
     assert (fetched.code, fetched.err) == (0, "")
@@ -237,6 +238,37 @@ def test_decoding_is_told(crwn: Crwn, know: Callable[..., None], workplace: Path
 
 
 # Whole or not
+
+
+def test_every_command_sees_the_same_fault(
+    crwn: Crwn, know: Callable[..., None], workplace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`data fetch`, `data verify`, `run` and `doctor` end with the file and what is wrong, before anything starts."""
+    source = Photographs(
+        image_shape=(3, 8, 8), num_classes=2, train_each=1, test_each=1, layouts=(ClassFolders(folder="toy"),)
+    )
+    (workplace / "toy" / "images").mkdir(parents=True)
+    (workplace / "toy" / "images" / "a.png").touch()
+    (workplace / "toy" / "train.csv").write_text("filename,label\na.png,n1\nb.png\n")
+    base = dataclasses.replace(TOY, name="tinyimagenet", image_shape=(3, 8, 8), num_train=2, num_test=2, source=source)
+    know(base)
+    monkeypatch.setattr("orchestrator.executors.survey.BASE_SETS", {"tinyimagenet": base})
+    (workplace / "sweep.yaml").write_text(
+        "seeds: [0]\nbenchmarks: [split-tinyimagenet]\nmethods: {neuromodnet: {scales: [nf2]}}\n"
+    )
+    fault = f"{workplace}/toy/train.csv, row 3: expected filename,label, found 'b.png'"
+    options = ("--data-root", workplace)
+    for command, code in (
+        (("data", "fetch", "tinyimagenet"), 2),
+        (("data", "verify", "tinyimagenet"), 1),
+        (("run", "sweep.yaml", "--executor", "inline", "--no-tracking"), 2),
+        (("doctor", "sweep.yaml", "--executor", "inline", "--no-tracking"), 1),
+    ):
+        ended = crwn(*command, *options)
+        assert ended.code == code, command
+        (line,) = [line for line in (ended.out + ended.err).splitlines() if "train.csv" in line]
+        assert fault in line
+    assert not (workplace / "runs" / "sweep" / "trials").exists()
 
 
 def test_without_names_absent_sets_are_no_fault(crwn: Crwn) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import re
+import tarfile
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +14,7 @@ from torchvision.datasets import CIFAR100
 
 from crwn.data import BASE_SETS, Datasets
 from crwn.data.base import DataError
-from crwn.data.cifar100 import CIFAR100_BASE, TorchvisionFolder
+from crwn.data.cifar100 import CIFAR100_BASE, PackedFolder, TorchvisionFolder
 from crwn.data.layouts import ParquetFiles
 from crwn.data.photographs import Photographs
 from tests.crwn.data.conftest import encoded, write_pickle
@@ -43,7 +45,7 @@ SMALL = Photographs(
     num_classes=2,
     train_each=4,
     test_each=2,
-    layouts=(ParquetFiles(folder="cifar100", image="img", label="fine_label"), TorchvisionFolder()),
+    layouts=(ParquetFiles(folder="cifar100", image="img", label="fine_label"), TorchvisionFolder(), PackedFolder()),
 )
 
 
@@ -87,6 +89,38 @@ def test_a_part_of_the_folder_is_no_set(folder: Path) -> None:
     """Both files of images must be there."""
     (folder / "cifar-100-python" / "test").unlink()
     assert not SMALL.is_in(folder)
+
+
+@pytest.fixture
+def archive(folder: Path, tmp_path: Path) -> Path:
+    """A data root with the same images in the archive, which nobody unpacked."""
+    (tmp_path / "packed").mkdir()
+    file = tmp_path / "packed" / "cifar-100-python.tar.gz"
+    with tarfile.open(file, "w:gz") as opened:
+        opened.add(folder / "cifar-100-python", "cifar-100-python")
+    return file
+
+
+def test_the_archive_gives_the_same_set(folder: Path, archive: Path) -> None:
+    """Left packed, as it is downloaded."""
+    images, expected = SMALL.load(archive.parent), SMALL.load(folder)
+    assert np.array_equal(images.train.images, expected.train.images)
+    assert np.array_equal(images.test.images, expected.test.images)
+
+
+def test_a_damaged_archive_is_named(archive: Path) -> None:
+    """Cut off, without a file of images, or with one of something else; nothing in it is run."""
+    whole = archive.read_bytes()
+    for content in (whole[:-100], whole[:300], b"", b"none"):
+        archive.write_bytes(content)
+        with pytest.raises(DataError, match=re.escape(f"{archive} is damaged: ")):
+            SMALL.load(archive.parent)
+    for name, message in (("other", "is damaged: .*not found"), ("train", r"train holds no data \[N, 3072\]")):
+        with tarfile.open(archive, "w:gz") as opened:
+            write_pickle(archive.parent / "file", {"data": [1], "fine_labels": [1]})
+            opened.add(archive.parent / "file", f"cifar-100-python/{name}")
+        with pytest.raises(DataError, match=message):
+            SMALL.load(archive.parent)
 
 
 @pytest.mark.data

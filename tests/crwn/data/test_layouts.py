@@ -5,13 +5,16 @@ from __future__ import annotations
 import os
 import pickle
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from numpy.typing import NDArray
+from pyarrow import parquet
 
 from crwn.data.base import DataError
 from crwn.data.layouts import ClassFolders, ParquetFiles, PickledArrays, in_parts, named, read_pickle
@@ -90,6 +93,112 @@ def test_parquet_that_is_cut_off_is_refused(laid_out: LaidOut, photographs: Phot
         photographs.load(root)
 
 
+def rewrite(file: Path, change: Callable[[pa.Table], pa.Table]) -> None:
+    """Change a Parquet file's table."""
+    parquet.write_table(change(parquet.read_table(file)), file)
+
+
+def column(table: pa.Table, name: str, values: list[Any], kind: pa.DataType | None = None) -> pa.Table:
+    """The table with other values in a column."""
+    return table.set_column(table.schema.names.index(name), name, pa.array(values, kind))
+
+
+WITHOUT_BYTES = {"bytes": None, "path": "a.png"}
+
+
+@pytest.mark.parametrize(
+    ("change", "fault"),
+    [
+        (
+            lambda table: column(table, "wnid", [None, *table["wnid"].to_pylist()[1:]]),
+            r"test-00000-of-00001.parquet: row 0 has no wnid$",
+        ),
+        (
+            lambda table: column(table, "image", [*table["image"].to_pylist()[:5], WITHOUT_BYTES]),
+            r"test-00000-of-00001.parquet: row 5 has no image$",
+        ),
+        (
+            lambda table: column(table, "image", [None] * 6, table["image"].type),
+            r"row 0 has no image, row 1 has .*row 5",
+        ),
+        (lambda table: column(table, "image", [[1, 2]] * 6), r"its column image is list<.*int64>$"),
+        (
+            lambda table: column(table, "wnid", [0.5] * 6),
+            r"its column wnid is double, which is neither text nor integers$",
+        ),
+        (
+            lambda table: column(table, "wnid", [[1]] * 6),
+            r"its column wnid is list<.*which is neither text nor integers$",
+        ),
+        (
+            lambda table: table.drop_columns(["wnid"]),
+            r"its columns are image, label; label is the Hugging Face hub's name",
+        ),
+        (
+            lambda table: table.select(["label"]),
+            r"test-00000-of-00001.parquet cannot .*its columns are label; label is",
+        ),
+        (
+            lambda table: column(table, "wnid", table["label"].to_pylist()),
+            r"of one kind, found text \('n03', .*train.*\) and integers \(0",
+        ),
+    ],
+)
+def test_what_is_wrong_in_a_parquet_file_is_said(
+    change: Callable[[pa.Table], pa.Table], fault: str, laid_out: LaidOut, photographs: Photographs
+) -> None:
+    """In one line, with the file and the row or the column; a column that only the reader knows is never shown."""
+    root = laid_out("Parquet")
+    rewrite(root / "toy" / "test-00000-of-00001.parquet", change)
+    with pytest.raises(DataError, match=fault) as caught:
+        photographs.load(root)
+    assert len(str(caught.value).splitlines()) == 1
+    assert "__" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda table: column(table, "image", [image["bytes"] for image in table["image"].to_pylist()]),
+        lambda table: column(table, "wnid", table["wnid"].dictionary_encode().to_pylist(), pa.large_string()),
+        lambda table: table.set_column(2, "label", table["label"].cast(pa.int8())).append_column("more", table["wnid"]),
+    ],
+)
+def test_parquet_in_other_words_is_the_same_set(
+    change: Callable[[pa.Table], pa.Table], laid_out: LaidOut, photographs: Photographs
+) -> None:
+    """Images as plain binary, other kinds of text, further columns; in one file of two."""
+    expected = photographs.load(laid_out("folders"))
+    root = laid_out("Parquet")
+    rewrite(root / "toy" / "test-00000-of-00001.parquet", change)
+    assert np.array_equal(photographs.load(root).test.images, expected.test.images)
+
+
+def test_shards_and_an_empty_one_are_one_set(laid_out: LaidOut, photographs: Photographs) -> None:
+    """In the order of their names; one without rows has nothing to add, whatever types its columns have."""
+    expected = photographs.load(laid_out("folders"))
+    folder = laid_out("Parquet") / "toy"
+    whole = folder / "train-00000-of-00001.parquet"
+    table = parquet.read_table(whole)
+    whole.unlink()
+    for number, part in enumerate((table[:5], table[5:])):
+        parquet.write_table(part, folder / f"train-0000{number}-of-00003.parquet")
+    empty = pa.table({"image": pa.nulls(0), "wnid": pa.nulls(0)})
+    parquet.write_table(empty, folder / "train-00002-of-00003.parquet")
+    assert np.array_equal(photographs.load(folder.parent).train.images, expected.train.images)
+
+
+@pytest.mark.parametrize("form", ["Parquet", "class_dict", "lists"])
+def test_hidden_files_are_no_part_of_a_set(form: str, laid_out: LaidOut, photographs: Photographs) -> None:
+    """Such as the ._ files that archives from a Mac leave beside each file."""
+    root = laid_out(form)
+    expected = photographs.load(root)
+    for file in list((root / "toy").iterdir()):
+        if file.is_file():
+            file.with_name(f"._{file.name}").write_bytes(b"Mac OS X")
+    assert np.array_equal(photographs.load(root).train.images, expected.train.images)
+
+
 # Folders and lists
 
 
@@ -134,6 +243,90 @@ def test_an_empty_class_is_named(laid_out: LaidOut, photographs: Photographs) ->
     (root / "toy" / "n04").mkdir()
     (root / "toy" / "n04" / "readme.txt").touch()
     with pytest.raises(DataError, match=r"n04 holds no images"):
+        photographs.load(root)
+
+
+@pytest.mark.parametrize("form", ["folders", "folders of parts"])
+@pytest.mark.parametrize("place", [".ipynb_checkpoints", "__MACOSX", "@eaDir", ".", ".thumbnails/deep"])
+def test_hidden_copies_are_no_images(form: str, place: str, laid_out: LaidOut, photographs: Photographs) -> None:
+    """Neither in a class's folder nor beside the classes; nor is what systems leave in a folder."""
+    root = laid_out(form)
+    expected = photographs.load(root).test.images.copy()
+    for file in list((root / "toy").rglob("*.png")):
+        for folder in (file.parent / place, file.parent.parent / place if place != "." else file.parent):
+            folder.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(file, folder / f"{'.' if place == '.' else ''}{file.stem}-checkpoint.png")
+        (file.parent / "Thumbs.db").touch()
+        (file.parent / "desktop.ini").touch()
+    assert np.array_equal(photographs.load(root).test.images, expected)
+
+
+LISTED = b"filename,label\na.png,n01\n"
+
+
+@pytest.mark.parametrize(
+    ("content", "fault"),
+    [
+        (b"filename,label\na.png,n01\nb.png\n", "train.csv, row 3: expected filename,label, found 'b.png'"),
+        (b"filename,label\na.png,n01\nb.png,\n", "train.csv, row 3: expected filename,label, found 'b.png,'"),
+        (b"filename,label\n\n,n01\n", "train.csv, row 3: expected filename,label, found ',n01'"),
+        (b"filename,label\na.png,n01,4\n", "train.csv, row 2: expected filename,label, found 'a.png,n01,4'"),
+        (
+            LISTED.decode().encode("utf-16"),
+            "train.csv is text in UTF-16 or UTF-32, expected UTF-8. Save the list as UTF-8",
+        ),
+        (LISTED.decode().encode("utf-16-le"), "train.csv holds zero bytes, as no text in UTF-8 does"),
+        (LISTED + "é.png,n01\n".encode("latin-1"), "train.csv, row 3: expected UTF-8, found the byte 0xe9"),
+        (b"filename;label\na.png;n01\n", "found ['filename;label'] in its first row. Separate the columns by commas."),
+        (b"a.png,n01\nb.png,n01\n", "expected the columns filename and label, found ['a.png', 'n01'] in its first row"),
+        (b"", "expected the columns filename and label, found [] in its first row"),
+        (b'filename,label\n"a.png,n01\nb.png,n01\n', "train.csv is no CSV after row 1: unexpected end of data"),
+        (b"filename,label\n/etc/passwd,n01\n", "train.csv, row 2: '/etc/passwd' leads out of"),
+        (b"filename,label\n../../a.png,n01\n", "train.csv, row 2: '../../a.png' leads out of"),
+        (b"filename,label\na.png,..\n", "lacks a.png (train.csv) that its lists name"),
+        (b"filename,label\n" + b"a" * 300 + b",n01\n", "aaa (train.csv) that its lists name"),
+        (b"filename,label\n.ipynb_checkpoints/a.png,n01\n", "row 2: '.ipynb_checkpoints/a.png' is hidden"),
+    ],
+)
+def test_what_is_wrong_in_a_list_is_said(
+    content: bytes, fault: str, laid_out: LaidOut, photographs: Photographs, tmp_path: Path
+) -> None:
+    """With the list and the row, counted as a spreadsheet does; and nothing outside of the set is looked at."""
+    root = laid_out("lists")
+    (tmp_path / "a.png").touch()
+    (root / "toy" / "train.csv").write_bytes(content)
+    with pytest.raises(DataError, match=re.escape(fault)) as caught:
+        photographs.load(root)
+    assert len(str(caught.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize("encode", [lambda text: b"\xef\xbb\xbf" + text, lambda text: text.replace(b"\r\n", b"\n\n")])
+@pytest.mark.parametrize("header", [b"filename,label", b'"filename", "label"', b"label,filename", b"filename,label,nr"])
+def test_a_list_in_other_words_is_the_same_list(
+    encode: Callable[[bytes], bytes], header: bytes, laid_out: LaidOut, photographs: Photographs
+) -> None:
+    """With a byte order mark, blank lines, quotes, columns in another order or beside the two."""
+    root = laid_out("lists")
+    expected = photographs.load(root)
+    for file in (root / "toy").glob("*.csv"):
+        rows = [row.split(b",") for row in file.read_bytes().splitlines()[1:]]
+        if header.startswith(b"label"):
+            rows = [row[::-1] for row in rows]
+        elif header.endswith(b"nr"):
+            rows = [[*row, b"1"] for row in rows]
+        lines = [header, *(b",".join(b'"' + cell + b'"' for cell in row) for row in rows)]
+        file.write_bytes(encode(b"\r\n".join(lines) + b"\r\n"))
+    assert np.array_equal(photographs.load(root).train.images, expected.train.images)
+
+
+@pytest.mark.parametrize(("list_name", "label"), [("val.csv", "n03"), ("test.csv", "n01")])
+def test_an_image_is_listed_once(list_name: str, label: str, laid_out: LaidOut, photographs: Photographs) -> None:
+    """A second time is a fault in the same list as in another, under the same class as under another."""
+    root = laid_out("lists")
+    with (root / "toy" / list_name).open("a") as file:
+        file.write(f"n0300000098.png,{label}\r\n")
+    expected = rf"{list_name}, row 8: .*n0300000098.png is named a second time, first by .*val.csv, row 3"
+    with pytest.raises(DataError, match=expected):
         photographs.load(root)
 
 
@@ -212,9 +405,26 @@ IMAGES = np.zeros((2, 8, 8, 3), dtype=np.uint8)
         ([1, 2], "expected a dictionary, found list"),
         ({"images": IMAGES}, r"expected .*image_data and class_dict.*; found the keys \['images'\]"),
         ({"data": IMAGES.astype(np.float32), "labels": [0, 1]}, r"found float32 \(2, 8, 8, 3\)"),
-        ({"data": [1, 2], "labels": [0, 1]}, "as unsigned bytes .* found list"),
+        ({"data": [1, 2], "labels": [0, 1]}, "as unsigned bytes .* found list with int as image 0"),
         ({"data": IMAGES, "labels": [0, 1, 2]}, "names the image 2 of 2"),
         ({"image_data": IMAGES, "class_dict": {"n01": [-1]}}, "class n01 names the image -1 of 2"),
+        ({"data": IMAGES}, r"found the keys \['data'\]"),
+        ({"data": IMAGES, 3: 1, b"\xff": 2}, r"found the keys \['3', 'data', 'ÿ'\]"),
+        ({"data": IMAGES, "labels": [0]}, "expected as many labels as images, found 1 labels and 2 images"),
+        ({"data": IMAGES, "labels": 3}, r"expected labels \[N\], found int"),
+        ({"data": IMAGES, "labels": np.zeros((2, 1))}, r"expected labels \[N\], found float64 \(2, 1\)"),
+        ({"data": IMAGES, "labels": np.zeros(2)}, "expected labels as integers or text, found float64 for image 0"),
+        ({"data": IMAGES, "labels": [0, None]}, "expected labels as integers or text, found NoneType for image 1"),
+        ({"data": IMAGES, "labels": [0, "n01"]}, r"of one kind, found text and integers \(image 1\)"),
+        ({"data": IMAGES, "labels": [0, 1], "catname2label": ["n01"]}, "catname2label to give a number .* found list"),
+        ({"data": IMAGES, "labels": [0, 1], "catname2label": {"n01": None}}, "catname2label to give a number"),
+        ({"data": IMAGES.transpose(0, 3, 1, 2), "labels": [0, 1]}, r"H, W, 3\], found uint8 \(2, 3, 8, 8\)"),
+        ({"data": [IMAGES[0], None], "labels": [0, 1]}, "found list with NoneType as image 1"),
+        ({"data": [IMAGES[0], IMAGES[0] > 1], "labels": [0, 1]}, r"found bool \(8, 8, 3\) as image 1"),
+        ({"image_data": IMAGES, "class_dict": [[0], [1]]}, "class_dict to give each class's rows, found list"),
+        ({"image_data": IMAGES, "class_dict": {"n01": 1}}, "class_dict to give each class's rows, found int for n01"),
+        ({"image_data": IMAGES, "class_dict": {"n01": ["0"]}}, "class n01 names the image str, expected integers"),
+        ({"image_data": IMAGES, "class_dict": {"a": [0], "b": [1, 0]}}, "image 0 is of class a and again of class b"),
     ],
 )
 def test_a_pickle_of_something_else_is_refused(tmp_path: Path, content: Any, fault: str) -> None:
@@ -230,3 +440,75 @@ def test_classes_without_names_are_told_apart_by_file(tmp_path: Path) -> None:
         write_pickle(tmp_path / f"{part}.pkl", {"data": IMAGES, "labels": [0, 1]})
     names = [picture.class_name for picture in PickledArrays(folder=".").pictures(tmp_path)]
     assert names == ["train 00000", "train 00001", "test 00000", "test 00001"]
+
+
+@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
+@pytest.mark.parametrize("order", ["C", "F", "K"])
+def test_arrays_of_every_protocol_are_read(tmp_path: Path, protocol: int, order: str) -> None:
+    """Whatever the order of their axes in memory, and numbers and text of NumPy's."""
+    array = np.arange(24, dtype=">u2").reshape(2, 3, 4)
+    array = {"C": array, "F": np.asfortranarray(array), "K": array.transpose(2, 0, 1)}[order]
+    content = {
+        "a": array,
+        "numbers": [np.int64(-3), np.float32(0.5)],
+        "text": np.array(["n01", "ü"]),
+        "is": np.array([True]),
+    }
+    write_pickle(tmp_path / "file", content, protocol=protocol)
+    read = read_pickle(tmp_path / "file")
+    for name, value in content.items():
+        assert np.array_equal(read[name], value)
+
+
+def test_labels_that_are_text_name_the_classes(tmp_path: Path) -> None:
+    """As a list, as an array, and as Python 2 has them; images may be a list of arrays."""
+    for labels in (["n01", "n02"], np.array(["n01", "n02"]), [b"n01", b"n02"]):
+        write_pickle(tmp_path / "train.pkl", {"data": list(IMAGES), "labels": labels})
+        names = [picture.class_name for picture in PickledArrays(folder=".").pictures(tmp_path)]
+        assert names == ["n01", "n02"]
+
+
+def test_all_damaged_files_are_named_at_once(tmp_path: Path) -> None:
+    """Each with its own fault."""
+    for part in ("train", "test"):
+        write_pickle(tmp_path / f"{part}.pkl", {part: IMAGES})
+    with pytest.raises(DataError, match=r"train.pkl: .*\['train'\]; .*test.pkl: .*\['test'\]"):
+        PickledArrays(folder=".").pictures(tmp_path)
+
+
+class Built:
+    """Pickled as a call of NumPy's with arguments and a state of one's own."""
+
+    def __init__(self, *parts: Any) -> None:
+        self._parts = parts
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """What pickle would call, with what, and the state it would set then."""
+        return self._parts
+
+
+_reconstruct, _frombuffer = np.empty(0).__reduce__()[0], np.empty(0).__reduce_ex__(5)[0]
+OBJECT = Built(np.dtype, ("O8", False, True), (3, "|", None, None, None, -1, -1, 0))
+"""The type of addresses of objects, with a state that tells NumPy that it is none."""
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        Built(_frombuffer, (b"\1" * 8, OBJECT, (1,), "C")),
+        Built(_reconstruct, (np.ndarray, (0,), b"b"), (1, (1,), OBJECT, False, b"\1" * 8)),
+        np.array([{}, []], dtype=object),
+        np.zeros(2, dtype=[("a", "u1"), ("b", "O")]),
+    ],
+)
+def test_bytes_are_never_taken_for_objects(tmp_path: Path, content: Any) -> None:
+    """By NumPy's own functions a file could name addresses in memory, which is as good as code."""
+    write_pickle(tmp_path / "file", content)
+    with pytest.raises(DataError, match=r"nothing in it was run: it has an array of .*, expected numbers or text"):
+        read_pickle(tmp_path / "file")
+
+
+def test_a_place_in_the_memo_takes_no_memory(tmp_path: Path) -> None:
+    """A pickle that numbers its parts from two thousand million on is read like any other."""
+    (tmp_path / "file").write_bytes(b"\x80\x02]r\xff\xff\xff\x7f.")
+    assert read_pickle(tmp_path / "file") == []

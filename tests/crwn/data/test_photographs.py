@@ -20,8 +20,8 @@ import pytest
 from numpy.typing import NDArray
 
 from crwn.data.base import BaseSet, DataError, Datasets
-from crwn.data.photographs import Photographs, pixels
-from tests.crwn.data.conftest import SIZE, TEST_EACH, TRAIN_EACH, encoded, write_folders
+from crwn.data.photographs import Photographs
+from tests.crwn.data.conftest import FORMS, SIZE, TEST_EACH, TRAIN_EACH, write_folders
 
 Pixels = NDArray[np.uint8]
 LaidOut = Callable[..., Path]
@@ -62,16 +62,67 @@ def test_images_that_cannot_be_decoded_are_all_named(laid_out: LaidOut, photogra
     assert decoded(cache) == []
 
 
-def test_more_images_than_are_needed_are_left_out(
+def test_more_images_than_the_set_has_are_refused(
     laid_out: LaidOut, photographs: Photographs, classes: dict[str, list[Pixels]]
 ) -> None:
-    """The first train and the last are for testing, as with 600 images of a class of which 500 and 100 are."""
-    more = {
-        name: [*images[:4], np.zeros((SIZE, SIZE, 3), dtype=np.uint8), *images[4:]] for name, images in classes.items()
-    }
-    images, whole = photographs.load(laid_out("folders", more)), photographs.load(laid_out("class_dict"))
-    assert np.array_equal(images.train.images, whole.train.images)
-    assert np.array_equal(images.test.images, whole.test.images)
+    """Nobody knows which of them are the set's: the class, how many there are, and where they were read."""
+    more = {name: [*images, 255 - images[0]] if name == "n02" else images for name, images in classes.items()}
+    root = laid_out("folders", more)
+    expected = (
+        f"expected at most 6 images of every class, found more of n02 (7); read 19 images of 3 classes in {root}/toy"
+    )
+    with pytest.raises(DataError, match=re.escape(expected)):
+        photographs.load(root)
+
+
+def test_phases_of_one_set_are_not_added_up(
+    laid_out: LaidOut, photographs: Photographs, classes: dict[str, list[Pixels]]
+) -> None:
+    """Three pickles of the same classes in one folder, as MetaOptNet has them: each is named with what is in it."""
+    root = laid_out("labels")
+    file = root / "toy" / "miniImageNet_category_split_train.pickle"
+    phases = [file.with_name(f"{file.stem}_phase_{phase}.pickle") for phase in ("train", "val", "test")]
+    for phase in phases:
+        shutil.copyfile(file, phase)
+    file.unlink()
+    with pytest.raises(DataError, match=r"found more of n01 \(18\), n02 \(18\), n03 \(18\)") as caught:
+        photographs.load(root)
+    assert all(f"18 images of 3 classes in {phase}" in str(caught.value) for phase in phases)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_an_image_on_both_sides_is_refused(
+    form: str, laid_out: LaidOut, photographs: Photographs, classes: dict[str, list[Pixels]], cache: Path
+) -> None:
+    """Whatever its name and place: a copy of a test image among the training images of its class, pixel for pixel."""
+    classes["n02"][1] = classes["n02"][5]
+    with pytest.raises(DataError, match=r"1 test images are training images as well, pixel for pixel: .+ and ."):
+        photographs.load(laid_out(form, classes))
+    assert decoded(cache) == []
+
+
+def test_an_image_of_two_classes_is_refused_unless_such_are_rare(
+    laid_out: LaidOut,
+    photographs: Photographs,
+    classes: dict[str, list[Pixels]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Published sets have some (CIFAR-100 six of 10,000): up to one in a thousand test images is said, not refused."""
+    classes["n02"][1] = classes["n01"][5]
+    root = laid_out("folders", classes)
+    with pytest.raises(DataError, match=r"pixel for pixel: .*n01_0005.png and .*n02_0001.png"):
+        photographs.load(root)
+    monkeypatch.setattr("crwn.data.photographs.MAX_SHARED", 1 / 6)
+    (note,) = photographs.prepare(root, nothing)
+    assert note.startswith("1 test images are training images of another class: ")
+
+
+def test_twins_within_a_side_are_allowed(
+    laid_out: LaidOut, photographs: Photographs, classes: dict[str, list[Pixels]]
+) -> None:
+    """Published sets have them, and no test image was trained on."""
+    classes["n02"][1], classes["n03"][5] = classes["n02"][0], classes["n03"][4]
+    assert photographs.prepare(laid_out("folders", classes), nothing) == ()
 
 
 def test_another_publication_is_refused(laid_out: LaidOut, photographs: Photographs, cache: Path) -> None:
@@ -107,26 +158,6 @@ def test_other_images_are_converted_and_it_is_said(
         f"2 images were of other sizes and resized to {SIZE}x{SIZE}",
     )
     assert photographs.prepare(root, nothing) == ()
-
-
-def test_grey_is_the_same_in_every_channel() -> None:
-    """A grey pixel's level three times; transparency is dropped."""
-    grey = np.arange(64, dtype=np.uint8).reshape(8, 8)
-    found, changed = pixels(encoded(grey), (3, 8, 8))
-    assert changed == ["were of mode L and converted to RGB"]
-    assert np.array_equal(found, np.repeat(grey[:, :, None], 3, axis=2))
-    found, changed = pixels(np.dstack([grey, grey, grey, np.full_like(grey, 7)]), (3, 8, 8))
-    assert changed == ["were of mode RGBA and converted to RGB"]
-    assert np.array_equal(found, np.repeat(grey[:, :, None], 3, axis=2))
-
-
-def test_a_coloured_image_of_the_right_size_is_taken_as_it_is(classes: dict[str, list[Pixels]]) -> None:
-    """Byte for byte, encoded or not."""
-    image = classes["n01"][0]
-    for content in (image, encoded(image), encoded(image, "BMP")):
-        found, changed = pixels(content, (3, SIZE, SIZE))
-        assert changed == []
-        assert np.array_equal(found, image)
 
 
 # The cache
@@ -279,6 +310,36 @@ def test_a_cache_that_cannot_be_written_says_how_much_it_needs(
     cache.touch()
     with pytest.raises(DataError, match=rf"are decoded once into {cache}/decoded, which takes 0 MB there: "):
         photographs.load(laid_out("folders"))
+
+
+def test_a_changed_cache_is_found_by_verifying(laid_out: LaidOut, photographs: Photographs, cache: Path) -> None:
+    """One bit of one image: a load maps it without reading it, `verify` compares the checksum."""
+    known = Datasets({"toy": base_set(photographs)}, [laid_out("folders")])
+    known.verify("toy")
+    (folder,) = decoded(cache)
+    content = bytearray((folder / "test.npy").read_bytes())
+    content[-7] ^= 1
+    (folder / "test.npy").write_bytes(content)
+    with pytest.raises(DataError, match=re.escape(f"the cache {folder} is damaged")):
+        Datasets({"toy": base_set(photographs)}, known.roots).verify("toy")
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_a_folder_that_may_not_be_read_is_named(laid_out: LaidOut, photographs: Photographs) -> None:
+    """It is not passed over as if it held nothing."""
+    root = laid_out("folders")
+    (root / "toy" / "n02").chmod(0)
+    with pytest.raises(DataError, match=r"'toy': .*Permission denied.*n02"):
+        Datasets({"toy": base_set(photographs)}, [root]).load("toy")
+
+
+def test_a_link_that_leads_nowhere_is_named(laid_out: LaidOut, photographs: Photographs) -> None:
+    """By its path, as a file that cannot be read."""
+    root = laid_out("folders")
+    (root / "toy" / "n02" / "n02_0001.png").unlink()
+    (root / "toy" / "n02" / "n02_0001.png").symlink_to("nowhere.png")
+    with pytest.raises(DataError, match=r"'toy': .*No such file.*n02_0001.png"):
+        Datasets({"toy": base_set(photographs)}, [root]).load("toy")
 
 
 # Where it is found and fetched

@@ -1,0 +1,89 @@
+"""Encoded images to pixels of the shape that a set wants.
+
+Shapes: N images, C channels, H height, W width.
+"""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from PIL.Image import Image as Picture
+
+MAX_PIXELS = 89_478_485
+"""Pillow warns of a decompression bomb from here on; a few kilobytes may claim any size."""
+SCALED_TO_16_BITS = ("PNG", "PPM")
+"""Formats whose grey images of more than 8 bits Pillow gives as numbers up to 65535, in the 32 bits of mode I."""
+
+
+def pixels(
+    content: Path | bytes | NDArray[np.uint8], image_shape: tuple[int, int, int]
+) -> tuple[NDArray[np.uint8], list[str]]:
+    """An image's pixels [H, W, C] in the shape that is wanted, and in words what had to be converted for it.
+
+    Grey, transparent and palette images become coloured, coloured ones grey where one channel is wanted; transparency
+    is dropped. Grey levels of 16 bits are divided by 257; of coloured images of 16 bits, Pillow gives the upper 8 bits.
+    Images of another size are resized by Lanczos' filter, as the published splits of miniImageNet were. Of several
+    frames the first is taken. An orientation in EXIF data is not applied, nor does torchvision apply it.
+
+    Raises:
+        OSError, ValueError: it cannot be decoded, is larger than any photograph, or has levels of no known range.
+    """
+    from PIL import Image  # noqa: PLC0415 (only decoding needs it)
+
+    channels, height, width = image_shape
+    changed = []
+    if isinstance(content, np.ndarray):
+        image = Image.fromarray(content[:, :, 0] if content.ndim == 3 and content.shape[2] == 1 else content)
+    else:
+        encoded = content if isinstance(content, bytes) else content.read_bytes()
+        image = _opened(encoded)
+        if image.format == "PNG":
+            image.verify()  # its checksums, which decoding leaves out; after that it must be opened again
+            image = _opened(encoded)
+        if getattr(image, "n_frames", 1) > 1:
+            changed.append("have several frames, of which the first is taken")
+        image.load()
+    mode = {1: "L", 3: "RGB"}[channels]
+    if image.mode != mode:
+        image, how = _of_8_bits(image)
+        changed.append(f"were of mode {how} and converted to {mode}")
+        image.info.pop("transparency", None)  # it is dropped; Pillow would warn that it is
+        image = image.convert(mode)
+    if image.size != (width, height):
+        changed.append(f"were of other sizes and resized to {height}x{width}")
+        image = image.resize((width, height), resample=Image.Resampling.LANCZOS)
+    return np.asarray(image).reshape(height, width, channels), changed
+
+
+def _opened(content: bytes) -> Picture:
+    from PIL import Image, UnidentifiedImageError  # noqa: PLC0415 (as above)
+
+    try:
+        image = Image.open(io.BytesIO(content))
+    except UnidentifiedImageError as error:
+        raise ValueError(f"its {len(content)} bytes are no image in a format that is known") from error
+    if image.width * image.height > MAX_PIXELS:
+        raise ValueError(f"it claims {image.height}x{image.width} pixels, expected at most {MAX_PIXELS:,}")
+    return image
+
+
+def _of_8_bits(image: Picture) -> tuple[Picture, str]:
+    """An image whose levels are bytes, and in words what it was.
+
+    Raises:
+        ValueError: its levels have no known range.
+    """
+    from PIL import Image  # noqa: PLC0415 (as above)
+
+    if image.mode.startswith("I;16") or (image.mode == "I" and image.format in SCALED_TO_16_BITS):
+        levels = np.asarray(image).astype(np.int64)
+        return Image.fromarray(((levels + 128) // 257).astype(np.uint8)), f"{image.mode}, of 16 bits, divided by 257"
+    if image.mode in ("I", "F"):
+        raise ValueError(f"mode {image.mode}, whose levels have no known range; expected 8 or 16 bits")
+    return image, image.mode
