@@ -1,4 +1,4 @@
-"""`mnist`: handwritten digits of 28x28 pixels in the four files and the layout that torchvision uses.
+"""`mnist`: handwritten digits of 28x28 pixels in their four files, packed or not, where torchvision has them or beside.
 
 Source: Y. LeCun, L. Bottou, Y. Bengio, P. Haffner, "Gradient-based learning applied to document recognition",
 Proceedings of the IEEE, 1998.
@@ -9,19 +9,41 @@ from __future__ import annotations
 from pathlib import Path
 from types import MappingProxyType
 
-from crwn.data.base import BaseSet, ImageSet, ImageSplit
-from crwn.data.verified import VerifiedFiles
+import numpy as np
+
+from crwn.data.base import BaseSet, DataError, ImageSet, ImageSplit
+from crwn.data.verified import VerifiedFiles, unpacked
+
+IMAGE_SHAPE = (1, 28, 28)
+FOLDER = "MNIST/raw"
+FOLDERS = (FOLDER, "MNIST", "raw", ".")
+"""Where people have the files below a data root."""
+IMAGES_AT, LABELS_AT = 16, 8
+"""Bytes of a file before its images, or its labels, in the format IDX."""
+
+
+def other_names(file: str) -> tuple[str, ...]:
+    """The paths at which people have one of the files, with a dot in its name or without, in the order of `FOLDERS`."""
+    name = Path(file).name
+    names = (name, name.replace("-idx", ".idx"))
+    return tuple(f"{folder}/{name}" for folder in FOLDERS for name in names)
 
 
 def read(root: Path) -> ImageSet:
-    """Read the images from `root`/MNIST/raw."""
-    from torchvision.datasets import MNIST  # noqa: PLC0415 (costs torch's start-up, and only reading needs it)
+    """Read the images, whose files are verified."""
 
-    def split(*, train: bool) -> ImageSplit:
-        dataset = MNIST(str(root), train=train, download=False)
-        return ImageSplit(images=dataset.data.numpy()[:, None], labels=dataset.targets.numpy())
+    def content(name: str) -> bytearray:
+        place = SOURCE.place(root, f"{FOLDER}/{name}")
+        if place is None:
+            raise DataError(f"{root} no longer holds {name}")
+        return unpacked(place)
 
-    return ImageSet(train=split(train=True), test=split(train=False))
+    def split(part: str) -> ImageSplit:
+        labels = np.frombuffer(content(f"{part}-labels-idx1-ubyte"), dtype=np.uint8, offset=LABELS_AT)
+        images = np.frombuffer(content(f"{part}-images-idx3-ubyte"), dtype=np.uint8, offset=IMAGES_AT)
+        return ImageSplit(images=images.reshape(-1, *IMAGE_SHAPE), labels=labels.astype(np.int64))
+
+    return ImageSet(train=split("train"), test=split("t10k"))
 
 
 def download(root: Path) -> None:
@@ -30,29 +52,32 @@ def download(root: Path) -> None:
     Raises:
         OSError, RuntimeError: it could not be downloaded.
     """
-    from torchvision.datasets import MNIST  # noqa: PLC0415 (as above)
+    from torchvision.datasets import MNIST  # noqa: PLC0415 (costs torch's start-up, and only downloading needs it)
 
     MNIST(str(root), download=True)
 
 
+SOURCE = VerifiedFiles(
+    checksums=MappingProxyType(
+        {
+            f"{FOLDER}/train-images-idx3-ubyte": "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
+            f"{FOLDER}/train-labels-idx1-ubyte": "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
+            f"{FOLDER}/t10k-images-idx3-ubyte": "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
+            f"{FOLDER}/t10k-labels-idx1-ubyte": "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
+        }
+    ),
+    download=download,
+    read=read,
+    other_names=other_names,
+)
+
 MNIST_BASE = BaseSet(
     name="mnist",
-    image_shape=(1, 28, 28),
+    image_shape=IMAGE_SHAPE,
     num_classes=10,
     num_train=60_000,
     num_test=10_000,
     mean=(0.1307,),
     std=(0.3081,),
-    source=VerifiedFiles(
-        checksums=MappingProxyType(
-            {
-                "MNIST/raw/train-images-idx3-ubyte": "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
-                "MNIST/raw/train-labels-idx1-ubyte": "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
-                "MNIST/raw/t10k-images-idx3-ubyte": "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
-                "MNIST/raw/t10k-labels-idx1-ubyte": "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
-            }
-        ),
-        download=download,
-        read=read,
-    ),
+    source=SOURCE,
 )
