@@ -13,6 +13,7 @@ import functools
 import hashlib
 import json
 import math
+import re
 import types
 import typing
 from collections.abc import Mapping
@@ -33,6 +34,9 @@ READ_STRICTLY: Mapping[str, Any] = types.MappingProxyType({"extra": "forbid", "s
 
 HASH_PREFIX = b"crwn-trial-1\n"
 """Hashed before the canonical JSON; changes only when equal specs no longer mean equal trials."""
+
+TRIAL_ID = re.compile("[0-9a-f]{16}")
+"""A trial's identity: folders are named by it."""
 
 Grouping = Literal["one", "any", "all"]
 """How many tasks a method can learn at once: one at a time, any number, or only all together."""
@@ -236,7 +240,7 @@ class TrialSpec:
     @property
     def trial_id(self) -> str:
         """Sixteen hexadecimal digits that identify the trial: a hash of the canonical JSON."""
-        return hashlib.sha256(HASH_PREFIX + self.canonical_json().encode()).hexdigest()[:16]
+        return trial_id_of(self.canonical_json())
 
     @property
     def variant(self) -> str:
@@ -244,6 +248,11 @@ class TrialSpec:
         default = type(self.method)()
         changed = {name: value for name, value in _as_dict(self.method).items() if value != getattr(default, name)}
         return ",".join(f"{name}={value}" for name, value in sorted(changed.items()))
+
+
+def trial_id_of(canonical: str) -> str:
+    """The identity of the trial whose canonical JSON this is; see `TrialSpec.trial_id`, and `TRIAL_ID` for its form."""
+    return hashlib.sha256(HASH_PREFIX + canonical.encode()).hexdigest()[:16]
 
 
 def canonical_json(value: Any) -> str:

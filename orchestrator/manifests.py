@@ -1,34 +1,56 @@
 """A sweep's manifest: which trials it asks for, under its own names. What a store keeps of a sweep; pure.
 
 A manifest may be a stranger's, or damaged: what is read is checked here, and nowhere else. Fields that were added later
-are absent from older manifests; each has the default that means what they meant. Fields that are not known, of a newer
-crwn, are left aside.
+are absent from older manifests; each has the default that means what they meant.
+
+It carries the SHA-256 of its content, all its other fields as JSON with sorted keys and no white space. A field that is
+added asks for no new format, so that an older crwn goes on reading; but then a damaged key could make a manifest look
+like an older one, from before there were sums. Hence the rule: only a manifest with a sum may have fields that are not
+known here, those of a newer crwn, which are left aside. Older ones have none, since every crwn that adds a field also
+writes the sum.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import re
 import reprlib
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
+from crwn.spec import TRIAL_ID, trial_id_of
 from orchestrator.errors import UserError
 
 MANIFEST_FORMAT = 1
 """A reader refuses a newer one; fields are added without a new one."""
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
-"""Of a sweep and of a trial: files are named by it, so that it leads nowhere else."""
+"""Of a sweep: files are named by it, so that it leads nowhere else."""
 
-MAX_LABEL = 200
-"""Characters of a label: names stand in lines and in the columns of tables."""
+SUM = "sha256"
+"""The field with the sum of the others."""
+
+MAX_TEXT = 1000
+"""Characters of a text. Labels may be shorter than that in a sweep, but once had no limit."""
 
 MAX_INTEGER = 2**63 - 1
 MAX_DEPTH = 16
 """How deep settings nest at most."""
+
+_CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+_TOP_FIELDS = ("format", "name", "reference", "cells")
+_CELL_FIELDS = (
+    *("method", "variant", "scale", "benchmark", "trials"),
+    *("continual", "validation", "params_per_task", "ratio", "spec", "base"),
+)
+"""All that manifests without a sum may have."""
+
+_SETTINGS: Mapping[str, tuple[str, ...]] = {"method": ("kind",), "benchmark": ("kind", "base"), "training": ()}
+"""The parts of a spec that have settings, with the texts that name them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,19 +91,25 @@ class ManifestCell:
         return " ".join(filter(None, (self.method, self.variant, self.scale)))
 
     @classmethod
-    def _read(cls, value: Any, place: str) -> ManifestCell:
+    def _read(cls, value: Any, place: str, *, has_sum: bool) -> ManifestCell:
         fields = _Fields(value, place)
+        if not has_sum:
+            fields.refuse_others(_CELL_FIELDS)
+        spec = fields.settings("spec")
+        trials = _trials(fields.take("trials"), f"{place}.trials")
+        if spec is not None:
+            _check_settings(spec, trials, place)
         return cls(
             method=fields.text("method"),
             variant=fields.text("variant", may_be_empty=True),
             scale=fields.text("scale"),
             benchmark=fields.text("benchmark"),
-            trials=_trials(fields.take("trials"), f"{place}.trials"),
+            trials=trials,
             continual=fields.flag("continual", default=True),
             validation=fields.count("validation", default=0),
             params_per_task=fields.number("params_per_task"),
             ratio=fields.number("ratio"),
-            spec=fields.settings("spec"),
+            spec=spec,
             base=fields.optional_text("base"),
         )
 
@@ -105,11 +133,13 @@ class Manifest:
         name: the sweep's, by which its file is named.
         cells: in the sweep's order.
         reference: the method whose params/task the others' are compared with, or None.
+        has_sum: whether the file has a sum of its content; False for one of an older crwn.
     """
 
     name: str
     cells: tuple[ManifestCell, ...]
     reference: str | None = None
+    has_sum: bool = field(default=True, compare=False)
 
     @property
     def trial_ids(self) -> list[str]:
@@ -148,26 +178,35 @@ class Manifest:
 
     @classmethod
     def _read(cls, fields: _Fields, name: str) -> Manifest:
+        has_sum = fields.check_sum()
+        if not has_sum:
+            fields.refuse_others(_TOP_FIELDS)
         given = fields.take("name")
         if given != name or not NAME.fullmatch(name):
             raise ValueError(f"it is of another sweep, {reprlib.repr(given)}")
         cells = fields.take("cells")
-        if not isinstance(cells, list):
-            raise ValueError(f"cells: expected a list, given {reprlib.repr(cells)}")
+        if not isinstance(cells, list) or not cells:
+            raise ValueError(f"cells: expected a list of cells, given {reprlib.repr(cells)}")
         found = cls(
             name=name,
-            cells=tuple(ManifestCell._read(cell, f"cells[{index}]") for index, cell in enumerate(cells)),
+            cells=tuple(
+                ManifestCell._read(cell, f"cells[{index}]", has_sum=has_sum) for index, cell in enumerate(cells)
+            ),
             reference=fields.optional_text("reference"),
+            has_sum=has_sum,
         )
-        found._check_distinct()
+        found._check_names()
         return found
 
-    def _check_distinct(self) -> None:
-        """See that no two cells have the same names, nor the same trial.
+    def _check_names(self) -> None:
+        """See that no two cells have the same names, nor the same trial, and that other cells' names are of some.
 
         Raises:
-            ValueError: two have.
+            ValueError: two have, or there is none of that name.
         """
+        rows = {(cell.method, cell.variant) for cell in self.cells}
+        if self.reference is not None and self.reference not in {method for method, _ in rows}:
+            raise ValueError(f"reference: expected the method of a cell, given {reprlib.repr(self.reference)}")
         named: set[tuple[str, ...]] = set()
         asked: set[str] = set()
         for index, cell in enumerate(self.cells):
@@ -175,19 +214,34 @@ class Manifest:
             if names in named:
                 raise ValueError(f"cells[{index}]: another cell has the same names, {' '.join(filter(None, names))}")
             named.add(names)
+            if cell.base is not None and (cell.method, cell.base) not in rows:
+                raise ValueError(
+                    f"cells[{index}].base: expected another cell's variant, given {reprlib.repr(cell.base)}"
+                )
             for seed, trial_id in cell.trials.items():
                 if trial_id in asked:
                     raise ValueError(f"cells[{index}].trials: the trial of seed {seed}, {trial_id}, is asked for twice")
                 asked.add(trial_id)
 
     def content(self) -> dict[str, Any]:
-        """The manifest as JSON values."""
+        """The manifest as JSON values, without its sum."""
         cells = [cell._content() for cell in self.cells]
         return {"format": MANIFEST_FORMAT, "name": self.name, "reference": self.reference, "cells": cells}
 
     def to_json_bytes(self) -> bytes:
         """The manifest as its file has it; equal manifests are equal bytes."""
-        return (json.dumps(self.content(), indent=1, sort_keys=True, allow_nan=False) + "\n").encode()
+        return (json.dumps(sealed(self.content()), indent=1, sort_keys=True, allow_nan=False) + "\n").encode()
+
+
+def sealed(content: Mapping[str, Any]) -> dict[str, Any]:
+    """A manifest's JSON values with the sum of all that is there."""
+    return {**content, SUM: _sum(content)}
+
+
+def _sum(content: Mapping[str, Any]) -> str:
+    """SHA-256, in hexadecimal digits, of all fields but the sum; raises ValueError where a number is infinite."""
+    others = {name: value for name, value in content.items() if name != SUM}
+    return hashlib.sha256(_CANONICAL.encode(others).encode()).hexdigest()
 
 
 class _Fields:
@@ -199,6 +253,20 @@ class _Fields:
             raise ValueError(f"{place or 'at the top'}: expected keys with values, given {reprlib.repr(value)}")
         self._value = value
 
+    def check_sum(self) -> bool:
+        """Whether there is a sum, which then has to be that of the other fields."""
+        if SUM not in self._value:
+            return False
+        if self._value[SUM] != _sum(self._value):
+            raise ValueError(f"its content is not what was written, by its {SUM}; it was damaged, or changed by hand")
+        return True
+
+    def refuse_others(self, known: Collection[str]) -> None:
+        """See that there are no other fields."""
+        for name in self._value:
+            if name not in known:
+                raise ValueError(f"{self._prefix}{reprlib.repr(name)}: no manifest without a {SUM} has such a key")
+
     def take(self, name: str) -> Any:
         """A field that every manifest has."""
         if name not in self._value:
@@ -209,7 +277,7 @@ class _Fields:
         """A name, which is shown."""
         value = self.take(name)
         if not _is_text(value) or not (may_be_empty or value.strip()):
-            raise self._fault(name, f"at most {MAX_LABEL} printable characters", value)
+            raise self._fault(name, f"at most {MAX_TEXT:,} printable characters", value)
         return str(value)
 
     def optional_text(self, name: str) -> str | None:
@@ -244,15 +312,15 @@ class _Fields:
         value = self._value.get(name)
         if value is None:
             return None
-        settings = _Fields(value, f"{self._prefix}{name}")
-        for part, texts in (("method", ("kind",)), ("benchmark", ("kind", "base")), ("training", ())):
-            inner = _Fields(settings.take(part), f"{self._prefix}{name}.{part}")
+        place = f"{self._prefix}{name}"
+        settings = _Fields(value, place)
+        if "seed" in value:
+            raise ValueError(f"{place}.seed: expected settings that all seeds share, given a seed")
+        for part, texts in _SETTINGS.items():
+            inner = _Fields(settings.take(part), f"{place}.{part}")
             for text in texts:
                 inner.text(text)
         settings.text("scale")
-        if "seed" in settings._value:
-            raise ValueError(f"{self._prefix}{name}.seed: expected settings that all seeds share, given a seed")
-        _check_values(value, f"{self._prefix}{name}")
         return dict(value)
 
     def _fault(self, name: str, expected: str, value: Any) -> ValueError:
@@ -264,14 +332,47 @@ _SEED = re.compile("0|[1-9][0-9]{0,18}")
 
 def _trials(value: Any, place: str) -> dict[int, str]:
     """The ids of a cell's trials by their seeds, whose texts JSON has for keys."""
-    if not isinstance(value, dict):
+    if not isinstance(value, dict) or not value:
         raise ValueError(f"{place}: expected seeds with trials, given {reprlib.repr(value)}")
     for seed, trial_id in value.items():
         if not _SEED.fullmatch(seed) or int(seed) > MAX_INTEGER:
             raise ValueError(f"{place}: expected a whole number as a seed, given {reprlib.repr(seed)}")
-        if not isinstance(trial_id, str) or not NAME.fullmatch(trial_id):
+        if not isinstance(trial_id, str) or not TRIAL_ID.fullmatch(trial_id):
             raise ValueError(f"{place}.{seed}: expected a trial's id, given {reprlib.repr(trial_id)}")
     return {int(seed): trial_id for seed, trial_id in value.items()}
+
+
+def _check_settings(spec: Mapping[str, Any], trials: Mapping[int, str], place: str) -> None:
+    """See that settings are some, and trials theirs: an id is the hash of the canonical JSON of settings and seed.
+
+    Raises:
+        ValueError: they are not.
+    """
+    # JSON is made once for all seeds, with a number in their place that no settings may have.
+    before, *others = _CANONICAL.encode({**spec, "seed": _NO_NUMBER}).split(f'"seed":{_NO_NUMBER}')
+    if len(others) != 1 or not _is_plain(before + others[0]):
+        _check_values(spec, f"{place}.spec")
+    for seed, trial_id in trials.items():
+        expected = trial_id_of(f'{before}"seed":{seed}{others[0]}')
+        if trial_id != expected:
+            raise ValueError(
+                f"{place}.trials.{seed}: expected {expected}, the trial of the cell's spec, given {trial_id}"
+            )
+
+
+_NO_NUMBER = 10 * MAX_INTEGER
+_LONG_NUMBER = re.compile("[0-9]{18}")
+
+
+def _is_plain(text: str) -> bool:
+    """Whether JSON holds nothing that `_check_values` would refuse, as can be told of nearly all at a glance."""
+    return (
+        len(text) <= MAX_TEXT
+        and text.isprintable()
+        and "\\" not in text  # all else that cannot be printed is written with one
+        and text.count("{") + text.count("[") <= MAX_DEPTH
+        and not _LONG_NUMBER.search(text)
+    )
 
 
 def _check_values(value: Any, place: str, depth: int = 0) -> None:
@@ -280,26 +381,30 @@ def _check_values(value: Any, place: str, depth: int = 0) -> None:
     Raises:
         ValueError: they are not.
     """
-    if isinstance(value, dict | list):
-        if depth == MAX_DEPTH:
-            raise ValueError(f"{place}: expected values that nest at most {MAX_DEPTH} deep")
-        for name, part in value.items() if isinstance(value, dict) else enumerate(value):
-            if not isinstance(name, int) and not _is_text(name):
+    if isinstance(value, dict):
+        for name in value:
+            if not _is_text(name):
                 raise ValueError(f"{place}: expected printable keys, given {reprlib.repr(name)}")
+    for name, part in value.items() if isinstance(value, dict) else enumerate(value):
+        if isinstance(part, dict | list):
+            if depth == MAX_DEPTH:
+                raise ValueError(f"{place}.{name}: expected values that nest at most {MAX_DEPTH} deep")
             _check_values(part, f"{place}.{name}", depth + 1)
-    elif not (value is None or isinstance(value, bool) or _is_text(value) or _is_number(value)):
-        raise ValueError(f"{place}: expected a printable text or a finite number, given {reprlib.repr(value)}")
+        elif not (part is None or part is True or part is False or _is_text(part) or _is_number(part)):
+            raise ValueError(
+                f"{place}.{name}: expected a printable text or a finite number, given {reprlib.repr(part)}"
+            )
 
 
 def _is_text(value: Any) -> bool:
-    return isinstance(value, str) and len(value) <= MAX_LABEL and value.isprintable()
+    return isinstance(value, str) and len(value) <= MAX_TEXT and value.isprintable()
 
 
 def _is_number(value: Any) -> bool:
     """Whether it is a finite number that every reader can hold."""
-    if isinstance(value, int):
-        return not isinstance(value, bool) and -MAX_INTEGER <= value <= MAX_INTEGER
-    return isinstance(value, float) and math.isfinite(value)
+    if isinstance(value, float):
+        return math.isfinite(value)
+    return isinstance(value, int) and not isinstance(value, bool) and -MAX_INTEGER <= value <= MAX_INTEGER
 
 
 def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

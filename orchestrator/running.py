@@ -52,10 +52,11 @@ def run(sweep: Sweep, store: Store, options: Options, console: Console) -> bool:
         Whether some trial did not finish.
 
     Raises:
-        UserError: the options, the data, the store or the requested resources are wrong.
+        UserError: the options, the data, the store, one of its manifests or the requested resources are wrong.
         KeyboardInterrupt: the user stopped it.
     """
     resources = chosen_resources(sweep, options)
+    store.manifests()  # one that is damaged, this sweep's or another's, would end the run when all is computed
     left = trials_left(sweep, store)
     name = chosen_executor(options, len(left))
     check_secrets(options, name)

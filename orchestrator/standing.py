@@ -22,7 +22,8 @@ def show(store: Store, console: Console, *, verbose: bool) -> None:
     for driver in drivers:
         if driver.text:
             print_line(console, f"  {'at work' if driver.is_live else 'was cut off'}: {driver.text}")
-    for manifest in store.manifests():
+    manifests = store.manifests()
+    for manifest in manifests:
         trials = list(manifest.trials())
         states = store.states((trial_id for _, _, trial_id in trials), driven=driven)
         counts = Counter(states.values())
@@ -33,6 +34,9 @@ def show(store: Store, console: Console, *, verbose: bool) -> None:
         for cell, seed, trial_id in trials:
             if states[trial_id] == "failed" and not verbose:
                 print_line(console, f"  failed {trial_id} {_label(cell, seed)}{_detail(store, trial_id)}")
+    older = [manifest.name for manifest in manifests if not manifest.has_sum]
+    if older:
+        print_line(console, f"manifests without a checksum, of an older crwn: {', '.join(older)}; crwn run adds it")
 
 
 def _label(cell: ManifestCell, seed: int) -> str:

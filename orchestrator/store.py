@@ -2,7 +2,7 @@
 
     STORE/                               a folder on a path, or a prefix on object storage
       store.json                         what this folder is, and its version
-      sweeps/NAME.json                   a sweep's manifest: the trials it asks for, under its own names
+      sweeps/NAME.json                   a sweep's manifest: the trials it asks for, under its own names; with a sum
       sweeps/NAME.behind                 while what MLflow shows of the sweep may be behind
       trials/ID/attempts.json            while a trial is not finished: its attempts, the last one's error if it failed
       trials/ID/resume.safetensors       while a trial is not finished: where it goes on
@@ -36,7 +36,7 @@ from numpy.typing import NDArray
 
 from orchestrator import parquet_files
 from orchestrator.claims import Claim, Holder, OnOther, TakenError
-from orchestrator.errors import UserError
+from orchestrator.errors import StorageError, UserError
 from orchestrator.files import LOCKS, TEMPORARY, Files, LocalFiles, Mark, open_files
 from orchestrator.manifests import Manifest
 from orchestrator.parquet_files import STORE_VERSION, VOLATILE
@@ -382,13 +382,28 @@ class Store:
         """All sweeps' manifests, by name.
 
         Raises:
-            UserError: one is damaged or newer than this reader.
+            UserError: some are damaged or newer than this reader; a line for each.
         """
-        names = self._files.names(SWEEPS_FOLDER)
-        return [self.manifest(name.removesuffix(".json")) for name in names if name.endswith(".json")]
+        found, faults = [], []
+        for name in self._files.names(SWEEPS_FOLDER):
+            if not name.endswith(".json"):
+                continue
+            try:
+                found.append(self.manifest(name.removesuffix(".json")))
+            except StorageError:  # it does not answer, or will not give it
+                raise
+            except UserError as error:
+                faults.append(str(error))
+        if faults:
+            raise UserError("\n".join(faults))
+        return found
 
     def manifest(self, name: str) -> Manifest:
-        """One sweep's manifest; raises as `manifests` does."""
+        """One sweep's manifest.
+
+        Raises:
+            UserError: it is missing, damaged or newer than this reader.
+        """
         file = f"{SWEEPS_FOLDER}/{name}.json"
         place = self._files.locate(file)
         try:

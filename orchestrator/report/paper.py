@@ -243,7 +243,11 @@ class SweepSource:
             spec = cell.spec or (json.loads(rows[0]["settings"]) if rows else None)
             if spec is None:
                 continue  # an older manifest, and nothing is finished: nothing is known of the cell
-            found = Found(rows=rows, asked=len(cell.trials), blueprint=_blueprint(spec))
+            try:
+                blueprint = _blueprint(spec)
+            except (KeyError, TypeError, ValueError, ArithmeticError):
+                continue  # what cannot be built here, such as a method that is not known, is none of the paper's
+            found = Found(rows=rows, asked=len(cell.trials), blueprint=blueprint)
             self._cells[json.dumps(spec["method"], sort_keys=True), spec["scale"], cell.benchmark] = found
             self._scales.setdefault(spec["method"]["kind"], {})[spec["scale"]] = None
             self._kinds[cell.benchmark] = spec["benchmark"]["kind"]

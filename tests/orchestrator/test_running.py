@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import json
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
@@ -114,6 +115,41 @@ def test_a_sweep_whose_trials_another_one_ran_is_done(
     quietly(other, new_store)
     assert len(jobs) == 1
     assert [manifest.name for manifest in new_store.manifests()] == ["other", "tiny"]
+
+
+def test_damaged_manifests_are_refused_before_anything_starts(
+    sweep_file: SweepFile, sweep: Sweep, new_store: Store, jobs: list[Job], listing: Listing
+) -> None:
+    """The sweep's own and another's, a line each; once they are removed, a run writes the sweep's again."""
+    quietly(sweep, new_store)
+    quietly(load_sweep(sweep_file(sweep_file().read_text().replace("name: tiny", "name: other"))), new_store)
+    files = [new_store.root / "sweeps" / name for name in ("other.json", "tiny.json")]
+    whole = files[1].read_bytes()
+    for file in files:
+        file.write_bytes(file.read_bytes().replace(b"r-digits", b"s-digits"))
+    before = listing(new_store.root)
+    with pytest.raises(UserError) as refused:
+        quietly(sweep, new_store)
+    lines = str(refused.value).splitlines()
+    assert [line.partition(": ")[0] for line in lines] == [str(file) for file in files]
+    assert all(line.endswith("Remove it; crwn run on the sweep writes it again.") for line in lines)
+    assert listing(new_store.root) == before
+    for file in files:
+        file.unlink()
+    quietly(sweep, new_store)
+    assert files[1].read_bytes() == whole
+    assert len(jobs) == 1
+
+
+def test_a_manifest_of_a_newer_crwn_is_not_overwritten(sweep: Sweep, new_store: Store, jobs: list[Job]) -> None:
+    """It may say more than this one would write."""
+    quietly(sweep, new_store)
+    file = new_store.root / "sweeps" / "tiny.json"
+    newer = json.dumps(json.loads(file.read_text()) | {"format": 2})
+    file.write_text(newer)
+    with pytest.raises(UserError, match="upgrade crwn"):
+        quietly(sweep, new_store)
+    assert (file.read_text(), len(jobs)) == (newer, 1)
 
 
 def test_what_was_finished_while_waiting_is_not_run(

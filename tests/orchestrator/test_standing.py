@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import io
+import json
 from collections.abc import Callable
 
 import pytest
 from rich.console import Console
 
-from orchestrator.manifests import Manifest, ManifestCell
+from orchestrator.manifests import SUM, Manifest, ManifestCell
 from orchestrator.standing import show
 from orchestrator.store import Store, TrialRecord
 
 Record = Callable[..., TrialRecord]
 
+DONE, FAILED, BEGUN, ABSENT = ("a" * 16, "b" * 16, "c" * 16, "d" * 16)
 ERROR = {"type": "OSError", "message": "no space\nleft", "traceback": "..."}
 
 
@@ -34,10 +36,10 @@ def printed(store: Store, *, verbose: bool = False) -> list[str]:
 @pytest.fixture
 def mixed(store: Store, record: Record) -> Store:
     """A store with a sweep of which one trial is done, one failed, one begun, and one not."""
-    store.write_record("done", record("done"))
-    store.write_attempts("failed", [{"pid": 1}, {"error": ERROR, "reached": {"tasks_learned": 1, "step": 2}}])
-    store.write_attempts("begun", [{"error": ERROR}, {"reached": {"tasks_learned": 3, "step": 40}}])
-    store.write_manifest(manifest(seed0="done", seed1="failed", seed2="begun", seed3="absent"))
+    store.write_record(DONE, record(DONE))
+    store.write_attempts(FAILED, [{"pid": 1}, {"error": ERROR, "reached": {"tasks_learned": 1, "step": 2}}])
+    store.write_attempts(BEGUN, [{"error": ERROR}, {"reached": {"tasks_learned": 3, "step": 40}}])
+    store.write_manifest(manifest(seed0=DONE, seed1=FAILED, seed2=BEGUN, seed3=ABSENT))
     return store
 
 
@@ -45,7 +47,7 @@ def test_a_summary_counts_and_explains_failures(mixed: Store) -> None:
     """One line for the sweep, one for every failure with the first line of its error."""
     assert printed(mixed) == [
         "small: 4 trials: 1 done, 1 failed, 1 interrupted, 1 left",
-        "  failed failed own name local FC16 r-digits seed 1: OSError: no space",
+        f"  failed {FAILED} own name local FC16 r-digits seed 1: OSError: no space",
     ]
 
 
@@ -53,24 +55,24 @@ def test_verbose_has_a_line_for_every_trial(mixed: Store) -> None:
     """State, identity, the sweep's own names, and how far it is; no failure is told twice."""
     assert printed(mixed, verbose=True) == [
         "small: 4 trials: 1 done, 1 failed, 1 interrupted, 1 left",
-        "  done        done own name local FC16 r-digits seed 0",
-        "  failed      failed own name local FC16 r-digits seed 1: OSError: no space",
-        "  interrupted begun own name local FC16 r-digits seed 2: 3 tasks learned, update 40 of the next",
-        "  left        absent own name local FC16 r-digits seed 3",
+        f"  done        {DONE} own name local FC16 r-digits seed 0",
+        f"  failed      {FAILED} own name local FC16 r-digits seed 1: OSError: no space",
+        f"  interrupted {BEGUN} own name local FC16 r-digits seed 2: 3 tasks learned, update 40 of the next",
+        f"  left        {ABSENT} own name local FC16 r-digits seed 3",
     ]
 
 
 def test_a_sweep_that_has_not_begun_has_everything_left(store: Store) -> None:
     """Done and left are always told."""
-    store.write_manifest(manifest(seed0="a", seed1="b"))
+    store.write_manifest(manifest(seed0=BEGUN, seed1=ABSENT))
     assert printed(store) == ["small: 2 trials: 0 done, 2 left"]
 
 
 def test_an_attempt_that_has_not_reported_has_no_detail(store: Store) -> None:
     """Between its first breath and its first resume point."""
-    store.write_attempts("a", [{"pid": 1}])
-    store.write_manifest(manifest(seed0="a"))
-    assert printed(store, verbose=True)[1] == "  interrupted a own name local FC16 r-digits seed 0"
+    store.write_attempts(BEGUN, [{"pid": 1}])
+    store.write_manifest(manifest(seed0=BEGUN))
+    assert printed(store, verbose=True)[1] == f"  interrupted {BEGUN} own name local FC16 r-digits seed 0"
 
 
 def test_the_first_line_says_whether_a_run_is_at_work(store: Store) -> None:
@@ -87,6 +89,16 @@ def test_the_first_line_says_whether_a_run_is_at_work(store: Store) -> None:
 
 def test_a_long_error_is_not_wrapped(store: Store) -> None:
     """A line a trial, whatever the width."""
-    store.write_attempts("a", [{"error": {**ERROR, "message": "word " * 50}}])
-    store.write_manifest(manifest(seed0="a"))
+    store.write_attempts(BEGUN, [{"error": {**ERROR, "message": "word " * 50}}])
+    store.write_manifest(manifest(seed0=BEGUN))
     assert len(printed(store)) == 2
+
+
+def test_manifests_of_an_older_crwn_are_named(store: Store) -> None:
+    """They have no checksum, which a run adds."""
+    store.write_manifest(manifest(seed0=BEGUN))
+    path = store.root / "sweeps" / "small.json"
+    path.write_text(json.dumps({name: value for name, value in json.loads(path.read_text()).items() if name != SUM}))
+    assert printed(store)[-1] == "manifests without a checksum, of an older crwn: small; crwn run adds it"
+    store.write_manifest(manifest(seed0=BEGUN))
+    assert printed(store) == ["small: 1 trials: 0 done, 1 left"]

@@ -18,6 +18,7 @@ import yaml
 
 from orchestrator import parquet_files, projection
 from orchestrator.errors import UserError
+from orchestrator.manifests import sealed
 from orchestrator.report.figures import draw_accuracy_matrix
 from orchestrator.store import ATTEMPTS_FILE, CONTEXTS_FILE, RESUME_FILE, TRIAL_FILE, TRIALS_SCHEMA, Store, TrialRecord
 from orchestrator.sweep import load_sweep
@@ -212,7 +213,8 @@ def test_a_hostile_manifest_is_refused(
 ) -> None:
     """Its names name files: neither tables nor marks nor trials are looked for elsewhere."""
     file = stranger.root / "sweeps" / "tiny.json"
-    file.write_text(json.dumps(change(json.loads(file.read_text()))))
+    made = change(json.loads(file.read_text()))
+    file.write_text(json.dumps(sealed(made) if isinstance(made, dict) else made))
     before = listing(workplace.parent)
     status, tables, _ = read_by_every_command(crwn, sweep_file())
     assert "tiny.json: expected a sweep's manifest: " in status.err
@@ -365,7 +367,7 @@ def test_a_page_over_a_strangers_store_acts_no_more_than_any(
     file.write_bytes(parquet_files.dump(change(pq.ParquetFile(file).read())))  # a stranger has sums, too
     manifest = json.loads((stranger.root / "sweeps" / "tiny.json").read_text())
     manifest["cells"][0] |= {"method": MARKUP, "benchmark": MARKUP, "variant": MARKUP}
-    (stranger.root / "sweeps" / "tiny.json").write_text(json.dumps(manifest))
+    (stranger.root / "sweeps" / "tiny.json").write_text(json.dumps(sealed(manifest)))
     stranger.write_attempts(failed, [{"error": {"type": MARKUP, "message": MARKUP}}])
     ended = crwn("report", "runs/tiny")
     assert (ended.code, ended.err) == (0, "")

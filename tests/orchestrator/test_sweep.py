@@ -261,7 +261,7 @@ def test_the_manifest_is_the_same_whenever_it_is_made(sweep_file: SweepFile) -> 
     assert content == second.manifest().to_json_bytes()
     manifest = json.loads(content)
     assert Manifest.from_json(content, name="example", place="example.json") == first.manifest()
-    assert set(manifest) == {"format", "name", "reference", "cells"}
+    assert set(manifest) == {"format", "name", "reference", "cells", "sha256"}
     assert manifest["reference"] == "supsup"
     assert manifest["cells"][3] == {
         "method": "neuromodnet",

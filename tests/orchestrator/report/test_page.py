@@ -24,11 +24,12 @@ from orchestrator.report import page as page_module
 from orchestrator.report.charts import Chart
 from orchestrator.report.page import sections, write_report
 from orchestrator.store import Store, TrialRecord
-from tests.orchestrator.report.test_report import manifest
+from tests.orchestrator.report.test_report import A, B, manifest
 
 Record = Callable[..., TrialRecord]
 
-CELLS = (*manifest(method="stl").cells, *manifest(method="neuromodnet", trials={0: "c", 1: "d"}).cells)
+C, D = "c" * 16, "d" * 16
+CELLS = (*manifest(method="stl").cells, *manifest(method="neuromodnet", trials={0: C, 1: D}).cells)
 PROBE = """<script>
 addEventListener("load", () => {
   const table = document.querySelector("table.sortable"), head = table.tHead.rows[0].cells[2];
@@ -61,11 +62,11 @@ def browser() -> str:
 def filled(store: Store, record: Record, trial: Callable[..., TrialSpec]) -> Store:
     """A sweep of two cells and two seeds, of which one trial failed."""
     store.create()
-    for name, accuracy in {"a": 0.5, "b": 0.75, "c": 0.9}.items():
-        spec = trial(learning_rate=0.02 if name == "c" else 0.01).canonical_json()
+    for name, accuracy in {A: 0.5, B: 0.75, C: 0.9}.items():
+        spec = trial(learning_rate=0.02 if name == C else 0.01).canonical_json()
         store.write_record(name, record(name, accuracy=accuracy, spec=spec))
     error = {"type": "ValueError", "message": "a <b>loss</b> of NaN\nmore"}
-    store.write_attempts("d", [{"error": error}])
+    store.write_attempts(D, [{"error": error}])
     store.write_manifest(Manifest(name="main", cells=CELLS))
     return store
 
@@ -90,10 +91,10 @@ def test_a_section_says_what_ran_and_what_did_not(filled: Store) -> None:
     (section,) = sections(filled)
     assert (section.num_done, section.num_asked) == (3, 4)
     (failure,) = section.failures
-    assert (failure.trial, failure.state) == ("d", "failed")
+    assert (failure.trial, failure.state) == (D, "failed")
     assert failure.name == "neuromodnet FC16, r-digits, seed 1"
     assert failure.error == "ValueError: a <b>loss</b> of NaN"
-    assert section.provenance["trial_id"].tolist() == ["a", "b", "c"]
+    assert section.provenance["trial_id"].tolist() == [A, B, C]
     assert section.settings.to_dict("list") == {
         "cell": ["stl FC16, r-digits", "neuromodnet FC16, r-digits"],
         "training.learning_rate": ["0.01", "0.02"],
@@ -122,7 +123,7 @@ def test_a_page_over_several_stores_has_a_section_for_each(filled: Store, record
     """A trial that is in both counts once for the claims."""
     other = Store(tmp_path / "other")
     other.create()
-    other.write_record("a", record("a", accuracy=0.5))
+    other.write_record(A, record(A, accuracy=0.5))
     other.write_manifest(manifest("second"))
     page, _ = write_report([filled, other], open_files(tmp_path / "report"))
     text = Path(page).read_text()

@@ -15,7 +15,7 @@ from orchestrator.errors import UserError
 from orchestrator.manifests import Manifest, ManifestCell
 from orchestrator.report import Choice, tables_of
 from orchestrator.report.frames import empty_frame
-from orchestrator.report.paper import LAYOUTS, PaperSource, paper_tables
+from orchestrator.report.paper import LAYOUTS, PaperSource, SweepSource, paper_spec, paper_tables
 from orchestrator.store import Store, TrialRecord
 from orchestrator.sweep import load_sweep
 
@@ -105,10 +105,27 @@ def test_a_sweep_fills_the_layout_with_its_own_benchmarks(
 
 def test_a_sweep_without_the_papers_rows_is_refused(store: Store) -> None:
     """None of its tables can be made of it."""
-    cell = ManifestCell(method="x", variant="", scale="FC16", benchmark="b", trials={0: "a"})
+    cell = ManifestCell(method="x", variant="", scale="FC16", benchmark="b", trials={0: "a" * 16})
     store.write_manifest(Manifest(name="odd", cells=(cell,)))
     with pytest.raises(UserError, match="expected a sweep with rows of the paper's tables; 'odd' has none"):
         tables_of([store], Choice(paper=True, sweep="odd"))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"method": {"kind": "of a plug-in"}},
+        {"method": {"kind": "supsup", "of a later version": 1}},
+        {"benchmark": {"kind": "none", "base": "digits"}},
+        {"scale": "FC" + 500 * "9"},
+    ],
+)
+def test_settings_that_cannot_be_built_here_are_none_of_the_papers(changes: dict[str, Any]) -> None:
+    """A stranger's manifest, or one of a crwn with other methods, asks for them."""
+    spec = json.loads(paper_spec("supsup", {}, "FC16", "r-digits").canonical_json()) | changes
+    del spec["seed"]
+    cell = ManifestCell(method="x", variant="", scale="FC16", benchmark="b", trials={0: "a" * 16}, spec=spec)
+    assert list(paper_tables(SweepSource(Manifest(name="odd", cells=(cell,)), empty_frame()))) == []
 
 
 def test_two_results_of_one_setting_and_seed_are_no_mean(store: Store, record: Record, tmp_path: Any) -> None:

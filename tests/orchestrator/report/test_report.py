@@ -24,11 +24,14 @@ from tests.older_records import make_older
 
 Record = Callable[..., TrialRecord]
 
+A, B = "a" * 16, "b" * 16
+"""Trials."""
+
 
 def manifest(name: str = "small", **changes: Any) -> Manifest:
     """A sweep of one cell with two seeds."""
     names = {"method": "own name", "variant": "", "scale": "FC16", "benchmark": "r-digits"}
-    return Manifest(name=name, cells=(ManifestCell(**{**names, "trials": {0: "a", 1: "b"}, **changes}),))
+    return Manifest(name=name, cells=(ManifestCell(**{**names, "trials": {0: A, 1: B}, **changes}),))
 
 
 def text_table(columns: list[str], *rows: list[str], name: str = "small") -> SweepTable:
@@ -44,9 +47,9 @@ def tables_in(store: Store, folder: Path) -> list[Path]:
 
 def test_a_table_is_made_from_the_store(store: Store, record: Record) -> None:
     """The sweep's own names, the store's numbers, and the training time of one task."""
-    store.write_record("a", record("a", accuracy=0.5))
+    store.write_record(A, record(A, accuracy=0.5))
     slower = {"train_seconds_per_task": 3.0, "device": "NVIDIA H100"}
-    store.write_record("b", record("b", accuracy=0.75, provenance=json.dumps(slower)))
+    store.write_record(B, record(B, accuracy=0.75, provenance=json.dumps(slower)))
     table = sweep_table(store, manifest())
     (row,) = table.summary.to_dict("records")
     assert (row["method"], row["accuracy"], row["n"]) == ("own name", 0.625, 2)
@@ -71,21 +74,21 @@ def test_a_table_of_a_sweep_with_no_result_shows_what_is_missing(store: Store) -
 
 def test_a_table_is_made_from_records_without_the_later_measures(store: Store, record: Record) -> None:
     """A record of an older crwn has neither forgetting nor backward transfer; beside a newer one neither has a mean."""
-    for name in "ab":
+    for name in (A, B):
         store.write_record(name, record(name, forgetting=0.25, backward_transfer=-0.25))
-    path = store.folder("a") / TRIAL_FILE
+    path = store.folder(A) / TRIAL_FILE
     make_older(path, lambda table: table.drop_columns(["forgetting", "backward_transfer"]))
     (row,) = sweep_table(store, manifest()).summary.to_dict("records")
     assert (row["accuracy"], row["n"]) == (0.5, 2)
     assert math.isnan(row["forgetting"])
     assert math.isnan(row["backward_transfer"])
-    (newer,) = sweep_table(store, manifest(trials={1: "b"})).summary.to_dict("records")
+    (newer,) = sweep_table(store, manifest(trials={1: B})).summary.to_dict("records")
     assert (newer["forgetting"], newer["backward_transfer"]) == (0.25, -0.25)
 
 
 def test_each_sweep_has_a_file_of_every_format(store: Store, record: Record, tmp_path: Path) -> None:
     """Named after the sweep, in a folder that is made; making them again gives the same bytes."""
-    store.write_record("a", record("a"))
+    store.write_record(A, record(A))
     for name in ("second", "first"):
         store.write_manifest(manifest(name))
     folder = tmp_path / "deep" / "tables"
@@ -99,7 +102,7 @@ def test_each_sweep_has_a_file_of_every_format(store: Store, record: Record, tmp
 
 def test_markdown_is_a_heading_the_caption_and_the_table(store: Store, record: Record, tmp_path: Path) -> None:
     """What is written can be pasted into a document."""
-    store.write_record("a", record("a"))
+    store.write_record(A, record(A))
     store.write_manifest(manifest())
     table = sweep_table(store, manifest())
     text = tables_in(store, tmp_path / "tables")[0].read_text(encoding="utf-8")
@@ -123,7 +126,7 @@ def test_markdown_keeps_its_columns_whatever_the_names() -> None:
 def test_csv_has_every_digit(store: Store, record: Record, tmp_path: Path) -> None:
     """Numbers come back from the file as they were, and what is not known is empty."""
     accuracy = 1 / 3 + 1e-16
-    store.write_record("a", record("a", accuracy=accuracy))
+    store.write_record(A, record(A, accuracy=accuracy))
     store.write_manifest(manifest(variant="a, b"))
     file = tables_in(store, tmp_path / "tables")[1]
     (row,) = csv.DictReader(io.StringIO(file.read_text(encoding="utf-8")))
@@ -162,8 +165,8 @@ def test_csv_has_every_digit(store: Store, record: Record, tmp_path: Path) -> No
 
 def test_csv_has_what_a_manifest_and_the_records_say(store: Store, record: Record, tmp_path: Path) -> None:
     """The ratio in full, whether the method is continual, and measures; empty where a record has null."""
-    store.write_record("a", record("a", forgetting=1 / 3, backward_transfer=None))
-    store.write_manifest(manifest(continual=False, ratio=2 / 3, trials={0: "a"}))
+    store.write_record(A, record(A, forgetting=1 / 3, backward_transfer=None))
+    store.write_manifest(manifest(continual=False, ratio=2 / 3, trials={0: A}))
     (row,) = csv.DictReader(io.StringIO(tables_in(store, tmp_path / "tables")[1].read_text(encoding="utf-8")))
     assert (float(row["ratio"]), float(row["forgetting"])) == (2 / 3, 1 / 3)
     assert (row["continual"], row["backward_transfer"], row["method"]) == ("False", "", "own name")
@@ -173,8 +176,8 @@ def test_markdown_says_what_is_not_continual_and_what_a_ratio_is_to(
     store: Store, record: Record, tmp_path: Path
 ) -> None:
     """In the row and in the caption: who reads the table alone must not take MTL for a peer."""
-    store.write_record("a", record("a"))
-    store.write_manifest(replace(manifest(continual=False, ratio=1.0, trials={0: "a"}), reference="own name"))
+    store.write_record(A, record(A))
+    store.write_manifest(replace(manifest(continual=False, ratio=1.0, trials={0: A}), reference="own name"))
     lines = tables_in(store, tmp_path / "tables")[0].read_text(encoding="utf-8").splitlines()
     assert lines[-3:] == [
         "| method | scale | r-digits | params/task | ratio | s/task |",

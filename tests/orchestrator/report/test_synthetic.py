@@ -18,6 +18,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
+from crwn.spec import trial_id_of
 from orchestrator.errors import UserError
 from orchestrator.files import open_files
 from orchestrator.manifests import Manifest, ManifestCell
@@ -67,8 +68,10 @@ RATES = "training.learning_rate is 0.01 (seeds 0, 1), 0.1 (seed 2)"
 
 
 def trial_id(method: str, variant: str, benchmark: str, seed: int) -> str:
-    """A trial's name here."""
-    return f"{method}{variant}{benchmark}{seed}"
+    """What the manifest asks for under these names."""
+    settings = {"modulation": MODULATION[variant]} if variant else {}
+    text = json.dumps({**spec(method, benchmark, **settings), "seed": seed}, sort_keys=True, separators=(",", ":"))
+    return trial_id_of(text)
 
 
 def written(store: Store, record: Record, key: tuple[str, str, str, int], **changes: Any) -> None:
