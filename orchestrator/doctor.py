@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
+from crwn.data import BASE_SETS
 from crwn.data.base import data_roots
 from crwn.spec import TrialSpec
 from orchestrator import following
@@ -16,7 +17,7 @@ from orchestrator.display import print_line
 from orchestrator.errors import UserError
 from orchestrator.executors import EXECUTORS
 from orchestrator.executors.protocol import Survey
-from orchestrator.executors.survey import NodeReport, Questions, look
+from orchestrator.executors.survey import ABSENT, NodeReport, Questions, look
 from orchestrator.files import TEMPORARY, open_files
 from orchestrator.running import Options, check_secrets, chosen_executor, chosen_resources, trials_left
 from orchestrator.store import Store
@@ -208,12 +209,18 @@ def _data(bases: Sequence[str], reports: Mapping[str, NodeReport]) -> Iterator[F
     for node, name, why in faults:
         yield Finding(
             subject="data",
-            found=f"{name} on {node}: {why}. Put it there, or run `crwn data fetch {name}` there; crwn data list says "
-            "what belongs where.",
+            found=f"{name} on {node}: {why}" + (_put_there(name) if why.startswith(ABSENT) else ""),
             is_fault=True,
         )
     if reports and not faults:
         yield Finding(subject="data", found=f"{', '.join(bases) or 'none needed'}: on {_machine_count(len(reports))}")
+
+
+def _put_there(name: str) -> str:
+    source = BASE_SETS[name].source
+    if source.is_fetchable:
+        return f". Put it there, or run `crwn data fetch {name}` there; docs/data.md says what belongs where."
+    return f". Put it there: {'; '.join(source.expected)}."
 
 
 def _gpus(reports: Mapping[str, NodeReport]) -> Iterator[Finding]:

@@ -17,6 +17,8 @@ from orchestrator.files import TEMPORARY, Files, open_files
 
 VERSIONS = ("crwn", "torch", "torchvision", "numpy", "pyarrow", "ray")
 """Packages whose versions must agree."""
+ABSENT = "found in none of "
+"""What a report says of a data set begins so where it is not there, rather than damaged."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,7 +120,7 @@ def _data_faults(questions: Questions) -> dict[str, str]:
             if BASE_SETS[name].is_embedded:
                 continue
             if data.find(name) is None:
-                faults[name] = "found in none of " + ", ".join(map(str, questions.data_roots))
+                faults[name] = ABSENT + ", ".join(map(str, questions.data_roots))
             else:
                 data.load(name)
         except (DataError, OSError) as error:

@@ -94,6 +94,11 @@ def test_nothing_is_in_the_way(faults: Callable[..., list[Finding]], store: Stor
             "data",
             ("mnist on", "10.0.0.2", "crwn data fetch mnist"),
         ),
+        (
+            {"data_faults": {"miniimagenet": "found in none of /data"}},
+            "data",
+            ("Put it there: miniimagenet/*.parquet, with", "; or miniimagenet/CLASS/*.jpg"),
+        ),
     ],
 )
 def test_a_machine_that_differs_is_named(
@@ -105,6 +110,12 @@ def test_a_machine_that_differs_is_named(
     for word in words:
         assert word in found[0].found
     assert not any("10.0.0.1" in finding.found for finding in found)
+
+
+def test_data_that_is_damaged_is_not_asked_for_again(faults: Callable[..., list[Finding]]) -> None:
+    """What is wrong with the file stands alone: fetching would change nothing."""
+    (fault,) = faults(changed(data_faults={"mnist": "data set 'mnist': /data/x is damaged."}))
+    assert fault.found.endswith("data set 'mnist': /data/x is damaged.")
 
 
 @pytest.mark.parametrize("error", ["there is no such folder", None])
