@@ -104,35 +104,38 @@ class ParquetFiles:
         return _of_all(self.files(root), self._read)
 
     def _read(self, file: Path) -> list[Picture]:
+        found, absent = [], []
+        for row, (content, label) in enumerate(zip(*self._columns(file), strict=True)):
+            if content and label is not None:
+                found.append(Picture(place=f"{file}, row {row}", origin=file, class_name=label, content=content))
+            else:
+                absent.append(f"row {row} has no {self.label if content else self.image}")
+        if absent:
+            raise DataError(f"{file}: {named(absent)}")
+        return found
+
+    def _columns(self, file: Path) -> tuple[list[bytes | None], list[ClassName | None]]:
+        """The encoded images of a file and their labels.
+
+        Raises:
+            DataError: it is damaged, or its columns are others.
+        """
         from pyarrow import compute, parquet  # noqa: PLC0415 (only reading needs it)
 
         try:
             with parquet.ParquetFile(file, page_checksum_verification=True) as opened:
-                fault = self._fault(opened.schema_arrow) if opened.metadata.num_rows else None
-                table = None if fault else opened.read(columns=[self.image, self.label])
-            if table is not None and table.num_rows:
-                images, labels = table[self.image], table[self.label].to_pylist()
-                contents = (compute.struct_field(images, "bytes") if _is_struct(images.type) else images).to_pylist()
-            else:
-                contents = labels = []
+                if not opened.metadata.num_rows:  # an empty shard's columns may have any type
+                    return [], []
+                fault = self._fault(opened.schema_arrow)
+                if fault is None:
+                    table = opened.read(columns=[self.image, self.label])
+                    images = table[self.image]
+                    if _is_struct(images.type):
+                        images = compute.struct_field(images, "bytes")
+                    return images.to_pylist(), table[self.label].to_pylist()
         except Exception as error:  # noqa: BLE001 (a damaged file raises almost anything)
             fault = reason(error)
-        if fault:
-            raise DataError(f"{file} cannot be read: expected {self.expected}; {fault}")
-        rows = list(enumerate(zip(contents, labels, strict=True)))
-        absent = [
-            f"row {row}"
-            + ("" if content else f" has no {self.image}")
-            + ("" if label is not None else f" has no {self.label}")
-            for row, (content, label) in rows
-            if not content or label is None
-        ]
-        if absent:
-            raise DataError(f"{file}: {named(absent)}")
-        return [
-            Picture(place=f"{file}, row {row}", origin=file, class_name=label, content=content)
-            for row, (content, label) in rows
-        ]
+        raise DataError(f"{file} cannot be read: expected {self.expected}; {fault}")
 
     def _fault(self, schema: pa.Schema) -> str | None:
         """What is wrong with a file's columns."""
