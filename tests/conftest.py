@@ -49,18 +49,31 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
-class Scheduling(LoadScopeScheduling):
-    """Which tests one process runs, where there are several: a file's; all with Ray, with MLflow, or that are killed.
+FIRST = ("Ray", "MLflow", "processes", "tests/orchestrator/test_tracking.py")
+"""The chains that take longest: they start first, and the other processes share the rest meanwhile."""
+
+
+def _chain_of(nodeid: str) -> str:
+    """What a test runs in one process with: those of its file; all with Ray, with MLflow, or that are killed.
 
     Those mostly wait, and more of a kind at once would disturb each other.
     """
+    if _is_with_ray(nodeid):
+        return "Ray"
+    if nodeid.startswith("tests/integration/test_tracking"):
+        return "MLflow"
+    return "processes" if nodeid.startswith("tests/integration/") else nodeid.partition("::")[0]
+
+
+def _place_of(chain: str) -> int:
+    return FIRST.index(chain) if chain in FIRST else len(FIRST)
+
+
+class Scheduling(LoadScopeScheduling):
+    """Which tests one process runs, where there are several."""
 
     def _split_scope(self, nodeid: str) -> str:
-        if _is_with_ray(nodeid):
-            return "Ray"
-        if nodeid.startswith("tests/integration/test_tracking"):
-            return "MLflow"
-        return "processes" if nodeid.startswith("tests/integration/") else nodeid.partition("::")[0]
+        return _chain_of(nodeid)
 
 
 def _is_with_ray(nodeid: str) -> bool:
@@ -79,7 +92,11 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Scheduling:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Give slow tests their reason along, for the summary; let tests with Ray inherit what earlier ones left open."""
+    """Begin with the longest chains; give slow tests their reason along, for the summary.
+
+    Tests with Ray inherit what earlier ones left open.
+    """
+    items.sort(key=lambda item: _place_of(_chain_of(item.nodeid)))
     for item in items:
         if _is_with_ray(item.nodeid):  # Ray leaves files open, and they are noticed in whichever test comes next
             item.add_marker(pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"))
