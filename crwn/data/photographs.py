@@ -153,8 +153,10 @@ class Photographs:
         try:
             made = _made(folder)
             images = {part: np.load(folder / f"{part}.npy", mmap_mode="r") for part in ("train", "test")}
-        except (OSError, ValueError) as error:
-            raise DataError(f"the cache {folder} is damaged: {error}. Remove it to have it made again.") from error
+        except Exception as error:  # a damaged header raises almost anything
+            raise DataError(
+                f"the cache {folder} is damaged: {reason(error)}. Remove it to have it made again."
+            ) from error
         splits = {}
         for part, each in (("train", self.train_each), ("test", self.test_each)):
             shape = (self.num_classes * each, *self.image_shape)

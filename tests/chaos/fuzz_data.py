@@ -60,8 +60,6 @@ from tests.crwn.data.conftest import (
 
 Outcome: TypeAlias = Literal["refused", "equal", "changed", "traceback"]
 OUTCOMES: tuple[Outcome, ...] = ("refused", "equal", "changed", "traceback")
-SHOWN = 3
-"""Tracebacks that are printed for each kind."""
 
 PHOTOGRAPHS = Photographs(
     image_shape=(3, SIZE, SIZE),
@@ -243,7 +241,7 @@ def outcome_of(source: Source, root: Path, expected: ImageSet) -> Outcome:
     except DataError:
         return "refused"
     except Exception:  # noqa: BLE001 (that is what is looked for)
-        traceback.print_exc(limit=-4, file=sys.stdout)
+        traceback.print_exc(limit=-1, chain=False, file=sys.stdout)
         return "traceback"
 
 

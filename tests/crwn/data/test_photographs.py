@@ -281,6 +281,12 @@ def test_two_who_need_a_set_decode_it_once(laid_out: LaidOut, photographs: Photo
         (lambda folder: (folder / "train.npy").unlink(), "is damaged"),
         (lambda folder: os.truncate(folder / "test.npy", 200), "is damaged"),
         (
+            lambda folder: (folder / "test.npy").write_bytes(
+                (folder / "test.npy").read_bytes().replace(b"6, 3", b"(6,3")
+            ),
+            "is damaged",
+        ),
+        (
             lambda folder: np.save(folder / "test.npy", np.zeros((6, 3, 4, 4), dtype=np.uint8)),
             "made by another version",
         ),
