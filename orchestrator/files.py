@@ -10,6 +10,7 @@ import contextlib
 import os
 import re
 import shlex
+import unicodedata
 import uuid
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -178,8 +179,13 @@ def check_address(address: str) -> None:
         raise ValueError(f"expected a path, {known}; given {address!r}")
 
 
+def is_shown(address: str) -> bool:
+    """Whether an address is text without control characters; spaces of all kinds are."""
+    return all(sign.isprintable() or unicodedata.category(sign) == "Zs" for sign in address)
+
+
 def _check_printable(address: str) -> None:
-    if not address.isprintable():
+    if not is_shown(address):
         raise ValueError(f"expected an address of printable characters, given {address!r}")
 
 
@@ -197,7 +203,10 @@ def open_files(address: str | Path) -> Files:
         from orchestrator.object_storage import ObjectFiles  # noqa: PLC0415 (for those who use it)
 
         return ObjectFiles(str(address))
-    return LocalFiles(Path(address))
+    files = LocalFiles(Path(address))
+    if not is_shown(files.address):  # also of a folder that the command was typed in
+        raise UserError(f"expected a folder with a full path of printable characters, given {files.address!r}.")
+    return files
 
 
 def read_each(files: Files, names: Iterable[str]) -> Iterator[bytes | None]:

@@ -24,11 +24,12 @@ from typing import Any
 from rich.console import Console
 from rich.progress import Progress
 
+from orchestrator import tracking_file
 from orchestrator.claims import TakenError
 from orchestrator.display import print_line
 from orchestrator.errors import UserError
 from orchestrator.store import Store
-from orchestrator.tracking_address import TRACKING_VARIABLE
+from orchestrator.tracking_address import TRACKING_VARIABLE, sqlite_file
 from orchestrator.tracking_errors import TrackingError
 
 PAUSE = 2.0
@@ -40,9 +41,11 @@ TROUBLE_PAUSE, MAX_TROUBLE_PAUSE = 2.0, 15.0
 PATIENCE, TROUBLE_PATIENCE, INTERRUPTED_PATIENCE = 10.0, 1.0, 3.0
 """Seconds after which the end of a run no longer waits: for a silent follower, in trouble, after Ctrl-C."""
 START_PATIENCE = 30.0
-"""The same before its first word: a busy machine takes long to import MLflow."""
+"""The same before its first word: a busy machine takes long to start Python."""
 SIGN_PAUSE = 1.0
-"""Seconds between two signs of life while tables are counted and figures drawn."""
+"""Seconds between two signs of life while this machine is at work: a database is made, tables are counted."""
+NOTE_SECONDS = 5.0
+"""Seconds for which the end of a run has waited when it says so."""
 NICENESS = 10
 """Trials come first."""
 
@@ -64,8 +67,8 @@ class Follower:
         self._console = console
         self._process: subprocess.Popen[str] | None = None
         self._trouble: str | None = None
+        self._said: str | None = None
         self._heard: float | None = None
-        self._has_complained = False
 
     def __enter__(self) -> Follower:
         try:
@@ -96,13 +99,18 @@ class Follower:
         assert process.stdout is not None
         with contextlib.suppress(OSError):
             process.stdin.close()
+        reason = None
         try:
-            self._wait(process, interrupted=kind is not None)
+            reason = self._wait(process, interrupted=kind is not None)
         finally:
             process.kill()  # not politely: it may be stopped, or not listen
             process.wait()
             self._listener.join()
             process.stdout.close()
+            if (database := sqlite_file(self._uri)) is not None:
+                tracking_file.clear(database)
+        if reason not in (None, self._said):
+            print_line(self._console, f"note: MLflow is not waited for: {reason}")
 
     @property
     def is_current(self) -> bool:
@@ -122,26 +130,41 @@ class Follower:
 
     def _complain(self, trouble: str) -> None:
         """Say what the trouble is, the first time that there is any."""
-        if not self._has_complained:
-            self._has_complained = True
+        if self._said is None:
+            self._said = trouble
             command = f"crwn sync {shlex.quote(self._store.address)}"
             print_line(self._console, f"note: {trouble}. The sweep goes on without it; catch up with: {command}")
 
-    def _wait(self, process: subprocess.Popen[str], *, interrupted: bool) -> None:
-        """Until the follower has ended, or there is no hope that it soon will."""
+    def _wait(self, process: subprocess.Popen[str], *, interrupted: bool) -> str | None:
+        """Until the follower has ended, or there is no hope that it soon will.
+
+        Returns:
+            Why it did not end well, where that is not because the run was interrupted.
+        """
         ended = time.monotonic()
-        while process.poll() is None:
+        has_noted = False
+        while (code := process.poll()) is None:
             time.sleep(0.05)
             if interrupted:
-                deadline = ended + INTERRUPTED_PATIENCE
+                reason, deadline = None, ended + INTERRUPTED_PATIENCE
             elif self._trouble:
-                deadline = ended + TROUBLE_PATIENCE
+                reason, deadline = self._trouble, ended + TROUBLE_PATIENCE
             elif self._heard is None:
+                reason = f"the process that writes it has not started within {START_PATIENCE:g} s"
                 deadline = ended + START_PATIENCE
-            else:
-                deadline = max(ended, self._heard) + PATIENCE  # as long as it takes, if it says that it is at work
-            if time.monotonic() > deadline:
-                return
+            else:  # as long as it takes, if it says that it is at work
+                reason = f"the process that writes it said nothing for {PATIENCE:g} s; a server may be slow, or a disk"
+                deadline = max(ended, self._heard) + PATIENCE
+            now = time.monotonic()
+            if now > deadline:
+                return reason
+            if not (has_noted or interrupted or self._trouble) and now > ended + NOTE_SECONDS:
+                has_noted = True
+                print_line(self._console, "mlflow: being brought up to date; the run's end waits for that (or Ctrl-C)")
+        if code == 0 or interrupted:
+            return None
+        end = f"was ended by signal {-code}" if code < 0 else f"ended with code {code}"
+        return self._trouble or f"the process that writes it {end}"
 
 
 def follow(
@@ -158,6 +181,8 @@ def follow(
     """
     tracker, trouble_pause = None, TROUBLE_PAUSE
     lock = store.tracking_lock()
+    # A database on this machine may be slow, or wait for another process; a server's answer is worth no such wait.
+    at_work = contextlib.nullcontext if sqlite_file(uri) is None else lambda: _signs_of_life(say)
     while True:
         is_last = ended.is_set()
         began = time.monotonic()
@@ -166,9 +191,11 @@ def follow(
 
             store.check()  # another store may be at its address by now
             if not lock.is_held:
-                lock.acquire(timeout=PATIENCE)
-            tracker = tracker or Tracker(store, uri, computing=lambda: _signs_of_life(say))
-            tracker.sync(store.manifest(sweep), driven=not is_last, on_trial=lambda left: say({"left": left}))
+                with _signs_of_life(say):
+                    lock.acquire(timeout=PATIENCE)
+            with at_work():
+                tracker = tracker or Tracker(store, uri, computing=lambda: _signs_of_life(say))
+                tracker.sync(store.manifest(sweep), driven=not is_last, on_trial=lambda left: say({"left": left}))
         except Exception as error:  # noqa: BLE001 (whatever it is, it is said, and tried again)
             say({"trouble": _words(error)})
             pause, trouble_pause = trouble_pause, min(2 * trouble_pause, MAX_TROUBLE_PAUSE)
@@ -186,7 +213,7 @@ def follow(
 
 @contextlib.contextmanager
 def _signs_of_life(say: Callable[[Mapping[str, Any]], None]) -> Iterator[None]:
-    """Says again and again that there is work at hand: drawing takes seconds, and a silent follower is given up."""
+    """Says again and again that there is work at hand, which may take long: a silent follower is given up."""
     done = threading.Event()
 
     def tell() -> None:
@@ -287,15 +314,18 @@ def main() -> None:
         sys.stdin.read()
         ended.set()
 
+    speaking = threading.Lock()
+
     def say(news: Mapping[str, Any]) -> None:
-        with contextlib.suppress(OSError):  # nobody listens: the driver was killed
+        with contextlib.suppress(OSError), speaking:  # nobody listens: the driver was killed
             channel.write(json.dumps(news) + "\n")
             channel.flush()
 
     threading.Thread(target=listen, daemon=True).start()
-    with contextlib.suppress(Exception):  # it is imported, and said, where it is used
+    say({})
+    # What goes wrong is said where it is used
+    with contextlib.suppress(Exception), _signs_of_life(say):
         importlib.import_module("orchestrator.tracking")
-        say({})  # a sign of life, after seconds
     follow(Store(root).followed(), sweep, uri, ended, say)
     os._exit(0)  # a broken pipe is no reason for Python to complain while it ends
 

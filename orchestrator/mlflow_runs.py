@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 # Before mlflow is imported: nothing is reported to anybody, nothing printed, an outage is noticed within seconds.
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
@@ -21,15 +22,17 @@ os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")  # else 
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "15")
 
-import filelock
 import sqlalchemy
 from mlflow import MlflowClient
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run, RunTag, ViewType
 from mlflow.exceptions import MlflowException
+from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
 from orchestrator import projection
 from orchestrator.projection import Point
-from orchestrator.tracking_address import artifact_root, is_database, sqlite_file
+from orchestrator.tracking_address import artifact_root, database_uri, sqlite_file
+from orchestrator.tracking_errors import TrackingError
+from orchestrator.tracking_file import making
 
 METRICS_PER_CALL = 1000
 """MLflow takes no more."""
@@ -73,9 +76,9 @@ class MlflowRuns:
     """
 
     def __init__(self, uri: str, identity: str, beside: Path) -> None:
-        self.client = _connect(uri)
-        self._identity = identity
         self._artifacts = artifact_root(beside, uri)
+        self.client = _connect(uri, self._artifacts)
+        self._identity = identity
 
     # What is there
 
@@ -218,34 +221,46 @@ def _user() -> str:
         return str(os.getuid())
 
 
-def _connect(uri: str) -> MlflowClient:
-    """A client that has reached its server or database; the database is made where it is missing."""
+def _connect(uri: str, artifacts: Path | None) -> MlflowClient:
+    """A client that has reached its server or database; the database is made where it is missing.
+
+    Args:
+        uri: the tracking URI.
+        artifacts: the folder in which artifacts go; None for a server.
+    """
     for name in ("alembic", "mlflow"):
         logging.getLogger(name).setLevel(logging.ERROR)  # they report every step of making a database
-    if not is_database(uri):
+    if artifacts is None:
         client = MlflowClient(uri)
         client.search_experiments(max_results=1)
         return client
     file = sqlite_file(uri)
-    if file is not None and not (file.exists() and file.stat().st_size):
-        _make_database(file)
+    if file is not None:
+        _check_read(uri, file)
+        with making(file) as made:
+            if made is not None:
+                _make_tables(database_uri(made), artifacts)
     engine = sqlalchemy.create_engine(uri)
     engine.connect().close()  # MLflow itself tries for minutes
     engine.dispose()
+    if file is None:
+        _make_tables(uri, artifacts)
     return MlflowClient(uri)
 
 
-def _make_database(file: Path) -> None:
-    """Make an SQLite database beside its place and move it there: one that is cut off could not be used or mended.
+def _check_read(uri: str, file: Path) -> None:
+    """See that SQLAlchemy reads an address with escapes as is meant here; releases before 2.1 do not."""
+    if "%" in uri and "uri=" not in uri and sqlalchemy.make_url(uri).database != unquote(uri.partition(":///")[2]):
+        raise TrackingError(
+            f"{file}: expected SQLAlchemy 2.1 for a path with a question mark or a percent sign, found "
+            f"{sqlalchemy.__version__}; upgrade it, or name another database with --tracking-uri"
+        )
 
-    One process at a time: two that make one database destroy each other's work.
+
+def _make_tables(uri: str, artifacts: Path) -> None:
+    """Make MLflow's tables where they are missing.
+
+    A client would do that as well, with its working folder in a statement that some names of folders break.
     """
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with (
-        filelock.FileLock(file.with_name(f".{file.name}.lock")),
-        tempfile.TemporaryDirectory(dir=file.parent) as folder,
-    ):
-        if not (file.exists() and file.stat().st_size):
-            made = Path(folder) / file.name
-            MlflowClient(f"sqlite:///{made}").search_experiments(max_results=1)
-            made.replace(file)
+    made = SqlAlchemyStore(uri, artifacts.as_uri())  # type: ignore[no-untyped-call]  # MLflow leaves it untyped
+    made.engine.dispose()

@@ -60,6 +60,8 @@ def run(sweep: Sweep, store: Store, options: Options, console: Console) -> bool:
     left = trials_left(sweep, store)
     name = chosen_executor(options, len(left))
     check_secrets(options, name)
+    if options.tracking:
+        tracking_uri(store.beside, options.tracking_uri)  # a wrong address is refused before anything starts
     if not left:
         print_line(console, f"{sweep.name}: all {len(sweep.trials)} trials are done; nothing to start")
         store.create()

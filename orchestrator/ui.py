@@ -66,7 +66,7 @@ def serve(runs: Path, port: int, console: Console) -> None:
     _check_port(port)
     address = f"http://{HOST}:{port}"
     command = [sys.executable, "-m", "mlflow", "server", "--host", HOST, "--port", str(port), "--workers", "1"]
-    command += ["--artifacts-destination", str(runs.absolute() / ARTIFACT_FOLDER)]
+    command += ["--artifacts-destination", (runs.absolute() / ARTIFACT_FOLDER).as_uri()]
     with (
         contextlib.suppress(KeyboardInterrupt),
         tempfile.TemporaryFile("w+") as log,

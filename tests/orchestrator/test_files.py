@@ -373,6 +373,21 @@ def test_a_path_or_a_uri_is_an_address(address: str) -> None:
     check_address(address)
 
 
+@pytest.mark.parametrize("name", ["a\nb", "a\x1bb", "a\udcffb"])
+def test_a_path_below_a_folder_that_cannot_be_shown_is_refused(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its full path goes to other processes, and into lines; one with a space of any kind is a path like others."""
+    for folder in (name, "a\u00a0b"):
+        (tmp_path / folder).mkdir()
+        monkeypatch.chdir(tmp_path / folder)
+        if folder == name:
+            with pytest.raises(UserError, match="expected a folder with a full path of printable characters"):
+                open_files("runs/a")
+        else:
+            assert open_files(open_files("runs/a").address).address == str(tmp_path / folder / "runs" / "a")
+
+
 @pytest.mark.parametrize("address", ["s3:/bucket/a", "s3:///a", "http://server/a", "file:///a", "hdfs://a/b", "S4://a"])
 def test_another_kind_of_address_is_refused(address: str) -> None:
     """With what there is instead."""

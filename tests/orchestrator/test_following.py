@@ -353,24 +353,74 @@ def test_the_end_waits_for_one_that_is_at_work(
     assert follower.is_current
 
 
-HANGS = [
-    "go_on()",
-    "signal.signal(signal.SIGTERM, signal.SIG_IGN); say(left=1); go_on()",
-    "say(left=1); os.kill(os.getpid(), signal.SIGSTOP)",
-]
-
-
-@pytest.mark.parametrize("text", HANGS, ids=["silent", "does-not-listen", "stopped"])
-def test_one_that_hangs_is_given_up(
-    *, follower: Follower, program: Callable[[str], None], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, text: str
+def test_the_end_says_that_it_waits(
+    follower: Follower, output: io.StringIO, program: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The end of a run waits no longer than its patience lasts; then what MLflow shows is not current."""
+    """Once, where it takes longer than a moment: a database is made on a slow disk, or another process makes it."""
+    monkeypatch.setattr(following, "NOTE_SECONDS", 0.1)
+    program("say(); sys.stdin.read()\nfor _ in range(10): time.sleep(0.1); say()")
+    with follower:
+        pass
+    assert output.getvalue() == "mlflow: being brought up to date; the run's end waits for that (or Ctrl-C)\n"
+
+
+def test_what_a_follower_that_is_given_up_made_is_cleared(
+    *, swept: Store, program: Callable[[str], None], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The folder in which it was making a database; its reason is said."""
+    monkeypatch.setattr(following, "PATIENCE", 0.3)
+    output = io.StringIO()
+    making = tmp_path / "runs" / ".mlflow.db.making-x"
+    program(f"say(); os.makedirs({str(making)!r}); go_on()")
+    with Follower(swept, "tiny", f"sqlite:///{tmp_path}/runs/mlflow.db", Console(file=output, width=200)):
+        until(making.exists)
+    assert not making.exists()
+    assert output.getvalue() == (
+        "note: MLflow is not waited for: the process that writes it said nothing for 0.3 s; a server may be slow, or a "
+        "disk\n"
+    )
+
+
+def test_a_database_that_is_made_for_long_gives_signs_of_life(
+    swept: Store, tracker: type[FakeTracker], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So does all that is done with a file; of a server that does not answer there is none."""
+    monkeypatch.setattr(following, "SIGN_PAUSE", 0.01)
+    monkeypatch.setattr(tracker, "make", staticmethod(lambda: time.sleep(0.2)))
+    for uri, has_signs in (("sqlite:///x", True), ("http://x", False)):
+        news: list[Any] = []
+        ended = threading.Event()
+        ended.set()
+        follow(swept, "tiny", uri, ended, news.append)
+        assert (news.count({}) > 2) is has_signs
+
+
+HANGS = {
+    "go_on()": "has not started within 0.3 s",
+    "signal.signal(signal.SIGTERM, signal.SIG_IGN); say(left=1); go_on()": "said nothing for 0.3 s",
+    "say(left=1); os.kill(os.getpid(), signal.SIGSTOP)": "said nothing for 0.3 s",
+}
+
+
+@pytest.mark.parametrize(("text", "reason"), HANGS.items(), ids=["silent", "does-not-listen", "stopped"])
+def test_one_that_hangs_is_given_up(
+    *,
+    follower: Follower,
+    output: io.StringIO,
+    program: Callable[[str], None],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    text: str,
+    reason: str,
+) -> None:
+    """The end of a run waits no longer than its patience lasts, and says so; what MLflow shows is not current then."""
     monkeypatch.setattr(following, "PATIENCE", 0.3)
     monkeypatch.setattr(following, "START_PATIENCE", 0.3)
     program(text)
     with follower:
         ended = time.monotonic()
     assert time.monotonic() - ended >= 0.3
+    assert reason in " ".join(output.getvalue().split())
     assert not follower.is_current
     assert not (tmp_path / "gave_up").exists()
 
@@ -427,11 +477,12 @@ def test_ctrl_c_while_the_end_waits_ends_it(
 def test_one_that_dies_at_once_disturbs_nothing(
     follower: Follower, output: io.StringIO, program: Callable[[str], None], text: str
 ) -> None:
-    """The block runs to its end, which does not wait; what MLflow shows is not current."""
+    """The block runs to its end, which does not wait and says how it died; what MLflow shows is not current."""
     program(text)
     with follower:
         time.sleep(0.2)
-    assert output.getvalue() == ""
+    how = "ended with code 1" if "exit" in text else "was ended by signal 9"
+    assert " ".join(output.getvalue().split()) == (f"note: MLflow is not waited for: the process that writes it {how}")
     assert not follower.is_current
 
 

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import shlex
 from pathlib import Path
+from urllib.parse import urlparse
+from urllib.request import url2pathname
 
 import pytest
+import sqlalchemy
 
+from orchestrator.errors import UserError
 from orchestrator.tracking_address import (
     artifact_root,
     default_uri,
     hide_password,
     how_to_open,
     is_database,
+    sqlite_file,
     tracking_uri,
 )
 
@@ -55,6 +60,92 @@ def test_any_other_address_is_shown_without_its_password(tmp_path: Path) -> None
     """A server has an interface of its own."""
     assert how_to_open(tmp_path, "http://server:5000") == "http://server:5000"
     assert how_to_open(tmp_path, "http://user:secret@server:5000") == "http://user:***@server:5000"
+
+
+NASTY = [
+    "a?b", "a%20b", "a%3Fb", "a%25b", "100%", "a#b", "a&b", "a;b", "a=b", "a+b", "a b", " a", "a:b", "a@b",
+    "it's", 'say "a"', """q'uote"s""", "a\\b", "a\nb", "a\tb", "a\u00a0b", "ä",
+    "中文", "🙂", "a*b", "[a]", "{a}", "$a", "~", "!a", "me:pw@host",
+    "a?x=1&timeout=5", "a?uri=true", "file:a", ":memory:", "sqlite:", "a//b", "-a", "%", "?", "a|b", "`a`", "<a>",
+]  # fmt: skip
+"""Names of folders with signs that addresses, SQL or shells give a meaning."""
+
+
+@pytest.mark.parametrize("name", NASTY)
+def test_a_database_is_where_its_folder_is(name: str) -> None:
+    """Whatever the folder is called: as this project reads the address, and as SQLAlchemy does, which opens it."""
+    for runs in (Path("/data", name, "runs"), Path("/data", name)):
+        uri = default_uri(runs)
+        assert uri.isprintable()
+        assert is_database(uri)
+        assert sqlite_file(uri) == runs / "mlflow.db"
+        assert sqlalchemy.make_url(uri).database == str(runs / "mlflow.db")
+        assert sqlalchemy.make_url(uri).query == {}
+        assert tracking_uri(runs, None) == uri
+        assert tracking_uri(runs, uri) == uri
+        assert shlex.split(how_to_open(runs, None)) == ["crwn", "ui", str(runs)]
+
+
+@pytest.mark.parametrize("name", NASTY)
+def test_mlflow_does_not_take_an_escaped_path_for_a_path(name: str) -> None:
+    """It makes the parent of what follows sqlite:///, as it is written there."""
+    folder = Path("/data", name)
+    uri = default_uri(folder)
+    assert not uri.startswith("sqlite:///") or Path(uri.removeprefix("sqlite:///")).parent == folder
+
+
+@pytest.mark.parametrize("name", NASTY)
+def test_artifacts_are_where_their_folder_is(name: str) -> None:
+    """The two standard functions are MLflow's way back from an address to a path."""
+    uri = (Path("/data", name) / "mlartifacts").as_uri()
+    assert url2pathname(urlparse(uri).path) == str(Path("/data", name) / "mlartifacts")
+    assert not {"'", '"', "\\", "?", "#", " "} & set(uri)
+
+
+def test_ordinary_databases_keep_their_addresses() -> None:
+    """With signs that mean nothing there, too."""
+    for path in ("/data/runs", "/data/my runs", "/data/it's", "/data/a#b", "/data/ä"):
+        assert default_uri(Path(path)) == f"sqlite:///{path}/mlflow.db"
+
+
+@pytest.mark.parametrize(
+    ("uri", "file"),
+    [
+        ("sqlite:///mlflow.db", "mlflow.db"),
+        ("sqlite:///runs/my%20runs.db", "runs/my runs.db"),
+        ("sqlite+pysqlite:////data/a%3Fb.db?timeout=60", "/data/a?b.db"),
+        ("sqlite:///file:/data/a%253Fb.db?uri=true&mode=rw", "/data/a?b.db"),
+        ("sqlite:///file:x?mode=memory&uri=true", None),
+        ("sqlite:///:memory:", None),
+        ("sqlite://", None),
+        ("postgresql:///name", None),
+        ("http://server/a", None),
+    ],
+)
+def test_the_file_of_an_address_is_known(
+    uri: str, file: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A relative path begins in the working folder; a database in memory or on a server has none."""
+    monkeypatch.chdir(tmp_path)
+    assert sqlite_file(uri) == (None if file is None else tmp_path / file)
+
+
+@pytest.mark.parametrize(
+    "uri", ["sqlite:////data/a?b/mlflow.db", "sqlite:///a?b=c/mlflow.db", "sqlite:///a?&timeout=1&x"]
+)
+def test_an_address_that_ends_in_the_middle_of_a_path_is_refused(uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """SQLAlchemy would write the file before the question mark; the refusal says how to write one."""
+    for given in (uri, None):
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+        with pytest.raises(UserError, match=r"expected a database's address with settings.*write %3F for a question"):
+            tracking_uri(Path("/data/runs"), given)
+
+
+def test_escapes_are_told_from_a_path(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An address that somebody escaped is given to MLflow so that it makes no folder of the escapes."""
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:////data/a%20b/mlflow.db?timeout=5")
+    assert tracking_uri(Path("/data"), None) == "sqlite+pysqlite:////data/a%20b/mlflow.db?timeout=5"
+    assert tracking_uri(Path("/data"), "sqlite:////data/a b.db?timeout=5") == "sqlite:////data/a b.db?timeout=5"
 
 
 @pytest.mark.parametrize(

@@ -146,7 +146,7 @@ def test_the_folder_of_stores_or_one_of_them(
     arguments, environment = json.loads(Path("told").read_text())
     assert arguments == [
         *("-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"),
-        *("--artifacts-destination", str(runs / "mlartifacts")),
+        *("--artifacts-destination", (runs / "mlartifacts").as_uri()),
     ]
     assert environment == {
         "MLFLOW_BACKEND_STORE_URI": f"sqlite:///{runs}/mlflow.db",
