@@ -35,6 +35,13 @@ def test_every_test_is_in_one_tier(marks: tuple[str, ...]) -> None:
     assert len([tier for tier, expression in expressions().items() if takes(expression, set(marks))]) == 1
 
 
+def test_quick_tests_start_no_cluster_and_no_whole_run(request: pytest.FixtureRequest) -> None:
+    """Of those that were collected with this one: Ray and whole runs that are disturbed are for the other tiers."""
+    quick = [item for item in request.session.items if not any(map(item.get_closest_marker, MARKS))]
+    slow = [item.nodeid for item in quick if item.get_closest_marker("ray") or "/integration/" in item.nodeid]
+    assert slow == []
+
+
 def test_continuous_integration_runs_the_first_two() -> None:
     """What is quick and what is not; who breaks machines and builds clusters does so by hand."""
     run = (ROOT / ".ci" / "run").read_text(encoding="utf-8").splitlines()

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from torchvision.datasets import CIFAR100
 
 from crwn.data import BASE_SETS, Datasets
 from crwn.data.base import DataError
@@ -23,6 +22,8 @@ from tests.crwn.data.conftest import encoded, write_pickle
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A data root with twelve images in torchvision's form, whose checksums torchvision then expects."""
+    from torchvision.datasets import CIFAR100
+
     generator = np.random.default_rng(0)
     lists = []
     (tmp_path / "cifar-100-python").mkdir()
@@ -53,6 +54,7 @@ def test_torchvisions_folder_and_parquet_give_the_same_set(folder: Path, tmp_pat
     """Though the Parquet files list the images backwards: the same arrays, byte for byte."""
     import pyarrow as pa
     from pyarrow import parquet
+    from torchvision.datasets import CIFAR100
 
     images = SMALL.load(folder)
     assert images.train.labels.tolist() == [0, 0, 0, 0, 1, 1, 1, 1]
@@ -72,6 +74,8 @@ def test_torchvisions_folder_and_parquet_give_the_same_set(folder: Path, tmp_pat
 
 def test_pixels_are_those_that_torchvision_gives(folder: Path) -> None:
     """Every training image, channels first."""
+    from torchvision.datasets import CIFAR100
+
     images, dataset = SMALL.load(folder), CIFAR100(str(folder), train=True)
     for label in (0, 1):
         theirs = sorted(dataset.data[number].transpose(2, 0, 1).tobytes() for number in range(label, 8, 2))
