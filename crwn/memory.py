@@ -7,10 +7,12 @@ rest. perf/README.md compares it with what trials took.
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import Literal, TypeAlias
 
 from crwn.data import BASE_SETS
 from crwn.spec import TrialSpec
+
+DeviceKind: TypeAlias = Literal["cpu", "cuda"]
 
 STARTED = 640 * 2**20
 """Of a process that has loaded torch and computed something, in bytes."""
@@ -32,16 +34,37 @@ COPIES_OF_ACTIVATIONS = 1.25
 """Some have their gradient beside them."""
 
 
-def predicted_bytes(spec: TrialSpec, group_size: int, device: Literal["cpu", "cuda"] = "cpu") -> int:
-    """Peak memory of a process that runs a trial and learns so many tasks at once; a tenth more or less on a CPU.
+def predicted_bytes(spec: TrialSpec, group_size: int, device: DeviceKind = "cpu") -> int:
+    """Peak memory of a new process that runs a trial and learns so many tasks at once; a tenth more or less on a CPU.
 
     On a GPU, of the GPU's memory.
     """
+    return (STARTED_ON_GPU if device == "cuda" else STARTED) + needed_bytes(spec, group_size, device)
+
+
+def predicted_peak(spec: TrialSpec, group_size: int, device: DeviceKind, held: int) -> int:
+    """The peak that is measured (`crwn.trial.peak_memory`) of a process that held something when the trial began.
+
+    Too much by what the trial uses again of it: the same images, memory that an earlier trial freed and the process
+    kept. On a GPU only what torch allocates is measured, without the context.
+
+    Args:
+        spec: the trial.
+        group_size: tasks that are learned at once.
+        device: that the trial computes on.
+        held: in bytes, measured on the same device: more than `STARTED` in a process that ran other trials before.
+    """
+    return (held if device == "cuda" else max(STARTED, held)) + needed_bytes(spec, group_size, device)
+
+
+def needed_bytes(spec: TrialSpec, group_size: int, device: DeviceKind) -> int:
+    """What a trial adds to a process that has started: images, frozen weights, and the tasks learned at once."""
     base, frozen = BASE_SETS[spec.benchmark.base], spec.blueprint().backbone.num_bytes
     images = 0 if base.is_mapped else (base.num_train + base.num_test) * math.prod(base.image_shape)
+    group = group_bytes(spec, group_size)
     if device == "cuda":  # images and frozen weights are there once, as tensors
-        return STARTED_ON_GPU + images + frozen + group_bytes(spec, group_size)
-    return STARTED + COPIES_OF_IMAGES * images + COPIES_OF_FROZEN * frozen + group_bytes(spec, group_size)
+        return images + frozen + group
+    return COPIES_OF_IMAGES * images + COPIES_OF_FROZEN * frozen + group
 
 
 def tasks_that_fit(spec: TrialSpec, memory: int, share: float = 1.0) -> int:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, TypeAlias
+from typing import TypeAlias
 
 import torch
 
@@ -24,13 +24,11 @@ from crwn.benchmarks.protocol import Curriculum
 from crwn.benchmarks.validation import hold_out
 from crwn.data import BASE_SETS, Datasets
 from crwn.engine import Engine, GroupHalved, Learned, Numerics, Progress, ResumePoint, TaskRow, read_numerics
-from crwn.memory import tasks_that_fit
+from crwn.memory import DeviceKind, tasks_that_fit
 from crwn.methods import METHODS
 from crwn.methods.protocol import Surroundings, Tensors
 from crwn.nn.kernels import KERNELS, choose_kernel
 from crwn.spec import TrialSpec
-
-DeviceKind: TypeAlias = Literal["cpu", "cuda"]
 
 CPU_GROUP = 4
 """Tasks that a CPU learns together: fewer pay the fixed costs of a step more often; of more the images take memory."""
@@ -62,8 +60,9 @@ class Finished:
         contexts: every task's kept tensors as a safetensors file, and trained weights where they were asked for.
         fingerprint: of the backbone that was used.
         numerics: what it was computed with.
-        peak_memory: bytes; of the process on a CPU, allocated by torch on a GPU.
+        peak_memory: bytes, since the trial began or went on: held by the process on a CPU, allocated by torch on a GPU.
         device_name: the processor as it names itself.
+        held_memory: what the process held already when the trial began or went on, in bytes, counted in the same way.
     """
 
     rows: tuple[TaskRow, ...]
@@ -72,6 +71,7 @@ class Finished:
     numerics: Numerics
     peak_memory: int
     device_name: str
+    held_memory: int = 0
 
 
 Event: TypeAlias = Started | Progress | ResumePoint | GroupHalved | Finished
@@ -164,6 +164,7 @@ def iterate_trial(
         )
     blueprint = spec.blueprint()
     _keep_freed_memory()
+    held = start_measuring(numerics.device)
     with _threads(numerics.threads):
         torch_device = torch.device(numerics.device)
         backbone = backbones(blueprint.backbone).checked()
@@ -191,6 +192,7 @@ def iterate_trial(
             numerics=engine.numerics,
             peak_memory=peak_memory(numerics.device),
             device_name=_device_name(torch_device),
+            held_memory=held,
         )
 
 
@@ -304,14 +306,46 @@ def _threads(count: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
+def start_measuring(device: DeviceKind) -> int:
+    """Have `peak_memory` count from now on, and not what earlier trials of this process took.
+
+    Returns:
+        What is held now, in bytes: modules, images and freed memory that the process keeps for its next trial.
+    """
+    if device == "cuda":
+        torch.cuda.empty_cache()  # what earlier trials freed is free for the GPU's other processes too
+        torch.cuda.reset_peak_memory_stats()
+        return int(torch.cuda.memory_allocated())
+    with contextlib.suppress(OSError):  # on Linux, where it may; elsewhere the peak stays that of the process
+        PEAK_RESET.write_text("5")
+    return _resident("VmRSS") or _largest_resident()
+
+
+PEAK_RESET = Path("/proc/self/clear_refs")
+"""Linux forgets a process's largest resident set where a 5 is written here."""
+
+
 def peak_memory(device: DeviceKind) -> int:
-    """In bytes: what torch allocated of the GPU at most, or what this process held of the machine's memory."""
+    """In bytes: what torch allocated of the GPU at most, or what this process held of the machine's memory.
+
+    Since `start_measuring`, where the system can tell, else since the process began.
+    """
     if device == "cuda":
         return int(torch.cuda.max_memory_allocated())
-    with contextlib.suppress(OSError):  # on Linux; getrusage there counts what the process held that started this one
+    # On Linux getrusage counts what the process held that started this one.
+    return _resident("VmHWM") or _largest_resident()
+
+
+def _resident(name: str) -> int | None:
+    """A size of this process in bytes, by its name in Linux's file; None elsewhere."""
+    with contextlib.suppress(OSError):
         for line in Path("/proc/self/status").read_text().splitlines():
-            if line.startswith("VmHWM:"):
+            if line.startswith(f"{name}:"):
                 return int(line.split()[1]) * 1024
+    return None
+
+
+def _largest_resident() -> int:
     unit = 1 if sys.platform == "darwin" else 1024  # in bytes there, in kilobytes elsewhere
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 

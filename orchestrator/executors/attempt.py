@@ -21,7 +21,7 @@ import torch
 from crwn.backbone import BackboneSource
 from crwn.data import Datasets
 from crwn.engine import CurvePoint, GroupHalved, Progress, ResumeError, ResumePoint, TaskRow
-from crwn.memory import predicted_bytes
+from crwn.memory import predicted_peak
 from crwn.metrics import accuracy_matrix, measures
 from crwn.spec import BenchmarkSpec, TrialSpec, canonical_json
 from crwn.trial import Event, Finished, Started, iterate_trial
@@ -269,7 +269,10 @@ def record_of(
         "device": finished.device_name,
         "visible_gpus": os.environ.get("CUDA_VISIBLE_DEVICES"),
         "peak_memory_bytes": finished.peak_memory,
-        "predicted_memory_bytes": predicted_bytes(spec, finished.numerics.group_size),
+        "held_memory_bytes": finished.held_memory,
+        "predicted_memory_bytes": predicted_peak(
+            spec, finished.numerics.group_size, finished.numerics.device, finished.held_memory
+        ),
         "train_seconds": train_seconds,
         "train_seconds_per_task": statistics.median(seconds),
         "eval_seconds": eval_seconds,

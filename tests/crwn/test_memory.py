@@ -11,7 +11,15 @@ from typing import Any
 import pytest
 
 from crwn.benchmarks import PRESETS
-from crwn.memory import GROUP_SHARE, STARTED, group_bytes, predicted_bytes, tasks_that_fit
+from crwn.memory import (
+    GROUP_SHARE,
+    STARTED,
+    STARTED_ON_GPU,
+    group_bytes,
+    predicted_bytes,
+    predicted_peak,
+    tasks_that_fit,
+)
 from crwn.methods import METHODS
 from crwn.spec import TrialSpec
 
@@ -65,6 +73,17 @@ def test_what_else_a_trial_needs_by_hand() -> None:
     mapped = trial("neuromodnet", "split-cifar100", "1d")
     drawn = mapped.blueprint().backbone.num_bytes
     assert predicted_bytes(mapped, 1) - group_bytes(mapped, 1) == STARTED + 3 * drawn
+
+
+def test_what_a_process_holds_already_counts() -> None:
+    """A new one holds less than one that has computed; on a GPU nothing but what torch has allocated is held."""
+    spec = trial("neuromodnet", "r-mnist", "FC256")
+    needed = predicted_bytes(spec, 4) - STARTED
+    assert predicted_peak(spec, 4, "cpu", 100) == predicted_bytes(spec, 4)
+    assert predicted_peak(spec, 4, "cpu", STARTED + 7) == STARTED + 7 + needed
+    on_gpu = predicted_bytes(spec, 4, "cuda") - STARTED_ON_GPU
+    assert predicted_peak(spec, 4, "cuda", 0) == on_gpu
+    assert predicted_peak(spec, 4, "cuda", 7) == on_gpu + 7
 
 
 def test_as_many_tasks_fit_as_the_memory_holds() -> None:

@@ -161,8 +161,29 @@ def test_a_finished_trial_has_all_results(name: str, digits: Datasets) -> None:
     assert all(len(tensor) == 3 for tensor in bank.tensors.values())
 
     assert finished.numerics == decide_numerics(spec, "cpu")
-    assert 10e6 < finished.peak_memory < 1e12  # bytes: an interpreter with torch is over ten megabytes
+    assert 10e6 < finished.held_memory <= finished.peak_memory < 1e12  # bytes: Python with torch is over ten megabytes
     assert finished.device_name == torch.backends.cpu.get_cpu_capability()
+
+
+@pytest.mark.skipif(not crwn.trial.PEAK_RESET.exists(), reason="only Linux forgets a process's peak")
+def test_what_a_process_took_before_is_no_part_of_a_trials_peak() -> None:
+    """A process runs many trials; what it still holds when one begins is."""
+    earlier = np.ones(2**25)  # 256 MiB
+    taken = crwn.trial.peak_memory("cpu")
+    del earlier
+    held = crwn.trial.start_measuring("cpu")
+    assert held < taken - 2**27
+    assert held <= crwn.trial.peak_memory("cpu") < taken - 2**27
+
+
+def test_a_gpus_memory_is_measured_anew_for_every_trial(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What earlier ones freed goes back, their peak is forgotten, what is left is held."""
+    asked: list[str] = []
+    for name in ("empty_cache", "reset_peak_memory_stats"):
+        monkeypatch.setattr(torch.cuda, name, lambda name=name: asked.append(name))
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda: 7)
+    assert crwn.trial.start_measuring("cuda") == 7
+    assert asked == ["empty_cache", "reset_peak_memory_stats"]
 
 
 def test_events_come_in_order(digits: Datasets, monkeypatch: pytest.MonkeyPatch) -> None:

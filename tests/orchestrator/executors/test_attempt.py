@@ -311,7 +311,8 @@ def test_a_record_says_where_it_came_from(store: Store, begin: Attempt, trial: T
     assert found["versions"] == {name: metadata.version(name) for name in RECORDED_VERSIONS}
     assert {"crwn", "torch", "numpy", "ray"} <= set(found["versions"])
     assert found["device"] == torch.backends.cpu.get_cpu_capability()
-    assert found["peak_memory_bytes"] > 10_000_000
+    assert found["peak_memory_bytes"] >= found["held_memory_bytes"] > 10_000_000
+    assert found["predicted_memory_bytes"] > found["held_memory_bytes"]
     assert found["train_seconds"] > 0
     tests = pq.read_table(store.folder(spec.trial_id) / TASKS_FILE).to_pylist()
     assert found["train_seconds_per_task"] == statistics.median(
