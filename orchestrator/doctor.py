@@ -14,9 +14,10 @@ from crwn.data.base import data_roots
 from crwn.spec import TrialSpec
 from orchestrator import following
 from orchestrator.display import print_line
-from orchestrator.errors import UserError
+from orchestrator.errors import UnavailableError, UserError
 from orchestrator.executors import EXECUTORS
 from orchestrator.executors.protocol import Survey
+from orchestrator.executors.reaching_ray import cluster_address
 from orchestrator.executors.survey import ABSENT, NodeReport, Questions, look
 from orchestrator.files import TEMPORARY, open_files
 from orchestrator.running import Options, check_secrets, chosen_executor, chosen_resources, trials_left
@@ -79,8 +80,12 @@ def examine(sweep: Sweep, store: Store, options: Options) -> Iterator[Finding]:
     name = chosen_executor(options, len(left))
     check_secrets(options, name)
     executor = EXECUTORS[name]()
+    ask: Survey = executor.survey
     try:
         executor.check(resources)
+    except UnavailableError as error:
+        yield Finding(subject="Ray", found=str(error), is_fault=True)
+        ask = _nobody if cluster_address() else _this_machine
     except UserError as error:
         yield Finding(subject="resources", found=str(error).removeprefix("resources: "), is_fault=True)
     else:
@@ -88,9 +93,10 @@ def examine(sweep: Sweep, store: Store, options: Options) -> Iterator[Finding]:
         yield Finding(subject="resources", found=f"some machine has {resources.cpus:g} CPUs{gpus} for a trial")
     store.create()
     bases = tuple(sorted({trial.benchmark.base for trial in left}))
-    survey = _surveyed(executor.survey, store, bases, data_roots(options.data_root), gpus=bool(resources.gpus))
+    survey = _surveyed(ask, store, bases, data_roots(options.data_root), gpus=bool(resources.gpus))
     here = survey.here
-    yield from _machines(survey)
+    if ask is not _nobody:
+        yield from _machines(survey)
     reports = {f"{report.host} ({node})": report for node, report in survey.reports.items()}
     yield from _versions(here, reports)
     yield from _store(store, left, reports, survey.seen)
@@ -100,6 +106,16 @@ def examine(sweep: Sweep, store: Store, options: Options) -> Iterator[Finding]:
     yield from _disk(store, left, here, keep_weights=sweep.keep_weights)
     if options.tracking:
         yield _tracking(store, tracking_uri(store.beside, options.tracking_uri))
+
+
+def _nobody(_: Questions) -> Mapping[str, NodeReport | str]:
+    """The answers of a cluster that cannot be reached."""
+    return {}
+
+
+def _this_machine(questions: Questions) -> Mapping[str, NodeReport | str]:
+    """This machine's answer, where trials would run if Ray started."""
+    return {"this machine": look(questions)}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,6 +13,10 @@ class UserError(Exception):
     """The input is wrong and nothing was started: exit code 2. Says what was expected, given, where, what to do."""
 
 
+class UnavailableError(UserError):
+    """Where trials are to run cannot be started or does not answer, so that nothing more can be asked there."""
+
+
 class StorageError(UserError, OSError):
     """A store's storage refused something, did not answer for longer than anybody waits, or leads elsewhere."""
 

@@ -20,11 +20,14 @@ import shlex
 import shutil
 import socket
 import tempfile
+import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from typing import TypeVar
 from urllib.parse import urlsplit
 
 import aiohttp
@@ -43,7 +46,11 @@ from orchestrator.running import COMMIT_VARIABLE, Options, chosen_executor, chos
 from orchestrator.sweep import Sweep
 from orchestrator.tracking_address import TRACKING_VARIABLE, hide_password, is_database, sqlite_file
 
+_Value = TypeVar("_Value")
+
 CONNECT_SECONDS = 10.0
+ANSWER_SECONDS = 30.0
+"""How long a dashboard may take until it is known to be one."""
 STOP_SECONDS = 30
 """How long a job may take to end by itself when it is stopped, before it is killed."""
 START_SECONDS = 60.0
@@ -185,18 +192,43 @@ def connect(address: str) -> JobSubmissionClient:
         raise UserError(
             f"--address: expected the address of Ray's dashboard, such as http://127.0.0.1:8265; given {address!r}"
         )
-    try:  # Ray's own client would wait for minutes for a machine that does not answer
-        socket.create_connection((parts.hostname, port), timeout=CONNECT_SECONDS).close()
-    except OSError as error:
-        raise _unreachable(address, error) from error
     for name in CHATTY:
         logging.getLogger(name).setLevel(logging.ERROR)
     before = {name: os.environ.pop(name) for name in OVERRIDES if name in os.environ}
     try:
-        with _explained(address):
-            return JobSubmissionClient(address)
+        return _within(ANSWER_SECONDS, lambda: _client(address, parts.hostname, port))
+    except OSError as error:
+        raise _unreachable(address, error) from error
     finally:
         os.environ.update(before)
+
+
+def _client(address: str, host: str | None, port: int) -> JobSubmissionClient:
+    # Ray's own client would wait for minutes for a machine that does not answer
+    socket.create_connection((host, port), timeout=CONNECT_SECONDS).close()
+    with _explained(address):
+        return JobSubmissionClient(address)
+
+
+def _within(seconds: float, call: Callable[[], _Value]) -> _Value:
+    """What a call returns that knows no limit of time: the system's look-up of names, a request of Ray's client.
+
+    Raises:
+        TimeoutError: it takes longer. It goes on in its thread, which keeps no process from ending.
+    """
+    future: Future[_Value] = Future()
+
+    def answer() -> None:
+        try:
+            future.set_result(call())
+        except Exception as error:  # noqa: BLE001 (raised where it was asked for)
+            future.set_exception(error)
+
+    threading.Thread(target=answer, daemon=True).start()
+    try:
+        return future.result(timeout=seconds)
+    except TimeoutError as error:
+        raise TimeoutError(str(error) or f"nothing answers within {seconds:.0f} s") from error
 
 
 def submit(client: JobSubmissionClient, address: str, wanted: Request, console: Console) -> str:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
 from orchestrator.executors.protocol import Executor
+from orchestrator.executors.reaching_ray import cluster_address
 
 
 def _inline() -> Executor:
@@ -29,4 +29,4 @@ FEW_TRIALS = 3
 
 def default_executor(num_trials: int) -> str:
     """The executor for a run that has so many trials left; on a cluster its machines run them, however few."""
-    return "inline" if num_trials <= FEW_TRIALS and not os.environ.get("RAY_ADDRESS") else "ray"
+    return "inline" if num_trials <= FEW_TRIALS and not cluster_address() else "ray"

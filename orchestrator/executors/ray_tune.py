@@ -32,9 +32,10 @@ from crwn.backbone import Arrays, Backbone, BackboneSpec
 from crwn.data import BASE_SETS, Datasets
 from crwn.spec import TrialSpec
 from orchestrator.backbones import SharedBackbone, SharedBackbones
-from orchestrator.errors import UserError
+from orchestrator.errors import UnavailableError, UserError
 from orchestrator.executors.home import Ask, Home, SentFiles
 from orchestrator.executors.protocol import Capacity, Job, NodeResources, TrialUpdate
+from orchestrator.executors.reaching_ray import check_cluster, check_start, cluster_address, ray_folder
 from orchestrator.executors.resources import check_resources, nodes_to_come, this_machine
 from orchestrator.executors.survey import NodeReport, Questions, gpu_memory, look
 from orchestrator.files import Mark
@@ -76,20 +77,22 @@ class RayTuneExecutor:
     """Runs trials side by side on the cluster at $RAY_ADDRESS, or on this machine where none is named."""
 
     def check(self, resources: Resources) -> None:
-        """See that some node has what a trial asks for; connects to a cluster, but starts no local Ray.
+        """See that Ray can be used and some node has what a trial asks for; connects to a cluster, starts no Ray here.
 
         Raises:
-            UserError: none has.
+            UnavailableError: the cluster does not answer, or something keeps a local Ray from starting.
+            UserError: no node has it.
         """
-        if ray.is_initialized() or os.environ.get("RAY_ADDRESS"):
+        if ray.is_initialized() or cluster_address():
             _connect()
             check_resources(resources, _nodes())
         else:
+            check_start()
             check_resources(resources, [this_machine(count_gpus=bool(resources.gpus))])
 
     def capacity(self) -> Capacity:
         """What the cluster's machines have; this one's where there is no cluster."""
-        if not (ray.is_initialized() or os.environ.get("RAY_ADDRESS")):
+        if not (ray.is_initialized() or cluster_address()):
             memory = gpu_memory()
             cpus = len(os.sched_getaffinity(0))
             return Capacity(nodes=(NodeResources(cpus=cpus, gpus=len(memory)),), gpu_memory=min(memory, default=None))
@@ -98,7 +101,7 @@ class RayTuneExecutor:
 
     def survey(self, questions: Questions) -> Mapping[str, NodeReport | str]:
         """The answers of a cluster's machines that have CPUs or GPUs for trials; of this one where there is none."""
-        if not (ray.is_initialized() or os.environ.get("RAY_ADDRESS")):
+        if not (ray.is_initialized() or cluster_address()):
             return {"this machine": look(questions)}
         _connect()
         asked = {
@@ -133,39 +136,69 @@ def _connect() -> bool:
     """Connect to a cluster or start a local one; whether this call did.
 
     Raises:
-        UserError: $RAY_ADDRESS names a cluster that cannot be reached.
+        UnavailableError: $RAY_ADDRESS names a cluster that cannot be reached, or Ray does not start here.
     """
     if ray.is_initialized():
         return False
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
-    address = os.environ.get("RAY_ADDRESS")
+    address = cluster_address()
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     if address:
-        try:
-            with _own_sigterm():
-                ray.init(address=address, **quiet)
-        except (ConnectionError, RuntimeError, ValueError) as error:
-            raise UserError(
-                f"$RAY_ADDRESS: expected a Ray cluster at {address}, but connecting failed: {error}. Start one with "
-                "`ray start --head`, or unset the variable to use this machine. A cluster with token authentication "
-                "(Ray's default) wants RAY_AUTH_MODE=token here, and its token in ~/.ray/auth_token."
-            ) from error
+        check_cluster(address)
+        what_to_do = (
+            "Start one with `ray start --head`, or unset the variable to use this machine. A cluster with token "
+            "authentication (Ray's default) wants RAY_AUTH_MODE=token here, and its token in ~/.ray/auth_token."
+        )
+        with _own_sigterm(), _explained(f"$RAY_ADDRESS: connecting to the Ray cluster at {address} failed", what_to_do):
+            ray.init(address=address, **quiet)
     else:
+        check_start()
+        what_to_do = (
+            f"Its logs are in {ray_folder().logs}; it may lack memory, processes (ulimit -u) or open files "
+            "(ulimit -n). Or run the trials without it: --executor inline."
+        )
         # "local" never looks for an earlier cluster, whose stale address would make it hang.
-        with _own_sigterm():
+        with _own_sigterm(), _explained("Ray could not be started on this machine", what_to_do):
             ray.init(address="local", include_dashboard=False, num_cpus=len(os.sched_getaffinity(0)), **quiet)
     logging.getLogger("ray.tune").setLevel(logging.ERROR)
     return True
 
 
 @contextlib.contextmanager
+def _explained(what_failed: str, what_to_do: str) -> Iterator[None]:
+    """Whatever Ray raises while it starts or connects, in one line.
+
+    Raises:
+        UnavailableError: instead of it.
+    """
+    try:
+        yield
+    except Exception as error:
+        raise UnavailableError(f"{what_failed}: {_reason(error)}. {what_to_do}") from error
+
+
+def _reason(error: BaseException) -> str:
+    """What went wrong, in a line: what is said of it, and of what it came from."""
+    said = [line for cause in _causes(error) if (line := next(iter(str(cause).strip().splitlines()), ""))]
+    return ": ".join(dict.fromkeys(line.rstrip(".") for line in said)) or type(error).__name__
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__
+
+
+@contextlib.contextmanager
 def _own_sigterm() -> Iterator[None]:
     """Keep what SIGTERM does here: Ray's own handler ends a driver on the spot, MLflow's runs still running."""
     before = signal.getsignal(signal.SIGTERM)
-    yield
-    if before is not None and threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, before)
+    try:
+        yield
+    finally:
+        if before is not None and threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, before)
 
 
 def _alive() -> list[dict[str, Any]]:
@@ -193,7 +226,7 @@ def _nodes() -> list[NodeResources]:
         for node in _alive()
     ]
     # Where none is named, Ray was started here for this run, and starts no machines.
-    return [*running, *nodes_to_come(AUTOSCALER_FILE.expanduser())] if os.environ.get("RAY_ADDRESS") else running
+    return [*running, *nodes_to_come(AUTOSCALER_FILE.expanduser())] if cluster_address() else running
 
 
 def _answer(reference: Any) -> NodeReport | str:
@@ -263,7 +296,7 @@ class _Home:
 
 def _home(store: Store) -> _Home | None:
     """For a store on a path in a cluster, of which any machine, also one that comes later, may not see the path."""
-    word = store.word if os.environ.get("RAY_ADDRESS") else None
+    word = store.word if cluster_address() else None
     if word is None:
         return None
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)

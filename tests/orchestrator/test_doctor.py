@@ -14,7 +14,7 @@ from crwn.methods import METHODS
 from crwn.spec import TrialSpec
 from orchestrator import doctor
 from orchestrator.doctor import MIN_FREE_DISK, Finding, examine, kept_bytes, resume_bytes
-from orchestrator.errors import UserError
+from orchestrator.errors import UnavailableError, UserError
 from orchestrator.executors.survey import NodeReport, Questions, look
 from orchestrator.running import Options
 from orchestrator.store import Store
@@ -130,6 +130,30 @@ def test_a_machine_that_does_not_see_the_store_costs_something(
     for words in ("is not seen by", "(10.0.0.2)", "through Ray", "is lost if its disk is", "MiB a trial each minute"):
         assert words in costs
     assert seen.endswith("written and read from 1 machine")
+
+
+@pytest.mark.parametrize(("address", "machines"), [(None, 1), ("10.0.0.1:6379", 0)])
+def test_where_nothing_can_run_the_rest_is_looked_at(
+    sweep: Sweep, store: Store, monkeypatch: pytest.MonkeyPatch, address: str | None, machines: int
+) -> None:
+    """Ray does not start here, or a cluster does not answer: said once, and asked once; this machine is examined."""
+
+    class Nowhere:
+        def check(self, _: Resources) -> None:
+            raise UnavailableError("$TMPDIR: expected a shorter path")
+
+        def survey(self, _: Questions) -> Mapping[str, NodeReport | str]:
+            raise AssertionError("asked again")
+
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    if address is not None:
+        monkeypatch.setenv("RAY_ADDRESS", address)
+    monkeypatch.setattr(doctor, "EXECUTORS", {"ray": Nowhere})
+    findings = list(examine(sweep, store, Options(tracking=False, executor="ray")))
+    (fault,) = [finding for finding in findings if finding.is_fault]
+    assert (fault.subject, fault.found) == ("Ray", "$TMPDIR: expected a shorter path")
+    assert [finding.subject for finding in findings].count("machines") == machines
+    assert {"versions", "disk"} <= {finding.subject for finding in findings}
 
 
 def test_a_machine_that_is_silent_is_named(faults: Callable[..., list[Finding]]) -> None:

@@ -168,6 +168,25 @@ def test_a_head_that_has_just_been_started_is_waited_for(
     assert (refused.code, "No available agent" in refused.err) == (2, True)
 
 
+def test_a_dashboard_that_takes_connections_and_is_silent_is_given_up(
+    crwn: Crwn, sweep_file: SweepFile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As behind a tunnel whose head is gone: Ray's client would wait for ever. The same for all that ask a cluster."""
+    monkeypatch.setattr(submitting, "ANSWER_SECONDS", 0.2)
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        for command in (
+            ("submit", sweep_file(), "--address", url, "--out", STORE),
+            ("status", "--address", url),
+            ("stop", "--address", url, "crwn-tiny-1"),
+        ):
+            refused = crwn(*command)
+            assert refused.code == 2
+            assert f"expected Ray's dashboard at {url}, but it cannot be reached: nothing answers within" in refused.err
+
+
 def test_the_address_given_wins_over_rays_variables(
     crwn: Crwn, sweep_file: SweepFile, cluster: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,0 +1,276 @@
+"""Whether Ray can start on this machine, or answers where $RAY_ADDRESS says: found out before anything is started.
+
+Ray itself finds out late: by a traceback after half a minute, or after a quarter of an hour. Nothing here imports it.
+"""
+
+from __future__ import annotations
+
+import datetime
+import os
+import re
+import resource
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from orchestrator.errors import UnavailableError
+
+ADDRESS_VARIABLE = "RAY_ADDRESS"
+
+SOCKET_PATH_BYTES = 103 if sys.platform == "darwin" else 107
+"""What a path of a Unix socket may have: the field of the system's structure less its end."""
+
+MIN_FREE_BYTES = 4 * 2**20
+"""Of the disk with Ray's session folder: its logs are there."""
+
+MIN_OPEN_FILES = 256
+"""For each of Ray's processes: with 256 it starts, with 64 it does not."""
+
+SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 (Ray's object store is there)
+
+MIN_FREE_PROCESSES = 200
+"""Processes and threads, that the user's limit must leave: the smallest Ray starts with 250 in all, not with 100."""
+
+WAIT_SECONDS = 30.0
+"""How long a head that does not answer is asked again: it may have been started only just now."""
+
+CALL_SECONDS, PAUSE_SECONDS = 10.0, 1.0
+"""How long one question may take, and the pause before the next."""
+
+QUESTION = "/ray.rpc.NodeInfoGcsService/CheckAlive"
+"""A call that the head of every cluster knows; it takes an empty message."""
+
+REFUSALS = {
+    "refused": "the connection is refused",
+    "lookup": "there is no machine of that name",
+    "No route": "there is no route to it",
+    "unreachable": "its network is unreachable",
+}
+"""What gRPC says of a head that it cannot reach, in parts, and that in words."""
+
+_HOST_AND_PORT = re.compile(r"(?:\[[0-9A-Fa-f:.%\w]+\]|[^\s:/@\[\]]+):(\d{1,5})")
+
+
+def cluster_address() -> str | None:
+    """The cluster that $RAY_ADDRESS names; None where this machine is to start a Ray of its own."""
+    address = os.environ.get(ADDRESS_VARIABLE, "").strip()
+    return address if address not in ("", "local") else None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RayFolder:
+    """Where a Ray that starts on this machine keeps its sessions.
+
+    Attributes:
+        variable: what names its parent; empty where none does.
+        parent: as the variable has it, or the system's.
+    """
+
+    variable: str
+    parent: str
+
+    @property
+    def path(self) -> Path:
+        """The folder."""
+        return Path(self.parent, "ray")
+
+    @property
+    def logs(self) -> Path:
+        """Where the logs of the last session are."""
+        return self.path / "session_latest" / "logs"
+
+    @property
+    def recorded_address(self) -> Path:
+        """The file in which `ray start` leaves a cluster's address for RAY_ADDRESS=auto."""
+        return self.path / "ray_current_cluster"
+
+
+def ray_folder() -> RayFolder:
+    """The folder that Ray will choose."""
+    variables = ("RAY_TMPDIR", "TMPDIR") if sys.platform.startswith("linux") else ("RAY_TMPDIR",)
+    for name in variables:
+        if name in os.environ:
+            return RayFolder(variable=name, parent=os.environ[name])
+    return RayFolder(variable="", parent="/tmp")  # noqa: S108 (Ray's own choice)
+
+
+def check_start() -> None:
+    """See that nothing on this machine keeps a Ray of its own from starting.
+
+    Raises:
+        UnavailableError: something does; names all of it, and what to do.
+    """
+    faults = [*_folder_faults(ray_folder()), *_shared_memory_faults(), *_limit_faults()]
+    if faults:
+        raise UnavailableError(" ".join(faults) + " Or run the trials without Ray: --executor inline.")
+
+
+def longest_parent() -> int:
+    """How many bytes the parent of Ray's folder may have, that the paths of a session's sockets are short enough."""
+    session = f"session_{datetime.datetime.now():%Y-%m-%d_%H-%M-%S_%f}_{os.getpid()}"  # noqa: DTZ005 (as Ray does)
+    return SOCKET_PATH_BYTES - len(f"/ray/{session}/sockets/plasma_store")
+
+
+def _folder_faults(folder: RayFolder) -> Iterator[str]:
+    variable = f"${folder.variable}" if folder.variable else "Ray's folder"
+    shorter = "Name another one: export RAY_TMPDIR=/tmp."
+    if not folder.parent.startswith("/"):
+        yield f"{variable}: expected an absolute path, for Ray's session folder; given {folder.parent!r}. {shorter}"
+        return
+    given, allowed = len(os.fsencode(folder.path)) - len("/ray"), longest_parent()
+    if given > allowed:
+        yield (
+            f"{variable}: expected a path of at most {allowed} characters (bytes), given one of {given}: "
+            f"{folder.parent}. Ray's sockets are some folders below it, and the path of a socket has at most "
+            f"{SOCKET_PATH_BYTES}. Name a shorter one: export RAY_TMPDIR=/tmp."
+        )
+    there = next(path for path in (folder.path, *folder.path.parents) if os.path.lexists(path))
+    if not there.is_dir():
+        yield f"{variable}: expected a folder, for Ray's session folder below it; {there} is none. {shorter}"
+        return
+    try:
+        with tempfile.TemporaryFile(dir=there) as file:
+            file.write(b"\0" * 2**12)
+            file.flush()
+        free = os.statvfs(there).f_bavail * os.statvfs(there).f_frsize
+    except OSError as error:
+        yield f"{variable}: expected to write Ray's session folder in {there}: {error.strerror}. {shorter}"
+        return
+    if free < MIN_FREE_BYTES:
+        yield (
+            f"{variable}: expected {MIN_FREE_BYTES / 2**20:.0f} MiB free for Ray's session folder in {there}, found "
+            f"{free / 2**20:.1f} MiB. Free some. {shorter}"
+        )
+
+
+def _shared_memory_faults() -> Iterator[str]:
+    if not sys.platform.startswith("linux"):
+        return
+    if not (SHARED_MEMORY.is_dir() and os.access(SHARED_MEMORY, os.W_OK | os.X_OK)):
+        yield (
+            f"{SHARED_MEMORY}: expected a folder in memory that can be written, for Ray's object store. Mount one, "
+            "such as by docker run --shm-size=8gb."
+        )
+
+
+def _limit_faults() -> Iterator[str]:
+    _, files = resource.getrlimit(resource.RLIMIT_NOFILE)  # Ray raises the other limit to this one
+    if files != resource.RLIM_INFINITY and files < MIN_OPEN_FILES:
+        yield (
+            f"ulimit -n: expected at least {MIN_OPEN_FILES} open files for each of Ray's processes, given {files}. "
+            "Raise it: ulimit -n 8192."
+        )
+    processes, _ = resource.getrlimit(resource.RLIMIT_NPROC)
+    if processes != resource.RLIM_INFINITY and os.geteuid() != 0:  # it binds all but root
+        free = processes - _running_threads()
+        if free < MIN_FREE_PROCESSES:
+            yield (
+                f"ulimit -u: expected room for {MIN_FREE_PROCESSES} processes and threads of Ray, found {max(0, free)} "
+                f"of {processes}. Raise it, or end others of yours."
+            )
+
+
+def _running_threads() -> int:
+    """How many threads this user's processes have."""
+    import psutil  # noqa: PLC0415 (every command would wait for it)
+
+    processes = psutil.process_iter(["uids", "num_threads"])
+    own = (process.info for process in processes if process.info["uids"] and process.info["uids"].real == os.getuid())
+    return sum(info["num_threads"] or 0 for info in own)
+
+
+def check_cluster(address: str) -> None:
+    """See that the head of a cluster answers.
+
+    Args:
+        address: as $RAY_ADDRESS has it.
+
+    Raises:
+        UnavailableError: it is no address, nothing answers there in half a minute, or another service does.
+    """
+    if address == "auto":
+        file = ray_folder().recorded_address
+        try:
+            recorded = file.read_text(encoding="utf-8").strip()
+        except (OSError, UnicodeDecodeError):
+            return  # Ray looks for processes of a head on this machine, and says so where there are none
+        if not _HOST_AND_PORT.fullmatch(recorded):
+            raise UnavailableError(
+                f"$RAY_ADDRESS=auto: expected a cluster's address in {file}, found none. Remove the file: ray stop."
+            )
+        _wait_for_head(recorded, f"$RAY_ADDRESS=auto, which is {recorded} by {file}", os.environ)
+        return
+    shown = hide_credentials(address)
+    found = _HOST_AND_PORT.fullmatch(address)
+    if not found or not 0 < int(found[1]) < 2**16:
+        client = " Ray's client (ray://) cannot run trials." if address.startswith("ray://") else ""
+        raise UnavailableError(
+            "$RAY_ADDRESS: expected the address of a cluster's head as HOST:PORT, such as 10.0.0.1:6379, or auto on "
+            f"the head; given {shown!r}.{client} From elsewhere: crwn submit. To use this machine: unset RAY_ADDRESS."
+        )
+    _wait_for_head(address, f"$RAY_ADDRESS={shown}", os.environ)
+
+
+def hide_credentials(address: str) -> str:
+    """An address as it may be shown: without the user and the password before an @."""
+    scheme, separator, rest = address.rpartition("://")
+    return f"{scheme}{separator}***@{rest.rpartition('@')[2]}" if "@" in rest else address
+
+
+def _wait_for_head(address: str, name: str, environment: Mapping[str, str]) -> None:
+    """Ask until the head answers."""
+    if environment.get("RAY_USE_TLS", "").lower() in ("1", "true"):
+        return  # only Ray has the certificates
+    until = time.monotonic() + WAIT_SECONDS
+    while True:
+        answer = ask(address, min(CALL_SECONDS, max(1.0, until - time.monotonic())))
+        if answer.is_head:
+            return
+        if answer.is_other or time.monotonic() + PAUSE_SECONDS > until:
+            tried = "" if answer.is_other else f" (asked for {WAIT_SECONDS:.0f} s)"
+            raise UnavailableError(
+                f"{name}: expected the head of a Ray cluster there, but {answer.why}{tried}. Start one with `ray start "
+                "--head`, or `unset RAY_ADDRESS` to use this machine."
+            )
+        time.sleep(PAUSE_SECONDS)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """What answers at an address.
+
+    Attributes:
+        is_head: the head of a cluster, or whoever knows its calls.
+        is_other: something else, which will not become one.
+        why: it is no head, in words.
+    """
+
+    is_head: bool = False
+    is_other: bool = False
+    why: str = ""
+
+
+def ask(address: str, seconds: float) -> Answer:
+    """Ask once whether a cluster's head is at an address."""
+    import grpc  # noqa: PLC0415 (a tenth of a second, for clusters alone)
+
+    with grpc.insecure_channel(address, options=[("grpc.enable_http_proxy", 0)]) as channel:  # Ray takes none either
+        try:
+            channel.unary_unary(QUESTION)(b"", timeout=seconds)
+        except grpc.RpcError as error:
+            code, details = error.code(), str(error.details())
+        else:
+            return Answer(is_head=True)
+    if code == grpc.StatusCode.UNIMPLEMENTED or "HTTP/2" in details:
+        return Answer(
+            is_other=True, why="another service answers (a head's own port is 6379 unless `ray start` says so)"
+        )
+    if code == grpc.StatusCode.DEADLINE_EXCEEDED:
+        return Answer(why="nothing answers")
+    if code == grpc.StatusCode.UNAVAILABLE:
+        known = (why for words, why in REFUSALS.items() if words in details)
+        return Answer(why=next(known, f"it cannot be reached: {details.splitlines()[0]}"))
+    return Answer(is_head=True)  # it wants a token, or is busy: Ray says it better
