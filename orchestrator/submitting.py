@@ -19,7 +19,6 @@ import re
 import shlex
 import shutil
 import socket
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -38,6 +37,7 @@ from rich.console import Console
 
 import crwn
 import orchestrator
+from orchestrator import scratch
 from orchestrator.display import print_line
 from orchestrator.errors import UserError, nearest
 from orchestrator.files import SCHEMES, check_address
@@ -318,8 +318,7 @@ def _packed(file: Path) -> Iterator[Path]:
     It is filled rather than the project's folder thinned out: neither data nor runs nor an environment can get in,
     wherever they are, and a sweep may lie anywhere.
     """
-    with tempfile.TemporaryDirectory(prefix="crwn-submit-") as name:
-        folder = Path(name)
+    with scratch.folder("crwn-submit-") as folder:
         for package in (crwn, orchestrator):
             assert package.__file__ is not None
             source = Path(package.__file__).parent

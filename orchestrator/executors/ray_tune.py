@@ -12,10 +12,8 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import shutil
 import signal
 import socket
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
@@ -31,6 +29,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from crwn.backbone import Arrays, Backbone, BackboneSpec
 from crwn.data import BASE_SETS, Datasets
 from crwn.spec import TrialSpec
+from orchestrator import scratch
 from orchestrator.backbones import SharedBackbone, SharedBackbones
 from orchestrator.errors import UnavailableError, UserError
 from orchestrator.executors.home import Ask, Home, SentFiles
@@ -360,9 +359,8 @@ def _run_wave(
         for spec in wave
     }
     reporter = _Reporter(job.store, on_update)
-    scratch = tempfile.mkdtemp(prefix="crwn-tune-")  # Tune insists on a folder; nothing of value goes there
-    try:
-        tune.Tuner(
+    with scratch.folder("crwn-tune-") as folder:  # Tune insists on one; nothing of value goes there
+        tuner = tune.Tuner(
             tune.with_resources(
                 tune.with_parameters(TrialActor, assignments=assignments),
                 lambda config: tune.PlacementGroupFactory([{"CPU": cpus, "GPU": assignments[config["trial_id"]].gpus}]),
@@ -376,19 +374,19 @@ def _run_wave(
             ),
             run_config=tune.RunConfig(
                 name="wave",
-                storage_path=scratch,
+                storage_path=str(folder),
                 verbose=0,
                 callbacks=[reporter],
                 failure_config=tune.FailureConfig(max_failures=MAX_PROCESS_DEATHS),
                 checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False, checkpoint_frequency=0),
             ),
-        ).fit()
-    except Exception:
-        if reporter.error is not None:
-            raise reporter.error from None  # Tune makes a text of it
-        raise
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
+        )
+        try:
+            tuner.fit()
+        except Exception:
+            if reporter.error is not None:
+                raise reporter.error from None  # Tune makes a text of it
+            raise
 
 
 class TrialActor(tune.Trainable):

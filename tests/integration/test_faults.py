@@ -9,6 +9,7 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from tempfile import gettempdir
 from typing import Any
 
 import psutil
@@ -115,14 +116,19 @@ def test_a_disk_that_is_full_for_a_while(start: Callable[..., Run], undisturbed:
 
 @pytest.mark.ray
 def test_a_driver_that_is_killed_alone(start: Callable[..., Run], undisturbed: Undisturbed, tmp_path: Path) -> None:
-    """Kill -9 of the driver: what it had started ends by itself, and the same command goes on at once."""
-    run = start(tmp_path / "store", "--executor", "ray")
+    """Kill -9 of the driver: what it had started ends by itself, and the same command goes on at once and tidies up."""
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    places = {"TMPDIR": str(temporary), "RAY_TMPDIR": gettempdir()}  # Ray's sockets want a short path
+    run = start(tmp_path / "store", "--executor", "ray", **places)
     assert run.wait_until(lambda: run.share_done() > 0.3)
     driver, *others = run.tree()
     driver.kill()
     run.process.wait(10)
-    code, output = start(tmp_path / "store", "--executor", "ray").wait()
+    assert [path.name.split("-")[:3] for path in temporary.glob("crwn-*")] == [["crwn", "tune", str(driver.pid)]]
+    code, output = start(tmp_path / "store", "--executor", "ray", **places).wait()
     assert code == 0, output
+    assert not list(temporary.glob("crwn-*"))
     assert psutil.wait_procs(others, timeout=60)[1] == []
     assert contents(tmp_path / "store") == undisturbed(start)
 
