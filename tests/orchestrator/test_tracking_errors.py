@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from orchestrator.manifests import Manifest, ManifestCell
 from orchestrator.store import Store, TrialRecord
 from orchestrator.tracking import Tracker
 from orchestrator.tracking_errors import MAX_DETAIL, TrackingError, explain
@@ -206,11 +207,11 @@ def test_artifacts_that_cannot_be_written(
     shutil.copy(mlflow_database, tmp_path / "mlflow.db")
     (tmp_path / "mlartifacts").touch()
     store.write_record("a", record("a"))
-    cell = {"method": "m", "variant": "", "scale": "FC16", "benchmark": "r", "trials": {"0": "a"}}
+    cell = ManifestCell(method="m", variant="", scale="FC16", benchmark="r", trials={0: "a"})
     uri = f"sqlite:///{tmp_path}/mlflow.db"
     tracker = Tracker(store, uri)
     with pytest.raises(TrackingError) as raised:
-        tracker.sync({"name": "small", "cells": [cell]}, driven=False)
+        tracker.sync(Manifest(name="small", cells=(cell,)), driven=False)
     said = str(raised.value)
     assert said.startswith(f"MLflow at {uri}: the database's or the artifacts' folder cannot be written; name another")
     assert "mlartifacts" in said
