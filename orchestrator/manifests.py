@@ -33,7 +33,7 @@ NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 SUM = "sha256"
 """The field with the sum of the others."""
 
-MAX_TEXT = 1000
+MAX_TEXT = 10_000
 """Characters of a text. Labels may be shorter than that in a sweep, but once had no limit."""
 
 MAX_INTEGER = 2**63 - 1

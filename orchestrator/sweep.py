@@ -66,8 +66,11 @@ T = TypeVar("T")
 MAX_TRIALS = 200_000
 """Of a sweep; a few short lists already ask for more than any machine can list."""
 
-_RESERVED_LABELS = ("method", "variant", "scale", "params/task", "ratio", "s/task")
-"""Columns of the table, in which every benchmark has a column of its own."""
+MAX_LABEL = 100
+"""Characters of a label: tables, figures and lines show it whole."""
+
+_RESERVED_LABELS = ("method", "variant", "scale", "network", "params/task", "ratio", "s/task")
+"""Columns of the tables in which every benchmark has a column of its own."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -503,9 +506,11 @@ class _Reader:
             self._source.fault(place, f"expected a label; given nothing; {self._source.in_quotes(place, given)}")
 
     def _label(self, label: str, place: KeyPath) -> None:
-        """Labels are names in tables and lines."""
+        """Labels are names in tables, figures and lines."""
         if not label.strip() or not label.isprintable():
             self._source.fault(place, f"expected a label of printable characters on one line, given {label!r}")
+        elif len(label) > MAX_LABEL:
+            self._source.fault(place, f"expected a label of at most {MAX_LABEL} characters, given {len(label):,}")
 
     def _unique(self, values: Sequence[Any], place: KeyPath) -> None:
         seen = set()

@@ -5,7 +5,10 @@ sweep_tables.py    a sweep's cells, ablations and comparisons
 pivots.py          any rows and columns, over sweeps and stores
 paper.py           the paper's tables
 printable.py       what a table is, and its files; latex.py
-figures.py         figures
+filenames.py       files that are named by labels
+series.py          what charts draw; charts.py, with looks.py (colours, markers, lines) and fonts.py
+figures.py         one trial's accuracy matrix
+claims.py          the paper's claims; page.py, one HTML page of all this
 """
 
 from __future__ import annotations
@@ -21,6 +24,7 @@ from orchestrator.differing import Differences, differ
 from orchestrator.errors import UserError, nearest
 from orchestrator.files import Files
 from orchestrator.manifests import Manifest
+from orchestrator.report.filenames import dotted
 from orchestrator.report.frames import asked_frame, read_trials
 from orchestrator.report.paper import PaperSource, SweepSource, paper_tables
 from orchestrator.report.pivots import pivot_table, select
@@ -140,7 +144,7 @@ def _pivot(stores: Sequence[Store], choice: Choice) -> Table:
         for store in stores
         if choice.sweep is None or manifests_of(store, choice.sweep)
     ]
-    names = "-by-".join(["-".join([choice.value, *choice.rows]), choice.columns])
+    names = "-by-".join(["-".join(map(dotted, [choice.value, *choice.rows])), dotted(choice.columns)])
     return pivot_table(
         pd.concat(frames), choice.rows, choice.columns, choice.value, where=_conditions(choice), name=names
     )

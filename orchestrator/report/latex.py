@@ -7,6 +7,8 @@ from collections.abc import Sequence
 
 import pandas as pd
 
+from orchestrator.display import printable
+
 MANY_COLUMNS = 8
 """A table with more is made as wide as the text."""
 
@@ -17,7 +19,16 @@ _SPECIAL = {
     "±": r"\ensuremath{\pm}",
     **{sign: rf"\ensuremath{{{sign}}}" for sign in "<>"},
     **{sign: f"\\{sign}" for sign in "&%$#_{}"},
+    **{sign: f"{{{sign}}}" for sign in "[]*"},  # after the end of a row they would be its argument
+    **{sign: rf"\symbol{{{ord(sign)}}}" for sign in '"`'},  # some languages have commands that begin so
 }
+
+_LIGATURE = re.compile(r"(?<=([-',]))(?=\1)")
+"""Between two signs that LaTeX would draw as one, such as a dash for two hyphens."""
+
+_LATIN = (set(map(chr, range(0xA1, 0x180))) - set("«»ÐÞðþĄąĘęĐđĦħĮįĸĿŀŉŊŋŦŧŲųſ")) | set("–—•…€™")
+_FOREIGN = re.compile(rf"[^\x00-\x7f{''.join(sorted(_LATIN))}]+")
+"""What pdfLaTeX stops at, in the encoding that it has by default: all but letters with accents and a few signs."""
 
 _NUMBER = re.compile(r"(?<![\w.])([+-]?\d[\d,]*(?:\.\d+)?(?:e[+-]?\d+)?)(?: ± (\d+(?:\.\d+)?))?(?![\w.])")
 _SEEDS = re.compile(r" \((?:n=(\d+)|(\d+/\d+))\)")
@@ -51,7 +62,13 @@ def latex_table(
     if counts:
         caption += f" n = {' or '.join(map(str, counts))} where no finished/asked seeds are raised."
     is_wide = len(columns) > MANY_COLUMNS
+    texts = "".join([caption, *notes, *map(str, columns), *(str(cell) for line in table.to_numpy() for cell in line)])
     lines = [
+        *(
+            ["%% pdfLaTeX shows signs that it lacks as codes; XeLaTeX and LuaLaTeX show them, in a font that has them"]
+            if _FOREIGN.search(texts)
+            else ()
+        ),
         r"% \usepackage{booktabs}",
         *([r"% \usepackage{graphicx}"] if is_wide else ()),
         r"% \usepackage{siunitx}",
@@ -60,7 +77,7 @@ def latex_table(
         r"\begin{table}",
         r"  \centering",
         rf"  \caption{{{latex_text(caption)}}}",
-        rf"  \label{{tab:{re.sub('[^A-Za-z0-9.-]', '-', label)}}}",
+        rf"  \label{{tab:{re.sub('[^A-Za-z0-9._-]', '-', label)}}}",
         *([r"  \resizebox{\textwidth}{!}{%"] if is_wide else ()),
         rf"  \begin{{tabular}}{{{alignment}}}",
         r"    \toprule",
@@ -76,8 +93,15 @@ def latex_table(
 
 
 def latex_text(text: str) -> str:
-    """Text with LaTeX's own signs escaped."""
-    return "".join(_SPECIAL.get(sign, sign) for sign in text)
+    """A text as LaTeX that shows nothing but this text, in one line; pdfLaTeX shows signs that it lacks as codes."""
+    text = printable(" ".join(text.splitlines()))
+    escaped = "".join(_SPECIAL.get(sign, sign) for sign in text)
+    return _FOREIGN.sub(_of_other_engines, _LIGATURE.sub(r"\\kern0pt{}", escaped))
+
+
+def _of_other_engines(found: re.Match[str]) -> str:
+    codes = " ".join(f"U+{ord(sign):04X}" for sign in found[0])
+    return rf"\ifdefined\Umathcode {found[0]}\else\texttt{{{codes}}}\fi{{}}"
 
 
 def latex_cell(text: str) -> str:

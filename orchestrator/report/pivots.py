@@ -73,6 +73,7 @@ def pivot_table(
         .pivot(index=list(rows), columns=columns, values="shown")
         .reindex(index=_order(summary, rows), columns=list(dict.fromkeys(summary[columns])))
         .fillna("")
+        .rename(columns={name: f"{columns}={name}" for name in rows})  # a value that a column of names is called
         .reset_index()
     )
     return Table(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -10,8 +11,10 @@ from typing import Protocol
 
 import pandas as pd
 
+from orchestrator.display import printable
 from orchestrator.errors import UserError
 from orchestrator.files import Files
+from orchestrator.report.filenames import distinct
 from orchestrator.report.latex import latex_table
 from orchestrator.report.plain import csv_text
 
@@ -24,7 +27,12 @@ class Printable(Protocol):
 
     @property
     def name(self) -> str:
-        """Its files are named by it."""
+        """Its heading."""
+        ...
+
+    @property
+    def file_name(self) -> str:
+        """Its files' name, without the ending; see `filenames`."""
         ...
 
     @property
@@ -58,37 +66,57 @@ class Table:
     """A table, see `Printable`."""
 
     name: str
+    """Of `filenames`, since its files are called so too."""
     summary: pd.DataFrame
     table: pd.DataFrame
     caption: str
     notes: Sequence[str] = ()
     name_columns: Sequence[str] = field(default=NAME_COLUMNS)
 
+    @property
+    def file_name(self) -> str:
+        """See `Printable`."""
+        return self.name
+
 
 def markdown(table: Printable) -> str:
     """A table as a Markdown document."""
-    notes = "".join(f"\n- {note.translate(_AS_TEXT)}" for note in table.notes)
-    return f"# {table.name}\n\n{markdown_caption(table)}\n\n{markdown_rows(table)}\n" + (f"{notes}\n" if notes else "")
+    notes = "".join(f"\n- {_FIRST.sub(_escaped, markdown_text(note), count=1)}" for note in table.notes)
+    return f"# {markdown_text(table.name)}\n\n{markdown_caption(table)}\n\n{markdown_rows(table)}\n" + (
+        f"{notes}\n" if notes else ""
+    )
 
 
 def markdown_caption(table: Printable) -> str:
     """What the numbers are, in Markdown."""
-    return table.caption.translate(_AS_TEXT)
+    return markdown_text(table.caption)
 
 
 def markdown_rows(table: Printable) -> str:
     """A table in Markdown, nothing around it."""
     header = list(table.table.columns)
     lines = [header, ["---"] * len(header), *table.table.to_numpy().tolist()]
-    return "\n".join("| " + " | ".join(str(cell).translate(_AS_TEXT) for cell in line) + " |" for line in lines)
+    return "\n".join("| " + " | ".join(markdown_text(str(cell)) for cell in line) + " |" for line in lines)
 
 
-_AS_TEXT = str.maketrans({"|": "\\|", "<": "&lt;", "[": "\\[", "`": "\\`", "\\": "\\\\"})
-"""A label is text in Markdown: no column, no HTML, no link, no image."""
+def markdown_text(text: str) -> str:
+    """A text as Markdown that is nothing but this text: no column, HTML, link, emphasis, formula or list, one line."""
+    return _SPECIAL.sub(_escaped, printable(" ".join(text.splitlines())))
+
+
+def _escaped(found: re.Match[str]) -> str:
+    return _AS_TEXT.get(found[0], f"\\{found[0]}")
+
+
+_AS_TEXT = {"<": "&lt;", "&": "&amp;"}
+_SPECIAL = re.compile(r"[|<\[`\\*~$]|&(?=#?\w+;)|(?<![^\W_])_|_(?![^\W_])")
+"""Signs that begin something else than text; a `_` does not between letters, nor a `&` without a name and `;`."""
+_FIRST = re.compile(r"^[#>+=-]|(?<=\d)[.)](?= )")
+"""What begins a heading, a list or a quotation at a line's beginning, or may after digits."""
 
 
 def _latex(table: Printable) -> bytes:
-    return latex_table(table.table, table.name, table.caption, table.notes, table.name_columns).encode()
+    return latex_table(table.table, table.file_name, table.caption, table.notes, table.name_columns).encode()
 
 
 def _parquet(table: Printable) -> bytes:
@@ -112,7 +140,7 @@ def write(tables: Iterable[Printable], to: Files) -> list[str]:
     """Write tables in every format.
 
     Args:
-        tables: with names of their own.
+        tables: any number of them.
         to: where they are written.
 
     Returns:
@@ -127,8 +155,14 @@ def write(tables: Iterable[Printable], to: Files) -> list[str]:
 
 
 def table_files(tables: Iterable[Printable]) -> dict[str, bytes]:
-    """Tables, with names of their own, in every format, by the names of their files."""
-    return {f"{table.name}.{ending}": make(table) for table in tables for ending, make in FORMATS.items()}
+    """Tables in every format, by the names of their files, of which no two are the same."""
+    tables = list(tables)
+    names = distinct((table.file_name, f"{table.name} {table.caption}") for table in tables)
+    return {
+        f"{name}.{ending}": make(table)
+        for name, table in zip(names, tables, strict=True)
+        for ending, make in FORMATS.items()
+    }
 
 
 def write_files(files: Mapping[str, bytes], to: Files) -> None:

@@ -11,6 +11,7 @@ import pandas as pd
 
 from orchestrator import aggregate, comparison
 from orchestrator.manifests import Manifest
+from orchestrator.report import filenames
 from orchestrator.report.frames import read_trials
 from orchestrator.report.printable import NAME_COLUMNS, Table
 from orchestrator.store import Store
@@ -35,6 +36,11 @@ class SweepTable:
     reference: str | None = None
     validation: tuple[str, ...] = ()
     notes: Sequence[str] = ()
+
+    @property
+    def file_name(self) -> str:
+        """Its files' name, without the ending."""
+        return filenames.table(self.name)
 
     @property
     def name_columns(self) -> Sequence[str]:
@@ -114,8 +120,7 @@ def comparison_table(manifest: Manifest, trials: pd.DataFrame, reference: str) -
         reference: see `comparison.against`, and what it raises.
     """
     found = comparison.compare(manifest, trials, comparison.against(manifest, reference))
-    name = "".join(sign if sign.isalnum() or sign in ".-" else "-" for sign in reference)
-    return _comparisons(f"{manifest.name}.against-{name}", found, reference)
+    return _comparisons(filenames.against(manifest.name, reference), found, reference)
 
 
 def _comparisons(name: str, found: pd.DataFrame, base: str) -> Table:

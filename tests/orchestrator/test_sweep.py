@@ -813,7 +813,19 @@ def test_a_label_that_cannot_be_shown_is_refused(faults: Faults, parts: dict[str
     assert "expected" in fault
 
 
-@pytest.mark.parametrize("label", ["method", "variant", "scale", "params/task", "ratio"])
+def test_a_label_of_any_length_is_no_label(faults: Faults) -> None:
+    """One that no table or figure has room for is refused where it stands, in a line that is short itself."""
+    load = "{preset: r-digits}"
+    (fault,) = faults(benchmarks=f"{{? {'x' * 5000} : {load}}}")
+    assert fault.startswith("line 2, benchmarks.xxx")
+    assert fault.endswith("expected a label of at most 100 characters, given 5,000")
+    assert len(fault) < 250
+    assert not any(
+        "label of at most" in text for text in faults(benchmarks=f"{{{'x' * 100}: {load}, a: {{preset: x}}}}")
+    )
+
+
+@pytest.mark.parametrize("label", ["method", "variant", "scale", "network", "params/task", "ratio"])
 def test_a_benchmark_cannot_be_called_like_a_column(faults: Faults, label: str) -> None:
     """In the table its accuracies would take the place of the column of that name."""
     (fault,) = faults(benchmarks=f"{{{label}: {{preset: r-digits}}}}")

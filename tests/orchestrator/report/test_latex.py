@@ -47,6 +47,32 @@ def test_signs_that_mean_something_to_latex_are_escaped() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("text", "latex"),
+    [
+        ("[2em] x", r"{[}2em{]} x"),
+        ("*x", r"{*}x"),
+        ("\\\\[1ex]", r"\textbackslash{}\textbackslash{}{[}1ex{]}"),
+        ("a--b---c", r"a-\kern0pt{}-b-\kern0pt{}-\kern0pt{}-c"),
+        ("''x,,", r"'\kern0pt{}'x,\kern0pt{},"),
+        ('"a ?`', r"\symbol{34}a ?\symbol{96}"),
+        ("é Ž €", "é Ž €"),
+        ("网络 x", r"\ifdefined\Umathcode 网络\else\texttt{U+7F51 U+7EDC}\fi{} x"),
+        ("a\nb\x00\x1b", r"a b\textbackslash{}x00\textbackslash{}x1b"),
+        ("", ""),
+    ],
+)
+def test_a_text_is_nothing_but_itself(text: str, latex: str) -> None:
+    """No argument of the row before, no ligature, no language's command, no sign that stops the engine, one line."""
+    assert latex_text(text) == latex
+
+
+def test_labels_of_sweeps_are_kept_apart() -> None:
+    """A table's label is its file's name, underscores and all."""
+    labels = [latex_table(TABLE, name, "", [], ["method"]).partition(r"\label{")[2] for name in ("a_b", "a-b", "a.b")]
+    assert len({label.partition("}")[0] for label in labels}) == 3
+
+
 def test_a_table_has_its_parts() -> None:
     """Preamble as comments, caption, a row a line, notes; how many seeds a number is of."""
     text = latex_table(TABLE, "small.x y", "About 5 %.", ["a note: 3 < 4"], ["method"])
@@ -60,6 +86,27 @@ def test_a_table_has_its_parts() -> None:
     assert r"\par\footnotesize a note: 3 \ensuremath{<} 4" in text
 
 
+ODD = [
+    "[2em] x",
+    "*",
+    r"\\[1ex]",
+    "",
+    "a--b",
+    '"',
+    "?`",
+    "網路 α",
+    "🚀",
+    "{",
+    "%",
+    "<a>",
+    "~^",
+    "ąðé",
+    "ש",
+    "#1",
+    "&",
+]
+
+
 @pytest.mark.parametrize("repeat", [1, 3])
 def test_a_table_compiles(tmp_path: Path, repeat: int) -> None:
     """With the packages that its first lines ask for, also where it is wider than a page; none is left out."""
@@ -71,8 +118,9 @@ def test_a_table_compiles(tmp_path: Path, repeat: int) -> None:
         and not subprocess.run(["kpsewhich", "siunitx.sty"], capture_output=True, check=False).stdout
     ):
         pytest.skip("siunitx is not installed")
-    wide = pd.concat([TABLE] * repeat, axis=1)
-    table = latex_table(wide, "small", "A caption with 5 % & ±.", ["a note"], ["method"])
+    odd = pd.DataFrame([dict.fromkeys(TABLE.columns, "1.5 ± 0.1 (n=3)") | {"method": label} for label in ODD])
+    wide = pd.concat([pd.concat([TABLE, odd])] * repeat, axis=1)
+    table = latex_table(wide, "a_b.c", "[A] caption with 5 % & ± 网.", ODD, ["method"])
     preamble = [line.removeprefix("% ") for line in table.splitlines() if line.startswith("% ")]
     document = [r"\documentclass{article}", *preamble, r"\begin{document}", table, r"\end{document}"]
     (tmp_path / "a.tex").write_text("\n".join(document), encoding="utf-8")

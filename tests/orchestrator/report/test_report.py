@@ -18,7 +18,8 @@ import pytest
 from orchestrator.errors import UserError
 from orchestrator.files import open_files
 from orchestrator.manifests import Manifest, ManifestCell
-from orchestrator.report import SweepTable, markdown, matrix_csv, sweep_table, write_tables
+from orchestrator.report import SweepTable, Table, markdown, matrix_csv, sweep_table, table_files, write_tables
+from orchestrator.report.plain import csv_text
 from orchestrator.store import TRIAL_FILE, Store, TrialRecord
 from tests.older_records import make_older
 
@@ -121,6 +122,54 @@ def test_markdown_keeps_its_columns_whatever_the_names() -> None:
     """A bar in a name does not begin a column."""
     text = markdown(text_table(["method", "a|b"], ["x|y|z", "1"]))
     assert text.splitlines()[-3:] == ["| method | a\\|b |", "| --- | --- |", "| x\\|y\\|z | 1 |"]
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("_ours_", r"\_ours\_"),
+        ("own_name", "own_name"),
+        ("*a* ~b~ $c$", r"\*a\* \~b\~ \$c\$"),
+        ("&lt; & <b>", "&amp;lt; & &lt;b>"),
+        ("`[x](y)` \\", r"\`\[x](y)\` \\"),
+        ("two\nlines\x1b", r"two lines\\x1b"),
+        ("- (0/3)", "- (0/3)"),
+    ],
+)
+def test_a_text_in_markdown_is_nothing_but_text(text: str, shown: str) -> None:
+    """No emphasis, formula, entity, code or link, and in one line."""
+    assert markdown(text_table(["method"], [text])).splitlines()[-1] == f"| {shown} |"
+
+
+@pytest.mark.parametrize(
+    ("note", "shown"), [("# x", r"\# x"), ("- x", r"\- x"), ("1. x", r"1\. x"), ("1.5 x", "1.5 x")]
+)
+def test_a_note_is_no_heading_and_no_list(note: str, shown: str) -> None:
+    """Whatever the label with which it begins."""
+    table = Table(name="t", summary=pd.DataFrame(), table=pd.DataFrame({"a": ["1"]}), caption="", notes=[note])
+    assert markdown(table).splitlines()[-1] == f"- {shown}"
+
+
+def test_no_text_in_a_csv_is_a_formula_and_each_comes_back() -> None:
+    """What a spreadsheet would compute has a quote in front; one quote less gives every text as it was."""
+    texts = ["=1+1", "+x", "-x", "@x", "'-x", "''", "\uff1dx", "x=1", "a,b", 'a"b']
+    read = list(csv.reader(io.StringIO(csv_text(pd.DataFrame({"=name": texts, "number": -1.5})))))
+    assert read[0] == ["'=name", "number"]
+    assert [row[0].removeprefix("'") for row in read[1:]] == texts
+    assert not any(row[0].startswith(("=", "+", "-", "@", "\uff1d")) for row in read)
+    assert {row[1] for row in read[1:]} == {"-1.5"}
+
+
+def test_tables_that_would_be_called_the_same_have_files_of_their_own() -> None:
+    """A sweep may be called as another one's ablations are, and two may differ by capitals alone."""
+    more = [
+        Table(name=name, summary=pd.DataFrame(), table=pd.DataFrame({"a": ["1"]}), caption="") for name in ("a.ranks",)
+    ]
+    tables = [text_table(["method"], ["x"], name=name) for name in ("a", "A", "a.ranks")]
+    files = table_files([*tables, *more])
+    assert len({name.casefold() for name in files}) == 16
+    assert {"a.md", "a.ranks.tex"} <= set(files)
+    assert files["a.ranks.md"].startswith(b"# a.ranks\n\n\n")
 
 
 def test_csv_has_every_digit(store: Store, record: Record, tmp_path: Path) -> None:

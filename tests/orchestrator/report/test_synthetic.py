@@ -24,6 +24,7 @@ from orchestrator.files import open_files
 from orchestrator.manifests import Manifest, ManifestCell
 from orchestrator.report import Choice, tables_of, write
 from orchestrator.report.frames import asked_frame, read_trials
+from orchestrator.report.pivots import pivot_table
 from orchestrator.store import TASKS_FILE, TRIAL_FILE, Store, TrialRecord
 from tests.older_records import make_older
 
@@ -267,6 +268,14 @@ def test_a_pivot_of_a_sweep_has_its_labels(filled: Store) -> None:
     table = tables_of([filled], Choice(rows=("method", "variant"), sweep="known"))[0].table
     own = tables_of([filled])[0].table
     assert table["rotated digits"].tolist() == own["rotated digits"].tolist()
+
+
+def test_a_value_may_be_called_like_a_column_of_names(filled: Store) -> None:
+    """Then its own column says whose value it is."""
+    trials = asked_frame(filled.manifests(), read_trials(filled)).replace({"method": {"psp": "scale"}})
+    made = pivot_table(trials[trials["benchmark"] == "rotated-digits"], ["scale"], "method", "params_per_task")
+    assert list(made.table.columns)[:1] == ["scale"]
+    assert "method=scale" in made.table.columns
 
 
 def test_a_condition_leaves_the_other_trials_missing(filled: Store) -> None:
