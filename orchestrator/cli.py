@@ -327,11 +327,13 @@ def report_(
     ] = None,
 ) -> None:
     """Write one HTML page over stores, with tables, figures, the paper's claims and where every number is from."""
+    from orchestrator.display import printable  # noqa: PLC0415
     from orchestrator.files import open_files  # noqa: PLC0415
     from orchestrator.report.page import write_report  # noqa: PLC0415
 
     opened = [_existing_store(store) for store in stores]
-    for file in write_report(opened, open_files(to) if to is not None else opened[0].report):
+    where = open_files(to) if to is not None else opened[0].report
+    for file in write_report(opened, where, lambda line: typer.echo(printable(line), err=True)):
         typer.echo(file)
 
 
@@ -463,7 +465,7 @@ def _show_results(sweep: Sweep, store: Store, console: Console) -> None:
     _print_table(table, console)
     report.write_tables(store, store.report)
     typer.echo(f"results   {store.address}")
-    typer.echo(f"tables    {store.report.locate(sweep.name)}.md and .csv")
+    typer.echo(f"tables    {store.report.locate(table.file_name)}.md and .csv")
     typer.echo(f"contexts  {store.locate('*', CONTEXTS_FILE)}")
 
 

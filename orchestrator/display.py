@@ -38,6 +38,14 @@ def printable(text: str) -> str:
     return "".join(sign if sign.isprintable() or sign in "\n\t" else repr(sign)[1:-1] for sign in text)
 
 
+def without_middle(text: str, length: int) -> str:
+    """A text of at most so many characters: of a longer one the middle is left out."""
+    if len(text) <= length:
+        return text
+    end = (length - 1) // 2
+    return f"{text[: length - 1 - end]}…{text[len(text) - end :]}"
+
+
 def print_line(target: Console, line: str) -> None:
     """Print a line as it is: no wrapping, brackets are text, and control characters are written out."""
     target.print(printable(line), markup=False, highlight=False, soft_wrap=True)

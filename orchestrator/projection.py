@@ -17,6 +17,7 @@ from typing import Any
 from crwn.data import BASE_SETS
 from crwn.metrics import accuracy_matrix
 from orchestrator import aggregate, report
+from orchestrator.display import without_middle
 from orchestrator.manifests import Manifest
 from orchestrator.report import page
 from orchestrator.report.figures import draw_accuracy_matrix
@@ -32,6 +33,7 @@ MAX_CURVE_POINTS = 200
 SHOWN_FIGURES = ("svg", "png")
 """Formats of figures among the artifacts: those that MLflow shows. Type for print takes as long as both of them."""
 
+MAX_RUN_NAME = 250
 MAX_TAG = 8000
 MAX_PARAM = 6000
 MEBIBYTE = 2**20
@@ -60,7 +62,7 @@ class Label:
     @property
     def run_name(self) -> str:
         """The trial in a few words."""
-        return f"{self.cell}, seed {self.seed}"
+        return without_middle(f"{self.cell}, seed {self.seed}", MAX_RUN_NAME)
 
 
 def labels(manifest: Manifest) -> dict[str, Label]:
@@ -211,7 +213,7 @@ def cell_contents(
         shown_params = dict(sorted(set.intersection(*shared)))
         tags = {
             **{name: value for name, value in _label_tags(label).items() if name != "cell"},
-            "mlflow.runName": f"{label.cell}, {aggregate.show_n(row)}",
+            "mlflow.runName": without_middle(f"{label.cell}, {aggregate.show_n(row)}", MAX_RUN_NAME),
             "state": "done" if row["n"] == row["asked"] else "incomplete",
             **{name: str(row[name])[:MAX_TAG] for name in _CELL_TAGS if row[name]},
         }
@@ -417,10 +419,10 @@ def _trial_points(row: Mapping[str, Any], provenance: Mapping[str, Any], time: i
 def _label_tags(label: Label) -> dict[str, str]:
     return {
         "mlflow.runName": label.run_name,
-        "cell": label.cell,
-        "label.method": label.method,
-        "label.variant": label.variant,
-        "label.benchmark": label.benchmark,
+        "cell": label.cell[:MAX_TAG],
+        "label.method": label.method[:MAX_TAG],
+        "label.variant": label.variant[:MAX_TAG],
+        "label.benchmark": label.benchmark[:MAX_TAG],
     }
 
 

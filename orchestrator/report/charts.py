@@ -1,64 +1,47 @@
 """The report's charts: the paper's Figures 2 to 6 and those that it lacks, each with the numbers that it shows.
 
-A method has one colour, one marker and one line everywhere, from its place in the registry: Okabe and Ito's colours,
-which people tell apart however they see colours, with markers for grey. Scales of a method share its colour, from dark
-to light; so do its variants and a sweep's other names for it, whose markers are open.
+`looks.py` has the rule for colours, markers and lines, `fonts.py` how labels are set.
 """
 
 from __future__ import annotations
 
 import functools
 import io
-import textwrap
-import zlib
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import pandas as pd
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
-from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.ticker import EngFormatter, Formatter, LogLocator, MaxNLocator, NullFormatter, StrMethodFormatter
 from numpy.typing import NDArray
 
-from crwn.methods import METHODS
 from orchestrator.aggregate import CELL
+from orchestrator.report import filenames, fonts
+from orchestrator.report.looks import Line, Look, Names, lines, palette, style
 from orchestrator.report.plain import csv_text
 
-STYLES = (
-    ("#0072b2", "o"),
-    ("#d55e00", "s"),
-    ("#009e73", "v"),
-    ("#e69f00", "^"),
-    ("#cc79a7", "D"),
-    ("#000000", "P"),
-    ("#7f7f7f", "X"),
-    ("#56b4e9", "*"),
-    ("#f0e442", "h"),
-)
-"""Colour and marker by a method's place in the registry; black and grey for the bounds, mtl and stl."""
-
-DASHES = ("-", "--", ":", "-.")
-"""Of a method's variants, in a sweep's order."""
+__all__ = ["FORMATS", "Chart", "Line", "charts", "lines", "palette", "style"]
 
 PLAIN_TICKS = functools.partial(StrMethodFormatter, "{x:g}")
 """Numbers as people write them; matplotlib's own powers are formulas."""
 
-LABEL_WIDTH, LABEL_LINES = 30, 3
-"""Letters in a line of a label, and lines."""
-
-LIGHTEST = 0.5
-"""How far the last scale of a method is on the way from its colour to white."""
-
 INCHES = (6.4, 4.0)
+LINE_INCHES, ENTRY_INCHES, MARGIN_INCHES = 0.135, 0.06, 0.3
+"""Of a legend: the height of a line, the space after an entry, and the margins."""
+
+MATRIX_LETTERS = 24
+"""As many have room above a matrix at the usual size."""
+
 DOTS_PER_INCH = 200
 SETTINGS: Any = {
     "font.family": "sans-serif",
-    "font.sans-serif": ["DejaVu Sans"],  # comes with matplotlib: equal everywhere
+    "font.sans-serif": [fonts.FONT],
     "font.size": 9,
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -74,6 +57,9 @@ SETTINGS: Any = {
     "svg.fonttype": "path",
     "pdf.fonttype": 42,
 }
+
+
+Looks: TypeAlias = Mapping[Names, Look] | None
 
 
 FORMATS: Mapping[str, dict[str, None]] = {
@@ -113,92 +99,30 @@ class Chart:
         yield f"{self.name}.csv", csv_text(self.values).encode()
 
 
-@dataclass(frozen=True, slots=True)
-class Line:
-    """How a cell is drawn.
-
-    Attributes:
-        label: in the legend.
-        colour: as matplotlib takes it.
-        marker: likewise.
-        face: the marker's inside.
-        dashes: the line's style.
-    """
-
-    label: str
-    colour: Any
-    marker: str
-    face: Any
-    dashes: str
-
-    @property
-    def look(self) -> dict[str, Any]:
-        """Matplotlib's arguments."""
-        return {
-            "color": self.colour,
-            "marker": self.marker,
-            "markerfacecolor": self.face,
-            "linestyle": self.dashes,
-            "label": self.label,
-        }
-
-
-def lines(cells: pd.DataFrame, kinds: Mapping[str, str]) -> dict[tuple[str, str, str], Line]:
-    """How the cells of a table are drawn, by method, variant and scale.
-
-    Args:
-        cells: `aggregate.CELL`'s columns, in the table's order.
-        kinds: of `series.kinds`.
-    """
-    rows = list(cells[["method", "variant", "scale"]].drop_duplicates().itertuples(index=False, name=None))
-    found = {}
-    for method, variant, scale in rows:
-        kind = kinds.get(method, method)
-        alike = [row for row in rows if kinds.get(row[0], row[0]) == kind]
-        scales = list(dict.fromkeys(other for _, _, other in alike))
-        versions = list(dict.fromkeys(names[:2] for names in alike))
-        colour, marker = style(kind)
-        shade = _lighter(colour, LIGHTEST * scales.index(scale) / max(1, len(scales) - 1))
-        version = versions.index((method, variant))
-        found[method, variant, scale] = Line(
-            label=_wrapped(" ".join(part for part in (method, variant, scale) if part)),
-            colour=shade,
-            marker=marker,
-            face="white" if version else shade,
-            dashes=DASHES[version % len(DASHES)],
-        )
-    return found
-
-
-def _wrapped(label: str) -> str:
-    """A label in a few lines, so that a long one leaves room for what it names."""
-    return textwrap.fill(label, LABEL_WIDTH, max_lines=LABEL_LINES, placeholder=" …")
-
-
-def style(kind: str) -> tuple[str, str]:
-    """A method's colour and marker; one that the registry does not know has one that no method of it has."""
-    names = list(METHODS)
-    free = len(STYLES) - len(names)
-    return STYLES[names.index(kind) if kind in names else len(names) + zlib.crc32(kind.encode()) % free]
-
-
-def _lighter(colour: str, share: float) -> tuple[float, ...]:
-    return tuple(value + share * (1 - value) for value in to_rgb(colour))
-
-
-def _figure(draw: Callable[[Axes], None]) -> Figure:
+def _figure(draw: Callable[[Axes], Sequence[Line]]) -> Figure:
+    """A figure of one picture and its legend, as tall as that is."""
     with rc_context(SETTINGS):
         figure = Figure(figsize=INCHES, layout="constrained")
-        draw(figure.subplots())
+        shown = draw(figure.subplots())
+        _legend(figure, shown)
         return figure
 
 
-def _legend(axes: Axes) -> None:
-    handles, labels = axes.get_legend_handles_labels()
-    axes.figure.legend(handles, labels, loc="outside right upper")
+def _legend(figure: Figure, shown: Sequence[Line]) -> None:
+    """A legend beside the picture, with the whole look of each line."""
+    handles = [Line2D([], [], **line.look) for line in shown]
+    # Matplotlib leaves out an entry whose label begins with `_`; what is set afterwards is shown as it is.
+    legend = figure.legend(handles, ["-"] * len(shown), loc="outside right upper", handlelength=4)
+    for text, line in zip(legend.get_texts(), shown, strict=True):
+        text.set(text=line.label, fontfamily=fonts.families(line.label))
+    num_lines = sum(1 + line.label.count("\n") for line in shown)
+    height = num_lines * LINE_INCHES + len(shown) * ENTRY_INCHES + MARGIN_INCHES
+    figure.set_size_inches(INCHES[0], max(INCHES[1], height))
 
 
-def accuracy_by_task(sweep: str, benchmark: str, values: pd.DataFrame, kinds: Mapping[str, str]) -> Chart:
+def accuracy_by_task(
+    sweep: str, benchmark: str, values: pd.DataFrame, kinds: Mapping[str, str], looks: Looks = None
+) -> Chart:
     """Test accuracy of every task after the last one, a line a method: the paper's Figures 2, 4 and 6.
 
     Args:
@@ -206,10 +130,12 @@ def accuracy_by_task(sweep: str, benchmark: str, values: pd.DataFrame, kinds: Ma
         benchmark: the sweep's own name for it.
         values: of `series.final_accuracies`, this benchmark's.
         kinds: of `series.kinds`.
+        looks: of `palette`, over the whole report; by default over these values.
     """
 
-    def draw(axes: Axes) -> None:
-        for names, line in lines(values, kinds).items():
+    def draw(axes: Axes) -> Sequence[Line]:
+        cells = lines(values, kinds, looks)
+        for names, line in cells.items():
             rows = _of(values, names)
             accuracy, spread = 100 * rows["accuracy"], 100 * rows["sd"].fillna(0.0)
             every = max(1, len(rows) // 12)
@@ -217,10 +143,10 @@ def accuracy_by_task(sweep: str, benchmark: str, values: pd.DataFrame, kinds: Ma
             axes.fill_between(rows["task"], accuracy - spread, accuracy + spread, color=line.colour, alpha=0.15, lw=0)
         axes.set(xlabel="task", ylabel="test accuracy after the last task, %")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        _legend(axes)
+        return list(cells.values())
 
     return Chart(
-        name=f"{sweep}-{_plain(benchmark)}-tasks",
+        name=filenames.figure(sweep, benchmark, "tasks"),
         title=f"Accuracy of every task: {benchmark}",
         caption="Test accuracy of each task after the last one was learned: mean over seeds, shaded by one standard "
         "deviation.",
@@ -230,7 +156,7 @@ def accuracy_by_task(sweep: str, benchmark: str, values: pd.DataFrame, kinds: Ma
 
 
 def accuracy_against(
-    sweep: str, benchmark: str, summary: pd.DataFrame, kinds: Mapping[str, str], *, cost: str
+    sweep: str, benchmark: str, summary: pd.DataFrame, kinds: Mapping[str, str], looks: Looks = None, *, cost: str
 ) -> Chart:
     """Average accuracy against what it costs, on a logarithmic axis: the paper's Figures 3 and 5, and seconds a task.
 
@@ -239,14 +165,15 @@ def accuracy_against(
         benchmark: the sweep's own name for it.
         summary: of `aggregate.summarise`, this benchmark's.
         kinds: of `series.kinds`.
+        looks: of `palette`, over the whole report; by default over these values.
         cost: `params_per_task` or `train_seconds_per_task`.
     """
     known = summary[summary["accuracy"].notna() & (summary[cost] > 0)]
     values = known[[*CELL, cost, "accuracy", "sd", "ci95", "n", "asked"]]
     label, what, ticks = COSTS[cost]
 
-    def draw(axes: Axes) -> None:
-        styles = lines(values, kinds)
+    def draw(axes: Axes) -> Sequence[Line]:
+        styles = lines(values, kinds, looks)
         for names, rows in values.groupby(["method", "variant"], sort=False):
             method, variant = map(str, names)
             own = [styles[method, variant, str(scale)] for scale in rows["scale"]]
@@ -259,10 +186,10 @@ def accuracy_against(
         axes.set_xscale("log")
         _few_ticks(axes.xaxis, ticks)
         axes.set(xlabel=label, ylabel="test accuracy, average over tasks, %")
-        _legend(axes)
+        return list(styles.values())
 
     return Chart(
-        name=f"{sweep}-{_plain(benchmark)}-{what}",
+        name=filenames.figure(sweep, benchmark, what),
         title=f"Accuracy against {label}: {benchmark}",
         caption="Average test accuracy after the last task: mean over seeds with its 95 % interval where there are two "
         "seeds or more. Scales of a method are joined.",
@@ -278,7 +205,9 @@ COSTS: Mapping[str, tuple[str, str, Callable[[], Formatter]]] = {
 """An axis's label, what it is called in a file's name, and how its numbers are written."""
 
 
-def training_loss(sweep: str, benchmark: str, values: pd.DataFrame, kinds: Mapping[str, str]) -> Chart:
+def training_loss(
+    sweep: str, benchmark: str, values: pd.DataFrame, kinds: Mapping[str, str], looks: Looks = None
+) -> Chart:
     """Loss while a task is learned.
 
     Args:
@@ -286,19 +215,21 @@ def training_loss(sweep: str, benchmark: str, values: pd.DataFrame, kinds: Mappi
         benchmark: the sweep's own name for it.
         values: of `series.learning_curves`, this benchmark's.
         kinds: of `series.kinds`.
+        looks: of `palette`, over the whole report; by default over these values.
     """
 
-    def draw(axes: Axes) -> None:
-        for names, line in lines(values, kinds).items():
+    def draw(axes: Axes) -> Sequence[Line]:
+        cells = lines(values, kinds, looks)
+        for names, line in cells.items():
             rows = _of(values, names)
             axes.plot(rows["step"], rows["loss"], markevery=max(1, len(rows) // 8), **line.look)
         axes.set_yscale("log")
         _few_ticks(axes.yaxis, PLAIN_TICKS)
         axes.set(xlabel="update of a task", ylabel="training loss, nats")
-        _legend(axes)
+        return list(cells.values())
 
     return Chart(
-        name=f"{sweep}-{_plain(benchmark)}-curves",
+        name=filenames.figure(sweep, benchmark, "curves"),
         title=f"Learning curves: {benchmark}",
         caption="Training loss while a task is learned: mean over tasks and seeds.",
         values=values,
@@ -306,7 +237,7 @@ def training_loss(sweep: str, benchmark: str, values: pd.DataFrame, kinds: Mappi
     )
 
 
-def matrices(sweep: str, benchmark: str, values: pd.DataFrame, kinds: Mapping[str, str]) -> Chart:
+def matrices(sweep: str, benchmark: str, values: pd.DataFrame, kinds: Mapping[str, str], looks: Looks = None) -> Chart:
     """Accuracy of every task after every task, a map a method.
 
     Args:
@@ -314,10 +245,11 @@ def matrices(sweep: str, benchmark: str, values: pd.DataFrame, kinds: Mapping[st
         benchmark: the sweep's own name for it.
         values: of `series.accuracy_matrices`, this benchmark's.
         kinds: of `series.kinds`.
+        looks: of `palette`, over the whole report; by default over these values.
     """
 
     def draw() -> Figure:
-        cells = lines(values, kinds)
+        cells = lines(values, kinds, looks)
         lowest = 10 * np.floor(10 * values["accuracy"].min())
         num_columns = min(4, len(cells))
         num_rows = -(-len(cells) // num_columns)
@@ -332,7 +264,8 @@ def matrices(sweep: str, benchmark: str, values: pd.DataFrame, kinds: Mapping[st
                 image = axes.imshow(
                     matrix, vmin=lowest, vmax=100, cmap="cividis", extent=edges, interpolation="nearest"
                 )
-                axes.set_title(line.label, fontsize=8)
+                size = 8 if max(map(len, line.label.split("\n"))) <= MATRIX_LETTERS else 6
+                axes.set_title(line.label, fontsize=size, fontfamily=fonts.families(line.label))
                 for axis in (axes.xaxis, axes.yaxis):
                     axis.set_major_locator(MaxNLocator(integer=True, nbins=4))
             figure.supxlabel("task tested", fontsize=9)
@@ -341,7 +274,7 @@ def matrices(sweep: str, benchmark: str, values: pd.DataFrame, kinds: Mapping[st
             return figure
 
     return Chart(
-        name=f"{sweep}-{_plain(benchmark)}-matrix",
+        name=filenames.figure(sweep, benchmark, "matrix"),
         title=f"Accuracy of every task after every task: {benchmark}",
         caption="Test accuracy of each task (columns) after each number of tasks learned (rows), mean over seeds. "
         "Where tasks do not interfere, what was not tested again is what it was; white: not learned, or not tested.",
@@ -370,12 +303,9 @@ def _of(values: pd.DataFrame, names: tuple[str, str, str]) -> pd.DataFrame:
     return values[(values["method"] == method) & (values["variant"] == variant) & (values["scale"] == scale)]
 
 
-def _plain(name: str) -> str:
-    """A name as part of a file's."""
-    return "-".join("".join(c if c.isalnum() else " " for c in name).split()) or "benchmark"
-
-
-def charts(sweep: str, frames: Mapping[str, pd.DataFrame], kinds: Mapping[str, str]) -> Iterator[Chart]:
+def charts(
+    sweep: str, frames: Mapping[str, pd.DataFrame], kinds: Mapping[str, str], looks: Looks = None
+) -> Iterator[Chart]:
     """All charts of a sweep whose numbers are there, benchmark by benchmark.
 
     Args:
@@ -383,6 +313,7 @@ def charts(sweep: str, frames: Mapping[str, pd.DataFrame], kinds: Mapping[str, s
         frames: `summary` of `aggregate.summarise`, of all cells; `final`, `curves` and `matrices` of `series`, of those
             that are drawn.
         kinds: of `series.kinds`.
+        looks: of `palette`, over the whole report; by default over each chart's cells.
     """
     for benchmark in dict.fromkeys(frames["summary"]["benchmark"]):
         own = {name: frame[frame["benchmark"] == benchmark] for name, frame in frames.items()}
@@ -392,8 +323,8 @@ def charts(sweep: str, frames: Mapping[str, pd.DataFrame], kinds: Mapping[str, s
         num_known = own["summary"]["accuracy"].notna().sum()
         more = f" Of {num_known} cells the {len(shown)} with the highest accuracy." if num_known > len(shown) else ""
         own["summary"] = shown.merge(own["summary"], on=CELL)
-        made = [accuracy_by_task(sweep, benchmark, own["final"], kinds)]
-        made += [accuracy_against(sweep, benchmark, own["summary"], kinds, cost=cost) for cost in COSTS]
-        made += [training_loss(sweep, benchmark, own["curves"], kinds)]
-        made += [matrices(sweep, benchmark, own["matrices"], kinds)]
+        made = [accuracy_by_task(sweep, benchmark, own["final"], kinds, looks)]
+        made += [accuracy_against(sweep, benchmark, own["summary"], kinds, looks, cost=cost) for cost in COSTS]
+        made += [training_loss(sweep, benchmark, own["curves"], kinds, looks)]
+        made += [matrices(sweep, benchmark, own["matrices"], kinds, looks)]
         yield from (replace(chart, caption=chart.caption + more) for chart in made if not chart.values.empty)

@@ -9,8 +9,13 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
+from orchestrator.display import without_middle
+from orchestrator.report import fonts
+
 INCHES = (5.2, 4.4)
 DOTS_PER_INCH = 100
+MAX_TITLE = 70
+"""Characters that have room above the matrix."""
 
 
 def draw_accuracy_matrix(matrix: NDArray[Any], title: str) -> bytes:
@@ -18,7 +23,7 @@ def draw_accuracy_matrix(matrix: NDArray[Any], title: str) -> bytes:
 
     Args:
         matrix: [T, T], accuracies in [0, 1]; NaN, left white, where a task was not tested.
-        title: above it.
+        title: above it; of a long one the middle is left out.
     """
     num_tasks = len(matrix)
     figure = Figure(figsize=INCHES)  # fixed margins: fitting them takes as long as drawing
@@ -26,7 +31,9 @@ def draw_accuracy_matrix(matrix: NDArray[Any], title: str) -> bytes:
     edges = (0.5, num_tasks + 0.5, num_tasks + 0.5, 0.5)
     image = axes.imshow(100 * matrix, vmin=0, vmax=100, cmap="viridis", extent=edges, interpolation="nearest")
     axes.set(xlabel="task tested", ylabel="tasks learned")
-    axes.set_title(title, fontsize="medium", parse_math=False)  # a label's dollars are no formula
+    title = fonts.drawable(without_middle(title, MAX_TITLE))
+    # A label's dollars are no formula.
+    axes.set_title(title, fontsize="medium", fontfamily=fonts.families(title), parse_math=False)
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_locator(MaxNLocator(integer=True, nbins=8))
     figure.colorbar(image, ax=axes, label="test accuracy in %")

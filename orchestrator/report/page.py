@@ -9,8 +9,8 @@ from __future__ import annotations
 import base64
 import functools
 import json
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from importlib import metadata, resources
 from urllib.parse import quote
 
@@ -20,10 +20,12 @@ import pandas as pd
 from orchestrator import aggregate
 from orchestrator.files import Files
 from orchestrator.manifests import Manifest, ManifestCell
-from orchestrator.report import claims, manifests_of, series
+from orchestrator.report import claims, fonts, manifests_of, series
 from orchestrator.report.charts import FORMATS, Chart, charts
 from orchestrator.report.claims import Verdict
+from orchestrator.report.filenames import distinct
 from orchestrator.report.frames import read_trials
+from orchestrator.report.looks import Look, Names, palette
 from orchestrator.report.plain import csv_text
 from orchestrator.report.printable import write_files
 from orchestrator.report.sweep_tables import SweepTable, sweep_table, sweep_trials
@@ -35,6 +37,8 @@ MAX_NUMBERS = 500_000
 """Bytes of a figure's CSV that are put into the page: one that opens at once is worth more than a second copy."""
 VERSIONS = ("torch", "numpy")
 """Packages whose versions a store's numbers may hang on."""
+MAX_SIGNS = 10
+"""Of those that no font has, named in a line."""
 NUMERIC = ("params/task", "ratio", "s/task")
 """Columns of a table that are set flush right, beside the benchmarks'."""
 
@@ -91,8 +95,13 @@ class Section:
         return int(self.table.summary["asked"].sum())
 
 
-def sections(store: Store, sweep: str | None = None) -> Iterator[Section]:
+def sections(store: Store, sweep: str | None = None, looks: Mapping[Names, Look] | None = None) -> Iterator[Section]:
     """One section a sweep of a store, or that of one sweep.
+
+    Args:
+        store: the store.
+        sweep: its name.
+        looks: of `looks.palette`, over all that the page has; by default over each chart's cells.
 
     Raises:
         UserError: the store has no sweep, or a record cannot be read.
@@ -113,7 +122,7 @@ def sections(store: Store, sweep: str | None = None) -> Iterator[Section]:
         yield Section(
             store=store.address,
             table=table,
-            charts=tuple(charts(manifest.name, frames, series.kinds(manifest))),
+            charts=tuple(charts(manifest.name, frames, series.kinds(manifest), looks)),
             shared=shared,
             settings=settings,
             provenance=provenance,
@@ -164,12 +173,13 @@ def _failures(store: Store, manifest: Manifest) -> Iterator[Failure]:
         yield Failure(trial=trial_id, name=names[trial_id], state=states[trial_id], error=errors.get(trial_id, ""))
 
 
-def write_report(stores: Sequence[Store], to: Files) -> list[str]:
+def write_report(stores: Sequence[Store], to: Files, say: Callable[[str], None] = lambda line: None) -> list[str]:
     """Write the page and every figure of some stores.
 
     Args:
         stores: any number of them.
         to: where.
+        say: is told, in a line, which signs of labels no font has; see `fonts`.
 
     Returns:
         The full names of the page and of the figures' folder.
@@ -178,6 +188,16 @@ def write_report(stores: Sequence[Store], to: Files) -> list[str]:
         UserError: a store has no sweep or cannot be read, or the folder cannot be written.
     """
     write_files(report_files(stores), to)
+    names = {
+        part for store in stores for manifest in store.manifests() for row in series.names(manifest) for part in row
+    }
+    signs = fonts.lacking("".join(sorted(names)))
+    if signs:
+        shown = " ".join(signs[:MAX_SIGNS]) + (f" and {len(signs) - MAX_SIGNS} more" if len(signs) > MAX_SIGNS else "")
+        code = fonts.drawable(signs[0])
+        say(
+            f"figures: no font on this machine has {shown}; written as codes, such as {code}. Install a font with them."
+        )
     return [to.locate(PAGE_FILE), to.locate(FIGURES_FOLDER)]
 
 
@@ -194,7 +214,10 @@ def report_files(
     Raises:
         UserError: a store has no such sweep or cannot be read.
     """
-    found = [section for store in stores for section in sections(store, sweep)]
+    looks = palette(
+        names for store in stores for manifest in manifests_of(store, sweep) for names in series.names(manifest)
+    )
+    found = _with_own_files([section for store in stores for section in sections(store, sweep, looks)])
     trials = [
         read_trials(store) if sweep is None else sweep_trials(store, manifests_of(store, sweep)[0]) for store in stores
     ]
@@ -206,6 +229,16 @@ def report_files(
         pictures[chart.name] = drawn[f"{chart.name}.svg"]
         files |= {f"{FIGURES_FOLDER}/{name}": content for name, content in drawn.items()}
     return {**files, PAGE_FILE: page(found, verdicts, pictures).encode()}
+
+
+def _with_own_files(found: Sequence[Section]) -> list[Section]:
+    """Sections whose figures have names of their own, also where sweeps of several stores have the same name."""
+    made = [(chart.name, f"{section.store} {chart.title}") for section in found for chart in section.charts]
+    names = iter(distinct(made))
+    return [
+        replace(section, charts=tuple(replace(chart, name=next(names)) for chart in section.charts))
+        for section in found
+    ]
 
 
 def page(found: Sequence[Section], verdicts: Sequence[Verdict], pictures: Mapping[str, bytes]) -> str:

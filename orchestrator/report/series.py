@@ -41,6 +41,12 @@ def kinds(manifest: Manifest) -> dict[str, str]:
     return {cell.method: cell.spec["method"]["kind"] if cell.spec else cell.method for cell in manifest.cells}
 
 
+def names(manifest: Manifest) -> list[tuple[str, str, str, str]]:
+    """Of each of a sweep's cells the registry's name of its method, and the sweep's names of method, variant, scale."""
+    known = kinds(manifest)
+    return [(known[cell.method], cell.method, cell.variant, cell.scale) for cell in manifest.cells]
+
+
 def final_accuracies(manifest: Manifest, trials: pd.DataFrame) -> pd.DataFrame:
     """Test accuracy of every task after the last one, over a cell's seeds: the paper's Figures 2, 4 and 6.
 

@@ -7,10 +7,12 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pytest
 from matplotlib.colors import to_rgb
 
 from crwn.methods import METHODS
-from orchestrator.report import charts
+from orchestrator.report import charts, fonts, looks
+from orchestrator.report.charts import Chart
 
 CELLS = [
     ("stl", "", "FC256"),
@@ -67,7 +69,7 @@ def test_colours_differ_in_grey_or_by_marker() -> None:
 
 def test_a_chart_has_vectors_a_picture_and_its_numbers() -> None:
     """The CSV is what was drawn, whole; drawn again, all files are the same."""
-    chart = charts.accuracy_by_task("s", "r-digits, 36", by_task(), {})
+    chart = charts.accuracy_by_task("s", "r-digits-36", by_task(), {})
     files = dict(chart.files())
     assert list(files) == [f"s-r-digits-36-tasks.{suffix}" for suffix in ("svg", "pdf", "png", "csv")]
     assert files["s-r-digits-36-tasks.png"].startswith(b"\x89PNG")
@@ -136,3 +138,104 @@ def test_a_sweep_without_results_has_no_chart() -> None:
     for chart in charts.charts("s", frames, {}):
         assert chart.draw().axes
     assert list(charts.charts("s", {**frames, "final": by_task()[:0]}, {})) == []
+
+
+def every_chart(rows: list[tuple[str, str, str]], kinds: dict[str, str]) -> list[Chart]:
+    """Each kind of figure of these cells on one benchmark."""
+    cells = pd.DataFrame(rows, columns=["method", "variant", "scale"]).assign(benchmark="r-digits", accuracy=0.8)
+    frames = {
+        "summary": cells.assign(
+            sd=0.01, ci95=0.01, n=3, asked=3, params_per_task=9.0, train_seconds_per_task=range(1, len(rows) + 1)
+        ),
+        "final": pd.concat([cells.assign(task=task, sd=0.01, ci95=0.02, n=3) for task in (1, 2)]),
+        "curves": pd.concat([cells.assign(step=step, loss=1 / step, n=3) for step in (1, 2)]),
+        "matrices": pd.concat([cells.assign(task=1, tasks_learned=learned, n=3) for learned in (1, 2)]),
+    }
+    return list(charts.charts("s", frames, kinds))
+
+
+def names_in(chart: Chart) -> list[str]:
+    """What a figure calls its lines or maps."""
+    figure = chart.draw()
+    if figure.legends:
+        return [text.get_text() for text in figure.legends[0].get_texts()]
+    return [axes.get_title() for axes in figure.axes if axes.get_title()]
+
+
+@pytest.mark.parametrize("number", [9, 10, 40])
+def test_every_figure_takes_any_number_of_methods(number: int) -> None:
+    """Those that the registry does not know, too: all are in the picture, and in its legend, which fits in."""
+    rows = [(f"method {index}", "", "FC256") for index in range(number)]
+    made = every_chart(rows, {})
+    assert len(made) == 5
+    for chart in made:
+        assert names_in(chart) == [" ".join(row[::2]) for row in rows]
+    figure = made[0].draw()
+    figure.canvas.draw()
+    (legend,) = figure.legends
+    assert legend.get_window_extent().y0 >= 0
+    drawn = figure.axes[0].lines
+    looks_drawn = {(line.get_color(), line.get_marker(), line.get_linestyle()) for line in drawn}
+    assert len(drawn) == len(looks_drawn) == number
+
+
+ODD = [
+    "_ours",
+    "__",
+    "$x",
+    "a$b$c",
+    "$",
+    "\\alpha",
+    "{x}",
+    "网络",
+    "\U0001f0ff",
+    "שלום",
+    "مرحبا",
+    "❤️",
+    "%s",
+    "x" * 5000,
+    "#",
+    "é",
+]
+
+
+def test_every_label_is_shown_as_it_is_and_nothing_is_warned_of() -> None:
+    """A legend leaves out no label that begins with `_`; dollars are no formula; no sign is lacking."""
+    rows = [(label, "", "FC16") for label in ODD] + [("a b", "", "F"), ("a", "b", "F")]
+    for chart in every_chart(rows, {}):
+        shown = names_in(chart)
+        assert shown == [*(fonts.label(f"{label} FC16") for label in ODD), "a b F", "a | b | F"]
+        assert shown[:5] == [f"{label} FC16" for label in ODD[:5]]
+    assert len(dict(chart.files(["svg"]))) == 2  # a warning would be an error here
+
+
+def test_variants_without_lines_are_told_apart_in_the_legend() -> None:
+    """Where points alone are drawn, the legend has the dashes that join them."""
+    rows = [("psp", variant, "FC16") for variant in ("one", "two", "three")]
+    chart = next(chart for chart in every_chart(rows, {}) if chart.name.endswith("-parameters"))
+    handles = chart.draw().legends[0].legend_handles
+    assert len({(handle.get_linestyle(), str(handle.get_color())) for handle in handles}) == 3
+
+
+def test_a_method_has_one_look_in_all_figures_of_a_report() -> None:
+    """Also where a figure has other methods and other scales beside it."""
+    rows = pd.DataFrame([("a", "", "FC1024"), ("b", "x", "FC16")], columns=["method", "variant", "scale"])
+    names = [("a", "a", "", scale) for scale in ("FC16", "FC256", "FC1024")] + [("b", "b", "x", "FC16")]
+    report = looks.palette([*names, *(("a", "a", f"{index}", "FC16") for index in range(20))])
+    both, alone = charts.lines(rows, {}, report), charts.lines(rows[:1], {}, report)
+    assert both["a", "", "FC1024"] == alone["a", "", "FC1024"]
+
+
+def test_labels_that_read_alike_have_files_of_their_own() -> None:
+    """All benchmarks of a sweep keep their figures."""
+    final = by_task()
+    labels = ["a/b", "a b", "a?b", "A", "a", "网络", "网", "x" * 5000]
+    frames = {
+        "summary": pd.concat([SUMMARY.assign(benchmark=label) for label in labels]),
+        "final": pd.concat([final.assign(benchmark=label) for label in labels]),
+        "curves": final[:0],
+        "matrices": final[:0],
+    }
+    names = [chart.name for chart in charts.charts("s", frames, {})]
+    assert len({name.casefold() for name in names}) == len(names) == 3 * len(labels)
+    assert "s-a-tasks" in names

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import dataclasses
+import functools
 import html
 import json
 import os
@@ -20,6 +22,7 @@ from matplotlib.figure import Figure
 from crwn.spec import TrialSpec
 from orchestrator.files import open_files
 from orchestrator.manifests import Manifest
+from orchestrator.report import fonts
 from orchestrator.report import page as page_module
 from orchestrator.report.charts import Chart
 from orchestrator.report.page import sections, write_report
@@ -128,6 +131,45 @@ def test_a_page_over_several_stores_has_a_section_for_each(filled: Store, record
     page, _ = write_report([filled, other], open_files(tmp_path / "report"))
     text = Path(page).read_text()
     assert text.index('id="sweep-1">main') < text.index('id="sweep-2">second') < text.index('id="claims"')
+
+
+def test_sweeps_of_one_name_in_two_stores_keep_their_figures(filled: Store, record: Record, tmp_path: Path) -> None:
+    """The first store's have the names that they have alone; the page shows each its own."""
+    other = Store(tmp_path / "other")
+    other.create()
+    other.write_record(A, record(A, accuracy=0.25))
+    other.write_manifest(manifest("main"))
+    files = page_module.report_files([filled, other], formats=("svg",))
+    svgs = [name for name in files if "-tasks" in name and name.endswith(".svg")]
+    assert svgs[0] == "figures/main-r-digits-tasks.svg"
+    assert len(svgs) == 2
+    for name in svgs:
+        assert base64.b64encode(files[name]) in files["report.html"]
+
+
+def test_labels_of_a_store_of_old_are_reported_however_long(store: Store, record: Record) -> None:
+    """They are shortened in pictures, and whole in the page."""
+    store.write_record(A, record(A))
+    store.write_manifest(manifest("main", method="x" * 5000, variant="_" * 5000, benchmark="y" * 5000))
+    files = page_module.report_files([store], formats=("svg",))
+    assert any(name.endswith("-tasks.svg") for name in files)
+    assert b"y" * 5000 in files["report.html"]
+
+
+def test_signs_that_no_font_has_are_named_in_one_line(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With how they are written instead; nothing is said where there is nothing to say."""
+    monkeypatch.setattr(fonts, "_fonts", lambda: iter(()))
+    monkeypatch.setattr(fonts, "_found", functools.cache(fonts._found.__wrapped__))
+    said: list[str] = []
+    for label in ("plain", "网络"):
+        store.write_manifest(manifest("main", method=label))
+        write_report([store], open_files(tmp_path / "report"), said.append)
+    (line,) = said
+    assert line.startswith("figures: no font on this machine has ")
+    assert set(line.removeprefix("figures: no font on this machine has ")[:3]) == {"网", " ", "络"}
+    assert "such as \\u" in line
 
 
 def test_a_sweep_without_results_has_a_page(store: Store, tmp_path: Path) -> None:

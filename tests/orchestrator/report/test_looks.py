@@ -1,0 +1,103 @@
+"""Looks: by name, the same in every figure of a report, for any number of methods."""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import pandas as pd
+import pytest
+from matplotlib.colors import to_rgb
+
+from crwn.methods import METHODS
+from orchestrator.report import looks
+from orchestrator.report.looks import Look, Names
+
+
+def key(look: Look) -> tuple[object, ...]:
+    """What is seen of a look, aside from the inside of its markers."""
+    return (look.colour, look.marker, look.dashes)
+
+
+def plain(kind: str) -> Names:
+    """A method as it is, at one scale."""
+    return (kind, kind, "", "FC256")
+
+
+def test_every_method_of_the_registry_has_a_look_that_is_written_down() -> None:
+    """A method that is added gets one that follows from its name until somebody chooses."""
+    assert looks.KNOWN.keys() <= METHODS.keys()
+    assert looks.KNOWN["neuromodnet"] == ("#0072b2", "o")
+    assert set(METHODS) <= looks.KNOWN.keys()
+
+
+@pytest.mark.parametrize("number", [0, 1, 9, 10, 50, 200])
+def test_any_number_of_methods_is_told_apart(number: int) -> None:
+    """Also beside all that are known: those with one marker and one line have colours that are not taken for one."""
+    names = [*map(plain, looks.KNOWN), *(plain(f"method {index}") for index in range(number))]
+    found = looks.palette(names)
+    assert len({key(look) for look in found.values()}) == len(names)
+    for one, other in itertools.combinations(found.values(), 2):
+        if (one.marker, one.dashes) == (other.marker, other.dashes):
+            assert math.dist(one.colour, other.colour) >= looks.ALIKE
+
+
+@pytest.mark.parametrize("number", [1, 9, 10, 50, 200])
+def test_any_number_of_variants_is_told_apart(number: int) -> None:
+    """Of one method: variants, and a sweep's own names for it."""
+    names: list[Names] = [("psp", "psp", f"{index}", "FC256") for index in range(number)]
+    names += [("psp", f"own {index}", "", "FC256") for index in range(number)]
+    found = looks.palette([plain("psp"), *names])
+    assert len({key(look) for look in found.values()}) == 2 * number + 1
+    assert {look.face for name, look in found.items() if name in names} == {"white"}
+    assert {look.marker for look in found.values()} == {"D"}
+
+
+def test_a_look_hangs_on_the_name_alone() -> None:
+    """Not on the order, nor on how many others there are, unless another is taken for it."""
+    names = [plain(f"method {index}") for index in range(40)]
+    names += [("psp", "psp", f"variant {index}", "FC256") for index in range(3)]
+    found = looks.palette(names)
+    assert looks.palette(reversed(names)) == found
+    alone = [found[name] == looks.palette([name])[name] for name in names]
+    assert sum(alone) > 0.7 * len(names)
+    assert looks.style("method 7") == looks.style("method 7")
+
+
+def test_every_colour_shows_on_white() -> None:
+    """A contrast of 3 to 1 at least, for methods that nobody chose a colour for."""
+    for index in range(500):
+        luminance = looks._luminance(to_rgb(looks.style(f"method {index}")[0]))
+        assert 1.05 / (luminance + 0.05) > 2.99
+
+
+def test_a_methods_name_in_other_letters_is_the_method() -> None:
+    """A paper's spelling is no variant."""
+    found = looks.palette([("neuromodnet", "NeuroModNet", "", "FC256"), plain("neuromodnet")])
+    assert len(set(found.values())) == 1
+
+
+def test_scales_are_shades_by_their_size() -> None:
+    """From dark to light over the report, whatever the order and however many digits."""
+    scales = ["FC1024", "FC256", "nf8", "FC" + "9" * 5000, "FC0256", "odd²"]
+    found = looks.palette([("psp", "psp", "", scale) for scale in scales])
+    light = sorted(scales, key=lambda scale: sum(found["psp", "psp", "", scale].colour))
+    assert light == ["FC0256", "FC256", "FC1024", "FC" + "9" * 5000, "nf8", "odd²"]
+    assert all(look.face == look.colour for look in found.values())
+
+
+def test_no_two_lines_are_called_the_same() -> None:
+    """Names that read the same put together, and such as are shortened to the same."""
+    rows = [
+        ("a b", "", "F"),
+        ("a", "b", "F"),
+        ("a", "b F", ""),
+        ("a", "", "b F"),
+        ("x" * 200 + "1" + "x" * 200, "", "F"),
+    ]
+    rows += [("x" * 200 + "2" + "x" * 200, "", "F")]
+    cells = pd.DataFrame(rows, columns=["method", "variant", "scale"])
+    labels = [line.label for line in looks.lines(cells, {}).values()]
+    assert len(set(labels)) == len(rows)
+    assert labels[0] == "a b F"
+    assert all(len(line) <= 30 and label.count("\n") < 3 for label in labels for line in label.split("\n"))
