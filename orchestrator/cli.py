@@ -1,21 +1,23 @@
 """The command line: parse, call, print. Heavy modules are imported by the command that needs them.
 
-Exit codes: 0 done; 1 some trials failed, the rest is kept and running again retries them; 2 the input is wrong and
-nothing was started; 130 interrupted, running again goes on.
+Exit codes: 0 done; 1 something was begun and is not finished, such as failed trials, and running again goes on; 2 the
+input is wrong and nothing was started; 130 interrupted, running again goes on.
 """
 
 from __future__ import annotations
 
-import io
 import shlex
 import signal
 import sys
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from orchestrator.errors import StorageError, UserError
+from crwn.paths import stand_in_for_home
+from orchestrator import output
+from orchestrator.errors import UnfinishedError, UserError, begun
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -71,14 +73,29 @@ app.add_typer(data_app)
 
 def main() -> None:
     """Run the command line and exit with its code."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")  # a terminal without a sign such as ± shows another, not a traceback
+    stand_in_for_home()
+    standard_output = output.take_over()
+    code = _called()
+    if standard_output is not None:
+        sys.stdout.flush()
+        if standard_output.is_lost and code == 0:
+            code = 1
+    sys.exit(code)
+
+
+def _called() -> int:
+    """Run the command; its exit code."""
     try:
         app()
-    except UserError as error:
+    except SystemExit as ended:
+        return ended.code if isinstance(ended.code, int) else int(ended.code is not None)
+    except UnfinishedError as error:
         _print_error(error)
-        sys.exit(2)
+        return 1
+    except (UserError, OSError) as error:
+        _print_error(error)
+        return 2
+    return 0
 
 
 @app.command()
@@ -126,9 +143,10 @@ def run(
     from orchestrator import display, running, tracking_address  # noqa: PLC0415
     from orchestrator.sweep import load_sweep  # noqa: PLC0415
 
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a polite end is an interruption like Ctrl-C
+    _take_signals_for_interruptions()
     loaded = load_sweep(sweep)
     store = _store(loaded, out)
+    output.go_on_without(f"The run goes on; look at it with: {shlex.join(['crwn', 'status', store.address])}")
     options = running.Options(
         data_root=data_root,
         executor=executor,
@@ -140,14 +158,13 @@ def run(
     console = display.console()
     try:
         failed = running.run(loaded, store, options, console)
-        _show_results(loaded, store, console)
+        with begun(running.REMEDY):
+            _show_results(loaded, store, console)
         if not no_tracking:
             typer.echo(f"mlflow    {tracking_address.how_to_open(store.beside, tracking_uri)}")
-    except StorageError as error:  # the store was there a moment ago
-        _print_error(error)
-        raise typer.Exit(1) from error
     except KeyboardInterrupt:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # what follows takes no time and must not be cut off
+        for sign in INTERRUPTIONS:
+            signal.signal(sign, signal.SIG_IGN)  # what follows takes no time and must not be cut off
         command = shlex.join(["crwn", *map(tracking_address.hide_password, sys.argv[1:])])
         typer.echo(f"\nInterrupted. Everything up to the last seconds is kept; go on with:\n  {command}", err=True)
         raise typer.Exit(130) from None
@@ -384,8 +401,7 @@ def ui(
     from orchestrator import display  # noqa: PLC0415
     from orchestrator.ui import serve  # noqa: PLC0415
 
-    for sign in (signal.SIGINT, signal.SIGTERM):  # also where a shell in the background had them ignored
-        signal.signal(sign, signal.default_int_handler)
+    _take_signals_for_interruptions()
     serve(_folder_of_stores(runs), port, display.console())
 
 
@@ -419,21 +435,42 @@ def data_verify(
         raise typer.Exit(1)
 
 
-def _print_error(error: UserError) -> None:
+INTERRUPTIONS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+"""What ends a command in order: Ctrl-C, a scheduler's polite end, a terminal or connection that is gone."""
+
+
+def _take_signals_for_interruptions() -> None:
+    """Have each of them raise KeyboardInterrupt, in the background too, where a shell has Ctrl-C ignored.
+
+    Whoever sends a signal to this very process means it. A hang-up is sent to all, and stays ignored under nohup.
+    """
+    for sign in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(sign, signal.default_int_handler)
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        signal.signal(signal.SIGHUP, _hang_up)
+
+
+def _hang_up(number: int, frame: FrameType | None) -> None:
+    signal.signal(number, signal.SIG_IGN)  # the kernel and the shell both send one, which must not cut off the end
+    raise KeyboardInterrupt
+
+
+def _print_error(error: Exception) -> None:
     from orchestrator.display import printable  # noqa: PLC0415
 
     typer.echo(f"error: {printable(str(error))}", err=True)
 
 
 def _folder_of_stores(runs: str) -> Path:
+    from crwn.paths import expanded  # noqa: PLC0415
     from orchestrator.files import LocalFiles, open_files  # noqa: PLC0415
 
-    if not isinstance(open_files(runs), LocalFiles):
+    if not isinstance(open_files(runs), LocalFiles):  # which also finds what is wrong with a path
         raise UserError(
             f"{runs}: expected a folder on this machine, where MLflow's database is. For a store on object storage it "
             "is in runs/ of the folder where crwn run was typed; crwn sync STORE makes it anew, then type: crwn ui"
         )
-    return Path(runs)
+    return expanded(runs)
 
 
 def _store(sweep: Sweep, out: str | None) -> Store:

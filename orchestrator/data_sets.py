@@ -29,7 +29,9 @@ def show(data_root: str | None, console: Console) -> None:
         text_columns=["name", "images", "where"],
         number_columns=["classes", "train", "test"],
         rows=rows,
-        caption="Looked for in, in this order:\n" + "\n".join(f"  {root}" for root in data.roots),
+        caption="Looked for in, in this order:\n" + "\n".join(f"  {root}" for root in data.roots)
+        if data.roots
+        else "Looked for in no folder: there is no home folder; set HOME, or name one with --data-root or $CRWN_DATA",
     )
 
 

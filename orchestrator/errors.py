@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 MAX_SHOWN = 100
 """Characters of a faulty value that are shown, and names in a list of those that are known."""
@@ -17,12 +18,34 @@ class UnavailableError(UserError):
     """Where trials are to run cannot be started or does not answer, so that nothing more can be asked there."""
 
 
+class UnfinishedError(UserError):
+    """Something was started or written, and what comes after it failed: exit code 1. Says how to go on."""
+
+
 class StorageError(UserError, OSError):
     """A store's storage refused something, did not answer for longer than anybody waits, or leads elsewhere."""
 
 
-class LostError(StorageError):
+class LostError(StorageError, UnfinishedError):
     """The store that a run works on is no longer where it was: renamed, removed, or another is in its place."""
+
+
+@contextlib.contextmanager
+def begun(remedy: str) -> Iterator[None]:
+    """Around what follows the first thing that a command starts or writes: its failures leave something unfinished.
+
+    Args:
+        remedy: how to go on, a sentence.
+
+    Raises:
+        UnfinishedError: in the place of an error of the user's, of a storage's or of the operating system's.
+    """
+    try:
+        yield
+    except UnfinishedError:
+        raise
+    except (UserError, OSError) as error:
+        raise UnfinishedError(f"{str(error).rstrip('.')}. {remedy}") from error
 
 
 def shortened(text: str, length: int = MAX_SHOWN) -> str:

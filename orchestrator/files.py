@@ -18,6 +18,7 @@ from pathlib import Path, PurePosixPath
 from typing import Literal, Protocol
 from urllib.parse import parse_qsl, urlsplit
 
+from crwn.paths import expanded
 from orchestrator.claims import Claim, Lock
 from orchestrator.errors import LostError, StorageError, UserError
 
@@ -190,7 +191,7 @@ def _check_printable(address: str) -> None:
 
 
 def open_files(address: str | Path) -> Files:
-    """The files at a path or an address.
+    """The files at a path, in which `~` is somebody's home, or at an address.
 
     Raises:
         UserError: the address is wrong.
@@ -203,7 +204,10 @@ def open_files(address: str | Path) -> Files:
         from orchestrator.object_storage import ObjectFiles  # noqa: PLC0415 (for those who use it)
 
         return ObjectFiles(str(address))
-    files = LocalFiles(Path(address))
+    try:
+        files = LocalFiles(expanded(address))
+    except ValueError as error:
+        raise UserError(f"{error}.") from error
     if not is_shown(files.address):  # also of a folder that the command was typed in
         raise UserError(f"expected a folder with a full path of printable characters, given {files.address!r}.")
     return files

@@ -27,7 +27,7 @@ from rich.progress import Progress
 from orchestrator import tracking_file
 from orchestrator.claims import TakenError
 from orchestrator.display import print_line
-from orchestrator.errors import UserError
+from orchestrator.errors import UnfinishedError, UserError
 from orchestrator.store import Store
 from orchestrator.tracking_address import TRACKING_VARIABLE, sqlite_file
 from orchestrator.tracking_errors import TrackingError
@@ -239,11 +239,15 @@ def _words(error: Exception) -> str:
             return f"MLflow could not be used: {type(error).__name__}: {error}".splitlines()[0]
 
 
+REMEDY = "What the store has is safe; run crwn sync again."
+
+
 def sync(store: Store, uri: str, console: Console) -> None:
     """Show all sweeps of a store in MLflow: what is missing is written, nothing twice.
 
     Raises:
         UserError: MLflow cannot be written, or another process is at it.
+        UnfinishedError: it could be written for a while.
     """
     lock = store.tracking_lock()
     try:
@@ -254,15 +258,16 @@ def sync(store: Store, uri: str, console: Console) -> None:
         ) from error
     except OSError as error:
         raise UserError(f"{store.address}: expected a store that can be written: {error}.") from error
+    trials: list[int] = []
     try:
-        _sync(store, uri, console)
+        _sync(store, uri, console, trials.append)
     except TrackingError as error:
-        raise UserError(f"{_words(error)}. What the store has is safe; run crwn sync again.") from error
+        raise (UnfinishedError if trials else UserError)(f"{_words(error)}. {REMEDY}") from error
     finally:
         lock.release()
 
 
-def _sync(store: Store, uri: str, console: Console) -> None:
+def _sync(store: Store, uri: str, console: Console, on_trial: Callable[[int], None]) -> None:
     from orchestrator.tracking import Tracker  # noqa: PLC0415 (seconds, for MLflow)
 
     driven = store.is_driven
@@ -271,7 +276,12 @@ def _sync(store: Store, uri: str, console: Console) -> None:
         name = manifest.name
         num_trials = len(manifest.trial_ids)
         with _bar(console, name, num_trials) as show:
-            written = tracker.sync(manifest, driven=driven, on_trial=show)
+
+            def tell(left: int, show: Callable[[int], None] = show) -> None:
+                on_trial(left)
+                show(left)
+
+            written = tracker.sync(manifest, driven=driven, on_trial=tell)
         store.mark_behind(name, behind=driven)
         print_line(console, f"{name}: {written} of {num_trials} trials written; the others were up to date")
 
@@ -303,7 +313,11 @@ def main() -> None:
     root, sweep = sys.argv[1:]
     uri = os.environ[TRACKING_VARIABLE]
     os.nice(NICENESS)
-    for sign in (signal.SIGINT, signal.SIGTERM):  # whoever stops a cluster's job sends them to all of its processes
+    for sign in (
+        signal.SIGINT,
+        signal.SIGTERM,
+        signal.SIGHUP,
+    ):  # whoever stops a cluster's job sends them to all of its processes
         signal.signal(sign, signal.SIG_IGN)
     ended = threading.Event()
     channel = os.fdopen(os.dup(sys.stdout.fileno()), "w")

@@ -17,7 +17,7 @@ from crwn.spec import TrialSpec
 from orchestrator import data_sets
 from orchestrator.claims import Holder
 from orchestrator.display import print_line
-from orchestrator.errors import UserError, nearest
+from orchestrator.errors import UserError, begun, nearest
 from orchestrator.executors import EXECUTORS, default_executor
 from orchestrator.executors.protocol import Job, TrialUpdate
 from orchestrator.following import Follower
@@ -27,6 +27,8 @@ from orchestrator.sweep import Resources, Sweep
 from orchestrator.tracking_address import TRACKING_VARIABLE, hide_password, tracking_uri
 
 COMMIT_VARIABLE = "CRWN_COMMIT"
+
+REMEDY = "What was computed is kept; the same command goes on with it."
 
 STARTS = {"inline": "executor inline", "ray": "executor ray, which takes 10 to 20 s to start"}
 
@@ -53,6 +55,7 @@ def run(sweep: Sweep, store: Store, options: Options, console: Console) -> bool:
 
     Raises:
         UserError: the options, the data, the store, one of its manifests or the requested resources are wrong.
+        UnfinishedError: the run had begun, and its store or the system refused something.
         KeyboardInterrupt: the user stopped it.
     """
     resources = chosen_resources(sweep, options)
@@ -76,7 +79,7 @@ def run(sweep: Sweep, store: Store, options: Options, console: Console) -> bool:
     executor = EXECUTORS[name]()
     executor.check(resources)
     store.create()
-    with store.lock(lambda driver: _show_driver(driver, console)):
+    with store.lock(lambda driver: _show_driver(driver, console)), begun(REMEDY):
         store = store.driven()
         left = trials_left(sweep, store)  # another run may have ended in between
         _clear_leftovers(sweep, store)
@@ -106,16 +109,16 @@ def run(sweep: Sweep, store: Store, options: Options, console: Console) -> bool:
         except KeyboardInterrupt:
             print_line(console, progress.summary())
             raise
-    print_line(console, f"{progress.summary()}; took {show_seconds(progress.seconds)}")
-    for trial_id in progress.failed:
-        print_line(console, f"traceback: {store.locate(trial_id, ATTEMPTS_FILE)}")
-    unfinished = trials_left(sweep, store)  # the store decides, not what was reported
-    if unfinished:
-        print_line(
-            console,
-            f"{len(unfinished)} trials did not finish; the same command goes on with them from their resume points",
-        )
-    return bool(unfinished)
+        print_line(console, f"{progress.summary()}; took {show_seconds(progress.seconds)}")
+        for trial_id in progress.failed:
+            print_line(console, f"traceback: {store.locate(trial_id, ATTEMPTS_FILE)}")
+        unfinished = trials_left(sweep, store)  # the store decides, not what was reported
+        if unfinished:
+            print_line(
+                console,
+                f"{len(unfinished)} trials did not finish; the same command goes on with them from their resume points",
+            )
+        return bool(unfinished)
 
 
 def _checked(store: Store, show: Callable[[TrialUpdate], None]) -> Callable[[TrialUpdate], None]:

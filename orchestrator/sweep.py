@@ -44,6 +44,7 @@ from pydantic_core import ErrorDetails
 from crwn.benchmarks import BENCHMARKS, PRESETS
 from crwn.methods import METHODS
 from crwn.methods.protocol import ScaleError
+from crwn.paths import expanded
 from crwn.spec import (
     READ_STRICTLY,
     BenchmarkSpec,
@@ -56,7 +57,7 @@ from crwn.spec import (
     check_group_size,
 )
 from orchestrator import yaml_source
-from orchestrator.errors import nearest
+from orchestrator.errors import UserError, nearest
 from orchestrator.files import check_address
 from orchestrator.manifests import NAME, Manifest, ManifestCell
 from orchestrator.yaml_source import KeyPath, Source, show_path
@@ -236,7 +237,11 @@ def load_sweep(file: Path) -> Sweep:
     Raises:
         UserError: the file cannot be read, or has faults; all of them are in the message.
     """
-    return _Reader(yaml_source.read(file)).sweep()
+    try:
+        place = expanded(file)
+    except ValueError as error:
+        raise UserError(f"{error}.") from error
+    return _Reader(yaml_source.read(place)).sweep()
 
 
 class _Reader:
@@ -265,6 +270,8 @@ class _Reader:
         if top is not None and top.store is not None:
             try:
                 check_address(top.store)
+                if "://" not in top.store:
+                    expanded(top.store)
             except ValueError as error:
                 self._source.fault(("store",), str(error))
         # With faulty seeds any seed will do to find what is wrong with the scales.

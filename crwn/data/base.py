@@ -5,16 +5,18 @@ Shapes: N images, C channels, H height, W width.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
+
+from crwn.paths import expanded
 
 if TYPE_CHECKING:
     import torch
@@ -234,12 +236,21 @@ class BaseSet:
 
 
 def cache_root() -> Path:
-    """The folder that downloads and decoded images go to, and the last one that is searched."""
-    return Path.home() / ".cache" / "crwn"
+    """The folder that downloads and decoded images go to, and the last one that is searched.
+
+    Raises:
+        DataError: nobody's home is known to have it in.
+    """
+    try:
+        return expanded("~/.cache/crwn")
+    except ValueError as error:
+        raise DataError("expected a home folder, for images in ~/.cache/crwn, and found none: set HOME") from error
 
 
 def data_roots(data_root: str | None = None) -> tuple[Path, ...]:
     """The folders that data sets are looked for in, in order: the given one, $CRWN_DATA, ~/.cache/crwn.
+
+    Without a home, which a container's user may lack, there is no last one.
 
     Raises:
         DataError: `data_root` or $CRWN_DATA is set but is no folder.
@@ -247,13 +258,18 @@ def data_roots(data_root: str | None = None) -> tuple[Path, ...]:
     roots = []
     for source, value in (("--data-root", data_root), ("$CRWN_DATA", os.environ.get("CRWN_DATA"))):
         if value:
-            path = Path(value).expanduser().absolute()
+            try:
+                path = expanded(value).absolute()
+            except ValueError as error:
+                raise DataError(f"{source}: {error}.") from error
             if not path.is_dir():
                 raise DataError(
                     f"{source}: expected a folder, given {value!r}, which is none. Correct it or leave it out."
                 )
             roots.append(path)
-    return (*roots, cache_root())
+    with contextlib.suppress(DataError):  # embedded sets need no folder; who wants to download is told
+        roots.append(cache_root())
+    return tuple(roots)
 
 
 class Datasets:
@@ -282,7 +298,13 @@ class Datasets:
         """
         source = self._known[name].source
         with _named(name):
-            return next((root for root in self._roots if source.is_in(root)), None)
+            for root in self._roots:
+                try:
+                    if source.is_in(root):
+                        return root
+                except PermissionError as error:
+                    raise DataError(f"{root} cannot be looked into: {error}.") from error
+        return None
 
     def verify(self, name: str) -> None:
         """Check the checksums, and that the images are as many and as large as they should be.
@@ -323,8 +345,9 @@ class Datasets:
             return root
         try:
             base.source.fetch(cache_root())
-        except (OSError, RuntimeError) as error:
-            why = f"downloading it to {cache_root()} failed: {error}" if base.source.is_fetchable else str(error)
+        except (OSError, RuntimeError, DataError) as error:
+            is_tried = base.source.is_fetchable and not isinstance(error, DataError)
+            why = f"downloading it to {cache_root()} failed: {error}" if is_tried else str(error)
             raise DataError(
                 f"data set {name!r}: expected in one of these folders, found in none:\n"
                 + "".join(f"  {root}\n" for root in self._roots)
@@ -363,16 +386,16 @@ class Datasets:
             base = self._known[name]
             root = self.find(name)
             if root is None and not base.is_embedded:
-                places = ", ".join(map(str, self._roots))
-                raise DataError(
-                    f"data set {name!r}: expected in one of {places}, found in none of them on this machine."
-                )
+                places = f"one of {', '.join(map(str, self._roots))}, found in none of them"
+                if not self._roots:
+                    places = "a folder named by --data-root or $CRWN_DATA, but none is named or known"
+                raise DataError(f"data set {name!r}: expected in {places} on this machine.")
             with _named(name):
                 self._loaded[name] = base.source.load(root)
         return self._loaded[name]
 
 
-@contextmanager
+@contextlib.contextmanager
 def _named(name: str) -> Iterator[None]:
     """Has an error say which set it is about; a file or folder that cannot be read is one."""
     try:

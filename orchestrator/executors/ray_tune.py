@@ -28,6 +28,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from crwn.backbone import Arrays, Backbone, BackboneSpec
 from crwn.data import BASE_SETS, Datasets
+from crwn.paths import expanded
 from crwn.spec import TrialSpec
 from orchestrator import scratch
 from orchestrator.backbones import SharedBackbone, SharedBackbones
@@ -225,7 +226,11 @@ def _nodes() -> list[NodeResources]:
         for node in _alive()
     ]
     # Where none is named, Ray was started here for this run, and starts no machines.
-    return [*running, *nodes_to_come(AUTOSCALER_FILE.expanduser())] if cluster_address() else running
+    if not cluster_address():
+        return running
+    with contextlib.suppress(ValueError):  # a user without a home has started no cluster
+        running.extend(nodes_to_come(expanded(AUTOSCALER_FILE)))
+    return running
 
 
 def _answer(reference: Any) -> NodeReport | str:

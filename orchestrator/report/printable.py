@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -12,7 +13,7 @@ from typing import Protocol
 import pandas as pd
 
 from orchestrator.display import printable
-from orchestrator.errors import UserError
+from orchestrator.errors import UserError, begun
 from orchestrator.files import Files
 from orchestrator.report.filenames import distinct
 from orchestrator.report.latex import latex_table
@@ -165,13 +166,17 @@ def table_files(tables: Iterable[Printable]) -> dict[str, bytes]:
     }
 
 
+REMEDY = "Some files are written; the same command writes all of them again."
+
+
 def write_files(files: Mapping[str, bytes], to: Files) -> None:
     """Write files by their names; raises as `write` does."""
     try:
         if to.kind() == "absent":
             to.make()
-        for name, content in files.items():
-            to.write(name, content)
+        for position, (name, content) in enumerate(files.items()):
+            with begun(REMEDY) if position else contextlib.nullcontext():
+                to.write(name, content)
     except UserError:
         raise
     except OSError as error:

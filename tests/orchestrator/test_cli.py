@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
+import os
 import re
 import signal
 import subprocess
@@ -22,8 +24,8 @@ from crwn.trial import Event, iterate_trial
 from orchestrator import cli, object_storage, running
 from orchestrator.executors import attempt
 from orchestrator.executors.inline import InlineExecutor
-from orchestrator.files import open_files
-from orchestrator.store import Store
+from orchestrator.files import LocalFiles, open_files
+from orchestrator.store import MARK_FILE, Store
 from tests.object_storage import ObjectStorage
 
 Crwn = Callable[..., Any]  # gives an Outcome: code, out, err
@@ -415,9 +417,108 @@ def test_a_run_ends_with_where_mlflow_shows_it(
 
 
 def test_a_polite_end_is_an_interruption(crwn: Crwn, sweep_file: SweepFile) -> None:
-    """SIGTERM, as schedulers send it, is treated like Ctrl-C."""
+    """SIGTERM, as schedulers send it, is treated like Ctrl-C, which counts where a shell had it ignored, too."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     crwn("run", sweep_file())
     assert signal.getsignal(signal.SIGTERM) is signal.default_int_handler
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+@pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_an_interrupted_run_says_how_to_go_on(
+    crwn: Crwn, sweep_file: SweepFile, monkeypatch: pytest.MonkeyPatch, sign: signal.Signals
+) -> None:
+    """Ctrl-C, a scheduler or a terminal that is closed: code 130, and nothing of what follows is cut off by another."""
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    monkeypatch.setattr(InlineExecutor, "run", lambda *_: signal.raise_signal(sign))
+    ended = crwn("run", sweep_file())
+    assert ended.code == 130
+    assert "0/2 trials done" in ended.out
+    assert "Interrupted. Everything up to the last seconds is kept; go on with:\n  crwn run" in ended.err
+    assert signal.getsignal(sign) is signal.SIG_IGN
+
+
+def test_under_nohup_a_hang_up_stays_ignored(crwn: Crwn, sweep_file: SweepFile) -> None:
+    """What nohup is for."""
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    crwn("run", sweep_file())
+    assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS, errno.EACCES])
+def test_a_disk_that_fails_before_or_after_the_start_is_told_by_the_exit_code(
+    *, crwn: Crwn, sweep_file: SweepFile, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    """2 where nothing was started, 1 where something was: either way one line, and the same command goes on."""
+    write = LocalFiles.write
+    last = {"name": MARK_FILE}
+
+    def refuse(files: LocalFiles, name: str, content: bytes) -> None:
+        if name == last["name"]:
+            raise OSError(number, os.strerror(number), name)
+        write(files, name, content)
+
+    monkeypatch.setattr(LocalFiles, "write", refuse)
+    before = crwn("run", sweep_file())
+    assert (before.code, before.err.count("\n")) == (2, 1)
+    for name in ("sweeps/tiny.json", "tiny.md"):
+        last["name"] = name
+        after = crwn("run", sweep_file())
+        assert (after.code, after.err.count("\n")) == (1, 1)
+        assert os.strerror(number) in after.err
+        assert after.err.endswith("the same command goes on with it.\n")
+    last["name"] = ""
+    assert crwn("run", sweep_file()).code == 0
+
+
+def test_of_tables_that_are_written_in_part_the_exit_code_tells(
+    crwn: Crwn, sweep_file: SweepFile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing written is 2, the first files written 1."""
+    crwn("run", sweep_file())
+    refused = "tiny.md"
+
+    def refuse(files: LocalFiles, name: str, content: bytes) -> None:
+        if name == refused:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), name)
+
+    monkeypatch.setattr(LocalFiles, "write", refuse)
+    assert crwn("tables", "runs/tiny").code == 2
+    refused = "tiny.csv"
+    assert crwn("tables", "runs/tiny").code == 1
+
+
+def test_a_file_that_may_not_be_read_is_one_line(
+    crwn: Crwn, sweep_file: SweepFile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever the system refuses, nobody gets a traceback."""
+
+    def refuse(*_: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied", "x")
+
+    crwn("run", sweep_file())
+    monkeypatch.setattr(LocalFiles, "names", refuse)
+    ended = crwn("status", "runs/tiny")
+    assert (ended.code, ended.err) == (2, "error: [Errno 13] Permission denied: 'x'\n")
+
+
+def test_a_tilde_is_the_home_folder_wherever_a_path_is_given(crwn: Crwn, sweep_file: SweepFile) -> None:
+    """In the sweep, for the store and for what is written from it; another user's must be known."""
+    store = Path.home() / "runs" / "x"
+    named = sweep_file(sweep_file().read_text() + "store: ~/runs/x\n", name="named.yaml")
+    for arguments in ([named], [sweep_file(), "--out=~/runs/x"]):
+        assert json.loads(crwn("plan", *arguments, "--json").out)["store"] == str(store)
+    assert crwn("run", named).code == 0
+    assert (store / "store.json").exists()
+    assert not Path("~").exists()
+    assert crwn("status", "~/runs/x").out.startswith(f"{store}: ")
+    assert crwn("tables", "~/runs/x", "--to", "~/tables").code == 0
+    assert (Path.home() / "tables" / "tiny.md").exists()
+    assert crwn("diff", "~/runs/x", store).code == 0
+    assert crwn("plan", "~/../named.yaml").code == 0
+    assert "~nobody-here has no home folder" in crwn("plan", sweep_file(), "--out", "~nobody-here/x").err
+    unknown = sweep_file(sweep_file().read_text() + "store: ~nobody-here/x\n", name="unknown.yaml")
+    refused(crwn("run", unknown), "store: expected a path, given '~nobody-here/x', but ~nobody-here has no home folder")
 
 
 # Failing

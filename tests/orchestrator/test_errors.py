@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from orchestrator.errors import nearest
+import pytest
+
+from orchestrator.errors import StorageError, UnfinishedError, UserError, begun, nearest
 
 
 def test_a_misspelt_name_is_recognised() -> None:
@@ -23,3 +25,12 @@ def test_long_names_and_lists_are_shortened() -> None:
     assert "label0, label1, " in told
     assert " or 99900 more; given 'xxx" in told
     assert len(told) < 2000
+
+
+@pytest.mark.parametrize("error", [UserError("a."), StorageError("a"), OSError("a"), UnfinishedError("a. Go on.")])
+def test_what_fails_after_something_was_begun_is_unfinished(error: Exception) -> None:
+    """Whatever it is that fails, and told once; other errors are the program's own."""
+    with pytest.raises(UnfinishedError, match=r"^a\. Go on\.$"), begun("Go on."):
+        raise error
+    with pytest.raises(ValueError, match="own"), begun("Go on."):
+        raise ValueError("own")

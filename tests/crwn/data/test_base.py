@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 
+from crwn.data import BASE_SETS
 from crwn.data.base import (
     BaseSet,
     DataError,
@@ -452,3 +453,51 @@ def test_each_channel_is_normalised_by_its_own() -> None:
     for channel in range(3):
         expected = (images[:, :, channel].double() / 255 - mean[channel]) / std[channel]
         torch.testing.assert_close(normalised[:, :, channel], expected, rtol=1e-13, atol=1e-13)
+
+
+@pytest.fixture
+def homeless(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A user without HOME and without an entry in the list of users, as some containers have."""
+
+    def unknown(*_: object) -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("CRWN_DATA", raising=False)
+    monkeypatch.setattr(Path, "expanduser", unknown)
+
+
+@pytest.mark.usefixtures("homeless")
+def test_without_a_home_embedded_images_are_there_and_others_say_what_to_set(tmp_path: Path) -> None:
+    """What needs no folder asks for none; what would be downloaded has nowhere to go."""
+    assert data_roots() == ()
+    data = Datasets(BASE_SETS, data_roots())
+    assert data.obtain("digits") is None
+    with pytest.raises(
+        DataError, match=r"data set 'mnist': (.|\n)*expected a home folder, for .*: set HOME(.|\n)*--data-root"
+    ):
+        data.obtain("mnist")
+    with pytest.raises(DataError, match=r"'mnist': expected in a folder named by --data-root or \$CRWN_DATA"):
+        data.load("mnist")
+    raw = tmp_path / "MNIST" / "raw"
+    raw.mkdir(parents=True)
+    (raw / "train-images-idx3-ubyte").write_bytes(b"...")
+    with pytest.raises(DataError, match="holds only a part of it"):
+        Datasets(BASE_SETS, (tmp_path,)).obtain("mnist")
+
+
+def test_a_data_root_of_an_unknown_user_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wherever it is named."""
+    monkeypatch.setenv("CRWN_DATA", "~nobody-of-this-name/data")
+    with pytest.raises(DataError, match=r"^\$CRWN_DATA: expected a path, given '~nobody-of-this-name/data', but"):
+        data_roots()
+
+
+def test_a_folder_that_may_not_be_looked_into_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Such as another user's home, which a container may have for HOME."""
+
+    def refuse(*_: object) -> bool:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "is_file", refuse)
+    with pytest.raises(DataError, match=rf"data set 'mnist': {tmp_path} cannot be looked into: .*Permission denied"):
+        Datasets(BASE_SETS, (tmp_path,)).find("mnist")

@@ -1,0 +1,46 @@
+"""Paths as users write them."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from crwn import paths
+from crwn.paths import expanded, stand_in_for_home
+
+
+def test_a_tilde_is_the_home_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    """At the beginning alone; elsewhere, and behind a dot, it is a sign like any other."""
+    monkeypatch.setenv("HOME", "/home/me")
+    assert expanded("~/runs/x") == Path("/home/me/runs/x")
+    assert expanded("~") == Path("/home/me")
+    assert expanded("runs/~") == Path("runs/~")
+    assert str(expanded("./~/x")) == "~/x"
+    assert str(expanded("./~/x").absolute()) == f"{Path.cwd()}/~/x"
+    assert expanded("~root") == Path("~root").expanduser()
+    assert expanded("") == Path()
+
+
+def test_an_unknown_user_is_refused() -> None:
+    """A folder called ~name is not made in silence."""
+    with pytest.raises(ValueError, match=r"given '~nobody-here/x', but ~nobody-here has no home folder: no such user"):
+        expanded("~nobody-here/x")
+
+
+def test_without_a_home_libraries_get_one_and_paths_do_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    """MLflow cannot even be imported without; results would be lost in a home that is none."""
+    monkeypatch.setenv("HOME", "/home/me")
+    stand_in_for_home()
+    assert os.environ["HOME"] == "/home/me"
+
+    def unknown() -> Path:
+        raise RuntimeError
+
+    with monkeypatch.context() as without:
+        without.setattr(paths.Path, "home", unknown)
+        stand_in_for_home()
+    assert Path.home() == paths.NO_HOME
+    with pytest.raises(ValueError, match=r"given '~/x', but ~ has no home folder: set HOME"):
+        expanded("~/x")
