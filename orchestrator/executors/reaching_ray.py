@@ -29,6 +29,9 @@ MIN_FREE_BYTES = 4 * 2**20
 MIN_OPEN_FILES = 256
 """For each of Ray's processes: with 256 it starts, with 64 it does not."""
 
+TOKEN_VARIABLES = ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
+"""With one of them Ray looks for no token in the home folder."""
+
 SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 (Ray's object store is there)
 
 MIN_FREE_PROCESSES = 200
@@ -103,9 +106,19 @@ def check_start() -> None:
     Raises:
         UnavailableError: something does; names all of it, and what to do.
     """
-    faults = [*_folder_faults(ray_folder()), *_shared_memory_faults(), *_limit_faults()]
+    faults = [*_folder_faults(ray_folder()), *_shared_memory_faults(), *_limit_faults(), *_home_faults()]
     if faults:
         raise UnavailableError(" ".join(faults) + " Or run the trials without Ray: --executor inline.")
+
+
+def _home_faults() -> Iterator[str]:
+    """Ray makes itself a token in the home folder, unless it has one or is told to do without."""
+    if os.environ.get("RAY_AUTH_MODE", "token") != "token" or any(os.environ.get(name) for name in TOKEN_VARIABLES):
+        return
+    token = Path.home() / ".ray" / "auth_token"
+    there = next(path for path in (token, *token.parents) if os.path.lexists(path))
+    if there != token and not (there.is_dir() and os.access(there, os.W_OK)):
+        yield f"HOME: expected a home folder that can be written, for Ray's {token}; {there} cannot. Set HOME."
 
 
 def longest_parent() -> int:

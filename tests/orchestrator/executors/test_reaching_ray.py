@@ -58,6 +58,19 @@ def refusal() -> str:
 # Starting Ray on this machine
 
 
+def test_a_home_that_cannot_be_written_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ray makes its token there, unless it is told where one is, or has made one before."""
+    monkeypatch.setenv("HOME", "/dev/null")
+    for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"):
+        monkeypatch.delenv(name, raising=False)
+    assert refusal().startswith("HOME: expected a home folder that can be written, for Ray's /dev/null/.ray/auth_token")
+    with monkeypatch.context() as given:
+        given.setenv("RAY_AUTH_TOKEN", "secret")
+        check_start()
+    monkeypatch.setenv("HOME", str(tmp_path))
+    check_start()
+
+
 def test_nothing_is_in_the_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also where the folder is not there yet, which Ray makes; nothing is left of looking."""
     check_start()
