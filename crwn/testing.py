@@ -19,7 +19,6 @@ from __future__ import annotations
 import dataclasses
 import datetime
 import functools
-import json
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -38,6 +37,7 @@ from crwn.spec import BenchmarkSpec, TrainingSpec, TrialSpec
 if TYPE_CHECKING:
     from crwn.engine import CurvePoint, Numerics, TaskRow
     from crwn.methods.protocol import Method, Tensors
+    from orchestrator.records import Attempt, Sample
     from orchestrator.store import Store, TrialRecord
     from orchestrator.sweep import Cell
 
@@ -65,7 +65,9 @@ class Conditions:
         host: the machine's name.
         pid: of the process.
         task_seconds: what learning a task takes.
+        curve_points: of the curve of a task's training.
         memory: the peak, in bytes.
+        held_memory: what the process held before the trial, in bytes.
         commit: of the code.
         versions: of libraries.
         start: of the attempt, in seconds since 1970.
@@ -79,7 +81,9 @@ class Conditions:
     host: str = "here"
     pid: int = 1
     task_seconds: float = 1.0
+    curve_points: int = 1
     memory: int = 300_000_000
+    held_memory: int = 0
     commit: str | None = "c" * 40
     versions: tuple[tuple[str, str], ...] = (
         ("crwn", "0.1.0"),
@@ -264,20 +268,20 @@ def finished_record(spec: TrialSpec, accuracy: Accuracy = 0.5, conditions: Condi
         numerics=_numerics(spec, conditions),
         peak_memory=conditions.memory,
         device_name=conditions.device_name,
+        held_memory=conditions.held_memory,
     )
     tried = [_attempt(spec, conditions, tasks_learned=rows[-1].tasks_learned)]
     samples = [_sample(spec, conditions, time) for time in (conditions.start, rows[-1].tested)]
     record = attempt.record_of(spec, finished, tried, conditions.commit, samples)
-    provenance = {
-        **json.loads(record.trial["provenance"]),
-        "finished": _iso(rows[-1].tested),
-        "host": conditions.host,
-        "visible_gpus": "0" if conditions.device == "cuda" else None,
-        "python": "3.11.0",
-        "versions": dict(conditions.versions),
-    }
-    trial = {**record.trial, "provenance": json.dumps(provenance, sort_keys=True)}
-    return dataclasses.replace(record, trial=trial)
+    provenance = dataclasses.replace(
+        record.trial.provenance,
+        finished=_iso(rows[-1].tested),
+        host=conditions.host,
+        visible_gpus="0" if conditions.device == "cuda" else None,
+        python="3.11.0",
+        versions=dict(conditions.versions),
+    )
+    return dataclasses.replace(record, trial=dataclasses.replace(record.trial, provenance=provenance))
 
 
 # The parts
@@ -299,8 +303,8 @@ def _matrix(spec: TrialSpec, accuracy: Accuracy) -> NDArray[Any]:
 
 
 def _rows(spec: TrialSpec, accuracy: Accuracy, conditions: Conditions) -> tuple[TaskRow, ...]:
-    """The tests that a trial of this method makes, in its order; the curve of a task has one point."""
-    from crwn.engine import CurvePoint, TaskRow
+    """The tests that a trial of this method makes, in its order."""
+    from crwn.engine import TaskRow
 
     matrix, grouping = _matrix(spec, accuracy), spec.blueprint().grouping
     num_tasks, time = len(matrix), conditions.start
@@ -314,10 +318,9 @@ def _rows(spec: TrialSpec, accuracy: Accuracy, conditions: Conditions) -> tuple[
         nonlocal time
         curve: tuple[CurvePoint, ...] = ()
         if is_learned:
-            time += conditions.task_seconds
             if grouping != "all" or task == 0:
-                point = CurvePoint(step=spec.training.updates_per_task, loss=2.0, accuracy=0.25, time=time)
-                curve = (point,)
+                curve = _curve(spec, conditions, time)
+            time += conditions.task_seconds
         time += TEST_SECONDS
         rows.append(
             TaskRow(
@@ -339,6 +342,23 @@ def _rows(spec: TrialSpec, accuracy: Accuracy, conditions: Conditions) -> tuple[
             for earlier in range(task):
                 test(earlier, task + 1, is_learned=False)
     return tuple(rows)
+
+
+def _curve(spec: TrialSpec, conditions: Conditions, start: float) -> tuple[CurvePoint, ...]:
+    """The curve of a task that begins at a time; at the same accuracy throughout."""
+    from crwn.engine import CurvePoint
+
+    updates = spec.training.updates_per_task
+    shares = [(number + 1) / conditions.curve_points for number in range(conditions.curve_points)]
+    return tuple(
+        CurvePoint(
+            step=max(1, round(share * updates)),
+            loss=2.0,
+            accuracy=0.25,
+            time=start + share * conditions.task_seconds,
+        )
+        for share in shares
+    )
 
 
 def _numerics(spec: TrialSpec, conditions: Conditions) -> Numerics:
@@ -418,39 +438,41 @@ def _resume_point(spec: TrialSpec, rows: Sequence[TaskRow], conditions: Conditio
     return tensorfile.dump(tensors, header)
 
 
-def _attempt(
-    spec: TrialSpec, conditions: Conditions, *, tasks_learned: int, error: Exception | None = None
-) -> dict[str, Any]:
+def _attempt(spec: TrialSpec, conditions: Conditions, *, tasks_learned: int, error: Exception | None = None) -> Attempt:
     """An attempt that began at the trial's beginning."""
     from orchestrator.executors.attempt import new_attempt
+    from orchestrator.records import AttemptError, Position
 
-    made = {
-        **new_attempt(spec, 1.0 if conditions.device == "cuda" else None),
-        "started": _iso(conditions.start),
-        "host": conditions.host,
-        "pid": conditions.pid,
-        "from": {"tasks_learned": 0, "step": 0},
-        "reached": {"tasks_learned": tasks_learned, "step": 0},
-    }
+    made = new_attempt(spec, 1.0 if conditions.device == "cuda" else None)
+    ended, name = None, type(error).__name__
     if error is not None:
-        name = type(error).__name__
-        made["error"] = {"type": name, "message": str(error), "traceback": f"Traceback ...\n{name}: {error}\n"}
-    return made
+        ended = AttemptError(type=name, message=str(error), traceback=f"Traceback ...\n{name}: {error}\n")
+    return dataclasses.replace(
+        made,
+        started=_iso(conditions.start),
+        host=conditions.host,
+        pid=conditions.pid,
+        began_at=Position(),
+        reached=Position(tasks_learned=tasks_learned),
+        error=ended,
+    )
 
 
-def _sample(spec: TrialSpec, conditions: Conditions, time: float) -> dict[str, Any]:
+def _sample(spec: TrialSpec, conditions: Conditions, time: float) -> Sample:
+    from orchestrator.records import Sample
+
     on_gpu = conditions.device == "cuda"
-    return {
-        "trial_id": spec.trial_id,
-        "time": time,
-        "process_cpu_percent": 98.5,
-        "process_memory_bytes": 3e8,
-        "machine_cpu_percent": 51.0,
-        "machine_memory_bytes": 4e9,
-        "gpu_percent": 40.0 if on_gpu else None,
-        "gpu_memory_bytes": 2e9 if on_gpu else None,
-        "gpu_power_watts": 250.5 if on_gpu else None,
-    }
+    return Sample(
+        trial_id=spec.trial_id,
+        time=time,
+        process_cpu_percent=98.5,
+        process_memory_bytes=3e8,
+        machine_cpu_percent=51.0,
+        machine_memory_bytes=4e9,
+        gpu_percent=40.0 if on_gpu else None,
+        gpu_memory_bytes=2e9 if on_gpu else None,
+        gpu_power_watts=250.5 if on_gpu else None,
+    )
 
 
 def _iso(time: float) -> str:

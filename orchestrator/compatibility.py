@@ -22,6 +22,8 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from orchestrator.records import Provenance, RecordedNumerics
+
 APART = ("settings", "numerics.device", "crwn", "backbones")
 """Columns of trials in which the seeds of one cell agree."""
 
@@ -42,7 +44,9 @@ ABSENT = "as before"
 
 
 def describe(spec: str, numerics: str, provenance: str, fingerprint: str) -> dict[str, Any]:
-    """What a trial's record says under the names of `APART` and `NOTED`; None where it does not say.
+    """What a trial's record says under the names of `APART` and `NOTED`, and its `train_seconds_per_task`.
+
+    None where it does not say.
 
     Args:
         spec: JSON, as the store keeps it.
@@ -50,29 +54,21 @@ def describe(spec: str, numerics: str, provenance: str, fingerprint: str) -> dic
         provenance: likewise.
         fingerprint: of the trial's backbone.
     """
-    computed, origin = _json(numerics), _json(provenance)
-    versions = origin.get("versions") or {}
+    computed, origin = RecordedNumerics.from_json(numerics), Provenance.from_json(provenance, with_attempts=False)
     return {
-        "settings": settings_of(_json(spec)),
-        "crwn": major(_known(versions, "crwn", str)),
+        "settings": settings_of(json.loads(spec)),
+        "crwn": major(origin.versions.get("crwn")),
         "backbones": fingerprint.rpartition(":")[0] or "first",
-        "numerics.group_size": _known(computed, "group_size", int),
-        "numerics.threads": _known(computed, "threads", int),
-        **{f"numerics.{name}": _known(computed, name, str) for name in ("device", "kernel")},
-        **{f"versions.{name}": _known(versions, name, str) for name in ("torch", "numpy")},
-        **{name: _known(origin, name, str) for name in ("host", "device", "commit")},
+        "numerics.group_size": computed.group_size,
+        "numerics.threads": computed.threads,
+        "numerics.device": computed.device,
+        "numerics.kernel": computed.kernel,
+        **{f"versions.{name}": origin.versions.get(name) for name in ("torch", "numpy")},
+        "host": origin.host,
+        "device": origin.device,
+        "commit": origin.commit,
+        "train_seconds_per_task": origin.train_seconds_per_task,
     }
-
-
-def _known(values: Mapping[str, Any], name: str, kind: type) -> Any:
-    """A value; None where an older record does not say, and where a stranger's says something else."""
-    value = values.get(name)
-    return value if isinstance(value, kind) else None
-
-
-def _json(text: str | None) -> dict[str, Any]:
-    value: dict[str, Any] = json.loads(text or "{}")
-    return value
 
 
 def settings_of(spec: Mapping[str, Any]) -> str:

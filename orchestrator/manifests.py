@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import re
 import reprlib
 from collections.abc import Collection, Iterator, Mapping
@@ -23,6 +22,7 @@ from typing import Any
 
 from crwn.spec import TRIAL_ID, trial_id_of
 from orchestrator.errors import UserError
+from orchestrator.json_fields import MAX_DEPTH, MAX_INTEGER, MAX_TEXT, Fields, check_values, parse
 
 MANIFEST_FORMAT = 1
 """A reader refuses a newer one; fields are added without a new one."""
@@ -33,13 +33,6 @@ NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 SUM = "sha256"
 """The field with the sum of the others."""
 
-MAX_TEXT = 10_000
-"""Characters of a text. Labels may be shorter than that in a sweep, but once had no limit."""
-
-MAX_INTEGER = 2**63 - 1
-MAX_DEPTH = 16
-"""How deep settings nest at most."""
-
 _CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 _TOP_FIELDS = ("format", "name", "reference", "cells")
@@ -48,9 +41,6 @@ _CELL_FIELDS = (
     *("continual", "validation", "params_per_task", "ratio", "spec", "base"),
 )
 """All that manifests without a sum may have."""
-
-_SETTINGS: Mapping[str, tuple[str, ...]] = {"method": ("kind",), "benchmark": ("kind", "base"), "training": ()}
-"""The parts of a spec that have settings, with the texts that name them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -165,7 +155,7 @@ class Manifest:
             UserError: it is damaged, of another sweep, or newer than this reader.
         """
         try:
-            fields = _Fields(json.loads(content.decode(), object_pairs_hook=_distinct, parse_constant=_refuse), "")
+            fields = _Fields(parse(content))
             newer = fields.count("format") > MANIFEST_FORMAT
             found = None if newer else cls._read(fields, name)
         except (ValueError, RecursionError) as error:
@@ -244,14 +234,8 @@ def _sum(content: Mapping[str, Any]) -> str:
     return hashlib.sha256(_CANONICAL.encode(others).encode()).hexdigest()
 
 
-class _Fields:
-    """The fields of a JSON object, by their kinds. What is missing or of another kind is a ValueError."""
-
-    def __init__(self, value: Any, place: str) -> None:
-        self._prefix = f"{place}." if place else ""
-        if not isinstance(value, dict):
-            raise ValueError(f"{place or 'at the top'}: expected keys with values, given {reprlib.repr(value)}")
-        self._value = value
+class _Fields(Fields):
+    """The fields of a manifest."""
 
     def check_sum(self) -> bool:
         """Whether there is a sum, which then has to be that of the other fields."""
@@ -266,65 +250,6 @@ class _Fields:
         for name in self._value:
             if name not in known:
                 raise ValueError(f"{self._prefix}{reprlib.repr(name)}: no manifest without a {SUM} has such a key")
-
-    def take(self, name: str) -> Any:
-        """A field that every manifest has."""
-        if name not in self._value:
-            raise ValueError(f"{self._prefix}{name}: expected this key, not given")
-        return self._value[name]
-
-    def text(self, name: str, *, may_be_empty: bool = False) -> str:
-        """A name, which is shown."""
-        value = self.take(name)
-        if not _is_text(value) or not (may_be_empty or value.strip()):
-            raise self._fault(name, f"at most {MAX_TEXT:,} printable characters", value)
-        return str(value)
-
-    def optional_text(self, name: str) -> str | None:
-        """A name, or None where there is none."""
-        return None if self._value.get(name) is None else self.text(name)
-
-    def flag(self, name: str, *, default: bool) -> bool:
-        """True or false."""
-        value = self._value.get(name, default)
-        if not isinstance(value, bool):
-            raise self._fault(name, "true or false", value)
-        return value
-
-    def count(self, name: str, *, default: int | None = None) -> int:
-        """A number of things."""
-        value = self.take(name) if default is None else self._value.get(name, default)
-        if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= MAX_INTEGER:
-            raise self._fault(name, "a whole number of at least 0", value)
-        return value
-
-    def number(self, name: str) -> float | None:
-        """A finite number of at least 0, or None where there is none."""
-        value = self._value.get(name)
-        if value is None:
-            return None
-        if not _is_number(value) or value < 0:
-            raise self._fault(name, "a finite number of at least 0", value)
-        return float(value)
-
-    def settings(self, name: str) -> dict[str, Any] | None:
-        """The settings of a trial without its seed, or None where there are none."""
-        value = self._value.get(name)
-        if value is None:
-            return None
-        place = f"{self._prefix}{name}"
-        settings = _Fields(value, place)
-        if "seed" in value:
-            raise ValueError(f"{place}.seed: expected settings that all seeds share, given a seed")
-        for part, texts in _SETTINGS.items():
-            inner = _Fields(settings.take(part), f"{place}.{part}")
-            for text in texts:
-                inner.text(text)
-        settings.text("scale")
-        return dict(value)
-
-    def _fault(self, name: str, expected: str, value: Any) -> ValueError:
-        return ValueError(f"{self._prefix}{name}: expected {expected}, given {reprlib.repr(value)}")
 
 
 _SEED = re.compile("0|[1-9][0-9]{0,18}")
@@ -351,7 +276,7 @@ def _check_settings(spec: Mapping[str, Any], trials: Mapping[int, str], place: s
     # JSON is made once for all seeds, with a number in their place that no settings may have.
     before, *others = _CANONICAL.encode({**spec, "seed": _NO_NUMBER}).split(f'"seed":{_NO_NUMBER}')
     if len(others) != 1 or not _is_plain(before + others[0]):
-        _check_values(spec, f"{place}.spec")
+        check_values(spec, f"{place}.spec")
     for seed, trial_id in trials.items():
         expected = trial_id_of(f'{before}"seed":{seed}{others[0]}')
         if trial_id != expected:
@@ -365,7 +290,7 @@ _LONG_NUMBER = re.compile("[0-9]{18}")
 
 
 def _is_plain(text: str) -> bool:
-    """Whether JSON holds nothing that `_check_values` would refuse, as can be told of nearly all at a glance."""
+    """Whether JSON holds nothing that `check_values` would refuse, as can be told of nearly all at a glance."""
     return (
         len(text) <= MAX_TEXT
         and text.isprintable()
@@ -373,49 +298,3 @@ def _is_plain(text: str) -> bool:
         and text.count("{") + text.count("[") <= MAX_DEPTH
         and not _LONG_NUMBER.search(text)
     )
-
-
-def _check_values(value: Any, place: str, depth: int = 0) -> None:
-    """See that settings are those that a spec has: texts that can be shown, and numbers that are some.
-
-    Raises:
-        ValueError: they are not.
-    """
-    if isinstance(value, dict):
-        for name in value:
-            if not _is_text(name):
-                raise ValueError(f"{place}: expected printable keys, given {reprlib.repr(name)}")
-    for name, part in value.items() if isinstance(value, dict) else enumerate(value):
-        if isinstance(part, dict | list):
-            if depth == MAX_DEPTH:
-                raise ValueError(f"{place}.{name}: expected values that nest at most {MAX_DEPTH} deep")
-            _check_values(part, f"{place}.{name}", depth + 1)
-        elif not (part is None or part is True or part is False or _is_text(part) or _is_number(part)):
-            raise ValueError(
-                f"{place}.{name}: expected a printable text or a finite number, given {reprlib.repr(part)}"
-            )
-
-
-def _is_text(value: Any) -> bool:
-    return isinstance(value, str) and len(value) <= MAX_TEXT and value.isprintable()
-
-
-def _is_number(value: Any) -> bool:
-    """Whether it is a finite number that every reader can hold."""
-    if isinstance(value, float):
-        return math.isfinite(value)
-    return isinstance(value, int) and not isinstance(value, bool) and -MAX_INTEGER <= value <= MAX_INTEGER
-
-
-def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """An object of JSON in which no key occurs twice: the last would silently win."""
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        names = [name for name, _ in pairs]
-        again = next(name for name in names if names.count(name) > 1)
-        raise ValueError(f"the key {reprlib.repr(again)} occurs twice in one object")
-    return found
-
-
-def _refuse(constant: str) -> None:
-    raise ValueError(f"expected finite numbers, given {constant}")

@@ -7,13 +7,12 @@ or, where none has run, what is predicted. Shares are halves of halves, so that 
 from __future__ import annotations
 
 import dataclasses
-import json
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
 
 from crwn.memory import predicted_bytes, tasks_that_fit
 from crwn.spec import TrialSpec
 from orchestrator.executors.protocol import Capacity, NodeResources
+from orchestrator.records import TrialRow
 from orchestrator.store import Store
 from orchestrator.sweep import Resources
 
@@ -38,8 +37,8 @@ class Measured:
 def measured(store: Store, trials: Iterable[TrialSpec]) -> dict[str, Measured]:
     """By trial, what its like took of which the store has some."""
     finished = [trial for trial in trials if store.is_finished(trial.trial_id)]
-    rows = {row["trial_id"]: row for row in store.trials(trial.trial_id for trial in finished).to_pylist()}
-    alike: dict[str, list[Mapping[str, Any]]] = {}
+    rows = store.rows(trial.trial_id for trial in finished)
+    alike: dict[str, list[TrialRow]] = {}
     for trial in finished:
         alike.setdefault(_kind(trial), []).append(rows[trial.trial_id])
     known = {kind: _measured(group) for kind, group in alike.items()}
@@ -51,11 +50,10 @@ def _kind(trial: TrialSpec) -> str:
     return dataclasses.replace(trial, seed=0).trial_id
 
 
-def _measured(rows: Sequence[Mapping[str, Any]]) -> Measured:
-    on_gpu = [row for row in rows if json.loads(row["numerics"] or "{}").get("device") == "cuda"]
-    found = [json.loads(row["provenance"] or "{}").get("peak_memory_bytes") for row in on_gpu]
-    peaks = [peak for peak in found if isinstance(peak, int)]
-    return Measured(gpu_bytes=max(peaks, default=None), seconds=sum(row["seconds"] or 0 for row in rows) / len(rows))
+def _measured(rows: Sequence[TrialRow]) -> Measured:
+    found = [row.provenance.peak_memory_bytes for row in rows if row.numerics.device == "cuda"]
+    peaks = [peak for peak in found if peak is not None]
+    return Measured(gpu_bytes=max(peaks, default=None), seconds=sum(row.seconds or 0 for row in rows) / len(rows))
 
 
 def resources_of(trial: TrialSpec, asked: Resources, capacity: Capacity, known: Measured | None) -> Resources:

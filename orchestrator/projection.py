@@ -6,7 +6,6 @@ params, what people filter by as tags.
 
 from __future__ import annotations
 
-import datetime
 import hashlib
 import json
 import math
@@ -19,6 +18,7 @@ from crwn.metrics import accuracy_matrix
 from orchestrator import aggregate, report
 from orchestrator.display import without_middle
 from orchestrator.manifests import Manifest
+from orchestrator.records import Attempt, Position, Sample, TestRow, TrialRow, attempts_bytes, milliseconds
 from orchestrator.report import page
 from orchestrator.report.figures import draw_accuracy_matrix
 from orchestrator.report.plain import csv_text
@@ -107,25 +107,26 @@ def trial_content(store: Store, trial_id: str, state: TrialState, label: Label) 
     Raises:
         UserError: a record is damaged.
     """
-    finished = store.trials([trial_id]).to_pylist()[0] if state == "done" else None
-    provenance: dict[str, Any] = json.loads(finished["provenance"]) if finished is not None else {}
-    attempts = provenance.get("attempts", [{}]) if finished is not None else store.attempts(trial_id)
-    if not attempts:
-        return None
-    spec = json.loads(finished["spec"]) if finished is not None else attempts[-1].get("spec", {})
-    grouping = finished["grouping"] if finished is not None else attempts[-1].get("grouping")
-    tests, system = (table.to_pylist() for table in store.so_far(trial_id))
-    signs = [_milliseconds(attempt.get("started")) for attempt in attempts]
-    signs += [_milliseconds(provenance.get("finished"))]
-    signs += [round(1000 * time) for test in tests for time in (test["tested"], *(test["curve_times"] or ())) if time]
-    signs += [round(1000 * sample["time"]) for sample in system]
+    finished = store.row(trial_id) if state == "done" else None
+    if finished is not None:
+        attempts: Sequence[Attempt] = finished.provenance.attempts or (Attempt(),)
+        spec, grouping, ended = finished.spec, finished.grouping, finished.provenance.finished
+    else:
+        attempts = store.attempts(trial_id)
+        if not attempts:
+            return None
+        spec, grouping, ended = attempts[-1].spec or {}, attempts[-1].grouping, None
+    tests, system = store.so_far(trial_id)
+    signs = [*(milliseconds(attempt.started) for attempt in attempts), milliseconds(ended)]
+    times = (time for test in tests for time in (test.tested, *(point.time for point in test.curve)))
+    signs += [round(1000 * time) for time in (*times, *(sample.time for sample in system)) if time]
     start = signs[0] or min((sign for sign in signs if sign), default=0)  # an older record may not say when it began
     end = max(signs)
     # MLflow shows metrics in the order in which they came: the one that is compared first, the machine last.
     points = [
         *_accuracy_points(tests, spec, finished, end, independent=grouping == "any"),
         *_test_points(tests, spec, end),
-        *(_trial_points(finished, provenance, end) if finished is not None else ()),
+        *(_trial_points(finished, end) if finished is not None else ()),
     ]
     points += _system_points(system) if points else ()
     if finished is None and store.is_finished(trial_id):
@@ -135,7 +136,7 @@ def trial_content(store: Store, trial_id: str, state: TrialState, label: Label) 
         tags={
             **_label_tags(label),
             **_state_tags(state, attempts, spec, tests),
-            **({} if finished is None else _finished_tags(finished, provenance)),
+            **({} if finished is None else _finished_tags(finished)),
             "spec_hash": trial_id,
             "crwn.origin": origin(attempts),
         },
@@ -266,17 +267,17 @@ def sweep_digest(manifest: Manifest, states: Mapping[str, TrialState], shown: Ma
 def started(store: Store, trial_id: str) -> int:
     """When the first attempt at a trial began, in milliseconds since 1970."""
     attempts = store.all_attempts(trial_id)
-    return _milliseconds(attempts[0].get("started")) if attempts else 0
+    return milliseconds(attempts[0].started) if attempts else 0
 
 
-def origin(attempts: Sequence[Mapping[str, Any]]) -> str:
+def origin(attempts: Sequence[Attempt]) -> str:
     """Which computation of a trial this is: the last attempt that began at its beginning.
 
     Later attempts went on from where that one was, so all they computed belongs together.
     """
-    begun = [attempt for attempt in attempts if attempt.get("from") == {"tasks_learned": 0, "step": 0}]
+    begun = [attempt for attempt in attempts if attempt.began_at == Position()]
     first = begun[-1] if begun else attempts[0]
-    return " ".join(str(first.get(name, "unknown")) for name in ("started", "host", "pid"))
+    return " ".join("unknown" if said is None else str(said) for said in (first.started, first.host, first.pid))
 
 
 def digest(store: Store, trial_id: str, label: Label) -> str:
@@ -315,17 +316,14 @@ def artifacts(store: Store, trial_id: str, title: str) -> dict[str, bytes]:
         content = store.read(trial_id, name)
         if content is not None:  # a store of version 1.0 has no samples of the system
             files[f"{place}/{name}"] = content
-    row = store.trials([trial_id]).to_pylist()[0]
-    spec = json.loads(row["spec"])
-    attempts = json.loads(row["provenance"]).get("attempts", [])
-    files["attempts.json"] = (json.dumps({"attempts": attempts}, indent=1, sort_keys=True) + "\n").encode()
-    files["spec.json"] = (json.dumps(spec, indent=1, sort_keys=True) + "\n").encode()
+    row = store.rows([trial_id])[trial_id]
+    files["attempts.json"] = attempts_bytes(row.provenance.attempts)
+    files["spec.json"] = (json.dumps(row.spec, indent=1, sort_keys=True) + "\n").encode()
     tests, _ = store.so_far(trial_id)
-    num_tasks = spec["benchmark"]["num_tasks"]
     matrix = accuracy_matrix(
-        ((test["task"], test["tasks_learned"], test["accuracy"]) for test in tests.to_pylist()),
-        num_tasks,
-        independent=row["grouping"] == "any",
+        ((test.task, test.tasks_learned or 0, aggregate.number(test.accuracy)) for test in tests),
+        row.spec["benchmark"]["num_tasks"],
+        independent=row.grouping == "any",
     )
     files["accuracy_matrix.csv"] = report.matrix_csv(matrix).encode()
     files["accuracy_matrix.png"] = draw_accuracy_matrix(matrix, title)
@@ -333,9 +331,9 @@ def artifacts(store: Store, trial_id: str, title: str) -> dict[str, bytes]:
 
 
 def _accuracy_points(
-    tests: Sequence[Mapping[str, Any]],
+    tests: Sequence[TestRow],
     spec: Mapping[str, Any],
-    finished: Mapping[str, Any] | None,
+    finished: TrialRow | None,
     fallback: int,
     *,
     independent: bool,
@@ -344,19 +342,23 @@ def _accuracy_points(
 
     Before the end it is known for methods whose tasks are independent: an accuracy stays what it was.
     """
-    learned = [test for test in tests if test["tasks_learned"] == test["task"] + 1] if independent else []
+    learned = [test for test in tests if test.is_first] if independent else []
     num_tasks = spec["benchmark"]["num_tasks"] if spec else 0
     total = 0.0
     for number, test in enumerate(learned, start=1):
-        total += test["accuracy"]
+        total += aggregate.number(test.accuracy)
         if number < num_tasks:
-            time = fallback if test["tested"] is None else round(1000 * test["tested"])
-            yield Point("accuracy", total / number, time, number)
+            yield Point("accuracy", total / number, _tested(test, fallback), number)
     if finished is not None:
-        yield Point("accuracy", finished["accuracy"], fallback, num_tasks)
+        yield Point("accuracy", finished.accuracy, fallback, num_tasks)
 
 
-def _test_points(tests: Sequence[Mapping[str, Any]], spec: Mapping[str, Any], fallback: int) -> Iterator[Point]:
+def _tested(test: TestRow, fallback: int) -> int:
+    """When a test ended, in milliseconds since 1970."""
+    return fallback if test.tested is None else round(1000 * test.tested)
+
+
+def _test_points(tests: Sequence[TestRow], spec: Mapping[str, Any], fallback: int) -> Iterator[Point]:
     """The tests by task, and the training's curves by update over all tasks, both counted from 1.
 
     A value that is there now has the same time and step when the trial has gone on.
@@ -365,21 +367,19 @@ def _test_points(tests: Sequence[Mapping[str, Any]], spec: Mapping[str, Any], fa
         return
     num_tasks, updates = spec["benchmark"]["num_tasks"], spec["training"]["updates_per_task"]
     for test in tests:
-        task = test["task"]
-        time = fallback if test["tested"] is None else round(1000 * test["tested"])
-        if test["tasks_learned"] == task + 1:
-            yield Point("task/accuracy", test["accuracy"], time, task + 1)
-            yield Point("task/loss", test["loss"], time, task + 1)
-        if test["tasks_learned"] == num_tasks:
-            yield Point("task/final_accuracy", test["accuracy"], time, task + 1)
-        curve = test["curve"] or []
-        times = [round(1000 * seconds) for seconds in test["curve_times"] or ()] or [time] * len(curve)
-        stride = math.ceil(num_tasks * math.ceil(updates / curve[0]["step"]) / MAX_CURVE_POINTS) if curve else 1
-        for index, (point, when) in enumerate(zip(curve, times, strict=True), start=1):
-            if index % stride == 0 or point["step"] == updates:
-                step = task * updates + point["step"]
-                yield Point("train/loss", point["loss"], when, step)
-                yield Point("train/accuracy", point["accuracy"], when, step)
+        task, time = test.task, _tested(test, fallback)
+        if test.is_first:
+            yield Point("task/accuracy", aggregate.number(test.accuracy), time, task + 1)
+            yield Point("task/loss", aggregate.number(test.loss), time, task + 1)
+        if test.tasks_learned == num_tasks:
+            yield Point("task/final_accuracy", aggregate.number(test.accuracy), time, task + 1)
+        curve = test.curve
+        stride = math.ceil(num_tasks * math.ceil(updates / curve[0].step) / MAX_CURVE_POINTS) if curve else 1
+        for index, point in enumerate(curve, start=1):
+            if index % stride == 0 or point.step == updates:
+                step, when = task * updates + point.step, time if point.time is None else round(1000 * point.time)
+                yield Point("train/loss", point.loss, when, step)
+                yield Point("train/accuracy", point.accuracy, when, step)
 
 
 _SYSTEM_METRICS = {  # MLflow's own names where it has one
@@ -393,24 +393,25 @@ _SYSTEM_METRICS = {  # MLflow's own names where it has one
 }
 
 
-def _system_points(system: Sequence[Mapping[str, Any]]) -> Iterator[Point]:
+def _system_points(system: Sequence[Sample]) -> Iterator[Point]:
     for step, sample in enumerate(system):
         for column, (name, unit) in _SYSTEM_METRICS.items():
-            if sample[column] is not None:
-                yield Point(name, sample[column] / unit, round(1000 * sample["time"]), step)
+            value = getattr(sample, column)
+            if value is not None:
+                yield Point(name, value / unit, round(1000 * sample.time), step)
 
 
-def _trial_points(row: Mapping[str, Any], provenance: Mapping[str, Any], time: int) -> list[Point]:
+def _trial_points(row: TrialRow, time: int) -> list[Point]:
     """What a finished trial took and keeps; at step 0, which MLflow draws as bars."""
-    memory = provenance.get("peak_memory_bytes")
+    memory = row.provenance.peak_memory_bytes
     values = {
-        "trial/forgetting": row["forgetting"],
-        "trial/backward_transfer": row["backward_transfer"],
-        "trial/params_per_task": row["params_per_task"],
-        "trial/trained_per_task": row["trained_per_task"],
-        "trial/stored_per_task": row["stored_per_task"],
-        "trial/train_seconds_per_task": provenance.get("train_seconds_per_task"),
-        "trial/seconds": row["seconds"],
+        "trial/forgetting": row.forgetting,
+        "trial/backward_transfer": row.backward_transfer,
+        "trial/params_per_task": row.params_per_task,
+        "trial/trained_per_task": row.trained_per_task,
+        "trial/stored_per_task": row.stored_per_task,
+        "trial/train_seconds_per_task": row.provenance.train_seconds_per_task,
+        "trial/seconds": row.seconds,
         "trial/peak_memory_megabytes": None if memory is None else memory / MEBIBYTE,
     }
     return [Point(name, float(value), time, 0) for name, value in values.items() if value is not None]
@@ -428,32 +429,33 @@ def _label_tags(label: Label) -> dict[str, str]:
 
 def _state_tags(
     state: TrialState,
-    attempts: Sequence[Mapping[str, Any]],
+    attempts: Sequence[Attempt],
     spec: Mapping[str, Any],
-    tests: Sequence[Mapping[str, Any]],
+    tests: Sequence[TestRow],
 ) -> dict[str, str]:
-    tags = {"state": state, "attempt": str(len(attempts)), "host": str(attempts[-1].get("host", "")), "error": ""}
-    error = attempts[-1].get("error")
-    if state == "failed" and error is not None:
-        tags["error"] = f"{error['type']}: {error['message']}"[:MAX_TAG]
+    last = attempts[-1]
+    tags = {"state": state, "attempt": str(len(attempts)), "host": last.host or "", "error": ""}
+    if state == "failed" and last.error is not None:
+        tags["error"] = last.error.text[:MAX_TAG]
     if spec:
         num_tasks = spec["benchmark"]["num_tasks"]
-        learned = [test["accuracy"] for test in tests if test["tasks_learned"] == test["task"] + 1]
+        learned = [aggregate.number(test.accuracy) for test in tests if test.is_first]
         mean = f", {100 * sum(learned) / len(learned):.1f} % so far" if learned and state != "done" else ""
         tags["progress"] = f"{num_tasks if state == 'done' else len(learned)}/{num_tasks} tasks{mean}"
     return tags
 
 
-def _finished_tags(row: Mapping[str, Any], provenance: Mapping[str, Any]) -> dict[str, str]:
+def _finished_tags(row: TrialRow) -> dict[str, str]:
+    said = row.provenance
     tags = {
-        "variant": row["variant"],
-        "fingerprint": row["fingerprint"],
-        "host": provenance.get("host"),
-        "device": provenance.get("device"),
-        "numerics": row["numerics"],
-        "commit": provenance.get("commit"),
-        "mlflow.source.git.commit": (provenance.get("commit") or "").removesuffix("+changes"),
-        "versions": json.dumps(provenance.get("versions"), sort_keys=True),
+        "variant": row.variant,
+        "fingerprint": row.fingerprint,
+        "host": said.host,
+        "device": said.device,
+        "numerics": row.numerics.to_json(),
+        "commit": said.commit,
+        "mlflow.source.git.commit": (said.commit or "").removesuffix("+changes"),
+        "versions": json.dumps(dict(said.versions), sort_keys=True) if said.versions else None,
     }
     return {name: str(value) for name, value in tags.items() if value}
 
@@ -464,8 +466,3 @@ def _digits(text: str, content: bytes = b"") -> str:
 
 def _text(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value)
-
-
-def _milliseconds(time: str | None) -> int:
-    """An ISO time as the store has it; 0 where it has none."""
-    return round(1000 * datetime.datetime.fromisoformat(time).timestamp()) if time else 0

@@ -48,12 +48,7 @@ def _detail(store: Store, trial_id: str) -> str:
     attempts = store.attempts(trial_id)
     if not attempts:
         return ""
-    if "error" in attempts[-1]:
-        error = attempts[-1]["error"]
-        return f": {error.get('type')}: {error.get('message')}".splitlines()[0]
-    reached = attempts[-1].get("reached")
-    return (
-        ""
-        if reached is None
-        else f": {reached.get('tasks_learned')} tasks learned, update {reached.get('step')} of the next"
-    )
+    error, reached = attempts[-1].error, attempts[-1].reached
+    if error is not None:
+        return f": {error.line}"
+    return "" if reached is None else f": {reached.tasks_learned} tasks learned, update {reached.step} of the next"

@@ -26,12 +26,13 @@ import contextlib
 import hashlib
 import json
 import uuid
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, TypeVar
 
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from orchestrator import parquet_files
@@ -40,6 +41,7 @@ from orchestrator.errors import StorageError, UserError
 from orchestrator.files import LOCKS, TEMPORARY, Files, LocalFiles, Mark, open_files
 from orchestrator.manifests import Manifest
 from orchestrator.parquet_files import STORE_VERSION, VOLATILE
+from orchestrator.records import Attempt, Sample, TestRow, TrialRow, attempts_bytes, read_attempts
 
 
 def _field(name: str, kind: pa.DataType, *, volatile: bool = False) -> pa.Field:
@@ -144,9 +146,9 @@ class TrialRecord:
         contexts: a file's bytes.
     """
 
-    trial: Mapping[str, Any]
-    tasks: Sequence[Mapping[str, Any]]
-    system: Sequence[Mapping[str, Any]]
+    trial: TrialRow
+    tasks: Sequence[TestRow]
+    system: Sequence[Sample]
     contexts: bytes
 
 
@@ -480,10 +482,8 @@ class Store:
         errors = {}
         for trial_id, content in zip(wanted, contents, strict=True):
             attempts = _attempts(content)
-            if attempts and "error" in attempts[-1]:
-                error = attempts[-1]["error"]
-                said = [str(error[name]) for name in ("type", "message") if name in error]
-                errors[trial_id] = ": ".join(said).partition("\n")[0]
+            if attempts and attempts[-1].error is not None:
+                errors[trial_id] = attempts[-1].error.line
         return errors
 
     def signature(self, trial_id: str) -> tuple[tuple[str, int, int], ...]:
@@ -516,7 +516,7 @@ class Store:
         self._files.write(_of_trial(trial_id, CONTEXTS_FILE), record.contexts)
         # A second driver on object storage may write `tasks` again, with other times: that makes no record another.
         sums = {"tasks": parquet_files.stable_sum(tasks), "contexts": hashlib.sha256(record.contexts).hexdigest()}
-        trial = parquet_files.from_rows([record.trial], TRIALS_SCHEMA)
+        trial = parquet_files.from_rows([record.trial.columns()], TRIALS_SCHEMA)
         self._files.write(_of_trial(trial_id, TRIAL_FILE), parquet_files.dump(trial, sums))
         self.clear_leftovers([trial_id])
 
@@ -529,12 +529,27 @@ class Store:
                 self._files.remove(name)
 
     def trials(self, trial_ids: Iterable[str]) -> pa.Table:
-        """The `trials` rows of those that are finished.
+        """The `trials` rows of those that are finished, as `row` reads them.
 
         Raises:
             UserError: a record is damaged or newer than this reader.
         """
         return self._table(trial_ids, TRIAL_FILE, TRIALS_SCHEMA)
+
+    def row(self, trial_id: str) -> TrialRow | None:
+        """The `trials` row of one trial; None where it is not finished; raises as `trials` does."""
+        return self.rows([trial_id]).get(trial_id)
+
+    def rows(self, trial_ids: Iterable[str]) -> dict[str, TrialRow]:
+        """The `trials` rows of those that are finished, by trial; raises as `trials` does."""
+        wanted = list(trial_ids)
+        names = [_of_trial(trial_id, TRIAL_FILE) for trial_id in wanted]
+        contents = self._files.read_all(names)
+        return {
+            trial_id: _typed(TrialRow, _read_record(content, TRIALS_SCHEMA, place), place)[0]
+            for trial_id, content, place in zip(wanted, contents, map(self._files.locate, names), strict=True)
+            if content is not None
+        }
 
     def tasks(self, trial_ids: Iterable[str]) -> pa.Table:
         """The `tasks` rows of those that are finished; raises as `trials` does."""
@@ -550,19 +565,21 @@ class Store:
         schema = pa.schema([TASKS_SCHEMA.field(name) for name in ("task", "tasks_learned", "accuracy")])
         for name, content in zip(names, self._files.read_all(names), strict=True):
             table = _read_record(content, schema, self._files.locate(name))
+            _check_tests(table, self._files.locate(name))
             task, tasks_learned, accuracy = (column.to_numpy() for column in table.columns)
             yield task, tasks_learned, accuracy
 
-    def so_far(self, trial_id: str) -> tuple[pa.Table, pa.Table]:
+    def so_far(self, trial_id: str) -> tuple[list[TestRow], list[Sample]]:
         """The `tasks` and the `system` rows of one trial, finished or not; raises as `trials` does.
 
-        A task that is being learned has its curve so far, and null for what a test would say.
+        A task that is being learned has its curve so far, and None for what a test would say.
         """
-        return self._rows(trial_id, TASKS_FILE, TASKS_SCHEMA), self._rows(trial_id, SYSTEM_FILE, SYSTEM_SCHEMA)
+        tests = self._rows(TestRow, trial_id, TASKS_FILE, TASKS_SCHEMA)
+        return tests, self._rows(Sample, trial_id, SYSTEM_FILE, SYSTEM_SCHEMA)
 
-    def _rows(self, trial_id: str, file: str, schema: pa.Schema) -> pa.Table:
-        content = self.read(trial_id, file)
-        return schema.empty_table() if content is None else _read_record(content, schema, self.locate(trial_id, file))
+    def _rows(self, kind: type[Row], trial_id: str, file: str, schema: pa.Schema) -> list[Row]:
+        content, place = self.read(trial_id, file), self.locate(trial_id, file)
+        return [] if content is None else _typed(kind, _read_record(content, schema, place), place)
 
     def _table(self, trial_ids: Iterable[str], file: str, schema: pa.Schema) -> pa.Table:
         wanted = list(trial_ids)
@@ -570,14 +587,15 @@ class Store:
         names = [_of_trial(trial_id, file) for trial_id in wanted if trial_id in finished]
         tables = [schema.empty_table()]
         for name, content in zip(names, self._files.read_all(names), strict=True):
-            tables.append(_read_record(content, schema, self._files.locate(name)))
+            table = _read_record(content, schema, self._files.locate(name))
+            if schema is TRIALS_SCHEMA:
+                _typed(TrialRow, table, self._files.locate(name))
+            tables.append(table)
         return pa.concat_tables(tables)
 
     # What an unfinished trial leaves
 
-    def write_resume(
-        self, trial_id: str, content: bytes, tasks: Sequence[Mapping[str, Any]], system: Sequence[Mapping[str, Any]]
-    ) -> bool:
+    def write_resume(self, trial_id: str, content: bytes, tasks: Sequence[TestRow], system: Sequence[Sample]) -> bool:
         """Keep where a trial goes on, instead of an earlier point, and the rows up to there.
 
         Returns:
@@ -592,12 +610,10 @@ class Store:
             self._files.remove(_of_trial(trial_id, TRIAL_FILE))
         return True
 
-    def _write_tests(
-        self, trial_id: str, tasks: Sequence[Mapping[str, Any]], system: Sequence[Mapping[str, Any]]
-    ) -> pa.Table:
-        table = parquet_files.from_rows(tasks, TASKS_SCHEMA)
+    def _write_tests(self, trial_id: str, tasks: Sequence[TestRow], system: Sequence[Sample]) -> pa.Table:
+        table = parquet_files.from_rows((row.columns() for row in tasks), TASKS_SCHEMA)
         self._files.write(_of_trial(trial_id, TASKS_FILE), parquet_files.dump(table))
-        samples = parquet_files.from_rows(system, SYSTEM_SCHEMA)
+        samples = parquet_files.from_rows((sample.columns() for sample in system), SYSTEM_SCHEMA)
         self._files.write(_of_trial(trial_id, SYSTEM_FILE), parquet_files.dump(samples))
         return table
 
@@ -612,24 +628,18 @@ class Store:
         for file in (TASKS_FILE, SYSTEM_FILE, RESUME_FILE):  # the point last: whoever finds it discards the rest too
             self._files.remove(_of_trial(trial_id, file))
 
-    def write_attempts(self, trial_id: str, attempts: list[dict[str, Any]]) -> None:
-        """Keep what is known of a trial's attempts so far; JSON values."""
-        self._files.write(_of_trial(trial_id, ATTEMPTS_FILE), _json_bytes({"attempts": attempts}))
+    def write_attempts(self, trial_id: str, attempts: Sequence[Attempt]) -> None:
+        """Keep what is known of a trial's attempts so far."""
+        self._files.write(_of_trial(trial_id, ATTEMPTS_FILE), attempts_bytes(attempts))
 
-    def attempts(self, trial_id: str) -> list[dict[str, Any]]:
-        """The attempts at an unfinished trial, oldest first; a failed one has an `error`."""
+    def attempts(self, trial_id: str) -> tuple[Attempt, ...]:
+        """The attempts at an unfinished trial, oldest first."""
         return _attempts(self.read(trial_id, ATTEMPTS_FILE))
 
-    def all_attempts(self, trial_id: str) -> list[dict[str, Any]]:
+    def all_attempts(self, trial_id: str) -> tuple[Attempt, ...]:
         """The attempts at a trial, finished or not, oldest first; raises as `trials` does."""
-        rows = self.trials([trial_id]).to_pylist()
-        if not rows:
-            return self.attempts(trial_id)
-        try:
-            attempts: list[dict[str, Any]] = json.loads(rows[0]["provenance"])["attempts"]
-        except (ValueError, KeyError, TypeError):
-            return []
-        return attempts if _are_attempts(attempts) else []
+        row = self.row(trial_id)
+        return self.attempts(trial_id) if row is None else row.provenance.attempts
 
     def _read(self, name: str) -> bytes | None:
         try:
@@ -646,6 +656,36 @@ def sees(address: str, word: str) -> bool:
         return False
 
 
+Row = TypeVar("Row", TrialRow, TestRow, Sample)
+
+
+def _typed(kind: type[Row], table: pa.Table, place: str) -> list[Row]:
+    """A table's rows, every value seen to be of its kind.
+
+    Raises:
+        UserError: one is not.
+    """
+    try:
+        rows = [kind.read(row) for row in table.to_pylist()]
+        if kind is TrialRow and len(rows) != 1:
+            raise ValueError(f"expected one row, given {len(rows)}")
+    except (ValueError, RecursionError) as error:
+        raise parquet_files.refusal(place, error) from error
+    return rows
+
+
+def _check_tests(table: pa.Table, place: str) -> None:
+    """See that the tests of a finished trial are of its tasks: arrays are made as long as these are many.
+
+    Raises:
+        UserError: they are not.
+    """
+    for name, highest in (("task", len(table) - 1), ("tasks_learned", len(table))):
+        ends = pc.min_max(table[name]).as_py()
+        if table[name].null_count or (len(table) and not 0 <= ends["min"] <= ends["max"] <= highest):
+            raise parquet_files.refusal(place, f"expected each {name} to be one of the trial's, given others")
+
+
 _BEHIND = ".behind"
 _TRIAL_DEPTH = 3
 """Parts of the name of a trial's file."""
@@ -659,51 +699,25 @@ def _is_left_over(name: str) -> bool:
     return name == LOCKS["run"] or name.endswith(TEMPORARY)
 
 
-def _attempts(content: bytes | None) -> list[dict[str, Any]]:
+def _attempts(content: bytes | None) -> tuple[Attempt, ...]:
     """What an attempts file says; nothing where it is absent or damaged: notes, which a trial can go on without."""
     try:
-        attempts: list[dict[str, Any]] = json.loads(content or b"")["attempts"]
-    except (ValueError, KeyError, TypeError, RecursionError):
-        return []
-    return attempts if _are_attempts(attempts) else []
+        return read_attempts(content or b"")
+    except (ValueError, RecursionError):
+        return ()
 
 
-def _are_attempts(value: Any) -> bool:
-    """Whether notes of attempts are made as this project makes them, as far as it reads them."""
-    return isinstance(value, list) and all(
-        isinstance(entry, dict) and all(isinstance(entry.get(part, {}), dict) for part in ("error", "reached"))
-        for entry in value
-    )
-
-
-def _unfinished_state(attempts: Sequence[Mapping[str, Any]], *, driven: bool) -> TrialState:
+def _unfinished_state(attempts: Sequence[Attempt], *, driven: bool) -> TrialState:
     if not attempts:
         return "left"
-    if "error" in attempts[-1]:
+    if attempts[-1].error is not None:
         return "failed"
     return "running" if driven else "interrupted"
 
 
 def _read_record(content: bytes | None, schema: pa.Schema, place: str) -> pa.Table:
-    """A record's rows, see `parquet_files.load`; columns of JSON hold objects."""
-    table = parquet_files.load(content, schema, place).table
-    try:
-        _check_json(table)
-    except (ValueError, RecursionError) as error:
-        raise parquet_files.refusal(place, error) from error
-    return table
-
-
-def _check_json(table: pa.Table) -> None:
-    """See that the columns of JSON hold objects.
-
-    Raises:
-        ValueError, RecursionError: one does not.
-    """
-    for name in {"spec", "numerics", "provenance"} & set(table.schema.names):
-        for text in table[name].to_pylist():
-            if not isinstance(json.loads(text or "{}"), dict):
-                raise ValueError(f"its column {name} holds no JSON object")
+    """A record's rows, see `parquet_files.load`."""
+    return parquet_files.load(content, schema, place).table
 
 
 def _json_bytes(value: Any) -> bytes:

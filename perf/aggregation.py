@@ -15,17 +15,18 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from crwn.benchmarks.permuted import PermutedSpec
 from crwn.methods.neuromodnet import NeuroModNetSpec
 from crwn.spec import TrainingSpec, TrialSpec
+from crwn.testing import Conditions, new_store, write_finished
 from orchestrator.manifests import Manifest, ManifestCell
-from orchestrator.store import Store, TrialRecord
+from orchestrator.store import Store
 
 TRIALS, TASKS, SEEDS, MORE = 10_000, 100, 3, 100
+CONDITIONS = Conditions(curve_points=20)
 SCALES = ("FC256", "FC512", "FC1024", "FC2048", "FC4096")
 
 STEPS = (
@@ -42,8 +43,7 @@ def main() -> None:
     given = [int(text) for text in sys.argv[1:]]
     num_trials, num_tasks = [*given, *(TRIALS, TASKS)[len(given) :]]
     with tempfile.TemporaryDirectory() as folder:
-        store = Store(Path(folder) / "store")
-        store.create()
+        store = new_store(Path(folder) / "store")
         started = time.perf_counter()
         write(store, range(num_trials), num_tasks)
         print(f"written in {time.perf_counter() - started:.0f} s", flush=True)
@@ -116,7 +116,7 @@ def write(store: Store, numbers: range, num_tasks: int) -> None:
             seed=seed,
             training=TrainingSpec(learning_rate=0.001 * (rate + 1)),
         )
-        store.write_record(spec.trial_id, record(spec, generator.uniform(0.8, 0.99, size=num_tasks)))
+        write_finished(store, spec, generator.uniform(0.8, 0.99, size=num_tasks), CONDITIONS)
         others = cells.get((str(rate), spec.scale))
         cells[str(rate), spec.scale] = ManifestCell(
             method="neuromodnet",
@@ -128,61 +128,6 @@ def write(store: Store, numbers: range, num_tasks: int) -> None:
             spec={name: part for name, part in json.loads(spec.canonical_json()).items() if name != "seed"},
         )
     store.write_manifest(Manifest(name="large", cells=tuple(cells.values())))
-
-
-def record(spec: TrialSpec, accuracies: np.ndarray[Any, Any]) -> TrialRecord:
-    """A finished trial's record: every task tested when it was learned and after the last one."""
-    names = {
-        "trial_id": spec.trial_id,
-        "method": "neuromodnet",
-        "variant": "",
-        "benchmark": "permuted-digits",
-        "scale": spec.scale,
-        "seed": spec.seed,
-    }
-    versions = {"crwn": "0.1.0", "torch": "2.15.0", "numpy": "2.4.6", "ray": "2.60.0", "torchvision": "0.29.2"}
-    attempt = {
-        "from": {"step": 0, "tasks_learned": 0},
-        "host": "host",
-        "pid": 1,
-        "started": "2026-11-21T14:12:03+00:00",
-    }
-    provenance = {"attempts": [attempt], "host": "host", "device": "AVX512", "versions": versions, "commit": "c" * 40}
-    trial = {
-        **names,
-        "accuracy": float(accuracies.mean()),
-        "forgetting": 0.0,
-        "backward_transfer": 0.0,
-        "params_per_task": 1299.0,
-        "trained_per_task": 1299,
-        "stored_per_task": 1299,
-        "grouping": "any",
-        "fingerprint": f"{spec.seed:064x}",
-        "spec": spec.canonical_json(),
-        "numerics": json.dumps({"device": "cpu", "group_size": 4, "kernel": "onednn", "threads": 1}),
-        "seconds": 100.0,
-        "provenance": json.dumps({**provenance, "train_seconds_per_task": 1.0}),
-    }
-    curve = [{"step": step, "loss": 1.0 / step, "accuracy": 0.5} for step in range(50, 1001, 50)]
-    last = len(accuracies)
-    tests = [(task, learned) for task in range(last) for learned in dict.fromkeys((task + 1, last))]
-    tasks = [
-        {
-            **names,
-            "task": task,
-            "tasks_learned": learned,
-            "accuracy": float(accuracies[task]),
-            "loss": 0.5,
-            "num_test": 360,
-            "train_seconds": 1.0 if learned == task + 1 else None,
-            "eval_seconds": 0.01,
-            "curve": curve if learned == task + 1 else [],
-            "tested": 1.75e9 + task,
-            "curve_times": [1.75e9 + point["step"] for point in curve] if learned == task + 1 else [],
-        }
-        for task, learned in tests
-    ]
-    return TrialRecord(trial=trial, tasks=tasks, system=[], contexts=b"contexts")
 
 
 if __name__ == "__main__":

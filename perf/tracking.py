@@ -20,16 +20,14 @@ import tempfile
 import time
 import urllib.request
 from pathlib import Path
-from typing import Any
 
-from crwn.spec import TrialSpec
-from orchestrator.store import Store, TrialRecord
+from crwn.testing import Conditions, new_store, write_finished
+from orchestrator.store import Store
 from orchestrator.sweep import load_sweep
 
 CRWN = Path(sys.executable).with_name("crwn")
 PORT = 5317
-CURVE_POINTS, TASK_SECONDS = 20, 2.0
-CONTEXT_BYTES = 200_000
+CONDITIONS = Conditions(curve_points=20, task_seconds=2.0)
 
 SWEEP = """
 seeds: [{seeds}]
@@ -56,56 +54,12 @@ def _write_store(folder: Path, num_trials: int, num_tasks: int) -> Store:
     seeds = ", ".join(map(str, range(num_trials // 4)))  # two methods, two benchmarks
     file.write_text(SWEEP.format(seeds=seeds, tasks=num_tasks))
     sweep = load_sweep(file)
-    store = Store(folder / "many")
-    store.create()
+    store = new_store(folder / "many")
     store.write_manifest(sweep.manifest())
     chance = random.Random(0)  # noqa: S311 (made-up numbers)
     for spec in sweep.trials:
-        store.write_record(spec.trial_id, _record(spec, chance, time.time()))
+        write_finished(store, spec, chance.random(), CONDITIONS)
     return store
-
-
-def _record(spec: TrialSpec, chance: random.Random, began: float) -> TrialRecord:
-    num_tasks = spec.benchmark.problem().num_tasks
-    blueprint = spec.blueprint()
-    identity = {
-        "trial_id": spec.trial_id,
-        "method": spec.method.kind,
-        "variant": spec.variant,
-        "benchmark": f"{spec.benchmark.kind}-{spec.benchmark.base}",
-        "scale": spec.scale,
-        "seed": spec.seed,
-    }
-    accuracies = [chance.random() for _ in range(num_tasks)]
-    tests: list[dict[str, Any]] = []
-    for task, accuracy in enumerate(accuracies):
-        tested = began + TASK_SECONDS * (task + 1)
-        row = {**identity, "task": task, "accuracy": accuracy, "loss": 1.0, "num_test": 10_000, "eval_seconds": 0.1}
-        curve = [{"step": 50 * (k + 1), "loss": chance.random(), "accuracy": accuracy} for k in range(CURVE_POINTS)]
-        times = [tested - TASK_SECONDS * (1 - k / CURVE_POINTS) for k in range(CURVE_POINTS)]
-        tests.append({**row, "tasks_learned": task + 1, "tested": tested, "curve": curve, "curve_times": times})
-        if task + 1 < num_tasks:
-            tests.append({**row, "tasks_learned": num_tasks, "tested": began + TASK_SECONDS * num_tasks, "curve": []})
-    samples = [
-        {"trial_id": spec.trial_id, "time": began + 10.0 * k, "process_cpu_percent": 99.0, "process_memory_bytes": 1e9}
-        for k in range(int(TASK_SECONDS * num_tasks / 10) + 1)
-    ]
-    start = {"started": "2026-01-01T00:00:00+00:00", "host": "host", "pid": 1, "from": {"tasks_learned": 0, "step": 0}}
-    provenance = {"attempts": [start], "finished": "2026-01-01T00:03:20+00:00", "train_seconds": 200.0}
-    trial = {
-        **identity,
-        "accuracy": sum(accuracies) / num_tasks,
-        "params_per_task": blueprint.params_per_task,
-        "trained_per_task": blueprint.trained_per_task,
-        "stored_per_task": blueprint.stored_per_task,
-        "grouping": blueprint.grouping,
-        "fingerprint": "0" * 64,
-        "spec": spec.canonical_json(),
-        "numerics": "{}",
-        "seconds": 210.0,
-        "provenance": json.dumps(provenance),
-    }
-    return TrialRecord(trial=trial, tasks=tests, system=samples, contexts=bytes(CONTEXT_BYTES))
 
 
 def _seconds(*arguments: str) -> float:

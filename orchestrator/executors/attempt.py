@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import datetime
 import functools
 import json
@@ -13,6 +14,7 @@ import socket
 import statistics
 import traceback
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from importlib import metadata
 from typing import Any
 
@@ -23,11 +25,23 @@ from crwn.data import Datasets
 from crwn.engine import CurvePoint, GroupHalved, Progress, ResumeError, ResumePoint, TaskRow
 from crwn.memory import predicted_peak
 from crwn.metrics import accuracy_matrix, measures
-from crwn.spec import BenchmarkSpec, TrialSpec, canonical_json
+from crwn.spec import BenchmarkSpec, TrialSpec
 from crwn.trial import Event, Finished, Started, iterate_trial
 from orchestrator.errors import LostError, StorageError, UserError
 from orchestrator.executors.protocol import TrialUpdate
 from orchestrator.executors.sampling import SystemSampler
+from orchestrator.records import (
+    Attempt,
+    AttemptError,
+    CurveEntry,
+    OutOfMemory,
+    Position,
+    Provenance,
+    RecordedNumerics,
+    Sample,
+    TestRow,
+    TrialRow,
+)
 from orchestrator.store import Store, TrialRecord
 
 RECORDED_VERSIONS = ("crwn", "torch", "torchvision", "numpy", "ray")
@@ -96,7 +110,7 @@ def attempt(
 def _computed(
     spec: TrialSpec,
     store: Store,
-    attempts: list[dict[str, Any]],
+    attempts: list[Attempt],
     iterate: Callable[..., Iterator[Event]],
     sampler: SystemSampler,
     *,
@@ -110,16 +124,16 @@ def _computed(
             sampler.sample_if_due()
             match event:
                 case Started():
-                    attempts[-1] |= {"from": position(event.progress), "reached": position(event.progress)}
+                    here = position(event.progress)
+                    attempts[-1] = replace(attempts[-1], began_at=here, reached=here)
                     store.write_attempts(trial_id, attempts)
                     yield TrialUpdate(trial_id=trial_id, state="running", progress=event.progress)
                 case Progress():
                     yield TrialUpdate(trial_id=trial_id, state="running", progress=event)
                 case GroupHalved():
                     note = f"memory ran out; tasks are learned {event.group_size} at once from now on"
-                    attempts[-1].setdefault("out_of_memory", []).append(
-                        {"group_size": event.group_size, "step": event.step, "error": event.error}
-                    )
+                    halved = OutOfMemory(group_size=event.group_size, step=event.step, error=event.error)
+                    attempts[-1] = replace(attempts[-1], out_of_memory=(*attempts[-1].out_of_memory, halved))
                     store.write_attempts(trial_id, attempts)
                     yield TrialUpdate(trial_id=trial_id, state="running", note=note)
                 case ResumePoint():
@@ -127,17 +141,14 @@ def _computed(
                     if not store.write_resume(trial_id, event.content, tasks, sampler.rows):
                         store.clear_leftovers([trial_id])
                         break  # another run, which no lock kept away, has finished it
-                    attempts[-1]["reached"] = position(event.progress)
+                    attempts[-1] = replace(attempts[-1], reached=position(event.progress))
                     store.write_attempts(trial_id, attempts)
                 case Finished():
                     sampler.sample()
                     store.write_record(trial_id, record_of(spec, event, attempts, commit, sampler.rows))
     except Exception as error:  # noqa: BLE001 (whatever a trial raises is kept, and the others go on)
-        attempts[-1]["error"] = {
-            "type": type(error).__name__,
-            "message": str(error),
-            "traceback": traceback.format_exc(),
-        }
+        ended = AttemptError(type=type(error).__name__, message=str(error), traceback=traceback.format_exc())
+        attempts[-1] = replace(attempts[-1], error=ended)
         with contextlib.suppress(OSError):  # a full disk may be the very error; it is reported all the same
             store.write_attempts(trial_id, attempts)
         yield _failed(trial_id, error)
@@ -170,34 +181,33 @@ def _without_gpu(trial_id: str, gpus: float | None, *, use_gpu: bool) -> Iterato
 def _events(
     trial_id: str,
     store: Store,
-    attempts: list[dict[str, Any]],
+    attempts: list[Attempt],
     iterate: Callable[..., Iterator[Event]],
 ) -> Iterator[Event]:
     """The trial's events from its resume point, or from its start where there is none that can be used."""
     try:
         yield from iterate(resume_from=store.read_resume(trial_id))
     except ResumeError as error:
-        attempts[-1]["discarded_resume_point"] = str(error)
+        attempts[-1] = replace(attempts[-1], discarded_resume_point=str(error))
         store.discard_resume(trial_id)
         yield from iterate()
 
 
-def position(progress: Progress) -> dict[str, int]:
+def position(progress: Progress) -> Position:
     """Where an attempt is, as it is kept."""
-    return {"tasks_learned": progress.tasks_learned, "step": progress.step}
+    return Position(tasks_learned=progress.tasks_learned, step=progress.step)
 
 
-def new_attempt(spec: TrialSpec, gpus: float | None) -> dict[str, Any]:
+def new_attempt(spec: TrialSpec, gpus: float | None) -> Attempt:
     """What is known of an attempt when it begins, in this process."""
-    return {
-        "started": _now(),
-        "host": socket.gethostname(),
-        "pid": os.getpid(),
-        # So that an unfinished trial's folder says what it is
-        "spec": json.loads(spec.canonical_json()),
-        "grouping": spec.blueprint().grouping,
-        "gpus": gpus,
-    }
+    return Attempt(
+        started=_now(),
+        host=socket.gethostname(),
+        pid=os.getpid(),
+        spec=json.loads(spec.canonical_json()),
+        grouping=spec.blueprint().grouping,
+        gpus=gpus,
+    )
 
 
 @functools.cache
@@ -209,15 +219,14 @@ def _now() -> str:
     return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
 
 
-def _earlier_samples(store: Store, trial_id: str) -> list[dict[str, Any]]:
+def _earlier_samples(store: Store, trial_id: str) -> list[Sample]:
     try:
         _, system = store.so_far(trial_id)
     except StorageError:
         raise
     except UserError:
         return []  # damaged, and nothing depends on it
-    rows: list[dict[str, Any]] = system.to_pylist()
-    return rows
+    return system
 
 
 def _identity(spec: TrialSpec) -> dict[str, Any]:
@@ -240,9 +249,9 @@ def benchmark_name(benchmark: BenchmarkSpec) -> str:
 def record_of(
     spec: TrialSpec,
     finished: Finished,
-    attempts: list[dict[str, Any]],
+    attempts: Sequence[Attempt],
     commit: str | None,
-    system: Sequence[Mapping[str, Any]],
+    system: Sequence[Sample],
 ) -> TrialRecord:
     """What is kept of a trial that is finished.
 
@@ -262,69 +271,72 @@ def record_of(
     seconds = [row.train_seconds for row in finished.rows if row.train_seconds is not None]
     train_seconds = sum(seconds)
     eval_seconds = sum(row.eval_seconds for row in finished.rows)
-    provenance = {
-        "attempts": [{name: entry[name] for name in entry if name not in ("spec", "grouping")} for entry in attempts],
-        "finished": _now(),
-        "host": socket.gethostname(),
-        "device": finished.device_name,
-        "visible_gpus": os.environ.get("CUDA_VISIBLE_DEVICES"),
-        "peak_memory_bytes": finished.peak_memory,
-        "held_memory_bytes": finished.held_memory,
-        "predicted_memory_bytes": predicted_peak(
+    provenance = Provenance(
+        attempts=tuple(entry.without_spec for entry in attempts),
+        finished=_now(),
+        host=socket.gethostname(),
+        device=finished.device_name,
+        visible_gpus=os.environ.get("CUDA_VISIBLE_DEVICES"),
+        peak_memory_bytes=finished.peak_memory,
+        held_memory_bytes=finished.held_memory,
+        predicted_memory_bytes=predicted_peak(
             spec, finished.numerics.group_size, finished.numerics.device, finished.held_memory
         ),
-        "train_seconds": train_seconds,
-        "train_seconds_per_task": statistics.median(seconds),
-        "eval_seconds": eval_seconds,
-        "commit": commit,
-        "python": platform.python_version(),
-        "versions": {name: _version(name) for name in RECORDED_VERSIONS},
-    }
-    trial = {
+        train_seconds=train_seconds,
+        train_seconds_per_task=statistics.median(seconds),
+        eval_seconds=eval_seconds,
+        commit=commit,
+        python=platform.python_version(),
+        versions={name: _version(name) for name in RECORDED_VERSIONS},
+    )
+    measured = measures(matrix)
+    trial = TrialRow(
         **_identity(spec),
-        **{name: value if math.isfinite(value) else None for name, value in measures(matrix).items()},
-        "params_per_task": float(blueprint.params_per_task),
-        "trained_per_task": blueprint.trained_per_task,
-        "stored_per_task": blueprint.stored_per_task,
-        "grouping": blueprint.grouping,
-        "fingerprint": finished.fingerprint,
-        "spec": spec.canonical_json(),
-        "numerics": canonical_json(finished.numerics),
-        "seconds": train_seconds + eval_seconds,
-        "provenance": json.dumps(provenance, sort_keys=True),
-    }
+        accuracy=measured["accuracy"],
+        forgetting=_known(measured["forgetting"]),
+        backward_transfer=_known(measured["backward_transfer"]),
+        params_per_task=float(blueprint.params_per_task),
+        trained_per_task=blueprint.trained_per_task,
+        stored_per_task=blueprint.stored_per_task,
+        grouping=blueprint.grouping,
+        fingerprint=finished.fingerprint,
+        spec=json.loads(spec.canonical_json()),
+        numerics=RecordedNumerics(**dataclasses.asdict(finished.numerics)),
+        seconds=train_seconds + eval_seconds,
+        provenance=provenance,
+    )
     return TrialRecord(trial=trial, tasks=task_rows(spec, finished.rows), system=system, contexts=finished.contexts)
 
 
-def task_rows(spec: TrialSpec, rows: Iterable[TaskRow]) -> list[dict[str, Any]]:
+def _known(measure: float) -> float | None:
+    return measure if math.isfinite(measure) else None
+
+
+def task_rows(spec: TrialSpec, rows: Iterable[TaskRow]) -> list[TestRow]:
     """The `tasks` rows of tests that were made."""
     identity = _identity(spec)
     return [
-        {
+        TestRow(
             **identity,
-            "task": row.task,
-            "tasks_learned": row.tasks_learned,
-            "accuracy": row.accuracy,
-            "loss": row.loss,
-            "num_test": row.num_test,
-            "train_seconds": row.train_seconds,
-            "eval_seconds": row.eval_seconds,
-            "tested": row.tested,
-            **_curve_columns(row.curve),
-        }
+            task=row.task,
+            tasks_learned=row.tasks_learned,
+            accuracy=row.accuracy,
+            loss=row.loss,
+            num_test=row.num_test,
+            train_seconds=row.train_seconds,
+            eval_seconds=row.eval_seconds,
+            tested=row.tested,
+            curve=_curve(row.curve),
+        )
         for row in rows
     ]
 
 
-def learning_rows(spec: TrialSpec, curves: Mapping[int, Iterable[CurvePoint]]) -> list[dict[str, Any]]:
+def learning_rows(spec: TrialSpec, curves: Mapping[int, Iterable[CurvePoint]]) -> list[TestRow]:
     """The `tasks` rows of tasks that are being learned: their curves so far."""
     identity = _identity(spec)
-    return [{**identity, "task": task, **_curve_columns(curve)} for task, curve in curves.items()]
+    return [TestRow(**identity, task=task, curve=_curve(curve)) for task, curve in curves.items()]
 
 
-def _curve_columns(curve: Iterable[CurvePoint]) -> dict[str, Any]:
-    points = list(curve)
-    return {
-        "curve": [{"step": p.step, "loss": p.loss, "accuracy": p.accuracy} for p in points],
-        "curve_times": [p.time for p in points],
-    }
+def _curve(points: Iterable[CurvePoint]) -> tuple[CurveEntry, ...]:
+    return tuple(CurveEntry(step=p.step, loss=p.loss, accuracy=p.accuracy, time=p.time) for p in points)

@@ -17,7 +17,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +40,7 @@ from orchestrator.executors.resources import check_resources, nodes_to_come, thi
 from orchestrator.executors.survey import NodeReport, Questions, gpu_memory, look
 from orchestrator.files import Mark
 from orchestrator.packing import measured, resources_of
+from orchestrator.records import Attempt, AttemptError
 from orchestrator.store import Store, sees
 from orchestrator.sweep import Resources
 
@@ -275,7 +276,8 @@ def _smallest_gpu() -> int | None:
 def ran_out_of_memory(store: Store, spec: TrialSpec) -> bool:
     """Whether the last attempt at a trial ended so, and not for another reason."""
     attempts = store.attempts(spec.trial_id)
-    return bool(attempts) and attempts[-1].get("error", {}).get("type") == "OutOfMemoryError"
+    error = attempts[-1].error if attempts else None
+    return error is not None and error.type == "OutOfMemoryError"
 
 
 def _waves(trials: Sequence[TrialSpec]) -> Iterator[Sequence[TrialSpec]]:
@@ -493,9 +495,9 @@ class _Reporter(tune.Callback):
             "from its last resume point at the next run"
         )
         with contextlib.suppress(OSError):  # a full disk must not stop the other trials
-            attempts = self._store.attempts(trial_id) or [{}]
-            attempts[-1]["error"] = {"type": "ProcessFailed", "message": message, "traceback": _error_text(trial)}
-            self._store.write_attempts(trial_id, attempts)
+            *earlier, last = self._store.attempts(trial_id) or (Attempt(),)
+            error = AttemptError(type="ProcessFailed", message=message, traceback=_error_text(trial))
+            self._store.write_attempts(trial_id, [*earlier, replace(last, error=error)])
         self._tell(TrialUpdate(trial_id=trial_id, state="failed", error=message))
 
     def _tell(self, update: TrialUpdate) -> None:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable
 
 import psutil
 import torch
+
+from orchestrator.records import Sample
 
 SAMPLE_SECONDS = 10.0
 """Between two samples; the first comes after one second, and a trial's end is always one."""
@@ -29,12 +30,12 @@ class SystemSampler:
     def __init__(
         self,
         trial_id: str,
-        earlier: Iterable[Mapping[str, Any]] = (),
+        earlier: Iterable[Sample] = (),
         *,
         use_gpu: bool,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.rows: list[Mapping[str, Any]] = list(earlier)
+        self.rows = list(earlier)
         self._trial_id = trial_id
         self._use_gpu = use_gpu
         self._clock = clock
@@ -54,15 +55,15 @@ class SystemSampler:
         self._due = self._clock() + SAMPLE_SECONDS
         gpu = _gpu() if self._use_gpu else {}
         self.rows.append(
-            {
-                "trial_id": self._trial_id,
-                "time": time.time(),
-                "process_cpu_percent": self._process.cpu_percent(),
-                "process_memory_bytes": float(self._process.memory_info().rss),
-                "machine_cpu_percent": psutil.cpu_percent(),
-                "machine_memory_bytes": float(psutil.virtual_memory().used),
+            Sample(
+                trial_id=self._trial_id,
+                time=time.time(),
+                process_cpu_percent=self._process.cpu_percent(),
+                process_memory_bytes=float(self._process.memory_info().rss),
+                machine_cpu_percent=psutil.cpu_percent(),
+                machine_memory_bytes=float(psutil.virtual_memory().used),
                 **gpu,
-            }
+            )
         )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -39,16 +38,14 @@ def trials_frame(table: pa.Table) -> pd.DataFrame:
     texts = table.select(["spec", "numerics", "provenance", "fingerprint"]).to_pylist()
     trials: pd.DataFrame = table.drop_columns(["spec", "numerics", "provenance"]).to_pandas()
     described = pd.DataFrame([compatibility.describe(**text) for text in texts], index=trials.index, dtype=object)
-    seconds = [json.loads(text["provenance"] or "{}").get("train_seconds_per_task") for text in texts]
-    # What is no number, as a stranger's record may say, is none.
-    trials["train_seconds_per_task"] = pd.to_numeric(pd.Series(seconds, index=trials.index), errors="coerce")
     for name in _DESCRIBED:
         trials[name] = described[name] if len(described) else pd.Series(dtype=object)
+    trials["train_seconds_per_task"] = trials["train_seconds_per_task"].astype(float)
     trials["group_size"] = trials["numerics.group_size"].astype("Int64")
     return trials
 
 
-_DESCRIBED = (*compatibility.APART, *compatibility.NOTED)
+_DESCRIBED = ("train_seconds_per_task", *compatibility.APART, *compatibility.NOTED)
 
 
 def empty_frame() -> pd.DataFrame:

@@ -163,10 +163,10 @@ def test_a_sweep_on_machines_of_ones_own(site: Site, tmp_path: Path) -> None:
     store = Store(site.network.shared / STORE.relative_to(SHARED))
     trials = [trial.trial_id for trial in load_sweep(sweep).trials]
 
-    def working() -> set[str]:
+    def working() -> set[str | None]:
         """The machines that have got into the middle of a task."""
         attempts = [attempt for trial in trials for attempt in store.all_attempts(trial)]
-        return {attempt["host"] for attempt in attempts if attempt.get("reached", {}).get("step", 0) > 500}
+        return {attempt.host for attempt in attempts if attempt.reached is not None and attempt.reached.step > 500}
 
     wait_until(lambda: working() == {"head", "worker"} or following.poll() is not None, 180)
     assert following.poll() is None, log.read_text()
@@ -175,7 +175,7 @@ def test_a_sweep_on_machines_of_ones_own(site: Site, tmp_path: Path) -> None:
     assert re.search(rf"running, begun .*; cut, 4 trials, into {STORE}\n", jobs), jobs
     assert following.wait(600) == 0, log.read_text()
     assert "4/4 trials done" in log.read_text()
-    hosts = [[attempt["host"] for attempt in store.all_attempts(trial)] for trial in trials]
+    hosts = [[attempt.host for attempt in store.all_attempts(trial)] for trial in trials]
     assert ["worker", "head"] in hosts, hosts
     num_cells = len(store.manifest("cut").cells)
     wait_until(lambda: finished_runs(laptop) == 1 + len(trials) + num_cells, 60)

@@ -26,6 +26,7 @@ from crwn.testing import (
 from orchestrator.executors.attempt import attempt
 from orchestrator.files import LocalFiles
 from orchestrator.index import results
+from orchestrator.records import Position
 from orchestrator.store import CONTEXTS_FILE, RESUME_FILE, Store
 
 KINDS = [(method, "r-digits") for method in METHODS] + [("supsup", "split-digits"), ("psp", "p-digits")]
@@ -103,7 +104,7 @@ def test_an_unfinished_trial_goes_on_from_its_point(made: Store, digits: Dataset
     tasks = made.tasks([spec.trial_id]).to_pylist()
     assert (tasks[0]["accuracy"], tasks[0]["tested"]) == (0.75, 1_750_000_001.125)
     attempts = made.all_attempts(spec.trial_id)
-    assert [entry["from"]["tasks_learned"] for entry in attempts] == [0, 1]
+    assert [entry.began_at for entry in attempts] == [Position(), Position(tasks_learned=1)]
 
 
 def test_a_failed_trial_says_in_what_it_ended(made: Store) -> None:
@@ -181,7 +182,7 @@ def test_conditions_are_kept(made: Store) -> None:
     assert (said["device"], said["host"], said["peak_memory_bytes"]) == ("H200", "there", 7)
     assert (said["train_seconds_per_task"], row["seconds"]) == (2.0, 4.375)
     _, system = made.so_far(spec.trial_id)
-    assert system["gpu_percent"].null_count == 0
+    assert [sample.gpu_percent for sample in system] == [40.0, 40.0]
 
 
 def test_a_sweep_asks_for_the_trials(made: Store) -> None:

@@ -103,11 +103,11 @@ def trial_share(store: Store, trial: Any) -> float:
     if store.is_finished(trial.trial_id):
         return 1.0
     attempts = store.attempts(trial.trial_id)
-    reached = attempts[-1].get("reached") if attempts else None
+    reached = attempts[-1].reached if attempts else None
     if reached is None:
         return 0.0
-    step = reached["step"] / trial.training.updates_per_task
-    return (reached["tasks_learned"] + step) / trial.benchmark.problem().num_tasks
+    step = reached.step / trial.training.updates_per_task
+    return (reached.tasks_learned + step) / trial.benchmark.problem().num_tasks
 
 
 @pytest.fixture

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from orchestrator.records import Position
 from tests.integration.conftest import Run, Undisturbed, clean_environment, contents, trial_share
 
 pytestmark = [
@@ -81,5 +82,5 @@ def test_results_come_home_from_machines_that_do_not_see_the_store(
     assert f"does not see the folder {folder / 'store'}" in output
     attempts = [run.store.all_attempts(trial.trial_id) for trial in run.sweep.trials]
     assert max(map(len, attempts)) == 2  # some trial was on the machine that was lost
-    assert any(entry["from"] != {"tasks_learned": 0, "step": 0} for _, *later in attempts for entry in later)
+    assert any(entry.began_at != Position() for _, *later in attempts for entry in later)
     assert contents(folder / "store") == undisturbed(start)

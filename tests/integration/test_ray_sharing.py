@@ -178,9 +178,10 @@ def test_a_process_that_dies_is_started_again(ray_session: Any, tmp_path: Path) 
 
     def kill_once(update: TrialUpdate) -> None:
         attempts = store.attempts(update.trial_id)
-        if not killed and attempts and attempts[-1].get("reached", {"step": 0})["step"] > 0:
-            killed.append(attempts[-1]["reached"]["step"])
-            psutil.Process(attempts[-1]["pid"]).kill()
+        reached = attempts[-1].reached if attempts else None
+        if not killed and reached is not None and reached.step > 0:
+            killed.append(reached.step)
+            psutil.Process(attempts[-1].pid).kill()
 
     job = Job(trials=sweep.trials, store=store, data_roots=(), resources=sweep.resources, commit=None)
     RayTuneExecutor().run(job, kill_once)

@@ -75,4 +75,5 @@ def test_a_long_task_is_not_begun_again(start: Callable[..., Run], tmp_path: Pat
 def reached_step(run: Run, trial: Any) -> int:
     """The update of the first task's group that the store's resume point holds."""
     attempts = run.store.attempts(trial.trial_id)
-    return ((attempts[-1].get("reached") or {}) if attempts else {}).get("step", 0)
+    reached = attempts[-1].reached if attempts else None
+    return 0 if reached is None else reached.step

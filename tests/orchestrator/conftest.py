@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import signal
 import sys
 from collections.abc import Callable, Collection, Iterator
@@ -16,7 +15,7 @@ from crwn.benchmarks.rotated import RotatedSpec
 from crwn.spec import TrialSpec
 from crwn.testing import new_store, tiny_trial
 from orchestrator.cli import main
-from orchestrator.store import Store, TrialRecord
+from orchestrator.store import Store
 
 # Two trials of a fraction of a second each, on embedded data.
 TINY = """\
@@ -138,70 +137,3 @@ def trial() -> Callable[..., TrialSpec]:
 def store(tmp_path: Path) -> Store:
     """A new, empty store."""
     return new_store(tmp_path / "store")
-
-
-@pytest.fixture
-def record(trial: Callable[..., TrialSpec]) -> Callable[..., TrialRecord]:
-    """Makes the record of a finished trial without running it: two tasks, three tests, the accuracy asked for.
-
-    Its first sample is of a machine without a GPU, its second of one with.
-    """
-
-    def make(trial_id: str, *, accuracy: float = 0.5, **changes: Any) -> TrialRecord:
-        identity = {
-            "trial_id": trial_id,
-            "method": "neuromodnet",
-            "variant": "",
-            "benchmark": "rotated-digits",
-            "scale": "FC16",
-            "seed": 0,
-        }
-        row = {
-            **identity,
-            "accuracy": accuracy,
-            "forgetting": 0.0,
-            "backward_transfer": 0.0,
-            "params_per_task": 99.0,
-            "trained_per_task": 99,
-            "stored_per_task": 99,
-            "grouping": "any",
-            "fingerprint": "f" * 64,
-            "spec": trial().canonical_json(),
-            "numerics": json.dumps({"group_size": 2}),
-            "seconds": 3.0,
-            "provenance": json.dumps({"train_seconds_per_task": 1.0, "host": "here", "device": "AVX512"}),
-            **changes,
-        }
-        tests = [(0, 1, 1.25), (1, 2, 0.75), (0, 2, None)]
-        tasks = tuple(
-            {
-                **identity,
-                "task": task,
-                "tasks_learned": tasks_learned,
-                "accuracy": accuracy,
-                "loss": 1.5,
-                "num_test": 360,
-                "train_seconds": train_seconds,
-                "eval_seconds": 0.125,
-                "curve": [] if train_seconds is None else [{"step": 5, "loss": 2.0, "accuracy": 0.25}],
-                "tested": 1.75e9 + index,
-                "curve_times": [] if train_seconds is None else [1.75e9 + index - 0.25],
-            }
-            for index, (task, tasks_learned, train_seconds) in enumerate(tests)
-        )
-        sample = {
-            "trial_id": trial_id,
-            "time": 1.75e9,
-            "process_cpu_percent": 98.5,
-            "process_memory_bytes": 3e8,
-            "machine_cpu_percent": 51.0,
-            "machine_memory_bytes": 4e9,
-            "gpu_percent": None,
-            "gpu_memory_bytes": None,
-            "gpu_power_watts": None,
-        }
-        gpu = {"gpu_percent": 40.0, "gpu_memory_bytes": 2e9, "gpu_power_watts": 250.5}
-        system = (sample, {**sample, "time": 1.75e9 + 10, **gpu})
-        return TrialRecord(trial=row, tasks=tasks, system=system, contexts=b"contexts of " + trial_id.encode())
-
-    return make

@@ -12,10 +12,9 @@ import pandas as pd
 import pytest
 from scipy import stats
 
+from crwn.testing import new_store, tiny_trial, write_finished
 from orchestrator.differing import as_json, differ, lines
-from orchestrator.store import Store, TrialRecord
-
-Record = Callable[..., TrialRecord]
+from orchestrator.store import Store
 
 
 def frame(finals: dict[int, list[float]], *, rate: float = 0.01, method: str = "psp", **changes: Any) -> pd.DataFrame:
@@ -111,12 +110,11 @@ def test_several_trials_that_match_one_are_refused() -> None:
         differ(frame(BEFORE), two)
 
 
-def test_the_commands_codes(tmp_path: Path, record: Record, crwn: Callable[..., Any]) -> None:
+def test_the_commands_codes(tmp_path: Path, crwn: Callable[..., Any]) -> None:
     """0 the same, 1 different, 2 where there is nothing to compare; JSON for programs."""
-    stores = [Store(tmp_path / name) for name in "abc"]
+    stores = [new_store(tmp_path / name) for name in "abc"]
     for store, accuracy in zip(stores, (0.5, 0.5, 0.75), strict=True):
-        store.create()
-        store.write_record("t", record("t", accuracy=accuracy))
+        write_finished(store, tiny_trial(), accuracy)
     a, b, c = (store.address for store in stores)
     same, changed = crwn("diff", a, b), crwn("diff", a, c, "--json")
     assert (same.code, changed.code) == (0, 1)

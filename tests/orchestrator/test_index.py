@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -14,10 +13,9 @@ import pytest
 from orchestrator import index
 from orchestrator.errors import UserError
 from orchestrator.index import INDEX_FILE, final_accuracies, results
-from orchestrator.store import TASKS_FILE, TRIAL_FILE, Store, TrialRecord
+from orchestrator.store import TASKS_FILE, TRIAL_FILE, Store
 from tests.object_storage import ObjectStorage
-
-Record = Callable[..., TrialRecord]
+from tests.orchestrator.made_up import A, B, C, D, record
 
 
 @pytest.fixture(autouse=True)
@@ -42,9 +40,9 @@ def read(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 @pytest.fixture
-def filled(store: Store, record: Record) -> Store:
+def filled(store: Store) -> Store:
     """A store of three trials."""
-    for number, name in enumerate("abc"):
+    for number, name in enumerate((A, B, C)):
         store.write_record(name, record(name, accuracy=0.5 + number / 10))
     return store
 
@@ -59,37 +57,37 @@ def accuracies(store: Store) -> dict[str, float]:
 def test_records_are_read_once(filled: Store, read: list[str]) -> None:
     """The second time there is the index, with the same rows."""
     first = results(filled)
-    assert read == ["a", "b", "c"]
+    assert read == [A, B, C]
     assert results(filled).equals(first)
-    assert read == ["a", "b", "c"]
+    assert read == [A, B, C]
 
 
-def test_a_new_trial_is_there_at_once(filled: Store, record: Record, read: list[str]) -> None:
+def test_a_new_trial_is_there_at_once(filled: Store, read: list[str]) -> None:
     """Only it is read."""
     results(filled)
-    filled.write_record("d", record("d", accuracy=0.9))
-    assert accuracies(filled) == {"a": 0.5, "b": 0.6, "c": 0.7, "d": 0.9}
-    assert read == ["a", "b", "c", "d"]
+    filled.write_record(D, record(D, accuracy=0.9))
+    assert accuracies(filled) == {A: 0.5, B: 0.6, C: 0.7, D: 0.9}
+    assert read == [A, B, C, D]
 
 
-def test_a_trial_that_was_computed_again_is_read_again(filled: Store, record: Record, read: list[str]) -> None:
+def test_a_trial_that_was_computed_again_is_read_again(filled: Store, read: list[str]) -> None:
     """Its record was written anew, of equal length; and one that is gone is gone."""
     results(filled)
-    path = filled.folder("b") / TRIAL_FILE
-    filled.write_record("b", record("b", accuracy=0.65))
+    path = filled.folder(B) / TRIAL_FILE
+    filled.write_record(B, record(B, accuracy=0.65))
     os.utime(path, ns=(1, path.stat().st_mtime_ns + 1))
-    (filled.folder("c") / TRIAL_FILE).unlink()
-    assert accuracies(filled) == {"a": 0.5, "b": 0.65}
-    assert read == ["a", "b", "c", "b"]
+    (filled.folder(C) / TRIAL_FILE).unlink()
+    assert accuracies(filled) == {A: 0.5, B: 0.65}
+    assert read == [A, B, C, B]
 
 
-def test_changed_tests_are_read_again(filled: Store, record: Record, read: list[str]) -> None:
+def test_changed_tests_are_read_again(filled: Store, read: list[str]) -> None:
     """The accuracies of single tasks have a file of their own."""
     results(filled)
-    made = record("a", accuracy=0.5)
-    filled.write_record("a", replace(made, tasks=[{**row, "accuracy": 0.25} for row in made.tasks]))
-    assert results(filled, ["a", "b"])["final"].to_pylist() == [[0.25, 0.25], [0.6, 0.6]]
-    assert read[3:] == ["a"]
+    made = record(A, accuracy=0.5)
+    filled.write_record(A, replace(made, tasks=[replace(row, accuracy=0.25) for row in made.tasks]))
+    assert results(filled, [A, B])["final"].to_pylist() == [[0.25, 0.25], [0.6, 0.6]]
+    assert read[3:] == [A]
 
 
 def test_what_was_just_written_is_not_trusted(filled: Store, read: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -97,13 +95,13 @@ def test_what_was_just_written_is_not_trusted(filled: Store, read: list[str], mo
     monkeypatch.setattr(index, "UNSETTLED", 60.0)
     results(filled)
     results(filled)
-    assert read == ["a", "b", "c"] * 2
+    assert read == [A, B, C] * 2
     old = time.time() - 3600
     for path in filled.root.rglob("*.parquet"):
         os.utime(path, (old, old))
     results(filled)
     results(filled)
-    assert read == ["a", "b", "c"] * 3
+    assert read == [A, B, C] * 3
 
 
 @pytest.mark.parametrize("content", [b"", b"PAR1 half of one", None])
@@ -138,42 +136,40 @@ def test_a_store_that_cannot_be_written_is_read(filled: Store, monkeypatch: pyte
         raise PermissionError("read-only")
 
     monkeypatch.setattr("orchestrator.files.LocalFiles.write", refuse)
-    assert accuracies(filled) == {"a": 0.5, "b": 0.6, "c": 0.7}
+    assert accuracies(filled) == {A: 0.5, B: 0.6, C: 0.7}
 
 
 def test_a_half_written_trial_has_no_row(filled: Store) -> None:
     """Its final record is not there yet; a damaged one is named."""
-    filled.folder("d").mkdir()
-    (filled.folder("d") / TASKS_FILE).write_bytes(b"half")
-    assert list(accuracies(filled)) == ["a", "b", "c"]
-    (filled.folder("d") / TRIAL_FILE).write_bytes(b"half")
-    with pytest.raises(UserError, match=r"d/trial\.parquet: expected a record that can be read"):
+    filled.folder(D).mkdir()
+    (filled.folder(D) / TASKS_FILE).write_bytes(b"half")
+    assert list(accuracies(filled)) == [A, B, C]
+    (filled.folder(D) / TRIAL_FILE).write_bytes(b"half")
+    with pytest.raises(UserError, match=r"/trial\.parquet: expected a record that can be read"):
         results(filled)
 
 
-def test_few_trials_are_read_themselves(
-    filled: Store, record: Record, read: list[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_few_trials_are_read_themselves(filled: Store, read: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     """In the order asked for, and no index is kept of a small store."""
-    assert results(filled, ["c"])["trial_id"].to_pylist() == ["c"]
+    assert results(filled, [C])["trial_id"].to_pylist() == [C]
     monkeypatch.setattr(index, "FEW", 4)
-    assert results(filled, ["c", "none", "a"])["trial_id"].to_pylist() == ["c", "a"]
+    assert results(filled, [C, "none", A])["trial_id"].to_pylist() == [C, A]
     results(filled)
     assert not (filled.root / "index").exists()
-    filled.write_record("d", record("d"))
-    assert results(filled, ["d", "x", "a", "c", "b"])["trial_id"].to_pylist() == ["d", "a", "c", "b"]
+    filled.write_record(D, record(D))
+    assert results(filled, [D, "x", A, C, B])["trial_id"].to_pylist() == [D, A, C, B]
     assert (filled.root / "index").exists()
 
 
-def test_an_index_on_object_storage_is_one_as_any(storage: ObjectStorage, record: Record, read: list[str]) -> None:
+def test_an_index_on_object_storage_is_one_as_any(storage: ObjectStorage, read: list[str]) -> None:
     """One listing and one file."""
     store = Store(storage.new_address())
     store.create()
-    for name in "ab":
+    for name in (A, B):
         store.write_record(name, record(name))
     results(store)
-    assert accuracies(store) == {"a": 0.5, "b": 0.5}
-    assert read == ["a", "b"]
+    assert accuracies(store) == {A: 0.5, B: 0.5}
+    assert read == [A, B]
 
 
 def test_the_last_row_and_the_diagonal() -> None:

@@ -13,7 +13,8 @@ import pytest
 
 from crwn.spec import trial_id_of
 from orchestrator.errors import UserError
-from orchestrator.manifests import MAX_TEXT, SUM, Manifest, ManifestCell, sealed
+from orchestrator.json_fields import MAX_TEXT
+from orchestrator.manifests import SUM, Manifest, ManifestCell, sealed
 
 SPEC = {
     "method": {"kind": "supsup"},

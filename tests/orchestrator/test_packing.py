@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Callable
-from typing import Any
 
 import pytest
 
@@ -13,14 +11,14 @@ from crwn.benchmarks import PRESETS
 from crwn.memory import predicted_bytes, tasks_that_fit
 from crwn.methods import METHODS
 from crwn.spec import TrialSpec
+from crwn.testing import TEST_SECONDS, Conditions, write_finished
 from orchestrator.executors.protocol import Capacity, NodeResources
 from orchestrator.packing import HEADROOM, Measured, gpu_share, measured, num_slots, resources_of
-from orchestrator.store import Store, TrialRecord
+from orchestrator.store import Store
 from orchestrator.sweep import Resources
 
 GIB = 2**30
 GPU_NODE = NodeResources(cpus=16, gpus=1)
-Record = Callable[..., TrialRecord]
 
 
 def r_mnist(method: str = "neuromodnet", scale: str = "FC256", seed: int = 0) -> TrialSpec:
@@ -87,16 +85,18 @@ def test_trials_at_once(gpus: float, cpus: float, slots: int) -> None:
     assert num_slots(Resources(gpus=gpus, cpus=cpus), nodes) == slots
 
 
-def test_what_trials_took_tells_of_other_seeds(store: Store, record: Record, trial: Callable[..., TrialSpec]) -> None:
+def test_what_trials_took_tells_of_other_seeds(store: Store, trial: Callable[..., TrialSpec]) -> None:
     """The largest peak of those on a GPU, the mean time of all; nothing is said of another scale."""
     trials = [trial(seed=seed) for seed in range(4)]
     other = dataclasses.replace(trial(), scale="FC32")
-    for spec, device, peak, seconds in zip(trials, ("cuda", "cuda", "cpu"), (5, 7, 99), (1.0, 2.0, 6.0), strict=False):
-        changes: dict[str, Any] = {
-            "numerics": json.dumps({"device": device}),
-            "provenance": json.dumps({"peak_memory_bytes": peak}),
-            "seconds": seconds,
-        }
-        store.write_record(spec.trial_id, record(spec.trial_id, **changes))
+    conditions = (
+        Conditions(device="cuda", memory=5, task_seconds=1.0),
+        Conditions(device="cuda", memory=7, task_seconds=2.0),
+        Conditions(device="cpu", memory=99, task_seconds=6.0),
+    )
+    for spec, one in zip(trials, conditions, strict=False):
+        write_finished(store, spec, conditions=one)
     found = measured(store, [*trials, other])
-    assert found == dict.fromkeys((spec.trial_id for spec in trials), Measured(gpu_bytes=7, seconds=3.0))
+    assert found == dict.fromkeys(
+        (spec.trial_id for spec in trials), Measured(gpu_bytes=7, seconds=2 * 3.0 + 3 * TEST_SECONDS)
+    )

@@ -14,14 +14,14 @@ import pytest
 from rich.console import Console
 
 from crwn.spec import TrialSpec
+from crwn.testing import TEST_SECONDS, Conditions, write_finished
 from orchestrator.executors.protocol import Capacity, NodeResources
 from orchestrator.planning import as_json, petaflop, show, show_capacity
-from orchestrator.store import Store, TrialRecord
+from orchestrator.store import Store
 from orchestrator.sweep import Sweep, load_sweep
 
 SweepFile = Callable[..., Path]
 Trial = Callable[..., TrialSpec]
-Record = Callable[..., TrialRecord]
 Crwn = Callable[..., Any]
 
 SWEEPS = Path(__file__).resolve().parents[2] / "sweeps"
@@ -82,10 +82,10 @@ def test_the_totals_follow(paper: Sweep, absent: Store) -> None:
     assert f"{total:.3g} PFLOP of training left; nothing was started" in text
 
 
-def test_finished_trials_are_counted_and_cost_nothing_more(paper: Sweep, store: Store, record: Record) -> None:
+def test_finished_trials_are_counted_and_cost_nothing_more(paper: Sweep, store: Store) -> None:
     """The row says how many are done; the work left is that of the others."""
     for trial in paper.cells[0].trials[:2]:
-        store.write_record(trial.trial_id, record(trial.trial_id))
+        write_finished(store, trial)
     text = printed(paper, store)
     assert [row[7] for row in cells_of(text)] == ["2/3", "0/3", "0/3"]
     assert "7 trials to run, 2 done" in text
@@ -125,20 +125,22 @@ def test_the_names_and_counts_of_table_1_stay_whole_in_a_terminal(absent: Store)
             assert any(row[:2] == [label, names[1]] and {params, ratio} <= set(row) for row in found), (names, params)
 
 
-def test_machines_say_how_many_run_at_once_and_how_long(paper: Sweep, store: Store, record: Record) -> None:
-    """Eight trials share a GPU of 80 GiB; two seeds of 3 s at once take 3 s; what has no like is said to be unknown."""
+def test_machines_say_how_many_run_at_once_and_how_long(paper: Sweep, store: Store) -> None:
+    """Eight trials share a GPU of 80 GiB; two seeds of 30 s at once take 30 s; others are said to be unknown."""
     done, *left = paper.cells[0].trials
     capacity = Capacity(nodes=(NodeResources(cpus=2, gpus=1),), gpu_memory=80 * 2**30)
-    store.write_record(done.trial_id, record(done.trial_id, seconds=3.0))
+    num_tasks = done.benchmark.problem().num_tasks
+    tests = (2 * num_tasks - 1) * TEST_SECONDS  # each task when it was learned, all but the last once more
+    write_finished(store, done, conditions=Conditions(task_seconds=(30.0 - tests) / num_tasks))
     file = io.StringIO()
     show_capacity(paper, store, capacity, Console(file=file, width=10_000, force_terminal=False))
     assert cells_of(file.getvalue()) == [
-        ["neuromodnet", "", "FC256", "r-mnist", "0.125", "2", str(len(left)), "3 s"],
+        ["neuromodnet", "", "FC256", "r-mnist", "0.125", "2", str(len(left)), "30 s"],
         ["flynet", "", "10d", "r-mnist", "0.125", "2", "3", "-"],
         ["supsup", "", "FC256", "r-mnist", "0.125", "2", "3", "-"],
     ]
     assert file.getvalue().startswith("paper on machines: 1, with 2 CPUs and 1 GPUs of 80 GiB")
-    assert "about 3 s for what is left; for 6 trials the time is not known" in file.getvalue()
+    assert "about 30 s for what is left; for 6 trials the time is not known" in file.getvalue()
 
 
 def test_labels_are_shown_as_they_are(sweep_file: SweepFile, absent: Store) -> None:
@@ -149,10 +151,10 @@ def test_labels_are_shown_as_they_are(sweep_file: SweepFile, absent: Store) -> N
     assert [row[3] for row in cells_of(printed(sweep, absent))[:3]] == labels
 
 
-def test_the_json_has_every_trial(paper: Sweep, store: Store, record: Record) -> None:
+def test_the_json_has_every_trial(paper: Sweep, store: Store) -> None:
     """Identity, names, whether it is finished, counts and the resolved spec: enough to run it elsewhere."""
     done = paper.trials[1].trial_id
-    store.write_record(done, record(done))
+    write_finished(store, paper.trials[1])
     plan = json.loads(as_json(paper, store))
     assert (plan["sweep"], plan["store"]) == ("paper", str(store.root))
     assert [entry["trial_id"] for entry in plan["trials"]] == [trial.trial_id for trial in paper.trials]

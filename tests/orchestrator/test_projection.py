@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import io
 import json
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +19,16 @@ from PIL import Image
 from crwn.data import BASE_SETS
 from crwn.data.verified import VerifiedFiles
 from crwn.methods import METHODS
-from crwn.spec import TrialSpec
+from crwn.metrics import average_accuracy
+from crwn.spec import HASH_PREFIX, TrialSpec
+from crwn.testing import finished_record, tiny_trial
 from orchestrator import projection
+from orchestrator.json_fields import Fields
 from orchestrator.manifests import Manifest, ManifestCell
 from orchestrator.projection import Label, Point, RunContent
-from orchestrator.store import Store, TrialRecord, TrialState
+from orchestrator.records import Attempt, Provenance, RecordedNumerics, Sample, TestRow, canonical
+from orchestrator.store import Store, TrialState
 
-Record = Callable[..., TrialRecord]
 Trial = Callable[..., TrialSpec]
 
 
@@ -104,8 +108,30 @@ def rows_finished(spec: TrialSpec, every: int = 5) -> list[dict[str, Any]]:
     return rows + [a_test(task, num_tasks, (task + 1) / 8, START + 3000.0 + task) for task in range(num_tasks - 1)]
 
 
+def id_of(spec: Mapping[str, Any]) -> str:
+    """The id of the trial with these settings."""
+    return hashlib.sha256(HASH_PREFIX + canonical(spec).encode()).hexdigest()[:16]
+
+
+def rows_of(spec: TrialSpec, rows: Iterable[Mapping[str, Any]]) -> list[TestRow]:
+    """Rows of a trial, without its names, as the store has them."""
+    names = finished_record(spec).tasks[0].columns()
+    identity = {name: names[name] for name in ("trial_id", "method", "variant", "benchmark", "scale", "seed")}
+    return [TestRow.read({**identity, **row}) for row in rows]
+
+
+def samples_of(trial_id: str, rows: Iterable[Mapping[str, Any]]) -> list[Sample]:
+    """Samples of a trial as the store has them."""
+    return [Sample.read({**row, "trial_id": trial_id}) for row in rows]
+
+
+def attempts_of(*attempts: Mapping[str, Any]) -> list[Attempt]:
+    """Attempts as the store has them."""
+    return [Attempt.read(Fields(dict(one))) for one in attempts]
+
+
 @pytest.fixture
-def write_finished(store: Store, record: Record) -> Callable[..., None]:
+def write_finished(store: Store) -> Callable[..., None]:
     """Puts a finished trial into the store; all of its record can be changed."""
 
     def write(
@@ -117,9 +143,19 @@ def write_finished(store: Store, record: Record) -> Callable[..., None]:
         **changes: Any,
     ) -> None:
         known = {"attempts": [attempt()], "finished": FINISHED, "host": "here"} if provenance is None else provenance
-        made = record("a", spec=spec.canonical_json(), provenance=json.dumps(known), **changes)
-        rows = rows_finished(spec) if tests is None else tests
-        store.write_record("a", dataclasses.replace(made, tasks=rows, system=system))
+        made = finished_record(spec)
+        rows = rows_of(spec, rows_finished(spec) if tests is None else tests)
+        last = {row.task: row.accuracy for row in rows if row.accuracy is not None}
+        row = dataclasses.replace(
+            made.trial,
+            **{
+                "accuracy": average_accuracy([last[task] for task in sorted(last)]),
+                "provenance": Provenance.from_json(json.dumps(known)),
+                **changes,
+            },
+        )
+        system = samples_of(spec.trial_id, system)
+        store.write_record(spec.trial_id, dataclasses.replace(made, trial=row, tasks=rows, system=system))
 
     return write
 
@@ -133,14 +169,23 @@ def write_begun(store: Store) -> Callable[..., None]:
         tests: Sequence[Mapping[str, Any]] = (),
         system: Sequence[Mapping[str, Any]] = (),
     ) -> None:
-        store.write_attempts("a", [dict(one) for one in attempts])
-        store.write_resume("a", b"a resume point", tests, system)
+        said = attempts[-1].get("spec")
+        trial_id = tiny_trial().trial_id if said is None else id_of(said)
+        store.write_attempts(trial_id, attempts_of(*attempts))
+        rows = [dataclasses.replace(row, trial_id=trial_id) for row in rows_of(tiny_trial(), tests)]
+        store.write_resume(trial_id, b"a resume point", rows, samples_of(trial_id, system))
 
     return write
 
 
+def only(store: Store) -> str:
+    """The one trial that is there."""
+    (folder,) = (store.root / "trials").iterdir()
+    return folder.name
+
+
 def content_of(store: Store, state: TrialState = "done") -> RunContent:
-    content = projection.trial_content(store, "a", state, LABEL)
+    content = projection.trial_content(store, only(store), state, LABEL)
     assert content is not None
     return content
 
@@ -244,9 +289,8 @@ def test_a_trial_shows_its_params_from_the_first_attempt_on(
 
 def test_accuracy_follows_the_tasks_learned(store: Store, trial: Trial, write_finished: Callable[..., None]) -> None:
     """Each value is the mean over the tasks so far, and the last one the table's, to the last digit, at the end."""
-    exact = 0.1 + 0.2  # not the mean of the rows: it is the record's own number that counts
-    write_finished(trial(num_tasks=3), accuracy=exact)
-    assert series(content_of(store), "accuracy") == [(1, 1 / 8, 6), (2, 1.5 / 8, 12), (3, exact, 3600)]
+    write_finished(trial(num_tasks=3))
+    assert series(content_of(store), "accuracy") == [(1, 1 / 8, 6), (2, 1.5 / 8, 12), (3, 2 / 8, 3600)]
 
 
 @pytest.mark.parametrize("grouping", ["one", "all", None])
@@ -254,8 +298,8 @@ def test_accuracy_is_shown_at_the_end_alone_where_tasks_touch_each_other(
     store: Store, trial: Trial, write_finished: Callable[..., None], grouping: str | None
 ) -> None:
     """What became of the earlier tasks meanwhile is not known; of an older record neither."""
-    write_finished(trial(num_tasks=3), accuracy=0.625, grouping=grouping)
-    assert series(content_of(store), "accuracy") == [(3, 0.625, 3600)]
+    write_finished(trial(num_tasks=3), grouping=grouping)
+    assert series(content_of(store), "accuracy") == [(3, 0.25, 3600)]
 
 
 def test_tests_are_shown_by_task(store: Store, trial: Trial, write_finished: Callable[..., None]) -> None:
@@ -440,11 +484,11 @@ def test_started_is_when_the_first_attempt_began(
     store: Store, trial: Trial, write_begun: Callable[..., None], write_finished: Callable[..., None]
 ) -> None:
     """Of a trial that was not begun it is 0."""
-    assert projection.started(store, "a") == 0
+    assert projection.started(store, tiny_trial().trial_id) == 0
     write_begun(attempt(), attempt(started=FINISHED))
-    assert projection.started(store, "a") == 1000 * START
+    assert projection.started(store, only(store)) == 1000 * START
     write_finished(trial(), provenance={"attempts": [attempt(), attempt(started=FINISHED)]})
-    assert projection.started(store, "a") == 1000 * START
+    assert projection.started(store, only(store)) == 1000 * START
 
 
 # Older records
@@ -456,9 +500,9 @@ def test_an_older_record_is_shown_as_far_as_it_says(
     """A store of version 1.0 has neither times nor grouping nor samples: its points are at the trial's end."""
     spec = trial(num_tasks=2)
     tests = [{**row, "tested": None, "curve_times": None} for row in rows_finished(spec)]
-    write_finished(spec, tests=tests, grouping=None, accuracy=0.25)
+    write_finished(spec, tests=tests, grouping=None)
     content = content_of(store)
-    assert series(content, "accuracy") == [(2, 0.25, 3600)]
+    assert series(content, "accuracy") == [(2, 1.5 / 8, 3600)]
     assert series(content, "task/accuracy") == [(1, 1 / 8, 3600), (2, 2 / 8, 3600)]
     assert series(content, "train/loss") == [(5, 1 / 5, 3600), (10, 1 / 6, 3600)]
     assert [point.name for point in content.points if point.name.startswith("system/")] == []
@@ -515,7 +559,7 @@ def test_a_finished_trial_has_the_tags_people_filter_by(
         "commit": "abc123+changes",
         "versions": {"torch": "2", "crwn": "1"},
     }
-    write_finished(trial(), provenance=provenance, variant="v", numerics='{"device":"cuda"}')
+    write_finished(trial(), provenance=provenance, variant="v", numerics=RecordedNumerics(device="cuda"))
     content = content_of(store)
     assert content.tags == {
         "mlflow.runName": "own name wide FC16 r-digits, seed 3",
@@ -529,13 +573,13 @@ def test_a_finished_trial_has_the_tags_people_filter_by(
         "error": "",
         "progress": "2/2 tasks",
         "variant": "v",
-        "fingerprint": "f" * 64,
+        "fingerprint": finished_record(trial()).trial.fingerprint,
         "device": "a GPU",
         "numerics": '{"device":"cuda"}',
         "commit": "abc123+changes",
         "mlflow.source.git.commit": "abc123",
         "versions": '{"crwn": "1", "torch": "2"}',
-        "spec_hash": "a",
+        "spec_hash": only(store),
         "crwn.origin": f"{STARTED} there 2",
     }
 
@@ -586,15 +630,19 @@ def test_an_origin_is_the_attempt_that_began_at_the_beginning() -> None:
     restarted = attempt(pid=4, started=FINISHED, host="there")
     died = attempt(pid=5)
     del died["from"]
-    origin = projection.origin([first])
+    origin = projection.origin(attempts_of(first))
     assert origin == f"{STARTED} here 1"
-    assert projection.origin([first, resumed]) == origin
-    assert projection.origin([first, resumed_in_a_task, resumed]) == origin
-    assert projection.origin([first, died]) == origin
-    assert projection.origin([first, resumed, restarted]) == f"{FINISHED} there 4"
-    assert projection.origin([first, restarted, resumed, died]) == f"{FINISHED} there 4"
-    assert projection.origin([died]) == projection.origin([died, {**died, "pid": 6}]) == f"{STARTED} here 5"
-    assert projection.origin([died, first]) == origin
+    assert projection.origin(attempts_of(first, resumed)) == origin
+    assert projection.origin(attempts_of(first, resumed_in_a_task, resumed)) == origin
+    assert projection.origin(attempts_of(first, died)) == origin
+    assert projection.origin(attempts_of(first, resumed, restarted)) == f"{FINISHED} there 4"
+    assert projection.origin(attempts_of(first, restarted, resumed, died)) == f"{FINISHED} there 4"
+    assert (
+        projection.origin(attempts_of(died))
+        == projection.origin(attempts_of(died, {**died, "pid": 6}))
+        == f"{STARTED} here 5"
+    )
+    assert projection.origin(attempts_of(died, first)) == origin
 
 
 def test_an_origin_stays_when_a_trial_is_finished(
@@ -613,17 +661,17 @@ def test_a_digest_changes_with_all_that_is_shown(
 ) -> None:
     """With the record, with each of the sweep's names, and with what is shown of a record; and with nothing else."""
     write_finished(trial())
-    digests = [projection.digest(store, "a", LABEL)]
-    assert projection.digest(Store(store.root), "a", dataclasses.replace(LABEL)) == digests[0]
+    digests = [projection.digest(store, only(store), LABEL)]
+    assert projection.digest(Store(store.root), only(store), dataclasses.replace(LABEL)) == digests[0]
     moved = dataclasses.replace(LABEL, method=f"{LABEL.method} {LABEL.variant}", variant="")
     assert moved.run_name == LABEL.run_name  # and other tags all the same
-    digests.append(projection.digest(store, "a", moved))
+    digests.append(projection.digest(store, only(store), moved))
     others = [dataclasses.replace(LABEL, **{item.name: "other"}) for item in dataclasses.fields(Label)]
-    digests += [projection.digest(store, "a", label) for label in others]
-    write_finished(trial(), accuracy=0.75)
-    digests.append(projection.digest(store, "a", LABEL))
+    digests += [projection.digest(store, only(store), label) for label in others]
+    write_finished(trial(), provenance={"host": "there"})
+    digests.append(projection.digest(store, only(store), LABEL))
     monkeypatch.setattr(projection, "PROJECTION", projection.PROJECTION + 1)
-    digests.append(projection.digest(store, "a", LABEL))
+    digests.append(projection.digest(store, only(store), LABEL))
     assert len(set(digests)) == len(digests) == 9
     assert {len(digest) for digest in digests} == {16}
 
@@ -634,7 +682,7 @@ def test_a_trial_that_is_finished_while_it_is_read_is_left_to_the_next_look(
     """Its rows may be of both states, so nothing of them is shown, whenever it happened."""
     spec = trial()
     write_begun(attempt(spec), tests=rows_after(spec, 5, every=5))
-    assert projection.trial_content(store, "a", "running", LABEL) is not None
+    assert projection.trial_content(store, only(store), "running", LABEL) is not None
     read, finish = store.so_far, write_finished
 
     def read_and_finish(trial_id: str) -> Any:
@@ -643,10 +691,10 @@ def test_a_trial_that_is_finished_while_it_is_read_is_left_to_the_next_look(
         return rows
 
     store.so_far = read_and_finish  # type: ignore[method-assign]  # the moment that is tested
-    assert projection.trial_content(store, "a", "running", LABEL) is None
+    assert projection.trial_content(store, only(store), "running", LABEL) is None
     del store.so_far
-    assert projection.trial_content(store, "a", "running", LABEL) is None  # its attempts are gone as well
-    assert projection.trial_content(store, "a", "done", LABEL) is not None
+    assert projection.trial_content(store, only(store), "running", LABEL) is None  # its attempts are gone as well
+    assert projection.trial_content(store, only(store), "done", LABEL) is not None
 
 
 # The data set
@@ -689,7 +737,7 @@ def test_a_finished_trial_has_its_files_as_artifacts(
     """The store's own byte for byte, the spec for people, and the accuracy matrix as numbers and as a picture."""
     spec = trial(num_tasks=3)
     write_finished(spec, system=[SAMPLE])
-    files = projection.artifacts(store, "a", "a title")
+    files = projection.artifacts(store, only(store), "a title")
     assert set(files) == {
         "results/trial.parquet",
         "results/tasks.parquet",
@@ -700,12 +748,12 @@ def test_a_finished_trial_has_its_files_as_artifacts(
         "accuracy_matrix.csv",
         "accuracy_matrix.png",
     }
-    provenance = json.loads(store.trials(["a"]).to_pylist()[0]["provenance"])
+    provenance = json.loads(store.trials([only(store)]).to_pylist()[0]["provenance"])
     assert json.loads(files["attempts.json"]) == {"attempts": provenance["attempts"]}
     for name, content in files.items():
         if "/" in name:
-            assert content == (store.folder("a") / Path(name).name).read_bytes()
-    assert files["contexts/contexts.safetensors"] == b"contexts of a"
+            assert content == (store.folder(only(store)) / Path(name).name).read_bytes()
+    assert files["contexts/contexts.safetensors"] == finished_record(spec).contexts
     assert json.loads(files["spec.json"]) == json.loads(spec.canonical_json())
     matrix = pd.read_csv(io.BytesIO(files["accuracy_matrix.csv"]), index_col="tasks learned")
     assert list(matrix.columns) == ["task 1", "task 2", "task 3"]
@@ -726,7 +774,7 @@ def test_the_matrix_shows_no_more_than_was_tested(
     """Where tasks touch each other, what is between the diagonal and the last row is not known."""
     spec = trial(num_tasks=3)
     write_finished(spec, grouping="one")
-    content = projection.artifacts(store, "a", "a title")["accuracy_matrix.csv"]
+    content = projection.artifacts(store, only(store), "a title")["accuracy_matrix.csv"]
     assert content.decode().splitlines()[2] == "2,,0.25,"
 
 
@@ -735,11 +783,11 @@ def test_a_store_without_samples_has_no_artifact_of_them(
 ) -> None:
     """As version 1.0 wrote it."""
     write_finished(trial())
-    (store.folder("a") / "system.parquet").unlink()
-    assert "results/system.parquet" not in projection.artifacts(store, "a", "a title")
+    (store.folder(only(store)) / "system.parquet").unlink()
+    assert "results/system.parquet" not in projection.artifacts(store, only(store), "a title")
 
 
 def test_artifacts_are_the_same_every_time(store: Store, trial: Trial, write_finished: Callable[..., None]) -> None:
     """The picture as well, so that a rebuilt database has the same files."""
     write_finished(trial())
-    assert projection.artifacts(store, "a", "a title") == projection.artifacts(store, "a", "a title")
+    assert projection.artifacts(store, only(store), "a title") == projection.artifacts(store, only(store), "a title")

@@ -17,17 +17,18 @@ from rich.console import Console
 
 from crwn.data.verified import VerifiedFiles
 from crwn.spec import TrialSpec
+from crwn.testing import write_finished
 from orchestrator import running
 from orchestrator.errors import LostError, UserError
 from orchestrator.executors import inline
 from orchestrator.executors.inline import InlineExecutor
 from orchestrator.executors.protocol import Job, TrialUpdate
+from orchestrator.records import Attempt
 from orchestrator.running import Options, run
-from orchestrator.store import ATTEMPTS_FILE, Store, TrialRecord
+from orchestrator.store import ATTEMPTS_FILE, Store
 from orchestrator.sweep import Sweep, load_sweep
 
 SweepFile = Callable[..., Path]
-Record = Callable[..., TrialRecord]
 Listing = Callable[[Path], dict[str, bytes]]
 
 
@@ -45,14 +46,14 @@ def new_store(tmp_path: Path) -> Store:
 
 
 @pytest.fixture
-def jobs(monkeypatch: pytest.MonkeyPatch, record: Record) -> list[Job]:
+def jobs(monkeypatch: pytest.MonkeyPatch) -> list[Job]:
     """Puts an executor in the inline one's place that runs nothing, leaves records, and notes its jobs."""
     noted: list[Job] = []
 
     def pretend(_: InlineExecutor, job: Job, on_update: Callable[[TrialUpdate], None]) -> None:
         noted.append(job)
         for spec in job.trials:
-            job.store.write_record(spec.trial_id, record(spec.trial_id))
+            write_finished(job.store, spec)
             on_update(TrialUpdate(trial_id=spec.trial_id, state="finished"))
 
     monkeypatch.setattr(InlineExecutor, "run", pretend)
@@ -67,17 +68,17 @@ def quietly(sweep: Sweep, store: Store, **options: Any) -> tuple[bool, list[str]
     return failed, file.getvalue().splitlines()
 
 
-def test_the_executor_gets_what_is_left(sweep: Sweep, new_store: Store, jobs: list[Job], record: Record) -> None:
+def test_the_executor_gets_what_is_left(sweep: Sweep, new_store: Store, jobs: list[Job]) -> None:
     """Finished trials are not handed over again; the manifest is there before the first trial ends."""
     new_store.create()
-    done, left = (trial.trial_id for trial in sweep.trials)
-    new_store.write_record(done, record(done))
+    done, left = sweep.trials
+    write_finished(new_store, done)
     failed, lines = quietly(sweep, new_store)
     assert not failed
     assert lines[0] == f"tiny: 1 trials to run, 1 done; executor inline; {new_store.root}"
     assert lines[-1].startswith("2/2 trials done, 0 running, 0 failed, 0 waiting")
     (job,) = jobs
-    assert [spec.trial_id for spec in job.trials] == [left]
+    assert job.trials == (left,)
     assert new_store.manifests() == [sweep.manifest()]
     assert not new_store.is_driven
 
@@ -93,17 +94,17 @@ def test_a_sweep_that_is_done_starts_nothing(sweep: Sweep, new_store: Store, job
 
 @pytest.mark.parametrize("num_done", [1, 2])
 def test_what_a_killed_process_left_beside_a_record_is_cleared(
-    sweep: Sweep, new_store: Store, jobs: list[Job], record: Record, num_done: int
+    sweep: Sweep, new_store: Store, jobs: list[Job], num_done: int
 ) -> None:
     """A process can die between a trial's record and clearing up: the next run does the rest, whatever it has to do."""
     del jobs
     new_store.create()
-    done = [trial.trial_id for trial in sweep.trials[:num_done]]
-    for trial_id in done:
-        new_store.write_record(trial_id, record(trial_id))
-        new_store.write_attempts(trial_id, [{"pid": 1}])
+    done = sweep.trials[:num_done]
+    for trial in done:
+        write_finished(new_store, trial)
+        new_store.write_attempts(trial.trial_id, [Attempt(pid=1)])
     quietly(sweep, new_store)
-    assert [(new_store.folder(trial_id) / ATTEMPTS_FILE).exists() for trial_id in done] == [False] * num_done
+    assert [(new_store.folder(trial.trial_id) / ATTEMPTS_FILE).exists() for trial in done] == [False] * num_done
 
 
 def test_a_sweep_whose_trials_another_one_ran_is_done(
@@ -153,15 +154,14 @@ def test_a_manifest_of_a_newer_crwn_is_not_overwritten(sweep: Sweep, new_store: 
 
 
 def test_what_was_finished_while_waiting_is_not_run(
-    sweep: Sweep, new_store: Store, jobs: list[Job], record: Record, monkeypatch: pytest.MonkeyPatch
+    sweep: Sweep, new_store: Store, jobs: list[Job], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Between looking and being the store's one driver, another run may have ended."""
-    done = sweep.trials[0].trial_id
     create = Store.create
 
     def meanwhile(store: Store) -> None:
         create(store)
-        store.write_record(done, record(done))
+        write_finished(store, sweep.trials[0])
 
     monkeypatch.setattr(Store, "create", meanwhile)
     quietly(sweep, new_store)
@@ -245,14 +245,14 @@ def test_a_store_that_is_driven_is_refused(sweep: Sweep, new_store: Store, jobs:
 
 
 def test_failures_are_told_with_their_tracebacks_place(
-    sweep: Sweep, new_store: Store, record: Record, monkeypatch: pytest.MonkeyPatch
+    sweep: Sweep, new_store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each with the file that has the traceback, and what to do."""
     first, second = sweep.trials
 
     def pretend(_: InlineExecutor, job: Job, on_update: Callable[[TrialUpdate], None]) -> None:
         on_update(TrialUpdate(trial_id=first.trial_id, state="failed", error="OSError: no"))
-        job.store.write_record(second.trial_id, record(second.trial_id))
+        write_finished(job.store, second)
         on_update(TrialUpdate(trial_id=second.trial_id, state="finished"))
 
     monkeypatch.setattr(InlineExecutor, "run", pretend)
@@ -286,7 +286,6 @@ def test_a_store_that_is_lost_between_two_trials_ends_the_run(
     crwn: Callable[..., Any],
     sweep_file: SweepFile,
     workplace: Path,
-    record: Record,
     monkeypatch: pytest.MonkeyPatch,
     listing: Listing,
     lose: Callable[[Path], object],
@@ -305,7 +304,7 @@ def test_a_store_that_is_lost_between_two_trials_ends_the_run(
             lost.update(listing(workplace))
         tried.append(spec)
         try:
-            store.write_record(spec.trial_id, record(spec.trial_id))
+            write_finished(store, spec)
         except OSError as error:
             yield TrialUpdate(
                 trial_id=spec.trial_id, state="failed", error=str(error), is_lost=isinstance(error, LostError)

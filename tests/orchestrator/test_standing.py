@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 from rich.console import Console
 
 from orchestrator.manifests import SUM, Manifest, ManifestCell
+from orchestrator.records import Attempt, AttemptError, Position
 from orchestrator.standing import show
-from orchestrator.store import Store, TrialRecord
+from orchestrator.store import Store
+from tests.orchestrator.made_up import A, B, C, D, record
 
-Record = Callable[..., TrialRecord]
-
-DONE, FAILED, BEGUN, ABSENT = ("a" * 16, "b" * 16, "c" * 16, "d" * 16)
-ERROR = {"type": "OSError", "message": "no space\nleft", "traceback": "..."}
+DONE, FAILED, BEGUN, ABSENT = A, B, C, D
+ERROR = AttemptError(type="OSError", message="no space\nleft", traceback="...")
 
 
 def manifest(**trials: str) -> Manifest:
@@ -34,11 +34,12 @@ def printed(store: Store, *, verbose: bool = False) -> list[str]:
 
 
 @pytest.fixture
-def mixed(store: Store, record: Record) -> Store:
+def mixed(store: Store) -> Store:
     """A store with a sweep of which one trial is done, one failed, one begun, and one not."""
     store.write_record(DONE, record(DONE))
-    store.write_attempts(FAILED, [{"pid": 1}, {"error": ERROR, "reached": {"tasks_learned": 1, "step": 2}}])
-    store.write_attempts(BEGUN, [{"error": ERROR}, {"reached": {"tasks_learned": 3, "step": 40}}])
+    failed = Attempt(error=ERROR, reached=Position(tasks_learned=1, step=2))
+    store.write_attempts(FAILED, [Attempt(pid=1), failed])
+    store.write_attempts(BEGUN, [Attempt(error=ERROR), Attempt(reached=Position(tasks_learned=3, step=40))])
     store.write_manifest(manifest(seed0=DONE, seed1=FAILED, seed2=BEGUN, seed3=ABSENT))
     return store
 
@@ -70,7 +71,7 @@ def test_a_sweep_that_has_not_begun_has_everything_left(store: Store) -> None:
 
 def test_an_attempt_that_has_not_reported_has_no_detail(store: Store) -> None:
     """Between its first breath and its first resume point."""
-    store.write_attempts(BEGUN, [{"pid": 1}])
+    store.write_attempts(BEGUN, [Attempt(pid=1)])
     store.write_manifest(manifest(seed0=BEGUN))
     assert printed(store, verbose=True)[1] == f"  interrupted {BEGUN} own name local FC16 r-digits seed 0"
 
@@ -89,7 +90,7 @@ def test_the_first_line_says_whether_a_run_is_at_work(store: Store) -> None:
 
 def test_a_long_error_is_not_wrapped(store: Store) -> None:
     """A line a trial, whatever the width."""
-    store.write_attempts(BEGUN, [{"error": {**ERROR, "message": "word " * 50}}])
+    store.write_attempts(BEGUN, [Attempt(error=replace(ERROR, message="word " * 50))])
     store.write_manifest(manifest(seed0=BEGUN))
     assert len(printed(store)) == 2
 

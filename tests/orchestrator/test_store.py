@@ -12,18 +12,20 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Literal
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from crwn.testing import Conditions, tiny_trial, write_finished, write_unfinished
 from orchestrator import claims, parquet_files
 from orchestrator.claims import Holder
 from orchestrator.errors import LostError, UserError
 from orchestrator.files import open_files
 from orchestrator.manifests import Manifest, ManifestCell
 from orchestrator.parquet_files import stable_columns
+from orchestrator.records import Attempt, AttemptError, CurveEntry, TestRow
 from orchestrator.store import (
     ATTEMPTS_FILE,
     CONTEXTS_FILE,
@@ -35,13 +37,12 @@ from orchestrator.store import (
     TRIAL_FILE,
     TRIALS_SCHEMA,
     Store,
-    TrialRecord,
     sees,
 )
 from tests.object_storage import ObjectStorage
 from tests.older_records import make_older
+from tests.orchestrator.made_up import SPECS, A, B, C, D, record
 
-Record = Callable[..., TrialRecord]
 Listing = Callable[[Path], dict[str, bytes]]
 
 CELL = ManifestCell(method="m", variant="", scale="FC16", benchmark="b", trials={0: "0" * 16, 1: "1" * 16})
@@ -67,181 +68,182 @@ def anywhere(request: pytest.FixtureRequest) -> Store:
 # Records
 
 
-def test_a_record_comes_back_as_it_was_written(store: Store, record: Record) -> None:
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_a_record_comes_back_as_it_was_written(store: Store, device: Literal["cpu", "cuda"]) -> None:
     """Every column of all three tables, and the contexts byte for byte."""
-    written = record("a", accuracy=1 / 3)
-    store.write_record("a", written)
-    assert store.trials(["a"]).to_pylist() == [dict(written.trial)]
-    assert store.tasks(["a"]).to_pylist() == [dict(row) for row in written.tasks]
-    tasks, system = store.so_far("a")
-    assert tasks.to_pylist() == [dict(row) for row in written.tasks]
-    assert system.to_pylist() == [dict(row) for row in written.system]
-    assert (store.folder("a") / CONTEXTS_FILE).read_bytes() == written.contexts
-    assert files_of(store.folder("a")) == {TRIAL_FILE, TASKS_FILE, SYSTEM_FILE, CONTEXTS_FILE}
+    written = record(A, 1 / 3, Conditions(device=device))
+    store.write_record(A, written)
+    assert store.row(A) == written.trial
+    assert store.trials([A]).to_pylist() == [written.trial.columns()]
+    assert store.tasks([A]).to_pylist() == [row.columns() for row in written.tasks]
+    assert store.so_far(A) == (list(written.tasks), list(written.system))
+    assert (store.folder(A) / CONTEXTS_FILE).read_bytes() == written.contexts
+    assert files_of(store.folder(A)) == {TRIAL_FILE, TASKS_FILE, SYSTEM_FILE, CONTEXTS_FILE}
 
 
-def test_a_measure_that_is_not_known_is_null(store: Store, record: Record) -> None:
+def test_a_measure_that_is_not_known_is_null(store: Store) -> None:
     """Not a number that is none: a reader who averages with any tool sees that it is missing."""
-    store.write_record("a", record("a", forgetting=None, backward_transfer=None))
-    store.write_record("b", record("b", forgetting=0.25, backward_transfer=-0.5))
-    file = pq.ParquetFile(store.folder("a") / TRIAL_FILE).read()
-    table = store.trials(["a", "b"])
-    for name, known in (("forgetting", 0.25), ("backward_transfer", -0.5)):
+    together, in_turn = tiny_trial("mtl"), tiny_trial("psp")
+    write_finished(store, together)
+    write_finished(store, in_turn, [[0.75, 0.0], [0.5, 0.5]])
+    file = pq.ParquetFile(store.folder(together.trial_id) / TRIAL_FILE).read()
+    table = store.trials([together.trial_id, in_turn.trial_id])
+    for name, known in (("forgetting", 0.25), ("backward_transfer", -0.25)):
         assert (file[name].null_count, file[name].type) == (1, pa.float64())
         assert table[name].to_pylist() == [None, known]
 
 
-def test_rows_come_in_the_order_asked_for(anywhere: Store, record: Record) -> None:
+def test_rows_come_in_the_order_asked_for(anywhere: Store) -> None:
     """Trials that are not finished are left out; nothing is an empty table with all columns."""
-    for name in ("a", "b", "c"):
+    for name in (A, B, C):
         anywhere.write_record(name, record(name))
-    begun = record("begun")
-    anywhere.write_resume("begun", b"...", begun.tasks, begun.system)
-    assert anywhere.trials(["c", "absent", "a", "begun"])["trial_id"].to_pylist() == ["c", "a"]
-    assert anywhere.tasks(["b", "begun"])["tasks_learned"].to_pylist() == [1, 2, 2]
+    write_unfinished(anywhere, SPECS[D])
+    assert anywhere.trials([C, "absent", A, D])["trial_id"].to_pylist() == [C, A]
+    assert list(anywhere.rows([C, "absent", A, D])) == [C, A]
+    assert anywhere.tasks([B, D])["tasks_learned"].to_pylist() == [1, 2, 2]
     empty = anywhere.trials([])
     assert len(empty) == 0
     assert empty.schema.names == TRIALS_SCHEMA.names
 
 
-def test_a_trial_is_finished_when_its_last_file_is_there(store: Store, record: Record) -> None:
+def test_a_trial_is_finished_when_its_last_file_is_there(store: Store) -> None:
     """The one row of `trial.parquet` is written last and alone decides."""
-    assert not store.is_finished("a")
-    store.write_record("a", record("a"))
-    assert store.is_finished("a")
-    assert store.trial_ids() == ["a"]
-    (store.folder("a") / TRIAL_FILE).unlink()
-    assert not store.is_finished("a")
+    assert not store.is_finished(A)
+    store.write_record(A, record(A))
+    assert store.is_finished(A)
+    assert store.trial_ids() == [A]
+    (store.folder(A) / TRIAL_FILE).unlink()
+    assert not store.is_finished(A)
     assert store.trial_ids() == []
-    assert len(store.trials(["a"])) == 0
+    assert len(store.trials([A])) == 0
 
 
-def test_the_final_record_is_written_last(store: Store, record: Record, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_final_record_is_written_last(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever is killed before it leaves an unfinished trial, which can go on."""
-    store.write_resume("a", b"...", [], [])
+    store.write_resume(A, b"...", [], [])
     seen: list[tuple[str, bool, bool]] = []
     replace = Path.replace
 
     def watch(path: Path, target: Path) -> Path:
-        seen.append((target.name, store.is_finished("a"), store.read_resume("a") is not None))
+        seen.append((target.name, store.is_finished(A), store.read_resume(A) is not None))
         return replace(path, target)
 
     monkeypatch.setattr(Path, "replace", watch)
-    store.write_record("a", record("a"))
+    store.write_record(A, record(A))
     assert seen == [(name, False, True) for name in (TASKS_FILE, SYSTEM_FILE, CONTEXTS_FILE, TRIAL_FILE)]
 
 
-def test_what_may_differ_between_equal_runs_is_marked(store: Store, record: Record) -> None:
+def test_what_may_differ_between_equal_runs_is_marked(store: Store) -> None:
     """Times, provenance and samples are volatile in the files themselves; nothing else is, nor is more dropped."""
-    store.write_record("a", record("a"))
+    store.write_record(A, record(A))
     for file, schema, volatile in (
         (TRIAL_FILE, TRIALS_SCHEMA, {"seconds", "provenance"}),
         (TASKS_FILE, TASKS_SCHEMA, {"train_seconds", "eval_seconds", "tested", "curve_times"}),
         (SYSTEM_FILE, SYSTEM_SCHEMA, set(SYSTEM_SCHEMA.names) - {"trial_id"}),
     ):
-        table = pq.ParquetFile(store.folder("a") / file).read()
+        table = pq.ParquetFile(store.folder(A) / file).read()
         marked = {item.name for item in table.schema if (item.metadata or {}).get(b"volatile") == b"true"}
         assert marked == volatile
         assert stable_columns(table).schema.names == [name for name in schema.names if name not in volatile]
         assert stable_columns(table).equals(table.drop_columns(sorted(volatile)))
 
 
-def test_tables_that_were_read_can_be_compared_too(anywhere: Store, record: Record) -> None:
+def test_tables_that_were_read_can_be_compared_too(anywhere: Store) -> None:
     """Reading keeps the marks: two trials that differ in time alone have equal stable columns."""
-    anywhere.write_record("a", record("a", seconds=1.0))
-    first = anywhere.trials(["a"])
-    anywhere.write_record("a", record("a", seconds=2.0, provenance="{}"))
-    second = anywhere.trials(["a"])
+    anywhere.write_record(A, record(A))
+    first = anywhere.trials([A])
+    anywhere.write_record(A, record(A, conditions=Conditions(host="elsewhere", task_seconds=2.0)))
+    second = anywhere.trials([A])
     assert not first.equals(second)
     assert stable_columns(first).equals(stable_columns(second))
 
 
-def test_records_carry_their_version(store: Store, record: Record) -> None:
+def test_records_carry_their_version(store: Store) -> None:
     """Each file says by which version it was written and what its rows are."""
-    store.write_record("a", record("a"))
+    store.write_record(A, record(A))
     for file, kind in ((TRIAL_FILE, b"trials"), (TASKS_FILE, b"tasks"), (SYSTEM_FILE, b"system")):
-        metadata = pq.ParquetFile(store.folder("a") / file).schema_arrow.metadata
+        metadata = pq.ParquetFile(store.folder(A) / file).schema_arrow.metadata
         assert metadata[b"crwn.version"] == b"1.2"
         assert metadata[b"crwn.record"] == kind
-    matrix = pq.ParquetFile(store.folder("a") / TASKS_FILE).schema_arrow.metadata[b"crwn.matrix"]
+    matrix = pq.ParquetFile(store.folder(A) / TASKS_FILE).schema_arrow.metadata[b"crwn.matrix"]
     for part in (b"diagonal", b"last row", b"lower triangle"):
         assert part in matrix
 
 
-def test_a_record_of_a_newer_major_version_is_refused(store: Store, record: Record) -> None:
+def test_a_record_of_a_newer_major_version_is_refused(store: Store) -> None:
     """Its columns may mean something else."""
-    store.write_record("a", record("a"))
-    make_older(store.folder("a") / TRIAL_FILE, version="2.0")
+    store.write_record(A, record(A))
+    make_older(store.folder(A) / TRIAL_FILE, version="2.0")
     with pytest.raises(UserError, match=r"trial\.parquet: expected version 1 or older, given 2\.0; upgrade crwn"):
-        store.trials(["a"])
+        store.trials([A])
 
 
-def test_a_record_of_a_newer_minor_version_is_read(store: Store, record: Record) -> None:
+def test_a_record_of_a_newer_minor_version_is_read(store: Store) -> None:
     """It has only more columns, which this reader leaves out."""
-    store.write_record("a", record("a"))
-    before = store.trials(["a"])
+    store.write_record(A, record(A))
+    before = store.trials([A])
     added = pa.array(["new"])
-    path = store.folder("a") / TRIAL_FILE
+    path = store.folder(A) / TRIAL_FILE
     table = pq.ParquetFile(path).read().add_column(0, "added", added)
     path.write_bytes(parquet_files.dump(table, {"version": "1.7"}))
-    assert store.trials(["a"]).equals(before)
+    assert store.trials([A]).equals(before)
 
 
-def test_an_older_record_with_fewer_columns_is_read(store: Store, record: Record) -> None:
+def test_an_older_record_with_fewer_columns_is_read(store: Store) -> None:
     """What it has not is null, at its place; it stands beside newer ones."""
-    for name in ("a", "b"):
+    for name in (A, B):
         store.write_record(name, record(name))
-    make_older(store.folder("a") / TRIAL_FILE, lambda table: table.drop_columns(["fingerprint", "seconds"]), "1.0")
-    table = store.trials(["a", "b"])
+    make_older(store.folder(A) / TRIAL_FILE, lambda table: table.drop_columns(["grouping", "forgetting"]), "1.0")
+    table = store.trials([A, B])
     assert table.schema.names == TRIALS_SCHEMA.names
-    assert table["fingerprint"].to_pylist() == [None, "f" * 64]
-    assert table["seconds"].to_pylist() == [None, 3.0]
+    assert table["grouping"].to_pylist() == [None, "any"]
+    assert table["forgetting"].to_pylist() == [None, 0.0]
     assert table["accuracy"].to_pylist() == [0.5, 0.5]
 
 
-def test_a_store_of_version_1_0_is_read(store: Store, record: Record, tmp_path: Path) -> None:
+def test_a_store_of_version_1_0_is_read(store: Store, tmp_path: Path) -> None:
     """It has no times, no samples and no id: the columns are null, the samples none, and its path stands for its id."""
-    for name in ("a", "b"):
+    for name in (A, B):
         store.write_record(name, record(name))
     added = ["tested", "curve_times"]
-    make_older(store.folder("a") / TASKS_FILE, lambda table: table.drop_columns(added), "1.0")
+    make_older(store.folder(A) / TASKS_FILE, lambda table: table.drop_columns(added), "1.0")
     later = ["grouping", "forgetting", "backward_transfer"]
-    make_older(store.folder("a") / TRIAL_FILE, lambda table: table.drop_columns(later), "1.0")
-    (store.folder("a") / SYSTEM_FILE).unlink()
+    make_older(store.folder(A) / TRIAL_FILE, lambda table: table.drop_columns(later), "1.0")
+    (store.folder(A) / SYSTEM_FILE).unlink()
     (store.root / "store.json").write_text('{"format": "crwn-store", "version": [1, 0]}')
 
     old = Store(store.root)
-    tasks, system = old.so_far("a")
-    assert tasks.drop_columns(added).to_pylist() == [
-        {key: value for key, value in row.items() if key not in added} for row in record("a").tasks
+    tasks, system = old.so_far(A)
+    assert tasks == [
+        replace(row, tested=None, curve=tuple(replace(point, time=None) for point in row.curve))
+        for row in record(A).tasks
     ]
-    assert [tasks[name].null_count for name in added] == [3, 3]
-    assert (len(system), system.schema.names) == (0, SYSTEM_SCHEMA.names)
-    assert old.trials(["a", "b"]).select(["accuracy", *later]).to_pylist() == [
+    assert system == []
+    assert old.trials([A, B]).select(["accuracy", *later]).to_pylist() == [
         {"accuracy": 0.5, "grouping": None, "forgetting": None, "backward_transfer": None},
         {"accuracy": 0.5, "grouping": "any", "forgetting": 0.0, "backward_transfer": 0.0},
     ]
-    assert old.tasks(["a", "b"])["tested"].null_count == 3
+    assert old.tasks([A, B])["tested"].null_count == 3
     assert old.identity == str(tmp_path / "store")
     old.create()  # a run goes on in it
     assert old.identity == str(tmp_path / "store")
 
 
 @pytest.mark.parametrize("content", [b"", b"PAR1 and no more", b"\x00" * 100])
-def test_a_damaged_record_is_named(store: Store, record: Record, content: bytes) -> None:
+def test_a_damaged_record_is_named(store: Store, content: bytes) -> None:
     """The message says which file, and how to have the trial run again."""
-    store.write_record("a", record("a"))
-    (store.folder("a") / TRIAL_FILE).write_bytes(content)
+    store.write_record(A, record(A))
+    (store.folder(A) / TRIAL_FILE).write_bytes(content)
     with pytest.raises(UserError, match=r"(?s)trial\.parquet: expected a record that can be read: .*Remove its folder"):
-        store.trials(["a"])
+        store.trials([A])
 
 
-def test_a_record_without_a_version_is_refused(store: Store, record: Record) -> None:
+def test_a_record_without_a_version_is_refused(store: Store) -> None:
     """A Parquet file that is no record of ours is not taken for one."""
-    store.write_record("a", record("a"))
-    pq.write_table(pa.table({"x": [1]}), store.folder("a") / TASKS_FILE)
+    store.write_record(A, record(A))
+    pq.write_table(pa.table({"x": [1]}), store.folder(A) / TASKS_FILE)
     with pytest.raises(UserError, match=r"tasks\.parquet: expected a record that can be read"):
-        store.tasks(["a"])
+        store.tasks([A])
 
 
 # Writing
@@ -253,7 +255,7 @@ def test_a_write_that_fails_leaves_what_was_there(
 ) -> None:
     """On a full disk the earlier resume point and its rows stay whole, and no temporary file is left."""
     store = Store(store.root)  # one that waits for the disk
-    store.write_resume("a", b"earlier", [], [])
+    store.write_resume(A, b"earlier", [], [])
     before = listing(store.root)
 
     def fail(*_: object) -> None:
@@ -261,9 +263,9 @@ def test_a_write_that_fails_leaves_what_was_there(
 
     monkeypatch.setattr(*((os, "fsync", fail) if failing == "fsync" else (Path, "replace", fail)))
     with pytest.raises(OSError, match="no space left"):
-        store.write_resume("a", b"later", [], [])
+        store.write_resume(A, b"later", [], [])
     assert listing(store.root) == before
-    assert store.read_resume("a") == b"earlier"
+    assert store.read_resume(A) == b"earlier"
 
 
 def test_a_write_that_is_interrupted_leaves_no_temporary_file(
@@ -325,88 +327,86 @@ def test_a_manifest_of_a_newer_format_is_refused(store: Store) -> None:
 
 def test_a_resume_point_replaces_the_one_before(store: Store) -> None:
     """Only the last is kept; discarding it leaves none, also where there was none."""
-    assert store.read_resume("a") is None
-    store.write_resume("a", b"first", [], [])
-    store.write_resume("a", b"second", [], [])
-    assert store.read_resume("a") == b"second"
-    assert files_of(store.folder("a")) == {RESUME_FILE, TASKS_FILE, SYSTEM_FILE}
-    store.discard_resume("a")
-    store.discard_resume("a")
-    assert store.read_resume("a") is None
+    assert store.read_resume(A) is None
+    store.write_resume(A, b"first", [], [])
+    store.write_resume(A, b"second", [], [])
+    assert store.read_resume(A) == b"second"
+    assert files_of(store.folder(A)) == {RESUME_FILE, TASKS_FILE, SYSTEM_FILE}
+    store.discard_resume(A)
+    store.discard_resume(A)
+    assert store.read_resume(A) is None
 
 
 # A task that is being learned: what names it, and its curve so far.
-LEARNING = {"trial_id": "a", "task": 2, "curve": [{"step": 50, "loss": 1.5, "accuracy": 0.5}], "curve_times": [1.75e9]}
+def learning() -> TestRow:
+    """The row of a task that is being learned."""
+    point = CurveEntry(step=50, loss=1.5, accuracy=0.5, time=1.75e9)
+    tested = dict.fromkeys(("tasks_learned", "accuracy", "loss", "num_test", "train_seconds", "eval_seconds", "tested"))
+    return replace(record(A).tasks[0], task=1, curve=(point,), **tested)
 
 
-def test_so_far_are_the_rows_up_to_the_resume_point(anywhere: Store, record: Record) -> None:
+def test_so_far_are_the_rows_up_to_the_resume_point(anywhere: Store) -> None:
     """With null for what a test would say of a task that is being learned; no trial is finished by that."""
-    whole = record("a")
-    anywhere.write_resume("a", b"first", whole.tasks[:1], whole.system[:1])
-    anywhere.write_resume("a", b"second", [*whole.tasks[:2], LEARNING], whole.system)
-    tasks, system = anywhere.so_far("a")
-    *tested, learning = tasks.to_pylist()
-    assert tested == [dict(row) for row in whole.tasks[:2]]
-    assert learning == {**dict.fromkeys(TASKS_SCHEMA.names), **LEARNING}
-    assert learning["accuracy"] is None
-    assert system.to_pylist() == [dict(row) for row in whole.system]
-    assert not anywhere.is_finished("a")
-    assert len(anywhere.tasks(["a"])) == 0
+    whole = record(A)
+    anywhere.write_resume(A, b"first", whole.tasks[:1], whole.system[:1])
+    anywhere.write_resume(A, b"second", [whole.tasks[0], learning()], whole.system)
+    tasks, system = anywhere.so_far(A)
+    assert tasks == [whole.tasks[0], learning()]
+    assert tasks[1].accuracy is None
+    assert system == list(whole.system)
+    assert not anywhere.is_finished(A)
+    assert len(anywhere.tasks([A])) == 0
     assert anywhere.trial_ids() == []
 
 
-def test_a_record_replaces_the_rows_so_far(anywhere: Store, record: Record) -> None:
+def test_a_record_replaces_the_rows_so_far(anywhere: Store) -> None:
     """What a trial had told of a task that it was learning is not kept beside the test."""
-    whole = record("a")
-    anywhere.write_resume("a", b"...", [LEARNING], [])
-    anywhere.write_record("a", whole)
-    tasks, system = anywhere.so_far("a")
-    assert tasks.to_pylist() == [dict(row) for row in whole.tasks]
-    assert len(system) == 2
+    whole = record(A)
+    anywhere.write_resume(A, b"...", [learning()], [])
+    anywhere.write_record(A, whole)
+    assert anywhere.so_far(A) == (list(whole.tasks), list(whole.system))
 
 
 def test_so_far_of_a_trial_that_is_not_there_is_nothing(store: Store, listing: Listing) -> None:
-    """Nor of one that has not come to its first resume point: empty tables with all columns; nothing is written."""
-    store.write_attempts("begun", [{}])
+    """Nor of one that has not come to its first resume point; nothing is written."""
+    store.write_attempts(D, [Attempt()])
     before = listing(store.root)
-    for name in ("absent", "begun"):
-        tasks, system = store.so_far(name)
-        assert (len(tasks), tasks.schema.names) == (0, TASKS_SCHEMA.names)
-        assert (len(system), system.schema.names) == (0, SYSTEM_SCHEMA.names)
+    for name in ("absent", D):
+        assert store.so_far(name) == ([], [])
     assert listing(store.root) == before
 
 
 @pytest.mark.parametrize("file", [TASKS_FILE, SYSTEM_FILE])
-def test_damaged_rows_so_far_are_named(store: Store, record: Record, file: str) -> None:
+def test_damaged_rows_so_far_are_named(store: Store, file: str) -> None:
     """As those of a finished trial are."""
-    store.write_resume("a", b"...", record("a").tasks, record("a").system)
-    (store.folder("a") / file).write_bytes(b"PAR1 and no more")
+    store.write_resume(A, b"...", record(A).tasks, record(A).system)
+    (store.folder(A) / file).write_bytes(b"PAR1 and no more")
     with pytest.raises(UserError, match=rf"{file}: expected a record that can be read"):
-        store.so_far("a")
+        store.so_far(A)
 
 
 @pytest.mark.parametrize("killed_before", [RESUME_FILE, TASKS_FILE, SYSTEM_FILE])
 def test_a_kill_between_a_resume_point_and_its_rows_loses_nothing(
-    store: Store, record: Record, monkeypatch: pytest.MonkeyPatch, killed_before: str
+    store: Store, monkeypatch: pytest.MonkeyPatch, killed_before: str
 ) -> None:
     """Rows are never ahead of the point, or they would be computed once more; each file is whole, old or new.
 
     Those that lag behind are in the resume point, and come with the next.
     """
-    whole = record("a")
-    store.write_resume("a", b"first", whole.tasks[:1], whole.system[:1])
-    replace = Path.replace
+    whole = record(A)
+    store.write_resume(A, b"first", whole.tasks[:1], whole.system[:1])
+    move = Path.replace
 
     def kill(path: Path, target: Path) -> Path:
         if target.name == killed_before:
             raise KeyboardInterrupt
-        return replace(path, target)
+        return move(path, target)
 
     with monkeypatch.context() as patch:
         patch.setattr(Path, "replace", kill)
         with pytest.raises(KeyboardInterrupt):
-            store.write_resume("a", b"second", whole.tasks, whole.system)
-    found = (store.read_resume("a"), *map(len, store.so_far("a")))
+            store.write_resume(A, b"second", whole.tasks, whole.system)
+    found = (store.read_resume(A), *map(len, store.so_far(A)))
     assert (
         found
         == {
@@ -415,25 +415,25 @@ def test_a_kill_between_a_resume_point_and_its_rows_loses_nothing(
             SYSTEM_FILE: (b"second", 3, 1),
         }[killed_before]
     )
-    store.write_resume("a", b"third", whole.tasks, whole.system)
-    assert [len(table) for table in store.so_far("a")] == [3, 2]
+    store.write_resume(A, b"third", whole.tasks, whole.system)
+    assert [len(table) for table in store.so_far(A)] == [3, 2]
 
 
-def test_a_discarded_resume_point_takes_its_rows_along(store: Store, record: Record) -> None:
+def test_a_discarded_resume_point_takes_its_rows_along(store: Store) -> None:
     """The trial begins anew, so that nothing is known of it; what is known of its attempts stays."""
-    store.write_attempts("a", [{}])
-    store.write_resume("a", b"...", record("a").tasks, record("a").system)
-    store.discard_resume("a")
-    assert files_of(store.folder("a")) == {ATTEMPTS_FILE}
-    assert [len(table) for table in store.so_far("a")] == [0, 0]
+    store.write_attempts(A, [Attempt()])
+    store.write_resume(A, b"...", record(A).tasks, record(A).system)
+    store.discard_resume(A)
+    assert files_of(store.folder(A)) == {ATTEMPTS_FILE}
+    assert [len(table) for table in store.so_far(A)] == [0, 0]
 
 
 @pytest.mark.parametrize("killed_at", [0, 1, 2])
 def test_a_kill_while_a_resume_point_is_discarded_leaves_it_to_be_discarded(
-    store: Store, record: Record, monkeypatch: pytest.MonkeyPatch, killed_at: int
+    store: Store, monkeypatch: pytest.MonkeyPatch, killed_at: int
 ) -> None:
     """The rows go first: without their point nobody would find that they are to be removed."""
-    store.write_resume("a", b"...", record("a").tasks, record("a").system)
+    store.write_resume(A, b"...", record(A).tasks, record(A).system)
     unlink, calls = Path.unlink, iter(range(3))
 
     def kill(path: Path, missing_ok: bool = False) -> None:
@@ -444,120 +444,119 @@ def test_a_kill_while_a_resume_point_is_discarded_leaves_it_to_be_discarded(
     with monkeypatch.context() as patch:
         patch.setattr(Path, "unlink", kill)
         with pytest.raises(KeyboardInterrupt):
-            store.discard_resume("a")
-    assert store.read_resume("a") is not None
-    assert sum(bool(len(table)) for table in store.so_far("a")) == 2 - killed_at
+            store.discard_resume(A)
+    assert store.read_resume(A) is not None
+    assert sum(bool(len(table)) for table in store.so_far(A)) == 2 - killed_at
 
 
-def test_attempts_are_kept_until_the_trial_is_finished(store: Store, record: Record) -> None:
+def test_attempts_are_kept_until_the_trial_is_finished(store: Store) -> None:
     """The record takes them over; then they and the resume point are removed."""
-    assert store.attempts("a") == []
-    attempts: list[dict[str, Any]] = [{"error": {"type": "E"}}, {"pid": 1}]
-    store.write_attempts("a", attempts)
-    store.write_resume("a", b"...", [], [])
-    assert store.attempts("a") == attempts
-    assert files_of(store.folder("a")) == {ATTEMPTS_FILE, RESUME_FILE, TASKS_FILE, SYSTEM_FILE}
-    store.write_record("a", record("a"))
-    assert store.attempts("a") == []
-    assert store.read_resume("a") is None
+    assert store.attempts(A) == ()
+    attempts = (Attempt(error=AttemptError(type="E")), Attempt(pid=1))
+    store.write_attempts(A, attempts)
+    store.write_resume(A, b"...", [], [])
+    assert store.attempts(A) == attempts
+    assert files_of(store.folder(A)) == {ATTEMPTS_FILE, RESUME_FILE, TASKS_FILE, SYSTEM_FILE}
+    store.write_record(A, record(A))
+    assert store.attempts(A) == ()
+    assert store.read_resume(A) is None
 
 
 @pytest.mark.parametrize("content", ["", "{", "{}", "[]", "null"])
 def test_damaged_attempts_count_as_none(store: Store, content: str) -> None:
     """They are notes: the trial can go on without them."""
-    store.write_attempts("a", [{"pid": 1}])
-    (store.folder("a") / ATTEMPTS_FILE).write_text(content)
-    assert store.attempts("a") == []
+    store.write_attempts(A, [Attempt(pid=1)])
+    (store.folder(A) / ATTEMPTS_FILE).write_text(content)
+    assert store.attempts(A) == ()
 
 
-def test_leftovers_of_a_killed_writer_are_cleared(store: Store, record: Record) -> None:
+def test_leftovers_of_a_killed_writer_are_cleared(store: Store) -> None:
     """Half a file that a kill left beside its place goes when the trial is finished."""
-    store.write_resume("a", b"...", [], [])
-    (store.folder("a") / f"{RESUME_FILE}.0123abcd.part").write_bytes(b"half")
-    store.write_record("a", record("a"))
-    assert files_of(store.folder("a")) == {TRIAL_FILE, TASKS_FILE, SYSTEM_FILE, CONTEXTS_FILE}
+    store.write_resume(A, b"...", [], [])
+    (store.folder(A) / f"{RESUME_FILE}.0123abcd.part").write_bytes(b"half")
+    store.write_record(A, record(A))
+    assert files_of(store.folder(A)) == {TRIAL_FILE, TASKS_FILE, SYSTEM_FILE, CONTEXTS_FILE}
 
 
 # How trials stand
 
 
 @pytest.mark.parametrize("driven", [False, True])
-def test_states(anywhere: Store, record: Record, *, driven: bool) -> None:
+def test_states(anywhere: Store, *, driven: bool) -> None:
     """What the anywhere has of a trial says how it stands; whether a begun one runs depends on the driver."""
-    error = {"type": "OSError", "message": "no space left"}
-    anywhere.write_record("done", record("done"))
-    anywhere.write_attempts("failed", [{"pid": 1}, {"error": error}])
-    anywhere.write_attempts("begun", [{"error": error}, {"pid": 2}])
-    states = {name: anywhere.state(name, driven=driven) for name in ("done", "failed", "begun", "absent")}
-    begun = "running" if driven else "interrupted"
-    assert states == {"done": "done", "failed": "failed", "begun": begun, "absent": "left"}
+    failed = Attempt(error=AttemptError(type="OSError", message="no space left"))
+    anywhere.write_record(A, record(A))
+    anywhere.write_attempts(B, [Attempt(pid=1), failed])
+    anywhere.write_attempts(D, [failed, Attempt(pid=2)])
+    states = [anywhere.state(name, driven=driven) for name in (A, B, D, "absent")]
+    assert states == ["done", "failed", "running" if driven else "interrupted", "left"]
 
 
-def test_a_finished_trial_is_done_whatever_else_is_there(anywhere: Store, record: Record) -> None:
+def test_a_finished_trial_is_done_whatever_else_is_there(anywhere: Store) -> None:
     """A driver that was killed while clearing up leaves its attempts; the record decides."""
-    anywhere.write_record("done", record("done"))
-    anywhere.write_attempts("done", [{"error": {"type": "OSError", "message": "no space left"}}])
-    assert anywhere.state("done", driven=True) == "done"
+    anywhere.write_record(A, record(A))
+    anywhere.write_attempts(A, [Attempt(error=AttemptError(type="OSError", message="no space left"))])
+    assert anywhere.state(A, driven=True) == "done"
 
 
-def test_all_of_a_sweeps_trials_at_once(anywhere: Store, record: Record) -> None:
+def test_all_of_a_sweeps_trials_at_once(anywhere: Store) -> None:
     """The same states as one by one, in the order asked for, also of many."""
-    for name in ("done", "also done"):
+    for name in (A, B):
         anywhere.write_record(name, record(name))
-    anywhere.write_attempts("begun", [{"pid": 1}])
-    names = ["begun", "done", *(f"absent {index}" for index in range(40)), "also done"]
-    assert anywhere.finished(names) == {"done", "also done"}
+    anywhere.write_attempts(D, [Attempt(pid=1)])
+    names = [D, A, *(f"absent {index}" for index in range(40)), B]
+    assert anywhere.finished(names) == {A, B}
     states = anywhere.states(names, driven=False)
     assert list(states.items()) == [(name, anywhere.state(name, driven=False)) for name in names]
 
 
-def test_leftovers_of_unfinished_trials_stay(anywhere: Store, record: Record) -> None:
+def test_leftovers_of_unfinished_trials_stay(anywhere: Store) -> None:
     """Those of the trials named go, one or several."""
-    for name in ("a", "b", "c"):
+    for name in (A, B, C):
         anywhere.write_record(name, record(name))
-        anywhere.write_attempts(name, [{"pid": 1}])
-    anywhere.write_attempts("begun", [{"pid": 1}])
-    anywhere.clear_leftovers(["a"])
-    assert [bool(anywhere.attempts(name)) for name in ("a", "b", "c", "begun")] == [False, True, True, True]
-    anywhere.clear_leftovers(["a", "b", "c"])
-    assert [bool(anywhere.attempts(name)) for name in ("a", "b", "c", "begun")] == [False, False, False, True]
-    assert anywhere.trial_ids() == ["a", "b", "c"]
+        anywhere.write_attempts(name, [Attempt(pid=1)])
+    anywhere.write_attempts(D, [Attempt(pid=1)])
+    anywhere.clear_leftovers([A])
+    assert [bool(anywhere.attempts(name)) for name in (A, B, C, D)] == [False, True, True, True]
+    anywhere.clear_leftovers([A, B, C])
+    assert [bool(anywhere.attempts(name)) for name in (A, B, C, D)] == [False, False, False, True]
+    assert anywhere.trial_ids() == [A, B, C]
 
 
-def test_what_another_run_has_finished_stays_as_it_is(anywhere: Store, record: Record) -> None:
+def test_what_another_run_has_finished_stays_as_it_is(anywhere: Store) -> None:
     """Where no lock keeps a second run away, it neither writes its rows over a finished trial's nor removes them."""
-    anywhere.write_record("a", record("a"))
-    assert not anywhere.write_resume("a", b"...", record("a").tasks[:1], [])
-    anywhere.discard_resume("a")
-    assert anywhere.read_resume("a") is None
-    assert len(anywhere.tasks(["a"])) == len(record("a").tasks)
+    anywhere.write_record(A, record(A))
+    assert not anywhere.write_resume(A, b"...", record(A).tasks[:1], [])
+    anywhere.discard_resume(A)
+    assert anywhere.read_resume(A) is None
+    assert len(anywhere.tasks([A])) == len(record(A).tasks)
 
 
 def test_a_trial_that_is_finished_while_another_run_writes_its_rows_is_begun(
-    anywhere: Store, record: Record, monkeypatch: pytest.MonkeyPatch
+    anywhere: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its rows may be those of the other run's resume point: it counts as finished only when all of it is whole."""
-    whole = record("a")
+    whole = record(A)
     finished = iter([False])  # asked before another run's record came
     is_finished = anywhere.is_finished
 
     monkeypatch.setattr(
         anywhere, "is_finished", lambda trial_id: next(finished, None) is None and is_finished(trial_id)
     )
-    anywhere.write_record("a", whole)
-    assert anywhere.write_resume("a", b"...", whole.tasks[:1], [])
-    assert not anywhere.is_finished("a")
-    assert anywhere.read_resume("a") == b"..."
-    anywhere.write_record("a", whole)
-    assert anywhere.tasks(["a"]).to_pylist() == [dict(row) for row in whole.tasks]
+    anywhere.write_record(A, whole)
+    assert anywhere.write_resume(A, b"...", whole.tasks[:1], [])
+    assert not anywhere.is_finished(A)
+    assert anywhere.read_resume(A) == b"..."
+    anywhere.write_record(A, whole)
+    assert anywhere.so_far(A)[0] == list(whole.tasks)
 
 
-def test_a_store_pickles_as_its_address(anywhere: Store, record: Record) -> None:
+def test_a_store_pickles_as_its_address(anywhere: Store) -> None:
     """Another process opens the same one."""
-    anywhere.write_record("a", record("a"))
+    anywhere.write_record(A, record(A))
     again = pickle.loads(pickle.dumps(anywhere))  # noqa: S301 (this very process made it)
     assert (again.address, again.identity) == (anywhere.address, anywhere.identity)
-    assert again.trial_ids() == ["a"]
+    assert again.trial_ids() == [A]
 
 
 # Object storage
@@ -611,7 +610,7 @@ def test_opening_a_store_that_does_not_exist_writes_nothing(tmp_path: Path, list
     """Planning looks at a store that a run would make."""
     opened = Store(tmp_path / "deep" / "store")
     assert not opened.exists
-    assert not opened.is_finished("a")
+    assert not opened.is_finished(A)
     assert not opened.is_driven
     assert opened.manifests() == []
     assert opened.trial_ids() == []
@@ -812,30 +811,30 @@ def test_another_machine_knows_the_store_by_its_drivers_word(tmp_path: Path) -> 
     assert [sees(str(path), again) for path in (store.root, late)] == [True, False]
 
 
-def test_a_run_and_its_other_processes_know_the_store(anywhere: Store, record: Record) -> None:
+def test_a_run_and_its_other_processes_know_the_store(anywhere: Store) -> None:
     """By the word of this very run, or on object storage by the store's mark; other processes write as before."""
     run = anywhere.driven()
     assert (run.word is None) is (not anywhere.is_folder)
     again = pickle.loads(pickle.dumps(run))  # noqa: S301 (this very process made it)
     assert (again.address, again.mark) == (run.address, run.mark)
-    again.write_record("a", record("a"))
+    again.write_record(A, record(A))
     shown = anywhere.followed()
     shown.check()
     later = anywhere.driven()
-    later.write_record("b", record("b"))
+    later.write_record(B, record(B))
     shown.mark_behind("tiny", behind=True)
     anywhere.mark_behind("tiny", behind=False)
     if anywhere.is_folder:
         with pytest.raises(LostError, match="expected the store that this run began on, found another folder"):
             again.write_attempts("c", [])
-    assert (anywhere.trial_ids(), anywhere.is_behind("tiny")) == (["a", "b"], False)
+    assert (anywhere.trial_ids(), anywhere.is_behind("tiny")) == ([A, B], False)
 
 
 def test_what_only_reads_or_shows_a_store_does_not_bring_it_back(
-    store: Store, record: Record, tmp_path: Path, listing: Listing
+    store: Store, tmp_path: Path, listing: Listing
 ) -> None:
     """Tables, the index, marks of MLflow's and locks are nothing without the store that they are of."""
-    store.write_record("a", record("a"))
+    store.write_record(A, record(A))
     shown = store.followed()
     store.root.rename(tmp_path / "renamed")
     before = listing(tmp_path)
@@ -850,7 +849,7 @@ def test_what_only_reads_or_shows_a_store_does_not_bring_it_back(
         with pytest.raises(OSError, match=str(store.root)):
             write()
     store.mark_behind("tiny", behind=False)
-    store.clear_leftovers(["a"])
+    store.clear_leftovers([A])
     assert listing(tmp_path) == before
 
 

@@ -16,18 +16,19 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
+from crwn.testing import write_finished
 from orchestrator import parquet_files, projection
 from orchestrator.errors import UserError
 from orchestrator.manifests import sealed
+from orchestrator.records import Attempt, AttemptError
 from orchestrator.report.figures import draw_accuracy_matrix
-from orchestrator.store import ATTEMPTS_FILE, CONTEXTS_FILE, RESUME_FILE, TRIAL_FILE, TRIALS_SCHEMA, Store, TrialRecord
+from orchestrator.store import ATTEMPTS_FILE, CONTEXTS_FILE, RESUME_FILE, TRIAL_FILE, TRIALS_SCHEMA, Store
 from orchestrator.sweep import load_sweep
 from tests.older_records import make_older
 from tests.orchestrator.conftest import TINY
 
 Crwn = Callable[..., Any]  # gives an Outcome: code, out, err
 Listing = Callable[[Path], dict[str, bytes]]
-Record = Callable[..., TrialRecord]
 SweepFile = Callable[..., Path]
 
 CANARY = "touch canary"
@@ -155,14 +156,14 @@ def test_a_formula_in_a_title_is_text() -> None:
 
 
 @pytest.fixture
-def stranger(workplace: Path, sweep_file: SweepFile, record: Record) -> Store:
+def stranger(workplace: Path, sweep_file: SweepFile) -> Store:
     """A whole store in runs/tiny: one trial of a sweep is done, the other one failed."""
-    done, failed = (trial.trial_id for trial in load_sweep(sweep_file()).trials)
+    done, failed = load_sweep(sweep_file()).trials
     store = Store("runs/tiny")
     store.create()
     store.write_manifest(load_sweep(sweep_file()).manifest())
-    store.write_record(done, record(done))
-    store.write_attempts(failed, [{"error": {"type": "E", "message": "m"}}])
+    write_finished(store, done)
+    store.write_attempts(failed.trial_id, [Attempt(error=AttemptError(type="E", message="m"))])
     return store
 
 
@@ -305,10 +306,29 @@ def with_pandas(table: pa.Table) -> pa.Table:
         (rows_with(provenance="[1]"), True),
         (rows_with(provenance=NESTED), True),
         (rows_with(numerics="{"), True),
-        (rows_with(numerics='{"group_size": "x"}'), False),
-        (rows_with(provenance='{"train_seconds_per_task": "x", "device": ["y"], "attempts": 7}'), False),
+        (rows_with(numerics='{"group_size": "x"}'), True),
+        (rows_with(numerics=json.dumps({"group_size": 10**30})), True),
+        (rows_with(numerics='{"threads": -1}'), True),
+        (rows_with(provenance='{"train_seconds_per_task": "x"}'), True),
+        (rows_with(provenance='{"device": ["y"]}'), True),
+        (rows_with(provenance='{"attempts": 7}'), True),
+        (rows_with(provenance='{"attempts": [{"started": "yesterday"}]}'), True),
+        (rows_with(provenance='{"attempts": [{"started": "2026-02-30T00:00:00"}]}'), True),
+        (rows_with(provenance='{"versions": 5}'), True),
+        (rows_with(provenance='{"versions": {"torch": 5}}'), True),
+        (rows_with(provenance='{"peak_memory_bytes": 1e400}'), True),
+        (rows_with(provenance='{"host": "a", "host": "b"}'), True),
+        (rows_with(fingerprint=None), True),
+        (rows_with(accuracy=None), True),
+        (rows_with(trial_id=None), True),
+        (rows_with(spec=None), True),
+        (rows_with(spec="{}"), True),
+        (rows_with(spec='{"method": {"kind": 7}, "benchmark": {}, "scale": "FC16", "training": {}}'), True),
+        (lambda table: pa.concat_tables([table, table]), True),
+        (lambda table: table.slice(0, 0), True),
         (rows_with(provenance=json.dumps({"device": f"<b>{ESCAPE}", "train_seconds_per_task": 1})), False),
-        (rows_with(provenance='{"train_seconds_per_task": NaN}', accuracy=float("nan")), False),
+        (rows_with(provenance='{"train_seconds_per_task": NaN}'), True),
+        (rows_with(provenance="{}"), False),
         (lambda table: table.append_column("spec", table["spec"]), True),
         (lambda table: table.set_column(table.schema.get_field_index("seed"), "seed", [["x"]]), True),
     ],
@@ -353,9 +373,8 @@ class Elements(html.parser.HTMLParser):
         rows_with(
             provenance=json.dumps({"device": MARKUP, "host": MARKUP, "commit": MARKUP, "versions": {"torch": MARKUP}})
         ),
-        rows_with(provenance='{"train_seconds_per_task": NaN}', accuracy=float("nan")),
-        rows_with(provenance='{"train_seconds_per_task": "x", "device": ["y"], "attempts": 7}', params_per_task=-1.0),
-        rows_with(numerics='{"group_size": "x", "kernel": 7}', accuracy=float("inf")),
+        rows_with(numerics=json.dumps({"device": MARKUP, "kernel": MARKUP})),
+        rows_with(method=MARKUP, variant=MARKUP, scale=MARKUP, benchmark=MARKUP, params_per_task=-1.0),
     ],
 )
 def test_a_page_over_a_strangers_store_acts_no_more_than_any(
@@ -368,7 +387,7 @@ def test_a_page_over_a_strangers_store_acts_no_more_than_any(
     manifest = json.loads((stranger.root / "sweeps" / "tiny.json").read_text())
     manifest["cells"][0] |= {"method": MARKUP, "benchmark": MARKUP, "variant": MARKUP}
     (stranger.root / "sweeps" / "tiny.json").write_text(json.dumps(sealed(manifest)))
-    stranger.write_attempts(failed, [{"error": {"type": MARKUP, "message": MARKUP}}])
+    stranger.write_attempts(failed, [Attempt(error=AttemptError(type=MARKUP, message=MARKUP))])
     ended = crwn("report", "runs/tiny")
     assert (ended.code, ended.err) == (0, "")
     page = Elements((stranger.root / "report" / "report.html").read_text())
@@ -416,7 +435,7 @@ def test_a_hostile_resume_point_is_discarded(
     (stranger.folder(done) / CONTEXTS_FILE).write_bytes(content)
     ended = crwn("run", sweep_file(), "--executor", "inline", "--no-tracking")
     assert ended.code == 0, ended.err
-    assert "resume point cannot be read" in stranger.all_attempts(failed)[-1]["discarded_resume_point"]
+    assert "resume point cannot be read" in (stranger.all_attempts(failed)[-1].discarded_resume_point or "")
     assert projection.artifacts(stranger, done, "done")[f"contexts/{CONTEXTS_FILE}"] == content
     assert not Path("canary").exists()
 

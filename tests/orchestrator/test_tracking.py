@@ -24,30 +24,55 @@ import sqlalchemy
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
+from crwn.benchmarks.rotated import RotatedSpec
+from crwn.spec import TrialSpec
+from crwn.testing import Conditions, finished_record, tiny_trial
 from orchestrator import projection, report, tracking
 from orchestrator.errors import UserError
+from orchestrator.json_fields import Fields
 from orchestrator.manifests import Manifest, ManifestCell
 from orchestrator.mlflow_runs import METRICS_PER_CALL
-from orchestrator.store import ATTEMPTS_FILE, Store, TrialRecord, TrialState
+from orchestrator.records import Attempt, AttemptError, Provenance
+from orchestrator.store import ATTEMPTS_FILE, Store, TrialState
 from orchestrator.tracking import MAX_FAULTS, Tracker
 from orchestrator.tracking_address import default_uri
 from orchestrator.tracking_errors import TrackingError
 
-Record = Callable[..., TrialRecord]
 Build = Callable[..., None]
 
 START = 1_750_000_000
 BEGINNING = {"tasks_learned": 0, "step": 0}
-ERROR = {"type": "ValueError", "message": "no such thing", "traceback": "Traceback ..."}
+ERROR = AttemptError(type="ValueError", message="no such thing", traceback="Traceback ...")
 
 
 # Stores
 
 
-def sweep(*trial_ids: str, name: str = "small", **changes: str) -> Manifest:
+NAMES = ("a", "b", "c", "done", "failed", "begun", "left", "missing", "continued", "anew", "no longer")
+"""What tests call trials: each is a seed of one cell."""
+
+OTHERWISE = tiny_trial(seed=1, learning_rate=0.5, benchmark=RotatedSpec(base="mnist", num_tasks=2))
+"""The trial `otherwise`: none of those seeds."""
+
+
+def spec_of(name: str) -> TrialSpec:
+    """A trial that tests call by a name."""
+    return OTHERWISE if name == "otherwise" else tiny_trial(seed=NAMES.index(name))
+
+
+def id_of(name: str) -> str:
+    """Its id; names that are none of a trial stand for trials that no store has."""
+    return spec_of(name).trial_id if name in (*NAMES, "otherwise") else name
+
+
+NAME_OF = {id_of(name): name for name in (*NAMES, "otherwise")}
+
+
+def sweep(*names: str, name: str = "small", **changes: str) -> Manifest:
     """A sweep of one cell; its trials are its seeds."""
-    names = {"method": "own name", "variant": "", "scale": "FC16", "benchmark": "r-digits", **changes}
-    return Manifest(name=name, cells=(ManifestCell(**names, trials=dict(enumerate(trial_ids))),))
+    labels = {"method": "own name", "variant": "", "scale": "FC16", "benchmark": "r-digits", **changes}
+    trials = {seed: id_of(trial) for seed, trial in enumerate(names)}
+    return Manifest(name=name, cells=(ManifestCell(**labels, trials=trials),))
 
 
 def attempt(pid: int = 1, **changes: Any) -> dict[str, Any]:
@@ -55,7 +80,7 @@ def attempt(pid: int = 1, **changes: Any) -> dict[str, Any]:
 
 
 @pytest.fixture
-def write(record: Record) -> Build:
+def write() -> Build:
     """Puts a trial into a store as it is in the state asked for; later calls put it where it is next.
 
     An unfinished one has so many of the finished one's rows, and the next one's curve.
@@ -63,34 +88,37 @@ def write(record: Record) -> Build:
 
     def do(
         store: Store,
-        trial_id: str,
+        name: str,
         state: TrialState,
         *,
         rows: int = 1,
         attempts: Sequence[Mapping[str, Any]] = ({},),
         accuracy: float = 0.5,
     ) -> None:
-        made = record(trial_id, accuracy=accuracy)
-        tried = [attempt(**one) for one in attempts]
+        spec = spec_of(name)
+        made = finished_record(spec, accuracy)
+        tried = [Attempt.read(Fields(attempt(**one))) for one in attempts]
         if state == "done":
-            provenance = {
-                "attempts": tried,
-                "finished": "2025-06-15T15:07:00+00:00",
-                "train_seconds_per_task": 1.0,
-                "host": "here",
-                "commit": "abc",
-            }
-            trial = {**made.trial, "provenance": json.dumps(provenance)}
-            store.write_record(trial_id, dataclasses.replace(made, trial=trial))
+            provenance = Provenance(
+                attempts=tuple(tried),
+                finished="2025-06-15T15:07:00+00:00",
+                train_seconds_per_task=1.0,
+                host="here",
+                commit="abc",
+            )
+            trial = dataclasses.replace(made.trial, provenance=provenance)
+            store.write_record(spec.trial_id, dataclasses.replace(made, trial=trial))
             return
-        learning = ("trial_id", "task", "curve", "curve_times")
-        next_one = [{name: row[name] for name in learning} for row in made.tasks[rows : rows + 1] if row["curve"]]
-        known = {"spec": json.loads(made.trial["spec"]), "grouping": "any"}
-        tried = [{**one, **known} for one in tried]
+        next_one = [
+            dataclasses.replace(row, tasks_learned=None, accuracy=None, loss=None, num_test=None, tested=None)
+            for row in made.tasks[rows : rows + 1]
+            if row.curve
+        ]
+        tried = [dataclasses.replace(one, spec=made.trial.spec, grouping="any") for one in tried]
         if state == "failed":
-            tried[-1]["error"] = ERROR
-        store.write_resume(trial_id, b"a resume point", [*made.tasks[:rows], *next_one], made.system[:rows])
-        store.write_attempts(trial_id, tried)
+            tried[-1] = dataclasses.replace(tried[-1], error=ERROR)
+        store.write_resume(spec.trial_id, b"a resume point", [*made.tasks[:rows], *next_one], made.system[:rows])
+        store.write_attempts(spec.trial_id, tried)
 
     return do
 
@@ -242,7 +270,8 @@ def named(shown: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
 
 def known_as(tags: Mapping[str, str]) -> str:
     """What tests call a run."""
-    return tags["crwn.trial"] if "crwn.trial" in tags else {"sweep": "parent", "cell": "cell"}[tags["crwn.level"]]
+    trial_id = tags.get("crwn.trial")
+    return NAME_OF.get(trial_id, trial_id) if trial_id else {"sweep": "parent", "cell": "cell"}[tags["crwn.level"]]
 
 
 def run_ids(uri: str, stage: str = "active") -> dict[str, str]:
@@ -328,7 +357,8 @@ def test_a_sweep_is_a_run_with_one_below_it_for_each_trial_that_was_begun(
     }
     for trial_id, state in (("done", "done"), ("failed", "failed"), ("begun", "running")):
         run = runs[trial_id]
-        content = projection.trial_content(store, trial_id, state, projection.labels(sweep(*MIX))[trial_id])
+        label = projection.labels(sweep(*MIX))[id_of(trial_id)]
+        content = projection.trial_content(store, id_of(trial_id), state, label)
         assert content is not None
         assert run["params"] == content.params
         assert run["params"]["method"] == "neuromodnet"
@@ -364,12 +394,12 @@ def test_artifacts_lie_beside_the_store_wherever_the_command_was_given(
         assert address.startswith((tmp_path / "mlartifacts" / "small").as_uri())
         assert bool(client.list_artifacts(run_id)) == (trial_id not in ("begun", "cell"))
     runs = named(dump(uri))
-    label = projection.labels(sweep(*MIX))["done"]
+    label = projection.labels(sweep(*MIX))[id_of("done")]
     assert runs["done"]["artifacts"] == {
         name: hashlib.sha256(content).hexdigest()
-        for name, content in projection.artifacts(store, "done", label.run_name).items()
+        for name, content in projection.artifacts(store, id_of("done"), label.run_name).items()
     }
-    attempts = hashlib.sha256((store.folder("failed") / ATTEMPTS_FILE).read_bytes()).hexdigest()
+    attempts = hashlib.sha256((store.folder(id_of("failed")) / ATTEMPTS_FILE).read_bytes()).hexdigest()
     assert runs["failed"]["artifacts"] == {"attempts.json": attempts}
     assert set(runs["parent"]["artifacts"]) == {"sweep.json", "table.csv", "table.md", REPORT}
 
@@ -447,22 +477,18 @@ def test_a_cell_is_shown_once_it_is_complete_and_replaced_when_it_changes(
 
 
 @pytest.mark.usefixtures("plain_pictures")
-def test_a_cell_of_incompatible_trials_shows_no_mean(store: Store, uri: str, write: Build, record: Record) -> None:
+def test_a_cell_of_incompatible_trials_shows_no_mean(store: Store, uri: str, write: Build) -> None:
     """It says in what they differ instead, and has the params on which they agree."""
     write(store, "a", "done")
-    made = record("b")
-    spec = json.loads(made.trial["spec"])
-    other = {**spec, "training": {**spec["training"], "learning_rate": 0.5}}
-    other["benchmark"] = {**spec["benchmark"], "base": "mnist"}
-    store.write_record("b", dataclasses.replace(made, trial={**made.trial, "spec": json.dumps(other)}))
-    Tracker(store, uri).sync(sweep("a", "b"), driven=False)
+    write(store, "otherwise", "done")
+    Tracker(store, uri).sync(sweep("a", "otherwise"), driven=False)
     cell = named(dump(uri))["cell"]
     assert points(cell, "cell/n") == [(0, 2.0)]
     assert points(cell, "cell/accuracy") == []
     assert "training.learning_rate is " in cell["tags"]["mixed"]
     assert not {"training.learning_rate", "benchmark.base"} & set(cell["params"])
     assert cell["inputs"] == []
-    assert cell["params"]["training.batch_size"] == str(spec["training"]["batch_size"])
+    assert cell["params"]["training.batch_size"] == "128"
 
 
 def test_the_report_is_among_the_sweeps_artifacts(
@@ -470,7 +496,7 @@ def test_the_report_is_among_the_sweeps_artifacts(
 ) -> None:
     """Page, figures and tables in all formats, once the work rests; drawn anew only where something changed."""
     monkeypatch.undo()
-    asked = "a" * 16
+    asked = "a"
     write(store, asked, "done")
     store.write_manifest(sweep(asked))
     Tracker(store, uri).sync(sweep(asked), driven=True)
@@ -546,15 +572,15 @@ def test_a_sweep_may_have_any_name(store: Store, uri: str, write: Build, tmp_pat
     assert dump(uri, name) == before
     client, ids = MlflowClient(uri), run_ids(uri)
     fetched = Path(client.download_artifacts(ids["a"], "contexts/contexts.safetensors", str(tmp_path / "mlartifacts")))
-    assert fetched.read_bytes() == b"contexts of a"
+    assert fetched.read_bytes() == finished_record(spec_of("a")).contexts
     assert (tmp_path / "mlartifacts").resolve() in fetched.resolve().parents
 
 
 @pytest.mark.usefixtures("plain_pictures")
 def test_a_long_table_is_an_artifact_alone(store: Store, uri: str, write: Build, tmp_path: Path) -> None:
     """MLflow's notes are short; the note then says where the table is."""
-    write(store, "t0", "done")
-    cells = (sweep(f"t{index}", method=f"method {index} " + "x" * 90).cells[0] for index in range(80))
+    write(store, "a", "done")
+    cells = (sweep(f"t{index}" if index else "a", method=f"method {index} " + "x" * 90).cells[0] for index in range(80))
     manifest = Manifest(name="small", cells=tuple(cells))
     Tracker(store, uri).sync(manifest, driven=False)
     parent = MlflowClient(uri).get_run(run_ids(uri)["parent"])
@@ -650,7 +676,7 @@ def test_nothing_stays_running_that_is_not(store: Store, uri: str, write: Build)
     write(store, "b", "running")
     tracker = Tracker(store, uri)
     tracker.sync(sweep("a", "b"), driven=True)
-    shutil.rmtree(store.folder("b"))
+    shutil.rmtree(store.folder(id_of("b")))
     for look in (tracker, Tracker(store, uri)):
         look.sync(sweep("a", "b"), driven=False)
         runs = named(dump(uri))
@@ -691,7 +717,7 @@ def test_a_trial_that_was_computed_anew_has_a_new_run(
     write(store, "a", before, accuracy=0.25)
     tracker.sync(sweep("a"), driven=before == "running")
     old = run_ids(live)
-    shutil.rmtree(store.folder("a"))
+    shutil.rmtree(store.folder(id_of("a")))
     write(store, "a", "done", accuracy=0.75, attempts=({}, {"pid": 7}))
     tracker = tracker if has_memory else Tracker(store, live)
     assert tracker.sync(sweep("a"), driven=False) == 1
@@ -708,7 +734,7 @@ def test_a_trial_that_was_computed_anew_has_a_new_run(
 def test_a_trial_that_starts_again_with_nothing_shown_keeps_its_run(store: Store, uri: str, write: Build) -> None:
     """An attempt that died before its first point leaves nothing to take back."""
     tracker = Tracker(store, uri)
-    store.write_attempts("a", [{key: value for key, value in attempt().items() if key != "from"}])
+    store.write_attempts(id_of("a"), [dataclasses.replace(Attempt.read(Fields(attempt())), began_at=None)])
     tracker.sync(sweep("a"), driven=True)
     ids = run_ids(uri)
     write(store, "a", "done", attempts=({"from": None}, {"pid": 2}))
@@ -924,7 +950,7 @@ def test_one_trial_that_cannot_be_written_holds_up_no_other(
     tracker = Tracker(store, live)
     told: list[int] = []
     with pytest.MonkeyPatch.context() as patch:
-        break_one_run(patch, lambda trial_id: trial_id == "done")
+        break_one_run(patch, lambda trial_id: trial_id == id_of("done"))
         with pytest.raises(TrackingError, match="injected"):
             tracker.sync(sweep(*MIX), driven=False, on_trial=told.append)
     assert told == [3, 2, 1, 0]
@@ -939,7 +965,7 @@ def test_one_trial_that_cannot_be_written_holds_up_no_other(
 
 def test_an_outage_is_given_up_soon(store: Store, uri: str, write: Build, monkeypatch: pytest.MonkeyPatch) -> None:
     """After a few trials that fail the rest is not tried, since each attempt may take long."""
-    trial_ids = [f"t{index}" for index in range(8)]
+    trial_ids = list(NAMES[:8])
     for trial_id in trial_ids:
         write(store, trial_id, "running")
     tried: set[str] = set()
@@ -951,13 +977,13 @@ def test_an_outage_is_given_up_soon(store: Store, uri: str, write: Build, monkey
     break_one_run(monkeypatch, broken)
     with pytest.raises(TrackingError, match="injected"):
         Tracker(store, uri).sync(sweep(*trial_ids), driven=True)
-    assert tried == set(trial_ids[:MAX_FAULTS])
+    assert tried == set(map(id_of, trial_ids[:MAX_FAULTS]))
 
 
 def test_a_damaged_record_is_the_users_to_mend(store: Store, uri: str, write: Build) -> None:
     """It is no fault of MLflow's, and the message names the file."""
     write(store, "a", "done")
-    (store.folder("a") / "tasks.parquet").write_bytes(b"damaged")
+    (store.folder(id_of("a")) / "tasks.parquet").write_bytes(b"damaged")
     with pytest.raises(UserError, match=r"tasks\.parquet: expected a record that can be read"):
         Tracker(store, uri).sync(sweep("a"), driven=False)
 
@@ -1052,7 +1078,7 @@ def test_a_pass_over_earlier_runs_that_failed_anywhere_is_completed_by_the_next(
     """
     write(store, "continued", "failed", rows=1)
     write(store, "anew", "done", accuracy=0.25)
-    store.write_attempts("no longer", [attempt()])
+    store.write_attempts(id_of("no longer"), [Attempt.read(Fields(attempt()))])
     shutil.copytree(store.root, tmp_path / "later")
     later = Store(tmp_path / "later")
     write(later, "continued", "done", attempts=({}, {"pid": 2, "from": {"tasks_learned": 1, "step": 0}}))
@@ -1082,13 +1108,12 @@ def test_a_pass_over_earlier_runs_that_failed_anywhere_is_completed_by_the_next(
         assert comparable(dump(uri)) == at_once, f"failed at call {when}"
 
 
-def test_no_call_is_larger_than_mlflow_takes(store: Store, uri: str, record: Record, write: Build) -> None:
+def test_no_call_is_larger_than_mlflow_takes(store: Store, uri: str, write: Build) -> None:
     """A thousand metrics, a hundred params or tags a call; a long trial has more, and all of them arrive."""
     write(store, "a", "done")
-    made = record("a")
-    system = [{**made.system[1], "time": START + 10.0 * index} for index in range(600)]
-    trial = {**made.trial, "provenance": json.dumps({"attempts": [attempt()]})}
-    store.write_record("a", dataclasses.replace(made, trial=trial, system=system))
+    made = finished_record(spec_of("a"), conditions=Conditions(device="cuda"))
+    system = [dataclasses.replace(made.system[1], time=START + 10.0 * index) for index in range(600)]
+    store.write_record(id_of("a"), dataclasses.replace(made, system=system))
     tracker = Tracker(store, uri)
     client = spy(tracker)
     tracker.sync(sweep("a"), driven=False)

@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 
-from orchestrator.manifests import Manifest, ManifestCell
-from orchestrator.store import Store, TrialRecord
+from crwn.testing import tiny_trial, write_finished, write_sweep
+from orchestrator.store import Store
 from orchestrator.tracking import Tracker
 from orchestrator.tracking_errors import MAX_DETAIL, TrackingError, explain
 
@@ -200,18 +200,16 @@ def test_a_database_that_cannot_be_made(tmp_path: Path, complain: Complain, plac
     assert complain(uri).startswith(f"MLflow at {uri}: the database's or the artifacts' folder cannot be written; name")
 
 
-def test_artifacts_that_cannot_be_written(
-    store: Store, mlflow_database: Path, tmp_path: Path, record: Callable[..., TrialRecord]
-) -> None:
+def test_artifacts_that_cannot_be_written(store: Store, mlflow_database: Path, tmp_path: Path) -> None:
     """A file where their folder should be."""
     shutil.copy(mlflow_database, tmp_path / "mlflow.db")
     (tmp_path / "mlartifacts").touch()
-    store.write_record("a", record("a"))
-    cell = ManifestCell(method="m", variant="", scale="FC16", benchmark="r", trials={0: "a"})
+    write_finished(store, tiny_trial())
+    write_sweep(store, [tiny_trial()])
     uri = f"sqlite:///{tmp_path}/mlflow.db"
     tracker = Tracker(store, uri)
     with pytest.raises(TrackingError) as raised:
-        tracker.sync(Manifest(name="small", cells=(cell,)), driven=False)
+        tracker.sync(store.manifest("small"), driven=False)
     said = str(raised.value)
     assert said.startswith(f"MLflow at {uri}: the database's or the artifacts' folder cannot be written; name another")
     assert "mlartifacts" in said

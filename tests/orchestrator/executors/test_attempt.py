@@ -24,12 +24,13 @@ from crwn.data import BASE_SETS, Datasets
 from crwn.engine import ResumePoint
 from crwn.spec import TrialSpec
 from crwn.trial import Event, iterate_trial
-from orchestrator import projection
+from orchestrator import projection, records
 from orchestrator.executors import attempt as attempt_module
 from orchestrator.executors import sampling
 from orchestrator.executors.attempt import RECORDED_VERSIONS, attempt
 from orchestrator.executors.protocol import TrialUpdate
 from orchestrator.parquet_files import stable_columns
+from orchestrator.records import Position
 from orchestrator.store import (
     ATTEMPTS_FILE,
     CONTEXTS_FILE,
@@ -91,6 +92,11 @@ def provenance(store: Store, spec: TrialSpec) -> dict[str, Any]:
     """What a finished trial's record says of where it came from."""
     found: dict[str, Any] = json.loads(store.trials([spec.trial_id])["provenance"][0].as_py())
     return found
+
+
+def rows_so_far(store: Store, spec: TrialSpec) -> list[dict[str, Any]]:
+    """The `tasks` rows of a trial, finished or not, as their columns are."""
+    return [row.columns() for row in store.so_far(spec.trial_id)[0]]
 
 
 def test_a_trial_is_run_and_kept(store: Store, begin: Attempt, trial: Trial) -> None:
@@ -226,7 +232,7 @@ def test_a_validation_split_is_named_in_every_record(
     updates = begin(spec)
     while store.read_resume(spec.trial_id) is None:
         next(updates)
-    assert set(store.so_far(spec.trial_id)[0]["benchmark"].to_pylist()) == {"rotated-digits-validation"}
+    assert {row.benchmark for row in store.so_far(spec.trial_id)[0]} == {"rotated-digits-validation"}
     list(updates)
     list(begin(tested))
     for table in (store.trials([spec.trial_id]), store.tasks([spec.trial_id])):
@@ -347,7 +353,7 @@ def test_a_finished_trial_is_not_run_again(
     list(begin(spec))
     folder = store.folder(spec.trial_id)
     before = {path.name: path.stat().st_mtime_ns for path in folder.iterdir()}
-    store.write_attempts(spec.trial_id, [{}])
+    store.write_attempts(spec.trial_id, [records.Attempt()])
     (folder / RESUME_FILE).write_bytes(b"...")
     monkeypatch.setattr(attempt_module, "iterate_trial", failing_after(0, AssertionError("it was run")))
     assert list(begin(spec)) == [TrialUpdate(trial_id=spec.trial_id, state="finished")]
@@ -364,11 +370,13 @@ def test_a_trial_that_fails_is_reported_and_explained(
     *_, last = begin(spec)
     assert last == TrialUpdate(trial_id=spec.trial_id, state="failed", error="ZeroDivisionError: first line")
     (only,) = store.attempts(spec.trial_id)
-    assert only["error"]["type"] == "ZeroDivisionError"
-    assert only["error"]["message"] == "first line\nsecond line"
-    assert only["error"]["traceback"].startswith("Traceback (most recent call last)")
-    assert "in iterate\n" in only["error"]["traceback"]
-    assert only["error"]["traceback"].endswith("ZeroDivisionError: first line\nsecond line\n")
+    error = only.error
+    assert error is not None
+    assert (error.type, error.message) == ("ZeroDivisionError", "first line\nsecond line")
+    assert error.traceback is not None
+    assert error.traceback.startswith("Traceback (most recent call last)")
+    assert "in iterate\n" in error.traceback
+    assert error.traceback.endswith("ZeroDivisionError: first line\nsecond line\n")
     assert not store.is_finished(spec.trial_id)
 
 
@@ -409,7 +417,7 @@ def test_the_next_attempt_goes_on_where_the_last_one_was(
         *_, last = begin(spec)
     assert last.state == "failed"
     (failed,) = store.attempts(spec.trial_id)
-    assert failed["reached"] == {"tasks_learned": 1, "step": 3}
+    assert failed.reached == Position(tasks_learned=1, step=3)
     assert store.read_resume(spec.trial_id) is not None
 
     updates = list(begin(spec))
@@ -444,7 +452,7 @@ def interrupted(
 
 def test_an_unfinished_trial_has_its_rows_so_far(store: Store, interrupted: TrialSpec) -> None:
     """The tests up to the resume point; of the task being learned its names and its curve, and null for its test."""
-    first, second = store.so_far(interrupted.trial_id)[0].to_pylist()
+    first, second = rows_so_far(store, interrupted)
     assert (first["task"], first["tasks_learned"], len(first["curve"])) == (0, 1, 3)
     assert all(value is not None for value in first.values())
     names = ("trial_id", "method", "variant", "benchmark", "scale", "seed")
@@ -457,7 +465,7 @@ def test_an_unfinished_trial_has_its_rows_so_far(store: Store, interrupted: Tria
 
 def test_what_was_made_before_a_stop_is_kept_as_it_was(store: Store, begin: Attempt, interrupted: TrialSpec) -> None:
     """The record has the rows of the first attempt, times included, and goes on with the curve that was begun."""
-    first, second = store.so_far(interrupted.trial_id)[0].to_pylist()
+    first, second = rows_so_far(store, interrupted)
     resumed = time.time()
     list(begin(interrupted))
     rows = store.tasks([interrupted.trial_id]).to_pylist()
@@ -478,7 +486,7 @@ def test_a_kill_between_a_resume_point_and_its_rows_loses_nothing(
 
     The second attempt is killed at its first resume point, after the next update, which ends a block of the curve.
     """
-    before = store.so_far(interrupted.trial_id)[0].to_pylist()
+    before = rows_so_far(store, interrupted)
     replace, is_resumed = Path.replace, False
 
     def kill(path: Path, target: Path) -> Path:
@@ -492,7 +500,7 @@ def test_a_kill_between_a_resume_point_and_its_rows_loses_nothing(
         patch.setattr(Path, "replace", kill)
         with pytest.raises(KeyboardInterrupt):
             list(begin(interrupted))
-    between = store.so_far(interrupted.trial_id)[0].to_pylist()
+    between = rows_so_far(store, interrupted)
     assert between[0] == before[0]
     assert len(between[1]["curve"]) == (1 if killed_before in (RESUME_FILE, TASKS_FILE) else 2)
 
@@ -516,10 +524,10 @@ def test_the_end_of_a_trial_is_always_a_sample(
     spec = trial()
     list(begin(spec))
     tasks, system = store.so_far(spec.trial_id)
-    (only,) = system.to_pylist()
-    assert only["trial_id"] == spec.trial_id
-    assert max(tasks["tested"].to_pylist()) <= only["time"] <= time.time()
-    assert {name for name, value in only.items() if value is None} == {
+    (only,) = system
+    assert only.trial_id == spec.trial_id
+    assert max(test.tested or 0 for test in tasks) <= only.time <= time.time()
+    assert {name for name, value in only.columns().items() if value is None} == {
         "gpu_percent",
         "gpu_memory_bytes",
         "gpu_power_watts",
@@ -532,7 +540,7 @@ def test_samples_are_taken_while_a_trial_runs(store: Store, begin: Attempt, tria
     spec = trial()
     started = time.time()
     list(begin(spec))
-    times = store.so_far(spec.trial_id)[1]["time"].to_pylist()
+    times = [sample.time for sample in store.so_far(spec.trial_id)[1]]
     assert len(times) >= 3
     assert [started, *times] == sorted([started, *times])
 
@@ -540,14 +548,14 @@ def test_samples_are_taken_while_a_trial_runs(store: Store, begin: Attempt, tria
 @pytest.mark.usefixtures("with_many_samples")
 def test_the_next_attempt_keeps_earlier_samples(store: Store, begin: Attempt, interrupted: TrialSpec) -> None:
     """Those up to the resume point stand before its own, as they were."""
-    earlier = store.so_far(interrupted.trial_id)[1].to_pylist()
+    earlier = store.so_far(interrupted.trial_id)[1]
     assert len(earlier) >= 9
     resumed = time.time()
     list(begin(interrupted))
-    system = store.so_far(interrupted.trial_id)[1].to_pylist()
+    system = store.so_far(interrupted.trial_id)[1]
     assert system[: len(earlier)] == earlier
     assert len(system) > len(earlier)
-    assert all(sample["time"] > resumed for sample in system[len(earlier) :])
+    assert all(sample.time > resumed for sample in system[len(earlier) :])
 
 
 @pytest.mark.usefixtures("with_many_samples")
@@ -569,7 +577,7 @@ def test_damaged_samples_do_not_stop_an_attempt(
     assert started.progress is not None
     assert (started.progress.tasks_learned, started.progress.step) == (1, 3)
     assert last.state == "finished"
-    times = store.so_far(interrupted.trial_id)[1]["time"].to_pylist()
+    times = [sample.time for sample in store.so_far(interrupted.trial_id)[1]]
     assert len(times) >= 1
     assert min(times) > resumed
 
@@ -583,8 +591,9 @@ def test_a_trial_that_is_stopped_keeps_its_resume_point(store: Store, begin: Att
         while store.read_resume(spec.trial_id) is None:
             next(updates)
     (only,) = store.attempts(spec.trial_id)
-    assert "error" not in only
-    assert only["reached"]["step"] >= 1
+    assert only.error is None
+    assert only.reached is not None
+    assert only.reached.step >= 1
     assert list(begin(spec))[-1].state == "finished"
     assert len(provenance(store, spec)["attempts"]) == 2
 
@@ -599,7 +608,7 @@ def test_an_interruption_is_not_taken_for_a_failure(
     with pytest.raises(KeyboardInterrupt):
         list(begin(spec))
     (only,) = store.attempts(spec.trial_id)
-    assert "error" not in only
+    assert only.error is None
     assert store.read_resume(spec.trial_id) is not None
 
 
@@ -617,7 +626,7 @@ def test_a_resume_point_that_cannot_be_used_is_set_aside(
     content = store.read_resume(begun.trial_id)
     assert content is not None
     damaged = {"empty": b"", "cut": content[:-20], "changed": b"\xff" * 8 + content[8:], "of another trial": content}
-    tasks, system = (table.to_pylist() for table in store.so_far(begun.trial_id))
+    tasks, system = store.so_far(begun.trial_id)
     assert tasks
     store.write_resume(spec.trial_id, damaged[damage], tasks, system)
     updates = begin(spec)

@@ -13,6 +13,7 @@ from orchestrator.errors import LostError
 from orchestrator.executors import ray_tune
 from orchestrator.executors.protocol import Capacity, Job, NodeResources, TrialUpdate
 from orchestrator.executors.ray_tune import RayTuneExecutor
+from orchestrator.records import Attempt, AttemptError
 from orchestrator.store import Store
 from orchestrator.sweep import Resources
 
@@ -72,7 +73,7 @@ def job(store: Store, trials: tuple[TrialSpec, ...], gpus: float | None = None) 
 
 def failed(store: Store, spec: TrialSpec, error: str) -> None:
     """Have the store say that the last attempt ended with an error of a type."""
-    store.write_attempts(spec.trial_id, [{"error": {"type": "ValueError"}}, {"error": {"type": error}}])
+    store.write_attempts(spec.trial_id, [Attempt(error=AttemptError(type=kind)) for kind in ("ValueError", error)])
 
 
 def test_trials_share_a_gpu_where_nobody_says(waves: list[Wave], store: Store, trial: Callable[..., TrialSpec]) -> None:

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from orchestrator.executors.sampling import SystemSampler
+from orchestrator.records import Sample
 from orchestrator.store import SYSTEM_SCHEMA, Store
 
 GPU_COLUMNS = {"gpu_percent", "gpu_memory_bytes", "gpu_power_watts"}
@@ -57,11 +58,11 @@ def test_a_sample_may_be_taken_at_any_time() -> None:
 
 def test_earlier_samples_stay_before_the_new_ones() -> None:
     """As they were, in a list of the sampler's own."""
-    earlier = [{"trial_id": "a", "time": 1.0}, {"trial_id": "a", "time": 2.0}]
+    earlier = [Sample(trial_id="a", time=1.0), Sample(trial_id="a", time=2.0)]
     sampler = SystemSampler("a", earlier, use_gpu=False)
     assert sampler.rows == earlier
     sampler.sample()
-    assert sampler.rows[:2] == [{"trial_id": "a", "time": 1.0}, {"trial_id": "a", "time": 2.0}]
+    assert sampler.rows[:2] == [Sample(trial_id="a", time=1.0), Sample(trial_id="a", time=2.0)]
     assert len(sampler.rows) == 3
     assert len(earlier) == 2
 
@@ -74,7 +75,9 @@ def test_a_sample_says_what_is_used() -> None:
         math.sqrt(2.0)
     before = time.time()
     sampler.sample()
-    (row,) = sampler.rows
+    (sample,) = sampler.rows
+    assert set(sample.columns()) == set(SYSTEM_SCHEMA.names)
+    row = {name: value for name, value in sample.columns().items() if value is not None}
     assert set(row) == set(SYSTEM_SCHEMA.names) - GPU_COLUMNS
     assert row["trial_id"] == "a"
     assert before <= row["time"] <= time.time()
@@ -94,9 +97,8 @@ def test_without_a_gpu_its_columns_are_null(store: Store, monkeypatch: pytest.Mo
     sampler = SystemSampler("a", use_gpu=False)
     sampler.sample()
     store.write_resume("a", b"...", [], sampler.rows)
-    _, system = store.so_far("a")
-    (row,) = system.to_pylist()
-    assert {name for name, value in row.items() if value is None} == GPU_COLUMNS
+    _, (sample,) = store.so_far("a")
+    assert {name for name, value in sample.columns().items() if value is None} == GPU_COLUMNS
 
 
 def test_a_gpu_is_sampled_too(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -107,12 +109,8 @@ def test_a_gpu_is_sampled_too(store: Store, monkeypatch: pytest.MonkeyPatch) -> 
     sampler = SystemSampler("a", use_gpu=True)
     sampler.sample()
     store.write_resume("a", b"...", [], sampler.rows)
-    (row,) = store.so_far("a")[1].to_pylist()
-    assert {name: row[name] for name in GPU_COLUMNS} == {
-        "gpu_percent": 37.0,
-        "gpu_memory_bytes": 5e9,
-        "gpu_power_watts": 250.5,
-    }
+    _, (sample,) = store.so_far("a")
+    assert (sample.gpu_percent, sample.gpu_memory_bytes, sample.gpu_power_watts) == (37.0, 5e9, 250.5)
 
 
 @pytest.mark.parametrize("silent", ["utilization", "device_memory_used", "power_draw"])
@@ -130,4 +128,4 @@ def test_what_a_driver_does_not_tell_is_left_out(monkeypatch: pytest.MonkeyPatch
         monkeypatch.setattr(torch.cuda, name, fail if name == silent else lambda: 1)
     sampler = SystemSampler("a", use_gpu=True)
     sampler.sample()
-    assert GPU_COLUMNS - set(sampler.rows[0]) == {columns[silent]}
+    assert {name for name in GPU_COLUMNS if getattr(sampler.rows[0], name) is None} == {columns[silent]}

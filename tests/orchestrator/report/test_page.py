@@ -11,7 +11,6 @@ import os
 import re
 import shutil
 import subprocess
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,20 +18,22 @@ import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 
-from crwn.spec import TrialSpec
+from crwn.testing import tiny_trial, write_finished, write_unfinished
 from orchestrator.files import open_files
 from orchestrator.manifests import Manifest
 from orchestrator.report import fonts
 from orchestrator.report import page as page_module
 from orchestrator.report.charts import Chart
 from orchestrator.report.page import sections, write_report
-from orchestrator.store import Store, TrialRecord
-from tests.orchestrator.report.test_report import A, B, manifest
+from orchestrator.store import Store
+from tests.orchestrator.report.test_report import manifest
 
-Record = Callable[..., TrialRecord]
-
-C, D = "c" * 16, "d" * 16
-CELLS = (*manifest(method="stl").cells, *manifest(method="neuromodnet", trials={0: C, 1: D}).cells)
+FIRST, SECOND, THIRD, FOURTH = (tiny_trial(seed=seed, learning_rate=rate) for rate in (0.01, 0.02) for seed in (0, 1))
+ASKED = {0: FIRST.trial_id, 1: SECOND.trial_id}
+CELLS = (
+    *manifest(method="stl", trials=ASKED).cells,
+    *manifest(method="neuromodnet", trials={0: THIRD.trial_id, 1: FOURTH.trial_id}).cells,
+)
 PROBE = """<script>
 addEventListener("load", () => {
   const table = document.querySelector("table.sortable"), head = table.tHead.rows[0].cells[2];
@@ -62,14 +63,11 @@ def browser() -> str:
 
 
 @pytest.fixture
-def filled(store: Store, record: Record, trial: Callable[..., TrialSpec]) -> Store:
+def filled(store: Store) -> Store:
     """A sweep of two cells and two seeds, of which one trial failed."""
-    store.create()
-    for name, accuracy in {A: 0.5, B: 0.75, C: 0.9}.items():
-        spec = trial(learning_rate=0.02 if name == C else 0.01).canonical_json()
-        store.write_record(name, record(name, accuracy=accuracy, spec=spec))
-    error = {"type": "ValueError", "message": "a <b>loss</b> of NaN\nmore"}
-    store.write_attempts(D, [{"error": error}])
+    for spec, accuracy in ((FIRST, 0.5), (SECOND, 0.75), (THIRD, 0.9)):
+        write_finished(store, spec, accuracy)
+    write_unfinished(store, FOURTH, error=ValueError("a <b>loss</b> of NaN\nmore"))
     store.write_manifest(Manifest(name="main", cells=CELLS))
     return store
 
@@ -94,10 +92,10 @@ def test_a_section_says_what_ran_and_what_did_not(filled: Store) -> None:
     (section,) = sections(filled)
     assert (section.num_done, section.num_asked) == (3, 4)
     (failure,) = section.failures
-    assert (failure.trial, failure.state) == (D, "failed")
+    assert (failure.trial, failure.state) == (FOURTH.trial_id, "failed")
     assert failure.name == "neuromodnet FC16, r-digits, seed 1"
     assert failure.error == "ValueError: a <b>loss</b> of NaN"
-    assert section.provenance["trial_id"].tolist() == [A, B, C]
+    assert section.provenance["trial_id"].tolist() == [spec.trial_id for spec in (FIRST, SECOND, THIRD)]
     assert section.settings.to_dict("list") == {
         "cell": ["stl FC16, r-digits", "neuromodnet FC16, r-digits"],
         "training.learning_rate": ["0.01", "0.02"],
@@ -122,23 +120,23 @@ def test_the_page_is_whole_in_itself(filled: Store, tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("plain_figures")
-def test_a_page_over_several_stores_has_a_section_for_each(filled: Store, record: Record, tmp_path: Path) -> None:
+def test_a_page_over_several_stores_has_a_section_for_each(filled: Store, tmp_path: Path) -> None:
     """A trial that is in both counts once for the claims."""
     other = Store(tmp_path / "other")
     other.create()
-    other.write_record(A, record(A, accuracy=0.5))
-    other.write_manifest(manifest("second"))
+    write_finished(other, FIRST)
+    other.write_manifest(manifest("second", trials=ASKED))
     page, _ = write_report([filled, other], open_files(tmp_path / "report"))
     text = Path(page).read_text()
     assert text.index('id="sweep-1">main') < text.index('id="sweep-2">second') < text.index('id="claims"')
 
 
-def test_sweeps_of_one_name_in_two_stores_keep_their_figures(filled: Store, record: Record, tmp_path: Path) -> None:
+def test_sweeps_of_one_name_in_two_stores_keep_their_figures(filled: Store, tmp_path: Path) -> None:
     """The first store's have the names that they have alone; the page shows each its own."""
     other = Store(tmp_path / "other")
     other.create()
-    other.write_record(A, record(A, accuracy=0.25))
-    other.write_manifest(manifest("main"))
+    write_finished(other, FIRST, 0.25)
+    other.write_manifest(manifest("main", trials=ASKED))
     files = page_module.report_files([filled, other], formats=("svg",))
     svgs = [name for name in files if "-tasks" in name and name.endswith(".svg")]
     assert svgs[0] == "figures/main-r-digits-tasks.svg"
@@ -147,10 +145,10 @@ def test_sweeps_of_one_name_in_two_stores_keep_their_figures(filled: Store, reco
         assert base64.b64encode(files[name]) in files["report.html"]
 
 
-def test_labels_of_a_store_of_old_are_reported_however_long(store: Store, record: Record) -> None:
+def test_labels_of_a_store_of_old_are_reported_however_long(store: Store) -> None:
     """They are shortened in pictures, and whole in the page."""
-    store.write_record(A, record(A))
-    store.write_manifest(manifest("main", method="x" * 5000, variant="_" * 5000, benchmark="y" * 5000))
+    write_finished(store, FIRST)
+    store.write_manifest(manifest("main", trials=ASKED, method="x" * 5000, variant="_" * 5000, benchmark="y" * 5000))
     files = page_module.report_files([store], formats=("svg",))
     assert any(name.endswith("-tasks.svg") for name in files)
     assert b"y" * 5000 in files["report.html"]

@@ -11,27 +11,20 @@ import pytest
 from crwn.benchmarks import PRESETS
 from crwn.methods import METHODS
 from crwn.spec import TrialSpec
+from crwn.testing import write_finished
 from orchestrator.errors import UserError
 from orchestrator.manifests import Manifest, ManifestCell
 from orchestrator.report import Choice, tables_of
 from orchestrator.report.frames import empty_frame
 from orchestrator.report.paper import LAYOUTS, PaperSource, SweepSource, paper_spec, paper_tables
-from orchestrator.store import Store, TrialRecord
+from orchestrator.store import Store
 from orchestrator.sweep import load_sweep
-
-Record = Callable[..., TrialRecord]
 
 
 def paper_trial(method: str, scale: str, benchmark: str, seed: int, **settings: Any) -> TrialSpec:
     """A trial of the paper's settings."""
     spec = METHODS[method].spec(**settings)
     return TrialSpec(method=spec, benchmark=PRESETS[benchmark], scale=scale, seed=seed, training=spec.training(scale))
-
-
-def keep(store: Store, record: Record, spec: TrialSpec, accuracy: float) -> None:
-    """Writes a finished trial of this spec."""
-    made = record(spec.trial_id, accuracy=accuracy, seed=spec.seed, spec=spec.canonical_json())
-    store.write_record(spec.trial_id, made)
 
 
 def test_the_layouts_are_the_papers() -> None:
@@ -60,13 +53,13 @@ def test_the_layouts_are_the_papers() -> None:
     assert fourth["params/task"].tolist() == ["8,979", "565,352"]
 
 
-def test_the_papers_trials_are_found_whatever_a_sweep_calls_them(store: Store, record: Record) -> None:
+def test_the_papers_trials_are_found_whatever_a_sweep_calls_them(store: Store) -> None:
     """By their settings; one of other settings fills no cell; the difference of Table 3 is paired by seed."""
     for seed, accuracy in ((0, 0.9), (1, 0.92), (7, 0.94)):
-        keep(store, record, paper_trial("neuromodnet", "FC256", "r-mnist", seed), accuracy)
+        write_finished(store, paper_trial("neuromodnet", "FC256", "r-mnist", seed), accuracy)
     for seed, accuracy in ((0, 0.89), (7, 0.91)):
-        keep(store, record, paper_trial("neuromodnet", "FC256", "r-mnist", seed, modulation="local"), accuracy)
-    keep(store, record, paper_trial("supsup", "FC256", "r-mnist", 0, mask="threshold"), 0.99)
+        write_finished(store, paper_trial("neuromodnet", "FC256", "r-mnist", seed, modulation="local"), accuracy)
+    write_finished(store, paper_trial("supsup", "FC256", "r-mnist", 0, mask="threshold"), 0.99)
     tables = {table.name: table.table.set_index("network") for table in tables_of([store], Choice(paper=True))}
     first = tables["paper-table1"]
     assert first.loc["NeuroModNet FC256", ["r-mnist", "p-mnist"]].tolist() == ["92.00 ± 2.00 (n=3)", "- (0/3)"]
@@ -85,15 +78,13 @@ methods:
 """
 
 
-def test_a_sweep_fills_the_layout_with_its_own_benchmarks(
-    store: Store, record: Record, sweep_file: Callable[..., Any]
-) -> None:
+def test_a_sweep_fills_the_layout_with_its_own_benchmarks(store: Store, sweep_file: Callable[..., Any]) -> None:
     """Those tables that it has the rows of, under its labels, with the paper's names for methods."""
     sweep = load_sweep(sweep_file(TWIN))
     store.write_manifest(sweep.manifest())
     for spec in sweep.trials:
         if spec.method.kind == "mtl" and spec.seed == 0:
-            keep(store, record, spec, 0.75)
+            write_finished(store, spec, 0.75)
     tables = {table.name: table for table in tables_of([store], Choice(paper=True, sweep="twin"))}
     assert list(tables) == ["twin.table1", "twin.table3"]
     first = tables["twin.table1"].table.set_index("network")
@@ -128,16 +119,16 @@ def test_settings_that_cannot_be_built_here_are_none_of_the_papers(changes: dict
     assert list(paper_tables(SweepSource(Manifest(name="odd", cells=(cell,)), empty_frame()))) == []
 
 
-def test_two_results_of_one_setting_and_seed_are_no_mean(store: Store, record: Record, tmp_path: Any) -> None:
+def test_two_results_of_one_setting_and_seed_are_no_mean(store: Store, tmp_path: Any) -> None:
     """Two stores have the trial: once where they agree, not at all where they do not."""
     other = Store(tmp_path / "other")
     other.create()
     spec = paper_trial("psp", "FC256", "r-mnist", 0)
-    keep(store, record, spec, 0.8)
-    keep(other, record, spec, 0.8)
+    write_finished(store, spec, 0.8)
+    write_finished(other, spec, 0.8)
     one = tables_of([store, other], Choice(paper=True))[0].table.set_index("network")
     assert one.loc["PSP FC256", "r-mnist"] == "80.00 ± - (1/3)"
-    keep(other, record, spec, 0.9)
+    write_finished(other, spec, 0.9)
     table = tables_of([store, other], Choice(paper=True))[0]
     assert table.table.set_index("network").loc["PSP FC256", "r-mnist"] == "mixed (1/3)"
     assert "several results at seed 0" in table.notes[0]

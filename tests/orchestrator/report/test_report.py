@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import math
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,18 +13,15 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from crwn.testing import Conditions, tiny_trial, write_finished
 from orchestrator.errors import UserError
 from orchestrator.files import open_files
 from orchestrator.manifests import Manifest, ManifestCell
 from orchestrator.report import SweepTable, Table, markdown, matrix_csv, sweep_table, table_files, write_tables
 from orchestrator.report.plain import csv_text
-from orchestrator.store import TRIAL_FILE, Store, TrialRecord
+from orchestrator.store import TRIAL_FILE, Store
 from tests.older_records import make_older
-
-Record = Callable[..., TrialRecord]
-
-A, B = "a" * 16, "b" * 16
-"""Trials."""
+from tests.orchestrator.made_up import A, B, record
 
 
 def manifest(name: str = "small", **changes: Any) -> Manifest:
@@ -46,11 +41,10 @@ def tables_in(store: Store, folder: Path) -> list[Path]:
     return [Path(file) for file in write_tables(store, open_files(folder))]
 
 
-def test_a_table_is_made_from_the_store(store: Store, record: Record) -> None:
+def test_a_table_is_made_from_the_store(store: Store) -> None:
     """The sweep's own names, the store's numbers, and the training time of one task."""
-    store.write_record(A, record(A, accuracy=0.5))
-    slower = {"train_seconds_per_task": 3.0, "device": "NVIDIA H100"}
-    store.write_record(B, record(B, accuracy=0.75, provenance=json.dumps(slower)))
+    store.write_record(A, record(A, 0.5))
+    store.write_record(B, record(B, 0.75, Conditions(task_seconds=3.0, device_name="NVIDIA H100")))
     table = sweep_table(store, manifest())
     (row,) = table.summary.to_dict("records")
     assert (row["method"], row["accuracy"], row["n"]) == ("own name", 0.625, 2)
@@ -73,21 +67,23 @@ def test_a_table_of_a_sweep_with_no_result_shows_what_is_missing(store: Store) -
     assert sweep_table(store, manifest()).table["r-digits"].tolist() == ["- (0/2)"]
 
 
-def test_a_table_is_made_from_records_without_the_later_measures(store: Store, record: Record) -> None:
+def test_a_table_is_made_from_records_without_the_later_measures(store: Store) -> None:
     """A record of an older crwn has neither forgetting nor backward transfer; beside a newer one neither has a mean."""
-    for name in (A, B):
-        store.write_record(name, record(name, forgetting=0.25, backward_transfer=-0.25))
-    path = store.folder(A) / TRIAL_FILE
+    first, second = (tiny_trial("psp", seed=seed) for seed in (0, 1))
+    for spec in (first, second):
+        write_finished(store, spec, [[0.75, 0.0], [0.5, 0.5]])
+    both = manifest(trials={0: first.trial_id, 1: second.trial_id})
+    path = store.folder(first.trial_id) / TRIAL_FILE
     make_older(path, lambda table: table.drop_columns(["forgetting", "backward_transfer"]))
-    (row,) = sweep_table(store, manifest()).summary.to_dict("records")
+    (row,) = sweep_table(store, both).summary.to_dict("records")
     assert (row["accuracy"], row["n"]) == (0.5, 2)
     assert math.isnan(row["forgetting"])
     assert math.isnan(row["backward_transfer"])
-    (newer,) = sweep_table(store, manifest(trials={1: B})).summary.to_dict("records")
+    (newer,) = sweep_table(store, manifest(trials={1: second.trial_id})).summary.to_dict("records")
     assert (newer["forgetting"], newer["backward_transfer"]) == (0.25, -0.25)
 
 
-def test_each_sweep_has_a_file_of_every_format(store: Store, record: Record, tmp_path: Path) -> None:
+def test_each_sweep_has_a_file_of_every_format(store: Store, tmp_path: Path) -> None:
     """Named after the sweep, in a folder that is made; making them again gives the same bytes."""
     store.write_record(A, record(A))
     for name in ("second", "first"):
@@ -101,7 +97,7 @@ def test_each_sweep_has_a_file_of_every_format(store: Store, record: Record, tmp
     assert [file.read_bytes() for file in files] == before
 
 
-def test_markdown_is_a_heading_the_caption_and_the_table(store: Store, record: Record, tmp_path: Path) -> None:
+def test_markdown_is_a_heading_the_caption_and_the_table(store: Store, tmp_path: Path) -> None:
     """What is written can be pasted into a document."""
     store.write_record(A, record(A))
     store.write_manifest(manifest())
@@ -172,10 +168,10 @@ def test_tables_that_would_be_called_the_same_have_files_of_their_own() -> None:
     assert files["a.ranks.md"].startswith(b"# a.ranks\n\n\n")
 
 
-def test_csv_has_every_digit(store: Store, record: Record, tmp_path: Path) -> None:
+def test_csv_has_every_digit(store: Store, tmp_path: Path) -> None:
     """Numbers come back from the file as they were, and what is not known is empty."""
     accuracy = 1 / 3 + 1e-16
-    store.write_record(A, record(A, accuracy=accuracy))
+    store.write_record(A, record(A, accuracy))
     store.write_manifest(manifest(variant="a, b"))
     file = tables_in(store, tmp_path / "tables")[1]
     (row,) = csv.DictReader(io.StringIO(file.read_text(encoding="utf-8")))
@@ -212,18 +208,18 @@ def test_csv_has_every_digit(store: Store, record: Record, tmp_path: Path) -> No
     assert (row["continual"], row["ratio"]) == ("True", "")  # the manifest is an older one
 
 
-def test_csv_has_what_a_manifest_and_the_records_say(store: Store, record: Record, tmp_path: Path) -> None:
+def test_csv_has_what_a_manifest_and_the_records_say(store: Store, tmp_path: Path) -> None:
     """The ratio in full, whether the method is continual, and measures; empty where a record has null."""
-    store.write_record(A, record(A, forgetting=1 / 3, backward_transfer=None))
-    store.write_manifest(manifest(continual=False, ratio=2 / 3, trials={0: A}))
+    spec = tiny_trial("psp")
+    write_finished(store, spec, [[0.875, 0.0], [0.5, 0.5]])
+    make_older(store.folder(spec.trial_id) / TRIAL_FILE, lambda table: table.drop_columns(["backward_transfer"]))
+    store.write_manifest(manifest(continual=False, ratio=2 / 3, trials={0: spec.trial_id}))
     (row,) = csv.DictReader(io.StringIO(tables_in(store, tmp_path / "tables")[1].read_text(encoding="utf-8")))
-    assert (float(row["ratio"]), float(row["forgetting"])) == (2 / 3, 1 / 3)
+    assert (float(row["ratio"]), float(row["forgetting"])) == (2 / 3, 0.375)
     assert (row["continual"], row["backward_transfer"], row["method"]) == ("False", "", "own name")
 
 
-def test_markdown_says_what_is_not_continual_and_what_a_ratio_is_to(
-    store: Store, record: Record, tmp_path: Path
-) -> None:
+def test_markdown_says_what_is_not_continual_and_what_a_ratio_is_to(store: Store, tmp_path: Path) -> None:
     """In the row and in the caption: who reads the table alone must not take MTL for a peer."""
     store.write_record(A, record(A))
     store.write_manifest(replace(manifest(continual=False, ratio=1.0, trials={0: A}), reference="own name"))

@@ -1,15 +1,13 @@
 """A store whose every number is known, through the real writer: what the tables show, to the last digit printed.
 
 Two methods and the variants of a third, two benchmarks of four tasks, three seeds. One seed is missing, one trial
-failed, one cell is mixed, one trial was begun and not finished, and one has an accuracy that is no number.
+failed, one cell is mixed, and one trial was begun and not finished.
 """
 
 from __future__ import annotations
 
-import json
 import math
 import statistics
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -18,31 +16,28 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from crwn.spec import trial_id_of
+from crwn.spec import TrialSpec
+from crwn.testing import Conditions, tiny_trial, write_finished, write_sweep
 from orchestrator.errors import UserError
 from orchestrator.files import open_files
-from orchestrator.manifests import Manifest, ManifestCell
+from orchestrator.records import Attempt, AttemptError
 from orchestrator.report import Choice, tables_of, write
 from orchestrator.report.frames import asked_frame, read_trials
 from orchestrator.report.pivots import pivot_table
-from orchestrator.store import TASKS_FILE, TRIAL_FILE, Store, TrialRecord
+from orchestrator.store import TASKS_FILE, TRIAL_FILE, Store
+from orchestrator.sweep import Cell
 from tests.older_records import make_older
-
-Record = Callable[..., TrialRecord]
 
 SEEDS = (0, 1, 2)
 TASKS = 4
 MODULATION = {"full": "local+global", "local": "local"}
 
 
-def spec(method: str, benchmark: str, **settings: Any) -> dict[str, Any]:
-    """A trial's settings."""
-    return {
-        "method": {"kind": method, **settings},
-        "benchmark": {"kind": benchmark, "base": "digits", "num_tasks": TASKS},
-        "scale": "FC16",
-        "training": {"dtype": "float32", "learning_rate": 0.01},
-    }
+def spec(method: str, variant: str, benchmark: str, seed: int) -> TrialSpec:
+    """A trial."""
+    settings = {"modulation": MODULATION[variant]} if variant else {}
+    preset = {"rotated": "r-digits", "permuted": "p-digits"}[benchmark]
+    return tiny_trial(method, seed=seed, benchmark=preset, num_tasks=TASKS, **settings)
 
 
 def finals(method: str, variant: str, benchmark: str, seed: int) -> list[float]:
@@ -56,83 +51,47 @@ CELLS = [
     for method, variant in (("supsup", ""), ("psp", ""), ("neuromodnet", "full"), ("neuromodnet", "local"))
     for benchmark in ("rotated", "permuted")
 ]
-MISSING, FAILED, MIXED, BEGUN, INVALID = (
+MISSING, FAILED, MIXED, BEGUN = (
     ("psp", "", "rotated", 1),
     ("psp", "", "permuted", 2),
     ("neuromodnet", "local", "permuted", 2),
     ("supsup", "", "permuted", 0),
-    ("neuromodnet", "full", "permuted", 1),
 )
 
-RATES = "training.learning_rate is 0.01 (seeds 0, 1), 0.1 (seed 2)"
+DEVICES = "numerics.device is cpu (seeds 0, 1), cuda (seed 2)"
 """What the mixed cell is told to differ in."""
 
 
 def trial_id(method: str, variant: str, benchmark: str, seed: int) -> str:
-    """What the manifest asks for under these names."""
-    settings = {"modulation": MODULATION[variant]} if variant else {}
-    text = json.dumps({**spec(method, benchmark, **settings), "seed": seed}, sort_keys=True, separators=(",", ":"))
-    return trial_id_of(text)
-
-
-def written(store: Store, record: Record, key: tuple[str, str, str, int], **changes: Any) -> None:
-    """Keeps a finished trial as a run does."""
-    method, variant, benchmark, seed = key
-    settings = {"modulation": MODULATION[variant]} if variant else {}
-    full = {**spec(method, benchmark, **settings), "seed": seed}
-    accuracies = finals(*key)
-    made = record(
-        trial_id(*key),
-        accuracy=math.nan if key == INVALID else statistics.fmean(accuracies),
-        method=method,
-        variant="modulation=local" if variant == "local" else "",
-        benchmark=f"{benchmark}-digits",
-        seed=seed,
-        spec=json.dumps(full),
-        **changes,
-    )
-    row = made.tasks[0]
-    tasks = [
-        {**row, "seed": seed, "task": task, "tasks_learned": learned, "accuracy": accuracy}
-        for task, accuracy in enumerate(accuracies)
-        for learned in dict.fromkeys((task + 1, TASKS))
-    ]
-    if key == INVALID:
-        tasks[0] = {**tasks[0], "accuracy": math.nan}
-    store.write_record(trial_id(*key), replace(made, tasks=tasks))
+    """Its id."""
+    return spec(method, variant, benchmark, seed).trial_id
 
 
 @pytest.fixture
-def filled(store: Store, record: Record) -> Store:
+def filled(store: Store) -> Store:
     """The store."""
     for names in CELLS:
         for seed in SEEDS:
             key = (*names, seed)
-            if key in (MISSING, FAILED, BEGUN):
-                continue
-            written(store, record, key)
-    settings = {**spec("neuromodnet", "permuted", modulation="local"), "seed": 2}
-    settings["training"] = {"dtype": "float32", "learning_rate": 0.1}
-    made = record(trial_id(*MIXED), accuracy=0.9, seed=2, benchmark="permuted-digits", spec=json.dumps(settings))
-    store.write_record(trial_id(*MIXED), made)
-    error = {"type": "RuntimeError", "message": "training diverged\nand more"}
-    store.write_attempts(trial_id(*FAILED), [{"host": "here", "error": error}])
-    store.write_attempts(trial_id(*BEGUN), [{"host": "here"}])
+            if key not in (MISSING, FAILED, BEGUN):
+                conditions = Conditions(device="cuda" if key == MIXED else "cpu")
+                write_finished(store, spec(*key), finals(*key), conditions)
+    error = AttemptError(type="RuntimeError", message="training diverged\nand more")
+    store.write_attempts(trial_id(*FAILED), [Attempt(host="here", error=error)])
+    store.write_attempts(trial_id(*BEGUN), [Attempt(host="here")])
     store.folder(trial_id(*BEGUN)).joinpath(TASKS_FILE).write_bytes(b"PAR1 half of a rec")
-    cells = tuple(
-        ManifestCell(
+    cells = [
+        Cell(
             method=method,
             variant=variant,
             scale="FC16",
             benchmark=f"{benchmark} digits",
-            params_per_task=99.0,
-            spec=spec(method, benchmark, **({"modulation": MODULATION[variant]} if variant else {})),
+            trials=tuple(spec(method, variant, benchmark, seed) for seed in SEEDS),
             base="full" if variant else None,
-            trials={seed: trial_id(method, variant, benchmark, seed) for seed in SEEDS},
         )
         for method, variant, benchmark in CELLS
-    )
-    store.write_manifest(Manifest(name="known", cells=cells))
+    ]
+    write_sweep(store, cells, name="known")
     return store
 
 
@@ -148,19 +107,19 @@ def shown(values: list[float], seeds: str) -> str:
 
 
 def test_every_cell_is_what_its_trials_are(filled: Store) -> None:
-    """Means and deviations by hand; what is missing, failed, mixed or no number is no mean over the rest."""
+    """Means and deviations by hand; what is missing, failed or mixed is no mean over the rest."""
     table = tables_of([filled])[0]
     rows = {(row["method"], row["variant"]): row for row in table.table.to_dict("records")}
     assert rows["supsup", ""]["rotated digits"] == shown(averages("supsup", "", "rotated"), "(n=3)")
     assert rows["supsup", ""]["permuted digits"] == shown(averages("supsup", "", "permuted", (1, 2)), "(2/3)")
     assert rows["psp", ""]["rotated digits"] == shown(averages("psp", "", "rotated", (0, 2)), "(2/3)")
     assert rows["psp", ""]["permuted digits"] == shown(averages("psp", "", "permuted", (0, 1)), "(2/3)")
-    assert rows["neuromodnet", "full"]["permuted digits"] == "not a number (n=3)"
+    full = averages("neuromodnet", "full", "permuted")
+    assert rows["neuromodnet", "full"]["permuted digits"] == shown(full, "(n=3)")
     assert rows["neuromodnet", "local"]["permuted digits"] == "mixed (n=3)"
     assert list(table.notes) == [
         "psp FC16 on permuted digits: failed: seed 2: RuntimeError: training diverged",
-        "neuromodnet full FC16 on permuted digits: no mean: the accuracy is not a number at seed 1.",
-        f"neuromodnet local FC16 on permuted digits: mixed, so no mean: {RATES}.",
+        f"neuromodnet local FC16 on permuted digits: mixed, so no mean: {DEVICES}.",
     ]
     cells = table.summary.set_index(["method", "variant", "benchmark"])
     for column in ("accuracy", "sd", "ci95", "forgetting", "train_seconds_per_task", "trained_per_task"):
@@ -208,7 +167,7 @@ def test_an_ablation_shows_differences_paired_by_seed(filled: Store) -> None:
     }
     assert rows["permuted digits"]["difference"] == "not compared (0/3)"
     assert list(table.notes) == [
-        f"neuromodnet local FC16 on permuted digits: not compared: this cell is mixed: {RATES}."
+        f"neuromodnet local FC16 on permuted digits: not compared: this cell is mixed: {DEVICES}."
     ]
 
 
@@ -229,20 +188,19 @@ def test_a_comparison_takes_the_seeds_that_both_have(filled: Store) -> None:
     assert rows["p_holm"].min() == pytest.approx(min(1, known * smallest))
 
 
-def test_a_pivot_of_two_stores_takes_a_trial_once_and_refuses_what_differs(
-    filled: Store, record: Record, tmp_path: Any
-) -> None:
+def test_a_pivot_of_two_stores_takes_a_trial_once_and_refuses_what_differs(filled: Store, tmp_path: Any) -> None:
     """The same trial in both counts once; with another result it is no mean."""
     other = Store(tmp_path / "other")
     other.create()
-    written(other, record, ("supsup", "", "rotated", 0))
+    key = ("supsup", "", "rotated", 0)
+    write_finished(other, spec(*key), finals(*key))
     choice = Choice(rows=("method", "variant"), columns="benchmark")
     before = tables_of([filled], choice)[0]
     assert tables_of([filled, other], choice)[0].table.equals(before.table)
     rows = before.table.set_index(["method", "variant"])
     assert rows.loc[("supsup", ""), "rotated-digits"] == shown(averages("supsup", "", "rotated"), "(n=3)")
     assert rows.loc[("psp", ""), "rotated-digits"] == shown(averages("psp", "", "rotated", (0, 2)), "(2/3)")
-    written(other, record, ("supsup", "", "rotated", 0), fingerprint="e" * 64)
+    write_finished(other, spec(*key), 0.5)
     mixed = tables_of([filled, other], choice)[0]
     assert mixed.table.set_index(["method", "variant"]).loc[("supsup", ""), "rotated-digits"] == "mixed (n=3)"
     assert "supsup, , rotated-digits".replace(", ,", ",") in mixed.notes[0]
@@ -260,7 +218,9 @@ def test_what_a_pivot_would_mix_is_chosen(filled: Store) -> None:
     values = averages("neuromodnet", "local", "rotated", (1,))
     assert chosen.set_index("method").loc["neuromodnet", "rotated-digits"] == shown(values, "(n=1)")
     split = tables_of([filled], Choice(rows=("method", "training.learning_rate"), value="params_per_task"))[0].table
-    assert split[split["method"] == "psp"]["rotated-digits"].tolist() == ["99 (2/3)"]
+    assert split[split["method"] == "psp"]["rotated-digits"].tolist() == [
+        f"{spec(*MISSING).blueprint().params_per_task:,.0f} (2/3)"
+    ]
 
 
 def test_a_pivot_of_a_sweep_has_its_labels(filled: Store) -> None:
@@ -280,7 +240,7 @@ def test_a_value_may_be_called_like_a_column_of_names(filled: Store) -> None:
 
 def test_a_condition_leaves_the_other_trials_missing(filled: Store) -> None:
     """Of a sweep's table too, which then has a mean where it was mixed."""
-    table = tables_of([filled], Choice(where=("training.learning_rate=0.01",)))[0].table
+    table = tables_of([filled], Choice(where=("numerics.device=cpu",)))[0].table
     local = table[table["variant"] == "local"]["permuted digits"].item()
     assert local == shown(averages("neuromodnet", "local", "permuted", (0, 1)), "(2/3)")
 

@@ -1,0 +1,234 @@
+"""What JSON files hold, read strictly: every field is of its kind, or a ValueError says which one is not.
+
+A file may be a stranger's, or damaged. Keys that are not asked for, of a newer crwn, are left aside.
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+import math
+import reprlib
+from collections.abc import Mapping
+from typing import Any
+
+MAX_TEXT = 10_000
+"""Characters of a name. Labels may be shorter than that in a sweep, but once had no limit."""
+
+MAX_INTEGER = 2**63 - 1
+MAX_DEPTH = 16
+"""How deep settings nest at most."""
+
+_SETTINGS: Mapping[str, tuple[str, ...]] = {"method": ("kind",), "benchmark": ("kind", "base"), "training": ()}
+"""The parts of a spec that have settings, with the texts that name them."""
+
+_COUNTS: Mapping[str, str] = {"benchmark": "num_tasks", "training": "updates_per_task"}
+"""What each trial's settings say besides, by part."""
+
+
+def parse(content: bytes | str) -> Any:
+    """JSON as it is read, with what Python's reader lets pass refused: a key twice in an object, NaN, infinities.
+
+    Raises:
+        ValueError: it is no such JSON.
+        RecursionError: it nests too deep.
+    """
+    text = content.decode() if isinstance(content, bytes) else content
+    return json.loads(text, object_pairs_hook=_distinct, parse_constant=_refuse)
+
+
+class Fields:
+    """The fields of a JSON object, by their kinds.
+
+    Args:
+        value: the object, as JSON is read.
+        place: its own, for errors; empty for the outermost.
+
+    Raises:
+        ValueError: by any call, where a field is missing or of another kind: it says which.
+    """
+
+    def __init__(self, value: Any, place: str = "") -> None:
+        self._prefix = f"{place}." if place else ""
+        if not isinstance(value, dict):
+            raise ValueError(f"{place or 'at the top'}: expected keys with values, given {reprlib.repr(value)}")
+        self._value = value
+
+    def take(self, name: str) -> Any:
+        """A field that every manifest has."""
+        if name not in self._value:
+            raise ValueError(f"{self._prefix}{name}: expected this key, not given")
+        return self._value[name]
+
+    def text(self, name: str, *, may_be_empty: bool = False) -> str:
+        """A name, which is shown."""
+        value = self.take(name)
+        if not _is_text(value) or not (may_be_empty or value.strip()):
+            raise self._fault(name, f"at most {MAX_TEXT:,} printable characters", value)
+        return str(value)
+
+    def optional_text(self, name: str) -> str | None:
+        """A name, or None where there is none."""
+        return None if self._value.get(name) is None else self.text(name)
+
+    def flag(self, name: str, *, default: bool) -> bool:
+        """True or false."""
+        value = self._value.get(name, default)
+        if not isinstance(value, bool):
+            raise self._fault(name, "true or false", value)
+        return value
+
+    def count(self, name: str, *, default: int | None = None) -> int:
+        """A number of things."""
+        value = self.take(name) if default is None else self._value.get(name, default)
+        if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= MAX_INTEGER:
+            raise self._fault(name, "a whole number of at least 0", value)
+        return value
+
+    def number(self, name: str) -> float | None:
+        """A finite number of at least 0, or None where there is none."""
+        value = self._value.get(name)
+        if value is None:
+            return None
+        if not _is_number(value) or value < 0:
+            raise self._fault(name, "a finite number of at least 0", value)
+        return float(value)
+
+    def said(self, name: str) -> str | None:
+        """Any text; None where there is none."""
+        value = self._value.get(name)
+        if value is not None and not isinstance(value, str):
+            raise self._fault(name, "text", value)
+        return value
+
+    def text_of(self, name: str) -> str:
+        """Any text, which must be there."""
+        value = self.said(name)
+        if value is None:
+            raise self._fault(name, "text", value)
+        return value
+
+    def said_float(self, name: str) -> float | None:
+        """Any number, as a column of numbers holds it; None where there is none."""
+        value = self._value.get(name)
+        if value is not None and (not isinstance(value, int | float) or isinstance(value, bool)):
+            raise self._fault(name, "a number", value)
+        return value
+
+    def float_of(self, name: str) -> float:
+        """Any number, which must be there."""
+        value = self.said_float(name)
+        if value is None:
+            raise self._fault(name, "a number", value)
+        return value
+
+    def said_count(self, name: str) -> int | None:
+        """A number of things; None where there is none."""
+        return None if self._value.get(name) is None else self.count(name)
+
+    def said_time(self, name: str) -> str | None:
+        """A time as ISO 8601 has it; None where there is none."""
+        value = self.said(name)
+        try:
+            if value is not None:
+                datetime.datetime.fromisoformat(value).timestamp()
+        except (ValueError, OverflowError, OSError) as error:
+            raise self._fault(name, "a time such as 2026-01-31T12:00:00+00:00", value) from error
+        return value
+
+    def said_texts(self, name: str) -> dict[str, str] | None:
+        """Texts by name; None where there are none."""
+        value = self._value.get(name)
+        if value is None:
+            return None
+        inner = Fields(value, f"{self._prefix}{name}")
+        return {key: inner.said(key) or "" for key in value}
+
+    def part(self, name: str) -> Fields | None:
+        """An object's fields; None where there is none."""
+        value = self._value.get(name)
+        return None if value is None else Fields(value, f"{self._prefix}{name}")
+
+    def parts(self, name: str) -> list[Fields]:
+        """The fields of a list of objects; no list is an empty one."""
+        value = self._value.get(name)
+        if value is None:
+            return []
+        if not isinstance(value, list):
+            raise self._fault(name, "a list", value)
+        return [Fields(part, f"{self._prefix}{name}[{index}]") for index, part in enumerate(value)]
+
+    def settings(self, name: str, *, of_one_trial: bool = False) -> dict[str, Any] | None:
+        """The settings of a trial, or None where there are none.
+
+        Args:
+            name: the field.
+            of_one_trial: whether they are of one trial, and so have its seed, or of all that differ by it alone.
+        """
+        value = self._value.get(name)
+        if value is None:
+            return None
+        place = f"{self._prefix}{name}"
+        settings = Fields(value, place)
+        if not of_one_trial and "seed" in value:
+            raise ValueError(f"{place}.seed: expected settings that all seeds share, given a seed")
+        for part, texts in _SETTINGS.items():
+            inner = Fields(settings.take(part), f"{place}.{part}")
+            for text in texts:
+                inner.text(text)
+        settings.text("scale")
+        if of_one_trial:
+            settings.count("seed")
+            for part, number in _COUNTS.items():
+                Fields(settings.take(part), f"{place}.{part}").count(number)
+            check_values(value, place)
+        return dict(value)
+
+    def _fault(self, name: str, expected: str, value: Any) -> ValueError:
+        return ValueError(f"{self._prefix}{name}: expected {expected}, given {reprlib.repr(value)}")
+
+
+def check_values(value: Any, place: str, depth: int = 0) -> None:
+    """See that settings are those that a spec has: texts that can be shown, and numbers that are some.
+
+    Raises:
+        ValueError: they are not.
+    """
+    if isinstance(value, dict):
+        for name in value:
+            if not _is_text(name):
+                raise ValueError(f"{place}: expected printable keys, given {reprlib.repr(name)}")
+    for name, part in value.items() if isinstance(value, dict) else enumerate(value):
+        if isinstance(part, dict | list):
+            if depth == MAX_DEPTH:
+                raise ValueError(f"{place}.{name}: expected values that nest at most {MAX_DEPTH} deep")
+            check_values(part, f"{place}.{name}", depth + 1)
+        elif not (part is None or part is True or part is False or _is_text(part) or _is_number(part)):
+            raise ValueError(
+                f"{place}.{name}: expected a printable text or a finite number, given {reprlib.repr(part)}"
+            )
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str) and len(value) <= MAX_TEXT and value.isprintable()
+
+
+def _is_number(value: Any) -> bool:
+    """Whether it is a finite number that every reader can hold."""
+    if isinstance(value, float):
+        return math.isfinite(value)
+    return isinstance(value, int) and not isinstance(value, bool) and -MAX_INTEGER <= value <= MAX_INTEGER
+
+
+def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object of JSON in which no key occurs twice: the last would silently win."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        again = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"the key {reprlib.repr(again)} occurs twice in one object")
+    return found
+
+
+def _refuse(constant: str) -> None:
+    raise ValueError(f"expected finite numbers, given {constant}")
