@@ -30,6 +30,7 @@ from numpy.typing import NDArray
 
 from crwn import backbone
 from crwn.benchmarks import PRESETS
+from crwn.code import Code
 from crwn.data import BASE_SETS
 from crwn.methods import METHODS
 from crwn.spec import BenchmarkSpec, TrainingSpec, TrialSpec
@@ -43,6 +44,11 @@ if TYPE_CHECKING:
 
 START = 1_750_000_000.0
 """When the made-up trials begin, in seconds since 1970: 15 June 2025, 15:06:40 UTC."""
+
+PYTHON = "3.11.0"
+"""Its version that they say."""
+
+MADE_UP_CODE = Code(method="0" * 16, crwn="1" * 16, results_version=1)
 
 TEST_SECONDS = 0.125
 """What each of their tests takes."""
@@ -70,6 +76,7 @@ class Conditions:
         held_memory: what the process held before the trial, in bytes.
         commit: of the code.
         versions: of libraries.
+        code: that it was computed with.
         start: of the attempt, in seconds since 1970.
     """
 
@@ -92,6 +99,7 @@ class Conditions:
         ("numpy", "2.4.0"),
         ("ray", "2.55.0"),
     )
+    code: Code | None = MADE_UP_CODE
     start: float = START
 
 
@@ -278,8 +286,9 @@ def finished_record(spec: TrialSpec, accuracy: Accuracy = 0.5, conditions: Condi
         finished=_iso(rows[-1].tested),
         host=conditions.host,
         visible_gpus="0" if conditions.device == "cuda" else None,
-        python="3.11.0",
+        python=PYTHON,
         versions=dict(conditions.versions),
+        code=conditions.code,
     )
     return dataclasses.replace(record, trial=dataclasses.replace(record.trial, provenance=provenance))
 
@@ -452,6 +461,8 @@ def _attempt(spec: TrialSpec, conditions: Conditions, *, tasks_learned: int, err
         started=_iso(conditions.start),
         host=conditions.host,
         pid=conditions.pid,
+        versions={**dict(conditions.versions), "python": PYTHON},
+        code=conditions.code,
         began_at=Position(),
         reached=Position(tasks_learned=tasks_learned),
         error=ended,

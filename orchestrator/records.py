@@ -7,11 +7,13 @@ said, as by a record of an older crwn that did not have it.
 from __future__ import annotations
 
 import datetime
+import itertools
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
+from crwn.code import Code
 from orchestrator.json_fields import Fields, parse
 
 
@@ -109,6 +111,8 @@ class Attempt:
         out_of_memory: how often memory ran out, and what was done.
         discarded_resume_point: why it could not go on from an earlier attempt's.
         error: in what it ended, if it failed.
+        versions: of the libraries and of Python, in its process.
+        code: that its process computed with.
     """
 
     started: str | None = None
@@ -122,6 +126,8 @@ class Attempt:
     out_of_memory: tuple[OutOfMemory, ...] = ()
     discarded_resume_point: str | None = None
     error: AttemptError | None = None
+    versions: Mapping[str, str] | None = None
+    code: Code | None = None
 
     @property
     def without_spec(self) -> Attempt:
@@ -147,6 +153,8 @@ class Attempt:
             out_of_memory=tuple(map(OutOfMemory._read, said.parts("out_of_memory"))),
             discarded_resume_point=said.said("discarded_resume_point"),
             error=AttemptError._read(said.part("error")),
+            versions=said.said_texts("versions"),
+            code=_read_code(said.part("code")),
         )
 
     def content(self) -> dict[str, Any]:
@@ -160,6 +168,8 @@ class Attempt:
                 spec=self.spec,
                 grouping=self.grouping,
                 discarded_resume_point=self.discarded_resume_point,
+                versions=self.versions,
+                code=_code_content(self.code),
             ),
             "gpus": self.gpus,
             **{name: part._content() for name, part in parts.items() if part is not None},
@@ -184,6 +194,67 @@ def attempts_bytes(attempts: Sequence[Attempt]) -> bytes:
     return (json.dumps(content, indent=1, sort_keys=True, allow_nan=False) + "\n").encode()
 
 
+def _read_code(said: Fields | None) -> Code | None:
+    if said is None:
+        return None
+    return Code(method=said.said("method"), crwn=said.said("crwn"), results_version=said.said_count("results_version"))
+
+
+def _code_content(code: Code | None) -> dict[str, Any] | None:
+    return None if code is None else _without_none(**asdict(code))
+
+
+def contributing(attempts: Sequence[Attempt]) -> tuple[Attempt, ...]:
+    """The attempts whose work is in what a trial has, oldest first.
+
+    One that went on from where an earlier one had begun, or from before, has none of its work; so a trial that began
+    anew has that of the last beginning and what followed. One that never began has done nothing.
+    """
+    found: list[Attempt] = []
+    places: list[tuple[int, int]] = []
+    for attempt in attempts:
+        if attempt.began_at is None:
+            continue
+        place = (attempt.began_at.tasks_learned, attempt.began_at.step)
+        while places and places[-1] >= place:
+            del found[-1], places[-1]
+        found.append(attempt)
+        places.append(place)
+    return tuple(found)
+
+
+def code_changes(attempts: Sequence[Attempt]) -> str:
+    """In what the code differs that a trial's attempts computed with, as far as they contributed and say it.
+
+    Args:
+        attempts: all that were made at the trial, oldest first.
+
+    Returns:
+        `torch 2.11.0 -> 2.12.0, other code of the method`; empty where they agree. What is unknown agrees with all.
+    """
+    made = contributing(attempts)
+    versions = [attempt.versions or {} for attempt in made]
+    codes = [attempt.code or Code() for attempt in made]
+    numbers: dict[str, list[str | int | None]] = {
+        **{name: [said.get(name) for said in versions] for name in NUMERIC_VERSIONS},
+        "Python": [".".join(said["python"].split(".")[:2]) if "python" in said else None for said in versions],
+        "results version": [code.results_version for code in codes],
+    }
+    shown = [f"{name} {' -> '.join(values)}" for name, said in numbers.items() if len(values := _in_turn(said)) > 1]
+    digests = {"the method": [code.method for code in codes], "crwn": [code.crwn for code in codes]}
+    shown += [f"other code of {name}" for name, said in digests.items() if len(_in_turn(said)) > 1]
+    return ", ".join(shown)
+
+
+NUMERIC_VERSIONS = ("crwn", "torch", "numpy")
+"""Packages that numbers depend on. They do on Python as well, by its minor version: its `sum` rounds otherwise."""
+
+
+def _in_turn(said: Iterable[object]) -> list[str]:
+    """What is known, as text, without repetitions of what was said last."""
+    return [value for value, _ in itertools.groupby(str(value) for value in said if value is not None)]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Provenance:
     """Where a finished trial's numbers come from: all that may differ between two equal runs.
@@ -203,6 +274,8 @@ class Provenance:
         commit: of the code.
         python: its version.
         versions: of the libraries that numbers depend on.
+        code: that the last attempt computed with.
+        code_changes: in what the code differs that the attempts computed with, see `code_changes`; empty if in nothing.
     """
 
     attempts: tuple[Attempt, ...] = ()
@@ -219,6 +292,8 @@ class Provenance:
     commit: str | None = None
     python: str | None = None
     versions: Mapping[str, str] = field(default_factory=dict)
+    code: Code | None = None
+    code_changes: str = ""
 
     @classmethod
     def from_json(cls, text: str | None, *, with_attempts: bool = True) -> Provenance:
@@ -247,12 +322,15 @@ class Provenance:
             commit=said.said("commit"),
             python=said.said("python"),
             versions=said.said_texts("versions") or {},
+            code=_read_code(said.part("code")),
+            code_changes=said.said("code_changes") or "",
         )
 
     def to_json(self) -> str:
         """The provenance as its column has it."""
         said = {item.name: getattr(self, item.name) for item in fields(self)}
         said["attempts"] = [attempt.content() for attempt in self.attempts]
+        said["code"] = _code_content(self.code)
         return json.dumps(said, sort_keys=True)
 
 

@@ -218,18 +218,19 @@ def chosen_resources(sweep: Sweep, options: Options) -> Resources:
 
 
 def code_commit() -> str | None:
-    """The git commit of the code, marked where the tree differs from it; None outside a checkout.
+    """The git commit of the code, marked where the tree differs from it; None outside a checkout of it.
 
-    Code that was sent to a cluster is in no checkout: its commit came along in the environment.
+    Installed within a user's own repository, it is in none: that one's commit says nothing of this code. Code that was
+    sent to a cluster is in no checkout: its commit came along in the environment.
     """
     if sent := os.environ.get(COMMIT_VARIABLE):
         return sent
-    here = Path(__file__).parent
+    file = Path(__file__)
 
     def git(*arguments: str) -> str | None:
         try:
             done = subprocess.run(  # noqa: S603 (fixed arguments)
-                ["git", "-C", str(here), *arguments],  # noqa: S607 (the user's own git)
+                ["git", "-C", str(file.parent), *arguments],  # noqa: S607 (the user's own git)
                 capture_output=True,
                 text=True,
                 check=True,
@@ -239,7 +240,8 @@ def code_commit() -> str | None:
             return None
         return done.stdout.strip()
 
-    commit = git("rev-parse", "HEAD")
+    is_tracked = git("ls-files", "--error-unmatch", "--", file.name) is not None
+    commit = git("rev-parse", "HEAD") if is_tracked else None
     if commit is None:
         return None
     return f"{commit}+changes" if git("status", "--porcelain", "--untracked-files=no") else commit

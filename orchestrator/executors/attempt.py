@@ -16,11 +16,13 @@ import traceback
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from importlib import metadata
+from types import MappingProxyType
 from typing import Any
 
 import torch
 
 from crwn.backbone import BackboneSource
+from crwn.code import code_of
 from crwn.data import Datasets
 from crwn.engine import CurvePoint, GroupHalved, Progress, ResumeError, ResumePoint, TaskRow
 from crwn.memory import predicted_peak
@@ -30,6 +32,7 @@ from crwn.trial import Event, Finished, Started, iterate_trial
 from orchestrator.errors import LostError, StorageError, UserError
 from orchestrator.executors.protocol import TrialUpdate
 from orchestrator.executors.sampling import SystemSampler
+from orchestrator.progress import describe
 from orchestrator.records import (
     Attempt,
     AttemptError,
@@ -41,6 +44,7 @@ from orchestrator.records import (
     Sample,
     TestRow,
     TrialRow,
+    code_changes,
 )
 from orchestrator.store import Store, TrialRecord
 
@@ -127,7 +131,8 @@ def _computed(
                     here = position(event.progress)
                     attempts[-1] = replace(attempts[-1], began_at=here, reached=here)
                     store.write_attempts(trial_id, attempts)
-                    yield TrialUpdate(trial_id=trial_id, state="running", progress=event.progress)
+                    note = _note_of_other_code(spec, attempts)
+                    yield TrialUpdate(trial_id=trial_id, state="running", progress=event.progress, note=note)
                 case Progress():
                     yield TrialUpdate(trial_id=trial_id, state="running", progress=event)
                 case GroupHalved():
@@ -193,6 +198,14 @@ def _events(
         yield from iterate()
 
 
+def _note_of_other_code(spec: TrialSpec, attempts: Sequence[Attempt]) -> str | None:
+    """Says so where a trial goes on that other code began."""
+    changes = code_changes(attempts)
+    if not changes:
+        return None
+    return f"{describe(spec)} ({spec.trial_id}) goes on under other code: {changes}; tables mark its result"
+
+
 def position(progress: Progress) -> Position:
     """Where an attempt is, as it is kept."""
     return Position(tasks_learned=progress.tasks_learned, step=progress.step)
@@ -207,12 +220,15 @@ def new_attempt(spec: TrialSpec, gpus: float | None) -> Attempt:
         spec=json.loads(spec.canonical_json()),
         grouping=spec.blueprint().grouping,
         gpus=gpus,
+        versions={**versions(), "python": platform.python_version()},
+        code=code_of(spec.method),
     )
 
 
 @functools.cache
-def _version(library: str) -> str:
-    return metadata.version(library)
+def versions() -> Mapping[str, str]:
+    """Of the libraries that are recorded, as this process has them."""
+    return MappingProxyType({name: metadata.version(name) for name in RECORDED_VERSIONS})
 
 
 def _now() -> str:
@@ -287,7 +303,9 @@ def record_of(
         eval_seconds=eval_seconds,
         commit=commit,
         python=platform.python_version(),
-        versions={name: _version(name) for name in RECORDED_VERSIONS},
+        versions=dict(versions()),
+        code=code_of(spec.method),
+        code_changes=code_changes(attempts),
     )
     measured = measures(matrix)
     trial = TrialRow(

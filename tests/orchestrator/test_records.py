@@ -10,6 +10,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
+from crwn.code import Code
 from crwn.testing import Conditions, finished_record, tiny_trial, write_finished
 from orchestrator.errors import UserError
 from orchestrator.index import results
@@ -25,6 +26,8 @@ from orchestrator.records import (
     TestRow,
     TrialRow,
     attempts_bytes,
+    code_changes,
+    contributing,
     read_attempts,
 )
 from orchestrator.store import SYSTEM_FILE, SYSTEM_SCHEMA, TASKS_FILE, TASKS_SCHEMA, TRIALS_SCHEMA, Store
@@ -44,6 +47,8 @@ WHOLE = Attempt(
     out_of_memory=(OutOfMemory(group_size=1, step=0, error="2 GiB"),),
     discarded_resume_point="it is damaged",
     error=AttemptError(type="OSError", message="no\nspace", traceback="Traceback ..."),
+    versions={"torch": "2.11.0", "python": "3.11.0"},
+    code=Code(method="0a", crwn="0b", results_version=1),
 )
 
 
@@ -63,7 +68,7 @@ def test_attempts_come_back_from_their_file() -> None:
     assert json.loads(attempts_bytes([Attempt()])) == {"attempts": [{"gpus": None}]}
     assert set(WHOLE.content()) == {
         *("started", "host", "pid", "spec", "grouping", "gpus", "from", "reached", "out_of_memory"),
-        *("discarded_resume_point", "error"),
+        *("discarded_resume_point", "error", "versions", "code"),
     }
 
 
@@ -82,6 +87,52 @@ def test_what_an_older_record_does_not_say_is_none() -> None:
     assert Attempt.read(Fields({"of a newer crwn": 1})) == Attempt()
     older = {**RECORD.tasks[0].columns(), "tested": None, "curve_times": None, "curve": None}
     assert TestRow.read(older) == dataclasses.replace(RECORD.tasks[0], tested=None, curve=())
+
+
+def _tried(*place: int, **said: Any) -> Attempt:
+    """An attempt that began at a place, and what it says of its code."""
+    began = Position(tasks_learned=place[0], step=place[1]) if place else None
+    code = Code(method=said.pop("method", None), crwn=said.pop("crwn", None))
+    return Attempt(began_at=began, versions=said or None, code=code)
+
+
+@pytest.mark.parametrize(
+    ("attempts", "places"),
+    [
+        ([], []),
+        ([_tried()], []),
+        ([_tried(0, 0)], [(0, 0)]),
+        ([_tried(0, 0), _tried(), _tried(0, 5), _tried(2, 0)], [(0, 0), (0, 5), (2, 0)]),
+        ([_tried(0, 0), _tried(0, 5), _tried(0, 0), _tried(1, 1)], [(0, 0), (1, 1)]),
+        ([_tried(0, 0), _tried(0, 5), _tried(0, 5)], [(0, 0), (0, 5)]),
+        ([_tried(0, 0), _tried(3, 2), _tried(3, 1)], [(0, 0), (3, 1)]),
+        ([_tried(1, 4)], [(1, 4)]),
+    ],
+)
+def test_who_contributed(attempts: list[Attempt], places: list[tuple[int, int]]) -> None:
+    """Not who never began, nor who left no point beyond where it began, nor who was before a beginning anew."""
+    found = [made.began_at for made in contributing(attempts)]
+    assert [(place.tasks_learned, place.step) for place in found if place] == places
+
+
+@pytest.mark.parametrize(
+    ("attempts", "expected"),
+    [
+        ([_tried(0, 0, torch="1"), _tried(0, 1, torch="1")], ""),
+        ([_tried(0, 0, torch="1"), _tried(0, 1, torch="2"), _tried(0, 2, torch="1")], "torch 1 -> 2 -> 1"),
+        ([_tried(0, 0, torch="1"), _tried(0, 1), _tried(0, 2, torch="2")], "torch 1 -> 2"),
+        ([_tried(0, 0, torch="1"), _tried(0, 1, torch="2"), _tried(0, 1, torch="1")], ""),
+        ([_tried(0, 0, ray="1", torchvision="1"), _tried(0, 1, ray="2", torchvision="2")], ""),
+        ([_tried(0, 0, python="3.11.7"), _tried(0, 1, python="3.12.1")], "Python 3.11 -> 3.12"),
+        ([_tried(0, 0, numpy="1"), _tried(0, 1, numpy="2")], "numpy 1 -> 2"),
+        ([_tried(0, 0, method="a", crwn="b"), _tried(0, 1, method="c", crwn="b")], "other code of the method"),
+        ([_tried(0, 0, method="a", crwn="b"), _tried(0, 1, crwn="c")], "other code of crwn"),
+        ([Attempt(began_at=Position()), _tried(0, 1, method="a", torch="2")], ""),
+    ],
+)
+def test_what_the_attempts_code_differs_in(attempts: list[Attempt], expected: str) -> None:
+    """As far as numbers depend on it; what an older crwn did not record agrees with anything."""
+    assert code_changes(attempts) == expected
 
 
 def test_an_error_is_told_in_a_line() -> None:
@@ -107,6 +158,11 @@ def test_an_error_is_told_in_a_line() -> None:
         ({"out_of_memory": {}}, "out_of_memory: expected a list"),
         ({"out_of_memory": [{"group_size": 1}]}, r"out_of_memory\[0\].step: expected this key"),
         ({"error": {"type": 5}}, "error.type: expected text"),
+        ({"versions": 5}, "versions: expected keys with values"),
+        ({"versions": {"torch": 2}}, "versions.torch: expected text"),
+        ({"code": "0a"}, "code: expected keys with values"),
+        ({"code": {"method": 1}}, "code.method: expected text"),
+        ({"code": {"results_version": -1}}, "code.results_version: expected a whole number"),
         ({"spec": {}}, "spec.method: expected this key"),
         ({"spec": {**RECORD.trial.spec, "training": {}}}, "spec.training.updates_per_task: expected this key"),
         ({"spec": {**RECORD.trial.spec, "seed": None}}, "spec.seed: expected a whole number"),

@@ -351,6 +351,29 @@ def test_the_commit_is_handed_on_and_marked_where_files_differ(
     assert jobs[0].commit == expected
 
 
+def test_the_commit_of_a_users_own_repository_is_not_the_codes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a package that is installed within it, and not among its files; where it is one of them, the commit counts."""
+    package = tmp_path / ".venv" / "orchestrator"
+    package.mkdir(parents=True)
+    file = package / "running.py"
+    file.touch()
+    (tmp_path / "analysis.py").touch()
+
+    def git(*arguments: str) -> str:
+        author = ("-c", "user.name=a", "-c", "user.email=a@b")
+        command = ["git", "-C", str(tmp_path), *author, *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+    monkeypatch.setattr(running, "__file__", str(file))
+    git("init", "-q")
+    git("add", "analysis.py")
+    git("commit", "-qm", "theirs")
+    assert running.code_commit() is None
+    git("add", ".venv")
+    git("commit", "-qm", "with the code")
+    assert running.code_commit() == git("rev-parse", "HEAD")
+
+
 def test_the_store_decides_whether_all_is_done(sweep: Sweep, new_store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     """An executor that returns without an error and without results has not succeeded."""
     monkeypatch.setattr(InlineExecutor, "run", lambda *_: None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import platform
 import socket
@@ -9,6 +10,7 @@ import statistics
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
+from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -20,6 +22,7 @@ import pytest
 import torch
 
 from crwn import backbone, contexts, engine
+from crwn.code import Code, code_of
 from crwn.data import BASE_SETS, Datasets
 from crwn.engine import ResumePoint
 from crwn.spec import TrialSpec
@@ -325,7 +328,10 @@ def test_a_record_says_where_it_came_from(store: Store, begin: Attempt, trial: T
         row["train_seconds"] for row in tests if row["train_seconds"]
     )
     (only,) = found["attempts"]
-    assert set(only) == {"started", "host", "pid", "gpus", "from", "reached"}
+    assert set(only) == {"started", "host", "pid", "gpus", "from", "reached", "versions", "code"}
+    assert only["versions"] == {**found["versions"], "python": found["python"]}
+    assert only["code"] == found["code"] == dataclasses.asdict(code_of(spec.method))
+    assert found["code_changes"] == ""
     assert only["from"] == {"tasks_learned": 0, "step": 0}
     assert only["started"] <= found["finished"]
     assert only["started"].endswith("+00:00")
@@ -398,6 +404,103 @@ def test_missing_data_fails_the_trial(store: Store, trial: Trial) -> None:
     *_, last = attempt(spec, store=store, data=data, backbones=backbone.draw, gpus=0, cpus=1, commit=None)
     assert last.state == "failed"
     assert "found in none of them on this machine" in (last.error or "")
+
+
+def origin(store: Store, spec: TrialSpec) -> records.Provenance:
+    """Where a finished trial came from."""
+    row = store.row(spec.trial_id)
+    assert row is not None
+    return row.provenance
+
+
+@dataclass
+class Surroundings:
+    """What an attempt finds in its process."""
+
+    torch: str = "2.14.1"
+    python: str = "3.11.7"
+    method: str | None = "0a"
+    crwn: str | None = "0b"
+    results_version: int = 1
+
+    @property
+    def code(self) -> Code:
+        return Code(method=self.method, crwn=self.crwn, results_version=self.results_version)
+
+
+@pytest.fixture
+def under(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Has the attempts that begin from now on find other code and versions in their process."""
+    found = dict(attempt_module.versions())
+
+    def change(**changes: Any) -> None:
+        made = Surroundings(**changes)
+        monkeypatch.setattr(attempt_module, "code_of", lambda _: made.code)
+        monkeypatch.setattr(attempt_module, "versions", lambda: {**found, "torch": made.torch})
+        monkeypatch.setattr(platform, "python_version", lambda: made.python)
+
+    return change
+
+
+@pytest.mark.usefixtures("with_many_resume_points")
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({}, ""),
+        ({"python": "3.11.9"}, ""),
+        ({"method": None, "crwn": None}, ""),
+        ({"torch": "2.15.0"}, "torch 2.14.1 -> 2.15.0"),
+        ({"python": "3.13.0"}, "Python 3.11 -> 3.13"),
+        ({"method": "1a", "crwn": "1b"}, "other code of the method, other code of crwn"),
+        ({"crwn": "1b"}, "other code of crwn"),
+        ({"results_version": 2}, "results version 1 -> 2"),
+    ],
+)
+def test_going_on_under_other_code_is_said_and_recorded(
+    *,
+    store: Store,
+    begin: Attempt,
+    trial: Trial,
+    monkeypatch: pytest.MonkeyPatch,
+    under: Callable[..., None],
+    changes: dict[str, Any],
+    expected: str,
+) -> None:
+    """In a line, once, and in the record, which has what every attempt found; where all is the same, nothing is."""
+    spec = trial()
+    under()
+    with monkeypatch.context() as patch:
+        patch.setattr(attempt_module, "iterate_trial", failing_after(3, OSError("stopped")))
+        assert [update.note for update in begin(spec) if update.note] == []
+    under(**changes)
+    notes = [update.note for update in begin(spec) if update.note]
+    name = f"neuromodnet FC16, rotated digits, seed 0 ({spec.trial_id})"
+    assert notes == ([f"{name} goes on under other code: {expected}; tables mark its result"] if expected else [])
+    found = origin(store, spec)
+    assert found.code_changes == expected
+    assert [made.code for made in found.attempts] == [Surroundings().code, Surroundings(**changes).code]
+    assert [made.versions["torch"] for made in found.attempts if made.versions] == [
+        Surroundings().torch,
+        Surroundings(**changes).torch,
+    ]
+    assert found.code == Surroundings(**changes).code
+
+
+@pytest.mark.usefixtures("with_many_resume_points")
+def test_a_trial_that_begins_anew_is_of_one_code(
+    store: Store, begin: Attempt, trial: Trial, monkeypatch: pytest.MonkeyPatch, under: Callable[..., None]
+) -> None:
+    """As where it ended before its first resume point, or that was damaged: nothing of the earlier attempt is in it."""
+    for spec, num_points in ((trial(seed=1), 0), (trial(seed=2), 2)):
+        under()
+        with monkeypatch.context() as patch:
+            patch.setattr(attempt_module, "iterate_trial", failing_after(num_points, OSError("stopped")))
+            list(begin(spec))
+        if num_points:
+            store.write_resume(spec.trial_id, b"damaged", [], [])
+        under(torch="2.15.0", crwn="1b")
+        assert [update.note for update in begin(spec) if update.note] == []
+        assert origin(store, spec).code_changes == ""
 
 
 @pytest.mark.usefixtures("with_many_resume_points")

@@ -1,0 +1,193 @@
+"""Which code computed a result: fingerprints of source files, and the version of what this package computes.
+
+A fingerprint is of what a source does, not of how it is written down: comments, docstrings, layout, quotes and `pass`
+leave it as it is, and every supported Python gives the same one.
+"""
+
+from __future__ import annotations
+
+import ast
+import functools
+import hashlib
+import importlib.util
+import sys
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+
+RESULTS_VERSION = 1
+"""Raised whenever a trial of equal settings gives other numbers than before, as the golden traces show."""
+
+NUM_DIGITS = 16
+"""Of a fingerprint, in hexadecimal: enough to tell any two versions of a file apart, few enough to read."""
+
+NO_PART_IN_RESULTS = ("testing.py",)
+"""Files of this package that no trial computes with."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Code:
+    """The code that a trial was computed with.
+
+    Attributes:
+        method: fingerprint of the file that defines the trial's method; None where its source is not there, as of a
+            notebook.
+        crwn: fingerprint of all files of this package, likewise.
+        results_version: `RESULTS_VERSION`.
+    """
+
+    method: str | None = None
+    crwn: str | None = None
+    results_version: int | None = None
+
+
+_NO_SOURCE = (OSError, ValueError, SyntaxError, RecursionError)
+"""Raised where a source cannot be read: it is in an archive, or compiled only, or being edited."""
+
+
+def code_of(method: object) -> Code:
+    """The code that this process computes a method's trials with.
+
+    Sources are read once per process, when its first trial begins: later changes of the files are not what runs.
+
+    Args:
+        method: the method's spec, whose module is the method's.
+    """
+    return Code(method=method_code(method), crwn=crwn_code(), results_version=RESULTS_VERSION)
+
+
+def method_code(method: object) -> str | None:
+    """The fingerprint of the file that defines a method; None where its source is not there.
+
+    Args:
+        method: the method's spec.
+    """
+    return _module_code(type(method).__module__)
+
+
+@functools.cache
+def crwn_code() -> str | None:
+    """The fingerprint of all files of this package by their names; None where a source is not there."""
+    folder = Path(__file__).parent
+    digest = hashlib.sha256()
+    try:
+        files = {file.relative_to(folder).as_posix(): file for file in folder.rglob("*.py")}
+        for name in sorted(files.keys() - set(NO_PART_IN_RESULTS)):
+            digest.update(f"{name} {_file_code(files[name])}\n".encode())
+    except _NO_SOURCE:
+        return None
+    return digest.hexdigest()[:NUM_DIGITS] if files else None
+
+
+@functools.cache
+def _module_code(name: str) -> str | None:
+    file = getattr(sys.modules.get(name), "__file__", None)
+    try:
+        return None if file is None else _file_code(Path(file))
+    except _NO_SOURCE:
+        return None
+
+
+def _file_code(file: Path) -> str:
+    return fingerprint(importlib.util.decode_source(file.read_bytes()))
+
+
+def fingerprint(source: str) -> str:
+    """A digest of what a Python source does.
+
+    Args:
+        source: of a module.
+
+    Returns:
+        `NUM_DIGITS` hexadecimal digits.
+
+    Raises:
+        SyntaxError, ValueError: it is no Python source.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of doubtful escapes and the like, which whoever imports it has been told
+        tree = ast.parse(source)
+    return hashlib.sha256("\n".join(_tokens(tree)).encode("ascii")).hexdigest()[:NUM_DIGITS]
+
+
+def _tokens(tree: ast.AST) -> list[str]:
+    """The tree as text, depth first. Without recursion, since sums of many terms nest deep."""
+    tokens: list[str] = []
+    left: list[str | ast.AST] = [tree]
+    while left:
+        item = left.pop()
+        if isinstance(item, str):
+            tokens.append(item)
+        else:
+            left.extend(reversed(_parts(item)))
+    return tokens
+
+
+def _parts(node: ast.AST) -> list[str | ast.AST]:
+    """A node's name and its fields by their names, as text and nodes.
+
+    A field that says nothing is left out: newer Pythons add such, empty in older sources.
+    """
+    if isinstance(node, ast.Constant):
+        return [_value(node.value)]
+    if isinstance(node, ast.JoinedStr):
+        return _joined(node)
+    parts: list[str | ast.AST] = [f"({type(node).__name__}"]
+    for name in _in_order(node._fields):
+        value = getattr(node, name, None)
+        if value is None or value == [] or _is_empty_format(value):
+            continue
+        parts.append(f"{name}=")
+        if isinstance(value, ast.AST):
+            parts.append(value)
+        elif isinstance(value, list):
+            items = [_value(item) if not isinstance(item, ast.AST) else item for item in value]
+            parts += ["[", *(item for item in items if not _does_nothing(item)), "]"]
+        else:
+            parts.append(_value(value))
+    parts.append(")")
+    return parts
+
+
+@functools.cache
+def _in_order(fields: tuple[str, ...]) -> tuple[str, ...]:
+    """Fields by their names, whatever Python's order, without those that say how a node is used, or a comment."""
+    return tuple(sorted(set(fields) - {"ctx", "type_comment", "type_ignores"}))
+
+
+def _joined(node: ast.JoinedStr) -> list[str | ast.AST]:
+    """The parts of an f-string: its texts, those that follow each other as one, and its values.
+
+    Pythons differ in how they cut the texts, and in whether an empty one stands between values.
+    """
+    parts: list[str | ast.AST] = []
+    text = ""
+    for piece in node.values:
+        if isinstance(piece, ast.Constant):
+            text += str(piece.value)
+            continue
+        parts += [_value(text), piece] if text else [piece]
+        text = ""
+    if not parts:
+        return [_value(text)]
+    return ["(JoinedStr", *parts, *([_value(text)] if text else []), ")"]
+
+
+def _is_empty_format(value: object) -> bool:
+    """Whether it is what stands after the colon of `{x:}`: nothing."""
+    return isinstance(value, ast.JoinedStr) and not value.values
+
+
+def _does_nothing(item: str | ast.AST) -> bool:
+    """Whether it is a statement that can as well be left out: a text alone, such as a docstring, or `pass`."""
+    if isinstance(item, ast.Expr):
+        return isinstance(item.value, ast.Constant) and isinstance(item.value.value, str)
+    return isinstance(item, ast.Pass)
+
+
+def _value(value: object) -> str:
+    """A constant with its type: in ASCII, since Pythons differ in the signs that they show as they are.
+
+    Whole numbers are in hexadecimal, since Python refuses to write very long ones in decimal.
+    """
+    return f"{type(value).__name__}:{value:x}" if type(value) is int else f"{type(value).__name__}:{value!a}"
