@@ -138,6 +138,9 @@ def run(
     cpus: CpusOption = None,
     tracking_uri: TrackingOption = None,
     no_tracking: NoTrackingOption = False,
+    repair: Annotated[
+        bool, typer.Option("--repair", help="read all that is done, and compute again what is not as it was written")
+    ] = False,
 ) -> None:
     """Run what a sweep lacks, or go on with it, and end with its table."""
     from orchestrator import display, running, tracking_address  # noqa: PLC0415
@@ -154,6 +157,7 @@ def run(
         cpus=cpus,
         tracking_uri=tracking_uri,
         tracking=not no_tracking,
+        repair=repair,
     )
     console = display.console()
     try:
@@ -379,6 +383,15 @@ def diff(
         for line in differing.lines(found):
             display.print_line(console, line)
     raise typer.Exit(0 if found.is_same else 1)
+
+
+@app.command()
+def verify(store: StoreArgument) -> None:
+    """Read everything in a store and see that it is as it was written; exit code 0 if it is, 1 if not."""
+    from orchestrator import display, verifying  # noqa: PLC0415
+
+    if not verifying.show(_existing_store(store), display.console()):
+        raise typer.Exit(1)
 
 
 @app.command()

@@ -9,8 +9,8 @@ is stated.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -83,6 +83,22 @@ def differ(a: pd.DataFrame, b: pd.DataFrame, noise: float = NOISE) -> Difference
         only_b=_only(right, left),
         noise=noise,
     )
+
+
+def with_other_contexts(found: Differences, trial_ids: Collection[str]) -> Differences:
+    """The same, where contexts were compared too.
+
+    Args:
+        found: what differs.
+        trial_ids: those, of A, whose accuracies are equal to the last bit and whose contexts are not.
+    """
+    trials = found.trials.copy()
+    is_other = trials["trial_a"].isin(list(trial_ids))
+    trials.loc[is_other, "state"] = "noise"
+    trials.loc[is_other, "noted"] = [
+        "; ".join(filter(None, (noted, "contexts differ"))) for noted in trials.loc[is_other, "noted"]
+    ]
+    return replace(found, trials=trials)
 
 
 _TRIAL_COLUMNS = [
@@ -206,7 +222,7 @@ def lines(found: Differences) -> list[str]:
     verdict = "the same within the noise" if found.is_same else "different"
     within = f"{counts['noise']} within {100 * found.noise:g} points"
     shown.append(
-        f"{verdict}: {counts['same']} trials equal to the last bit, {within}, "
+        f"{verdict}: {counts['same']} trials equal to the last bit, contexts too, {within}, "
         f"{counts['different']} beyond; {len(found.only_a)} only in A, {len(found.only_b)} only in B"
     )
     return shown

@@ -1,10 +1,12 @@
-"""A store's finished trials as one table: a row a trial, with the accuracy of every task.
+"""A store's finished trials as one table: one row per trial, with the accuracy of every task.
 
 Reading ten thousand trials' records takes most of a minute, reading one file of them a second. So that file is kept in
 the store, `index/trials.parquet`, and brought up to date whenever all trials are asked for: a listing of the store says
 which records are new, gone, or written again since they were read (by when they were written and how long they are),
-and only those are read. It is a copy of what the records say and can be thrown away at any time; where it is damaged,
-of another version, or cannot be written, the records are read.
+and only those are read. It is a copy of what the records say and can be thrown away at any time; where there is any
+doubt about it, or it cannot be written, the records are read.
+
+Only records that are whole and belong together come into it, so that whoever finds a trial in it need not look again.
 """
 
 from __future__ import annotations
@@ -12,15 +14,16 @@ from __future__ import annotations
 import contextlib
 import json
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
-import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
-from numpy.typing import NDArray
+import pyarrow.compute as pc
 
-from orchestrator.store import TRIALS_SCHEMA, Store
+from orchestrator import parquet_files
+from orchestrator.errors import UserError
+from orchestrator.parquet_files import SEALED_SINCE
+from orchestrator.store import TRIALS_SCHEMA, Result, Store
 
 RESULTS_SCHEMA = pa.schema(
     [*TRIALS_SCHEMA, pa.field("final", pa.list_(pa.float64())), pa.field("learned", pa.list_(pa.float64()))]
@@ -30,7 +33,7 @@ of each when it was learned. NaN where a task was not tested."""
 
 INDEX_FILE = "trials.parquet"
 
-INDEX_VERSION = b"1"
+INDEX_VERSION = "2"
 """Another one is not read but made anew."""
 
 FEW = 100
@@ -42,7 +45,14 @@ UNSETTLED = 3.0
 BATCH = 500
 """Records read before they are put together: small tables take many times the memory of their rows."""
 
-_SIGNED_SCHEMA = pa.schema([*RESULTS_SCHEMA, pa.field("signature", pa.string())])
+MOST_FAULTS = 10
+"""Damaged trials that an error names one by one."""
+
+_SIGNED_SCHEMA = pa.schema(
+    [*RESULTS_SCHEMA, pa.field("signature", pa.string()), pa.field("sealed", pa.bool_())],
+    metadata=TRIALS_SCHEMA.metadata,
+)
+_KNOWN_SCHEMA = pa.schema([_SIGNED_SCHEMA.field(name) for name in ("trial_id", "signature", "sealed")])
 
 
 def results(store: Store, trial_ids: Iterable[str] | None = None) -> pa.Table:
@@ -56,39 +66,118 @@ def results(store: Store, trial_ids: Iterable[str] | None = None) -> pa.Table:
         Rows of `RESULTS_SCHEMA`, in the order asked for, or by trial; trials that are not finished have none.
 
     Raises:
-        UserError: a record is damaged or newer than this reader.
+        UserError: records are damaged, exchanged, or newer than this reader; it names them.
     """
     wanted = None if trial_ids is None else list(dict.fromkeys(trial_ids))
     if wanted is not None and len(wanted) < FEW:
-        return _read(store, wanted)
-    signatures = store.signatures()  # before the records are read: what is written meanwhile is then read again
-    if len(signatures) < FEW:
-        return _read(store, list(signatures) if wanted is None else wanted)
-    table = _up_to_date(store, signatures)
+        finished = store.finished(wanted)
+        found = _read(store, [trial_id for trial_id in wanted if trial_id in finished])
+    else:
+        signatures = store.signatures()  # before the records are read: what is written meanwhile is then read again
+        if len(signatures) < FEW:
+            asked = list(signatures) if wanted is None else [trial_id for trial_id in wanted if trial_id in signatures]
+            found = _read(store, asked)
+        else:
+            found = _up_to_date(store, signatures)
+    _refuse(found.faults if wanted is None else {name: found.faults[name] for name in wanted if name in found.faults})
+    table = found.table.select(RESULTS_SCHEMA.names)
     if wanted is None:
         return table
     places = {trial_id: place for place, trial_id in enumerate(table["trial_id"].to_pylist())}
     return table.take(pa.array([places[trial_id] for trial_id in wanted if trial_id in places], pa.int64()))
 
 
-def _up_to_date(store: Store, signatures: Mapping[str, tuple[tuple[int, int], ...]]) -> pa.Table:
+def faults(store: Store, trial_ids: Iterable[str]) -> dict[str, UserError]:
+    """What is wrong with the records of finished trials; those whose records are whole are left out.
+
+    Records that the index knows are not read again.
+    """
+    wanted = list(dict.fromkeys(trial_ids))
+    if len(wanted) < FEW:
+        return _read(store, wanted).faults
+    signatures = store.signatures()
+    known = _known(store, signatures)
+    if all(trial_id in known for trial_id in wanted):
+        return {}
+    found = _up_to_date(store, signatures).faults
+    return {trial_id: found[trial_id] for trial_id in wanted if trial_id in found}
+
+
+def num_unsealed(store: Store, finished: Sequence[str]) -> int:
+    """How many finished trials have records of a version without sums, which nothing shows to be as written.
+
+    In a large store of a version that writes sums only what the index knows is counted: such records can only have
+    been brought there.
+
+    Args:
+        store: the store.
+        finished: the trials to count among.
+    """
+    is_large = len(finished) >= FEW
+    if is_large and store.version < SEALED_SINCE:
+        table = _up_to_date(store, store.signatures()).table
+    else:
+        if is_large:
+            index = _load(store, _KNOWN_SCHEMA).filter(pc.invert(pc.field("sealed")))
+            without = set(index["trial_id"].to_pylist())
+            finished = [trial_id for trial_id in finished if trial_id in without]
+        table = _read(store, finished).table
+    asked = set(finished)
+    pairs = zip(table["trial_id"].to_pylist(), table["sealed"].to_pylist(), strict=True)
+    return sum(trial_id in asked and not sealed for trial_id, sealed in pairs)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Found:
+    """Rows of `_SIGNED_SCHEMA` of the trials whose records are whole; what is wrong with the others, by trial."""
+
+    table: pa.Table
+    faults: dict[str, UserError]
+
+
+def _refuse(faults: Mapping[str, UserError]) -> None:
+    if not faults:
+        return
+    lines = [str(error) for error in faults.values()]
+    more = [f"and the records of {len(lines) - MOST_FAULTS} more trials"] if len(lines) > MOST_FAULTS else []
+    raise UserError("\n".join(lines[:MOST_FAULTS] + more))
+
+
+def _up_to_date(store: Store, signatures: Mapping[str, tuple[tuple[int, int], ...]]) -> _Found:
     """All rows by trial: those of the index that are still true, the others from their records; kept for next time."""
     now = time.time()
     current = {trial_id: _text(signature, now) for trial_id, signature in signatures.items()}
-    index = _load(store)
-    known = dict(zip(index["trial_id"].to_pylist(), index["signature"].to_pylist(), strict=True))
-    is_true = [bool(known[trial_id]) and known[trial_id] == current.get(trial_id) for trial_id in known]
+    index = _load(store, _SIGNED_SCHEMA)
+    is_true = _are_true(index, current)
     kept = index.filter(pa.array(is_true, pa.bool_()))
-    missing = [trial_id for trial_id in current if not known.get(trial_id) or known[trial_id] != current[trial_id]]
+    have = set(kept["trial_id"].to_pylist())
+    missing = [trial_id for trial_id in current if trial_id not in have]
     if not missing and len(kept) == len(index):
-        return index.select(RESULTS_SCHEMA.names)
-    found = _read(store, missing)
-    signed = pa.array([current[trial_id] for trial_id in found["trial_id"].to_pylist()], pa.string())
-    table = pa.concat_tables([kept, found.append_column(_SIGNED_SCHEMA.field("signature"), signed)])
+        return _Found(table=index, faults={})
+    read = _read(store, missing)
+    signed = pa.array([current[trial_id] for trial_id in read.table["trial_id"].to_pylist()], pa.string())
+    place = _SIGNED_SCHEMA.get_field_index("signature")
+    table = pa.concat_tables([kept, read.table.set_column(place, _SIGNED_SCHEMA.field("signature"), signed)])
     table = table.sort_by("trial_id").combine_chunks()
     with contextlib.suppress(OSError):  # a store that may only be read is read
-        store.index.write(INDEX_FILE, _bytes(table))
-    return table.select(RESULTS_SCHEMA.names)
+        content = parquet_files.dump(table.replace_schema_metadata(TRIALS_SCHEMA.metadata), {"index": INDEX_VERSION})
+        store.index.write(INDEX_FILE, content)
+    return _Found(table=table, faults=read.faults)
+
+
+def _known(store: Store, signatures: Mapping[str, tuple[tuple[int, int], ...]]) -> set[str]:
+    """The trials of which the index still says what their records do."""
+    now = time.time()
+    current = {trial_id: _text(signature, now) for trial_id, signature in signatures.items()}
+    index = _load(store, _KNOWN_SCHEMA)
+    pairs = zip(index["trial_id"].to_pylist(), _are_true(index, current), strict=True)
+    return {trial_id for trial_id, is_true in pairs if is_true}
+
+
+def _are_true(index: pa.Table, current: Mapping[str, str]) -> list[bool]:
+    """Of each row of the index whether its trial's records are as they were when they were read."""
+    pairs = zip(index["trial_id"].to_pylist(), index["signature"].to_pylist(), strict=True)
+    return [bool(signature) and signature == current.get(trial_id) for trial_id, signature in pairs]
 
 
 def _text(signature: Sequence[tuple[int, int]], now: float) -> str:
@@ -98,62 +187,40 @@ def _text(signature: Sequence[tuple[int, int]], now: float) -> str:
     return json.dumps(signature)
 
 
-def _load(store: Store) -> pa.Table:
-    """The index as it is kept; no rows where there is none that can be used."""
-    with contextlib.suppress(OSError, pa.ArrowException, ValueError):
-        table = pq.ParquetFile(pa.BufferReader(store.index.read(INDEX_FILE))).read()
-        if (table.schema.metadata or {}).get(b"crwn.index") == INDEX_VERSION:
-            return table.select(_SIGNED_SCHEMA.names).cast(_SIGNED_SCHEMA)
-    return _SIGNED_SCHEMA.empty_table()
+def _load(store: Store, schema: pa.Schema) -> pa.Table:
+    """These columns of the index as it is kept; no rows where there is none that can be used without a doubt."""
+    with contextlib.suppress(OSError, UserError):
+        found = parquet_files.load(store.index.read(INDEX_FILE), schema, store.index.locate(INDEX_FILE))
+        if found.is_sealed and found.said.get("index") == INDEX_VERSION:
+            return found.table
+    return schema.empty_table()
 
 
-def _bytes(table: pa.Table) -> bytes:
-    sink = pa.BufferOutputStream()
-    marked = table.replace_schema_metadata({b"crwn.index": INDEX_VERSION})
-    pq.write_table(marked, sink, compression="zstd")
-    content: bytes = sink.getvalue().to_pybytes()
-    return content
-
-
-def _read(store: Store, trial_ids: Sequence[str]) -> pa.Table:
-    """From the records themselves."""
-    tables = [RESULTS_SCHEMA.empty_table(), *_read_batches(store, trial_ids)]
-    return pa.concat_tables(tables).combine_chunks()
-
-
-def _read_batches(store: Store, trial_ids: Sequence[str]) -> Iterator[pa.Table]:
+def _read(store: Store, trial_ids: Sequence[str]) -> _Found:
+    """From the records themselves; without signatures."""
+    tables, faults = [_SIGNED_SCHEMA.empty_table()], {}
     for start in range(0, len(trial_ids), BATCH):
-        trials = store.trials(trial_ids[start : start + BATCH]).combine_chunks()
-        tests = store.tests(trials["trial_id"].to_pylist())
-        accuracies = [
-            final_accuracies(*test, independent=grouping == "any")
-            for test, grouping in zip(tests, trials["grouping"].to_pylist(), strict=True)
-        ]
-        columns = {"final": [final for final, _ in accuracies], "learned": [learned for _, learned in accuracies]}
-        for name, lists in columns.items():
-            trials = trials.append_column(RESULTS_SCHEMA.field(name), pa.array(lists, RESULTS_SCHEMA.field(name).type))
-        yield trials.cast(RESULTS_SCHEMA)
+        batch = trial_ids[start : start + BATCH]
+        found: list[Result] = []
+        for trial_id, result in zip(batch, store.results(batch), strict=True):
+            if isinstance(result, UserError):
+                faults[trial_id] = result
+            else:
+                found.append(result)
+        tables.append(_together(found))
+    return _Found(table=pa.concat_tables(tables).combine_chunks(), faults=faults)
 
 
-def final_accuracies(
-    tasks: NDArray[Any], tasks_learned: NDArray[Any], accuracies: NDArray[Any], *, independent: bool
-) -> tuple[NDArray[Any], NDArray[Any]]:
-    """The last row and the diagonal of a trial's accuracy matrix, from the tests that were made.
-
-    Args:
-        tasks: of each test [N].
-        tasks_learned: before it [N].
-        accuracies: [N], in [0, 1].
-        independent: whether an accuracy stays what it was when its task was learned, and stands for tests not made.
-
-    Returns:
-        [T] and [T], in [0, 1]; NaN where a task was not tested.
-    """
-    num_tasks = int(tasks.max()) + 1 if len(tasks) else 0
-    final, learned = np.full(num_tasks, np.nan), np.full(num_tasks, np.nan)
-    is_first, is_last = tasks_learned == tasks + 1, tasks_learned == num_tasks
-    learned[tasks[is_first]] = accuracies[is_first]
-    if independent:
-        final[:] = learned
-    final[tasks[is_last]] = accuracies[is_last]
-    return final, learned
+def _together(found: Sequence[Result]) -> pa.Table:
+    """Rows of `_SIGNED_SCHEMA`."""
+    table = pa.concat_tables([TRIALS_SCHEMA.empty_table(), *(result.trial for result in found)]).combine_chunks()
+    columns = {
+        "final": [result.final for result in found],
+        "learned": [result.learned for result in found],
+        "signature": [""] * len(found),
+        "sealed": [result.is_sealed for result in found],
+    }
+    for name, values in columns.items():
+        field = _SIGNED_SCHEMA.field(name)
+        table = table.append_column(field, pa.array(values, field.type))
+    return table.cast(_SIGNED_SCHEMA)

@@ -172,7 +172,8 @@ def refusal(place: str, error: Exception | str) -> UserError:
     """The error for a record that is not what was written: what to do about it is the same whatever is wrong."""
     said = " ".join(str(error).split()) or repr(error)
     return UserError(
-        f"{place}: expected a record that can be read: {said[:_SHOWN]}. Remove its folder to have the trial run again."
+        f"{place}: expected a record that can be read: {said[:_SHOWN]}. Have its trial computed again: crwn run SWEEP "
+        "--repair, or remove its folder."
     )
 
 
@@ -302,6 +303,8 @@ def _feed(digest: Any, array: pa.Array) -> None:
 
 
 def _numbers(array: pa.Array) -> bytes:
+    if pa.types.is_boolean(array.type):
+        array = array.cast(pa.uint8())
     values = array.fill_null(0).to_numpy(zero_copy_only=False)
     if values.dtype.kind == "f":
         values = np.where(np.isnan(values), math.nan, values + 0.0)

@@ -109,6 +109,7 @@ def trial_content(store: Store, trial_id: str, state: TrialState, label: Label) 
     """
     finished = store.row(trial_id) if state == "done" else None
     if finished is not None:
+        store.check_whole(trial_id)
         attempts: Sequence[Attempt] = finished.provenance.attempts or (Attempt(),)
         spec, grouping, ended = finished.spec, finished.grouping, finished.provenance.finished
     else:
@@ -311,11 +312,11 @@ def artifacts(store: Store, trial_id: str, title: str) -> dict[str, bytes]:
         ("results", TRIAL_FILE),
         ("results", TASKS_FILE),
         ("results", SYSTEM_FILE),
-        ("contexts", CONTEXTS_FILE),
     ):
         content = store.read(trial_id, name)
         if content is not None:  # a store of version 1.0 has no samples of the system
             files[f"{place}/{name}"] = content
+    files[f"contexts/{CONTEXTS_FILE}"] = store.contexts(trial_id)
     row = store.rows([trial_id])[trial_id]
     files["attempts.json"] = attempts_bytes(row.provenance.attempts)
     files["spec.json"] = (json.dumps(row.spec, indent=1, sort_keys=True) + "\n").encode()

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
 import shlex
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,9 +20,10 @@ from orchestrator.claims import Holder
 from orchestrator.display import print_line
 from orchestrator.errors import UserError, begun, nearest
 from orchestrator.executors import EXECUTORS, default_executor
-from orchestrator.executors.protocol import Job, TrialUpdate
+from orchestrator.executors.protocol import Executor, Job, TrialUpdate
 from orchestrator.following import Follower
 from orchestrator.progress import RunProgress, show_seconds, shown
+from orchestrator.repairing import damaged_trials, show_damaged, take_repairs
 from orchestrator.store import ATTEMPTS_FILE, Store
 from orchestrator.sweep import Resources, Sweep
 from orchestrator.tracking_address import TRACKING_VARIABLE, hide_password, tracking_uri
@@ -43,6 +45,7 @@ class Options:
     cpus: float | None = None
     tracking_uri: str | None = None
     tracking: bool = True
+    repair: bool = False
 
 
 def run(sweep: Sweep, store: Store, options: Options, console: Console) -> bool:
@@ -51,7 +54,7 @@ def run(sweep: Sweep, store: Store, options: Options, console: Console) -> bool:
     Everything that can be wrong is checked before anything is started or written.
 
     Returns:
-        Whether some trial did not finish.
+        Whether some trial did not finish, or is damaged.
 
     Raises:
         UserError: the options, the data, the store, one of its manifests or the requested resources are wrong.
@@ -61,20 +64,17 @@ def run(sweep: Sweep, store: Store, options: Options, console: Console) -> bool:
     resources = chosen_resources(sweep, options)
     store.manifests()  # one that is damaged, this sweep's or another's, would end the run when all is computed
     left = trials_left(sweep, store)
-    name = chosen_executor(options, len(left))
+    damaged = damaged_trials(sweep, store, thoroughly=options.repair)
+    repaired = tuple(trial for trial in sweep.trials if trial.trial_id in damaged) if options.repair else ()
+    name = chosen_executor(options, len(left) + len(repaired))
     check_secrets(options, name)
     if options.tracking:
         tracking_uri(store.beside, options.tracking_uri)  # a wrong address is refused before anything starts
-    if not left:
-        print_line(console, f"{sweep.name}: all {len(sweep.trials)} trials are done; nothing to start")
-        store.create()
-        _clear_leftovers(sweep, store)
-        store.write_manifest(sweep.manifest())
-        if store.is_behind(sweep.name):  # an earlier run was killed, MLflow was away, or the trials are another sweep's
-            with _followed(sweep, store, options, console):
-                pass
-        return False
-    bases = sorted({trial.benchmark.base for trial in left})
+    if not left and not repaired:
+        _end_of_all(sweep, store, options, console)
+        show_damaged(damaged, console)
+        return bool(damaged)
+    bases = sorted({trial.benchmark.base for trial in (*left, *repaired)})
     roots = data_sets.ensure(bases, options.data_root, console).roots
     executor = EXECUTORS[name]()
     executor.check(resources)
@@ -85,13 +85,14 @@ def run(sweep: Sweep, store: Store, options: Options, console: Console) -> bool:
         _clear_leftovers(sweep, store)
         store.write_manifest(sweep.manifest())
         store.mark_behind(sweep.name, behind=True)  # in MLflow, until that was brought up to date
-        num_done = len(sweep.trials) - len(left)
+        num_done = len(sweep.trials) - len(left) - len(repaired)
+        again = f"{len(repaired)} to compute again, " if repaired else ""
         print_line(
-            console, f"{sweep.name}: {len(left)} trials to run, {num_done} done; {STARTS[name]}; {store.address}"
+            console, f"{sweep.name}: {len(left)} trials to run, {again}{num_done} done; {STARTS[name]}; {store.address}"
         )
         if sweep.keep_weights and num_done:
             print_line(console, f"keep_weights: the {num_done} trials that are done keep what they have")
-        progress = RunProgress(left, num_done)
+        progress = RunProgress((*left, *repaired), num_done)
         job = Job(
             trials=left,
             store=store,
@@ -100,25 +101,55 @@ def run(sweep: Sweep, store: Store, options: Options, console: Console) -> bool:
             commit=code_commit(),
             group_sizes=sweep.group_sizes,
             keep_weights=sweep.keep_weights,
-            known_trials=sweep.trials,
+            known_trials=tuple(trial for trial in sweep.trials if trial.trial_id not in damaged),
         )
         try:
-            with _followed(sweep, store, options, console), shown(progress, console) as show:
-                executor.run(job, _checked(store, show))
-            store.check()  # trials that only read what is there now have not noticed
+            with _followed(sweep, store, options, console):
+                _execute(executor, job, repaired, progress, console)
         except KeyboardInterrupt:
             print_line(console, progress.summary())
             raise
         print_line(console, f"{progress.summary()}; took {show_seconds(progress.seconds)}")
         for trial_id in progress.failed:
-            print_line(console, f"traceback: {store.locate(trial_id, ATTEMPTS_FILE)}")
+            place = (store.repairs() if trial_id in damaged else store).locate(trial_id, ATTEMPTS_FILE)
+            print_line(console, f"traceback: {place}")
         unfinished = trials_left(sweep, store)  # the store decides, not what was reported
         if unfinished:
             print_line(
                 console,
                 f"{len(unfinished)} trials did not finish; the same command goes on with them from their resume points",
             )
-        return bool(unfinished)
+        if damaged:
+            damaged = damaged_trials(sweep, store, thoroughly=options.repair)
+        show_damaged(damaged, console)
+        return bool(unfinished or damaged)
+
+
+def _end_of_all(sweep: Sweep, store: Store, options: Options, console: Console) -> None:
+    """Where no trial is left: complete what an earlier run did not come to, MLflow's part too."""
+    print_line(console, f"{sweep.name}: all {len(sweep.trials)} trials are done; nothing to start")
+    store.create()
+    _clear_leftovers(sweep, store)
+    store.write_manifest(sweep.manifest())
+    if store.is_behind(sweep.name):  # an earlier run was killed, MLflow was away, or the trials are another sweep's
+        with _followed(sweep, store, options, console):
+            pass
+
+
+def _execute(
+    executor: Executor, job: Job, repaired: Sequence[TrialSpec], progress: RunProgress, console: Console
+) -> None:
+    """Run what is left, then what is to be repaired: in a store of its own, so that the old records stay until then."""
+    with shown(progress, console) as show:
+        on_update = _checked(job.store, show)
+        if job.trials:
+            executor.run(job, on_update)
+        if repaired:
+            beside = job.store.repairs()
+            beside.create()
+            executor.run(dataclasses.replace(job, trials=tuple(repaired), store=beside.driven()), on_update)
+    job.store.check()  # trials that only read what is there now have not noticed
+    take_repairs(repaired, job.store, console)
 
 
 def _checked(store: Store, show: Callable[[TrialUpdate], None]) -> Callable[[TrialUpdate], None]:

@@ -7,6 +7,7 @@ from typing import get_args
 
 from rich.console import Console
 
+from orchestrator import index
 from orchestrator.display import print_line
 from orchestrator.manifests import ManifestCell
 from orchestrator.store import Store, TrialState
@@ -23,9 +24,11 @@ def show(store: Store, console: Console, *, verbose: bool) -> None:
         if driver.text:
             print_line(console, f"  {'at work' if driver.is_live else 'was cut off'}: {driver.text}")
     manifests = store.manifests()
+    finished: list[str] = []
     for manifest in manifests:
         trials = list(manifest.trials())
         states = store.states((trial_id for _, _, trial_id in trials), driven=driven)
+        finished += [trial_id for trial_id, state in states.items() if state == "done"]
         counts = Counter(states.values())
         shown = ", ".join(f"{counts[name]} {name}" for name in STATES if counts[name] or name in ("done", "left"))
         print_line(console, f"{manifest.name}: {len(trials)} trials: {shown}")
@@ -34,6 +37,9 @@ def show(store: Store, console: Console, *, verbose: bool) -> None:
         for cell, seed, trial_id in trials:
             if states[trial_id] == "failed" and not verbose:
                 print_line(console, f"  failed {trial_id} {_label(cell, seed)}{_detail(store, trial_id)}")
+    unsealed = index.num_unsealed(store, list(dict.fromkeys(finished))) if finished else 0
+    if unsealed:
+        print_line(console, f"{unsealed} finished trials have no checksums: an older crwn wrote them")
     older = [manifest.name for manifest in manifests if not manifest.has_sum]
     if older:
         print_line(console, f"manifests without a checksum, of an older crwn: {', '.join(older)}; crwn run adds it")

@@ -13,6 +13,7 @@
       trials/ID/trial.parquet            one row; written last: a trial is finished if and only if it is there
       report/                            tables; can be thrown away
       index/                             all finished trials in one file (`orchestrator/index.py`); likewise
+      repairs/                           a store in which damaged trials are computed again, until they are whole
       leases/                            on object storage: who is working on the store
       .driver                            on a path: the last run's word, by which it knows the folder on any machine
 
@@ -32,15 +33,14 @@ from pathlib import Path
 from typing import Any, Literal, TypeAlias, TypeVar
 
 import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from orchestrator import parquet_files
+from orchestrator import integrity, parquet_files
 from orchestrator.claims import Claim, Holder, OnOther, TakenError
 from orchestrator.errors import StorageError, UserError
 from orchestrator.files import LOCKS, TEMPORARY, Files, LocalFiles, Mark, open_files
 from orchestrator.manifests import Manifest
-from orchestrator.parquet_files import STORE_VERSION, VOLATILE
+from orchestrator.parquet_files import STORE_VERSION, VOLATILE, DamagedError, Sealed
 from orchestrator.records import Attempt, Sample, TestRow, TrialRow, attempts_bytes, read_attempts
 
 
@@ -124,13 +124,18 @@ SYSTEM_SCHEMA = pa.schema(
 )
 """Times are seconds since 1970; 100 % of a process is one core, of a machine all of them; null without a GPU."""
 
+_TESTS_SCHEMA = pa.schema([TASKS_SCHEMA.field(name) for name in ("trial_id", "task", "tasks_learned", "accuracy")])
+
 MARK_FILE, WORD_FILE = "store.json", ".driver"
 SWEEPS_FOLDER, TRIALS_FOLDER, REPORT_FOLDER, INDEX_FOLDER = "sweeps", "trials", "report", "index"
+REPAIRS_FOLDER = "repairs"
 TRIAL_FILE, TASKS_FILE, SYSTEM_FILE = "trial.parquet", "tasks.parquet", "system.parquet"
 CONTEXTS_FILE = "contexts.safetensors"
 RESUME_FILE = "resume.safetensors"
 ATTEMPTS_FILE = "attempts.json"
 
+
+Row = TypeVar("Row", TestRow, Sample)
 
 TrialState: TypeAlias = Literal["done", "running", "failed", "interrupted", "left"]
 
@@ -150,6 +155,23 @@ class TrialRecord:
     tasks: Sequence[TestRow]
     system: Sequence[Sample]
     contexts: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Result:
+    """What is read of a finished trial to make tables from.
+
+    Attributes:
+        trial: its `trials` row, a table.
+        is_sealed: whether its records have sums, which were checked; those of versions before 1.2 have none.
+        final: the accuracy of each task after the last one [T], in [0, 1]; NaN where it was not tested.
+        learned: that of each task when it was learned [T], likewise.
+    """
+
+    trial: pa.Table
+    is_sealed: bool
+    final: NDArray[Any]
+    learned: NDArray[Any]
 
 
 class Store:
@@ -252,6 +274,12 @@ class Store:
             return str(json.loads(self._files.read(MARK_FILE))["id"])
         except KeyError:
             return self.address
+
+    @property
+    def version(self) -> tuple[int, int]:
+        """By which version it was made."""
+        major, minor, *_ = json.loads(self._files.read(MARK_FILE))["version"]
+        return int(major), int(minor)
 
     @property
     def exists(self) -> bool:
@@ -387,11 +415,9 @@ class Store:
             UserError: some are damaged or newer than this reader; a line for each.
         """
         found, faults = [], []
-        for name in self._files.names(SWEEPS_FOLDER):
-            if not name.endswith(".json"):
-                continue
+        for name in self.manifest_names():
             try:
-                found.append(self.manifest(name.removesuffix(".json")))
+                found.append(self.manifest(name))
             except StorageError:  # it does not answer, or will not give it
                 raise
             except UserError as error:
@@ -399,6 +425,11 @@ class Store:
         if faults:
             raise UserError("\n".join(faults))
         return found
+
+    def manifest_names(self) -> list[str]:
+        """The sweeps that have a manifest here, whether or not it can be read."""
+        names = self._files.names(SWEEPS_FOLDER)
+        return [name.removesuffix(".json") for name in names if name.endswith(".json")]
 
     def manifest(self, name: str) -> Manifest:
         """One sweep's manifest.
@@ -510,12 +541,75 @@ class Store:
         paths = [name.split("/") for name in self._files.walk(TRIALS_FOLDER)]
         return [path[1] for path in paths if len(path) == _TRIAL_DEPTH and path[-1] == TRIAL_FILE]
 
+    def trial_folders(self) -> list[str]:
+        """All trials of which something is there, finished or not, in order."""
+        return sorted({name.split("/")[1] for name in self._files.walk(TRIALS_FOLDER) if name.count("/") > 1})
+
+    def contexts(self, trial_id: str) -> bytes:
+        """The contexts of a finished trial, seen to be those that its record was made with.
+
+        Raises:
+            UserError: they are missing or others, or the trial's record is damaged.
+        """
+        trial, _ = self._trial(trial_id, self.read(trial_id, TRIAL_FILE))
+        content = self.read(trial_id, CONTEXTS_FILE)
+        with _refused(self.locate(trial_id, CONTEXTS_FILE)):
+            if content is None:
+                raise DamagedError("it is missing")
+            integrity.check_contexts(trial, content)
+        return content
+
+    def check_whole(self, trial_id: str) -> None:
+        """See that a finished trial's record, tests and contexts are its own and belong together.
+
+        Raises:
+            UserError: they are not.
+        """
+        (result,) = self.results([trial_id])
+        if isinstance(result, UserError):
+            raise result
+        self.contexts(trial_id)
+
+    def without_contexts(self, trial_ids: Iterable[str]) -> list[str]:
+        """Those of finished trials whose contexts are gone, by a listing alone."""
+        names = {_of_trial(trial_id, CONTEXTS_FILE): trial_id for trial_id in trial_ids}
+        there = self._files.existing(list(names))
+        return [trial_id for name, trial_id in names.items() if name not in there]
+
+    def is_sealed(self, trial_id: str) -> bool:
+        """Whether a finished trial's record has sums; those of versions before 1.2 have none. Raises as `trials`."""
+        return self._trial(trial_id, self.read(trial_id, TRIAL_FILE))[0].is_sealed
+
+    def repairs(self) -> Store:
+        """A store in this one, where trials whose records are damaged are computed again; it need not exist."""
+        return Store(f"{self.address}/{REPAIRS_FOLDER}")
+
+    def replace_record(self, trial_id: str, source: Store) -> None:
+        """Take a finished trial's files from another store in place of this one's; there they are removed.
+
+        Cut off at any moment, the other store still has all of it.
+        """
+        for file in (TASKS_FILE, SYSTEM_FILE, CONTEXTS_FILE, TRIAL_FILE):
+            content = source.read(trial_id, file)
+            assert content is not None, file
+            self._files.write(_of_trial(trial_id, file), content)
+        self.clear_leftovers([trial_id])
+        source.forget(trial_id)
+
+    def forget(self, trial_id: str) -> None:
+        """Remove all of a trial's files, its final record first."""
+        for file in (TRIAL_FILE, RESUME_FILE, ATTEMPTS_FILE, CONTEXTS_FILE, SYSTEM_FILE, TASKS_FILE):
+            self._files.remove(_of_trial(trial_id, file))
+
     def write_record(self, trial_id: str, record: TrialRecord) -> None:
         """Keep a finished trial; its resume point and attempts are removed once all is written."""
         tasks = self._write_tests(trial_id, record.tasks, record.system)
         self._files.write(_of_trial(trial_id, CONTEXTS_FILE), record.contexts)
         # A second driver on object storage may write `tasks` again, with other times: that makes no record another.
-        sums = {"tasks": parquet_files.stable_sum(tasks), "contexts": hashlib.sha256(record.contexts).hexdigest()}
+        sums = {
+            integrity.TASKS_SUM: parquet_files.stable_sum(tasks),
+            integrity.CONTEXTS_SUM: hashlib.sha256(record.contexts).hexdigest(),
+        }
         trial = parquet_files.from_rows([record.trial.columns()], TRIALS_SCHEMA)
         self._files.write(_of_trial(trial_id, TRIAL_FILE), parquet_files.dump(trial, sums))
         self.clear_leftovers([trial_id])
@@ -529,12 +623,13 @@ class Store:
                 self._files.remove(name)
 
     def trials(self, trial_ids: Iterable[str]) -> pa.Table:
-        """The `trials` rows of those that are finished, as `row` reads them.
+        """The `trials` rows of those that are finished, each seen to be its own.
 
         Raises:
-            UserError: a record is damaged or newer than this reader.
+            UserError: a record is damaged, of another trial, or newer than this reader.
         """
-        return self._table(trial_ids, TRIAL_FILE, TRIALS_SCHEMA)
+        found = [self._trial(trial_id, content)[0].table for trial_id, content in self._finished(trial_ids, TRIAL_FILE)]
+        return pa.concat_tables([TRIALS_SCHEMA.empty_table(), *found])
 
     def row(self, trial_id: str) -> TrialRow | None:
         """The `trials` row of one trial; None where it is not finished; raises as `trials` does."""
@@ -542,32 +637,61 @@ class Store:
 
     def rows(self, trial_ids: Iterable[str]) -> dict[str, TrialRow]:
         """The `trials` rows of those that are finished, by trial; raises as `trials` does."""
-        wanted = list(trial_ids)
-        names = [_of_trial(trial_id, TRIAL_FILE) for trial_id in wanted]
-        contents = self._files.read_all(names)
         return {
-            trial_id: _typed(TrialRow, _read_record(content, TRIALS_SCHEMA, place), place)[0]
-            for trial_id, content, place in zip(wanted, contents, map(self._files.locate, names), strict=True)
-            if content is not None
+            trial_id: self._trial(trial_id, content)[1] for trial_id, content in self._finished(trial_ids, TRIAL_FILE)
         }
 
     def tasks(self, trial_ids: Iterable[str]) -> pa.Table:
         """The `tasks` rows of those that are finished; raises as `trials` does."""
-        return self._table(trial_ids, TASKS_FILE, TASKS_SCHEMA)
+        found = [
+            self._own(trial_id, TASKS_FILE, TASKS_SCHEMA, content)
+            for trial_id, content in self._finished(trial_ids, TASKS_FILE)
+        ]
+        return pa.concat_tables([TASKS_SCHEMA.empty_table(), *found])
 
-    def tests(self, trial_ids: Sequence[str]) -> Iterator[tuple[NDArray[Any], NDArray[Any], NDArray[Any]]]:
-        """Of every test of each of these finished trials: task, tasks learned, accuracy (NaN where it is null).
+    def _finished(self, trial_ids: Iterable[str], file: str) -> Iterator[tuple[str, bytes | None]]:
+        """Of those that are finished one file's content."""
+        wanted = list(trial_ids)
+        finished = self.finished(wanted)
+        wanted = [trial_id for trial_id in wanted if trial_id in finished]
+        return zip(wanted, self._files.read_all([_of_trial(trial_id, file) for trial_id in wanted]), strict=True)
 
-        Raises:
-            UserError: as `trials` does, or a trial has no such record.
+    def results(self, trial_ids: Sequence[str]) -> Iterator[Result | UserError]:
+        """Of each of these finished trials its row and what its tests say, seen to be its own and to belong together.
+
+        Args:
+            trial_ids: the trials.
+
+        Returns:
+            In their order; a `UserError` in place of one whose records are damaged, missing, exchanged or newer.
         """
-        names = [_of_trial(trial_id, TASKS_FILE) for trial_id in trial_ids]
-        schema = pa.schema([TASKS_SCHEMA.field(name) for name in ("task", "tasks_learned", "accuracy")])
-        for name, content in zip(names, self._files.read_all(names), strict=True):
-            table = _read_record(content, schema, self._files.locate(name))
-            _check_tests(table, self._files.locate(name))
-            task, tasks_learned, accuracy = (column.to_numpy() for column in table.columns)
-            yield task, tasks_learned, accuracy
+        places = [_of_trial(trial_id, file) for trial_id in trial_ids for file in (TRIAL_FILE, TASKS_FILE)]
+        contents = self._files.read_all(places)
+        for trial_id in trial_ids:
+            trial, tasks = next(contents), next(contents)  # what the storage refuses is no fault of the trial's
+            try:
+                yield self._result(trial_id, trial, tasks)
+            except UserError as error:
+                yield error
+
+    def _result(self, trial_id: str, trial_content: bytes | None, tasks_content: bytes | None) -> Result:
+        trial, row = self._trial(trial_id, trial_content)
+        place = self.locate(trial_id, TASKS_FILE)
+        tasks = parquet_files.load(tasks_content, _TESTS_SCHEMA, place)
+        with _refused(place):
+            tests = integrity.check_tests(tasks.table, trial_id)
+            integrity.check_same_tests(trial, tasks)
+            final, learned = integrity.final_accuracies(tests, independent=row.grouping == "any")
+        with _refused(self.locate(trial_id, TRIAL_FILE)):
+            integrity.check_mean(row.accuracy, final)
+        return Result(trial=trial.table, is_sealed=trial.is_sealed, final=final, learned=learned)
+
+    def _trial(self, trial_id: str, content: bytes | None) -> tuple[Sealed, TrialRow]:
+        """A trial's record, seen to be its own."""
+        place = self.locate(trial_id, TRIAL_FILE)
+        sealed = parquet_files.load(content, TRIALS_SCHEMA, place)
+        with _refused(place):
+            return sealed, integrity.check_trial(sealed.table, trial_id)
 
     def so_far(self, trial_id: str) -> tuple[list[TestRow], list[Sample]]:
         """The `tasks` and the `system` rows of one trial, finished or not; raises as `trials` does.
@@ -578,20 +702,20 @@ class Store:
         return tests, self._rows(Sample, trial_id, SYSTEM_FILE, SYSTEM_SCHEMA)
 
     def _rows(self, kind: type[Row], trial_id: str, file: str, schema: pa.Schema) -> list[Row]:
-        content, place = self.read(trial_id, file), self.locate(trial_id, file)
-        return [] if content is None else _typed(kind, _read_record(content, schema, place), place)
+        content = self.read(trial_id, file)
+        if content is None:
+            return []
+        table = self._own(trial_id, file, schema, content)
+        with _refused(self.locate(trial_id, file)):
+            return [kind.read(row) for row in table.to_pylist()]
 
-    def _table(self, trial_ids: Iterable[str], file: str, schema: pa.Schema) -> pa.Table:
-        wanted = list(trial_ids)
-        finished = self.finished(wanted)
-        names = [_of_trial(trial_id, file) for trial_id in wanted if trial_id in finished]
-        tables = [schema.empty_table()]
-        for name, content in zip(names, self._files.read_all(names), strict=True):
-            table = _read_record(content, schema, self._files.locate(name))
-            if schema is TRIALS_SCHEMA:
-                _typed(TrialRow, table, self._files.locate(name))
-            tables.append(table)
-        return pa.concat_tables(tables)
+    def _own(self, trial_id: str, file: str, schema: pa.Schema, content: bytes | None) -> pa.Table:
+        """A record's rows, all of this trial."""
+        place = self.locate(trial_id, file)
+        table = parquet_files.load(content, schema, place).table
+        with _refused(place):
+            integrity.check_owner(table, trial_id)
+        return table
 
     # What an unfinished trial leaves
 
@@ -656,36 +780,6 @@ def sees(address: str, word: str) -> bool:
         return False
 
 
-Row = TypeVar("Row", TrialRow, TestRow, Sample)
-
-
-def _typed(kind: type[Row], table: pa.Table, place: str) -> list[Row]:
-    """A table's rows, every value seen to be of its kind.
-
-    Raises:
-        UserError: one is not.
-    """
-    try:
-        rows = [kind.read(row) for row in table.to_pylist()]
-        if kind is TrialRow and len(rows) != 1:
-            raise ValueError(f"expected one row, given {len(rows)}")
-    except (ValueError, RecursionError) as error:
-        raise parquet_files.refusal(place, error) from error
-    return rows
-
-
-def _check_tests(table: pa.Table, place: str) -> None:
-    """See that the tests of a finished trial are of its tasks: arrays are made as long as these are many.
-
-    Raises:
-        UserError: they are not.
-    """
-    for name, highest in (("task", len(table) - 1), ("tasks_learned", len(table))):
-        ends = pc.min_max(table[name]).as_py()
-        if table[name].null_count or (len(table) and not 0 <= ends["min"] <= ends["max"] <= highest):
-            raise parquet_files.refusal(place, f"expected each {name} to be one of the trial's, given others")
-
-
 _BEHIND = ".behind"
 _TRIAL_DEPTH = 3
 """Parts of the name of a trial's file."""
@@ -693,6 +787,15 @@ _TRIAL_DEPTH = 3
 
 def _of_trial(trial_id: str, file: str) -> str:
     return f"{TRIALS_FOLDER}/{trial_id}/{file}"
+
+
+@contextlib.contextmanager
+def _refused(place: str) -> Iterator[None]:
+    """Makes of what is wrong with the record at a place an error that names it."""
+    try:
+        yield
+    except (ValueError, RecursionError) as error:
+        raise parquet_files.refusal(place, error) from error
 
 
 def _is_left_over(name: str) -> bool:
@@ -713,11 +816,6 @@ def _unfinished_state(attempts: Sequence[Attempt], *, driven: bool) -> TrialStat
     if attempts[-1].error is not None:
         return "failed"
     return "running" if driven else "interrupted"
-
-
-def _read_record(content: bytes | None, schema: pa.Schema, place: str) -> pa.Table:
-    """A record's rows, see `parquet_files.load`."""
-    return parquet_files.load(content, schema, place).table
 
 
 def _json_bytes(value: Any) -> bytes:

@@ -20,7 +20,7 @@ from typing import Any
 import pandas as pd
 from numpy.typing import NDArray
 
-from orchestrator.differing import Differences, differ
+from orchestrator.differing import Differences, differ, with_other_contexts
 from orchestrator.errors import UserError, nearest
 from orchestrator.files import Files
 from orchestrator.manifests import Manifest
@@ -195,7 +195,7 @@ def write_tables(store: Store, to: Files) -> list[str]:
 
 
 def differences(a: Store, b: Store, where: Sequence[str], noise: float) -> Differences:
-    """What differs between two stores' finished trials.
+    """What differs between two stores' finished trials; where all accuracies are equal, their contexts are looked at.
 
     Args:
         a: a store.
@@ -204,7 +204,8 @@ def differences(a: Store, b: Store, where: Sequence[str], noise: float) -> Diffe
         noise: see `differing.differ`.
 
     Raises:
-        UserError: a store has no finished trial, or several that match one of the other.
+        UserError: a store has no finished trial, or several that match one of the other; or what is compared is
+            damaged.
     """
     frames = []
     for store in (a, b):
@@ -213,9 +214,13 @@ def differences(a: Store, b: Store, where: Sequence[str], noise: float) -> Diffe
             raise UserError(f"{store.address}: expected at least one finished trial to compare, found none")
         frames.append(select(trials, _conditions(Choice(where=tuple(where)))))
     try:
-        return differ(frames[0], frames[1], noise)
+        found = differ(frames[0], frames[1], noise)
     except ValueError as error:
         raise UserError(f"diff: {error}.") from error
+    same = found.trials[(found.trials["state"] == "same") & (found.trials["trial_a"] == found.trials["trial_b"])]
+    return with_other_contexts(
+        found, [trial_id for trial_id in same["trial_a"] if a.contexts(trial_id) != b.contexts(trial_id)]
+    )
 
 
 def matrix_csv(matrix: NDArray[Any]) -> str:

@@ -43,6 +43,7 @@ OPTIONS = {
         "--gpus",
         "--no-tracking",
         "--out",
+        "--repair",
         "--tracking-uri",
         "SWEEP",
     ],
@@ -67,6 +68,7 @@ OPTIONS = {
     ),
     "sync": ["--tracking-uri", "STORE"],
     "ui": ["--port", "RUNS"],
+    "verify": ["STORE"],
     "data list": ["--data-root"],
     "data fetch": ["--data-root", "NAME"],
     "data verify": ["--data-root", "[NAME]..."],
@@ -778,7 +780,7 @@ def test_a_damaged_record_is_refused(crwn: Crwn, sweep_file: SweepFile, workplac
     ended = crwn("tables", "runs/tiny")
     assert ended.code == 2
     assert f"{file}: expected a record that can be read" in ended.err
-    assert "Remove its folder to have the trial run again" in ended.err
+    assert "or remove its folder" in ended.err
     for path in file.parent.iterdir():
         path.unlink()
     file.parent.rmdir()

@@ -13,7 +13,7 @@ import pytest
 from scipy import stats
 
 from crwn.testing import new_store, tiny_trial, write_finished
-from orchestrator.differing import as_json, differ, lines
+from orchestrator.differing import as_json, differ, lines, with_other_contexts
 from orchestrator.store import Store
 
 
@@ -46,7 +46,9 @@ def test_equal_trials_are_the_same_to_the_last_bit() -> None:
     assert found.is_same
     assert set(found.trials["state"]) == {"same"}
     (line,) = lines(found)
-    assert line.startswith("the same within the noise: 3 trials equal to the last bit, 0 within 0.1 points, 0 beyond;")
+    assert line.startswith(
+        "the same within the noise: 3 trials equal to the last bit, contexts too, 0 within 0.1 points, 0 beyond;"
+    )
 
 
 @pytest.mark.parametrize(("shift", "state"), [(0.0009, "noise"), (0.001, "noise"), (0.0012, "different")])
@@ -129,3 +131,12 @@ def test_the_commands_codes(tmp_path: Path, crwn: Callable[..., Any]) -> None:
     refused = crwn("diff", a, empty.address)
     assert refused.code == 2
     assert "expected at least one finished trial to compare, found none" in refused.err
+
+
+def test_other_contexts_are_no_equal_trials() -> None:
+    """Equal accuracies alone are not equality to the last bit."""
+    found = differ(frame(BEFORE), frame(BEFORE))
+    other = with_other_contexts(found, [found.trials["trial_a"].iloc[0]])
+    assert other.is_same
+    assert other.trials["state"].tolist() == ["noise", *["same"] * (len(BEFORE) - 1)]
+    assert "contexts differ" in lines(other)[0]

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import json
 import os
 import time
-from dataclasses import replace
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from orchestrator import index
 from orchestrator.errors import UserError
-from orchestrator.index import INDEX_FILE, final_accuracies, results
+from orchestrator.index import INDEX_FILE, faults, num_unsealed, results
 from orchestrator.store import TASKS_FILE, TRIAL_FILE, Store
 from tests.object_storage import ObjectStorage
+from tests.older_records import make_older
 from tests.orchestrator.made_up import A, B, C, D, record
 
 
@@ -29,13 +30,13 @@ def _small(monkeypatch: pytest.MonkeyPatch) -> None:
 def read(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The trials whose records were read, in order."""
     seen: list[str] = []
-    original = Store.tests
+    original = Store.results
 
-    def tests(self: Store, trial_ids: list[str]) -> object:
+    def watched(self: Store, trial_ids: list[str]) -> object:
         seen.extend(trial_ids)
         return original(self, trial_ids)
 
-    monkeypatch.setattr(Store, "tests", tests)
+    monkeypatch.setattr(Store, "results", watched)
     return seen
 
 
@@ -82,12 +83,19 @@ def test_a_trial_that_was_computed_again_is_read_again(filled: Store, read: list
 
 
 def test_changed_tests_are_read_again(filled: Store, read: list[str]) -> None:
-    """The accuracies of single tasks have a file of their own."""
+    """The accuracies of single tasks have a file of their own: exchanged, it is noticed."""
     results(filled)
-    made = record(A, accuracy=0.5)
-    filled.write_record(A, replace(made, tasks=[replace(row, accuracy=0.25) for row in made.tasks]))
-    assert results(filled, [A, B])["final"].to_pylist() == [[0.25, 0.25], [0.6, 0.6]]
-    assert read[3:] == [A]
+    path, made = filled.folder(A) / TASKS_FILE, record(A, accuracy=0.25)
+    before = path.read_bytes()
+    filled.write_record(A, made)
+    changed = path.read_bytes()
+    filled.write_record(A, record(A, accuracy=0.5))
+    results(filled)
+    path.write_bytes(changed)
+    with pytest.raises(UserError, match=r"tasks\.parquet: .*SHA-256 differs"):
+        results(filled, [A, B])
+    path.write_bytes(before)
+    assert results(filled, [A, B])["final"].to_pylist() == [[0.5, 0.5], [0.6, 0.6]]
 
 
 def test_what_was_just_written_is_not_trusted(filled: Store, read: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -124,7 +132,7 @@ def test_an_index_of_another_version_is_made_anew(
 ) -> None:
     """It may mean something else."""
     results(filled)
-    monkeypatch.setattr(index, "INDEX_VERSION", b"2")
+    monkeypatch.setattr(index, "INDEX_VERSION", "another")
     results(filled)
     assert len(read) == 6
 
@@ -172,12 +180,62 @@ def test_an_index_on_object_storage_is_one_as_any(storage: ObjectStorage, read: 
     assert read == [A, B]
 
 
-def test_the_last_row_and_the_diagonal() -> None:
-    """Where tasks are independent the diagonal stands for tests not made; where they are not, nothing does."""
-    tests = [(0, 1, 0.9), (1, 2, 0.8), (2, 3, 0.7), (0, 3, 0.6)]
-    columns = [np.array(column) for column in zip(*tests, strict=True)]
-    tasks, learned, values = columns
-    final, diagonal = final_accuracies(tasks, learned, values, independent=True)
-    assert (final.tolist(), diagonal.tolist()) == ([0.6, 0.8, 0.7], [0.9, 0.8, 0.7])
-    final, _ = final_accuracies(tasks, learned, values, independent=False)
-    assert json.dumps(final.tolist()) == "[0.6, NaN, 0.7]"
+def test_an_index_that_somebody_changed_is_made_anew(filled: Store, read: list[str]) -> None:
+    """Every accuracy at 1, a column gone, a row twice, with what the file says of itself left as it was."""
+    expected = results(filled)
+    path = filled.root / "index" / INDEX_FILE
+    table = pq.ParquetFile(path).read()
+    ones = table.set_column(
+        table.schema.get_field_index("accuracy"), table.schema.field("accuracy"), pa.array([1.0] * len(table))
+    )
+    for number, changed in enumerate((ones, table.drop_columns(["final"]), pa.concat_tables([table, table])), 2):
+        pq.write_table(changed, path)
+        assert results(filled).equals(expected)
+        assert len(read) == 3 * number
+
+
+def test_a_flipped_bit_in_the_index_changes_nothing(filled: Store) -> None:
+    """It is made anew from the records."""
+    expected = results(filled)
+    path = filled.root / "index" / INDEX_FILE
+    content = path.read_bytes()
+    for place in np.random.default_rng(0).choice(8 * len(content), 40, replace=False).tolist():
+        damaged = bytearray(content)
+        damaged[place // 8] ^= 1 << place % 8
+        path.write_bytes(damaged)
+        assert results(filled).equals(expected)
+
+
+def test_damaged_records_stay_out_of_the_index(filled: Store, read: list[str]) -> None:
+    """The others are in it; whoever asks for damaged ones is told, each time."""
+    filled.write_record(D, record(D))
+    (filled.folder(B) / TRIAL_FILE).write_bytes(b"half")
+    assert set(faults(filled, [A, B, C, D])) == {B}
+    assert len(read) == 4
+    assert set(faults(filled, [A, B, C, D])) == {B}
+    assert len(read) == 5
+    assert faults(filled, [A, C]) == {}
+    assert len(read) == 5
+    assert results(filled, [A, C])["trial_id"].to_pylist() == [A, C]
+    with pytest.raises(UserError, match=rf"{B}/trial\.parquet"):
+        results(filled)
+
+
+@pytest.mark.parametrize("version", ["[1, 1]", "[1, 2]"])
+def test_records_without_sums_are_counted(filled: Store, read: list[str], version: str) -> None:
+    """Those of an older version; in a store of this one those that the index knows of, and no other record is read."""
+    mark = filled.root / "store.json"
+    mark.write_text(mark.read_text().replace("1,\n  2", version[1:-1]))
+    make_older(filled.folder(A) / TRIAL_FILE)
+    results(filled)
+    read.clear()
+    assert num_unsealed(filled, [A, B, C]) == 1
+    assert num_unsealed(filled, [B, C]) == 0
+    assert set(read) <= {A}
+
+
+def test_few_records_without_sums_are_counted(filled: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where there is no index they are read."""
+    monkeypatch.setattr(index, "FEW", 10)
+    make_older(filled.folder(A) / TRIAL_FILE)
+    assert num_unsealed(filled, [A, B]) == 1

@@ -100,8 +100,8 @@ def test_the_work_of_a_trial_by_hand(trial: Trial) -> None:
 
 
 def test_a_plan_is_neither_cut_nor_wrapped_without_a_terminal(sweep_file: SweepFile, absent: Store) -> None:
-    """A label of three hundred letters stands whole in one line of a log file."""
-    label = "label-" * 50
+    """The longest label that there may be stands whole in one line of a log file."""
+    label = "label-" * 16
     sweep = load_sweep(sweep_file(PAPER.replace("neuromodnet: {", f"{label}: {{method: neuromodnet, ")))
     text = printed(sweep, absent)
     assert cells_of(text)[0][0] == label

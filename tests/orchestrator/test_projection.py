@@ -67,7 +67,7 @@ def attempt(spec: TrialSpec | None = None, pid: int = 1, **changes: Any) -> dict
 def rows_after(spec: TrialSpec, updates: int, every: int) -> list[dict[str, Any]]:
     """The rows that a trial has after so many updates over all tasks, a point of a curve after every few.
 
-    An update takes a second and so does a test; task t reaches the accuracy (t + 1) / 8 and the loss t + 1.
+    An update takes a second and so does a test; task t reaches the accuracy (t + 1) / 8, at most 1, and the loss t + 1.
     """
     num_tasks, a_task = spec.benchmark.problem().num_tasks, spec.training.updates_per_task
     rows = []
@@ -80,7 +80,7 @@ def rows_after(spec: TrialSpec, updates: int, every: int) -> list[dict[str, Any]
             "curve_times": [float(begin + step) for step in steps],
         }
         if done == a_task:
-            rows.append({**a_test(task, task + 1, (task + 1) / 8, begin + done + 1.0), **curve})
+            rows.append({**a_test(task, task + 1, min(1.0, (task + 1) / 8), begin + done + 1.0), **curve})
         elif done > 0:
             rows.append({"task": task, **curve})
     return rows

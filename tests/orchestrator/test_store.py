@@ -234,7 +234,7 @@ def test_a_damaged_record_is_named(store: Store, content: bytes) -> None:
     """The message says which file, and how to have the trial run again."""
     store.write_record(A, record(A))
     (store.folder(A) / TRIAL_FILE).write_bytes(content)
-    with pytest.raises(UserError, match=r"(?s)trial\.parquet: expected a record that can be read: .*Remove its folder"):
+    with pytest.raises(UserError, match=r"(?s)trial\.parquet: expected a record that can be read: .*remove its folder"):
         store.trials([A])
 
 

@@ -403,7 +403,7 @@ def test_missing_data_fails_the_trial(store: Store, trial: Trial) -> None:
     data = Datasets({"digits": BASE_SETS["mnist"]}, roots=())
     *_, last = attempt(spec, store=store, data=data, backbones=backbone.draw, gpus=0, cpus=1, commit=None)
     assert last.state == "failed"
-    assert "found in none of them on this machine" in (last.error or "")
+    assert "expected in a folder named by --data-root or $CRWN_DATA" in (last.error or "")
 
 
 def origin(store: Store, spec: TrialSpec) -> records.Provenance:

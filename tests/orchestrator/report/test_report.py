@@ -13,13 +13,23 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from crwn.testing import Conditions, tiny_trial, write_finished
+from crwn import contexts
+from crwn.testing import Conditions, finished_record, new_store, tiny_trial, write_finished
 from orchestrator.errors import UserError
 from orchestrator.files import open_files
 from orchestrator.manifests import Manifest, ManifestCell
-from orchestrator.report import SweepTable, Table, markdown, matrix_csv, sweep_table, table_files, write_tables
+from orchestrator.report import (
+    SweepTable,
+    Table,
+    differences,
+    markdown,
+    matrix_csv,
+    sweep_table,
+    table_files,
+    write_tables,
+)
 from orchestrator.report.plain import csv_text
-from orchestrator.store import TRIAL_FILE, Store
+from orchestrator.store import CONTEXTS_FILE, TRIAL_FILE, Store
 from tests.older_records import make_older
 from tests.orchestrator.made_up import A, B, record
 
@@ -273,3 +283,24 @@ def test_a_matrix_as_csv_has_a_row_for_each_number_of_tasks_learned() -> None:
     """Counted from 1, with every digit; empty where a task was not tested."""
     matrix = np.array([[1 / 3, np.nan], [0.25, 1.0]])
     assert matrix_csv(matrix) == "tasks learned,task 1,task 2\n1,0.3333333333333333,\n2,0.25,1.0\n"
+
+
+def test_a_diff_looks_at_contexts_too(store: Store, tmp_path: Path) -> None:
+    """Equal accuracies with other contexts are not equal to the last bit, and damaged ones are not compared."""
+    specs = [tiny_trial(seed=seed) for seed in range(2)]
+    other = new_store(tmp_path / "other")
+    for each in (store, other):
+        for spec in specs:
+            write_finished(each, spec)
+    assert set(differences(store, other, (), 0.001).trials["state"]) == {"same"}
+    whole = finished_record(specs[0])
+    changed = contexts.load(whole.contexts)
+    tensors = {name: tensor + 1 for name, tensor in changed.tensors.items()}
+    content = contexts.dump([tensors], {}, specs[0], changed.fingerprint)
+    other.write_record(specs[0].trial_id, replace(whole, contexts=content))
+    found = differences(store, other, (), 0.001)
+    assert sorted(found.trials["state"]) == ["noise", "same"]
+    path = store.folder(specs[1].trial_id) / CONTEXTS_FILE
+    path.write_bytes(path.read_bytes()[:-1] + b"x")
+    with pytest.raises(UserError, match=r"contexts\.safetensors: .*SHA-256 differs"):
+        differences(store, other, (), 0.001)
