@@ -7,6 +7,7 @@ said, as by a record of an older crwn that did not have it.
 from __future__ import annotations
 
 import datetime
+import functools
 import itertools
 import json
 from collections.abc import Iterable, Mapping, Sequence
@@ -350,11 +351,12 @@ class RecordedNumerics:
     kernel: str | None = None
     threads: int | None = None
 
-    @classmethod
-    def from_json(cls, text: str | None) -> RecordedNumerics:
+    @staticmethod
+    @functools.lru_cache(maxsize=1000)  # thousands of trials have the same few
+    def from_json(text: str | None) -> RecordedNumerics:
         """A record's numerics from their JSON; raises as `Provenance.from_json` does."""
         said = Fields(parse(text or "{}"), "numerics")
-        return cls(
+        return RecordedNumerics(
             device=said.said("device"),
             group_size=said.said_count("group_size"),
             kernel=said.said("kernel"),
