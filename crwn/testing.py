@@ -78,6 +78,7 @@ class Conditions:
         versions: of libraries.
         code: that it was computed with.
         start: of the attempt, in seconds since 1970.
+        before: those of an earlier attempt, from whose resume point, after an update, this one went on; None without.
     """
 
     device: Literal["cpu", "cuda"] = "cpu"
@@ -101,6 +102,7 @@ class Conditions:
     )
     code: Code | None = MADE_UP_CODE
     start: float = START
+    before: Conditions | None = None
 
 
 DEFAULT = Conditions()
@@ -278,7 +280,7 @@ def finished_record(spec: TrialSpec, accuracy: Accuracy = 0.5, conditions: Condi
         device_name=conditions.device_name,
         held_memory=conditions.held_memory,
     )
-    tried = [_attempt(spec, conditions, tasks_learned=rows[-1].tasks_learned)]
+    tried = _attempts(spec, conditions, tasks_learned=rows[-1].tasks_learned)
     samples = [_sample(spec, conditions, time) for time in (conditions.start, rows[-1].tested)]
     record = attempt.record_of(spec, finished, tried, conditions.commit, samples)
     provenance = dataclasses.replace(
@@ -445,6 +447,17 @@ def _resume_point(spec: TrialSpec, rows: Sequence[TaskRow], conditions: Conditio
         "groups": [],
     }
     return tensorfile.dump(tensors, header)
+
+
+def _attempts(spec: TrialSpec, conditions: Conditions, *, tasks_learned: int) -> list[Attempt]:
+    """The attempt that reached so many tasks, after the one before it."""
+    from orchestrator.records import Position
+
+    last = _attempt(spec, conditions, tasks_learned=tasks_learned)
+    if conditions.before is None:
+        return [last]
+    first, place = _attempt(spec, conditions.before, tasks_learned=0), Position(step=1)
+    return [dataclasses.replace(first, reached=place), dataclasses.replace(last, began_at=place)]
 
 
 def _attempt(spec: TrialSpec, conditions: Conditions, *, tasks_learned: int, error: Exception | None = None) -> Attempt:

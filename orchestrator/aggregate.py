@@ -48,7 +48,8 @@ def summarise(manifest: Manifest, trials: pd.DataFrame, failures: Mapping[str, s
         benchmark; train_seconds_per_task, the mean over seeds; group_sizes and devices, those that occur; continual,
         False where all tasks are learned at once; missing_seeds, not finished, failed ones among them; failed_seeds;
         invalid_seeds, whose accuracy is not a number; mixed, in what incompatible trials differ; noted, in what
-        compatible ones do; errors, of the failed seeds.
+        compatible ones do; code_changes, in what the code differs that single seeds' attempts computed with; errors,
+        of the failed seeds.
     """
     known = {row["trial_id"]: row for row in records(trials)}
     return pd.DataFrame([_cell(cell, known, failures or {}) for cell in manifest.cells])
@@ -105,6 +106,7 @@ def seed_statistics(rows: Sequence[Mapping[str, Any]], *, planned_params: float 
         "invalid_seeds": " ".join(map(str, invalid)),
         "mixed": mixed,
         "noted": compatibility.show_mixture(compatibility.mixture(usable, compatibility.NOTED)),
+        "code_changes": compatibility.show_code_changes(rows),
         "errors": "",
     }
 
@@ -159,13 +161,38 @@ def notes(summary: pd.DataFrame) -> list[str]:
             lines.append(f"{name}: mixed, so no mean: {row['mixed']}.")
         if row["invalid_seeds"]:
             lines.append(f"{name}: no mean: the accuracy is not a number at {_seeds(row['invalid_seeds'])}.")
+        if row["code_changes"]:
+            lines.append(note_of_code_changes(name, row["code_changes"]))
         if row["errors"]:
             lines.append(f"{name}: failed: {row['errors']}")
         noted.update(part.partition(" is ")[0] for part in row["noted"].split("; ") if part)
-    if noted:
-        counts = ", ".join(f"{name} in {count}" for name, count in noted.items())
+    others = {name: count for name, count in noted.items() if name not in compatibility.CODE}
+    if others:
+        counts = _counts(others)
         lines.append(f"Within cells these differ, which results agree over within a tested tolerance: {counts}.")
+    codes = {name: noted[name] for name in compatibility.CODE if name in noted}
+    if codes:
+        told = "--where NAME=VALUE chooses, with the values that the CSV file has under noted"
+        lines.append(f"Within cells the code differs that seeds were computed with: {_counts(codes)}; {told}.")
     return lines
+
+
+def _counts(noted: Mapping[str, int]) -> str:
+    return ", ".join(f"{name} in {count}" for name, count in noted.items())
+
+
+MARK = "*"
+"""Behind a number of which a trial was computed under more than one code; a note says which."""
+
+
+def note_of_code_changes(name: str, changes: str) -> str:
+    """What a table says below it of a number that has the mark.
+
+    Args:
+        name: of the cell.
+        changes: of the column `code_changes`.
+    """
+    return f"{name}, marked {MARK}: computed under more than one code, since a run went on under another: {changes}."
 
 
 def _seeds(seeds: str) -> str:
@@ -218,7 +245,7 @@ def _once(shown: Iterable[str]) -> str:
 
 def show_accuracy(row: Mapping[str, Any]) -> str:
     """An accuracy in percent, mean +- sd, and the finished of the asked seeds."""
-    seeds = f"({show_n(row)})"
+    seeds = f"({show_n(row)}){show_mark(row)}"
     if row["n"] == 0:
         return f"- {seeds}"
     if row.get("mixed"):
@@ -227,6 +254,11 @@ def show_accuracy(row: Mapping[str, Any]) -> str:
         return f"not a number {seeds}"
     sd = "-" if np.isnan(row["sd"]) else f"{100 * row['sd']:.2f}"
     return f"{100 * row['accuracy']:.2f} ± {sd} {seeds}"
+
+
+def show_mark(row: Mapping[str, Any]) -> str:
+    """The mark of a cell of which a trial was computed under more than one code; empty for others."""
+    return MARK if row.get("code_changes") else ""
 
 
 def show_n(row: Mapping[str, Any]) -> str:

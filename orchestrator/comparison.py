@@ -69,7 +69,7 @@ def compare(manifest: Manifest, trials: pd.DataFrame, base_of: BaseOf) -> pd.Dat
 _COLUMNS = [
     *aggregate.CELL,
     *("against", "n", "asked", "difference", "sd", "ci95", "p", "p_holm"),
-    *("num_tasks", "tasks_above", "p_tasks", "p_tasks_holm", "apart"),
+    *("num_tasks", "tasks_above", "p_tasks", "p_tasks_holm", "apart", "code_changes"),
 ]
 
 
@@ -94,7 +94,7 @@ def difference(own: Sequence[Mapping[str, Any]], other: Sequence[Mapping[str, An
         asked: the seeds that both should have.
 
     Returns:
-        asked, apart, n, difference, sd, ci95, p, num_tasks, tasks_above, p_tasks; see `compare`.
+        asked, apart, code_changes, n, difference, sd, ci95, p, num_tasks, tasks_above, p_tasks; see `compare`.
     """
     own, other = compatibility.once(own), compatibility.once(other)
     apart = _apart(own, other)
@@ -103,6 +103,7 @@ def difference(own: Sequence[Mapping[str, Any]], other: Sequence[Mapping[str, An
     return {
         "asked": asked,
         "apart": apart,
+        "code_changes": _code_changes(own, other),
         **paired([row["final"] for row, _ in pairs], [row["final"] for _, row in pairs]),
     }
 
@@ -121,6 +122,12 @@ def _apart(own: Sequence[Mapping[str, Any]], other: Sequence[Mapping[str, Any]])
         return "its tasks are not the base's"
     between = compatibility.mixture([*own, *other], [name for name in compatibility.APART if name != "settings"])
     return f"it and the base differ: {compatibility.show_mixture(between)}" if between else ""
+
+
+def _code_changes(own: Sequence[Mapping[str, Any]], other: Sequence[Mapping[str, Any]]) -> str:
+    """Of either side, see `aggregate.summarise`."""
+    sides = {"this cell": compatibility.show_code_changes(own), "the base": compatibility.show_code_changes(other)}
+    return aggregate.SEPARATOR.join(f"{name}, {changes}" for name, changes in sides.items() if changes)
 
 
 def _benchmark(row: Mapping[str, Any]) -> Any:

@@ -10,7 +10,10 @@ Kept apart, since a mean over them is a number of nothing:
   are of the first scheme.
 
 Only noted, since results agree within the tolerance that tests/contracts states: group size, kernel, threads, host,
-the processor's name, the versions of torch and NumPy, the commit. Seconds hang on these, and a table says so.
+the processor's name, the versions of torch and NumPy, the commit. Seconds hang on these, and a table says so. Noted as
+well, though nothing is known of how far results agree: the code, by its fingerprints.
+
+A trial whose attempts computed with unlike code (`records.code_changes`) stays in the mean, and is marked.
 
 What a record of an older crwn does not say is no difference.
 """
@@ -22,10 +25,14 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from crwn.code import Code
 from orchestrator.records import Provenance, RecordedNumerics
 
 APART = ("settings", "numerics.device", "crwn", "backbones")
 """Columns of trials in which the seeds of one cell agree."""
+
+CODE = ("code.method", "code.results_version", "code.crwn")
+"""Those of `NOTED` that are of the code itself, see `crwn.code`."""
 
 NOTED = (
     "numerics.group_size",
@@ -36,15 +43,19 @@ NOTED = (
     "versions.torch",
     "versions.numpy",
     "commit",
+    *CODE,
 )
 """Columns of trials in which they may differ."""
+
+CODE_CHANGES = "code_changes"
+"""The column of trials that says in what the code of a trial's own attempts differs; empty if in nothing."""
 
 ABSENT = "as before"
 """Shown for a setting that one spec has and the other, made before it existed, has not: both then mean its default."""
 
 
 def describe(spec: str, numerics: str, provenance: str, fingerprint: str) -> dict[str, Any]:
-    """What a trial's record says under the names of `APART` and `NOTED`, and its `train_seconds_per_task`.
+    """What a trial's record says under the names of `APART`, `NOTED` and `CODE_CHANGES`, and `train_seconds_per_task`.
 
     None where it does not say.
 
@@ -55,6 +66,7 @@ def describe(spec: str, numerics: str, provenance: str, fingerprint: str) -> dic
         fingerprint: of the trial's backbone.
     """
     computed, origin = RecordedNumerics.from_json(numerics), Provenance.from_json(provenance, with_attempts=False)
+    code = origin.code or Code()
     return {
         "settings": settings_of(json.loads(spec)),
         "crwn": major(origin.versions.get("crwn")),
@@ -67,6 +79,10 @@ def describe(spec: str, numerics: str, provenance: str, fingerprint: str) -> dic
         "host": origin.host,
         "device": origin.device,
         "commit": origin.commit,
+        "code.method": code.method,
+        "code.results_version": code.results_version,
+        "code.crwn": code.crwn,
+        CODE_CHANGES: origin.code_changes,
         "train_seconds_per_task": origin.train_seconds_per_task,
     }
 
@@ -148,6 +164,17 @@ def show_mixture(found: Mapping[str, Mapping[str, Sequence[Any]]]) -> str:
         )
         for name, values in found.items()
     )
+
+
+def show_code_changes(rows: Sequence[Mapping[str, Any]]) -> str:
+    """In what the code of single trials' attempts differs, as text: `seed 1: torch 2.11.0 -> 2.12.0`; empty if none."""
+    return "; ".join(f"seed {row['seed']}: {changes}" for row in rows if (changes := code_changes(row)))
+
+
+def code_changes(row: Mapping[str, Any]) -> str:
+    """In what the code of a trial's own attempts differs; empty if in nothing, or where it is not known."""
+    changes = row.get(CODE_CHANGES)
+    return "" if _is_unknown(changes) else str(changes)
 
 
 def once(rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:

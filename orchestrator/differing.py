@@ -35,8 +35,8 @@ class Differences:
     Attributes:
         trials: a row for each trial that both have: method, variant, scale, benchmark, seed; trial_a, trial_b, their
             ids; accuracy_a, accuracy_b; difference; max_task, the largest of a single task's differences by size;
-            settings, what differs in `compatibility.APART`; noted, in `NOTED`; state: `same`, to the last bit; `noise`,
-            within the noise; `different`.
+            settings, what differs in `compatibility.APART`; noted, in `NOTED`, and between a trial's own attempts;
+            state: `same`, to the last bit; `noise`, within the noise; `different`.
         cells: a row for each method, variant, scale and benchmark, over seeds: n and the columns of
             `comparison.paired`, with p_holm and p_tasks_holm.
         only_a: trials that A alone has: method, variant, scale, benchmark, seed, trial_id.
@@ -141,7 +141,7 @@ def _trial(a: Mapping[str, Any], b: Mapping[str, Any], noise: float) -> dict[str
         "difference": difference,
         "max_task": float(by_task[np.argmax(np.abs(by_task))]) if len(by_task) else np.nan,
         "settings": _between(a, b, compatibility.APART),
-        "noted": _between(a, b, compatibility.NOTED),
+        "noted": "; ".join(filter(None, (_between(a, b, compatibility.NOTED), *_code_changes(a, b)))),
         "state": _state(difference, by_task, noise),
     }
 
@@ -153,6 +153,12 @@ def _tasks(row: Mapping[str, Any]) -> Any:
 def _between(a: Mapping[str, Any], b: Mapping[str, Any], names: Sequence[str]) -> str:
     found = compatibility.mixture([{**a, "seed": "A"}, {**b, "seed": "B"}], names)
     return "; ".join(f"{name} {' -> '.join(values)}" for name, values in found.items())
+
+
+def _code_changes(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[str]:
+    """Which of two trials was computed under more than one code, and in what these differ."""
+    sides = (("A", compatibility.code_changes(a)), ("B", compatibility.code_changes(b)))
+    return [f"{name} went on under other code: {changes}" for name, changes in sides if changes]
 
 
 def _state(difference: float, by_task: Any, noise: float) -> str:

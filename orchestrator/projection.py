@@ -183,7 +183,7 @@ _CELL_METRICS = {
 }
 """Columns of `aggregate.summarise`, under names of their own: a mean is no trial, and charts draw one name together."""
 
-_CELL_TAGS = ("missing_seeds", "failed_seeds", "invalid_seeds", "mixed", "noted")
+_CELL_TAGS = ("missing_seeds", "failed_seeds", "invalid_seeds", "mixed", "noted", "code_changes")
 
 
 def cell_contents(
@@ -456,6 +456,8 @@ def _finished_tags(row: TrialRow) -> dict[str, str]:
         "numerics": row.numerics.to_json(),
         "commit": said.commit,
         "mlflow.source.git.commit": (said.commit or "").removesuffix("+changes"),
+        "code": said.code.method if said.code is not None else None,
+        "code_changes": said.code_changes,
         "versions": json.dumps(dict(said.versions), sort_keys=True) if said.versions else None,
     }
     return {name: str(value) for name, value in tags.items() if value}

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from typing import get_args
 
 from rich.console import Console
 
 from orchestrator import index
 from orchestrator.display import print_line
+from orchestrator.errors import UserError
 from orchestrator.manifests import ManifestCell
+from orchestrator.records import Provenance, code_changes
 from orchestrator.store import Store, TrialState
 
 STATES = get_args(TrialState)
@@ -32,8 +35,10 @@ def show(store: Store, console: Console, *, verbose: bool) -> None:
         counts = Counter(states.values())
         shown = ", ".join(f"{counts[name]} {name}" for name in STATES if counts[name] or name in ("done", "left"))
         print_line(console, f"{manifest.name}: {len(trials)} trials: {shown}")
+        changes = _code_changes(store, states, console) if verbose else {}
         for cell, seed, trial_id in trials if verbose else ():
-            print_line(console, f"  {states[trial_id]:11} {trial_id} {_label(cell, seed)}{_detail(store, trial_id)}")
+            detail = changes.get(trial_id) or _detail(store, trial_id)
+            print_line(console, f"  {states[trial_id]:11} {trial_id} {_label(cell, seed)}{detail}")
         for cell, seed, trial_id in trials:
             if states[trial_id] == "failed" and not verbose:
                 print_line(console, f"  failed {trial_id} {_label(cell, seed)}{_detail(store, trial_id)}")
@@ -49,12 +54,30 @@ def _label(cell: ManifestCell, seed: int) -> str:
     return f"{cell.row_name} {cell.benchmark} seed {seed}"
 
 
+def _code_changes(store: Store, states: Mapping[str, TrialState], console: Console) -> dict[str, str]:
+    """What is said of finished trials that were computed under more than one code."""
+    try:
+        table = index.results(store, [trial_id for trial_id, state in states.items() if state == "done"])
+    except UserError as error:  # where trials stand is known all the same
+        print_line(console, f"  {error}")
+        return {}
+    rows = zip(table["trial_id"].to_pylist(), table["provenance"].to_pylist(), strict=True)
+    said = {trial_id: Provenance.from_json(text, with_attempts=False).code_changes for trial_id, text in rows}
+    return {
+        trial_id: f": computed under more than one code: {changes}" for trial_id, changes in said.items() if changes
+    }
+
+
 def _detail(store: Store, trial_id: str) -> str:
     """What is known of an unfinished trial: how far it is, or what went wrong."""
     attempts = store.attempts(trial_id)
     if not attempts:
         return ""
     error, reached = attempts[-1].error, attempts[-1].reached
+    changes = code_changes(attempts)
+    under = f"; under more than one code: {changes}" if changes else ""
     if error is not None:
-        return f": {error.line}"
-    return "" if reached is None else f": {reached.tasks_learned} tasks learned, update {reached.step} of the next"
+        return f": {error.line}{under}"
+    return (
+        "" if reached is None else f": {reached.tasks_learned} tasks learned, update {reached.step} of the next{under}"
+    )

@@ -107,8 +107,11 @@ class Rows:
 
     def __init__(self, trials: pd.DataFrame) -> None:
         self._by_settings: dict[str, list[Mapping[str, Any]]] = {}
+        self._marked: set[str] = set()
         for record in aggregate.records(trials):
             self._by_settings.setdefault(record["settings"], []).append(record)
+            if compatibility.code_changes(record):
+                self._marked.add(record["trial_id"])
 
     def records(self, row: Row) -> list[Mapping[str, Any]]:
         """The row's trials; one that two stores have with the same result counts once."""
@@ -121,6 +124,11 @@ class Rows:
     def by_task(self, row: Row) -> pd.DataFrame:
         """Accuracy after the last task, in [0, 1]: a line a seed, a column a task."""
         return pd.DataFrame({record["seed"]: list(record["final"]) for record in self.records(row)}).T.sort_index()
+
+    def note(self, trials: Iterable[str]) -> str:
+        """What a statement about trials has to add: how many of them were computed under more than one code."""
+        count = len(self._marked.intersection(trials))
+        return f" ({count} of the trials computed under more than one code)" if count else ""
 
     def lacking(self, rows: Sequence[Row]) -> list[str]:
         """The rows without trials, and those whose trials, or whose trials together, are not of one kind."""
@@ -372,7 +380,7 @@ def _verdict(number: int, claim: str, checks: Sequence[_Check], rows: Rows) -> V
             continue
         found = check.compare(rows)
         if found.n:
-            evidence.append(found)
+            evidence.append(dataclasses.replace(found, statement=found.statement + rows.note(found.trials)))
         else:
             missing[f"{' and '.join(map(str, check.rows))}, with numbers at a common seed"] = None
     if missing:

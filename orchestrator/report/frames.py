@@ -45,7 +45,7 @@ def trials_frame(table: pa.Table) -> pd.DataFrame:
     return trials
 
 
-_DESCRIBED = ("train_seconds_per_task", *compatibility.APART, *compatibility.NOTED)
+_DESCRIBED = ("train_seconds_per_task", *compatibility.APART, *compatibility.NOTED, compatibility.CODE_CHANGES)
 
 
 def empty_frame() -> pd.DataFrame:

@@ -145,7 +145,9 @@ def _provenance(manifest: Manifest, trials: pd.DataFrame) -> pd.DataFrame:
         columns=["trial_id", "cell", "order"],
     )
     rows = owners.merge(trials, on="trial_id").sort_values(["order", "seed"], kind="stable")
-    return rows.fillna({"commit": "", "host": "", "device": ""}).reset_index(drop=True)
+    return rows.fillna(dict.fromkeys(("commit", "host", "device", "code.method", "code.crwn"), "")).reset_index(
+        drop=True
+    )
 
 
 def _cell_name(cell: ManifestCell) -> str:

@@ -379,7 +379,9 @@ def _line(layout: Layout, cells: Sequence[Mapping[str, Any]]) -> dict[str, str]:
         line[", ".join(filter(None, (column, setting)))] = aggregate.show_accuracy(cell)
     for cell in cells:
         if "difference_n" in cell:
-            values = {name: cell[f"difference_{name}"] for name in ("n", "asked", "difference", "sd", "apart")}
+            values = {
+                name: cell[f"difference_{name}"] for name in ("n", "asked", "difference", "sd", "apart", "code_changes")
+            }
             column = cell["benchmark"] if len(benchmarks) > 1 else ""
             line[", ".join(filter(None, (column, "difference")))] = show_difference(values)
     own = [cell for cell in cells if cell["setting"] == first["setting"]]

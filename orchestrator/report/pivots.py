@@ -48,7 +48,7 @@ def pivot_table(
 
     Returns:
         Its summary has a row a cell: the names asked for; value; n, asked, mean, sd, ci95, missing_seeds,
-        invalid_seeds, mixed, noted, each as in `aggregate.summarise`.
+        invalid_seeds, mixed, noted, code_changes, each as in `aggregate.summarise`.
 
     Raises:
         UserError: a name or a value is not known, or no trial is left.
@@ -111,7 +111,8 @@ def with_columns(trials: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
     Raises:
         UserError: a name is not known.
     """
-    own = [*NAMES, "seed", *compatibility.APART[1:], *compatibility.NOTED, *(["store"] if "store" in trials else [])]
+    described = (*compatibility.APART[1:], *compatibility.NOTED, compatibility.CODE_CHANGES)
+    own = [*NAMES, "seed", *described, *(["store"] if "store" in trials else [])]
     settings = [compatibility.flat(text) if isinstance(text, str) else {} for text in trials["settings"]]
     known = dict.fromkeys([*own, *(name for setting in settings for name in setting)])
     for name in names:
@@ -158,11 +159,12 @@ def _cell(rows: Sequence[Mapping[str, Any]], value: str) -> dict[str, Any]:
         "invalid_seeds": " ".join(map(str, invalid)),
         "mixed": mixed,
         "noted": compatibility.show_mixture(compatibility.mixture(finished, compatibility.NOTED)),
+        "code_changes": compatibility.show_code_changes(finished),
     }
 
 
 def _shown(row: Mapping[str, Any], value: str) -> str:
-    seeds = f"(n={row['n']})" if row["n"] == row["asked"] else f"({row['n']}/{row['asked']})"
+    seeds = f"({aggregate.show_n(row)}){aggregate.show_mark(row)}"
     if row["n"] == 0:
         return f"- {seeds}"
     if row["mixed"]:
@@ -199,6 +201,8 @@ def _notes(summary: pd.DataFrame, wanted: Sequence[str]) -> list[str]:
             lines.append(f"{cell}: mixed, so no mean: {row['mixed']}.")
         if row["invalid_seeds"]:
             lines.append(f"{cell}: no mean: not known, or not a number, at seeds {row['invalid_seeds']}.")
+        if row["code_changes"]:
+            lines.append(aggregate.note_of_code_changes(cell, row["code_changes"]))
     if summary["mixed"].any():
         lines.append(
             "Choose with --where NAME=VALUE, or add NAME to --rows; a sweep's own labels are taken with --sweep."

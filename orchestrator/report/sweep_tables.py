@@ -150,9 +150,15 @@ def _comparisons(name: str, found: pd.DataFrame, base: str) -> Table:
             f"these seeds, and says nothing of others. Holm: corrected for the {len(found)} comparisons here."
         ),
         notes=[
-            f"{aggregate.cell_name(row)}: not compared: {row['apart']}."
+            note
             for row in aggregate.records(found)
-            if row["apart"]
+            for note in (
+                f"{aggregate.cell_name(row)}: not compared: {row['apart']}." if row["apart"] else "",
+                aggregate.note_of_code_changes(aggregate.cell_name(row), row["code_changes"])
+                if row["code_changes"]
+                else "",
+            )
+            if note
         ],
         name_columns=(*aggregate.CELL, "against"),
     )
@@ -160,7 +166,7 @@ def _comparisons(name: str, found: pd.DataFrame, base: str) -> Table:
 
 def show_difference(row: Mapping[str, Any]) -> str:
     """A difference in points, mean +- sd, and the seeds that both sides have of those asked."""
-    seeds = f"(n={row['n']})" if row["n"] == row["asked"] else f"({row['n']}/{row['asked']})"
+    seeds = f"({aggregate.show_n(row)}){aggregate.show_mark(row)}"
     if row["apart"]:
         return f"not compared {seeds}"
     if pd.isna(row["difference"]):

@@ -185,6 +185,17 @@ def test_conditions_are_kept(made: Store) -> None:
     assert [sample.gpu_percent for sample in system] == [40.0, 40.0]
 
 
+def test_a_trial_may_have_gone_on_under_other_code(made: Store) -> None:
+    """Both attempts are in its record, with what each computed with."""
+    spec = tiny_trial()
+    before = Conditions(versions=(("torch", "2.10.0"),), host="there")
+    write_finished(made, spec, 0.5, Conditions(before=before))
+    row = made.row(spec.trial_id)
+    assert row is not None
+    assert row.provenance.code_changes == "torch 2.10.0 -> 2.11.0"
+    assert [attempt.host for attempt in row.provenance.attempts] == ["there", "here"]
+
+
 def test_a_sweep_asks_for_the_trials(made: Store) -> None:
     """Those that differ by their seed alone are one cell; other settings are another."""
     specs = [tiny_trial(seed=seed, modulation=name) for name in ("local", "global") for seed in (0, 1)]

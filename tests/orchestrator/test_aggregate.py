@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from orchestrator.aggregate import pivot, show_accuracy, show_count, summarise
+from orchestrator.aggregate import notes, pivot, show_accuracy, show_count, summarise
 from orchestrator.manifests import Manifest, ManifestCell
 
 NEWER = {"continual": True, "validation": 0, "params_per_task": 99.0, "ratio": None}
@@ -89,6 +89,38 @@ def test_a_cell_says_what_it_cost_and_needs() -> None:
     assert (found["params_per_task"], found["trained_per_task"], found["stored_per_task"]) == (99.0, 98, 97)
     assert (found["train_seconds_per_task"], found["group_sizes"], found["devices"]) == (1.5, "4", "AVX512")
     assert (found["n"], found["asked"], found["missing_seeds"]) == (2, 2, "")
+
+
+def test_a_trial_computed_under_more_than_one_code_is_marked() -> None:
+    """It stays in the mean; the number has a mark, and a note says which seed and what changed."""
+    asked, other = cell([0, 1, 2]), cell([0, 1], benchmark="p-digits")
+    marked = rows(asked, {1: 0.5}, code_changes="torch 1 -> 2, other code of crwn")
+    unmarked = [*rows(asked, {0: 0.5, 2: 0.5}, code_changes=""), *rows(other, {0: 0.5, 1: 0.5})]
+    trials = pd.DataFrame([*marked, *unmarked])
+    summary = summarise(manifest(asked, other), trials)
+    assert summary["code_changes"].tolist() == ["seed 1: torch 1 -> 2, other code of crwn", ""]
+    assert summary["accuracy"].tolist() == [0.5, 0.5]
+    assert pivot(summary).loc[0, ["r-digits", "p-digits"]].tolist() == ["50.00 ± 0.00 (n=3)*", "50.00 ± 0.00 (n=2)"]
+    (note,) = notes(summary)
+    assert note == (
+        "flynet 10d on r-digits, marked *: computed under more than one code, since a run went on under another: "
+        "seed 1: torch 1 -> 2, other code of crwn."
+    )
+
+
+def test_seeds_of_unlike_code_are_noted_apart() -> None:
+    """Nothing holds results of other code together, as tests do over kernels."""
+    asked = cell([0, 1])
+    first, second = ({"code.method": name, "code.crwn": name, "numerics.kernel": name} for name in "ab")
+    summary = summarise(
+        manifest(asked), pd.DataFrame([*rows(asked, {0: 0.5}, **first), *rows(asked, {1: 0.5}, **second)])
+    )
+    tolerated, code = notes(summary)
+    assert tolerated.endswith("within a tested tolerance: numerics.kernel in 1.")
+    assert code.startswith(
+        "Within cells the code differs that seeds were computed with: code.method in 1, code.crwn in 1;"
+    )
+    assert "code.method is a (seed 0), b (seed 1)" in summary.loc[0, "noted"]
 
 
 def test_one_seed_has_no_deviation() -> None:

@@ -7,7 +7,18 @@ from typing import Any
 
 import pytest
 
-from orchestrator.compatibility import APART, NOTED, describe, flat, major, mixture, settings_of, show_mixture
+from orchestrator.compatibility import (
+    APART,
+    NOTED,
+    code_changes,
+    describe,
+    flat,
+    major,
+    mixture,
+    settings_of,
+    show_code_changes,
+    show_mixture,
+)
 
 SPEC = {"method": {"kind": "psp"}, "scale": "FC16", "seed": 3, "training": {"dtype": "float32", "learning_rate": 0.1}}
 
@@ -16,7 +27,9 @@ def row(seed: int = 0, *, fingerprint: str = "f" * 64, **said: Any) -> dict[str,
     """What a trial's record says."""
     spec = {**SPEC, "seed": seed, **said.get("spec", {})}
     numerics = {"device": "cpu", "kernel": "torch", "threads": 1, "group_size": 4, **said.get("numerics", {})}
-    origin = {"host": "here", "versions": {"crwn": "1.2.3", "torch": "2.15.0"}, **said.get("provenance", {})}
+    code = {"method": "0a", "crwn": "0b", "results_version": 1}
+    origin = {"host": "here", "versions": {"crwn": "1.2.3", "torch": "2.15.0"}, "code": code}
+    origin |= said.get("provenance", {})
     return {"seed": seed, **describe(json.dumps(spec), json.dumps(numerics), json.dumps(origin), fingerprint)}
 
 
@@ -56,13 +69,24 @@ def test_what_keeps_trials_apart(other: dict[str, Any], name: str, values: tuple
         {"numerics": {"threads": 2}},
         {"provenance": {"host": "there", "versions": {"crwn": "1.9.0", "torch": "2.15.0"}}},
         {"provenance": {"versions": {"crwn": "1.2.3", "torch": "2.15.1"}}},
+        {"provenance": {"code": {"method": "1a", "crwn": "0b", "results_version": 1}}},
+        {"provenance": {"code": {"method": "0a", "crwn": "1b", "results_version": 1}}},
+        {"provenance": {"code": {"method": "0a", "crwn": "0b", "results_version": 2}}},
     ],
 )
 def test_what_is_only_noted(other: dict[str, Any]) -> None:
-    """Results agree over these within a tested tolerance; a table says that they differ."""
+    """Results agree over most of these within a tested tolerance; a table says that they differ."""
     rows = [row(0), row(1, **other)]
     assert mixture(rows) == {}
     assert len(mixture(rows, NOTED)) == 1
+
+
+def test_code_changes_are_told_by_seed() -> None:
+    """Of trials that say some; an older record says nothing, and columns may hold nothing at all."""
+    marked = row(1, provenance={"code_changes": "torch 1 -> 2, other code of crwn"})
+    rows = [row(0), marked, {"seed": 2}, {"seed": 3, "code_changes": float("nan")}]
+    assert show_code_changes(rows) == "seed 1: torch 1 -> 2, other code of crwn"
+    assert [code_changes(each) for each in rows] == ["", "torch 1 -> 2, other code of crwn", "", ""]
 
 
 def test_what_an_older_record_does_not_say_is_no_difference() -> None:

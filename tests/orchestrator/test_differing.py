@@ -84,6 +84,18 @@ def test_what_else_differs_is_told() -> None:
     assert differ(frame(BEFORE), frame(BEFORE, **{"versions.torch": "2.16.0"})).is_same
 
 
+def test_code_that_changed_within_a_trial_is_told() -> None:
+    """Of either side, beside what differs between them; by itself it is no difference."""
+    finals = {0: [0.5, 0.75]}
+    found = differ(frame(finals), frame({0: [0.75, 0.75]}, code_changes="torch 1 -> 2", **{"code.method": "1a"}))
+    assert found.trials["noted"].tolist() == ["B went on under other code: torch 1 -> 2"]
+    assert "; B went on under other code: torch 1 -> 2" in lines(found)[0]
+    assert "B went on under other code" in as_json(found)
+    assert differ(frame(finals, code_changes=""), frame(finals, code_changes="torch 1 -> 2")).is_same
+    between = differ(frame(finals, **{"code.method": "0a"}), frame(finals, **{"code.method": "1a"}))
+    assert between.trials["noted"].tolist() == ["code.method 0a -> 1a"]
+
+
 def test_trials_that_one_side_lacks_are_named() -> None:
     """Fewer trials are no equal result."""
     found = differ(frame(BEFORE), frame({0: BEFORE[0], 5: [0.1, 0.1]}))

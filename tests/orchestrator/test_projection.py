@@ -558,6 +558,8 @@ def test_a_finished_trial_has_the_tags_people_filter_by(
         "device": "a GPU",
         "commit": "abc123+changes",
         "versions": {"torch": "2", "crwn": "1"},
+        "code": {"method": "0a", "crwn": "0b", "results_version": 1},
+        "code_changes": "torch 1 -> 2",
     }
     write_finished(trial(), provenance=provenance, variant="v", numerics=RecordedNumerics(device="cuda"))
     content = content_of(store)
@@ -578,6 +580,8 @@ def test_a_finished_trial_has_the_tags_people_filter_by(
         "numerics": '{"device":"cuda"}',
         "commit": "abc123+changes",
         "mlflow.source.git.commit": "abc123",
+        "code": "0a",
+        "code_changes": "torch 1 -> 2",
         "versions": '{"crwn": "1", "torch": "2"}',
         "spec_hash": only(store),
         "crwn.origin": f"{STARTED} there 2",

@@ -9,10 +9,11 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
+from crwn.testing import Conditions
 from orchestrator.manifests import SUM, Manifest, ManifestCell
 from orchestrator.records import Attempt, AttemptError, Position
 from orchestrator.standing import show
-from orchestrator.store import Store
+from orchestrator.store import TRIAL_FILE, Store
 from tests.orchestrator.made_up import A, B, C, D, record
 
 DONE, FAILED, BEGUN, ABSENT = A, B, C, D
@@ -61,6 +62,29 @@ def test_verbose_has_a_line_for_every_trial(mixed: Store) -> None:
         f"  interrupted {BEGUN} own name local FC16 r-digits seed 2: 3 tasks learned, update 40 of the next",
         f"  left        {ABSENT} own name local FC16 r-digits seed 3",
     ]
+
+
+def test_verbose_says_what_was_computed_under_more_than_one_code(store: Store) -> None:
+    """Of finished trials and of those that are not."""
+    older = Conditions(versions=(("torch", "2.10.0"),))
+    store.write_record(DONE, record(DONE, conditions=Conditions(before=older)))
+    begun = [Attempt(began_at=Position(), versions={"torch": "1"}), Attempt(began_at=Position(step=4))]
+    going_on = replace(begun[1], reached=Position(step=9), versions={"torch": "2"})
+    store.write_attempts(BEGUN, [begun[0], going_on])
+    store.write_manifest(manifest(seed0=DONE, seed1=BEGUN))
+    _, done, interrupted = printed(store, verbose=True)
+    assert done.endswith(" seed 0: computed under more than one code: torch 2.10.0 -> 2.11.0")
+    assert interrupted.endswith("update 9 of the next; under more than one code: torch 1 -> 2")
+
+
+def test_verbose_says_where_trials_stand_also_where_a_record_is_damaged(store: Store) -> None:
+    """And which it is."""
+    store.write_record(DONE, record(DONE))
+    (store.folder(DONE) / TRIAL_FILE).write_bytes(b"damaged")
+    store.write_manifest(manifest(seed0=DONE))
+    _, damaged, line = printed(store, verbose=True)
+    assert str(store.folder(DONE) / TRIAL_FILE) in damaged
+    assert line == f"  done        {DONE} own name local FC16 r-digits seed 0"
 
 
 def test_a_sweep_that_has_not_begun_has_everything_left(store: Store) -> None:

@@ -100,6 +100,15 @@ def test_a_claim_is_open_only_where_rows_are_missing() -> None:
     assert [found.holds for found in verdict.evidence] == [True, True]
 
 
+def test_evidence_says_how_much_of_it_was_computed_under_more_than_one_code() -> None:
+    """It counts, and its numbers are marked where they are shown."""
+    world = first_claim(0.2)
+    before = world.verdict(1).evidence[0].statement
+    world.trials[0]["code_changes"] = "torch 1 -> 2"
+    after = world.verdict(1).evidence[0].statement
+    assert after == f"{before} (1 of the trials computed under more than one code)"
+
+
 def test_other_settings_than_the_papers_do_not_count() -> None:
     """Nor another length of training: its trials are not the row's."""
     world = first_claim(0.01)

@@ -18,7 +18,8 @@ import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 
-from crwn.testing import tiny_trial, write_finished, write_unfinished
+from crwn.code import Code
+from crwn.testing import Conditions, tiny_trial, write_finished, write_unfinished
 from orchestrator.files import open_files
 from orchestrator.manifests import Manifest
 from orchestrator.report import fonts
@@ -102,6 +103,19 @@ def test_a_section_says_what_ran_and_what_did_not(filled: Store) -> None:
     }
     assert section.shared["scale"] == "FC16"
     assert "seed" not in section.shared
+
+
+@pytest.mark.usefixtures("plain_figures")
+def test_the_page_says_what_was_computed_under_more_than_one_code(store: Store, tmp_path: Path) -> None:
+    """At the number, in a note below, and where every number is from, with the fingerprints of the code."""
+    older = Conditions(versions=(("torch", "2.10.0"),))
+    write_finished(store, FIRST, 0.5, Conditions(before=older, code=Code(method="a" * 16, crwn="b" * 16)))
+    write_finished(store, SECOND, 0.75, Conditions(code=None))
+    store.write_manifest(Manifest(name="main", cells=CELLS[:1]))
+    page = written(store, tmp_path / "report")
+    changes = html.escape("torch 2.10.0 -> 2.11.0, other code of the method, other code of crwn")
+    for expected in ("62.50 ± 17.68 (n=2)*", f"seed 0: {changes}.", "a" * 16, "b" * 16, f"<td>{changes}</td>"):
+        assert expected in page
 
 
 def test_the_page_is_whole_in_itself(filled: Store, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 import math
 from dataclasses import replace
 from pathlib import Path
@@ -11,14 +12,17 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 
 from crwn import contexts
+from crwn.code import Code
 from crwn.testing import Conditions, finished_record, new_store, tiny_trial, write_finished
 from orchestrator.errors import UserError
 from orchestrator.files import open_files
 from orchestrator.manifests import Manifest, ManifestCell
 from orchestrator.report import (
+    Choice,
     SweepTable,
     Table,
     differences,
@@ -26,12 +30,14 @@ from orchestrator.report import (
     matrix_csv,
     sweep_table,
     table_files,
+    tables_of,
     write_tables,
 )
 from orchestrator.report.plain import csv_text
+from orchestrator.report.sweep_tables import comparison_table, sweep_trials
 from orchestrator.store import CONTEXTS_FILE, TRIAL_FILE, Store
 from tests.older_records import make_older
-from tests.orchestrator.made_up import A, B, record
+from tests.orchestrator.made_up import A, B, C, D, record
 
 
 def manifest(name: str = "small", **changes: Any) -> Manifest:
@@ -213,9 +219,57 @@ def test_csv_has_every_digit(store: Store, tmp_path: Path) -> None:
         "invalid_seeds",
         "mixed",
         "noted",
+        "code_changes",
         "errors",
     ]
     assert (row["continual"], row["ratio"]) == ("True", "")  # the manifest is an older one
+
+
+def test_a_trial_that_went_on_under_other_code_is_marked_in_every_table(store: Store, tmp_path: Path) -> None:
+    """As Markdown and LaTeX; the sweep's, a comparison, any rows and columns. CSV files have a column that says it."""
+    older = Conditions(versions=(("torch", "2.10.0"),), code=Code(method="a" * 16, crwn="1" * 16, results_version=1))
+    for trial_id, accuracy, before in ((A, 0.5, older), (B, 0.75, None), (C, 0.5, None), (D, 0.75, older)):
+        store.write_record(trial_id, record(trial_id, accuracy, Conditions(before=before)))
+    both = replace(manifest(), cells=(*manifest().cells, *manifest(method="other", trials={0: C, 1: D}).cells))
+    store.write_manifest(both)
+    changes = "torch 2.10.0 -> 2.11.0, other code of the method"
+    made = [file for file in tables_in(store, tmp_path / "tables") if file.suffix != ".parquet"]
+    files = {file.suffix: file.read_text(encoding="utf-8") for file in made}
+    assert "62.50 ± 17.68 (n=2)\\* |" in files[".md"]
+    assert f"seed 0: {changes}." in files[".md"].replace("\\", "").replace("&gt;", ">")
+    assert r"\num{62.50 \pm 17.68}{*} &" in files[".tex"]
+    first, second = csv.DictReader(io.StringIO(files[".csv"]))
+    assert (first["code_changes"], second["code_changes"]) == (f"seed 0: {changes}", f"seed 1: {changes}")
+    against = comparison_table(both, sweep_trials(store, both), "other")
+    (shown,) = against.table["difference"]
+    assert shown.endswith("(n=2)*")
+    assert f"this cell, seed 0: {changes}; the base, seed 1: {changes}." in against.notes[0]
+    choice = Choice(rows=("method",), columns="benchmark", value="accuracy")
+    (any_rows,) = tables_of([store], choice)
+    assert any_rows.table["rotated-digits"].tolist() == ["62.50 ± 14.43 (n=4)*"]
+    assert any_rows.notes[0].startswith("neuromodnet, rotated-digits, marked *:")
+    (unmarked,) = tables_of([store], replace(choice, where=("code_changes=",)))
+    assert unmarked.table["rotated-digits"].tolist() == ["62.50 ± 17.68 (n=2)"]
+
+
+def test_records_of_an_older_crwn_have_no_mark(store: Store) -> None:
+    """They say nothing of their code, which agrees with anything."""
+    for trial_id in (A, B):
+        store.write_record(trial_id, record(trial_id))
+    path = store.folder(A) / TRIAL_FILE
+
+    def without_code(table: pa.Table) -> pa.Table:
+        origin = json.loads(table["provenance"][0].as_py())
+        kept = {name: value for name, value in origin.items() if not name.startswith("code")}
+        for attempt in kept["attempts"]:
+            del attempt["code"], attempt["versions"]
+        place = table.schema.get_field_index("provenance")
+        return table.set_column(place, table.schema.field(place), pa.array([json.dumps(kept)]))
+
+    make_older(path, without_code)
+    table = sweep_table(store, manifest())
+    assert table.table["r-digits"].tolist() == ["50.00 ± 0.00 (n=2)"]
+    assert table.notes == []
 
 
 def test_csv_has_what_a_manifest_and_the_records_say(store: Store, tmp_path: Path) -> None:
