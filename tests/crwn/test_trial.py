@@ -325,7 +325,7 @@ def test_weights_that_changed_on_their_way_are_an_error(digits: Datasets) -> Non
 def test_a_missing_data_set_is_an_error() -> None:
     """A worker without the files says so, and fetches nothing."""
     nowhere = Datasets({"digits": MNIST_BASE}, roots=[])
-    with pytest.raises(DataError, match="found in none of them on this machine"):
+    with pytest.raises(DataError, match=r"expected in a folder named by --data-root or \$CRWN_DATA, but none is named"):
         run_trial(trial(), data=nowhere, backbones=backbone.draw)
 
 
