@@ -59,11 +59,10 @@ def test_the_papers_trials_are_found_whatever_a_sweep_calls_them(store: Store) -
         write_finished(store, paper_trial("neuromodnet", "FC256", "r-mnist", seed), accuracy)
     for seed, accuracy in ((0, 0.89), (7, 0.91)):
         write_finished(store, paper_trial("neuromodnet", "FC256", "r-mnist", seed, modulation="local"), accuracy)
-    write_finished(store, paper_trial("supsup", "FC256", "r-mnist", 0, mask="threshold"), 0.99)
+    write_finished(store, paper_trial("neuromodnet", "FC256", "p-mnist", 0, modulation="global"), 0.99)
     tables = {table.name: table.table.set_index("network") for table in tables_of([store], Choice(paper=True))}
     first = tables["paper-table1"]
     assert first.loc["NeuroModNet FC256", ["r-mnist", "p-mnist"]].tolist() == ["92.00 ± 2.00 (n=3)", "- (0/3)"]
-    assert first.loc["SupSup FC256", "r-mnist"] == "- (0/3)"
     row = tables["paper-table3"].loc["NeuroModNet FC256"]
     assert row.tolist()[:3] == ["92.00 ± 2.00 (n=3)", "90.00 ± 1.41 (2/3)", "+2.00 ± 1.41 (2/3)"]
 
@@ -123,13 +122,13 @@ def test_two_results_of_one_setting_and_seed_are_no_mean(store: Store, tmp_path:
     """Two stores have the trial: once where they agree, not at all where they do not."""
     other = Store(tmp_path / "other")
     other.create()
-    spec = paper_trial("psp", "FC256", "r-mnist", 0)
+    spec = paper_trial("neuromodnet", "FC256", "r-mnist", 0)
     write_finished(store, spec, 0.8)
     write_finished(other, spec, 0.8)
     one = tables_of([store, other], Choice(paper=True))[0].table.set_index("network")
-    assert one.loc["PSP FC256", "r-mnist"] == "80.00 ± - (1/3)"
+    assert one.loc["NeuroModNet FC256", "r-mnist"] == "80.00 ± - (1/3)"
     write_finished(other, spec, 0.9)
     table = tables_of([store, other], Choice(paper=True))[0]
-    assert table.table.set_index("network").loc["PSP FC256", "r-mnist"] == "mixed (1/3)"
+    assert table.table.set_index("network").loc["NeuroModNet FC256", "r-mnist"] == "mixed (1/3)"
     assert "several results at seed 0" in table.notes[0]
     assert json.dumps(list(table.notes))
