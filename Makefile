@@ -31,9 +31,11 @@ test: $(INSTALLED)  ## run the quick tests, all areas in three minutes on 2 core
 test-all: $(INSTALLED)  ## run the tests that make test leaves: Ray, servers, killed processes, whole data sets
 	$(BIN)/python -m pytest -n 3 --no-loadscope-reorder -m "slow and not chaos and not cluster" $(ARGS)
 
-chaos: $(INSTALLED)  ## kill, starve and cut off runs, then a soak of 500 trials: about an hour on 2 cores
+chaos: $(INSTALLED)  ## kill, starve and cut off runs, a soak of 500 trials, damaged files: two hours on 2 cores
 	$(BIN)/python -m pytest -m "chaos and not cluster"
 	$(BIN)/python -m tests.chaos.soak
+	$(BIN)/python -m tests.chaos.fuzz_store
+	$(BIN)/python -m tests.chaos.fuzz_data
 
 cluster-test: $(INSTALLED)  ## `ray up` on machines in network namespaces: ten minutes on 2 busy cores, as root
 	$(BIN)/python -m pytest -m "cluster"

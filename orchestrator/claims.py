@@ -6,7 +6,6 @@ import contextlib
 import datetime
 import errno
 import getpass
-import json
 import os
 import socket
 import threading
@@ -19,6 +18,8 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 import filelock
 
+from orchestrator.json_fields import Fields, parse, sealed_bytes
+
 if TYPE_CHECKING:
     from orchestrator.files import Files
 
@@ -27,6 +28,9 @@ RENEW_SECONDS = 20.0
 
 LEASE = ".json"
 """How a lease's name ends."""
+
+_LEASE_FIELDS = ("format", "user", "host", "pid", "since", "renewed")
+"""All that a lease without a sum may have."""
 
 LOOK_SECONDS = 3.0
 """After which a process that took a lease looks for others once more: of two that take one at once, the first to write
@@ -231,7 +235,7 @@ class Lease:
             "since": since,
             "renewed": self._clock(),
         }
-        self._files.write(self._name, json.dumps(lease).encode())
+        self._files.write(self._name, sealed_bytes(lease))
 
     def _others(self) -> list[tuple[str, Holder]]:
         found = []
@@ -256,7 +260,8 @@ def _holder(content: bytes, now: float) -> Holder:
         now: seconds since 1970.
     """
     try:
-        lease: dict[str, Any] = json.loads(content)
+        lease: dict[str, Any] = parse(content)
+        Fields(lease).check_sum(_LEASE_FIELDS)
         age = max(0.0, now - lease["renewed"])  # clocks differ
         since = datetime.datetime.fromtimestamp(lease["since"], datetime.UTC).isoformat(" ", "seconds")
         who = f"{lease['user']} on {lease['host']}, process {lease['pid']}, since {since}"

@@ -1,15 +1,20 @@
 """What JSON files hold, read strictly: every field is of its kind, or a ValueError says which one is not.
 
 A file may be a stranger's, or damaged. Keys that are not asked for, of a newer crwn, are left aside.
+
+Files carry the SHA-256 of their content: all their other fields as JSON with sorted keys and no white space. Those of
+an older crwn have none; but then a damaged key could make a file look like an older one. Hence the rule: only a file
+with a sum may have fields that are not known here, since every crwn that adds a field also writes the sum.
 """
 
 from __future__ import annotations
 
 import datetime
+import hashlib
 import json
 import math
 import reprlib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 MAX_TEXT = 10_000
@@ -18,6 +23,11 @@ MAX_TEXT = 10_000
 MAX_INTEGER = 2**63 - 1
 MAX_DEPTH = 16
 """How deep settings nest at most."""
+
+SUM = "sha256"
+"""The field with the sum of the others."""
+
+CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 _SETTINGS: Mapping[str, tuple[str, ...]] = {"method": ("kind",), "benchmark": ("kind", "base"), "training": ()}
 """The parts of a spec that have settings, with the texts that name them."""
@@ -37,6 +47,22 @@ def parse(content: bytes | str) -> Any:
     return json.loads(text, object_pairs_hook=_distinct, parse_constant=_refuse)
 
 
+def sealed(content: Mapping[str, Any]) -> dict[str, Any]:
+    """A file's JSON values with the sum of all that is there."""
+    return {**content, SUM: _sum(content)}
+
+
+def sealed_bytes(content: Mapping[str, Any]) -> bytes:
+    """The same as a file has it; equal content gives equal bytes."""
+    return (json.dumps(sealed(content), indent=1, sort_keys=True, allow_nan=False) + "\n").encode()
+
+
+def _sum(content: Mapping[str, Any]) -> str:
+    """SHA-256, in hexadecimal digits, of all fields but the sum; raises ValueError where a number is infinite."""
+    others = {name: value for name, value in content.items() if name != SUM}
+    return hashlib.sha256(CANONICAL.encode(others).encode()).hexdigest()
+
+
 class Fields:
     """The fields of a JSON object, by their kinds.
 
@@ -54,8 +80,29 @@ class Fields:
             raise ValueError(f"{place or 'at the top'}: expected keys with values, given {reprlib.repr(value)}")
         self._value = value
 
+    def check_sum(self, known: Collection[str]) -> bool:
+        """Whether there is a sum, which then has to be that of the other fields.
+
+        Args:
+            known: all fields that a file without a sum may have.
+        """
+        if SUM in self._value:
+            if self._value[SUM] != _sum(self._value):
+                raise ValueError(
+                    f"its content is not what was written, by its {SUM}; it was damaged, or changed by hand"
+                )
+            return True
+        self.refuse_others(known)
+        return False
+
+    def refuse_others(self, known: Collection[str]) -> None:
+        """See that there are no other fields, as in a file without a sum."""
+        for name in self._value:
+            if name not in known:
+                raise ValueError(f"{self._prefix}{reprlib.repr(name)}: no file without a {SUM} has such a key")
+
     def take(self, name: str) -> Any:
-        """A field that every manifest has."""
+        """A field that every such file has."""
         if name not in self._value:
             raise ValueError(f"{self._prefix}{name}: expected this key, not given")
         return self._value[name]

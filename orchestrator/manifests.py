@@ -2,38 +2,34 @@
 
 A manifest may be a stranger's, or damaged: what is read is checked here, and nowhere else. Fields that were added later
 are absent from older manifests; each has the default that means what they meant.
-
-It carries the SHA-256 of its content, all its other fields as JSON with sorted keys and no white space. A field that is
-added asks for no new format, so that an older crwn goes on reading; but then a damaged key could make a manifest look
-like an older one, from before there were sums. Hence the rule: only a manifest with a sum may have fields that are not
-known here, those of a newer crwn, which are left aside. Older ones have none, since every crwn that adds a field also
-writes the sum.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
 import re
 import reprlib
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from crwn.spec import TRIAL_ID, trial_id_of
 from orchestrator.errors import UserError
-from orchestrator.json_fields import MAX_DEPTH, MAX_INTEGER, MAX_TEXT, Fields, check_values, parse
+from orchestrator.json_fields import (
+    CANONICAL,
+    MAX_DEPTH,
+    MAX_INTEGER,
+    MAX_TEXT,
+    Fields,
+    check_values,
+    parse,
+    sealed_bytes,
+)
 
 MANIFEST_FORMAT = 1
 """A reader refuses a newer one; fields are added without a new one."""
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 """Of a sweep: files are named by it, so that it leads nowhere else."""
-
-SUM = "sha256"
-"""The field with the sum of the others."""
-
-_CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 _TOP_FIELDS = ("format", "name", "reference", "cells")
 _CELL_FIELDS = (
@@ -82,7 +78,7 @@ class ManifestCell:
 
     @classmethod
     def _read(cls, value: Any, place: str, *, has_sum: bool) -> ManifestCell:
-        fields = _Fields(value, place)
+        fields = Fields(value, place)
         if not has_sum:
             fields.refuse_others(_CELL_FIELDS)
         spec = fields.settings("spec")
@@ -155,7 +151,7 @@ class Manifest:
             UserError: it is damaged, of another sweep, or newer than this reader.
         """
         try:
-            fields = _Fields(parse(content))
+            fields = Fields(parse(content))
             newer = fields.count("format") > MANIFEST_FORMAT
             found = None if newer else cls._read(fields, name)
         except (ValueError, RecursionError) as error:
@@ -167,10 +163,8 @@ class Manifest:
         return found
 
     @classmethod
-    def _read(cls, fields: _Fields, name: str) -> Manifest:
-        has_sum = fields.check_sum()
-        if not has_sum:
-            fields.refuse_others(_TOP_FIELDS)
+    def _read(cls, fields: Fields, name: str) -> Manifest:
+        has_sum = fields.check_sum(_TOP_FIELDS)
         given = fields.take("name")
         if given != name or not NAME.fullmatch(name):
             raise ValueError(f"it is of another sweep, {reprlib.repr(given)}")
@@ -220,36 +214,7 @@ class Manifest:
 
     def to_json_bytes(self) -> bytes:
         """The manifest as its file has it; equal manifests are equal bytes."""
-        return (json.dumps(sealed(self.content()), indent=1, sort_keys=True, allow_nan=False) + "\n").encode()
-
-
-def sealed(content: Mapping[str, Any]) -> dict[str, Any]:
-    """A manifest's JSON values with the sum of all that is there."""
-    return {**content, SUM: _sum(content)}
-
-
-def _sum(content: Mapping[str, Any]) -> str:
-    """SHA-256, in hexadecimal digits, of all fields but the sum; raises ValueError where a number is infinite."""
-    others = {name: value for name, value in content.items() if name != SUM}
-    return hashlib.sha256(_CANONICAL.encode(others).encode()).hexdigest()
-
-
-class _Fields(Fields):
-    """The fields of a manifest."""
-
-    def check_sum(self) -> bool:
-        """Whether there is a sum, which then has to be that of the other fields."""
-        if SUM not in self._value:
-            return False
-        if self._value[SUM] != _sum(self._value):
-            raise ValueError(f"its content is not what was written, by its {SUM}; it was damaged, or changed by hand")
-        return True
-
-    def refuse_others(self, known: Collection[str]) -> None:
-        """See that there are no other fields."""
-        for name in self._value:
-            if name not in known:
-                raise ValueError(f"{self._prefix}{reprlib.repr(name)}: no manifest without a {SUM} has such a key")
+        return sealed_bytes(self.content())
 
 
 _SEED = re.compile("0|[1-9][0-9]{0,18}")
@@ -274,7 +239,7 @@ def _check_settings(spec: Mapping[str, Any], trials: Mapping[int, str], place: s
         ValueError: they are not.
     """
     # JSON is made once for all seeds, with a number in their place that no settings may have.
-    before, *others = _CANONICAL.encode({**spec, "seed": _NO_NUMBER}).split(f'"seed":{_NO_NUMBER}')
+    before, *others = CANONICAL.encode({**spec, "seed": _NO_NUMBER}).split(f'"seed":{_NO_NUMBER}')
     if len(others) != 1 or not _is_plain(before + others[0]):
         check_values(spec, f"{place}.spec")
     for seed, trial_id in trials.items():

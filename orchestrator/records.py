@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
 from crwn.code import Code
-from orchestrator.json_fields import Fields, parse
+from orchestrator.json_fields import Fields, parse, sealed_bytes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -185,14 +185,14 @@ def read_attempts(content: bytes) -> tuple[Attempt, ...]:
         ValueError, RecursionError: it is damaged.
     """
     said = Fields(parse(content))
+    said.check_sum(("attempts",))
     said.take("attempts")
     return tuple(map(Attempt.read, said.parts("attempts")))
 
 
 def attempts_bytes(attempts: Sequence[Attempt]) -> bytes:
     """Attempts as their file has them."""
-    content = {"attempts": [attempt.content() for attempt in attempts]}
-    return (json.dumps(content, indent=1, sort_keys=True, allow_nan=False) + "\n").encode()
+    return sealed_bytes({"attempts": [attempt.content() for attempt in attempts]})
 
 
 def _read_code(said: Fields | None) -> Code | None:

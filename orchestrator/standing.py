@@ -42,12 +42,20 @@ def show(store: Store, console: Console, *, verbose: bool) -> None:
         for cell, seed, trial_id in trials:
             if states[trial_id] == "failed" and not verbose:
                 print_line(console, f"  failed {trial_id} {_label(cell, seed)}{_detail(store, trial_id)}")
+        for fault in _faults(store, states):
+            print_line(console, f"  {fault}")
     unsealed = index.num_unsealed(store, list(dict.fromkeys(finished))) if finished else 0
     if unsealed:
         print_line(console, f"{unsealed} finished trials have no checksums: an older crwn wrote them")
     older = [manifest.name for manifest in manifests if not manifest.has_sum]
     if older:
         print_line(console, f"manifests without a checksum, of an older crwn: {', '.join(older)}; crwn run adds it")
+
+
+def _faults(store: Store, states: Mapping[str, TrialState]) -> list[str]:
+    """What is wrong with the notes of attempts at trials that were begun, from which their states are."""
+    begun = [trial_id for trial_id, state in states.items() if state not in ("done", "left")]
+    return [fault for fault in map(store.attempts_fault, begun) if fault is not None]
 
 
 def _label(cell: ManifestCell, seed: int) -> str:

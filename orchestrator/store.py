@@ -1,10 +1,11 @@
 """The results store: the only truth about what was computed.
 
     STORE/                               a folder on a path, or a prefix on object storage
-      store.json                         what this folder is, and its version
+      store.json                         what this folder is, and its version; with a sum
       sweeps/NAME.json                   a sweep's manifest: the trials it asks for, under its own names; with a sum
       sweeps/NAME.behind                 while what MLflow shows of the sweep may be behind
-      trials/ID/attempts.json            while a trial is not finished: its attempts, the last one's error if it failed
+      trials/ID/attempts.json            while a trial is not finished: its attempts, the last one's error if it failed;
+                                         with a sum
       trials/ID/resume.safetensors       while a trial is not finished: where it goes on
       trials/ID/tasks.parquet            one row for every test of a task; while a trial is not finished, up to its
                                          resume point
@@ -25,7 +26,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
+import reprlib
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -39,6 +40,7 @@ from orchestrator import integrity, parquet_files
 from orchestrator.claims import Claim, Holder, OnOther, TakenError
 from orchestrator.errors import StorageError, UserError
 from orchestrator.files import LOCKS, TEMPORARY, Files, LocalFiles, Mark, open_files
+from orchestrator.json_fields import Fields, parse, sealed_bytes
 from orchestrator.manifests import Manifest
 from orchestrator.parquet_files import STORE_VERSION, VOLATILE, DamagedError, Sealed
 from orchestrator.records import Attempt, Sample, TestRow, TrialRow, attempts_bytes, read_attempts
@@ -218,14 +220,16 @@ class Store:
                         "Nothing there is touched."
                     )
                 return
-            version = json.loads(self._files.read(MARK_FILE))["version"]
-            newer = version[0] > STORE_VERSION[0]
+            version, _ = _read_mark(self._files.read(MARK_FILE))
         except UserError:
             raise
-        except (OSError, ValueError, KeyError, TypeError, IndexError, RecursionError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             mark = self._files.locate(MARK_FILE)
-            raise UserError(f"{mark}: expected a store's mark that can be read: {error!r}") from error
-        if newer:
+            raise UserError(
+                f"{mark}: expected a store's mark that can be read: {error}. Put back a copy of it; all else in the "
+                "store is whole."
+            ) from error
+        if version[0] > STORE_VERSION[0]:
             raise UserError(
                 f"{self.address}: expected a store of version {STORE_VERSION[0]} or older, given version {version[0]}. "
                 "It was written by a newer crwn: upgrade crwn."
@@ -270,16 +274,12 @@ class Store:
     @property
     def identity(self) -> str:
         """What the store is known by elsewhere, wherever it is moved; its path for one of version 1.0."""
-        try:
-            return str(json.loads(self._files.read(MARK_FILE))["id"])
-        except KeyError:
-            return self.address
+        return _read_mark(self._files.read(MARK_FILE))[1] or self.address
 
     @property
     def version(self) -> tuple[int, int]:
         """By which version it was made."""
-        major, minor, *_ = json.loads(self._files.read(MARK_FILE))["version"]
-        return int(major), int(minor)
+        return _read_mark(self._files.read(MARK_FILE))[0]
 
     @property
     def exists(self) -> bool:
@@ -296,7 +296,7 @@ class Store:
             self._files.make()
             if not self.exists:
                 mark = {"format": "crwn-store", "version": list(STORE_VERSION), "id": uuid.uuid4().hex}
-                self._files.write(MARK_FILE, _json_bytes(mark))
+                self._files.write(MARK_FILE, sealed_bytes(mark))
         except UserError:
             raise
         except OSError as error:
@@ -493,7 +493,9 @@ class Store:
             `done`; `failed`, its last attempt ended in an error; `running`; `interrupted`, begun and stopped, it goes
             on from its resume point; `left`, not begun.
         """
-        return "done" if self.is_finished(trial_id) else _unfinished_state(self.attempts(trial_id), driven=driven)
+        if self.is_finished(trial_id):
+            return "done"
+        return _unfinished_state(self.read(trial_id, ATTEMPTS_FILE), driven=driven)
 
     def states(self, trial_ids: Iterable[str], *, driven: bool) -> dict[str, TrialState]:
         """Where trials stand, see `state`; in the order given."""
@@ -503,7 +505,7 @@ class Store:
         contents = self._files.read_all([_of_trial(trial_id, ATTEMPTS_FILE) for trial_id in others])
         states: dict[str, TrialState] = dict.fromkeys(wanted, "done")
         for trial_id, content in zip(others, contents, strict=True):
-            states[trial_id] = _unfinished_state(_attempts(content), driven=driven)
+            states[trial_id] = _unfinished_state(content, driven=driven)
         return states
 
     def errors(self, trial_ids: Iterable[str]) -> dict[str, str]:
@@ -760,6 +762,15 @@ class Store:
         """The attempts at an unfinished trial, oldest first."""
         return _attempts(self.read(trial_id, ATTEMPTS_FILE))
 
+    def attempts_fault(self, trial_id: str) -> str | None:
+        """What is wrong with the notes of an unfinished trial's attempts, in a line; None where nothing is."""
+        content = self.read(trial_id, ATTEMPTS_FILE)
+        error = None if content is None else _notes_fault(content)
+        if error is None:
+            return None
+        place = self.locate(trial_id, ATTEMPTS_FILE)
+        return f"{place}: expected notes of attempts that can be read: {error}. The next run goes on without them."
+
     def all_attempts(self, trial_id: str) -> tuple[Attempt, ...]:
         """The attempts at a trial, finished or not, oldest first; raises as `trials` does."""
         row = self.row(trial_id)
@@ -804,19 +815,41 @@ def _is_left_over(name: str) -> bool:
 
 def _attempts(content: bytes | None) -> tuple[Attempt, ...]:
     """What an attempts file says; nothing where it is absent or damaged: notes, which a trial can go on without."""
+    return () if content is None or _notes_fault(content) is not None else read_attempts(content)
+
+
+def _notes_fault(content: bytes) -> Exception | None:
+    """What is wrong with an attempts file's content; None where it can be read."""
     try:
-        return read_attempts(content or b"")
-    except (ValueError, RecursionError):
-        return ()
+        read_attempts(content)
+    except (ValueError, RecursionError) as error:
+        return error
+    return None
 
 
-def _unfinished_state(attempts: Sequence[Attempt], *, driven: bool) -> TrialState:
-    if not attempts:
-        return "left"
-    if attempts[-1].error is not None:
+def _unfinished_state(notes: bytes | None, *, driven: bool) -> TrialState:
+    """Where an unfinished trial stands by its attempts file: with damaged notes it was begun, more is not known."""
+    attempts = _attempts(notes)
+    if attempts and attempts[-1].error is not None:
         return "failed"
+    is_begun = attempts or (notes is not None and _notes_fault(notes) is not None)
+    if not is_begun:
+        return "left"
     return "running" if driven else "interrupted"
 
 
-def _json_bytes(value: Any) -> bytes:
-    return (json.dumps(value, indent=1, sort_keys=True, allow_nan=False) + "\n").encode()
+def _read_mark(content: bytes) -> tuple[tuple[int, int], str | None]:
+    """What a store's mark says: its version, and its id, which one of version 1.0 has not.
+
+    Raises:
+        ValueError, RecursionError: it is damaged.
+    """
+    said = Fields(parse(content))
+    said.check_sum(("format", "version", "id"))
+    version = said.take("version")
+    if not isinstance(version, list) or len(version) < _MARK_NUMBERS or not all(type(part) is int for part in version):
+        raise ValueError(f"version: expected two whole numbers, given {reprlib.repr(version)}")
+    return (version[0], version[1]), said.said("id")
+
+
+_MARK_NUMBERS = 2

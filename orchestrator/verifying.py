@@ -98,11 +98,14 @@ def finished_faults(store: Store, trial_id: str) -> Iterator[str]:
 
 
 def unfinished_faults(store: Store, trial_id: str) -> Iterator[str]:
-    """What is wrong with what an unfinished trial left: its rows, its resume point; one line each."""
+    """What is wrong with what an unfinished trial left: its rows, its attempts, its resume point; one line each."""
     for file, schema in ((TASKS_FILE, TASKS_SCHEMA), (SYSTEM_FILE, SYSTEM_SCHEMA)):
         content = store.read(trial_id, file)
         if content is not None:
             yield from _rows_faults(content, schema, store, trial_id, file)
+    notes = store.attempts_fault(trial_id)
+    if notes is not None:
+        yield notes
     point = store.read_resume(trial_id)
     if point is None:
         return

@@ -16,7 +16,6 @@ The exit code is 1 after a traceback, or where images changed though there is a 
 
 from __future__ import annotations
 
-import argparse
 import collections
 import dataclasses
 import gzip
@@ -28,7 +27,6 @@ import shutil
 import sys
 import tarfile
 import tempfile
-import time
 import traceback
 import warnings
 from collections.abc import Callable, Mapping
@@ -44,6 +42,7 @@ from crwn.data.cifar100 import PackedFolder
 from crwn.data.layouts import ClassFolders, ParquetFiles, PickledArrays
 from crwn.data.mnist import MNIST_BASE, SOURCE
 from crwn.data.photographs import Photographs
+from tests.chaos import fuzzing
 from tests.crwn.data.conftest import (
     CLASSES,
     SIZE,
@@ -190,18 +189,6 @@ KINDS: Mapping[str, Kind] = {
 }
 
 
-def damage(content: bytes, chance: random.Random) -> bytes:
-    """The content with one fault."""
-    what, place = chance.randrange(10), chance.randrange(len(content))
-    if what == 0:
-        return content[:place]
-    if what == 1:
-        return content[:place] + content[place + chance.randint(1, 8) :]
-    changed = bytearray(content)
-    changed[place] ^= 1 << chance.randrange(8)
-    return bytes(changed)
-
-
 def loaded(source: Source, root: Path) -> ImageSet:
     """The set, verified; of the shape that its source says."""
     if isinstance(source, Photographs):
@@ -245,10 +232,10 @@ def outcome_of(source: Source, root: Path, expected: ImageSet) -> Outcome:
         return "traceback"
 
 
-def fuzz(name: str, flips: int, seed: int) -> collections.Counter[Outcome]:
+def fuzz(name: str, flips: int, seed: int) -> fuzzing.Counts:
     """Damage the files of one kind so many times, one after another."""
     kind, chance = KINDS[name], random.Random(f"{seed} {name}")
-    counts: collections.Counter[Outcome] = collections.Counter()
+    counts: fuzzing.Counts = collections.Counter()
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         os.environ["HOME"] = str(root / "home")
@@ -269,35 +256,24 @@ def fuzz(name: str, flips: int, seed: int) -> collections.Counter[Outcome]:
             content = file.read_bytes()
             if not kind.in_cache:
                 shutil.rmtree(cache_root(), ignore_errors=True)
-            file.write_bytes(damage(content, chance))
+            file.write_bytes(fuzzing.damage(content, chance))
             outcome = outcome_of(source, root, expected)
             counts[outcome] += 1
-            if outcome == "traceback" or (outcome == "changed" and kind.has_checksum):
+            if is_fault(name, outcome):
                 print(f"  {name}: {outcome} by a damaged {file.relative_to(root)}")
             file.write_bytes(content)
     return counts
 
 
-def main() -> int:
-    """Damage every kind and print a line for each.
+def is_fault(name: str, outcome: str) -> bool:
+    """Whether it is one of ours; what has no checksum may change unseen."""
+    return outcome == "traceback" or (outcome == "changed" and KINDS[name].has_checksum)
 
-    Returns:
-        0 where nothing is wrong.
-    """
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--flips", type=int, default=2000, help="times that the files of each kind are damaged")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--kinds", nargs="+", choices=KINDS, default=list(KINDS))
-    given = parser.parse_args()
-    is_well = True
-    for name in given.kinds:
-        start = time.perf_counter()
-        counts = fuzz(name, given.flips, given.seed)
-        figures = ", ".join(f"{outcome} {counts[outcome]}" for outcome in OUTCOMES)
-        checksum = "checksum" if KINDS[name].has_checksum else "no checksum"
-        print(f"{name} ({checksum}), seed {given.seed}: {figures}; {time.perf_counter() - start:.0f} s", flush=True)
-        is_well &= not counts["traceback"] and not (counts["changed"] and KINDS[name].has_checksum)
-    return 0 if is_well else 1
+
+def main() -> int:
+    """Damage every kind and print a line for each; 0 where nothing is wrong."""
+    kinds = {name: "checksum" if kind.has_checksum else "no checksum" for name, kind in KINDS.items()}
+    return fuzzing.main(__doc__, kinds, fuzz, OUTCOMES, is_fault)
 
 
 if __name__ == "__main__":

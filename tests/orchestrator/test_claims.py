@@ -87,6 +87,20 @@ def test_a_lease_that_cannot_be_read_is_of_nobody(files: LocalFiles, content: st
     assert (holder.is_live, holder.text) == (False, "a lease that cannot be read")
 
 
+def test_a_changed_digit_of_a_lease_is_seen(files: LocalFiles) -> None:
+    """A lease has a sum of its content: another process's number would be believed."""
+    own = lease(files)
+    own.acquire(timeout=0)
+    (name,) = files.names("leases/run")
+    content = files.read(f"leases/run/{name}")
+    own.release()
+    files.write("leases/run/other.json", content)
+    assert "process" in lease(files).holders()[0].text
+    pid = str(os.getpid()).encode()
+    files.write("leases/run/other.json", content.replace(pid, pid[:-1] + (b"1" if pid[-1:] == b"0" else b"0")))
+    assert lease(files).holders() == [Holder(is_live=False, text="a lease that cannot be read")]
+
+
 def test_two_hold_a_lease_where_both_insist(files: LocalFiles) -> None:
     """Each is seen by the other until it gives its own back; without insisting the second is refused."""
     first, second = lease(files), lease(files)

@@ -13,8 +13,8 @@ import pytest
 
 from crwn.spec import trial_id_of
 from orchestrator.errors import UserError
-from orchestrator.json_fields import MAX_TEXT
-from orchestrator.manifests import SUM, Manifest, ManifestCell, sealed
+from orchestrator.json_fields import MAX_TEXT, SUM, sealed
+from orchestrator.manifests import Manifest, ManifestCell
 
 SPEC = {
     "method": {"kind": "supsup"},
@@ -139,8 +139,8 @@ def test_fields_of_a_newer_crwn_are_left_aside() -> None:
 @pytest.mark.parametrize(
     ("change", "fault"),
     [
-        (at_top(sha257="0" * 64), "'sha257': no manifest without a sha256 has such a key"),
-        (in_cell(ratoi=0.5), "cells[0].'ratoi': no manifest without a sha256 has such a key"),
+        (at_top(sha257="0" * 64), "'sha257': no file without a sha256 has such a key"),
+        (in_cell(ratoi=0.5), "cells[0].'ratoi': no file without a sha256 has such a key"),
     ],
 )
 def test_a_damaged_key_makes_no_older_manifest(change: Change, fault: str) -> None:

@@ -14,7 +14,7 @@ from crwn.code import Code
 from crwn.testing import Conditions, finished_record, tiny_trial, write_finished
 from orchestrator.errors import UserError
 from orchestrator.index import results
-from orchestrator.json_fields import Fields
+from orchestrator.json_fields import Fields, sealed
 from orchestrator.records import (
     Attempt,
     AttemptError,
@@ -65,7 +65,7 @@ def test_rows_have_the_columns_of_their_tables() -> None:
 def test_attempts_come_back_from_their_file() -> None:
     """Whole ones, and one that says nothing."""
     assert read_attempts(attempts_bytes([WHOLE, Attempt()])) == (WHOLE, Attempt())
-    assert json.loads(attempts_bytes([Attempt()])) == {"attempts": [{"gpus": None}]}
+    assert json.loads(attempts_bytes([Attempt()])) == sealed({"attempts": [{"gpus": None}]})
     assert set(WHOLE.content()) == {
         *("started", "host", "pid", "spec", "grouping", "gpus", "from", "reached", "out_of_memory"),
         *("discarded_resume_point", "error", "versions", "code"),

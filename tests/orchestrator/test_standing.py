@@ -10,10 +10,11 @@ import pytest
 from rich.console import Console
 
 from crwn.testing import Conditions
-from orchestrator.manifests import SUM, Manifest, ManifestCell
+from orchestrator.json_fields import SUM
+from orchestrator.manifests import Manifest, ManifestCell
 from orchestrator.records import Attempt, AttemptError, Position
 from orchestrator.standing import show
-from orchestrator.store import TRIAL_FILE, Store
+from orchestrator.store import ATTEMPTS_FILE, TRIAL_FILE, Store
 from tests.orchestrator.made_up import A, B, C, D, record
 
 DONE, FAILED, BEGUN, ABSENT = A, B, C, D
@@ -85,6 +86,14 @@ def test_verbose_says_where_trials_stand_also_where_a_record_is_damaged(store: S
     _, damaged, line = printed(store, verbose=True)
     assert str(store.folder(DONE) / TRIAL_FILE) in damaged
     assert line == f"  done        {DONE} own name local FC16 r-digits seed 0"
+
+
+@pytest.mark.parametrize("verbose", [True, False])
+def test_damaged_notes_of_attempts_are_named(mixed: Store, *, verbose: bool) -> None:
+    """The trial was begun; whether it failed is not known any more."""
+    (mixed.folder(FAILED) / ATTEMPTS_FILE).write_text("{")
+    (line,) = [line for line in printed(mixed, verbose=verbose) if ATTEMPTS_FILE in line]
+    assert line.startswith(f"  {mixed.locate(FAILED, ATTEMPTS_FILE)}: expected notes of attempts that can be read: ")
 
 
 def test_a_sweep_that_has_not_begun_has_everything_left(store: Store) -> None:

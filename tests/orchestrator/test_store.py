@@ -468,6 +468,34 @@ def test_damaged_attempts_count_as_none(store: Store, content: str) -> None:
     store.write_attempts(A, [Attempt(pid=1)])
     (store.folder(A) / ATTEMPTS_FILE).write_text(content)
     assert store.attempts(A) == ()
+    assert store.state(A, driven=False) == "interrupted"
+    assert ATTEMPTS_FILE in (store.attempts_fault(A) or "")
+
+
+def test_a_changed_letter_in_attempts_is_seen(store: Store) -> None:
+    """They have a sum of their content; what another error would say is not shown."""
+    store.write_attempts(A, [Attempt(error=AttemptError(type="E", message="no room"))])
+    assert store.attempts_fault(A) is None
+    file = store.folder(A) / ATTEMPTS_FILE
+    file.write_bytes(file.read_bytes().replace(b"no room", b"no rook"))
+    assert store.attempts(A) == ()
+    assert "its content is not what was written" in (store.attempts_fault(A) or "")
+
+
+@pytest.mark.parametrize("old_new", [(b'"version"', b'"versjon"'), (b" 2", b" 3"), (b'"sha256"', b'"sha257"')])
+def test_a_changed_mark_is_refused(tmp_path: Path, old_new: tuple[bytes, bytes]) -> None:
+    """The store's own mark has a sum; another version or id would be believed."""
+    Store(tmp_path / "made").create()
+    file = tmp_path / "made" / "store.json"
+    file.write_bytes(file.read_bytes().replace(*old_new))
+    with pytest.raises(UserError, match=r"store\.json: expected a store's mark that can be read"):
+        Store(tmp_path / "made")
+
+
+def test_a_mark_without_a_sum_is_read(tmp_path: Path) -> None:
+    """An older crwn wrote it."""
+    (tmp_path / "store.json").write_text('{"format": "crwn-store", "version": [1, 1], "id": "abc"}')
+    assert (Store(tmp_path).version, Store(tmp_path).identity) == ((1, 1), "abc")
 
 
 def test_leftovers_of_a_killed_writer_are_cleared(store: Store) -> None:

@@ -19,7 +19,7 @@ import yaml
 from crwn.testing import write_finished
 from orchestrator import parquet_files, projection
 from orchestrator.errors import UserError
-from orchestrator.manifests import sealed
+from orchestrator.json_fields import sealed
 from orchestrator.records import Attempt, AttemptError
 from orchestrator.report.figures import draw_accuracy_matrix
 from orchestrator.store import ATTEMPTS_FILE, CONTEXTS_FILE, RESUME_FILE, TRIAL_FILE, TRIALS_SCHEMA, Store

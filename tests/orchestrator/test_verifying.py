@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from crwn.testing import tiny_trial, write_finished, write_sweep, write_unfinished
-from orchestrator.store import CONTEXTS_FILE, RESUME_FILE, SYSTEM_FILE, TASKS_FILE, TRIAL_FILE, Store
+from orchestrator.store import ATTEMPTS_FILE, CONTEXTS_FILE, RESUME_FILE, SYSTEM_FILE, TASKS_FILE, TRIAL_FILE, Store
 from orchestrator.verifying import verify
 from tests.older_records import make_older
 
@@ -53,7 +53,7 @@ def test_a_flipped_bit_of_a_finished_trial_is_one_fault(filled: Store, file: str
     assert fault.startswith(f"{path}: expected ")
 
 
-@pytest.mark.parametrize("file", [TASKS_FILE, SYSTEM_FILE, RESUME_FILE])
+@pytest.mark.parametrize("file", [TASKS_FILE, SYSTEM_FILE, RESUME_FILE, ATTEMPTS_FILE])
 def test_a_flipped_bit_of_an_unfinished_trial_is_one_fault(filled: Store, file: str) -> None:
     """The next run would find it only then."""
     path = filled.folder(C.trial_id) / file
