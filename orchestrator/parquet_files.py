@@ -284,7 +284,8 @@ def _feed(digest: Any, array: pa.Array) -> None:
     """Take in an array's length, which of its values are null, and the others."""
     kind = array.type
     digest.update(f"{len(array)} ".encode())
-    digest.update(np.packbits(array.is_valid().to_numpy(zero_copy_only=False)).tobytes())
+    is_valid = array.is_valid().to_numpy(zero_copy_only=False) if array.null_count else np.ones(len(array), bool)
+    digest.update(np.packbits(is_valid).tobytes())
     if pa.types.is_struct(kind):
         digest.update(_json([item.name for item in kind]).encode())
         for part in array.flatten():
@@ -296,7 +297,7 @@ def _feed(digest: Any, array: pa.Array) -> None:
     elif pa.types.is_string(kind) or pa.types.is_binary(kind):
         digest.update(f"{kind} ".encode())
         digest.update(_numbers(pc.binary_length(array)))
-        digest.update(b"".join(array.cast(pa.binary()).fill_null(b"").to_pylist()))
+        digest.update(b"".join(value or b"" for value in array.cast(pa.binary()).to_pylist()))
     else:
         digest.update(f"{kind} ".encode())
         digest.update(_numbers(array))
@@ -305,7 +306,9 @@ def _feed(digest: Any, array: pa.Array) -> None:
 def _numbers(array: pa.Array) -> bytes:
     if pa.types.is_boolean(array.type):
         array = array.cast(pa.uint8())
-    values = array.fill_null(0).to_numpy(zero_copy_only=False)
+    if array.null_count:
+        array = array.fill_null(0)  # only then: of small tables the calls into Arrow are most of what a sum takes
+    values = array.to_numpy(zero_copy_only=False)
     if values.dtype.kind == "f":
         values = np.where(np.isnan(values), math.nan, values + 0.0)
     content: bytes = values.astype(values.dtype.newbyteorder("<")).tobytes()
