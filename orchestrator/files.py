@@ -10,6 +10,7 @@ import contextlib
 import os
 import re
 import shlex
+import stat
 import unicodedata
 import uuid
 from collections.abc import Collection, Iterable, Iterator, Sequence
@@ -223,6 +224,11 @@ def read_each(files: Files, names: Iterable[str]) -> Iterator[bytes | None]:
         yield content
 
 
+def _at_once(path: str, flags: int) -> int:
+    """Open a file, and a pipe without waiting for somebody who writes into it."""
+    return os.open(path, flags | os.O_NONBLOCK)
+
+
 def _has(folder: Path, mark: Mark) -> bool:
     """Whether a folder has a mark.
 
@@ -361,8 +367,12 @@ class LocalFiles:
         return sorted(paths)
 
     def read(self, name: str) -> bytes:
-        """See `Files`."""
-        return self._place(name).read_bytes()
+        """See `Files`; a pipe or a device, which could keep a reader waiting for ever, is refused."""
+        path = self._place(name)
+        with open(path, "rb", opener=_at_once) as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise StorageError(f"{path}: expected a file, given a pipe or a device. Nothing was read; remove it.")
+            return file.read()
 
     def read_all(self, names: Iterable[str]) -> Iterator[bytes | None]:
         """See `Files`."""

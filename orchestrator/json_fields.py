@@ -142,10 +142,23 @@ class Fields:
         return float(value)
 
     def said(self, name: str) -> str | None:
-        """Any text; None where there is none."""
+        """Any text; None where there is none.
+
+        Half a surrogate pair, which JSON can escape and no encoding has, is spelled out: an error's message has some
+        where it names a file in another encoding.
+        """
         value = self._value.get(name)
-        if value is not None and not isinstance(value, str):
+        if value is None:
+            return None
+        if not isinstance(value, str):
             raise self._fault(name, "text", value)
+        return value.encode(errors="backslashreplace").decode()
+
+    def said_name(self, name: str) -> str | None:
+        """Text of a length that can be shown; None where there is none."""
+        value = self.said(name)
+        if value is not None and len(value) > MAX_TEXT:
+            raise self._fault(name, f"at most {MAX_TEXT:,} characters", value)
         return value
 
     def text_of(self, name: str) -> str:
@@ -189,7 +202,7 @@ class Fields:
         if value is None:
             return None
         inner = Fields(value, f"{self._prefix}{name}")
-        return {key: inner.said(key) or "" for key in value}
+        return {key: inner.said_name(key) or "" for key in value}
 
     def part(self, name: str) -> Fields | None:
         """An object's fields; None where there is none."""

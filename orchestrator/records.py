@@ -68,7 +68,7 @@ class AttemptError:
     def _read(cls, said: Fields | None) -> AttemptError | None:
         if said is None:
             return None
-        return cls(type=said.said("type"), message=said.said("message"), traceback=said.said("traceback"))
+        return cls(type=said.said_name("type"), message=said.said("message"), traceback=said.said("traceback"))
 
     def _content(self) -> dict[str, Any]:
         return _without_none(type=self.type, message=self.message, traceback=self.traceback)
@@ -144,10 +144,10 @@ class Attempt:
         """
         return cls(
             started=said.said_time("started"),
-            host=said.said("host"),
+            host=said.said_name("host"),
             pid=said.said_count("pid"),
             spec=said.settings("spec", of_one_trial=True),
-            grouping=said.said("grouping"),
+            grouping=said.said_name("grouping"),
             gpus=said.number("gpus"),
             began_at=Position._read(said.part("from")),
             reached=Position._read(said.part("reached")),
@@ -198,7 +198,9 @@ def attempts_bytes(attempts: Sequence[Attempt]) -> bytes:
 def _read_code(said: Fields | None) -> Code | None:
     if said is None:
         return None
-    return Code(method=said.said("method"), crwn=said.said("crwn"), results_version=said.said_count("results_version"))
+    return Code(
+        method=said.said_name("method"), crwn=said.said_name("crwn"), results_version=said.said_count("results_version")
+    )
 
 
 def _code_content(code: Code | None) -> dict[str, Any] | None:
@@ -311,17 +313,17 @@ class Provenance:
         return cls(
             attempts=tuple(map(Attempt.read, said.parts("attempts"))) if with_attempts else (),
             finished=said.said_time("finished"),
-            host=said.said("host"),
-            device=said.said("device"),
-            visible_gpus=said.said("visible_gpus"),
+            host=said.said_name("host"),
+            device=said.said_name("device"),
+            visible_gpus=said.said_name("visible_gpus"),
             peak_memory_bytes=said.said_count("peak_memory_bytes"),
             held_memory_bytes=said.said_count("held_memory_bytes"),
             predicted_memory_bytes=said.said_count("predicted_memory_bytes"),
             train_seconds=said.number("train_seconds"),
             train_seconds_per_task=said.number("train_seconds_per_task"),
             eval_seconds=said.number("eval_seconds"),
-            commit=said.said("commit"),
-            python=said.said("python"),
+            commit=said.said_name("commit"),
+            python=said.said_name("python"),
             versions=said.said_texts("versions") or {},
             code=_read_code(said.part("code")),
             code_changes=said.said("code_changes") or "",
@@ -357,9 +359,9 @@ class RecordedNumerics:
         """A record's numerics from their JSON; raises as `Provenance.from_json` does."""
         said = Fields(parse(text or "{}"), "numerics")
         return RecordedNumerics(
-            device=said.said("device"),
+            device=said.said_name("device"),
             group_size=said.said_count("group_size"),
-            kernel=said.said("kernel"),
+            kernel=said.said_name("kernel"),
             threads=said.said_count("threads"),
         )
 
@@ -431,7 +433,7 @@ class TrialRow:
             params_per_task=said.float_of("params_per_task"),
             trained_per_task=said.count("trained_per_task"),
             stored_per_task=said.count("stored_per_task"),
-            grouping=said.said("grouping"),
+            grouping=said.said_name("grouping"),
             fingerprint=said.text_of("fingerprint"),
             spec=spec,
             numerics=RecordedNumerics.from_json(said.said("numerics")),

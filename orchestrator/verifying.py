@@ -64,13 +64,16 @@ def verify(store: Store, on_trial: Callable[[int, int], None] = lambda done, all
             found.faults.append(str(error))
     folders = store.trial_folders()
     for number, trial_id in enumerate(folders, start=1):
-        if store.is_finished(trial_id):
-            found.finished += 1
-            faults = list(finished_faults(store, trial_id))
-            found.unsealed += not faults and not store.is_sealed(trial_id)
-        else:
-            found.unfinished += 1
-            faults = list(unfinished_faults(store, trial_id))
+        is_finished = store.is_finished(trial_id)
+        found.finished += is_finished
+        found.unfinished += not is_finished
+        try:
+            faults = list((finished_faults if is_finished else unfinished_faults)(store, trial_id))
+            found.unsealed += is_finished and not faults and not store.is_sealed(trial_id)
+        except OSError as error:
+            if not store.is_folder:  # an object storage that does not answer will not do so for the next trial
+                raise
+            faults = [f"{store.folder(trial_id)}: expected files that can be read: {error}"]
         found.faults += faults
         on_trial(number, len(folders))
     return found

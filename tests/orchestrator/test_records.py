@@ -158,6 +158,8 @@ def test_an_error_is_told_in_a_line() -> None:
         ({"out_of_memory": {}}, "out_of_memory: expected a list"),
         ({"out_of_memory": [{"group_size": 1}]}, r"out_of_memory\[0\].step: expected this key"),
         ({"error": {"type": 5}}, "error.type: expected text"),
+        ({"host": "x" * 10_001}, "host: expected at most 10,000 characters"),
+        ({"versions": {"torch": "2" * 10_001}}, "versions.torch: expected at most 10,000 characters"),
         ({"versions": 5}, "versions: expected keys with values"),
         ({"versions": {"torch": 2}}, "versions.torch: expected text"),
         ({"code": "0a"}, "code: expected keys with values"),
@@ -172,6 +174,14 @@ def test_an_attempt_of_another_kind_is_refused(said: dict[str, Any], fault: str)
     """By the name of the field."""
     with pytest.raises(ValueError, match=fault):
         Attempt.read(Fields(said))
+
+
+def test_half_a_surrogate_pair_is_spelled_out() -> None:
+    """No encoding has it, so that it could not be shown; messages that name a file in another encoding do."""
+    content = attempts_bytes([Attempt(error=AttemptError(type="OSError", message="a\udc80b"))])
+    (attempt,) = read_attempts(content)
+    assert attempt.error is not None
+    assert attempt.error.line == r"OSError: a\udc80b"
 
 
 def _with(**changes: Any) -> Callable[[pa.Table], pa.Table]:

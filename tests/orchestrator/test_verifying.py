@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -114,3 +115,18 @@ def test_the_command_ends_with_whether_all_is_whole(crwn: Crwn, filled: Store) -
     assert "1 trials are of a version that kept no sums" in ended.out
     assert "--repair" in ended.out
     assert crwn("verify", filled.root / "nowhere").code == 2
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir], ids=["a pipe", "a folder"])
+@pytest.mark.parametrize("file", [TRIAL_FILE, TASKS_FILE, CONTEXTS_FILE])
+def test_what_is_no_file_is_a_fault_and_the_others_are_read(
+    filled: Store, make: Callable[[Path], None], file: str
+) -> None:
+    """A pipe keeps nobody waiting for what somebody may write into it."""
+    path = filled.folder(A.trial_id) / file
+    path.unlink()
+    make(path)
+    flip(filled.folder(B.trial_id) / TASKS_FILE)
+    faults = verify(filled).faults
+    assert len(faults) == 2
+    assert str(path) in faults[[A.trial_id in fault for fault in faults].index(True)]
