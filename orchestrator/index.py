@@ -18,7 +18,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from orchestrator import parquet_files
 from orchestrator.errors import UserError
@@ -118,9 +117,14 @@ def num_unsealed(store: Store, finished: Sequence[str]) -> int:
         table = _up_to_date(store, store.signatures()).table
     else:
         if is_large:
-            index = _load(store, _KNOWN_SCHEMA).filter(pc.invert(pc.field("sealed")))
-            without = set(index["trial_id"].to_pylist())
+            index = _load(store, _KNOWN_SCHEMA)
+            pairs = (
+                [] if index is None else zip(index["trial_id"].to_pylist(), index["sealed"].to_pylist(), strict=True)
+            )
+            without = {trial_id for trial_id, sealed in pairs if not sealed}
             finished = [trial_id for trial_id in finished if trial_id in without]
+            if not finished:
+                return 0
         table = _read(store, finished).table
     asked = set(finished)
     pairs = zip(table["trial_id"].to_pylist(), table["sealed"].to_pylist(), strict=True)
@@ -148,6 +152,7 @@ def _up_to_date(store: Store, signatures: Mapping[str, tuple[tuple[int, int], ..
     now = time.time()
     current = {trial_id: _text(signature, now) for trial_id, signature in signatures.items()}
     index = _load(store, _SIGNED_SCHEMA)
+    index = _SIGNED_SCHEMA.empty_table() if index is None else index
     is_true = _are_true(index, current)
     kept = index.filter(pa.array(is_true, pa.bool_()))
     have = set(kept["trial_id"].to_pylist())
@@ -170,6 +175,8 @@ def _known(store: Store, signatures: Mapping[str, tuple[tuple[int, int], ...]]) 
     now = time.time()
     current = {trial_id: _text(signature, now) for trial_id, signature in signatures.items()}
     index = _load(store, _KNOWN_SCHEMA)
+    if index is None:
+        return set()
     pairs = zip(index["trial_id"].to_pylist(), _are_true(index, current), strict=True)
     return {trial_id for trial_id, is_true in pairs if is_true}
 
@@ -187,13 +194,16 @@ def _text(signature: Sequence[tuple[int, int]], now: float) -> str:
     return json.dumps(signature)
 
 
-def _load(store: Store, schema: pa.Schema) -> pa.Table:
-    """These columns of the index as it is kept; no rows where there is none that can be used without a doubt."""
+def _load(store: Store, schema: pa.Schema) -> pa.Table | None:
+    """These columns of the index as it is kept; None where there is none that can be used without a doubt.
+
+    An empty table in its place would have Arrow import pandas, which takes a second.
+    """
     with contextlib.suppress(OSError, UserError):
         found = parquet_files.load(store.index.read(INDEX_FILE), schema, store.index.locate(INDEX_FILE))
         if found.is_sealed and found.said.get("index") == INDEX_VERSION:
             return found.table
-    return schema.empty_table()
+    return None
 
 
 def _read(store: Store, trial_ids: Sequence[str]) -> _Found:
