@@ -31,6 +31,11 @@ def show_ratio(ratio: float) -> str:
     return f"{ratio:.3g}"
 
 
+def counted(number: int, what: str) -> str:
+    """A count with its noun: `1 trial`, `2,000 trials`."""
+    return f"{number:,} {what}" + ("" if number == 1 else "s")
+
+
 def printable(text: str) -> str:
     """A text whose control characters are written out as Python does: what others wrote cannot steer a terminal."""
     if text.isprintable():

@@ -102,33 +102,46 @@ def faults(store: Store, trial_ids: Iterable[str]) -> dict[str, UserError]:
     return {trial_id: found[trial_id] for trial_id in wanted if trial_id in found}
 
 
-def num_unsealed(store: Store, finished: Sequence[str]) -> int:
-    """How many finished trials have records of a version without sums, which nothing shows to be as written.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Doubts:
+    """How many finished trials have records that a table is not made of, or not without a doubt.
 
-    In a large store of a version that writes sums only what the index knows is counted: such records can only have
-    been brought there.
+    Attributes:
+        damaged: those that are not what was written.
+        unsealed: those of a version without sums, which nothing shows to be as written.
+    """
+
+    damaged: int = 0
+    unsealed: int = 0
+
+
+def doubts(store: Store, finished: Sequence[str]) -> Doubts:
+    """What a glance shows of the records of finished trials.
+
+    In a large store of a version that writes sums only what the index knows is counted: records without sums can only
+    have been brought there, and damaged ones are found by whoever reads all.
 
     Args:
         store: the store.
         finished: the trials to count among.
     """
+    if not finished:
+        return Doubts()
     is_large = len(finished) >= FEW
-    if is_large and store.version < SEALED_SINCE:
-        table = _up_to_date(store, store.signatures()).table
-    else:
-        if is_large:
-            index = _load(store, _KNOWN_SCHEMA)
-            pairs = (
-                [] if index is None else zip(index["trial_id"].to_pylist(), index["sealed"].to_pylist(), strict=True)
-            )
-            without = {trial_id for trial_id, sealed in pairs if not sealed}
-            finished = [trial_id for trial_id in finished if trial_id in without]
-            if not finished:
-                return 0
-        table = _read(store, finished).table
+    if is_large and store.version >= SEALED_SINCE:
+        index = _load(store, _KNOWN_SCHEMA)
+        pairs = [] if index is None else zip(index["trial_id"].to_pylist(), index["sealed"].to_pylist(), strict=True)
+        without = {trial_id for trial_id, sealed in pairs if not sealed}
+        finished = [trial_id for trial_id in finished if trial_id in without]
+        if not finished:
+            return Doubts()
+    found = _up_to_date(store, store.signatures()) if len(finished) >= FEW else _read(store, finished)
     asked = set(finished)
-    pairs = zip(table["trial_id"].to_pylist(), table["sealed"].to_pylist(), strict=True)
-    return sum(trial_id in asked and not sealed for trial_id, sealed in pairs)
+    pairs = zip(found.table["trial_id"].to_pylist(), found.table["sealed"].to_pylist(), strict=True)
+    return Doubts(
+        damaged=len(asked & set(found.faults)),
+        unsealed=sum(trial_id in asked and not sealed for trial_id, sealed in pairs),
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -201,9 +214,16 @@ def _load(store: Store, schema: pa.Schema) -> pa.Table | None:
     """
     with contextlib.suppress(OSError, UserError):
         found = parquet_files.load(store.index.read(INDEX_FILE), schema, store.index.locate(INDEX_FILE))
-        if found.is_sealed and found.said.get("index") == INDEX_VERSION:
+        has_all = not any(found.table[name].null_count for name in _ALWAYS & set(schema.names))
+        if found.is_sealed and has_all and found.said.get("index") == INDEX_VERSION:
             return found.table
     return None
+
+
+_ALWAYS = {"trial_id", *("method", "variant", "benchmark", "scale", "seed", "accuracy", "fingerprint", "spec")} | {
+    *("final", "learned", "signature", "sealed")
+}
+"""Columns in which every trial has a value; in a file that lacks one all are null."""
 
 
 def _read(store: Store, trial_ids: Sequence[str]) -> _Found:

@@ -170,7 +170,7 @@ def load(content: bytes | None, schema: pa.Schema, place: str) -> Sealed:
 
 def refusal(place: str, error: Exception | str) -> UserError:
     """The error for a record that is not what was written: what to do about it is the same whatever is wrong."""
-    said = " ".join(str(error).split()) or repr(error)
+    said = " ".join(str(error).split()).rstrip(".") or repr(error)
     return UserError(
         f"{place}: expected a record that can be read: {said[:_SHOWN]}. Have its trial computed again: crwn run SWEEP "
         "--repair, or remove its folder."

@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
 from crwn.code import Code
+from orchestrator.errors import shortened
 from orchestrator.json_fields import Fields, parse, sealed_bytes
 
 
@@ -61,8 +62,8 @@ class AttemptError:
 
     @property
     def line(self) -> str:
-        """Type and message, the first line."""
-        return self.text.partition("\n")[0]
+        """Type and message: the first line, as far as one can read it."""
+        return shortened(self.text.partition("\n")[0], 1000)
 
     @classmethod
     def _read(cls, said: Fields | None) -> AttemptError | None:

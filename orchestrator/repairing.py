@@ -8,8 +8,8 @@ from rich.console import Console
 
 from crwn.spec import TrialSpec
 from orchestrator import index, verifying
-from orchestrator.display import print_line
-from orchestrator.errors import UserError
+from orchestrator.display import counted, print_line
+from orchestrator.errors import UnfinishedError, UserError
 from orchestrator.store import CONTEXTS_FILE, Store
 from orchestrator.sweep import Sweep
 
@@ -35,18 +35,23 @@ def damaged_trials(sweep: Sweep, store: Store, *, thoroughly: bool) -> dict[str,
     return damaged
 
 
-def show_damaged(damaged: Mapping[str, Sequence[str]], console: Console) -> None:
-    """Name trials that count as done and are not what was written, and say what to do."""
+def show_damaged(damaged: Mapping[str, Sequence[str]], store: Store, console: Console) -> None:
+    """Name trials that count as done and are not what was written, and say what to do.
+
+    Raises:
+        UnfinishedError: the record of one cannot be read, so that there is no table.
+    """
     lines = [line for faults in damaged.values() for line in faults]
     for line in lines[:_SHOWN]:
         print_line(console, line)
     if len(lines) > _SHOWN:
         print_line(console, f"and {len(lines) - _SHOWN} more of the kind; crwn verify names them all")
-    if damaged:
-        print_line(
-            console,
-            f"{len(damaged)} finished trials are damaged; the same command with --repair computes them again",
-        )
+    if not damaged:
+        return
+    said = f"{counted(len(damaged), 'finished trial')} damaged; the same command with --repair computes them again"
+    if any(isinstance(result, UserError) for result in store.results(list(damaged))):
+        raise UnfinishedError(f"no table is made: {said}.")
+    print_line(console, said)
 
 
 _SHOWN = 10

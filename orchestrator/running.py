@@ -58,6 +58,7 @@ def run(sweep: Sweep, store: Store, options: Options, console: Console) -> bool:
 
     Raises:
         UserError: the options, the data, the store, one of its manifests or the requested resources are wrong.
+        UnfinishedError: what comes after the start failed, or a finished trial's record cannot be read.
         UnfinishedError: the run had begun, and its store or the system refused something.
         KeyboardInterrupt: the user stopped it.
     """
@@ -71,8 +72,8 @@ def run(sweep: Sweep, store: Store, options: Options, console: Console) -> bool:
     if options.tracking:
         tracking_uri(store.beside, options.tracking_uri)  # a wrong address is refused before anything starts
     if not left and not repaired:
-        _end_of_all(sweep, store, options, console)
-        show_damaged(damaged, console)
+        _end_of_all(sweep, store, options, console, num_damaged=len(damaged))
+        show_damaged(damaged, store, console)
         return bool(damaged)
     bases = sorted({trial.benchmark.base for trial in (*left, *repaired)})
     roots = data_sets.ensure(bases, options.data_root, console).roots
@@ -121,13 +122,14 @@ def run(sweep: Sweep, store: Store, options: Options, console: Console) -> bool:
             )
         if damaged:
             damaged = damaged_trials(sweep, store, thoroughly=options.repair)
-        show_damaged(damaged, console)
+        show_damaged(damaged, store, console)
         return bool(unfinished or damaged)
 
 
-def _end_of_all(sweep: Sweep, store: Store, options: Options, console: Console) -> None:
+def _end_of_all(sweep: Sweep, store: Store, options: Options, console: Console, *, num_damaged: int) -> None:
     """Where no trial is left: complete what an earlier run did not come to, MLflow's part too."""
-    print_line(console, f"{sweep.name}: all {len(sweep.trials)} trials are done; nothing to start")
+    all_ = f"all {len(sweep.trials)}" if not num_damaged else f"{len(sweep.trials) - num_damaged}/{len(sweep.trials)}"
+    print_line(console, f"{sweep.name}: {all_} trials are done; nothing to start")
     store.create()
     _clear_leftovers(sweep, store)
     store.write_manifest(sweep.manifest())

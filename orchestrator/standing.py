@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import get_args
 
 from rich.console import Console
 
 from orchestrator import index
-from orchestrator.display import print_line
+from orchestrator.display import counted, print_line
 from orchestrator.errors import UserError
 from orchestrator.manifests import ManifestCell
 from orchestrator.records import Provenance, code_changes
@@ -44,12 +44,19 @@ def show(store: Store, console: Console, *, verbose: bool) -> None:
                 print_line(console, f"  failed {trial_id} {_label(cell, seed)}{_detail(store, trial_id)}")
         for fault in _faults(store, states):
             print_line(console, f"  {fault}")
-    unsealed = index.num_unsealed(store, list(dict.fromkeys(finished))) if finished else 0
-    if unsealed:
-        print_line(console, f"{unsealed} finished trials have no checksums: an older crwn wrote them")
+    _show_doubts(store, finished, console)
     older = [manifest.name for manifest in manifests if not manifest.has_sum]
     if older:
         print_line(console, f"manifests without a checksum, of an older crwn: {', '.join(older)}; crwn run adds it")
+
+
+def _show_doubts(store: Store, finished: Iterable[str], console: Console) -> None:
+    """Count finished trials whose records are damaged, or of a version without checksums."""
+    found = index.doubts(store, list(dict.fromkeys(finished)))
+    if found.damaged:
+        print_line(console, f"{counted(found.damaged, 'finished trial')} cannot be read: crwn verify says why")
+    if found.unsealed:
+        print_line(console, f"{counted(found.unsealed, 'finished trial')} without checksums: an older crwn wrote them")
 
 
 def _faults(store: Store, states: Mapping[str, TrialState]) -> list[str]:

@@ -11,7 +11,7 @@ from rich.console import Console
 from crwn.lazy import LazyModule
 from crwn.spec import trial_id_of
 from orchestrator import integrity, parquet_files
-from orchestrator.display import print_line
+from orchestrator.display import counted, print_line
 from orchestrator.errors import UserError
 from orchestrator.records import canonical
 from orchestrator.store import (
@@ -157,13 +157,17 @@ def show(store: Store, console: Console) -> bool:
     found = verify(store, progress)
     for fault in found.faults:
         print_line(console, fault)
-    what = f"{found.finished:,} finished trials, {found.unfinished:,} unfinished ones, {found.manifests:,} sweeps"
-    print_line(console, f"{store.address}: {what}: {len(found.faults)} faults")
+    what = [
+        counted(found.finished, "finished trial"),
+        counted(found.unfinished, "unfinished trial"),
+        counted(found.manifests, "sweep"),
+    ]
+    print_line(console, f"{store.address}: {', '.join(what)}: {counted(len(found.faults), 'fault')}")
     if found.unsealed:
         print_line(
             console,
-            f"{found.unsealed:,} trials are of a version that kept no sums: their records are well-formed and agree "
-            "with one another, but nothing shows that they are what was written",
+            f"{counted(found.unsealed, 'finished trial')} without checksums, of an older crwn: well-formed and in "
+            "agreement, but nothing shows that this is what was written",
         )
     if found.faults:
         print_line(console, "crwn run SWEEP --repair computes damaged trials again; whatever is whole stays as it is")

@@ -490,7 +490,7 @@ def read_pickle(file: Path, opened: BinaryIO | None = None) -> Any:
         with file.open("rb") as from_disk:
             return _ArraysOnly(from_disk, encoding="latin1").load()
     except Exception as error:  # a damaged pickle raises almost anything
-        why = reason(error)
+        why = "its bytes are no pickle's" if isinstance(error, KeyError) else reason(error)  # a code that none has
         raise DataError(f"{file} cannot be read as a pickle of arrays, and nothing in it was run: {why}") from error
 
 

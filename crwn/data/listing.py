@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import fnmatch
 import io
 import os
 from collections.abc import Collection, Iterator, Sequence
@@ -53,8 +54,9 @@ def _may_be_read(entry: os.DirEntry[str]) -> bool:
 
 
 def files_in(folder: Path, *patterns: str) -> list[Path]:
-    """The files of these patterns in a folder that are not hidden."""
-    found = (path for pattern in patterns for path in folder.glob(pattern))
+    """The files of these patterns (lower case, for names of either case) in a folder that are not hidden."""
+    there = list(folder.iterdir()) if folder.is_dir() else []
+    found = (path for pattern in patterns for path in there if fnmatch.fnmatchcase(path.name.lower(), pattern))
     return [path for path in found if path.is_file() and not is_hidden(PurePath(path.name))]
 
 

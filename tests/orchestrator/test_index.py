@@ -10,9 +10,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from orchestrator import index
+from orchestrator import index, parquet_files
 from orchestrator.errors import UserError
-from orchestrator.index import INDEX_FILE, faults, num_unsealed, results
+from orchestrator.index import INDEX_FILE, Doubts, doubts, faults, results
 from orchestrator.store import TASKS_FILE, TRIAL_FILE, Store
 from tests.object_storage import ObjectStorage
 from tests.older_records import make_older
@@ -206,6 +206,21 @@ def test_a_flipped_bit_in_the_index_changes_nothing(filled: Store) -> None:
         assert results(filled).equals(expected)
 
 
+@pytest.mark.parametrize("name", ["accuracy", "final", "spec", "trial_id", "signature", "sealed"])
+@pytest.mark.parametrize("how", ["gone", "null"])
+def test_an_index_that_lacks_something_is_made_anew(filled: Store, name: str, how: str) -> None:
+    """Whoever wrote it, with sums that are right."""
+    expected = results(filled)
+    path = filled.root / "index" / INDEX_FILE
+    table = pq.ParquetFile(path).read()
+    field = table.schema.field(name)
+    nulls = pa.nulls(len(table), field.type)
+    place = table.schema.get_field_index(name)
+    changed = table.drop_columns([name]) if how == "gone" else table.set_column(place, field, nulls)
+    path.write_bytes(parquet_files.dump(changed))
+    assert results(filled).equals(expected)
+
+
 def test_damaged_records_stay_out_of_the_index(filled: Store, read: list[str]) -> None:
     """The others are in it; whoever asks for damaged ones is told, each time."""
     filled.write_record(D, record(D))
@@ -224,13 +239,13 @@ def test_damaged_records_stay_out_of_the_index(filled: Store, read: list[str]) -
 @pytest.mark.parametrize("version", ["[1, 1]", "[1, 2]"])
 def test_records_without_sums_are_counted(filled: Store, read: list[str], version: str) -> None:
     """Those of an older version; in a store of this one those that the index knows of, and no other record is read."""
-    mark = filled.root / "store.json"
-    mark.write_text(mark.read_text().replace("1,\n  2", version[1:-1]))
+    mark = f'{{"format": "crwn-store", "version": {version}, "id": "x"}}'
+    (filled.root / "store.json").write_text(mark)
     make_older(filled.folder(A) / TRIAL_FILE)
     results(filled)
     read.clear()
-    assert num_unsealed(filled, [A, B, C]) == 1
-    assert num_unsealed(filled, [B, C]) == 0
+    assert doubts(filled, [A, B, C]) == Doubts(unsealed=1)
+    assert doubts(filled, [B, C]) == Doubts()
     assert set(read) <= {A}
 
 
@@ -238,4 +253,6 @@ def test_few_records_without_sums_are_counted(filled: Store, monkeypatch: pytest
     """Where there is no index they are read."""
     monkeypatch.setattr(index, "FEW", 10)
     make_older(filled.folder(A) / TRIAL_FILE)
-    assert num_unsealed(filled, [A, B]) == 1
+    assert doubts(filled, [A, B]) == Doubts(unsealed=1)
+    (filled.folder(B) / TRIAL_FILE).write_bytes(b"half")
+    assert doubts(filled, [A, B]) == Doubts(unsealed=1, damaged=1)

@@ -43,9 +43,12 @@ def test_another_trials_folder_is_not_taken_for_done(run: Callable[..., Any], id
     shutil.copytree(store.folder(ids[0]), store.folder(ids[1]))
     before = content(store, ids[1])
     ended = run()
-    assert ended.code != 0
+    assert ended.code == 1
+    assert "tiny: 1/2 trials are done; nothing to start" in ended.out
+    assert ended.err == (
+        "error: no table is made: 1 finished trial damaged; the same command with --repair computes them again.\n"
+    )
     assert f"it is of another trial, '{ids[0]}'" in ended.out
-    assert "1 finished trials are damaged; the same command with --repair computes them again" in ended.out
     assert content(store, ids[1]) == before
 
     ended = run("--repair")

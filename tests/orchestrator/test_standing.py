@@ -83,9 +83,10 @@ def test_verbose_says_where_trials_stand_also_where_a_record_is_damaged(store: S
     store.write_record(DONE, record(DONE))
     (store.folder(DONE) / TRIAL_FILE).write_bytes(b"damaged")
     store.write_manifest(manifest(seed0=DONE))
-    _, damaged, line = printed(store, verbose=True)
+    _, damaged, line, last = printed(store, verbose=True)
     assert str(store.folder(DONE) / TRIAL_FILE) in damaged
     assert line == f"  done        {DONE} own name local FC16 r-digits seed 0"
+    assert last == "1 finished trial cannot be read: crwn verify says why"
 
 
 @pytest.mark.parametrize("verbose", [True, False])

@@ -106,13 +106,13 @@ def test_the_command_ends_with_whether_all_is_whole(crwn: Crwn, filled: Store) -
     """With the faults, what was read, and what to do."""
     ended = crwn("verify", filled.root)
     assert (ended.code, ended.err) == (0, "")
-    assert "2 finished trials, 1 unfinished ones, 1 sweeps: 0 faults" in ended.out
+    assert "2 finished trials, 1 unfinished trial, 1 sweep: 0 faults" in ended.out
     flip(filled.folder(A.trial_id) / TRIAL_FILE)
     make_older(filled.folder(B.trial_id) / TRIAL_FILE)
     ended = crwn("verify", filled.root)
     assert ended.code == 1
     assert f"{A.trial_id}/{TRIAL_FILE}: expected a record" in ended.out
-    assert "1 trials are of a version that kept no sums" in ended.out
+    assert "1 finished trial without checksums" in ended.out
     assert "--repair" in ended.out
     assert crwn("verify", filled.root / "nowhere").code == 2
 

@@ -18,6 +18,7 @@ from pyarrow import parquet
 
 from crwn.data.base import DataError
 from crwn.data.layouts import ClassFolders, ParquetFiles, PickledArrays, in_parts, named, read_pickle
+from crwn.data.listing import files_in
 from crwn.data.photographs import Photographs
 from tests.crwn.data.conftest import CLASSES, FORMS, TEST_EACH, TRAIN_EACH, write_parquet, write_pickle
 
@@ -388,12 +389,28 @@ def test_pickles_of_python_2_are_read(tmp_path: Path) -> None:
     assert read["labels"] == [3]
 
 
-@pytest.mark.parametrize("content", [b"", b"\x80", b"not a pickle", b"\x80\x04N"])
+@pytest.mark.parametrize("content", [b"", b"\x80", b"not a pickle", b"\x80\x04N", b"\x1f\x8b\x08"])
 def test_a_damaged_pickle_is_named(tmp_path: Path, content: bytes) -> None:
     """Cut off or something else altogether."""
     (tmp_path / "file").write_bytes(content)
     with pytest.raises(DataError, match=re.escape(f"{tmp_path / 'file'} cannot be read as a pickle of arrays")):
         read_pickle(tmp_path / "file")
+
+
+def test_a_packed_pickle_is_no_pickle(tmp_path: Path) -> None:
+    """The reason is in words, and not the code of an instruction."""
+    (tmp_path / "file").write_bytes(b"\x1f\x8b\x08")
+    with pytest.raises(DataError, match="nothing in it was run: its bytes are no pickle's"):
+        read_pickle(tmp_path / "file")
+
+
+def test_names_of_either_case_are_found(tmp_path: Path) -> None:
+    """As of images; what is hidden is no file of a set, nor is a folder, and where nothing is there is none."""
+    for name in ("TRAIN.PARQUET", "test.parquet", ".x.parquet", "a.csv"):
+        (tmp_path / name).touch()
+    (tmp_path / "c.parquet").mkdir()
+    assert {path.name for path in files_in(tmp_path, "*.parquet")} == {"TRAIN.PARQUET", "test.parquet"}
+    assert files_in(tmp_path / "nowhere", "*.parquet") == []
 
 
 IMAGES = np.zeros((2, 8, 8, 3), dtype=np.uint8)
