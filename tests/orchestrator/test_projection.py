@@ -753,7 +753,7 @@ def test_a_finished_trial_has_its_files_as_artifacts(
         "accuracy_matrix.png",
     }
     provenance = json.loads(store.trials([only(store)]).to_pylist()[0]["provenance"])
-    assert json.loads(files["attempts.json"]) == {"attempts": provenance["attempts"]}
+    assert json.loads(files["attempts.json"])["attempts"] == provenance["attempts"]
     for name, content in files.items():
         if "/" in name:
             assert content == (store.folder(only(store)) / Path(name).name).read_bytes()

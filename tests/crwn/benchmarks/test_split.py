@@ -140,6 +140,7 @@ def test_methods_learn_classes(digits: Datasets, method: str, *, changes: bool) 
     assert min(learned) > 0.8
 
 
+@pytest.mark.slow(reason="it trains nine ResNets")
 @pytest.mark.parametrize(
     ("method", "group_size"),
     [
