@@ -26,6 +26,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import json
 import reprlib
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
@@ -40,9 +41,9 @@ from orchestrator import integrity, parquet_files
 from orchestrator.claims import Claim, Holder, OnOther, TakenError
 from orchestrator.errors import StorageError, UserError
 from orchestrator.files import LOCKS, TEMPORARY, Files, LocalFiles, Mark, open_files
-from orchestrator.json_fields import Fields, parse, sealed_bytes
+from orchestrator.json_fields import parse
 from orchestrator.manifests import Manifest
-from orchestrator.parquet_files import STORE_VERSION, VOLATILE, DamagedError, Sealed
+from orchestrator.parquet_files import SEALED_SINCE, STORE_VERSION, VOLATILE, DamagedError, Sealed
 from orchestrator.records import Attempt, Sample, TestRow, TrialRow, attempts_bytes, read_attempts
 
 
@@ -295,8 +296,7 @@ class Store:
         try:
             self._files.make()
             if not self.exists:
-                mark = {"format": "crwn-store", "version": list(STORE_VERSION), "id": uuid.uuid4().hex}
-                self._files.write(MARK_FILE, sealed_bytes(mark))
+                self._files.write(MARK_FILE, _json_bytes(_new_mark()))
         except UserError:
             raise
         except OSError as error:
@@ -838,18 +838,42 @@ def _unfinished_state(notes: bytes | None, *, driven: bool) -> TrialState:
     return "running" if driven else "interrupted"
 
 
+def _new_mark() -> dict[str, Any]:
+    """What a new store says of itself: its id ends in a checksum over all of it."""
+    mark = {"format": "crwn-store", "version": list(STORE_VERSION)}
+    token = uuid.uuid4().hex[:24]
+    return {**mark, "id": f"{token}-{_mark_sum(STORE_VERSION, token)}"}
+
+
+def _mark_sum(version: tuple[int, int], token: str) -> str:
+    return hashlib.sha256(f"crwn-store {version[0]}.{version[1]} {token}".encode()).hexdigest()[:8]
+
+
 def _read_mark(content: bytes) -> tuple[tuple[int, int], str | None]:
-    """What a store's mark says: its version, and its id, which one of version 1.0 has not.
+    """The version and the id in a store's mark; a store of version 1.0 has no id, and none before 1.2 a checksum.
 
     Raises:
         ValueError, RecursionError: it is damaged.
     """
-    said = Fields(parse(content))
-    said.check_sum(("format", "version", "id"))
-    version = said.take("version")
+    said = parse(content)
+    if not isinstance(said, dict):
+        raise ValueError("expected an object")
+    version, id_ = said.get("version"), said.get("id")
     if not isinstance(version, list) or len(version) < _MARK_NUMBERS or not all(type(part) is int for part in version):
         raise ValueError(f"version: expected two whole numbers, given {reprlib.repr(version)}")
-    return (version[0], version[1]), said.said("id")
+    if id_ is not None and not (isinstance(id_, str) and id_.isprintable()):
+        raise ValueError(f"expected an id in text, given {reprlib.repr(id_)}")
+    token, dash, checksum = (id_ or "").partition("-")
+    if dash and (checksum != _mark_sum((version[0], version[1]), token) or said.get("format") != "crwn-store"):
+        raise ValueError("its version, format or id is not what was written, by the id's checksum")
+    is_older = id_ is None or (version[0], version[1]) < SEALED_SINCE
+    if not dash and (not is_older or len(id_ or "") > _OLDER_ID or set(said) - {"format", "version", "id"}):
+        raise ValueError(f"expected format, version and an id with its checksum, given {reprlib.repr(said)}")
+    return (version[0], version[1]), id_
 
 
-_MARK_NUMBERS = 2
+_MARK_NUMBERS, _OLDER_ID = 2, 32
+
+
+def _json_bytes(value: Any) -> bytes:
+    return (json.dumps(value, indent=1, sort_keys=True, allow_nan=False) + "\n").encode()
