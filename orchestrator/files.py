@@ -122,7 +122,7 @@ class Files(Protocol):
         ...
 
     def write(self, name: str, content: bytes) -> None:
-        """Make a file, or replace it, at one blow, in a folder that is there; folders below it are made.
+        """Make a file, or replace it, atomically, in a folder that is there; folders below it are made.
 
         Raises:
             LostError: as `check` does.

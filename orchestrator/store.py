@@ -18,7 +18,7 @@
       leases/                            on object storage: who is working on the store
       .driver                            on a path: the last run's word, by which it knows the folder on any machine
 
-A file is replaced at one blow (`orchestrator/files.py`), so a reader never sees half of one. Fields that may differ
+A file is replaced atomically (`orchestrator/files.py`), so a reader never sees half of one. Fields that may differ
 between two equal runs are marked `volatile` in the Parquet schemas.
 """
 
