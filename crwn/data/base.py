@@ -202,9 +202,8 @@ class BaseSet:
     Attributes:
         name: as written in a sweep.
         image_shape: channels, height, width.
-        num_classes: labels run from 0 to num_classes - 1.
-        num_train: training images.
-        num_test: test images.
+        train_counts: training images of each class; labels are places in it.
+        test_counts: test images of each class.
         mean: of the training pixels divided by 255, for each channel.
         std: standard deviation of the same.
         source: where the images come from.
@@ -212,12 +211,26 @@ class BaseSet:
 
     name: str
     image_shape: tuple[int, int, int]
-    num_classes: int
-    num_train: int
-    num_test: int
+    train_counts: tuple[int, ...]
+    test_counts: tuple[int, ...]
     mean: tuple[float, ...]
     std: tuple[float, ...]
     source: Source
+
+    @property
+    def num_classes(self) -> int:
+        """Labels run from 0 to `num_classes` - 1."""
+        return len(self.train_counts)
+
+    @property
+    def num_train(self) -> int:
+        """Training images."""
+        return sum(self.train_counts)
+
+    @property
+    def num_test(self) -> int:
+        """Test images."""
+        return sum(self.test_counts)
 
     @property
     def normalisation(self) -> Normalisation:
@@ -317,10 +330,11 @@ class Datasets:
         with _named(name):
             base.source.check(self.find(name), images)
         faults = []
-        for part, split, count in (
-            ("training", images.train, base.num_train),
-            ("test", images.test, base.num_test),
+        for part, split, counts in (
+            ("training", images.train, base.train_counts),
+            ("test", images.test, base.test_counts),
         ):
+            count = sum(counts)
             if split.images.shape != (count, *base.image_shape) or split.labels.shape != (count,):
                 given = f"{split.images.shape} and {split.labels.shape}"
                 faults.append(
@@ -328,6 +342,12 @@ class Datasets:
                 )
             elif set(split.labels.tolist()) != set(range(base.num_classes)):
                 faults.append(f"{part}: expected labels from 0 to {base.num_classes - 1}, each of them")
+            else:
+                faults += [
+                    f"{part}: expected {expected} images of class {name}, found {found}"
+                    for name, (expected, found) in enumerate(zip(counts, np.bincount(split.labels), strict=True))
+                    if found != expected
+                ]
         if faults:
             raise DataError(f"data set {name!r}: " + "; ".join(faults))
 

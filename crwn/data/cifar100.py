@@ -125,9 +125,8 @@ def download(root: Path) -> None:
 CIFAR100_BASE = BaseSet(
     name="cifar100",
     image_shape=(3, 32, 32),
-    num_classes=100,
-    num_train=50_000,
-    num_test=10_000,
+    train_counts=(500,) * 100,
+    test_counts=(100,) * 100,
     mean=(0.491, 0.482, 0.447),
     std=(0.247, 0.243, 0.262),
     source=Photographs(

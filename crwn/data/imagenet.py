@@ -25,9 +25,8 @@ def _base(name: str, folder: str, size: int, train_each: int, test_each: int) ->
     return BaseSet(
         name=name,
         image_shape=shape,
-        num_classes=100,
-        num_train=100 * train_each,
-        num_test=100 * test_each,
+        train_counts=(train_each,) * 100,
+        test_counts=(test_each,) * 100,
         mean=MEAN,
         std=STD,
         source=Photographs(

@@ -197,13 +197,12 @@ def loaded(source: Source, root: Path) -> ImageSet:
             MNIST_BASE,
             name="toy",
             image_shape=source.image_shape,
-            num_classes=num_classes,
-            num_train=num_classes * train,
-            num_test=num_classes * test,
+            train_counts=(train,) * num_classes,
+            test_counts=(test,) * num_classes,
             source=source,
         )
     else:
-        base = dataclasses.replace(MNIST_BASE, name="toy", num_train=20, num_test=10, source=source)
+        base = dataclasses.replace(MNIST_BASE, name="toy", train_counts=(2,) * 10, test_counts=(1,) * 10, source=source)
     return _verified(base, root)
 
 

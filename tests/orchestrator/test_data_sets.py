@@ -44,9 +44,8 @@ SOURCE = VerifiedFiles(checksums={TOY_FILE: hashlib.sha256(TOY_CONTENT).hexdiges
 TOY = BaseSet(
     name="toy",
     image_shape=(3, 1, 1),
-    num_classes=2,
-    num_train=100,
-    num_test=100,
+    train_counts=(50, 50),
+    test_counts=(50, 50),
     mean=(0.01, 0.01, 0.01),
     std=(0.004, 0.004, 0.004),
     source=SOURCE,
@@ -223,7 +222,7 @@ def test_decoding_is_told(crwn: Crwn, know: Callable[..., None], workplace: Path
         for number in range(2):
             mode, colour = ("L", number) if name == "ant" else ("RGB", (number, 0, 9))
             Image.new(mode, (8, 8), colour).save(workplace / "toy" / name / f"{number}.png")
-    know(dataclasses.replace(TOY, image_shape=(3, 8, 8), num_train=2, num_test=2, source=source))
+    know(dataclasses.replace(TOY, image_shape=(3, 8, 8), train_counts=(1, 1), test_counts=(1, 1), source=source))
     fetched = crwn("data", "fetch", "toy", "--data-root", workplace)
     assert (fetched.code, fetched.err) == (0, "")
     assert fetched.out.splitlines() == [
@@ -250,7 +249,9 @@ def test_every_command_sees_the_same_fault(
     (workplace / "toy" / "images").mkdir(parents=True)
     (workplace / "toy" / "images" / "a.png").touch()
     (workplace / "toy" / "train.csv").write_text("filename,label\na.png,n1\nb.png\n")
-    base = dataclasses.replace(TOY, name="tinyimagenet", image_shape=(3, 8, 8), num_train=2, num_test=2, source=source)
+    base = dataclasses.replace(
+        TOY, name="tinyimagenet", image_shape=(3, 8, 8), train_counts=(1, 1), test_counts=(1, 1), source=source
+    )
     know(base)
     monkeypatch.setattr("orchestrator.executors.survey.BASE_SETS", {"tinyimagenet": base})
     (workplace / "sweep.yaml").write_text(
@@ -314,7 +315,7 @@ def test_a_damaged_file_is_a_fault(crwn: Crwn, know: Callable[..., None], toy_ro
 
 def test_counts_that_are_wrong_are_a_fault(crwn: Crwn, know: Callable[..., None], toy_root: Path) -> None:
     """Files with the right checksums whose images are not as many as they should be."""
-    know(dataclasses.replace(TOY, num_train=99))
+    know(dataclasses.replace(TOY, train_counts=(50, 49)))
     ended = crwn("data", "verify", "--data-root", toy_root)
     assert ended.code == 1
     assert re.search(r"^toy: .*training: expected 99 images of \(3, 1, 1\) .* found \(100, 3, 1, 1\)", ended.out)

@@ -55,9 +55,8 @@ def toy(download: Callable[[Path], None] = refuse, load: Callable[[Path], ImageS
     return BaseSet(
         name="toy",
         image_shape=(1, 2, 2),
-        num_classes=2,
-        num_train=100,
-        num_test=100,
+        train_counts=(50, 50),
+        test_counts=(50, 50),
         mean=(0.01,),
         std=(0.004,),
         source=VerifiedFiles(checksums=SHA256, download=download, read=load),
@@ -399,6 +398,11 @@ def test_a_set_is_whole(roots: tuple[Path, Path]) -> None:
         (GOOD, images_of(100, [0, 1] * 49), [r"test: expected 100 images .* found .* and \(98,\)"]),
         (GOOD, images_of(100, [0, 1] * 50, (2, 2)), [r"test: expected 100 images .* found \(100, 2, 2\)"]),
         (images_of(100, [0] * 100), GOOD, ["training: expected labels from 0 to 1, each of them"]),
+        (
+            GOOD,
+            images_of(100, [0, 1, 1, 1] * 25),
+            [f"test: expected 50 images of class {name}, found {found}" for name, found in ((0, 25), (1, 75))],
+        ),
         (GOOD, images_of(100, [0, 1, 2, 1] * 25), ["test: expected labels from 0 to 1, each of them"]),
         (images_of(0, []), images_of(0, []), ["training: expected 100 images", "test: expected 100 images"]),
     ],

@@ -355,9 +355,8 @@ def base_set(source: Photographs) -> BaseSet:
     return BaseSet(
         name="toy",
         image_shape=source.image_shape,
-        num_classes=3,
-        num_train=12,
-        num_test=6,
+        train_counts=(4, 4, 4),
+        test_counts=(2, 2, 2),
         mean=(0.5, 0.5, 0.5),
         std=(0.2, 0.2, 0.2),
         source=source,
