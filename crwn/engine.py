@@ -352,7 +352,7 @@ class Engine:
             tasks=tuple(tasks),
             untrained={name: tensor for name, tensor in own.items() if not tensor.requires_grad},
             trained=trained,
-            optimizer=OPTIMIZERS[self._training.optimizer](trained, self._training.weight_decay),
+            optimizer=OPTIMIZERS[self._training.optimizer](trained, self._training.weight_decay, 0.0),
             block_loss_G=zeros_G,
             block_correct_G=zeros_G.clone(),
             curves=[[] for _ in range(num_losses)],
@@ -461,7 +461,7 @@ class Engine:
         loss_G = functional.cross_entropy(logits_GmB, labels_GB, reduction="none").mean(dim=1)
         # Each task's gradient is that of its own loss.
         gradients = torch.autograd.grad(loss_G, list(group.trained.values()), torch.ones_like(loss_G))
-        group.optimizer.step(gradients, rate)
+        group.optimizer.step(dict(zip(group.trained, gradients, strict=True)), rate)
         group.step += 1
         with torch.no_grad():
             group.block_loss_G.add_(loss_G, alpha=batch_size)

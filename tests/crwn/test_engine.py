@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import SimpleNamespace
 
 import pytest
@@ -350,11 +350,11 @@ def rates_of(monkeypatch: pytest.MonkeyPatch, updates: int, schedule: str) -> li
     rates: list[float] = []
 
     class Noted:
-        def __init__(self, trained: Tensors, weight_decay: float) -> None:
-            assert weight_decay == 0.25
+        def __init__(self, trained: Tensors, weight_decay: float, momentum: float) -> None:
+            assert (weight_decay, momentum) == (0.25, 0)
             self.state: Tensors = {}
 
-        def step(self, gradients: Sequence[torch.Tensor], rate: float) -> None:
+        def step(self, gradients: Mapping[str, torch.Tensor], rate: float) -> None:
             rates.append(rate)
 
     monkeypatch.setitem(OPTIMIZERS, "adam", Noted)

@@ -132,7 +132,7 @@ def test_a_resnet_computes_its_formula(name: str) -> None:
 
         with torch.no_grad():
             for tensor, gradient in zip(trained.values(), gradients, strict=True):
-                OPTIMIZERS["adam"]({"tensor": tensor}, 1e-4).step([gradient], 0.01)
+                OPTIMIZERS["adam"]({"tensor": tensor}, 1e-4, 0.0).step({"tensor": gradient}, 0.01)
 
 
 @pytest.mark.parametrize("name", FORMULAS)
