@@ -18,11 +18,14 @@ import types
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Annotated, Any, ClassVar, Literal, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Protocol, runtime_checkable
 
 import annotated_types
 
 from crwn.backbone import BackboneSpec
+
+if TYPE_CHECKING:
+    from crwn.data.base import Normalisation
 
 Count = Annotated[int, annotated_types.Ge(1), annotated_types.Le(2**63 - 1)]
 Index = Annotated[int, annotated_types.Ge(0), annotated_types.Le(2**63 - 1)]
@@ -41,6 +44,37 @@ TRIAL_ID = re.compile("[0-9a-f]{16}")
 Grouping = Literal["one", "any", "all"]
 """How many tasks a method can learn at once: one at a time, any number, or only all together."""
 
+Scenario = Literal["task", "domain", "class", "general"]
+"""What a label means and what a learner is told, after van de Ven et al. 2022, "Three types of incremental learning"
+(Nature Machine Intelligence 4), and Buzzega et al. 2020, arXiv:2004.07211:
+
+- `task`: which task an image is from is told, in training and in testing;
+- `domain`: it is not told; every task has the same classes;
+- `class`: it is not told; every task brings classes of its own, and the learner tells all of them apart;
+- `general`: nothing is told, not even when a task ends: a stream.
+"""
+
+Need = Literal["tasks", "ends", "classes"]
+"""What a method may need to be told: the task, when a task begins and ends, and that each task brings new classes."""
+
+SCENARIOS: Mapping[Scenario, frozenset[Need]] = types.MappingProxyType(
+    {
+        "task": frozenset({"tasks", "ends"}),
+        "domain": frozenset({"ends"}),
+        "class": frozenset({"ends", "classes"}),
+        "general": frozenset(),
+    }
+)
+"""What each scenario tells."""
+
+_NEEDS: Mapping[Need, str] = types.MappingProxyType(
+    {
+        "tasks": "which task an image is from",
+        "ends": "when a task begins and ends",
+        "classes": "that each task brings classes of its own",
+    }
+)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProblemShape:
@@ -48,24 +82,49 @@ class ProblemShape:
 
     Attributes:
         input_shape: channels, height, width of an image.
-        num_classes: classes of one task.
-        num_tasks: tasks of the benchmark.
-        labels_are_shared: whether a label means the same in every task.
+        num_classes: the outputs of a head: classes of one task, or of all where one head tells all of them apart.
+        num_tasks: what is tested, each with a figure of its own.
+        labels_are_shared: whether a label means the same wherever it occurs.
+        scenario: what a learner is told.
+        num_segments: what is learned one after another; 0 stands for one segment per task.
+        segment_sizes: training images of each segment; empty where they are not known without the data.
+        task_classes: the classes of each task where each has its own of one label space; else empty.
     """
 
     input_shape: tuple[int, int, int]
     num_classes: int
     num_tasks: int
     labels_are_shared: bool = True
+    scenario: Scenario = "task"
+    num_segments: int = 0
+    segment_sizes: tuple[int, ...] = ()
+    task_classes: tuple[tuple[int, ...], ...] = ()
+
+    def __post_init__(self) -> None:
+        if not self.num_segments:
+            object.__setattr__(self, "num_segments", self.num_tasks)
 
     @property
     def input_size(self) -> int:
         """The numbers in one image, the `d` of the equations."""
         return math.prod(self.input_shape)
 
+    @property
+    def is_stream(self) -> bool:
+        """Whether the training images are one stream, whose parts the learner cannot tell."""
+        return self.scenario == "general"
 
-SharedTraining = Literal["never", "first task", "always"]
-"""When the weights that all tasks share are trained: never, they are frozen; with the first task; with every task."""
+    @property
+    def num_train(self) -> int:
+        """Training images of all segments; 0 where they are not known without the data."""
+        return sum(self.segment_sizes)
+
+
+MovesShared = Literal["never", "first segment", "always"]
+"""When weights that tasks share are trained: never, they are frozen; with the first segment; with every one."""
+
+Presentation = Literal["in turn", "together"]
+"""Whether a method learns one segment after another, or all of them as one, in a mixture."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,23 +132,24 @@ class Blueprint:
     """What a method builds for one scale and problem, known without building it.
 
     Attributes:
-        grouping: how many tasks can be learned at once.
-        params_per_task: parameters a task in the paper's convention (shared weights divided by the number of tasks).
+        params_per_task: parameters per task in the paper's convention (shared weights divided by the number of tasks).
         trained_per_task: numbers the optimiser changes for one task.
         stored_per_task: numbers kept of one task after it was learned (an entry of a binary mask counts as one).
-        stored_shared: learned numbers that all tasks share, kept once.
         multiply_adds: multiply-add operations of one training step on one example, forward and backward, as the
             plain computation does them. An estimate for planning.
         activations: numbers held of one example during a training step. An estimate, for choosing group sizes.
         backbone: the drawn arrays the method reads: frozen weights, or the start of those that tasks share.
-        shared_training: when the shared weights are trained. With the first task: it is then learned alone.
-        first_task_rate: the learning rate of the first task where it is another one.
-        keeps_weights: whether what is kept of a task are weights, which are written out only on request.
+        stored_shared: learned numbers that all tasks share, kept once.
+        moves_shared: when the shared weights are trained. With the first segment: it is then learned alone.
+        needs: what the method needs to be told.
+        presentation: in which order it learns.
+        examples_kept: training images that a replay buffer holds at most.
+        stored_memory: numbers that are kept between tasks to learn the next ones by, beside replayed images.
         statistics_per_task: running means and variances of batch normalisation kept of one task, besides.
+        keeps_weights: whether what is kept of a task are weights, which are written out only on request.
         tests_by_batch: whether tests depend on the batch: they are then of the training's batches, in a fixed order.
     """
 
-    grouping: Grouping
     params_per_task: float
     trained_per_task: int
     stored_per_task: int
@@ -97,21 +157,31 @@ class Blueprint:
     activations: int
     backbone: BackboneSpec
     stored_shared: int = 0
-    shared_training: SharedTraining = "never"
-    first_task_rate: float | None = None
-    keeps_weights: bool = False
+    moves_shared: MovesShared = "never"
+    needs: frozenset[Need] = frozenset({"tasks"})
+    presentation: Presentation = "in turn"
+    examples_kept: int = 0
+    stored_memory: int = 0
     statistics_per_task: int = 0
+    keeps_weights: bool = False
     tests_by_batch: bool = False
+
+    @property
+    def grouping(self) -> Grouping:
+        """How many tasks can be learned at once: any number where none changes what another is learned from."""
+        if not self.is_continual:
+            return "all"
+        return "one" if self.moves_shared == "always" or self.examples_kept or self.stored_memory else "any"
 
     @property
     def is_continual(self) -> bool:
         """Whether tasks are learned one after another, not all at once."""
-        return self.grouping != "all"
+        return self.presentation == "in turn"
 
     @property
     def is_independent(self) -> bool:
         """Whether learning a task leaves those learned before as they are, so that none is ever forgotten."""
-        return self.grouping == "any"
+        return self.is_continual and self.moves_shared != "always"
 
 
 def check_group_size(group_size: int, blueprint: Blueprint, num_tasks: int) -> None:
@@ -131,19 +201,26 @@ def later_field(default: Any) -> Any:
     return field(default=default, metadata={"later": True})
 
 
+DEFAULT_UPDATES = 1000
+"""Updates per task, of the paper's networks on MNIST."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainingSpec:
     """How every task is trained.
 
     Attributes:
         learning_rate: the step size, of the first epoch where it decays.
-        optimizer: torch's optimiser of that name with torch's defaults, a new one for each task.
-        weight_decay: of Adam; it is added to the gradient, as torch's Adam does (L2, not AdamW).
+        optimizer: torch's optimiser of that name with torch's defaults, a new one for each segment.
+        weight_decay: of Adam and SGD; it is added to the gradient, as torch does (L2, not AdamW).
         schedule: `constant`, or `cosine`: the rate falls to 0 along half a cosine, a step after each epoch.
-        updates_per_task: optimiser steps a task.
-        batch_size: examples a batch; the short last batch of an epoch is kept.
+        updates_per_task: optimiser steps per task.
+        batch_size: examples per batch; the short last batch of an epoch is kept.
         dtype: of weights, activations and optimiser state. With bfloat16, activations and products are in it, summed
             in float32; what is learned and the optimiser's state are in float32.
+        momentum: of SGD.
+        epochs_per_task: passes over a task's images, which then decide how many updates it takes; 0: as many as
+            `updates_per_task` says.
 
     Raises:
         ValueError: a field is wrong.
@@ -152,17 +229,40 @@ class TrainingSpec:
     __pydantic_config__: ClassVar[Mapping[str, Any]] = READ_STRICTLY
 
     learning_rate: PositiveFloat
-    optimizer: Literal["rmsprop", "adam"] = "rmsprop"
-    updates_per_task: Count = 1000
+    optimizer: Literal["rmsprop", "adam", "sgd"] = "rmsprop"
+    updates_per_task: Count = DEFAULT_UPDATES
     batch_size: Count = 128
     dtype: Literal["float32", "float64", "bfloat16"] = "float32"
     weight_decay: NotNegative = later_field(0.0)
     schedule: Literal["constant", "cosine"] = later_field("constant")
+    momentum: Annotated[float, annotated_types.Ge(0), annotated_types.Lt(1)] = later_field(0.0)
+    epochs_per_task: Index = later_field(0)
 
     def __post_init__(self) -> None:
         check_fields(self)
-        if self.weight_decay and self.optimizer != "adam":
-            raise ValueError(f"weight_decay: expected 0 for {self.optimizer}, given {self.weight_decay}; adam has it")
+        faults = []
+        if self.weight_decay and self.optimizer == "rmsprop":
+            faults.append(f"weight_decay: expected 0 for rmsprop, given {self.weight_decay}; adam and sgd have it")
+        if self.momentum and self.optimizer != "sgd":
+            faults.append(f"momentum: expected 0 for {self.optimizer}, given {self.momentum}; sgd has it")
+        if self.epochs_per_task and self.updates_per_task != DEFAULT_UPDATES:
+            faults.append(
+                f"epochs_per_task: expected alone, given {self.epochs_per_task} beside updates_per_task: "
+                f"{self.updates_per_task}; leave out one of them"
+            )
+        if faults:
+            raise ValueError("; ".join(faults))
+
+    def num_updates(self, num_images: int, num_tasks: int = 1) -> int:
+        """Optimiser steps of a segment.
+
+        Args:
+            num_images: training images of it.
+            num_tasks: that are mixed in it.
+        """
+        if self.epochs_per_task:
+            return self.epochs_per_task * math.ceil(num_images / self.batch_size)
+        return self.updates_per_task * num_tasks
 
 
 @runtime_checkable
@@ -210,13 +310,18 @@ class BenchmarkSpec(Protocol):
         """The benchmark's sizes."""
         ...
 
+    def normalisation(self) -> Normalisation:
+        """How networks see its pixels."""
+        ...
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrialSpec:
     """One trial, all settings resolved. Equal specs are the same trial, whatever sweep asks for it.
 
     Raises:
-        ValueError: a part is of the wrong kind, or the method cannot be built at this scale for this benchmark.
+        ValueError: a part is of the wrong kind; the method cannot be built at this scale for this benchmark, or needs
+            to be told what the benchmark's scenario does not tell; the training does not fit the benchmark.
     """
 
     method: MethodSpec
@@ -227,11 +332,24 @@ class TrialSpec:
 
     def __post_init__(self) -> None:
         check_fields(self)
-        self.blueprint()
+        problem, blueprint = self.benchmark.problem(), self.blueprint()
+        if faults := _scenario_faults(self, blueprint, problem):
+            raise ValueError("; ".join(faults))
 
     def blueprint(self) -> Blueprint:
         """What this trial builds."""
         return self.method.blueprint(self.scale, self.benchmark.problem(), self.seed)
+
+    def num_updates(self) -> int:
+        """Optimiser steps of the whole trial, worked out from the base set's counts."""
+        problem, training = self.benchmark.problem(), self.training
+        if problem.is_stream:
+            return math.ceil(problem.num_train / training.batch_size)
+        if not training.epochs_per_task:
+            return training.updates_per_task * problem.num_segments
+        if not self.blueprint().is_continual:
+            return training.num_updates(problem.num_train)
+        return sum(training.num_updates(size) for size in problem.segment_sizes)
 
     def canonical_json(self) -> str:
         """The spec as JSON with sorted keys and no white space: equal specs give equal text."""
@@ -248,6 +366,41 @@ class TrialSpec:
         default = type(self.method)()
         changed = {name: value for name, value in _as_dict(self.method).items() if value != getattr(default, name)}
         return ",".join(f"{name}={value}" for name, value in sorted(changed.items()))
+
+
+def _scenario_faults(trial: TrialSpec, blueprint: Blueprint, problem: ProblemShape) -> list[str]:
+    """Why a method cannot learn a benchmark as its scenario is, or with this training; nothing where it can."""
+    method, scenario, training = trial.method.kind, problem.scenario, trial.training
+    faults = []
+    if missing := sorted(blueprint.needs - SCENARIOS[scenario]):
+        able = [name for name, told in SCENARIOS.items() if blueprint.needs <= told]
+        faults.append(
+            f"{method} needs to be told {' and '.join(_NEEDS[need] for need in missing)}, which the scenario "
+            f"{scenario!r} of {trial.benchmark.kind!r} does not tell; it runs where the scenario is "
+            f"{' or '.join(map(repr, able))}"
+        )
+    elif "tasks" not in blueprint.needs and not problem.labels_are_shared:
+        faults.append(
+            f"{method} is one network that is not told the task: expected a benchmark whose labels mean the same in "
+            f"every task, given {trial.benchmark.kind!r}, whose tasks number their classes anew; take a benchmark of "
+            "the scenario 'class', such as seq-cifar100, or a method with something of each task's own, such as stl"
+        )
+    if problem.segment_sizes and blueprint.examples_kept > problem.num_train:
+        faults.append(
+            f"buffer_size: expected at most the {problem.num_train} training images of the benchmark, given "
+            f"{blueprint.examples_kept}"
+        )
+    if problem.is_stream and (training.epochs_per_task or training.updates_per_task != DEFAULT_UPDATES):
+        name, given = (
+            ("epochs_per_task", training.epochs_per_task)
+            if training.epochs_per_task
+            else ("updates_per_task", training.updates_per_task)
+        )
+        faults.append(
+            f"{name}: expected to be left out on {trial.benchmark.kind!r}, a stream whose images are each seen once, "
+            f"given {given}; its number of images and batch_size decide"
+        )
+    return faults
 
 
 def trial_id_of(canonical: str) -> str:

@@ -36,7 +36,7 @@ from crwn.methods import METHODS
 from crwn.spec import BenchmarkSpec, TrainingSpec, TrialSpec
 
 if TYPE_CHECKING:
-    from crwn.engine import CurvePoint, Numerics, TaskRow
+    from crwn.events import CurvePoint, Numerics, TaskRow
     from crwn.methods.protocol import Method, Tensors
     from orchestrator.records import Attempt, Sample
     from orchestrator.store import Store, TrialRecord
@@ -315,7 +315,7 @@ def _matrix(spec: TrialSpec, accuracy: Accuracy) -> NDArray[Any]:
 
 def _rows(spec: TrialSpec, accuracy: Accuracy, conditions: Conditions) -> tuple[TaskRow, ...]:
     """The tests that a trial of this method makes, in its order."""
-    from crwn.engine import TaskRow
+    from crwn.events import TaskRow
 
     matrix, grouping = _matrix(spec, accuracy), spec.blueprint().grouping
     num_tasks, time = len(matrix), conditions.start
@@ -357,7 +357,7 @@ def _rows(spec: TrialSpec, accuracy: Accuracy, conditions: Conditions) -> tuple[
 
 def _curve(spec: TrialSpec, conditions: Conditions, start: float) -> tuple[CurvePoint, ...]:
     """The curve of a task that begins at a time; at the same accuracy throughout."""
-    from crwn.engine import CurvePoint
+    from crwn.events import CurvePoint
 
     updates = spec.training.updates_per_task
     shares = [(number + 1) / conditions.curve_points for number in range(conditions.curve_points)]
@@ -373,7 +373,7 @@ def _curve(spec: TrialSpec, conditions: Conditions, start: float) -> tuple[Curve
 
 
 def _numerics(spec: TrialSpec, conditions: Conditions) -> Numerics:
-    from crwn.engine import Numerics
+    from crwn.events import Numerics
     from crwn.trial import CPU_GROUP
 
     num_tasks = spec.benchmark.problem().num_tasks
@@ -430,23 +430,19 @@ def _kept(spec: TrialSpec) -> tuple[Tensors, ...]:
 
 def _resume_point(spec: TrialSpec, rows: Sequence[TaskRow], conditions: Conditions) -> bytes:
     """A resume point between two groups, as the engine writes it."""
-    from crwn import tensorfile
-    from crwn.engine import RESUME_FORMAT
+    from crwn import resume
 
-    kept = _kept(_at_seed_0(spec))[: len({row.task for row in rows})]
-    tensors = {f"kept.{task}.{name}": tensor for task, own in enumerate(kept) for name, tensor in own.items()}
-    if spec.blueprint().shared_training != "never":
-        shared = _method(_at_seed_0(spec)).start_shared()
-        tensors |= {f"shared.{name}": tensor for name, tensor in shared.items()}
-    header = {
-        "content": "resume point",
-        "format": RESUME_FORMAT,
-        "identity": [spec.trial_id, _fingerprint(spec.blueprint().backbone)],
-        "numerics": dataclasses.asdict(_numerics(spec, conditions)),
-        "rows": [dataclasses.asdict(row) for row in rows],
-        "groups": [],
-    }
-    return tensorfile.dump(tensors, header)
+    method, learned = _method(_at_seed_0(spec)), len({row.task for row in rows})
+    position = resume.Position(
+        learned=learned,
+        rows=rows,
+        kept=_kept(_at_seed_0(spec))[:learned],
+        shared=method.start_shared() if spec.blueprint().moves_shared != "never" else {},
+        memory=method.start_memory(),
+        groups=[],
+    )
+    identity = (spec.trial_id, _fingerprint(spec.blueprint().backbone))
+    return resume.dump(position, identity=identity, numerics=_numerics(spec, conditions))
 
 
 def _attempts(spec: TrialSpec, conditions: Conditions, *, tasks_learned: int) -> list[Attempt]:

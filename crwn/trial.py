@@ -22,12 +22,14 @@ from crwn.backbone import Backbone, BackboneSource
 from crwn.benchmarks import BENCHMARKS
 from crwn.benchmarks.protocol import Curriculum
 from crwn.benchmarks.validation import hold_out
-from crwn.data import BASE_SETS, Datasets
-from crwn.engine import Engine, GroupHalved, Learned, Numerics, Progress, ResumePoint, TaskRow, read_numerics
+from crwn.data import Datasets
+from crwn.engine import Engine
+from crwn.events import GroupHalved, Learned, Numerics, Progress, ResumePoint, TaskRow
 from crwn.memory import DeviceKind, tasks_that_fit
 from crwn.methods import METHODS
 from crwn.methods.protocol import Surroundings, Tensors
 from crwn.nn.kernels import KERNELS, choose_kernel
+from crwn.resume import read_numerics
 from crwn.spec import TrialSpec
 
 CPU_GROUP = 4
@@ -248,7 +250,7 @@ def _build_engine(spec: TrialSpec, data: Datasets, backbone: Backbone, numerics:
         problem=spec.benchmark.problem(),
         seed=spec.seed,
         backbone=tensors_on(backbone, device, dtype),
-        normalisation=BASE_SETS[spec.benchmark.base].normalisation,
+        normalisation=spec.benchmark.normalisation(),
         device=device,
         dtype=dtype,
         product_dtype=product_dtype,
@@ -256,7 +258,7 @@ def _build_engine(spec: TrialSpec, data: Datasets, backbone: Backbone, numerics:
     )
     return Engine(
         method=METHODS[spec.method.kind].build(spec.method, surroundings),
-        curriculum=Curriculum(benchmark),
+        curriculum=Curriculum(benchmark, spec.benchmark.problem().scenario),
         blueprint=spec.blueprint(),
         training=spec.training,
         seed=spec.seed,

@@ -18,7 +18,7 @@ from orchestrator.display import print_line
 from orchestrator.executors.protocol import TrialUpdate
 
 if TYPE_CHECKING:
-    from crwn.engine import Progress
+    from crwn.events import Progress
     from crwn.spec import TrialSpec
 
 PLAIN_SECONDS = 10.0

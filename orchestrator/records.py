@@ -340,7 +340,7 @@ class Provenance:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RecordedNumerics:
-    """What the last bits of a result depend on besides the spec (`crwn.engine.Numerics`), as a record says it.
+    """What the last bits of a result depend on besides the spec (`crwn.events.Numerics`), as a record says it.
 
     Attributes:
         device: the kind of processor, cpu or cuda.

@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 
 from crwn import backbone
 from crwn.data import datasets
-from crwn.engine import Engine, Numerics
+from crwn.engine import Engine
+from crwn.events import Numerics
 from crwn.trial import run_trial
 from perf.engine import FOLDER, machine, replace_between, trial
 

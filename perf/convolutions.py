@@ -20,7 +20,7 @@ from torch.nn import functional
 from crwn import backbone
 from crwn.benchmarks import PRESETS
 from crwn.data import datasets
-from crwn.engine import CurvePoint, Numerics, ResumePoint
+from crwn.events import CurvePoint, Numerics, ResumePoint
 from crwn.methods import METHODS
 from crwn.methods.networks import Layer, resnet18
 from crwn.spec import TrialSpec
@@ -157,7 +157,7 @@ def tasks_table() -> Iterator[str]:
 
 def _seconds_of_a_block(spec: TrialSpec, numerics: Numerics) -> float:
     """Between the first two points of the last task's learning curve, 50 updates apart; BatchE's second task's."""
-    after_first = spec.blueprint().shared_training == "first task"
+    after_first = spec.blueprint().moves_shared == "first segment"
     for event in iterate_trial(spec, data=datasets(), backbones=backbone.draw, device=DEVICE, numerics=numerics):
         if isinstance(event, ResumePoint):
             points: tuple[CurvePoint, ...] = event.curves.get(1 if after_first else 0, ())

@@ -58,7 +58,7 @@ def line(row: Row, dtype: str, learn: Callable[[TrialSpec], object]) -> str:
     """One row of the table."""
     spec = trial(row.method, row.scale, dtype, UPDATES, num_tasks=36)
     together = decide_numerics(spec, "cpu").group_size
-    first = spec.blueprint().shared_training == "first task"
+    first = spec.blueprint().moves_shared == "first segment"
     spec = trial(row.method, row.scale, dtype, UPDATES, num_tasks=first + together)
     rounds = [(whole_seconds(spec, learn), part_seconds(spec, learn)) for _ in range(ROUNDS)]
     whole = min(seconds for seconds, _ in rounds)

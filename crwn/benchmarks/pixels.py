@@ -49,12 +49,24 @@ class PixelTasks:
         pixel_map: Callable[[int], PixelMap],
         device: torch.device,
     ) -> None:
-        self.num_tasks = num_tasks
+        self.num_tasks = self.num_segments = num_tasks
+        self.test_every = 0
         self.augmentation = None
         self._pixel_map = pixel_map
         self._device = device
         self._train = _with_zero(images.train, device)
         self._test = _with_zero(images.test, device)
+        self._classes = tuple(np.unique(images.train.labels).tolist())
+
+    def num_examples(self, task: int) -> int:
+        """The training images of the base set."""
+        del task
+        return self._train.num_examples
+
+    def classes(self, task: int) -> tuple[int, ...]:
+        """All of the base set."""
+        del task
+        return self._classes
 
     def train_split(self, task: int) -> Split:
         """The training examples of a task."""
@@ -87,6 +99,7 @@ class PixelMixture:
         self._original = original
         self._sources_Td = sources_Td
         self.num_examples = len(sources_Td) * len(original.labels)
+        self.device = original.device
 
     def take(self, index_B: torch.Tensor) -> Split:
         """The examples with these numbers."""

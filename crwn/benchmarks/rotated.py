@@ -20,7 +20,7 @@ from crwn.spec import READ_STRICTLY, Count, Index, PositiveFloat, ProblemShape, 
 if TYPE_CHECKING:
     import torch
 
-    from crwn.data.base import ImageSet
+    from crwn.data.base import ImageSet, Normalisation
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,6 +58,10 @@ class RotatedSpec:
         """The benchmark's sizes."""
         base = BASE_SETS[self.base]
         return ProblemShape(input_shape=base.image_shape, num_classes=base.num_classes, num_tasks=self.num_tasks)
+
+    def normalisation(self) -> Normalisation:
+        """The base set's."""
+        return BASE_SETS[self.base].normalisation
 
 
 def rotation_map(height: int, width: int, degrees: float) -> PixelMap:

@@ -25,7 +25,7 @@ from crwn.spec import READ_STRICTLY, Count, Index, ProblemShape, check_fields, k
 if TYPE_CHECKING:
     import torch
 
-    from crwn.data.base import ImageSet, ImageSplit
+    from crwn.data.base import ImageSet, ImageSplit, Normalisation
 else:
     torch = LazyModule("torch")
 
@@ -75,6 +75,10 @@ class SplitSpec:
             labels_are_shared=False,
         )
 
+    def normalisation(self) -> Normalisation:
+        """The base set's."""
+        return BASE_SETS[self.base].normalisation
+
 
 class SplitTasks:
     """A benchmark whose tasks have classes of their own.
@@ -94,12 +98,21 @@ class SplitTasks:
         augmentation: Augmentation | None,
         device: torch.device,
     ) -> None:
-        self.num_tasks = len(classes)
+        self.num_tasks = self.num_segments = len(classes)
+        self.test_every = 0
         self.augmentation = augmentation
         self._images = images
         self._classes = classes
         self._device = device
         self._train_each = int(np.bincount(images.train.labels).min())
+
+    def num_examples(self, task: int) -> int:
+        """Equally many of each class."""
+        return len(self._classes[task]) * self._train_each
+
+    def classes(self, task: int) -> tuple[int, ...]:
+        """The task's labels, from 0."""
+        return tuple(range(len(self._classes[task])))
 
     def train_split(self, task: int) -> Split:
         """The training examples of a task, class by class, equally many of each."""

@@ -32,6 +32,7 @@ from crwn.methods.protocol import (
     SharedWeights,
     Surroundings,
     Tensors,
+    trained_from,
 )
 from crwn.spec import READ_STRICTLY, Blueprint, PositiveFloat, ProblemShape, TrainingSpec, check_fields, kind_field
 
@@ -72,13 +73,11 @@ class BatchESpec:
         weights = num_weights(network)
         num_factors = sum(layer.shape[0] + layer.shape[1] for layer in network.layers.values())
         return Blueprint(
-            grouping="any",
             params_per_task=weights / problem.num_tasks + num_factors,
             trained_per_task=num_factors,
             stored_per_task=num_factors,
             stored_shared=weights,
-            shared_training="first task",
-            first_task_rate=self.first_task_rate,
+            moves_shared="first segment",
             statistics_per_task=num_statistics(network),
             multiply_adds=frozen_multiply_adds(network),
             # Besides, each layer's output before r
@@ -93,14 +92,14 @@ class BatchE(Method):
     """The learner: shared weights, and per task and layer r [O] and s [I]."""
 
     def __init__(self, spec: BatchESpec, surroundings: Surroundings) -> None:
-        del spec  # it only says how the first task is trained
+        self._first_task_rate = spec.first_task_rate
         self._surroundings = surroundings
         self._network = parse_network(surroundings.scale, surroundings.problem)
         self._weights = SharedWeights(surroundings)
 
     def start_shared(self) -> Tensors:
         """The drawn weights."""
-        return {f"{name}.weight": weight_OI for name, weight_OI in self._surroundings.backbone.items()}
+        return trained_from(self._surroundings.backbone)
 
     def start(self, tasks: Sequence[int]) -> Tensors:
         """Random signs, drawn anew for each task."""
@@ -110,7 +109,13 @@ class BatchE(Method):
             state[f"{name}.s"] = self._surroundings.draw_signs(tasks, f"{name}.s", (num_inputs,)).requires_grad_()
         return state
 
-    def logits(self, state: Tensors, images: torch.Tensor, *, training: bool = False) -> torch.Tensor:
+    def rate(self, segment: int, rate: float) -> float:
+        """The first task's own, with which the shared weights are learned."""
+        return self._first_task_rate if segment == 0 else rate
+
+    def logits(
+        self, state: Tensors, images: torch.Tensor, *, training: bool = False, moved: Tensors | None = None
+    ) -> torch.Tensor:
         """The layers in order, each with the task's factors."""
 
         def conv_weight(name: str) -> torch.Tensor:
@@ -124,15 +129,6 @@ class BatchE(Method):
                 out_scale_GO=state[f"{name}.r"],
             )
 
-        pixels, norm = self._surroundings.normalised(images), normalise(state, training=training)
+        pixels, norm = self._surroundings.normalised(images), normalise(state, training=training, moved=moved)
         linears = in_a_row(layer, self._surroundings.kernel)
         return self._network.forward(pixels, linears=linears, conv_weight=conv_weight, norm=norm)
-
-    def pack(self, state: Tensors) -> Tensors:
-        """The factors and running statistics as they are."""
-        return state
-
-    def unpack(self, kept: Tensors, tasks: Sequence[int]) -> Tensors:
-        """The factors and running statistics as they are."""
-        del tasks
-        return kept

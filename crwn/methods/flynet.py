@@ -116,7 +116,6 @@ class FlyNetSpec:
             parameter=self.decoder_scale / num_units,
         )
         return Blueprint(
-            grouping="any",
             params_per_task=trained,
             trained_per_task=trained,
             stored_per_task=kept,
@@ -144,10 +143,6 @@ class FlyNet(Method):
         )
         self._weights = SharedWeights(surroundings)
 
-    def start_shared(self) -> Tensors:
-        """All shared weights are frozen."""
-        return {}
-
     def start(self, tasks: Sequence[int]) -> Tensors:
         """A context drawn anew for each task, the strength at its start."""
         spec, decoder_mN = self._spec, self._surroundings.backbone["decoder"]
@@ -160,21 +155,14 @@ class FlyNet(Method):
             initial_strength=spec.initial_strength,
         )
 
-    def logits(self, state: Tensors, images: torch.Tensor, *, training: bool = False) -> torch.Tensor:
+    def logits(
+        self, state: Tensors, images: torch.Tensor, *, training: bool = False, moved: Tensors | None = None
+    ) -> torch.Tensor:
         """Encode, then decode with each task's own modulation."""
-        del training
+        del training, moved
         decoder = dense.DenseLayer(
             weight=self._weights("decoder", self._surroundings.backbone["decoder"]),
             in_scale_GI=state["decoder.context"],
             strength_G=state["decoder.strength"] * self._factor,  # the encoder's result is in units of it
         )
         return dense.in_a_row(self._encode(images.flatten(2)), [decoder], self._surroundings.kernel)
-
-    def pack(self, state: Tensors) -> Tensors:
-        """Context and strength as they are."""
-        return state
-
-    def unpack(self, kept: Tensors, tasks: Sequence[int]) -> Tensors:
-        """Context and strength as they are."""
-        del tasks
-        return kept

@@ -11,7 +11,7 @@ Shapes: G tasks, B examples, d numbers an image, m classes; layers are [O output
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -30,6 +30,7 @@ from crwn.methods.protocol import (
     Surroundings,
     Tensors,
     parse_scale,
+    trained_from,
 )
 from crwn.spec import READ_STRICTLY, Blueprint, PositiveFloat, ProblemShape, TrainingSpec, check_fields, kind_field
 
@@ -70,23 +71,19 @@ class MTLSpec:
         """FC_H, all of it trained with every task (FC256 on 784 pixels: 268,800).
 
         Raises:
-            ValueError: not a scale of MTL, or tasks whose labels mean different things.
+            ValueError: not a scale of MTL.
         """
         hidden = parse_scale(scale, FULLY_CONNECTED)
-        if not problem.labels_are_shared:
-            raise ValueError(
-                "MTL is one network that is not told the task: expected a benchmark whose labels mean the same in "
-                "every task, given one that splits classes; take STL as the reference there"
-            )
         network = fully_connected(problem, hidden)
         weights = num_weights(network)
         return Blueprint(
-            grouping="all",
             params_per_task=weights,
             trained_per_task=weights,
             stored_per_task=0,
             stored_shared=weights,
-            shared_training="always",
+            moves_shared="always",
+            presentation="together",
+            needs=frozenset(),
             multiply_adds=plain_multiply_adds(network),
             activations=2 * hidden + problem.input_size + problem.num_classes,
             backbone=drawn_normal(network, seed, lambda layer: (self.weight_gain / layer.fan_in) ** 0.5),
@@ -103,16 +100,13 @@ class MTL(Method):
 
     def start_shared(self) -> Tensors:
         """The drawn weights."""
-        return {f"{name}.weight": weight_OI for name, weight_OI in self._surroundings.backbone.items()}
+        return trained_from(self._surroundings.backbone)
 
-    def start(self, tasks: Sequence[int]) -> Tensors:
-        """Nothing: the network is not told the task."""
-        del tasks
-        return {}
-
-    def logits(self, state: Tensors, images: torch.Tensor, *, training: bool = False) -> torch.Tensor:
+    def logits(
+        self, state: Tensors, images: torch.Tensor, *, training: bool = False, moved: Tensors | None = None
+    ) -> torch.Tensor:
         """The one network."""
-        del training
+        del training, moved
 
         kernel, dtype = self._surroundings.kernel, self._surroundings.product_dtype
 
@@ -121,12 +115,3 @@ class MTL(Method):
 
         pixels = self._surroundings.normalised(images)
         return self._network.forward(pixels, linears=in_a_row(layer, kernel), conv_weight=None, norm=None)
-
-    def pack(self, state: Tensors) -> Tensors:
-        """Nothing."""
-        return state
-
-    def unpack(self, kept: Tensors, tasks: Sequence[int]) -> Tensors:
-        """Nothing."""
-        del tasks
-        return kept

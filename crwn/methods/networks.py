@@ -18,8 +18,6 @@ from crwn.backbone import ArraySpec, BackboneSpec
 from crwn.lazy import LazyModule
 from crwn.methods.protocol import (
     FULLY_CONNECTED,
-    RUNNING_MEAN,
-    RUNNING_VARIANCE,
     ScaleError,
     ScaleFamily,
     Surroundings,
@@ -46,6 +44,9 @@ ConvWeight: TypeAlias = "Callable[[str], torch.Tensor]"
 """The weights of the convolution of a name as each task sees them: [G, O, I, k, k]."""
 Norm: TypeAlias = "Callable[[str, torch.Tensor], torch.Tensor]"
 """Batch normalisation after the convolution of a name, of [B, G C, H, W] in the same shape."""
+
+RUNNING_MEAN, RUNNING_VARIANCE = ".running_mean", ".running_var"
+"""What the names of a layer's running statistics end in."""
 
 MULTIPLES = ScaleFamily(pattern=r"([1-9])d", examples="1d or 6d")
 FEATURE_MAPS = ScaleFamily(pattern=r"nf([1-9][0-9]{0,3})", examples="nf10 or nf64")
@@ -358,6 +359,15 @@ def drawn_normal(network: Network, seed: int, std: Callable[[Layer], float]) -> 
     return BackboneSpec(seed=seed, arrays=tuple(arrays))
 
 
+def statistics_of(network: Network) -> dict[str, int]:
+    """The names of the running means and variances, and each one's channels."""
+    return {
+        f"{name}{suffix}": channels
+        for name, channels in network.normalised.items()
+        for suffix in (RUNNING_MEAN, RUNNING_VARIANCE)
+    }
+
+
 def start_statistics(network: Network, surroundings: Surroundings, tasks: Sequence[int]) -> Tensors:
     """Running means of 0 and variances of 1, [G, C], of every normalised layer."""
     state: Tensors = {}
@@ -367,11 +377,22 @@ def start_statistics(network: Network, surroundings: Surroundings, tasks: Sequen
     return state
 
 
-def normalise(state: Tensors, *, training: bool) -> Norm:
-    """Batch normalisation with the running statistics of a state, and its gains and shifts where it has any."""
+def normalise(state: Tensors, *, training: bool, moved: Tensors | None) -> Norm:
+    """Batch normalisation with the running statistics of a state, and its gains and shifts where it has any.
+
+    Args:
+        state: statistics as `<layer>.running_mean` and `.running_var`, `<layer>.gain` and `.shift`.
+        training: whether the batch's statistics are used.
+        moved: in training, takes the new running statistics by name.
+    """
 
     def norm(name: str, input_BXHW: torch.Tensor) -> torch.Tensor:
-        statistics = (state[f"{name}{RUNNING_MEAN}"], state[f"{name}{RUNNING_VARIANCE}"])
+        names = (f"{name}{RUNNING_MEAN}", f"{name}{RUNNING_VARIANCE}")
+        statistics = (state[names[0]], state[names[1]])
+        if training:  # torch moves them in place, so that of the state stay what they were
+            statistics = (statistics[0].clone(), statistics[1].clone())
+            if moved is not None:
+                moved.update(zip(names, statistics, strict=True))
         affine = (state[f"{name}.gain"], state[f"{name}.shift"]) if f"{name}.gain" in state else None
         return normalisation.batch_norm(input_BXHW, statistics, training=training, affine=affine)
 

@@ -40,6 +40,7 @@ from crwn.methods.protocol import (
     check_range,
     modulated_counts,
     start_modulated,
+    trained_from,
 )
 from crwn.spec import (
     READ_STRICTLY,
@@ -112,11 +113,9 @@ class NeuroModNetSpec:
         layers, weights = network.layers.values(), num_weights(network)
         trained, kept = modulated_counts(sum(layer.fan_in for layer in layers), len(layers), self.modulation)
         return Blueprint(
-            grouping="any",
             params_per_task=trained + (weights / problem.num_tasks if self.pretrained else 0),
             stored_shared=weights if self.pretrained else 0,
-            shared_training="first task" if self.pretrained else "never",
-            first_task_rate=self.first_task_rate if self.pretrained else None,
+            moves_shared="first segment" if self.pretrained else "never",
             trained_per_task=trained,
             stored_per_task=kept,
             statistics_per_task=num_statistics(network),
@@ -137,8 +136,7 @@ class NeuroModNet(Method):
 
     def start_shared(self) -> Tensors:
         """R, where the first task trains it."""
-        backbone = self._surroundings.backbone
-        return {f"{name}.weight": weight_OI for name, weight_OI in backbone.items()} if self._spec.pretrained else {}
+        return trained_from(self._surroundings.backbone) if self._spec.pretrained else {}
 
     def start(self, tasks: Sequence[int]) -> Tensors:
         """Contexts drawn anew for each task, strengths at their start."""
@@ -153,7 +151,13 @@ class NeuroModNet(Method):
         )
         return modulated_GX | start_statistics(self._network, self._surroundings, tasks)
 
-    def logits(self, state: Tensors, images: torch.Tensor, *, training: bool = False) -> torch.Tensor:
+    def rate(self, segment: int, rate: float) -> float:
+        """The first task's own, where it trains R."""
+        return self._spec.first_task_rate if self._spec.pretrained and segment == 0 else rate
+
+    def logits(
+        self, state: Tensors, images: torch.Tensor, *, training: bool = False, moved: Tensors | None = None
+    ) -> torch.Tensor:
         """The layers in order, each modulated."""
 
         def weight(name: str) -> torch.Tensor:
@@ -170,15 +174,6 @@ class NeuroModNet(Method):
                 strength_G=state[f"{name}.strength"],
             )
 
-        pixels, norm = self._surroundings.normalised(images), normalise(state, training=training)
+        pixels, norm = self._surroundings.normalised(images), normalise(state, training=training, moved=moved)
         linears = in_a_row(layer, self._surroundings.kernel)
         return self._network.forward(pixels, linears=linears, conv_weight=conv_weight, norm=norm)
-
-    def pack(self, state: Tensors) -> Tensors:
-        """Contexts, strengths and running statistics as they are."""
-        return state
-
-    def unpack(self, kept: Tensors, tasks: Sequence[int]) -> Tensors:
-        """Contexts, strengths and running statistics as they are."""
-        del tasks
-        return kept

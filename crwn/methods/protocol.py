@@ -1,17 +1,27 @@
 """The narrow interface between the engine and a method.
 
-A method is a set of functions over tensors with a leading task axis; the engine owns the loop, the optimiser, the
-batches, the evaluation and what is kept. Task identities are arguments, never attributes set from outside.
+A method is a set of functions over tensors: what it starts from, what it computes, what it learns from a batch, what it
+remembers. All of them have defaults but `logits`, so that a method's file holds only what is its own. The engine owns
+the loop, the optimiser, the batches, the evaluation and what is kept. Tensors go in and come back as values; task
+identities are arguments, never attributes set from outside.
 
-Shapes: G tasks learned together, B examples a task, d numbers an image, m classes.
+A state is one dictionary of tensors by name. Each has a role:
+
+- of each task's own, with a leading task axis: trained (it requires a gradient), moving (it comes back in `Step.moved`,
+  such as running statistics), or constant (all others; they are drawn again, never stored);
+- shared by all tasks, without that axis: trained (it requires a gradient as `start_shared` gives it) or moving;
+- memory: what a method remembers to learn by, such as a replay buffer or a Fisher matrix. It never has a gradient.
+
+Shapes: G tasks learned together, B examples per task, d numbers per image, m classes.
 """
 
 from __future__ import annotations
 
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,12 +32,14 @@ from crwn.lazy import LazyModule
 if TYPE_CHECKING:
     import torch
 
+    from crwn.batches import Batch, Examples
     from crwn.data.base import Normalisation
-    from crwn.nn import weights
+    from crwn.nn import losses, weights
     from crwn.nn.kernels import FrozenLinear, Kernel
     from crwn.spec import ProblemShape
 else:
     torch = LazyModule("torch")
+    losses = LazyModule("crwn.nn.losses")
     weights = LazyModule("crwn.nn.weights")
 
 Tensors: TypeAlias = "dict[str, torch.Tensor]"
@@ -113,34 +125,53 @@ class SharedWeights:
         return self._frozen[name][1]
 
 
-class Method(Protocol):
-    """What the engine needs of a method.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Step:
+    """What a method makes of a batch.
 
-    A state holds the tasks' own tensors, each with a leading task axis, and those of `start_shared`, without one.
+    Attributes:
+        loss_G: one for each task learned together; each task's own tensors have the gradient of its own loss.
+        logits_GBm: of the batch's images, for the learning curve.
+        moved: new values by name of what no gradient moves: running statistics and memory. They are kept once the
+            optimiser has stepped.
+    """
+
+    loss_G: torch.Tensor
+    logits_GBm: torch.Tensor
+    moved: Tensors = field(default_factory=dict)
+
+
+class Method(ABC):
+    """What the engine asks of a method; all but `logits` has a default.
+
+    `state` is always what all tasks share, the memory, and, where tasks are told, the tasks' own tensors.
     """
 
     def start_shared(self) -> Tensors:
         """The weights that all tasks share and learning changes, as they are at first; none where all are frozen.
 
-        When they are trained is the blueprint's `shared_training`.
+        Those that are trained require a gradient; when they are trained is the blueprint's `moves_shared`.
         """
-        ...
+        return {}
+
+    def start_memory(self) -> Tensors:
+        """What the method remembers to learn by, before it has learned anything."""
+        return {}
 
     def start(self, tasks: Sequence[int]) -> Tensors:
         """The own state from which `tasks` are learned, each tensor with a leading task axis.
 
-        Those that are trained require a gradient; the others are constants of the task. A task's numbers depend on
-        the trial's seed and the task alone, not on the tasks beside it.
+        Those that are trained require a gradient. A task's numbers depend on the trial's seed and the task alone, not
+        on the tasks beside it. Not asked for where tasks are not told.
         """
-        ...
+        del tasks
+        return {}
 
-    def prepare(self, task: int, images_Nd: torch.Tensor) -> torch.Tensor:
+    def prepare(self, task: int | None, images_Nd: torch.Tensor) -> torch.Tensor:
         """What `logits` takes of a task's images, computed once; the bytes, unless a method says otherwise.
 
-        Not asked of a mixture of tasks, whose images are taken as they are.
-
         Args:
-            task: whose images they are.
+            task: whose images they are; None wherever it is not told.
             images_Nd: unsigned bytes.
 
         Returns:
@@ -149,20 +180,73 @@ class Method(Protocol):
         del task
         return images_Nd
 
-    def logits(self, state: Tensors, images: torch.Tensor, *, training: bool = False) -> torch.Tensor:
-        """Class scores [G, B, m] of prepared images [G, B, ...], each task's with its own part of `state`.
+    @abstractmethod
+    def logits(
+        self, state: Tensors, images: torch.Tensor, *, training: bool = False, moved: Tensors | None = None
+    ) -> torch.Tensor:
+        """Class scores of prepared images, each task's with its own part of `state`.
 
-        In training the running statistics in `state` move, in place.
+        Args:
+            state: as above.
+            images: [G, B, ...].
+            training: whether batch normalisation takes the batch's statistics.
+            moved: in training, takes the new values of running statistics by name; None: they stay as they are.
+
+        Returns:
+            [G, B, m].
         """
-        ...
+
+    def begin(self, state: Tensors, examples: Examples, rate: float) -> Tensors:
+        """What changes before a segment is learned, where its beginning is told; killed inside, it is done again whole.
+
+        Args:
+            state: as the segment before left it.
+            examples: the segment's training examples.
+            rate: the learning rate.
+
+        Returns:
+            New values by name, of memory or of what is trained.
+        """
+        del state, examples, rate
+        return {}
+
+    def learn(self, state: Tensors, batch: Batch) -> Step:
+        """What is learned from a batch: by default the cross-entropy of its labels."""
+        moved: Tensors = {}
+        logits_GBm = self.logits(state, batch.images, training=True, moved=moved)
+        loss_G = losses.cross_entropy(logits_GBm, batch.labels)
+        return Step(loss_G=loss_G, logits_GBm=logits_GBm, moved=moved)
+
+    def adjust(self, state: Tensors, batch: Batch, gradients: Tensors) -> tuple[Tensors, Tensors]:
+        """The gradients that the optimiser gets, by the names of what is trained, and new values of memory by name."""
+        del state, batch
+        return gradients, {}
+
+    def end(self, state: Tensors, examples: Examples) -> Tensors:
+        """New values of memory by name after a segment was learned, where its end is told.
+
+        Killed inside, it is done again whole.
+        """
+        del state, examples
+        return {}
+
+    def rate(self, segment: int, rate: float) -> float:
+        """The learning rate of a segment, counted from 0, given the trial's."""
+        del segment
+        return rate
 
     def pack(self, state: Tensors) -> Tensors:
-        """What is kept of the own state of learned tasks: a few KB each, with a leading task axis."""
-        ...
+        """What is kept of the own state of learned tasks, with a leading task axis; all that is not constant."""
+        return state
 
     def unpack(self, kept: Tensors, tasks: Sequence[int]) -> Tensors:
         """The own state of `tasks`, which gives the same logits as the one that was packed."""
-        ...
+        del tasks
+        return kept
+
+    def needed_to_predict(self, shared: Tensors) -> Tensors:
+        """What of the shared weights is written out where a trial is to keep its weights."""
+        return shared
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -173,12 +257,9 @@ class ScaleFamily:
     examples: str
 
 
-RUNNING_MEAN, RUNNING_VARIANCE = ".running_mean", ".running_var"
-
-
-def is_statistic(name: str) -> bool:
-    """Whether a tensor of a state is a running statistic of batch normalisation: moved by training, not trained."""
-    return name.endswith((RUNNING_MEAN, RUNNING_VARIANCE))
+def trained_from(backbone: Tensors) -> Tensors:
+    """Shared weights that start as drawn and are trained: `<layer>.weight` of every layer."""
+    return {f"{name}.weight": weight.detach().requires_grad_() for name, weight in backbone.items()}
 
 
 FULLY_CONNECTED = ScaleFamily(pattern=r"FC([1-9][0-9]{0,5})", examples="FC256 or FC4096")

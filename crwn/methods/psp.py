@@ -38,6 +38,7 @@ from crwn.methods.protocol import (
     Method,
     Surroundings,
     Tensors,
+    trained_from,
 )
 from crwn.spec import READ_STRICTLY, Blueprint, ProblemShape, TrainingSpec, check_fields, kind_field
 
@@ -79,12 +80,11 @@ class PSPSpec:
         weights, is_binary = num_weights(network), bool(network.normalised)
         rotations = [layer.fan_in**2 for layer in network.layers.values() if not is_binary]
         return Blueprint(
-            grouping="one",
             params_per_task=weights + sum(rotations),
             trained_per_task=weights,
             stored_per_task=0,  # contexts are drawn again from the seed
             stored_shared=weights,
-            shared_training="always",
+            moves_shared="always",
             multiply_adds=plain_multiply_adds(network) + 2 * sum(rotations) - sum(rotations[:1]),
             activations=network.activations + linear_inputs(network),
             backbone=drawn_normal(network, seed, _binary_std if is_binary else _xavier_std),
@@ -115,7 +115,7 @@ class PSP(Method):
 
     def start_shared(self) -> Tensors:
         """The drawn weights."""
-        return {f"{name}.weight": weight_OI for name, weight_OI in self._surroundings.backbone.items()}
+        return trained_from(self._surroundings.backbone)
 
     def start(self, tasks: Sequence[int]) -> Tensors:
         """The tasks' contexts, which are not trained."""
@@ -126,10 +126,11 @@ class PSP(Method):
         drawn = [self._rotations(task) for task in tasks]
         return {name: torch.stack([rotations[name] for rotations in drawn]) for name in drawn[0]}
 
-    def prepare(self, task: int, images_Nd: torch.Tensor) -> torch.Tensor:
+    def prepare(self, task: int | None, images_Nd: torch.Tensor) -> torch.Tensor:
         """Of FC_H the images as the first layer's weights see them: normalised and rotated, which is not learned."""
         if self._is_binary:
             return images_Nd
+        assert task is not None  # the blueprint needs tasks to be told
         rotation_dd = self._rotations(task)[FIRST]
         normalised, kernel = self._surroundings.normalised, self._surroundings.kernel
         prepared_Nd = rotation_dd.new_empty(len(images_Nd), len(rotation_dd))
@@ -137,12 +138,14 @@ class PSP(Method):
             place.copy_(kernel.linear(normalised(part).flatten(1), rotation_dd))
         return prepared_Nd
 
-    def logits(self, state: Tensors, images: torch.Tensor, *, training: bool = False) -> torch.Tensor:
+    def logits(
+        self, state: Tensors, images: torch.Tensor, *, training: bool = False, moved: Tensors | None = None
+    ) -> torch.Tensor:
         """The layers in order, each seen through the task's context; of FC_H the first in the prepared images.
 
         A ResNet's batch normalisation takes the batch's own statistics, in tests too.
         """
-        del training
+        del training, moved
         kernel, dtype = self._surroundings.kernel, self._surroundings.product_dtype
 
         def seen(name: str) -> torch.Tensor:

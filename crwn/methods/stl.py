@@ -30,7 +30,6 @@ from crwn.methods.protocol import (
     Method,
     Surroundings,
     Tensors,
-    is_statistic,
 )
 from crwn.spec import READ_STRICTLY, Blueprint, PositiveFloat, ProblemShape, TrainingSpec, check_fields, kind_field
 
@@ -72,7 +71,6 @@ class STLSpec:
         network = parse_network(scale, problem)
         weights = num_weights(network) + 2 * sum(network.normalised.values())
         return Blueprint(
-            grouping="any",
             params_per_task=weights,
             trained_per_task=weights,
             stored_per_task=weights,
@@ -92,23 +90,22 @@ class STL(Method):
         self._surroundings = surroundings
         self._network = parse_network(surroundings.scale, surroundings.problem)
 
-    def start_shared(self) -> Tensors:
-        """Nothing is shared."""
-        return {}
-
     def start(self, tasks: Sequence[int]) -> Tensors:
         """Weights drawn anew for each task, gains of 1 and shifts of 0."""
         surroundings = self._surroundings
-        state = start_statistics(self._network, surroundings, tasks)
+        state: Tensors = {}
         for name, layer in self._network.layers.items():
             std = (self._spec.weight_gain / layer.fan_in) ** 0.5
             state[f"{name}.weight"] = surroundings.draw_normal(tasks, f"{name}.weight", layer.shape, std)
         for name, channels in self._network.normalised.items():
             gain_GC = torch.ones(len(tasks), channels, device=surroundings.device, dtype=surroundings.dtype)
             state |= {f"{name}.gain": gain_GC, f"{name}.shift": torch.zeros_like(gain_GC)}
-        return {name: tensor.requires_grad_(not is_statistic(name)) for name, tensor in state.items()}
+        trained = {name: tensor.requires_grad_() for name, tensor in state.items()}
+        return start_statistics(self._network, surroundings, tasks) | trained
 
-    def logits(self, state: Tensors, images: torch.Tensor, *, training: bool = False) -> torch.Tensor:
+    def logits(
+        self, state: Tensors, images: torch.Tensor, *, training: bool = False, moved: Tensors | None = None
+    ) -> torch.Tensor:
         """Each task through its own network."""
         kernel, dtype = self._surroundings.kernel, self._surroundings.product_dtype
 
@@ -118,14 +115,5 @@ class STL(Method):
         def layer(name: str) -> dense.DenseLayer:
             return dense.DenseLayer(weight=weights.OwnWeight(state[f"{name}.weight"].to(dtype), kernel))
 
-        pixels, norm = self._surroundings.normalised(images), normalise(state, training=training)
+        pixels, norm = self._surroundings.normalised(images), normalise(state, training=training, moved=moved)
         return self._network.forward(pixels, linears=in_a_row(layer, kernel), conv_weight=conv_weight, norm=norm)
-
-    def pack(self, state: Tensors) -> Tensors:
-        """Weights and running statistics as they are."""
-        return state
-
-    def unpack(self, kept: Tensors, tasks: Sequence[int]) -> Tensors:
-        """Weights and running statistics as they are."""
-        del tasks
-        return kept

@@ -36,12 +36,12 @@ from crwn.methods.networks import (
     parse_network,
     plain_multiply_adds,
     start_statistics,
+    statistics_of,
 )
 from crwn.methods.protocol import (
     Method,
     Surroundings,
     Tensors,
-    is_statistic,
 )
 from crwn.spec import (
     READ_STRICTLY,
@@ -100,7 +100,6 @@ class SupSupSpec:
         network = parse_network(scale, problem)
         weights = num_weights(network)
         return Blueprint(
-            grouping="any",
             params_per_task=weights,
             trained_per_task=weights,
             stored_per_task=weights,
@@ -141,10 +140,6 @@ class SupSup(Method):
         self._shares = kept_shares(spec, self._network)
         self._surroundings = surroundings
 
-    def start_shared(self) -> Tensors:
-        """All shared weights are frozen."""
-        return {}
-
     def start(self, tasks: Sequence[int]) -> Tensors:
         """Scores drawn anew for each task."""
         state = start_statistics(self._network, self._surroundings, tasks)
@@ -154,7 +149,9 @@ class SupSup(Method):
             state[f"{name}.scores"] = scores_GX.requires_grad_()
         return state
 
-    def logits(self, state: Tensors, images: torch.Tensor, *, training: bool = False) -> torch.Tensor:
+    def logits(
+        self, state: Tensors, images: torch.Tensor, *, training: bool = False, moved: Tensors | None = None
+    ) -> torch.Tensor:
         """The layers in order under each task's masks."""
         backbone, dtype = self._surroundings.backbone, self._surroundings.product_dtype
         kernel = self._surroundings.kernel
@@ -170,7 +167,7 @@ class SupSup(Method):
                 return dense.DenseLayer(weight=weights.OwnWeight(weight(name), kernel))
             return dense.DenseLayer(weight=weights.MaskedWeight(state[f"{name}.scores"], backbone[name], dtype, kernel))
 
-        pixels, norm = self._surroundings.normalised(images), normalise(state, training=training)
+        pixels, norm = self._surroundings.normalised(images), normalise(state, training=training, moved=moved)
         return self._network.forward(pixels, linears=in_a_row(layer, kernel), conv_weight=weight, norm=norm)
 
     def pack(self, state: Tensors) -> Tensors:
@@ -178,7 +175,7 @@ class SupSup(Method):
 
         Running statistics as they are.
         """
-        packed = {name: tensor for name, tensor in state.items() if is_statistic(name)}
+        packed = {name: state[name] for name in statistics_of(self._network)}
         for name in self._surroundings.backbone:
             scores_GX, share = state[f"{name}.scores"], self._shares.get(name)
             mask_GX = scores_GX >= 0 if share is None else masked.budget_mask(scores_GX, share).bool()
@@ -190,7 +187,7 @@ class SupSup(Method):
         """Scores that give the mask: of 1, and of -1 by the threshold or of 0 by the budget."""
         del tasks
         surroundings = self._surroundings
-        state = {name: tensor for name, tensor in kept.items() if is_statistic(name)}
+        state = {name: kept[name] for name in statistics_of(self._network)}
         for name, weight_OI in surroundings.backbone.items():
             bits = np.unpackbits(kept[f"{name}.mask"].cpu().numpy(), axis=1, count=weight_OI.numel(), bitorder="little")
             marks_GN = torch.from_numpy(bits).to(device=surroundings.device, dtype=surroundings.dtype)

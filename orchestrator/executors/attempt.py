@@ -24,7 +24,8 @@ import torch
 from crwn.backbone import BackboneSource
 from crwn.code import code_of
 from crwn.data import Datasets
-from crwn.engine import CurvePoint, GroupHalved, Progress, ResumeError, ResumePoint, TaskRow
+from crwn.events import CurvePoint, GroupHalved, Progress, ResumePoint, TaskRow
+from crwn.resume import ResumeError
 from crwn.memory import predicted_peak
 from crwn.metrics import accuracy_matrix, measures
 from crwn.spec import BenchmarkSpec, TrialSpec

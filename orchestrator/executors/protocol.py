@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
 
 if TYPE_CHECKING:
-    from crwn.engine import Progress
+    from crwn.events import Progress
     from crwn.spec import TrialSpec
     from orchestrator.executors.survey import NodeReport, Questions
     from orchestrator.store import Store

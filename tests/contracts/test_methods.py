@@ -31,7 +31,7 @@ from crwn.benchmarks.protocol import Benchmark, Curriculum, Mixture, Split
 from crwn.benchmarks.rotated import RotatedSpec
 from crwn.data import Datasets
 from crwn.data.base import ImageSet
-from crwn.engine import Numerics, TaskRow
+from crwn.events import Numerics, TaskRow
 from crwn.methods import METHODS
 from crwn.methods.batche import BatchESpec
 from crwn.methods.flynet import FlyNetSpec

@@ -13,7 +13,7 @@ from crwn import backbone, contexts, tensorfile
 from crwn.benchmarks import BENCHMARKS
 from crwn.benchmarks.rotated import RotatedSpec
 from crwn.data import Datasets
-from crwn.engine import Numerics, ResumePoint
+from crwn.events import Numerics, ResumePoint
 from crwn.methods import METHODS
 from crwn.spec import TrainingSpec, TrialSpec
 from crwn.trial import Event, Finished, run_trial

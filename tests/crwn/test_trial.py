@@ -20,7 +20,7 @@ from crwn.benchmarks.rotated import RotatedSpec
 from crwn.benchmarks.split import SplitSpec
 from crwn.data import DataError, Datasets
 from crwn.data.mnist import MNIST_BASE
-from crwn.engine import Numerics, Progress, ResumePoint
+from crwn.events import Numerics, Progress, ResumePoint
 from crwn.methods import METHODS
 from crwn.methods.neuromodnet import NeuroModNetSpec
 from crwn.spec import Blueprint, Grouping, ProblemShape, TrainingSpec, TrialSpec

@@ -13,7 +13,7 @@ import pytest
 
 from crwn.benchmarks import PRESETS
 from crwn.data import BASE_SETS, Datasets
-from crwn.engine import Progress
+from crwn.events import Progress
 from crwn.methods import METHODS
 from orchestrator.executors.protocol import Job, TrialUpdate
 from orchestrator.store import Store

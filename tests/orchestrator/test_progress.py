@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 from rich.console import Console
 
-from crwn.engine import Progress
+from crwn.events import Progress
 from crwn.spec import TrialSpec
 from orchestrator import progress as progress_module
 from orchestrator.executors.protocol import TrialUpdate

@@ -24,7 +24,7 @@ import torch
 from crwn import backbone, contexts, engine
 from crwn.code import Code, code_of
 from crwn.data import BASE_SETS, Datasets
-from crwn.engine import ResumePoint
+from crwn.events import ResumePoint
 from crwn.spec import TrialSpec
 from crwn.trial import Event, iterate_trial
 from orchestrator import projection, records

@@ -1,0 +1,328 @@
+"""A segment's training examples: in batches, each known from its number, and as a whole.
+
+Shapes: G lanes (tasks learned together), B examples per batch, N training examples per lane. Images are [..., d], or
+[..., C, H, W] where a benchmark's keep their shape.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from crwn import seeding
+from crwn.benchmarks.augmentation import Augmentation
+from crwn.benchmarks.protocol import Curriculum, Mixture, Segment, Split
+
+Prepare = Callable[[int | None, torch.Tensor], torch.Tensor]
+"""`Method.prepare`."""
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class Batch:
+    """What a method learns from in one update.
+
+    Attributes:
+        images: [G, B, ...], as `Method.prepare` left them.
+        labels: [G, B], in the benchmark's label space.
+        tasks: the lanes' tasks; None where they are not told.
+        segment: its number, from 0.
+        step: the update within the segment, from 0.
+        update: the update within the trial, from 0.
+        rate: the learning rate.
+    """
+
+    images: torch.Tensor
+    labels: torch.Tensor
+    tasks: tuple[int, ...] | None
+    segment: int
+    step: int
+    update: int
+    rate: float
+    _seed: int
+    _bytes: Callable[[], torch.Tensor]
+    _prepare: Prepare
+    _augmentation: Augmentation | None
+
+    @property
+    def originals(self) -> torch.Tensor:
+        """The images as bytes [G, B, ...], neither augmented nor prepared: what a replay buffer keeps."""
+        return self._bytes()
+
+    def stream(self, name: str) -> np.random.Generator:
+        """Random numbers of this update, by a name that says what they are for."""
+        return seeding.numpy_generator(self._seed, "update", name, self.update)
+
+    def streams(self, name: str) -> list[np.random.Generator]:
+        """The same for each of the tasks, whose numbers so do not depend on the tasks beside it.
+
+        Raises:
+            ValueError: tasks are not told.
+        """
+        if self.tasks is None:
+            raise ValueError("streams: expected a scenario in which tasks are told, given one in which they are not")
+        return [seeding.numpy_generator(self._seed, "update", name, task, self.step) for task in self.tasks]
+
+    def uniform(self, name: str, *shape: int) -> torch.Tensor:
+        """Uniform numbers in [0, 1) from `stream`, in float64 on the device."""
+        return torch.from_numpy(self.stream(name).random(shape)).to(self.labels.device)
+
+    def view(self, images: torch.Tensor, name: str, task: int | None = None) -> torch.Tensor:
+        """Bytes [N, ...] as `Method.logits` takes them: augmented by draws of this name, and prepared."""
+        if self._augmentation is not None:
+            draws_N3 = torch.from_numpy(self._augmentation.draw(self.stream(name), len(images)))
+            images = self._augmentation(images, draws_N3.to(images.device))
+        return self._prepare(task, images)
+
+
+class Lanes:
+    """A segment's training examples, lane by lane.
+
+    Args:
+        segment: what is learned.
+        examples: of lane after lane, as many of each: prepared, or bytes where they are augmented.
+        originals: the same as bytes; asked for when they are needed.
+        prepare: what a method computes of images beforehand.
+        seed: the trial's.
+        batch_size: B; the short last batch of an epoch is kept.
+        augmentation: how examples are changed at random, if they are.
+
+    Attributes:
+        num_each: N.
+        per_epoch: batches.
+    """
+
+    def __init__(
+        self,
+        *,
+        segment: Segment,
+        examples: Mixture,
+        originals: Callable[[], Mixture],
+        prepare: Prepare,
+        seed: int,
+        batch_size: int,
+        augmentation: Augmentation | None,
+    ) -> None:
+        self.num_each = examples.num_examples // len(segment.lanes)
+        self.per_epoch = math.ceil(self.num_each / batch_size)
+        self._segment = segment
+        self._examples = examples
+        self._originals = originals
+        self._prepare = prepare
+        self._seed = seed
+        self._batch_size = batch_size
+        self._device = examples.device
+        self._augmentation = augmentation
+        self._order_GN = torch.empty(0)
+        self._draws_GN3 = torch.empty(0)
+        self._epoch = -1
+
+    def batch(self, step: int, *, rate: float, update: int) -> Batch:
+        """The batch of an update, counted from 0; every epoch has an order of its own for each lane.
+
+        The order, and how examples are changed, are drawn from (seed, lane, epoch).
+        """
+        epoch, number = divmod(step, self.per_epoch)
+        if epoch != self._epoch:
+            self._order_GN = self._draw_order(epoch)
+            if self._augmentation is not None:
+                self._draws_GN3 = self._draw_changes(self._augmentation, epoch)
+            self._epoch = epoch
+        places = slice(number * self._batch_size, (number + 1) * self._batch_size)
+        chosen_GB = self._order_GN[:, places]
+        chosen = chosen_GB.reshape(-1)
+        examples = self._examples.take(chosen)
+        images = examples.images
+        if self._augmentation is not None:
+            images = self._augmentation(images, self._draws_GN3[:, places].flatten(0, 1))
+        images = images.unflatten(0, chosen_GB.shape)
+        if self._augmentation is not None:  # never the same image twice, so every batch is prepared on its own
+            images = self._prepared(images)
+        return Batch(
+            images=images,
+            labels=examples.labels.view(chosen_GB.shape),
+            tasks=self._segment.told,
+            segment=self._segment.number,
+            step=step,
+            update=update,
+            rate=rate,
+            _seed=self._seed,
+            _bytes=lambda: self._originals().take(chosen).images.unflatten(0, chosen_GB.shape),
+            _prepare=self._prepare,
+            _augmentation=self._augmentation,
+        )
+
+    def whole(self) -> Examples:
+        """All of them, in the data's order."""
+        return Examples(self)
+
+    def in_order(self, places: slice) -> Split:
+        """The examples at these places of every lane: prepared [G, n, ...], not augmented."""
+        numbers = torch.arange(*places.indices(self.num_each), device=self._device)
+        starts_G1 = self.num_each * torch.arange(len(self._segment.lanes), device=self._device)[:, None]
+        chosen_GB = numbers + starts_G1
+        examples = self._examples.take(chosen_GB.reshape(-1))
+        images = examples.images.unflatten(0, chosen_GB.shape)
+        if self._augmentation is not None:
+            images = self._prepared(images)
+        return Split(images=images, labels=examples.labels.view(chosen_GB.shape))
+
+    def originals(self, index_N: torch.Tensor) -> Split:
+        """Examples by their numbers in the first lane, as bytes [n, ...]."""
+        return self._originals().take(index_N)
+
+    def generator(self, name: str) -> np.random.Generator:
+        """Random numbers of this segment, by a name that says what they are for."""
+        return seeding.numpy_generator(self._seed, "segment", name, self._segment.number)
+
+    def _prepared(self, images: torch.Tensor) -> torch.Tensor:
+        with torch.no_grad():
+            tasks = self._segment.told or [None] * len(images)
+            prepared = [self._prepare(task, lane) for task, lane in zip(tasks, images, strict=True)]
+            return prepared[0][None] if len(prepared) == 1 else torch.stack(prepared)
+
+    def _draw_order(self, epoch: int) -> torch.Tensor:
+        """[G, N] numbers of examples."""
+        if not self._segment.shuffled:
+            return torch.arange(self.num_each, device=self._device)[None]
+        orders = [
+            torch.from_numpy(seeding.numpy_generator(self._seed, "batches", stream, epoch).permutation(self.num_each))
+            + index * self.num_each
+            for index, stream in enumerate(self._segment.streams)
+        ]
+        return torch.stack(orders).to(self._device)
+
+    def _draw_changes(self, augmentation: Augmentation, epoch: int) -> torch.Tensor:
+        """[G, N, 3] draws of the augmentation."""
+        streams = (seeding.numpy_generator(self._seed, "augment", stream, epoch) for stream in self._segment.streams)
+        draws = [torch.from_numpy(augmentation.draw(stream, self.num_each)) for stream in streams]
+        return torch.stack(draws).to(self._device)
+
+
+class Examples:
+    """A segment's training examples as `Method.begin` and `Method.end` see them.
+
+    Attributes:
+        num_examples: N, of each lane.
+    """
+
+    def __init__(self, lanes: Lanes) -> None:
+        self.num_examples = lanes.num_each
+        self._lanes = lanes
+
+    def batches(self, size: int) -> Iterator[Split]:
+        """All examples in the data's order, not augmented: prepared images [G, B, ...], labels [G, B].
+
+        Args:
+            size: B; the last batch may be shorter.
+        """
+        for start in range(0, self.num_examples, size):
+            yield self._lanes.in_order(slice(start, start + size))
+
+    def take(self, index_N: torch.Tensor) -> Split:
+        """Examples by their numbers: bytes [n, ...] and labels [n], where one segment is learned at once."""
+        return self._lanes.originals(index_N)
+
+    def stream(self, name: str) -> np.random.Generator:
+        """Random numbers of this segment, by a name that says what they are for."""
+        return self._lanes.generator(name)
+
+
+class Table:
+    """Where the images of tasks that are learned together lie: memory that one segment takes over from the last.
+
+    On a CPU fresh memory costs far more than the copy into it.
+    """
+
+    def __init__(self) -> None:
+        self._images = torch.empty(0)
+
+    def clear(self) -> None:
+        """Give the memory back."""
+        self._images = torch.empty(0)
+
+    @torch.no_grad()
+    def lay(
+        self,
+        segment: Segment,
+        mixtures: Iterator[Mixture],
+        *,
+        curriculum: Curriculum,
+        prepare: Prepare,
+        seed: int,
+        batch_size: int,
+        timed: Callable[[], AbstractContextManager[None]],
+    ) -> Lanes:
+        """The training examples of an open segment, prepared where they are not augmented.
+
+        Args:
+            segment: what is learned.
+            mixtures: of each lane, each made when it is asked for.
+            curriculum: in which the segment is open.
+            prepare: `Method.prepare`.
+            seed: the trial's.
+            batch_size: of the batches.
+            timed: a context in which what counts as learning is done: preparing and laying, not making the images.
+
+        Raises:
+            ValueError: lanes have more and fewer examples.
+        """
+        augmentation, told = curriculum.augmentation, segment.told
+        before = (lambda _, images: images) if augmentation is not None else prepare
+        changed = False
+
+        def prepared(place: int, mixture: Mixture) -> Mixture:
+            nonlocal changed
+            if not isinstance(mixture, Split):
+                return mixture  # is made batch by batch
+            with timed():
+                images = before(told[place] if told is not None else None, mixture.images)
+            changed |= images is not mixture.images
+            return Split(images=images, labels=mixture.labels)
+
+        num_lanes = len(segment.lanes)
+        if num_lanes == 1:
+            examples = prepared(0, next(mixtures))
+        else:
+            # No name holds a split, so that there is one beside the set, not two.
+            labels = [self._put(prepared(place, next(mixtures)), place, num_lanes, timed) for place in range(num_lanes)]
+            examples = Split(images=self._images.flatten(0, 1), labels=torch.cat(labels))
+        return Lanes(
+            segment=segment,
+            examples=examples,
+            originals=(lambda: _end_to_end([curriculum.lane(lane) for lane in segment.lanes]))
+            if changed
+            else (lambda: examples),
+            prepare=prepare,
+            seed=seed,
+            batch_size=batch_size,
+            augmentation=augmentation,
+        )
+
+    def _put(
+        self, mixture: Mixture, place: int, num_lanes: int, timed: Callable[[], AbstractContextManager[None]]
+    ) -> torch.Tensor:
+        """Put a lane's examples to their place; returns the labels."""
+        assert isinstance(mixture, Split)
+        shape = (num_lanes, *mixture.images.shape)
+        if place == 0 and self._images.shape != shape:
+            self._images = torch.empty(0)  # gone before there is another
+            self._images = mixture.images.new_empty(shape)
+        if self._images.shape != shape:
+            sizes = sorted([self._images.shape[1], mixture.num_examples])
+            raise ValueError(f"tasks learned together: expected equally many training examples, given {sizes}")
+        with timed():
+            self._images[place] = mixture.images
+        return mixture.labels
+
+
+def _end_to_end(mixtures: Sequence[Mixture]) -> Mixture:
+    """Several lanes' examples as one set."""
+    if len(mixtures) == 1:
+        return mixtures[0]
+    splits = [mixture for mixture in mixtures if isinstance(mixture, Split)]
+    return Split(images=torch.cat([split.images for split in splits]), labels=torch.cat([s.labels for s in splits]))

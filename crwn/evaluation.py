@@ -1,0 +1,181 @@
+"""Tests: the figures of a task's test images.
+
+Shapes: G = 1 task, B examples, m classes, N test examples.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch.nn import functional
+
+from crwn import seeding
+from crwn.benchmarks.protocol import Curriculum, Split
+from crwn.events import TaskRow
+from crwn.methods.protocol import Method, Tensors
+from crwn.nn.losses import by_class
+from crwn.spec import Blueprint, TrainingSpec
+
+EVALUATION_BATCH = 500
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Figures:
+    """What a test found; see `crwn.events.TaskRow`."""
+
+    accuracy: float
+    loss: float
+    answered: tuple[int, ...] | None
+    accuracy_told: float | None
+
+
+@torch.no_grad()
+def evaluate(
+    logits: Callable[[torch.Tensor], torch.Tensor],
+    split: Split,
+    *,
+    batch_size: int = EVALUATION_BATCH,
+    seen: Sequence[int] | None = None,
+    own: Sequence[int] | None = None,
+    counts_answers: bool = False,
+) -> Figures:
+    """Test on prepared images.
+
+    Args:
+        logits: class scores [1, B, m] of images [1, B, ...].
+        split: the images and their labels.
+        batch_size: images at a time.
+        seen: the classes that can be answered; None: all.
+        own: the task's own classes, among which answers are counted once more; None: they are not.
+        counts_answers: whether it is counted how often each class is answered.
+    """
+    device = split.labels.device
+    loss = torch.zeros((), dtype=torch.float64, device=device)
+    num_correct, num_told = torch.zeros(2, dtype=torch.int64, device=device).unbind()
+    answered: torch.Tensor | None = None
+    for images_Bd, labels_B in zip(split.images.split(batch_size), split.labels.split(batch_size), strict=True):
+        given_1Bm = logits(images_Bd[None])
+        logits_1Bm = given_1Bm if seen is None else among(given_1Bm, seen)
+        loss += functional.cross_entropy(by_class(logits_1Bm), labels_B[None], reduction="sum")
+        answers_1B = logits_1Bm.argmax(dim=2)
+        num_correct += (answers_1B == labels_B).sum()
+        if own is not None:
+            num_told += (among(given_1Bm, own).argmax(dim=2) == labels_B).sum()
+        if counts_answers:
+            hits_m = functional.one_hot(answers_1B, logits_1Bm.shape[2]).sum(dim=(0, 1))
+            answered = hits_m if answered is None else answered + hits_m
+    num_test = len(split.labels)
+    return Figures(
+        accuracy=num_correct.item() / num_test,
+        loss=loss.item() / num_test,
+        answered=None if answered is None else tuple(answered.tolist()),
+        accuracy_told=None if own is None else num_told.item() / num_test,
+    )
+
+
+def among(logits_GBm: torch.Tensor, classes: Sequence[int]) -> torch.Tensor:
+    """The scores with minus infinity for all other classes."""
+    is_other_m = torch.ones(logits_GBm.shape[2], dtype=torch.bool)
+    is_other_m[list(classes)] = False
+    return logits_GBm.masked_fill(is_other_m.to(logits_GBm.device), -math.inf)
+
+
+class Tester:
+    """Tests a trial's method on its benchmark; only where a task is told, and was learned in turn, it gets the task.
+
+    Args:
+        method: the learner.
+        curriculum: gives the test images, and what is told of them.
+        blueprint: what the method is.
+        training: whose batches tests are of, where they depend on the batch.
+        seed: the trial's.
+        device: where tensors live.
+        clock: seconds.
+    """
+
+    def __init__(
+        self,
+        method: Method,
+        curriculum: Curriculum,
+        blueprint: Blueprint,
+        training: TrainingSpec,
+        *,
+        seed: int,
+        device: torch.device,
+        clock: Callable[[], float],
+    ) -> None:
+        self._method = method
+        self._curriculum = curriculum
+        self._tests_by_batch = blueprint.tests_by_batch
+        self._training = training
+        self._tells_tasks = curriculum.tells_tasks and blueprint.is_continual
+        self._seed = seed
+        self._device = device
+        self._clock = clock
+
+    def test(
+        self, task: int, state: Tensors, kept: Sequence[Tensors], *, tasks_learned: int, update: int | None
+    ) -> TaskRow:
+        """One test.
+
+        Args:
+            task: which.
+            state: what all tasks share.
+            kept: what was kept of each task learned so far, each tensor with a task axis of length 1.
+            tasks_learned: to be noted.
+            update: to be noted.
+
+        Raises:
+            FloatingPointError: the loss is no finite number.
+        """
+        started = self._clock()
+        method, curriculum = self._method, self._curriculum
+        split = self._prepared(task)
+        batch_size = EVALUATION_BATCH
+        if self._tests_by_batch:
+            order_N = seeding.numpy_generator(self._seed, "test batches", task).permutation(split.num_examples)
+            split = split.take(torch.from_numpy(order_N).to(self._device))
+            batch_size = self._training.batch_size
+        if self._tells_tasks:
+            own = {name: tensor.to(self._device) for name, tensor in kept[task].items()}
+            state = state | method.unpack(own, [task])
+        figures = evaluate(
+            lambda images: method.logits(state, images),
+            split,
+            batch_size=batch_size,
+            seen=curriculum.classes(range(len(kept))) if curriculum.tells_classes else None,
+            own=curriculum.classes([task]) if curriculum.tells_classes else None,
+            counts_answers=not curriculum.tells_tasks,
+        )
+        if not math.isfinite(figures.loss):
+            rate = method.rate(task, self._training.learning_rate)
+            raise diverged(task, f"test loss is {figures.loss}", rate)
+        return TaskRow(
+            task=task,
+            tasks_learned=tasks_learned,
+            accuracy=figures.accuracy,
+            loss=figures.loss,
+            num_test=split.num_examples,
+            train_seconds=None,
+            eval_seconds=self._clock() - started,
+            tested=time.time(),
+            curve=(),
+            update=update,
+            answered=figures.answered,
+            accuracy_told=figures.accuracy_told,
+        )
+
+    @torch.no_grad()
+    def _prepared(self, task: int) -> Split:
+        split = self._curriculum.test_split(task)
+        images = self._method.prepare(task if self._tells_tasks else None, split.images)
+        return Split(images=images, labels=split.labels)
+
+
+def diverged(task: int, what: str, rate: float) -> FloatingPointError:
+    """The error of a task whose loss is no longer a finite number."""
+    return FloatingPointError(f"task {task}: the {what}; training diverged. Lower the learning rate, given {rate}.")
