@@ -30,14 +30,14 @@ class ArraySpec:
     Attributes:
         name: the array's name, which with the seed fixes its numbers.
         shape: [out, in], or [out, in, k, k] of a convolution.
-        distribution: `normal`, zero mean; `signed-constant`, plus or minus one magnitude; `subset`, in every row a
-            number of ones at places drawn without replacement, zeros elsewhere.
-        parameter: the standard deviation, the magnitude, or the number of ones in a row.
+        distribution: `normal`, zero mean; `uniform`, between plus and minus a bound; `signed-constant`, plus or minus
+            one magnitude; `subset`, in every row a number of ones at places drawn without replacement, zeros elsewhere.
+        parameter: the standard deviation, the bound, the magnitude, or the number of ones in a row.
     """
 
     name: str
     shape: tuple[int, ...]
-    distribution: Literal["normal", "signed-constant", "subset"]
+    distribution: Literal["normal", "uniform", "signed-constant", "subset"]
     parameter: float
 
 
@@ -108,6 +108,10 @@ def _draw_array(spec: ArraySpec, seed: int) -> Array:
         case "normal":
             generator.standard_normal(dtype=np.float32, out=array)
             array *= np.float32(spec.parameter)
+        case "uniform":
+            generator.random(dtype=np.float32, out=array)
+            array *= np.float32(2 * spec.parameter)
+            array -= np.float32(spec.parameter)
         case "signed-constant":
             array[...] = generator.integers(0, 2, size=spec.shape, dtype=np.int8)
             array *= np.float32(2 * spec.parameter)

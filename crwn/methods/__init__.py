@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
-from crwn.methods import batche, flynet, mtl, neuromodnet, psp, stl, supsup
+from crwn.methods import batche, finetune, flynet, mtl, neuromodnet, psp, stl, supsup
 from crwn.methods.protocol import Method, Surroundings
 
 
@@ -28,5 +28,6 @@ METHODS: Mapping[str, MethodEntry] = MappingProxyType(
         "psp": MethodEntry(spec=psp.PSPSpec, build=psp.PSP),
         "mtl": MethodEntry(spec=mtl.MTLSpec, build=mtl.MTL),
         "stl": MethodEntry(spec=stl.STLSpec, build=stl.STL),
+        "finetune": MethodEntry(spec=finetune.FinetuneSpec, build=finetune.Finetune),
     }
 )
