@@ -157,10 +157,9 @@ class Engine:
         """One update: what the method makes of a batch, each task's gradient of its own loss, the optimiser's step."""
         state, trained = self._state(group), group.trained
         step = self._method.learn(state, batch)
-        # A trained tensor that the loss does not use has no gradient, and does not move.
-        found = torch.autograd.grad(
-            step.loss_G, list(trained.values()), torch.ones_like(step.loss_G), allow_unused=True
-        )
+        # A trained tensor that the loss does not use has no gradient, and does not move. (Of a sum: torch would import
+        # its compiler, for seconds, to look at gradients that are given.)
+        found = torch.autograd.grad(step.loss_G.sum(), list(trained.values()), allow_unused=True)
         pairs = zip(trained, found, strict=True)
         gradients = {name: g for name, g in pairs if g is not None}  # type: ignore[redundant-expr]  # it may be
         with torch.no_grad():

@@ -16,22 +16,24 @@ import torch
 from torch.nn import functional
 
 import crwn.engine
+import crwn.evaluation
+import crwn.groups
 from crwn import seeding
 from crwn.backbone import BackboneSpec
 from crwn.benchmarks.protocol import Curriculum, Split
-from crwn.engine import (
+from crwn.engine import Engine
+from crwn.events import (
     CurvePoint,
-    Engine,
     GroupHalved,
     Learned,
     Numerics,
     Progress,
     ResumePoint,
     TaskRow,
-    read_numerics,
 )
 from crwn.methods.protocol import Method, Tensors
 from crwn.optimizers import OPTIMIZERS
+from crwn.resume import read_numerics
 from crwn.spec import Blueprint, TrainingSpec
 
 NUM_CLASSES = 3
@@ -46,6 +48,7 @@ class EndToEnd:
         self._images = torch.cat([split.images for split in splits])
         self._labels = torch.cat([split.labels for split in splits])
         self.num_examples = len(self._labels)
+        self.device = self._labels.device
         self._images[:, 0] = torch.arange(self.num_examples)
 
     def take(self, index_B: torch.Tensor) -> Split:
@@ -56,11 +59,18 @@ class Numbered:
     """Image i of every task begins with the byte i; what follows and the labels differ between tasks."""
 
     def __init__(self, num_tasks: int = 3, num_train: int = 10, num_test: int = 7) -> None:
-        self.num_tasks = num_tasks
+        self.num_tasks = self.num_segments = num_tasks
+        self.test_every = 0
         self.augmentation = None
         self.num_train = num_train
         self.num_test = num_test
         self.reads: list[tuple[str, int]] = []
+
+    def num_examples(self, segment: int) -> int:
+        return self.num_train
+
+    def classes(self, task: int) -> tuple[int, ...]:
+        return tuple(range(NUM_CLASSES))
 
     def train_split(self, task: int) -> Split:
         self.reads.append(("train", task))
@@ -96,7 +106,7 @@ class Softmax(Method):
         self.groups.append(list(tasks))
         return {"matrix": torch.zeros(len(tasks), NUM_CLASSES, 3, dtype=torch.float64, requires_grad=True)}
 
-    def logits(self, state: Tensors, images_GBd: torch.Tensor, *, training: bool = False) -> torch.Tensor:
+    def logits(self, state: Tensors, images_GBd: torch.Tensor, **how: object) -> torch.Tensor:
         self._on_logits()
         if torch.is_grad_enabled():
             self.seen.append(images_GBd[:, :, 0].int().tolist())
@@ -118,19 +128,23 @@ class Sharing(Softmax):
     Notes the shared matrix at each call, and whether it was trained then.
     """
 
-    def __init__(self, on_logits: Callable[[], None] = lambda: None) -> None:
+    def __init__(self, on_logits: Callable[[], None] = lambda: None, *, first_rate: float = 0) -> None:
         super().__init__(on_logits)
+        self.first_rate = first_rate
         self.drawn = torch.tensor([[0.3, -0.1, 0.2], [-0.2, 0.4, 0.1], [0.1, 0.2, -0.3]], dtype=torch.float64)
         self.matrices: list[tuple[torch.Tensor, bool]] = []
 
     def start_shared(self) -> Tensors:
-        return {"matrix": self.drawn}
+        return {"matrix": self.drawn.detach().requires_grad_()}
+
+    def rate(self, segment: int, rate: float) -> float:
+        return self.first_rate if self.first_rate and segment == 0 else rate
 
     def start(self, tasks: Sequence[int]) -> Tensors:
         self.groups.append(list(tasks))
         return {"factor": torch.ones(len(tasks), 3, dtype=torch.float64, requires_grad=True)}
 
-    def logits(self, state: Tensors, images_GBd: torch.Tensor, *, training: bool = False) -> torch.Tensor:
+    def logits(self, state: Tensors, images_GBd: torch.Tensor, **how: object) -> torch.Tensor:
         self.matrices.append((state["matrix"].detach().clone(), state["matrix"].requires_grad))
         own_Gmd = state["matrix"] * state["factor"][:, None, :]
         return super().logits({"matrix": own_Gmd}, images_GBd)
@@ -143,20 +157,20 @@ class Alone(Sharing):
         self.groups.append(list(tasks))
         return {}
 
-    def logits(self, state: Tensors, images_GBd: torch.Tensor, *, training: bool = False) -> torch.Tensor:
+    def logits(self, state: Tensors, images_GBd: torch.Tensor, **how: object) -> torch.Tensor:
         return super().logits({**state, "factor": torch.ones(len(images_GBd), 3, dtype=torch.float64)}, images_GBd)
 
 
 def blueprint(**changes: object) -> Blueprint:
     """Of a method whose tasks do not touch each other; the engine reads no counts."""
-    settings = {"grouping": "any", "params_per_task": 9, "trained_per_task": 9, "stored_per_task": 9}
+    settings = {"params_per_task": 9, "trained_per_task": 9, "stored_per_task": 9}
     sizes = {"multiply_adds": 9, "activations": 9, "backbone": BackboneSpec(seed=0, arrays=())}
     return Blueprint(**{**settings, **sizes, **changes})
 
 
-IN_TURN = blueprint(grouping="one", shared_training="always")
-MIXED = blueprint(grouping="all", shared_training="always")
-FIRST_TASK = blueprint(shared_training="first task", first_task_rate=0.001)
+IN_TURN = blueprint(moves_shared="always")
+MIXED = blueprint(moves_shared="always", presentation="together")
+FIRST_TASK = blueprint(moves_shared="first segment")
 
 
 class Clock:
@@ -295,16 +309,16 @@ def test_a_first_task_that_trains_shared_weights_is_learned_alone(group_size: in
 
 
 @pytest.mark.parametrize("group_size", [1, 2])
-@pytest.mark.parametrize("when", ["never", "first task", "always"])
+@pytest.mark.parametrize("when", ["never", "first segment", "always"])
 def test_shared_weights_are_trained_when_the_blueprint_says(when: str, group_size: int) -> None:
     """Never, with the first task alone, or with every task, each from where the last left them; never in a test.
 
     What the method drew stays as it is, since other trials may read it; trained weights are in the results.
     """
-    grouping, group_size = ("one", 1) if when == "always" else ("any", group_size)
+    group_size = 1 if when == "always" else group_size
     method, benchmark = Sharing(), Numbered()
     drawn = method.drawn.clone()
-    plan = blueprint(grouping=grouping, shared_training=when)
+    plan = blueprint(moves_shared=when)
     learned = learn(method, benchmark, plan=plan, updates=2, group_size=group_size)
     trained = [requires_grad for _, requires_grad in method.matrices]
     matrices = [matrix for matrix, _ in method.matrices]
@@ -315,7 +329,7 @@ def test_shared_weights_are_trained_when_the_blueprint_says(when: str, group_siz
             assert not any(trained)
             assert not any(changes)
             assert learned.shared == {}
-        case "first task":
+        case "first segment":
             assert trained[:2] == [True, True]
             assert not any(trained[2:])
             assert changes[:2] == [True, True]
@@ -336,7 +350,7 @@ def test_the_first_task_may_have_a_rate_of_its_own() -> None:
 
     The first task's moves the shared matrix too; later tasks are trained at the trial's rate.
     """
-    method = Sharing()
+    method = Sharing(first_rate=0.001)
     learned = learn(method, Numbered(), plan=FIRST_TASK, updates=1, group_size=2, learning_rate=0.1)
     moved = (learned.shared["matrix"] - method.drawn).abs()
     torch.testing.assert_close(moved, torch.full_like(moved, 10 * 0.001), rtol=1e-3, atol=0)
@@ -445,7 +459,7 @@ def test_mixed_tasks_share_every_batch() -> None:
     """
     method, benchmark = Alone(), Numbered()
     learn(method, benchmark, plan=MIXED, group_size=3, updates=3, batch_size=8, seed=5)
-    assert method.groups == [[0, 1, 2]]
+    assert method.groups == []  # which tasks they are is not told
     assert all(len(step) == 1 for step in method.seen)
     batches = [step[0] for step in method.seen]
     assert [len(batch) for batch in batches] == [8, 8, 8, 6, 8, 8, 8, 6, 8]
@@ -457,7 +471,7 @@ def test_mixed_tasks_share_every_batch() -> None:
 
 def test_mixed_tasks_have_one_curve_and_one_test_each(monkeypatch: pytest.MonkeyPatch) -> None:
     """The curve stands with the first; all are tested after all were learned, each with its share of the time."""
-    monkeypatch.setattr(crwn.engine, "CURVE_EVERY", 4)
+    monkeypatch.setattr(crwn.groups, "CURVE_EVERY", 4)
     clock = Clock()
     method = Alone(lambda: clock.pass_(2))
     learned = learn(method, Numbered(), plan=MIXED, group_size=3, updates=3, batch_size=8, clock=clock)
@@ -521,7 +535,7 @@ def test_learning_is_a_plain_loop(monkeypatch: pytest.MonkeyPatch, group_size: i
     With a point every 4 of 10 updates the curve has points at 4, 8 and 10. A point is the mean over the examples since
     the last one: batches of 4, 4, 2 and 4 count by their size.
     """
-    monkeypatch.setattr(crwn.engine, "CURVE_EVERY", 4)
+    monkeypatch.setattr(crwn.groups, "CURVE_EVERY", 4)
     learned = learn(Softmax(), Numbered(), updates=10, group_size=group_size)
     for task in range(3):
         losses, correct, sizes, matrix = plain_training(task, updates=10)
@@ -570,7 +584,7 @@ def test_a_benchmark_may_have_one_task() -> None:
 def test_tests_go_in_batches(monkeypatch: pytest.MonkeyPatch) -> None:
     """Seven test images by three are 3, 3 and 1; loss and accuracy are those of all at once."""
     whole = learn(Softmax(), Numbered(num_tasks=1))
-    monkeypatch.setattr(crwn.engine, "EVALUATION_BATCH", 3)
+    monkeypatch.setattr(crwn.evaluation, "EVALUATION_BATCH", 3)
     method = Softmax()
     batched = learn(method, Numbered(num_tasks=1))
     assert method.test_sizes == [3, 3, 1]
@@ -601,8 +615,9 @@ def test_points_and_tests_tell_when_they_were_made(monkeypatch: pytest.MonkeyPat
     third, and the first two are tested again.
     """
     wall = Clock()
-    monkeypatch.setattr(crwn.engine, "time", SimpleNamespace(time=wall))
-    monkeypatch.setattr(crwn.engine, "CURVE_EVERY", 4)
+    monkeypatch.setattr(crwn.groups, "time", SimpleNamespace(time=wall))
+    monkeypatch.setattr(crwn.evaluation, "time", SimpleNamespace(time=wall))
+    monkeypatch.setattr(crwn.groups, "CURVE_EVERY", 4)
     learned = learn(Softmax(lambda: wall.pass_(1)), Numbered(), group_size=2)
     assert [[point.time for point in row.curve] for row in learned.rows] == [
         [1004, 1007],
@@ -626,7 +641,7 @@ def test_a_rate_far_too_high_is_an_error() -> None:
     """Training that diverges stops at the next point of the curve, with the task, the loss and what to do."""
 
     class Exploding(Softmax):
-        def logits(self, state: Tensors, images_GBd: torch.Tensor, *, training: bool = False) -> torch.Tensor:
+        def logits(self, state: Tensors, images_GBd: torch.Tensor, **how: object) -> torch.Tensor:
             logits = super().logits(state, images_GBd)
             is_second = self.groups[-1][0] == 1
             return logits * (math.inf if is_second and torch.is_grad_enabled() else 1)
@@ -641,10 +656,10 @@ def test_the_rate_to_lower_is_the_one_that_was_used() -> None:
 
     class Exploding(Sharing):
         def __init__(self, task: int) -> None:
-            super().__init__()
+            super().__init__(first_rate=0.001)
             self._task = task
 
-        def logits(self, state: Tensors, images_GBd: torch.Tensor, *, training: bool = False) -> torch.Tensor:
+        def logits(self, state: Tensors, images_GBd: torch.Tensor, **how: object) -> torch.Tensor:
             return super().logits(state, images_GBd) * (math.inf if self._task in self.groups[-1] else 1)
 
     for task, rate in ((0, 0.001), (1, 0.1)):
@@ -736,7 +751,7 @@ def test_a_resume_point_tells_what_was_learned_so_far(monkeypatch: pytest.Monkey
     What it tells stays as it is while the trial goes on, times included.
     """
     clock = Clock()
-    monkeypatch.setattr(crwn.engine, "CURVE_EVERY", 2)
+    monkeypatch.setattr(crwn.groups, "CURVE_EVERY", 2)
     engine = make_engine(Softmax(lambda: clock.pass_(100)), Numbered(), updates=3, group_size=2, clock=clock)
     *events, learned = engine.run()
     assert isinstance(learned, Learned)
@@ -773,12 +788,12 @@ class Limited(Softmax):
         self._error = error
         self.sizes: list[int] = []
 
-    def logits(self, state: Tensors, images_GBd: torch.Tensor, *, training: bool = False) -> torch.Tensor:
-        if training:
+    def logits(self, state: Tensors, images_GBd: torch.Tensor, **how: object) -> torch.Tensor:
+        if how.get("training"):
             self.sizes.append(len(images_GBd))
             if len(images_GBd) > self._limits[min(len(self.sizes), len(self._limits)) - 1]:
                 raise self._error
-        return super().logits(state, images_GBd, training=training)
+        return super().logits(state, images_GBd, **how)
 
 
 OUT_OF_MEMORY = [
@@ -837,21 +852,21 @@ def test_halves_that_wait_are_in_the_resume_point(monkeypatch: pytest.MonkeyPatc
 
 
 class Counting(Limited):
-    """Counts its forward passes in a running statistic of each task, and runs out of memory after that."""
+    """Counts its forward passes in a tensor of each task that moves, and runs out of memory after that."""
 
     def start(self, tasks: Sequence[int]) -> Tensors:
-        return {**super().start(tasks), "passes.running_mean": torch.zeros(len(tasks), 1, dtype=torch.float64)}
+        return {**super().start(tasks), "passes": torch.zeros(len(tasks), 1, dtype=torch.float64)}
 
-    def logits(self, state: Tensors, images_GBd: torch.Tensor, *, training: bool = False) -> torch.Tensor:
-        if training:
-            state["passes.running_mean"] += 1
-        return super().logits(state, images_GBd, training=training)
+    def logits(self, state: Tensors, images_GBd: torch.Tensor, **how: object) -> torch.Tensor:
+        if how.get("training"):
+            how["moved"]["passes"] = state["passes"] + 1
+        return super().logits(state, images_GBd, **how)
 
 
 def test_a_step_that_did_not_fit_moves_no_statistic() -> None:
     """Memory runs out after the forward pass has moved them: the step is done again, and they are moved once for it."""
     learned = learn(Counting([4, 4, 2, 2, 1], OUT_OF_MEMORY[0]), Numbered(num_tasks=4), group_size=4)
-    assert [kept["passes.running_mean"].item() for kept in learned.kept] == [7.0] * 4
+    assert [kept["passes"].item() for kept in learned.kept] == [7.0] * 4
 
 
 @pytest.mark.parametrize("group_size", [1, 3])
