@@ -5,6 +5,9 @@ were learned, in [0, 1]; task, row and column count from 0.
 
 A measure that needs an entry that was not tested (NaN) is NaN, and so is one that is undefined for T = 1. Entries above
 the diagonal, tests of a task before it was learned, are used by `forward_transfer` alone.
+
+All are over tasks, not samples: a task with few test images counts as much as one with many. A stream has no such
+matrix: what it teaches does not come task by task.
 """
 
 from __future__ import annotations
@@ -20,19 +23,21 @@ def accuracy_matrix(tests: Iterable[tuple[int, int, float]], num_tasks: int, *, 
     """The accuracy matrix [T, T] from the tests that were made; NaN where a task was not tested.
 
     Args:
-        tests: task, tasks learned before the test (1 to T), accuracy.
+        tests: task, tasks learned before the test (0 to T), accuracy; those before the first task are left out.
         num_tasks: T.
         independent: whether learning a task leaves the others as they are, so that an accuracy stays what it was when
             its task was learned, and that test stands for the later ones that were not made.
     """
     matrix = np.full((num_tasks, num_tasks), np.nan)
-    known = list(tests)
+    task, learned, accuracy = np.array([*tests], dtype=float).reshape(-1, 3).T
+    row, column = learned.astype(int) - 1, task.astype(int)
     if independent:
-        for task, tasks_learned, accuracy in known:
-            if tasks_learned == task + 1:
-                matrix[task:, task] = accuracy
-    for task, tasks_learned, accuracy in known:
-        matrix[tasks_learned - 1, task] = accuracy
+        diagonal = np.full(num_tasks, np.nan)
+        is_first = row == column
+        diagonal[column[is_first]] = accuracy[is_first]
+        matrix[:] = np.where(np.tri(num_tasks, dtype=bool), diagonal, np.nan)
+    is_after = row >= 0
+    matrix[row[is_after], column[is_after]] = accuracy[is_after]
     return matrix
 
 
@@ -45,6 +50,33 @@ def average_accuracy(final: Sequence[float]) -> float:
         final: the last row of the accuracy matrix, T numbers in [0, 1].
     """
     return float(np.mean(final))
+
+
+def seen_accuracies(matrix: NDArray[Any]) -> NDArray[Any]:
+    """The mean accuracy over the tasks seen so far, after each task [T]: the curve that papers draw.
+
+    After k + 1 tasks (1/(k+1)) sum_{j<=k} accuracy[k, j]; in [0, 1]; NaN where one of these was not tested.
+
+    Source: Rebuffi et al. 2017, "iCaRL", arXiv:1611.07725, section 4: its curves after each batch of classes, which
+    are over test images; for tasks of one size the same.
+
+    Args:
+        matrix: accuracies [T, T]; the lower triangle is needed.
+    """
+    means: NDArray[Any] = np.tril(matrix).sum(axis=1) / np.arange(1, len(matrix) + 1)
+    return means
+
+
+def incremental_accuracy(matrix: NDArray[Any]) -> float:
+    """The mean of `seen_accuracies`, the first one included: "average incremental accuracy"; in [0, 1].
+
+    Source: Rebuffi et al. 2017, "iCaRL", arXiv:1611.07725, section 4; the same in G-U-N/PyCIL, trainer.py, "Average
+    Accuracy".
+
+    Args:
+        matrix: accuracies [T, T]; the lower triangle is needed.
+    """
+    return float(np.mean(seen_accuracies(matrix)))
 
 
 def forgetting(matrix: NDArray[Any]) -> float:
@@ -96,19 +128,6 @@ def forward_transfer(matrix: NDArray[Any], untrained_T: Sequence[float] | NDArra
     if len(untrained_T) != len(matrix):
         raise ValueError(f"expected {len(matrix)} untrained accuracies, one a task, given {len(untrained_T)}")
     return _mean(matrix.diagonal(1) - np.asarray(untrained_T, dtype=float)[1:])
-
-
-def measures(matrix: NDArray[Any]) -> dict[str, float]:
-    """The measures that a trial's record holds: accuracy, forgetting, backward_transfer; each NaN where unknown.
-
-    Args:
-        matrix: accuracies [T, T].
-    """
-    return {
-        "accuracy": average_accuracy(matrix[-1].tolist()),
-        "forgetting": forgetting(matrix),
-        "backward_transfer": backward_transfer(matrix),
-    }
 
 
 # What other libraries print under the same names, for comparing with numbers that were published with them. Theirs are

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,7 @@ from scipy import stats
 from orchestrator import compatibility
 from orchestrator.display import show_ratio, shown_method
 from orchestrator.manifests import Manifest, ManifestCell
+from orchestrator.records import independent
 
 CELL = ["method", "variant", "scale", "benchmark"]
 """What names a cell of a table."""
@@ -49,7 +50,9 @@ def summarise(manifest: Manifest, trials: pd.DataFrame, failures: Mapping[str, s
         False where all tasks are learned at once; missing_seeds, not finished, failed ones among them; failed_seeds;
         invalid_seeds, whose accuracy is not a number; mixed, in what incompatible trials differ; noted, in what
         compatible ones do; code_changes, in what the code differs that single seeds' attempts computed with; errors,
-        of the failed seeds.
+        of the failed seeds; accuracy_told, the accuracy among each task's own classes alone, and incremental_accuracy,
+        means likewise; forgetting_sd, accuracy_told_sd; can_forget, whether a task that is learned can change what was
+        learned of another; examples_kept, stored_memory.
     """
     known = {row["trial_id"]: row for row in records(trials)}
     return pd.DataFrame([_cell(cell, known, failures or {}) for cell in manifest.cells])
@@ -61,7 +64,11 @@ def _cell(cell: ManifestCell, known: Mapping[str, Mapping[str, Any]], failures: 
     failed = {seed: failures[trial_id] for seed, trial_id in asked.items() if trial_id in failures}
     return {
         **cell.names,
-        **seed_statistics(rows, planned_params=np.nan if cell.params_per_task is None else cell.params_per_task),
+        **seed_statistics(
+            rows,
+            planned_params=np.nan if cell.params_per_task is None else cell.params_per_task,
+            planned_examples=cell.examples_kept,
+        ),
         "asked": len(asked),
         "ratio": np.nan if cell.ratio is None else cell.ratio,
         "continual": cell.continual,
@@ -71,12 +78,15 @@ def _cell(cell: ManifestCell, known: Mapping[str, Mapping[str, Any]], failures: 
     }
 
 
-def seed_statistics(rows: Sequence[Mapping[str, Any]], *, planned_params: float = np.nan) -> dict[str, Any]:
-    """The columns of `summarise` that come from a cell's finished trials, one a seed.
+def seed_statistics(
+    rows: Sequence[Mapping[str, Any]], *, planned_params: float = np.nan, planned_examples: int = 0
+) -> dict[str, Any]:
+    """The columns of `summarise` that come from a cell's finished trials, one per seed.
 
     Args:
         rows: of `trials`.
         planned_params: params_per_task where there is no trial to say, or where they differ.
+        planned_examples: examples_kept, likewise.
     """
     rows = compatibility.once(rows)
     n = len({row["seed"] for row in rows})
@@ -86,6 +96,7 @@ def seed_statistics(rows: Sequence[Mapping[str, Any]], *, planned_params: float 
     invalid = [row["seed"] for row in rows if not np.isfinite(number(row["accuracy"]))]
     mean, sd, ci95 = mean_and_spread(accuracies) if not invalid else (np.nan, np.nan, np.nan)
     first = usable[0] if usable else {}
+    spread = {name: mean_and_spread(_numbers(usable, name)) for name in ("forgetting", "accuracy_told")}
     return {
         "n": n,
         "asked": n,
@@ -108,7 +119,22 @@ def seed_statistics(rows: Sequence[Mapping[str, Any]], *, planned_params: float 
         "noted": compatibility.show_mixture(compatibility.mixture(usable, compatibility.NOTED)),
         "code_changes": compatibility.show_code_changes(rows),
         "errors": "",
+        "accuracy_told": spread["accuracy_told"][0] if not invalid else np.nan,
+        "accuracy_told_sd": spread["accuracy_told"][1] if not invalid else np.nan,
+        "incremental_accuracy": _mean(_numbers(usable, "incremental_accuracy")) if not invalid else np.nan,
+        "forgetting_sd": spread["forgetting"][1],
+        "can_forget": any(_can_forget(row) for row in usable),
+        "examples_kept": _count(first.get("examples_kept", planned_examples)),
+        "stored_memory": _count(first.get("stored_memory")),
     }
+
+
+def _can_forget(row: Mapping[str, Any]) -> bool:
+    """Whether a trial learned tasks one after another, of which one can change what was learned of another."""
+    grouping, said = row.get("grouping"), row.get("independent")
+    if grouping not in ("one", "any") or row.get("stream"):
+        return False
+    return not independent(grouping, None if said is None or pd.isna(said) else bool(said))
 
 
 def mean_and_spread(values: NDArray[Any]) -> tuple[float, float, float]:
@@ -131,12 +157,17 @@ def _t_quantile(degrees: int) -> float:
 
 
 def _numbers(rows: Sequence[Mapping[str, Any]], name: str) -> NDArray[Any]:
-    return np.array([number(row[name]) for row in rows], dtype=float)
+    return np.array([number(row.get(name)) for row in rows], dtype=float)
 
 
 def number(value: Any) -> float:
-    """A number of a record; NaN where it has none."""
+    """A number of a record; NaN where it has none, as for a measure that an older one does not have."""
     return np.nan if pd.isna(value) else float(value)
+
+
+def _count(value: Any) -> int:
+    """A number of things that an older record has none of."""
+    return 0 if pd.isna(value) else int(value)
 
 
 def _mean(values: NDArray[Any]) -> float:
@@ -209,33 +240,49 @@ def pivot(summary: pd.DataFrame) -> pd.DataFrame:
     """A summary as people print it: a row a method, variant and scale, a column a benchmark.
 
     Returns:
-        Text. An accuracy is in percent, mean +- sd, with the finished and the asked seeds; params/task, and its ratio
-        to the reference where there is one, are given once where all benchmarks agree, else in the benchmarks' order,
-        as are the seconds a task, which are measured.
+        Text. An accuracy is in percent, mean +- sd, with the finished and the asked seeds. Columns that only some
+        sweeps have: masked, the accuracy among each task's own classes alone, where tasks bring classes of their own;
+        forgetting, where a task can be forgotten; ratio, of params/task to the reference; examples kept, where a row
+        keeps some; s/task, seconds per task, which are measured. All are given once where all benchmarks agree, else
+        in the benchmarks' order.
     """
     benchmarks = list(dict.fromkeys(summary["benchmark"]))
-    has_ratio = bool(summary["ratio"].notna().any())
-    has_seconds = bool(summary["train_seconds_per_task"].notna().any())
+    optional = {
+        "masked": _has(summary, "accuracy_told", np.isfinite),
+        "forgetting": _has(summary, "can_forget", np.any),
+        "ratio": _has(summary, "ratio", np.isfinite),
+        "examples kept": _has(summary, "examples_kept", np.any),
+        "s/task": _has(summary, "train_seconds_per_task", np.isfinite),
+    }
     rows = []
     for names, group in grouped(summary, CELL[:3]).items():
         by_benchmark = {row["benchmark"]: row for row in group}
         present = [by_benchmark[name] for name in benchmarks if name in by_benchmark]
         method, variant, scale = map(str, names)
-        ratios = {"ratio": _once(show_ratio(row["ratio"]) for row in present)} if has_ratio else {}
-        seconds = {"s/task": " / ".join(map(show_seconds, present))} if has_seconds else {}
+        shown = {
+            "masked": _once(show_spread(row["accuracy_told"], row["accuracy_told_sd"]) for row in present),
+            "forgetting": _once(show_spread(row["forgetting"], row["forgetting_sd"]) for row in present),
+            "params/task": _once(show_count(row["params_per_task"]) for row in present),
+            "ratio": _once(show_ratio(row["ratio"]) for row in present),
+            "examples kept": _once(show_examples(row["examples_kept"]) for row in present),
+            "s/task": " / ".join(map(show_seconds, present)),
+        }
         rows.append(
             {
                 "method": shown_method(method, continual=all(row["continual"] for row in present)),
                 "variant": variant,
                 "scale": scale,
                 **{name: show_accuracy(by_benchmark[name]) if name in by_benchmark else "" for name in benchmarks},
-                "params/task": _once(show_count(row["params_per_task"]) for row in present),
-                **ratios,
-                **seconds,
+                **{name: text for name, text in shown.items() if optional.get(name, True)},
             }
         )
     table = pd.DataFrame(rows)
     return table.drop(columns="variant") if (table["variant"] == "").all() else table
+
+
+def _has(summary: pd.DataFrame, name: str, is_one: Callable[[Any], Any]) -> bool:
+    """Whether a column is worth showing: a row has something in it."""
+    return any(is_one(value) for value in summary[name])
 
 
 def _once(shown: Iterable[str]) -> str:
@@ -254,6 +301,19 @@ def show_accuracy(row: Mapping[str, Any]) -> str:
         return f"not a number {seeds}"
     sd = "-" if np.isnan(row["sd"]) else f"{100 * row['sd']:.2f}"
     return f"{100 * row['accuracy']:.2f} ± {sd} {seeds}"
+
+
+def show_spread(mean: float, sd: float) -> str:
+    """A share, or a difference of shares, times a hundred: the mean +- sd, or without sd where that is not known."""
+    if np.isnan(mean):
+        return "-"
+    shown = f"{100 * mean + 0.0:.2f}"
+    return shown if np.isnan(sd) else f"{shown} ± {100 * sd:.2f}"
+
+
+def show_examples(count: float) -> str:
+    """Training images that a method keeps; a method that keeps none has no buffer."""
+    return f"{count:,.0f}" if count else "-"
 
 
 def show_mark(row: Mapping[str, Any]) -> str:

@@ -13,26 +13,36 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import pyarrow as pa
 
-from orchestrator import parquet_files
+from orchestrator import measures, parquet_files
 from orchestrator.errors import UserError
 from orchestrator.parquet_files import SEALED_SINCE
 from orchestrator.store import TRIALS_SCHEMA, Result, Store
 
+_BY_TASK = ("final", "learned", "seen")
+_COMPUTED = tuple(name for name in measures.COMPUTED if name not in TRIALS_SCHEMA.names)
+
 RESULTS_SCHEMA = pa.schema(
-    [*TRIALS_SCHEMA, pa.field("final", pa.list_(pa.float64())), pa.field("learned", pa.list_(pa.float64()))]
+    [
+        *TRIALS_SCHEMA,
+        *(pa.field(name, pa.list_(pa.float64())) for name in _BY_TASK),
+        *(pa.field(name, pa.float64()) for name in _COMPUTED),
+        pa.field("stream", pa.bool_()),
+    ]
 )
-"""The `trials` row; final, the accuracy of each task after the last one, in [0, 1], in the tasks' order; learned, that
-of each when it was learned. NaN where a task was not tested."""
+"""The `trials` row; final, learned and seen of `integrity.Outcome`; the measures of `measures.COMPUTED`, of which the
+record has some, null where it is not known; stream, whether its tests are by update. In lists NaN where a task was not
+tested."""
 
 INDEX_FILE = "trials.parquet"
 
-INDEX_VERSION = "2"
+INDEX_VERSION = "3"
 """Another one is not read but made anew."""
 
 FEW = 100
@@ -221,7 +231,7 @@ def _load(store: Store, schema: pa.Schema) -> pa.Table | None:
 
 
 _ALWAYS = {"trial_id", *("method", "variant", "benchmark", "scale", "seed", "accuracy", "fingerprint", "spec")} | {
-    *("final", "learned", "signature", "sealed")
+    *(*_BY_TASK, "stream", "signature", "sealed")
 }
 """Columns in which every trial has a value; in a file that lacks one all are null."""
 
@@ -241,12 +251,18 @@ def _read(store: Store, trial_ids: Sequence[str]) -> _Found:
     return _Found(table=pa.concat_tables(tables).combine_chunks(), faults=faults)
 
 
+def _or_null(value: float) -> float | None:
+    """A measure as its column has it: null where it is not known."""
+    return None if math.isnan(value) else value
+
+
 def _together(found: Sequence[Result]) -> pa.Table:
     """Rows of `_SIGNED_SCHEMA`."""
     table = pa.concat_tables([TRIALS_SCHEMA.empty_table(), *(result.trial for result in found)]).combine_chunks()
     columns = {
-        "final": [result.final for result in found],
-        "learned": [result.learned for result in found],
+        **{name: [getattr(result.outcome, name) for result in found] for name in _BY_TASK},
+        **{name: [_or_null(result.outcome.measures[name]) for result in found] for name in _COMPUTED},
+        "stream": [result.is_stream for result in found],
         "signature": [""] * len(found),
         "sealed": [result.is_sealed for result in found],
     }

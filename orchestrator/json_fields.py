@@ -186,6 +186,20 @@ class Fields:
         """A number of things; None where there is none."""
         return None if self._value.get(name) is None else self.count(name)
 
+    def said_counts(self, name: str) -> tuple[int, ...] | None:
+        """Numbers of things; None where there are none."""
+        value = self._value.get(name)
+        if value is None:
+            return None
+        if not isinstance(value, list):
+            raise self._fault(name, "a list", value)
+        parts = Fields({f"{name}[{place}]": part for place, part in enumerate(value)})
+        return tuple(parts.count(part) for part in parts._value)
+
+    def said_flag(self, name: str) -> bool | None:
+        """True or false; None where neither is said."""
+        return None if self._value.get(name) is None else self.flag(name, default=False)
+
     def said_time(self, name: str) -> str | None:
         """A time as ISO 8601 has it; None where there is none."""
         value = self.said(name)

@@ -52,6 +52,7 @@ class ManifestCell:
         ratio: of params_per_task to those of the sweep's reference on this benchmark; None without a reference.
         spec: what the trials have in common, their spec without the seed, as JSON values; None in an older manifest.
         base: the variant that those of an ablation are compared with; None outside of ablations.
+        examples_kept: training images that a replay buffer holds at most.
     """
 
     method: str
@@ -65,6 +66,7 @@ class ManifestCell:
     ratio: float | None = None
     spec: Mapping[str, Any] | None = None
     base: str | None = None
+    examples_kept: int = 0
 
     @property
     def names(self) -> dict[str, str]:
@@ -97,10 +99,12 @@ class ManifestCell:
             ratio=fields.number("ratio"),
             spec=spec,
             base=fields.optional_text("base"),
+            examples_kept=fields.count("examples_kept", default=0),
         )
 
     def _content(self) -> dict[str, Any]:
         later = {"params_per_task": self.params_per_task, "spec": self.spec, "base": self.base}
+        later |= {"examples_kept": self.examples_kept or None}
         return {
             **self.names,
             "continual": self.continual,

@@ -30,8 +30,12 @@ from numpy.typing import NDArray
 
 from orchestrator.errors import UserError
 
-STORE_VERSION = (1, 2)
+STORE_VERSION = (1, 3)
 """Major, minor. A reader refuses a newer major version; a newer minor one has only added fields."""
+
+STREAM_VERSION = (2, 0)
+"""Of the records of a trial that learned a stream: their tests are by update, which a reader of version 1 would take
+for damage. It is the newest that is read here."""
 
 SEALED_SINCE = (1, 2)
 """From this version on every file has its sums: one of it without them is damaged, not older."""
@@ -97,7 +101,7 @@ def dump(table: pa.Table, said: Mapping[str, str] | None = None) -> bytes:
 
     Args:
         table: with a schema whose metadata has `crwn.version`.
-        said: more for the metadata, under `crwn.<name>`; checked like the rows.
+        said: more for the metadata, under `crwn.<name>`, or another `version`; checked like the rows.
     """
     metadata = {**table.schema.metadata, **{_key(name): text.encode() for name, text in (said or {}).items()}}
     metadata.pop(_BYTES, None)  # of a file that the table was read from
@@ -190,9 +194,9 @@ def _load(content: bytes, schema: pa.Schema, place: str) -> Sealed:
         key: value for key, value in (written.metadata or {}).items() if key.startswith(b"crwn.")
     }
     version = _version(metadata)
-    if version[0] > STORE_VERSION[0]:
+    if version[0] > STREAM_VERSION[0]:
         given = ".".join(map(str, version))
-        raise UserError(f"{place}: expected version {STORE_VERSION[0]} or older, given {given}; upgrade crwn.")
+        raise UserError(f"{place}: expected version {STREAM_VERSION[0]} or older, given {given}; upgrade crwn.")
     _check_size(file.metadata, columns_too=is_as_written)
     sums = _sums(metadata, version)
     if sums is not None and sorted(sums) != sorted(written.names):

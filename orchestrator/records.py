@@ -379,10 +379,16 @@ class TrialRow:
         trial_id: the hash of the spec.
         method, variant, benchmark, scale, seed: what it is, in words.
         accuracy: the mean over tasks after the last one, in [0, 1].
+        accuracy_told: the mean over tasks after the last one among each task's own classes, in [0, 1]; None where
+            tasks do not bring classes of their own.
         forgetting, backward_transfer: see `crwn.metrics`; None where a test that they need was not made.
         params_per_task: in the paper's convention.
         trained_per_task, stored_per_task: numbers that learning a task changes, and that are kept of it.
+        examples_kept: training images that a replay buffer holds at most.
+        stored_memory: numbers kept between tasks to learn the next ones by, beside replayed images.
         grouping: how many tasks can be learned at once.
+        independent: whether learning a task leaves those learned before as they are; None in an older record, where
+            the grouping says it, see `is_independent`.
         fingerprint: of the backbone.
         spec: the trial's, as JSON values.
         numerics: what its last bits depend on besides.
@@ -397,17 +403,26 @@ class TrialRow:
     scale: str
     seed: int
     accuracy: float
+    accuracy_told: float | None = None
     forgetting: float | None = None
     backward_transfer: float | None = None
     params_per_task: float
     trained_per_task: int
     stored_per_task: int
+    examples_kept: int = 0
+    stored_memory: int = 0
     grouping: str | None = None
+    independent: bool | None = None
     fingerprint: str
     spec: Mapping[str, Any]
     numerics: RecordedNumerics
     seconds: float | None = None
     provenance: Provenance
+
+    @property
+    def is_independent(self) -> bool:
+        """Whether learning a task leaves those learned before as they are."""
+        return independent(self.grouping, self.independent)
 
     @classmethod
     def read(cls, row: Mapping[str, Any]) -> TrialRow:
@@ -429,12 +444,16 @@ class TrialRow:
             scale=said.text_of("scale"),
             seed=said.count("seed"),
             accuracy=said.float_of("accuracy"),
+            accuracy_told=said.said_float("accuracy_told"),
             forgetting=said.said_float("forgetting"),
             backward_transfer=said.said_float("backward_transfer"),
             params_per_task=said.float_of("params_per_task"),
             trained_per_task=said.count("trained_per_task"),
             stored_per_task=said.count("stored_per_task"),
+            examples_kept=said.said_count("examples_kept") or 0,
+            stored_memory=said.said_count("stored_memory") or 0,
             grouping=said.said_name("grouping"),
+            independent=said.said_flag("independent"),
             fingerprint=said.text_of("fingerprint"),
             spec=spec,
             numerics=RecordedNumerics.from_json(said.said("numerics")),
@@ -451,6 +470,17 @@ class TrialRow:
             "numerics": self.numerics.to_json(),
             "provenance": self.provenance.to_json(),
         }
+
+
+def independent(grouping: str | None, said: bool | None) -> bool:
+    """Whether learning a task leaves those learned before as they are.
+
+    Args:
+        grouping: how many tasks can be learned at once.
+        said: what the record says itself; None in an older one, whose methods were independent if their tasks could be
+            learned in any number.
+    """
+    return grouping == "any" if said is None else said
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -477,8 +507,12 @@ class TestRow:
     Attributes:
         trial_id, method, variant, benchmark, scale, seed: as the trial's own row has them.
         task: which task.
-        tasks_learned: after how many it was tested; None of a task that is being learned, as all but the curve.
+        tasks_learned: after how many it was tested, of a stream the segments seen whole; None of a task that is being
+            learned, as all but the curve.
+        update: of a stream, after how many updates it was tested; else None.
         accuracy: in [0, 1].
+        accuracy_told: among the task's own classes alone; None where tasks do not bring classes of their own.
+        answered: how often each class was the answer; None where the task is told.
         loss: in nats.
         num_test: examples.
         train_seconds: what learning it took; None where it was only tested again.
@@ -497,7 +531,10 @@ class TestRow:
     seed: int
     task: int
     tasks_learned: int | None = None
+    update: int | None = None
     accuracy: float | None = None
+    accuracy_told: float | None = None
+    answered: tuple[int, ...] | None = None
     loss: float | None = None
     num_test: int | None = None
     train_seconds: float | None = None
@@ -508,7 +545,7 @@ class TestRow:
     @property
     def is_first(self) -> bool:
         """Whether it is the test that follows learning the task."""
-        return self.tasks_learned == self.task + 1
+        return self.update is None and self.tasks_learned == self.task + 1
 
     @classmethod
     def read(cls, row: Mapping[str, Any]) -> TestRow:
@@ -526,7 +563,10 @@ class TestRow:
             seed=said.count("seed"),
             task=said.count("task"),
             tasks_learned=said.said_count("tasks_learned"),
+            update=said.said_count("update"),
             accuracy=said.said_float("accuracy"),
+            accuracy_told=said.said_float("accuracy_told"),
+            answered=said.said_counts("answered"),
             loss=said.said_float("loss"),
             num_test=said.said_count("num_test"),
             train_seconds=said.said_float("train_seconds"),
@@ -548,6 +588,7 @@ class TestRow:
         row = {item.name: getattr(self, item.name) for item in fields(self)}
         return {
             **row,
+            "answered": None if self.answered is None else list(self.answered),
             "curve": [{"step": point.step, "loss": point.loss, "accuracy": point.accuracy} for point in self.curve],
             "curve_times": [point.time for point in self.curve if point.time is not None],
         }

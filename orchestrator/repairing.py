@@ -71,4 +71,4 @@ def take_repairs(repaired: Sequence[TrialSpec], store: Store, console: Console) 
 
 def _shown_accuracy(store: Store, trial_id: str) -> str:
     (result,) = store.results([trial_id])
-    return "not to be read" if isinstance(result, UserError) else repr(100 * float(result.final.mean()))
+    return "not to be read" if isinstance(result, UserError) else repr(100 * float(result.outcome.final.mean()))

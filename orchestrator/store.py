@@ -35,15 +35,15 @@ from pathlib import Path
 from typing import Any, Literal, TypeAlias, TypeVar
 
 import pyarrow as pa
-from numpy.typing import NDArray
 
 from orchestrator import integrity, parquet_files
 from orchestrator.claims import Claim, Holder, OnOther, TakenError
 from orchestrator.errors import StorageError, UserError
 from orchestrator.files import LOCKS, TEMPORARY, Files, LocalFiles, Mark, open_files
+from orchestrator.integrity import Outcome
 from orchestrator.json_fields import parse
 from orchestrator.manifests import Manifest
-from orchestrator.parquet_files import SEALED_SINCE, STORE_VERSION, VOLATILE, DamagedError, Sealed
+from orchestrator.parquet_files import SEALED_SINCE, STORE_VERSION, STREAM_VERSION, VOLATILE, DamagedError, Sealed
 from orchestrator.records import Attempt, Sample, TestRow, TrialRow, attempts_bytes, read_attempts
 
 
@@ -69,7 +69,10 @@ TASKS_SCHEMA = pa.schema(
         *_IDENTITY,
         _field("task", pa.int64()),
         _field("tasks_learned", pa.int64()),
+        _field("update", pa.int64()),
         _field("accuracy", pa.float64()),
+        _field("accuracy_told", pa.float64()),
+        _field("answered", pa.list_(pa.int64())),
         _field("loss", pa.float64()),
         _field("num_test", pa.int64()),
         _field("train_seconds", pa.float64(), volatile=True),
@@ -83,7 +86,8 @@ TASKS_SCHEMA = pa.schema(
         b"crwn.record": b"tasks",
         b"crwn.matrix": b"the diagonal of the accuracy matrix (tasks_learned = task + 1) and its last row; for methods "
         b"whose tasks do not interfere an accuracy stays what it was when its task was learned; the lower triangle "
-        b"where learning a task can change another; the last row alone where all tasks are learned at once",
+        b"where learning a task can change another; the last row alone where all tasks are learned at once; of a "
+        b"stream every test after every `update` at which it was tested, and tasks_learned the segments seen whole",
     },
 )
 
@@ -91,12 +95,16 @@ TRIALS_SCHEMA = pa.schema(
     [
         *_IDENTITY,
         _field("accuracy", pa.float64()),
+        _field("accuracy_told", pa.float64()),
         _field("forgetting", pa.float64()),
         _field("backward_transfer", pa.float64()),
         _field("params_per_task", pa.float64()),
         _field("trained_per_task", pa.int64()),
         _field("stored_per_task", pa.int64()),
+        _field("examples_kept", pa.int64()),
+        _field("stored_memory", pa.int64()),
         _field("grouping", pa.string()),
+        _field("independent", pa.bool_()),
         _field("fingerprint", pa.string()),
         _field("spec", pa.string()),
         _field("numerics", pa.string()),
@@ -127,7 +135,9 @@ SYSTEM_SCHEMA = pa.schema(
 )
 """Times are seconds since 1970; 100 % of a process is one core, of a machine all of them; null without a GPU."""
 
-_TESTS_SCHEMA = pa.schema([TASKS_SCHEMA.field(name) for name in ("trial_id", "task", "tasks_learned", "accuracy")])
+_TESTS_SCHEMA = pa.schema(
+    [TASKS_SCHEMA.field(name) for name in ("trial_id", "task", "tasks_learned", "update", "accuracy", "accuracy_told")]
+)
 
 MARK_FILE, WORD_FILE = "store.json", ".driver"
 SWEEPS_FOLDER, TRIALS_FOLDER, REPORT_FOLDER, INDEX_FOLDER = "sweeps", "trials", "report", "index"
@@ -167,14 +177,14 @@ class Result:
     Attributes:
         trial: its `trials` row, a table.
         is_sealed: whether its records have sums, which were checked; those of versions before 1.2 have none.
-        final: the accuracy of each task after the last one [T], in [0, 1]; NaN where it was not tested.
-        learned: that of each task when it was learned [T], likewise.
+        is_stream: whether its tests are by update, not by task.
+        outcome: what its tests say.
     """
 
     trial: pa.Table
     is_sealed: bool
-    final: NDArray[Any]
-    learned: NDArray[Any]
+    is_stream: bool
+    outcome: Outcome
 
 
 class Store:
@@ -613,7 +623,8 @@ class Store:
             integrity.CONTEXTS_SUM: hashlib.sha256(record.contexts).hexdigest(),
         }
         trial = parquet_files.from_rows([record.trial.columns()], TRIALS_SCHEMA)
-        self._files.write(_of_trial(trial_id, TRIAL_FILE), parquet_files.dump(trial, sums))
+        said = {**sums, **_version_of(record.tasks)}
+        self._files.write(_of_trial(trial_id, TRIAL_FILE), parquet_files.dump(trial, said))
         self.clear_leftovers([trial_id])
 
     def clear_leftovers(self, trial_ids: Iterable[str]) -> None:
@@ -683,10 +694,12 @@ class Store:
         with _refused(place):
             tests = integrity.check_tests(tasks.table, trial_id)
             integrity.check_same_tests(trial, tasks)
-            final, learned = integrity.final_accuracies(tests, independent=row.grouping == "any")
+            found = integrity.outcome(tests, independent=row.is_independent)
         with _refused(self.locate(trial_id, TRIAL_FILE)):
-            integrity.check_mean(row.accuracy, final)
-        return Result(trial=trial.table, is_sealed=trial.is_sealed, final=final, learned=learned)
+            integrity.check_mean(row.accuracy, found.final)
+            integrity.check_mean(row.accuracy_told, found.told, "accuracy_told")
+        is_stream = tests.update is not None
+        return Result(trial=trial.table, is_sealed=trial.is_sealed, is_stream=is_stream, outcome=found)
 
     def _trial(self, trial_id: str, content: bytes | None) -> tuple[Sealed, TrialRow]:
         """A trial's record, seen to be its own."""
@@ -738,7 +751,7 @@ class Store:
 
     def _write_tests(self, trial_id: str, tasks: Sequence[TestRow], system: Sequence[Sample]) -> pa.Table:
         table = parquet_files.from_rows((row.columns() for row in tasks), TASKS_SCHEMA)
-        self._files.write(_of_trial(trial_id, TASKS_FILE), parquet_files.dump(table))
+        self._files.write(_of_trial(trial_id, TASKS_FILE), parquet_files.dump(table, _version_of(tasks)))
         samples = parquet_files.from_rows((sample.columns() for sample in system), SYSTEM_SCHEMA)
         self._files.write(_of_trial(trial_id, SYSTEM_FILE), parquet_files.dump(samples))
         return table
@@ -789,6 +802,12 @@ def sees(address: str, word: str) -> bool:
         return LocalFiles(Path(address)).read(WORD_FILE) == word.encode()
     except OSError:
         return False
+
+
+def _version_of(tests: Sequence[TestRow]) -> dict[str, str]:
+    """The version of a trial's records, where it is another than the schema's."""
+    is_stream = any(test.update is not None for test in tests)
+    return {"version": "{}.{}".format(*STREAM_VERSION)} if is_stream else {}
 
 
 _BEHIND = ".behind"

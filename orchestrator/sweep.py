@@ -70,7 +70,10 @@ MAX_TRIALS = 200_000
 MAX_LABEL = 100
 """Characters of a label: tables, figures and lines show it whole."""
 
-_RESERVED_LABELS = ("method", "variant", "scale", "network", "params/task", "ratio", "s/task")
+_RESERVED_LABELS = (
+    *("method", "variant", "scale", "network", "params/task", "ratio", "s/task"),
+    *("masked", "forgetting", "examples kept"),
+)
 """Columns of the tables in which every benchmark has a column of its own."""
 
 
@@ -182,6 +185,7 @@ class Sweep:
                 ratio=self.ratio(cell),
                 spec=cell.settings,
                 base=cell.base,
+                examples_kept=getattr(cell.blueprint, "examples_kept", 0),
             )
             for cell in self.cells
         )

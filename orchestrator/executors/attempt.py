@@ -27,9 +27,10 @@ from crwn.data import Datasets
 from crwn.events import CurvePoint, GroupHalved, Progress, ResumePoint, TaskRow
 from crwn.resume import ResumeError
 from crwn.memory import predicted_peak
-from crwn.metrics import accuracy_matrix, measures
+from crwn.metrics import average_accuracy
 from crwn.spec import BenchmarkSpec, TrialSpec
 from crwn.trial import Event, Finished, Started, iterate_trial
+from orchestrator import integrity
 from orchestrator.errors import LostError, StorageError, UserError
 from orchestrator.executors.protocol import TrialUpdate
 from orchestrator.executors.sampling import SystemSampler
@@ -279,12 +280,8 @@ def record_of(
         commit: of the code, where it is known.
         system: its samples.
     """
-    blueprint, num_tasks = spec.blueprint(), spec.benchmark.problem().num_tasks
-    matrix = accuracy_matrix(
-        ((row.task, row.tasks_learned, row.accuracy) for row in finished.rows),
-        num_tasks,
-        independent=blueprint.is_independent,
-    )
+    blueprint, tests = spec.blueprint(), task_rows(spec, finished.rows)
+    outcome = integrity.outcome(integrity.Tests.of_rows(tests), independent=blueprint.is_independent)
     seconds = [row.train_seconds for row in finished.rows if row.train_seconds is not None]
     train_seconds = sum(seconds)
     eval_seconds = sum(row.eval_seconds for row in finished.rows)
@@ -300,7 +297,7 @@ def record_of(
             spec, finished.numerics.group_size, finished.numerics.device, finished.held_memory
         ),
         train_seconds=train_seconds,
-        train_seconds_per_task=statistics.median(seconds),
+        train_seconds_per_task=statistics.median(seconds) if seconds else None,
         eval_seconds=eval_seconds,
         commit=commit,
         python=platform.python_version(),
@@ -308,23 +305,26 @@ def record_of(
         code=code_of(spec.method),
         code_changes=code_changes(attempts),
     )
-    measured = measures(matrix)
     trial = TrialRow(
         **_identity(spec),
-        accuracy=measured["accuracy"],
-        forgetting=_known(measured["forgetting"]),
-        backward_transfer=_known(measured["backward_transfer"]),
+        accuracy=average_accuracy(outcome.final.tolist()),
+        accuracy_told=_known(average_accuracy(outcome.told.tolist())),
+        forgetting=_known(outcome.measures["forgetting"]),
+        backward_transfer=_known(outcome.measures["backward_transfer"]),
         params_per_task=float(blueprint.params_per_task),
         trained_per_task=blueprint.trained_per_task,
         stored_per_task=blueprint.stored_per_task,
+        examples_kept=getattr(blueprint, "examples_kept", 0),
+        stored_memory=getattr(blueprint, "stored_memory", 0),
         grouping=blueprint.grouping,
+        independent=blueprint.is_independent,
         fingerprint=finished.fingerprint,
         spec=json.loads(spec.canonical_json()),
         numerics=RecordedNumerics(**dataclasses.asdict(finished.numerics)),
         seconds=train_seconds + eval_seconds,
         provenance=provenance,
     )
-    return TrialRecord(trial=trial, tasks=task_rows(spec, finished.rows), system=system, contexts=finished.contexts)
+    return TrialRecord(trial=trial, tasks=tests, system=system, contexts=finished.contexts)
 
 
 def _known(measure: float) -> float | None:
@@ -339,7 +339,10 @@ def task_rows(spec: TrialSpec, rows: Iterable[TaskRow]) -> list[TestRow]:
             **identity,
             task=row.task,
             tasks_learned=row.tasks_learned,
+            update=getattr(row, "update", None),
             accuracy=row.accuracy,
+            accuracy_told=getattr(row, "accuracy_told", None),
+            answered=getattr(row, "answered", None),
             loss=row.loss,
             num_test=row.num_test,
             train_seconds=row.train_seconds,

@@ -13,6 +13,7 @@ from orchestrator import compatibility
 from orchestrator.aggregate import records
 from orchestrator.index import RESULTS_SCHEMA, results
 from orchestrator.manifests import Manifest, ManifestCell
+from orchestrator.records import independent
 from orchestrator.store import Store
 
 NAMES = ("method", "variant", "scale", "benchmark")
@@ -31,9 +32,9 @@ def trials_frame(table: pa.Table) -> pd.DataFrame:
         table: rows of `index.RESULTS_SCHEMA`.
 
     Returns:
-        The columns of the `trials` record, without its JSON; final and learned, arrays [T] of the accuracy of each task
-        after the last one and when it was learned; train_seconds_per_task; group_size; and what
-        `compatibility.describe` gives: settings, crwn, backbones, numerics.device and so on.
+        The columns of `RESULTS_SCHEMA` without JSON, of which final, learned and seen are arrays [T], and independent
+        is known of older records too; train_seconds_per_task; group_size; and what `compatibility.describe` gives:
+        settings, crwn, backbones, numerics.device and so on.
     """
     texts = table.select(["spec", "numerics", "provenance", "fingerprint"]).to_pylist()
     trials: pd.DataFrame = table.drop_columns(["spec", "numerics", "provenance"]).to_pandas()
@@ -42,6 +43,10 @@ def trials_frame(table: pa.Table) -> pd.DataFrame:
         trials[name] = described[name] if len(described) else pd.Series(dtype=object)
     trials["train_seconds_per_task"] = trials["train_seconds_per_task"].astype(float)
     trials["group_size"] = trials["numerics.group_size"].astype("Int64")
+    said = zip(table["grouping"].to_pylist(), table["independent"].to_pylist(), strict=True)
+    trials["independent"] = pd.Series([independent(*each) for each in said], index=trials.index, dtype=bool)
+    for name in ("examples_kept", "stored_memory"):  # an older record has none
+        trials[name] = trials[name].fillna(0).astype(int)
     return trials
 
 

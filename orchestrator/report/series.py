@@ -108,7 +108,7 @@ def accuracy_matrices(manifest: Manifest, trials: pd.DataFrame, tasks: pd.DataFr
 def _entries(trial: Mapping[str, Any], tests: pd.DataFrame) -> Iterator[dict[str, Any]]:
     """A trial's accuracy matrix, an entry a row."""
     known = zip(tests["task"], tests["tasks_learned"], tests["accuracy"], strict=True)
-    matrix_TT = accuracy_matrix(known, len(trial["final"]), independent=trial["grouping"] == "any")
+    matrix_TT = accuracy_matrix(known, len(trial["final"]), independent=trial["independent"])
     names = {name: trial[name] for name in CELL}
     for learned, task in np.argwhere(~np.isnan(matrix_TT)):
         yield {**names, "tasks_learned": learned + 1, "task": task + 1, "accuracy": matrix_TT[learned, task]}

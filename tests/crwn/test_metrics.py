@@ -20,7 +20,8 @@ from crwn.metrics import (
     forgetting_libcontinual,
     forgetting_mammoth,
     forward_transfer,
-    measures,
+    incremental_accuracy,
+    seen_accuracies,
 )
 
 NAN = math.nan
@@ -219,19 +220,24 @@ def test_independent_tasks_forget_exactly_nothing(measure: Measure) -> None:
     assert math.copysign(1.0, result) == 1.0
 
 
-@pytest.mark.parametrize(
-    ("matrix", "accuracy", "forgotten", "transferred"),
-    [
-        (BEST_AT_THE_END, 2.09 / 3, 0.03, -0.005),
-        (np.array([[0.6, NAN, NAN], [NAN, 0.8, NAN], [0.79, 0.6, 0.7]]), 2.09 / 3, NAN, -0.005),
-        (np.array([[0.6, NAN], [NAN, NAN]]), NAN, NAN, NAN),
-        (np.array([[0.6]]), 0.6, NAN, NAN),
-    ],
-    ids=["complete", "diagonal and last row", "not finished", "one task"],
-)
-def test_the_measures_of_a_record(matrix: NDArray[Any], accuracy: float, forgotten: float, transferred: float) -> None:
-    """Worked out by hand above; what a trial did not test leaves its measure NaN and the others known."""
-    result = measures(matrix)
-    assert list(result) == ["accuracy", "forgetting", "backward_transfer"]
-    np.testing.assert_allclose(list(result.values()), [accuracy, forgotten, transferred], rtol=0, atol=1e-15)
-    assert all(type(value) is float for value in result.values())
+def test_tests_before_the_first_task_are_not_in_the_matrix() -> None:
+    """After no task there is no row; the test must not land in the last one."""
+    matrix = accuracy_matrix([(0, 0, 0.1), (0, 1, 0.9), (1, 2, 0.8)], 2, independent=False)
+    np.testing.assert_array_equal(matrix, [[0.9, NAN], [NAN, 0.8]])
+
+
+def test_accuracy_over_the_tasks_seen_so_far_by_hand() -> None:
+    """After one task .6, after two (.75 + .8)/2, after three (.5 + .6 + .7)/3; what lies ahead does not count."""
+    matrix = BEST_IN_THE_MIDDLE.copy()
+    matrix[0, 2] = 1.0
+    np.testing.assert_allclose(seen_accuracies(matrix), [0.6, 0.775, 0.6], rtol=0, atol=1e-15)
+    assert incremental_accuracy(matrix) == pytest.approx((0.6 + 0.775 + 0.6) / 3, abs=1e-15)
+    assert incremental_accuracy(np.array([[0.9]])) == 0.9
+
+
+def test_a_mean_over_tasks_that_were_not_all_tested_is_unknown() -> None:
+    """Only from that number of tasks on where the test lacks; their mean is unknown too."""
+    matrix = BEST_IN_THE_MIDDLE.copy()
+    matrix[1, 0] = NAN
+    np.testing.assert_array_equal(np.isnan(seen_accuracies(matrix)), [False, True, False])
+    assert math.isnan(incremental_accuracy(matrix))

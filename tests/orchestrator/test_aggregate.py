@@ -259,6 +259,54 @@ def test_a_table_has_a_row_a_method_and_a_column_a_benchmark() -> None:
     ]
 
 
+def test_what_is_forgotten_stands_beside_accuracy_where_a_task_can_be_forgotten() -> None:
+    """In points, mean and deviation; not where tasks are independent, learned together, or a stream's."""
+    how: dict[str, dict[str, Any]] = {
+        "finetune": {"grouping": "one", "independent": False, "forgetting": 0.4},
+        "flynet": {"grouping": "any", "independent": True},
+        "joint": {"grouping": "all", "independent": False, "forgetting": None},
+    }
+    cells = {name: cell([0, 1], method=name) for name in how}
+    trials = {name: rows(cells[name], {0: 0.5, 1: 0.6}, **changes) for name, changes in how.items()}
+    trials["finetune"][1]["forgetting"] = 0.5
+    together = [row for own in trials.values() for row in own]
+    summary = summarise(manifest(*cells.values()), pd.DataFrame(together))
+    assert summary["can_forget"].tolist() == [True, False, False]
+    assert pivot(summary)["forgetting"].tolist() == ["45.00 ± 7.07", "0.00 ± 0.00", "-"]
+    for apart in ("flynet", "joint"):
+        summary = summarise(manifest(cells[apart]), pd.DataFrame(trials[apart]))
+        assert "forgetting" not in pivot(summary)
+    summary = summarise(manifest(cells["finetune"]), pd.DataFrame(trials["finetune"]).assign(stream=True))
+    assert "forgetting" not in pivot(summary)
+
+
+def test_an_older_record_says_by_its_grouping_whether_it_can_forget() -> None:
+    """Where only one task could be learned at a time, learning it changed the others."""
+    asked = cell([0], method="psp")
+    for grouping, can_forget in (("one", True), ("any", False), ("all", False)):
+        trials = pd.DataFrame(rows(asked, {0: 0.5}, grouping=grouping, independent=None))
+        assert summarise(manifest(asked), trials)["can_forget"].tolist() == [can_forget]
+
+
+def test_both_figures_and_the_buffer_stand_in_the_table_where_there_are_some() -> None:
+    """Over all classes and masked; `-` for a method that has none of it, and no column where no row has."""
+    cells = [cell([0, 1], method=method) for method in ("er", "flynet")]
+    with_all = rows(cells[0], {0: 0.8, 1: 0.9}, accuracy_told=0.99, examples_kept=1500)
+    plain = rows(cells[1], {0: 0.8, 1: 0.9})
+    table = pivot(summarise(manifest(*cells), pd.DataFrame([*with_all, *plain])))
+    assert list(table.columns) == ["method", "scale", "r-digits", "masked", "params/task", "examples kept", "s/task"]
+    assert table["masked"].tolist() == ["99.00 ± 0.00", "-"]
+    assert table["examples kept"].tolist() == ["1,500", "-"]
+    table = pivot(summarise(manifest(cells[1]), pd.DataFrame(plain)))
+    assert list(table.columns) == ["method", "scale", "r-digits", "params/task", "s/task"]
+
+
+def test_the_buffer_of_trials_that_are_not_finished_is_in_the_manifest() -> None:
+    """As params/task are."""
+    asked = cell([0], said={**NEWER, "examples_kept": 200})
+    assert pivot(summarise(manifest(asked), frame()))["examples kept"].tolist() == ["200"]
+
+
 def test_parameters_that_differ_between_benchmarks_are_all_shown() -> None:
     """In the benchmarks' order; where all agree they are given once."""
     cells = [cell([0], benchmark=name) for name in ("small", "large", "large too")]

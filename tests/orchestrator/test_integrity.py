@@ -93,8 +93,11 @@ REFUSED: list[tuple[str, Change, str]] = [
     (TASKS_FILE, with_values(task=None), "does not say of which task"),
     (TASKS_FILE, with_values(task=10**12), r"expected task from 0 to \d, .* given 0 to 1000000000000|given 1 to"),
     (TASKS_FILE, with_values(task=-1), "expected task from 0"),
-    (TASKS_FILE, with_values(tasks_learned=0), "expected tasks_learned from 1"),
+    (TASKS_FILE, with_values(tasks_learned=-1), "expected tasks_learned from 0"),
     (TASKS_FILE, with_values(accuracy=1.5), "expected accuracies from 0 to 1"),
+    (TASKS_FILE, with_values(update=3), "some tests say after which update"),
+    (TASKS_FILE, with_values(accuracy_told=1.5), "expected accuracies with the task told from 0 to 1"),
+    (TRIAL_FILE, with_values(accuracy_told=0.5), "its accuracy_told is 0.5, but"),
     (TASKS_FILE, lambda table: table[:1], "SHA-256 differs|its accuracy is"),
     (TASKS_FILE, lambda table: table[:0], "SHA-256 differs|its accuracy is"),
     (TASKS_FILE, lambda table: pa.concat_tables([table, table]), "a task was tested twice|expected task"),
@@ -169,16 +172,58 @@ def test_rows_of_another_trial_are_refused_one_by_one_too(filled: Store) -> None
         filled.tasks([A.trial_id])
 
 
+def made_tests(rows: list[tuple[int, int, float]], *, told: float = math.nan, updates: Any = None) -> integrity.Tests:
+    """Tests from (task, tasks learned, accuracy)."""
+    task, learned, accuracy = zip(*rows, strict=True)
+    return integrity.Tests(
+        task=np.array(task),
+        tasks_learned=np.array(learned),
+        accuracy=np.array(accuracy),
+        accuracy_told=np.full(len(rows), told),
+        update=updates if updates is None else np.array(updates),
+    )
+
+
 def test_the_last_row_and_the_diagonal() -> None:
     """Where tasks do not touch each other, a test when a task was learned stands for those that were not made."""
-    tests = integrity.Tests(
-        task=np.array([0, 1, 2, 0]), tasks_learned=np.array([1, 2, 3, 3]), accuracy=np.array([0.5, 0.25, 0.75, 0.125])
-    )
-    final, learned = integrity.final_accuracies(tests, independent=True)
-    assert final.tolist() == [0.125, 0.25, 0.75]
-    assert learned.tolist() == [0.5, 0.25, 0.75]
-    final, _ = integrity.final_accuracies(tests, independent=False)
-    np.testing.assert_array_equal(final, [0.125, np.nan, 0.75])
+    tests = made_tests([(0, 1, 0.5), (1, 2, 0.25), (2, 3, 0.75), (0, 3, 0.125)])
+    found = integrity.outcome(tests, independent=True)
+    assert found.final.tolist() == [0.125, 0.25, 0.75]
+    assert found.learned.tolist() == [0.5, 0.25, 0.75]
+    assert found.measures["backward_transfer"] == pytest.approx((0.125 - 0.5) / 2)
+    found = integrity.outcome(tests, independent=False)
+    np.testing.assert_array_equal(found.final, [0.125, np.nan, 0.75])
+    assert math.isnan(found.measures["backward_transfer"])
+
+
+def test_the_accuracy_over_the_tasks_seen_so_far() -> None:
+    """By hand: .5 after one task, (.25 + .75)/2 after two; and what the task's own classes alone would give."""
+    tests = made_tests([(0, 1, 0.5), (1, 2, 0.75), (0, 2, 0.25)], told=0.875)
+    found = integrity.outcome(tests, independent=False)
+    assert found.seen.tolist() == [0.5, 0.5]
+    assert found.measures["forgetting"] == 0.25
+    assert found.told.tolist() == [0.875, 0.875]
+
+
+def test_a_test_before_the_first_task_is_what_transfer_is_measured_from() -> None:
+    """Task 1 had .1 untrained and .4 before it was learned; nothing else hangs on such tests."""
+    tests = [(0, 1, 0.5), (1, 2, 0.75), (0, 2, 0.25)]
+    before = [(0, 0, 0.125), (1, 0, 0.125), (1, 1, 0.375)]
+    plain, found = (integrity.outcome(made_tests(rows), independent=False) for rows in (tests, tests + before))
+    assert math.isnan(plain.measures["forward_transfer"])
+    assert found.measures["forward_transfer"] == 0.25
+    assert found.final.tolist() == plain.final.tolist()
+    assert found.seen.tolist() == plain.seen.tolist()
+
+
+def test_a_stream_ends_with_its_last_update() -> None:
+    """Three tests twice: what counts is the last time; what is of single tasks in turn does not exist."""
+    rows = [(task, 0, accuracy) for accuracy in (0.25, 0.5) for task in range(3)]
+    found = integrity.outcome(made_tests(rows, updates=[10] * 3 + [17] * 3), independent=False)
+    assert found.final.tolist() == [0.5] * 3
+    assert np.isnan(found.learned).all()
+    assert np.isnan(found.seen).all()
+    assert all(math.isnan(value) for value in found.measures.values())
 
 
 def test_contexts_are_those_of_the_record(filled: Store) -> None:

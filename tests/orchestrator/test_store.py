@@ -36,12 +36,13 @@ from orchestrator.store import (
     TASKS_SCHEMA,
     TRIAL_FILE,
     TRIALS_SCHEMA,
+    Result,
     Store,
     sees,
 )
 from tests.object_storage import ObjectStorage
 from tests.older_records import make_older
-from tests.orchestrator.made_up import SPECS, A, B, C, D, record
+from tests.orchestrator.made_up import SPECS, A, B, C, D, class_record, record, stream_record
 
 Listing = Callable[[Path], dict[str, bytes]]
 
@@ -163,7 +164,7 @@ def test_records_carry_their_version(store: Store) -> None:
     store.write_record(A, record(A))
     for file, kind in ((TRIAL_FILE, b"trials"), (TASKS_FILE, b"tasks"), (SYSTEM_FILE, b"system")):
         metadata = pq.ParquetFile(store.folder(A) / file).schema_arrow.metadata
-        assert metadata[b"crwn.version"] == b"1.2"
+        assert metadata[b"crwn.version"] == b"1.3"
         assert metadata[b"crwn.record"] == kind
     matrix = pq.ParquetFile(store.folder(A) / TASKS_FILE).schema_arrow.metadata[b"crwn.matrix"]
     for part in (b"diagonal", b"last row", b"lower triangle"):
@@ -173,9 +174,60 @@ def test_records_carry_their_version(store: Store) -> None:
 def test_a_record_of_a_newer_major_version_is_refused(store: Store) -> None:
     """Its columns may mean something else."""
     store.write_record(A, record(A))
-    make_older(store.folder(A) / TRIAL_FILE, version="2.0")
-    with pytest.raises(UserError, match=r"trial\.parquet: expected version 1 or older, given 2\.0; upgrade crwn"):
+    make_older(store.folder(A) / TRIAL_FILE, version="3.0")
+    with pytest.raises(UserError, match=r"trial\.parquet: expected version 2 or older, given 3\.0; upgrade crwn"):
         store.trials([A])
+
+
+def test_a_streams_records_are_not_for_readers_that_know_none(store: Store) -> None:
+    """They would take tests by update for damage; the trials beside it stay readable for them."""
+    store.write_record(A, record(A))
+    store.write_record(B, stream_record(B, [0.25, 0.75]))
+    for trial_id, version in ((A, b"1.3"), (B, b"2.0")):
+        for file in (TRIAL_FILE, TASKS_FILE):
+            metadata = pq.ParquetFile(store.folder(trial_id) / file).schema_arrow.metadata
+            assert metadata[b"crwn.version"] == version
+    found, *_ = store.results([B])
+    assert isinstance(found, Result)
+    assert (found.is_stream, found.is_sealed) == (True, True)
+    assert found.outcome.final.tolist() == [0.25, 0.75]
+
+
+def test_what_classes_were_answered_comes_back(store: Store) -> None:
+    """With the accuracy among the task's own classes, and the update of a stream's test; null where there is none."""
+    store.write_record(A, record(A))
+    store.write_record(B, stream_record(B, [0.25, 0.75]))
+    store.write_record(C, class_record(C, [[0.5, 0], [0.25, 0.75]], [0.875, 1.0], examples_kept=7))
+    for trial_id, expected in (
+        (A, [(None, None, None)] * 3),
+        (B, [(update, (3, 4), None) for update in (10, 10, 17, 17)]),
+        (C, [(None, (1, 0), 0.875), (None, (2, 1), 1.0), (None, (2, 0), 0.875)]),
+    ):
+        tests, _ = store.so_far(trial_id)
+        assert [(test.update, test.answered, test.accuracy_told) for test in tests] == expected
+    row = store.row(C)
+    assert row is not None
+    assert (row.accuracy_told, row.examples_kept, row.independent) == (0.9375, 7, False)
+
+
+def test_an_older_record_is_independent_as_its_grouping_says(store: Store) -> None:
+    """It lacks the columns that came later, and means what it meant."""
+    later = ["independent", "accuracy_told", "examples_kept", "stored_memory"]
+    for trial_id, grouping in ((A, "any"), (B, "one"), (C, "all")):
+        store.write_record(trial_id, record(trial_id))
+        place = TRIALS_SCHEMA.get_field_index("grouping")
+        column = pa.array([grouping])
+        make_older(
+            store.folder(trial_id) / TRIAL_FILE,
+            lambda table, place=place, column=column: table.set_column(place, "grouping", column).drop_columns(later),
+        )
+        make_older(
+            store.folder(trial_id) / TASKS_FILE,
+            lambda table: table.drop_columns(["update", "answered", "accuracy_told"]),
+        )
+    rows = store.rows([A, B, C])
+    assert [rows[trial_id].is_independent for trial_id in (A, B, C)] == [True, False, False]
+    assert {(row.examples_kept, row.stored_memory, row.accuracy_told) for row in rows.values()} == {(0, 0, None)}
 
 
 def test_a_record_of_a_newer_minor_version_is_read(store: Store) -> None:
@@ -483,7 +535,7 @@ def test_a_changed_letter_in_attempts_is_seen(store: Store) -> None:
 
 
 @pytest.mark.parametrize(
-    "old_new", [(b'"version"', b'"versjon"'), (b" 2", b" 3"), (b'"id"', b'"ie"'), (b"-", b"_"), (b"crwn-", b"crwm-")]
+    "old_new", [(b'"version"', b'"versjon"'), (b" 3", b" 4"), (b'"id"', b'"ie"'), (b"-", b"_"), (b"crwn-", b"crwm-")]
 )
 def test_a_changed_mark_is_refused(tmp_path: Path, old_new: tuple[bytes, bytes]) -> None:
     """The id of the store's own mark ends in a sum of it; another version or id would be believed."""
@@ -662,7 +714,7 @@ def test_a_store_is_made_with_its_parents(tmp_path: Path) -> None:
     assert made.exists
     assert files_of(made.root) == {"store.json"}
     mark = json.loads((made.root / "store.json").read_text())
-    assert mark == {"format": "crwn-store", "version": [1, 2], "id": made.identity}
+    assert mark == {"format": "crwn-store", "version": [1, 3], "id": made.identity}
     os.utime(made.root / "store.json", ns=(1, 1))
     Store(made.root).create()
     assert (made.root / "store.json").stat().st_mtime_ns == 1

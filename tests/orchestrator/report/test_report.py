@@ -221,6 +221,13 @@ def test_csv_has_every_digit(store: Store, tmp_path: Path) -> None:
         "noted",
         "code_changes",
         "errors",
+        "accuracy_told",
+        "accuracy_told_sd",
+        "incremental_accuracy",
+        "forgetting_sd",
+        "can_forget",
+        "examples_kept",
+        "stored_memory",
     ]
     assert (row["continual"], row["ratio"]) == ("True", "")  # the manifest is an older one
 

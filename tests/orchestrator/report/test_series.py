@@ -51,10 +51,10 @@ TASKS = pd.DataFrame(
 
 TRIALS = pd.DataFrame(
     [
-        {"trial_id": "b0", "seed": 0, "final": np.array([0.3]), "grouping": "any"},
-        {"trial_id": "a1", "seed": 1, "final": np.array([0.6, 0.8]), "grouping": "one"},
-        {"trial_id": "a0", "seed": 0, "final": np.array([0.4, 0.5]), "grouping": "one"},
-        {"trial_id": "another sweep's", "seed": 0, "final": np.array([0.1]), "grouping": "any"},
+        {"trial_id": "b0", "seed": 0, "final": np.array([0.3]), "independent": True},
+        {"trial_id": "a1", "seed": 1, "final": np.array([0.6, 0.8]), "independent": False},
+        {"trial_id": "a0", "seed": 0, "final": np.array([0.4, 0.5]), "independent": False},
+        {"trial_id": "another sweep's", "seed": 0, "final": np.array([0.1]), "independent": True},
     ]
 )
 
@@ -90,7 +90,7 @@ def test_matrices_are_of_all_that_is_known() -> None:
     own = found[found["scale"] == "FC16"].set_index(["tasks_learned", "task"])["accuracy"]
     assert own.to_dict() == pytest.approx({(1, 1): 0.8, (2, 1): 0.5, (2, 2): 0.65})
     tests = pd.DataFrame([row("c", 0, (0, 1), 0.9), row("c", 0, (1, 2), 0.8), row("c", 0, (2, 3), 0.7)])
-    trial = pd.DataFrame([{"trial_id": "c", "seed": 0, "final": np.array([0.9, 0.8, 0.7]), "grouping": "any"}])
+    trial = pd.DataFrame([{"trial_id": "c", "seed": 0, "final": np.array([0.9, 0.8, 0.7]), "independent": True}])
     manifest = sweep({"trials": {0: "c"}})
     implied = series.accuracy_matrices(manifest, trial, tests).set_index(["tasks_learned", "task"])["accuracy"]
     assert implied.to_dict() == {(1, 1): 0.9, (2, 1): 0.9, (2, 2): 0.8, (3, 1): 0.9, (3, 2): 0.8, (3, 3): 0.7}

@@ -315,8 +315,8 @@ def test_a_record_of_a_newer_version_is_refused_and_an_older_one_read(filled: St
     first = cells[(cells["method"] == "supsup") & (cells["benchmark"] == "rotated digits")].iloc[0]
     assert first["accuracy"] == pytest.approx(statistics.fmean(averages("supsup", "", "rotated")))
     assert math.isnan(first["forgetting"])
-    make_older(path, version="2.0")
-    with pytest.raises(UserError, match=r"expected version 1 or older, given 2.0; upgrade crwn"):
+    make_older(path, version="3.0")
+    with pytest.raises(UserError, match=r"expected version 2 or older, given 3.0; upgrade crwn"):
         tables_of([filled])
 
 

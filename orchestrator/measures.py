@@ -1,0 +1,181 @@
+"""What is measured of a trial: one list, which the index, tables, pivots, MLflow and figures read. Pure.
+
+A measure stands in the trial's record, or is computed from its tests whenever these are read, so that stores that were
+written before a measure was known have it too. Formulas and sources are in `crwn.metrics`.
+
+Shapes: T tasks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from crwn import metrics
+
+Unit = Literal["percent", "points", "numbers", "images", "seconds"]
+"""How a value is shown: a share in [0, 1] in percent; a difference of shares in points of percent; a count; seconds."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measure:
+    """One figure of a trial.
+
+    Attributes:
+        name: the column that has it, and what `--value` takes.
+        says: what it is, in a caption.
+        unit: of its values.
+        better: which values are; None where neither.
+        of: computes it from the accuracy matrix [T, T] and the accuracy on each task before anything was learned [T];
+            None where the trial's record has it.
+        is_known_for_streams: whether it exists where training is a stream, which does not come task by task.
+        is_shown: whether a sweep's own table has it as a column of its CSV file, and MLflow as a metric of a cell.
+    """
+
+    name: str
+    says: str
+    unit: Unit
+    better: Literal["higher", "lower"] | None
+    of: Callable[[NDArray[Any], NDArray[Any]], float] | None = None
+    is_known_for_streams: bool = True
+    is_shown: bool = True
+
+    @property
+    def is_in_percent(self) -> bool:
+        """Whether its values are shares, or differences of shares, which people read times a hundred."""
+        return self.unit in ("percent", "points")
+
+
+def _from_matrix(
+    function: Callable[[NDArray[Any]], float], says: str, unit: Unit, better: Literal["higher", "lower"], **more: Any
+) -> Measure:
+    """A measure that is computed from the accuracy matrix, named as its function."""
+    return Measure(
+        name=function.__name__,
+        says=says,
+        unit=unit,
+        better=better,
+        of=lambda matrix, _: function(matrix),
+        is_known_for_streams=False,
+        **more,
+    )
+
+
+_LIST = (
+    Measure(
+        name="accuracy",
+        says="test accuracy in %, averaged over tasks after the last one",
+        unit="percent",
+        better="higher",
+    ),
+    Measure(
+        name="accuracy_told",
+        says="test accuracy in % among the task's own classes alone, as if the task were told, averaged over tasks "
+        "after the last one",
+        unit="percent",
+        better="higher",
+    ),
+    _from_matrix(
+        metrics.incremental_accuracy,
+        "average incremental accuracy in %: test accuracy averaged over the tasks seen so far, and that over all tasks",
+        "percent",
+        "higher",
+    ),
+    _from_matrix(metrics.forgetting, "forgetting in points of percent", "points", "lower"),
+    _from_matrix(metrics.backward_transfer, "backward transfer in points of percent", "points", "higher"),
+    Measure(
+        name="forward_transfer",
+        says="forward transfer in points of percent, from tests of each task before it was learned",
+        unit="points",
+        better="higher",
+        of=metrics.forward_transfer,
+        is_known_for_streams=False,
+        is_shown=False,
+    ),
+    _from_matrix(
+        metrics.forgetting_avalanche,
+        "forgetting in points of percent, as avalanche defines it",
+        "points",
+        "lower",
+        is_shown=False,
+    ),
+    _from_matrix(
+        metrics.forgetting_mammoth,
+        "forgetting in points of percent, as mammoth and PyCIL define it",
+        "points",
+        "lower",
+        is_shown=False,
+    ),
+    _from_matrix(
+        metrics.forgetting_libcontinual,
+        "forgetting in points of percent, as LibContinual defines it",
+        "points",
+        "lower",
+        is_shown=False,
+    ),
+    _from_matrix(
+        metrics.backward_transfer_libcontinual,
+        "backward transfer in points of percent, as LibContinual defines it",
+        "points",
+        "higher",
+        is_shown=False,
+    ),
+    Measure(
+        name="params_per_task",
+        says="parameters per task in the paper's convention",
+        unit="numbers",
+        better="lower",
+    ),
+    Measure(name="trained_per_task", says="numbers trained per task", unit="numbers", better="lower"),
+    Measure(name="stored_per_task", says="numbers stored per task", unit="numbers", better="lower"),
+    Measure(
+        name="examples_kept",
+        says="training images that the replay buffer holds at most",
+        unit="images",
+        better="lower",
+    ),
+    Measure(
+        name="stored_memory",
+        says="numbers kept between tasks to learn the next ones by, beside replayed images",
+        unit="numbers",
+        better="lower",
+    ),
+    Measure(
+        name="train_seconds_per_task",
+        says="training seconds per task, its share of those learned together",
+        unit="seconds",
+        better="lower",
+    ),
+)
+
+MEASURES: Mapping[str, Measure] = MappingProxyType({measure.name: measure for measure in _LIST})
+"""By name."""
+
+COMPUTED: Mapping[str, Measure] = MappingProxyType(
+    {name: measure for name, measure in MEASURES.items() if measure.of is not None}
+)
+"""Those that are computed from the tests of a trial."""
+
+SHOWN = tuple(name for name, measure in MEASURES.items() if measure.is_shown)
+"""Those that a sweep's own table has a column of."""
+
+
+def of_matrix(matrix: NDArray[Any], untrained: NDArray[Any] | None = None) -> dict[str, float]:
+    """The measures of `COMPUTED`, by name; NaN where a test that one needs was not made.
+
+    Args:
+        matrix: accuracies [T, T], see `crwn.metrics`.
+        untrained: those before anything was learned [T]; by default unknown.
+    """
+    before = np.full(len(matrix), np.nan) if untrained is None else untrained
+    return {name: measure.of(matrix, before) for name, measure in COMPUTED.items() if measure.of is not None}
+
+
+def unknown() -> dict[str, float]:
+    """The measures of `COMPUTED` of a trial that has no accuracy matrix, by name: NaN."""
+    return dict.fromkeys(COMPUTED, np.nan)
