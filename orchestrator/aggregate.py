@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from orchestrator import compatibility
-from orchestrator.display import show_ratio, shown_method
+from orchestrator.display import show_examples, show_ratio, shown_method
 from orchestrator.manifests import Manifest, ManifestCell
 from orchestrator.records import independent
 
@@ -309,11 +309,6 @@ def show_spread(mean: float, sd: float) -> str:
         return "-"
     shown = f"{100 * mean + 0.0:.2f}"
     return shown if np.isnan(sd) else f"{shown} ± {100 * sd:.2f}"
-
-
-def show_examples(count: float) -> str:
-    """Training images that a method keeps; a method that keeps none has no buffer."""
-    return f"{count:,.0f}" if count else "-"
 
 
 def show_mark(row: Mapping[str, Any]) -> str:

@@ -26,6 +26,11 @@ def shown_method(label: str, *, continual: bool) -> str:
     return label if continual else f"{label} (not continual)"
 
 
+def show_examples(count: float) -> str:
+    """Training images that a method keeps; a method that keeps none has no buffer."""
+    return f"{count:,.0f}" if count else "-"
+
+
 def show_ratio(ratio: float) -> str:
     """A ratio of parameter counts, in three digits."""
     return f"{ratio:.3g}"

@@ -17,7 +17,7 @@ from orchestrator.progress import show_seconds
 from orchestrator.store import Store
 from orchestrator.sweep import Cell, Sweep
 
-TEXT_COLUMNS = ("method", "variant", "scale", "benchmark", "seeds")
+TEXT_COLUMNS = ("method", "variant", "scale", "benchmark", "scenario", "seeds")
 
 
 def show(sweep: Sweep, store: Store, console: Console) -> None:
@@ -33,6 +33,10 @@ def show(sweep: Sweep, store: Store, console: Console) -> None:
     left_out = set()
     if not any(cell.blueprint.statistics_per_task for cell in sweep.cells):
         left_out.add("statistics\n/task")
+    if not any(cell.blueprint.examples_kept for cell in sweep.cells):
+        left_out.add("examples\nkept")
+    if all(cell.trials[0].benchmark.problem().scenario == "task" for cell in sweep.cells):
+        left_out.add("scenario")
     if console.width < NARROW:  # the names and the counts of the paper's tables stay whole; --json has the rest
         left_out |= {"trained\n/task", "stored\n/task", "statistics\n/task"}
         if not any(cell.variant for cell in sweep.cells):
@@ -89,18 +93,20 @@ def show_capacity(sweep: Sweep, store: Store, capacity: Capacity, console: Conso
 def _cell(sweep: Sweep, cell: Cell, done: int) -> dict[str, str]:
     """A row of the plan, text by column."""
     trial, blueprint = cell.trials[0], cell.blueprint
-    ratio = sweep.ratio(cell)
+    problem, ratio = trial.benchmark.problem(), sweep.ratio(cell)
     return {
         "method": display.shown_method(cell.method, continual=blueprint.is_continual),
         "variant": cell.variant,
         "scale": cell.scale,
         "benchmark": cell.benchmark,
+        "scenario": problem.scenario,
         "seeds": " ".join(str(trial.seed) for trial in cell.trials),
-        "tasks": str(trial.benchmark.problem().num_tasks),
-        "updates\n/task": str(trial.training.updates_per_task),
+        "tasks": str(problem.num_tasks),
+        "updates\n/task": _updates(trial),
         "done": f"{done}/{len(cell.trials)}",
         "params\n/task": f"{blueprint.params_per_task:,.0f}",
         **({} if ratio is None else {f"ratio to\n{sweep.reference}": display.show_ratio(ratio)}),
+        "examples\nkept": display.show_examples(blueprint.examples_kept),
         "trained\n/task": f"{blueprint.trained_per_task:,}",
         "stored\n/task": f"{blueprint.stored_per_task:,}",
         "statistics\n/task": f"{blueprint.statistics_per_task:,}",
@@ -108,11 +114,15 @@ def _cell(sweep: Sweep, cell: Cell, done: int) -> dict[str, str]:
     }
 
 
+def _updates(trial: TrialSpec) -> str:
+    """Optimiser steps per task, on average where tasks have unlike numbers of images; of a stream those in all."""
+    problem, number = trial.benchmark.problem(), trial.num_updates()
+    return f"{number} in all" if problem.is_stream else f"{number / problem.num_segments:.0f}"
+
+
 def petaflop(trial: TrialSpec) -> float:
     """The training work of a trial in 10^15 floating-point operations, as the plain computation does it."""
-    training = trial.training
-    steps = training.updates_per_task * trial.benchmark.problem().num_tasks
-    return 2 * trial.blueprint().multiply_adds * training.batch_size * steps / 1e15
+    return 2 * trial.blueprint().multiply_adds * trial.training.batch_size * trial.num_updates() / 1e15
 
 
 def as_json(sweep: Sweep, store: Store) -> str:
@@ -134,6 +144,7 @@ def _trial(sweep: Sweep, cell: Cell, trial: TrialSpec, *, is_finished: bool) -> 
         "variant": cell.variant,
         "scale": cell.scale,
         "benchmark": cell.benchmark,
+        "scenario": trial.benchmark.problem().scenario,
         "seed": trial.seed,
         "finished": is_finished,
         "continual": blueprint.is_continual,
@@ -142,6 +153,9 @@ def _trial(sweep: Sweep, cell: Cell, trial: TrialSpec, *, is_finished: bool) -> 
         "trained_per_task": blueprint.trained_per_task,
         "stored_per_task": blueprint.stored_per_task,
         "statistics_per_task": blueprint.statistics_per_task,
+        "examples_kept": blueprint.examples_kept,
+        "stored_memory": blueprint.stored_memory,
+        "updates": trial.num_updates(),
         "petaflop": petaflop(trial),
         "spec": json.loads(trial.canonical_json()),
     }

@@ -197,9 +197,8 @@ def describe(spec: TrialSpec) -> str:
 
 def estimated_work(spec: TrialSpec) -> float:
     """Multiply-adds of a trial's training; small steps count as some, since each costs its overhead."""
-    training = spec.training
-    step = spec.blueprint().multiply_adds * training.batch_size + STEP_OVERHEAD
-    return float(step * training.updates_per_task * spec.benchmark.problem().num_tasks)
+    step = spec.blueprint().multiply_adds * spec.training.batch_size + STEP_OVERHEAD
+    return float(step * spec.num_updates())
 
 
 STEP_OVERHEAD = 20_000_000

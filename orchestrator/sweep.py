@@ -185,7 +185,7 @@ class Sweep:
                 ratio=self.ratio(cell),
                 spec=cell.settings,
                 base=cell.base,
-                examples_kept=getattr(cell.blueprint, "examples_kept", 0),
+                examples_kept=cell.blueprint.examples_kept,
             )
             for cell in self.cells
         )

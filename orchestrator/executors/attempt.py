@@ -25,9 +25,9 @@ from crwn.backbone import BackboneSource
 from crwn.code import code_of
 from crwn.data import Datasets
 from crwn.events import CurvePoint, GroupHalved, Progress, ResumePoint, TaskRow
-from crwn.resume import ResumeError
 from crwn.memory import predicted_peak
 from crwn.metrics import average_accuracy
+from crwn.resume import ResumeError
 from crwn.spec import BenchmarkSpec, TrialSpec
 from crwn.trial import Event, Finished, Started, iterate_trial
 from orchestrator import integrity
@@ -314,8 +314,8 @@ def record_of(
         params_per_task=float(blueprint.params_per_task),
         trained_per_task=blueprint.trained_per_task,
         stored_per_task=blueprint.stored_per_task,
-        examples_kept=getattr(blueprint, "examples_kept", 0),
-        stored_memory=getattr(blueprint, "stored_memory", 0),
+        examples_kept=blueprint.examples_kept,
+        stored_memory=blueprint.stored_memory,
         grouping=blueprint.grouping,
         independent=blueprint.is_independent,
         fingerprint=finished.fingerprint,
@@ -339,10 +339,10 @@ def task_rows(spec: TrialSpec, rows: Iterable[TaskRow]) -> list[TestRow]:
             **identity,
             task=row.task,
             tasks_learned=row.tasks_learned,
-            update=getattr(row, "update", None),
+            update=row.update,
             accuracy=row.accuracy,
-            accuracy_told=getattr(row, "accuracy_told", None),
-            answered=getattr(row, "answered", None),
+            accuracy_told=row.accuracy_told,
+            answered=row.answered,
             loss=row.loss,
             num_test=row.num_test,
             train_seconds=row.train_seconds,

@@ -7,18 +7,22 @@ import io
 import json
 import re
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 from rich.console import Console
 
-from crwn.spec import TrialSpec
+from crwn.data import BASE_SETS
+from crwn.methods import METHODS
+from crwn.spec import Blueprint, ProblemShape, Scenario, TrainingSpec, TrialSpec, kind_field
 from crwn.testing import TEST_SECONDS, Conditions, write_finished
 from orchestrator.executors.protocol import Capacity, NodeResources
 from orchestrator.planning import as_json, petaflop, show, show_capacity
+from orchestrator.progress import STEP_OVERHEAD, estimated_work
 from orchestrator.store import Store
-from orchestrator.sweep import Sweep, load_sweep
+from orchestrator.sweep import Cell, Resources, Sweep, load_sweep
 
 SweepFile = Callable[..., Path]
 Trial = Callable[..., TrialSpec]
@@ -97,6 +101,101 @@ def test_the_work_of_a_trial_by_hand(trial: Trial) -> None:
     """NeuroModNet FC16 on digits: two operations a weight, forward and back, 128 images, 5 updates, 2 tasks."""
     num_weights = 64 * 16 + 16 * 16 + 16 * 10
     assert petaflop(trial()) == pytest.approx(2 * 2 * num_weights * 128 * 5 * 2 / 1e15)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Classes:
+    """Groups of classes of unlike sizes, or a stream of as many images."""
+
+    kind: str = kind_field("classes")
+    base: str = "digits"
+    validation: int = 0
+    scenario: Scenario = "class"
+
+    def problem(self) -> ProblemShape:
+        return ProblemShape(
+            input_shape=(1, 8, 8),
+            num_classes=10,
+            num_tasks=2,
+            scenario=self.scenario,
+            num_segments=3,
+            segment_sizes=(100, 250, 50),
+            task_classes=((0, 1, 2, 3, 4), (5, 6, 7, 8, 9)),
+        )
+
+    def normalisation(self) -> Any:
+        return BASE_SETS[self.base].normalisation
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rehearsal:
+    """A method that is told nothing and keeps some images."""
+
+    kind: str = kind_field("rehearsal")
+    buffer_size: int = 0
+
+    def training(self, scale: str) -> TrainingSpec:
+        return TrainingSpec(learning_rate=0.01)
+
+    def blueprint(self, scale: str, problem: ProblemShape, seed: int) -> Blueprint:
+        return Blueprint(
+            params_per_task=1.0,
+            trained_per_task=1,
+            stored_per_task=0,
+            multiply_adds=10**9,
+            activations=1,
+            backbone=METHODS["stl"].spec().blueprint(scale, problem, seed).backbone,
+            moves_shared="always",
+            needs=frozenset(),
+            examples_kept=self.buffer_size,
+        )
+
+
+def rehearsal(buffer_size: int, benchmark: Classes, **training: Any) -> TrialSpec:
+    """A trial of these."""
+    return TrialSpec(
+        method=Rehearsal(buffer_size=buffer_size),
+        benchmark=benchmark,
+        scale="FC16",
+        seed=0,
+        training=TrainingSpec(learning_rate=0.01, **training),
+    )
+
+
+def planned(absent: Store, *trials: TrialSpec) -> list[dict[str, str]]:
+    """The rows of a plan, by its header."""
+    cells = [
+        Cell(method=f"row {number}", variant="", scale="FC16", benchmark="classes", trials=(trial,))
+        for number, trial in enumerate(trials)
+    ]
+    text = printed(Sweep(name="s", store=None, cells=tuple(cells), resources=Resources()), absent)
+    lines = [line for line in text.splitlines() if line.startswith("┃")]
+    parts = [[part.strip() for part in line.split("┃")[1:-1]] for line in lines]
+    header = [" ".join(filter(None, column)) for column in zip(*parts, strict=True)]
+    return [dict(zip(header, row, strict=True)) for row in cells_of(text)]
+
+
+def test_scenario_and_buffer_have_columns_where_there_is_something_to_tell(absent: Store) -> None:
+    """A row without a buffer has none; a plan of the paper has neither column."""
+    rows = planned(absent, rehearsal(200, Classes()), rehearsal(0, Classes()))
+    assert [(row["scenario"], row["examples kept"]) for row in rows] == [("class", "200"), ("class", "-")]
+    (row,) = planned(absent, rehearsal(0, Classes(scenario="domain")))
+    assert row["scenario"] == "domain"
+    assert "examples kept" not in row
+
+
+def test_updates_follow_from_epochs_and_from_a_stream(absent: Store) -> None:
+    """By hand, batches of 10: 2 epochs are 2 (10 + 25 + 5) updates; a stream is seen once; else as many as asked for."""
+    trials = [
+        rehearsal(0, Classes(), batch_size=10, epochs_per_task=2),
+        rehearsal(0, Classes(scenario="general"), batch_size=10),
+        rehearsal(0, Classes(), batch_size=10, updates_per_task=7),
+    ]
+    assert [row["updates /task"] for row in planned(absent, *trials)] == ["27", "40 in all", "7"]
+    assert [petaflop(trial) for trial in trials] == pytest.approx([2 * 10**9 * 10 * n / 1e15 for n in (80, 40, 21)])
+    assert [estimated_work(trial) for trial in trials] == pytest.approx(
+        [(10**9 * 10 + STEP_OVERHEAD) * n for n in (80, 40, 21)]
+    )
 
 
 def test_a_plan_is_neither_cut_nor_wrapped_without_a_terminal(sweep_file: SweepFile, absent: Store) -> None:
