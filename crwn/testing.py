@@ -33,7 +33,8 @@ from crwn.benchmarks import PRESETS
 from crwn.code import Code
 from crwn.data import BASE_SETS
 from crwn.methods import METHODS
-from crwn.spec import BenchmarkSpec, TrainingSpec, TrialSpec
+from crwn.methods.protocol import ScaleError
+from crwn.spec import BenchmarkSpec, MethodSpec, TrainingSpec, TrialSpec
 
 if TYPE_CHECKING:
     from crwn.events import CurvePoint, Numerics, TaskRow
@@ -126,7 +127,7 @@ def tiny_trial(
         seed: the trial's.
         benchmark: a preset's name, of which the trial has `num_tasks` tasks, or a benchmark as it is.
         num_tasks: of a preset.
-        scale: of the network; by default FC16, for FlyNet 1d.
+        scale: of the network; by default FC16, or 1d for a method that has no such scale.
         learning_rate: of the training.
         updates_per_task: likewise.
         **settings: of the method.
@@ -136,13 +137,23 @@ def tiny_trial(
     """
     if isinstance(benchmark, str):
         benchmark = dataclasses.replace(PRESETS[benchmark], num_tasks=num_tasks)  # type: ignore[type-var]  # a frozen spec
+    chosen = METHODS[method].spec(**settings)
     return TrialSpec(
-        method=METHODS[method].spec(**settings),
+        method=chosen,
         benchmark=benchmark,
-        scale=scale or {"flynet": "1d"}.get(method, "FC16"),
+        scale=scale or _small_scale(chosen, benchmark),
         seed=seed,
         training=TrainingSpec(learning_rate=learning_rate, updates_per_task=updates_per_task),
     )
+
+
+def _small_scale(method: MethodSpec, benchmark: BenchmarkSpec) -> str:
+    """FC16 where the method has it, else 1d."""
+    try:
+        method.blueprint("FC16", benchmark.problem(), 0)
+    except ScaleError:
+        return "1d"
+    return "FC16"
 
 
 def new_store(folder: Path) -> Store:

@@ -1,4 +1,4 @@
-"""What every method promises, whatever it computes. A new method is added to `CASES`, and all of this holds for it.
+"""What every method promises, whatever it computes: all of this holds for each of `tests.methods.CASES`.
 
 What is promised of tasks depends on how they are learned, which the blueprint says:
 
@@ -33,37 +33,17 @@ from crwn.data import Datasets
 from crwn.data.base import ImageSet
 from crwn.events import Numerics, TaskRow
 from crwn.methods import METHODS
-from crwn.methods.batche import BatchESpec
-from crwn.methods.flynet import FlyNetSpec
-from crwn.methods.mtl import MTLSpec
-from crwn.methods.neuromodnet import NeuroModNetSpec
 from crwn.methods.protocol import Method, Surroundings, Tensors
-from crwn.methods.psp import PSPSpec
-from crwn.methods.stl import STLSpec
-from crwn.methods.supsup import SupSupSpec
-from crwn.spec import BenchmarkSpec, Blueprint, MethodSpec, ProblemShape, TrainingSpec, TrialSpec
+from crwn.spec import BenchmarkSpec, Blueprint, MethodSpec, TrainingSpec, TrialSpec
 from crwn.trial import Finished, run_trial
+from tests import methods
 from tests.crwn.methods.building import plain_surroundings
 
-CASES: dict[str, tuple[Any, str]] = {
-    "neuromodnet": (NeuroModNetSpec(), "FC16"),
-    # In a few updates at a rate as high as the others' the first task does change the shared weights.
-    "neuromodnet-pretrained": (NeuroModNetSpec(pretrained=True, first_task_rate=0.01), "FC16"),
-    "flynet": (FlyNetSpec(), "2d"),
-    "supsup": (SupSupSpec(), "FC16"),
-    "batche": (BatchESpec(first_task_rate=0.01), "FC16"),
-    "psp": (PSPSpec(), "FC16"),
-    "mtl": (MTLSpec(), "FC16"),
-    "stl": (STLSpec(), "FC16"),
-}
-"""A small scale of each method, and of each mode in which it shares weights otherwise."""
+CASES = {name: case.under_contract for name, case in methods.CASES.items()}
 
 NUM_TASKS, NUM_TRAIN, BATCH_SIZE, NUM_UPDATES = 4, 1437, 64, 30
 
-GROUPINGS = {
-    name: method.blueprint(scale, ProblemShape(input_shape=(1, 8, 8), num_classes=10, num_tasks=4), 0).grouping
-    for name, (method, scale) in CASES.items()
-}
+GROUPINGS = {name: case.blueprint().grouping for name, case in CASES.items()}
 
 every_method = pytest.mark.parametrize("name", CASES)
 
@@ -81,17 +61,18 @@ def trial(
     *,
     seed: int = 0,
     dtype: str = "float64",
-    learning_rate: float = 0.01,
+    learning_rate: float | None = None,
     benchmark: BenchmarkSpec | None = None,
 ) -> TrialSpec:
-    method, scale = CASES[name]
-    return TrialSpec(
-        method=method,
-        benchmark=benchmark or RotatedSpec(base="digits", num_tasks=NUM_TASKS, step_degrees=30.0),
-        scale=scale,
+    case = CASES[name]
+    return case.trial(
+        benchmark=benchmark or case.learns(NUM_TASKS, step_degrees=30.0),
         seed=seed,
         training=TrainingSpec(
-            learning_rate=learning_rate, updates_per_task=NUM_UPDATES, batch_size=BATCH_SIZE, dtype=dtype
+            learning_rate=learning_rate or case.learning_rate,
+            updates_per_task=NUM_UPDATES,
+            batch_size=BATCH_SIZE,
+            dtype=dtype,
         ),
     )
 
@@ -156,15 +137,13 @@ def kept_of(finished: Finished) -> tuple[Tensors, Tensors]:
     return {key: tensor for key, tensor in tensors.items() if key not in shared}, shared
 
 
-def test_every_method_is_under_contract() -> None:
-    """The registry and the cases of this file are the same methods, each under its own kind and with its own spec."""
-    assert {method.kind for method, _ in CASES.values()} == set(METHODS)
-    for name, (method, _) in CASES.items():
-        assert name.split("-")[0] == method.kind
-        assert type(method) is METHODS[method.kind].spec
-        assert isinstance(method, MethodSpec)
-        assert isinstance(method.training("FC256"), TrainingSpec)
-    assert set(GROUPINGS.values()) == {"one", "any", "all"}
+@every_method
+def test_a_spec_is_the_registrys(name: str) -> None:
+    """A method's spec is of the registry's class, under the registry's name, and says how it is trained."""
+    method = CASES[name].method
+    assert type(method) is METHODS[method.kind].spec
+    assert isinstance(method, MethodSpec)
+    assert isinstance(method.training(CASES[name].table_scale), TrainingSpec)
 
 
 @every_method
@@ -332,7 +311,7 @@ def test_group_sizes_agree_in_float32(name: str, digits: Datasets) -> None:
     Sums in another order differ in the last of 24 bits. Contexts and strengths pass that on as it is; in SupSup it can
     turn a mask's bit whose score is next to 0, and one bit of these small networks can move a loss by half a percent.
     """
-    learning_rate = CASES[name][0].training("FC256").learning_rate
+    learning_rate = CASES[name].method.training(CASES[name].table_scale).learning_rate
     spec = trial(name, dtype="float32", learning_rate=learning_rate)
     alone, together = (run(spec, digits, group_size) for group_size in (1, 3))
     for one, other in zip(results(alone), results(together), strict=True):

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import math
 import re
+from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
 
@@ -15,53 +17,79 @@ import crwn.engine
 from crwn import backbone, tensorfile
 from crwn.backbone import Backbone, BackboneSpec
 from crwn.benchmarks.permuted import PermutedSpec
-from crwn.benchmarks.rotated import RotatedSpec
 from crwn.benchmarks.split import SplitSpec
 from crwn.data import Datasets
 from crwn.engine import Numerics, Progress, ResumeError, ResumePoint, read_numerics
 from crwn.methods import METHODS
-from crwn.methods.neuromodnet import NeuroModNetSpec
 from crwn.spec import TrainingSpec, TrialSpec
 from crwn.trial import Event, Finished, Started, run_trial
+from tests.methods import CASES
 
 PRETRAINED = "neuromodnet-pretrained"
-
-ONE_BY_ONE = 3 * (4 + 1) + 2  # after each update, after each group, after each of the final tests
-IN_GROUPS_OF_2 = 2 * (4 + 1) + 2
-RESNETS = ("neuromodnet", "supsup", "batche", "psp", "stl")
-RESNETS_IN_GROUPS = ("neuromodnet", "supsup", "stl")
-BY_ONE = pytest.mark.slow(reason="each of a ResNet's eleven resume points is gone on from to the end")
 CHANGING = "images and rates that change"
-TESTED_AGAIN_EACH_TIME = 3 * (4 + 1) + 1 + 2  # after the second and the third task those before it are tested
-ALL_MIXED = 3 * 4 + 1  # three times the updates, then all tests at once
+RESNET = ", ResNet"
+BY_ONE = pytest.mark.slow(reason="each of a ResNet's eleven resume points is gone on from to the end")
+
+SPLIT = {
+    "scale": "nf2",
+    "benchmark": SplitSpec(base="digits", num_tasks=2),
+    "training": TrainingSpec(
+        learning_rate=0.01,
+        updates_per_task=4,
+        batch_size=250,
+        optimizer="adam",
+        weight_decay=1e-4,
+        schedule="cosine",
+    ),
+}
+"""Two tasks of half the classes by a ResNet-18, two batches an epoch."""
 
 
 def trial(name: str = "neuromodnet", **changes: Any) -> TrialSpec:
     """Three tasks of four updates, the last in the second epoch: 1,437 examples by 600 are three batches an epoch."""
-    if name == CHANGING or name.endswith("ResNet"):
-        method = "neuromodnet" if name == CHANGING else name.partition(",")[0]
-        changes = {
-            "method": METHODS[method].spec(),
-            "scale": "FC8" if name == CHANGING else "nf2",
-            "benchmark": SplitSpec(base="digits", num_tasks=2),
-            "training": TrainingSpec(
-                learning_rate=0.01,
-                updates_per_task=4,
-                batch_size=250,
-                optimizer="adam",
-                weight_decay=1e-4,
-                schedule="cosine",
-            ),
-        } | changes
-        name = "neuromodnet"
-    settings = {
-        "method": NeuroModNetSpec(pretrained=True) if name == PRETRAINED else METHODS[name].spec(),
-        "benchmark": RotatedSpec(base="digits", num_tasks=3, step_degrees=40),
-        "scale": "1d" if name == "flynet" else "FC8",
-        "seed": 0,
-        "training": TrainingSpec(learning_rate=0.01, updates_per_task=4, batch_size=600),
-    }
-    return TrialSpec(**{**settings, **changes})
+    if name == CHANGING:
+        return CASES["neuromodnet"].trial(**{**SPLIT, "scale": "FC8", **changes})
+    case = CASES[name.removesuffix(RESNET)]
+    if name.endswith(RESNET):
+        return case.trial(**{**SPLIT, **changes})
+    training = TrainingSpec(learning_rate=case.learning_rate, updates_per_task=4, batch_size=600)
+    return case.trial(**{"training": training, **changes})
+
+
+def is_resnet(name: str) -> bool:
+    """Whether the case exists as a ResNet-18 for split classes."""
+    try:
+        trial(name + RESNET)
+    except ValueError:
+        return False
+    return True
+
+
+def group_sizes(spec: TrialSpec) -> tuple[int, ...]:
+    return {"one": (1,), "any": (1, 2), "all": (spec.benchmark.problem().num_tasks,)}[spec.blueprint().grouping]
+
+
+def to_go_on() -> Iterator[Any]:
+    """Every case in the groups that it can be learned in, as a ResNet too where it is one."""
+    for name in [*CASES, CHANGING, *(name + RESNET for name in METHODS if is_resnet(name))]:
+        spec = trial(name)
+        for group_size in group_sizes(spec):
+            slow = name.endswith(RESNET) and group_size < max(group_sizes(spec))
+            yield pytest.param(name, group_size, marks=BY_ONE if slow else ())
+
+
+def num_points(spec: TrialSpec, group_size: int) -> int:
+    """One after each update, after the tests of tasks that were just learned, and after every later test."""
+    num_tasks, num_updates = spec.benchmark.problem().num_tasks, spec.training.updates_per_task
+    match spec.blueprint().grouping:
+        case "all":  # T times the updates, and then all tests at once
+            return num_tasks * num_updates + 1
+        case "one":  # after each task those before it are tested
+            return num_tasks * (num_updates + 1) + num_tasks * (num_tasks - 1) // 2
+        case "any":  # at the end all but the last task are tested
+            alone = spec.blueprint().shared_training == "first task"
+            num_groups = alone + math.ceil((num_tasks - alone) / group_size)
+            return num_groups * (num_updates + 1) + num_tasks - 1
 
 
 def run(
@@ -107,35 +135,8 @@ def at_every_step(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("at_every_step")
-@pytest.mark.parametrize(
-    ("name", "group_size", "num_points"),
-    [
-        ("neuromodnet", 1, ONE_BY_ONE),
-        ("neuromodnet", 2, IN_GROUPS_OF_2),
-        ("flynet", 1, ONE_BY_ONE),
-        ("flynet", 2, IN_GROUPS_OF_2),
-        ("supsup", 1, ONE_BY_ONE),
-        ("supsup", 2, IN_GROUPS_OF_2),
-        ("stl", 1, ONE_BY_ONE),
-        ("stl", 2, IN_GROUPS_OF_2),
-        (PRETRAINED, 1, ONE_BY_ONE),
-        (PRETRAINED, 2, IN_GROUPS_OF_2),  # the first task alone, then the two others
-        ("batche", 1, ONE_BY_ONE),
-        ("batche", 2, IN_GROUPS_OF_2),
-        ("psp", 1, TESTED_AGAIN_EACH_TIME),
-        ("mtl", 3, ALL_MIXED),
-        (CHANGING, 1, 2 * (4 + 1) + 1),
-        (CHANGING, 2, 4 + 1 + 1),
-        *[(f"{name}, ResNet", 2, 4 + 1 + 1) for name in RESNETS_IN_GROUPS],
-        *[
-            pytest.param(f"{name}, ResNet", 1, 2 * (4 + 1) + 1, marks=BY_ONE if name in RESNETS_IN_GROUPS else ())
-            for name in RESNETS
-        ],
-    ],
-)
-def test_going_on_from_any_point_gives_the_same_results(
-    digits: Datasets, name: str, group_size: int, num_points: int
-) -> None:
+@pytest.mark.parametrize(("name", "group_size"), list(to_go_on()))
+def test_going_on_from_any_point_gives_the_same_results(digits: Datasets, name: str, group_size: int) -> None:
     """Stopped within a task, between groups, during tests: all but the times is the same, bit for bit.
 
     Trained weights, also those that tasks share, are compared as parts of the contexts. The resume points that follow
@@ -144,7 +145,7 @@ def test_going_on_from_any_point_gives_the_same_results(
     spec = trial(name)
     undisturbed, events = run(spec, digits, group_size=group_size)
     points = points_of(events)
-    assert len(points) == num_points
+    assert len(points) == num_points(spec, group_size)
     for index, point in enumerate(points):
         finished, later_events = run(spec, digits, resume_from=point)
         assert rows_of(finished) == rows_of(undisturbed)
@@ -153,23 +154,12 @@ def test_going_on_from_any_point_gives_the_same_results(
         assert finished.numerics == undisturbed.numerics
 
         later_points = points_of(later_events)
-        assert len(later_points) == num_points - index - 1
+        assert len(later_points) == len(points) - index - 1
         for later, expected in zip(later_points, points[index + 1 :], strict=True):
             (tensors, header), (expected_tensors, expected_header) = map(tensorfile.parse, (later, expected))
             assert without_times(header) == without_times(expected_header)
             assert set(tensors) == set(expected_tensors)
             assert all(torch.equal(tensor, expected_tensors[key]) for key, tensor in tensors.items())
-
-
-def test_every_method_goes_on() -> None:
-    """The cases of the test above are all methods, so that a new one cannot be forgotten."""
-    (cases,) = [
-        mark.args[1]
-        for mark in test_going_on_from_any_point_gives_the_same_results.pytestmark
-        if mark.name == "parametrize"
-    ]
-    names = {getattr(case, "values", case)[0] for case in cases}
-    assert names == {*METHODS, PRETRAINED, CHANGING, *(f"{name}, ResNet" for name in RESNETS)}
 
 
 @pytest.mark.usefixtures("at_every_step")
@@ -287,7 +277,7 @@ def points(digits: Datasets, monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
     "changes",
     [
         {"seed": 1},
-        {"scale": "FC16"},
+        {"scale": "FC8"},
         {"benchmark": PermutedSpec(base="digits", num_tasks=3)},
         {"training": TrainingSpec(learning_rate=0.02, updates_per_task=4, batch_size=600)},
         {"method": METHODS["neuromodnet"].spec(modulation="local")},

@@ -13,7 +13,7 @@ import pytest
 from crwn import backbone, contexts, metrics
 from crwn.data import Datasets
 from crwn.methods import METHODS
-from crwn.spec import TrialSpec
+from crwn.spec import BenchmarkSpec, TrialSpec
 from crwn.testing import (
     Conditions,
     finished_record,
@@ -28,8 +28,10 @@ from orchestrator.files import LocalFiles
 from orchestrator.index import results
 from orchestrator.records import Position
 from orchestrator.store import CONTEXTS_FILE, RESUME_FILE, Store
+from tests.methods import CASES
 
-KINDS = [(method, "r-digits") for method in METHODS] + [("supsup", "split-digits"), ("psp", "p-digits")]
+KINDS = [(method, CASES[method].benchmark or "r-digits") for method in METHODS]
+KINDS += [("supsup", "split-digits"), ("psp", "p-digits")]
 
 
 @pytest.fixture
@@ -60,7 +62,7 @@ def keys(value: Any) -> Any:
 
 @pytest.mark.parametrize(("method", "benchmark"), KINDS)
 def test_a_made_up_trial_is_like_a_real_one(
-    made: Store, real: Store, digits: Datasets, method: str, benchmark: str
+    made: Store, real: Store, digits: Datasets, method: str, benchmark: str | BenchmarkSpec
 ) -> None:
     """Given the real one's accuracies, all that does not hang on training is equal, file by file."""
     spec = tiny_trial(method, benchmark=benchmark, seed=3)
@@ -69,7 +71,7 @@ def test_a_made_up_trial_is_like_a_real_one(
     tests = real.tasks([spec.trial_id]).to_pylist()
     matrix = metrics.accuracy_matrix(
         ((test["task"], test["tasks_learned"], test["accuracy"]) for test in tests),
-        2,
+        spec.benchmark.problem().num_tasks,
         independent=spec.blueprint().is_independent,
     )
     group_size = json.loads(truth["numerics"])["group_size"]
@@ -94,10 +96,10 @@ def test_a_made_up_trial_is_like_a_real_one(
     ]
 
 
-@pytest.mark.parametrize("method", [name for name in METHODS if name != "mtl"])
+@pytest.mark.parametrize("method", [name for name in METHODS if CASES[name].blueprint().is_continual])
 def test_an_unfinished_trial_goes_on_from_its_point(made: Store, digits: Datasets, method: str) -> None:
     """As one that was killed does: its first task is not learned again, and both attempts are known."""
-    spec = tiny_trial(method)
+    spec = tiny_trial(method, benchmark=CASES[method].benchmark or "r-digits")
     write_unfinished(made, spec, accuracy=0.75)
     assert made.state(spec.trial_id, driven=False) == "interrupted"
     run(made, spec, digits)

@@ -25,17 +25,12 @@ from crwn.methods import METHODS
 from crwn.methods.neuromodnet import NeuroModNetSpec
 from crwn.spec import Blueprint, Grouping, ProblemShape, TrainingSpec, TrialSpec
 from crwn.trial import Finished, Started, decide_numerics, iterate_trial, run_trial
+from tests.methods import CASES
 
 
 def trial(name: str = "neuromodnet", *, updates: int = 4, learning_rate: float = 0.01, **changes: Any) -> TrialSpec:
-    settings = {
-        "method": METHODS[name].spec(),
-        "benchmark": RotatedSpec(base="digits", num_tasks=3, step_degrees=40),
-        "scale": "1d" if name == "flynet" else "FC8",
-        "seed": 0,
-        "training": TrainingSpec(learning_rate=learning_rate, updates_per_task=updates, batch_size=64),
-    }
-    return TrialSpec(**{**settings, **changes})
+    training = TrainingSpec(learning_rate=learning_rate, updates_per_task=updates, batch_size=64)
+    return CASES[name].trial(**{"training": training, **changes})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -135,7 +130,7 @@ def test_tasks_of_split_classes_hold_their_share_of_the_images(monkeypatch: pyte
     assert decide_numerics(trial(benchmark=SplitSpec(), scale="FC8"), "cuda").group_size == 20
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", CASES)
 def test_a_finished_trial_has_all_results(name: str, digits: Datasets) -> None:
     """All tests, every task's contexts, the backbone's fingerprint, what it was computed with.
 
@@ -144,21 +139,28 @@ def test_a_finished_trial_has_all_results(name: str, digits: Datasets) -> None:
     """
     spec = trial(name)
     finished = run_trial(spec, data=digits, backbones=backbone.draw)
+    blueprint, num_tasks = spec.blueprint(), spec.benchmark.problem().num_tasks
+    diagonal = [(task, task + 1) for task in range(num_tasks)]
+    again = {task + 1: [(earlier, task + 1) for earlier in range(task)] for task in range(num_tasks)}
     tests = {
-        "one": [(0, 1), (1, 2), (0, 2), (2, 3), (0, 3), (1, 3)],
-        "any": [(0, 1), (1, 2), (2, 3), (0, 3), (1, 3)],
-        "all": [(0, 3), (1, 3), (2, 3)],
+        "one": [test for own in diagonal for test in (own, *again[own[1]])],
+        "any": diagonal + again[num_tasks],
+        "all": [(task, num_tasks) for task in range(num_tasks)],
     }
-    assert [(row.task, row.tasks_learned) for row in finished.rows] == tests[spec.blueprint().grouping]
-    assert all(0 <= row.accuracy <= 1 and row.num_test == 360 for row in finished.rows)
-    assert all(row.accuracy * 360 == pytest.approx(round(row.accuracy * 360)) for row in finished.rows)
+    assert [(row.task, row.tasks_learned) for row in finished.rows] == tests[blueprint.grouping]
+    for row in finished.rows:
+        assert 0 <= row.accuracy <= 1
+        assert row.accuracy * row.num_test == pytest.approx(round(row.accuracy * row.num_test))
+    if CASES[name].benchmark is None:
+        assert {row.num_test for row in finished.rows} == {360}
 
     drawn = backbone.draw(spec.blueprint().backbone)
     assert finished.fingerprint == drawn.fingerprint
     bank = contexts.load(finished.contexts)
     assert (bank.trial_id, bank.fingerprint) == (spec.trial_id, drawn.fingerprint)
-    assert bool(bank.tensors) == (name not in ("mtl", "psp", "stl"))  # these have weights, and nothing beside them
-    assert all(len(tensor) == 3 for tensor in bank.tensors.values())
+    # Some have weights, which are kept on request, and nothing beside them.
+    assert bool(bank.tensors) == (blueprint.stored_per_task > 0 and not blueprint.keeps_weights)
+    assert all(len(tensor) == num_tasks for tensor in bank.tensors.values())
 
     assert finished.numerics == decide_numerics(spec, "cpu")
     assert 10e6 < finished.held_memory <= finished.peak_memory < 1e12  # bytes: Python with torch is over ten megabytes
@@ -350,7 +352,7 @@ def test_trained_weights_are_kept_on_request(digits: Datasets, method: Any, weig
 
     Nothing else changes with it.
     """
-    spec = trial(method=method)
+    spec = trial(method=method, scale="FC8")
     small, large = (
         run_trial(spec, data=digits, backbones=backbone.draw, keep_weights=keep_weights)
         for keep_weights in (False, True)
@@ -397,7 +399,7 @@ def test_frozen_weights_stay_as_they_are(name: str, digits: Datasets) -> None:
 def test_the_state_of_global_generators_is_not_touched(digits: Datasets) -> None:
     """Neither Python's nor NumPy's nor torch's: everything random has a stream of its own."""
     before = random.getstate(), np.random.get_state(), torch.get_rng_state()  # noqa: NPY002 (it must stay untouched)
-    for name in METHODS:
+    for name in CASES:
         run_trial(trial(name), data=digits, backbones=backbone.draw)
     after = random.getstate(), np.random.get_state(), torch.get_rng_state()  # noqa: NPY002 (as above)
     assert after[0] == before[0]

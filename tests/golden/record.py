@@ -1,48 +1,42 @@
-"""Records the golden traces anew, each into a JSON file of its name beside this one:
+"""Records the golden traces of the cases that are named, each into a JSON file of its name beside this one:
 
-    .venv/bin/python tests/golden/record.py
+    .venv/bin/python -m tests.golden.record NAME...
 
-Record them only when results are meant to change, and say so under "Changed results" in the change log. What a trace
-holds does not depend on the processor beyond the last digits: a tiny trial in float64.
+or of all, with `--all`. Record one anew only when its results are meant to change, and say so under "Changed results"
+in the change log. What a trace holds does not depend on the processor beyond the last digits: a tiny trial in float64.
 """  # noqa: D415 (the first line ends in a command)
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
 import json
 from pathlib import Path
 from typing import Any
 
 from crwn import backbone
-from crwn.benchmarks.rotated import RotatedSpec
 from crwn.data import BASE_SETS, Datasets
-from crwn.methods import METHODS
-from crwn.methods.neuromodnet import NeuroModNetSpec
 from crwn.spec import TrialSpec
 from crwn.trial import run_trial
+from tests.methods import CASES
 
 FOLDER = Path(__file__).resolve().parent
 
-CASES = {name: entry.spec() for name, entry in METHODS.items()} | {
-    "neuromodnet-pretrained": NeuroModNetSpec(pretrained=True)
-}
-"""The methods, and their modes that compute otherwise, by the names of their traces."""
-
 
 def spec_of(name: str) -> TrialSpec:
-    """Three tasks of digits, 40 updates of the paper's training each, in float64, at a small scale."""
-    method = CASES[name]
-    return TrialSpec(
-        method=method,
-        benchmark=RotatedSpec(base="digits", num_tasks=3, step_degrees=30.0),
-        scale="4d" if method.kind == "flynet" else "FC32",
-        seed=0,
-        training=dataclasses.replace(method.training("FC256"), updates_per_task=40, dtype="float64"),
+    """Three tasks of digits, or the case's own: 40 updates of the paper's training each, in float64, small."""
+    case = CASES[name]
+    training = case.method.training(case.table_scale)
+    return case.trial(
+        num_tasks=3,
+        step_degrees=30.0,
+        scale=case.trace_scale,
+        training=dataclasses.replace(training, updates_per_task=40, dtype="float64"),
     )
 
 
 def trace(name: str) -> dict[str, Any]:
-    """What a trial of the method gives: its spec, and of each task the training's and the test's loss and accuracy.
+    """What a trial of the case gives: its spec, and of each task the training's and the test's loss and accuracy.
 
     Mixed tasks have one training, which stands with the first. Where later tasks change the results of earlier ones,
     the tests after the last task follow.
@@ -64,8 +58,15 @@ def trace(name: str) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Write a file for each trace."""
-    for name in CASES:
+    """Write a file for each trace that is asked for."""
+    parser = argparse.ArgumentParser(description="Record golden traces.")
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(CASES)}")
+    parser.add_argument("--all", action="store_true", help="every case")
+    asked = parser.parse_args()
+    unknown = [name for name in asked.names if name not in CASES]
+    if unknown or asked.all == bool(asked.names):
+        parser.error(f"expected --all or some of {', '.join(CASES)}, given {' '.join(unknown) or 'neither or both'}")
+    for name in asked.names or CASES:
         text = json.dumps(trace(name), indent=2) + "\n"
         (FOLDER / f"{name}.json").write_text(text, encoding="utf-8")
 

@@ -24,11 +24,10 @@ def plain(kind: str) -> Names:
     return (kind, kind, "", "FC256")
 
 
-def test_every_method_of_the_registry_has_a_look_that_is_written_down() -> None:
+def test_a_look_that_is_written_down_is_of_a_method_of_the_registry() -> None:
     """A method that is added gets one that follows from its name until somebody chooses."""
     assert looks.KNOWN.keys() <= METHODS.keys()
     assert looks.KNOWN["neuromodnet"] == ("#0072b2", "o")
-    assert set(METHODS) <= looks.KNOWN.keys()
 
 
 @pytest.mark.parametrize("number", [0, 1, 9, 10, 50, 200])

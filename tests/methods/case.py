@@ -1,0 +1,81 @@
+"""What the tests of all methods ask of one: a case is a method, or a mode in which it computes otherwise."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from crwn.benchmarks.rotated import RotatedSpec
+from crwn.spec import BenchmarkSpec, Blueprint, MethodSpec, TrainingSpec, TrialSpec
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tolerances:
+    """How far a result may lie from the recorded one.
+
+    Attributes:
+        loss: of losses. Sums in another order, on another processor, change the last of 16 digits.
+        accuracy: of accuracies; 1/360 is an image.
+    """
+
+    loss: float = 1e-6
+    accuracy: float = 1e-9
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Case:
+    """A method as the tests use it; the defaults suit a fully connected one that learns rotated digits.
+
+    Attributes:
+        method: its spec.
+        quick: the settings under contract, where thirty updates with those of `method` would not show what is promised.
+        scale: of a small network, for contracts, resume points and kept tensors.
+        trace_scale: another scale, for the golden trace.
+        table_scale: the one whose numbers stand in the documents' table.
+        benchmark: what the method learns in tests; without one, rotations of digits, as many as a test wants.
+        learning_rate: at which thirty updates of a small network learn something.
+        tolerances: of the golden trace.
+        changes: settings whose second value the tests cannot guess, with one.
+    """
+
+    method: MethodSpec
+    quick: MethodSpec | None = None
+    scale: str = "FC16"
+    trace_scale: str = "FC32"
+    table_scale: str = "FC256"
+    benchmark: BenchmarkSpec | None = None
+    learning_rate: float = 0.01
+    tolerances: Tolerances = Tolerances()
+    changes: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def under_contract(self) -> Case:
+        """The case whose method has the settings under contract."""
+        return dataclasses.replace(self, method=self.quick or self.method)
+
+    def learns(self, num_tasks: int, step_degrees: float) -> BenchmarkSpec:
+        """Its benchmark, or so many rotations of digits by so much."""
+        return self.benchmark or RotatedSpec(base="digits", num_tasks=num_tasks, step_degrees=step_degrees)
+
+    def trial(self, *, num_tasks: int = 3, step_degrees: float = 40.0, **changes: Any) -> TrialSpec:
+        """A trial of a fraction of a second: four updates of 64 examples for each task.
+
+        Args:
+            num_tasks: of rotated digits.
+            step_degrees: likewise.
+            **changes: other parts of the trial's spec.
+        """
+        settings = {
+            "method": self.method,
+            "benchmark": self.learns(num_tasks, step_degrees),
+            "scale": self.scale,
+            "seed": 0,
+            "training": TrainingSpec(learning_rate=self.learning_rate, updates_per_task=4, batch_size=64),
+        }
+        return TrialSpec(**{**settings, **changes})
+
+    def blueprint(self) -> Blueprint:
+        """That of the trial."""
+        return self.trial().blueprint()
