@@ -180,12 +180,11 @@ class Group:
         Raises:
             KeyError, RuntimeError: it is of another group.
         """
-        for name, tensor in saved.state.items():
-            if name in self.trained:
-                self.trained[name].copy_(tensor)
-            else:
-                self.own[name] = tensor.to(self.own[name].device)
-                self.moving.add(name)
+        for name, tensor in self.trained.items():
+            tensor.copy_(saved.state[name])
+        for name in saved.state.keys() - self.trained.keys():
+            self.own[name] = saved.state[name].to(self.own[name].device)
+            self.moving.add(name)
         for name, tensor in self.optimizer.state.items():
             tensor.copy_(saved.optimizer[name])
         self.block_loss_G.copy_(saved.block_loss)

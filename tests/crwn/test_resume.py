@@ -14,13 +14,16 @@ import pytest
 import torch
 
 import crwn.engine
+import crwn.evaluation
+import crwn.groups
 from crwn import backbone, tensorfile
 from crwn.backbone import Backbone, BackboneSpec
 from crwn.benchmarks.permuted import PermutedSpec
 from crwn.benchmarks.split import SplitSpec
 from crwn.data import Datasets
-from crwn.engine import Numerics, Progress, ResumeError, ResumePoint, read_numerics
+from crwn.events import Numerics, Progress, ResumePoint
 from crwn.methods import METHODS
+from crwn.resume import ResumeError, read_numerics
 from crwn.spec import TrainingSpec, TrialSpec
 from crwn.trial import Event, Finished, Started, run_trial
 from tests.methods import CASES
@@ -87,7 +90,7 @@ def num_points(spec: TrialSpec, group_size: int) -> int:
         case "one":  # after each task those before it are tested
             return num_tasks * (num_updates + 1) + num_tasks * (num_tasks - 1) // 2
         case "any":  # at the end all but the last task are tested
-            alone = spec.blueprint().shared_training == "first task"
+            alone = spec.blueprint().moves_shared == "first segment"
             num_groups = alone + math.ceil((num_tasks - alone) / group_size)
             return num_groups * (num_updates + 1) + num_tasks - 1
 
@@ -131,7 +134,7 @@ def at_every_step(monkeypatch: pytest.MonkeyPatch) -> None:
     """A resume point is due at once, and a point of the curve after three updates: blocks are open at most points."""
     monkeypatch.setattr(crwn.engine, "MIN_RESUME_SECONDS", 0.0)
     monkeypatch.setattr(crwn.engine, "RESUME_COST_FACTOR", 0.0)
-    monkeypatch.setattr(crwn.engine, "CURVE_EVERY", 3)
+    monkeypatch.setattr(crwn.groups, "CURVE_EVERY", 3)
 
 
 @pytest.mark.usefixtures("at_every_step")
@@ -240,7 +243,9 @@ def test_what_was_made_before_a_stop_keeps_its_time(
     The clock is one that every reading moves on, by a number that is no short decimal.
     """
     readings = itertools.count()
-    monkeypatch.setattr(crwn.engine, "time", SimpleNamespace(time=lambda: 1.75e9 + next(readings) / 3))
+    clock = SimpleNamespace(time=lambda: 1.75e9 + next(readings) / 3)
+    for module in (crwn.groups, crwn.evaluation):
+        monkeypatch.setattr(module, "time", clock)
     _, events = run(trial(), digits, group_size=group_size)
     curves_kept = 0
     for point in (event for event in events if isinstance(event, ResumePoint)):
@@ -312,7 +317,7 @@ def test_a_point_cut_off_anywhere_is_refused(digits: Datasets, points: list[byte
 
 
 @pytest.mark.parametrize(
-    "content", [b"", b"garbage" * 100, b"\0" * 1000, tensorfile.dump({}, {"format": crwn.engine.RESUME_FORMAT})]
+    "content", [b"", b"garbage" * 100, b"\0" * 1000, tensorfile.dump({}, {"format": crwn.resume.FORMAT})]
 )
 def test_what_is_no_resume_point_is_refused(digits: Datasets, content: bytes) -> None:
     """Other bytes, and another file of the same format."""
@@ -327,12 +332,12 @@ def test_contexts_are_no_resume_point(digits: Datasets) -> None:
         run(trial(), digits, resume_from=finished.contexts)
 
 
-@pytest.mark.parametrize("given", [1, 2, 3, 4, 5, 7])
+@pytest.mark.parametrize("given", [1, 2, 3, 4, 5, 8])
 def test_another_format_is_refused(digits: Datasets, points: list[bytes], given: int) -> None:
     """A point written by another version names both formats: earlier ones held other tensors, the next is not known."""
     tensors, header = tensorfile.parse(points[2])
     other = tensorfile.dump(tensors, {**header, "format": given})
-    with pytest.raises(ResumeError, match=re.escape(f"expected a resume point of format 6, given {given}")):
+    with pytest.raises(ResumeError, match=re.escape(f"expected a resume point of format 6 or 7, given {given}")):
         run(trial(), digits, resume_from=other)
 
 
@@ -379,6 +384,6 @@ def test_reading_numerics_needs_a_point() -> None:
     """Bytes that are none are refused before anything is loaded."""
     with pytest.raises(ResumeError, match="the resume point cannot be read: expected a whole safetensors file"):
         read_numerics(b"garbage")
-    header = {"format": crwn.engine.RESUME_FORMAT, "numerics": {"device": "cpu", "colour": "red"}}
+    header = {"format": crwn.resume.FORMAT, "numerics": {"device": "cpu", "colour": "red"}}
     with pytest.raises(ResumeError, match=r"the resume point cannot be read: .*unexpected keyword"):
         read_numerics(tensorfile.dump({}, header))

@@ -26,7 +26,16 @@ from crwn.methods.neuromodnet import NeuroModNetSpec
 from crwn.methods.psp import PSPSpec
 from crwn.methods.stl import STLSpec
 from crwn.methods.supsup import SupSupSpec
-from crwn.spec import READ_STRICTLY, ProblemShape, TrainingSpec, TrialSpec, canonical_json, check_fields, later_field
+from crwn.spec import (
+    DEFAULT_UPDATES,
+    READ_STRICTLY,
+    ProblemShape,
+    TrainingSpec,
+    TrialSpec,
+    canonical_json,
+    check_fields,
+    later_field,
+)
 from tests.methods import CASES
 from tests.methods.case import Case
 
@@ -96,8 +105,19 @@ CHANGED: dict[type[Any], dict[str, Any]] = {
         "optimizer": "adam",
         "weight_decay": 0.5,
         "schedule": "cosine",
+        "momentum": 0.5,
+        "epochs_per_task": 2,
     },
 }
+
+
+ALSO: dict[str, dict[str, Any]] = {
+    "weight_decay": {"optimizer": "adam"},
+    "momentum": {"optimizer": "sgd"},
+    "updates_per_task": {"epochs_per_task": 0},
+    "epochs_per_task": {"updates_per_task": DEFAULT_UPDATES},
+}
+"""What a field of the training is changed with, where it does not stand with every value of the others."""
 
 
 def trial(method: Any = None, **changes: Any) -> TrialSpec:
@@ -184,8 +204,7 @@ def test_every_field_changes_the_identity(method: Any) -> None:
     for part in ("method", "training"):
         value = getattr(original, part)
         for name, new in CHANGED[type(value)].items():
-            also = {"optimizer": "adam"} if name == "weight_decay" else {}  # the only one that has it
-            replaced = dataclasses.replace(value, **{**also, name: new})
+            replaced = dataclasses.replace(value, **{**ALSO.get(name, {}), name: new})
             changed += [dataclasses.replace(original, **{part: replaced})]
     benchmarks: list[Any] = [PermutedSpec(num_tasks=36)]
     for benchmark in (RotatedSpec(), PermutedSpec(), SplitSpec()):
@@ -274,9 +293,9 @@ def test_all_faults_are_reported_together() -> None:
     ]
 
 
-def test_weight_decay_is_adams() -> None:
+def test_weight_decay_is_adams_and_sgds() -> None:
     """RMSProp has none here: a sweep that asks for it is told so before it starts; a negative one is refused too."""
-    with pytest.raises(ValueError, match=r"weight_decay: expected 0 for rmsprop, given 0.1; adam has it"):
+    with pytest.raises(ValueError, match=r"weight_decay: expected 0 for rmsprop, given 0.1; adam and sgd have it"):
         TrainingSpec(learning_rate=0.01, weight_decay=0.1)
     with pytest.raises(ValueError, match=r"weight_decay: expected at least 0, given -1.0"):
         TrainingSpec(learning_rate=0.01, optimizer="adam", weight_decay=-1)
@@ -426,28 +445,27 @@ def test_the_variant_leaves_out_what_has_columns_of_its_own() -> None:
 
 
 @pytest.mark.parametrize(
-    ("method", "grouping", "shared_training", "is_continual", "is_independent"),
+    ("method", "grouping", "moves_shared", "is_continual", "is_independent"),
     [
         (NeuroModNetSpec(), "any", "never", True, True),
         (FlyNetSpec(), "any", "never", True, True),
         (SupSupSpec(), "any", "never", True, True),
         (STLSpec(), "any", "never", True, True),
-        (NeuroModNetSpec(pretrained=True), "any", "first task", True, True),
-        (BatchESpec(), "any", "first task", True, True),
+        (NeuroModNetSpec(pretrained=True), "any", "first segment", True, True),
+        (BatchESpec(), "any", "first segment", True, True),
         (PSPSpec(), "one", "always", True, False),
         (MTLSpec(), "all", "always", False, False),
     ],
     ids=lambda value: getattr(value, "kind", None),
 )
 def test_a_blueprint_says_what_kind_of_method_it_is(
-    method: Any, grouping: str, shared_training: str, *, is_continual: bool, is_independent: bool
+    method: Any, grouping: str, moves_shared: str, *, is_continual: bool, is_independent: bool
 ) -> None:
     """How tasks can be learned together, what they share, whether they are learned in turn and leave each other be."""
     blueprint = trial(method).blueprint()
-    assert (blueprint.grouping, blueprint.shared_training) == (grouping, shared_training)
+    assert (blueprint.grouping, blueprint.moves_shared) == (grouping, moves_shared)
     assert (blueprint.is_continual, blueprint.is_independent) == (is_continual, is_independent)
-    assert (blueprint.first_task_rate is not None) == (shared_training == "first task")
-    assert (blueprint.stored_shared > 0) == (shared_training != "never")
+    assert (blueprint.stored_shared > 0) == (moves_shared != "never")
     assert blueprint.keeps_weights == (method.kind == "stl")
 
 

@@ -44,7 +44,10 @@ class GroupedSpec:
         return TrainingSpec(learning_rate=0.01)
 
     def blueprint(self, scale: str, problem: ProblemShape, seed: int) -> Blueprint:
-        return dataclasses.replace(NeuroModNetSpec().blueprint(scale, problem, seed), grouping=self.grouping)
+        blueprint = NeuroModNetSpec().blueprint(scale, problem, seed)
+        if self.grouping == "all":
+            return dataclasses.replace(blueprint, presentation="together")
+        return dataclasses.replace(blueprint, moves_shared="always" if self.grouping == "one" else "never")
 
 
 @pytest.mark.parametrize(

@@ -31,7 +31,7 @@ def spec_of(name: str) -> TrialSpec:
         num_tasks=3,
         step_degrees=30.0,
         scale=case.trace_scale,
-        training=dataclasses.replace(training, updates_per_task=40, dtype="float64"),
+        training=dataclasses.replace(training, updates_per_task=40, epochs_per_task=0, dtype="float64"),
     )
 
 
