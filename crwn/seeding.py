@@ -10,7 +10,10 @@ takes 32 bits of a seed, so that among many streams two would soon be equal.)
 The purposes in use:
     ("backbone", array)          frozen weights
     ("permutation", task)        the pixel permutation of a task
+    ("angle", task)              the angle of a task where rotations are random
     ("classes")                  which classes a task of split classes has
+    ("sequence")                 in which order classes arrive where that is drawn
+    ("turning", digit)           the order of a digit's images in the stream of turning digits
     ("validation")               which training images are held out; drawn with one seed for all
     ("batches", task, epoch)     the order of the examples
     ("batches", "mixed", epoch)  the same where all tasks are learned together

@@ -1,6 +1,6 @@
 """Benchmarks: one file each, a frozen spec and the tasks it stands for.
 
-`BENCHMARKS` is the registry; `PRESETS` are the benchmarks of the paper, and their twins on embedded data, by name.
+`BENCHMARKS` is the registry; `PRESETS` are those of the papers, and their twins on embedded data, by name.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from crwn.benchmarks import permuted, rotated, split
+from crwn.benchmarks import permuted, rotated, sequential, split, turning
 from crwn.spec import BenchmarkSpec
 
 if TYPE_CHECKING:
@@ -33,6 +33,8 @@ BENCHMARKS: Mapping[str, BenchmarkEntry] = MappingProxyType(
         "rotated": BenchmarkEntry(spec=rotated.RotatedSpec, build=rotated.build),
         "permuted": BenchmarkEntry(spec=permuted.PermutedSpec, build=permuted.build),
         "split": BenchmarkEntry(spec=split.SplitSpec, build=split.build),
+        "sequential": BenchmarkEntry(spec=sequential.SequentialSpec, build=sequential.build),
+        "turning": BenchmarkEntry(spec=turning.TurningSpec, build=turning.build),
     }
 )
 
@@ -46,5 +48,20 @@ PRESETS: Mapping[str, BenchmarkSpec] = MappingProxyType(
         "split-miniimagenet": split.SplitSpec(base="miniimagenet"),
         "split-tinyimagenet": split.SplitSpec(base="tinyimagenet"),
         "split-digits": split.SplitSpec(base="digits", num_tasks=5, crop_padding=0, flip=False),
+        "r-mnist-domain": rotated.RotatedSpec(
+            base="mnist", num_tasks=20, angles="random", task_known=False, normalise=False
+        ),
+        "r-digits-domain": rotated.RotatedSpec(
+            base="digits", num_tasks=20, angles="random", task_known=False, normalise=False
+        ),
+        "p-mnist-domain": permuted.PermutedSpec(base="mnist", num_tasks=20, task_known=False, normalise=False),
+        "p-digits-domain": permuted.PermutedSpec(base="digits", num_tasks=20, task_known=False, normalise=False),
+        "seq-mnist": sequential.SequentialSpec(base="mnist"),
+        "seq-digits": sequential.SequentialSpec(base="digits"),
+        "seq-cifar100": sequential.SequentialSpec(
+            base="cifar100", num_tasks=10, crop_padding=4, flip=True, normalise=True, channels=3
+        ),
+        "mnist-360": turning.TurningSpec(base="mnist"),
+        "digits-360": turning.TurningSpec(base="digits"),
     }
 )

@@ -3,6 +3,9 @@
 Source: CRWN (Hong & Pavlic, arXiv:2204.04297), 100 tasks. All permutations are random, the first too; training and test
 images share them; the seed alone fixes them. Permuting bytes and then normalising equals normalising and then
 permuting, since every pixel is normalised by the same two numbers.
+
+Without the task's identity (the preset `p-mnist-domain`): 20 tasks, pixels from 0 to 1, as github.com/aimagelab/mammoth
+has its perm-mnist.
 """
 
 from __future__ import annotations
@@ -13,6 +16,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from crwn import seeding
 from crwn.benchmarks.pixels import PixelMap, PixelTasks
+from crwn.benchmarks.specs import check_first, normalisation_of
 from crwn.benchmarks.validation import check_validation
 from crwn.data import BASE_SETS, GreyBase
 from crwn.spec import READ_STRICTLY, Count, Index, ProblemShape, check_fields, kind_field, later_field
@@ -31,6 +35,9 @@ class PermutedSpec:
         base: the base data set.
         num_tasks: the number of permutations.
         validation: training images held out; tests are then on them, never on the test images.
+        first: only the first so many tasks of the sequence; 0 for all.
+        task_known: whether a method is told which task it learns and is tested on.
+        normalise: by the base set's mean and deviation, else pixels are numbers from 0 to 1.
 
     Raises:
         ValueError: a field is wrong.
@@ -42,19 +49,29 @@ class PermutedSpec:
     base: GreyBase = "mnist"
     num_tasks: Count = 100
     validation: Index = later_field(0)
+    first: Index = later_field(0)
+    task_known: bool = later_field(True)
+    normalise: bool = later_field(True)
 
     def __post_init__(self) -> None:
         check_fields(self)
         check_validation(self.base, self.validation)
+        check_first(self.first, self.num_tasks)
 
     def problem(self) -> ProblemShape:
         """The benchmark's sizes."""
-        base = BASE_SETS[self.base]
-        return ProblemShape(input_shape=base.image_shape, num_classes=base.num_classes, num_tasks=self.num_tasks)
+        base, num_tasks = BASE_SETS[self.base], self.first or self.num_tasks
+        return ProblemShape(
+            input_shape=base.image_shape,
+            num_classes=base.num_classes,
+            num_tasks=num_tasks,
+            scenario="task" if self.task_known else "domain",
+            segment_sizes=(base.num_train - self.validation,) * num_tasks,
+        )
 
     def normalisation(self) -> Normalisation:
-        """The base set's."""
-        return BASE_SETS[self.base].normalisation
+        """Of the images as the networks see them."""
+        return normalisation_of(self.base, normalise=self.normalise)
 
 
 def permutation_map(input_size: int, seed: int, task: int) -> PixelMap:
@@ -64,10 +81,10 @@ def permutation_map(input_size: int, seed: int, task: int) -> PixelMap:
 
 def build(spec: PermutedSpec, images: ImageSet, seed: int, device: torch.device) -> PixelTasks:
     """The tasks of `spec` at `seed` on `device`."""
-    input_size = spec.problem().input_size
+    problem = spec.problem()
     return PixelTasks(
         images=images,
-        num_tasks=spec.num_tasks,
-        pixel_map=lambda task: permutation_map(input_size, seed, task),
+        num_tasks=problem.num_tasks,
+        pixel_map=lambda task: permutation_map(problem.input_size, seed, task),
         device=device,
     )

@@ -59,12 +59,12 @@ class PixelTasks:
         self._classes = tuple(np.unique(images.train.labels).tolist())
 
     def num_examples(self, task: int) -> int:
-        """The training images of the base set."""
+        """Training examples of a task: all images."""
         del task
         return self._train.num_examples
 
     def classes(self, task: int) -> tuple[int, ...]:
-        """All of the base set."""
+        """The labels of a task's training examples."""
         del task
         return self._classes
 

@@ -2,17 +2,22 @@
 
 Source: CRWN (Hong & Pavlic, arXiv:2204.04297), 36 tasks by multiples of 10 degrees. Counter-clockwise, nearest
 neighbour, zero fill, on 8-bit pixels before normalising. The tasks are the same at every seed.
+
+With random angles (the preset `r-mnist-domain`) each task's is uniform in [0, 180), drawn from the seed, as
+github.com/aimagelab/mammoth has its rot-mnist: 20 tasks, their identity not told, pixels from 0 to 1.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 
+from crwn import seeding
 from crwn.benchmarks.pixels import PixelMap, PixelTasks
+from crwn.benchmarks.specs import check_first, normalisation_of
 from crwn.benchmarks.validation import check_validation
 from crwn.data import BASE_SETS, GreyBase
 from crwn.spec import READ_STRICTLY, Count, Index, PositiveFloat, ProblemShape, check_fields, kind_field, later_field
@@ -21,6 +26,10 @@ if TYPE_CHECKING:
     import torch
 
     from crwn.data.base import ImageSet, Normalisation
+
+STEP_DEGREES = 10.0
+RANDOM_BELOW = 180.0
+"""Random angles are uniform from 0 to this many degrees."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,6 +41,10 @@ class RotatedSpec:
         num_tasks: the number of rotations; the first is by 0 degrees.
         step_degrees: the angle between neighbouring tasks.
         validation: training images held out; tests are then on them, never on the test images.
+        first: only the first so many tasks of the sequence; 0 for all.
+        angles: in equal steps, or drawn at random.
+        task_known: whether a method is told which task it learns and is tested on.
+        normalise: by the base set's mean and deviation, else pixels are numbers from 0 to 1.
 
     Raises:
         ValueError: a field is wrong, or the rotations go round more than once, so that tasks would repeat.
@@ -42,13 +55,23 @@ class RotatedSpec:
     kind: str = kind_field("rotated")
     base: GreyBase = "mnist"
     num_tasks: Count = 36
-    step_degrees: PositiveFloat = 10.0
+    step_degrees: PositiveFloat = STEP_DEGREES
     validation: Index = later_field(0)
+    first: Index = later_field(0)
+    angles: Literal["steps", "random"] = later_field("steps")
+    task_known: bool = later_field(True)
+    normalise: bool = later_field(True)
 
     def __post_init__(self) -> None:
         check_fields(self)
         check_validation(self.base, self.validation)
-        if (self.num_tasks - 1) * self.step_degrees >= 360:
+        check_first(self.first, self.num_tasks)
+        if self.angles == "random":
+            if self.step_degrees != STEP_DEGREES:
+                raise ValueError(
+                    f"step_degrees: expected none with random angles, given {self.step_degrees:g}; leave it out"
+                )
+        elif (self.num_tasks - 1) * self.step_degrees >= 360:
             raise ValueError(
                 f"num_tasks and step_degrees: expected rotations below 360 degrees, given {self.num_tasks} tasks by "
                 f"{self.step_degrees:g} degrees, up to {(self.num_tasks - 1) * self.step_degrees:g}; lower one of them"
@@ -56,12 +79,24 @@ class RotatedSpec:
 
     def problem(self) -> ProblemShape:
         """The benchmark's sizes."""
-        base = BASE_SETS[self.base]
-        return ProblemShape(input_shape=base.image_shape, num_classes=base.num_classes, num_tasks=self.num_tasks)
+        base, num_tasks = BASE_SETS[self.base], self.first or self.num_tasks
+        return ProblemShape(
+            input_shape=base.image_shape,
+            num_classes=base.num_classes,
+            num_tasks=num_tasks,
+            scenario="task" if self.task_known else "domain",
+            segment_sizes=(base.num_train - self.validation,) * num_tasks,
+        )
 
     def normalisation(self) -> Normalisation:
-        """The base set's."""
-        return BASE_SETS[self.base].normalisation
+        """Of the images as the networks see them."""
+        return normalisation_of(self.base, normalise=self.normalise)
+
+    def degrees(self, seed: int, task: int) -> float:
+        """The angle of a task."""
+        if self.angles == "random":
+            return RANDOM_BELOW * float(seeding.numpy_generator(seed, "angle", task).random())
+        return task * self.step_degrees
 
 
 def rotation_map(height: int, width: int, degrees: float) -> PixelMap:
@@ -83,12 +118,11 @@ def rotation_map(height: int, width: int, degrees: float) -> PixelMap:
 
 
 def build(spec: RotatedSpec, images: ImageSet, seed: int, device: torch.device) -> PixelTasks:
-    """The tasks of `spec` on `device`; the seed changes nothing."""
-    del seed
+    """The tasks of `spec` at `seed` on `device`; the seed changes nothing but random angles."""
     _, height, width = BASE_SETS[spec.base].image_shape  # the base sets so far are grey: one channel
     return PixelTasks(
         images=images,
-        num_tasks=spec.num_tasks,
-        pixel_map=lambda task: rotation_map(height, width, task * spec.step_degrees),
+        num_tasks=spec.problem().num_tasks,
+        pixel_map=lambda task: rotation_map(height, width, spec.degrees(seed, task)),
         device=device,
     )

@@ -17,7 +17,8 @@ import numpy as np
 from crwn import seeding
 from crwn.benchmarks.augmentation import Augmentation
 from crwn.benchmarks.protocol import Split
-from crwn.benchmarks.validation import check_validation
+from crwn.benchmarks.specs import check_first, normalisation_of
+from crwn.benchmarks.validation import check_validation, left_of_each
 from crwn.data import BASE_SETS
 from crwn.lazy import LazyModule
 from crwn.spec import READ_STRICTLY, Count, Index, ProblemShape, check_fields, kind_field, later_field
@@ -40,6 +41,8 @@ class SplitSpec:
         crop_padding: pixels of padding for random crops in training; 0 for none.
         flip: whether training images are flipped at random.
         validation: training images held out; tests are then on them, never on the test images.
+        first: only the first so many tasks of the same drawing; 0 for all.
+        normalise: by the base set's mean and deviation, else pixels are numbers from 0 to 1.
 
     Raises:
         ValueError: a field is wrong, or the classes cannot be divided so.
@@ -53,6 +56,8 @@ class SplitSpec:
     crop_padding: Index = 4
     flip: bool = True
     validation: Index = later_field(0)
+    first: Index = later_field(0)
+    normalise: bool = later_field(True)
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -64,20 +69,23 @@ class SplitSpec:
                 f"num_tasks: expected one of {', '.join(map(str, choices))}, so that the {num_classes} classes of "
                 f"{self.base!r} divide into tasks of at least two, given {self.num_tasks}"
             )
+        check_first(self.first, self.num_tasks)
 
     def problem(self) -> ProblemShape:
         """The benchmark's sizes."""
-        base = BASE_SETS[self.base]
+        base, num_tasks = BASE_SETS[self.base], self.first or self.num_tasks
+        num_classes = base.num_classes // self.num_tasks
         return ProblemShape(
             input_shape=base.image_shape,
-            num_classes=base.num_classes // self.num_tasks,
-            num_tasks=self.num_tasks,
+            num_classes=num_classes,
+            num_tasks=num_tasks,
             labels_are_shared=False,
+            segment_sizes=(num_classes * min(left_of_each(self.base, self.validation)),) * num_tasks,
         )
 
     def normalisation(self) -> Normalisation:
-        """The base set's."""
-        return BASE_SETS[self.base].normalisation
+        """Of the images as the networks see them."""
+        return normalisation_of(self.base, normalise=self.normalise)
 
 
 class SplitTasks:
@@ -107,11 +115,11 @@ class SplitTasks:
         self._train_each = int(np.bincount(images.train.labels).min())
 
     def num_examples(self, task: int) -> int:
-        """Equally many of each class."""
-        return len(self._classes[task]) * self._train_each
+        """Training examples of a task."""
+        return self._train_each * len(self._classes[task])
 
     def classes(self, task: int) -> tuple[int, ...]:
-        """The task's labels, from 0."""
+        """The labels of a task."""
         return tuple(range(len(self._classes[task])))
 
     def train_split(self, task: int) -> Split:
@@ -124,10 +132,7 @@ class SplitTasks:
 
     def mixture(self, tasks: Sequence[int]) -> Split:
         """The training examples of these tasks as one set."""
-        splits = [self.train_split(task) for task in tasks]
-        return Split(
-            images=torch.cat([split.images for split in splits]), labels=torch.cat([split.labels for split in splits])
-        )
+        return joined([self.train_split(task) for task in tasks])
 
     def _of_task(self, split: ImageSplit, task: int, *, each: int | None) -> Split:
         chosen = [np.flatnonzero(split.labels == name)[:each] for name in self._classes[task]]
@@ -136,6 +141,13 @@ class SplitTasks:
             images=torch.from_numpy(split.images[np.concatenate(chosen)]).to(self._device),
             labels=torch.from_numpy(labels).to(self._device),
         )
+
+
+def joined(splits: Sequence[Split]) -> Split:
+    """Splits laid end to end."""
+    return Split(
+        images=torch.cat([split.images for split in splits]), labels=torch.cat([split.labels for split in splits])
+    )
 
 
 def classes_of_tasks(num_classes: int, num_tasks: int, seed: int) -> list[list[int]]:
@@ -149,7 +161,7 @@ def build(spec: SplitSpec, images: ImageSet, seed: int, device: torch.device) ->
     changes = spec.crop_padding > 0 or spec.flip
     return SplitTasks(
         images=images,
-        classes=classes_of_tasks(BASE_SETS[spec.base].num_classes, spec.num_tasks, seed),
+        classes=classes_of_tasks(BASE_SETS[spec.base].num_classes, spec.num_tasks, seed)[: spec.problem().num_tasks],
         augmentation=Augmentation(padding=spec.crop_padding, flip=spec.flip) if changes else None,
         device=device,
     )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from crwn import seeding
 from crwn.data import BASE_SETS
 from crwn.data.base import ImageSet, ImageSplit
@@ -22,6 +24,21 @@ def check_validation(base: str, count: int) -> None:
             f"validation: expected fewer than the {num_train} training images of {base!r}, given {count}; "
             "the rest is trained on"
         )
+
+
+def left_of_each(base: str, validation: int) -> tuple[int, ...]:
+    """Training images of each class that are left to train on, known without data.
+
+    Which images are held out is left to chance: where some are, these are the expected numbers, rounded so that their
+    sum is right.
+
+    Args:
+        base: the base data set.
+        validation: training images held out.
+    """
+    known = BASE_SETS[base]
+    ends = np.cumsum(known.train_counts) * (known.num_train - validation) / known.num_train
+    return tuple(np.diff(np.rint(ends).astype(int), prepend=0).tolist())
 
 
 def hold_out(images: ImageSet, count: int) -> ImageSet:

@@ -78,6 +78,10 @@ class Normalisation:
         return values.mul_(factor_C11).sub_(offset_C11)
 
 
+AS_THEY_ARE = Normalisation(mean=(0.0,), std=(1.0,))
+"""Bytes / 255, from 0 to 1."""
+
+
 class Source(Protocol):
     """Where the images of a base set come from. Its errors do not name the set; `Datasets` does."""
 

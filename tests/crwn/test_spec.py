@@ -17,7 +17,9 @@ import pytest
 from crwn.benchmarks import BENCHMARKS
 from crwn.benchmarks.permuted import PermutedSpec
 from crwn.benchmarks.rotated import RotatedSpec
+from crwn.benchmarks.sequential import SequentialSpec
 from crwn.benchmarks.split import SplitSpec
+from crwn.benchmarks.turning import TurningSpec
 from crwn.methods import METHODS
 from crwn.methods.batche import BatchESpec
 from crwn.methods.flynet import FlyNetSpec
@@ -94,9 +96,45 @@ def changes_of(case: Case) -> dict[str, Any]:
 # Every field of every spec, with a value that is not its default.
 CHANGED: dict[type[Any], dict[str, Any]] = {
     **{entry.spec: changes_of(CASES[name]) for name, entry in METHODS.items()},
-    RotatedSpec: {"base": "digits", "num_tasks": 9, "step_degrees": 5.0, "validation": 100},
-    PermutedSpec: {"base": "digits", "num_tasks": 9, "validation": 100},
-    SplitSpec: {"base": "tinyimagenet", "num_tasks": 10, "crop_padding": 2, "flip": False, "validation": 100},
+    RotatedSpec: {
+        "base": "digits",
+        "num_tasks": 9,
+        "step_degrees": 5.0,
+        "validation": 100,
+        "first": 3,
+        "angles": "random",
+        "task_known": False,
+        "normalise": False,
+    },
+    PermutedSpec: {
+        "base": "digits",
+        "num_tasks": 9,
+        "validation": 100,
+        "first": 3,
+        "task_known": False,
+        "normalise": False,
+    },
+    SplitSpec: {
+        "base": "tinyimagenet",
+        "num_tasks": 10,
+        "crop_padding": 2,
+        "flip": False,
+        "validation": 100,
+        "first": 3,
+        "normalise": False,
+    },
+    SequentialSpec: {
+        "base": "digits",
+        "num_tasks": 10,
+        "order": "drawn",
+        "crop_padding": 2,
+        "flip": True,
+        "normalise": True,
+        "channels": 3,
+        "validation": 100,
+        "first": 3,
+    },
+    TurningSpec: {"base": "digits", "test_every": 100, "normalise": True, "channels": 3, "validation": 100},
     TrainingSpec: {
         "learning_rate": 0.5,
         "updates_per_task": 10,
@@ -215,6 +253,17 @@ def test_every_field_changes_the_identity(method: Any) -> None:
     changed += [dataclasses.replace(original, benchmark=other) for other in others]
 
     assert len({spec.trial_id for spec in [original, *changed]}) == 1 + len(changed)
+
+
+def test_every_field_of_a_benchmark_is_part_of_the_identity() -> None:
+    """No two benchmarks that differ in one setting have the same JSON, which is a part of the trial's."""
+    benchmarks = [entry.spec() for entry in BENCHMARKS.values()]
+    benchmarks += [
+        dataclasses.replace(benchmark, **{name: new})
+        for benchmark in benchmarks
+        for name, new in CHANGED[type(benchmark)].items()
+    ]
+    assert len({canonical_json(benchmark) for benchmark in benchmarks}) == len(benchmarks)
 
 
 def test_methods_of_equal_settings_are_different_trials() -> None:

@@ -15,6 +15,8 @@ from crwn.benchmarks import PRESETS
 from crwn.benchmarks.permuted import PermutedSpec
 from crwn.benchmarks.rotated import RotatedSpec
 from crwn.data import BASE_SETS
+from crwn.data.base import Normalisation
+from crwn.data.digits import DIGITS
 from crwn.methods.flynet import FlyNetSpec
 from crwn.methods.neuromodnet import NeuroModNetSpec
 from crwn.methods.supsup import SupSupSpec
@@ -30,10 +32,7 @@ Faults = Callable[..., list[str]]
 
 # The grammar in the module's docstring, word for word but for the comments.
 SCALES = "scale: expected one such as FC256 or FC4096, or, for a ResNet-18, 1d or 6d, nf10 or nf64; "
-PRESET_NAMES = (
-    "expected one of p-digits, p-mnist, r-digits, r-mnist, split-cifar100, split-digits, split-miniimagenet, "
-    "split-tinyimagenet"
-)
+PRESET_NAMES = f"expected one of {', '.join(sorted(PRESETS))}"
 
 EXAMPLE = """\
 name: example
@@ -618,7 +617,7 @@ def test_a_methods_name_that_is_no_text_is_refused(faults: Faults) -> None:
         ("{x: {preset: r-mnits}}", f".x.preset: {PRESET_NAMES}; given 'r-mnits'"),
         (
             "{x: {kind: rotate}}",
-            ".x.kind: expected one of permuted, rotated, split; given 'rotate'; did you mean 'rotated'?",
+            ".x.kind: expected one of permuted, rotated, sequential, split, turning; given 'rotate'; did you mean 'rot",
         ),
         ("{x: {num_tasks: 3}}", f".x: {PRESET_NAMES}; given 'x'; another label"),
         ("{x: }", f".x: {PRESET_NAMES}; given 'x'; another label needs a preset"),
@@ -626,11 +625,11 @@ def test_a_methods_name_that_is_no_text_is_refused(faults: Faults) -> None:
         ("{x: {kind: permuted, base: mnits}}", ".x.base: expected one of digits, mnist; given 'mnits'; did you mean"),
         (
             "{p-digits: {step_degrees: 3}}",
-            ".p-digits.step_degrees: unknown key; expected one of base, num_tasks, validation; given",
+            ".p-digits.step_degrees: unknown key; expected one of base, first, normalise, num_tasks, task_known, valid",
         ),
         (
             "{r-digits: {nmu_tasks: 3}}",
-            ".r-digits.nmu_tasks: unknown key; expected one of base, num_tasks, step_degrees",
+            ".r-digits.nmu_tasks: unknown key; expected one of angles, base, first, normalise, num_tasks, step_degrees",
         ),
     ],
 )
@@ -1011,6 +1010,9 @@ class ColourSpec:
 
     def problem(self) -> ProblemShape:
         return ProblemShape(input_shape=(3, 8, 8), num_classes=10, num_tasks=2)
+
+    def normalisation(self) -> Normalisation:
+        return DIGITS.normalisation
 
 
 def test_flynet_on_images_with_channels_is_refused(load: Load, faults: Faults, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -92,6 +92,37 @@ def test_rotations_that_repeat_are_refused(num_tasks: int, step_degrees: float, 
         RotatedSpec(num_tasks=num_tasks, step_degrees=step_degrees)
 
 
+def test_random_angles_are_drawn_from_the_seed() -> None:
+    """One for each task, the same whatever their number, uniform in [0, 180)."""
+    spec = RotatedSpec(base="digits", num_tasks=20, angles="random")
+    angles = [[spec.degrees(seed, task) for task in range(20)] for seed in (0, 0, 1)]
+    assert angles[0] == angles[1]
+    assert angles[0] != angles[2]
+    many = np.array([spec.degrees(seed, task) for seed in range(100) for task in range(20)])
+    counts, _ = np.histogram(many, bins=9, range=(0, 180))
+    assert counts.sum() == 2000
+    assert np.abs(counts - 2000 / 9).max() < 60  # four deviations
+    assert spec.degrees(0, 0) == pytest.approx(37.4816999407036, rel=1e-15)  # the same on every machine and release
+
+
+def test_a_random_rotation_is_shown(digits: Datasets) -> None:
+    """Training and test images of a task share its angle, and mixtures too."""
+    images = digits.load("digits")
+    spec = RotatedSpec(base="digits", num_tasks=20, angles="random")
+    tasks = build(spec, images, 5, CPU)
+    degrees = spec.degrees(5, 3)
+    for split, original in ((tasks.test_split(3), images.test), (tasks.train_split(3), images.train)):
+        expected = rotated_by_pillow(original.images[:50, 0], degrees)
+        assert np.array_equal(split.images[:50].numpy().reshape(-1, 8, 8), expected)
+
+
+def test_random_angles_have_no_step() -> None:
+    """A step that would mean nothing is refused; so many steps do not matter then."""
+    with pytest.raises(ValueError, match=r"^step_degrees: expected none with random angles, given 5; leave it out$"):
+        RotatedSpec(angles="random", step_degrees=5)
+    assert RotatedSpec(angles="random", num_tasks=100).problem().num_tasks == 100
+
+
 def test_rotations_may_go_almost_round() -> None:
     """One task at any angle, and 36 by 10 degrees, do not repeat."""
     assert RotatedSpec(num_tasks=1, step_degrees=720).num_tasks == 1

@@ -1,0 +1,181 @@
+"""Classes that arrive in groups (seq-MNIST over `mnist`): one label space, to which each task adds a few classes.
+
+Source: the class-incremental benchmarks of github.com/aimagelab/mammoth (seq-mnist: five tasks of two digits in natural
+order, pixels from 0 to 1; seq-cifar100: ten tasks of ten classes, random crops with 4 pixels of padding and flips).
+Labels are the base set's own, and a network has outputs for all of them from the start. A task has all images of its
+classes, training and test, so that tasks differ in size where classes do.
+
+Shapes: N images, C channels, H height, W width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+import numpy as np
+
+from crwn import seeding
+from crwn.benchmarks.augmentation import Augmentation
+from crwn.benchmarks.protocol import Split
+from crwn.benchmarks.specs import check_first, normalisation_of, with_channels
+from crwn.benchmarks.split import joined
+from crwn.benchmarks.validation import check_validation, left_of_each
+from crwn.data import BASE_SETS
+from crwn.lazy import LazyModule
+from crwn.spec import READ_STRICTLY, Count, Index, ProblemShape, check_fields, kind_field
+
+if TYPE_CHECKING:
+    import torch
+
+    from crwn.data.base import ImageSet, ImageSplit, Normalisation
+else:
+    torch = LazyModule("torch")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SequentialSpec:
+    """Classes that arrive in groups.
+
+    Attributes:
+        base: the base data set.
+        num_tasks: the number of groups, each of equally many classes.
+        order: of the classes: the base set's own (0 and 1, 2 and 3, ...), or drawn from the seed.
+        crop_padding: pixels of padding for random crops in training; 0 for none.
+        flip: whether training images are flipped at random.
+        normalise: by the base set's mean and deviation, else pixels are numbers from 0 to 1.
+        channels: 1, or 3, which are equal where images are grey.
+        validation: training images held out; tests are then on them, never on the test images.
+        first: only the first so many groups of the same order; 0 for all. Outputs stay those of all classes.
+
+    Raises:
+        ValueError: a field is wrong, the classes cannot be divided so, or images in colour are asked for in grey.
+    """
+
+    __pydantic_config__: ClassVar[Mapping[str, Any]] = READ_STRICTLY
+
+    kind: str = kind_field("sequential")
+    base: Literal["digits", "mnist", "cifar100", "miniimagenet", "tinyimagenet"] = "mnist"
+    num_tasks: Count = 5
+    order: Literal["natural", "drawn"] = "natural"
+    crop_padding: Index = 0
+    flip: bool = False
+    normalise: bool = False
+    channels: Literal[1, 3] = 1
+    validation: Index = 0
+    first: Index = 0
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+        check_validation(self.base, self.validation)
+        base = BASE_SETS[self.base]
+        if base.num_classes % self.num_tasks:
+            choices = [tasks for tasks in range(1, base.num_classes + 1) if base.num_classes % tasks == 0]
+            raise ValueError(
+                f"num_tasks: expected one of {', '.join(map(str, choices))}, so that the {base.num_classes} classes of "
+                f"{self.base!r} divide into equal groups, given {self.num_tasks}"
+            )
+        check_first(self.first, self.num_tasks)
+        if self.channels < base.image_shape[0]:
+            raise ValueError(f"channels: expected 3 for {self.base!r}, which is in colour, given {self.channels}")
+
+    def problem(self) -> ProblemShape:
+        """The benchmark's sizes."""
+        base, num_tasks = BASE_SETS[self.base], self.first or self.num_tasks
+        task_classes: tuple[tuple[int, ...], ...] = ()
+        if self.order == "natural":
+            task_classes, left = self.classes(0), left_of_each(self.base, self.validation)
+            sizes = [sum(left[name] for name in group) for group in task_classes]
+        else:  # which classes a task has is up to the seed: tasks of the mean size
+            all_sizes = np.diff(np.arange(self.num_tasks + 1) * (base.num_train - self.validation) // self.num_tasks)
+            sizes = all_sizes[:num_tasks].tolist()
+        return ProblemShape(
+            input_shape=(self.channels, *base.image_shape[1:]),
+            num_classes=base.num_classes,
+            num_tasks=num_tasks,
+            scenario="class",
+            segment_sizes=tuple(sizes),
+            task_classes=task_classes,
+        )
+
+    def normalisation(self) -> Normalisation:
+        """Of the images as the networks see them."""
+        return normalisation_of(self.base, normalise=self.normalise)
+
+    def classes(self, seed: int) -> tuple[tuple[int, ...], ...]:
+        """Each task's classes, in the order of their labels; the seed matters where they are drawn."""
+        names = np.arange(BASE_SETS[self.base].num_classes)
+        if self.order == "drawn":
+            names = seeding.numpy_generator(seed, "sequence").permutation(names)
+        groups = np.split(names, self.num_tasks)[: self.first or None]
+        return tuple(tuple(sorted(group.tolist())) for group in groups)
+
+
+class SequentialTasks:
+    """A benchmark whose tasks add classes to one label space.
+
+    Args:
+        images: the base set's images.
+        classes: each task's classes.
+        channels: of the images that are shown: 1, or 3, which are equal where the base set is grey.
+        augmentation: of training images.
+        device: where the tensors live.
+    """
+
+    def __init__(
+        self,
+        *,
+        images: ImageSet,
+        classes: Sequence[tuple[int, ...]],
+        channels: int,
+        augmentation: Augmentation | None,
+        device: torch.device,
+    ) -> None:
+        self.num_tasks = self.num_segments = len(classes)
+        self.test_every = 0
+        self.augmentation = augmentation
+        self._images = images
+        self._classes = classes
+        self._channels = channels
+        self._device = device
+        self._sizes = [int(np.isin(images.train.labels, group).sum()) for group in classes]
+
+    def num_examples(self, task: int) -> int:
+        """All training images of the task's classes."""
+        return self._sizes[task]
+
+    def classes(self, task: int) -> tuple[int, ...]:
+        """The labels that a task brings."""
+        return self._classes[task]
+
+    def train_split(self, task: int) -> Split:
+        """The training examples of a task, in the base set's order."""
+        return self._of_task(self._images.train, task)
+
+    def test_split(self, task: int) -> Split:
+        """The test examples of a task, in the base set's order."""
+        return self._of_task(self._images.test, task)
+
+    def mixture(self, tasks: Sequence[int]) -> Split:
+        """The training examples of these tasks as one set."""
+        return joined([self.train_split(task) for task in tasks])
+
+    def _of_task(self, split: ImageSplit, task: int) -> Split:
+        chosen = np.flatnonzero(np.isin(split.labels, self._classes[task]))
+        return Split(
+            images=with_channels(torch.from_numpy(split.images[chosen]).to(self._device), self._channels),
+            labels=torch.from_numpy(split.labels[chosen]).to(self._device),
+        )
+
+
+def build(spec: SequentialSpec, images: ImageSet, seed: int, device: torch.device) -> SequentialTasks:
+    """The tasks of `spec` at `seed` on `device`."""
+    changes = spec.crop_padding > 0 or spec.flip
+    return SequentialTasks(
+        images=images,
+        classes=spec.classes(seed),
+        channels=spec.channels,
+        augmentation=Augmentation(padding=spec.crop_padding, flip=spec.flip) if changes else None,
+        device=device,
+    )
