@@ -34,6 +34,7 @@ class Measure:
         of: computes it from the accuracy matrix [T, T] and the accuracy on each task before anything was learned [T];
             None where the trial's record has it.
         is_known_for_streams: whether it exists where training is a stream, which does not come task by task.
+        lacks: what is to be said where no trial has it; empty for a measure that any trial may have.
         is_shown: whether a sweep's own table has it as a column of its CSV file, and MLflow as a metric of a cell.
     """
 
@@ -43,6 +44,7 @@ class Measure:
     better: Literal["higher", "lower"] | None
     of: Callable[[NDArray[Any], NDArray[Any]], float] | None = None
     is_known_for_streams: bool = True
+    lacks: str = ""
     is_shown: bool = True
 
     @property
@@ -79,6 +81,7 @@ _LIST = (
         "after the last one",
         unit="percent",
         better="higher",
+        lacks="expected a benchmark whose tasks bring classes of their own, which are told apart by one head",
     ),
     _from_matrix(
         metrics.incremental_accuracy,
@@ -95,6 +98,7 @@ _LIST = (
         better="higher",
         of=metrics.forward_transfer,
         is_known_for_streams=False,
+        lacks="expected tests of each task before it was learned, and before anything was",
         is_shown=False,
     ),
     _from_matrix(

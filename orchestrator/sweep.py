@@ -23,7 +23,8 @@
     keep_weights: false                  # whether trained weights are kept with the contexts
     resources: {gpus: 0.25, cpus: 1}     # of a trial; not part of what a trial is
 
-What is not given is the paper's. The grid is methods x variants x scales x benchmarks x seeds.
+What is not given is the paper's; `updates_per_task` takes the place of a method's own `epochs_per_task`, and the other
+way round. The grid is methods x variants x scales x benchmarks x seeds.
 """
 
 from __future__ import annotations
@@ -69,6 +70,10 @@ MAX_TRIALS = 200_000
 
 MAX_LABEL = 100
 """Characters of a label: tables, figures and lines show it whole."""
+
+_LENGTHS = ("updates_per_task", "epochs_per_task")
+"""Two ways to say how long training takes: whoever gives one replaces what a method, or the file above, says by the
+other."""
 
 _RESERVED_LABELS = (
     *("method", "variant", "scale", "network", "params/task", "ratio", "s/task"),
@@ -573,6 +578,10 @@ class _Reader:
         """`base` with `changes`, or `base` itself with the faults of `changes` noted."""
         assert dataclasses.is_dataclass(base)
         current = {item.name: getattr(base, item.name) for item in dataclasses.fields(base) if item.init}
+        if isinstance(base, TrainingSpec):
+            for given, other in (_LENGTHS, _LENGTHS[::-1]):
+                if given in changes and other not in changes:
+                    current[other] = getattr(TrainingSpec(learning_rate=1.0), other)
         changed = self._read(type(base), {**current, **changes}, place) if changes else base
         return base if changed is None else changed
 

@@ -12,6 +12,8 @@ import hashlib
 import re
 from collections.abc import Iterable
 
+from orchestrator.measures import MEASURES
+
 MAX_PLAIN = 100
 """Characters of a label that is its own name; a file's whole name has room for 255."""
 
@@ -24,7 +26,7 @@ _HASHED = re.compile(r"(?:.*-)?[0-9a-f]{8}")
 
 _TABLE_OF_A_SWEEP = re.compile(
     r"(?:.*\.(?:ablations|ranks|table\d|against-[^.]*)"
-    r"|paper-table\d|(?:accuracy|forgetting|backward_transfer|[a-z_]+_per_task)-.+-by-.+)(?:-[0-9a-f]{8})*",
+    rf"|paper-table\d|(?:{'|'.join(MEASURES)}|[a-z_]+_per_task)-.+-by-.+)(?:-[0-9a-f]{{8}})*",
     re.IGNORECASE,
 )
 """Names that crwn gives to other tables than a sweep's own."""

@@ -39,7 +39,7 @@ VERSIONS = ("torch", "numpy")
 """Packages whose versions a store's numbers may hang on."""
 MAX_SIGNS = 10
 """Of those that no font has, named in a line."""
-NUMERIC = ("params/task", "ratio", "s/task")
+NUMERIC = ("masked", "forgetting", "params/task", "ratio", "examples kept", "s/task")
 """Columns of a table that are set flush right, beside the benchmarks'."""
 
 

@@ -10,21 +10,9 @@ import pandas as pd
 
 from orchestrator import aggregate, compatibility
 from orchestrator.errors import UserError, nearest
+from orchestrator.measures import MEASURES, Measure
 from orchestrator.report.frames import NAMES
 from orchestrator.report.printable import Table
-
-VALUES: Mapping[str, str] = {
-    "accuracy": "test accuracy in %, averaged over tasks after the last one",
-    "forgetting": "forgetting in points of percent",
-    "backward_transfer": "backward transfer in points of percent",
-    "params_per_task": "parameters a task in the paper's convention",
-    "trained_per_task": "numbers trained a task",
-    "stored_per_task": "numbers stored a task",
-    "train_seconds_per_task": "training seconds a task, its share of those learned together",
-}
-"""What a cell can show, and what it is."""
-
-IN_PERCENT = ("accuracy", "forgetting", "backward_transfer")
 
 
 def pivot_table(
@@ -42,7 +30,7 @@ def pivot_table(
         trials: as `frames.asked_frame` gives them; those of several stores may follow each other.
         rows: names of columns of trials, or settings such as `training.learning_rate`.
         columns: another such name, whose values get a column each.
-        value: one of `VALUES`.
+        value: one of `measures.MEASURES`.
         where: only trials with these values under these names.
         name: of the table.
 
@@ -51,10 +39,11 @@ def pivot_table(
         invalid_seeds, mixed, noted, code_changes, each as in `aggregate.summarise`.
 
     Raises:
-        UserError: a name or a value is not known, or no trial is left.
+        UserError: a name or a value is not known, no trial is left, or the value does not exist for some of them.
     """
-    if value not in VALUES:
-        raise UserError(f"--value: {nearest(value, VALUES)}")
+    if value not in MEASURES:
+        raise UserError(f"--value: {nearest(value, MEASURES)}")
+    measure = MEASURES[value]
     wanted = [*rows, columns]
     if len(set(wanted)) < len(wanted):
         raise UserError(f"--rows and --cols: expected each name once, given {', '.join(wanted)}")
@@ -62,6 +51,7 @@ def pivot_table(
     named = with_columns(select(trials[is_placed], where or {}), wanted)
     if named.empty:
         raise UserError("expected at least one trial, finished or asked for; found none. Start with crwn run")
+    _check_known(named, measure)
     summary = pd.DataFrame(
         [
             {**dict(zip(wanted, key, strict=True)), "value": value, **_cell(group, value)}
@@ -69,7 +59,7 @@ def pivot_table(
         ]
     )
     table = (
-        summary.assign(shown=[_shown(row, value) for row in aggregate.records(summary)])
+        summary.assign(shown=[_shown(row, measure) for row in aggregate.records(summary)])
         .pivot(index=list(rows), columns=columns, values="shown")
         .reindex(index=_order(summary, rows), columns=list(dict.fromkeys(summary[columns])))
         .fillna("")
@@ -81,12 +71,31 @@ def pivot_table(
         summary=summary,
         table=table.rename_axis(columns=None),
         caption=(
-            f"{VALUES[value][0].upper()}{VALUES[value][1:]}: mean ± sample standard deviation over seeds (n seeds, or "
+            f"{measure.says[0].upper()}{measure.says[1:]}: mean ± sample standard deviation over seeds (n seeds, or "
             f"finished/asked where some are missing). Columns: {columns}."
         ),
         notes=[*_notes(summary, wanted), *_unplaced(int((~is_placed).sum()))],
         name_columns=tuple(rows),
     )
+
+
+def _check_known(trials: pd.DataFrame, measure: Measure) -> None:
+    """Refuse a measure that is not there for these trials, whatever their numbers are.
+
+    Raises:
+        UserError: with what would work.
+    """
+    finished = [row for row in aggregate.records(trials) if row["finished"]]
+    streams = sorted({str(row["benchmark"]) for row in finished if row["stream"]})
+    if streams and not measure.is_known_for_streams:
+        known = [name for name, other in MEASURES.items() if other.is_known_for_streams and other.is_in_percent]
+        raise UserError(
+            f"--value {measure.name}: expected trials whose tasks come one after another, given streams of "
+            f"{', '.join(streams)}, which have no figures of single tasks; take {' or '.join(known)}, or leave them "
+            "out: --where benchmark=NAME"
+        )
+    if finished and measure.lacks and all(pd.isna(row[measure.name]) for row in finished):
+        raise UserError(f"--value {measure.name}: {measure.lacks}; none of these trials has it. Take another value.")
 
 
 def select(trials: pd.DataFrame, where: Mapping[str, str]) -> pd.DataFrame:
@@ -163,7 +172,7 @@ def _cell(rows: Sequence[Mapping[str, Any]], value: str) -> dict[str, Any]:
     }
 
 
-def _shown(row: Mapping[str, Any], value: str) -> str:
+def _shown(row: Mapping[str, Any], measure: Measure) -> str:
     seeds = f"({aggregate.show_n(row)}){aggregate.show_mark(row)}"
     if row["n"] == 0:
         return f"- {seeds}"
@@ -171,10 +180,10 @@ def _shown(row: Mapping[str, Any], value: str) -> str:
         return f"mixed {seeds}"
     if np.isnan(row["mean"]):
         return f"not known {seeds}"
-    if value in IN_PERCENT:
+    if measure.is_in_percent:
         sd = "-" if np.isnan(row["sd"]) else f"{100 * row['sd']:.2f}"
         return f"{100 * row['mean']:.2f} ± {sd} {seeds}"
-    if value == "train_seconds_per_task":
+    if measure.unit == "seconds":
         sd = "-" if np.isnan(row["sd"]) else f"{row['sd']:.2g}"
         return f"{row['mean']:.3g} ± {sd} {seeds}"
     return f"{aggregate.show_count(row['mean'])} {seeds}"

@@ -54,6 +54,18 @@ class SweepTable:
             "Test accuracy in %, averaged over tasks after the last one: mean ± sample standard deviation over seeds "
             "(n seeds, or finished/asked where some are missing). params/task in the paper's convention."
         )
+        if "masked" in self.table:
+            caption += (
+                " masked: the same among each task's own classes alone, as if the task were told; the accuracy itself "
+                "is among all classes."
+            )
+        if "forgetting" in self.table:
+            caption += (
+                " forgetting: how far, on average, the accuracy on a task ends below the best one before the last "
+                "task, in points."
+            )
+        if "examples kept" in self.table:
+            caption += " examples kept: training images that the replay buffer holds at most."
         if self.reference:
             caption += f" ratio: params/task to those of {self.reference}."
         if "s/task" in self.table:

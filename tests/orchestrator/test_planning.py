@@ -185,7 +185,7 @@ def test_scenario_and_buffer_have_columns_where_there_is_something_to_tell(absen
 
 
 def test_updates_follow_from_epochs_and_from_a_stream(absent: Store) -> None:
-    """By hand, batches of 10: 2 epochs are 2 (10 + 25 + 5) updates; a stream is seen once; else as many as asked for."""
+    """By hand, batches of 10: 2 epochs are 2 (10 + 25 + 5) updates; a stream is seen once; else as many as asked."""
     trials = [
         rehearsal(0, Classes(), batch_size=10, epochs_per_task=2),
         rehearsal(0, Classes(scenario="general"), batch_size=10),

@@ -1015,6 +1015,58 @@ class ColourSpec:
         return DIGITS.normalisation
 
 
+@pytest.mark.parametrize(
+    ("training", "expected"),
+    [
+        ("{}", (1000, 1)),
+        ("{updates_per_task: 7}", (7, 0)),
+        ("{epochs_per_task: 3}", (1000, 3)),
+        ("{learning_rate: 0.5}", (1000, 1)),
+    ],
+)
+def test_updates_or_epochs_take_the_place_of_a_methods_own(
+    load: Load, training: str, expected: tuple[int, int]
+) -> None:
+    """Whoever gives one of them means it, for all methods or for one, and need not undo the other."""
+    entry = "finetune: {scales: [FC16]"
+    for sweep in (
+        load(methods=f"{{{entry}}}}}", training=training),
+        load(methods=f"{{{entry}, training: {training}}}}}"),
+        load(methods=f"{{{entry}, training: {training}}}}}", training="{updates_per_task: 5, batch_size: 4}")
+        if "per_task" in training
+        else load(methods=f"{{{entry}, variants: {{a: {{training: {training}}}}}}}}}"),
+    ):
+        (trial,) = sweep.trials
+        assert (trial.training.updates_per_task, trial.training.epochs_per_task) == expected
+
+
+def test_updates_beside_epochs_are_refused(faults: Faults) -> None:
+    """In one place they say two things, whichever of them a method has of its own."""
+    both = "{updates_per_task: 7, epochs_per_task: 2}"
+    found = faults(
+        methods=f"{{finetune: {{scales: [FC16], training: {both}}}, stl: {{scales: [FC16], training: {both}}}}}",
+        training=both,
+    )
+    assert len(found) == 3
+    for line, place in zip(
+        found, ("line 4, training", "line 3, methods.finetune", "line 3, methods.stl"), strict=False
+    ):
+        assert "epochs_per_task" in line
+        assert any(place in other for other in found)
+
+
+def test_methods_that_a_scenario_does_not_fit_are_refused_at_once(faults: Faults) -> None:
+    """With both names and what would work, beside whatever else is wrong, once for all scales."""
+    found = faults(
+        benchmarks="[r-digits, split-digits]",
+        methods="{finetune: {scales: [FC16, FC32]}, stl: {scales: [FC16], group_size: 0}}",
+    )
+    assert len(found) == 2
+    refused = next(line for line in found if "methods.finetune" in line)
+    for part in ("line 3", "finetune", "'split'", "such as stl"):
+        assert part in refused
+
+
 def test_flynet_on_images_with_channels_is_refused(load: Load, faults: Faults, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its inputs are a fly's: one channel. The message says what to do; other methods may learn the benchmark."""
     monkeypatch.setattr(sweep_module, "PRESETS", {**PRESETS, "colour": ColourSpec()})

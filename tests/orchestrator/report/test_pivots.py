@@ -1,0 +1,72 @@
+"""Any measure over any names: those that hang on single tasks in turn, and those that some trials cannot have."""
+
+from __future__ import annotations
+
+import pytest
+
+from orchestrator.errors import UserError
+from orchestrator.measures import MEASURES
+from orchestrator.report import Choice, tables_of
+from orchestrator.store import Store
+from tests.orchestrator.made_up import A, B, C, class_record, record, stream_record
+
+
+def mean(store: Store, value: str, *where: str) -> float:
+    """The one cell of a table of this value."""
+    (table,) = tables_of([store], Choice(rows=("method",), columns="scale", value=value, where=where))
+    (found,) = table.summary["mean"]
+    return float(found)
+
+
+@pytest.fixture
+def classes(store: Store) -> Store:
+    """A store with one trial that learned two groups of classes and forgot half of the first."""
+    store.write_record(A, class_record(A, [[0.75, 0.0], [0.25, 1.0]], [0.875, 1.0], examples_kept=30))
+    return store
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        ("accuracy", 0.625),
+        ("accuracy_told", 0.9375),
+        ("incremental_accuracy", (0.75 + 0.625) / 2),
+        ("forgetting", 0.5),
+        ("backward_transfer", -0.5),
+        ("forgetting_avalanche", 0.5),
+        ("forgetting_mammoth", 0.5),
+        ("forgetting_libcontinual", 0.0),
+        ("backward_transfer_libcontinual", 0.0),
+        ("examples_kept", 30),
+        ("stored_memory", 0),
+    ],
+)
+def test_every_measure_can_be_asked_for(classes: Store, value: str, expected: float) -> None:
+    """By hand, of accuracies .75 after the first task, .25 and 1 after the second."""
+    assert mean(classes, value) == expected
+
+
+def test_a_measure_that_no_trial_has_is_refused(classes: Store) -> None:
+    """It says what a trial would have to have; one that some have is shown of those."""
+    with pytest.raises(UserError, match="--value forward_transfer: expected tests of each task before it was learned"):
+        mean(classes, "forward_transfer")
+    classes.write_record(B, record(B))
+    with pytest.raises(UserError, match="--value accuracy_told: expected a benchmark whose tasks bring classes"):
+        mean(classes, "accuracy_told", "seed=" + str(_seed(classes, B)))
+
+
+def _seed(store: Store, trial_id: str) -> int:
+    row = store.row(trial_id)
+    assert row is not None
+    return row.seed
+
+
+def test_a_stream_has_no_figures_of_single_tasks(store: Store) -> None:
+    """Asking for them is refused, with what would work; its accuracy is there."""
+    store.write_record(C, stream_record(C, [0.25, 0.75]))
+    assert mean(store, "accuracy") == 0.5
+    refused = [name for name, measure in MEASURES.items() if not measure.is_known_for_streams]
+    assert {"forgetting", "backward_transfer", "forward_transfer", "incremental_accuracy"} < set(refused)
+    for name in refused:
+        with pytest.raises(UserError, match=rf"--value {name}: .* given streams of rotated-digits.*take accuracy"):
+            mean(store, name)
