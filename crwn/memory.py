@@ -83,9 +83,9 @@ def tasks_that_fit(spec: TrialSpec, memory: int, share: float = 1.0) -> int:
 def group_bytes(spec: TrialSpec, group_size: int) -> int:
     """What tasks that are learned at once need of it: their images, their own numbers, and a step's activations."""
     blueprint, problem = spec.blueprint(), spec.benchmark.problem()
-    # A task shows all training images, or those of its own classes.
-    share = 1 if problem.labels_are_shared else 1 / problem.num_tasks
-    images = share * BASE_SETS[spec.benchmark.base].num_train * problem.input_size
+    # A stream is opened as one; else the largest segment counts for each.
+    sizes = [problem.num_train] if problem.is_stream else problem.segment_sizes
+    images = max(sizes, default=BASE_SETS[spec.benchmark.base].num_train) * problem.input_size
     activations = COPIES_OF_ACTIVATIONS * spec.training.batch_size * blueprint.activations
     numbers = STATE_OF_TRAINED * blueprint.trained_per_task + activations
     return math.ceil((group_size + TASKS_BEING_MADE) * images + group_size * _bytes_each(spec) * numbers)

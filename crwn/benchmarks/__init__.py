@@ -62,6 +62,6 @@ PRESETS: Mapping[str, BenchmarkSpec] = MappingProxyType(
             base="cifar100", num_tasks=10, crop_padding=4, flip=True, normalise=True, channels=3
         ),
         "mnist-360": turning.TurningSpec(base="mnist"),
-        "digits-360": turning.TurningSpec(base="digits"),
+        "digits-360": turning.TurningSpec(base="digits", test_every=20),
     }
 )

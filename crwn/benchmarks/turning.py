@@ -198,12 +198,14 @@ def turned(images_NHW: Images, degrees_N: NDArray[np.float64]) -> Images:
     calls of Pillow take seconds.
     """
     _, height, width = images_NHW.shape
-    padded = np.pad(images_NHW.reshape(len(images_NHW), -1), ((0, 0), (0, 1)))  # a zero at the end
-    result = np.empty_like(padded[:, :-1])
+    result = np.empty_like(images_NHW)
     for start in range(0, len(images_NHW), AT_ONCE):
         part = slice(start, start + AT_ONCE)
-        np.copyto(result[part], np.take_along_axis(padded[part], _sources(height, width, degrees_N[part]), axis=1))
-    return result.reshape(images_NHW.shape)
+        pixels = images_NHW[part].reshape(-1, height * width)
+        padded = np.pad(pixels, ((0, 0), (0, 1)))  # a zero at the end
+        shown = np.take_along_axis(padded, _sources(height, width, degrees_N[part]), axis=1)
+        result[part] = shown.reshape(-1, height, width)
+    return result
 
 
 def _sources(height: int, width: int, degrees_N: NDArray[np.float64]) -> NDArray[np.int32]:

@@ -65,6 +65,22 @@ def test_what_a_group_needs_by_hand() -> None:
     assert group_bytes(spec, 36) == 37 * images + 36 * numbers
 
 
+def test_what_segments_of_their_own_size_need_by_hand() -> None:
+    """The largest two classes of MNIST, in one channel or three; all of a stream, which is opened as one; digits."""
+
+    def images(name: str, **settings: Any) -> float:
+        spec = trial("finetune", "p-digits-domain", "FC32")
+        benchmark = dataclasses.replace(PRESETS[name], **settings)
+        training = dataclasses.replace(spec.training, epochs_per_task=0)
+        spec = dataclasses.replace(spec, benchmark=benchmark, training=training)
+        return group_bytes(spec, 0)  # those of the segment being made
+
+    assert images("seq-mnist") == 12_665 * 784
+    assert images("seq-mnist", channels=3) == 12_665 * 3 * 784
+    assert images("mnist-360") == 54_051 * 784
+    assert images("p-digits-domain") == 1437 * 64
+
+
 def test_what_else_a_trial_needs_by_hand() -> None:
     """MNIST three times, and the frozen weights as drawn and laid out twice; CIFAR-100 is mapped from its file."""
     spec = trial("neuromodnet", "r-mnist", "FC256")
