@@ -94,6 +94,7 @@ def dump(position: Position, *, identity: tuple[str, str], numerics: Numerics) -
                 "block_examples": group.block_examples,
                 "train_seconds": group.train_seconds,
                 "curves": [[dataclasses.asdict(point) for point in curve] for curve in group.curves],
+                "state": sorted(group.state),
             }
         )
     header = {
@@ -159,13 +160,14 @@ def _parse(content: bytes) -> tuple[Tensors, dict[str, Any]]:
 
 
 def _group(tensors: Tensors, header: dict[str, Any]) -> SavedGroup:
+    state = _below(tensors, "state.")
     return SavedGroup(
         tasks=tuple(header["tasks"]),
         step=header["step"],
         block_examples=header["block_examples"],
         train_seconds=header["train_seconds"],
         curves=[[CurvePoint(**point) for point in curve] for curve in header["curves"]],
-        state=_below(tensors, "state."),
+        state={name: state[name] for name in header.get("state", state)},
         optimizer=_below(tensors, "optimizer."),
         block_loss=tensors["block.loss"],
         block_correct=tensors["block.correct"],

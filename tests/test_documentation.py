@@ -88,7 +88,7 @@ def test_the_counts_that_are_told_of_a_method_are_its_own(method: str) -> None:
         assert row[4] == " / ".join(told)
         first = blueprints[0]
         grouping = {"one": "one", "any": "any number", "all": "all"}[first.grouping]
-        assert row[3] == ("first alone, then any" if first.shared_training == "first task" else grouping)
+        assert row[3] == ("first alone, then any" if first.moves_shared == "first segment" else grouping)
         rates = [float(rate) for rate in re.findall(r"[\d.e-]+\d", row[5])]
         assert rates == [
             spec.training("FC256").learning_rate,

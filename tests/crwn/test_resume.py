@@ -7,6 +7,7 @@ import itertools
 import math
 import re
 from collections.abc import Iterator
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -16,9 +17,11 @@ import torch
 import crwn.engine
 import crwn.evaluation
 import crwn.groups
+import crwn.resume
 from crwn import backbone, tensorfile
 from crwn.backbone import Backbone, BackboneSpec
 from crwn.benchmarks.permuted import PermutedSpec
+from crwn.benchmarks.rotated import RotatedSpec
 from crwn.benchmarks.split import SplitSpec
 from crwn.data import Datasets
 from crwn.events import Numerics, Progress, ResumePoint
@@ -387,3 +390,40 @@ def test_reading_numerics_needs_a_point() -> None:
     header = {"format": crwn.resume.FORMAT, "numerics": {"device": "cpu", "colour": "red"}}
     with pytest.raises(ResumeError, match=r"the resume point cannot be read: .*unexpected keyword"):
         read_numerics(tensorfile.dump({}, header))
+
+
+OLDER = Path(__file__).parent / "resume_points"
+"""Points of format 6, in the middle of a group, as the code of that time wrote them."""
+
+
+@pytest.mark.parametrize("name", sorted(file.stem for file in OLDER.glob("*.safetensors")))
+def test_points_of_the_format_before_go_on(name: str, digits: Datasets, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What they hold is gone on from, to what a trial gives that never stopped: to rounding, on another processor.
+
+    Among them tasks learned together, a first task that shared weights came from, all tasks mixed, running statistics.
+    """
+    monkeypatch.setattr(crwn.groups, "CURVE_EVERY", 3)
+    content = (OLDER / f"{name}.safetensors").read_bytes()
+    _, header = tensorfile.parse(content)
+    assert header["format"] == 6
+    numerics = read_numerics(content)
+    is_resnet = name.endswith("resnet")
+    training = TrainingSpec(learning_rate=0.01, updates_per_task=4, batch_size=600, dtype="float64")
+    spec = TrialSpec(
+        method=METHODS[name.partition("-")[0]].spec(),
+        benchmark=SplitSpec(base="digits", num_tasks=5)
+        if is_resnet
+        else RotatedSpec(base="digits", num_tasks=3, step_degrees=40),
+        scale="nf1" if is_resnet else "FC8",
+        seed=0,
+        training=dataclasses.replace(training, batch_size=64, optimizer="adam") if is_resnet else training,
+    )
+    whole, _ = run(spec, digits, group_size=numerics.group_size)
+    rest, events = run(spec, digits, resume_from=content)
+    assert events[0].progress.step == header["groups"][0]["step"]
+    assert len(rest.rows) == len(whole.rows)
+    for row, expected in zip(rest.rows, whole.rows, strict=True):
+        assert (row.task, row.tasks_learned) == (expected.task, expected.tasks_learned)
+        assert row.loss == pytest.approx(expected.loss, rel=1e-6)
+        assert row.accuracy == pytest.approx(expected.accuracy, abs=1 / row.num_test)
+        assert [point.step for point in row.curve] == [point.step for point in expected.curve]

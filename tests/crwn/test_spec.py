@@ -342,13 +342,31 @@ def test_all_faults_are_reported_together() -> None:
     ]
 
 
-def test_weight_decay_is_adams_and_sgds() -> None:
-    """RMSProp has none here: a sweep that asks for it is told so before it starts; a negative one is refused too."""
+def test_rmsprop_has_no_weight_decay() -> None:
+    """A sweep that asks for it is told so before it starts; a negative one is refused too."""
     with pytest.raises(ValueError, match=r"weight_decay: expected 0 for rmsprop, given 0.1; adam and sgd have it"):
         TrainingSpec(learning_rate=0.01, weight_decay=0.1)
     with pytest.raises(ValueError, match=r"weight_decay: expected at least 0, given -1.0"):
         TrainingSpec(learning_rate=0.01, optimizer="adam", weight_decay=-1)
     assert TrainingSpec(learning_rate=0.01, optimizer="adam", weight_decay=1).weight_decay == 1.0
+
+
+def test_only_sgd_has_momentum() -> None:
+    """Adam's is its own and fixed; of SGD it is below 1."""
+    with pytest.raises(ValueError, match=r"momentum: expected 0 for adam, given 0.9; sgd has it"):
+        TrainingSpec(learning_rate=0.01, optimizer="adam", momentum=0.9)
+    with pytest.raises(ValueError, match=r"momentum: expected less than 1, given 1.0"):
+        TrainingSpec(learning_rate=0.01, optimizer="sgd", momentum=1.0)
+    assert TrainingSpec(learning_rate=0.01, optimizer="sgd", momentum=0.9).momentum == 0.9
+
+
+def test_epochs_and_updates_exclude_each_other() -> None:
+    """Both at once are refused, with every other fault; alone, epochs decide how many updates a task takes."""
+    with pytest.raises(ValueError, match=r"momentum: .*; epochs_per_task: expected alone, given 2 beside updates"):
+        TrainingSpec(learning_rate=0.01, epochs_per_task=2, updates_per_task=10, momentum=0.5)
+    training = TrainingSpec(learning_rate=0.01, epochs_per_task=2, batch_size=10)
+    assert training.num_updates(101) == 22
+    assert TrainingSpec(learning_rate=0.01, updates_per_task=7).num_updates(101, num_tasks=3) == 21
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])

@@ -93,7 +93,7 @@ def test_counts_are_exact(case: Case) -> None:
     num_shared = sum(tensor.numel() for tensor in shared.values())
     assert num_shared == case.shared
     num_own = sum(tensor.numel() for tensor in state.values() if tensor.requires_grad)
-    assert num_own + (num_shared if blueprint.shared_training == "always" else 0) == case.trained
+    assert num_own + (num_shared if blueprint.moves_shared == "always" else 0) == case.trained
     assert num_kept(method.pack({name: tensor.detach() for name, tensor in state.items()})) == case.kept
 
 
@@ -147,7 +147,7 @@ def test_the_table_of_parameters_is_exact(row: Row) -> None:
     method = build(row, problem)
     num_own = sum(tensor[0].numel() for tensor in method.start([0]).values())
     num_shared = sum(tensor.numel() for tensor in method.start_shared().values())
-    built = num_own + num_shared / (row.num_tasks if blueprint.shared_training == "first task" else 1)
+    built = num_own + num_shared / (row.num_tasks if blueprint.moves_shared == "first segment" else 1)
     assert blueprint.params_per_task == pytest.approx(built, rel=1e-15)
 
 
