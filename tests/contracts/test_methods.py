@@ -6,15 +6,16 @@ What is promised of tasks depends on how they are learned, which the blueprint s
 - `one`: learned in turn, later tasks disturb earlier ones;
 - `all`: one network learns a mixture of all tasks.
 
-The trials are small: 4 tasks of rotated digits, a few updates, networks of a few units.
+The trials are small: 4 tasks of rotated digits, or the benchmark of the case, a few updates, networks of a few units.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -23,27 +24,30 @@ import torch
 from numpy.typing import NDArray
 from torch.nn import functional
 
+import crwn.engine
 import crwn.trial
-from crwn import backbone, contexts, seeding
-from crwn.benchmarks import BENCHMARKS, BenchmarkEntry
+from crwn import backbone, contexts, replay, seeding, tensorfile
+from crwn.batches import Batch, Lanes, Table
+from crwn.benchmarks import BENCHMARKS
 from crwn.benchmarks.permuted import PermutedSpec, permutation_map
-from crwn.benchmarks.protocol import Benchmark, Curriculum, Mixture, Split
+from crwn.benchmarks.protocol import Benchmark, Curriculum, Mixture, Segment, Split
 from crwn.benchmarks.rotated import RotatedSpec
 from crwn.data import Datasets
-from crwn.data.base import ImageSet
-from crwn.events import Numerics, TaskRow
+from crwn.events import Numerics, ResumePoint, TaskRow
 from crwn.methods import METHODS
-from crwn.methods.protocol import Method, Surroundings, Tensors
-from crwn.spec import BenchmarkSpec, Blueprint, MethodSpec, TrainingSpec, TrialSpec
-from crwn.trial import Finished, run_trial
+from crwn.methods.protocol import Method, Step, Surroundings, Tensors
+from crwn.schedule import Schedule
+from crwn.spec import SCENARIOS, BenchmarkSpec, Blueprint, MethodSpec, ProblemShape, TrainingSpec, TrialSpec
+from crwn.trial import Event, Finished, run_trial
 from tests import methods
 from tests.crwn.methods.building import plain_surroundings
 
 CASES = {name: case.under_contract for name, case in methods.CASES.items()}
 
-NUM_TASKS, NUM_TRAIN, BATCH_SIZE, NUM_UPDATES = 4, 1437, 64, 30
+BATCH_SIZE, NUM_UPDATES = 64, 30
 
-GROUPINGS = {name: case.blueprint().grouping for name, case in CASES.items()}
+BLUEPRINTS = {name: case.blueprint() for name, case in CASES.items()}
+GROUPINGS = {name: blueprint.grouping for name, blueprint in BLUEPRINTS.items()}
 
 every_method = pytest.mark.parametrize("name", CASES)
 
@@ -66,7 +70,7 @@ def trial(
 ) -> TrialSpec:
     case = CASES[name]
     return case.trial(
-        benchmark=benchmark or case.learns(NUM_TASKS, step_degrees=30.0),
+        benchmark=benchmark or case.learns(num_tasks=4, step_degrees=30.0),
         seed=seed,
         training=TrainingSpec(
             learning_rate=learning_rate or case.learning_rate,
@@ -77,15 +81,22 @@ def trial(
     )
 
 
+def num_tasks_of(spec: TrialSpec) -> int:
+    return spec.benchmark.problem().num_tasks
+
+
+def tells_tasks(spec: TrialSpec) -> bool:
+    return "tasks" in SCENARIOS[spec.benchmark.problem().scenario]
+
+
 def surroundings_of(spec: TrialSpec) -> Surroundings:
-    dtype = getattr(torch, spec.training.dtype)
-    arrays = backbone.draw(spec.blueprint().backbone).arrays
     return plain_surroundings(
         spec.scale,
         spec.benchmark.problem(),
-        backbone=arrays,
+        backbone=backbone.draw(spec.blueprint().backbone).arrays,
         seed=spec.seed,
-        dtype=dtype,
+        dtype=getattr(torch, spec.training.dtype),
+        normalisation=spec.benchmark.normalisation(),
     )
 
 
@@ -93,33 +104,78 @@ def build(spec: TrialSpec) -> Method:
     return METHODS[spec.method.kind].build(spec.method, surroundings_of(spec))
 
 
+def built(spec: TrialSpec, data: Datasets) -> Benchmark:
+    images = data.load(spec.benchmark.base)
+    return BENCHMARKS[spec.benchmark.kind].build(spec.benchmark, images, spec.seed, torch.device("cpu"))
+
+
 def begin(method: Method, tasks: Sequence[int]) -> Tensors:
-    """The whole state that tasks start from: their own and what all share."""
-    return {**method.start_shared(), **method.start(tasks)}
+    """The whole state that tasks start from: what all share, what is remembered, their own."""
+    return {**method.start_shared(), **method.start_memory(), **method.start(tasks)}
 
 
-def inputs(method: Method, tasks: Sequence[int], seed: int = 0) -> torch.Tensor:
+def told(spec: TrialSpec, tasks: Sequence[int]) -> Sequence[int | None]:
+    return tasks if tells_tasks(spec) else [None] * len(tasks)
+
+
+def inputs(spec: TrialSpec, method: Method, tasks: Sequence[int], seed: int = 0) -> torch.Tensor:
     """Ten made-up images a task, prepared."""
     generator = torch.Generator().manual_seed(seed)
-    images = torch.randint(0, 256, (NUM_TASKS, 10, 64), dtype=torch.uint8, generator=generator)
-    return torch.stack([method.prepare(task, images[task]) for task in tasks])
+    shape = (num_tasks_of(spec), 10, spec.benchmark.problem().input_size)
+    images = torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator)
+    pairs = zip(tasks, told(spec, tasks), strict=True)
+    return torch.stack([method.prepare(name, images[task]) for task, name in pairs])
 
 
-def gradients(method: Method, tasks: Sequence[int], input_GBd: torch.Tensor, labels_GB: torch.Tensor) -> Tensors:
-    """Those of the sum of the tasks' mean losses with respect to their own state, as the engine forms it."""
-    state = begin(method, tasks)
-    losses = functional.cross_entropy(
-        method.logits(state, input_GBd).flatten(0, 1), labels_GB.flatten(), reduction="none"
+def batch_of(method: Method, tasks: Sequence[int], images: torch.Tensor, labels_GB: torch.Tensor) -> Batch:
+    return Batch(
+        images=images,
+        labels=labels_GB,
+        tasks=tuple(tasks),
+        segment=tasks[0],
+        step=0,
+        update=0,
+        rate=0.01,
+        _seed=0,
+        _bytes=lambda: images,
+        _prepare=method.prepare,
+        _augmentation=None,
     )
-    losses.view(labels_GB.shape).mean(dim=1).sum().backward()
-    return {key: tensor.grad for key, tensor in state.items() if tensor.requires_grad}
 
 
-def run(spec: TrialSpec, data: Datasets, group_size: int | None = None) -> Finished:
+def gradients(method: Method, tasks: Sequence[int], images: torch.Tensor, labels_GB: torch.Tensor) -> Tensors:
+    """Those of the sum of what the tasks learn from a batch with respect to their own state, as the engine forms it."""
+    own = method.start(tasks)
+    state = {**method.start_shared(), **method.start_memory(), **own}
+    method.learn(state, batch_of(method, tasks, images, labels_GB)).loss_G.sum().backward()
+    return {key: tensor.grad for key, tensor in own.items() if tensor.requires_grad and tensor.grad is not None}
+
+
+@contextmanager
+def opened(spec: TrialSpec, method: Method, data: Datasets) -> Iterator[Lanes]:
+    """The training examples of the first segment, as the engine opens them."""
+    curriculum = Curriculum(built(spec, data), spec.benchmark.problem().scenario)
+    schedule = Schedule(curriculum, spec.blueprint(), spec.training)
+    segment = schedule.next_segment(0, 1)
+    with curriculum.learning(segment) as mixtures:
+        yield Table().lay(
+            segment,
+            mixtures,
+            curriculum=curriculum,
+            prepare=method.prepare,
+            seed=spec.seed,
+            batch_size=spec.training.batch_size,
+            timed=nullcontext,
+        )
+
+
+def run(
+    spec: TrialSpec, data: Datasets, group_size: int | None = None, on_event: Callable[[Event], None] | None = None
+) -> Finished:
     """With weights; in groups as small as the method allows where nothing is said."""
-    smallest = NUM_TASKS if spec.blueprint().grouping == "all" else 1
+    smallest = num_tasks_of(spec) if spec.blueprint().grouping == "all" else 1
     numerics = Numerics(device="cpu", group_size=group_size or smallest, kernel="plain", threads=1)
-    return run_trial(spec, data=data, backbones=backbone.draw, numerics=numerics, keep_weights=True)
+    return run_trial(spec, data=data, backbones=backbone.draw, numerics=numerics, keep_weights=True, on_event=on_event)
 
 
 def results(finished: Finished) -> list[TaskRow]:
@@ -161,12 +217,11 @@ def test_a_start_depends_on_seed_and_task_alone(name: str) -> None:
         assert torch.equal(tensor, beside[key][1:])
         assert torch.equal(tensor, turned[key][:1])
         assert torch.equal(beside[key][:1], turned[key][2:])
-    shared = method.start_shared()
-    for key, tensor in shared.items():
-        assert torch.equal(tensor, again.start_shared()[key])
-        assert not torch.equal(tensor, other_seed.start_shared()[key])
+    shared, shared_again, shared_elsewhere = (one.start_shared() for one in (method, again, other_seed))
+    assert all(torch.equal(tensor, shared_again[key]) for key, tensor in shared.items())
+    assert not shared or any(not torch.equal(tensor, shared_elsewhere[key]) for key, tensor in shared.items())
 
-    assert bool(alone) == (GROUPINGS[name] != "all")
+    assert bool(alone) == ("tasks" in BLUEPRINTS[name].needs)
     if alone:
         assert any(not torch.equal(beside[key][0], beside[key][1]) for key in alone)
         assert any(not torch.equal(tensor, other_seed.start([3])[key]) for key, tensor in alone.items())
@@ -175,21 +230,29 @@ def test_a_start_depends_on_seed_and_task_alone(name: str) -> None:
 
 @every_method
 def test_a_start_has_the_task_axis_and_the_dtype(name: str) -> None:
-    """Every own tensor has the tasks first and the trial's dtype, and shares its memory with no other.
+    """Every own tensor has the tasks first, and every number that is learned the trial's dtype; none shares its memory.
 
-    Shared weights have no task axis; names are of one or the other.
+    A name is of one role: own, shared or memory, which has no gradient.
     """
     for dtype in ("float32", "float64"):
         method = build(trial(name, dtype=dtype))
-        state = method.start([2, 0, 1])
-        assert all(tensor.shape[0] == 3 for tensor in state.values())
-        assert all(tensor.is_leaf for tensor in state.values())
-        shared = method.start_shared()
-        assert not set(shared) & set(state)
-        assert all(tensor.ndim == 2 and not tensor.requires_grad for tensor in shared.values())
-        everything = [*state.values(), *shared.values()]
-        assert all(tensor.dtype == getattr(torch, dtype) for tensor in everything)
-        assert len({tensor.untyped_storage().data_ptr() for tensor in everything}) == len(everything)
+        own, shared, memory = method.start([2, 0, 1]), method.start_shared(), method.start_memory()
+        assert all(tensor.shape[0] == 3 for tensor in own.values())
+        roles = [own, shared, memory]
+        assert len({key for role in roles for key in role}) == sum(map(len, roles))
+        assert not any(tensor.requires_grad for tensor in memory.values())
+        everything = [tensor for role in roles for tensor in role.values()]
+        assert all(tensor.is_leaf for tensor in everything)
+        assert all(tensor.dtype == getattr(torch, dtype) for tensor in (*own.values(), *shared.values()))
+        places = [tensor.untyped_storage().data_ptr() for tensor in everything if tensor.numel()]
+        assert len(set(places)) == len(places)
+
+
+@every_method
+def test_shared_weights_are_trained_when_the_blueprint_says(name: str) -> None:
+    """Whoever shares weights that are trained says when, and whoever says so has some."""
+    shared = build(trial(name)).start_shared()
+    assert any(tensor.requires_grad for tensor in shared.values()) == (BLUEPRINTS[name].moves_shared != "never")
 
 
 @every_method
@@ -197,26 +260,36 @@ def test_both_dtypes_start_from_the_same_numbers(name: str) -> None:
     """A trial in float64 is the same trial computed more exactly; its constants may be more exact too."""
     single, double = (build(trial(name, dtype=dtype)) for dtype in ("float32", "float64"))
     begun, begun_double = begin(single, [0, 1]), begin(double, [0, 1])
-    trained = {key for key, tensor in begun.items() if tensor.requires_grad} | set(single.start_shared())
+    trained = {key for key, tensor in begun.items() if tensor.requires_grad}
+    assert set(begun) == set(begun_double)
     for key, tensor in begun.items():
-        assert torch.equal(tensor, begun_double[key].float())
+        assert torch.equal(tensor, begun_double[key].to(tensor.dtype))
         if key in trained:
             assert torch.equal(tensor.double(), begun_double[key])
 
 
 @every_method
 def test_the_blueprint_counts_what_is_trained_and_kept(name: str) -> None:
-    """Numbers that training a task changes, and numbers in what is kept, a packed bit counting as one."""
+    """Numbers that training a task changes, numbers in what is kept, a packed bit counting as one, and what is remembered.
+
+    Of a replay buffer its images are counted as such, and whatever else is kept of them as numbers, but the labels.
+    """
     spec = trial(name)
     method, blueprint = build(spec), spec.blueprint()
     state, shared = method.start([0]), method.start_shared()
     num_shared = sum(tensor.numel() for tensor in shared.values())
     assert num_shared == blueprint.stored_shared
     num_own = sum(tensor.numel() for tensor in state.values() if tensor.requires_grad)
-    assert num_own + (num_shared if blueprint.shared_training == "always" else 0) == blueprint.trained_per_task
+    num_trained = sum(tensor.numel() for tensor in shared.values() if tensor.requires_grad)
+    assert num_own + (num_trained if blueprint.moves_shared == "always" else 0) == blueprint.trained_per_task
     kept = method.pack({key: tensor.detach() for key, tensor in state.items()})
     num_kept = sum(tensor.numel() * (8 if tensor.dtype == torch.uint8 else 1) for tensor in kept.values())
     assert num_kept == blueprint.stored_per_task
+
+    memory = method.start_memory()
+    assert len(memory.get(replay.IMAGES, ())) == blueprint.examples_kept
+    numbers = {key: tensor for key, tensor in memory.items() if key not in (replay.IMAGES, replay.LABELS)}
+    assert sum(tensor.numel() for tensor in numbers.values() if tensor.ndim) == blueprint.stored_memory
 
 
 @every_method
@@ -226,8 +299,8 @@ def test_the_blueprint_draws_exactly_what_is_read(name: str) -> None:
     surroundings, array_specs = surroundings_of(spec), spec.blueprint().backbone.arrays
     entry = METHODS[spec.method.kind]
     method = entry.build(spec.method, surroundings)
-    logits = method.logits(begin(method, [0, 1]), inputs(method, [0, 1]))
-    assert logits.shape == (2, 10, 10)
+    logits = method.logits(begin(method, [0, 1]), inputs(spec, method, [0, 1]))
+    assert logits.shape == (2, 10, spec.benchmark.problem().num_classes)
     assert spec.blueprint().backbone.seed == spec.seed
     assert {array.name for array in array_specs} == set(surroundings.backbone)
     for array in array_specs:
@@ -235,42 +308,135 @@ def test_the_blueprint_draws_exactly_what_is_read(name: str) -> None:
         assert tuple(drawn.shape) == array.shape
         changed = dataclasses.replace(surroundings, backbone={**surroundings.backbone, array.name: drawn.flip(0)})
         other = entry.build(spec.method, changed)
-        assert not torch.equal(other.logits(begin(other, [0, 1]), inputs(other, [0, 1])), logits), array.name
+        assert not torch.equal(other.logits(begin(other, [0, 1]), inputs(spec, other, [0, 1])), logits), array.name
 
 
 @every_method
 def test_what_is_kept_gives_the_same_logits(name: str) -> None:
     """Packing and unpacking changes no bit of the class scores, for a group and for one task cut out of it."""
-    method = build(trial(name))
+    spec = trial(name)
+    method = build(spec)
     begun = method.start([0, 1, 2])
     constants = {key for key, tensor in begun.items() if not tensor.requires_grad}
     state = {key: tensor.detach() for key, tensor in begun.items()}
-    shared = {key: tensor.clone() for key, tensor in method.start_shared().items()}
+    shared = {key: tensor.detach().clone() for key, tensor in method.start_shared().items()}
     generator = torch.Generator().manual_seed(0)
     for key, tensor in [*state.items(), *shared.items()]:  # anywhere, not only where tasks start
         if key not in constants:
-            tensor.add_(torch.randn(tensor.shape, dtype=tensor.dtype, generator=generator) / 10)
+            tensor.add_(torch.rand(tensor.shape, dtype=tensor.dtype, generator=generator) / 10)
+    remembered = shared | method.start_memory()
     kept = method.pack(state)
     assert all(len(tensor) == 3 for tensor in kept.values())
     unpacked = method.unpack(kept, [0, 1, 2])
-    images = inputs(method, [0, 1, 2])
-    assert torch.equal(method.logits(unpacked | shared, images), method.logits(state | shared, images))
+    images = inputs(spec, method, [0, 1, 2])
+    assert torch.equal(method.logits(unpacked | remembered, images), method.logits(state | remembered, images))
 
     one = {key: tensor[1:2] for key, tensor in kept.items()}
     own = {key: tensor[1:2] for key, tensor in state.items()}
     assert torch.equal(
-        method.logits(method.unpack(one, [1]) | shared, images[1:2]), method.logits(own | shared, images[1:2])
+        method.logits(method.unpack(one, [1]) | remembered, images[1:2]), method.logits(own | remembered, images[1:2])
     )
+
+
+@every_method
+def test_what_is_needed_to_predict_is_enough(name: str, digits: Datasets) -> None:
+    """Class scores after training, from the kept tensors and the written-out shared weights alone: no memory."""
+    spec = trial(name)
+    finished = run(spec, digits)
+    own, shared = kept_of(finished)
+    assert set(shared) <= {f"shared.{key}" for key in build(spec).start_shared()}
+    method, last = build(spec), num_tasks_of(spec) - 1
+    state = {key.removeprefix("shared."): tensor for key, tensor in shared.items()}
+    if own:
+        state |= method.unpack({key: tensor[last:] for key, tensor in own.items()}, [last])
+    test = built(spec, digits).test_split(last)
+    images = method.prepare(told(spec, [last])[0], test.images)[None]
+    loss = functional.cross_entropy(method.logits(state, images)[0], test.labels)
+    (row,) = [row for row in finished.rows if (row.task, row.tasks_learned) == (last, last + 1)]
+    assert row.loss == pytest.approx(loss.item(), rel=1e-9)
+
+
+def same(before: Tensors, after: Tensors) -> set[str]:
+    """The names under which the same numbers stand."""
+    return {key for key, tensor in before.items() if torch.equal(tensor, after[key].detach())}
+
+
+@every_method
+def test_a_test_changes_nothing(name: str) -> None:
+    """Class scores leave every tensor as it is, what is remembered too; so does preparing images."""
+    spec = trial(name)
+    method = build(spec)
+    state = begin(method, [0])
+    before = {key: tensor.detach().clone() for key, tensor in state.items()}
+    images = inputs(spec, method, [0])
+    shown = images.clone()
+    method.logits(state, images)
+    assert same(before, state) == set(state)
+    assert torch.equal(images, shown)
+
+
+@every_method
+def test_learning_gives_values(name: str, digits: Datasets) -> None:
+    """What a segment moves comes back by name, in the same shape and type, without a graph.
+
+    The trained tensors that go in stay as they are; memory may be written in place, as buffers are.
+    """
+    spec = trial(name)
+    method = build(spec)
+    with opened(spec, method, digits) as lanes:
+        batch = lanes.batch(0, rate=0.01, update=0)
+        state = begin(method, batch.tasks or [0])
+        trained = {key: tensor for key, tensor in state.items() if tensor.requires_grad}
+        memory = method.start_memory()
+        before = {key: tensor.detach().clone() for key, tensor in state.items()}
+        tells_ends = "ends" in SCENARIOS[spec.benchmark.problem().scenario]
+        moved = [method.begin(state, lanes.whole(), 0.01)] if tells_ends else []
+        step = method.learn(state, batch)
+        assert step.loss_G.shape == (len(batch.labels),)
+        assert step.logits_GBm.shape[:2] == batch.labels.shape
+        found = torch.autograd.grad(step.loss_G.sum(), list(trained.values()), allow_unused=True)
+        given = {key: tensor for key, tensor in zip(trained, found, strict=True) if tensor is not None}
+        with torch.no_grad():
+            adjusted, remembered = method.adjust(state, batch, given)
+        moved += [step.moved, remembered]
+        if tells_ends:
+            moved.append(method.end(state, lanes.whole()))
+    assert given
+    assert adjusted.keys() <= trained.keys()
+    for values in moved:
+        for key, tensor in values.items():
+            assert tensor.shape == state[key].shape, key
+            assert tensor.dtype == state[key].dtype, key
+            assert not tensor.requires_grad, key
+    assert same(before, state) >= set(state) - set(memory)
+    for values in moved[1:]:
+        assert not set(values) & set(trained), "what is trained moves by its gradient alone, but where a segment begins"
+
+
+@every_method
+def test_what_is_remembered_is_in_every_resume_point(
+    name: str, digits: Datasets, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All of the memory, and nothing beside it, under the names that it starts with."""
+    monkeypatch.setattr(crwn.engine, "MIN_RESUME_SECONDS", 0.0)
+    monkeypatch.setattr(crwn.engine, "RESUME_COST_FACTOR", 0.0)
+    spec, events = trial(name), []
+    run(spec, digits, on_event=events.append)
+    points = [tensorfile.parse(event.content)[0] for event in events if isinstance(event, ResumePoint)]
+    expected = {f"memory.{key}" for key in build(spec).start_memory()}
+    assert points
+    assert all({key for key in tensors if key.startswith("memory.")} == expected for tensors in points)
 
 
 @methods_learned("any")
 def test_gradients_do_not_depend_on_the_other_tasks(name: str) -> None:
     """Other images and labels of task 1 change its own gradients, and no bit of those of the tasks beside it."""
-    method = build(trial(name))
+    spec = trial(name)
+    method = build(spec)
     labels = torch.arange(30).view(3, 10) % 10
-    before = gradients(method, [0, 1, 2], inputs(method, [0, 1, 2]), labels)
-    other_inputs, other_labels = inputs(method, [0, 1, 2]), labels.clone()
-    other_inputs[1] = inputs(method, [0, 1, 2], seed=1)[1]
+    before = gradients(method, [0, 1, 2], inputs(spec, method, [0, 1, 2]), labels)
+    other_inputs, other_labels = inputs(spec, method, [0, 1, 2]), labels.clone()
+    other_inputs[1] = inputs(spec, method, [0, 1, 2], seed=1)[1]
     other_labels[1] = 9 - labels[1]
     after = gradients(method, [0, 1, 2], other_inputs, other_labels)
     assert before
@@ -282,11 +448,12 @@ def test_gradients_do_not_depend_on_the_other_tasks(name: str) -> None:
 @methods_learned("any")
 def test_a_group_has_the_gradients_of_its_tasks_alone(name: str) -> None:
     """The gradients of three tasks learned together are those of each learned alone, to rounding."""
-    method = build(trial(name))
+    spec = trial(name)
+    method = build(spec)
     labels = torch.arange(30).view(3, 10) % 10
-    together = gradients(method, [0, 1, 2], inputs(method, [0, 1, 2]), labels)
+    together = gradients(method, [0, 1, 2], inputs(spec, method, [0, 1, 2]), labels)
     for task in range(3):
-        alone = gradients(method, [task], inputs(method, [task]), labels[task : task + 1])
+        alone = gradients(method, [task], inputs(spec, method, [task]), labels[task : task + 1])
         for key, gradient in alone.items():
             torch.testing.assert_close(together[key][task : task + 1], gradient, rtol=1e-10, atol=1e-13)
 
@@ -320,7 +487,7 @@ def test_group_sizes_agree_in_float32(name: str, digits: Datasets) -> None:
 
 
 @methods_learned("one")
-@pytest.mark.parametrize("group_size", [2, NUM_TASKS])
+@pytest.mark.parametrize("group_size", [2, 4])
 def test_tasks_learned_in_turn_are_learned_one_at_a_time(name: str, digits: Datasets, group_size: int) -> None:
     """A larger group is refused with the reason; the rule never asks for one."""
     expected = f"^group_size: expected 1, given {group_size}; this method learns one task at a time$"
@@ -329,22 +496,24 @@ def test_tasks_learned_in_turn_are_learned_one_at_a_time(name: str, digits: Data
 
 
 @methods_learned("all")
-@pytest.mark.parametrize("group_size", [1, 3, 5])
+@pytest.mark.parametrize("group_size", [1, 3, 99])
 def test_tasks_learned_together_are_learned_all_at_once(name: str, digits: Datasets, group_size: int) -> None:
     """A smaller or larger group is refused with the reason."""
-    expected = f"^group_size: expected {NUM_TASKS}, given {group_size}; this method learns all tasks at once$"
+    spec = trial(name)
+    expected = f"^group_size: expected {num_tasks_of(spec)}, given {group_size}; this method learns all tasks at once$"
     with pytest.raises(ValueError, match=expected):
-        run(trial(name), digits, group_size)
+        run(spec, digits, group_size)
 
 
 @methods_learned("any")
 @pytest.mark.parametrize("group_size", [1, 3])
 def test_nothing_is_forgotten(name: str, digits: Datasets, group_size: int) -> None:
     """The test after the last task repeats the test after the task itself: every accuracy and loss, bit for bit."""
-    rows = run(trial(name, dtype="float32"), digits, group_size).rows
-    diagonal, final = rows[:NUM_TASKS], (*rows[NUM_TASKS:], rows[NUM_TASKS - 1])
-    assert [row.task for row in diagonal] == [row.task for row in final] == list(range(NUM_TASKS))
-    assert [row.tasks_learned for row in final] == [NUM_TASKS] * NUM_TASKS
+    spec = trial(name, dtype="float32")
+    rows, num_tasks = run(spec, digits, group_size).rows, num_tasks_of(spec)
+    diagonal, final = rows[:num_tasks], (*rows[num_tasks:], rows[num_tasks - 1])
+    assert [row.task for row in diagonal] == [row.task for row in final] == list(range(num_tasks))
+    assert [row.tasks_learned for row in final] == [num_tasks] * num_tasks
     assert [row.accuracy for row in diagonal] == [row.accuracy for row in final]
     assert [row.loss for row in diagonal] == [row.loss for row in final]
 
@@ -352,11 +521,12 @@ def test_nothing_is_forgotten(name: str, digits: Datasets, group_size: int) -> N
 @methods_learned("one")
 def test_what_is_forgotten_is_measured(name: str, digits: Datasets) -> None:
     """After each task that one and all before it are tested: the whole lower triangle; and results do change."""
-    rows = run(trial(name, dtype="float32"), digits).rows
+    spec = trial(name, dtype="float32")
+    rows, num_tasks = run(spec, digits).rows, num_tasks_of(spec)
     places = {(row.task, row.tasks_learned) for row in rows}
-    assert places == {(task, learned) for learned in range(1, NUM_TASKS + 1) for task in range(learned)}
+    assert places == {(task, learned) for learned in range(1, num_tasks + 1) for task in range(learned)}
     assert len(rows) == len(places)
-    for task in range(NUM_TASKS):
+    for task in range(num_tasks):
         losses = [row.loss for row in rows if row.task == task]
         assert len(set(losses)) == len(losses)
 
@@ -364,53 +534,65 @@ def test_what_is_forgotten_is_measured(name: str, digits: Datasets) -> None:
 @methods_learned("all")
 def test_tasks_learned_together_have_a_row_each(name: str, digits: Datasets) -> None:
     """Tested once, after all; T times the updates, whose one curve stands with the first task."""
-    rows = run(trial(name), digits).rows
-    assert [(row.task, row.tasks_learned) for row in rows] == [(task, NUM_TASKS) for task in range(NUM_TASKS)]
-    num_updates = NUM_TASKS * NUM_UPDATES
+    spec = trial(name)
+    rows, num_tasks = run(spec, digits).rows, num_tasks_of(spec)
+    assert [(row.task, row.tasks_learned) for row in rows] == [(task, num_tasks) for task in range(num_tasks)]
+    num_updates = num_tasks * NUM_UPDATES
     steps = [*range(50, num_updates, 50), num_updates]
-    assert [[point.step for point in row.curve] for row in rows] == [steps, [], [], []]
+    assert [[point.step for point in row.curve] for row in rows] == [steps, *([] for _ in range(num_tasks - 1))]
     assert all(row.train_seconds == rows[0].train_seconds > 0 for row in rows)
 
 
 @every_method
 def test_tasks_are_learned(name: str, digits: Datasets) -> None:
-    """After 30 updates the loss on the test images of the upright task is at least a tenth below that at its start."""
-    spec, test = trial(name), digits.load("digits").test
-    method = build(spec)
+    """After 30 updates the loss on the test images of the first task is at least a tenth below that at its start."""
+    spec = trial(name)
+    test, method = built(spec, digits).test_split(0), build(spec)
     with torch.no_grad():
-        images = method.prepare(0, torch.from_numpy(test.images).flatten(1))[None]
-        loss = functional.cross_entropy(method.logits(begin(method, [0]), images)[0], torch.from_numpy(test.labels))
+        images = method.prepare(told(spec, [0])[0], test.images)[None]
+        loss = functional.cross_entropy(method.logits(begin(method, [0]), images)[0], test.labels)
     assert run(spec, digits).rows[0].loss < 0.9 * loss.item()
 
 
-class Examples:
+class Relayed:
+    """A benchmark behind another, which changes or notes what is read of it."""
+
+    def __init__(self, benchmark: Benchmark) -> None:
+        self._benchmark = benchmark
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._benchmark, name)
+
+
+class Together:
     """Splits as one set, laid end to end."""
 
     def __init__(self, splits: Sequence[Split]) -> None:
         self._images = torch.cat([split.images for split in splits])
         self._labels = torch.cat([split.labels for split in splits])
-        self.num_examples = len(self._labels)
+        self.num_examples, self.device = len(self._labels), self._labels.device
 
     def take(self, index_B: torch.Tensor) -> Split:
         return Split(images=self._images[index_B], labels=self._labels[index_B])
 
 
-class Altered:
-    """A benchmark in which the training images of one task are negatives and its labels turned."""
+class Altered(Relayed):
+    """A benchmark in which the training images of one task are negatives, and its labels in reverse order."""
 
     def __init__(self, benchmark: Benchmark, task: int) -> None:
-        self._benchmark = benchmark
+        super().__init__(benchmark)
         self._task = task
-        self.num_tasks = benchmark.num_tasks
-        self.augmentation = benchmark.augmentation
-        self.test_split = benchmark.test_split
 
     def train_split(self, task: int) -> Split:
         split = self._benchmark.train_split(task)
-        return Split(images=255 - split.images, labels=9 - split.labels) if task == self._task else split
+        if task != self._task:
+            return split
+        labels = torch.tensor(self._benchmark.classes(task))
+        places = torch.searchsorted(labels, split.labels)
+        return Split(images=255 - split.images, labels=labels.flip(0)[places])
 
     def mixture(self, tasks: Sequence[int]) -> Mixture:
-        return Examples([self.train_split(task) for task in tasks])
+        return Together([self.train_split(task) for task in tasks])
 
 
 def is_changed(blueprint: Blueprint, altered: int, task: int, tasks_learned: int) -> bool:
@@ -421,7 +603,7 @@ def is_changed(blueprint: Blueprint, altered: int, task: int, tasks_learned: int
         case "one":
             return tasks_learned > altered  # whatever is measured after it was learned, and nothing before
         case "any":
-            return task == altered or (altered == 0 and blueprint.shared_training == "first task")
+            return task == altered or (altered == 0 and blueprint.moves_shared == "first segment")
 
 
 @pytest.mark.parametrize(
@@ -429,7 +611,7 @@ def is_changed(blueprint: Blueprint, altered: int, task: int, tasks_learned: int
     [
         (name, group_size, altered)
         for name, grouping in GROUPINGS.items()
-        for group_size in {"one": (1,), "any": (1, 3), "all": (NUM_TASKS,)}[grouping]
+        for group_size in {"one": (1,), "any": (1, 3), "all": (num_tasks_of(trial(name)),)}[grouping]
         for altered in (0, 1)
     ],
 )
@@ -445,32 +627,32 @@ def test_a_tasks_data_change_what_they_may(
     spec = trial(name, dtype="float32")
     before = run(spec, digits, group_size)
 
-    def build_altered(spec: RotatedSpec, images: ImageSet, seed: int, device: torch.device) -> Altered:
-        return Altered(BENCHMARKS["rotated"].build(spec, images, seed, device), altered)
-
-    monkeypatch.setattr(crwn.trial, "BENCHMARKS", {"rotated": BenchmarkEntry(spec=RotatedSpec, build=build_altered)})
+    entry = BENCHMARKS[spec.benchmark.kind]
+    altered_entry = dataclasses.replace(entry, build=lambda *settings: Altered(entry.build(*settings), altered))
+    monkeypatch.setattr(crwn.trial, "BENCHMARKS", {spec.benchmark.kind: altered_entry})
     after = run(spec, digits, group_size)
     blueprint = spec.blueprint()
     for one, other in zip(results(before), results(after), strict=True):
         assert (one != other) == is_changed(blueprint, altered, one.task, one.tasks_learned), one
 
     (own, shared), (own_after, shared_after) = kept_of(before), kept_of(after)
-    for task in range(NUM_TASKS if own else 0):
+    num_tasks = num_tasks_of(spec)
+    for task in range(num_tasks if own else 0):
         is_same = all(torch.equal(tensor[task], own_after[key][task]) for key, tensor in own.items())
-        assert is_same != is_changed(blueprint, altered, task, NUM_TASKS)
-    for key, tensor in shared.items():
-        is_trained_then = blueprint.shared_training == "always" or altered == 0
-        assert torch.equal(tensor, shared_after[key]) != is_trained_then
+        assert is_same != is_changed(blueprint, altered, task, num_tasks)
+    is_trained_then = blueprint.moves_shared == "always" or altered == 0
+    assert (
+        not shared
+        or any(not torch.equal(tensor, shared_after[key]) for key, tensor in shared.items()) == is_trained_then
+    )
 
 
-class Recorded:
+class Recorded(Relayed):
     """A benchmark that notes in `events` what is read of it."""
 
     def __init__(self, benchmark: Benchmark, events: list[str]) -> None:
-        self._benchmark = benchmark
+        super().__init__(benchmark)
         self._events = events
-        self.num_tasks = benchmark.num_tasks
-        self.augmentation = benchmark.augmentation
 
     def train_split(self, task: int) -> Split:
         self._events.append(f"train {task}")
@@ -487,34 +669,56 @@ class Recorded:
 
 @dataclasses.dataclass(frozen=True)
 class Record:
-    """What was read of the benchmark in a trial, and the prepared images shown to the method, in order."""
+    """What was read of the benchmark in a trial, and what the method was told and shown, in order.
+
+    Attributes:
+        events: reads, and when the gate opens and closes.
+        shown: the prepared images of each update.
+        tasks: every task that the method was told of.
+    """
 
     events: list[str]
     shown: list[NDArray[Any]]
+    tasks: list[int]
 
 
 def record(spec: TrialSpec, data: Datasets, monkeypatch: pytest.MonkeyPatch) -> Record:
-    """Run a trial; its events say too when the gate opens and closes."""
+    """Run a trial, and write down what happens in it."""
     events: list[str] = []
     shown: list[NDArray[Any]] = []
+    tasks: list[int] = []
 
     class Gate(Curriculum):
         @contextmanager
-        def _opened(self, tasks: Sequence[int]) -> Iterator[None]:
-            with super()._opened(tasks):
-                events.append(f"open {list(tasks)}")
-                yield
-                events.append(f"close {list(tasks)}")
+        def learning(self, segment: Segment) -> Iterator[Iterator[Mixture]]:
+            with super().learning(segment) as lanes:
+                events.append(f"open {list(segment.tasks)}")
+                yield lanes
+                events.append(f"close {list(segment.tasks)}")
 
     def watched(method_spec: MethodSpec, surroundings: Surroundings) -> Method:
         method = METHODS[method_spec.kind].build(method_spec, surroundings)
-        logits = method.logits
+        learn, prepare, start, unpack = method.learn, method.prepare, method.start, method.unpack
 
-        def noting(state: Tensors, images_GBd: torch.Tensor, *, training: bool = False) -> torch.Tensor:
-            shown.append(images_GBd.numpy().copy())
-            return logits(state, images_GBd, training=training)
+        def learning(state: Tensors, batch: Batch) -> Step:
+            shown.append(batch.images.numpy().copy())
+            tasks.extend(batch.tasks or ())
+            return learn(state, batch)
 
-        monkeypatch.setattr(method, "logits", noting)
+        def preparing(task: int | None, images: torch.Tensor) -> torch.Tensor:
+            tasks.extend([task] if task is not None else [])
+            return prepare(task, images)
+
+        def starting(given: Sequence[int]) -> Tensors:
+            tasks.extend(given)
+            return start(given)
+
+        def unpacking(kept: Tensors, given: Sequence[int]) -> Tensors:
+            tasks.extend(given)
+            return unpack(kept, given)
+
+        for name, hook in (("learn", learning), ("prepare", preparing), ("start", starting), ("unpack", unpacking)):
+            monkeypatch.setattr(method, name, hook)
         return method
 
     entry, method_entry = BENCHMARKS[spec.benchmark.kind], METHODS[spec.method.kind]
@@ -524,56 +728,99 @@ def record(spec: TrialSpec, data: Datasets, monkeypatch: pytest.MonkeyPatch) -> 
         patch.setattr(crwn.trial, "METHODS", {spec.method.kind: dataclasses.replace(method_entry, build=watched)})
         patch.setattr(crwn.trial, "Curriculum", Gate)
         run(spec, data)
-    return Record(events, shown)
+    return Record(events, shown, tasks)
 
 
 @every_method
 def test_training_data_are_read_behind_the_gate(name: str, digits: Datasets, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A task's once, while the gate is open for it and nothing else; tests only while it is closed."""
-    events = record(trial(name), digits, monkeypatch).events
+    """A task's only while the gate is open for it and nothing else; tests only while it is closed."""
+    spec = trial(name)
+    events = [event for event, _ in itertools.groupby(record(spec, digits, monkeypatch).events)]
+    all_tasks = list(range(num_tasks_of(spec)))
     if GROUPINGS[name] == "all":
-        all_tasks = list(range(NUM_TASKS))
         expected = [f"open {all_tasks}", f"mixture of {all_tasks}", f"close {all_tasks}"]
         expected += [f"test {task}" for task in all_tasks]
     else:
         expected = []
-        for task in range(NUM_TASKS):
+        for task in all_tasks:
             expected += [f"open [{task}]", f"train {task}", f"close [{task}]", f"test {task}"]
-            if GROUPINGS[name] == "one" or task == NUM_TASKS - 1:
+            if not BLUEPRINTS[name].is_independent or task == all_tasks[-1]:
                 expected += [f"test {earlier}" for earlier in range(task)]
     assert events == expected
 
 
-def batches_of(shown: list[NDArray[Any]]) -> list[NDArray[Any]]:
-    """The training batches [B, d]: the test images come as 360 at once."""
-    assert all(len(images) == 1 for images in shown)
-    return [images[0] for images in shown if images.shape[1] <= BATCH_SIZE]
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Untold(RotatedSpec):
+    """Rotated digits whose tasks are not told."""
+
+    def problem(self) -> ProblemShape:
+        return dataclasses.replace(RotatedSpec.problem(self), scenario="domain")
+
+
+def exists_for(name: str, benchmark: BenchmarkSpec) -> bool:
+    try:
+        trial(name, benchmark=benchmark)
+    except ValueError:
+        return False
+    return True
+
+
+UNTOLD = Untold(base="digits", num_tasks=4, step_degrees=30.0)
+WITHOUT_TASKS = [name for name in CASES if "tasks" not in BLUEPRINTS[name].needs]
+
+
+@pytest.mark.parametrize("name", WITHOUT_TASKS)
+def test_a_method_that_needs_no_task_gets_none(name: str, digits: Datasets, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where tasks are not told, neither learning nor a test says which task an image is from."""
+    own = CASES[name].benchmark
+    spec = trial(name, benchmark=UNTOLD if exists_for(name, UNTOLD) else own)
+    assert not tells_tasks(spec)
+    assert record(spec, digits, monkeypatch).tasks == []
+
+
+@pytest.mark.parametrize("name", [name for name in WITHOUT_TASKS if exists_for(name, UNTOLD)])
+def test_a_method_that_needs_no_task_learns_the_same_where_it_is_told(name: str, digits: Datasets) -> None:
+    """The same results in both scenarios, bit for bit: what it is told has no say."""
+    told_of = RotatedSpec(base="digits", num_tasks=4, step_degrees=30.0)
+    one, other = (run(trial(name, benchmark=benchmark), digits) for benchmark in (UNTOLD, told_of))
+    assert [(row.loss, row.accuracy) for row in one.rows] == [(row.loss, row.accuracy) for row in other.rows]
+    (own, shared), (other_own, other_shared) = kept_of(one), kept_of(other)
+    assert own == other_own == {}
+    assert same(shared, other_shared) == set(shared)
+
+
+@pytest.mark.parametrize("name", [name for name in CASES if name not in WITHOUT_TASKS])
+def test_a_method_that_needs_the_task_is_refused_where_it_is_not_told(name: str) -> None:
+    """Before anything is learned, with the scenarios in which it runs."""
+    with pytest.raises(ValueError, match="needs to be told which task an image is from.* runs where .* 'task'"):
+        trial(name, benchmark=UNTOLD)
 
 
 @every_method
 @pytest.mark.parametrize("seed", [0, 3])
 def test_batches_are_those_of_the_seed(name: str, digits: Datasets, monkeypatch: pytest.MonkeyPatch, seed: int) -> None:
-    """Permuted images in the order drawn from (seed, task, epoch): the same for all methods at a seed.
+    """Images in the order drawn from (seed, task, epoch): the same for all methods at a seed.
 
-    Mixed tasks, whose batches cannot be the same, have the same permutations, in an order drawn from (seed, epoch).
+    Mixed tasks, whose batches cannot be the same, have the same images, in an order drawn from (seed, epoch).
     """
-    spec = trial(name, seed=seed, benchmark=PermutedSpec(base="digits", num_tasks=NUM_TASKS))
-    found = batches_of(record(spec, digits, monkeypatch).shown)
-    images = digits.load("digits").train.images.reshape(NUM_TRAIN, 64)
-    permuted = [images[:, permutation_map(64, seed, task)] for task in range(NUM_TASKS)]
+    spec = trial(name, seed=seed, benchmark=CASES[name].benchmark or PermutedSpec(base="digits", num_tasks=4))
+    found = record(spec, digits, monkeypatch).shown
+    benchmark, num_tasks = built(spec, digits), num_tasks_of(spec)
+    images = [benchmark.train_split(task).images.numpy() for task in range(num_tasks)]
     mixed, method = GROUPINGS[name] == "all", build(spec)
     expected = []
-    for stream, examples in [("mixed", np.concatenate(permuted))] if mixed else enumerate(permuted):
-        num_updates = NUM_UPDATES * (NUM_TASKS if mixed else 1)
+    for stream, examples in [("mixed", np.concatenate(images))] if mixed else enumerate(images):
+        num_updates = NUM_UPDATES * (num_tasks if mixed else 1)
         per_epoch = -(-len(examples) // BATCH_SIZE)
         for step in range(num_updates):
             epoch, batch = divmod(step, per_epoch)
             order = seeding.numpy_generator(seed, "batches", stream, epoch).permutation(len(examples))
             shown = examples[order[batch * BATCH_SIZE : (batch + 1) * BATCH_SIZE]]
-            expected.append(shown if mixed else method.prepare(int(stream), torch.from_numpy(shown)).numpy())
+            task = None if mixed else told(spec, [int(stream)])[0]
+            expected.append(shown if mixed else method.prepare(task, torch.from_numpy(shown)).numpy())
     assert len(found) == len(expected)
     # Bytes are equal; what a method prepares of them is to rounding.
-    assert all(np.allclose(one, other, rtol=1e-9) for one, other in zip(found, expected, strict=True))
+    assert all(np.allclose(one[0], other, rtol=1e-9) for one, other in zip(found, expected, strict=True))
 
 
 @methods_learned("all")
@@ -584,20 +831,21 @@ def test_batches_are_mixed_uniformly(name: str, digits: Datasets, monkeypatch: p
     full batches of an epoch every task's mean is within five of its deviations, the mean of all squared distances
     within five of v sqrt(2/(89 3)), and in the whole epoch every task is seen exactly as often.
     """
-    spec = trial(name, benchmark=PermutedSpec(base="digits", num_tasks=NUM_TASKS))
-    found = batches_of(record(spec, digits, monkeypatch).shown)
-    images = digits.load("digits").train.images.reshape(NUM_TRAIN, 64)
+    num_tasks, num_train = 4, 1437
+    spec = trial(name, benchmark=PermutedSpec(base="digits", num_tasks=num_tasks))
+    found = [images for (images,) in record(spec, digits, monkeypatch).shown]
+    images = digits.load("digits").train.images.reshape(num_train, 64)
     tasks_with: dict[bytes, set[int]] = {}
-    for task in range(NUM_TASKS):
+    for task in range(num_tasks):
         for row in images[:, permutation_map(64, 0, task)]:
             tasks_with.setdefault(row.tobytes(), set()).add(task)
     assert all(len(tasks) == 1 for tasks in tasks_with.values())  # a picture shows its task
     counts = [Counter(next(iter(tasks_with[row.tobytes()])) for row in batch) for batch in found]
-    num_full = NUM_TASKS * NUM_TRAIN // BATCH_SIZE
-    assert sum(counts[: num_full + 1], Counter()) == dict.fromkeys(range(NUM_TASKS), NUM_TRAIN)
+    num_full = num_tasks * num_train // BATCH_SIZE
+    assert sum(counts[: num_full + 1], Counter()) == dict.fromkeys(range(num_tasks), num_train)
 
-    distances = np.array([[count[task] for task in range(NUM_TASKS)] for count in counts[:num_full]]) - BATCH_SIZE / 4
-    variance = BATCH_SIZE * 3 / 16 * (1 - (BATCH_SIZE - 1) / (NUM_TASKS * NUM_TRAIN - 1))
+    distances = np.array([[count[task] for task in range(num_tasks)] for count in counts[:num_full]]) - BATCH_SIZE / 4
+    variance = BATCH_SIZE * 3 / 16 * (1 - (BATCH_SIZE - 1) / (num_tasks * num_train - 1))
     assert num_full == 89
     assert np.abs(distances.mean(axis=0)).max() < 5 * (variance / num_full) ** 0.5
     assert abs((distances**2).mean() - variance) < 5 * variance * (2 / (num_full * 3)) ** 0.5
