@@ -37,7 +37,7 @@ from crwn.events import Numerics, ResumePoint, TaskRow
 from crwn.methods import METHODS
 from crwn.methods.protocol import Method, Step, Surroundings, Tensors
 from crwn.schedule import Schedule
-from crwn.spec import SCENARIOS, BenchmarkSpec, Blueprint, MethodSpec, ProblemShape, TrainingSpec, TrialSpec
+from crwn.spec import SCENARIOS, BenchmarkSpec, Blueprint, MethodSpec, TrainingSpec, TrialSpec
 from crwn.trial import Event, Finished, run_trial
 from tests import methods
 from tests.crwn.methods.building import plain_surroundings
@@ -169,8 +169,12 @@ def opened(spec: TrialSpec, method: Method, data: Datasets) -> Iterator[Lanes]:
         )
 
 
+def ignore(event: Event) -> None:
+    del event
+
+
 def run(
-    spec: TrialSpec, data: Datasets, group_size: int | None = None, on_event: Callable[[Event], None] | None = None
+    spec: TrialSpec, data: Datasets, group_size: int | None = None, on_event: Callable[[Event], None] = ignore
 ) -> Finished:
     """With weights; in groups as small as the method allows where nothing is said."""
     smallest = num_tasks_of(spec) if spec.blueprint().grouping == "all" else 1
@@ -270,7 +274,7 @@ def test_both_dtypes_start_from_the_same_numbers(name: str) -> None:
 
 @every_method
 def test_the_blueprint_counts_what_is_trained_and_kept(name: str) -> None:
-    """Numbers that training a task changes, numbers in what is kept, a packed bit counting as one, and what is remembered.
+    """Numbers that training a task changes, that are kept, a packed bit counting as one, and that are remembered.
 
     Of a replay buffer its images are counted as such, and whatever else is kept of them as numbers, but the labels.
     """
@@ -347,7 +351,7 @@ def test_what_is_needed_to_predict_is_enough(name: str, digits: Datasets) -> Non
     assert set(shared) <= {f"shared.{key}" for key in build(spec).start_shared()}
     method, last = build(spec), num_tasks_of(spec) - 1
     state = {key.removeprefix("shared."): tensor for key, tensor in shared.items()}
-    if own:
+    if tells_tasks(spec):
         state |= method.unpack({key: tensor[last:] for key, tensor in own.items()}, [last])
     test = built(spec, digits).test_split(last)
     images = method.prepare(told(spec, [last])[0], test.images)[None]
@@ -420,7 +424,8 @@ def test_what_is_remembered_is_in_every_resume_point(
     """All of the memory, and nothing beside it, under the names that it starts with."""
     monkeypatch.setattr(crwn.engine, "MIN_RESUME_SECONDS", 0.0)
     monkeypatch.setattr(crwn.engine, "RESUME_COST_FACTOR", 0.0)
-    spec, events = trial(name), []
+    events: list[Event] = []
+    spec = CASES[name].trial()
     run(spec, digits, on_event=events.append)
     points = [tensorfile.parse(event.content)[0] for event in events if isinstance(event, ResumePoint)]
     expected = {f"memory.{key}" for key in build(spec).start_memory()}
@@ -749,14 +754,6 @@ def test_training_data_are_read_behind_the_gate(name: str, digits: Datasets, mon
     assert events == expected
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Untold(RotatedSpec):
-    """Rotated digits whose tasks are not told."""
-
-    def problem(self) -> ProblemShape:
-        return dataclasses.replace(RotatedSpec.problem(self), scenario="domain")
-
-
 def exists_for(name: str, benchmark: BenchmarkSpec) -> bool:
     try:
         trial(name, benchmark=benchmark)
@@ -765,7 +762,7 @@ def exists_for(name: str, benchmark: BenchmarkSpec) -> bool:
     return True
 
 
-UNTOLD = Untold(base="digits", num_tasks=4, step_degrees=30.0)
+UNTOLD = RotatedSpec(base="digits", num_tasks=4, step_degrees=30.0, task_known=False)
 WITHOUT_TASKS = [name for name in CASES if "tasks" not in BLUEPRINTS[name].needs]
 
 
@@ -792,7 +789,7 @@ def test_a_method_that_needs_no_task_learns_the_same_where_it_is_told(name: str,
 @pytest.mark.parametrize("name", [name for name in CASES if name not in WITHOUT_TASKS])
 def test_a_method_that_needs_the_task_is_refused_where_it_is_not_told(name: str) -> None:
     """Before anything is learned, with the scenarios in which it runs."""
-    with pytest.raises(ValueError, match="needs to be told which task an image is from.* runs where .* 'task'"):
+    with pytest.raises(ValueError, match=r"needs to be told which task an image is from.* runs where .* 'task'"):
         trial(name, benchmark=UNTOLD)
 
 
