@@ -147,8 +147,8 @@ class Engine:
             with self._timed(group):
                 rate = self._schedule.rate(self._rate(group), group.step, group.num_steps, lanes.per_epoch)
                 self._update(group, lanes.batch(group.step, rate=rate, update=updates_before + group.step))
+            self._test_stream(group)
             yield from self._due_events()
-            yield from self._test_stream(group)
         if tells:
             with self._timed(group):
                 self._keep(group, method.end(self._state(group), lanes.whole()))
@@ -263,18 +263,14 @@ class Engine:
                     self._rows.append(self._test(task, tasks_learned=self._learned))
                     yield from self._due_events()
 
-    def _test_stream(self, group: Group) -> Iterator[EngineEvent]:
-        """Test in the middle of a stream, where it is time to."""
+    def _test_stream(self, group: Group) -> None:
+        """Test in the middle of a stream, where it is time to; before any event, so that no point lacks the tests."""
         every = self._curriculum.test_every
         if every == 0 or group.segment.shuffled or group.is_learned or group.step % every:
             return
-        seen = min(group.step * self._training.batch_size, self._curriculum.num_examples(group.segment.tasks))
-        ends = self._curriculum.segments_within(seen)
-        tested = {row.task for row in self._rows if row.update == group.step}
+        ended = self._curriculum.segments_within(group.step * self._training.batch_size)
         for task in range(self._curriculum.num_tasks):
-            if task not in tested:
-                self._rows.append(self._test(task, tasks_learned=ends, update=group.step))
-        yield from self._due_events()
+            self._rows.append(self._test(task, tasks_learned=ended, update=group.step))
 
     def _test(self, task: int, *, tasks_learned: int, update: int | None = None) -> TaskRow:
         state = {**self._shared, **self._memory}
