@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from crwn.benchmarks import BENCHMARKS, PRESETS
-from crwn.methods import METHODS
+from crwn.benchmarks import BENCHMARKS
 from orchestrator.sweep import load_sweep
+from tests import documents
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCUMENTS = [
@@ -56,44 +56,34 @@ def rows_of(document: str, first: str) -> list[list[str]]:
     return [row for row in rows if f"`{first}`" in row[0]]
 
 
-@pytest.mark.parametrize("method", METHODS)
-def test_all_settings_of_a_method_are_listed(method: str) -> None:
-    """The README of the sweeps lists every setting of a method, and no other, beside its scales."""
-    (row,) = rows_of("sweeps/README.md", method)
-    settings = {item.name for item in dataclasses.fields(METHODS[method].spec) if item.init}
-    named = re.findall(r"`(\w+)`", row[1].partition(";")[2])
-    assert set(named) - {"local", "global"} == settings
+@pytest.mark.parametrize("name", documents.TABLES)
+def test_the_tables_of_methods_are_those_of_the_specs(name: str) -> None:
+    """What the documents say of every method is what its spec and the head of its file say."""
+    _, written, _ = documents.parts(name)
+    advice = (
+        f"write it anew with\n    .venv/bin/python -m tests.documents\n{documents.TABLES[name][0]} is behind the specs"
+    )
+    assert written.splitlines() == documents.table(name).splitlines(), advice
+
+
+def test_a_row_of_the_table_of_methods() -> None:
+    """The pretrained mode of NeuroModNet, letter by letter but for its sentence and source."""
+    (row,) = [row for row in documents.methods() if row[0] == "`neuromodnet`, `pretrained: true`"]
+    assert row[2:7] == [
+        "task",
+        "learned with the first task",
+        "first alone, then any number",
+        "8,766 / 3,987",
+        "nothing",
+    ]
 
 
 @pytest.mark.parametrize("kind", BENCHMARKS)
 def test_all_settings_of_a_benchmark_are_listed(kind: str) -> None:
-    """Likewise those of a benchmark's kind."""
+    """The README of the sweeps lists every setting of a benchmark's kind, and no other."""
     (row,) = rows_of("sweeps/README.md", f"kind: {kind}")
     settings = {item.name for item in dataclasses.fields(BENCHMARKS[kind].spec) if item.init}
     assert set(re.findall(r"`(\w+)`", row[1])) == settings
-
-
-@pytest.mark.parametrize("method", METHODS)
-def test_the_counts_that_are_told_of_a_method_are_its_own(method: str) -> None:
-    """The page of the methods: params/task on R-MNIST and P-MNIST, of FC256 or 10d, and how tasks are grouped."""
-    rows = rows_of("docs/methods.md", method)
-    assert rows
-    for row in rows:
-        spec = METHODS[method].spec(**({"pretrained": True} if "`pretrained: true`" in row[0] else {}))
-        blueprints = [
-            spec.blueprint("10d" if method == "flynet" else "FC256", PRESETS[name].problem(), 0)
-            for name in ("r-mnist", "p-mnist")
-        ]
-        told = dict.fromkeys(f"{blueprint.params_per_task:,.0f}" for blueprint in blueprints)
-        assert row[4] == " / ".join(told)
-        first = blueprints[0]
-        grouping = {"one": "one", "any": "any number", "all": "all"}[first.grouping]
-        assert row[3] == ("first alone, then any" if first.moves_shared == "first segment" else grouping)
-        rates = [float(rate) for rate in re.findall(r"[\d.e-]+\d", row[5])]
-        assert rates == [
-            spec.training("FC256").learning_rate,
-            *([first.first_task_rate] if first.first_task_rate else []),
-        ]
 
 
 def test_the_commands_of_the_readme_come_before_its_prose_is_long() -> None:

@@ -1,0 +1,201 @@
+"""The tables of methods in the documents, made from the methods' specs and the heads of their files:
+
+    .venv/bin/python -m tests.documents
+
+writes them anew. A table stands between two comments that name it.
+"""  # noqa: D415 (the first line ends in a command)
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+import torch
+
+from crwn.benchmarks import PRESETS
+from crwn.methods import METHODS
+from crwn.methods.protocol import Method, ScaleError
+from crwn.spec import SCENARIOS, BenchmarkSpec, Blueprint, MethodSpec, TrainingSpec
+from tests.crwn.methods.building import plain_surroundings
+from tests.methods import CASES
+from tests.methods.case import Case
+
+ROOT = Path(__file__).resolve().parents[1]
+
+SHARED: Mapping[str, str] = MappingProxyType(
+    {"never": "frozen", "first segment": "learned with the first task", "always": "learned with every task"}
+)
+AT_ONCE: Mapping[str, str] = MappingProxyType({"one": "one", "any": "any number", "all": "all"})
+OPTIMIZERS: Mapping[str, str] = MappingProxyType({"rmsprop": "RMSProp", "adam": "Adam", "sgd": "SGD"})
+
+
+def methods() -> Iterator[list[str]]:
+    """A row for each method and each mode of it: what it is, where it runs, what moves, what it costs, its source."""
+    yield [
+        "",
+        "what it is",
+        "scenarios",
+        "shared weights",
+        "tasks at once",
+        "params/task",
+        "kept to learn by",
+        "source",
+    ]
+    for case in {repr(case.method): case for case in CASES.values()}.values():
+        first, *others = _shapes(case)
+        blueprints = [case.method.blueprint(case.table_scale, spec.problem(), 0) for spec in (first, *others)]
+        blueprint = blueprints[0]
+        counts = dict.fromkeys(f"{one.params_per_task:,.0f}" for one in blueprints)
+        yield [
+            _name(case.method),
+            _first_sentence(case.method) if not _settings(case.method) else "the same",
+            ", ".join(name for name, tells in SCENARIOS.items() if blueprint.needs <= tells),
+            SHARED[blueprint.moves_shared] if blueprint.backbone.arrays or blueprint.stored_shared else "none",
+            _at_once(blueprint),
+            " / ".join(counts),
+            _kept(blueprint),
+            _source(case.method) if not _settings(case.method) else "the same",
+        ]
+
+
+def settings() -> Iterator[list[str]]:
+    """A row for each method: its scales, its settings with their defaults, and how it is trained."""
+    yield ["", "scales", "settings and their defaults", "training"]
+    for name in METHODS:
+        case = CASES[name]
+        hints = get_type_hints(type(case.method))
+        fields = [field for field in dataclasses.fields(case.method) if field.init]
+        told = [_setting(field.name, getattr(case.method, field.name), hints[field.name]) for field in fields]
+        yield [f"`{name}`", _scales(case), ", ".join(told), _training(case)]
+
+
+TABLES: Mapping[str, tuple[str, Callable[[], Iterator[list[str]]]]] = MappingProxyType(
+    {"methods": ("docs/methods.md", methods), "settings": ("sweeps/README.md", settings)}
+)
+"""By name: the document that a table stands in, and what makes its rows."""
+
+
+def table(name: str) -> str:
+    """A table as it should stand in its document."""
+    head, *rows = TABLES[name][1]()
+    lines = ["| " + " | ".join(cells) + " |" for cells in (head, ["---"] * len(head), *rows)]
+    return "\n".join(line.replace("|  |", "| |") for line in lines)
+
+
+def parts(name: str) -> tuple[str, str, str]:
+    """A table's document: what is before the table, the table, and what follows."""
+    text = (ROOT / TABLES[name][0]).read_text(encoding="utf-8")
+    found = re.fullmatch(rf"(.*<!-- {name}: [^\n]* -->\n)(.*?)(<!-- {name} end -->.*)", text, flags=re.DOTALL)
+    assert found, f"{TABLES[name][0]}: expected comments around the table {name!r}"
+    return found[1], found[2], found[3]
+
+
+def main() -> None:
+    """Write all tables."""
+    for name, (document, _) in TABLES.items():
+        before, _, after = parts(name)
+        (ROOT / document).write_text(f"{before}{table(name)}\n{after}", encoding="utf-8")
+
+
+def _shapes(case: Case) -> list[BenchmarkSpec]:
+    """The benchmarks of the table, as far as the method exists for them; else the case's own."""
+    found = []
+    for benchmark in (PRESETS["r-mnist"], PRESETS["p-mnist"]):
+        try:
+            case.trial(benchmark=benchmark)
+        except ValueError:
+            continue
+        found.append(benchmark)
+    return found or [PRESETS["seq-mnist"]]
+
+
+def _settings(method: MethodSpec) -> dict[str, Any]:
+    """Those that differ from the defaults."""
+    default = type(method)()
+    changed = {field.name: getattr(method, field.name) for field in dataclasses.fields(method)}
+    return {name: value for name, value in changed.items() if value != getattr(default, name)}
+
+
+def _name(method: MethodSpec) -> str:
+    return ", ".join([f"`{method.kind}`", *(f"`{key}: {_yaml(value)}`" for key, value in _settings(method).items())])
+
+
+def _head(method: MethodSpec) -> str:
+    """The docstring of the method's file."""
+    return sys.modules[type(method).__module__].__doc__ or ""
+
+
+def _first_sentence(method: MethodSpec) -> str:
+    """The first paragraph of the head, without the method's name before its colon."""
+    return _head(method).partition("\n\n")[0].replace("\n", " ").strip().rstrip(".")
+
+
+def _source(method: MethodSpec) -> str:
+    """The head's source, up to where it says more than where it is from."""
+    head = _head(method).replace("\n", " ").strip()
+    found = re.search(r"Source: (.*?)(;|: |(?<! al)\. |\.?$)", head)
+    assert found, f"crwn/methods/{method.kind}.py: expected a line `Source: ...` in its head"
+    return found[1]
+
+
+def _at_once(blueprint: Blueprint) -> str:
+    alone = "first alone, then " if blueprint.moves_shared == "first segment" else ""
+    return alone + AT_ONCE[blueprint.grouping]
+
+
+def _kept(blueprint: Blueprint) -> str:
+    kept = [f"{blueprint.examples_kept:,} images"] if blueprint.examples_kept else []
+    kept += [f"{blueprint.stored_memory:,} numbers"] if blueprint.stored_memory else []
+    return ", ".join(kept) or "nothing"
+
+
+def _scales(case: Case) -> str:
+    """What the error about another scale names."""
+    try:
+        case.method.blueprint("", _shapes(case)[0].problem(), 0)
+    except ScaleError as error:
+        (examples,) = re.findall(r"such as (.*)[,;] given", str(error))
+        return re.sub(r"\b(FC|nf)?\d+d?\b", lambda scale: f"`{scale[0]}`", examples.replace("ResNet-18", "ResNet"))
+    raise AssertionError(f"{case.method.kind}: expected no scale called ''")
+
+
+def _setting(name: str, value: Any, hint: Any) -> str:
+    if get_origin(hint) is Literal:
+        others = [choice for choice in get_args(hint) if choice != value]
+        return f"`{name}` {value} (or {', '.join(others)})"
+    return f"`{name}` {_yaml(value)}"
+
+
+def _yaml(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _training(case: Case) -> str:
+    """The optimiser, its rate and the first segment's where it is another, how long and in which batches."""
+    training: TrainingSpec = case.method.training(case.table_scale)
+    first = _built(case).rate(0, training.learning_rate)
+    rate = f"{OPTIMIZERS[training.optimizer]} {training.learning_rate:g}"
+    rate += f", first task {first:g}" if first != training.learning_rate else ""
+    epochs = training.epochs_per_task
+    length = f"{epochs} epoch{'s' if epochs > 1 else ''}" if epochs else f"{training.updates_per_task} updates"
+    return f"{rate}; {length} of {training.batch_size}"
+
+
+def _built(case: Case) -> Method:
+    """Over weights of zero."""
+    problem = _shapes(case)[0].problem()
+    arrays = case.method.blueprint(case.table_scale, problem, 0).backbone.arrays
+    zeros = {array.name: torch.zeros(array.shape) for array in arrays}
+    method: Method = METHODS[case.method.kind].build(
+        case.method, plain_surroundings(case.table_scale, problem, backbone=zeros)
+    )
+    return method
+
+
+if __name__ == "__main__":
+    main()
