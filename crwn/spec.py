@@ -390,7 +390,8 @@ def _scenario_faults(trial: TrialSpec, blueprint: Blueprint, problem: ProblemSha
             f"buffer_size: expected at most the {problem.num_train} training images of the benchmark, given "
             f"{blueprint.examples_kept}"
         )
-    if problem.is_stream and (training.epochs_per_task or training.updates_per_task != DEFAULT_UPDATES):
+    # One epoch, which many methods have by default, is what a stream is.
+    if problem.is_stream and (training.epochs_per_task > 1 or training.updates_per_task != DEFAULT_UPDATES):
         name, given = (
             ("epochs_per_task", training.epochs_per_task)
             if training.epochs_per_task

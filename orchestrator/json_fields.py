@@ -33,7 +33,7 @@ _SETTINGS: Mapping[str, tuple[str, ...]] = {"method": ("kind",), "benchmark": ("
 """The parts of a spec that have settings, with the texts that name them."""
 
 _COUNTS: Mapping[str, str] = {"benchmark": "num_tasks", "training": "updates_per_task"}
-"""What each trial's settings say besides, by part."""
+"""What a trial's settings say besides, by part; a stream's benchmark has no number of tasks."""
 
 
 def parse(content: bytes | str) -> Any:
@@ -254,7 +254,7 @@ class Fields:
         if of_one_trial:
             settings.count("seed")
             for part, number in _COUNTS.items():
-                Fields(settings.take(part), f"{place}.{part}").count(number)
+                Fields(settings.take(part), f"{place}.{part}").said_count(number)
             check_values(value, place)
         return dict(value)
 

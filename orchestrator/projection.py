@@ -7,24 +7,36 @@ params, what people filter by as tags.
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from crwn.benchmarks import MOST_TASKS, problem_of
 from crwn.data import BASE_SETS
-from crwn.metrics import accuracy_matrix
-from orchestrator import aggregate, report
+from crwn.spec import ProblemShape
+from orchestrator import aggregate, integrity, report
 from orchestrator.display import without_middle
 from orchestrator.manifests import Manifest
-from orchestrator.records import Attempt, Position, Sample, TestRow, TrialRow, attempts_bytes, milliseconds
+from orchestrator.measures import SHOWN
+from orchestrator.records import (
+    Attempt,
+    Position,
+    Sample,
+    TestRow,
+    TrialRow,
+    attempts_bytes,
+    independent,
+    milliseconds,
+)
 from orchestrator.report import page
 from orchestrator.report.figures import draw_accuracy_matrix
 from orchestrator.report.plain import csv_text
 from orchestrator.store import CONTEXTS_FILE, SYSTEM_FILE, TASKS_FILE, TRIAL_FILE, Store, TrialState
 
-PROJECTION = 1
+PROJECTION = 2
 """Changes when more is shown of a trial than before: `sync` then goes through all runs again."""
 
 MAX_CURVE_POINTS = 200
@@ -111,12 +123,12 @@ def trial_content(store: Store, trial_id: str, state: TrialState, label: Label) 
     if finished is not None:
         store.check_whole(trial_id)
         attempts: Sequence[Attempt] = finished.provenance.attempts or (Attempt(),)
-        spec, grouping, ended = finished.spec, finished.grouping, finished.provenance.finished
+        spec, is_independent, ended = finished.spec, finished.is_independent, finished.provenance.finished
     else:
         attempts = store.attempts(trial_id)
         if not attempts:
             return None
-        spec, grouping, ended = attempts[-1].spec or {}, attempts[-1].grouping, None
+        spec, is_independent, ended = attempts[-1].spec or {}, independent(attempts[-1].grouping, None), None
     tests, system = store.so_far(trial_id)
     signs = [*(milliseconds(attempt.started) for attempt in attempts), milliseconds(ended)]
     times = (time for test in tests for time in (test.tested, *(point.time for point in test.curve)))
@@ -125,7 +137,7 @@ def trial_content(store: Store, trial_id: str, state: TrialState, label: Label) 
     end = max(signs)
     # MLflow shows metrics in the order in which they came: the one that is compared first, the machine last.
     points = [
-        *_accuracy_points(tests, spec, finished, end, independent=grouping == "any"),
+        *_accuracy_points(tests, spec, finished, end, independent=is_independent),
         *_test_points(tests, spec, end),
         *(_trial_points(finished, end) if finished is not None else ()),
     ]
@@ -171,15 +183,9 @@ def params(spec: Mapping[str, Any]) -> dict[str, str]:
 
 _CELL_METRICS = {
     "n": "cell/n",
-    "accuracy": "cell/accuracy",
     "sd": "cell/accuracy_sd",
     "ci95": "cell/accuracy_ci95",
-    "forgetting": "cell/forgetting",
-    "backward_transfer": "cell/backward_transfer",
-    "params_per_task": "cell/params_per_task",
-    "trained_per_task": "cell/trained_per_task",
-    "stored_per_task": "cell/stored_per_task",
-    "train_seconds_per_task": "cell/train_seconds_per_task",
+    **{name: f"cell/{name}" for name in SHOWN},
 }
 """Columns of `aggregate.summarise`, under names of their own: a mean is no trial, and charts draw one name together."""
 
@@ -320,14 +326,11 @@ def artifacts(store: Store, trial_id: str, title: str) -> dict[str, bytes]:
     row = store.rows([trial_id])[trial_id]
     files["attempts.json"] = attempts_bytes(row.provenance.attempts)
     files["spec.json"] = (json.dumps(row.spec, indent=1, sort_keys=True) + "\n").encode()
-    tests, _ = store.so_far(trial_id)
-    matrix = accuracy_matrix(
-        ((test.task, test.tasks_learned or 0, aggregate.number(test.accuracy)) for test in tests),
-        row.spec["benchmark"]["num_tasks"],
-        independent=row.grouping == "any",
-    )
-    files["accuracy_matrix.csv"] = report.matrix_csv(matrix).encode()
-    files["accuracy_matrix.png"] = draw_accuracy_matrix(matrix, title)
+    tests = integrity.Tests.of_rows(store.so_far(trial_id)[0])
+    if tests.update is None and tests.num_tasks <= integrity.MOST_TASKS:  # a stream has no such matrix
+        matrix = integrity.matrix_of(tests, independent=row.is_independent)
+        files["accuracy_matrix.csv"] = report.matrix_csv(matrix).encode()
+        files["accuracy_matrix.png"] = draw_accuracy_matrix(matrix, title)
     return files
 
 
@@ -339,19 +342,40 @@ def _accuracy_points(
     *,
     independent: bool,
 ) -> Iterator[Point]:
-    """The average accuracy over the tasks learned so far, by their number; the last one is the table's.
+    """The average accuracy over the tasks learned so far, by their number; of a stream by update.
 
-    Before the end it is known for methods whose tasks are independent: an accuracy stays what it was.
+    The last one is the table's. Where a task can change another, it is known once all tasks learned so far were tested again.
     """
-    learned = [test for test in tests if test.is_first] if independent else []
-    num_tasks = spec["benchmark"]["num_tasks"] if spec else 0
-    total = 0.0
-    for number, test in enumerate(learned, start=1):
-        total += aggregate.number(test.accuracy)
-        if number < num_tasks:
-            yield Point("accuracy", total / number, _tested(test, fallback), number)
+    end = _num_steps(tests, spec)
+    for step, own in _together(tests, independent=independent).items():
+        if step < end:
+            mean = sum(aggregate.number(test.accuracy) for test in own) / len(own)
+            yield Point("accuracy", mean, max(_tested(test, fallback) for test in own), step)
     if finished is not None:
-        yield Point("accuracy", finished.accuracy, fallback, num_tasks)
+        yield Point("accuracy", finished.accuracy, fallback, end)
+
+
+def _num_steps(tests: Sequence[TestRow], spec: Mapping[str, Any]) -> int:
+    """Where the accuracy is that a trial ends with: after all its tasks, or after its stream's last update."""
+    updates = [test.update for test in tests if test.update is not None]
+    if updates:
+        problem = problem_of(spec["benchmark"]) if spec else None
+        return max(*updates, sum(_lengths(spec, problem)) if problem is not None else 0)
+    return _num_tasks(spec)
+
+
+def _together(tests: Sequence[TestRow], *, independent: bool) -> dict[int, list[TestRow]]:
+    """The tests that an accuracy so far is the mean of, by the number of tasks, or of updates, after which it is."""
+    found: dict[int, list[TestRow]] = {}
+    if independent:
+        learned = [test for test in tests if test.is_first]
+        return {number: learned[:number] for number in range(1, len(learned) + 1)}
+    for test in tests:
+        step = test.tasks_learned if test.update is None else test.update
+        if step is not None and (test.update is not None or test.task < step):
+            found.setdefault(step, []).append(test)
+    num_tests = max((test.task for test in tests), default=0) + 1
+    return {step: own for step, own in found.items() if len(own) == (num_tests if own[0].update is not None else step)}
 
 
 def _tested(test: TestRow, fallback: int) -> int:
@@ -366,21 +390,45 @@ def _test_points(tests: Sequence[TestRow], spec: Mapping[str, Any], fallback: in
     """
     if not spec:
         return
-    num_tasks, updates = spec["benchmark"]["num_tasks"], spec["training"]["updates_per_task"]
+    lengths = _lengths(spec, problem_of(spec["benchmark"]))
+    begins, end = [0, *itertools.accumulate(lengths)], _num_steps(tests, spec)
     for test in tests:
         task, time = test.task, _tested(test, fallback)
         if test.is_first:
             yield Point("task/accuracy", aggregate.number(test.accuracy), time, task + 1)
             yield Point("task/loss", aggregate.number(test.loss), time, task + 1)
-        if test.tasks_learned == num_tasks:
+        if (test.tasks_learned if test.update is None else test.update) == end:
             yield Point("task/final_accuracy", aggregate.number(test.accuracy), time, task + 1)
         curve = test.curve
-        stride = math.ceil(num_tasks * math.ceil(updates / curve[0].step) / MAX_CURVE_POINTS) if curve else 1
+        if not curve or task >= len(lengths):
+            continue
+        num_points = sum(math.ceil(length / curve[0].step) for length in lengths)
+        stride = math.ceil(num_points / MAX_CURVE_POINTS)
         for index, point in enumerate(curve, start=1):
-            if index % stride == 0 or point.step == updates:
-                step, when = task * updates + point.step, time if point.time is None else round(1000 * point.time)
+            if index % stride == 0 or point.step == lengths[task]:
+                step, when = begins[task] + point.step, time if point.time is None else round(1000 * point.time)
                 yield Point("train/loss", point.loss, when, step)
                 yield Point("train/accuracy", point.accuracy, when, step)
+
+
+def _num_tasks(spec: Mapping[str, Any]) -> int:
+    """How many tasks a trial has that is of no stream; 0 where its record does not say."""
+    problem = problem_of(spec["benchmark"]) if spec else None
+    if problem is not None:
+        return problem.num_tasks
+    number = spec.get("benchmark", {}).get("num_tasks")
+    return min(number, MOST_TASKS) if isinstance(number, int) else 0
+
+
+def _lengths(spec: Mapping[str, Any], problem: ProblemShape | None) -> list[int]:
+    """The updates of each task, or of the one stream, as far as is known without the data."""
+    training = spec["training"]
+    epochs, batch_size = training.get("epochs_per_task", 0), training.get("batch_size", 1)
+    if problem is not None and problem.is_stream:
+        return [math.ceil(problem.num_train / batch_size)]
+    if epochs and problem is not None:
+        return [epochs * math.ceil(size / batch_size) for size in problem.segment_sizes]
+    return [training["updates_per_task"]] * _num_tasks(spec)
 
 
 _SYSTEM_METRICS = {  # MLflow's own names where it has one
@@ -406,11 +454,14 @@ def _trial_points(row: TrialRow, time: int) -> list[Point]:
     """What a finished trial took and keeps; at step 0, which MLflow draws as bars."""
     memory = row.provenance.peak_memory_bytes
     values = {
+        "trial/accuracy_told": row.accuracy_told,
         "trial/forgetting": row.forgetting,
         "trial/backward_transfer": row.backward_transfer,
         "trial/params_per_task": row.params_per_task,
         "trial/trained_per_task": row.trained_per_task,
         "trial/stored_per_task": row.stored_per_task,
+        "trial/examples_kept": row.examples_kept or None,
+        "trial/stored_memory": row.stored_memory or None,
         "trial/train_seconds_per_task": row.provenance.train_seconds_per_task,
         "trial/seconds": row.seconds,
         "trial/peak_memory_megabytes": None if memory is None else memory / MEBIBYTE,
@@ -438,8 +489,11 @@ def _state_tags(
     tags = {"state": state, "attempt": str(len(attempts)), "host": last.host or "", "error": ""}
     if state == "failed" and last.error is not None:
         tags["error"] = last.error.text[:MAX_TAG]
-    if spec:
-        num_tasks = spec["benchmark"]["num_tasks"]
+    updates = [test.update for test in tests if test.update is not None]
+    if updates:
+        tags["progress"] = f"{max(updates)}/{_num_steps(tests, spec)} updates tested"
+    elif spec:
+        num_tasks = _num_tasks(spec)
         learned = [aggregate.number(test.accuracy) for test in tests if test.is_first]
         mean = f", {100 * sum(learned) / len(learned):.1f} % so far" if learned and state != "done" else ""
         tags["progress"] = f"{num_tasks if state == 'done' else len(learned)}/{num_tasks} tasks{mean}"

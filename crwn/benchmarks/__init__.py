@@ -11,7 +11,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from crwn.benchmarks import permuted, rotated, sequential, split, turning
-from crwn.spec import BenchmarkSpec
+from crwn.spec import BenchmarkSpec, ProblemShape
 
 if TYPE_CHECKING:
     import torch
@@ -65,3 +65,27 @@ PRESETS: Mapping[str, BenchmarkSpec] = MappingProxyType(
         "digits-360": turning.TurningSpec(base="digits", test_every=20),
     }
 )
+
+
+MOST_TASKS = 100_000
+"""Of a record's benchmark whose sizes are worked out: it may be a stranger's, and names each task's size."""
+
+
+def problem_of(benchmark: Mapping[str, Any]) -> ProblemShape | None:
+    """The sizes of a benchmark from its spec as JSON has it, whatever a method does with them.
+
+    Args:
+        benchmark: of a record, that may be a stranger's, or of a newer crwn.
+
+    Returns:
+        None where it is not the spec of a benchmark that is known here.
+    """
+    entry = BENCHMARKS.get(str(benchmark.get("kind")))
+    num_tasks = benchmark.get("num_tasks")
+    if entry is None or (isinstance(num_tasks, int) and num_tasks > MOST_TASKS):
+        return None
+    try:
+        spec: BenchmarkSpec = entry.spec(**{name: value for name, value in benchmark.items() if name != "kind"})
+    except (TypeError, ValueError):
+        return None
+    return spec.problem()

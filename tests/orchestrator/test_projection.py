@@ -16,11 +16,13 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from crwn.benchmarks.sequential import SequentialSpec
+from crwn.benchmarks.turning import TurningSpec
 from crwn.data import BASE_SETS
 from crwn.data.verified import VerifiedFiles
 from crwn.methods import METHODS
 from crwn.metrics import average_accuracy
-from crwn.spec import HASH_PREFIX, TrialSpec
+from crwn.spec import DEFAULT_UPDATES, HASH_PREFIX, TrainingSpec, TrialSpec
 from crwn.testing import finished_record, tiny_trial
 from orchestrator import projection
 from orchestrator.json_fields import Fields
@@ -294,12 +296,60 @@ def test_accuracy_follows_the_tasks_learned(store: Store, trial: Trial, write_fi
 
 
 @pytest.mark.parametrize("grouping", ["one", "all", None])
-def test_accuracy_is_shown_at_the_end_alone_where_tasks_touch_each_other(
+def test_accuracy_is_shown_where_it_is_known_if_tasks_touch_each_other(
     store: Store, trial: Trial, write_finished: Callable[..., None], grouping: str | None
 ) -> None:
-    """What became of the earlier tasks meanwhile is not known; of an older record neither."""
-    write_finished(trial(num_tasks=3), grouping=grouping)
-    assert series(content_of(store), "accuracy") == [(3, 0.25, 3600)]
+    """What became of the first task after the second was not tested; of an older record it is not known either."""
+    write_finished(trial(num_tasks=3), grouping=grouping, independent=None)
+    assert series(content_of(store), "accuracy") == [(1, 1 / 8, 6), (3, 0.25, 3600)]
+
+
+def test_accuracy_falls_as_tasks_come_where_they_were_tested_again(
+    store: Store, trial: Trial, write_finished: Callable[..., None]
+) -> None:
+    """The mean over the tasks so far, when the last of its tests was made: .125, then (0 + .25)/2."""
+    spec = trial(num_tasks=3)
+    tests = [*rows_finished(spec), a_test(0, 2, 0.0, START + 13.0)]
+    write_finished(spec, tests=tests, grouping="one", independent=False, accuracy=0.25)
+    assert series(content_of(store), "accuracy") == [(1, 1 / 8, 6), (2, 1 / 8, 13), (3, 0.25, 3600)]
+
+
+def test_a_stream_is_shown_by_update(store: Store, write_finished: Callable[..., None]) -> None:
+    """Its accuracy after each update at which it was tested, its curve as it came, and no matrix."""
+    spec = tiny_trial("finetune", benchmark=TurningSpec(base="digits"), updates_per_task=DEFAULT_UPDATES)
+    end = spec.num_updates()
+    tests = [
+        {**a_test(task, 0, accuracy, START + update), "update": update}
+        for update, accuracy in ((4, 0.25), (end, 0.75))
+        for task in range(2)
+    ]
+    tests[2]["curve"] = [{"step": step, "loss": 1.0, "accuracy": 0.5} for step in (4, end)]
+    write_finished(spec, tests=tests, accuracy=0.75)
+    content = content_of(store)
+    assert series(content, "accuracy") == [(4, 0.25, 4), (end, 0.75, 3600)]
+    assert series(content, "task/final_accuracy") == [(1, 0.75, end), (2, 0.75, end)]
+    assert series(content, "task/accuracy") == []
+    assert [step for step, _, _ in series(content, "train/loss")] == [4, end]
+    assert content.tags["progress"] == f"{end}/{end} updates tested"
+    assert "accuracy_matrix.csv" not in projection.artifacts(store, only(store), "a title")
+
+
+def test_curves_follow_each_other_where_epochs_decide_how_long_they_are(
+    store: Store, write_finished: Callable[..., None]
+) -> None:
+    """Groups of classes have unlike numbers of images: the second task's curve begins where the first one's ended."""
+    benchmark = SequentialSpec(base="digits")
+    first, second, *_ = benchmark.problem().segment_sizes
+    spec = dataclasses.replace(
+        tiny_trial("finetune", benchmark=benchmark),
+        training=TrainingSpec(learning_rate=0.1, epochs_per_task=1, batch_size=10),
+    )
+    tests = [a_test(task, 5, 0.5, START) for task in range(5)]
+    for task, updates in ((0, -(-first // 10)), (1, -(-second // 10))):
+        tests[task]["curve"] = [{"step": updates, "loss": 1.0, "accuracy": 0.5}]
+    write_finished(spec, tests=tests, accuracy=0.5)
+    steps = [step for step, _, _ in series(content_of(store), "train/loss")]
+    assert steps == [-(-first // 10), -(-first // 10) + -(-second // 10)]
 
 
 def test_tests_are_shown_by_task(store: Store, trial: Trial, write_finished: Callable[..., None]) -> None:
@@ -392,14 +442,14 @@ def test_a_task_that_is_being_learned_shows_its_curve_alone(
     assert content.tags["progress"] == "1/3 tasks, 12.5 % so far"
 
 
-def test_a_running_trial_whose_tasks_touch_each_other_has_no_accuracy_yet(
+def test_a_running_trial_whose_tasks_touch_each_other_has_the_accuracy_that_is_known(
     store: Store, trial: Trial, write_begun: Callable[..., None]
 ) -> None:
-    """What the attempt says of its grouping counts while there is no record."""
+    """What the attempt says of its grouping counts while there is no record: the first task was not tested again."""
     spec = trial(num_tasks=3)
     write_begun(attempt(spec, grouping="one"), tests=rows_after(spec, 10, every=5))
     content = content_of(store, "running")
-    assert series(content, "accuracy") == []
+    assert [step for step, _, _ in series(content, "accuracy")] == [1]
     assert len(series(content, "task/accuracy")) == 2
 
 
@@ -500,9 +550,9 @@ def test_an_older_record_is_shown_as_far_as_it_says(
     """A store of version 1.0 has neither times nor grouping nor samples: its points are at the trial's end."""
     spec = trial(num_tasks=2)
     tests = [{**row, "tested": None, "curve_times": None} for row in rows_finished(spec)]
-    write_finished(spec, tests=tests, grouping=None)
+    write_finished(spec, tests=tests, grouping=None, independent=None)
     content = content_of(store)
-    assert series(content, "accuracy") == [(2, 1.5 / 8, 3600)]
+    assert series(content, "accuracy") == [(1, 1 / 8, 3600), (2, 1.5 / 8, 3600)]
     assert series(content, "task/accuracy") == [(1, 1 / 8, 3600), (2, 2 / 8, 3600)]
     assert series(content, "train/loss") == [(5, 1 / 5, 3600), (10, 1 / 6, 3600)]
     assert [point.name for point in content.points if point.name.startswith("system/")] == []
@@ -777,7 +827,7 @@ def test_the_matrix_shows_no_more_than_was_tested(
 ) -> None:
     """Where tasks touch each other, what is between the diagonal and the last row is not known."""
     spec = trial(num_tasks=3)
-    write_finished(spec, grouping="one")
+    write_finished(spec, grouping="one", independent=False)
     content = projection.artifacts(store, only(store), "a title")["accuracy_matrix.csv"]
     assert content.decode().splitlines()[2] == "2,,0.25,"
 
