@@ -260,8 +260,8 @@ def pivot(summary: pd.DataFrame) -> pd.DataFrame:
         present = [by_benchmark[name] for name in benchmarks if name in by_benchmark]
         method, variant, scale = map(str, names)
         shown = {
-            "masked": _once(show_spread(row["accuracy_told"], row["accuracy_told_sd"]) for row in present),
-            "forgetting": _once(show_spread(row["forgetting"], row["forgetting_sd"]) for row in present),
+            "masked": _each(show_spread(row["accuracy_told"], row["accuracy_told_sd"]) for row in present),
+            "forgetting": _each(show_spread(row["forgetting"], row["forgetting_sd"]) for row in present),
             "params/task": _once(show_count(row["params_per_task"]) for row in present),
             "ratio": _once(show_ratio(row["ratio"]) for row in present),
             "examples kept": _once(show_examples(row["examples_kept"]) for row in present),
@@ -283,6 +283,12 @@ def pivot(summary: pd.DataFrame) -> pd.DataFrame:
 def _has(summary: pd.DataFrame, name: str, is_one: Callable[[Any], Any]) -> bool:
     """Whether a column is worth showing: a row has something in it."""
     return any(is_one(value) for value in summary[name])
+
+
+def _each(shown: Iterable[str]) -> str:
+    """One of each benchmark, in their order; `-` where none has any."""
+    texts = list(shown)
+    return "-" if set(texts) == {"-"} else " / ".join(texts)
 
 
 def _once(shown: Iterable[str]) -> str:

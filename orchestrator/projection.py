@@ -344,7 +344,8 @@ def _accuracy_points(
 ) -> Iterator[Point]:
     """The average accuracy over the tasks learned so far, by their number; of a stream by update.
 
-    The last one is the table's. Where a task can change another, it is known once all tasks learned so far were tested again.
+    The last one is the table's. Where a task can change another, it is known once all those learned so far were tested
+    again.
     """
     end = _num_steps(tests, spec)
     for step, own in _together(tests, independent=independent).items():

@@ -136,11 +136,7 @@ def accuracy_by_task(
     def draw(axes: Axes) -> Sequence[Line]:
         cells = lines(values, kinds, looks)
         for names, line in cells.items():
-            rows = _of(values, names)
-            accuracy, spread = 100 * rows["accuracy"], 100 * rows["sd"].fillna(0.0)
-            every = max(1, len(rows) // 12)
-            axes.plot(rows["task"], accuracy, markevery=every, **line.look)
-            axes.fill_between(rows["task"], accuracy - spread, accuracy + spread, color=line.colour, alpha=0.15, lw=0)
+            _band(axes, _of(values, names), "task", line)
         axes.set(xlabel="task", ylabel="test accuracy after the last task, %")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         return list(cells.values())
@@ -153,6 +149,44 @@ def accuracy_by_task(
         values=values,
         draw=functools.partial(_figure, draw),
     )
+
+
+def accuracy_so_far(
+    sweep: str, benchmark: str, values: pd.DataFrame, kinds: Mapping[str, str], looks: Looks = None
+) -> Chart:
+    """Mean test accuracy of the tasks seen so far, after each task, a line a method.
+
+    Args:
+        sweep: its name.
+        benchmark: the sweep's own name for it.
+        values: of `series.seen_accuracies`, this benchmark's.
+        kinds: of `series.kinds`.
+        looks: of `palette`, over the whole report; by default over these values.
+    """
+
+    def draw(axes: Axes) -> Sequence[Line]:
+        cells = lines(values, kinds, looks)
+        for names, line in cells.items():
+            _band(axes, _of(values, names), "tasks_learned", line)
+        axes.set(xlabel="tasks learned", ylabel="mean accuracy of the tasks seen so far, %")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        return list(cells.values())
+
+    return Chart(
+        name=filenames.figure(sweep, benchmark, "seen"),
+        title=f"Mean accuracy of the tasks seen so far: {benchmark}",
+        caption="Test accuracy after each number of tasks, averaged over the tasks learned by then: mean over seeds, "
+        "shaded by one standard deviation. Methods that learn all tasks at once have no such curve.",
+        values=values,
+        draw=functools.partial(_figure, draw),
+    )
+
+
+def _band(axes: Axes, rows: pd.DataFrame, x: str, line: Line) -> None:
+    """A line of accuracies in percent, shaded by one standard deviation."""
+    accuracy, spread = 100 * rows["accuracy"], 100 * rows["sd"].fillna(0.0)
+    axes.plot(rows[x], accuracy, markevery=max(1, len(rows) // 12), **line.look)
+    axes.fill_between(rows[x], accuracy - spread, accuracy + spread, color=line.colour, alpha=0.15, lw=0)
 
 
 def accuracy_against(
@@ -310,8 +344,8 @@ def charts(
 
     Args:
         sweep: its name.
-        frames: `summary` of `aggregate.summarise`, of all cells; `final`, `curves` and `matrices` of `series`, of those
-            that are drawn.
+        frames: `summary` of `aggregate.summarise`, of all cells; `final`, `seen`, `curves` and `matrices` of `series`,
+            of those that are drawn.
         kinds: of `series.kinds`.
         looks: of `palette`, over the whole report; by default over each chart's cells.
     """
@@ -324,6 +358,7 @@ def charts(
         more = f" Of {num_known} cells the {len(shown)} with the highest accuracy." if num_known > len(shown) else ""
         own["summary"] = shown.merge(own["summary"], on=CELL)
         made = [accuracy_by_task(sweep, benchmark, own["final"], kinds, looks)]
+        made += [accuracy_so_far(sweep, benchmark, own["seen"], kinds, looks)]
         made += [accuracy_against(sweep, benchmark, own["summary"], kinds, looks, cost=cost) for cost in COSTS]
         made += [training_loss(sweep, benchmark, own["curves"], kinds, looks)]
         made += [matrices(sweep, benchmark, own["matrices"], kinds, looks)]

@@ -114,6 +114,7 @@ def sections(store: Store, sweep: str | None = None, looks: Mapping[Names, Look]
         frames = {
             "summary": table.summary,
             "final": series.final_accuracies(drawn, trials),
+            "seen": series.seen_accuracies(drawn, trials),
             "curves": series.learning_curves(drawn, tasks),
             "matrices": series.accuracy_matrices(drawn, trials, tasks),
         }

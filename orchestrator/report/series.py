@@ -63,6 +63,25 @@ def final_accuracies(manifest: Manifest, trials: pd.DataFrame) -> pd.DataFrame:
     return _over_seeds(named.rename(columns={"final": "accuracy"}), [*CELL, "task"])
 
 
+def seen_accuracies(manifest: Manifest, trials: pd.DataFrame) -> pd.DataFrame:
+    """The mean accuracy of the tasks seen so far, over a cell's seeds: the field's curve.
+
+    Args:
+        manifest: of `drawn`.
+        trials: as `frames.trials_frame` gives them.
+
+    Returns:
+        A row a cell and number of tasks: the cell's names; tasks_learned, counted from 1; accuracy in [0, 1], the mean
+        over seeds of `crwn.metrics.seen_accuracies`; sd, ci95 and n as in `aggregate.summarise`. Where a task was not
+        tested again after a number of tasks, that number is not there; nor are cells that learn all tasks at once, and
+        streams.
+    """
+    named = _named(manifest, trials)
+    curves = named.loc[named["grouping"] != "all", [*CELL, "seen"]].explode("seen")
+    curves["tasks_learned"] = curves.groupby(level=0).cumcount() + 1
+    return _over_seeds(curves.dropna(subset=["seen"]).rename(columns={"seen": "accuracy"}), [*CELL, "tasks_learned"])
+
+
 def learning_curves(manifest: Manifest, tasks: pd.DataFrame) -> pd.DataFrame:
     """Training loss while a task is learned, over a cell's tasks and seeds.
 
@@ -96,11 +115,13 @@ def accuracy_matrices(manifest: Manifest, trials: pd.DataFrame, tasks: pd.DataFr
     Returns:
         A row a cell, tasks learned and task: the cell's names; tasks_learned and task, counted from 1; accuracy in
         [0, 1], the mean over seeds, of `crwn.metrics.accuracy_matrix`; sd, ci95, n. What was not tested, and cannot be
-        told from another test, is not there.
+        told from another test, is not there; nor are streams, which have no such matrix.
     """
-    tests = {str(trial_id): rows for trial_id, rows in tasks.dropna(subset=["accuracy"]).groupby("trial_id")}
+    made = tasks.dropna(subset=["accuracy"])
+    tests = {str(trial_id): rows for trial_id, rows in made[made["update"].isna()].groupby("trial_id")}
     named = _named(manifest, trials)
-    found = [entry for row in aggregate.records(named) for entry in _entries(row, tests[row["trial_id"]])]
+    known = [row for row in aggregate.records(named) if row["trial_id"] in tests]
+    found = [entry for row in known for entry in _entries(row, tests[row["trial_id"]])]
     columns = [*CELL, "tasks_learned", "task", "accuracy"]
     return _over_seeds(pd.DataFrame(found, columns=columns), [*CELL, "tasks_learned", "task"])
 

@@ -123,7 +123,7 @@ def test_a_figure_says_what_it_leaves_out() -> None:
     """Where a sweep has more cells than can be told apart: how many, and which are drawn."""
     final = by_task()
     frames = {"summary": SUMMARY, "final": final[final["scale"] == "FC1024"], "curves": by_task()[:0]}
-    made = list(charts.charts("s", {**frames, "matrices": frames["curves"]}, {}))
+    made = list(charts.charts("s", {**frames, "seen": frames["curves"], "matrices": frames["curves"]}, {}))
     assert [chart.name.removeprefix("s-r-digits-") for chart in made] == ["tasks", "parameters"]
     assert all(chart.caption.endswith(" Of 3 cells the 1 with the highest accuracy.") for chart in made)
     assert made[1].values["scale"].tolist() == ["FC1024"]
@@ -133,9 +133,10 @@ def test_a_sweep_without_results_has_no_chart() -> None:
     """Where something is there, each kind is drawn once a benchmark."""
     curves = frame(step=50, loss=0.5, accuracy=0.5, n=3)
     matrices = pd.concat([frame(tasks_learned=learned, task=1, accuracy=0.5) for learned in (1, 2)])
-    frames = {"summary": SUMMARY, "final": by_task(), "curves": curves, "matrices": matrices}
+    seen = by_task().rename(columns={"task": "tasks_learned"})
+    frames = {"summary": SUMMARY, "final": by_task(), "seen": seen, "curves": curves, "matrices": matrices}
     names = [chart.name.removeprefix("s-r-digits-") for chart in charts.charts("s", frames, {})]
-    assert names == ["tasks", "parameters", "seconds", "curves", "matrix"]
+    assert names == ["tasks", "seen", "parameters", "seconds", "curves", "matrix"]
     for chart in charts.charts("s", frames, {}):
         assert chart.draw().axes
     assert list(charts.charts("s", {**frames, "final": by_task()[:0]}, {})) == []
@@ -149,6 +150,7 @@ def every_chart(rows: list[tuple[str, str, str]], kinds: dict[str, str]) -> list
             sd=0.01, ci95=0.01, n=3, asked=3, params_per_task=9.0, train_seconds_per_task=range(1, len(rows) + 1)
         ),
         "final": pd.concat([cells.assign(task=task, sd=0.01, ci95=0.02, n=3) for task in (1, 2)]),
+        "seen": pd.concat([cells.assign(tasks_learned=learned, sd=0.01, ci95=0.02, n=3) for learned in (1, 2)]),
         "curves": pd.concat([cells.assign(step=step, loss=1 / step, n=3) for step in (1, 2)]),
         "matrices": pd.concat([cells.assign(task=1, tasks_learned=learned, n=3) for learned in (1, 2)]),
     }
@@ -168,7 +170,7 @@ def test_every_figure_takes_any_number_of_methods(number: int) -> None:
     """Those that the registry does not know, too: all are in the picture, and in its legend, which fits in."""
     rows = [(f"method {index}", "", "FC256") for index in range(number)]
     made = every_chart(rows, {})
-    assert len(made) == 5
+    assert len(made) == 6
     for chart in made:
         assert names_in(chart) == [" ".join(row[::2]) for row in rows]
     figure = made[0].draw()
@@ -234,6 +236,7 @@ def test_labels_that_read_alike_have_files_of_their_own() -> None:
     frames = {
         "summary": pd.concat([SUMMARY.assign(benchmark=label) for label in labels]),
         "final": pd.concat([final.assign(benchmark=label) for label in labels]),
+        "seen": final[:0],
         "curves": final[:0],
         "matrices": final[:0],
     }

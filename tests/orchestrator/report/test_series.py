@@ -32,7 +32,7 @@ def row(trial: str, seed: int, test: tuple[int, int], accuracy: float, losses: t
     curve = [{"step": 50 * (i + 1), "loss": loss, "accuracy": 0.5} for i, loss in enumerate(losses)]
     task, learned = test
     names = {"trial_id": trial, "method": "kind", "variant": "v", "scale": "s", "benchmark": "kind-base", "seed": seed}
-    return {**names, "task": task, "tasks_learned": learned, "accuracy": accuracy, "curve": curve}
+    return {**names, "task": task, "tasks_learned": learned, "update": None, "accuracy": accuracy, "curve": curve}
 
 
 TASKS = pd.DataFrame(
@@ -51,12 +51,12 @@ TASKS = pd.DataFrame(
 
 TRIALS = pd.DataFrame(
     [
-        {"trial_id": "b0", "seed": 0, "final": np.array([0.3]), "independent": True},
-        {"trial_id": "a1", "seed": 1, "final": np.array([0.6, 0.8]), "independent": False},
-        {"trial_id": "a0", "seed": 0, "final": np.array([0.4, 0.5]), "independent": False},
-        {"trial_id": "another sweep's", "seed": 0, "final": np.array([0.1]), "independent": True},
+        {"trial_id": "b0", "final": np.array([0.3]), "seen": np.array([0.3]), "grouping": "any"},
+        {"trial_id": "a1", "final": np.array([0.6, 0.8]), "seen": np.array([0.9, 0.7]), "grouping": "one"},
+        {"trial_id": "a0", "final": np.array([0.4, 0.5]), "seen": np.array([0.7, 0.45]), "grouping": "one"},
+        {"trial_id": "another sweep's", "final": np.array([0.1]), "seen": np.array([0.1]), "grouping": "any"},
     ]
-)
+).assign(seed=[0, 1, 0, 0], independent=[True, False, False, True])
 
 
 def test_final_accuracies_are_those_after_the_last_task() -> None:
@@ -74,6 +74,29 @@ def test_final_accuracies_are_those_after_the_last_task() -> None:
     assert np.isnan(found["sd"][2])
     assert np.isnan(found["ci95"][2])
     assert set(found["method"]) == {"mine"}
+
+
+def test_the_accuracy_of_the_tasks_seen_so_far_is_over_seeds() -> None:
+    """A point for each number of tasks after which all were tested; none of a cell that learns all at once."""
+    found = series.seen_accuracies(MANIFEST, TRIALS)
+    assert found[["scale", "tasks_learned", "n"]].to_numpy().tolist() == [
+        ["FC16", 1, 2],
+        ["FC16", 2, 2],
+        ["FC32", 1, 1],
+    ]
+    assert found["accuracy"].tolist() == pytest.approx([0.8, 0.575, 0.3])
+    assert found["sd"].tolist()[0] == pytest.approx(np.std([0.9, 0.7], ddof=1))
+    gaps = TRIALS.assign(seen=[np.array([0.3]), np.array([np.nan, 0.7]), np.array([np.nan, 0.5]), np.array([0.1])])
+    assert series.seen_accuracies(MANIFEST, gaps)["tasks_learned"].tolist() == [2, 1]
+    together = series.seen_accuracies(MANIFEST, TRIALS.assign(grouping=["all", "one", "one", "any"]))
+    assert set(together["scale"]) == {"FC16"}
+    assert series.seen_accuracies(MANIFEST, TRIALS[:0]).empty
+
+
+def test_a_stream_has_no_matrix() -> None:
+    """Its tests are by update; those of other trials stay."""
+    found = series.accuracy_matrices(MANIFEST, TRIALS, TASKS.assign(update=[7, *[None] * (len(TASKS) - 1)]))
+    assert set(found["scale"]) == {"FC16"}
 
 
 def test_curves_are_means_over_tasks_and_then_seeds() -> None:
