@@ -387,7 +387,7 @@ def _scenario_faults(trial: TrialSpec, blueprint: Blueprint, problem: ProblemSha
         )
     if problem.segment_sizes and blueprint.examples_kept > problem.num_train:
         faults.append(
-            f"buffer_size: expected at most the {problem.num_train} training images of the benchmark, given "
+            f"buffer: expected at most the {problem.num_train} training images of the benchmark, given "
             f"{blueprint.examples_kept}"
         )
     # One epoch, which many methods have by default, is what a stream is.
