@@ -20,6 +20,9 @@ The purposes in use:
     ("augment", task, epoch)     how each example is cropped and flipped; "mixed" as above
     ("test batches", task)       the order of test examples where tests depend on the batch
     ("state", task, tensor)      what a task starts learning from
+    ("update", name, update)     what a method draws in an update of the trial, such as which examples are replayed
+    ("update", name, task, step) the same for each of several tasks that are learned side by side
+    ("segment", name, segment)   what a method draws when a segment begins or ends
 """
 
 from __future__ import annotations
