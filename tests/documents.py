@@ -1,4 +1,4 @@
-"""The tables of methods in the documents, made from the methods' specs and the heads of their files:
+"""The tables of methods and benchmarks in the documents, made from the specs and the heads of the methods' files:
 
     .venv/bin/python -m tests.documents
 
@@ -74,8 +74,29 @@ def settings() -> Iterator[list[str]]:
         yield [f"`{name}`", _scales(case), ", ".join(told), _training(case)]
 
 
+def presets() -> Iterator[list[str]]:
+    """A row for each preset: its scenario and its sizes."""
+    yield ["", "kind", "scenario", "an image", "tests", "segments", "outputs", "images to learn from"]
+    for name, spec in PRESETS.items():
+        problem = spec.problem()
+        yield [
+            f"`{name}`",
+            f"`{spec.kind}`",
+            problem.scenario,
+            " x ".join(map(str, problem.input_shape)),
+            str(problem.num_tasks),
+            str(problem.num_segments),
+            str(problem.num_classes),
+            f"{problem.num_train:,}",
+        ]
+
+
 TABLES: Mapping[str, tuple[str, Callable[[], Iterator[list[str]]]]] = MappingProxyType(
-    {"methods": ("docs/methods.md", methods), "settings": ("sweeps/README.md", settings)}
+    {
+        "methods": ("docs/methods.md", methods),
+        "settings": ("sweeps/README.md", settings),
+        "presets": ("docs/benchmarks.md", presets),
+    }
 )
 """By name: the document that a table stands in, and what makes its rows."""
 
