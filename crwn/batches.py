@@ -92,6 +92,7 @@ class Lanes:
         augmentation: how examples are changed at random, if they are.
 
     Attributes:
+        segment: its number, from 0.
         num_each: N.
         per_epoch: batches.
     """
@@ -107,6 +108,7 @@ class Lanes:
         batch_size: int,
         augmentation: Augmentation | None,
     ) -> None:
+        self.segment = segment.number
         self.num_each = examples.num_examples // len(segment.lanes)
         self.per_epoch = math.ceil(self.num_each / batch_size)
         self._segment = segment
@@ -207,10 +209,12 @@ class Examples:
     """A segment's training examples as `Method.begin` and `Method.end` see them.
 
     Attributes:
+        segment: its number, from 0.
         num_examples: N, of each lane.
     """
 
     def __init__(self, lanes: Lanes) -> None:
+        self.segment = lanes.segment
         self.num_examples = lanes.num_each
         self._lanes = lanes
 

@@ -7,7 +7,23 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
-from crwn.methods import batche, finetune, flynet, mtl, neuromodnet, psp, stl, supsup
+from crwn.methods import (
+    agem,
+    batche,
+    derpp,
+    er,
+    ewc,
+    finetune,
+    flynet,
+    joint,
+    lwf,
+    mtl,
+    neuromodnet,
+    psp,
+    si,
+    stl,
+    supsup,
+)
 from crwn.methods.protocol import Method, Surroundings
 
 
@@ -29,5 +45,12 @@ METHODS: Mapping[str, MethodEntry] = MappingProxyType(
         "mtl": MethodEntry(spec=mtl.MTLSpec, build=mtl.MTL),
         "stl": MethodEntry(spec=stl.STLSpec, build=stl.STL),
         "finetune": MethodEntry(spec=finetune.FinetuneSpec, build=finetune.Finetune),
+        "joint": MethodEntry(spec=joint.JointSpec, build=joint.Joint),
+        "ewc": MethodEntry(spec=ewc.EWCSpec, build=ewc.EWC),
+        "si": MethodEntry(spec=si.SISpec, build=si.SI),
+        "lwf": MethodEntry(spec=lwf.LwFSpec, build=lwf.LwF),
+        "agem": MethodEntry(spec=agem.AGEMSpec, build=agem.AGEM),
+        "er": MethodEntry(spec=er.ERSpec, build=er.ER),
+        "derpp": MethodEntry(spec=derpp.DERPPSpec, build=derpp.DERPP),
     }
 )

@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING
 from crwn.backbone import ArraySpec, BackboneSpec
 from crwn.lazy import LazyModule
 from crwn.methods.networks import (
+    RUNNING_MEAN,
+    RUNNING_VARIANCE,
     Network,
     normalise,
     num_statistics,
@@ -28,13 +30,20 @@ from crwn.methods.protocol import Surroundings, Tensors, trained_from
 from crwn.spec import Blueprint, Need, Presentation, ProblemShape, TrainingSpec
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     import torch
     from torch.nn import functional
+
+    from crwn.methods.networks import ConvWeight
+    from crwn.nn import losses
 else:
     torch = LazyModule("torch")
     functional = LazyModule("torch.nn.functional")
+    losses = LazyModule("crwn.nn.losses")
+
+MAX_COPIED = 2**24
+"""Numbers that are copied for examples which are looked at one by one, all in all."""
 
 
 class PlainNetwork:
@@ -49,6 +58,7 @@ class PlainNetwork:
         self._surroundings = surroundings
         self._network = parse_network(surroundings.scale, surroundings.problem)
         self._biased = _biased(self._network, biases=biases)
+        self._head = list(self._network.layers)[-1]
 
     def start(self) -> Tensors:
         """Weights [O, I] or [O, I, k, k], biases [O], gains and shifts [C], all trained; running statistics [C]."""
@@ -67,27 +77,127 @@ class PlainNetwork:
         self, state: Tensors, images: torch.Tensor, *, training: bool = False, moved: Tensors | None = None
     ) -> torch.Tensor:
         """Class scores [G, B, m] of bytes [G, B, ...]; see `Method.logits`."""
-        lanes, dtype = images.shape[:2], self._surroundings.product_dtype
+        # All lanes are one batch of the one network.
+        logits_1Xm = self._forward(
+            state,
+            images.flatten(0, 1)[None],
+            linear=lambda name, input_GBI: self._linear(state, name, input_GBI),
+            conv_weight=lambda name: state[f"{name}.weight"][None],
+            training=training,
+            moved=moved,
+        )
+        logits_GBm: torch.Tensor = logits_1Xm[0].unflatten(0, images.shape[:2])
+        return logits_GBm
+
+    def logits_of_each(self, state: Tensors, batches: Sequence[torch.Tensor], moved: Tensors) -> list[torch.Tensor]:
+        """Class scores of several batches of bytes [G, B, ...] in training, each batch normalised for itself.
+
+        They go through the network as one where nothing is normalised, which takes hardly longer than a single batch.
+
+        Args:
+            state: as in `logits`.
+            batches: with as many lanes each.
+            moved: takes the running statistics as they are after the last batch.
+        """
+        if self._network.normalised:
+            return [self.logits({**state, **moved}, batch, training=True, moved=moved) for batch in batches]
+        logits_GXm = self.logits(state, torch.cat(list(batches), dim=1), training=True)
+        return list(logits_GXm.split([batch.shape[1] for batch in batches], dim=1))
+
+    @property
+    def head_names(self) -> list[str]:
+        """Of the last layer's weights [m, I] and, where it has one, its bias [m]."""
+        return [f"{self._head}.weight", *([f"{self._head}.bias"] if self._head in self._biased else [])]
+
+    def features(self, state: Tensors, images: torch.Tensor) -> torch.Tensor:
+        """What the head sees of bytes [B, ...] in tests: [B, I]."""
+        inputs: Tensors = {}
+
+        def linear(name: str, input_GBI: torch.Tensor) -> torch.Tensor:
+            inputs[name] = input_GBI
+            return self._linear(state, name, input_GBI)
+
+        with torch.no_grad():
+            self._forward(state, images[None], linear=linear, conv_weight=lambda name: state[f"{name}.weight"][None])
+        return inputs[self._head][0]
+
+    @property
+    def examples_at_once(self) -> int:
+        """How many examples `squared_gradients` is best asked for: what it copies for each one is held at once."""
+        copied = [layer.num_weights for layer in self._network.layers.values() if layer.is_convolution]
+        return max(1, MAX_COPIED // sum(copied)) if copied else 500
+
+    def squared_gradients(self, state: Tensors, images: torch.Tensor, labels_B: torch.Tensor) -> Tensors:
+        """The sum over examples of p(y|x) (d log p(y|x))^2 for all that is trained, with the statistics of tests.
+
+        Exact: the gradient of one example to a matrix is the product of what goes in and of the gradient to what comes
+        out, so that the squares, too, are a product (Goodfellow 2015, arXiv:1510.01799). Of all else, each example has
+        a copy of its own, and with it a gradient of its own.
+
+        Args:
+            state: as in `logits`.
+            images: bytes [B, ...].
+            labels_B: the true classes.
+        """
+        state = {name: tensor.detach() for name, tensor in state.items()}
+        inputs: Tensors = {}
+        outputs: Tensors = {}
+
+        def linear(name: str, input_B1I: torch.Tensor) -> torch.Tensor:
+            inputs[name] = input_B1I.detach()
+            outputs[name] = self._linear(state, name, input_B1I).requires_grad_()
+            return outputs[name]
+
+        num_copies, copies = len(labels_B), dict[str, torch.Tensor]()
+        for name in self._network.normalised:
+            for part in ("weight", "gain", "shift"):
+                tensor = state[f"{name}.{part}"]
+                copies[f"{name}.{part}"] = tensor.expand(num_copies, *tensor.shape).requires_grad_()
+            for part in (RUNNING_MEAN, RUNNING_VARIANCE):
+                state[f"{name}{part}"] = state[f"{name}{part}"].expand(num_copies, -1).contiguous()
+        with torch.enable_grad():
+            logits_B1m = self._forward(
+                {**state, **copies}, images[:, None], linear=linear, conv_weight=lambda name: copies[f"{name}.weight"]
+            )
+            log_p_B = -losses.cross_entropies(logits_B1m, labels_B[:, None])[:, 0]
+        found = torch.autograd.grad(log_p_B.sum(), [*outputs.values(), *copies.values()])
+        slopes = {
+            name: slope.to(self._surroundings.dtype) for name, slope in zip([*outputs, *copies], found, strict=True)
+        }
+        p_B = log_p_B.detach().exp().to(self._surroundings.dtype)
+        squares = {name: torch.tensordot(p_B, slopes[name] ** 2, dims=1) for name in copies}
+        for name, input_B1I in inputs.items():
+            weighted_BO = p_B[:, None] * slopes[name][:, 0] ** 2
+            squares[f"{name}.weight"] = weighted_BO.mT @ input_B1I[:, 0].to(weighted_BO.dtype) ** 2
+            if f"{name}.bias" in state:
+                squares[f"{name}.bias"] = weighted_BO.sum(dim=0)
+        return squares
+
+    def _forward(
+        self,
+        state: Tensors,
+        images: torch.Tensor,
+        *,
+        linear: Callable[[str, torch.Tensor], torch.Tensor],
+        conv_weight: ConvWeight,
+        training: bool = False,
+        moved: Tensors | None = None,
+    ) -> torch.Tensor:
+        """Scores of bytes [G, B, ...], each of G networks beside the others, with a function that applies a layer."""
 
         def linears(names: Sequence[str], input_GBI: torch.Tensor) -> torch.Tensor:
             for number, name in enumerate(names):
-                hidden_GBI = functional.relu(input_GBI) if number else input_GBI
-                bias_O = state.get(f"{name}.bias")
-                input_GBI = functional.linear(
-                    hidden_GBI, state[f"{name}.weight"].to(dtype), None if bias_O is None else bias_O.to(dtype)
-                )
+                input_GBI = linear(name, functional.relu(input_GBI) if number else input_GBI)
             return input_GBI
 
-        # All lanes are one batch of the one network.
-        pixels = self._surroundings.normalised(images).flatten(0, 1)[None]
-        logits_1Xm = self._network.forward(
-            pixels,
-            linears=linears,
-            conv_weight=lambda name: state[f"{name}.weight"][None],
-            norm=normalise(state, training=training, moved=moved),
-        )
-        logits_GBm: torch.Tensor = logits_1Xm[0].unflatten(0, lanes)
-        return logits_GBm
+        norm = normalise(state, training=training, moved=moved)
+        pixels = self._surroundings.normalised(images)
+        return self._network.forward(pixels, linears=linears, conv_weight=conv_weight, norm=norm)
+
+    def _linear(self, state: Tensors, name: str, input_GBI: torch.Tensor) -> torch.Tensor:
+        dtype, bias_O = self._surroundings.product_dtype, state.get(f"{name}.bias")
+        weight_OI = state[f"{name}.weight"].to(dtype)
+        return functional.linear(input_GBI, weight_OI, None if bias_O is None else bias_O.to(dtype))
 
 
 def plain_blueprint(

@@ -245,7 +245,7 @@ def test_every_field_changes_the_identity(method: Any) -> None:
             replaced = dataclasses.replace(value, **{**ALSO.get(name, {}), name: new})
             changed += [dataclasses.replace(original, **{part: replaced})]
     benchmarks: list[Any] = [PermutedSpec(num_tasks=36)]
-    for benchmark in (RotatedSpec(), PermutedSpec(), SplitSpec()):
+    for benchmark in (RotatedSpec(), PermutedSpec(), SplitSpec(), SequentialSpec()):
         changes = CHANGED[type(benchmark)].items()
         benchmarks += [benchmark, *(dataclasses.replace(benchmark, **{name: new}) for name, new in changes)]
     others = [other for other in benchmarks if other != original.benchmark and runs_on(original, other)]

@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from crwn.batches import Lanes
+from crwn.benchmarks.protocol import Segment, Split
 from crwn.data.base import Normalisation
 from crwn.data.digits import DIGITS
 from crwn.methods.protocol import Surroundings
@@ -35,4 +37,20 @@ def plain_surroundings(
         dtype=dtype,
         product_dtype=dtype,
         kernel=PLAIN,
+    )
+
+
+def lanes_of(
+    images: torch.Tensor, labels: torch.Tensor, *, segment: int = 0, batch_size: int = 10, seed: int = 0
+) -> Lanes:
+    """Images [N, ...] of bytes and labels [N] as the one lane of a segment whose task is not told."""
+    split = Split(images=images, labels=labels)
+    return Lanes(
+        segment=Segment(lanes=((segment,),), streams=(segment,), shuffled=True, tells_tasks=False, tells_ends=True),
+        examples=split,
+        originals=lambda: split,
+        prepare=lambda _, prepared: prepared,
+        seed=seed,
+        batch_size=batch_size,
+        augmentation=None,
     )

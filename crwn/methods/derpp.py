@@ -1,0 +1,146 @@
+"""DER++, dark experience replay: what was seen is replayed with the scores that it got then, and with its label.
+
+Source: Buzzega et al. 2020, "Dark Experience for General Continual Learning" (arXiv:2004.07211), equation 6; settings
+of mammoth (github.com/aimagelab/mammoth, `models/derpp.py`, `utils/best_args.py`) for sequential MNIST and a buffer of
+500: rate 0.03, batches of 10, 10 replayed, alpha 1, beta 0.5, one epoch. With two draws from the buffer, each of its
+own,
+
+    L = mean of -log p(y|x) over the batch + alpha mean of (z(x') - z')^2 over the first draw and the classes
+        + beta mean of -log p(y''|x'') over the second draw
+
+where z' are the scores of x' in the update in which it was seen, before the weights moved. The buffer is a reservoir of
+all examples so far, which gets the batch after it was learned.
+
+Shapes: G = 1 lane, B examples, R replayed in a draw, m classes; d numbers per image.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from crwn.lazy import LazyModule
+from crwn.methods.plain import PlainNetwork, plain_blueprint, plain_training
+from crwn.methods.protocol import Method, Step, Surroundings, Tensors
+from crwn.spec import (
+    READ_STRICTLY,
+    Blueprint,
+    Count,
+    Index,
+    NotNegative,
+    ProblemShape,
+    TrainingSpec,
+    check_fields,
+    kind_field,
+)
+
+if TYPE_CHECKING:
+    import torch
+
+    from crwn import replay
+    from crwn.batches import Batch
+    from crwn.nn import losses
+else:
+    torch = LazyModule("torch")
+    replay = LazyModule("crwn.replay")
+    losses = LazyModule("crwn.nn.losses")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DERPPSpec:
+    """DER++'s settings.
+
+    Attributes:
+        buffer: examples that are kept; with 0, it is fine-tuning.
+        replay_batch: examples of each of the two draws.
+        alpha: times the squared distance to the scores of then; with 0 that term is not computed.
+        beta: times the cross-entropy of replayed labels; with 0 that term is not computed.
+        biases: whether FC_H has biases.
+
+    Raises:
+        ValueError: a field is wrong.
+    """
+
+    __pydantic_config__: ClassVar[Mapping[str, Any]] = READ_STRICTLY
+
+    kind: str = kind_field("derpp")
+    buffer: Index = 500
+    replay_batch: Count = 10
+    alpha: NotNegative = 1.0
+    beta: NotNegative = 0.5
+    biases: bool = True
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+
+    def training(self, scale: str) -> TrainingSpec:
+        """mammoth's for a buffer of 500: SGD at 0.03."""
+        del scale
+        return plain_training(0.03)
+
+    def blueprint(self, scale: str, problem: ProblemShape, seed: int) -> Blueprint:
+        """One network, and the buffer with scores and a label for each image."""
+        draws = (self.alpha > 0) + (self.beta > 0)
+        return plain_blueprint(
+            scale,
+            problem,
+            seed,
+            biases=self.biases,
+            examples_kept=self.buffer,
+            outputs_kept=problem.num_classes,
+            passes=1 + draws * min(self.replay_batch, self.buffer) / self.training(scale).batch_size,
+        )
+
+
+class DERPP(Method):
+    """The learner: a plain network with a replay buffer that keeps scores."""
+
+    def __init__(self, spec: DERPPSpec, surroundings: Surroundings) -> None:
+        self._spec = spec
+        self._surroundings = surroundings
+        self._network = PlainNetwork(surroundings, biases=spec.biases)
+
+    def start_shared(self) -> Tensors:
+        """The network's."""
+        return self._network.start()
+
+    def start_memory(self) -> Tensors:
+        """An empty buffer."""
+        surroundings, problem = self._surroundings, self._surroundings.problem
+        scores = {"logits": (problem.num_classes,)}
+        return replay.empty(
+            self._spec.buffer, problem.input_size, scores, device=surroundings.device, dtype=surroundings.dtype
+        )
+
+    def logits(
+        self, state: Tensors, images: torch.Tensor, *, training: bool = False, moved: Tensors | None = None
+    ) -> torch.Tensor:
+        """The network's."""
+        return self._network.logits(state, images, training=training, moved=moved)
+
+    def learn(self, state: Tensors, batch: Batch) -> Step:
+        """The batch and two draws, each a batch of its own; then the batch is offered to the buffer."""
+        spec = self._spec
+        if spec.buffer == 0:
+            return super().learn(state, batch)
+        originals_B, labels_1B = batch.originals[0], batch.labels
+        draws, batches = {}, [batch.images]
+        for name, weight in (("scores", spec.alpha), ("labels", spec.beta)):
+            if weight:
+                draws[name] = drawn = replay.draw(state, spec.replay_batch, batch.uniform(name, spec.buffer))
+                images = drawn.take(state, "images").view(-1, *originals_B.shape[1:])
+                batches.append(batch.view(images, f"{name} replayed")[None])
+        moved: Tensors = {}
+        logits_1Bm, *replayed = self._network.logits_of_each(state, batches, moved)
+        loss_1 = losses.cross_entropy(logits_1Bm, labels_1B)
+        for (name, drawn), logits_1Rm in zip(draws.items(), replayed, strict=True):
+            if name == "scores":
+                distances_1R = (logits_1Rm - drawn.take(state, "logits")).square().mean(dim=2)
+                loss_1 = loss_1 + spec.alpha * drawn.mean(distances_1R)
+            else:
+                losses_1R = losses.cross_entropies(logits_1Rm, drawn.take(state, "labels")[None])
+                loss_1 = loss_1 + spec.beta * drawn.mean(losses_1R)
+        seen = {"images": originals_B, "labels": labels_1B[0], "logits": logits_1Bm[0].to(self._surroundings.dtype)}
+        replay.offer_(state, seen, batch.uniform("reservoir", labels_1B.shape[1]))
+        return Step(loss_G=loss_1, logits_GBm=logits_1Bm, moved=moved)

@@ -1,0 +1,108 @@
+"""ER, experience replay: every batch is learned together with examples that were seen before.
+
+Source: mammoth (github.com/aimagelab/mammoth, `models/er.py`; settings of `utils/best_args.py` for sequential MNIST and
+a buffer of 500: rate 0.1, batches of 10, 10 replayed, one epoch). The buffer is a reservoir of all examples so far,
+which gets the batch after it was learned. New and replayed examples are one batch with one mean:
+
+    L = mean over batch and replay of -log p(y|x)
+
+Shapes: G = 1 lane, B examples, R replayed, m classes; d numbers per image.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from crwn.lazy import LazyModule
+from crwn.methods.plain import PlainNetwork, plain_blueprint, plain_training
+from crwn.methods.protocol import Method, Step, Surroundings, Tensors
+from crwn.spec import READ_STRICTLY, Blueprint, Count, Index, ProblemShape, TrainingSpec, check_fields, kind_field
+
+if TYPE_CHECKING:
+    import torch
+
+    from crwn import replay
+    from crwn.batches import Batch
+    from crwn.nn import losses
+else:
+    torch = LazyModule("torch")
+    replay = LazyModule("crwn.replay")
+    losses = LazyModule("crwn.nn.losses")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ERSpec:
+    """ER's settings.
+
+    Attributes:
+        buffer: examples that are kept; with 0, it is fine-tuning.
+        replay_batch: examples that are replayed in each update.
+        biases: whether FC_H has biases.
+
+    Raises:
+        ValueError: a field is wrong.
+    """
+
+    __pydantic_config__: ClassVar[Mapping[str, Any]] = READ_STRICTLY
+
+    kind: str = kind_field("er")
+    buffer: Index = 500
+    replay_batch: Count = 10
+    biases: bool = True
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+
+    def training(self, scale: str) -> TrainingSpec:
+        """mammoth's for a buffer of 500: SGD at 0.1."""
+        del scale
+        return plain_training(0.1)
+
+    def blueprint(self, scale: str, problem: ProblemShape, seed: int) -> Blueprint:
+        """One network, and the buffer."""
+        passes = 1 + min(self.replay_batch, self.buffer) / self.training(scale).batch_size
+        return plain_blueprint(scale, problem, seed, biases=self.biases, examples_kept=self.buffer, passes=passes)
+
+
+class ER(Method):
+    """The learner: a plain network with a replay buffer."""
+
+    def __init__(self, spec: ERSpec, surroundings: Surroundings) -> None:
+        self._spec = spec
+        self._surroundings = surroundings
+        self._network = PlainNetwork(surroundings, biases=spec.biases)
+
+    def start_shared(self) -> Tensors:
+        """The network's."""
+        return self._network.start()
+
+    def start_memory(self) -> Tensors:
+        """An empty buffer."""
+        surroundings = self._surroundings
+        return replay.empty(self._spec.buffer, surroundings.problem.input_size, device=surroundings.device)
+
+    def logits(
+        self, state: Tensors, images: torch.Tensor, *, training: bool = False, moved: Tensors | None = None
+    ) -> torch.Tensor:
+        """The network's."""
+        return self._network.logits(state, images, training=training, moved=moved)
+
+    def learn(self, state: Tensors, batch: Batch) -> Step:
+        """One mean over the batch and what is drawn from the buffer, which then is offered the batch."""
+        if self._spec.buffer == 0:
+            return super().learn(state, batch)
+        drawn = replay.draw(state, self._spec.replay_batch, batch.uniform("replay", self._spec.buffer))
+        originals_B, labels_B = batch.originals[0], batch.labels[0]
+        replayed = batch.view(drawn.take(state, "images").view(-1, *originals_B.shape[1:]), "replayed")
+        moved: Tensors = {}
+        images = torch.cat([batch.images, replayed[None]], dim=1)
+        logits_1Xm = self._network.logits(state, images, training=True, moved=moved)
+        labels_1X = torch.cat([labels_B, drawn.take(state, "labels")])[None]
+        weights_X = torch.cat([torch.ones_like(drawn.weights_R[:1]).expand(len(labels_B)), drawn.weights_R])
+        losses_1X = losses.cross_entropies(logits_1Xm, labels_1X)
+        weights_X = weights_X.to(losses_1X.dtype)
+        loss_1 = (losses_1X * weights_X).sum(dim=1) / weights_X.sum()
+        replay.offer_(state, {"images": originals_B, "labels": labels_B}, batch.uniform("reservoir", len(labels_B)))
+        return Step(loss_G=loss_1, logits_GBm=logits_1Xm[:, : len(labels_B)], moved=moved)

@@ -1,0 +1,67 @@
+"""Joint training: one network on the images of all tasks, mixed. What continual learners of one network come close to.
+
+Source: the baseline `joint` of mammoth (github.com/aimagelab/mammoth, `models/joint.py`), with the settings of its
+`SGD` for sequential MNIST in `utils/best_args.py`: rate 0.03, batches of 10, one epoch. Here the images of all tasks
+are there from the first update on, as they are there once mammoth has collected them.
+
+Shapes: G = 1 lane, B examples, m classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from crwn.methods.plain import PlainNetwork, plain_blueprint, plain_training
+from crwn.methods.protocol import Method, Surroundings, Tensors
+from crwn.spec import READ_STRICTLY, Blueprint, ProblemShape, TrainingSpec, check_fields, kind_field
+
+if TYPE_CHECKING:
+    import torch
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JointSpec:
+    """Joint training's settings.
+
+    Attributes:
+        biases: whether FC_H has biases.
+
+    Raises:
+        ValueError: a field is wrong.
+    """
+
+    __pydantic_config__: ClassVar[Mapping[str, Any]] = READ_STRICTLY
+
+    kind: str = kind_field("joint")
+    biases: bool = True
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+
+    def training(self, scale: str) -> TrainingSpec:
+        """mammoth's: SGD at 0.03."""
+        del scale
+        return plain_training(0.03)
+
+    def blueprint(self, scale: str, problem: ProblemShape, seed: int) -> Blueprint:
+        """One network, and all tasks at once."""
+        return plain_blueprint(scale, problem, seed, biases=self.biases, presentation="together")
+
+
+class Joint(Method):
+    """The learner: a plain network, and the loss of the batch."""
+
+    def __init__(self, spec: JointSpec, surroundings: Surroundings) -> None:
+        self._network = PlainNetwork(surroundings, biases=spec.biases)
+
+    def start_shared(self) -> Tensors:
+        """The network's."""
+        return self._network.start()
+
+    def logits(
+        self, state: Tensors, images: torch.Tensor, *, training: bool = False, moved: Tensors | None = None
+    ) -> torch.Tensor:
+        """The network's."""
+        return self._network.logits(state, images, training=training, moved=moved)
