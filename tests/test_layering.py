@@ -245,13 +245,14 @@ def test_nn_never_imports_methods() -> None:
 
 
 def test_methods_never_import_each_other() -> None:
-    """A method is read on its own: of crwn.methods it imports protocol, networks, and what else is its own."""
+    """A method is read on its own: of crwn.methods it imports what many share, and what else is its own."""
+    shared = ("protocol", "networks", "plain", "anchors")
 
     def is_other_method(path: Path, item: Import) -> bool:
         method = path.with_suffix("").parts[2]
-        if method in ("__init__", "protocol", "networks"):
+        if method in ("__init__", *shared):
             return False
-        own = ("crwn.methods.protocol", "crwn.methods.networks", f"crwn.methods.{method}")
+        own = [f"crwn.methods.{name}" for name in (*shared, method)]
         return is_within(item.name, "crwn.methods") and not is_within(item.name, *own)
 
     assert offences("crwn/methods/**/*.py", is_other_method) == []
