@@ -1,7 +1,7 @@
 """Stores for tests and benchmarks: all that finished trials leave, without training any.
 
 What is written is what a run writes, through the same code: ids, hashes, measures and context files agree. Only the
-accuracies are made up, and what a machine would have taken for them.
+accuracies are made up, with the task told half way to 1, answers spread evenly, and what a machine would have taken.
 
     store = new_store(tmp_path / "store")
     local, both = (tiny_trial(modulation=name) for name in ("local", "local+global"))
@@ -34,7 +34,7 @@ from crwn.code import Code
 from crwn.data import BASE_SETS
 from crwn.methods import METHODS
 from crwn.methods.protocol import ScaleError
-from crwn.spec import BenchmarkSpec, MethodSpec, TrainingSpec, TrialSpec
+from crwn.spec import DEFAULT_UPDATES, BenchmarkSpec, MethodSpec, TrainingSpec, TrialSpec
 
 if TYPE_CHECKING:
     from crwn.events import CurvePoint, Numerics, TaskRow
@@ -56,7 +56,8 @@ TEST_SECONDS = 0.125
 
 Accuracy: TypeAlias = "float | Sequence[float] | NDArray[Any]"
 """In [0, 1]: one number for all tests; [T], each task's after the last one, from when it was learned; or the whole
-accuracy matrix [T, T] (`crwn.metrics`), of which the tests are taken that a trial of the method makes."""
+accuracy matrix [T, T] (`crwn.metrics`), of which the tests are taken that a trial of the method makes; of a stream
+those of the last row, at each update at which it is tested."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,24 +127,26 @@ def tiny_trial(
         method: its name in the registry.
         seed: the trial's.
         benchmark: a preset's name, of which the trial has `num_tasks` tasks, or a benchmark as it is.
-        num_tasks: of a preset.
+        num_tasks: of a preset that is no stream.
         scale: of the network; by default FC16, or 1d for a method that has no such scale.
         learning_rate: of the training.
-        updates_per_task: likewise.
+        updates_per_task: likewise; a stream's images decide.
         **settings: of the method.
 
     Raises:
         ValueError: a setting is wrong.
     """
     if isinstance(benchmark, str):
-        benchmark = dataclasses.replace(PRESETS[benchmark], num_tasks=num_tasks)  # type: ignore[type-var]  # a frozen spec
+        chosen_tasks = {} if PRESETS[benchmark].problem().is_stream else {"num_tasks": num_tasks}
+        benchmark = dataclasses.replace(PRESETS[benchmark], **chosen_tasks)  # type: ignore[type-var]  # a frozen spec
+    length = DEFAULT_UPDATES if benchmark.problem().is_stream else updates_per_task
     chosen = METHODS[method].spec(**settings)
     return TrialSpec(
         method=chosen,
         benchmark=benchmark,
         scale=scale or _small_scale(chosen, benchmark),
         seed=seed,
-        training=TrainingSpec(learning_rate=learning_rate, updates_per_task=updates_per_task),
+        training=TrainingSpec(learning_rate=learning_rate, updates_per_task=length),
     )
 
 
@@ -328,49 +331,82 @@ def _rows(spec: TrialSpec, accuracy: Accuracy, conditions: Conditions) -> tuple[
     """The tests that a trial of this method makes, in its order."""
     from crwn.events import TaskRow
 
-    matrix, grouping = _matrix(spec, accuracy), spec.blueprint().grouping
-    num_tasks, time = len(matrix), conditions.start
-    base = BASE_SETS[spec.benchmark.base]
-    num_test = spec.benchmark.validation or base.num_test
-    if not spec.benchmark.problem().labels_are_shared:
-        num_test //= num_tasks
+    matrix, time = _matrix(spec, accuracy), conditions.start
+    problem, blueprint, num_tests = spec.benchmark.problem(), spec.blueprint(), _num_tests(spec)
+    num_tasks = problem.num_tasks
     rows = []
 
-    def test(task: int, tasks_learned: int, *, is_learned: bool) -> None:
+    def test(task: int, tasks_learned: int, *, is_learned: bool, update: int | None = None) -> None:
         nonlocal time
         curve: tuple[CurvePoint, ...] = ()
         if is_learned:
-            if grouping != "all" or task == 0:
+            if (blueprint.is_continual and update is None) or task == 0:
                 curve = _curve(spec, conditions, time)
             time += conditions.task_seconds
         time += TEST_SECONDS
+        reached = float(matrix[tasks_learned - 1 if update is None else -1, task])
         rows.append(
             TaskRow(
                 task=task,
                 tasks_learned=tasks_learned,
-                accuracy=float(matrix[tasks_learned - 1, task]),
+                accuracy=reached,
                 loss=1.5,
-                num_test=num_test,
+                num_test=num_tests[task],
                 train_seconds=conditions.task_seconds if is_learned else None,
                 eval_seconds=TEST_SECONDS,
                 tested=time,
                 curve=curve,
+                update=update,
+                answered=None if problem.scenario == "task" else _spread(num_tests[task], problem.num_classes),
+                accuracy_told=(1 + reached) / 2 if problem.scenario == "class" else None,
             )
         )
 
+    if problem.is_stream:
+        for update, num_segments in _stream_tests(spec):
+            for task in range(num_tasks):
+                test(task, num_segments, is_learned=update == spec.num_updates(), update=update)
+        return tuple(rows)
     for task in range(num_tasks):
-        test(task, num_tasks if grouping == "all" else task + 1, is_learned=True)
-        if grouping == "one" or (grouping == "any" and task + 1 == num_tasks):
+        test(task, task + 1 if blueprint.is_continual else num_tasks, is_learned=True)
+        if blueprint.is_continual and (not blueprint.is_independent or task + 1 == num_tasks):
             for earlier in range(task):
                 test(earlier, task + 1, is_learned=False)
     return tuple(rows)
+
+
+def _num_tests(spec: TrialSpec) -> list[int]:
+    """The images that each task is tested on; of those that are held out, about so many."""
+    problem, base = spec.benchmark.problem(), BASE_SETS[spec.benchmark.base]
+    num_tests = spec.benchmark.validation or base.num_test
+    classes = problem.task_classes or (tuple((task,) for task in range(problem.num_tasks)) if problem.is_stream else ())
+    if classes and not spec.benchmark.validation:
+        return [sum(base.test_counts[label] for label in own) for own in classes]
+    is_shared_out = classes or problem.scenario == "class" or not problem.labels_are_shared
+    return [num_tests // problem.num_tasks if is_shared_out else num_tests] * problem.num_tasks
+
+
+def _spread(count: int, num_classes: int) -> tuple[int, ...]:
+    """So many answers, as evenly as can be."""
+    return tuple(np.diff(np.arange(num_classes + 1) * count // num_classes).tolist())
+
+
+def _stream_tests(spec: TrialSpec) -> list[tuple[int, int]]:
+    """The updates after which a stream is tested, each with how many of its parts were seen whole."""
+    problem, end = spec.benchmark.problem(), spec.num_updates()
+    every = getattr(spec.benchmark, "test_every", 0) if spec.blueprint().is_continual else 0
+    ends = np.cumsum(problem.segment_sizes)
+    updates = [*(range(every, end, every) if every else ()), end]
+    seen = [min(update * spec.training.batch_size, problem.num_train) for update in updates]
+    return [(update, int((ends <= number).sum())) for update, number in zip(updates, seen, strict=True)]
 
 
 def _curve(spec: TrialSpec, conditions: Conditions, start: float) -> tuple[CurvePoint, ...]:
     """The curve of a task that begins at a time; at the same accuracy throughout."""
     from crwn.events import CurvePoint
 
-    updates = spec.training.updates_per_task
+    problem = spec.benchmark.problem()
+    updates = spec.num_updates() // (1 if problem.is_stream else problem.num_segments)
     shares = [(number + 1) / conditions.curve_points for number in range(conditions.curve_points)]
     return tuple(
         CurvePoint(

@@ -88,11 +88,10 @@ def _check_known(trials: pd.DataFrame, measure: Measure) -> None:
     finished = [row for row in aggregate.records(trials) if row["finished"]]
     streams = sorted({str(row["benchmark"]) for row in finished if row["stream"]})
     if streams and not measure.is_known_for_streams:
-        known = [name for name, other in MEASURES.items() if other.is_known_for_streams and other.is_in_percent]
         raise UserError(
             f"--value {measure.name}: expected trials whose tasks come one after another, given streams of "
-            f"{', '.join(streams)}, which have no figures of single tasks; take {' or '.join(known)}, or leave them "
-            "out: --where benchmark=NAME"
+            f"{', '.join(streams)}, which have no figures of single tasks; take accuracy, or leave them out: "
+            "--where benchmark=NAME"
         )
     if finished and measure.lacks and all(pd.isna(row[measure.name]) for row in finished):
         raise UserError(f"--value {measure.name}: {measure.lacks}; none of these trials has it. Take another value.")

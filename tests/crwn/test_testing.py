@@ -31,7 +31,8 @@ from orchestrator.store import CONTEXTS_FILE, RESUME_FILE, Store
 from tests.methods import CASES
 
 KINDS = [(method, CASES[method].benchmark or "r-digits") for method in METHODS]
-KINDS += [("supsup", "split-digits"), ("psp", "p-digits")]
+KINDS += [("supsup", "split-digits"), ("psp", "p-digits"), ("finetune", "seq-digits"), ("finetune", "digits-360")]
+MADE_UP = {"seconds", "provenance", "accuracy_told"}
 
 
 @pytest.fixture
@@ -69,24 +70,29 @@ def test_a_made_up_trial_is_like_a_real_one(
     run(real, spec, digits)
     (truth,) = real.trials([spec.trial_id]).to_pylist()
     tests = real.tasks([spec.trial_id]).to_pylist()
+    num_tasks, is_stream = spec.benchmark.problem().num_tasks, spec.benchmark.problem().is_stream
     matrix = metrics.accuracy_matrix(
-        ((test["task"], test["tasks_learned"], test["accuracy"]) for test in tests),
-        spec.benchmark.problem().num_tasks,
+        ((test["task"], num_tasks if is_stream else test["tasks_learned"], test["accuracy"]) for test in tests),
+        num_tasks,
         independent=spec.blueprint().is_independent,
     )
     group_size = json.loads(truth["numerics"])["group_size"]
     kernel = json.loads(truth["numerics"])["kernel"]
     write_finished(made, spec, np.nan_to_num(matrix), Conditions(group_size=group_size, kernel=kernel))
     (row,) = made.trials([spec.trial_id]).to_pylist()
-    for name in set(truth) - {"seconds", "provenance"}:
+    for name in set(truth) - MADE_UP:
         assert row[name] == truth[name], name
+    assert (row["accuracy_told"] is None) == (truth["accuracy_told"] is None)
     assert keys(json.loads(row["provenance"])) == keys(json.loads(truth["provenance"]))
-    names = ("trial_id", "method", "variant", "benchmark", "scale", "seed", "task", "tasks_learned", "accuracy")
+    names = ("trial_id", "method", "variant", "benchmark", "scale", "seed", "task", "tasks_learned", "update")
     made_tests = made.tasks([spec.trial_id]).to_pylist()
-    for name in (*names, "num_test"):
+    for name in (*names, *(() if is_stream else ("accuracy",)), "num_test"):
         if name != "num_test" or benchmark != "split-digits":  # classes are not equally frequent
             assert [test[name] for test in made_tests] == [test[name] for test in tests], name
-    for name in ("train_seconds", "eval_seconds", "loss", "tested", "curve"):
+    for test, other in zip(made_tests, tests, strict=True):
+        assert len(test["answered"] or ()) == len(other["answered"] or ())
+        assert sum(test["answered"] or ()) in (0, test["num_test"])
+    for name in ("train_seconds", "eval_seconds", "loss", "tested", "curve", "accuracy_told", "answered"):
         assert [bool(test[name]) for test in made_tests] == [bool(test[name]) for test in tests], name
     banks = [contexts.load((store.folder(spec.trial_id) / CONTEXTS_FILE).read_bytes()) for store in (made, real)]
     shapes = [{name: (t.shape, t.dtype) for name, t in bank.tensors.items()} for bank in banks]

@@ -17,7 +17,7 @@ import pytest
 
 from crwn import contexts
 from crwn.code import Code
-from crwn.testing import Conditions, finished_record, new_store, tiny_trial, write_finished
+from crwn.testing import Conditions, finished_record, new_store, tiny_trial, write_finished, write_sweep
 from orchestrator.errors import UserError
 from orchestrator.files import open_files
 from orchestrator.manifests import Manifest, ManifestCell
@@ -33,6 +33,7 @@ from orchestrator.report import (
     tables_of,
     write_tables,
 )
+from orchestrator.report.page import report_files
 from orchestrator.report.plain import csv_text
 from orchestrator.report.sweep_tables import comparison_table, sweep_trials
 from orchestrator.store import CONTEXTS_FILE, TRIAL_FILE, Store
@@ -230,6 +231,22 @@ def test_csv_has_every_digit(store: Store, tmp_path: Path) -> None:
         "stored_memory",
     ]
     assert (row["continual"], row["ratio"]) == ("True", "")  # the manifest is an older one
+
+
+def test_groups_of_classes_and_streams_have_tables_figures_and_a_page(store: Store) -> None:
+    """With both figures of classes and what was forgotten; a stream has an accuracy, and no matrix or curve by task."""
+    specs = [tiny_trial("finetune", benchmark=name) for name in ("seq-digits", "digits-360", "r-digits")]
+    write_finished(store, specs[0], [[0.5, 0.0], [0.25, 0.75]])
+    for spec in specs[1:]:
+        write_finished(store, spec, 0.5)
+    write_sweep(store, specs)
+    (row,) = tables_of([store])[0].table.to_dict("records")
+    assert [row[f"{kind}-digits"] for kind in ("sequential", "turning", "rotated")] == ["50.00 ± - (n=1)"] * 3
+    assert (row["masked"], row["forgetting"]) == ("75.00 / - / -", "25.00 / - / 0.00")
+    files = report_files([store], formats=("svg",))
+    figures = {name.split("/")[-1].removeprefix("small-") for name in files if name.endswith(".svg")}
+    assert {"turning-digits-tasks.svg", "sequential-digits-seen.svg", "sequential-digits-matrix.svg"} < figures
+    assert not {"turning-digits-seen.svg", "turning-digits-matrix.svg"} & figures
 
 
 def test_a_trial_that_went_on_under_other_code_is_marked_in_every_table(store: Store, tmp_path: Path) -> None:
