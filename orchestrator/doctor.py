@@ -272,10 +272,12 @@ def kept_bytes(trial: TrialSpec, *, keep_weights: bool) -> int:
 
 
 def resume_bytes(trial: TrialSpec) -> int:
-    """What a trial's resume point takes at most: all tasks kept, and one being learned with its optimiser."""
-    blueprint, num_tasks = trial.blueprint(), trial.benchmark.problem().num_tasks
-    kept = num_tasks * (blueprint.stored_per_task + blueprint.statistics_per_task) + blueprint.stored_shared
-    return 4 * (kept + 3 * (blueprint.trained_per_task + blueprint.stored_shared))
+    """What a trial's resume point takes at most: all tasks, one being learned with its optimiser, the memory."""
+    blueprint, problem = trial.blueprint(), trial.benchmark.problem()
+    kept = problem.num_tasks * (blueprint.stored_per_task + blueprint.statistics_per_task) + blueprint.stored_shared
+    example = problem.input_size + 8 + 4 * problem.num_classes  # bytes of an image, its label, what it was answered
+    numbers = kept + 3 * (blueprint.trained_per_task + blueprint.stored_shared) + blueprint.stored_memory
+    return 4 * numbers + blueprint.examples_kept * example
 
 
 def _tracking(store: Store, uri: str) -> Finding:

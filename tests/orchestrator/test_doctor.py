@@ -12,6 +12,7 @@ import pytest
 from crwn.benchmarks import PRESETS
 from crwn.methods import METHODS
 from crwn.spec import TrialSpec
+from crwn.testing import tiny_trial
 from orchestrator import doctor
 from orchestrator.doctor import MIN_FREE_DISK, Finding, examine, kept_bytes, resume_bytes
 from orchestrator.errors import UnavailableError, UserError
@@ -214,3 +215,15 @@ def test_what_a_trial_keeps_by_hand(method: str, scale: str, numbers: int, *, ke
     trained = trial.blueprint().trained_per_task
     kept = 36 * trial.blueprint().stored_per_task
     assert resume_bytes(trial) == 4 * (kept + 3 * trained)
+
+
+def test_a_resume_point_holds_the_buffer() -> None:
+    """Beside what fine-tuning has: of each image 64 bytes, its label, and ten numbers that it was answered with."""
+    without, with_buffer = (
+        resume_bytes(trial)
+        for trial in (
+            tiny_trial("finetune", benchmark="seq-digits"),
+            tiny_trial("er", benchmark="seq-digits", buffer=100),
+        )
+    )
+    assert with_buffer - without == 100 * (64 + 8 + 40)

@@ -17,6 +17,7 @@ from crwn.benchmarks.rotated import RotatedSpec
 from crwn.data import BASE_SETS
 from crwn.data.base import Normalisation
 from crwn.data.digits import DIGITS
+from crwn.methods import METHODS
 from crwn.methods.flynet import FlyNetSpec
 from crwn.methods.neuromodnet import NeuroModNetSpec
 from crwn.methods.supsup import SupSupSpec
@@ -334,12 +335,15 @@ keep_weights: 1
 
 def test_all_faults_are_reported_at_once(faults: Faults) -> None:
     """One look at the message mends the whole file: every fault with its line, sorted, with the nearest name."""
-    training = "expected one of batch_size, dtype, learning_rate, optimizer, schedule, updates_per_task, weight_decay"
+    training = (
+        "expected one of batch_size, dtype, epochs_per_task, learning_rate, momentum, optimizer, schedule, "
+        "updates_per_task, weight_decay"
+    )
     settings = (
         "expected one of context_high, context_low, first_task_rate, initial_strength, modulation, pretrained, "
         "weight_gain"
     )
-    methods = "expected one of batche, flynet, mtl, neuromodnet, psp, stl, supsup"
+    methods = "expected one of " + ", ".join(sorted(METHODS))
     entry = "methods.neuromodnet"
     expected = [
         (
@@ -449,7 +453,7 @@ def test_an_empty_grid_is_refused(faults: Faults, parts: dict[str, str], place: 
         ("training", "{batch_size: 0}", ".batch_size: expected greater than or equal to 1; given 0"),
         ("training", "{batch_size: yes}", ".batch_size: expected a valid integer; given True"),
         ("training", "{batch_size: -1}", ".batch_size: expected greater than or equal to 1; given -1"),
-        ("training", "{optimizer: adamw}", ".optimizer: expected one of adam, rmsprop; given 'adamw'"),
+        ("training", "{optimizer: adamw}", ".optimizer: expected one of adam, rmsprop, sgd; given 'adamw'"),
         ("benchmarks", "r-digits", ": expected at least one benchmark: a list of presets, or labels with settings"),
         ("benchmarks", "{r-digits: {num_tasks: -6}}", ".r-digits.num_tasks: expected greater than or equal to 1"),
         ("benchmarks", "{r-digits: {num_tasks: '6'}}", ".r-digits.num_tasks: expected a valid integer; given '6'"),
@@ -1065,6 +1069,49 @@ def test_methods_that_a_scenario_does_not_fit_are_refused_at_once(faults: Faults
     refused = next(line for line in found if "methods.finetune" in line)
     for part in ("line 3", "finetune", "'split'", "such as stl"):
         assert part in refused
+
+
+WRONG_IN_MANY_WAYS = """\
+seeds: [0]
+benchmarks:
+  classes: {preset: seq-digits}
+  stream: {preset: digits-360}
+  odd: {kind: sequential, base: digits, num_tasks: 3}
+methods:
+  er: {scales: [FC16, FC32], benchmarks: [classes], settings: {buffer: 1438}}
+  agem: {scales: [FC16], benchmarks: [classes], settings: {buffer: 0}}
+  ewc: {scales: [FC16], benchmarks: [stream]}
+  stl: {scales: [FC16], benchmarks: [classes]}
+  joint: {scales: [FC16], benchmarks: [stream], training: {updates_per_task: 9}}
+  finetune: {scales: [FC16], training: {epochs_per_task: 2, updates_per_task: 7}}
+"""
+
+
+def test_all_that_a_scenario_does_not_allow_is_told_at_once(faults: Faults) -> None:
+    """Each where it stands, with both names and what would work; nothing is told twice."""
+    expected = (
+        ("line 5, benchmarks.odd", "num_tasks", "1, 2, 5, 10", "given 3"),
+        ("line 7, methods.er", "at most the 1437 training images", "given 1438"),
+        ("line 8, methods.agem.settings.buffer", "equal to 1", "given 0"),
+        ("line 9, methods.ewc", "ewc", "'general' of 'turning'", "'task' or 'domain' or 'class'"),
+        ("line 10, methods.stl", "stl", "'class' of 'sequential'", "runs where the scenario is 'task'"),
+        ("line 11, methods.joint", "updates_per_task", "'turning'", "given 9"),
+        ("line 12, methods.finetune.training", "epochs_per_task", "updates_per_task: 7"),
+    )
+    found = faults(WRONG_IN_MANY_WAYS)
+    assert len(found) == len(expected)
+    for line, parts in zip(found, expected, strict=True):
+        for part in parts:
+            assert part in line
+
+
+def test_what_a_scenario_allows_is_planned(load: Load) -> None:
+    """Nobody need undo a method's own epochs on a stream, and as large a buffer as there are images is one."""
+    sweep = load(
+        benchmarks="[seq-digits, digits-360, p-digits-domain]",
+        methods="{finetune: {scales: [FC16]}, er: {scales: [FC16], settings: {buffer: 1304}}, joint: {scales: [FC16]}}",
+    )
+    assert len(sweep.trials) == 9
 
 
 def test_flynet_on_images_with_channels_is_refused(load: Load, faults: Faults, monkeypatch: pytest.MonkeyPatch) -> None:
