@@ -10,9 +10,11 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from crwn import seeding
 from crwn.benchmarks.augmentation import Augmentation
@@ -69,13 +71,13 @@ class Batch:
 
     def uniform(self, name: str, *shape: int) -> torch.Tensor:
         """Uniform numbers in [0, 1) from `stream`, in float64 on the device."""
-        return torch.from_numpy(self.stream(name).random(shape)).to(self.labels.device)
+        return sent(self.stream(name).random(shape), self.labels.device)
 
     def view(self, images: torch.Tensor, name: str, task: int | None = None) -> torch.Tensor:
         """Bytes [N, ...] as `Method.logits` takes them: augmented by draws of this name, and prepared."""
         if self._augmentation is not None:
-            draws_N3 = torch.from_numpy(self._augmentation.draw(self.stream(name), len(images)))
-            images = self._augmentation(images, draws_N3.to(images.device))
+            draws_N3 = sent(self._augmentation.draw(self.stream(name), len(images)), images.device)
+            images = self._augmentation(images, draws_N3)
         return self._prepare(task, images)
 
 
@@ -192,17 +194,16 @@ class Lanes:
         if not self._segment.shuffled:
             return torch.arange(self.num_each, device=self._device)[None]
         orders = [
-            torch.from_numpy(seeding.numpy_generator(self._seed, "batches", stream, epoch).permutation(self.num_each))
+            seeding.numpy_generator(self._seed, "batches", stream, epoch).permutation(self.num_each)
             + index * self.num_each
             for index, stream in enumerate(self._segment.streams)
         ]
-        return torch.stack(orders).to(self._device)
+        return sent(np.stack(orders), self._device)
 
     def _draw_changes(self, augmentation: Augmentation, epoch: int) -> torch.Tensor:
         """[G, N, 3] draws of the augmentation."""
         streams = (seeding.numpy_generator(self._seed, "augment", stream, epoch) for stream in self._segment.streams)
-        draws = [torch.from_numpy(augmentation.draw(stream, self.num_each)) for stream in streams]
-        return torch.stack(draws).to(self._device)
+        return sent(np.stack([augmentation.draw(stream, self.num_each) for stream in streams]), self._device)
 
 
 class Examples:
@@ -322,6 +323,11 @@ class Table:
         with timed():
             self._images[place] = mixture.images
         return mixture.labels
+
+
+def sent(drawn: NDArray[Any], device: torch.device) -> torch.Tensor:
+    """What was drawn, as a tensor on a device that is not waited for."""
+    return torch.from_numpy(drawn).to(device, non_blocking=True)
 
 
 def _end_to_end(mixtures: Sequence[Mixture]) -> Mixture:

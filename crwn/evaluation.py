@@ -57,14 +57,15 @@ def evaluate(
     loss = torch.zeros((), dtype=torch.float64, device=device)
     num_correct, num_told = torch.zeros(2, dtype=torch.int64, device=device).unbind()
     answered: torch.Tensor | None = None
+    seen_c, own_c = (None if classes is None else torch.tensor(classes, device=device) for classes in (seen, own))
     for images_Bd, labels_B in zip(split.images.split(batch_size), split.labels.split(batch_size), strict=True):
         given_1Bm = logits(images_Bd[None])
-        logits_1Bm = given_1Bm if seen is None else among(given_1Bm, seen)
+        logits_1Bm = given_1Bm if seen_c is None else among(given_1Bm, seen_c)
         loss += functional.cross_entropy(by_class(logits_1Bm), labels_B[None], reduction="sum")
         answers_1B = logits_1Bm.argmax(dim=2)
         num_correct += (answers_1B == labels_B).sum()
-        if own is not None:
-            num_told += (among(given_1Bm, own).argmax(dim=2) == labels_B).sum()
+        if own_c is not None:
+            num_told += (among(given_1Bm, own_c).argmax(dim=2) == labels_B).sum()
         if counts_answers:
             hits_m = functional.one_hot(answers_1B, logits_1Bm.shape[2]).sum(dim=(0, 1))
             answered = hits_m if answered is None else answered + hits_m
@@ -77,11 +78,10 @@ def evaluate(
     )
 
 
-def among(logits_GBm: torch.Tensor, classes: Sequence[int]) -> torch.Tensor:
-    """The scores with minus infinity for all other classes."""
-    is_other_m = torch.ones(logits_GBm.shape[2], dtype=torch.bool)
-    is_other_m[list(classes)] = False
-    return logits_GBm.masked_fill(is_other_m.to(logits_GBm.device), -math.inf)
+def among(logits_GBm: torch.Tensor, classes_c: torch.Tensor) -> torch.Tensor:
+    """The scores of these classes, and minus infinity for all others."""
+    scores_GBc = logits_GBm.index_select(2, classes_c)
+    return torch.full_like(logits_GBm, -math.inf).index_copy(2, classes_c, scores_GBc)
 
 
 class Tester:

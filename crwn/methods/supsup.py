@@ -21,8 +21,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-import numpy as np
-
 from crwn.backbone import ArraySpec, BackboneSpec
 from crwn.lazy import LazyModule
 from crwn.methods.networks import (
@@ -179,8 +177,7 @@ class SupSup(Method):
         for name in self._surroundings.backbone:
             scores_GX, share = state[f"{name}.scores"], self._shares.get(name)
             mask_GX = scores_GX >= 0 if share is None else masked.budget_mask(scores_GX, share).bool()
-            bits_GN = mask_GX.flatten(1).cpu().numpy()
-            packed[f"{name}.mask"] = torch.from_numpy(np.packbits(bits_GN, axis=1, bitorder="little"))
+            packed[f"{name}.mask"] = masked.packed_bits(mask_GX.flatten(1))
         return packed
 
     def unpack(self, kept: Tensors, tasks: Sequence[int]) -> Tensors:
@@ -189,8 +186,7 @@ class SupSup(Method):
         surroundings = self._surroundings
         state = {name: kept[name] for name in statistics_of(self._network)}
         for name, weight_OI in surroundings.backbone.items():
-            bits = np.unpackbits(kept[f"{name}.mask"].cpu().numpy(), axis=1, count=weight_OI.numel(), bitorder="little")
-            marks_GN = torch.from_numpy(bits).to(device=surroundings.device, dtype=surroundings.dtype)
+            marks_GN = masked.unpacked_bits(kept[f"{name}.mask"], weight_OI.numel()).to(surroundings.dtype)
             scores_GN = 2 * marks_GN - 1 if name not in self._shares else marks_GN
             state[f"{name}.scores"] = scores_GN.unflatten(1, tuple(weight_OI.shape))
         return state

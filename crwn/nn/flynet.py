@@ -46,7 +46,7 @@ class Encoder:
         self._product = kernel.freeze_integers(encoder_ND)
         self._column_sums_D = encoder_ND.sum(dim=0, dtype=torch.float64)
         self._mean_factor = inhibition / len(encoder_ND)
-        self._constant = (1 - inhibition) * encoder_ND[0].sum().item() * offset / factor
+        self._constant = (1 - inhibition) * encoder_ND[0].sum(dtype=torch.float64) * offset / factor
         self._dtype = dtype
 
     def __call__(self, bytes_GBD: torch.Tensor) -> torch.Tensor:

@@ -13,6 +13,7 @@ import math
 from typing import Any
 
 import torch
+from torch.nn import functional
 
 
 def masked_weights(scores_GOI: torch.Tensor, weight_OI: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
@@ -107,3 +108,19 @@ class _BudgetMaskedWeights(torch.autograd.Function):
         (grad_GX,) = grads
         scores_GX, weight_X = ctx.saved_tensors
         return grad_GX.to(weight_X.dtype) * weight_X * scores_GX.sign(), None, None, None
+
+
+def packed_bits(marks_GN: torch.Tensor) -> torch.Tensor:
+    """Marks, eight a byte, the first in its lowest bit, as `numpy.packbits` has them: [G, ceil(N / 8)]."""
+    padded_GX8 = functional.pad(marks_GN.to(torch.uint8), (0, -marks_GN.shape[1] % 8)).unflatten(1, (-1, 8))
+    packed_GX: torch.Tensor = (padded_GX8 << _places(marks_GN.device)).sum(dim=2, dtype=torch.uint8)
+    return packed_GX
+
+
+def unpacked_bits(packed_GX: torch.Tensor, count: int) -> torch.Tensor:
+    """The first `count` marks of `packed_bits`, 0 or 1: [G, count]."""
+    return ((packed_GX[:, :, None] >> _places(packed_GX.device)) & 1).flatten(1)[:, :count]
+
+
+def _places(device: torch.device) -> torch.Tensor:
+    return torch.arange(8, dtype=torch.uint8, device=device)

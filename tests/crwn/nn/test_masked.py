@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import numpy as np
 import pytest
 import torch
 
 from crwn.nn.dense import DenseLayer, in_a_row
 from crwn.nn.kernels import PLAIN, Kernel
-from crwn.nn.masked import budget_mask, budget_masked_weights, masked_weights
+from crwn.nn.masked import budget_mask, budget_masked_weights, masked_weights, packed_bits, unpacked_bits
 from crwn.nn.weights import MaskedWeight, OwnWeight
 
 FORMULA = "gbi,oi,goi->gbo"  # y = (W * m) x, its arguments in the layer's order
@@ -119,3 +120,12 @@ def test_the_gradient_under_a_budget_passes_to_the_magnitudes() -> None:
     assert weight.grad is None
     (theirs.abs() * weight.detach()).backward(up)
     assert torch.equal(ours.grad, theirs.grad)
+
+
+@pytest.mark.parametrize("count", [1, 8, 21])
+def test_marks_are_packed_as_numpy_packs_them(count: int) -> None:
+    """Eight a byte, the first in its lowest bit, each task's for themselves; unpacked they are what they were."""
+    marks_GN = torch.randint(0, 2, (3, count), dtype=torch.bool, generator=torch.Generator().manual_seed(count))
+    packed_GX = packed_bits(marks_GN)
+    assert np.array_equal(packed_GX.numpy(), np.packbits(marks_GN.numpy(), axis=1, bitorder="little"))
+    assert torch.equal(unpacked_bits(packed_GX, count), marks_GN.to(torch.uint8))
