@@ -25,15 +25,17 @@ def plain_surroundings(
     seed: int = 0,
     dtype: torch.dtype = torch.float32,
     normalisation: Normalisation = DIGITS.normalisation,
+    device: str = "cpu",
 ) -> Surroundings:
     """PyTorch's own products, in the dtype of the state; drawn arrays, or tensors, are copied into it."""
+    arrays = {name: np.asarray(array) for name, array in (backbone or {}).items()}
     return Surroundings(
         scale=scale,
         problem=problem,
         seed=seed,
-        backbone={name: torch.tensor(np.asarray(array), dtype=dtype) for name, array in (backbone or {}).items()},
+        backbone={name: torch.tensor(array, dtype=dtype, device=device) for name, array in arrays.items()},
         normalisation=normalisation,
-        device=torch.device("cpu"),
+        device=torch.device(device),
         dtype=dtype,
         product_dtype=dtype,
         kernel=PLAIN,
