@@ -18,6 +18,7 @@ import crwn.engine
 import crwn.evaluation
 import crwn.groups
 import crwn.resume
+import crwn.trial
 from crwn import backbone, tensorfile
 from crwn.backbone import Backbone, BackboneSpec
 from crwn.benchmarks.permuted import PermutedSpec
@@ -26,8 +27,9 @@ from crwn.benchmarks.split import SplitSpec
 from crwn.data import Datasets
 from crwn.events import Numerics, Progress, ResumePoint
 from crwn.methods import METHODS
+from crwn.methods.protocol import Method, Surroundings
 from crwn.resume import ResumeError, read_numerics
-from crwn.spec import TrainingSpec, TrialSpec
+from crwn.spec import MethodSpec, TrainingSpec, TrialSpec
 from crwn.trial import Event, Finished, Started, run_trial
 from tests.methods import CASES
 
@@ -202,6 +204,48 @@ def test_points_hold_what_changes(
     if name in ("batche", PRETRAINED):
         assert changing in kinds
         assert changing - {"weight"} in kinds  # from the second task on
+
+
+HOOKS = [
+    (name, hook)
+    for name, case in CASES.items()
+    for hook in ("begin", "end")
+    if getattr(METHODS[case.method.kind].build, hook) is not getattr(Method, hook)
+]
+"""The cases that do something when a segment begins or ends."""
+
+
+@pytest.mark.usefixtures("at_every_step")
+@pytest.mark.parametrize(("name", "hook"), HOOKS)
+def test_what_is_killed_where_a_segment_begins_or_ends_is_done_again(
+    digits: Datasets, monkeypatch: pytest.MonkeyPatch, name: str, hook: str
+) -> None:
+    """Killed in the second segment's hook, after all that it computes, a trial goes on to the same bits."""
+    spec = trial(name)
+    undisturbed, _ = run(spec, digits)
+    entry, calls, events = METHODS[spec.method.kind], itertools.count(1), list[Event]()
+
+    def build(settings: MethodSpec, surroundings: Surroundings) -> Method:
+        method = entry.build(settings, surroundings)
+        original = getattr(method, hook)
+
+        def killed(*arguments: Any) -> Any:
+            moved = original(*arguments)
+            if next(calls) == 2:
+                raise KeyboardInterrupt
+            return moved
+
+        monkeypatch.setattr(method, hook, killed)
+        return method
+
+    numerics = Numerics(device="cpu", group_size=1, kernel="plain", threads=1)
+    with monkeypatch.context() as patch:
+        patch.setattr(crwn.trial, "METHODS", {spec.method.kind: dataclasses.replace(entry, build=build)})
+        with pytest.raises(KeyboardInterrupt):
+            run_trial(spec, data=digits, backbones=backbone.draw, on_event=events.append, numerics=numerics)
+    finished, _ = run(spec, digits, resume_from=points_of(events)[-1])
+    assert rows_of(finished) == rows_of(undisturbed)
+    assert finished.contexts == undisturbed.contexts
 
 
 @pytest.mark.usefixtures("at_every_step")
