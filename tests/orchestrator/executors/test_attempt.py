@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from crwn import backbone, contexts, engine
+from crwn import backbone, contexts, engine, groups, resume
 from crwn.code import Code, code_of
 from crwn.data import BASE_SETS, Datasets
 from crwn.events import ResumePoint
@@ -285,7 +285,7 @@ def test_an_attempt_passes_on_how_to_run_the_trial(
 
     def iterate(*arguments: Any, **named: Any) -> Iterator[Event]:
         seen.append((named["max_group_size"], named["threads"], named["keep_weights"]))
-        raise engine.ResumeError("...") if named.get("resume_from") else OSError("...")
+        raise resume.ResumeError("...") if named.get("resume_from") else OSError("...")
 
     monkeypatch.setattr(attempt_module, "iterate_trial", iterate)
     list(begin(trial(), max_group_size=None, cpus=0.25))
@@ -298,7 +298,7 @@ def test_an_attempt_passes_on_how_to_run_the_trial(
 
 def test_the_tasks_rows_tell_when(store: Store, begin: Attempt, trial: Trial, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each point of a curve and each test in seconds since 1970, in the order in which they were made."""
-    monkeypatch.setattr(engine, "CURVE_EVERY", 2)
+    monkeypatch.setattr(groups, "CURVE_EVERY", 2)
     spec = trial()
     started = time.time()
     list(begin(spec))
@@ -545,7 +545,7 @@ def interrupted(
 
     Curves have points at 2, 4 and 5.
     """
-    monkeypatch.setattr(engine, "CURVE_EVERY", 2)
+    monkeypatch.setattr(groups, "CURVE_EVERY", 2)
     spec = trial(num_tasks=3)
     with monkeypatch.context() as patch:
         patch.setattr(attempt_module, "iterate_trial", failing_after(9, OSError("the network is gone")))
@@ -557,7 +557,8 @@ def test_an_unfinished_trial_has_its_rows_so_far(store: Store, interrupted: Tria
     """The tests up to the resume point; of the task being learned its names and its curve, and null for its test."""
     first, second = rows_so_far(store, interrupted)
     assert (first["task"], first["tasks_learned"], len(first["curve"])) == (0, 1, 3)
-    assert all(value is not None for value in first.values())
+    of_other_scenarios = {"update", "answered", "accuracy_told"}
+    assert {name for name, value in first.items() if value is None} == of_other_scenarios
     names = ("trial_id", "method", "variant", "benchmark", "scale", "seed")
     told = {*names, "task", "curve", "curve_times"}
     assert {name for name, value in second.items() if value is None} == set(TASKS_SCHEMA.names) - told
@@ -816,15 +817,15 @@ def test_a_group_that_memory_did_not_allow_is_marked(
     store: Store, begin: Attempt, trial: Trial, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It is told, and the record has the group that it went on with and what the allocator said."""
-    step, sizes = engine.Engine._train_step, []
+    step, sizes = engine.Engine._update, []
 
     def run_out(learner: engine.Engine, group: Any, *rest: Any, **named: Any) -> None:
-        sizes.append(len(group.tasks))
-        if len(group.tasks) > 1:
+        sizes.append(len(group.segment.tasks))
+        if len(group.segment.tasks) > 1:
             raise torch.OutOfMemoryError("Tried to allocate 2.00 GiB")
         step(learner, group, *rest, **named)
 
-    monkeypatch.setattr(engine.Engine, "_train_step", run_out)
+    monkeypatch.setattr(engine.Engine, "_update", run_out)
     spec = trial()
     updates = list(begin(spec, max_group_size=2))
     assert updates[-1].state == "finished"
