@@ -13,7 +13,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install quickstart test test-all chaos cluster-test lint types format perf perf-full clean
+.PHONY: help install quickstart test test-all chaos cluster-test lint types format perf perf-full gpu clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' Makefile
@@ -52,6 +52,9 @@ perf: $(INSTALLED)  ## measure the engine's speed, minutes on an idle machine; C
 
 perf-full: $(INSTALLED)  ## the same over whole tasks
 	$(BIN)/python -m perf.engine --full
+
+gpu: $(INSTALLED)  ## try everything on a GPU and measure it, in four minutes at most; CRWN_DATA=... may hold MNIST
+	$(BIN)/python -m perf.gpu
 
 format: $(INSTALLED)  ## put the code into its standard form
 	$(BIN)/ruff check --fix .

@@ -61,7 +61,9 @@ def evaluate(
     for images_Bd, labels_B in zip(split.images.split(batch_size), split.labels.split(batch_size), strict=True):
         given_1Bm = logits(images_Bd[None])
         logits_1Bm = given_1Bm if seen_c is None else among(given_1Bm, seen_c)
-        loss += functional.cross_entropy(by_class(logits_1Bm), labels_B[None], reduction="sum")
+        # The sum over a row: over rows, a GPU adds up in no certain order.
+        scores_Bm = functional.log_softmax(by_class(logits_1Bm), dim=1)[0].mT
+        loss += functional.nll_loss(scores_Bm, labels_B, reduction="sum")
         answers_1B = logits_1Bm.argmax(dim=2)
         num_correct += (answers_1B == labels_B).sum()
         if own_c is not None:

@@ -16,10 +16,13 @@ from typing import TYPE_CHECKING, Protocol, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from crwn.lazy import LazyModule
 from crwn.paths import expanded
 
 if TYPE_CHECKING:
     import torch
+else:
+    torch = LazyModule("torch")
 
 Images: TypeAlias = NDArray[np.uint8]
 Labels: TypeAlias = NDArray[np.int64]
@@ -74,7 +77,8 @@ class Normalisation:
         values = images.to(dtype)
         if len(self.mean) == 1:
             return values.mul_(self.factors[0]).sub_(self.offsets[0])
-        factor_C11, offset_C11 = (values.new_tensor(numbers)[:, None, None] for numbers in (self.factors, self.offsets))
+        numbers_2C = torch.tensor([self.factors, self.offsets], dtype=values.dtype)
+        factor_C11, offset_C11 = numbers_2C.to(values.device, non_blocking=True)[..., None, None]
         return values.mul_(factor_C11).sub_(offset_C11)
 
 

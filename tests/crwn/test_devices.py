@@ -24,6 +24,7 @@ from crwn.batches import Batch, Lanes
 from crwn.benchmarks.sequential import SequentialSpec
 from crwn.benchmarks.turning import TurningSpec
 from crwn.data import Datasets
+from crwn.data.base import Normalisation
 from crwn.engine import Engine
 from crwn.events import EngineEvent, Learned, Numerics, ResumePoint
 from crwn.groups import Group
@@ -150,6 +151,16 @@ def test_batches_and_tests_stay_on_their_device(digits: Datasets, device: Device
     is_stream = benchmark.problem().is_stream
     training = TrainingSpec(learning_rate=0.01, batch_size=64, **({} if is_stream else {"updates_per_task": 3}))
     assert isinstance(run(trial("finetune", benchmark=benchmark, training=training), digits, device)[-1], Learned)
+
+
+@on_both
+def test_images_in_colour_are_normalised_on_their_device(device: Device) -> None:
+    """With three factors, which come from the CPU."""
+    with made_up(device) as watch:
+        images = torch.zeros(2, 3, 4, 4, dtype=torch.uint8, device=device)
+        normalisation = Normalisation(mean=(0.5, 0.4, 0.3), std=(0.2, 0.2, 0.1))
+        assert normalisation(images, torch.float32).device.type == device
+        assert watch.waits == []
 
 
 @on_both

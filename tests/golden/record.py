@@ -16,6 +16,7 @@ from typing import Any
 
 from crwn import backbone
 from crwn.data import BASE_SETS, Datasets
+from crwn.memory import DeviceKind
 from crwn.spec import TrialSpec
 from crwn.trial import run_trial
 from tests.methods import CASES
@@ -35,14 +36,14 @@ def spec_of(name: str) -> TrialSpec:
     )
 
 
-def trace(name: str) -> dict[str, Any]:
+def trace(name: str, device: DeviceKind = "cpu") -> dict[str, Any]:
     """What a trial of the case gives: its spec, and of each task the training's and the test's loss and accuracy.
 
     Mixed tasks have one training, which stands with the first. Where later tasks change the results of earlier ones,
     the tests after the last task follow.
     """
     spec = spec_of(name)
-    finished = run_trial(spec, data=Datasets(BASE_SETS, roots=()), backbones=backbone.draw)
+    finished = run_trial(spec, data=Datasets(BASE_SETS, roots=()), backbones=backbone.draw, device=device)
     tasks = []
     for row in finished.rows:
         if row.train_seconds is not None:  # the test just after the task was learned
