@@ -1,7 +1,7 @@
 """How much memory a trial takes, worked out from its spec before it runs.
 
-Counted are the images, the frozen weights, what is trained and the activations of a step; `STARTED` stands for the
-rest. perf/README.md compares it with what trials took.
+Counted are the images, the frozen weights, what is trained and remembered, and the activations of a step; `STARTED`
+stands for the rest. perf/README.md compares it with what trials took.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def needed_bytes(spec: TrialSpec, group_size: int, device: DeviceKind) -> int:
     """What a trial adds to a process that has started: images, frozen weights, and the tasks learned at once."""
     base, frozen = BASE_SETS[spec.benchmark.base], spec.blueprint().backbone.num_bytes
     images = 0 if base.is_mapped else (base.num_train + base.num_test) * math.prod(base.image_shape)
-    group = group_bytes(spec, group_size)
+    group = group_bytes(spec, group_size) + memory_bytes(spec)
     if device == "cuda":  # images and frozen weights are there once, as tensors
         return images + frozen + group
     return COPIES_OF_IMAGES * images + COPIES_OF_FROZEN * frozen + group
@@ -89,6 +89,13 @@ def group_bytes(spec: TrialSpec, group_size: int) -> int:
     activations = COPIES_OF_ACTIVATIONS * spec.training.batch_size * blueprint.activations
     numbers = STATE_OF_TRAINED * blueprint.trained_per_task + activations
     return math.ceil((group_size + TASKS_BEING_MADE) * images + group_size * _bytes_each(spec) * numbers)
+
+
+def memory_bytes(spec: TrialSpec) -> int:
+    """What a method keeps to learn later tasks by: images of a buffer as bytes, and numbers."""
+    blueprint = spec.blueprint()
+    images = blueprint.examples_kept * spec.benchmark.problem().input_size
+    return images + blueprint.stored_memory * _bytes_each(spec)
 
 
 def _bytes_each(spec: TrialSpec) -> int:

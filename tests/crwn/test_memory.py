@@ -16,11 +16,13 @@ from crwn.memory import (
     STARTED,
     STARTED_ON_GPU,
     group_bytes,
+    needed_bytes,
     predicted_bytes,
     predicted_peak,
     tasks_that_fit,
 )
 from crwn.methods import METHODS
+from crwn.methods.derpp import DERPPSpec
 from crwn.spec import TrialSpec
 
 MEASURED = """
@@ -124,3 +126,20 @@ def test_a_trial_takes_about_what_was_predicted() -> None:
     """The peak of a process of its own, within a third; the exact figures are in perf/."""
     found = subprocess.run([sys.executable, "-c", MEASURED], check=True, capture_output=True, text=True)
     assert predicted_bytes(small(), 1) == pytest.approx(int(found.stdout), rel=1 / 3)
+
+
+def test_a_buffer_counts() -> None:
+    """Each image of it with its bytes, each number beside it with its own: nothing else tells two buffers apart."""
+    small, large = (
+        TrialSpec(
+            method=DERPPSpec(buffer=size),
+            benchmark=PRESETS["seq-mnist"],
+            scale="FC100",
+            seed=0,
+            training=DERPPSpec().training("FC100"),
+        )
+        for size in (100, 1100)
+    )
+    added = needed_bytes(large, 1, "cpu") - needed_bytes(small, 1, "cpu")
+    activations = group_bytes(large, 1) - group_bytes(small, 1)
+    assert added - activations == 1000 * (784 + 4 * 11)
