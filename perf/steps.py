@@ -21,7 +21,7 @@ from unittest import mock
 import torch
 from torch.autograd.profiler_util import FunctionEvent
 
-from crwn import backbone, engine
+from crwn import backbone, batches, engine
 from crwn.data import datasets
 from crwn.spec import TrialSpec
 from crwn.trial import decide_numerics, run_trial
@@ -32,7 +32,7 @@ ROUNDS = 5
 UPDATE, BATCH = "update", "batch"
 """The parts of the loop."""
 PRODUCTS = ("mkldnn::_linear_pointwise", "aten::mm", "aten::bmm", "onednn::qlinear_pointwise")
-OPTIMIZER = ("aten::_fused_adam_",)
+OPTIMIZER = ("aten::_fused_adam_", "aten::_fused_sgd_")
 PARTS = ("products", "optimiser", "batch", "all other operations")
 
 
@@ -98,7 +98,7 @@ def observed(around: Callable[[str], AbstractContextManager[Any]]) -> Iterator[N
         return call
 
     with ExitStack() as stack:
-        for name, owner, method in ((UPDATE, engine.Engine, "_train_step"), (BATCH, engine._Batches, "__next__")):
+        for name, owner, method in ((UPDATE, engine.Engine, "_update"), (BATCH, batches.Lanes, "batch")):
             stack.enter_context(mock.patch.object(owner, method, wrapped(name, getattr(owner, method))))
         yield
 

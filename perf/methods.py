@@ -1,0 +1,68 @@
+"""Measures the methods of the field on sequential MNIST, beside what mammoth takes at the same settings.
+
+    CRWN_DATA=<folder with MNIST/raw> python -m perf.methods [METHOD ...]
+
+A whole trial with its tests: five tasks of two digits, one epoch each in batches of 10, 784-100-100-10, on one thread.
+The processor's seconds, in turns, the best of three rounds.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+
+import torch
+
+from crwn import backbone
+from crwn.benchmarks import PRESETS
+from crwn.data import datasets
+from crwn.methods import METHODS
+from crwn.spec import TrialSpec
+from crwn.trial import run_trial
+from perf.engine import machine, replace_between
+
+MAMMOTH = {"finetune": 20, "joint": 110, "ewc": 285, "si": 417, "lwf": None, "agem": None, "er": 95, "derpp": 134}
+"""Seconds of github.com/aimagelab/mammoth (e75a491), one thread of a processor of the same kind; None: not measured."""
+
+ROUNDS = 3
+
+
+def seconds(kind: str) -> tuple[float, float]:
+    """The processor's seconds of a trial, and its accuracy after the last task."""
+    method = METHODS[kind].spec()
+    spec = TrialSpec(
+        method=method, benchmark=PRESETS["seq-mnist"], scale="FC100", seed=0, training=method.training("FC100")
+    )
+    started = time.process_time()
+    finished = run_trial(spec, data=datasets(), backbones=backbone.draw)
+    taken = time.process_time() - started
+    last = [row.accuracy for row in finished.rows if row.tasks_learned == PRESETS["seq-mnist"].problem().num_tasks]
+    return taken, sum(last) / len(last)
+
+
+def main() -> None:
+    """Measure, print, and put the table into README.md."""
+    asked = sys.argv[1:] or list(MAMMOTH)
+    seconds(asked[0])  # modules are loaded, the images read
+    turns = [[seconds(kind) for kind in asked] for _ in range(ROUNDS)]
+    lines = [
+        f"{machine()}, torch {torch.__version__}, one thread, {time.strftime('%Y-%m-%d')}.",
+        "",
+        "| method | seconds | mammoth's | times faster | accuracy at seed 0 |",
+        "| --- | --- | --- | --- | --- |",
+    ]
+    for number, kind in enumerate(asked):
+        best, (_, accuracy) = min(turn[number][0] for turn in turns), turns[0][number]
+        theirs = MAMMOTH[kind]
+        faster = "" if theirs is None else f"{theirs / best:.1f}"
+        lines.append(f"| {kind} | {best:.1f} | {theirs or ''} | {faster} | {100 * accuracy:.1f} % |")
+    known = [number for number, kind in enumerate(asked) if MAMMOTH[kind] is not None]
+    ours = sum(min(turn[number][0] for turn in turns) for number in known)
+    theirs_all = sum(MAMMOTH[asked[number]] or 0 for number in known)
+    together = f"{ours:.1f} s, {theirs_all} s there: {theirs_all / ours:.1f} times faster"
+    lines += ["", f"Those that were measured there, together: {together}."]
+    replace_between("methods.py", lines)
+
+
+if __name__ == "__main__":
+    main()
