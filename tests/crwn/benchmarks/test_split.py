@@ -14,6 +14,7 @@ from crwn.benchmarks.augmentation import Augmentation
 from crwn.benchmarks.split import SplitSpec, build, classes_of_tasks
 from crwn.data import BASE_SETS, Datasets
 from crwn.data.base import ImageSet, ImageSplit
+from crwn.events import Numerics
 from crwn.methods import METHODS
 from crwn.spec import TrialSpec
 from crwn.trial import decide_numerics, run_trial
@@ -132,12 +133,16 @@ def trial(method: str, benchmark: SplitSpec, *, updates: int = 60, seed: int = 0
 @pytest.mark.parametrize("method", ["neuromodnet", "flynet", "supsup", "batche", "psp", "stl"])
 @pytest.mark.parametrize("changes", [True, False])
 def test_methods_learn_classes(digits: Datasets, method: str, *, changes: bool) -> None:
-    """Two classes a task, whether images are changed at random or not: far above chance, at once for PSP too."""
+    """Two classes a task, whether images are changed at random or not: far above chance, at once for PSP too.
+
+    By one kernel, since a mask passes rounding on: after 60 updates SupSup's worst task differs by 20 points.
+    """
     spec = dataclasses.replace(DIGITS, crop_padding=1 if changes else 0)
-    rows = run_trial(trial(method, spec), data=digits, backbones=backbone.draw).rows
+    numerics = Numerics(device="cpu", group_size=1, kernel="plain", threads=1)
+    rows = run_trial(trial(method, spec, updates=150), data=digits, backbones=backbone.draw, numerics=numerics).rows
     learned = [row.accuracy for row in rows if row.tasks_learned == row.task + 1]
     assert len(learned) == 5
-    assert min(learned) > 0.65
+    assert min(learned) > 0.8
 
 
 @pytest.mark.slow(reason="it trains nine ResNets")
