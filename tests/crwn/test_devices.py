@@ -35,16 +35,28 @@ from crwn.optimizers import OPTIMIZERS
 from crwn.spec import TrainingSpec, TrialSpec
 from tests.crwn.devices import DeviceError, DeviceWatch
 from tests.methods import CASES
+from tests.methods.case import Case
 
 Device = Literal["meta", "cuda"]
 on_both = pytest.mark.parametrize("device", ["meta", "cuda"])
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
-def trial(name: str, **changes: Any) -> TrialSpec:
+def trial(name: str, *, num_tasks: int = 2, **changes: Any) -> TrialSpec:
     case = CASES[name].under_contract
+    if case.benchmark is not None:
+        changes = {"benchmark": dataclasses.replace(case.benchmark, first=num_tasks), **changes}  # type: ignore[type-var]
     training = TrainingSpec(learning_rate=case.learning_rate, updates_per_task=3, batch_size=16)
-    return case.trial(**{"num_tasks": 2, "training": training, **changes})
+    return case.trial(**{"num_tasks": num_tasks, "training": training, **changes})
+
+
+def learns_a_resnet(case: Case) -> bool:
+    """One task of it, alone."""
+    try:
+        case.trial(scale="nf2", num_tasks=1)
+    except ValueError:
+        return False
+    return True
 
 
 @contextmanager
@@ -94,13 +106,15 @@ def engine_of(spec: TrialSpec, data: Datasets, device: Device) -> Engine:
     return crwn.trial._build_engine(spec, data, backbone.draw(spec.blueprint().backbone), numerics)
 
 
-def run(spec: TrialSpec, data: Datasets, device: Device, resume_from: bytes | None = None) -> list[EngineEvent]:
-    """A whole trial; on `meta` with a resume point after each update."""
-    points = 0.0 if device == "meta" else math.inf  # what a made-up GPU gives back cannot be written down
+def run(
+    spec: TrialSpec, data: Datasets, device: Device, resume_from: bytes | None = None, *, points: bool = False
+) -> list[EngineEvent]:
+    """A whole trial, perhaps with a resume point after each update."""
+    wait = 0.0 if points else math.inf
     with (
         mock.patch("crwn.groups.CURVE_EVERY", 2),
-        mock.patch.object(crwn.engine, "MIN_RESUME_SECONDS", points),
-        mock.patch.object(crwn.engine, "MAX_RESUME_SECONDS", points),
+        mock.patch.object(crwn.engine, "MIN_RESUME_SECONDS", wait),
+        mock.patch.object(crwn.engine, "MAX_RESUME_SECONDS", wait),
         made_up(device) as watch,
         no_waits_in_updates(watch),
     ):
@@ -112,14 +126,23 @@ def run(spec: TrialSpec, data: Datasets, device: Device, resume_from: bytes | No
 def test_a_method_stays_on_its_device(name: str, digits: Datasets, device: Device) -> None:
     """Every hook in a whole trial, and its tests: no operation on two devices, no wait within an update.
 
-    On `meta` the trial goes on once more from a resume point, whose tensors come from the CPU.
+    On `meta` the trial goes on once more from a resume point, whose tensors come from the CPU. (What a made-up GPU
+    gives back cannot be written down.)
     """
-    *events, last = run(trial(name), digits, device)
+    *events, last = run(trial(name), digits, device, points=device == "meta")
     assert isinstance(last, Learned)
     if device == "meta":
         points = [event for event in events if isinstance(event, ResumePoint)]
         point = next(point for point in reversed(points) if point.progress.step)
         assert isinstance(run(trial(name), digits, device, resume_from=point.content)[-1], Learned)
+
+
+@pytest.mark.parametrize("name", [name for name, case in CASES.items() if learns_a_resnet(case)])
+def test_a_resnet_stays_on_its_device(name: str, digits: Datasets) -> None:
+    """Convolutions, batch normalisation and its statistics, forward and backward: an update of one task."""
+    training = TrainingSpec(learning_rate=0.01, updates_per_task=1, batch_size=128)
+    spec = trial(name, num_tasks=1, scale="nf2", training=training)
+    assert isinstance(run(spec, digits, "meta")[-1], Learned)
 
 
 @on_both
