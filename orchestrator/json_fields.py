@@ -32,8 +32,8 @@ CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), allow_nan=Fa
 _SETTINGS: Mapping[str, tuple[str, ...]] = {"method": ("kind",), "benchmark": ("kind", "base"), "training": ()}
 """The parts of a spec that have settings, with the texts that name them."""
 
-_COUNTS: Mapping[str, str] = {"benchmark": "num_tasks", "training": "updates_per_task"}
-"""What a trial's settings say besides, by part; a stream's benchmark has no number of tasks."""
+_COUNTS: Mapping[str, tuple[str, bool]] = {"benchmark": ("num_tasks", False), "training": ("updates_per_task", True)}
+"""What a trial's settings say besides, by part, and whether all do: a stream's benchmark has no number of tasks."""
 
 
 def parse(content: bytes | str) -> Any:
@@ -253,8 +253,9 @@ class Fields:
         settings.text("scale")
         if of_one_trial:
             settings.count("seed")
-            for part, number in _COUNTS.items():
-                Fields(settings.take(part), f"{place}.{part}").said_count(number)
+            for part, (number, is_said) in _COUNTS.items():
+                counts = Fields(settings.take(part), f"{place}.{part}")
+                counts.count(number) if is_said else counts.said_count(number)
             check_values(value, place)
         return dict(value)
 

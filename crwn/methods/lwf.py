@@ -96,6 +96,7 @@ def distance(
     logits_GBm: torch.Tensor, taught_GBm: torch.Tensor, old_m: torch.Tensor, temperature: float
 ) -> torch.Tensor:
     """The mean over examples of -sum over old classes of q log p, each a softmax over the old classes alone: [G]."""
+    old_m = old_m | ~old_m.any()  # among all where none is old, so that nothing is undefined
     taught_GBm = (taught_GBm / temperature).masked_fill(~old_m, -torch.inf).softmax(dim=2)
     log_GBm = (logits_GBm / temperature).masked_fill(~old_m, -torch.inf).log_softmax(dim=2).masked_fill(~old_m, 0)
     return -(taught_GBm * log_GBm).sum(dim=2).mean(dim=1)

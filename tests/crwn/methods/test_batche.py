@@ -11,9 +11,10 @@ from crwn import backbone, contexts, seeding
 from crwn.benchmarks.rotated import RotatedSpec
 from crwn.data import Datasets
 from crwn.data.digits import DIGITS
-from crwn.methods.batche import BatchESpec
+from crwn.methods.batche import BatchE, BatchESpec
 from crwn.spec import ProblemShape, TrainingSpec, TrialSpec
 from crwn.trial import run_trial
+from tests.crwn.methods.building import plain_surroundings
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -98,10 +99,12 @@ def test_weights_start_kaiming_normal() -> None:
 
 
 def test_the_first_task_has_its_own_rate() -> None:
-    """1e-4 by the paper, 0.01 for the others; the setting is what the blueprint tells the engine."""
-    problem = ProblemShape(input_shape=(1, 28, 28), num_classes=10, num_tasks=36)
-    assert BatchESpec().blueprint("FC256", problem, 0).first_task_rate == 1e-4
-    assert BatchESpec(first_task_rate=0.5).blueprint("FC256", problem, 0).first_task_rate == 0.5
+    """1e-4 by the paper, 0.01 for the others."""
+    problem = ProblemShape(input_shape=(1, 8, 8), num_classes=10, num_tasks=36)
+    for spec, first in ((BatchESpec(), 1e-4), (BatchESpec(first_task_rate=0.5), 0.5)):
+        arrays = backbone.draw(spec.blueprint("FC8", problem, 0).backbone).arrays
+        method = BatchE(spec, plain_surroundings("FC8", problem, backbone=arrays))
+        assert [method.rate(segment, 0.01) for segment in range(3)] == [first, 0.01, 0.01]
     assert BatchESpec().training("FC256").learning_rate == 0.01
     with pytest.raises(ValueError, match=r"^first_task_rate: expected more than 0, given 0\.0$"):
         BatchESpec(first_task_rate=0)

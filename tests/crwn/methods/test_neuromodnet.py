@@ -14,9 +14,10 @@ from crwn import backbone, contexts, seeding
 from crwn.benchmarks.rotated import RotatedSpec
 from crwn.data import Datasets
 from crwn.data.digits import DIGITS
-from crwn.methods.neuromodnet import NeuroModNetSpec
+from crwn.methods.neuromodnet import NeuroModNet, NeuroModNetSpec
 from crwn.spec import ProblemShape, TrainingSpec, TrialSpec
 from crwn.trial import run_trial
+from tests.crwn.methods.building import plain_surroundings
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -110,11 +111,13 @@ def test_pretraining_goes_with_every_modulation(digits: Datasets, modulation: st
 
 def test_pretraining_starts_where_no_pretraining_does() -> None:
     """Both modes draw the same weights from the same distribution: the ablation compares learning alone."""
-    problem = ProblemShape(input_shape=(1, 28, 28), num_classes=10, num_tasks=36)
-    plain, pretrained = (NeuroModNetSpec(pretrained=choice).blueprint("FC64", problem, 5) for choice in (False, True))
-    assert plain.backbone == pretrained.backbone
-    assert plain.first_task_rate is None
-    assert pretrained.first_task_rate == 1e-4
+    problem = ProblemShape(input_shape=(1, 8, 8), num_classes=10, num_tasks=36)
+    plain, pretrained = (NeuroModNetSpec(pretrained=choice) for choice in (False, True))
+    drawn = plain.blueprint("FC8", problem, 5).backbone
+    assert drawn == pretrained.blueprint("FC8", problem, 5).backbone
+    for spec, first in ((plain, 0.01), (pretrained, 1e-4)):
+        method = NeuroModNet(spec, plain_surroundings("FC8", problem, backbone=backbone.draw(drawn).arrays))
+        assert [method.rate(segment, 0.01) for segment in range(2)] == [first, 0.01]
 
 
 def test_pretraining_needs_a_second_task() -> None:

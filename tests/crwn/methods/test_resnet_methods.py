@@ -90,7 +90,7 @@ def test_a_resnet_computes_its_formula(name: str) -> None:
     """With what learning starts from, and again after Adam has moved it."""
     method, drawn = build(name)
     # BatchE's shared weights are trained with the first task, PSP's with every one.
-    shared = {part: tensor.clone().requires_grad_() for part, tensor in method.start_shared().items()}
+    shared = {part: tensor.detach().clone().requires_grad_() for part, tensor in method.start_shared().items()}
     state = {**shared, **method.start([0])}
     trained = {part: tensor for part, tensor in state.items() if tensor.requires_grad}
     plain = PlainResNet18(MAPS, PROBLEM.num_classes, standard=False).double()
@@ -113,7 +113,9 @@ def test_a_resnet_computes_its_formula(name: str) -> None:
         expected_gradients = torch.autograd.grad(
             functional.cross_entropy(expected, labels), list(trained.values()), retain_graph=True
         )
-        scores = method.logits(state, images, training=True)
+        moved: dict[str, torch.Tensor] = {}
+        scores = method.logits(state, images, training=True, moved=moved)
+        state |= moved
         torch.testing.assert_close(scores[0], expected, rtol=1e-9, atol=1e-9)
         gradients = torch.autograd.grad(functional.cross_entropy(scores[0], labels), list(trained.values()))
         for part, found, wanted in zip(trained, gradients, expected_gradients, strict=True):
@@ -144,8 +146,9 @@ def test_what_is_kept_gives_the_same_scores(name: str) -> None:
     generator = torch.Generator().manual_seed(0)
     images = torch.randint(0, 256, (len(tasks), 6, *PROBLEM.input_shape), dtype=torch.uint8, generator=generator)
     with torch.no_grad():
-        method.logits(shared | state, images, training=True)  # moves the statistics
-        learned = {part: tensor.detach().clone() for part, tensor in state.items()}
+        moved: dict[str, torch.Tensor] = {}
+        method.logits(shared | state, images, training=True, moved=moved)
+        learned = {part: tensor.detach().clone() for part, tensor in (state | moved).items()}
         before = method.logits(shared | learned, images)
         kept = method.pack(learned)
         assert torch.equal(method.logits(shared | method.unpack(kept, tasks), images), before)
