@@ -127,7 +127,7 @@ class DERPP(Method):
         originals_B, labels_1B = batch.originals[0], batch.labels
         draws, batches = {}, [batch.images]
         for name, weight in (("scores", spec.alpha), ("labels", spec.beta)):
-            if weight:
+            if weight and batch.update:  # before the first there is nothing to replay
                 draws[name] = drawn = replay.draw(state, spec.replay_batch, batch.uniform(name, spec.buffer))
                 images = drawn.take(state, "images").view(-1, *originals_B.shape[1:])
                 batches.append(batch.view(images, f"{name} replayed")[None])

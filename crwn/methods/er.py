@@ -91,11 +91,15 @@ class ER(Method):
 
     def learn(self, state: Tensors, batch: Batch) -> Step:
         """One mean over the batch and what is drawn from the buffer, which then is offered the batch."""
-        if self._spec.buffer == 0:
-            return super().learn(state, batch)
-        drawn = replay.draw(state, self._spec.replay_batch, batch.uniform("replay", self._spec.buffer))
+        step = self._with_replayed(state, batch) if self._spec.buffer and batch.update else super().learn(state, batch)
         originals_B, labels_B = batch.originals[0], batch.labels[0]
-        replayed = batch.view(drawn.take(state, "images").view(-1, *originals_B.shape[1:]), "replayed")
+        replay.offer_(state, {"images": originals_B, "labels": labels_B}, batch.uniform("reservoir", len(labels_B)))
+        return step
+
+    def _with_replayed(self, state: Tensors, batch: Batch) -> Step:
+        drawn = replay.draw(state, self._spec.replay_batch, batch.uniform("replay", self._spec.buffer))
+        labels_B = batch.labels[0]
+        replayed = batch.view(drawn.take(state, "images").view(-1, *batch.originals.shape[2:]), "replayed")
         moved: Tensors = {}
         images = torch.cat([batch.images, replayed[None]], dim=1)
         logits_1Xm = self._network.logits(state, images, training=True, moved=moved)
@@ -104,5 +108,4 @@ class ER(Method):
         losses_1X = losses.cross_entropies(logits_1Xm, labels_1X)
         weights_X = weights_X.to(losses_1X.dtype)
         loss_1 = (losses_1X * weights_X).sum(dim=1) / weights_X.sum()
-        replay.offer_(state, {"images": originals_B, "labels": labels_B}, batch.uniform("reservoir", len(labels_B)))
         return Step(loss_G=loss_1, logits_GBm=logits_1Xm[:, : len(labels_B)], moved=moved)
