@@ -3,7 +3,7 @@
     CRWN_DATA=<folder with MNIST/raw> python -m perf.methods [METHOD ...]
 
 A whole trial with its tests: five tasks of two digits, one epoch each in batches of 10, 784-100-100-10, on one thread.
-The processor's seconds, in turns, the best of three rounds.
+The processor's seconds, in turns, the better of two rounds.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from perf.engine import machine, replace_between
 MAMMOTH = {"finetune": 20, "joint": 110, "ewc": 285, "si": 417, "lwf": None, "agem": None, "er": 95, "derpp": 134}
 """Seconds of github.com/aimagelab/mammoth (e75a491), one thread of a processor of the same kind; None: not measured."""
 
-ROUNDS = 3
+ROUNDS = 2
 
 
 def seconds(kind: str) -> tuple[float, float]:
