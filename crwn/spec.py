@@ -87,7 +87,8 @@ class ProblemShape:
         labels_are_shared: whether a label means the same wherever it occurs.
         scenario: what a learner is told.
         num_segments: what is learned one after another; 0 stands for one segment per task.
-        segment_sizes: training images of each segment; empty where they are not known without the data.
+        segment_sizes: training images of each segment; expected ones, whose sum is right, where images are held out or
+            the seed draws which classes come when. Empty: not known without the data.
         task_classes: the classes of each task where each has its own of one label space; else empty.
     """
 

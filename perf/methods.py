@@ -22,7 +22,7 @@ from crwn.trial import run_trial
 from perf.engine import machine, replace_between
 
 MAMMOTH = {"finetune": 20, "joint": 110, "ewc": 285, "si": 417, "lwf": None, "agem": None, "er": 95, "derpp": 134}
-"""Seconds of github.com/aimagelab/mammoth (e75a491), one thread of a processor of the same kind; None: not measured."""
+"""Seconds of github.com/aimagelab/mammoth (e75a491), one thread of another machine; None: not measured."""
 
 ROUNDS = 2
 

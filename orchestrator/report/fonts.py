@@ -96,7 +96,7 @@ def _fonts() -> Iterator[tuple[str, str]]:
         if file not in known:
             try:
                 font_manager.fontManager.addfont(file)
-            except (OSError, RuntimeError, ValueError, NotImplementedError):
+            except (OSError, RuntimeError, ValueError):
                 continue  # damaged, or of a kind that matplotlib cannot draw, such as pictures of one size
     entries = sorted(
         font_manager.fontManager.ttflist,
