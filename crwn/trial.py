@@ -157,8 +157,7 @@ def iterate_trial(
             "Run it where there is a GPU, and check torch.cuda.is_available() there."
         )
     if numerics is None:
-        with _threads(threads):  # kernels are timed with them
-            numerics = decide_numerics(spec, device, max_group_size, threads, memory_share)
+        numerics = decide_numerics(spec, device, max_group_size, threads, memory_share)
     if not KERNELS[numerics.kernel].is_available():
         raise RuntimeError(
             f"the trial was begun with the kernel {numerics.kernel!r}, which this build of torch lacks. Go on with the "
@@ -220,7 +219,7 @@ def decide_numerics(
             favourable = _tasks_for_a_cpu(spec) if device == "cpu" else num_tasks
             fitting = tasks_that_fit(spec, _memory(device), memory_share)
             group_size = min(favourable, fitting, max_group_size or num_tasks)
-    kernel = choose_kernel(device, _product_dtype(spec), threads)
+    kernel = choose_kernel(device, _product_dtype(spec))
     return Numerics(device=device, group_size=group_size, kernel=kernel, threads=threads)
 
 

@@ -38,10 +38,9 @@ MAX_PAUSE = 30.0
 PAUSE_COST_FACTOR = 10
 TROUBLE_PAUSE, MAX_TROUBLE_PAUSE = 2.0, 15.0
 """Seconds between two attempts at a server that cannot be written, from the first to the longest."""
-PATIENCE, TROUBLE_PATIENCE, INTERRUPTED_PATIENCE = 10.0, 1.0, 3.0
-"""Seconds after which the end of a run no longer waits: for a silent follower, in trouble, after Ctrl-C."""
-START_PATIENCE = 30.0
-"""The same before its first word: a busy machine takes long to start Python."""
+PATIENCE, TROUBLE_PATIENCE, INTERRUPTED_PATIENCE = 30.0, 1.0, 3.0
+"""Seconds after which the end of a run no longer waits: for a silent follower (a busy machine takes long to start
+Python, and to run what comes after trials), in trouble, after Ctrl-C."""
 SIGN_PAUSE = 1.0
 """Seconds between two signs of life while this machine is at work: a database is made, tables are counted."""
 NOTE_SECONDS = 5.0
@@ -150,8 +149,8 @@ class Follower:
             elif self._trouble:
                 reason, deadline = self._trouble, ended + TROUBLE_PATIENCE
             elif self._heard is None:
-                reason = f"the process that writes it has not started within {START_PATIENCE:g} s"
-                deadline = ended + START_PATIENCE
+                reason = f"the process that writes it has not started within {PATIENCE:g} s"
+                deadline = ended + PATIENCE
             else:  # as long as it takes, if it says that it is at work
                 reason = f"the process that writes it said nothing for {PATIENCE:g} s; a server may be slow, or a disk"
                 deadline = max(ended, self._heard) + PATIENCE

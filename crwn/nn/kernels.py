@@ -2,8 +2,8 @@
 
 `torch.mm` in float32 goes to MKL, which on some processors (AMD's) reaches half of the rate that oneDNN reaches with
 the same arithmetic. And weights that are frozen can be prepared once: laid out in oneDNN's own blocks, or, where they
-are zeros and ones, as 8-bit integers. Which kernel is faster here is measured once a process, and recorded with the
-trial's numerics, because kernels round differently.
+are zeros and ones, as 8-bit integers. The choice is recorded with the trial's numerics, because kernels round
+differently.
 
 oneDNN's routines have no public name in torch; `ONEDNN` uses those that torch.compile and torch's quantisation emit.
 Where they are missing `is_available` is false, and only `PLAIN` is used.
@@ -14,7 +14,6 @@ Shapes: G tasks, X examples, I inputs, O outputs.
 from __future__ import annotations
 
 import functools
-import time
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Literal, Protocol, TypeAlias
@@ -200,43 +199,15 @@ PLAIN: Kernel = _Plain()
 ONEDNN: Kernel = _OneDNN()
 KERNELS: Mapping[KernelName, Kernel] = MappingProxyType({"plain": PLAIN, "onednn": ONEDNN})
 
-PROBE_SIZE = 256
-"""Examples, inputs and outputs of the products that are timed."""
-ADVANTAGE = 1.15
-"""How much slower than PyTorch as it comes oneDNN must be not to be taken: it is at least as fast on processors known
-so far, and what noise decides, one trial of a sweep rounds in one way and the next in another."""
 
+def choose_kernel(device: str, dtype: torch.dtype) -> KernelName:
+    """oneDNN's on a CPU, where this build of torch has it: a rule without a measurement.
 
-@functools.lru_cache
-def choose_kernel(device: str, dtype: torch.dtype, threads: int) -> KernelName:
-    """oneDNN's where PyTorch's is not clearly faster here, by a measurement of a few ms.
+    oneDNN was as fast as PyTorch's own, or faster, on every processor tried. A timing would let a busy moment decide
+    how a trial rounds, and two runs of the same trial on one machine would end in different bytes.
 
     Args:
         device: `cpu` or `cuda`.
-        dtype: of the products.
-        threads: that torch computes with; the caller has set them.
+        dtype: of the products; float64 is always plain.
     """
-    del threads  # it only tells one measurement from another
-    if device != "cpu" or dtype == torch.float64 or not ONEDNN.is_available():
-        return "plain"
-    seconds = {name: _probe_seconds(kernel, dtype) for name, kernel in KERNELS.items()}
-    return "plain" if ADVANTAGE * seconds["plain"] < seconds["onednn"] else "onednn"
-
-
-def _probe_seconds(kernel: Kernel, dtype: torch.dtype) -> float:
-    """The processor's, of a frozen product, a product with a moving weight, and one of integers; the best of a few."""
-    square = torch.ones(PROBE_SIZE, PROBE_SIZE)
-    values, numbers = square.to(dtype), square.to(torch.uint8)
-    frozen, integers = kernel.freeze(values), kernel.freeze_integers(square)
-
-    def products() -> None:
-        frozen.forward(values)
-        kernel.linear(values, values)
-        integers(numbers)
-
-    best = float("inf")
-    for _ in range(5):
-        started = time.process_time()  # what others on the machine do is no concern of the kernel's
-        products()
-        best = min(best, time.process_time() - started)
-    return best
+    return "onednn" if device == "cpu" and dtype != torch.float64 and ONEDNN.is_available() else "plain"

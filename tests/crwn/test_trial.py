@@ -66,15 +66,15 @@ def test_on_a_cpu_a_few_tasks_are_learned_together(
     """Four where there are so many and a cache holds their activations; kernel and threads are those of the machine."""
     asked = []
 
-    def choose(device: str, dtype: torch.dtype, threads: int) -> str:
-        asked.append((device, dtype, threads))
+    def choose(device: str, dtype: torch.dtype) -> str:
+        asked.append((device, dtype))
         return "onednn"
 
     monkeypatch.setattr(crwn.trial, "choose_kernel", choose)
     spec = trial(method=GroupedSpec(grouping=grouping), benchmark=RotatedSpec(num_tasks=num_tasks), scale=scale)
     numerics = decide_numerics(spec, "cpu", threads=3)
     assert numerics == Numerics(device="cpu", group_size=group_size, kernel="onednn", threads=3)
-    assert asked == [("cpu", torch.float32, 3)]
+    assert asked == [("cpu", torch.float32)]
 
 
 @pytest.mark.parametrize("name", ["supsup", "stl"])

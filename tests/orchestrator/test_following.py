@@ -415,7 +415,6 @@ def test_one_that_hangs_is_given_up(
 ) -> None:
     """The end of a run waits no longer than its patience lasts, and says so; what MLflow shows is not current then."""
     monkeypatch.setattr(following, "PATIENCE", 0.3)
-    monkeypatch.setattr(following, "START_PATIENCE", 0.3)
     program(text)
     with follower:
         ended = time.monotonic()
