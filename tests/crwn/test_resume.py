@@ -24,6 +24,7 @@ from crwn.backbone import Backbone, BackboneSpec
 from crwn.benchmarks.permuted import PermutedSpec
 from crwn.benchmarks.rotated import RotatedSpec
 from crwn.benchmarks.split import SplitSpec
+from crwn.benchmarks.turning import TurningSpec
 from crwn.data import Datasets
 from crwn.events import Numerics, Progress, ResumePoint
 from crwn.methods import METHODS
@@ -31,7 +32,7 @@ from crwn.methods.protocol import Method, Surroundings
 from crwn.resume import ResumeError, read_numerics
 from crwn.spec import MethodSpec, TrainingSpec, TrialSpec
 from crwn.trial import Event, Finished, Started, run_trial
-from tests.methods import CASES
+from tests.methods import CASES, ELSEWHERE
 
 PRETRAINED = "neuromodnet-pretrained"
 CHANGING = "images and rates that change"
@@ -57,11 +58,25 @@ def trial(name: str = "neuromodnet", **changes: Any) -> TrialSpec:
     """Three tasks of four updates, the last in the second epoch: 1,437 examples by 600 are three batches an epoch."""
     if name == CHANGING:
         return CASES["neuromodnet"].trial(**{**SPLIT, "scale": "FC8", **changes})
+    if name in ELSEWHERE:
+        return elsewhere(name)
     case = CASES[name.removesuffix(RESNET)]
     if name.endswith(RESNET):
         return case.trial(**{**SPLIT, **changes})
     training = TrainingSpec(learning_rate=case.learning_rate, updates_per_task=4, batch_size=600)
+    if case.benchmark is not None:
+        changes = {"benchmark": dataclasses.replace(case.benchmark, first=3), **changes}  # type: ignore[type-var]
     return case.trial(**{"training": training, **changes})
+
+
+def elsewhere(name: str) -> TrialSpec:
+    """Two tasks of four updates, or a stream of nine that is tested after every three: buffers fill on the way."""
+    spec = ELSEWHERE[name].trial()
+    if not spec.benchmark.problem().is_stream:
+        return spec
+    assert isinstance(spec.benchmark, TurningSpec)
+    benchmark, training = dataclasses.replace(spec.benchmark, test_every=3), spec.training
+    return dataclasses.replace(spec, benchmark=benchmark, training=dataclasses.replace(training, batch_size=160))
 
 
 def is_resnet(name: str) -> bool:
@@ -79,7 +94,7 @@ def group_sizes(spec: TrialSpec) -> tuple[int, ...]:
 
 def to_go_on() -> Iterator[Any]:
     """Every case in the groups that it can be learned in, as a ResNet too where it is one."""
-    for name in [*CASES, CHANGING, *(name + RESNET for name in METHODS if is_resnet(name))]:
+    for name in [*CASES, *ELSEWHERE, CHANGING, *(name + RESNET for name in METHODS if is_resnet(name))]:
         spec = trial(name)
         for group_size in group_sizes(spec):
             slow = name.endswith(RESNET) and group_size < max(group_sizes(spec))
@@ -90,6 +105,8 @@ def num_points(spec: TrialSpec, group_size: int) -> int:
     """One after each update, after the tests of tasks that were just learned, and after every later test."""
     num_tasks, num_updates = spec.benchmark.problem().num_tasks, spec.training.updates_per_task
     match spec.blueprint().grouping:
+        case "all" | "one" if spec.benchmark.problem().is_stream:  # tested between updates, and then all at once
+            return spec.num_updates() + 1
         case "all":  # T times the updates, and then all tests at once
             return num_tasks * num_updates + 1
         case "one":  # after each task those before it are tested

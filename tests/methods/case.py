@@ -60,19 +60,23 @@ class Case:
         return self.benchmark or RotatedSpec(base="digits", num_tasks=num_tasks, step_degrees=step_degrees)
 
     def trial(self, *, num_tasks: int = 3, step_degrees: float = 40.0, **changes: Any) -> TrialSpec:
-        """A trial of a fraction of a second: four updates of 64 examples for each task.
+        """A trial of a fraction of a second: four updates of 64 examples for each task, or what a stream has.
 
         Args:
             num_tasks: of rotated digits.
             step_degrees: likewise.
             **changes: other parts of the trial's spec.
         """
+        benchmark = self.learns(num_tasks, step_degrees)
+        training = TrainingSpec(learning_rate=self.learning_rate, batch_size=64)
+        if not benchmark.problem().is_stream:
+            training = dataclasses.replace(training, updates_per_task=4)
         settings = {
             "method": self.method,
-            "benchmark": self.learns(num_tasks, step_degrees),
+            "benchmark": benchmark,
             "scale": self.scale,
             "seed": 0,
-            "training": TrainingSpec(learning_rate=self.learning_rate, updates_per_task=4, batch_size=64),
+            "training": training,
         }
         return TrialSpec(**{**settings, **changes})
 

@@ -130,18 +130,20 @@ def trial(method: str, benchmark: SplitSpec, *, updates: int = 60, seed: int = 0
     )
 
 
-@pytest.mark.parametrize("method", ["neuromodnet", "flynet", "supsup", "batche", "psp", "stl"])
-@pytest.mark.parametrize("changes", [True, False])
-def test_methods_learn_classes(digits: Datasets, method: str, *, changes: bool) -> None:
+@pytest.mark.parametrize(
+    ("method", "crop_padding"),
+    [("neuromodnet", 0), *((name, 1) for name in ("neuromodnet", "flynet", "supsup", "batche", "psp", "stl"))],
+)
+def test_methods_learn_classes(digits: Datasets, method: str, crop_padding: int) -> None:
     """Two classes a task, whether images are changed at random or not: far above chance, at once for PSP too.
 
     By one kernel, since a mask passes rounding on: after 60 updates SupSup's worst task differs by 20 points.
     """
-    spec = dataclasses.replace(DIGITS, crop_padding=1 if changes else 0)
+    spec = dataclasses.replace(DIGITS, crop_padding=crop_padding, first=2)
     numerics = Numerics(device="cpu", group_size=1, kernel="plain", threads=1)
     rows = run_trial(trial(method, spec, updates=150), data=digits, backbones=backbone.draw, numerics=numerics).rows
     learned = [row.accuracy for row in rows if row.tasks_learned == row.task + 1]
-    assert len(learned) == 5
+    assert len(learned) == 2
     assert min(learned) > 0.8
 
 
