@@ -253,15 +253,12 @@ class Engine:
             yield group.part(lanes, segment, self._start_group(segment))
 
     def _test_again(self) -> Iterator[EngineEvent]:
-        """Test the tasks learned earlier: after every task where learning one can change them, else at the end."""
-        if self._curriculum.is_stream:
-            return
-        if self._learned == self._curriculum.num_segments or not self._blueprint.is_independent:
-            tested = {row.task for row in self._rows if row.tasks_learned == self._learned}
-            for task in range(self._learned):
-                if task not in tested:
-                    self._rows.append(self._test(task, tasks_learned=self._learned))
-                    yield from self._due_events()
+        """Test what is to be tested after so many tasks and was not yet."""
+        tested = {row.task for row in self._rows if row.tasks_learned == self._learned}
+        for task in self._schedule.tested_after(self._learned):
+            if task not in tested:
+                self._rows.append(self._test(task, tasks_learned=self._learned))
+                yield from self._due_events()
 
     def _test_stream(self, group: Group) -> None:
         """Test in the middle of a stream, where it is time to; before any event, so that no point lacks the tests."""
@@ -304,7 +301,8 @@ class Engine:
 
     def progress(self) -> Progress:
         """Where the trial is."""
-        tested = {row.task: row.accuracy for row in self._rows}
+        is_stream = self._curriculum.is_stream
+        tested = {row.task: row.accuracy for row in self._rows if is_stream or row.task < row.tasks_learned}
         group = self._groups[0] if self._groups else None
         segment = group.segment if group else self._next_segment()
         return Progress(

@@ -4,7 +4,8 @@ Shapes: T tasks; S = T - 1, the tasks before the last. `accuracy[i, j]` is the t
 were learned, in [0, 1]; task, row and column count from 0.
 
 A measure that needs an entry that was not tested (NaN) is NaN, and so is one that is undefined for T = 1. Entries above
-the diagonal, tests of a task before it was learned, are used by `forward_transfer` alone.
+the diagonal, tests of a task before it was learned, are used by `forward_transfer` alone; a benchmark asks for them
+with `tests_ahead`.
 
 All are over tasks, not samples: a task with few test images counts as much as one with many. A stream has no such
 matrix: what it teaches does not come task by task.

@@ -43,6 +43,19 @@ class Schedule:
             group_size = 1  # it prepares what the others share
         return self.segment(range(first, min(first + group_size, end)))
 
+    def tested_after(self, learned: int) -> range:
+        """The tasks that have a test once so many are learned.
+
+        Those learned: after every task where learning one can change them, else at the end. With `tests_ahead` the next
+        one too, and all before anything is learned. A stream is tested by its updates.
+        """
+        end, num_tasks = self._curriculum.num_segments, self._curriculum.num_tasks
+        if self._curriculum.is_stream or (learned < end and (self._together or self._blueprint.is_independent)):
+            return range(0)
+        if not self._curriculum.tests_ahead:
+            return range(learned)
+        return range(min(learned + 1, num_tasks) if learned else num_tasks)
+
     def trains_shared(self, segment: Segment) -> bool:
         """Whether shared weights are trained with a segment."""
         when = self._blueprint.moves_shared

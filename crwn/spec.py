@@ -90,6 +90,7 @@ class ProblemShape:
         segment_sizes: training images of each segment; expected ones, whose sum is right, where images are held out or
             the seed draws which classes come when. Empty: not known without the data.
         task_classes: the classes of each task where each has its own of one label space; else empty.
+        tests_ahead: whether a task is also tested just before it is learned, and all of them before any is.
     """
 
     input_shape: tuple[int, int, int]
@@ -100,6 +101,7 @@ class ProblemShape:
     num_segments: int = 0
     segment_sizes: tuple[int, ...] = ()
     task_classes: tuple[tuple[int, ...], ...] = ()
+    tests_ahead: bool = False
 
     def __post_init__(self) -> None:
         if not self.num_segments:

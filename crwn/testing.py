@@ -20,7 +20,7 @@ import dataclasses
 import datetime
 import functools
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
@@ -39,6 +39,7 @@ from crwn.spec import DEFAULT_UPDATES, BenchmarkSpec, MethodSpec, TrainingSpec, 
 if TYPE_CHECKING:
     from crwn.events import CurvePoint, Numerics, TaskRow
     from crwn.methods.protocol import Method, Tensors
+    from crwn.spec import Blueprint, ProblemShape
     from orchestrator.records import Attempt, Sample
     from orchestrator.store import Store, TrialRecord
     from orchestrator.sweep import Cell
@@ -314,13 +315,14 @@ def finished_record(spec: TrialSpec, accuracy: Accuracy = 0.5, conditions: Condi
 
 def _matrix(spec: TrialSpec, accuracy: Accuracy) -> NDArray[Any]:
     """The accuracy matrix [T, T]."""
-    num_tasks, given = spec.benchmark.problem().num_tasks, np.asarray(accuracy, dtype=float)
+    problem, given = spec.benchmark.problem(), np.asarray(accuracy, dtype=float)
+    num_tasks = problem.num_tasks
     if given.shape not in ((), (num_tasks,), (num_tasks, num_tasks)):
         shapes = f"one number, [{num_tasks}] or [{num_tasks}, {num_tasks}]"
         raise ValueError(f"accuracy: expected {shapes}, given {list(given.shape)}")
     matrix = np.broadcast_to(given, (num_tasks, num_tasks))
-    learned = np.tril_indices(num_tasks)
-    if not ((matrix[learned] >= 0) & (matrix[learned] <= 1)).all():
+    learned, tested = (np.tril_indices(num_tasks, ahead) for ahead in (0, int(problem.tests_ahead)))
+    if not ((matrix[tested] >= 0) & (matrix[tested] <= 1)).all():
         raise ValueError("accuracy: expected numbers in [0, 1]")
     if spec.blueprint().is_independent and (matrix[learned] != np.diag(matrix)[learned[1]]).any():
         raise ValueError("accuracy: expected a task's to stay what it was, since no other task changes it")
@@ -345,6 +347,8 @@ def _rows(spec: TrialSpec, accuracy: Accuracy, conditions: Conditions) -> tuple[
             time += conditions.task_seconds
         time += TEST_SECONDS
         reached = float(matrix[tasks_learned - 1 if update is None else -1, task])
+        if problem.tests_ahead and tasks_learned == 0:
+            reached = 1 / problem.num_classes
         rows.append(
             TaskRow(
                 task=task,
@@ -367,12 +371,25 @@ def _rows(spec: TrialSpec, accuracy: Accuracy, conditions: Conditions) -> tuple[
             for task in range(num_tasks):
                 test(task, num_segments, is_learned=update == spec.num_updates(), update=update)
         return tuple(rows)
-    for task in range(num_tasks):
-        test(task, task + 1 if blueprint.is_continual else num_tasks, is_learned=True)
-        if blueprint.is_continual and (not blueprint.is_independent or task + 1 == num_tasks):
-            for earlier in range(task):
-                test(earlier, task + 1, is_learned=False)
+    for task, tasks_learned in _tests_in_turn(problem, blueprint):
+        test(task, tasks_learned, is_learned=tasks_learned == task + 1 or not blueprint.is_continual)
     return tuple(rows)
+
+
+def _tests_in_turn(problem: ProblemShape, blueprint: Blueprint) -> Iterator[tuple[int, int]]:
+    """The tests of a trial that is no stream, in their order: the task, and how many tasks are learned by then."""
+    num_tasks = problem.num_tasks
+    if not blueprint.is_continual:
+        yield from ((task, num_tasks) for task in range(num_tasks))
+        return
+    if problem.tests_ahead:
+        yield from ((task, 0) for task in range(num_tasks))
+    for learned in range(1, num_tasks + 1):
+        yield learned - 1, learned
+        if not blueprint.is_independent or learned == num_tasks:
+            yield from ((task, learned) for task in range(learned - 1))
+        if problem.tests_ahead and learned < num_tasks:
+            yield learned, learned
 
 
 def _num_tests(spec: TrialSpec) -> list[int]:

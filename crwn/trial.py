@@ -242,11 +242,12 @@ def _build_engine(spec: TrialSpec, data: Datasets, backbone: Backbone, numerics:
     device = torch.device(numerics.device)
     product_dtype = _product_dtype(spec)
     dtype = torch.promote_types(product_dtype, torch.float32)
+    problem = spec.benchmark.problem()
     images = hold_out(data.load(spec.benchmark.base), spec.benchmark.validation)
     benchmark = BENCHMARKS[spec.benchmark.kind].build(spec.benchmark, images, spec.seed, device)
     surroundings = Surroundings(
         scale=spec.scale,
-        problem=spec.benchmark.problem(),
+        problem=problem,
         seed=spec.seed,
         backbone=tensors_on(backbone, device, dtype),
         normalisation=spec.benchmark.normalisation(),
@@ -257,7 +258,7 @@ def _build_engine(spec: TrialSpec, data: Datasets, backbone: Backbone, numerics:
     )
     return Engine(
         method=METHODS[spec.method.kind].build(spec.method, surroundings),
-        curriculum=Curriculum(benchmark, spec.benchmark.problem().scenario),
+        curriculum=Curriculum(benchmark, problem.scenario, tests_ahead=problem.tests_ahead),
         blueprint=spec.blueprint(),
         training=spec.training,
         seed=spec.seed,

@@ -93,12 +93,12 @@ _LIST = (
     _from_matrix(metrics.backward_transfer, "backward transfer in points of percent", "points", "higher"),
     Measure(
         name="forward_transfer",
-        says="forward transfer in points of percent, from tests of each task before it was learned",
+        says="forward transfer in points of percent, from tests of each task just before it was learned",
         unit="points",
         better="higher",
         of=metrics.forward_transfer,
         is_known_for_streams=False,
-        lacks="expected tests of each task before it was learned, and before anything was",
+        lacks="expected a benchmark with `tests_ahead: true` and a method that learns its tasks in turn",
         is_shown=False,
     ),
     _from_matrix(

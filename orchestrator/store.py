@@ -86,7 +86,8 @@ TASKS_SCHEMA = pa.schema(
         b"crwn.record": b"tasks",
         b"crwn.matrix": b"the diagonal of the accuracy matrix (tasks_learned = task + 1) and its last row; for methods "
         b"whose tasks do not interfere an accuracy stays what it was when its task was learned; the lower triangle "
-        b"where learning a task can change another; the last row alone where all tasks are learned at once; of a "
+        b"where learning a task can change another; the last row alone where all tasks are learned at once; with "
+        b"`tests_ahead` besides each task after those before it, and every task after none; of a "
         b"stream every test after every `update` at which it was tested, and tasks_learned the segments seen whole",
     },
 )

@@ -15,10 +15,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from crwn import seeding
-from crwn.benchmarks.pixels import PixelMap, PixelTasks
+from crwn.benchmarks.pixels import PixelMap, PixelTasks, check_tests_ahead, problem_of_maps
 from crwn.benchmarks.specs import check_first, normalisation_of
 from crwn.benchmarks.validation import check_validation
-from crwn.data import BASE_SETS, GreyBase
+from crwn.data import GreyBase
 from crwn.spec import READ_STRICTLY, Count, Index, ProblemShape, check_fields, kind_field, later_field
 
 if TYPE_CHECKING:
@@ -38,6 +38,7 @@ class PermutedSpec:
         first: only the first so many tasks of the sequence; 0 for all.
         task_known: whether a method is told which task it learns and is tested on.
         normalise: by the base set's mean and deviation, else pixels are numbers from 0 to 1.
+        tests_ahead: whether tasks that are not told are also tested before they are learned, for forward transfer.
 
     Raises:
         ValueError: a field is wrong.
@@ -52,21 +53,22 @@ class PermutedSpec:
     first: Index = later_field(0)
     task_known: bool = later_field(True)
     normalise: bool = later_field(True)
+    tests_ahead: bool = later_field(False)
 
     def __post_init__(self) -> None:
         check_fields(self)
         check_validation(self.base, self.validation)
         check_first(self.first, self.num_tasks)
+        check_tests_ahead(tests_ahead=self.tests_ahead, task_known=self.task_known)
 
     def problem(self) -> ProblemShape:
         """The benchmark's sizes."""
-        base, num_tasks = BASE_SETS[self.base], self.first or self.num_tasks
-        return ProblemShape(
-            input_shape=base.image_shape,
-            num_classes=base.num_classes,
-            num_tasks=num_tasks,
-            scenario="task" if self.task_known else "domain",
-            segment_sizes=(base.num_train - self.validation,) * num_tasks,
+        return problem_of_maps(
+            self.base,
+            self.first or self.num_tasks,
+            validation=self.validation,
+            task_known=self.task_known,
+            tests_ahead=self.tests_ahead,
         )
 
     def normalisation(self) -> Normalisation:

@@ -16,7 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crwn.benchmarks.protocol import Split
+from crwn.data import BASE_SETS
 from crwn.lazy import LazyModule
+from crwn.spec import ProblemShape
 
 if TYPE_CHECKING:
     import torch
@@ -29,6 +31,31 @@ else:
 
 PixelMap: TypeAlias = NDArray[np.int64]
 """[d]: for every pixel of a task's image, the pixel of the original that it shows, or -1 for zero."""
+
+
+def problem_of_maps(base: str, num_tasks: int, *, validation: int, task_known: bool, tests_ahead: bool) -> ProblemShape:
+    """The sizes of a sequence in which every task shows all images of a base set, but those held out."""
+    images = BASE_SETS[base]
+    return ProblemShape(
+        input_shape=images.image_shape,
+        num_classes=images.num_classes,
+        num_tasks=num_tasks,
+        scenario="task" if task_known else "domain",
+        segment_sizes=(images.num_train - validation,) * num_tasks,
+        tests_ahead=tests_ahead,
+    )
+
+
+def check_tests_ahead(*, tests_ahead: bool, task_known: bool) -> None:
+    """Check that there is something to test before a task is learned.
+
+    Raises:
+        ValueError: the task is told, so that it may be tested with something of its own, which is not there yet.
+    """
+    if tests_ahead and task_known:
+        raise ValueError(
+            "tests_ahead: expected `task_known: false` beside it, given true; nothing answers for a told task before"
+        )
 
 
 class PixelTasks:

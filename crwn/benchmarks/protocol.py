@@ -157,9 +157,14 @@ class Curriculum:
     Args:
         benchmark: behind the gate.
         scenario: what is told of it.
+        tests_ahead: see `ProblemShape`.
+
+    Attributes:
+        tests_ahead: as given.
     """
 
-    def __init__(self, benchmark: Benchmark, scenario: Scenario = "task") -> None:
+    def __init__(self, benchmark: Benchmark, scenario: Scenario = "task", *, tests_ahead: bool = False) -> None:
+        self.tests_ahead = tests_ahead
         self._benchmark = benchmark
         self._scenario = scenario
         self._open: frozenset[int] = frozenset()

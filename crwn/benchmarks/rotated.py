@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import numpy as np
 
 from crwn import seeding
-from crwn.benchmarks.pixels import PixelMap, PixelTasks
+from crwn.benchmarks.pixels import PixelMap, PixelTasks, check_tests_ahead, problem_of_maps
 from crwn.benchmarks.specs import check_first, normalisation_of
 from crwn.benchmarks.validation import check_validation
 from crwn.data import BASE_SETS, GreyBase
@@ -45,6 +45,7 @@ class RotatedSpec:
         angles: in equal steps, or drawn at random.
         task_known: whether a method is told which task it learns and is tested on.
         normalise: by the base set's mean and deviation, else pixels are numbers from 0 to 1.
+        tests_ahead: whether tasks that are not told are also tested before they are learned, for forward transfer.
 
     Raises:
         ValueError: a field is wrong, or the rotations go round more than once, so that tasks would repeat.
@@ -61,11 +62,13 @@ class RotatedSpec:
     angles: Literal["steps", "random"] = later_field("steps")
     task_known: bool = later_field(True)
     normalise: bool = later_field(True)
+    tests_ahead: bool = later_field(False)
 
     def __post_init__(self) -> None:
         check_fields(self)
         check_validation(self.base, self.validation)
         check_first(self.first, self.num_tasks)
+        check_tests_ahead(tests_ahead=self.tests_ahead, task_known=self.task_known)
         if self.angles == "random":
             if self.step_degrees != STEP_DEGREES:
                 raise ValueError(
@@ -79,13 +82,12 @@ class RotatedSpec:
 
     def problem(self) -> ProblemShape:
         """The benchmark's sizes."""
-        base, num_tasks = BASE_SETS[self.base], self.first or self.num_tasks
-        return ProblemShape(
-            input_shape=base.image_shape,
-            num_classes=base.num_classes,
-            num_tasks=num_tasks,
-            scenario="task" if self.task_known else "domain",
-            segment_sizes=(base.num_train - self.validation,) * num_tasks,
+        return problem_of_maps(
+            self.base,
+            self.first or self.num_tasks,
+            validation=self.validation,
+            task_known=self.task_known,
+            tests_ahead=self.tests_ahead,
         )
 
     def normalisation(self) -> Normalisation:

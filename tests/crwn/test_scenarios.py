@@ -126,6 +126,7 @@ def make_engine(
     scenario: Scenario,
     *,
     presentation: str = "in turn",
+    tests_ahead: bool = False,
     **training: object,
 ) -> Engine:
     settings = {"learning_rate": 0.05, "optimizer": "sgd", "batch_size": 3, "epochs_per_task": 2, "dtype": "float64"}
@@ -139,7 +140,7 @@ def make_engine(
     )
     return Engine(
         method=method,
-        curriculum=Curriculum(benchmark, scenario),
+        curriculum=Curriculum(benchmark, scenario, tests_ahead=tests_ahead),
         blueprint=blueprint,
         training=TrainingSpec(**{**settings, **training}),
         seed=3,
@@ -199,6 +200,30 @@ def test_classes_seen_are_those_that_can_be_answered() -> None:
     assert last.accuracy_told == (2 + scores[:, 2:4].argmax(dim=1) == split.labels).double().mean().item()
     assert last.answered == tuple(torch.bincount(scores.argmax(dim=1), minlength=NUM_CLASSES).tolist())
     assert last.loss == pytest.approx(functional.cross_entropy(scores, split.labels).item())
+
+
+def test_tasks_are_tested_ahead_where_that_is_asked_for() -> None:
+    """All before anything is learned, then each just before it is; weights and all other tests are as without."""
+    plain = learn(Untold(), Groups(), "domain")
+    ahead = learn(Untold(), Groups(), "domain", tests_ahead=True)
+    assert places(ahead.rows) == [
+        *((task, 0, None) for task in range(3)),
+        *[
+            (0, 1, None),
+            (1, 1, None),
+            (1, 2, None),
+            (0, 2, None),
+            (2, 2, None),
+            (2, 3, None),
+            (0, 3, None),
+            (1, 3, None),
+        ],
+    ]
+    assert torch.equal(ahead.shared["matrix"], plain.shared["matrix"])
+    learned_rows = [row for row in ahead.rows if row.task < row.tasks_learned]
+    assert results(dataclasses.replace(ahead, rows=tuple(learned_rows))) == results(plain)
+    together = learn(Untold(), Groups(), "domain", presentation="together", tests_ahead=True)
+    assert places(together.rows) == [(task, 3, None) for task in range(3)]
 
 
 def test_epochs_go_over_each_tasks_own_images() -> None:
@@ -290,9 +315,15 @@ def results(learned: Learned) -> object:
 
 
 @pytest.mark.usefixtures("at_every_step")
-@pytest.mark.parametrize("presentation", ["in turn", "together"])
-@pytest.mark.parametrize("scenario", ["domain", "class", "general"])
-def test_going_on_from_any_point_gives_the_same_results(scenario: Scenario, presentation: str) -> None:
+@pytest.mark.parametrize(
+    ("scenario", "settings"),
+    [
+        *itertools.product(["domain", "class"], [{}, {"presentation": "together"}]),
+        *itertools.product(["general"], [{"epochs_per_task": 0}, {"epochs_per_task": 0, "presentation": "together"}]),
+        ("domain", {"tests_ahead": True}),
+    ],
+)
+def test_going_on_from_any_point_gives_the_same_results(scenario: Scenario, settings: dict[str, object]) -> None:
     """Weights, running statistics and memory go on: the learner's loss depends on all of them."""
 
     class Remembering(Untold):
@@ -301,7 +332,6 @@ def test_going_on_from_any_point_gives_the_same_results(scenario: Scenario, pres
             pull = (state["matrix"] - state["anchor"]).square().sum() * (1 + state["steps"])
             return dataclasses.replace(step, loss_G=step.loss_G + 1e-3 * pull + state["mean"].sum() * 1e-3 * pull)
 
-    settings = {"presentation": presentation} | ({"epochs_per_task": 0} if scenario == "general" else {})
     *events, expected = make_engine(Remembering(), Groups(test_every=2), scenario, **settings).run()
     points = [event.content for event in events if isinstance(event, ResumePoint)]
     assert len(points) >= 6

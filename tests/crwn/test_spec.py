@@ -105,6 +105,7 @@ CHANGED: dict[type[Any], dict[str, Any]] = {
         "angles": "random",
         "task_known": False,
         "normalise": False,
+        "tests_ahead": True,
     },
     PermutedSpec: {
         "base": "digits",
@@ -113,6 +114,7 @@ CHANGED: dict[type[Any], dict[str, Any]] = {
         "first": 3,
         "task_known": False,
         "normalise": False,
+        "tests_ahead": True,
     },
     SplitSpec: {
         "base": "tinyimagenet",
@@ -154,8 +156,9 @@ ALSO: dict[str, dict[str, Any]] = {
     "momentum": {"optimizer": "sgd"},
     "updates_per_task": {"epochs_per_task": 0},
     "epochs_per_task": {"updates_per_task": DEFAULT_UPDATES},
+    "tests_ahead": {"task_known": False},
 }
-"""What a field of the training is changed with, where it does not stand with every value of the others."""
+"""What a field of the training or a benchmark is changed with, where it does not stand with every other value."""
 
 
 def trial(method: Any = None, **changes: Any) -> TrialSpec:
@@ -246,8 +249,8 @@ def test_every_field_changes_the_identity(method: Any) -> None:
             changed += [dataclasses.replace(original, **{part: replaced})]
     benchmarks: list[Any] = [PermutedSpec(num_tasks=36)]
     for benchmark in (RotatedSpec(), PermutedSpec(), SplitSpec(), SequentialSpec()):
-        changes = CHANGED[type(benchmark)].items()
-        benchmarks += [benchmark, *(dataclasses.replace(benchmark, **{name: new}) for name, new in changes)]
+        changes = [{**ALSO.get(name, {}), name: new} for name, new in CHANGED[type(benchmark)].items()]
+        benchmarks += [benchmark, *(dataclasses.replace(benchmark, **change) for change in changes)]
     others = [other for other in benchmarks if other != original.benchmark and runs_on(original, other)]
     assert others
     changed += [dataclasses.replace(original, benchmark=other) for other in others]
@@ -259,7 +262,7 @@ def test_every_field_of_a_benchmark_is_part_of_the_identity() -> None:
     """No two benchmarks that differ in one setting have the same JSON, which is a part of the trial's."""
     benchmarks = [entry.spec() for entry in BENCHMARKS.values()]
     benchmarks += [
-        dataclasses.replace(benchmark, **{name: new})
+        dataclasses.replace(benchmark, **{**ALSO.get(name, {}), name: new})
         for benchmark in benchmarks
         for name, new in CHANGED[type(benchmark)].items()
     ]

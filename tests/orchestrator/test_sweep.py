@@ -629,7 +629,7 @@ def test_a_methods_name_that_is_no_text_is_refused(faults: Faults) -> None:
         ("{x: {kind: permuted, base: mnits}}", ".x.base: expected one of digits, mnist; given 'mnits'; did you mean"),
         (
             "{p-digits: {step_degrees: 3}}",
-            ".p-digits.step_degrees: unknown key; expected one of base, first, normalise, num_tasks, task_known, valid",
+            ".p-digits.step_degrees: unknown key; expected one of base, first, normalise, num_tasks, task_known, tests",
         ),
         (
             "{r-digits: {nmu_tasks: 3}}",

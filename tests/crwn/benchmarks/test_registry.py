@@ -133,6 +133,14 @@ def test_a_task_that_is_not_told_is_another_scenario(kind: str) -> None:
     assert dataclasses.replace(untold, scenario="task") == told
 
 
+@pytest.mark.parametrize("kind", ["rotated", "permuted"])
+def test_a_task_that_is_told_is_not_tested_ahead(kind: str) -> None:
+    """What it would be tested with may be its own, and not be there yet; a problem says that it is asked for."""
+    assert BENCHMARKS[kind].spec(task_known=False, tests_ahead=True).problem().tests_ahead
+    with pytest.raises(ValueError, match=r"tests_ahead: expected `task_known: false` beside it, given true"):
+        BENCHMARKS[kind].spec(tests_ahead=True)
+
+
 @pytest.mark.parametrize("spec", [RotatedSpec, PermutedSpec])
 def test_wrong_fields_are_refused(spec: type) -> None:
     """A base set that is not grey or not known, and a benchmark without tasks."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from crwn.benchmarks.permuted import PermutedSpec
+from crwn.testing import tiny_trial, write_finished
 from orchestrator.errors import UserError
 from orchestrator.measures import MEASURES
 from orchestrator.report import Choice, tables_of
@@ -48,11 +50,21 @@ def test_every_measure_can_be_asked_for(classes: Store, value: str, expected: fl
 
 def test_a_measure_that_no_trial_has_is_refused(classes: Store) -> None:
     """It says what a trial would have to have; one that some have is shown of those."""
-    with pytest.raises(UserError, match="--value forward_transfer: expected tests of each task before it was learned"):
+    with pytest.raises(UserError, match="--value forward_transfer: expected a benchmark with `tests_ahead: true`"):
         mean(classes, "forward_transfer")
     classes.write_record(B, record(B))
     with pytest.raises(UserError, match="--value accuracy_told: expected a benchmark whose tasks bring classes"):
         mean(classes, "accuracy_told", "seed=" + str(_seed(classes, B)))
+
+
+def test_forward_transfer_is_known_where_tasks_are_tested_ahead(store: Store) -> None:
+    """Of a matrix [T, T] with the tests above its diagonal: (.35 - .1 + .6 - .1)/2, untrained tests being at chance."""
+    benchmark = PermutedSpec(base="digits", num_tasks=3, task_known=False, tests_ahead=True)
+    accuracy = [[0.9, 0.35, 0.0], [0.8, 0.9, 0.6], [0.7, 0.8, 0.9]]
+    write_finished(store, tiny_trial("finetune", benchmark=benchmark), accuracy)
+    assert mean(store, "forward_transfer") == pytest.approx(0.375)
+    assert mean(store, "incremental_accuracy") == pytest.approx((0.9 + 0.85 + 0.8) / 3)
+    assert mean(store, "forgetting") == pytest.approx((0.2 + 0.1) / 2)
 
 
 def _seed(store: Store, trial_id: str) -> int:
