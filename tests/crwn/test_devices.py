@@ -139,9 +139,14 @@ def test_a_method_stays_on_its_device(name: str, digits: Datasets, device: Devic
 
 @pytest.mark.parametrize("name", [name for name, case in CASES.items() if learns_a_resnet(case)])
 def test_a_resnet_stays_on_its_device(name: str, digits: Datasets) -> None:
-    """Convolutions, batch normalisation and its statistics, forward and backward: an update of one task."""
-    training = TrainingSpec(learning_rate=0.01, updates_per_task=1, batch_size=128)
-    spec = trial(name, num_tasks=1, scale="nf2", training=training)
+    """Convolutions, batch normalisation and its statistics, forward and backward: an update of one task.
+
+    Where the second of two tasks is learned by what is remembered of the first, two updates of both.
+    """
+    blueprint = CASES[name].blueprint()
+    times = 2 if blueprint.is_continual and "tasks" not in blueprint.needs else 1
+    training = TrainingSpec(learning_rate=0.01, updates_per_task=times, batch_size=128)
+    spec = trial(name, num_tasks=times, scale="nf2", training=training)
     assert isinstance(run(spec, digits, "meta")[-1], Learned)
 
 
