@@ -86,7 +86,9 @@ def group_bytes(spec: TrialSpec, group_size: int) -> int:
     # A stream is opened as one; else the largest segment counts for each.
     sizes = [problem.num_train] if problem.is_stream else problem.segment_sizes
     images = max(sizes, default=BASE_SETS[spec.benchmark.base].num_train) * problem.input_size
-    activations = COPIES_OF_ACTIVATIONS * spec.training.batch_size * blueprint.activations
+    activations = (
+        COPIES_OF_ACTIVATIONS * blueprint.examples_per_update(spec.training.batch_size) * blueprint.activations
+    )
     numbers = STATE_OF_TRAINED * blueprint.trained_per_task + activations
     return math.ceil((group_size + TASKS_BEING_MADE) * images + group_size * _bytes_each(spec) * numbers)
 

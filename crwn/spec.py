@@ -147,6 +147,7 @@ class Blueprint:
         needs: what the method needs to be told.
         presentation: in which order it learns.
         examples_kept: training images that a replay buffer holds at most.
+        examples_replayed: those that go through the network with each batch, once it holds so many.
         stored_memory: numbers that are kept between tasks to learn the next ones by, beside replayed images.
         statistics_per_task: running means and variances of batch normalisation kept of one task, besides.
         keeps_weights: whether what is kept of a task are weights, which are written out only on request.
@@ -164,10 +165,15 @@ class Blueprint:
     needs: frozenset[Need] = frozenset({"tasks"})
     presentation: Presentation = "in turn"
     examples_kept: int = 0
+    examples_replayed: int = 0
     stored_memory: int = 0
     statistics_per_task: int = 0
     keeps_weights: bool = False
     tests_by_batch: bool = False
+
+    def examples_per_update(self, batch_size: int) -> int:
+        """How many go through the network in a training step: a batch, and what is replayed beside it."""
+        return batch_size + self.examples_replayed
 
     @property
     def grouping(self) -> Grouping:
@@ -353,6 +359,11 @@ class TrialSpec:
         if not self.blueprint().is_continual:
             return training.num_updates(problem.num_train)
         return sum(training.num_updates(size) for size in problem.segment_sizes)
+
+    def multiply_adds_per_update(self) -> int:
+        """Of one training step, as the plain computation does it."""
+        blueprint = self.blueprint()
+        return blueprint.multiply_adds * blueprint.examples_per_update(self.training.batch_size)
 
     def canonical_json(self) -> str:
         """The spec as JSON with sorted keys and no white space: equal specs give equal text."""

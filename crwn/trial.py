@@ -225,7 +225,7 @@ def decide_numerics(
 
 def _tasks_for_a_cpu(spec: TrialSpec) -> int:
     blueprint = spec.blueprint()
-    activations = spec.training.batch_size * blueprint.activations
+    activations = blueprint.examples_per_update(spec.training.batch_size) * blueprint.activations
     if blueprint.trained_per_task > activations:
         return 1  # a task's own weights or scores fill the cache alone
     return min(CPU_GROUP, max(1, CPU_GROUP_NUMBERS // activations))

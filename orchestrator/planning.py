@@ -122,7 +122,7 @@ def _updates(trial: TrialSpec) -> str:
 
 def petaflop(trial: TrialSpec) -> float:
     """The training work of a trial in 10^15 floating-point operations, as the plain computation does it."""
-    return 2 * trial.blueprint().multiply_adds * trial.training.batch_size * trial.num_updates() / 1e15
+    return 2 * trial.multiply_adds_per_update() * trial.num_updates() / 1e15
 
 
 def as_json(sweep: Sweep, store: Store) -> str:

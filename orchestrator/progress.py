@@ -196,13 +196,14 @@ def describe(spec: TrialSpec) -> str:
 
 
 def estimated_work(spec: TrialSpec) -> float:
-    """Multiply-adds of a trial's training; small steps count as some, since each costs its overhead."""
-    step = spec.blueprint().multiply_adds * spec.training.batch_size + STEP_OVERHEAD
-    return float(step * spec.num_updates())
+    """Multiply-adds of a trial's training, and as many more as its updates cost besides."""
+    overhead = STEP_OVERHEAD * (2 if spec.blueprint().examples_replayed else 1)
+    return float((spec.multiply_adds_per_update() + overhead) * spec.num_updates())
 
 
 STEP_OVERHEAD = 20_000_000
-"""Multiply-adds that a CPU core could do in the half millisecond that a step costs besides its products."""
+"""Multiply-adds that a CPU core could do in the half millisecond that a step costs besides its products. Drawing from a
+buffer and filling it costs as much again."""
 
 
 def show_seconds(seconds: float) -> str:

@@ -354,7 +354,7 @@ def seconds(speed: Speed, device: Device, rates: Callable[[], dict[str, float]])
     taken = [row.train_seconds for row in finished.rows if row.train_seconds is not None]
     per_task = statistics.fmean(taken) / speed.updates * UPDATES
     spec = trial(speed, speed.updates)
-    operations = 2 * spec.blueprint().multiply_adds * spec.training.batch_size * UPDATES
+    operations = 2 * spec.multiply_adds_per_update() * UPDATES
     return {
         "seconds per task": float(f"{per_task:.3g}"),
         "share of the peak": f"{operations / per_task / rates()[speed.dtype]:.1%}",

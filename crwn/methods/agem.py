@@ -77,7 +77,7 @@ class AGEMSpec:
             biases=self.biases,
             needs=frozenset({"ends"}),
             examples_kept=kept,
-            passes=1 + min(self.replay_batch, kept) / self.training(scale).batch_size,
+            examples_replayed=min(self.replay_batch, kept),
         )
 
 

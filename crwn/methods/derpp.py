@@ -89,7 +89,7 @@ class DERPPSpec:
             biases=self.biases,
             examples_kept=self.buffer,
             outputs_kept=problem.num_classes,
-            passes=1 + draws * min(self.replay_batch, self.buffer) / self.training(scale).batch_size,
+            examples_replayed=draws * min(self.replay_batch, self.buffer),
         )
 
 

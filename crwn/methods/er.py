@@ -62,8 +62,14 @@ class ERSpec:
 
     def blueprint(self, scale: str, problem: ProblemShape, seed: int) -> Blueprint:
         """One network, and the buffer."""
-        passes = 1 + min(self.replay_batch, self.buffer) / self.training(scale).batch_size
-        return plain_blueprint(scale, problem, seed, biases=self.biases, examples_kept=self.buffer, passes=passes)
+        return plain_blueprint(
+            scale,
+            problem,
+            seed,
+            biases=self.biases,
+            examples_kept=self.buffer,
+            examples_replayed=min(self.replay_batch, self.buffer),
+        )
 
 
 class ER(Method):

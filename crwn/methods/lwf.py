@@ -86,10 +86,13 @@ class LwFSpec:
     def blueprint(self, scale: str, problem: ProblemShape, seed: int) -> Blueprint:
         """One network, its teacher, and which classes were seen before the task and with it."""
         needs = frozenset[Need]({"ends", "classes"})
-        passes = 4 / 3  # the teacher has no backward pass
-        blueprint = plain_blueprint(scale, problem, seed, biases=self.biases, needs=needs, passes=passes)
-        memory = blueprint.stored_shared + 2 * problem.num_classes
-        return dataclasses.replace(blueprint, stored_memory=memory)
+        blueprint = plain_blueprint(scale, problem, seed, biases=self.biases, needs=needs)
+        return dataclasses.replace(
+            blueprint,
+            stored_memory=blueprint.stored_shared + 2 * problem.num_classes,
+            multiply_adds=round(4 / 3 * blueprint.multiply_adds),  # the teacher has no backward pass
+            activations=round(4 / 3 * blueprint.activations),
+        )
 
 
 def distance(

@@ -213,9 +213,9 @@ def plain_blueprint(
     needs: frozenset[Need] = frozenset(),
     presentation: Presentation = "in turn",
     examples_kept: int = 0,
+    examples_replayed: int = 0,
     memories: int = 0,
     outputs_kept: int = 0,
-    passes: float = 1,
 ) -> Blueprint:
     """What a method builds of a plain network.
 
@@ -227,9 +227,9 @@ def plain_blueprint(
         needs: what the method needs to be told.
         presentation: in which order it learns.
         examples_kept: images of its replay buffer.
+        examples_replayed: images that go through the network with each batch.
         memories: numbers that are kept beside each trained one.
         outputs_kept: numbers that are kept beside each image of the buffer.
-        passes: examples that go through the network for each one of the batch.
     """
     network = parse_network(scale, problem)
     trained = num_trained(network, biases=biases)
@@ -242,9 +242,10 @@ def plain_blueprint(
         needs=needs,
         presentation=presentation,
         examples_kept=examples_kept,
+        examples_replayed=examples_replayed,
         stored_memory=memories * trained + outputs_kept * examples_kept,
-        multiply_adds=round(passes * plain_multiply_adds(network)),
-        activations=round(passes * network.activations),
+        multiply_adds=plain_multiply_adds(network),
+        activations=network.activations,
         backbone=BackboneSpec(
             seed=seed, arrays=tuple(_drawn(name, layer.shape, network) for name, layer in network.layers.items())
         ),

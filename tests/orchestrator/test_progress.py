@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 from collections.abc import Callable
 
@@ -9,7 +10,9 @@ import pytest
 from rich.console import Console
 
 from crwn.events import Progress
-from crwn.spec import TrialSpec
+from crwn.methods.er import ERSpec
+from crwn.spec import TrainingSpec, TrialSpec
+from crwn.testing import tiny_trial
 from orchestrator import progress as progress_module
 from orchestrator.executors.protocol import TrialUpdate
 from orchestrator.progress import (
@@ -207,6 +210,14 @@ def test_the_estimate_of_work_grows_with_the_trial(trial: Trial) -> None:
     """In proportion to tasks and updates, and with what each costs."""
     assert estimated_work(trial(num_tasks=6)) == 3 * estimated_work(trial(num_tasks=2))
     assert estimated_work(trial(updates_per_task=50)) == 10 * estimated_work(trial(updates_per_task=5))
+
+
+def test_replaying_as_many_as_are_new_is_twice_the_work() -> None:
+    """Whatever the batch that the method has by default: products, and what an update costs besides."""
+    training = TrainingSpec(learning_rate=0.1, batch_size=128)
+    plain = dataclasses.replace(tiny_trial("finetune", benchmark="r-digits-domain"), training=training)
+    replaying = dataclasses.replace(plain, method=ERSpec(replay_batch=128))
+    assert estimated_work(replaying) == 2 * estimated_work(plain)
 
 
 @pytest.mark.parametrize(

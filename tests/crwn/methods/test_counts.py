@@ -9,8 +9,13 @@ from typing import Any
 import pytest
 import torch
 
+from crwn.benchmarks.permuted import PermutedSpec
 from crwn.methods import METHODS
+from crwn.methods.agem import AGEMSpec
 from crwn.methods.batche import BatchESpec
+from crwn.methods.derpp import DERPPSpec
+from crwn.methods.er import ERSpec
+from crwn.methods.finetune import FinetuneSpec
 from crwn.methods.flynet import FlyNetSpec
 from crwn.methods.mtl import MTLSpec
 from crwn.methods.neuromodnet import NeuroModNetSpec
@@ -18,7 +23,7 @@ from crwn.methods.protocol import Tensors
 from crwn.methods.psp import PSPSpec
 from crwn.methods.stl import STLSpec
 from crwn.methods.supsup import SupSupSpec
-from crwn.spec import ProblemShape
+from crwn.spec import ProblemShape, TrainingSpec, TrialSpec
 from tests.crwn.methods.building import plain_surroundings
 
 MNIST = ProblemShape(input_shape=(1, 28, 28), num_classes=10, num_tasks=36)
@@ -214,3 +219,23 @@ def test_estimates_for_planning(method: Any, scale: str, multiply_adds: int, act
     blueprint = method.blueprint(scale, MNIST, 0)
     assert blueprint.multiply_adds == multiply_adds
     assert blueprint.activations == activations
+
+
+@pytest.mark.parametrize("batch_size", [1, 10, 128])
+@pytest.mark.parametrize(
+    ("method", "replayed"),
+    [
+        (FinetuneSpec(), 0),
+        (ERSpec(buffer=200, replay_batch=16), 16),
+        (ERSpec(buffer=7, replay_batch=16), 7),
+        (DERPPSpec(replay_batch=16), 2 * 16),
+        (DERPPSpec(replay_batch=16, alpha=0.0), 16),
+        (AGEMSpec(buffer=80, replay_batch=128), 72),
+    ],
+)
+def test_what_is_replayed_is_counted_beside_the_trials_own_batch(method: Any, replayed: int, batch_size: int) -> None:
+    """Not by the method's default batch."""
+    training = TrainingSpec(learning_rate=0.1, batch_size=batch_size)
+    benchmark = PermutedSpec(num_tasks=36, task_known=False)
+    spec = TrialSpec(method=method, benchmark=benchmark, scale="FC256", seed=0, training=training)
+    assert spec.multiply_adds_per_update() == (3 * FC256 - 784 * 256) * (batch_size + replayed)
