@@ -60,7 +60,7 @@ class TaskRow:
         tested: when the test ended, in seconds since 1970.
         curve: of the training; empty where the task was only tested again.
         update: of a stream, after how many updates; else None.
-        answered: how often each class was the answer; None where the task is told.
+        answered: how often each class was the answer, in every scenario but `task`; None where the task is told.
         accuracy_told: the accuracy among the task's own classes alone, as if the task were told; None where tasks do
             not bring classes of their own.
     """

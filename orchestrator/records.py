@@ -512,7 +512,7 @@ class TestRow:
         update: of a stream, after how many updates it was tested; else None.
         accuracy: in [0, 1].
         accuracy_told: among the task's own classes alone; None where tasks do not bring classes of their own.
-        answered: how often each class was the answer; None where the task is told.
+        answered: how often each class was the answer, in every scenario but `task`; None where the task is told.
         loss: in nats.
         num_test: examples.
         train_seconds: what learning it took; None where it was only tested again.

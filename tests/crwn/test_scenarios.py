@@ -168,6 +168,14 @@ def test_an_untold_task_is_told_nowhere(scenario: Scenario) -> None:
     assert set(learned.shared) == {"matrix", "unused", "mean"}
 
 
+@pytest.mark.parametrize("scenario", ["domain", "class", "general"])
+def test_answers_are_counted_wherever_one_learner_answers_for_all(scenario: Scenario) -> None:
+    """In `domain` too: each test says how often each of the outputs was the answer, and that adds up to its images."""
+    every = {"epochs_per_task": 0} if scenario == "general" else {}
+    learned = learn(Untold(), Groups(test_every=2), scenario, **every)
+    assert all(len(row.answered) == NUM_CLASSES and sum(row.answered) == row.num_test for row in learned.rows)
+
+
 def test_a_told_task_is_told() -> None:
     """The same learner, where tasks are told, does fail."""
     with pytest.raises(AssertionError, match=r"told the tasks \(0,\)"):
