@@ -40,9 +40,9 @@ if TYPE_CHECKING:
     from crwn.events import CurvePoint, Numerics, TaskRow
     from crwn.methods.protocol import Method, Tensors
     from crwn.spec import Blueprint, ProblemShape
-    from orchestrator.records import Attempt, Sample
-    from orchestrator.store import Store, TrialRecord
-    from orchestrator.sweep import Cell
+    from orchestrator.store.records import Attempt, Sample
+    from orchestrator.store.store import Store, TrialRecord
+    from orchestrator.sweeps.sweep import Cell
 
 START = 1_750_000_000.0
 """When the made-up trials begin, in seconds since 1970: 15 June 2025, 15:06:40 UTC."""
@@ -166,8 +166,8 @@ def new_store(folder: Path) -> Store:
     Args:
         folder: does not exist yet, or is empty.
     """
-    from orchestrator.files import LocalFiles
-    from orchestrator.store import Store
+    from orchestrator.store.folder import LocalFiles
+    from orchestrator.store.store import Store
 
     store = Store(LocalFiles(folder, is_synchronised=False))
     store.create()
@@ -218,7 +218,7 @@ def write_unfinished(
     Raises:
         ValueError: as `finished_record` does, or the method never has learned so many tasks and not ended.
     """
-    from orchestrator.executors.attempt import task_rows
+    from orchestrator.execution.attempt import task_rows
 
     rows = [row for row in _rows(spec, accuracy, conditions) if row.tasks_learned <= tasks_learned]
     num_tasks = spec.benchmark.problem().num_tasks
@@ -243,8 +243,8 @@ def write_sweep(
         name: the sweep's.
         reference: the label of the method whose params/task the others' are compared with.
     """
-    from orchestrator.executors.attempt import benchmark_name
-    from orchestrator.sweep import Cell, Resources, Sweep
+    from orchestrator.execution.attempt import benchmark_name
+    from orchestrator.sweeps.sweep import Cell, Resources, Sweep
 
     cells: dict[Any, Cell] = {}
     for trial in trials:
@@ -281,7 +281,7 @@ def finished_record(spec: TrialSpec, accuracy: Accuracy = 0.5, conditions: Condi
     """
     from crwn import contexts
     from crwn.trial import Finished
-    from orchestrator.executors import attempt
+    from orchestrator.execution import attempt
 
     rows, blueprint = _rows(spec, accuracy, conditions), spec.blueprint()
     drawn = _fingerprint(blueprint.backbone)
@@ -511,7 +511,7 @@ def _resume_point(spec: TrialSpec, rows: Sequence[TaskRow], conditions: Conditio
 
 def _attempts(spec: TrialSpec, conditions: Conditions, *, tasks_learned: int) -> list[Attempt]:
     """The attempt that reached so many tasks, after the one before it."""
-    from orchestrator.records import Position
+    from orchestrator.store.records import Position
 
     last = _attempt(spec, conditions, tasks_learned=tasks_learned)
     if conditions.before is None:
@@ -522,8 +522,8 @@ def _attempts(spec: TrialSpec, conditions: Conditions, *, tasks_learned: int) ->
 
 def _attempt(spec: TrialSpec, conditions: Conditions, *, tasks_learned: int, error: Exception | None = None) -> Attempt:
     """An attempt that began at the trial's beginning."""
-    from orchestrator.executors.attempt import new_attempt
-    from orchestrator.records import AttemptError, Position
+    from orchestrator.execution.attempt import new_attempt
+    from orchestrator.store.records import AttemptError, Position
 
     made = new_attempt(spec, 1.0 if conditions.device == "cuda" else None)
     ended, name = None, type(error).__name__
@@ -543,7 +543,7 @@ def _attempt(spec: TrialSpec, conditions: Conditions, *, tasks_learned: int, err
 
 
 def _sample(spec: TrialSpec, conditions: Conditions, time: float) -> Sample:
-    from orchestrator.records import Sample
+    from orchestrator.store.records import Sample
 
     on_gpu = conditions.device == "cuda"
     return Sample(

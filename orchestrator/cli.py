@@ -22,9 +22,9 @@ from orchestrator.errors import UnfinishedError, UserError, begun
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from orchestrator.report import Printable
-    from orchestrator.store import Store
-    from orchestrator.sweep import Sweep
+    from orchestrator.report.printable import Printable
+    from orchestrator.store.store import Store
+    from orchestrator.sweeps.sweep import Sweep
 
 SweepArgument = Annotated[Path, typer.Argument(help="the sweep's YAML file", metavar="SWEEP")]
 StoreArgument = Annotated[
@@ -110,15 +110,16 @@ def plan(
     as_json: Annotated[bool, typer.Option("--json", help="print every trial with its resolved spec as JSON")] = False,
 ) -> None:
     """Show what a sweep would run; start nothing and need no data."""
-    from orchestrator import display, planning  # noqa: PLC0415
-    from orchestrator.sweep import load_sweep  # noqa: PLC0415
+    from orchestrator import display  # noqa: PLC0415
+    from orchestrator.execution import planning  # noqa: PLC0415
+    from orchestrator.sweeps.sweep import load_sweep  # noqa: PLC0415
 
     if cluster and as_json:
         raise UserError("--cluster and --json: expected one of them, given both")
     loaded = load_sweep(sweep)
     store = _store(loaded, out)
     if cluster:
-        from orchestrator.executors.ray_tune import RayTuneExecutor  # noqa: PLC0415
+        from orchestrator.execution.ray_tune import RayTuneExecutor  # noqa: PLC0415
 
         planning.show_capacity(loaded, store, RayTuneExecutor().capacity(), display.console())
     elif as_json:
@@ -143,8 +144,10 @@ def run(
     ] = False,
 ) -> None:
     """Run what a sweep lacks, or go on with it, and end with its table."""
-    from orchestrator import display, running, tracking_address  # noqa: PLC0415
-    from orchestrator.sweep import load_sweep  # noqa: PLC0415
+    from orchestrator import display  # noqa: PLC0415
+    from orchestrator.execution import running  # noqa: PLC0415
+    from orchestrator.sweeps.sweep import load_sweep  # noqa: PLC0415
+    from orchestrator.tracking import address  # noqa: PLC0415
 
     _take_signals_for_interruptions()
     loaded = load_sweep(sweep)
@@ -165,11 +168,11 @@ def run(
         with begun(running.REMEDY):
             _show_results(loaded, store, console)
         if not no_tracking:
-            typer.echo(f"mlflow    {tracking_address.how_to_open(store.beside, tracking_uri)}")
+            typer.echo(f"mlflow    {address.how_to_open(store.beside, tracking_uri)}")
     except KeyboardInterrupt:
         for sign in INTERRUPTIONS:
             signal.signal(sign, signal.SIG_IGN)  # what follows takes no time and must not be cut off
-        command = shlex.join(["crwn", *map(tracking_address.hide_password, sys.argv[1:])])
+        command = shlex.join(["crwn", *map(address.hide_password, sys.argv[1:])])
         typer.echo(f"\nInterrupted. Everything up to the last seconds is kept; go on with:\n  {command}", err=True)
         raise typer.Exit(130) from None
     raise typer.Exit(1 if failed else 0)
@@ -188,9 +191,10 @@ def doctor(
     no_tracking: NoTrackingOption = False,
 ) -> None:
     """Find out whether a sweep would run here: machines, versions, store, data, disk, MLflow; start no trial."""
-    from orchestrator import display, running  # noqa: PLC0415
-    from orchestrator import doctor as examination  # noqa: PLC0415
-    from orchestrator.sweep import load_sweep  # noqa: PLC0415
+    from orchestrator import display  # noqa: PLC0415
+    from orchestrator.cluster import doctor as examination  # noqa: PLC0415
+    from orchestrator.execution import running  # noqa: PLC0415
+    from orchestrator.sweeps.sweep import load_sweep  # noqa: PLC0415
 
     loaded = load_sweep(sweep)
     options = running.Options(
@@ -227,8 +231,10 @@ def submit(
     follow: Annotated[bool, typer.Option("--follow", help="print the job's log and end with its exit code")] = False,
 ) -> None:
     """Have a Ray cluster run what a sweep lacks, as a job; or follow the job that is at it."""
-    from orchestrator import display, running, submitting  # noqa: PLC0415
-    from orchestrator.sweep import load_sweep  # noqa: PLC0415
+    from orchestrator import display  # noqa: PLC0415
+    from orchestrator.cluster import submitting  # noqa: PLC0415
+    from orchestrator.execution import running  # noqa: PLC0415
+    from orchestrator.sweeps.sweep import load_sweep  # noqa: PLC0415
 
     options = running.Options(
         data_root=data_root, gpus=gpus, cpus=cpus, tracking_uri=tracking_uri, tracking=not no_tracking
@@ -248,7 +254,8 @@ def stop(
     address: AddressOption,
 ) -> None:
     """Stop a job on a Ray cluster; what it computed is kept."""
-    from orchestrator import display, submitting  # noqa: PLC0415
+    from orchestrator import display  # noqa: PLC0415
+    from orchestrator.cluster import submitting  # noqa: PLC0415
 
     submitting.stop(submitting.connect(address), address, job, display.console())
 
@@ -266,7 +273,8 @@ def status(
     ] = False,
 ) -> None:
     """Show what of a store's sweeps is done, running, failed and left, or how a cluster's jobs stand."""
-    from orchestrator import display, standing  # noqa: PLC0415
+    from orchestrator import display  # noqa: PLC0415
+    from orchestrator.execution import status as standing  # noqa: PLC0415
 
     if (store is None) == (address is None):
         given = "neither" if store is None else "both"
@@ -275,7 +283,7 @@ def status(
         standing.show(_existing_store(store), display.console(), verbose=verbose)
         return
     assert address is not None
-    from orchestrator import submitting  # noqa: PLC0415
+    from orchestrator.cluster import submitting  # noqa: PLC0415
 
     submitting.show(submitting.connect(address), address, display.console(), verbose=verbose)
 
@@ -316,13 +324,15 @@ def tables(
     ] = False,
 ) -> None:
     """Write and print the tables of a store's sweeps, any others over its trials, or the paper's."""
-    from orchestrator import display, report  # noqa: PLC0415
-    from orchestrator.files import open_files  # noqa: PLC0415
+    from orchestrator import display  # noqa: PLC0415
+    from orchestrator.report.printable import write  # noqa: PLC0415
+    from orchestrator.report.tables import Choice, tables_of  # noqa: PLC0415
+    from orchestrator.store.address import open_files  # noqa: PLC0415
 
     opened = [_existing_store(store) for store in stores]
-    made = report.tables_of(
+    made = tables_of(
         opened,
-        report.Choice(
+        Choice(
             sweep=sweep,
             against=against,
             rows=tuple(name.strip() for name in rows.split(",")) if rows is not None else (),
@@ -332,7 +342,7 @@ def tables(
             paper=paper,
         ),
     )
-    files = report.write(made, open_files(to) if to is not None else opened[0].report)
+    files = write(made, open_files(to) if to is not None else opened[0].report)
     console = display.console()
     for table in made:
         _print_table(table, console)
@@ -349,8 +359,8 @@ def report_(
 ) -> None:
     """Write one HTML page over stores, with tables, figures, the paper's claims and where every number is from."""
     from orchestrator.display import printable  # noqa: PLC0415
-    from orchestrator.files import open_files  # noqa: PLC0415
     from orchestrator.report.page import write_report  # noqa: PLC0415
+    from orchestrator.store.address import open_files  # noqa: PLC0415
 
     opened = [_existing_store(store) for store in stores]
     where = open_files(to) if to is not None else opened[0].report
@@ -373,14 +383,16 @@ def diff(
     as_json: Annotated[bool, typer.Option("--json", help="print everything as JSON")] = False,
 ) -> None:
     """Show what changed between two stores' trials; exit code 0 the same within the noise, 1 different."""
-    from orchestrator import differing, display, report  # noqa: PLC0415
+    from orchestrator import display  # noqa: PLC0415
+    from orchestrator.report import diff  # noqa: PLC0415
+    from orchestrator.report.tables import differences  # noqa: PLC0415
 
-    found = report.differences(_existing_store(a), _existing_store(b), tuple(where or ()), noise / 100)
+    found = differences(_existing_store(a), _existing_store(b), tuple(where or ()), noise / 100)
     if as_json:
-        typer.echo(differing.as_json(found))
+        typer.echo(diff.as_json(found))
     else:
         console = display.console()
-        for line in differing.lines(found):
+        for line in diff.lines(found):
             display.print_line(console, line)
     raise typer.Exit(0 if found.is_same else 1)
 
@@ -388,7 +400,8 @@ def diff(
 @app.command()
 def verify(store: StoreArgument) -> None:
     """Read everything in a store and see that it is as it was written; exit code 0 if it is, 1 if not."""
-    from orchestrator import display, verifying  # noqa: PLC0415
+    from orchestrator import display  # noqa: PLC0415
+    from orchestrator.store import verifying  # noqa: PLC0415
 
     if not verifying.show(_existing_store(store), display.console()):
         raise typer.Exit(1)
@@ -397,12 +410,13 @@ def verify(store: StoreArgument) -> None:
 @app.command()
 def sync(store: StoreArgument, tracking_uri: TrackingOption = None) -> None:
     """Show all of a store in MLflow: rebuild what is lost there, catch up with what is missing."""
-    from orchestrator import display, following, tracking_address  # noqa: PLC0415
+    from orchestrator import display  # noqa: PLC0415
+    from orchestrator.tracking import address, following  # noqa: PLC0415
 
     opened = _existing_store(store)
     runs = opened.beside
-    following.sync(opened, tracking_address.tracking_uri(runs, tracking_uri), display.console())
-    typer.echo(f"mlflow    {tracking_address.how_to_open(runs, tracking_uri)}")
+    following.sync(opened, address.tracking_uri(runs, tracking_uri), display.console())
+    typer.echo(f"mlflow    {address.how_to_open(runs, tracking_uri)}")
 
 
 @app.command()
@@ -412,7 +426,7 @@ def ui(
 ) -> None:
     """Open MLflow's interface on a folder of stores, on this machine, until Ctrl-C."""
     from orchestrator import display  # noqa: PLC0415
-    from orchestrator.ui import serve  # noqa: PLC0415
+    from orchestrator.tracking.ui import serve  # noqa: PLC0415
 
     _take_signals_for_interruptions()
     serve(_folder_of_stores(runs), port, display.console())
@@ -476,7 +490,8 @@ def _print_error(error: Exception) -> None:
 
 def _folder_of_stores(runs: str) -> Path:
     from crwn.paths import expanded  # noqa: PLC0415
-    from orchestrator.files import LocalFiles, open_files  # noqa: PLC0415
+    from orchestrator.store.address import open_files  # noqa: PLC0415
+    from orchestrator.store.folder import LocalFiles  # noqa: PLC0415
 
     if not isinstance(open_files(runs), LocalFiles):  # which also finds what is wrong with a path
         raise UserError(
@@ -502,18 +517,19 @@ def _existing_store(address: str) -> Store:
 
 
 def _open(address: str) -> Store:
-    from orchestrator.store import Store  # noqa: PLC0415
+    from orchestrator.store.store import Store  # noqa: PLC0415
 
     return Store(address)
 
 
 def _show_results(sweep: Sweep, store: Store, console: Console) -> None:
-    from orchestrator import report  # noqa: PLC0415
-    from orchestrator.store import CONTEXTS_FILE  # noqa: PLC0415
+    from orchestrator.report.sweep_tables import sweep_table  # noqa: PLC0415
+    from orchestrator.report.tables import write_tables  # noqa: PLC0415
+    from orchestrator.store.store import CONTEXTS_FILE  # noqa: PLC0415
 
-    table = report.sweep_table(store, sweep.manifest())
+    table = sweep_table(store, sweep.manifest())
     _print_table(table, console)
-    report.write_tables(store, store.report)
+    write_tables(store, store.report)
     typer.echo(f"results   {store.address}")
     typer.echo(f"tables    {store.report.locate(table.file_name)}.md and .csv")
     typer.echo(f"contexts  {store.locate('*', CONTEXTS_FILE)}")

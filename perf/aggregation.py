@@ -22,8 +22,8 @@ from crwn.benchmarks.permuted import PermutedSpec
 from crwn.methods.neuromodnet import NeuroModNetSpec
 from crwn.spec import TrainingSpec, TrialSpec
 from crwn.testing import Conditions, new_store, write_finished
-from orchestrator.manifests import Manifest, ManifestCell
-from orchestrator.store import Store
+from orchestrator.store.manifests import Manifest, ManifestCell
+from orchestrator.store.store import Store
 
 TRIALS, TASKS, SEEDS, MORE = 10_000, 100, 3, 100
 CONDITIONS = Conditions(curve_points=20)
@@ -80,8 +80,8 @@ def run_step(step: str, address: str) -> None:
     """One step, in this process; prints its peak memory."""
     store = Store(address)
     if step in ("tables", "pivot", "against"):
-        from orchestrator.report import Choice, tables_of
-        from orchestrator.report import write as write_files
+        from orchestrator.report.printable import write as write_files
+        from orchestrator.report.tables import Choice, tables_of
 
         choice = {
             "tables": Choice(),
@@ -94,7 +94,7 @@ def run_step(step: str, address: str) -> None:
 
         write_report([store], store.report)
     else:
-        from orchestrator.index import results
+        from orchestrator.store.index import results
 
         results(store)
     print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10)

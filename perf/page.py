@@ -17,7 +17,7 @@ import tempfile
 from pathlib import Path
 
 from orchestrator.report.page import write_report
-from orchestrator.store import Store
+from orchestrator.store.store import Store
 from perf.aggregation import write
 
 TRIALS, TASKS, ROUNDS = 500, 100, 9

@@ -22,8 +22,8 @@ import urllib.request
 from pathlib import Path
 
 from crwn.testing import Conditions, new_store, write_finished
-from orchestrator.store import Store
-from orchestrator.sweep import load_sweep
+from orchestrator.store.store import Store
+from orchestrator.sweeps.sweep import load_sweep
 
 CRWN = Path(sys.executable).with_name("crwn")
 PORT = 5317

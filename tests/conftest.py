@@ -49,7 +49,7 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
-FIRST = ("Ray", "MLflow", "processes", "tests/orchestrator/test_tracking.py")
+FIRST = ("Ray", "MLflow", "processes", "tests/orchestrator/tracking/test_tracker.py")
 """The chains that take longest: they start first, and the other processes share the rest meanwhile."""
 
 

@@ -41,11 +41,11 @@ LIGHT_IN_CRWN = {
 LIGHT_IN_ORCHESTRATOR = {
     "orchestrator.cli": ("torch", "ray", "mlflow", "matplotlib", "pandas", "pyarrow", "pydantic"),
     "orchestrator.data_sets": ("torch", "ray", "mlflow", "matplotlib", "pandas", "pyarrow", "sklearn"),
-    "orchestrator.ui": ("torch", "ray", "mlflow", "sqlalchemy", "matplotlib", "pandas", "pyarrow"),
-    "orchestrator.following": ("torch", "ray", "mlflow", "sqlalchemy", "matplotlib", "pandas"),
-    "orchestrator.running": ("torch", "ray", "mlflow", "sqlalchemy", "matplotlib"),
-    "orchestrator.report": ("torch", "ray", "mlflow", "sqlalchemy", "matplotlib"),
-    "orchestrator.projection": ("torch", "ray", "mlflow", "matplotlib.pyplot"),  # pyplot looks for windows
+    "orchestrator.tracking.ui": ("torch", "ray", "mlflow", "sqlalchemy", "matplotlib", "pandas", "pyarrow"),
+    "orchestrator.tracking.following": ("torch", "ray", "mlflow", "sqlalchemy", "matplotlib", "pandas"),
+    "orchestrator.execution.running": ("torch", "ray", "mlflow", "sqlalchemy", "matplotlib"),
+    "orchestrator.report.tables": ("torch", "ray", "mlflow", "sqlalchemy", "matplotlib"),
+    "orchestrator.tracking.projection": ("torch", "ray", "mlflow", "matplotlib.pyplot"),  # pyplot looks for windows
 }
 
 # Imports the modules of such a list; `said` has for each which of the names that must not come along are there after
@@ -263,9 +263,13 @@ def test_methods_never_import_each_other() -> None:
     [
         (
             "ray",
-            ("orchestrator/executors/ray_tune.py", "orchestrator/backbones.py", "orchestrator/submitting.py"),
+            (
+                "orchestrator/execution/ray_tune.py",
+                "orchestrator/execution/backbones.py",
+                "orchestrator/cluster/submitting.py",
+            ),
         ),
-        ("mlflow", ("orchestrator/mlflow_runs.py",)),
+        ("mlflow", ("orchestrator/tracking/mlflow_runs.py",)),
     ],
 )
 def test_a_library_of_the_cluster_has_its_files(library: str, allowed: tuple[str, ...]) -> None:
@@ -277,37 +281,44 @@ def test_a_library_of_the_cluster_has_its_files(library: str, allowed: tuple[str
     assert offences("orchestrator/**/*.py", is_elsewhere) == []
 
 
-def test_the_store_imports_neither_executors_nor_tracking() -> None:
+ROOMS = ("store", "sweeps", "report", "tracking", "execution", "cluster", "cli")
+"""Of the orchestrator, from the ground up: each may import what stands before it."""
+
+
+@pytest.mark.parametrize("room", ROOMS[:-1])
+def test_a_room_imports_nothing_that_stands_above_it(room: str) -> None:
     """The store is the truth: what fills it and what mirrors it come and go."""
-    above = ("orchestrator.executors", "orchestrator.tracking", "orchestrator.projection", "orchestrator.following")
-    assert offences("orchestrator/store.py", lambda _, item: is_within(item.name, *above)) == []
+    above = [f"orchestrator.{other}" for other in ROOMS[ROOMS.index(room) + 1 :]]
+    assert offences(f"orchestrator/{room}/*.py", lambda _, item: is_within(item.name, *above)) == []
 
 
 def test_rays_job_client_is_imported_by_one_file_that_only_the_command_line_imports() -> None:
     """Jobs come and go with a cluster: nothing that computes or keeps knows of them, nor pays for their client."""
 
     def is_elsewhere(path: Path, item: Import) -> bool:
-        if is_within(item.name, "orchestrator.submitting"):
+        if is_within(item.name, "orchestrator.cluster.submitting"):
             return path.as_posix() != "orchestrator/cli.py" or item.at_import
         client = ("ray.job_submission", "ray.dashboard")
-        return is_within(item.name, *client) and path.as_posix() != "orchestrator/submitting.py"
+        return is_within(item.name, *client) and path.as_posix() != "orchestrator/cluster/submitting.py"
 
     assert offences("orchestrator/**/*.py", is_elsewhere) == []
 
 
-@pytest.mark.parametrize("pattern", ["orchestrator/executors/*.py", "orchestrator/report/*.py"])
-def test_who_runs_trials_and_who_makes_tables_know_nothing_of_tracking(pattern: str) -> None:
-    """MLflow is written by a process of its own, from the store: nothing that computes can wait for it."""
-    tracking = ("orchestrator.tracking", "orchestrator.projection", "orchestrator.following")
-    assert offences(pattern, lambda _, item: is_within(item.name, *tracking)) == []
+def test_what_computes_knows_nothing_of_tracking() -> None:
+    """MLflow is written by a process of its own, from the store: only what starts that process knows of it."""
+
+    def is_elsewhere(path: Path, item: Import) -> bool:
+        return is_within(item.name, "orchestrator.tracking") and path.name != "running.py"
+
+    assert offences("orchestrator/execution/*.py", is_elsewhere) == []
 
 
 def test_tracking_is_imported_by_its_process_and_by_sync_alone() -> None:
-    """Only following.py imports tracking.py, and inside functions: a driver never pays for MLflow's import."""
+    """Only following.py imports tracker.py, and inside functions: a driver never pays for MLflow's import."""
 
     def is_elsewhere(path: Path, item: Import) -> bool:
-        is_there = path.as_posix() == "orchestrator/following.py" and not item.at_import
-        return is_within(item.name, "orchestrator.tracking") and not is_there
+        is_there = path.as_posix() == "orchestrator/tracking/following.py" and not item.at_import
+        return is_within(item.name, "orchestrator.tracking.tracker") and not is_there
 
     assert offences("orchestrator/**/*.py", is_elsewhere) == []
 

@@ -21,8 +21,8 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import EngFormatter, Formatter, LogLocator, MaxNLocator, NullFormatter, StrMethodFormatter
 from numpy.typing import NDArray
 
-from orchestrator.aggregate import CELL
 from orchestrator.report import filenames, fonts
+from orchestrator.report.aggregate import CELL
 from orchestrator.report.looks import Line, Look, Names, lines, palette, style
 from orchestrator.report.plain import csv_text
 

@@ -17,8 +17,9 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 import pandas as pd
 
-from orchestrator import aggregate, compatibility
+from orchestrator.report import aggregate
 from orchestrator.report.paper import paper_spec, settings_text
+from orchestrator.store import compatibility
 
 Word: TypeAlias = Literal["confirmed", "refuted", "open"]
 

@@ -9,12 +9,12 @@ import pandas as pd
 import pyarrow as pa
 
 from crwn.methods import METHODS
-from orchestrator import compatibility
-from orchestrator.aggregate import records
-from orchestrator.index import RESULTS_SCHEMA, results
-from orchestrator.manifests import Manifest, ManifestCell
-from orchestrator.records import independent
-from orchestrator.store import Store
+from orchestrator.report.aggregate import records
+from orchestrator.store import compatibility
+from orchestrator.store.index import RESULTS_SCHEMA, results
+from orchestrator.store.manifests import Manifest, ManifestCell
+from orchestrator.store.records import independent
+from orchestrator.store.store import Store
 
 NAMES = ("method", "variant", "scale", "benchmark")
 """Columns that name what a trial is of, in the store's own words."""

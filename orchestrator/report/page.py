@@ -17,10 +17,7 @@ from urllib.parse import quote
 import jinja2
 import pandas as pd
 
-from orchestrator import aggregate
-from orchestrator.files import Files
-from orchestrator.manifests import Manifest, ManifestCell
-from orchestrator.report import claims, fonts, manifests_of, series
+from orchestrator.report import aggregate, claims, fonts, series
 from orchestrator.report.charts import FORMATS, Chart, charts
 from orchestrator.report.claims import Verdict
 from orchestrator.report.filenames import distinct
@@ -29,7 +26,10 @@ from orchestrator.report.looks import Look, Names, palette
 from orchestrator.report.plain import csv_text
 from orchestrator.report.printable import write_files
 from orchestrator.report.sweep_tables import SweepTable, sweep_table, sweep_trials
-from orchestrator.store import Store
+from orchestrator.report.tables import manifests_of
+from orchestrator.store.files import Files
+from orchestrator.store.manifests import Manifest, ManifestCell
+from orchestrator.store.store import Store
 
 PAGE_FILE = "report.html"
 FIGURES_FOLDER = "figures"

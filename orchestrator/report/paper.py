@@ -21,11 +21,12 @@ import pandas as pd
 from crwn.benchmarks import BENCHMARKS, PRESETS
 from crwn.methods import METHODS
 from crwn.spec import Blueprint, TrialSpec, canonical_json
-from orchestrator import aggregate, comparison, compatibility
 from orchestrator.display import show_ratio, shown_method
-from orchestrator.manifests import Manifest
+from orchestrator.report import aggregate, comparison
 from orchestrator.report.printable import Table
 from orchestrator.report.sweep_tables import show_difference
+from orchestrator.store import compatibility
+from orchestrator.store.manifests import Manifest
 
 NUM_SEEDS = 3
 """The paper's."""

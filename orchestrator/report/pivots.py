@@ -8,11 +8,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from orchestrator import aggregate, compatibility
 from orchestrator.errors import UserError, nearest
 from orchestrator.measures import MEASURES, Measure
+from orchestrator.report import aggregate
 from orchestrator.report.frames import NAMES
 from orchestrator.report.printable import Table
+from orchestrator.store import compatibility
 
 
 def pivot_table(

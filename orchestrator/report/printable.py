@@ -14,10 +14,10 @@ import pandas as pd
 
 from orchestrator.display import printable
 from orchestrator.errors import UserError, begun
-from orchestrator.files import Files
 from orchestrator.report.filenames import distinct
 from orchestrator.report.latex import latex_table
 from orchestrator.report.plain import csv_text
+from orchestrator.store.files import Files
 
 NAME_COLUMNS = ("method", "variant", "scale")
 """The columns of a table that name its rows."""

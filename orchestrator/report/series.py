@@ -14,9 +14,9 @@ import numpy as np
 import pandas as pd
 
 from crwn.metrics import accuracy_matrix
-from orchestrator import aggregate
-from orchestrator.aggregate import CELL
-from orchestrator.manifests import Manifest
+from orchestrator.report import aggregate
+from orchestrator.report.aggregate import CELL
+from orchestrator.store.manifests import Manifest
 
 MAX_DRAWN = 20
 """Cells of a benchmark in one figure: more are no longer told apart."""

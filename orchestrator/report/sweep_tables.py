@@ -9,12 +9,11 @@ from typing import Any
 
 import pandas as pd
 
-from orchestrator import aggregate, comparison
-from orchestrator.manifests import Manifest
-from orchestrator.report import filenames
+from orchestrator.report import aggregate, comparison, filenames
 from orchestrator.report.frames import read_trials
 from orchestrator.report.printable import NAME_COLUMNS, Table
-from orchestrator.store import Store
+from orchestrator.store.manifests import Manifest
+from orchestrator.store.store import Store
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

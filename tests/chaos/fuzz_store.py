@@ -40,12 +40,15 @@ from rich.console import Console
 
 from crwn import engine
 from crwn.testing import write_finished, write_unfinished
-from orchestrator import index, parquet_files, projection, repairing, running, standing, verifying
-from orchestrator.claims import Lease
 from orchestrator.errors import UserError
-from orchestrator.files import LocalFiles
-from orchestrator.store import Store
-from orchestrator.sweep import Sweep, load_sweep
+from orchestrator.execution import repairing, running
+from orchestrator.execution import status as standing
+from orchestrator.store import index, parquet_files, verifying
+from orchestrator.store.folder import LocalFiles
+from orchestrator.store.leases import Lease
+from orchestrator.store.store import Store
+from orchestrator.sweeps.sweep import Sweep, load_sweep
+from orchestrator.tracking import projection
 from tests.chaos import fuzzing
 from tests.older_records import make_older
 

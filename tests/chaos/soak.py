@@ -31,8 +31,8 @@ import psutil
 import ray
 from ray.cluster_utils import Cluster
 
-from orchestrator.store import Store
-from orchestrator.sweep import Sweep, load_sweep
+from orchestrator.store.store import Store
+from orchestrator.sweeps.sweep import Sweep, load_sweep
 from tests.integration.conftest import CRWN, clean_environment, contents
 
 Kind: TypeAlias = Literal["worker", "machine", "driver"]

@@ -24,8 +24,8 @@ from typing import Any
 import pytest
 import yaml
 
-from orchestrator.store import Store
-from orchestrator.sweep import load_sweep
+from orchestrator.store.store import Store
+from orchestrator.sweeps.sweep import load_sweep
 from tests.cluster.machines import HOME, SHARED, Machine, Network, network, whats_missing
 from tests.integration.conftest import CRWN, clean_environment, contents
 

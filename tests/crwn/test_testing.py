@@ -24,11 +24,11 @@ from crwn.testing import (
     write_sweep,
     write_unfinished,
 )
-from orchestrator.executors.attempt import attempt
-from orchestrator.files import LocalFiles
-from orchestrator.index import results
-from orchestrator.records import Position
-from orchestrator.store import CONTEXTS_FILE, RESUME_FILE, Store
+from orchestrator.execution.attempt import attempt
+from orchestrator.store.folder import LocalFiles
+from orchestrator.store.index import results
+from orchestrator.store.records import Position
+from orchestrator.store.store import CONTEXTS_FILE, RESUME_FILE, Store
 from tests.methods import CASES
 
 KINDS = [(method, CASES[method].benchmark or "r-digits") for method in METHODS]

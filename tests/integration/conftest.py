@@ -18,11 +18,11 @@ from typing import Any, TypeAlias
 import psutil
 import pytest
 
-from orchestrator.files import open_files
-from orchestrator.parquet_files import stable_columns
-from orchestrator.store import Store
-from orchestrator.sweep import Sweep, load_sweep
-from orchestrator.tracking_address import TRACKING_VARIABLE
+from orchestrator.store.address import open_files
+from orchestrator.store.parquet_files import stable_columns
+from orchestrator.store.store import Store
+from orchestrator.sweeps.sweep import Sweep, load_sweep
+from orchestrator.tracking.address import TRACKING_VARIABLE
 
 CRWN = Path(sys.executable).with_name("crwn")
 

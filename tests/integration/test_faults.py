@@ -15,7 +15,7 @@ from typing import Any
 import psutil
 import pytest
 
-from orchestrator.store import Store
+from orchestrator.store.store import Store
 from tests.integration.conftest import Run, Undisturbed, contents
 
 pytestmark = [pytest.mark.chaos, pytest.mark.slow(reason="a sweep is run to its end")]

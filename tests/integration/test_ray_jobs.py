@@ -19,7 +19,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from orchestrator.store import Store
+from orchestrator.store.store import Store
 from tests.integration.conftest import CRWN, clean_environment, finished_times
 from tests.ports import free_port
 

@@ -15,9 +15,9 @@ from crwn.benchmarks import PRESETS
 from crwn.data import BASE_SETS, Datasets
 from crwn.events import Progress
 from crwn.methods import METHODS
-from orchestrator.executors.protocol import Job, TrialUpdate
-from orchestrator.store import Store
-from orchestrator.sweep import Resources, load_sweep
+from orchestrator.execution.protocol import Job, TrialUpdate
+from orchestrator.store.store import Store
+from orchestrator.sweeps.sweep import Resources, load_sweep
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow(reason="a Ray session, and each of its workers imports torch")]
 
@@ -27,7 +27,7 @@ NUM_TRIALS = 4
 @pytest.fixture(scope="module")
 def ray_session() -> Iterator[Any]:
     """One Ray session for this file: four CPU slots and one GPU that exists on paper only."""
-    from orchestrator.executors import ray_tune
+    from orchestrator.execution import ray_tune
 
     for name, value in ray_tune.ENVIRONMENT.items():
         os.environ.setdefault(name, value)
@@ -49,8 +49,8 @@ def test_a_shared_backbone_costs_a_worker_nothing(ray_session: Any) -> None:
     """Four workers read one FC4096 backbone: one object, read-only arrays, private memory up by less than a tenth."""
     import torch
 
-    from orchestrator.backbones import SharedBackbones
-    from orchestrator.executors import ray_tune
+    from orchestrator.execution import ray_tune
+    from orchestrator.execution.backbones import SharedBackbones
 
     spec = METHODS["neuromodnet"].spec().blueprint("FC4096", PRESETS["r-mnist"].problem(), 0).backbone
     shared = SharedBackbones(ray_session.put)
@@ -94,7 +94,7 @@ def test_four_concurrent_trials_share_one_gpu(ray_session: Any, tmp_path: Path) 
     """Four trials at a quarter of a GPU run at once on the same one, with one FC4096 backbone and its fingerprint."""
     import torch
 
-    from orchestrator.executors.ray_tune import RayTuneExecutor
+    from orchestrator.execution.ray_tune import RayTuneExecutor
 
     file = tmp_path / "shared.yaml"
     file.write_text(
@@ -150,7 +150,7 @@ def test_four_concurrent_trials_share_one_gpu(ray_session: Any, tmp_path: Path) 
 def test_a_request_that_no_node_can_meet_is_refused(ray_session: Any) -> None:
     """Two GPUs a trial on nodes with one are refused at once, where Ray would wait for ever."""
     from orchestrator.errors import UserError
-    from orchestrator.executors.ray_tune import RayTuneExecutor
+    from orchestrator.execution.ray_tune import RayTuneExecutor
 
     with pytest.raises(UserError, match="asks for 1 CPUs and 2 GPUs, and no machine has that: 4 CPUs and 1 GPUs"):
         RayTuneExecutor().check(Resources(gpus=2.0))
@@ -160,7 +160,7 @@ def test_a_process_that_dies_is_started_again(ray_session: Any, tmp_path: Path) 
     """Kill -9 of a trial's own process: the trial goes on from its resume point in the same run."""
     import psutil
 
-    from orchestrator.executors.ray_tune import RayTuneExecutor
+    from orchestrator.execution.ray_tune import RayTuneExecutor
 
     file = tmp_path / "dies.yaml"
     file.write_text(

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from orchestrator.store import Store
+from orchestrator.store.store import Store
 from tests.integration.conftest import Run, Undisturbed, contents, finished_times
 
 MOMENTS = {"inline": (0.3, 0.7), "ray": (0.3, 0.7)}

@@ -1,7 +1,7 @@
 """MLflow beside real runs: whatever happens to servers and processes, in the end it shows what the store has.
 
 A dump of a database is compared with that of a fresh one which `crwn sync` writes from the same store, so these tests
-need not know what is shown (tests/orchestrator/test_projection.py does).
+need not know what is shown (tests/orchestrator/tracking/test_projection.py does).
 """
 
 from __future__ import annotations
@@ -33,8 +33,9 @@ import pytest
 import sqlalchemy
 from rich.console import Console
 
-from orchestrator import following, report
-from orchestrator.store import Store
+from orchestrator.report import printable, sweep_tables
+from orchestrator.store.store import Store
+from orchestrator.tracking import following
 from tests.integration.conftest import CRWN, Run, clean_environment
 from tests.ports import free_port
 
@@ -284,7 +285,7 @@ def follower_of(run: Run) -> psutil.Process:
     def look() -> bool:
         for process in run.tree():
             with contextlib.suppress(psutil.NoSuchProcess):  # git, for example, ends at once
-                if "orchestrator.following" in process.cmdline():
+                if "orchestrator.tracking.following" in process.cmdline():
                     found.append(process)
         return bool(found)
 
@@ -433,7 +434,9 @@ def test_the_numbers_are_those_of_the_table(start: Start, runs: Path) -> None:
         latest = {key: value for key, _, _, value, _ in shown[f"{cell}, n=2"]["latest"]}
         assert (latest["cell/accuracy"], latest["cell/accuracy_sd"]) == (float(row["accuracy"]), float(row["sd"]))
     (manifest,) = store.manifests()
-    assert shown["tiny"]["artifacts"]["table.md"].decode() == report.markdown(report.sweep_table(store, manifest))
+    assert shown["tiny"]["artifacts"]["table.md"].decode() == printable.markdown(
+        sweep_tables.sweep_table(store, manifest)
+    )
 
     written = (runs / "mlflow.db").stat().st_mtime_ns
     code, output = start(runs / "store", "--executor", "inline", text=TINY, tracking=True).wait()

@@ -15,7 +15,7 @@ from crwn.benchmarks.rotated import RotatedSpec
 from crwn.spec import TrialSpec
 from crwn.testing import new_store, tiny_trial
 from orchestrator.cli import main
-from orchestrator.store import Store
+from orchestrator.store.store import Store
 
 # Two trials of a fraction of a second each, on embedded data.
 TINY = """\

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from statistics import fmean
 
 from crwn.testing import DEFAULT, Accuracy, Conditions, finished_record, tiny_trial
-from orchestrator.store import TrialRecord
+from orchestrator.store.store import TrialRecord
 
 SPECS = {
     spec.trial_id: spec for spec in sorted((tiny_trial(seed=seed) for seed in range(8)), key=lambda spec: spec.trial_id)

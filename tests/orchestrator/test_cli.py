@@ -21,11 +21,13 @@ import typer.main
 
 from crwn.spec import TrialSpec
 from crwn.trial import Event, iterate_trial
-from orchestrator import cli, object_storage, running
-from orchestrator.executors import attempt
-from orchestrator.executors.inline import InlineExecutor
-from orchestrator.files import LocalFiles, open_files
-from orchestrator.store import MARK_FILE, Store
+from orchestrator import cli
+from orchestrator.execution import attempt, running
+from orchestrator.execution.inline import InlineExecutor
+from orchestrator.store import object_storage
+from orchestrator.store.address import open_files
+from orchestrator.store.folder import LocalFiles
+from orchestrator.store.store import MARK_FILE, Store
 from tests.object_storage import ObjectStorage
 
 Crwn = Callable[..., Any]  # gives an Outcome: code, out, err

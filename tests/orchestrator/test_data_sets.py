@@ -253,7 +253,7 @@ def test_every_command_sees_the_same_fault(
         TOY, name="tinyimagenet", image_shape=(3, 8, 8), train_counts=(1, 1), test_counts=(1, 1), source=source
     )
     know(base)
-    monkeypatch.setattr("orchestrator.executors.survey.BASE_SETS", {"tinyimagenet": base})
+    monkeypatch.setattr("orchestrator.execution.survey.BASE_SETS", {"tinyimagenet": base})
     (workplace / "sweep.yaml").write_text(
         "seeds: [0]\nbenchmarks: [split-tinyimagenet]\nmethods: {neuromodnet: {scales: [nf2]}}\n"
     )

@@ -10,8 +10,8 @@ import pytest
 from numpy.typing import NDArray
 
 from crwn import metrics
-from orchestrator.index import RESULTS_SCHEMA
 from orchestrator.measures import COMPUTED, MEASURES, of_matrix, unknown
+from orchestrator.store.index import RESULTS_SCHEMA
 
 NAN = math.nan
 COMPLETE = np.array([[0.6, NAN, NAN], [0.65, 0.8, NAN], [0.79, 0.6, 0.7]])

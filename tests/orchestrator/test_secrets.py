@@ -9,12 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.orchestrator.cluster.test_submitting import STORE, URL, Cluster
 
-from orchestrator import running, submitting, ui
 from orchestrator.cli import main
-from orchestrator.tracking_address import hide_password
+from orchestrator.cluster import submitting
+from orchestrator.execution import running
+from orchestrator.tracking import ui
+from orchestrator.tracking.address import hide_password
 from tests.orchestrator.conftest import TINY
-from tests.orchestrator.test_submitting import STORE, URL, Cluster
 from tests.ports import free_port
 
 Crwn = Callable[..., Any]  # gives an Outcome: code, out, err
@@ -65,7 +67,7 @@ def test_a_run_and_its_database_hold_none(
     """Neither a trial that is done nor one that failed, with its traceback: params, tags, artifacts, records, notes."""
     options = ("--executor", "inline", "--no-tracking")
     ended = [crwn("run", sweep_file(ONE), *options)]
-    monkeypatch.setattr("orchestrator.executors.attempt.iterate_trial", failing)
+    monkeypatch.setattr("orchestrator.execution.attempt.iterate_trial", failing)
     ended.append(crwn("run", sweep_file(), *options))
     assert [outcome.code for outcome in ended] == [0, 1]
     ended += [crwn("sync", "runs/tiny"), crwn("status", "-v", "runs/tiny"), crwn("tables", "runs/tiny")]

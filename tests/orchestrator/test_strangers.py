@@ -17,13 +17,14 @@ import pytest
 import yaml
 
 from crwn.testing import write_finished
-from orchestrator import parquet_files, projection
 from orchestrator.errors import UserError
-from orchestrator.json_fields import sealed
-from orchestrator.records import Attempt, AttemptError
 from orchestrator.report.figures import draw_accuracy_matrix
-from orchestrator.store import ATTEMPTS_FILE, CONTEXTS_FILE, RESUME_FILE, TRIAL_FILE, TRIALS_SCHEMA, Store
-from orchestrator.sweep import load_sweep
+from orchestrator.store import parquet_files
+from orchestrator.store.json_fields import sealed
+from orchestrator.store.records import Attempt, AttemptError
+from orchestrator.store.store import ATTEMPTS_FILE, CONTEXTS_FILE, RESUME_FILE, TRIAL_FILE, TRIALS_SCHEMA, Store
+from orchestrator.sweeps.sweep import load_sweep
+from orchestrator.tracking import projection
 from tests.older_records import make_older
 from tests.orchestrator.conftest import TINY
 

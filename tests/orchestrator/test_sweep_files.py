@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from orchestrator.store import Store
-from orchestrator.sweep import load_sweep
+from orchestrator.store.store import Store
+from orchestrator.sweeps.sweep import load_sweep
 
 ROOT = Path(__file__).resolve().parents[2]
 FILES = sorted(path.relative_to(ROOT) for ending in ("yaml", "yml") for path in (ROOT / "sweeps").rglob(f"*.{ending}"))

@@ -12,9 +12,9 @@ import pytest
 from crwn.benchmarks import PRESETS
 from crwn.methods import METHODS
 from crwn.spec import TrialSpec
-from orchestrator.compatibility import settings_of
 from orchestrator.report import claims
 from orchestrator.report.claims import Row, Verdict
+from orchestrator.store.compatibility import settings_of
 
 PARAMS = {"neuromodnet": 579.0, "batche": 15_178.0, "supsup": 84_480.0, "psp": 219_648.0, "flynet": 641.0}
 ALL = [row for _, checks in claims._claims() for check in checks for row in check.rows]

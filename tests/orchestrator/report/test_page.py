@@ -20,13 +20,13 @@ from matplotlib.figure import Figure
 
 from crwn.code import Code
 from crwn.testing import Conditions, tiny_trial, write_finished, write_unfinished
-from orchestrator.files import open_files
-from orchestrator.manifests import Manifest
 from orchestrator.report import fonts
 from orchestrator.report import page as page_module
 from orchestrator.report.charts import Chart
 from orchestrator.report.page import sections, write_report
-from orchestrator.store import Store
+from orchestrator.store.address import open_files
+from orchestrator.store.manifests import Manifest
+from orchestrator.store.store import Store
 from tests.orchestrator.report.test_report import manifest
 
 FIRST, SECOND, THIRD, FOURTH = (tiny_trial(seed=seed, learning_rate=rate) for rate in (0.01, 0.02) for seed in (0, 1))

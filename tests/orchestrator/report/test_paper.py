@@ -13,12 +13,12 @@ from crwn.methods import METHODS
 from crwn.spec import TrialSpec
 from crwn.testing import write_finished
 from orchestrator.errors import UserError
-from orchestrator.manifests import Manifest, ManifestCell
-from orchestrator.report import Choice, tables_of
 from orchestrator.report.frames import empty_frame
 from orchestrator.report.paper import LAYOUTS, PaperSource, SweepSource, paper_spec, paper_tables
-from orchestrator.store import Store
-from orchestrator.sweep import load_sweep
+from orchestrator.report.tables import Choice, tables_of
+from orchestrator.store.manifests import Manifest, ManifestCell
+from orchestrator.store.store import Store
+from orchestrator.sweeps.sweep import load_sweep
 
 
 def paper_trial(method: str, scale: str, benchmark: str, seed: int, **settings: Any) -> TrialSpec:

@@ -8,8 +8,8 @@ from crwn.benchmarks.permuted import PermutedSpec
 from crwn.testing import tiny_trial, write_finished
 from orchestrator.errors import UserError
 from orchestrator.measures import MEASURES
-from orchestrator.report import Choice, tables_of
-from orchestrator.store import Store
+from orchestrator.report.tables import Choice, tables_of
+from orchestrator.store.store import Store
 from tests.orchestrator.made_up import A, B, C, class_record, record, stream_record
 
 

@@ -19,24 +19,14 @@ from crwn import contexts
 from crwn.code import Code
 from crwn.testing import Conditions, finished_record, new_store, tiny_trial, write_finished, write_sweep
 from orchestrator.errors import UserError
-from orchestrator.files import open_files
-from orchestrator.manifests import Manifest, ManifestCell
-from orchestrator.report import (
-    Choice,
-    SweepTable,
-    Table,
-    differences,
-    markdown,
-    matrix_csv,
-    sweep_table,
-    table_files,
-    tables_of,
-    write_tables,
-)
 from orchestrator.report.page import report_files
 from orchestrator.report.plain import csv_text
-from orchestrator.report.sweep_tables import comparison_table, sweep_trials
-from orchestrator.store import CONTEXTS_FILE, TRIAL_FILE, Store
+from orchestrator.report.printable import Table, markdown, table_files
+from orchestrator.report.sweep_tables import SweepTable, comparison_table, sweep_table, sweep_trials
+from orchestrator.report.tables import Choice, differences, matrix_csv, tables_of, write_tables
+from orchestrator.store.address import open_files
+from orchestrator.store.manifests import Manifest, ManifestCell
+from orchestrator.store.store import CONTEXTS_FILE, TRIAL_FILE, Store
 from tests.older_records import make_older
 from tests.orchestrator.made_up import A, B, C, D, record
 

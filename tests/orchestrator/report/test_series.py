@@ -9,8 +9,8 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from orchestrator.manifests import Manifest, ManifestCell
 from orchestrator.report import series
+from orchestrator.store.manifests import Manifest, ManifestCell
 
 CELL = {"method": "mine", "variant": "", "scale": "FC16", "benchmark": "b"}
 

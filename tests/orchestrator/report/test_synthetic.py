@@ -19,13 +19,14 @@ from scipy import stats
 from crwn.spec import TrialSpec
 from crwn.testing import Conditions, tiny_trial, write_finished, write_sweep
 from orchestrator.errors import UserError
-from orchestrator.files import open_files
-from orchestrator.records import Attempt, AttemptError
-from orchestrator.report import Choice, tables_of, write
 from orchestrator.report.frames import asked_frame, read_trials
 from orchestrator.report.pivots import pivot_table
-from orchestrator.store import TASKS_FILE, TRIAL_FILE, Store
-from orchestrator.sweep import Cell
+from orchestrator.report.printable import write
+from orchestrator.report.tables import Choice, tables_of
+from orchestrator.store.address import open_files
+from orchestrator.store.records import Attempt, AttemptError
+from orchestrator.store.store import TASKS_FILE, TRIAL_FILE, Store
+from orchestrator.sweeps.sweep import Cell
 from tests.older_records import make_older
 
 SEEDS = (0, 1, 2)

@@ -1,0 +1,1 @@
+"""A cluster seen from outside: jobs sent to it, and what stands in a sweep's way there."""

@@ -1,0 +1,1 @@
+"""Running trials: what a store lacks, where it is computed, and what is shown meanwhile."""

@@ -1,0 +1,364 @@
+"""One attempt at one trial, the same on every executor: from the store's resume point to its final record."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import datetime
+import functools
+import json
+import math
+import os
+import platform
+import socket
+import statistics
+import traceback
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from importlib import metadata
+from types import MappingProxyType
+from typing import Any
+
+import torch
+
+from crwn.backbone import BackboneSource
+from crwn.code import code_of
+from crwn.data import Datasets
+from crwn.events import CurvePoint, GroupHalved, Progress, ResumePoint, TaskRow
+from crwn.memory import predicted_peak
+from crwn.metrics import average_accuracy
+from crwn.resume import ResumeError
+from crwn.spec import BenchmarkSpec, TrialSpec
+from crwn.trial import Event, Finished, Started, iterate_trial
+from orchestrator.errors import LostError, StorageError, UserError
+from orchestrator.execution.progress import describe
+from orchestrator.execution.protocol import TrialUpdate
+from orchestrator.execution.sampling import SystemSampler
+from orchestrator.store import integrity
+from orchestrator.store.records import (
+    Attempt,
+    AttemptError,
+    CurveEntry,
+    OutOfMemory,
+    Position,
+    Provenance,
+    RecordedNumerics,
+    Sample,
+    TestRow,
+    TrialRow,
+    code_changes,
+)
+from orchestrator.store.store import Store, TrialRecord
+
+RECORDED_VERSIONS = ("crwn", "torch", "torchvision", "numpy", "ray")
+
+
+def attempt(
+    spec: TrialSpec,
+    *,
+    store: Store,
+    data: Datasets,
+    backbones: BackboneSource,
+    gpus: float | None,
+    cpus: float,
+    commit: str | None,
+    max_group_size: int | None = None,
+    keep_weights: bool = False,
+) -> Generator[TrialUpdate, None, None]:
+    """Run a trial, or the rest of it, and keep what comes out.
+
+    An error of the trial itself is kept in the store and reported, not raised; the next attempt goes on from the last
+    resume point.
+
+    Args:
+        spec: the trial.
+        store: where it is kept.
+        data: the base sets on this machine.
+        backbones: gives the frozen weights.
+        gpus: what the trial was given; None for whatever this machine has.
+        cpus: what it was given; it computes with a thread for each whole one.
+        commit: of the code, where it is known.
+        max_group_size: at most so many tasks learned at once.
+        keep_weights: keep trained weights with the contexts.
+
+    Returns:
+        Updates; the last one says how it ended.
+    """
+    trial_id = spec.trial_id
+    try:
+        if store.is_finished(trial_id):
+            store.clear_leftovers([trial_id])
+            yield TrialUpdate(trial_id=trial_id, state="finished")
+            return
+        attempts = [*store.attempts(trial_id), new_attempt(spec, gpus)]
+        samples = _earlier_samples(store, trial_id)
+    except OSError as error:  # where it cannot be read, no error can be kept
+        yield _failed(trial_id, error)
+        return
+    use_gpu = torch.cuda.is_available() and gpus != 0
+    memory_share = _claimed_memory(gpus) if use_gpu else 1.0
+    sampler = SystemSampler(trial_id, samples, use_gpu=use_gpu)
+    yield from _without_gpu(trial_id, gpus, use_gpu=use_gpu)
+    iterate = functools.partial(
+        iterate_trial,
+        spec,
+        data=data,
+        backbones=backbones,
+        device="cuda" if use_gpu else "cpu",
+        max_group_size=max_group_size,
+        threads=max(1, int(cpus)),
+        memory_share=memory_share,
+        keep_weights=keep_weights,
+    )
+    yield from _computed(spec, store, attempts, iterate, sampler, commit=commit)
+
+
+def _computed(
+    spec: TrialSpec,
+    store: Store,
+    attempts: list[Attempt],
+    iterate: Callable[..., Iterator[Event]],
+    sampler: SystemSampler,
+    *,
+    commit: str | None,
+) -> Iterator[TrialUpdate]:
+    """Updates of a trial while its events are taken in and kept."""
+    trial_id = spec.trial_id
+    try:
+        store.write_attempts(trial_id, attempts)
+        for event in _events(trial_id, store, attempts, iterate):
+            sampler.sample_if_due()
+            match event:
+                case Started():
+                    here = position(event.progress)
+                    attempts[-1] = replace(attempts[-1], began_at=here, reached=here)
+                    store.write_attempts(trial_id, attempts)
+                    note = _note_of_other_code(spec, attempts)
+                    yield TrialUpdate(trial_id=trial_id, state="running", progress=event.progress, note=note)
+                case Progress():
+                    yield TrialUpdate(trial_id=trial_id, state="running", progress=event)
+                case GroupHalved():
+                    note = f"memory ran out; tasks are learned {event.group_size} at once from now on"
+                    halved = OutOfMemory(group_size=event.group_size, step=event.step, error=event.error)
+                    attempts[-1] = replace(attempts[-1], out_of_memory=(*attempts[-1].out_of_memory, halved))
+                    store.write_attempts(trial_id, attempts)
+                    yield TrialUpdate(trial_id=trial_id, state="running", note=note)
+                case ResumePoint():
+                    tasks = [*task_rows(spec, event.rows), *learning_rows(spec, event.curves)]
+                    if not store.write_resume(trial_id, event.content, tasks, sampler.rows):
+                        store.clear_leftovers([trial_id])
+                        break  # another run, which no lock kept away, has finished it
+                    attempts[-1] = replace(attempts[-1], reached=position(event.progress))
+                    store.write_attempts(trial_id, attempts)
+                case Finished():
+                    sampler.sample()
+                    store.write_record(trial_id, record_of(spec, event, attempts, commit, sampler.rows))
+    except Exception as error:  # noqa: BLE001 (whatever a trial raises is kept, and the others go on)
+        ended = AttemptError(type=type(error).__name__, message=str(error), traceback=traceback.format_exc())
+        attempts[-1] = replace(attempts[-1], error=ended)
+        with contextlib.suppress(OSError):  # a full disk may be the very error; it is reported all the same
+            store.write_attempts(trial_id, attempts)
+        yield _failed(trial_id, error)
+    else:
+        yield TrialUpdate(trial_id=trial_id, state="finished")
+
+
+def _claimed_memory(gpus: float | None) -> float:
+    """The share of its GPU's memory that this process may take, and from now on takes at most: Ray sees to no limit."""
+    if gpus is None or gpus >= 1:
+        return 1.0
+    torch.cuda.set_per_process_memory_fraction(gpus)
+    return gpus
+
+
+def _failed(trial_id: str, error: Exception) -> TrialUpdate:
+    message = f"{type(error).__name__}: {error}".splitlines()[0]
+    return TrialUpdate(trial_id=trial_id, state="failed", error=message, is_lost=isinstance(error, LostError))
+
+
+def _without_gpu(trial_id: str, gpus: float | None, *, use_gpu: bool) -> Iterator[TrialUpdate]:
+    """Says so where a trial was given a GPU that it cannot use."""
+    if gpus and not use_gpu:
+        note = (
+            f"a trial was given {gpus:g} GPU, but torch can use none on {socket.gethostname()}; it computes on the CPU"
+        )
+        yield TrialUpdate(trial_id=trial_id, state="running", note=note)
+
+
+def _events(
+    trial_id: str,
+    store: Store,
+    attempts: list[Attempt],
+    iterate: Callable[..., Iterator[Event]],
+) -> Iterator[Event]:
+    """The trial's events from its resume point, or from its start where there is none that can be used."""
+    try:
+        yield from iterate(resume_from=store.read_resume(trial_id))
+    except ResumeError as error:
+        attempts[-1] = replace(attempts[-1], discarded_resume_point=str(error))
+        store.discard_resume(trial_id)
+        yield from iterate()
+
+
+def _note_of_other_code(spec: TrialSpec, attempts: Sequence[Attempt]) -> str | None:
+    """Says so where a trial goes on that other code began."""
+    changes = code_changes(attempts)
+    if not changes:
+        return None
+    return f"{describe(spec)} ({spec.trial_id}) goes on under other code: {changes}; tables mark its result"
+
+
+def position(progress: Progress) -> Position:
+    """Where an attempt is, as it is kept."""
+    return Position(tasks_learned=progress.tasks_learned, step=progress.step)
+
+
+def new_attempt(spec: TrialSpec, gpus: float | None) -> Attempt:
+    """What is known of an attempt when it begins, in this process."""
+    return Attempt(
+        started=_now(),
+        host=socket.gethostname(),
+        pid=os.getpid(),
+        spec=json.loads(spec.canonical_json()),
+        grouping=spec.blueprint().grouping,
+        gpus=gpus,
+        versions={**versions(), "python": platform.python_version()},
+        code=code_of(spec.method),
+    )
+
+
+@functools.cache
+def versions() -> Mapping[str, str]:
+    """Of the libraries that are recorded, as this process has them."""
+    return MappingProxyType({name: metadata.version(name) for name in RECORDED_VERSIONS})
+
+
+def _now() -> str:
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+
+
+def _earlier_samples(store: Store, trial_id: str) -> list[Sample]:
+    try:
+        _, system = store.so_far(trial_id)
+    except StorageError:
+        raise
+    except UserError:
+        return []  # damaged, and nothing depends on it
+    return system
+
+
+def _identity(spec: TrialSpec) -> dict[str, Any]:
+    """The columns that name a trial in every record."""
+    return {
+        "trial_id": spec.trial_id,
+        "method": spec.method.kind,
+        "variant": spec.variant,
+        "benchmark": benchmark_name(spec.benchmark),
+        "scale": spec.scale,
+        "seed": spec.seed,
+    }
+
+
+def benchmark_name(benchmark: BenchmarkSpec) -> str:
+    """A benchmark in records; what was tested on held-out training images never passes for the test set."""
+    return f"{benchmark.kind}-{benchmark.base}" + ("-validation" if benchmark.validation else "")
+
+
+def record_of(
+    spec: TrialSpec,
+    finished: Finished,
+    attempts: Sequence[Attempt],
+    commit: str | None,
+    system: Sequence[Sample],
+) -> TrialRecord:
+    """What is kept of a trial that is finished.
+
+    Args:
+        spec: the trial.
+        finished: its results.
+        attempts: the work on it.
+        commit: of the code, where it is known.
+        system: its samples.
+    """
+    blueprint, tests = spec.blueprint(), task_rows(spec, finished.rows)
+    outcome = integrity.outcome(integrity.Tests.of_rows(tests), independent=blueprint.is_independent)
+    seconds = [row.train_seconds for row in finished.rows if row.train_seconds is not None]
+    train_seconds = sum(seconds)
+    eval_seconds = sum(row.eval_seconds for row in finished.rows)
+    provenance = Provenance(
+        attempts=tuple(entry.without_spec for entry in attempts),
+        finished=_now(),
+        host=socket.gethostname(),
+        device=finished.device_name,
+        visible_gpus=os.environ.get("CUDA_VISIBLE_DEVICES"),
+        peak_memory_bytes=finished.peak_memory,
+        held_memory_bytes=finished.held_memory,
+        predicted_memory_bytes=predicted_peak(
+            spec, finished.numerics.group_size, finished.numerics.device, finished.held_memory
+        ),
+        train_seconds=train_seconds,
+        train_seconds_per_task=statistics.median(seconds) if seconds else None,
+        eval_seconds=eval_seconds,
+        commit=commit,
+        python=platform.python_version(),
+        versions=dict(versions()),
+        code=code_of(spec.method),
+        code_changes=code_changes(attempts),
+    )
+    trial = TrialRow(
+        **_identity(spec),
+        accuracy=average_accuracy(outcome.final.tolist()),
+        accuracy_told=_known(average_accuracy(outcome.told.tolist())),
+        forgetting=_known(outcome.measures["forgetting"]),
+        backward_transfer=_known(outcome.measures["backward_transfer"]),
+        params_per_task=float(blueprint.params_per_task),
+        trained_per_task=blueprint.trained_per_task,
+        stored_per_task=blueprint.stored_per_task,
+        examples_kept=blueprint.examples_kept,
+        stored_memory=blueprint.stored_memory,
+        grouping=blueprint.grouping,
+        independent=blueprint.is_independent,
+        fingerprint=finished.fingerprint,
+        spec=json.loads(spec.canonical_json()),
+        numerics=RecordedNumerics(**dataclasses.asdict(finished.numerics)),
+        seconds=train_seconds + eval_seconds,
+        provenance=provenance,
+    )
+    return TrialRecord(trial=trial, tasks=tests, system=system, contexts=finished.contexts)
+
+
+def _known(measure: float) -> float | None:
+    return measure if math.isfinite(measure) else None
+
+
+def task_rows(spec: TrialSpec, rows: Iterable[TaskRow]) -> list[TestRow]:
+    """The `tasks` rows of tests that were made."""
+    identity = _identity(spec)
+    return [
+        TestRow(
+            **identity,
+            task=row.task,
+            tasks_learned=row.tasks_learned,
+            update=row.update,
+            accuracy=row.accuracy,
+            accuracy_told=row.accuracy_told,
+            answered=row.answered,
+            loss=row.loss,
+            num_test=row.num_test,
+            train_seconds=row.train_seconds,
+            eval_seconds=row.eval_seconds,
+            tested=row.tested,
+            curve=_curve(row.curve),
+        )
+        for row in rows
+    ]
+
+
+def learning_rows(spec: TrialSpec, curves: Mapping[int, Iterable[CurvePoint]]) -> list[TestRow]:
+    """The `tasks` rows of tasks that are being learned: their curves so far."""
+    identity = _identity(spec)
+    return [TestRow(**identity, task=task, curve=_curve(curve)) for task, curve in curves.items()]
+
+
+def _curve(points: Iterable[CurvePoint]) -> tuple[CurveEntry, ...]:
+    return tuple(CurveEntry(step=p.step, loss=p.loss, accuracy=p.accuracy, time=p.time) for p in points)

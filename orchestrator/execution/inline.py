@@ -1,0 +1,46 @@
+"""Trials one after another in this process: for few trials, laptops, debuggers and tests."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from crwn import backbone
+from crwn.data import BASE_SETS, Datasets
+from orchestrator.execution.attempt import attempt
+from orchestrator.execution.protocol import Job, TrialUpdate
+from orchestrator.execution.resources import check_resources, this_machine
+from orchestrator.execution.survey import NodeReport, Questions, look
+from orchestrator.sweeps.sweep import Resources
+
+
+class InlineExecutor:
+    """Runs trials one after another. Frozen weights are drawn where they are used."""
+
+    def check(self, resources: Resources) -> None:
+        """See that this machine has what a trial asks for.
+
+        Raises:
+            UserError: it has not.
+        """
+        check_resources(resources, [this_machine()])
+
+    def survey(self, questions: Questions) -> Mapping[str, NodeReport | str]:
+        """This machine's answer."""
+        return {"this machine": look(questions)}
+
+    def run(self, job: Job, on_update: Callable[[TrialUpdate], None]) -> None:
+        """Run the trials in order."""
+        data = Datasets(BASE_SETS, job.data_roots)
+        for spec in job.trials:
+            for update in attempt(
+                spec,
+                store=job.store,
+                data=data,
+                backbones=backbone.draw,
+                gpus=job.resources.gpus,
+                cpus=job.resources.cpus,
+                commit=job.commit,
+                max_group_size=job.group_sizes.get(spec.trial_id),
+                keep_weights=job.keep_weights,
+            ):
+                on_update(update)

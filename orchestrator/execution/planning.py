@@ -1,0 +1,161 @@
+"""What a sweep would run, without running it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from rich.console import Console
+
+from crwn.spec import TrialSpec
+from orchestrator import display
+from orchestrator.display import NARROW, print_line, print_table
+from orchestrator.execution.packing import measured, num_slots, resources_of
+from orchestrator.execution.progress import show_seconds
+from orchestrator.execution.protocol import Capacity
+from orchestrator.store.store import Store
+from orchestrator.sweeps.sweep import Cell, Sweep
+
+TEXT_COLUMNS = ("method", "variant", "scale", "benchmark", "scenario", "seeds")
+
+
+def show(sweep: Sweep, store: Store, console: Console) -> None:
+    """Print a row for each cell, and the totals."""
+    finished = store.finished(trial.trial_id for trial in sweep.trials)
+    rows, num_done, work = [], 0, 0.0
+    for cell in sweep.cells:
+        done = sum(trial.trial_id in finished for trial in cell.trials)
+        left = len(cell.trials) - done
+        num_done += done
+        work += left * petaflop(cell.trials[0])
+        rows.append(_cell(sweep, cell, done))
+    left_out = set()
+    if not any(cell.blueprint.statistics_per_task for cell in sweep.cells):
+        left_out.add("statistics\n/task")
+    if not any(cell.blueprint.examples_kept for cell in sweep.cells):
+        left_out.add("examples\nkept")
+    if all(cell.trials[0].benchmark.problem().scenario == "task" for cell in sweep.cells):
+        left_out.add("scenario")
+    if console.width < NARROW:  # the names and the counts of the paper's tables stay whole; --json has the rest
+        left_out |= {"trained\n/task", "stored\n/task", "statistics\n/task"}
+        if not any(cell.variant for cell in sweep.cells):
+            left_out.add("variant")
+        if sweep.reference:
+            left_out.add("updates\n/task")
+    shown = [{name: text for name, text in row.items() if name not in left_out} for row in rows]
+    text_columns = [name for name in shown[0] if name in TEXT_COLUMNS]
+    print_table(
+        console,
+        title=f"{sweep.name}: {len(sweep.trials)} trials",
+        text_columns=text_columns,
+        number_columns=[name for name in shown[0] if name not in TEXT_COLUMNS],
+        rows=[list(row.values()) for row in shown],
+    )
+    print_line(console, f"{len(sweep.trials) - num_done} trials to run, {num_done} done in {store.address}")
+    print_line(console, f"{work:.3g} PFLOP of training left; nothing was started")
+
+
+def show_capacity(sweep: Sweep, store: Store, capacity: Capacity, console: Console) -> None:
+    """Print how many trials of each cell run at once on machines, and how long what is left takes where that is known.
+
+    Times are those of trials that differ by their seed alone, wherever they ran.
+    """
+    known = measured(store, sweep.trials)
+    cpus, gpus = (sum(getattr(node, name) for node in capacity.nodes) for name in ("cpus", "gpus"))
+    memory = "" if capacity.gpu_memory is None else f" of {capacity.gpu_memory / 2**30:.0f} GiB"
+    rows, seconds, num_unknown = [], 0.0, 0
+    for cell in sweep.cells:
+        left = [trial for trial in cell.trials if not store.is_finished(trial.trial_id)]
+        past = known.get(cell.trials[0].trial_id)
+        resources = resources_of(cell.trials[0], sweep.resources, capacity, past)
+        slots = num_slots(resources, capacity.nodes)
+        if past is None or not slots:
+            num_unknown += len(left)
+        else:
+            seconds += len(left) * past.seconds / slots
+        names = [display.shown_method(cell.method, continual=cell.blueprint.is_continual), cell.variant, cell.scale]
+        each = "-" if past is None else show_seconds(past.seconds)
+        rows.append([*names, cell.benchmark, f"{resources.gpus or 0:g}", str(slots), str(len(left)), each])
+    print_table(
+        console,
+        title=f"{sweep.name} on machines: {len(capacity.nodes)}, with {cpus:g} CPUs and {gpus:g} GPUs{memory}",
+        text_columns=TEXT_COLUMNS[:4],
+        number_columns=["GPUs\n/trial", "at\nonce", "left", "a trial\ntook"],
+        rows=rows,
+    )
+    told = [f"about {show_seconds(seconds)} for what is left"] if seconds or not num_unknown else []
+    if num_unknown:
+        told.append(f"for {num_unknown} trials the time is not known: none has run that differs by its seed alone")
+    print_line(console, "; ".join([*told, "nothing was started"]))
+
+
+def _cell(sweep: Sweep, cell: Cell, done: int) -> dict[str, str]:
+    """A row of the plan, text by column."""
+    trial, blueprint = cell.trials[0], cell.blueprint
+    problem, ratio = trial.benchmark.problem(), sweep.ratio(cell)
+    return {
+        "method": display.shown_method(cell.method, continual=blueprint.is_continual),
+        "variant": cell.variant,
+        "scale": cell.scale,
+        "benchmark": cell.benchmark,
+        "scenario": problem.scenario,
+        "seeds": " ".join(str(trial.seed) for trial in cell.trials),
+        "tasks": str(problem.num_tasks),
+        "updates\n/task": _updates(trial),
+        "done": f"{done}/{len(cell.trials)}",
+        "params\n/task": f"{blueprint.params_per_task:,.0f}",
+        **({} if ratio is None else {f"ratio to\n{sweep.reference}": display.show_ratio(ratio)}),
+        "examples\nkept": display.show_examples(blueprint.examples_kept),
+        "trained\n/task": f"{blueprint.trained_per_task:,}",
+        "stored\n/task": f"{blueprint.stored_per_task:,}",
+        "statistics\n/task": f"{blueprint.statistics_per_task:,}",
+        "PFLOP": f"{len(cell.trials) * petaflop(trial):.3g}",
+    }
+
+
+def _updates(trial: TrialSpec) -> str:
+    """Optimiser steps per task, on average where tasks have unlike numbers of images; of a stream those in all."""
+    problem, number = trial.benchmark.problem(), trial.num_updates()
+    return f"{number} in all" if problem.is_stream else f"{number / problem.num_segments:.0f}"
+
+
+def petaflop(trial: TrialSpec) -> float:
+    """The training work of a trial in 10^15 floating-point operations, as the plain computation does it."""
+    return 2 * trial.multiply_adds_per_update() * trial.num_updates() / 1e15
+
+
+def as_json(sweep: Sweep, store: Store) -> str:
+    """The plan for programs: every trial with its identity, names, resolved spec and counts."""
+    finished = store.finished(trial.trial_id for trial in sweep.trials)
+    trials = [
+        _trial(sweep, cell, trial, is_finished=trial.trial_id in finished)
+        for cell in sweep.cells
+        for trial in cell.trials
+    ]
+    return json.dumps({"sweep": sweep.name, "store": store.address, "trials": trials}, indent=1)
+
+
+def _trial(sweep: Sweep, cell: Cell, trial: TrialSpec, *, is_finished: bool) -> Mapping[str, Any]:
+    blueprint = cell.blueprint
+    return {
+        "trial_id": trial.trial_id,
+        "method": cell.method,
+        "variant": cell.variant,
+        "scale": cell.scale,
+        "benchmark": cell.benchmark,
+        "scenario": trial.benchmark.problem().scenario,
+        "seed": trial.seed,
+        "finished": is_finished,
+        "continual": blueprint.is_continual,
+        "params_per_task": blueprint.params_per_task,
+        "ratio": sweep.ratio(cell),
+        "trained_per_task": blueprint.trained_per_task,
+        "stored_per_task": blueprint.stored_per_task,
+        "statistics_per_task": blueprint.statistics_per_task,
+        "examples_kept": blueprint.examples_kept,
+        "stored_memory": blueprint.stored_memory,
+        "updates": trial.num_updates(),
+        "petaflop": petaflop(trial),
+        "spec": json.loads(trial.canonical_json()),
+    }

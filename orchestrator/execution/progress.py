@@ -1,0 +1,215 @@
+"""What a run shows while it runs: a live display in a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from orchestrator.display import print_line
+from orchestrator.execution.protocol import TrialUpdate
+
+if TYPE_CHECKING:
+    from crwn.events import Progress
+    from crwn.spec import TrialSpec
+
+PLAIN_SECONDS = 10.0
+"""After the last plain line of progress, the next one comes with a line for each running trial."""
+
+ESTIMATE_AFTER_SECONDS = 5.0
+"""Of work, before the time left is estimated: the first steps of a process are slow."""
+
+SHOWN_TRIALS = 12
+"""Running trials that the live display lists."""
+
+
+@dataclass(slots=True)
+class _Running:
+    """A trial that has reported and not ended."""
+
+    progress: Progress | None = None
+    first_share: float | None = None
+
+
+class RunProgress:
+    """Keeps count of a run's trials from their updates.
+
+    Args:
+        trials: the trials of this run that are left.
+        num_done: trials of the sweep that were finished before.
+        clock: seconds.
+    """
+
+    def __init__(self, trials: Iterable[TrialSpec], num_done: int, clock: Callable[[], float] = time.monotonic) -> None:
+        self.specs = {spec.trial_id: spec for spec in trials}
+        self.num_before = num_done
+        self.finished: set[str] = set()
+        self.failed: dict[str, str] = {}
+        self.notes: list[str] = []
+        self.running: dict[str, _Running] = {}
+        self._work = {trial_id: estimated_work(spec) for trial_id, spec in self.specs.items()}
+        self._clock = clock
+        self._started = clock()
+        self._first_progress: float | None = None
+        self._skipped_work = 0.0
+
+    def update(self, update: TrialUpdate) -> str | None:
+        """Take in news of a trial; a line to print where it is worth one."""
+        trial_id, line = update.trial_id, None
+        if update.note and update.note not in self.notes:
+            self.notes.append(update.note)
+            line = f"note: {update.note}"
+        if update.state == "running":
+            self.failed.pop(trial_id, None)  # it is tried once more
+            running = self.running.setdefault(trial_id, _Running())
+            if update.progress is not None:
+                running.progress = update.progress
+                if self._first_progress is None:
+                    self._first_progress = self._clock()
+                if running.first_share is None:  # work done by an earlier run is not this run's speed
+                    running.first_share = share(update.progress)
+                    self._skipped_work += self._work[trial_id] * running.first_share
+            return line
+        self.running.pop(trial_id, None)
+        if update.state == "finished":
+            self.failed.pop(trial_id, None)
+            self.finished.add(trial_id)
+            return line
+        self.failed[trial_id] = update.error or "unknown error"
+        return f"failed: {describe(self.specs[trial_id])}: {self.failed[trial_id]}"
+
+    @property
+    def seconds(self) -> float:
+        """Since the start of the run."""
+        return self._clock() - self._started
+
+    @property
+    def seconds_left(self) -> float | None:
+        """An estimate from the work done since the first report, or None while too little is known."""
+        if self._first_progress is None:
+            return None
+        total = sum(self._work.values())
+        done = sum(self._work[trial_id] for trial_id in (*self.finished, *self.failed))
+        for trial_id, running in self.running.items():
+            if running.progress is not None:
+                done += self._work[trial_id] * share(running.progress)
+        elapsed, worked = self._clock() - self._first_progress, done - self._skipped_work
+        return elapsed * (total - done) / worked if worked > 0 and elapsed >= ESTIMATE_AFTER_SECONDS else None
+
+    def summary(self) -> str:
+        """One line: how many trials are in which state, and the time left."""
+        num_left = len(self.specs) - len(self.finished) - len(self.failed) - len(self.running)
+        done = self.num_before + len(self.finished)
+        left = self.seconds_left
+        parts = [
+            f"{done}/{self.num_before + len(self.specs)} trials done",
+            f"{len(self.running)} running",
+            f"{len(self.failed)} failed",
+            f"{num_left} waiting",
+        ]
+        return ", ".join(parts) + (f", about {show_seconds(left)} left" if left is not None else "")
+
+    def details(self) -> Iterator[str]:
+        """One line for each running trial."""
+        for trial_id, running in self.running.items():
+            yield f"{describe(self.specs[trial_id])}: {show_progress(running.progress)}"
+
+
+@contextmanager
+def shown(progress: RunProgress, console: Console) -> Iterator[Callable[[TrialUpdate], None]]:
+    """Show a run's progress for the length of a `with` block.
+
+    Returns:
+        What to call with every update.
+    """
+    if console.is_terminal:
+        # Live redraws itself from a thread of its own; updates only change the numbers.
+        with Live(console=console, get_renderable=lambda: _renderable(progress), refresh_per_second=4, transient=True):
+
+            def show(update: TrialUpdate) -> None:
+                if line := progress.update(update):
+                    print_line(console, line)
+
+            yield show
+        return
+    printed = time.monotonic()
+
+    def write(update: TrialUpdate) -> None:
+        nonlocal printed
+        num_finished = len(progress.finished)
+        line = progress.update(update)
+        if line:
+            print_line(console, line)
+        is_due = time.monotonic() - printed >= PLAIN_SECONDS
+        if len(progress.finished) > num_finished or is_due:
+            printed = time.monotonic()
+            print_line(console, progress.summary())
+        for detail in progress.details() if is_due else ():
+            print_line(console, f"  {detail}")
+
+    yield write
+
+
+def _renderable(progress: RunProgress) -> Group:
+    table = Table.grid(padding=(0, 1))
+    for trial_id, running in list(progress.running.items())[:SHOWN_TRIALS]:
+        done = share(running.progress) if running.progress is not None else 0.0
+        table.add_row(
+            Text(describe(progress.specs[trial_id])),
+            ProgressBar(total=1.0, completed=done, width=20),
+            Text(show_progress(running.progress)),
+        )
+    hidden = len(progress.running) - SHOWN_TRIALS
+    if hidden > 0:
+        table.add_row(Text(f"and {hidden} more"))
+    return Group(Text(progress.summary(), style="bold"), table)
+
+
+def share(progress: Progress) -> float:
+    """How much of a trial's training is done, in [0, 1]."""
+    learned = progress.tasks_learned + progress.learning * progress.step / progress.num_steps
+    return min(1.0, learned / progress.num_tasks)
+
+
+def show_progress(progress: Progress | None) -> str:
+    """Where a trial is, in words."""
+    if progress is None:
+        return "starting"
+    accuracy = f", accuracy so far {100 * progress.accuracy:.1f} %" if progress.accuracy is not None else ""
+    step = f", update {progress.step}/{progress.num_steps}" if progress.step else ""
+    return f"task {progress.tasks_learned}/{progress.num_tasks}{step}{accuracy}"
+
+
+def describe(spec: TrialSpec) -> str:
+    """A trial in a few words."""
+    variant = f" ({spec.variant})" if spec.variant else ""
+    benchmark = f"{spec.benchmark.kind} {spec.benchmark.base}"
+    return f"{spec.method.kind} {spec.scale}{variant}, {benchmark}, seed {spec.seed}"
+
+
+def estimated_work(spec: TrialSpec) -> float:
+    """Multiply-adds of a trial's training, and as many more as its updates cost besides."""
+    overhead = STEP_OVERHEAD * (2 if spec.blueprint().examples_replayed else 1)
+    return float((spec.multiply_adds_per_update() + overhead) * spec.num_updates())
+
+
+STEP_OVERHEAD = 20_000_000
+"""Multiply-adds that a CPU core could do in the half millisecond that a step costs besides its products. Drawing from a
+buffer and filling it costs as much again."""
+
+
+def show_seconds(seconds: float) -> str:
+    """A length of time in words, rounded."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes} min"
+    return f"{minutes} min {rest} s" if minutes else f"{rest} s"

@@ -1,0 +1,126 @@
+"""What an executor is given, what it reports, and what it promises.
+
+Executors differ in where trials run and in nothing else: equal trials leave equal files in the store.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
+
+if TYPE_CHECKING:
+    from crwn.events import Progress
+    from crwn.spec import TrialSpec
+    from orchestrator.execution.survey import NodeReport, Questions
+    from orchestrator.store.store import Store
+    from orchestrator.sweeps.sweep import Resources
+
+Survey: TypeAlias = "Callable[[Questions], Mapping[str, NodeReport | str]]"
+"""An executor's `survey`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeResources:
+    """What a machine has for trials."""
+
+    cpus: float
+    gpus: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Capacity:
+    """What all machines have for trials.
+
+    Attributes:
+        nodes: each machine.
+        gpu_memory: of the smallest GPU, in bytes; None without one, or where it cannot be told.
+    """
+
+    nodes: tuple[NodeResources, ...]
+    gpu_memory: int | None
+
+    @property
+    def has_gpus(self) -> bool:
+        """Whether some machine has a whole one."""
+        return any(node.gpus >= 1 for node in self.nodes)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """The trials of one run that are left.
+
+    Attributes:
+        trials: in the order in which they should start.
+        known_trials: all of the sweep's, of which the store has some: what they took tells what others will.
+        store: where results go.
+        data_roots: the folders to look for data sets in, on every machine.
+        resources: of each trial.
+        commit: of the code, where it is known.
+        group_sizes: how many tasks at most are learned at once, by trial; no limit where it is not named.
+        keep_weights: whether trained weights are kept with the contexts.
+    """
+
+    trials: tuple[TrialSpec, ...]
+    store: Store
+    data_roots: tuple[Path, ...]
+    resources: Resources
+    commit: str | None
+    group_sizes: Mapping[str, int] = field(default_factory=dict)
+    keep_weights: bool = False
+    known_trials: tuple[TrialSpec, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrialUpdate:
+    """News of one trial.
+
+    Attributes:
+        trial_id: which trial.
+        state: running, or how it ended.
+        progress: where it is, if known.
+        note: something the user should know once.
+        error: what went wrong, in one line; the traceback is in the store.
+        is_lost: whether that is that the store is not where it was, so that all others would fail too.
+    """
+
+    trial_id: str
+    state: Literal["running", "finished", "failed"]
+    progress: Progress | None = None
+    note: str | None = None
+    error: str | None = None
+    is_lost: bool = False
+
+
+class Executor(Protocol):
+    """Runs trials."""
+
+    def check(self, resources: Resources) -> None:
+        """See that some machine can give a trial what it asks for; nothing is started and nothing written.
+
+        Raises:
+            UserError: none can.
+        """
+        ...
+
+    def survey(self, questions: Questions) -> Mapping[str, NodeReport | str]:
+        """Ask every machine that may run trials.
+
+        Returns:
+            By the machine's address, its answer, or why there is none.
+        """
+        ...
+
+    def run(self, job: Job, on_update: Callable[[TrialUpdate], None]) -> None:
+        """Run every trial of the job; each ends finished or failed, and one that fails stops no other.
+
+        Args:
+            job: what to run.
+            on_update: called in this process, for every trial several times a second at most; what it raises ends
+                the run.
+
+        Raises:
+            KeyboardInterrupt: the user stopped it; all that was computed up to the last resume points is kept.
+        """
+        ...

@@ -1,0 +1,280 @@
+"""A run: find out what the store lacks of a sweep, and have an executor do it."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+import shlex
+import subprocess
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from crwn.spec import TrialSpec
+from orchestrator import data_sets
+from orchestrator.display import print_line
+from orchestrator.errors import UserError, begun, nearest
+from orchestrator.execution.executors import EXECUTORS, default_executor
+from orchestrator.execution.progress import RunProgress, show_seconds, shown
+from orchestrator.execution.protocol import Executor, Job, TrialUpdate
+from orchestrator.execution.repairing import damaged_trials, show_damaged, take_repairs
+from orchestrator.store.locks import Holder
+from orchestrator.store.store import ATTEMPTS_FILE, Store
+from orchestrator.sweeps.sweep import Resources, Sweep
+from orchestrator.tracking.address import TRACKING_VARIABLE, hide_password, tracking_uri
+from orchestrator.tracking.following import Follower
+
+COMMIT_VARIABLE = "CRWN_COMMIT"
+
+REMEDY = "What was computed is kept; the same command goes on with it."
+
+STARTS = {"inline": "executor inline", "ray": "executor ray, which takes 10 to 20 s to start"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """What the command line says about a run; None where it says nothing."""
+
+    data_root: str | None = None
+    executor: str | None = None
+    gpus: float | None = None
+    cpus: float | None = None
+    tracking_uri: str | None = None
+    tracking: bool = True
+    repair: bool = False
+
+
+def run(sweep: Sweep, store: Store, options: Options, console: Console) -> bool:
+    """Run the trials that the store lacks.
+
+    Everything that can be wrong is checked before anything is started or written.
+
+    Returns:
+        Whether some trial did not finish, or is damaged.
+
+    Raises:
+        UserError: the options, the data, the store, one of its manifests or the requested resources are wrong.
+        UnfinishedError: what comes after the start failed, or a finished trial's record cannot be read.
+        UnfinishedError: the run had begun, and its store or the system refused something.
+        KeyboardInterrupt: the user stopped it.
+    """
+    resources = chosen_resources(sweep, options)
+    store.manifests()  # one that is damaged, this sweep's or another's, would end the run when all is computed
+    left = trials_left(sweep, store)
+    damaged = damaged_trials(sweep, store, thoroughly=options.repair)
+    repaired = tuple(trial for trial in sweep.trials if trial.trial_id in damaged) if options.repair else ()
+    name = chosen_executor(options, len(left) + len(repaired))
+    check_secrets(options, name)
+    if options.tracking:
+        tracking_uri(store.beside, options.tracking_uri)  # a wrong address is refused before anything starts
+    if not left and not repaired:
+        _end_of_all(sweep, store, options, console, num_damaged=len(damaged))
+        show_damaged(damaged, store, console)
+        return bool(damaged)
+    bases = sorted({trial.benchmark.base for trial in (*left, *repaired)})
+    roots = data_sets.ensure(bases, options.data_root, console).roots
+    executor = EXECUTORS[name]()
+    executor.check(resources)
+    store.create()
+    with store.lock(lambda driver: _show_driver(driver, console)), begun(REMEDY):
+        store = store.driven()
+        left = trials_left(sweep, store)  # another run may have ended in between
+        _clear_leftovers(sweep, store)
+        store.write_manifest(sweep.manifest())
+        store.mark_behind(sweep.name, behind=True)  # in MLflow, until that was brought up to date
+        num_done = len(sweep.trials) - len(left) - len(repaired)
+        again = f"{len(repaired)} to compute again, " if repaired else ""
+        print_line(
+            console, f"{sweep.name}: {len(left)} trials to run, {again}{num_done} done; {STARTS[name]}; {store.address}"
+        )
+        if sweep.keep_weights and num_done:
+            print_line(console, f"keep_weights: the {num_done} trials that are done keep what they have")
+        progress = RunProgress((*left, *repaired), num_done)
+        job = Job(
+            trials=left,
+            store=store,
+            data_roots=roots,
+            resources=resources,
+            commit=code_commit(),
+            group_sizes=sweep.group_sizes,
+            keep_weights=sweep.keep_weights,
+            known_trials=tuple(trial for trial in sweep.trials if trial.trial_id not in damaged),
+        )
+        try:
+            with _followed(sweep, store, options, console):
+                _execute(executor, job, repaired, progress, console)
+        except KeyboardInterrupt:
+            print_line(console, progress.summary())
+            raise
+        print_line(console, f"{progress.summary()}; took {show_seconds(progress.seconds)}")
+        for trial_id in progress.failed:
+            place = (store.repairs() if trial_id in damaged else store).locate(trial_id, ATTEMPTS_FILE)
+            print_line(console, f"traceback: {place}")
+        unfinished = trials_left(sweep, store)  # the store decides, not what was reported
+        if unfinished:
+            print_line(
+                console,
+                f"{len(unfinished)} trials did not finish; the same command goes on with them from their resume points",
+            )
+        if damaged:
+            damaged = damaged_trials(sweep, store, thoroughly=options.repair)
+        show_damaged(damaged, store, console)
+        return bool(unfinished or damaged)
+
+
+def _end_of_all(sweep: Sweep, store: Store, options: Options, console: Console, *, num_damaged: int) -> None:
+    """Where no trial is left: complete what an earlier run did not come to, MLflow's part too."""
+    all_ = f"all {len(sweep.trials)}" if not num_damaged else f"{len(sweep.trials) - num_damaged}/{len(sweep.trials)}"
+    print_line(console, f"{sweep.name}: {all_} trials are done; nothing to start")
+    store.create()
+    _clear_leftovers(sweep, store)
+    store.write_manifest(sweep.manifest())
+    if store.is_behind(sweep.name):  # an earlier run was killed, MLflow was away, or the trials are another sweep's
+        with _followed(sweep, store, options, console):
+            pass
+
+
+def _execute(
+    executor: Executor, job: Job, repaired: Sequence[TrialSpec], progress: RunProgress, console: Console
+) -> None:
+    """Run what is left, then what is to be repaired: in a store of its own, so that the old records stay until then."""
+    with shown(progress, console) as show:
+        on_update = _checked(job.store, show)
+        if job.trials:
+            executor.run(job, on_update)
+        if repaired:
+            beside = job.store.repairs()
+            beside.create()
+            executor.run(dataclasses.replace(job, trials=tuple(repaired), store=beside.driven()), on_update)
+    job.store.check()  # trials that only read what is there now have not noticed
+    take_repairs(repaired, job.store, console)
+
+
+def _checked(store: Store, show: Callable[[TrialUpdate], None]) -> Callable[[TrialUpdate], None]:
+    """What shows a run's news, and ends it once its store is lost."""
+
+    def on_update(update: TrialUpdate) -> None:
+        if update.is_lost:
+            store.check()  # here, where it can be found out where it is
+        show(update)
+
+    return on_update
+
+
+@contextlib.contextmanager
+def _followed(sweep: Sweep, store: Store, options: Options, console: Console) -> Iterator[None]:
+    """Show the sweep in MLflow while the block runs, unless the user wants none of it."""
+    if not options.tracking:
+        yield
+        return
+    uri = tracking_uri(store.beside, options.tracking_uri)
+    with Follower(store, sweep.name, uri, console) as follower:
+        yield
+    if not follower.is_current:
+        print_line(console, f"mlflow: not up to date; catch up with: crwn sync {shlex.quote(store.address)}")
+
+
+def trials_left(sweep: Sweep, store: Store) -> tuple[TrialSpec, ...]:
+    """The trials that the store lacks."""
+    finished = store.finished(trial.trial_id for trial in sweep.trials)
+    return tuple(trial for trial in sweep.trials if trial.trial_id not in finished)
+
+
+def _clear_leftovers(sweep: Sweep, store: Store) -> None:
+    """Complete the end of trials whose process was killed between their record and clearing up."""
+    store.clear_leftovers(store.finished(trial.trial_id for trial in sweep.trials))
+
+
+def _show_driver(driver: Holder, console: Console) -> None:
+    """Say whom else a store has as its driver, where no lock keeps them apart."""
+    if driver.is_live:
+        note = (
+            f"another run seems to be working on this store: {driver.text}. Nothing of it is damaged by this one, "
+            "but trials that both compute are computed twice. Stop one of them, or name another store with --out"
+        )
+    else:
+        note = f"an earlier run on this store was cut off: {driver.text}. This one goes on from what it left"
+    print_line(console, f"note: {note}.")
+
+
+def chosen_executor(options: Options, num_trials: int) -> str:
+    """The name of the executor for so many trials.
+
+    Raises:
+        UserError: the options are wrong.
+    """
+    if options.tracking_uri is not None and not options.tracking:
+        raise UserError("--tracking-uri and --no-tracking: expected one of them, given both")
+    if options.executor is not None and options.executor not in EXECUTORS:
+        raise UserError(f"--executor: {nearest(options.executor, EXECUTORS)}")
+    return options.executor or default_executor(num_trials)
+
+
+def check_secrets(options: Options, executor: str) -> None:
+    """See that no password is in a command that Ray keeps and shows to all who reach the cluster.
+
+    Raises:
+        UserError: one is.
+    """
+    uri = options.tracking_uri
+    if executor == "ray" and uri is not None and hide_password(uri) != uri:
+        raise UserError(
+            f"--tracking-uri: expected an address without a password, given {hide_password(uri)}: Ray's list of jobs "
+            f"shows the command. Put it into ${TRACKING_VARIABLE}"
+        )
+
+
+def chosen_resources(sweep: Sweep, options: Options) -> Resources:
+    """The sweep's resources with the command line's on top.
+
+    Raises:
+        UserError: the options are wrong.
+    """
+    asked = sweep.resources
+    given: dict[str, Any] = {"gpus": options.gpus, "cpus": options.cpus}
+    for name, value in given.items():
+        if value is not None and not 0 <= value < float("inf"):
+            raise UserError(f"--{name}: expected a number of at least 0, given {value}")
+    if options.cpus == 0:
+        raise UserError("--cpus: expected more than 0, given 0")
+    try:
+        return Resources(
+            gpus=asked.gpus if options.gpus is None else options.gpus,
+            cpus=asked.cpus if options.cpus is None else options.cpus,
+        )
+    except ValueError as error:
+        raise UserError(f"--{error}") from error
+
+
+def code_commit() -> str | None:
+    """The git commit of the code, marked where the tree differs from it; None outside a checkout of it.
+
+    Installed within a user's own repository, it is in none: that one's commit says nothing of this code. Code that was
+    sent to a cluster is in no checkout: its commit came along in the environment.
+    """
+    if sent := os.environ.get(COMMIT_VARIABLE):
+        return sent
+    file = Path(__file__)
+
+    def git(*arguments: str) -> str | None:
+        try:
+            done = subprocess.run(  # noqa: S603 (fixed arguments)
+                ["git", "-C", str(file.parent), *arguments],  # noqa: S607 (the user's own git)
+                capture_output=True,
+                text=True,
+                check=True,
+                timeout=10,
+            )
+        except (OSError, subprocess.SubprocessError):
+            return None
+        return done.stdout.strip()
+
+    is_tracked = git("ls-files", "--error-unmatch", "--", file.name) is not None
+    commit = git("rev-parse", "HEAD") if is_tracked else None
+    if commit is None:
+        return None
+    return f"{commit}+changes" if git("status", "--porcelain", "--untracked-files=no") else commit

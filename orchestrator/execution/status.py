@@ -1,0 +1,98 @@
+"""Where a store's sweeps stand: done, running, failed, left."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from typing import get_args
+
+from rich.console import Console
+
+from orchestrator.display import counted, print_line
+from orchestrator.errors import UserError
+from orchestrator.store import index
+from orchestrator.store.manifests import ManifestCell
+from orchestrator.store.records import Provenance, code_changes
+from orchestrator.store.store import Store, TrialState
+
+STATES = get_args(TrialState)
+
+
+def show(store: Store, console: Console, *, verbose: bool) -> None:
+    """Print where every sweep stands; with `verbose` a line for every trial."""
+    drivers = store.drivers()
+    driven = any(driver.is_live for driver in drivers)
+    print_line(console, f"{store.address}: {'a run is working on it' if driven else 'no run is working on it'}")
+    for driver in drivers:
+        if driver.text:
+            print_line(console, f"  {'at work' if driver.is_live else 'was cut off'}: {driver.text}")
+    manifests = store.manifests()
+    finished: list[str] = []
+    for manifest in manifests:
+        trials = list(manifest.trials())
+        states = store.states((trial_id for _, _, trial_id in trials), driven=driven)
+        finished += [trial_id for trial_id, state in states.items() if state == "done"]
+        counts = Counter(states.values())
+        shown = ", ".join(f"{counts[name]} {name}" for name in STATES if counts[name] or name in ("done", "left"))
+        print_line(console, f"{manifest.name}: {len(trials)} trials: {shown}")
+        changes = _code_changes(store, states, console) if verbose else {}
+        for cell, seed, trial_id in trials if verbose else ():
+            detail = changes.get(trial_id) or _detail(store, trial_id)
+            print_line(console, f"  {states[trial_id]:11} {trial_id} {_label(cell, seed)}{detail}")
+        for cell, seed, trial_id in trials:
+            if states[trial_id] == "failed" and not verbose:
+                print_line(console, f"  failed {trial_id} {_label(cell, seed)}{_detail(store, trial_id)}")
+        for fault in _faults(store, states):
+            print_line(console, f"  {fault}")
+    _show_doubts(store, finished, console)
+    older = [manifest.name for manifest in manifests if not manifest.has_sum]
+    if older:
+        print_line(console, f"manifests without a checksum, of an older crwn: {', '.join(older)}; crwn run adds it")
+
+
+def _show_doubts(store: Store, finished: Iterable[str], console: Console) -> None:
+    """Count finished trials whose records are damaged, or of a version without checksums."""
+    found = index.doubts(store, list(dict.fromkeys(finished)))
+    if found.damaged:
+        print_line(console, f"{counted(found.damaged, 'finished trial')} cannot be read: crwn verify says why")
+    if found.unsealed:
+        print_line(console, f"{counted(found.unsealed, 'finished trial')} without checksums: an older crwn wrote them")
+
+
+def _faults(store: Store, states: Mapping[str, TrialState]) -> list[str]:
+    """What is wrong with the notes of attempts at trials that were begun, from which their states are."""
+    begun = [trial_id for trial_id, state in states.items() if state not in ("done", "left")]
+    return [fault for fault in map(store.attempts_fault, begun) if fault is not None]
+
+
+def _label(cell: ManifestCell, seed: int) -> str:
+    return f"{cell.row_name} {cell.benchmark} seed {seed}"
+
+
+def _code_changes(store: Store, states: Mapping[str, TrialState], console: Console) -> dict[str, str]:
+    """What is said of finished trials that were computed under more than one code."""
+    try:
+        table = index.results(store, [trial_id for trial_id, state in states.items() if state == "done"])
+    except UserError as error:  # where trials stand is known all the same
+        print_line(console, f"  {error}")
+        return {}
+    rows = zip(table["trial_id"].to_pylist(), table["provenance"].to_pylist(), strict=True)
+    said = {trial_id: Provenance.from_json(text, with_attempts=False).code_changes for trial_id, text in rows}
+    return {
+        trial_id: f": computed under more than one code: {changes}" for trial_id, changes in said.items() if changes
+    }
+
+
+def _detail(store: Store, trial_id: str) -> str:
+    """What is known of an unfinished trial: how far it is, or what went wrong."""
+    attempts = store.attempts(trial_id)
+    if not attempts:
+        return ""
+    error, reached = attempts[-1].error, attempts[-1].reached
+    changes = code_changes(attempts)
+    under = f"; under more than one code: {changes}" if changes else ""
+    if error is not None:
+        return f": {error.line}{under}"
+    return (
+        "" if reached is None else f": {reached.tasks_learned} tasks learned, update {reached.step} of the next{under}"
+    )

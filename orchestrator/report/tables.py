@@ -1,0 +1,198 @@
+"""Which tables are asked for, and what makes them: of every sweep of a store, or of any rows and columns."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+from numpy.typing import NDArray
+
+from orchestrator.errors import UserError, nearest
+from orchestrator.report.diff import Differences, differ, with_other_contexts
+from orchestrator.report.filenames import dotted
+from orchestrator.report.frames import asked_frame, read_trials
+from orchestrator.report.paper import PaperSource, SweepSource, paper_tables
+from orchestrator.report.pivots import pivot_table, select
+from orchestrator.report.printable import (
+    Printable,
+    Table,
+    write,
+)
+from orchestrator.report.sweep_tables import (
+    ablation_table,
+    comparison_table,
+    rank_table,
+    sweep_table,
+    sweep_trials,
+)
+from orchestrator.store.files import Files
+from orchestrator.store.manifests import Manifest
+from orchestrator.store.store import Store
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Choice:
+    """Which tables are wanted; by default those of all sweeps.
+
+    Attributes:
+        sweep: only this one's, by its own labels.
+        against: the row that a sweep's others are compared with, which are ranked too.
+        rows: names, whose values have a row each, in a table instead of the sweeps'; see `pivots.pivot_table`.
+        columns: with rows, a name whose values have a column each.
+        value: with rows, what the cells show.
+        where: `NAME=VALUE`: only trials with this value.
+        paper: the paper's tables instead.
+    """
+
+    sweep: str | None = None
+    against: str | None = None
+    rows: tuple[str, ...] = ()
+    columns: str = "benchmark"
+    value: str = "accuracy"
+    where: tuple[str, ...] = ()
+    paper: bool = False
+
+
+def tables_of(stores: Sequence[Store], choice: Choice | None = None) -> list[Printable]:
+    """The tables of stores.
+
+    Args:
+        stores: one; several for any rows and columns, and for the paper's tables, over all their trials.
+        choice: which tables; by default those of all sweeps, each followed by that of its ablations.
+
+    Raises:
+        UserError: there is no sweep or no trial to make them of, or a name or value is not known.
+    """
+    choice = choice or Choice()
+    _check(stores, choice)
+    if choice.paper and choice.sweep is None:
+        trials = pd.concat([read_trials(store) for store in stores])
+        if trials.empty and not any(store.manifests() for store in stores):
+            raise UserError(f"{stores[0].address}: expected at least one trial, found none; start with crwn run")
+        return list(paper_tables(PaperSource(select(trials, _conditions(choice))), "paper-"))
+    if choice.rows:
+        return [_pivot(stores, choice)]
+    found: list[Printable] = []
+    for manifest in manifests_of(stores[0], choice.sweep):
+        trials = _chosen(sweep_trials(stores[0], manifest), choice)
+        if choice.paper:
+            found += paper_tables(SweepSource(manifest, trials), f"{manifest.name}.")
+            continue
+        table = sweep_table(stores[0], manifest, trials)
+        more = [ablation_table(manifest, trials)]
+        if choice.against is not None:
+            more += [comparison_table(manifest, trials, choice.against), rank_table(manifest.name, table.summary)]
+        found += [table, *(item for item in more if item is not None)]
+    if not found:
+        raise UserError(f"--paper: expected a sweep with rows of the paper's tables; {choice.sweep!r} has none")
+    return found
+
+
+def _check(stores: Sequence[Store], choice: Choice) -> None:
+    """What does not go together is refused."""
+    if len(stores) > 1 and not (choice.rows or choice.paper):
+        raise UserError(f"expected one store, given {len(stores)}; tables over several are made with --rows or --paper")
+    if len(stores) > 1 and choice.sweep is not None:
+        raise UserError(f"--sweep: expected one store with it, given {len(stores)}")
+    given = {"--rows": bool(choice.rows), "--paper": choice.paper, "--against": choice.against is not None}
+    several = [name for name, is_given in given.items() if is_given]
+    if len(several) > 1:
+        raise UserError(f"{' and '.join(several)}: expected one of them")
+
+
+def _pivot(stores: Sequence[Store], choice: Choice) -> Table:
+    frames = [
+        asked_frame(store.manifests(), read_trials(store), choice.sweep).assign(store=store.address)
+        for store in stores
+        if choice.sweep is None or manifests_of(store, choice.sweep)
+    ]
+    names = "-by-".join(["-".join(map(dotted, [choice.value, *choice.rows])), dotted(choice.columns)])
+    return pivot_table(
+        pd.concat(frames), choice.rows, choice.columns, choice.value, where=_conditions(choice), name=names
+    )
+
+
+def _conditions(choice: Choice) -> dict[str, str]:
+    conditions = {}
+    for text in choice.where:
+        name, sign, value = text.partition("=")
+        if not (name and sign):
+            raise UserError(f"--where: expected NAME=VALUE, such as scale=FC256; given {text!r}")
+        conditions[name] = value
+    return conditions
+
+
+def _chosen(trials: pd.DataFrame, choice: Choice) -> pd.DataFrame:
+    """A sweep's trials that fulfil the conditions; the others count as missing."""
+    return select(trials, _conditions(choice))
+
+
+def manifests_of(store: Store, sweep: str | None = None) -> list[Manifest]:
+    """The manifests of a store's sweeps, or of one; raises as `tables_of` does."""
+    manifests = store.manifests()
+    if not manifests:
+        raise UserError(f"{store.address}: expected a store with at least one sweep, found none; start with crwn run")
+    if sweep is None:
+        return manifests
+    chosen = [manifest for manifest in manifests if manifest.name == sweep]
+    if not chosen:
+        raise UserError(f"--sweep: {nearest(sweep, (manifest.name for manifest in manifests))}")
+    return chosen
+
+
+def write_tables(store: Store, to: Files) -> list[str]:
+    """Write the tables of every sweep of a store, in every format of `printable.FORMATS`.
+
+    Args:
+        store: the store.
+        to: where they are written.
+
+    Returns:
+        The full names of the files written.
+
+    Raises:
+        UserError: the store has no sweep, or the folder cannot be written.
+    """
+    return write(tables_of([store]), to)
+
+
+def differences(a: Store, b: Store, where: Sequence[str], noise: float) -> Differences:
+    """What differs between two stores' finished trials; where all accuracies are equal, their contexts are looked at.
+
+    Args:
+        a: a store.
+        b: another.
+        where: `NAME=VALUE`: only trials with this value.
+        noise: see `diff.differ`.
+
+    Raises:
+        UserError: a store has no finished trial, or several that match one of the other; or what is compared is
+            damaged.
+    """
+    frames = []
+    for store in (a, b):
+        trials = read_trials(store)
+        if trials.empty:
+            raise UserError(f"{store.address}: expected at least one finished trial to compare, found none")
+        frames.append(select(trials, _conditions(Choice(where=tuple(where)))))
+    try:
+        found = differ(frames[0], frames[1], noise)
+    except ValueError as error:
+        raise UserError(f"diff: {error}.") from error
+    same = found.trials[(found.trials["state"] == "same") & (found.trials["trial_a"] == found.trials["trial_b"])]
+    return with_other_contexts(
+        found, [trial_id for trial_id in same["trial_a"] if a.contexts(trial_id) != b.contexts(trial_id)]
+    )
+
+
+def matrix_csv(matrix: NDArray[Any]) -> str:
+    """An accuracy matrix [T, T] as CSV: a row for each number of tasks learned; empty where a task was not tested."""
+    num_tasks = len(matrix)
+    frame = pd.DataFrame(
+        matrix,
+        index=pd.RangeIndex(1, num_tasks + 1, name="tasks learned"),
+        columns=[f"task {task + 1}" for task in range(num_tasks)],
+    )
+    return frame.to_csv(lineterminator="\n")

@@ -1,0 +1,196 @@
+"""Which trials may stand for one another's seeds: the rule that keeps the others out of a mean. Pure.
+
+Kept apart, since a mean over them is a number of nothing:
+
+- `settings`: the spec without the seed, so the method's settings, benchmark, scale and training, dtype among them;
+- `numerics.device`: the kind of processor, cpu or cuda;
+- `crwn`: the major version of the code (while that is 0 the minor one too, as semantic versioning has it), which is
+  also a method's version: within one, a method computes what it computed before;
+- `backbones`: the scheme by which frozen weights were drawn, which a fingerprint `scheme:digits` names; digits alone
+  are of the first scheme.
+
+Only noted, since results agree within the tolerance that tests/contracts states: group size, kernel, threads, host,
+the processor's name, the versions of torch and NumPy, the commit. Seconds hang on these, and a table says so. Noted as
+well, though nothing is known of how far results agree: the code, by its fingerprints.
+
+A trial whose attempts computed with unlike code (`records.code_changes`) stays in the mean, and is marked.
+
+What a record of an older crwn does not say is no difference.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from crwn.code import Code
+from orchestrator.store.records import Provenance, RecordedNumerics
+
+APART = ("settings", "numerics.device", "crwn", "backbones")
+"""Columns of trials in which the seeds of one cell agree."""
+
+CODE = ("code.method", "code.results_version", "code.crwn")
+"""Those of `NOTED` that are of the code itself, see `crwn.code`."""
+
+NOTED = (
+    "numerics.group_size",
+    "numerics.kernel",
+    "numerics.threads",
+    "host",
+    "device",
+    "versions.torch",
+    "versions.numpy",
+    "commit",
+    *CODE,
+)
+"""Columns of trials in which they may differ."""
+
+CODE_CHANGES = "code_changes"
+"""The column of trials that says in what the code of a trial's own attempts differs; empty if in nothing."""
+
+ABSENT = "as before"
+"""Shown for a setting that one spec has and the other, made before it existed, has not: both then mean its default."""
+
+
+def describe(spec: str, numerics: str, provenance: str, fingerprint: str) -> dict[str, Any]:
+    """What a trial's record says under the names of `APART`, `NOTED` and `CODE_CHANGES`, and `train_seconds_per_task`.
+
+    None where it does not say.
+
+    Args:
+        spec: JSON, as the store keeps it.
+        numerics: likewise.
+        provenance: likewise.
+        fingerprint: of the trial's backbone.
+    """
+    computed, origin = RecordedNumerics.from_json(numerics), Provenance.from_json(provenance, with_attempts=False)
+    code = origin.code or Code()
+    return {
+        "settings": settings_of(json.loads(spec)),
+        "crwn": major(origin.versions.get("crwn")),
+        "backbones": fingerprint.rpartition(":")[0] or "first",
+        "numerics.group_size": computed.group_size,
+        "numerics.threads": computed.threads,
+        "numerics.device": computed.device,
+        "numerics.kernel": computed.kernel,
+        **{f"versions.{name}": origin.versions.get(name) for name in ("torch", "numpy")},
+        "host": origin.host,
+        "device": origin.device,
+        "commit": origin.commit,
+        "code.method": code.method,
+        "code.results_version": code.results_version,
+        "code.crwn": code.crwn,
+        CODE_CHANGES: origin.code_changes,
+        "train_seconds_per_task": origin.train_seconds_per_task,
+    }
+
+
+def settings_of(spec: Mapping[str, Any]) -> str:
+    """A spec without its seed, as JSON that is equal for equal settings."""
+    kept = {name: value for name, value in spec.items() if name != "seed"}
+    return json.dumps(kept, sort_keys=True, separators=(",", ":"))
+
+
+def major(version: str | None) -> str | None:
+    """The part of a version that changes with the meaning of results: `2` of 2.1.0, `0.3` of 0.3.1."""
+    if version is None:
+        return None
+    first, *others = version.split(".")
+    return ".".join([first, *others[:1]]) if first == "0" else first
+
+
+def flat(settings: str) -> dict[str, Any]:
+    """Settings by dotted names, such as `training.learning_rate`."""
+    return dict(_leaves("", json.loads(settings)))
+
+
+def _leaves(prefix: str, value: Any) -> Iterable[tuple[str, Any]]:
+    if not isinstance(value, dict):
+        yield prefix, value
+        return
+    for name, part in value.items():
+        yield from _leaves(f"{prefix}.{name}" if prefix else name, part)
+
+
+def mixture(rows: Sequence[Mapping[str, Any]], names: Sequence[str] = APART) -> dict[str, dict[str, list[Any]]]:
+    """In what trials of one cell differ that must agree.
+
+    Args:
+        rows: trials, with `seed` and the columns of `names`, as far as they have them.
+        names: the columns to look at; `settings` is taken apart into its dotted names.
+
+    Returns:
+        For each name that differs, the seeds by value as text, in the order in which values occur; nothing where the
+        trials agree.
+    """
+    found: dict[str, dict[str, list[Any]]] = {}
+    for name in names:
+        said = [(row.get("seed"), row[name]) for row in rows if not _is_unknown(row.get(name))]
+        if len({value for _, value in said}) < 2:
+            continue
+        if name != "settings":
+            found[name] = _by_value(said)
+            continue
+        leaves = [(seed, flat(value)) for seed, value in said]
+        for leaf in dict.fromkeys(leaf for _, values in leaves for leaf in values):
+            values = _by_value((seed, values.get(leaf, ABSENT)) for seed, values in leaves)
+            if len(values) > 1:
+                found[leaf] = values
+    return found
+
+
+def _is_unknown(value: Any) -> bool:
+    return value is None or value != value  # noqa: PLR0124 (NaN, or what pandas has for a missing value)
+
+
+def _by_value(said: Iterable[tuple[Any, Any]]) -> dict[str, list[Any]]:
+    values: dict[str, list[Any]] = {}
+    for seed, value in said:
+        seeds = values.setdefault(str(value), [])
+        if seed not in seeds:
+            seeds.append(seed)
+    return values
+
+
+def show_mixture(found: Mapping[str, Mapping[str, Sequence[Any]]]) -> str:
+    """What `mixture` found, as text: `training.learning_rate is 0.01 (seeds 0, 1), 0.1 (seed 2)`; empty if nothing."""
+    return "; ".join(
+        f"{name} is "
+        + ", ".join(
+            f"{value} (seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))})"
+            for value, seeds in values.items()
+        )
+        for name, values in found.items()
+    )
+
+
+def show_code_changes(rows: Sequence[Mapping[str, Any]]) -> str:
+    """In what the code of single trials' attempts differs, as text: `seed 1: torch 2.11.0 -> 2.12.0`; empty if none."""
+    return "; ".join(f"seed {row['seed']}: {changes}" for row in rows if (changes := code_changes(row)))
+
+
+def code_changes(row: Mapping[str, Any]) -> str:
+    """In what the code of a trial's own attempts differs; empty if in nothing, or where it is not known."""
+    changes = row.get(CODE_CHANGES)
+    return "" if _is_unknown(changes) else str(changes)
+
+
+def once(rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Trials without those that occur twice with the same result, as where two stores have them.
+
+    Args:
+        rows: with `trial_id`, `fingerprint` and `final` where they have them.
+    """
+    kept: dict[Any, Mapping[str, Any]] = {}
+    for row in rows:
+        kept.setdefault((row["trial_id"], row.get("fingerprint"), tuple(row.get("final", ()))), row)
+    return list(kept.values())
+
+
+def show_repeated(rows: Sequence[Mapping[str, Any]]) -> str:
+    """The seeds of which there are several results, as text; empty where there are none."""
+    counts = Counter(row["seed"] for row in rows)
+    again = [str(seed) for seed, count in counts.items() if count > 1]
+    return f"several results at seed {', '.join(again)}, of equal settings" if again else ""

@@ -1,0 +1,263 @@
+"""The files of a store in a folder on a path."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shlex
+import stat
+import uuid
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from pathlib import Path, PurePosixPath
+from typing import Literal
+
+from orchestrator.errors import LostError, StorageError
+from orchestrator.store.files import TEMPORARY, Mark, Purpose, read_each
+from orchestrator.store.locks import Claim, Lock
+
+LOCKS: dict[Purpose, str] = {"run": ".lock", "tracking": ".tracking.lock"}
+
+
+def _at_once(path: str, flags: int) -> int:
+    """Open a file, and a pipe without waiting for somebody who writes into it."""
+    return os.open(path, flags | os.O_NONBLOCK)
+
+
+def _has(folder: Path, mark: Mark) -> bool:
+    """Whether a folder has a mark.
+
+    Raises:
+        OSError: that cannot be found out.
+    """
+    try:
+        return (folder / mark.name).read_bytes() == mark.content
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+
+
+def _beside(folder: Path) -> Iterator[Path]:
+    """Where a folder may be that was renamed, or whose parent was."""
+    for parent, names in ((folder.parent, ()), (folder.parent.parent, (folder.name,))):
+        with contextlib.suppress(OSError):
+            yield from (other.joinpath(*names) for other in sorted(parent.iterdir()))
+
+
+class LocalFiles:
+    """The files of a folder on a path: this machine's, or one that all machines share.
+
+    Files are written beside their place, synchronised and moved into it. The folder itself may be a link, but nothing
+    below it: a store that came from elsewhere could lead out of itself, to be read or written there.
+
+    Only `make` makes the folder: one that was renamed or removed does not come back with the next file.
+
+    Args:
+        root: the folder, which need not exist.
+        is_synchronised: whether a file is on the disk before it has its name; for tests and benchmarks, whose files may
+            be lost with the machine: waiting for the disk is most of what a small file takes.
+        within: the folder that it belongs to, with its mark; itself by default.
+        mark: what that one is known by.
+
+    Raises:
+        StorageError: by any call, where a link is on the way.
+    """
+
+    def __init__(
+        self, root: Path, *, is_synchronised: bool = True, within: Path | None = None, mark: Mark | None = None
+    ) -> None:
+        self.root = root.absolute()
+        self._is_synchronised = is_synchronised
+        self._whole = self.root if within is None else within
+        self._mark = mark
+        self._origin = self._whole.resolve() if mark is not None else self._whole
+
+    @property
+    def address(self) -> str:
+        """See `Files`."""
+        return str(self.root)
+
+    @property
+    def beside(self) -> Path:
+        """See `Files`."""
+        return self.root.parent
+
+    def locate(self, name: str) -> str:
+        """See `Files`."""
+        return str(self.root / name)
+
+    def below(self, folder: str) -> LocalFiles:
+        """See `Files`."""
+        return self._of(self._place(folder), self._mark)
+
+    def _of(self, root: Path, mark: Mark | None) -> LocalFiles:
+        return LocalFiles(root, is_synchronised=self._is_synchronised, within=self._whole, mark=mark)
+
+    def marked(self, mark: Mark) -> LocalFiles:
+        """See `Files`."""
+        return self._of(self.root, mark)
+
+    def check(self) -> None:
+        """See `Files`."""
+        if self._mark is None or _has(self._whole, self._mark):
+            return
+        found = {"absent": "nothing", "file": "a file", "folder": "another folder"}[LocalFiles(self._whole).kind()]
+        raise LostError(
+            f"{self._whole}: expected the store that this run began on, found {found}. {self._whereabouts()}"
+        )
+
+    def _whereabouts(self) -> str:
+        """What is known of where the folder with the mark is now, and what to do."""
+        assert self._mark is not None
+        for place in (self._origin, *_beside(self._whole)):
+            with contextlib.suppress(OSError):
+                if _has(place, self._mark):
+                    return (
+                        f"It is now {place}, with all up to the last resume points; nothing was written elsewhere. Go "
+                        f"on with --out {shlex.quote(str(place))}"
+                    )
+        return (
+            "It was moved or removed; nothing was written elsewhere. Where it still is, it has all up to the last "
+            "resume points: go on with --out and its new place"
+        )
+
+    def kind(self) -> Literal["absent", "file", "folder"]:
+        """See `Files`."""
+        if not self.root.exists() and not self.root.is_symlink():
+            return "absent"
+        return "folder" if self.root.is_dir() else "file"
+
+    def make(self) -> None:
+        """See `Files`."""
+        if self.root == self._whole:
+            self.root.mkdir(parents=True, exist_ok=True)
+        else:
+            with self._there():
+                self._make_folders(self.root)
+        probe = self.root / f"{uuid.uuid4().hex}{TEMPORARY}"
+        probe.touch()
+        probe.unlink()
+
+    def exists(self, name: str) -> bool:
+        """See `Files`."""
+        return (self.root / name).exists()
+
+    def existing(self, names: Sequence[str]) -> set[str]:
+        """See `Files`."""
+        return {name for name in names if os.path.exists(f"{self.root}/{name}")}  # noqa: PTH110 (of many, see `signatures`)
+
+    def names(self, folder: str) -> list[str]:
+        """See `Files`."""
+        try:
+            return sorted(path.name for path in self._place(folder).iterdir())
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+
+    def walk(self, folder: str) -> list[str]:
+        """See `Files`."""
+        paths = (
+            Path(parent, name).relative_to(self.root).as_posix()
+            for parent, _, names in os.walk(self._place(folder))
+            for name in names
+        )
+        return sorted(paths)
+
+    def read(self, name: str) -> bytes:
+        """See `Files`; a pipe or a device, which could keep a reader waiting for ever, is refused."""
+        path = self._place(name)
+        with open(path, "rb", opener=_at_once) as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise StorageError(f"{path}: expected a file, given a pipe or a device. Nothing was read; remove it.")
+            return file.read()
+
+    def read_all(self, names: Iterable[str]) -> Iterator[bytes | None]:
+        """See `Files`."""
+        return read_each(self, names)
+
+    def write(self, name: str, content: bytes) -> None:
+        """See `Files`; on the disk before it has its name."""
+        path = self._to_replace(name)
+        beside = path.with_name(f"{path.name}.{uuid.uuid4().hex[:8]}{TEMPORARY}")
+        with self._there():
+            self._make_folders(path.parent)
+            try:
+                with beside.open("wb") as file:
+                    file.write(content)
+                    file.flush()
+                    if self._is_synchronised:
+                        os.fsync(file.fileno())
+                self.check()  # once more: the file beside is in this very folder, and cannot be moved into another
+                beside.replace(path)
+            except BaseException:
+                with contextlib.suppress(OSError):
+                    beside.unlink()
+                raise
+
+    def remove(self, name: str) -> None:
+        """See `Files`."""
+        path = self._to_replace(name)
+        with self._there():
+            path.unlink(missing_ok=True)
+
+    def signature(self, name: str) -> tuple[int, int] | None:
+        """See `Files`."""
+        with contextlib.suppress(FileNotFoundError):
+            status = (self.root / name).stat()
+            return status.st_mtime_ns, status.st_size
+        return None
+
+    def signatures(self, folder: str, files: Collection[str]) -> dict[str, tuple[int, int]]:
+        """See `Files`."""
+        found: dict[str, tuple[int, int]] = {}
+        for inner in self.names(folder):
+            for file in files:
+                name = f"{folder}/{inner}/{file}"
+                with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+                    status = os.stat(f"{self.root}/{name}")  # noqa: PTH116 (of many files: a Path takes twice as long)
+                    found[name] = (status.st_mtime_ns, status.st_size)
+        return found
+
+    def claim(self, purpose: Purpose) -> Claim:
+        """See `Files`."""
+        return Lock(self._place(LOCKS[purpose]))
+
+    def _place(self, name: str) -> Path:
+        """Where a file or a folder is; no link leads there."""
+        path = self.root
+        for part in PurePosixPath(name).parts:
+            path /= part
+            if part in ("..", "/") or path.is_symlink():
+                raise StorageError(
+                    f"{path}: expected a file or a folder of the store itself, given a link out of it. It was neither "
+                    "read nor written; remove it, or ask who made the store."
+                )
+        return path
+
+    def _to_replace(self, name: str) -> Path:
+        """Where a file is that is made, replaced or removed; if it is a link, that is, and not what it leads to."""
+        folder, _, file = name.rpartition("/")
+        return self._place(folder) / file
+
+    @contextlib.contextmanager
+    def _there(self) -> Iterator[None]:
+        """For a block that writes: the folder is there as the block begins, and its loss on the way is said as such."""
+        self.check()
+        try:
+            yield
+        except FileNotFoundError as error:
+            self.check()
+            if not self._whole.exists():
+                raise StorageError(
+                    f"{self._whole}: expected a folder to write into, found nothing; it was moved or removed."
+                ) from error
+            raise
+
+    def _make_folders(self, folder: Path) -> None:
+        """Make a folder and those that lead to it, but not the whole."""
+        if folder == self._whole:
+            return
+        try:
+            folder.mkdir(exist_ok=True)
+        except FileNotFoundError:
+            if folder.parent == self._whole:
+                raise
+            self._make_folders(folder.parent)
+            folder.mkdir(exist_ok=True)

@@ -1,0 +1,273 @@
+"""A store's finished trials as one table: one row per trial, with the accuracy of every task.
+
+Reading ten thousand trials' records takes most of a minute, reading one file of them a second. So that file is kept in
+the store, `index/trials.parquet`, and brought up to date whenever all trials are asked for: a listing of the store says
+which records are new, gone, or written again since they were read (by when they were written and how long they are),
+and only those are read. It is a copy of what the records say and can be thrown away at any time; where there is any
+doubt about it, or it cannot be written, the records are read.
+
+Only records that are whole and belong together come into it, so that whoever finds a trial in it need not look again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import pyarrow as pa
+
+from orchestrator import measures
+from orchestrator.errors import UserError
+from orchestrator.store import parquet_files
+from orchestrator.store.parquet_files import SEALED_SINCE
+from orchestrator.store.store import TRIALS_SCHEMA, Result, Store
+
+_BY_TASK = ("final", "learned", "seen")
+_COMPUTED = tuple(name for name in measures.COMPUTED if name not in TRIALS_SCHEMA.names)
+
+RESULTS_SCHEMA = pa.schema(
+    [
+        *TRIALS_SCHEMA,
+        *(pa.field(name, pa.list_(pa.float64())) for name in _BY_TASK),
+        *(pa.field(name, pa.float64()) for name in _COMPUTED),
+        pa.field("stream", pa.bool_()),
+    ]
+)
+"""The `trials` row; final, learned and seen of `integrity.Outcome`; the measures of `measures.COMPUTED`, of which the
+record has some, null where it is not known; stream, whether its tests are by update. In lists NaN where a task was not
+tested."""
+
+INDEX_FILE = "trials.parquet"
+
+INDEX_VERSION = "3"
+"""Another one is not read but made anew."""
+
+FEW = 100
+"""Trials below which no index is kept."""
+
+UNSETTLED = 3.0
+"""Seconds for which a record may be written again unnoticed, where times are whole seconds; it is then read again."""
+
+BATCH = 500
+"""Records read before they are put together: small tables take many times the memory of their rows."""
+
+MOST_FAULTS = 10
+"""Damaged trials that an error names one by one."""
+
+_SIGNED_SCHEMA = pa.schema(
+    [*RESULTS_SCHEMA, pa.field("signature", pa.string()), pa.field("sealed", pa.bool_())],
+    metadata=TRIALS_SCHEMA.metadata,
+)
+_KNOWN_SCHEMA = pa.schema([_SIGNED_SCHEMA.field(name) for name in ("trial_id", "signature", "sealed")])
+
+
+def results(store: Store, trial_ids: Iterable[str] | None = None) -> pa.Table:
+    """The finished trials of a store.
+
+    Args:
+        store: the store.
+        trial_ids: those wanted; None for all.
+
+    Returns:
+        Rows of `RESULTS_SCHEMA`, in the order asked for, or by trial; trials that are not finished have none.
+
+    Raises:
+        UserError: records are damaged, exchanged, or newer than this reader; it names them.
+    """
+    wanted = None if trial_ids is None else list(dict.fromkeys(trial_ids))
+    if wanted is not None and len(wanted) < FEW:
+        finished = store.finished(wanted)
+        found = _read(store, [trial_id for trial_id in wanted if trial_id in finished])
+    else:
+        signatures = store.signatures()  # before the records are read: what is written meanwhile is then read again
+        if len(signatures) < FEW:
+            asked = list(signatures) if wanted is None else [trial_id for trial_id in wanted if trial_id in signatures]
+            found = _read(store, asked)
+        else:
+            found = _up_to_date(store, signatures)
+    _refuse(found.faults if wanted is None else {name: found.faults[name] for name in wanted if name in found.faults})
+    table = found.table.select(RESULTS_SCHEMA.names)
+    if wanted is None:
+        return table
+    places = {trial_id: place for place, trial_id in enumerate(table["trial_id"].to_pylist())}
+    return table.take(pa.array([places[trial_id] for trial_id in wanted if trial_id in places], pa.int64()))
+
+
+def faults(store: Store, trial_ids: Iterable[str]) -> dict[str, UserError]:
+    """What is wrong with the records of finished trials; those whose records are whole are left out.
+
+    Records that the index knows are not read again.
+    """
+    wanted = list(dict.fromkeys(trial_ids))
+    if len(wanted) < FEW:
+        return _read(store, wanted).faults
+    signatures = store.signatures()
+    known = _known(store, signatures)
+    if all(trial_id in known for trial_id in wanted):
+        return {}
+    found = _up_to_date(store, signatures).faults
+    return {trial_id: found[trial_id] for trial_id in wanted if trial_id in found}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Doubts:
+    """How many finished trials have records that a table is not made of, or not without a doubt.
+
+    Attributes:
+        damaged: those that are not what was written.
+        unsealed: those of a version without sums, which nothing shows to be as written.
+    """
+
+    damaged: int = 0
+    unsealed: int = 0
+
+
+def doubts(store: Store, finished: Sequence[str]) -> Doubts:
+    """What a glance shows of the records of finished trials.
+
+    In a large store of a version that writes sums only what the index knows is counted: records without sums can only
+    have been brought there, and damaged ones are found by whoever reads all.
+
+    Args:
+        store: the store.
+        finished: the trials to count among.
+    """
+    if not finished:
+        return Doubts()
+    is_large = len(finished) >= FEW
+    if is_large and store.version >= SEALED_SINCE:
+        index = _load(store, _KNOWN_SCHEMA)
+        pairs = [] if index is None else zip(index["trial_id"].to_pylist(), index["sealed"].to_pylist(), strict=True)
+        without = {trial_id for trial_id, sealed in pairs if not sealed}
+        finished = [trial_id for trial_id in finished if trial_id in without]
+        if not finished:
+            return Doubts()
+    found = _up_to_date(store, store.signatures()) if len(finished) >= FEW else _read(store, finished)
+    asked = set(finished)
+    pairs = zip(found.table["trial_id"].to_pylist(), found.table["sealed"].to_pylist(), strict=True)
+    return Doubts(
+        damaged=len(asked & set(found.faults)),
+        unsealed=sum(trial_id in asked and not sealed for trial_id, sealed in pairs),
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Found:
+    """Rows of `_SIGNED_SCHEMA` of the trials whose records are whole; what is wrong with the others, by trial."""
+
+    table: pa.Table
+    faults: dict[str, UserError]
+
+
+def _refuse(faults: Mapping[str, UserError]) -> None:
+    if not faults:
+        return
+    lines = [str(error) for error in faults.values()]
+    more = [f"and the records of {len(lines) - MOST_FAULTS} more trials"] if len(lines) > MOST_FAULTS else []
+    raise UserError("\n".join(lines[:MOST_FAULTS] + more))
+
+
+def _up_to_date(store: Store, signatures: Mapping[str, tuple[tuple[int, int], ...]]) -> _Found:
+    """All rows by trial: those of the index that are still true, the others from their records; kept for next time."""
+    now = time.time()
+    current = {trial_id: _text(signature, now) for trial_id, signature in signatures.items()}
+    index = _load(store, _SIGNED_SCHEMA)
+    index = _SIGNED_SCHEMA.empty_table() if index is None else index
+    is_true = _are_true(index, current)
+    kept = index.filter(pa.array(is_true, pa.bool_()))
+    have = set(kept["trial_id"].to_pylist())
+    missing = [trial_id for trial_id in current if trial_id not in have]
+    if not missing and len(kept) == len(index):
+        return _Found(table=index, faults={})
+    read = _read(store, missing)
+    signed = pa.array([current[trial_id] for trial_id in read.table["trial_id"].to_pylist()], pa.string())
+    place = _SIGNED_SCHEMA.get_field_index("signature")
+    table = pa.concat_tables([kept, read.table.set_column(place, _SIGNED_SCHEMA.field("signature"), signed)])
+    table = table.sort_by("trial_id").combine_chunks()
+    with contextlib.suppress(OSError):  # a store that may only be read is read
+        content = parquet_files.dump(table.replace_schema_metadata(TRIALS_SCHEMA.metadata), {"index": INDEX_VERSION})
+        store.index.write(INDEX_FILE, content)
+    return _Found(table=table, faults=read.faults)
+
+
+def _known(store: Store, signatures: Mapping[str, tuple[tuple[int, int], ...]]) -> set[str]:
+    """The trials of which the index still says what their records do."""
+    now = time.time()
+    current = {trial_id: _text(signature, now) for trial_id, signature in signatures.items()}
+    index = _load(store, _KNOWN_SCHEMA)
+    if index is None:
+        return set()
+    pairs = zip(index["trial_id"].to_pylist(), _are_true(index, current), strict=True)
+    return {trial_id for trial_id, is_true in pairs if is_true}
+
+
+def _are_true(index: pa.Table, current: Mapping[str, str]) -> list[bool]:
+    """Of each row of the index whether its trial's records are as they were when they were read."""
+    pairs = zip(index["trial_id"].to_pylist(), index["signature"].to_pylist(), strict=True)
+    return [bool(signature) and signature == current.get(trial_id) for trial_id, signature in pairs]
+
+
+def _text(signature: Sequence[tuple[int, int]], now: float) -> str:
+    """A trial's signature as the index keeps it; empty while it may change unnoticed."""
+    if any(written / 1e9 > now - UNSETTLED for written, _ in signature):
+        return ""
+    return json.dumps(signature)
+
+
+def _load(store: Store, schema: pa.Schema) -> pa.Table | None:
+    """These columns of the index as it is kept; None where there is none that can be used without a doubt.
+
+    An empty table in its place would have Arrow import pandas, which takes a second.
+    """
+    with contextlib.suppress(OSError, UserError):
+        found = parquet_files.load(store.index.read(INDEX_FILE), schema, store.index.locate(INDEX_FILE))
+        has_all = not any(found.table[name].null_count for name in _ALWAYS & set(schema.names))
+        if found.is_sealed and has_all and found.said.get("index") == INDEX_VERSION:
+            return found.table
+    return None
+
+
+_ALWAYS = {"trial_id", *("method", "variant", "benchmark", "scale", "seed", "accuracy", "fingerprint", "spec")} | {
+    *(*_BY_TASK, "stream", "signature", "sealed")
+}
+"""Columns in which every trial has a value; in a file that lacks one all are null."""
+
+
+def _read(store: Store, trial_ids: Sequence[str]) -> _Found:
+    """From the records themselves; without signatures."""
+    tables, faults = [_SIGNED_SCHEMA.empty_table()], {}
+    for start in range(0, len(trial_ids), BATCH):
+        batch = trial_ids[start : start + BATCH]
+        found: list[Result] = []
+        for trial_id, result in zip(batch, store.results(batch), strict=True):
+            if isinstance(result, UserError):
+                faults[trial_id] = result
+            else:
+                found.append(result)
+        tables.append(_together(found))
+    return _Found(table=pa.concat_tables(tables).combine_chunks(), faults=faults)
+
+
+def _or_null(value: float) -> float | None:
+    """A measure as its column has it: null where it is not known."""
+    return None if math.isnan(value) else value
+
+
+def _together(found: Sequence[Result]) -> pa.Table:
+    """Rows of `_SIGNED_SCHEMA`."""
+    table = pa.concat_tables([TRIALS_SCHEMA.empty_table(), *(result.trial for result in found)]).combine_chunks()
+    columns = {
+        **{name: [getattr(result.outcome, name) for result in found] for name in _BY_TASK},
+        **{name: [_or_null(result.outcome.measures[name]) for result in found] for name in _COMPUTED},
+        "stream": [result.is_stream for result in found],
+        "signature": [""] * len(found),
+        "sealed": [result.is_sealed for result in found],
+    }
+    for name, values in columns.items():
+        field = _SIGNED_SCHEMA.field(name)
+        table = table.append_column(field, pa.array(values, field.type))
+    return table.cast(_SIGNED_SCHEMA)

@@ -1,0 +1,291 @@
+"""Whether a finished trial's records are what a trial leaves, and belong together. Pure: rows in, faults out.
+
+A folder's name, the id in every file and the hash of the spec are one; an accuracy is in [0, 1], and that of the trial
+the mean of its tests after the last task. So a record that was damaged, exchanged or made up is refused, and never
+becomes a number in a table. What records of a version without sums cannot show is not asked of them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from crwn.metrics import accuracy_matrix, average_accuracy, seen_accuracies
+from crwn.spec import trial_id_of
+from orchestrator import measures
+from orchestrator.store.parquet_files import DamagedError, Sealed
+from orchestrator.store.records import TestRow, TrialRow
+
+MEAN_TOLERANCE = 1e-9
+"""Between an accuracy and the mean of its tests: another version of NumPy may add in another order."""
+
+MAX_GROUP_SIZE = 2**31 - 1
+
+TASKS_SUM, CONTEXTS_SUM = "tasks", "contexts"
+"""What a `trials` record says of the other files: SHA-256 of the stable columns of `tasks`, and of the contexts."""
+
+MOST_TASKS = 2000
+"""Of an accuracy matrix that is looked at: of more, one number in a stranger's file would take all memory."""
+
+_SHARES = ("accuracy", "accuracy_told")
+_GAINS = ("forgetting", "backward_transfer")
+_COUNTS = ("params_per_task", "trained_per_task", "stored_per_task", "examples_kept", "stored_memory", "seconds")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tests:
+    """The tests of one trial, in the order of its rows.
+
+    Attributes:
+        task: what was tested [N].
+        tasks_learned: before it [N]; of a stream, the segments seen whole.
+        accuracy: [N], in [0, 1]; NaN where it is null.
+        accuracy_told: among the task's own classes alone [N], likewise.
+        update: of a stream, after how many updates [N]; None where tasks come one after another.
+    """
+
+    task: NDArray[Any]
+    tasks_learned: NDArray[Any]
+    accuracy: NDArray[Any]
+    accuracy_told: NDArray[Any]
+    update: NDArray[Any] | None = None
+
+    @classmethod
+    def of_rows(cls, rows: Sequence[TestRow]) -> Tests:
+        """Those that were made, of a trial's rows."""
+        made = [row for row in rows if row.tasks_learned is not None]
+        is_stream = bool(made) and made[0].update is not None
+        return cls(
+            task=np.array([row.task for row in made], dtype=int),
+            tasks_learned=np.array([row.tasks_learned for row in made], dtype=int),
+            accuracy=np.array([row.accuracy for row in made], dtype=float),
+            accuracy_told=np.array([row.accuracy_told for row in made], dtype=float),
+            update=np.array([row.update for row in made], dtype=int) if is_stream else None,
+        )
+
+    @property
+    def num_tasks(self) -> int:
+        """How many tasks there are figures of."""
+        return int(self.task.max()) + 1 if len(self.task) else 0
+
+    @property
+    def is_after_all(self) -> NDArray[Any]:
+        """Which tests were made after all was learned [N]."""
+        if self.update is None:
+            found: NDArray[Any] = self.tasks_learned == self.num_tasks
+        else:
+            found = self.update == self.update.max()
+        return found
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """What a trial's tests say; NaN where a test was not made.
+
+    Attributes:
+        final: the accuracy on each task after the last one [T], in [0, 1].
+        learned: that on each task when it was learned [T]; all NaN where all are learned at once, and of a stream.
+        seen: the mean accuracy over the tasks seen so far, after each task [T]; likewise.
+        told: the accuracy on each task after the last one, among its own classes alone [T].
+        measures: those of `measures.COMPUTED`, by name.
+    """
+
+    final: NDArray[Any]
+    learned: NDArray[Any]
+    seen: NDArray[Any]
+    told: NDArray[Any]
+    measures: Mapping[str, float]
+
+
+def check_trial(table: pa.Table, trial_id: str) -> TrialRow:
+    """See that a `trials` record is one row of this very trial, with numbers that a trial can have.
+
+    Args:
+        table: its rows.
+        trial_id: the trial, as its folder is named.
+
+    Raises:
+        ValueError, RecursionError: it is something else.
+    """
+    if len(table) != 1:
+        raise DamagedError(f"expected one row, given {len(table):,}")
+    values = table.to_pylist()[0]
+    row = TrialRow.read(values)
+    if row.trial_id != trial_id:
+        raise DamagedError(f"it is of another trial, {row.trial_id!r}")
+    if trial_id_of(values["spec"]) != trial_id:
+        raise DamagedError(f"its spec is of another trial, {trial_id_of(values['spec'])!r}")
+    _check_names(row)
+    for names, least, most in ((_SHARES, 0, 1), (_GAINS, -1, 1), (_COUNTS, 0, math.inf)):
+        for name in names:
+            _check_number(name, getattr(row, name), least, most)
+    group_size = row.numerics.group_size
+    if group_size is not None and not 1 <= group_size <= MAX_GROUP_SIZE:
+        raise DamagedError(f"expected a group of 1 to {MAX_GROUP_SIZE} tasks, given {group_size}")
+    return row
+
+
+def _check_names(row: TrialRow) -> None:
+    """See that a row's names are those of its spec."""
+    method, benchmark = row.spec.get("method"), row.spec.get("benchmark")
+    said = {
+        "method": method.get("kind") if isinstance(method, dict) else None,
+        "benchmark": benchmark_of(benchmark) if isinstance(benchmark, dict) else None,
+        "scale": row.spec.get("scale"),
+        "seed": row.spec.get("seed"),
+    }
+    for name, expected in said.items():
+        given = getattr(row, name)
+        if given != expected or isinstance(expected, bool):
+            raise DamagedError(f"its column {name} is {given!r}, but that of its spec {expected!r}")
+
+
+def benchmark_of(benchmark: Mapping[str, Any]) -> str:
+    """A benchmark's name in records, from its spec as JSON has it.
+
+    What was tested on held-out training images never passes for the test set.
+    """
+    return f"{benchmark.get('kind')}-{benchmark.get('base')}" + ("-validation" if benchmark.get("validation") else "")
+
+
+def _check_number(name: str, value: float | None, least: float, most: float) -> None:
+    if value is not None and not math.isnan(value) and not (least <= value <= most and math.isfinite(value)):
+        raise DamagedError(f"expected {name} from {least} to {most}, given {value!r}")
+
+
+def check_tests(table: pa.Table, trial_id: str) -> Tests:
+    """See that a `tasks` record is of this very trial, and that its tests can be those of one.
+
+    Args:
+        table: its rows, with at least trial_id, task, tasks_learned, update, accuracy and accuracy_told; of a finished
+            trial.
+        trial_id: the trial, as its folder is named.
+
+    Raises:
+        DamagedError: it is something else.
+    """
+    check_owner(table, trial_id)
+    if any(table[name].null_count for name in ("task", "tasks_learned")):
+        raise DamagedError("a test does not say of which task it is, or after which")
+    is_stream = len(table) > 0 and table["update"].null_count < len(table)
+    if is_stream and table["update"].null_count:
+        raise DamagedError("some tests say after which update they were made, and others do not")
+    task, tasks_learned, accuracy, told = (
+        table[name].to_numpy() for name in ("task", "tasks_learned", "accuracy", "accuracy_told")
+    )
+    # Each task is tested at least once, so there are no more tasks than rows; a stream may have more parts.
+    within = (("task", task, 0), *(() if is_stream else (("tasks_learned", tasks_learned, 0),)))
+    for name, values, first in within:
+        last = len(values) - (name == "task")
+        if len(values) and not first <= values.min() <= values.max() <= last:
+            raise DamagedError(
+                f"expected {name} from {first} to {last}, as {len(values):,} tests have it, "
+                f"given {values.min()} to {values.max()}"
+            )
+    update = table["update"].to_numpy() if is_stream else None
+    _, time = np.unique(tasks_learned if update is None else update, return_inverse=True)
+    if len(np.unique(time * (len(task) + 1) + task)) != len(task):
+        raise DamagedError("a task was tested twice after the same number of tasks or updates")
+    for name, values in (("accuracies", accuracy), ("accuracies with the task told", told)):
+        known = values[~np.isnan(values)]
+        if len(known) and not 0 <= known.min() <= known.max() <= 1:
+            raise DamagedError(f"expected {name} from 0 to 1, given {known.min()} to {known.max()}")
+    return Tests(task=task, tasks_learned=tasks_learned, accuracy=accuracy, accuracy_told=told, update=update)
+
+
+def check_owner(table: pa.Table, trial_id: str) -> None:
+    """See that all rows are of this very trial.
+
+    Raises:
+        DamagedError: one is not.
+    """
+    others = [name for name in table["trial_id"].unique().to_pylist() if name != trial_id]
+    if others:
+        raise DamagedError(f"it has rows of another trial, {others[0]!r}")
+
+
+def check_same_tests(trial: Sealed, tests: Sealed) -> None:
+    """See that a `tasks` record is the one that a trial's record was made with, times aside.
+
+    Raises:
+        DamagedError: it is not. A trial's record of a version without sums does not say.
+    """
+    expected = trial.said.get(TASKS_SUM)
+    if expected is not None and tests.stable != expected:
+        raise DamagedError("its tests are not those that the trial's record was made with: the SHA-256 differs")
+
+
+def check_mean(accuracy: float | None, final: NDArray[Any], name: str = "accuracy") -> None:
+    """See that a trial's accuracy is the mean of its tests after the last task.
+
+    Args:
+        accuracy: in [0, 1]; None or NaN where a task was not tested after the last one.
+        final: of each task after the last one [T], in [0, 1]; NaN where it was not tested.
+        name: what it is called.
+
+    Raises:
+        DamagedError: it is another.
+    """
+    given = math.nan if accuracy is None else accuracy
+    mean = average_accuracy(final.tolist()) if len(final) else math.nan
+    if math.isnan(mean) and math.isnan(given):
+        return
+    if not abs(given - mean) <= MEAN_TOLERANCE:
+        raise DamagedError(f"its {name} is {accuracy}, but the mean of its tests after the last task {mean}")
+
+
+def check_contexts(trial: Sealed, content: bytes) -> None:
+    """See that a trial's contexts are byte for byte those that its record was made with.
+
+    Raises:
+        DamagedError: they are not. A record of a version without sums does not say.
+    """
+    expected = trial.said.get(CONTEXTS_SUM)
+    if expected is not None and hashlib.sha256(content).hexdigest() != expected:
+        raise DamagedError("it is not the file that the trial's record was made with: the SHA-256 differs")
+
+
+def outcome(tests: Tests, *, independent: bool) -> Outcome:
+    """What a trial's tests say.
+
+    Args:
+        tests: the trial's.
+        independent: whether an accuracy stays what it was when its task was learned, and stands for tests not made.
+    """
+    num_tasks = tests.num_tasks
+    final, learned, told = (np.full(num_tasks, np.nan) for _ in range(3))
+    is_last = tests.is_after_all
+    if tests.update is None:
+        is_first = tests.tasks_learned == tests.task + 1
+        learned[tests.task[is_first]] = tests.accuracy[is_first]
+        if independent:
+            final[:] = learned
+    final[tests.task[is_last]] = tests.accuracy[is_last]
+    told[tests.task[is_last]] = tests.accuracy_told[is_last]
+    seen, measured = np.full(num_tasks, np.nan), measures.unknown()
+    if tests.update is None and 0 < num_tasks <= MOST_TASKS:
+        matrix = matrix_of(tests, independent=independent)
+        is_before = tests.tasks_learned == 0
+        untrained = np.full(num_tasks, np.nan)
+        untrained[tests.task[is_before]] = tests.accuracy[is_before]
+        seen, measured = seen_accuracies(matrix), measures.of_matrix(matrix, untrained)
+    return Outcome(final=final, learned=learned, seen=seen, told=told, measures=measured)
+
+
+def matrix_of(tests: Tests, *, independent: bool, num_tasks: int | None = None) -> NDArray[Any]:
+    """The accuracy matrix [T, T] of a trial whose tasks come one after another, see `crwn.metrics.accuracy_matrix`.
+
+    Args:
+        tests: the trial's, so far.
+        independent: see `outcome`.
+        num_tasks: T; by default the tasks that were tested.
+    """
+    rows = zip(tests.task, tests.tasks_learned, tests.accuracy, strict=True)
+    return accuracy_matrix(rows, tests.num_tasks if num_tasks is None else num_tasks, independent=independent)

@@ -1,0 +1,269 @@
+"""A sweep's manifest: which trials it asks for, under its own names. What a store keeps of a sweep; pure.
+
+A manifest may be a stranger's, or damaged: what is read is checked here, and nowhere else. Fields that were added later
+are absent from older manifests; each has the default that means what they meant.
+"""
+
+from __future__ import annotations
+
+import re
+import reprlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from crwn.spec import TRIAL_ID, trial_id_of
+from orchestrator.errors import UserError
+from orchestrator.store.json_fields import (
+    CANONICAL,
+    MAX_DEPTH,
+    MAX_INTEGER,
+    MAX_TEXT,
+    Fields,
+    check_values,
+    parse,
+    sealed_bytes,
+)
+
+MANIFEST_FORMAT = 1
+"""A reader refuses a newer one; fields are added without a new one."""
+
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+"""Of a sweep: files are named by it, so that it leads nowhere else."""
+
+_TOP_FIELDS = ("format", "name", "reference", "cells")
+_CELL_FIELDS = (
+    *("method", "variant", "scale", "benchmark", "trials"),
+    *("continual", "validation", "params_per_task", "ratio", "spec", "base"),
+)
+"""All that manifests without a sum may have."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ManifestCell:
+    """One cell of a sweep's table: trials that differ by their seed alone, under the sweep's own names.
+
+    Attributes:
+        method, variant, scale, benchmark: what the sweep calls it; the variant is empty where an entry has none.
+        trials: their ids, by seed.
+        continual: whether tasks are learned one after another, not all at once.
+        validation: training images that are held out and tested on; 0 for the real test.
+        params_per_task: in the paper's convention; None in an older manifest.
+        ratio: of params_per_task to those of the sweep's reference on this benchmark; None without a reference.
+        spec: what the trials have in common, their spec without the seed, as JSON values; None in an older manifest.
+        base: the variant that those of an ablation are compared with; None outside of ablations.
+        examples_kept: training images that a replay buffer holds at most.
+    """
+
+    method: str
+    variant: str
+    scale: str
+    benchmark: str
+    trials: Mapping[int, str]
+    continual: bool = True
+    validation: int = 0
+    params_per_task: float | None = None
+    ratio: float | None = None
+    spec: Mapping[str, Any] | None = None
+    base: str | None = None
+    examples_kept: int = 0
+
+    @property
+    def names(self) -> dict[str, str]:
+        """What names the cell, by the columns of a table."""
+        return {"method": self.method, "variant": self.variant, "scale": self.scale, "benchmark": self.benchmark}
+
+    @property
+    def row_name(self) -> str:
+        """Its row of the table in a few words, such as `neuromodnet local FC256`."""
+        return " ".join(filter(None, (self.method, self.variant, self.scale)))
+
+    @classmethod
+    def _read(cls, value: Any, place: str, *, has_sum: bool) -> ManifestCell:
+        fields = Fields(value, place)
+        if not has_sum:
+            fields.refuse_others(_CELL_FIELDS)
+        spec = fields.settings("spec")
+        trials = _trials(fields.take("trials"), f"{place}.trials")
+        if spec is not None:
+            _check_settings(spec, trials, place)
+        return cls(
+            method=fields.text("method"),
+            variant=fields.text("variant", may_be_empty=True),
+            scale=fields.text("scale"),
+            benchmark=fields.text("benchmark"),
+            trials=trials,
+            continual=fields.flag("continual", default=True),
+            validation=fields.count("validation", default=0),
+            params_per_task=fields.number("params_per_task"),
+            ratio=fields.number("ratio"),
+            spec=spec,
+            base=fields.optional_text("base"),
+            examples_kept=fields.count("examples_kept", default=0),
+        )
+
+    def _content(self) -> dict[str, Any]:
+        later = {"params_per_task": self.params_per_task, "spec": self.spec, "base": self.base}
+        later |= {"examples_kept": self.examples_kept or None}
+        return {
+            **self.names,
+            "continual": self.continual,
+            "validation": self.validation,
+            "ratio": self.ratio,
+            "trials": {str(seed): trial_id for seed, trial_id in self.trials.items()},
+            **{name: value for name, value in later.items() if value is not None},
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Manifest:
+    """Which trials a sweep asks for.
+
+    Attributes:
+        name: the sweep's, by which its file is named.
+        cells: in the sweep's order.
+        reference: the method whose params/task the others' are compared with, or None.
+        has_sum: whether the file has a sum of its content; False for one of an older crwn.
+    """
+
+    name: str
+    cells: tuple[ManifestCell, ...]
+    reference: str | None = None
+    has_sum: bool = field(default=True, compare=False)
+
+    @property
+    def trial_ids(self) -> list[str]:
+        """All trials, in the sweep's order."""
+        return [trial_id for _, _, trial_id in self.trials()]
+
+    def trials(self) -> Iterator[tuple[ManifestCell, int, str]]:
+        """Every trial with its cell and its seed, in the sweep's order."""
+        for cell in self.cells:
+            for seed, trial_id in cell.trials.items():
+                yield cell, seed, trial_id
+
+    @classmethod
+    def from_json(cls, content: bytes, *, name: str, place: str) -> Manifest:
+        """A manifest from its file.
+
+        Args:
+            content: the file's bytes.
+            name: the sweep's that the file is named by.
+            place: the file's full name, for errors.
+
+        Raises:
+            UserError: it is damaged, of another sweep, or newer than this reader.
+        """
+        try:
+            fields = Fields(parse(content))
+            newer = fields.count("format") > MANIFEST_FORMAT
+            found = None if newer else cls._read(fields, name)
+        except (ValueError, RecursionError) as error:
+            raise UserError(
+                f"{place}: expected a sweep's manifest: {error}. Remove it; crwn run on the sweep writes it again."
+            ) from error
+        if found is None:
+            raise UserError(f"{place}: expected format {MANIFEST_FORMAT} or older, given a newer one; upgrade crwn.")
+        return found
+
+    @classmethod
+    def _read(cls, fields: Fields, name: str) -> Manifest:
+        has_sum = fields.check_sum(_TOP_FIELDS)
+        given = fields.take("name")
+        if given != name or not NAME.fullmatch(name):
+            raise ValueError(f"it is of another sweep, {reprlib.repr(given)}")
+        cells = fields.take("cells")
+        if not isinstance(cells, list) or not cells:
+            raise ValueError(f"cells: expected a list of cells, given {reprlib.repr(cells)}")
+        found = cls(
+            name=name,
+            cells=tuple(
+                ManifestCell._read(cell, f"cells[{index}]", has_sum=has_sum) for index, cell in enumerate(cells)
+            ),
+            reference=fields.optional_text("reference"),
+            has_sum=has_sum,
+        )
+        found._check_names()
+        return found
+
+    def _check_names(self) -> None:
+        """See that no two cells have the same names, nor the same trial, and that other cells' names are of some.
+
+        Raises:
+            ValueError: two have, or there is none of that name.
+        """
+        rows = {(cell.method, cell.variant) for cell in self.cells}
+        if self.reference is not None and self.reference not in {method for method, _ in rows}:
+            raise ValueError(f"reference: expected the method of a cell, given {reprlib.repr(self.reference)}")
+        named: set[tuple[str, ...]] = set()
+        asked: set[str] = set()
+        for index, cell in enumerate(self.cells):
+            names = tuple(cell.names.values())
+            if names in named:
+                raise ValueError(f"cells[{index}]: another cell has the same names, {' '.join(filter(None, names))}")
+            named.add(names)
+            if cell.base is not None and (cell.method, cell.base) not in rows:
+                raise ValueError(
+                    f"cells[{index}].base: expected another cell's variant, given {reprlib.repr(cell.base)}"
+                )
+            for seed, trial_id in cell.trials.items():
+                if trial_id in asked:
+                    raise ValueError(f"cells[{index}].trials: the trial of seed {seed}, {trial_id}, is asked for twice")
+                asked.add(trial_id)
+
+    def content(self) -> dict[str, Any]:
+        """The manifest as JSON values, without its sum."""
+        cells = [cell._content() for cell in self.cells]
+        return {"format": MANIFEST_FORMAT, "name": self.name, "reference": self.reference, "cells": cells}
+
+    def to_json_bytes(self) -> bytes:
+        """The manifest as its file has it; equal manifests are equal bytes."""
+        return sealed_bytes(self.content())
+
+
+_SEED = re.compile("0|[1-9][0-9]{0,18}")
+
+
+def _trials(value: Any, place: str) -> dict[int, str]:
+    """The ids of a cell's trials by their seeds, whose texts JSON has for keys."""
+    if not isinstance(value, dict) or not value:
+        raise ValueError(f"{place}: expected seeds with trials, given {reprlib.repr(value)}")
+    for seed, trial_id in value.items():
+        if not _SEED.fullmatch(seed) or int(seed) > MAX_INTEGER:
+            raise ValueError(f"{place}: expected a whole number as a seed, given {reprlib.repr(seed)}")
+        if not isinstance(trial_id, str) or not TRIAL_ID.fullmatch(trial_id):
+            raise ValueError(f"{place}.{seed}: expected a trial's id, given {reprlib.repr(trial_id)}")
+    return {int(seed): trial_id for seed, trial_id in value.items()}
+
+
+def _check_settings(spec: Mapping[str, Any], trials: Mapping[int, str], place: str) -> None:
+    """See that settings are some, and trials theirs: an id is the hash of the canonical JSON of settings and seed.
+
+    Raises:
+        ValueError: they are not.
+    """
+    # JSON is made once for all seeds, with a number in their place that no settings may have.
+    before, *others = CANONICAL.encode({**spec, "seed": _NO_NUMBER}).split(f'"seed":{_NO_NUMBER}')
+    if len(others) != 1 or not _is_plain(before + others[0]):
+        check_values(spec, f"{place}.spec")
+    for seed, trial_id in trials.items():
+        expected = trial_id_of(f'{before}"seed":{seed}{others[0]}')
+        if trial_id != expected:
+            raise ValueError(
+                f"{place}.trials.{seed}: expected {expected}, the trial of the cell's spec, given {trial_id}"
+            )
+
+
+_NO_NUMBER = 10 * MAX_INTEGER
+_LONG_NUMBER = re.compile("[0-9]{18}")
+
+
+def _is_plain(text: str) -> bool:
+    """Whether JSON holds nothing that `check_values` would refuse, as can be told of nearly all at a glance."""
+    return (
+        len(text) <= MAX_TEXT
+        and text.isprintable()
+        and "\\" not in text  # all else that cannot be printed is written with one
+        and text.count("{") + text.count("[") <= MAX_DEPTH
+        and not _LONG_NUMBER.search(text)
+    )

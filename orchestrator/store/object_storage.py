@@ -1,0 +1,277 @@
+"""The files of a store on object storage, through pyarrow. Imported by those who use it alone.
+
+Three things differ from a folder. There are no locks, only leases (`leases.py`). An object is there as
+soon as its stream is closed, whatever closes it: a content is therefore serialised beforehand and written by one call,
+in a thread that Ctrl-C does not reach. And the storage may be away: every call is repeated until it is back, for a
+minute and a half.
+"""
+
+from __future__ import annotations
+
+import copy
+import functools
+import logging
+import re
+import time
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+from urllib.parse import urlsplit
+
+import pyarrow as pa
+from pyarrow import fs
+
+from orchestrator.errors import LostError, StorageError, UserError
+from orchestrator.store.files import Mark, Purpose
+from orchestrator.store.leases import Lease
+from orchestrator.store.locks import Claim
+
+PATIENCE = 90.0
+"""Seconds after its first failure in which a call is repeated: outages of a minute are survived with a margin."""
+
+FIRST_PAUSE, MAX_PAUSE = 0.5, 5.0
+"""Seconds between two attempts, from the first to the longest."""
+
+NUM_THREADS = 16
+"""Requests at once where many objects are read."""
+
+FEW = 32
+"""Objects up to which each is asked for; more are looked up in a listing."""
+
+LEASES_FOLDER = "leases"
+
+_PERMANENT = re.compile(
+    r"ACCESS_DENIED|NO_SUCH_BUCKET|INVALID_ACCESS_KEY_ID|INVALID_CLIENT_TOKEN_ID|INVALID_SIGNATURE|"
+    r"SIGNATURE_DOES_NOT_MATCH|UNRECOGNIZED_CLIENT|MISSING_AUTHENTICATION_TOKEN|EXPIRED_TOKEN|INVALID_BUCKET|"
+    r"status (30\d|40[0-7])|Permission ?denied|PERMISSION_DENIED|UNAUTHENTICATED",
+    re.IGNORECASE,
+)
+"""What waiting does not mend."""
+
+_LOGGER = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+
+class ObjectFiles:
+    """The objects below a prefix.
+
+    Args:
+        address: such as s3://bucket/prefix, with what pyarrow understands after a question mark; no credentials.
+        sleep: waits for so many seconds.
+    """
+
+    def __init__(self, address: str, *, sleep: Callable[[float], None] = time.sleep) -> None:
+        self._address = address.rstrip("/")
+        self._sleep = sleep
+        self._pool = ThreadPoolExecutor(NUM_THREADS, thread_name_prefix="crwn-objects")
+        self._is_away = False
+        self._mark: Mark | None = None
+
+    @functools.cached_property
+    def _place(self) -> tuple[Any, str]:
+        """The file system and the folder's path in it; the region of a bucket may have to be asked for."""
+        # Small objects by one request, and none for the parent
+        settings = "&allow_delayed_open=true" if urlsplit(self._address).scheme == "s3" else ""
+        mark = "" if not settings or "?" in self._address else "?"
+        try:
+            filesystem, path = fs.FileSystem.from_uri(self._address + mark + settings)
+        except (pa.ArrowInvalid, ValueError) as error:
+            raise UserError(f"{self._address}: expected an address that pyarrow can open: {error}.") from error
+        return filesystem, path.rstrip("/")
+
+    def _path(self, name: str) -> str:
+        return f"{self._place[1]}/{name}" if name else self._place[1]
+
+    @property
+    def address(self) -> str:
+        """See `Files`."""
+        return self._address
+
+    @property
+    def beside(self) -> Path:
+        """See `Files`; runs/ in the working folder, where stores are by default."""
+        return Path("runs").absolute()
+
+    def locate(self, name: str) -> str:
+        """See `Files`; without what follows the question mark."""
+        return f"{self._address.partition('?')[0].rstrip('/')}/{name}"
+
+    def below(self, folder: str) -> ObjectFiles:
+        """See `Files`."""
+        path, mark, settings = self._address.partition("?")
+        return ObjectFiles(f"{path.rstrip('/')}/{folder}{mark}{settings}", sleep=self._sleep)
+
+    def marked(self, mark: Mark) -> ObjectFiles:
+        """See `Files`."""
+        marked = copy.copy(self)
+        marked._mark = mark
+        return marked
+
+    def check(self) -> None:
+        """See `Files`; where objects went to is not known."""
+        if self._mark is None:
+            return
+        try:
+            found = self.read(self._mark.name)
+        except FileNotFoundError:
+            found = None
+        if found != self._mark.content:
+            what = "no store" if found is None else "another store"
+            raise LostError(
+                f"{self.locate('')}: expected the store that this run began on, found {what}. It was moved or removed; "
+                "nothing was written elsewhere. Where it still is, it has all up to the last resume points: go on "
+                "with --out and its new place"
+            )
+
+    def kind(self) -> Literal["absent", "file", "folder"]:
+        """See `Files`."""
+        found = self._info("").type
+        if found == fs.FileType.NotFound:
+            return "absent"
+        return "file" if found == fs.FileType.File else "folder"
+
+    def make(self) -> None:
+        """See `Files`; the bucket is not made."""
+        probe = "probe.part"
+        self.write(probe, b"")
+        self.remove(probe)
+
+    def exists(self, name: str) -> bool:
+        """See `Files`."""
+        return bool(self._info(name).type == fs.FileType.File)
+
+    def existing(self, names: Sequence[str]) -> set[str]:
+        """See `Files`; many names are below one folder."""
+        if len(names) > FEW:
+            return set(names) & set(self.walk(names[0].partition("/")[0]))
+        found = self._patiently("", lambda: self._place[0].get_file_info([self._path(name) for name in names]))
+        return {name for name, info in zip(names, found, strict=True) if info.type == fs.FileType.File}
+
+    def names(self, folder: str) -> list[str]:
+        """See `Files`."""
+        return sorted(info.base_name for info in self._select(folder, recursive=False))
+
+    def walk(self, folder: str) -> list[str]:
+        """See `Files`."""
+        found = self._select(folder, recursive=True)
+        start = len(self._path("")) + 1
+        return sorted(info.path[start:] for info in found if info.type == fs.FileType.File)
+
+    def read(self, name: str) -> bytes:
+        """See `Files`."""
+
+        def read() -> bytes:
+            with self._place[0].open_input_file(self._path(name)) as stream:
+                content: bytes = stream.read()
+            return content
+
+        return self._patiently(name, read)
+
+    def read_all(self, names: Iterable[str]) -> Iterator[bytes | None]:
+        """See `Files`; several at once."""
+
+        def read(name: str) -> bytes | None:
+            try:
+                return self.read(name)
+            except FileNotFoundError:
+                return None
+
+        return self._pool.map(read, names)
+
+    def write(self, name: str, content: bytes) -> None:
+        """See `Files`."""
+
+        def write() -> None:
+            stream = self._place[0].open_output_stream(self._path(name))
+            stream.write(content)
+            stream.close()
+
+        self.check()
+        self._patiently(name, lambda: self._pool.submit(write).result())
+
+    def remove(self, name: str) -> None:
+        """See `Files`."""
+
+        def remove() -> None:
+            try:
+                self._place[0].delete_file(self._path(name))
+            except FileNotFoundError:
+                return
+
+        self.check()
+        self._patiently(name, remove)
+
+    def signature(self, name: str) -> tuple[int, int] | None:
+        """See `Files`; times are whole seconds on some object storage."""
+        info = self._info(name)
+        return None if info.type != fs.FileType.File else (info.mtime_ns, info.size)
+
+    def signatures(self, folder: str, files: Collection[str]) -> dict[str, tuple[int, int]]:
+        """See `Files`; from one listing."""
+        found = self._select(folder, recursive=True)
+        start = len(self._path("")) + 1
+        depth = len(folder.split("/")) + 2
+        return {
+            info.path[start:]: (info.mtime_ns, info.size)
+            for info in found
+            if info.type == fs.FileType.File and info.base_name in files and len(info.path[start:].split("/")) == depth
+        }
+
+    def claim(self, purpose: Purpose) -> Claim:
+        """See `Files`."""
+        return Lease(self, f"{LEASES_FOLDER}/{purpose}")
+
+    def _info(self, name: str) -> Any:
+        return self._patiently(name, lambda: self._place[0].get_file_info(self._path(name)))
+
+    def _select(self, folder: str, *, recursive: bool) -> list[Any]:
+        def select() -> list[Any]:
+            selector = fs.FileSelector(self._path(folder), allow_not_found=True, recursive=recursive)
+            found: list[Any] = self._place[0].get_file_info(selector)
+            return found
+
+        return self._patiently(folder, select)
+
+    def _patiently(self, name: str, call: Callable[[], T]) -> T:
+        """The result of a call, repeated while the storage is away.
+
+        Args:
+            name: the object's, for errors.
+            call: raises FileNotFoundError where there is no such object, another OSError where something went wrong.
+
+        Raises:
+            StorageError: the storage refused it, or was away for too long.
+        """
+        deadline, pause = None, FIRST_PAUSE
+        while True:
+            try:
+                result = call()
+            except FileNotFoundError:
+                raise
+            except OSError as error:
+                reason = str(error).splitlines()[0]
+                if _PERMANENT.search(reason):
+                    raise StorageError(
+                        f"{self.locate(name)}: expected a bucket that this machine may use: {reason}. Check the "
+                        "bucket's name and region, the credentials here (for S3 AWS_ACCESS_KEY_ID and "
+                        "AWS_SECRET_ACCESS_KEY, or a profile) and what they allow."
+                    ) from error
+                now = time.monotonic()
+                deadline = now + PATIENCE if deadline is None else deadline
+                if now >= deadline:
+                    raise StorageError(
+                        f"{self.locate(name)}: expected an answer within {PATIENCE:g} s, but the storage is away: "
+                        f"{reason}. What it has is safe; run the same command again when it is back."
+                    ) from error
+                if not self._is_away:
+                    self._is_away = True
+                    _LOGGER.warning("%s: %s; trying again for up to %g s", self.locate(name), reason, PATIENCE)
+                self._sleep(min(pause, deadline - now))
+                pause = min(2 * pause, MAX_PAUSE)
+            else:
+                if self._is_away:
+                    self._is_away = False
+                    _LOGGER.warning("%s: the storage answers again", self.locate(name))
+                return result

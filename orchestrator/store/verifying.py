@@ -1,0 +1,178 @@
+"""Verify: whether everything in a store is as it was written, and belongs together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+import pyarrow as pa
+from rich.console import Console
+
+from crwn.lazy import LazyModule
+from crwn.spec import trial_id_of
+from orchestrator.display import counted, print_line
+from orchestrator.errors import UserError
+from orchestrator.store import integrity, parquet_files
+from orchestrator.store.records import canonical
+from orchestrator.store.store import (
+    CONTEXTS_FILE,
+    RESUME_FILE,
+    SYSTEM_FILE,
+    SYSTEM_SCHEMA,
+    TASKS_FILE,
+    TASKS_SCHEMA,
+    TRIAL_FILE,
+    Store,
+)
+
+contexts = LazyModule("crwn.contexts")  # torch: of a store without contexts it is not needed
+tensorfile = LazyModule("crwn.tensorfile")
+
+
+@dataclass(slots=True, kw_only=True)
+class Findings:
+    """What was looked at, and what was found wrong.
+
+    Attributes:
+        finished: trials.
+        unfinished: trials of which something is there.
+        unsealed: finished trials whose records are of a version without sums: only their form could be looked at.
+        manifests: of sweeps.
+        faults: one line each.
+    """
+
+    finished: int = 0
+    unfinished: int = 0
+    unsealed: int = 0
+    manifests: int = 0
+    faults: list[str] = field(default_factory=list)
+
+
+def verify(store: Store, on_trial: Callable[[int, int], None] = lambda done, all_: None) -> Findings:
+    """Read everything that a store holds; nothing is written.
+
+    Args:
+        store: the store.
+        on_trial: told how many trials of how many were read.
+    """
+    found = Findings()
+    for name in store.manifest_names():
+        found.manifests += 1
+        try:
+            store.manifest(name)
+        except UserError as error:
+            found.faults.append(str(error))
+    folders = store.trial_folders()
+    for number, trial_id in enumerate(folders, start=1):
+        is_finished = store.is_finished(trial_id)
+        found.finished += is_finished
+        found.unfinished += not is_finished
+        try:
+            faults = list((finished_faults if is_finished else unfinished_faults)(store, trial_id))
+            found.unsealed += is_finished and not faults and not store.is_sealed(trial_id)
+        except OSError as error:
+            if not store.is_folder:  # an object storage that does not answer will not do so for the next trial
+                raise
+            faults = [f"{store.folder(trial_id)}: expected files that can be read: {error}"]
+        found.faults += faults
+        on_trial(number, len(folders))
+    return found
+
+
+def finished_faults(store: Store, trial_id: str) -> Iterator[str]:
+    """What is wrong with a finished trial's files, all of them read whole; one line each."""
+    (result,) = store.results([trial_id])
+    if isinstance(result, UserError):
+        yield str(result)
+    if store.read(trial_id, TRIAL_FILE) is None:
+        return
+    for file, schema in ((TASKS_FILE, TASKS_SCHEMA), (SYSTEM_FILE, SYSTEM_SCHEMA)):
+        content = store.read(trial_id, file)
+        if content is None or (isinstance(result, UserError) and file == TASKS_FILE):
+            continue  # told above; a store of version 1.0 has no samples of the system
+        yield from _rows_faults(content, schema, store, trial_id, file)
+    try:
+        content = store.contexts(trial_id)
+    except UserError as error:
+        if str(error) != str(result):  # else the trial's record itself cannot be read
+            yield str(error)
+        return
+    yield from _contexts_faults(content, store, trial_id)
+
+
+def unfinished_faults(store: Store, trial_id: str) -> Iterator[str]:
+    """What is wrong with what an unfinished trial left: its rows, its attempts, its resume point; one line each."""
+    for file, schema in ((TASKS_FILE, TASKS_SCHEMA), (SYSTEM_FILE, SYSTEM_SCHEMA)):
+        content = store.read(trial_id, file)
+        if content is not None:
+            yield from _rows_faults(content, schema, store, trial_id, file)
+    notes = store.attempts_fault(trial_id)
+    if notes is not None:
+        yield notes
+    point = store.read_resume(trial_id)
+    if point is None:
+        return
+    try:
+        _, header = tensorfile.parse(point)
+        owner = header["identity"][0]
+        if owner != trial_id:
+            raise ValueError(f"it is of another trial, {owner!r}")
+    except (ValueError, KeyError, TypeError, IndexError) as error:
+        place = store.locate(trial_id, RESUME_FILE)
+        yield f"{place}: expected a resume point that can be read: {error}. The next run begins the trial anew."
+
+
+def _rows_faults(content: bytes, schema: pa.Schema, store: Store, trial_id: str, file: str) -> Iterator[str]:
+    place = store.locate(trial_id, file)
+    try:
+        table = parquet_files.load(content, schema, place).table
+        integrity.check_owner(table, trial_id)
+    except UserError as error:
+        yield str(error)
+    except parquet_files.DamagedError as error:
+        yield str(parquet_files.refusal(place, error))
+
+
+def _contexts_faults(content: bytes, store: Store, trial_id: str) -> Iterator[str]:
+    try:
+        bank = contexts.load(content)
+        owners = {bank.trial_id, trial_id_of(canonical(bank.spec))}
+        if owners != {trial_id}:
+            raise ValueError(f"they are of another trial, {sorted(owners - {trial_id})[0]!r}")
+    except (ValueError, KeyError, TypeError) as error:
+        yield str(parquet_files.refusal(store.locate(trial_id, CONTEXTS_FILE), error))
+
+
+def show(store: Store, console: Console) -> bool:
+    """Verify a store and print what is wrong.
+
+    Returns:
+        Whether everything is as it was written.
+    """
+
+    def progress(done: int, all_: int) -> None:
+        if done % _TOLD == 0 and done < all_:
+            print_line(console, f"  {done:,} of {all_:,} trials read")
+
+    found = verify(store, progress)
+    for fault in found.faults:
+        print_line(console, fault)
+    what = [
+        counted(found.finished, "finished trial"),
+        counted(found.unfinished, "unfinished trial"),
+        counted(found.manifests, "sweep"),
+    ]
+    print_line(console, f"{store.address}: {', '.join(what)}: {counted(len(found.faults), 'fault')}")
+    if found.unsealed:
+        print_line(
+            console,
+            f"{counted(found.unsealed, 'finished trial')} without checksums, of an older crwn: well-formed and in "
+            "agreement, but nothing shows that this is what was written",
+        )
+    if found.faults:
+        print_line(console, "crwn run SWEEP --repair computes damaged trials again; whatever is whole stays as it is")
+    return not found.faults
+
+
+_TOLD = 1000
+"""Trials between two lines of progress."""

@@ -1,0 +1,1 @@
+"""Sweep files: YAML, checked, and expanded into trials."""

@@ -1,0 +1,1 @@
+"""MLflow: a projection of the store, written by a process of its own."""

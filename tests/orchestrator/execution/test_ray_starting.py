@@ -1,0 +1,145 @@
+"""How Ray is started and asked: for this run alone, without a dashboard, and again where its head is busy."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import ray
+from ray.exceptions import RaySystemError
+
+from orchestrator.errors import UnavailableError, UserError
+from orchestrator.execution import ray_tune, reaching_ray
+from orchestrator.sweeps.sweep import Resources
+
+
+@pytest.fixture
+def initialised(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[dict[str, Any]]]:
+    """Has `ray.init` do as a test says; gives what it is called with."""
+
+    def replace(error: Exception | None = None) -> list[dict[str, Any]]:
+        asked: list[dict[str, Any]] = []
+
+        def init(**named: Any) -> None:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)  # as Ray's own does
+            asked.append(named)
+            if error is not None:
+                raise error
+
+        monkeypatch.setattr(ray, "is_initialized", lambda: False)
+        monkeypatch.setattr(ray, "init", init)
+        monkeypatch.delenv("RAY_ADDRESS", raising=False)
+        for name in ray_tune.ENVIRONMENT:
+            monkeypatch.setenv(name, "as it was")
+        return asked
+
+    return replace
+
+
+@pytest.mark.parametrize("address", [None, "", "local"])
+def test_a_local_ray_has_no_dashboard(
+    initialised: Callable[..., list[dict[str, Any]]], monkeypatch: pytest.MonkeyPatch, address: str | None
+) -> None:
+    """Where no cluster is named none is looked for, and the dashboard, which starts jobs, cannot be reached."""
+    asked = initialised()
+    if address is not None:
+        monkeypatch.setenv("RAY_ADDRESS", address)
+    assert ray_tune._connect()
+    (named,) = asked
+    assert named["address"] == "local"
+    assert named["include_dashboard"] is False
+    assert not {"dashboard_host", "_node_ip_address"} & named.keys()
+
+
+def test_a_head_that_is_busy_is_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For a while; then it is said that it does not answer."""
+    answers: list[Any] = [RaySystemError("Failed to connect to GCS"), [{"Alive": True}, {"Alive": False}]]
+
+    def nodes() -> Any:
+        answer = answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    monkeypatch.setattr(ray, "nodes", nodes)
+    monkeypatch.setattr(ray_tune, "PAUSE_SECONDS", 0.0)
+    assert ray_tune._alive() == [{"Alive": True}]
+    answers.append(RaySystemError("Failed to connect to GCS"))
+    monkeypatch.setattr(ray_tune, "PATIENCE_SECONDS", -1.0)
+    with pytest.raises(UserError, match=r"expected the cluster's head to answer: .*Failed to connect to GCS"):
+        ray_tune._alive()
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (OSError(98, "Address already in use"), r"\[Errno 98\] Address already in use"),
+        (Exception("The current node timed out.\nSecond line\n"), "The current node timed out"),
+        (ValueError(), "ValueError"),
+    ],
+)
+def test_a_ray_that_does_not_start_is_one_line(
+    initialised: Callable[..., list[dict[str, Any]]], error: Exception, reason: str
+) -> None:
+    """Whatever its reason: the first line of it, where the logs are, what to do; SIGTERM does what it did before."""
+    initialised(error)
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(UnavailableError, match=rf"^Ray could not be started on this machine: {reason}\. ") as refused:
+        ray_tune._connect()
+    for words in ("session_latest/logs", "ulimit -u", "--executor inline"):
+        assert words in str(refused.value)
+    assert "\n" not in str(refused.value)
+    assert signal.getsignal(signal.SIGTERM) == before
+
+
+def test_a_cluster_that_cannot_be_joined_is_one_line(
+    initialised: Callable[..., list[dict[str, Any]]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With what Ray says, and what that came from."""
+    error = ConnectionError("Failed to connect to Ray cluster at 10.0.0.1:6379")
+    error.__cause__ = RuntimeError("Version mismatch: the cluster was started with Ray 2.0.\nMore")
+    initialised(error)
+    monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
+    monkeypatch.setattr(ray_tune, "check_cluster", lambda _: None)
+    with pytest.raises(
+        UnavailableError, match=r"10\.0\.0\.1:6379 failed: Failed to .*: Version mismatch.*2\.0\. Start one"
+    ):
+        ray_tune._connect()
+
+
+def test_what_is_in_the_way_of_ray_is_found_before_a_run(
+    initialised: Callable[..., list[dict[str, Any]]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the check that comes before anything is written, for a folder here as for a cluster; Ray is not asked."""
+    asked = initialised()
+    monkeypatch.setenv("RAY_TMPDIR", f"/{'x' * 95}")
+    with pytest.raises(UnavailableError, match=r"^\$RAY_TMPDIR: expected a path of at most"):
+        ray_tune.RayTuneExecutor().check(Resources())
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
+    monkeypatch.setattr(reaching_ray, "WAIT_SECONDS", 0.0)
+    for question in (lambda: ray_tune.RayTuneExecutor().check(Resources()), ray_tune.RayTuneExecutor().capacity):
+        with pytest.raises(UnavailableError, match=r"^\$RAY_ADDRESS=127\.0\.0\.1:1: "):
+            question()
+    assert asked == []
+
+
+@pytest.mark.parametrize(
+    "variables", [{}, {"TMPDIR": "/t"}, {"TMPDIR": "/t/"}, {"TMPDIR": ""}, {"TMPDIR": "/t", "RAY_TMPDIR": "/r"}]
+)
+def test_rays_folder_is_known_as_ray_chooses_it(monkeypatch: pytest.MonkeyPatch, variables: dict[str, str]) -> None:
+    """Against its own functions: the folder, the file with a cluster's address, the longest path of a socket."""
+    from ray._common.utils import get_default_ray_temp_dir, get_ray_address_file
+    from ray._private.utils import validate_socket_filepath
+
+    for name in ("TMPDIR", "RAY_TMPDIR"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    folder = reaching_ray.ray_folder()
+    assert str(folder.path) == get_default_ray_temp_dir()
+    assert str(folder.recorded_address) == get_ray_address_file(None)
+    validate_socket_filepath("x" * reaching_ray.SOCKET_PATH_BYTES)
+    with pytest.raises(OSError, match="AF_UNIX"):
+        validate_socket_filepath("x" * (reaching_ray.SOCKET_PATH_BYTES + 1))

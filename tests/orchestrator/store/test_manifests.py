@@ -1,0 +1,295 @@
+"""What a store keeps of a sweep: read strictly, written as before."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from crwn.spec import trial_id_of
+from orchestrator.errors import UserError
+from orchestrator.store.json_fields import MAX_TEXT, SUM, sealed
+from orchestrator.store.manifests import Manifest, ManifestCell
+
+SPEC = {
+    "method": {"kind": "supsup"},
+    "benchmark": {"kind": "rotated", "base": "digits", "num_tasks": 2},
+    "scale": "FC16",
+    "training": {"learning_rate": 0.01},
+}
+OTHER_SPEC = {**SPEC, "method": {"kind": "mtl", "pretrained": True}}
+
+
+def trials(spec: Mapping[str, Any], *seeds: int) -> dict[int, str]:
+    """The trials of settings, by seed."""
+    texts = {seed: json.dumps({**spec, "seed": seed}, sort_keys=True, separators=(",", ":")) for seed in seeds}
+    return {seed: trial_id_of(text) for seed, text in texts.items()}
+
+
+FIRST = ManifestCell(
+    method="own name",
+    variant="local",
+    scale="FC16",
+    benchmark="r",
+    trials=trials(SPEC, 0, 1, 10),
+    params_per_task=1299.0,
+    ratio=0.25,
+    spec=SPEC,
+    base="local",
+)
+SECOND = ManifestCell(
+    method="mtl",
+    variant="",
+    scale="FC16",
+    benchmark="r",
+    trials=trials(OTHER_SPEC, 0),
+    continual=False,
+    validation=100,
+    params_per_task=99.5,
+    spec=OTHER_SPEC,
+)
+MANIFEST = Manifest(name="small", cells=(FIRST, SECOND), reference="mtl")
+
+Change = Callable[[dict[str, Any]], Any]
+
+
+def read(content: bytes, name: str = "small") -> Manifest:
+    return Manifest.from_json(content, name=name, place=f"store/sweeps/{name}.json")
+
+
+def changed(change: Change) -> bytes:
+    """The manifest's JSON with a change that its sum takes in."""
+    content = change(MANIFEST.content())
+    return json.dumps(sealed(content) if isinstance(content, dict) else content).encode()
+
+
+def unsealed(change: Change) -> bytes:
+    """As an older crwn wrote it, without a sum."""
+    return json.dumps(change(MANIFEST.content())).encode()
+
+
+def at_top(**changes: Any) -> Change:
+    return lambda manifest: manifest | changes
+
+
+def in_cell(**changes: Any) -> Change:
+    return lambda manifest: manifest | {"cells": [manifest["cells"][0] | changes, *manifest["cells"][1:]]}
+
+
+def in_spec(**changes: Any) -> Change:
+    return in_cell(spec={**SPEC, **changes})
+
+
+def nested(depth: int) -> Any:
+    return [nested(depth - 1)] if depth else 0
+
+
+def test_a_manifest_is_read_as_it_was_written() -> None:
+    """In every field and in order, and an equal one is equal bytes."""
+    found = read(MANIFEST.to_json_bytes())
+    assert found == MANIFEST
+    assert [cell.method for cell in found.cells] == ["own name", "mtl"]
+    assert found.to_json_bytes() == MANIFEST.to_json_bytes()
+    assert found.trial_ids == [*trials(SPEC, 0, 1, 10).values(), *trials(OTHER_SPEC, 0).values()]
+    assert [(cell.method, seed) for cell, seed, _ in found.trials()] == [
+        *(("own name", seed) for seed in (0, 1, 10)),
+        ("mtl", 0),
+    ]
+    assert found.has_sum
+
+
+def test_a_cell_is_called_by_what_it_has() -> None:
+    """A part that is empty leaves no gap."""
+    assert (FIRST.row_name, SECOND.row_name) == ("own name local FC16", "mtl FC16")
+    assert FIRST.names == {"method": "own name", "variant": "local", "scale": "FC16", "benchmark": "r"}
+
+
+def without(*names: str) -> Change:
+    """The manifest without fields, in its cells and at its top."""
+
+    def change(manifest: Mapping[str, Any]) -> dict[str, Any]:
+        cells = [{name: value for name, value in cell.items() if name not in names} for cell in manifest["cells"]]
+        return {name: value for name, value in {**manifest, "cells": cells}.items() if name not in names}
+
+    return change
+
+
+def test_an_older_manifest_is_read() -> None:
+    """The first ones had names and trials alone: their methods were continual and tested on test images."""
+    oldest = without("continual", "validation", "params_per_task", "ratio", "spec", "base", "reference")
+    first, _ = read(unsealed(oldest)).cells
+    assert first == replace(FIRST, params_per_task=None, ratio=None, spec=None, base=None)
+    assert (first.continual, first.validation) == (True, 0)
+    assert (read(unsealed(oldest)).reference, read(unsealed(oldest)).has_sum) == (None, False)
+    second = read(unsealed(without("spec", "base"))).cells[1]
+    assert second == replace(SECOND, spec=None)
+
+
+def test_fields_of_a_newer_crwn_are_left_aside() -> None:
+    """A minor version only adds some; what is known of them is as it was."""
+    newer = read(changed(lambda manifest: {**in_cell(color="red")(manifest), "later": [{"a": 1}]}))
+    assert newer == MANIFEST
+
+
+@pytest.mark.parametrize(
+    ("change", "fault"),
+    [
+        (at_top(sha257="0" * 64), "'sha257': no file without a sha256 has such a key"),
+        (in_cell(ratoi=0.5), "cells[0].'ratoi': no file without a sha256 has such a key"),
+    ],
+)
+def test_a_damaged_key_makes_no_older_manifest(change: Change, fault: str) -> None:
+    """Without a sum nothing is newer: a key that is not known was another one."""
+    with pytest.raises(UserError, match=re.escape(fault)):
+        read(unsealed(change))
+
+
+def test_a_manifest_that_was_changed_by_hand_is_refused() -> None:
+    """A label is no more than a text to every other check."""
+    content = MANIFEST.to_json_bytes().replace(b'"own name"', b'"own game"')
+    with pytest.raises(UserError, match="its content is not what was written, by its sha256; it was damaged, or chang"):
+        read(content)
+
+
+@pytest.mark.parametrize("value", [None, 7, "", "0" * 64, ["0" * 64]])
+def test_a_sum_that_is_none_is_not_the_contents(value: object) -> None:
+    """Only where the whole key is absent is there no sum."""
+    with pytest.raises(UserError, match="its content is not what was written"):
+        read(json.dumps({**MANIFEST.content(), SUM: value}).encode())
+
+
+def test_a_flipped_bit_is_refused_or_changes_nothing() -> None:
+    """300 of them, seed 0: in one line, and never a manifest that says something else."""
+    content = MANIFEST.to_json_bytes()
+    for place in np.random.default_rng(0).choice(8 * len(content), 300, replace=False).tolist():
+        damaged = bytearray(content)
+        damaged[place // 8] ^= 1 << place % 8
+        try:
+            assert read(bytes(damaged)) == MANIFEST
+        except UserError as error:
+            assert len(str(error).splitlines()) == 1  # noqa: PT017 (some are refused, and some need not be)
+
+
+def test_a_flipped_bit_in_the_sums_own_key_is_refused() -> None:
+    """All 48 of them: it would look like an older manifest, which has no sum."""
+    content = MANIFEST.to_json_bytes()
+    begin = content.index(b"sha256")
+    for place in range(8 * begin, 8 * (begin + len("sha256"))):
+        damaged = bytearray(content)
+        damaged[place // 8] ^= 1 << place % 8
+        with pytest.raises(UserError, match="expected a sweep's manifest"):
+            read(bytes(damaged))
+
+
+@pytest.mark.parametrize(
+    ("change", "fault"),
+    [
+        (lambda _: ["small"], "at the top: expected keys with values, given ['small']"),
+        (at_top(format="1"), "format: expected a whole number of at least 0, given '1'"),
+        (at_top(format=True), "format: expected a whole number of at least 0, given True"),
+        (without("format"), "format: expected this key, not given"),
+        (at_top(name="large"), "it is of another sweep, 'large'"),
+        (at_top(name=["small"]), "it is of another sweep, ['small']"),
+        (at_top(reference=7), "reference: expected at most 10,000 printable characters, given 7"),
+        (at_top(reference="x"), "reference: expected the method of a cell, given 'x'"),
+        (at_top(reference=""), "reference: expected at most 10,000 printable characters, given ''"),
+        (at_top(cells={}), "cells: expected a list of cells, given {}"),
+        (at_top(cells=[]), "cells: expected a list of cells, given []"),
+        (at_top(cells=[None]), "cells[0]: expected keys with values, given None"),
+        (without("scale"), "cells[0].scale: expected this key, not given"),
+        (in_cell(method=""), "cells[0].method: expected at most 10,000 printable characters, given ''"),
+        (in_cell(method="a\x1bb"), "cells[0].method: expected at most 10,000 printable characters, given 'a\\x1bb'"),
+        (in_cell(variant="x" * (MAX_TEXT + 1)), "cells[0].variant: expected at most 10,000 printable characters"),
+        (in_cell(benchmark=["r"]), "cells[0].benchmark: expected at most 10,000 printable characters, given ['r']"),
+        (in_cell(base="full"), "cells[0].base: expected another cell's variant, given 'full'"),
+        (in_cell(base=False), "cells[0].base: expected at most 10,000 printable characters, given False"),
+        (in_cell(continual=1), "cells[0].continual: expected true or false, given 1"),
+        (in_cell(continual=None), "cells[0].continual: expected true or false, given None"),
+        (in_cell(validation=-1), "cells[0].validation: expected a whole number of at least 0, given -1"),
+        (in_cell(validation=0.0), "cells[0].validation: expected a whole number of at least 0, given 0.0"),
+        (in_cell(validation=2**63), "cells[0].validation: expected a whole number of at least 0, given 92233"),
+        (in_cell(params_per_task=True), "cells[0].params_per_task: expected a finite number of at least 0, given True"),
+        (in_cell(params_per_task="9"), "cells[0].params_per_task: expected a finite number of at least 0, given '9'"),
+        (in_cell(params_per_task=10**400), "cells[0].params_per_task: expected a finite number of at least 0, given 1"),
+        (in_cell(ratio=-0.5), "cells[0].ratio: expected a finite number of at least 0, given -0.5"),
+        (in_cell(trials=[]), "cells[0].trials: expected seeds with trials, given []"),
+        (in_cell(trials={"zero": "0" * 16}), "cells[0].trials: expected a whole number as a seed, given 'zero'"),
+        (in_cell(trials={"00": "0" * 16}), "cells[0].trials: expected a whole number as a seed, given '00'"),
+        (in_cell(trials={"-1": "0" * 16}), "cells[0].trials: expected a whole number as a seed, given '-1'"),
+        (in_cell(trials={"\u0661": "0" * 16}), "cells[0].trials: expected a whole number as a seed, given '\u0661'"),
+        (in_cell(trials={str(2**63): "0" * 16}), "cells[0].trials: expected a whole number as a seed, given '92233"),
+        (in_cell(trials={}), "cells[0].trials: expected seeds with trials, given {}"),
+        (in_cell(trials={"0": "../home"}), "cells[0].trials.0: expected a trial's id, given '../home'"),
+        (in_cell(trials={"0": "A" * 16}), "cells[0].trials.0: expected a trial's id, given 'AAAAAAAAAAAAAAAA'"),
+        (in_cell(trials={"0": "0" * 17}), "cells[0].trials.0: expected a trial's id, given '00000000000000000'"),
+        (
+            in_cell(trials={"0": "0" * 16}),
+            f"cells[0].trials.0: expected {FIRST.trials[0]}, the trial of the cell's spec",
+        ),
+        (in_cell(trials={"2": FIRST.trials[1]}), f"cells[0].trials.2: expected {trials(SPEC, 2)[2]}, the trial of"),
+        (
+            in_cell(spec=None, trials={"0": "0" * 16, "1": "0" * 16}),
+            "cells[0].trials: the trial of seed 1, 0000000000000000, is asked for twice",
+        ),
+        (
+            lambda manifest: manifest | {"cells": [*manifest["cells"], manifest["cells"][1] | {"scale": "FC32"}]},
+            f"cells[2].trials: the trial of seed 0, {SECOND.trials[0]}, is asked for twice",
+        ),
+        (
+            lambda manifest: manifest | {"cells": [*manifest["cells"], manifest["cells"][1]]},
+            "cells[2]: another cell has the same names, mtl FC16 r",
+        ),
+        (in_cell(spec="x"), "cells[0].spec: expected keys with values, given 'x'"),
+        (in_cell(spec={}), "cells[0].spec.method: expected this key, not given"),
+        (in_spec(method="supsup"), "cells[0].spec.method: expected keys with values, given 'supsup'"),
+        (in_spec(method={}), "cells[0].spec.method.kind: expected this key, not given"),
+        (in_spec(benchmark={"kind": "r"}), "cells[0].spec.benchmark.base: expected this key, not given"),
+        (in_spec(scale=None), "cells[0].spec.scale: expected at most 10,000 printable characters, given None"),
+        (in_spec(seed=0), "cells[0].spec.seed: expected settings that all seeds share, given a seed"),
+        (in_spec(training={"a": 2**63}), "cells[0].spec.training.a: expected a printable text or a finite number"),
+        (in_spec(training={"a": "\n"}), "cells[0].spec.training.a: expected a printable text or a finite number"),
+        (in_spec(training={"\n": 1}), "cells[0].spec.training: expected printable keys, given '\\n'"),
+        (
+            in_spec(training={"a": nested(99)}),
+            "cells[0].spec.training.a" + 15 * ".0" + ": expected values that nest",
+        ),
+    ],
+)
+def test_what_is_no_manifest_is_refused(change: Change, fault: str) -> None:
+    """In one line that names the file, the place in it, what was expected and what was given."""
+    with pytest.raises(UserError) as refused:
+        read(changed(change))
+    assert str(refused.value).startswith(f"store/sweeps/small.json: expected a sweep's manifest: {fault}")
+    assert str(refused.value).endswith("Remove it; crwn run on the sweep writes it again.")
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "fault"),
+    [
+        (b"", "Expecting value"),
+        (b"\xff\xfe", "invalid start byte"),
+        ('{"format": 1}'.encode("utf-16"), "can't decode"),
+        (b'{"format": NaN}', "expected finite numbers, given NaN"),
+        (b'{"name": "small", "format": 1, "ratio": 1e999, "sha256": ""}', "Out of range float values"),
+        (b'{"format": 1, "format": 1}', "the key 'format' occurs twice in one object"),
+        (b'{"format": 1' + b"0" * 5000 + b"}", "Exceeds the limit"),
+        (b'{"format": ' + b"[" * 100_000, "recursion"),
+    ],
+)
+def test_what_is_no_json_is_refused(content: bytes, fault: str) -> None:
+    """A key that occurs twice too: one of its values would silently win."""
+    with pytest.raises(UserError, match=f"expected a sweep's manifest: .*{fault}"):
+        read(content)
+
+
+@pytest.mark.parametrize("name", ["../small", "", "a b"])
+def test_a_name_leads_nowhere_else(name: str) -> None:
+    """Files are named by it."""
+    with pytest.raises(UserError, match="it is of another sweep"):
+        read(replace(MANIFEST, name=name).to_json_bytes(), name)

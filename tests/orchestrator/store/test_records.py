@@ -1,0 +1,223 @@
+"""What a store keeps of trials, typed: it comes back as it was, and what is of another kind is refused by name."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from crwn.code import Code
+from crwn.testing import Conditions, finished_record, tiny_trial, write_finished
+from orchestrator.errors import UserError
+from orchestrator.store.index import results
+from orchestrator.store.json_fields import Fields, sealed
+from orchestrator.store.records import (
+    Attempt,
+    AttemptError,
+    OutOfMemory,
+    Position,
+    Provenance,
+    RecordedNumerics,
+    Sample,
+    TestRow,
+    TrialRow,
+    attempts_bytes,
+    code_changes,
+    contributing,
+    read_attempts,
+)
+from orchestrator.store.store import SYSTEM_FILE, SYSTEM_SCHEMA, TASKS_FILE, TASKS_SCHEMA, TRIALS_SCHEMA, Store
+from tests.older_records import make_older
+
+RECORD = finished_record(tiny_trial(), conditions=Conditions(device="cuda"))
+
+WHOLE = Attempt(
+    started="2026-01-31T12:00:00+00:00",
+    host="here",
+    pid=7,
+    spec=RECORD.trial.spec,
+    grouping="any",
+    gpus=0.25,
+    began_at=Position(),
+    reached=Position(tasks_learned=1, step=2),
+    out_of_memory=(OutOfMemory(group_size=1, step=0, error="2 GiB"),),
+    discarded_resume_point="it is damaged",
+    error=AttemptError(type="OSError", message="no\nspace", traceback="Traceback ..."),
+    versions={"torch": "2.11.0", "python": "3.11.0"},
+    code=Code(method="0a", crwn="0b", results_version=1),
+)
+
+
+def test_rows_have_the_columns_of_their_tables() -> None:
+    """All of them, in their order, and come back from their values."""
+    assert list(RECORD.trial.columns()) == TRIALS_SCHEMA.names
+    assert sorted(RECORD.tasks[0].columns()) == sorted(TASKS_SCHEMA.names)
+    assert list(RECORD.system[0].columns()) == SYSTEM_SCHEMA.names
+    assert TrialRow.read(RECORD.trial.columns()) == RECORD.trial
+    assert [TestRow.read(row.columns()) for row in RECORD.tasks] == list(RECORD.tasks)
+    assert [Sample.read(row.columns()) for row in RECORD.system] == list(RECORD.system)
+
+
+def test_attempts_come_back_from_their_file() -> None:
+    """Whole ones, and one that says nothing."""
+    assert read_attempts(attempts_bytes([WHOLE, Attempt()])) == (WHOLE, Attempt())
+    assert json.loads(attempts_bytes([Attempt()])) == sealed({"attempts": [{"gpus": None}]})
+    assert set(WHOLE.content()) == {
+        *("started", "host", "pid", "spec", "grouping", "gpus", "from", "reached", "out_of_memory"),
+        *("discarded_resume_point", "error", "versions", "code"),
+    }
+
+
+def test_a_finished_trial_keeps_its_attempts_without_their_spec() -> None:
+    """It has that once."""
+    kept = Provenance(attempts=(WHOLE.without_spec,), versions={"torch": "2.11.0"})
+    assert Provenance.from_json(kept.to_json()) == kept
+    assert "spec" not in kept.to_json()
+    assert Provenance.from_json(kept.to_json(), with_attempts=False) == dataclasses.replace(kept, attempts=())
+
+
+def test_what_an_older_record_does_not_say_is_none() -> None:
+    """And no fault; nor is a key that a newer one has."""
+    assert Provenance.from_json(None) == Provenance.from_json('{"of a newer crwn": [1]}') == Provenance()
+    assert RecordedNumerics.from_json("{}") == RecordedNumerics()
+    assert Attempt.read(Fields({"of a newer crwn": 1})) == Attempt()
+    older = {**RECORD.tasks[0].columns(), "tested": None, "curve_times": None, "curve": None}
+    assert TestRow.read(older) == dataclasses.replace(RECORD.tasks[0], tested=None, curve=())
+
+
+def _tried(*place: int, **said: Any) -> Attempt:
+    """An attempt that began at a place, and what it says of its code."""
+    began = Position(tasks_learned=place[0], step=place[1]) if place else None
+    code = Code(method=said.pop("method", None), crwn=said.pop("crwn", None))
+    return Attempt(began_at=began, versions=said or None, code=code)
+
+
+@pytest.mark.parametrize(
+    ("attempts", "places"),
+    [
+        ([], []),
+        ([_tried()], []),
+        ([_tried(0, 0)], [(0, 0)]),
+        ([_tried(0, 0), _tried(), _tried(0, 5), _tried(2, 0)], [(0, 0), (0, 5), (2, 0)]),
+        ([_tried(0, 0), _tried(0, 5), _tried(0, 0), _tried(1, 1)], [(0, 0), (1, 1)]),
+        ([_tried(0, 0), _tried(0, 5), _tried(0, 5)], [(0, 0), (0, 5)]),
+        ([_tried(0, 0), _tried(3, 2), _tried(3, 1)], [(0, 0), (3, 1)]),
+        ([_tried(1, 4)], [(1, 4)]),
+    ],
+)
+def test_who_contributed(attempts: list[Attempt], places: list[tuple[int, int]]) -> None:
+    """Not who never began, nor who left no point beyond where it began, nor who was before a beginning anew."""
+    found = [made.began_at for made in contributing(attempts)]
+    assert [(place.tasks_learned, place.step) for place in found if place] == places
+
+
+@pytest.mark.parametrize(
+    ("attempts", "expected"),
+    [
+        ([_tried(0, 0, torch="1"), _tried(0, 1, torch="1")], ""),
+        ([_tried(0, 0, torch="1"), _tried(0, 1, torch="2"), _tried(0, 2, torch="1")], "torch 1 -> 2 -> 1"),
+        ([_tried(0, 0, torch="1"), _tried(0, 1), _tried(0, 2, torch="2")], "torch 1 -> 2"),
+        ([_tried(0, 0, torch="1"), _tried(0, 1, torch="2"), _tried(0, 1, torch="1")], ""),
+        ([_tried(0, 0, ray="1", torchvision="1"), _tried(0, 1, ray="2", torchvision="2")], ""),
+        ([_tried(0, 0, python="3.11.7"), _tried(0, 1, python="3.12.1")], "Python 3.11 -> 3.12"),
+        ([_tried(0, 0, numpy="1"), _tried(0, 1, numpy="2")], "numpy 1 -> 2"),
+        ([_tried(0, 0, method="a", crwn="b"), _tried(0, 1, method="c", crwn="b")], "other code of the method"),
+        ([_tried(0, 0, method="a", crwn="b"), _tried(0, 1, crwn="c")], "other code of crwn"),
+        ([Attempt(began_at=Position()), _tried(0, 1, method="a", torch="2")], ""),
+    ],
+)
+def test_what_the_attempts_code_differs_in(attempts: list[Attempt], expected: str) -> None:
+    """As far as numbers depend on it; what an older crwn did not record agrees with anything."""
+    assert code_changes(attempts) == expected
+
+
+def test_an_error_is_told_in_a_line() -> None:
+    """Its kind and its words, as far as they are known."""
+    assert WHOLE.error is not None
+    assert (WHOLE.error.text, WHOLE.error.line) == ("OSError: no\nspace", "OSError: no")
+    assert AttemptError(type="KeyboardInterrupt").line == "KeyboardInterrupt"
+    assert AttemptError().line == ""
+
+
+@pytest.mark.parametrize(
+    ("said", "fault"),
+    [
+        ({"started": "yesterday"}, "started: expected a time such as"),
+        ({"started": 7}, "started: expected text"),
+        ({"pid": -1}, "pid: expected a whole number of at least 0"),
+        ({"pid": 10**30}, "pid: expected a whole number of at least 0"),
+        ({"pid": True}, "pid: expected a whole number"),
+        ({"gpus": "all"}, "gpus: expected a finite number of at least 0"),
+        ({"from": []}, "from: expected keys with values"),
+        ({"from": {"step": 1}}, "from.tasks_learned: expected this key"),
+        ({"reached": {"tasks_learned": 1, "step": "x"}}, "reached.step: expected a whole number"),
+        ({"out_of_memory": {}}, "out_of_memory: expected a list"),
+        ({"out_of_memory": [{"group_size": 1}]}, r"out_of_memory\[0\].step: expected this key"),
+        ({"error": {"type": 5}}, "error.type: expected text"),
+        ({"host": "x" * 10_001}, "host: expected at most 10,000 characters"),
+        ({"versions": {"torch": "2" * 10_001}}, "versions.torch: expected at most 10,000 characters"),
+        ({"versions": 5}, "versions: expected keys with values"),
+        ({"versions": {"torch": 2}}, "versions.torch: expected text"),
+        ({"code": "0a"}, "code: expected keys with values"),
+        ({"code": {"method": 1}}, "code.method: expected text"),
+        ({"code": {"results_version": -1}}, "code.results_version: expected a whole number"),
+        ({"spec": {}}, "spec.method: expected this key"),
+        ({"spec": {**RECORD.trial.spec, "training": {}}}, "spec.training.updates_per_task: expected this key"),
+        ({"spec": {**RECORD.trial.spec, "seed": None}}, "spec.seed: expected a whole number"),
+    ],
+)
+def test_an_attempt_of_another_kind_is_refused(said: dict[str, Any], fault: str) -> None:
+    """By the name of the field."""
+    with pytest.raises(ValueError, match=fault):
+        Attempt.read(Fields(said))
+
+
+def test_half_a_surrogate_pair_is_spelled_out() -> None:
+    """No encoding has it, so that it could not be shown; messages that name a file in another encoding do."""
+    content = attempts_bytes([Attempt(error=AttemptError(type="OSError", message="a\udc80b"))])
+    (attempt,) = read_attempts(content)
+    assert attempt.error is not None
+    assert attempt.error.line == r"OSError: a\udc80b"
+
+
+def _with(**changes: Any) -> Callable[[pa.Table], pa.Table]:
+    """A table whose first row has other values."""
+
+    def change(table: pa.Table) -> pa.Table:
+        first, *others = table.to_pylist()
+        return pa.Table.from_pylist([first | changes, *others], schema=table.schema)
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("file", "change", "by_index"),
+    [
+        (TASKS_FILE, _with(task=None), True),
+        (TASKS_FILE, _with(task=10**12), True),
+        (TASKS_FILE, _with(task=-1), True),
+        (TASKS_FILE, _with(tasks_learned=None), True),
+        (TASKS_FILE, _with(tasks_learned=10**12), True),
+        (TASKS_FILE, _with(curve_times=[1.0, 2.0, 3.0]), False),
+        (TASKS_FILE, _with(curve=[{"step": None, "loss": 1.0, "accuracy": 1.0}]), False),
+        (TASKS_FILE, _with(method=None), False),
+        (SYSTEM_FILE, _with(time=None), False),
+        (SYSTEM_FILE, _with(trial_id=None), False),
+    ],
+)
+def test_rows_of_another_kind_are_refused(
+    store: Store, file: str, change: Callable[[pa.Table], pa.Table], *, by_index: bool
+) -> None:
+    """In one line that names the file, before anything is made as large as they say."""
+    spec = tiny_trial()
+    write_finished(store, spec)
+    path = store.folder(spec.trial_id) / file
+    make_older(path, change)  # without sums, so that all of it is read
+    with pytest.raises(UserError) as refused:
+        results(store) if by_index else store.so_far(spec.trial_id)
+    assert str(refused.value).startswith(f"{path}: expected a record that can be read: ")
+    assert len(str(refused.value).splitlines()) == 1

@@ -1,0 +1,570 @@
+"""MLflow kept up to date: the process beside a run, the driver's side of it, and `crwn sync`."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import sys
+import threading
+import time
+import types
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from rich.console import Console
+
+from orchestrator.errors import UserError
+from orchestrator.store.manifests import Manifest, ManifestCell
+from orchestrator.store.store import Store
+from orchestrator.tracking import following
+from orchestrator.tracking.errors import TrackingError
+from orchestrator.tracking.following import Follower, follow, sync
+
+Crwn = Callable[..., Any]  # gives an Outcome: code, out, err
+Act = Callable[[], int]
+
+OUTAGE = TrackingError("MLflow at http://x does not answer.")
+
+
+class FakeTracker:
+    """Stands for the one that writes to MLflow: notes its calls, and does what its test asks for.
+
+    Attributes:
+        made: the store and the address of each one that was made.
+        calls: the sweep and `driven` of each pass.
+        act: called in each pass; gives the number of runs written.
+        make: called when one is made.
+        draws: seconds that each pass takes over the report.
+    """
+
+    draws = 0.0
+    made: list[tuple[Path, str]]
+    calls: list[tuple[str, bool]]
+    act: Act
+    make: Callable[[], None]
+
+    def __init__(
+        self,
+        store: Store,
+        uri: str,
+        computing: Callable[[], contextlib.AbstractContextManager[None]] = contextlib.nullcontext,
+    ) -> None:
+        self.made.append((store.root, uri))
+        self.computing = computing
+        type(self).make()
+
+    def sync(self, manifest: Manifest, *, driven: bool, on_trial: Callable[[int], None]) -> int:
+        self.calls.append((manifest.name, driven))
+        on_trial(7)
+        with self.computing():
+            time.sleep(self.draws)
+        return type(self).act()
+
+
+@pytest.fixture
+def tracker(monkeypatch: pytest.MonkeyPatch) -> type[FakeTracker]:
+    """Puts a fake in the place of orchestrator/tracking/tracker.py, whose import takes seconds."""
+    fake = type(
+        "Tracker", (FakeTracker,), {"made": [], "calls": [], "act": staticmethod(int), "make": staticmethod(int)}
+    )
+    module = types.ModuleType("orchestrator.tracking.tracker")
+    module.Tracker = fake  # type: ignore[attr-defined]  # that is what a module is
+    monkeypatch.setitem(sys.modules, "orchestrator.tracking.tracker", module)
+    return fake
+
+
+CELL = ManifestCell(method="m", variant="", scale="FC16", benchmark="b", trials={0: "0" * 16, 1: "1" * 16})
+
+
+@pytest.fixture
+def swept(store: Store) -> Store:
+    """A store with the sweep `tiny` of one cell with two trials."""
+    store.write_manifest(Manifest(name="tiny", cells=(CELL,)))
+    return store
+
+
+class Waits(threading.Event):
+    """An end that comes after a number of waits, which it notes and does not wait for."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__()
+        self.left = number
+        self.seconds: list[float] = []
+
+    def wait(self, timeout: float | None = None) -> bool:
+        assert timeout is not None
+        self.seconds.append(timeout)
+        if len(self.seconds) == self.left:
+            self.set()
+        return self.is_set()
+
+
+def failing(*passes: int, error: Exception = OUTAGE) -> Act:
+    """What a tracker does that raises in the passes given, counted from 0."""
+    count = iter(range(1000))
+
+    def act() -> int:
+        if next(count) in passes:
+            raise error
+        return 0
+
+    return act
+
+
+# The process: `follow`
+
+
+def test_it_looks_until_the_end_and_once_more(swept: Store, tracker: type[FakeTracker]) -> None:
+    """The last look, after the end, is told that nothing drives the sweep; one tracker serves all of them."""
+    news: list[Any] = []
+    follow(swept, "tiny", "sqlite:///x", Waits(3), news.append)
+    assert tracker.calls == [("tiny", True)] * 3 + [("tiny", False)]
+    assert tracker.made == [(swept.root, "sqlite:///x")]
+    assert news == [{"left": 7}, {"left": 0}] * 4
+
+
+def test_what_takes_long_without_a_word_to_mlflow_gives_signs_of_life(
+    swept: Store, tracker: type[FakeTracker], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A report of thousands of trials is drawn for longer than a driver waits for a silent follower."""
+    monkeypatch.setattr(following, "SIGN_PAUSE", 0.01)
+    monkeypatch.setattr(tracker, "draws", 0.2)
+    news: list[Any] = []
+    follow(swept, "tiny", "sqlite:///x", Waits(1), news.append)
+    assert news.count({}) > 2
+    assert [word for word in news if word] == [{"left": 7}, {"left": 0}] * 2
+
+
+def test_what_ended_before_the_first_look_is_looked_at_once(swept: Store, tracker: type[FakeTracker]) -> None:
+    """A sweep with nothing left is caught up with in one pass."""
+    ended = Waits(0)
+    ended.set()
+    follow(swept, "tiny", "sqlite:///x", ended, lambda _: None)
+    assert tracker.calls == [("tiny", False)]
+    assert ended.seconds == []
+
+
+def test_trouble_is_said_and_tried_again_after_growing_pauses(swept: Store, tracker: type[FakeTracker]) -> None:
+    """From 2 s to 15 s; after a success the pauses begin anew."""
+    tracker.act = failing(0, 1, 2, 3, 4, 6)
+    news: list[Any] = []
+    ended = Waits(8)
+    follow(swept, "tiny", "sqlite:///x", ended, news.append)
+    assert ended.seconds == [2.0, 4.0, 8.0, 15.0, 15.0, following.PAUSE, 2.0, following.PAUSE]
+    said = [item for item in news if item != {"left": 7}]
+    trouble = {"trouble": "MLflow at http://x does not answer"}
+    assert said == [trouble] * 5 + [{"left": 0}, trouble, {"left": 0}, {"left": 0}]
+
+
+def test_a_server_that_is_not_there_yet_is_tried_again(swept: Store, tracker: type[FakeTracker]) -> None:
+    """A tracker that could not be made is made again, and then kept."""
+    count = iter(range(1000))
+
+    def make() -> None:
+        if next(count) < 2:
+            raise OUTAGE
+
+    tracker.make = make
+    follow(swept, "tiny", "sqlite:///x", Waits(4), lambda _: None)
+    assert len(tracker.made) == 3
+    assert tracker.calls == [("tiny", True)] * 2 + [("tiny", False)]
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (UserError("trial.parquet: expected a record that can be read."), "trial.parquet: expected a record that can"),
+        (RuntimeError("no luck\nwith details"), "MLflow could not be used: RuntimeError: no luck"),
+        (ModuleNotFoundError("No module named 'mlflow'"), "MLflow could not be used: ModuleNotFoundError: No module"),
+    ],
+)
+def test_whatever_goes_wrong_is_said(swept: Store, tracker: type[FakeTracker], error: Exception, said: str) -> None:
+    """In one line without a full stop, which the driver's sentence adds; the process goes on."""
+    tracker.act = failing(0, error=error)
+    news: list[Any] = []
+    follow(swept, "tiny", "sqlite:///x", Waits(1), news.append)
+    assert news[1]["trouble"].startswith(said)
+    assert "\n" not in news[1]["trouble"]
+    assert not news[1]["trouble"].endswith(".")
+    assert tracker.calls[-1] == ("tiny", False)
+
+
+@pytest.mark.parametrize(("cost", "pause"), [(0.0, 2.0), (0.5, 5.0), (1.5, 15.0), (100.0, 30.0)])
+def test_a_look_that_takes_long_is_made_rarely(
+    *, swept: Store, tracker: type[FakeTracker], monkeypatch: pytest.MonkeyPatch, cost: float, pause: float
+) -> None:
+    """Ten times as long passes until the next, at least 2 s and at most 30 s."""
+    now = [1000.0]
+
+    def act() -> int:
+        now[0] += cost
+        return 0
+
+    tracker.act = act
+    monkeypatch.setattr(following, "time", types.SimpleNamespace(monotonic=lambda: now[0]))
+    ended = Waits(1)
+    follow(swept, "tiny", "sqlite:///x", ended, lambda _: None)
+    assert ended.seconds == [pause]
+
+
+@pytest.mark.parametrize(("failures", "is_behind"), [((), False), ((0, 1), False), ((2,), True), ((0, 1, 2), True)])
+def test_the_mark_goes_after_a_last_look_that_succeeded(
+    *, swept: Store, tracker: type[FakeTracker], failures: tuple[int, ...], is_behind: bool
+) -> None:
+    """Neither an earlier success nor an end in trouble means that MLflow shows all of the sweep."""
+    swept.mark_behind("tiny", behind=True)
+    marks: list[bool] = []
+    fails = failing(*failures)
+
+    def act() -> int:
+        marks.append(swept.is_behind("tiny"))
+        return fails()
+
+    tracker.act = act
+    follow(swept, "tiny", "sqlite:///x", Waits(2), lambda _: None)
+    assert marks == [True] * 3
+    assert swept.is_behind("tiny") is is_behind
+
+
+def test_another_process_that_shows_the_store_is_said(
+    swept: Store, tracker: type[FakeTracker], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is written beside it; once it has ended, this one takes over, and lets go at its end."""
+    monkeypatch.setattr(following, "PATIENCE", 0.05)
+    other = swept.tracking_lock()
+    other.acquire(timeout=0)
+    news: list[Any] = []
+
+    def say(item: Mapping[str, Any]) -> None:
+        news.append(item)
+        if len(news) == 2:
+            other.release()
+
+    follow(swept, "tiny", "sqlite:///x", Waits(3), say)
+    assert news[:2] == [{"trouble": "another process shows this store in MLflow"}] * 2
+    assert tracker.calls == [("tiny", True), ("tiny", False)]
+    swept.tracking_lock().acquire(timeout=0)
+
+
+# The driver's side: `Follower`
+
+
+@pytest.fixture
+def output() -> io.StringIO:
+    return io.StringIO()
+
+
+@pytest.fixture
+def follower(swept: Store, output: io.StringIO) -> Follower:
+    """The driver's side for the sweep `tiny`."""
+    return Follower(swept, "tiny", "postgresql://me:secret@x/y", Console(file=output, width=80))
+
+
+@pytest.fixture
+def program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """Puts a program in the follower's place, in Python, to which `say(**news)` and `go_on()` are known.
+
+    Going on is for 20 s, with a sign of life each 20 ms; then it leaves the file `gave_up`.
+    """
+    python = sys.executable
+
+    def write(text: str) -> None:
+        file = tmp_path / "python"
+        file.write_text(
+            f"#!{python} -IS\nimport json, os, signal, sys, time\n"
+            "def say(**news): print(json.dumps(news), flush=True)\n"
+            "def go_on(**news):\n"
+            "    for _ in range(1000): time.sleep(0.02); say(**news) if news else None\n"
+            f"    open({str(tmp_path / 'gave_up')!r}, 'w')\n" + text
+        )
+        file.chmod(0o755)
+        monkeypatch.setattr(sys, "executable", str(file))
+
+    return write
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_left() -> Any:
+    """No test leaves a process, not even a zombie, nor a thread."""
+    me, before = psutil.Process(), threading.active_count()
+    processes = me.children(recursive=True)
+    yield
+    assert [child for child in me.children(recursive=True) if child not in processes] == []
+    assert threading.active_count() == before
+
+
+def until(condition: Callable[[], object]) -> None:
+    deadline = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def test_trouble_is_printed_once(
+    follower: Follower, swept: Store, output: io.StringIO, program: Callable[[str], None]
+) -> None:
+    """With what to do; a second kind of trouble would only push the trials' lines away."""
+    program("say(left=3); say(trouble='[no] server'); say(trouble='still none'); say(left=0); sys.stdin.read()")
+    with follower:
+        until(output.getvalue)
+    assert output.getvalue() == (
+        f"note: [no] server. The sweep goes on without it; catch up with: crwn sync {swept.root}\n"
+    )
+
+
+def test_what_it_is_told_and_what_it_is_not_told_openly(
+    follower: Follower, swept: Store, program: Callable[[str], None], tmp_path: Path
+) -> None:
+    """The store and the sweep are arguments; the address, which may hold a password, is in the environment alone.
+
+    It has a session of its own, so that Ctrl-C is for the driver, and finds no modules in the working folder.
+    """
+    program(
+        f"os.chdir({str(tmp_path)!r})\n"
+        "open('heard', 'w').write(json.dumps([sys.argv[1:], os.environ['MLFLOW_TRACKING_URI'], os.getsid(0)]))\n"
+        "sys.stdin.read()"
+    )
+    with follower:
+        until((tmp_path / "heard").exists)
+    arguments, uri, session = following.json.loads((tmp_path / "heard").read_text())
+    assert arguments == ["-P", "-m", "orchestrator.tracking.following", str(swept.root), "tiny"]
+    assert uri == "postgresql://me:secret@x/y"
+    assert session != os.getsid(0)
+
+
+def test_the_end_waits_for_one_that_is_at_work(
+    follower: Follower, swept: Store, program: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However long the last look takes: each trial that it reports is a sign of life."""
+    monkeypatch.setattr(following, "PATIENCE", 0.6)
+    mark = swept.root / "sweeps" / "tiny.behind"
+    program(
+        "say(left=0); sys.stdin.read()\nfor left in range(12): time.sleep(0.1); say(left=left)\n"
+        f"os.unlink({str(mark)!r})"
+    )
+    with follower:
+        assert mark.exists()
+        assert not follower.is_current
+    assert follower.is_current
+
+
+def test_the_end_says_that_it_waits(
+    follower: Follower, output: io.StringIO, program: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Once, where it takes longer than a moment: a database is made on a slow disk, or another process makes it."""
+    monkeypatch.setattr(following, "NOTE_SECONDS", 0.1)
+    program("say(); sys.stdin.read()\nfor _ in range(10): time.sleep(0.1); say()")
+    with follower:
+        pass
+    assert output.getvalue() == "mlflow: being brought up to date; the run's end waits for that (or Ctrl-C)\n"
+
+
+def test_what_a_follower_that_is_given_up_made_is_cleared(
+    *, swept: Store, program: Callable[[str], None], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The folder in which it was making a database; its reason is said."""
+    monkeypatch.setattr(following, "PATIENCE", 0.3)
+    output = io.StringIO()
+    making = tmp_path / "runs" / ".mlflow.db.making-x"
+    program(f"say(); os.makedirs({str(making)!r}); go_on()")
+    with Follower(swept, "tiny", f"sqlite:///{tmp_path}/runs/mlflow.db", Console(file=output, width=200)):
+        until(making.exists)
+    assert not making.exists()
+    assert output.getvalue() == (
+        "note: MLflow is not waited for: the process that writes it said nothing for 0.3 s; a server may be slow, or a "
+        "disk\n"
+    )
+
+
+def test_a_database_that_is_made_for_long_gives_signs_of_life(
+    swept: Store, tracker: type[FakeTracker], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So does all that is done with a file; of a server that does not answer there is none."""
+    monkeypatch.setattr(following, "SIGN_PAUSE", 0.01)
+    monkeypatch.setattr(tracker, "make", staticmethod(lambda: time.sleep(0.2)))
+    for uri, has_signs in (("sqlite:///x", True), ("http://x", False)):
+        news: list[Any] = []
+        ended = threading.Event()
+        ended.set()
+        follow(swept, "tiny", uri, ended, news.append)
+        assert (news.count({}) > 2) is has_signs
+
+
+HANGS = {
+    "go_on()": "has not started within 0.3 s",
+    "signal.signal(signal.SIGTERM, signal.SIG_IGN); say(left=1); go_on()": "said nothing for 0.3 s",
+    "say(left=1); os.kill(os.getpid(), signal.SIGSTOP)": "said nothing for 0.3 s",
+}
+
+
+@pytest.mark.parametrize(("text", "reason"), HANGS.items(), ids=["silent", "does-not-listen", "stopped"])
+def test_one_that_hangs_is_given_up(
+    *,
+    follower: Follower,
+    output: io.StringIO,
+    program: Callable[[str], None],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    text: str,
+    reason: str,
+) -> None:
+    """The end of a run waits no longer than its patience lasts, and says so; what MLflow shows is not current then."""
+    monkeypatch.setattr(following, "PATIENCE", 0.3)
+    program(text)
+    with follower:
+        ended = time.monotonic()
+    assert time.monotonic() - ended >= 0.3
+    assert reason in " ".join(output.getvalue().split())
+    assert not follower.is_current
+    assert not (tmp_path / "gave_up").exists()
+
+
+def test_one_in_trouble_is_not_waited_for(
+    *,
+    follower: Follower,
+    output: io.StringIO,
+    program: Callable[[str], None],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    """Signs of life mean nothing then."""
+    monkeypatch.setattr(following, "TROUBLE_PATIENCE", 0.1)
+    program("say(trouble='no server'); go_on(trouble='still none')")
+    with follower:
+        until(output.getvalue)
+    assert not (tmp_path / "gave_up").exists()
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, UserError])
+def test_an_error_in_the_block_gets_through(
+    *,
+    follower: Follower,
+    program: Callable[[str], None],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    error: type[BaseException],
+) -> None:
+    """It comes soon, also where the process would go on for long and says so."""
+    monkeypatch.setattr(following, "INTERRUPTED_PATIENCE", 0.1)
+    program("go_on(left=1)")
+    with pytest.raises(error), follower:
+        raise error
+    assert not (tmp_path / "gave_up").exists()
+
+
+def test_ctrl_c_while_the_end_waits_ends_it(
+    follower: Follower, program: Callable[[str], None], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A user who does not want to wait for MLflow is obeyed, and nothing is left behind."""
+
+    def interrupt(_: float) -> None:
+        raise KeyboardInterrupt
+
+    program("go_on(left=1)")
+    monkeypatch.setattr(following, "time", types.SimpleNamespace(monotonic=time.monotonic, sleep=interrupt))
+    with pytest.raises(KeyboardInterrupt), follower:
+        pass
+    assert not (tmp_path / "gave_up").exists()
+
+
+@pytest.mark.parametrize("text", ["sys.exit(1)", "os.kill(os.getpid(), signal.SIGKILL)"])
+def test_one_that_dies_at_once_disturbs_nothing(
+    follower: Follower, output: io.StringIO, program: Callable[[str], None], text: str
+) -> None:
+    """The block runs to its end, which does not wait and says how it died; what MLflow shows is not current."""
+    program(text)
+    with follower:
+        time.sleep(0.2)
+    how = "ended with code 1" if "exit" in text else "was ended by signal 9"
+    assert " ".join(output.getvalue().split()) == (f"note: MLflow is not waited for: the process that writes it {how}")
+    assert not follower.is_current
+
+
+def test_one_that_cannot_be_started_disturbs_nothing(
+    follower: Follower, swept: Store, output: io.StringIO, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the machine has no process to give, the sweep goes on, and that is said."""
+    monkeypatch.setattr(sys, "executable", "/no/such/python")
+    done = False
+    with follower:
+        done = True
+    assert done
+    assert not follower.is_current
+    assert output.getvalue().startswith("note: MLflow could not be used: FileNotFoundError: ")
+    assert output.getvalue().endswith(f"crwn sync {swept.root}\n")
+
+
+# `sync`
+
+
+def test_sync_says_what_it_wrote(swept: Store, tracker: type[FakeTracker], output: io.StringIO) -> None:
+    """A line for each sweep; none of them is behind afterwards."""
+    swept.write_manifest(Manifest(name="also", cells=(replace(CELL, trials={0: "2" * 16}),)))
+    swept.mark_behind("tiny", behind=True)
+    tracker.act = iter([0, 1]).__next__
+    sync(swept, "sqlite:///x", Console(file=output, width=80))
+    assert output.getvalue().splitlines() == [
+        "also: 0 of 1 trials written; the others were up to date",
+        "tiny: 1 of 2 trials written; the others were up to date",
+    ]
+    assert tracker.made == [(swept.root, "sqlite:///x")]
+    assert tracker.calls == [("also", False), ("tiny", False)]
+    assert not swept.is_behind("tiny")
+
+
+def test_sync_beside_a_run_without_tracking(swept: Store, tracker: type[FakeTracker], output: io.StringIO) -> None:
+    """Trials that run are shown so, and the sweep stays behind: more will come."""
+    with swept.lock():
+        sync(swept, "sqlite:///x", Console(file=output))
+    assert tracker.calls == [("tiny", True)]
+    assert swept.is_behind("tiny")
+
+
+def test_sync_beside_a_run_that_is_followed_is_refused(
+    swept: Store, tracker: type[FakeTracker], output: io.StringIO
+) -> None:
+    """Two that write would write everything twice."""
+    follower = swept.tracking_lock()
+    follower.acquire(timeout=0)
+    with pytest.raises(UserError, match="a run is working on this store and keeps MLflow up to date itself"):
+        sync(swept, "sqlite:///x", Console(file=output))
+    assert tracker.made == []
+
+
+@pytest.mark.parametrize("place", ["make", "act"])
+def test_sync_without_a_server_says_what_to_do(
+    swept: Store, tracker: type[FakeTracker], output: io.StringIO, place: str
+) -> None:
+    """The outage in words, that nothing is lost, and that the same command goes on; the next one can."""
+    swept.mark_behind("tiny", behind=True)
+    setattr(tracker, place, failing(0))
+    with pytest.raises(UserError, match=r"does not answer\. What the store has is safe; run crwn sync again\.$"):
+        sync(swept, "sqlite:///x", Console(file=output))
+    assert swept.is_behind("tiny")
+    sync(swept, "sqlite:///x", Console(file=output))
+    assert not swept.is_behind("tiny")
+
+
+def test_sync_on_the_command_line(
+    crwn: Crwn, swept: Store, tracker: type[FakeTracker], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It ends with where to look: the command for the stores' own database, else the address without its password."""
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    ended = crwn("sync", swept.root)
+    assert (ended.code, ended.err) == (0, "")
+    assert ended.out.splitlines()[-1] == f"mlflow    crwn ui {swept.root.parent}"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://me:secret@server:5000")
+    assert crwn("sync", swept.root).out.splitlines()[-1] == "mlflow    http://me:***@server:5000"
+    given = "sqlite:///elsewhere.db"
+    assert crwn("sync", swept.root, "--tracking-uri", given).out.splitlines()[-1] == f"mlflow    {given}"
+    own = f"sqlite:///{swept.root.parent / 'mlflow.db'}"
+    assert [uri for _, uri in tracker.made] == [own, "http://me:secret@server:5000", given]
+    tracker.act = failing(0)
+    ended = crwn("sync", swept.root)
+    assert ended.code == 1  # it had written a trial
+    assert ended.err == "error: MLflow at http://x does not answer. What the store has is safe; run crwn sync again.\n"
