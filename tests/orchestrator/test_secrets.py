@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.orchestrator.cluster.test_submitting import STORE, URL, Cluster
 
 from orchestrator.cli import main
 from orchestrator.cluster import submitting
 from orchestrator.execution import running
 from orchestrator.tracking import ui
 from orchestrator.tracking.address import hide_password
+from tests.orchestrator.cluster.test_submitting import STORE, URL, Cluster
 from tests.orchestrator.conftest import TINY
 from tests.ports import free_port
 
