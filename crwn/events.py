@@ -89,7 +89,7 @@ class Progress:
         step: updates done in the current group.
         num_steps: updates of the current group.
         learning: tasks learned together in it.
-        accuracy: mean test accuracy of the tasks tested so far; None before the first.
+        accuracy: mean test accuracy of the tasks learned so far; None before the first.
     """
 
     tasks_learned: int

@@ -13,10 +13,11 @@ import functools
 import hashlib
 import json
 import math
+import operator
 import re
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Protocol, runtime_checkable
 
@@ -281,11 +282,9 @@ class MethodSpec(Protocol):
     @property
     def kind(self) -> str:
         """The method's name in the registry."""
-        ...
 
     def training(self, scale: str) -> TrainingSpec:
         """The paper's training settings for this method at `scale`."""
-        ...
 
     def blueprint(self, scale: str, problem: ProblemShape, seed: int) -> Blueprint:
         """What this method builds at `scale` for `problem`.
@@ -293,7 +292,6 @@ class MethodSpec(Protocol):
         Raises:
             ValueError: the scale is not one of this method's, or the method does not exist for this problem.
         """
-        ...
 
 
 @runtime_checkable
@@ -303,25 +301,20 @@ class BenchmarkSpec(Protocol):
     @property
     def kind(self) -> str:
         """The benchmark's name in the registry."""
-        ...
 
     @property
     def base(self) -> str:
         """The base data set that the tasks are made from."""
-        ...
 
     @property
     def validation(self) -> int:
         """Training images held out, which then stand for the test images; 0 for the real test."""
-        ...
 
     def problem(self) -> ProblemShape:
         """The benchmark's sizes."""
-        ...
 
     def normalisation(self) -> Normalisation:
         """How networks see its pixels."""
-        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -377,9 +370,10 @@ class TrialSpec:
     @property
     def variant(self) -> str:
         """The method's settings that differ from the paper's, such as `modulation=local`; empty if none does."""
-        default = type(self.method)()
-        changed = {name: value for name, value in _as_dict(self.method).items() if value != getattr(default, name)}
-        return ",".join(f"{name}={value}" for name, value in sorted(changed.items()))
+        default: Any = type(self.method)()
+        names = sorted(item.name for item in dataclasses.fields(default))
+        changed = [name for name in names if getattr(self.method, name) != getattr(default, name)]
+        return ",".join(f"{name}={getattr(self.method, name)}" for name in changed)
 
 
 def _scenario_faults(trial: TrialSpec, blueprint: Blueprint, problem: ProblemShape) -> list[str]:
@@ -406,14 +400,10 @@ def _scenario_faults(trial: TrialSpec, blueprint: Blueprint, problem: ProblemSha
         )
     # One epoch, which many methods have by default, is what a stream is.
     if problem.is_stream and (training.epochs_per_task > 1 or training.updates_per_task != DEFAULT_UPDATES):
-        name, given = (
-            ("epochs_per_task", training.epochs_per_task)
-            if training.epochs_per_task
-            else ("updates_per_task", training.updates_per_task)
-        )
+        name = "epochs_per_task" if training.epochs_per_task else "updates_per_task"
         faults.append(
             f"{name}: expected to be left out on {trial.benchmark.kind!r}, a stream whose images are each seen once, "
-            f"given {given}; its number of images and batch_size decide"
+            f"given {getattr(training, name)}; its number of images and batch_size decide"
         )
     return faults
 
@@ -478,12 +468,12 @@ def _plain_type(hint: Any) -> Any:
     return typing.get_args(hint)[0] if typing.get_origin(hint) is Annotated else hint
 
 
-_BOUNDS: Mapping[type, tuple[str, str]] = types.MappingProxyType(
+_BOUNDS: Mapping[type, tuple[str, str, Callable[[Any, Any], bool]]] = types.MappingProxyType(
     {
-        annotated_types.Ge: ("ge", "at least"),
-        annotated_types.Gt: ("gt", "more than"),
-        annotated_types.Le: ("le", "at most"),
-        annotated_types.Lt: ("lt", "less than"),
+        annotated_types.Ge: ("ge", "at least", operator.ge),
+        annotated_types.Gt: ("gt", "more than", operator.gt),
+        annotated_types.Le: ("le", "at most", operator.le),
+        annotated_types.Lt: ("lt", "less than", operator.lt),
     }
 )
 
@@ -499,16 +489,11 @@ def _fault(hint: Any, value: Any) -> str | None:
     if plain is float and not math.isfinite(value):
         return "a finite number"
     for bound in typing.get_args(hint)[1:] if typing.get_origin(hint) is Annotated else ():
-        attribute, words = _BOUNDS[type(bound)]
+        attribute, words, holds = _BOUNDS[type(bound)]
         limit = getattr(bound, attribute)
-        holds = {"ge": value >= limit, "gt": value > limit, "le": value <= limit, "lt": value < limit}
-        if not holds[attribute]:
+        if not holds(value, limit):
             return f"{words} {limit}"
     return None
-
-
-def _as_dict(spec: Any) -> dict[str, Any]:
-    return {item.name: getattr(spec, item.name) for item in dataclasses.fields(spec)}
 
 
 def kind_field(kind: str) -> Any:

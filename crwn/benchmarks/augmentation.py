@@ -54,3 +54,8 @@ class Augmentation:
             torch.arange(num_images, device=images_XCHW.device)[:, None, None], rows_XH[:, :, None], columns_XW[:, None]
         ]
         return cropped_XHWC.permute(0, 3, 1, 2).contiguous()
+
+
+def augmentation_of(*, padding: int, flip: bool) -> Augmentation | None:
+    """The augmentation of these settings; None where they change nothing."""
+    return Augmentation(padding=padding, flip=flip) if padding or flip else None

@@ -50,16 +50,13 @@ class Mixture(Protocol):
     @property
     def num_examples(self) -> int:
         """Of all its tasks."""
-        ...
 
     @property
     def device(self) -> torch.device:
         """Where they are."""
-        ...
 
     def take(self, index_B: torch.Tensor) -> Split:
         """The examples with these numbers, from 0 to `num_examples` - 1."""
-        ...
 
 
 class Benchmark(Protocol):
@@ -72,42 +69,33 @@ class Benchmark(Protocol):
     @property
     def num_tasks(self) -> int:
         """What is tested, each with a figure of its own."""
-        ...
 
     @property
     def num_segments(self) -> int:
         """What is learned one after another."""
-        ...
 
     @property
     def test_every(self) -> int:
         """Of a stream, the updates between two tests; else 0: tests follow the segments."""
-        ...
 
     @property
     def augmentation(self) -> Augmentation | None:
         """How training images are changed at random, if they are."""
-        ...
 
     def num_examples(self, segment: int) -> int:
         """Training examples of a segment, which may be asked for at any time."""
-        ...
 
     def classes(self, task: int) -> tuple[int, ...]:
         """The labels that occur in a task."""
-        ...
 
     def train_split(self, segment: int) -> Split:
         """The training examples of a segment."""
-        ...
 
     def test_split(self, task: int) -> Split:
         """The test examples of a task."""
-        ...
 
     def mixture(self, segments: Sequence[int]) -> Mixture:
         """The training examples of these segments as one set; made batch by batch, since all at once may not fit."""
-        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -160,50 +148,30 @@ class Curriculum:
         tests_ahead: see `ProblemShape`.
 
     Attributes:
+        num_tasks: what is tested, each with a figure of its own.
+        num_segments: what is learned one after another.
+        test_every: of a stream, the updates between two tests.
+        augmentation: how training images are changed at random, if they are.
+        is_stream: whether nothing is told, not even when a segment ends.
+        tells_ends: whether the beginning and the end of a segment are told.
+        tells_tasks: whether a test says which task its images are from.
+        tells_classes: whether each task brings classes of its own, which one learner tells apart.
         tests_ahead: as given.
     """
 
     def __init__(self, benchmark: Benchmark, scenario: Scenario = "task", *, tests_ahead: bool = False) -> None:
+        self.num_tasks = benchmark.num_tasks
+        self.num_segments = benchmark.num_segments
+        self.test_every = benchmark.test_every
+        self.augmentation = benchmark.augmentation
+        self.is_stream = scenario == "general"
+        self.tells_tasks, self.tells_ends, self.tells_classes = (
+            need in SCENARIOS[scenario] for need in ("tasks", "ends", "classes")
+        )
         self.tests_ahead = tests_ahead
         self._benchmark = benchmark
-        self._scenario = scenario
         self._open: frozenset[int] = frozenset()
         self._closed: set[int] = set()
-
-    @property
-    def num_tasks(self) -> int:
-        """What is tested, each with a figure of its own."""
-        return self._benchmark.num_tasks
-
-    @property
-    def num_segments(self) -> int:
-        """What is learned one after another."""
-        return self._benchmark.num_segments
-
-    @property
-    def is_stream(self) -> bool:
-        """Whether nothing is told, not even when a segment ends."""
-        return self._scenario == "general"
-
-    @property
-    def tells_tasks(self) -> bool:
-        """Whether a test says which task its images are from."""
-        return "tasks" in SCENARIOS[self._scenario]
-
-    @property
-    def tells_classes(self) -> bool:
-        """Whether each task brings classes of its own, which one learner tells apart."""
-        return "classes" in SCENARIOS[self._scenario]
-
-    @property
-    def test_every(self) -> int:
-        """Of a stream, the updates between two tests."""
-        return self._benchmark.test_every
-
-    @property
-    def augmentation(self) -> Augmentation | None:
-        """How training images are changed at random, if they are."""
-        return self._benchmark.augmentation
 
     def segment(self, tasks: Sequence[int], *, together: bool) -> Segment:
         """These tasks side by side; or as one, where they are learned together or stream by."""
@@ -213,7 +181,7 @@ class Curriculum:
             streams=("mixed",) if as_one else tuple(tasks),
             shuffled=together or not self.is_stream,
             tells_tasks=self.tells_tasks and not as_one,
-            tells_ends="ends" in SCENARIOS[self._scenario],
+            tells_ends=self.tells_ends,
         )
 
     def num_examples(self, tasks: Sequence[int]) -> int:

@@ -17,21 +17,17 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import numpy as np
 
 from crwn import seeding
-from crwn.benchmarks.augmentation import Augmentation
-from crwn.benchmarks.protocol import Split
-from crwn.benchmarks.specs import check_first, normalisation_of, with_channels
-from crwn.benchmarks.split import joined
+from crwn.benchmarks.augmentation import augmentation_of
+from crwn.benchmarks.by_class import Chosen, ClassTasks
+from crwn.benchmarks.specs import check_first, normalisation_of
 from crwn.benchmarks.validation import check_validation, left_of_each
 from crwn.data import BASE_SETS
-from crwn.lazy import LazyModule
 from crwn.spec import READ_STRICTLY, Count, Index, ProblemShape, check_fields, kind_field
 
 if TYPE_CHECKING:
     import torch
 
     from crwn.data.base import ImageSet, ImageSplit, Normalisation
-else:
-    torch = LazyModule("torch")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,70 +108,21 @@ class SequentialSpec:
         return tuple(tuple(sorted(group.tolist())) for group in groups)
 
 
-class SequentialTasks:
-    """A benchmark whose tasks add classes to one label space.
-
-    Args:
-        images: the base set's images.
-        classes: each task's classes.
-        channels: of the images that are shown: 1, or 3, which are equal where the base set is grey.
-        augmentation: of training images.
-        device: where the tensors live.
-    """
-
-    def __init__(
-        self,
-        *,
-        images: ImageSet,
-        classes: Sequence[tuple[int, ...]],
-        channels: int,
-        augmentation: Augmentation | None,
-        device: torch.device,
-    ) -> None:
-        self.num_tasks = self.num_segments = len(classes)
-        self.test_every = 0
-        self.augmentation = augmentation
-        self._images = images
-        self._classes = classes
-        self._channels = channels
-        self._device = device
-        self._sizes = [int(np.isin(images.train.labels, group).sum()) for group in classes]
-
-    def num_examples(self, task: int) -> int:
-        """All training images of the task's classes."""
-        return self._sizes[task]
-
-    def classes(self, task: int) -> tuple[int, ...]:
-        """The labels that a task brings."""
-        return self._classes[task]
-
-    def train_split(self, task: int) -> Split:
-        """The training examples of a task, in the base set's order."""
-        return self._of_task(self._images.train, task)
-
-    def test_split(self, task: int) -> Split:
-        """The test examples of a task, in the base set's order."""
-        return self._of_task(self._images.test, task)
-
-    def mixture(self, tasks: Sequence[int]) -> Split:
-        """The training examples of these tasks as one set."""
-        return joined([self.train_split(task) for task in tasks])
-
-    def _of_task(self, split: ImageSplit, task: int) -> Split:
-        chosen = np.flatnonzero(np.isin(split.labels, self._classes[task]))
-        return Split(
-            images=with_channels(torch.from_numpy(split.images[chosen]).to(self._device), self._channels),
-            labels=torch.from_numpy(split.labels[chosen]).to(self._device),
-        )
+def chosen(split: ImageSplit, classes: Sequence[int]) -> Chosen:
+    """All images of a task's classes, in the base set's order."""
+    numbers_N = np.flatnonzero(np.isin(split.labels, classes))
+    return numbers_N, split.labels[numbers_N]
 
 
-def build(spec: SequentialSpec, images: ImageSet, seed: int, device: torch.device) -> SequentialTasks:
+def build(spec: SequentialSpec, images: ImageSet, seed: int, device: torch.device) -> ClassTasks:
     """The tasks of `spec` at `seed` on `device`."""
-    changes = spec.crop_padding > 0 or spec.flip
-    return SequentialTasks(
+    classes = spec.classes(seed)
+    return ClassTasks(
         images=images,
-        classes=spec.classes(seed),
-        channels=spec.channels,
-        augmentation=Augmentation(padding=spec.crop_padding, flip=spec.flip) if changes else None,
+        train=[chosen(images.train, group) for group in classes],
+        test=[chosen(images.test, group) for group in classes],
+        classes=classes,
+        augmentation=augmentation_of(padding=spec.crop_padding, flip=spec.flip),
         device=device,
+        channels=spec.channels,
     )

@@ -15,20 +15,17 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import numpy as np
 
 from crwn import seeding
-from crwn.benchmarks.augmentation import Augmentation
-from crwn.benchmarks.protocol import Split
+from crwn.benchmarks.augmentation import augmentation_of
+from crwn.benchmarks.by_class import Chosen, ClassTasks
 from crwn.benchmarks.specs import check_first, normalisation_of
 from crwn.benchmarks.validation import check_validation, left_of_each
 from crwn.data import BASE_SETS
-from crwn.lazy import LazyModule
 from crwn.spec import READ_STRICTLY, Count, Index, ProblemShape, check_fields, kind_field, later_field
 
 if TYPE_CHECKING:
     import torch
 
     from crwn.data.base import ImageSet, ImageSplit, Normalisation
-else:
-    torch = LazyModule("torch")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,80 +85,27 @@ class SplitSpec:
         return normalisation_of(self.base, normalise=self.normalise)
 
 
-class SplitTasks:
-    """A benchmark whose tasks have classes of their own.
-
-    Args:
-        images: the base set's images.
-        classes: each task's classes in the order of its labels.
-        augmentation: of training images.
-        device: where the tensors live.
-    """
-
-    def __init__(
-        self,
-        *,
-        images: ImageSet,
-        classes: Sequence[Sequence[int]],
-        augmentation: Augmentation | None,
-        device: torch.device,
-    ) -> None:
-        self.num_tasks = self.num_segments = len(classes)
-        self.test_every = 0
-        self.augmentation = augmentation
-        self._images = images
-        self._classes = classes
-        self._device = device
-        self._train_each = int(np.bincount(images.train.labels).min())
-
-    def num_examples(self, task: int) -> int:
-        """Training examples of a task."""
-        return self._train_each * len(self._classes[task])
-
-    def classes(self, task: int) -> tuple[int, ...]:
-        """The labels of a task."""
-        return tuple(range(len(self._classes[task])))
-
-    def train_split(self, task: int) -> Split:
-        """The training examples of a task, class by class, equally many of each."""
-        return self._of_task(self._images.train, task, each=self._train_each)
-
-    def test_split(self, task: int) -> Split:
-        """The test examples of a task, class by class."""
-        return self._of_task(self._images.test, task, each=None)
-
-    def mixture(self, tasks: Sequence[int]) -> Split:
-        """The training examples of these tasks as one set."""
-        return joined([self.train_split(task) for task in tasks])
-
-    def _of_task(self, split: ImageSplit, task: int, *, each: int | None) -> Split:
-        chosen = [np.flatnonzero(split.labels == name)[:each] for name in self._classes[task]]
-        labels = np.repeat(np.arange(len(chosen)), [len(numbers) for numbers in chosen])
-        return Split(
-            images=torch.from_numpy(split.images[np.concatenate(chosen)]).to(self._device),
-            labels=torch.from_numpy(labels).to(self._device),
-        )
-
-
-def joined(splits: Sequence[Split]) -> Split:
-    """Splits laid end to end."""
-    return Split(
-        images=torch.cat([split.images for split in splits]), labels=torch.cat([split.labels for split in splits])
-    )
-
-
 def classes_of_tasks(num_classes: int, num_tasks: int, seed: int) -> list[list[int]]:
     """Each task's classes, drawn from the seed: every class is in one task."""
     order = seeding.numpy_generator(seed, "classes").permutation(num_classes)
     return [part.tolist() for part in np.split(order, num_tasks)]
 
 
-def build(spec: SplitSpec, images: ImageSet, seed: int, device: torch.device) -> SplitTasks:
+def chosen(split: ImageSplit, names: Sequence[int], each: int | None = None) -> Chosen:
+    """The images of a task's classes, class by class, at most so many of each, with labels from 0."""
+    numbers = [np.flatnonzero(split.labels == name)[:each] for name in names]
+    return np.concatenate(numbers), np.repeat(np.arange(len(names)), list(map(len, numbers)))
+
+
+def build(spec: SplitSpec, images: ImageSet, seed: int, device: torch.device) -> ClassTasks:
     """The tasks of `spec` at `seed` on `device`."""
-    changes = spec.crop_padding > 0 or spec.flip
-    return SplitTasks(
+    groups = classes_of_tasks(BASE_SETS[spec.base].num_classes, spec.num_tasks, seed)[: spec.problem().num_tasks]
+    each = int(np.bincount(images.train.labels).min())
+    return ClassTasks(
         images=images,
-        classes=classes_of_tasks(BASE_SETS[spec.base].num_classes, spec.num_tasks, seed)[: spec.problem().num_tasks],
-        augmentation=Augmentation(padding=spec.crop_padding, flip=spec.flip) if changes else None,
+        train=[chosen(images.train, names, each) for names in groups],
+        test=[chosen(images.test, names) for names in groups],
+        classes=[tuple(range(len(names))) for names in groups],
+        augmentation=augmentation_of(padding=spec.crop_padding, flip=spec.flip),
         device=device,
     )
