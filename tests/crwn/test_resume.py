@@ -37,10 +37,10 @@ from tests.methods import CASES, ELSEWHERE
 PRETRAINED = "neuromodnet-pretrained"
 CHANGING = "images and rates that change"
 RESNET = ", ResNet"
-BY_ONE = pytest.mark.slow(reason="each of a ResNet's eleven resume points is gone on from to the end")
+BY_ONE = pytest.mark.slow(reason="each of a ResNet's nine resume points is gone on from to the end")
 
-SPLIT = {
-    "scale": "nf2",
+SPLIT: dict[str, Any] = {
+    "scale": "FC8",
     "benchmark": SplitSpec(base="digits", num_tasks=2),
     "training": TrainingSpec(
         learning_rate=0.01,
@@ -51,18 +51,19 @@ SPLIT = {
         schedule="cosine",
     ),
 }
-"""Two tasks of half the classes by a ResNet-18, two batches an epoch."""
+"""Two tasks of half the classes, two batches an epoch."""
 
 
 def trial(name: str = "neuromodnet", **changes: Any) -> TrialSpec:
     """Three tasks of four updates, the last in the second epoch: 1,437 examples by 600 are three batches an epoch."""
     if name == CHANGING:
-        return CASES["neuromodnet"].trial(**{**SPLIT, "scale": "FC8", **changes})
+        return CASES["neuromodnet"].trial(**{**SPLIT, **changes})
     if name in ELSEWHERE:
         return elsewhere(name)
     case = CASES[name.removesuffix(RESNET)]
     if name.endswith(RESNET):
-        return case.trial(**{**SPLIT, **changes})
+        training = dataclasses.replace(SPLIT["training"], updates_per_task=3, batch_size=100)
+        return case.trial(**{**SPLIT, "scale": "nf1", "training": training, **changes})
     training = TrainingSpec(learning_rate=case.learning_rate, updates_per_task=4, batch_size=600)
     if case.benchmark is not None:
         changes = {"benchmark": dataclasses.replace(case.benchmark, first=3), **changes}  # type: ignore[type-var]

@@ -803,15 +803,14 @@ def test_doctor_says_what_stands_in_the_way(crwn: Crwn, sweep_file: SweepFile, t
     assert not (tmp_path / "store" / "trials").exists()
 
 
-def test_the_installed_command_ends_with_its_codes(sweep_file: SweepFile, workplace: Path) -> None:
-    """The script that pip installs: 0, 2 and 1; errors and nothing else go to the standard error."""
+def call(*arguments: object) -> subprocess.CompletedProcess[str]:
+    """The script that pip installs."""
     command = Path(sys.executable).parent / "crwn"
+    return subprocess.run([command, *map(str, arguments)], capture_output=True, text=True, timeout=120, check=False)
 
-    def call(*arguments: object) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [command, *map(str, arguments)], cwd=workplace, capture_output=True, text=True, timeout=120, check=False
-        )
 
+def test_the_installed_command_ends_with_its_codes(sweep_file: SweepFile, workplace: Path) -> None:
+    """0, and 2 for what is wrong; errors and nothing else go to the standard error."""
     planned = call("plan", sweep_file())
     assert (planned.returncode, planned.stderr) == (0, "")
     assert "2 trials to run" in planned.stdout
@@ -819,6 +818,12 @@ def test_the_installed_command_ends_with_its_codes(sweep_file: SweepFile, workpl
     assert (wrong.returncode, wrong.stdout) == (2, "")
     assert wrong.stderr == "error: --executor: expected one of inline, ray; given 'zzz'\n"
     assert list(workplace.iterdir()) == []
+
+
+@pytest.mark.slow(reason="a process of its own learns")
+@pytest.mark.usefixtures("workplace")
+def test_the_installed_command_says_that_trials_failed(sweep_file: SweepFile) -> None:
+    """By its code, 1, and on the standard output."""
     wild = sweep_file().read_text().replace("[FC16]", "[FC16], settings: {initial_strength: 1e30}")
     failed = call("run", sweep_file(wild), "--no-tracking")
     assert (failed.returncode, failed.stderr) == (1, "")

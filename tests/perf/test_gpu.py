@@ -90,6 +90,7 @@ def test_without_a_gpu_it_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow(reason="a process of its own imports torch and all that the script uses")
 def test_it_needs_neither_the_orchestrator_nor_the_test_runner() -> None:
     """A machine with a GPU may have torch and little else."""
     code = (

@@ -31,6 +31,7 @@ def test_neither_is_downloaded() -> None:
         assert base.source.download is None
 
 
+@pytest.mark.slow(reason="it reads and decodes all of a data set")
 @pytest.mark.data
 def test_the_stand_in_as_it_is(data_root: Path) -> None:
     """Its counts, and that some of its images are grey and were converted."""

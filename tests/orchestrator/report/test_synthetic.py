@@ -7,8 +7,10 @@ failed, one cell is mixed, and one trial was begun and not finished.
 from __future__ import annotations
 
 import math
+import shutil
 import statistics
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,7 +19,7 @@ import pytest
 from scipy import stats
 
 from crwn.spec import TrialSpec
-from crwn.testing import Conditions, tiny_trial, write_finished, write_sweep
+from crwn.testing import Conditions, new_store, tiny_trial, write_finished, write_sweep
 from orchestrator.errors import UserError
 from orchestrator.report.frames import asked_frame, read_trials
 from orchestrator.report.pivots import pivot_table
@@ -69,8 +71,15 @@ def trial_id(method: str, variant: str, benchmark: str, seed: int) -> str:
 
 
 @pytest.fixture
-def filled(store: Store) -> Store:
-    """The store."""
+def filled(tmp_path: Path, known: Path) -> Store:
+    """A copy of the store."""
+    return Store(shutil.copytree(known, tmp_path / "store"))
+
+
+@pytest.fixture(scope="module")
+def known(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The store, which nobody changes."""
+    store = new_store(tmp_path_factory.mktemp("known") / "store")
     for names in CELLS:
         for seed in SEEDS:
             key = (*names, seed)
@@ -93,7 +102,7 @@ def filled(store: Store) -> Store:
         for method, variant, benchmark in CELLS
     ]
     write_sweep(store, cells, name="known")
-    return store
+    return store.root
 
 
 def averages(method: str, variant: str, benchmark: str, seeds: tuple[int, ...] = SEEDS) -> list[float]:

@@ -43,6 +43,7 @@ from orchestrator.tracking.tracker import MAX_FAULTS, Tracker
 Build = Callable[..., None]
 
 START = 1_750_000_000
+RARER = pytest.mark.slow(reason="several passes over a database, for what happens more rarely than in the quick tests")
 BEGINNING = {"tasks_learned": 0, "step": 0}
 ERROR = AttemptError(type="ValueError", message="no such thing", traceback="Traceback ...")
 
@@ -562,7 +563,10 @@ def test_progress_is_told(store: Store, uri: str, write_mix: Build) -> None:
 
 
 @pytest.mark.usefixtures("plain_pictures")
-@pytest.mark.parametrize("name", ["two words", 'it\'s "quoted" 100%', "Größe_ß", "a/b:c", "`tick`"])
+@pytest.mark.parametrize(
+    "name",
+    ['it\'s "quoted" 100%', "a/b:c", *(pytest.param(name, marks=RARER) for name in ("two words", "Größe_ß", "`tick`"))],
+)
 def test_a_sweep_may_have_any_name(store: Store, uri: str, write: Build, tmp_path: Path, name: str) -> None:
     """It is found again by it, and its artifacts are where MLflow looks for them."""
     write(store, "a", "done")
@@ -636,7 +640,7 @@ LIVE: tuple[Mapping[str, tuple[TrialState, Mapping[str, Any]]], ...] = (
 """What becomes of three trials between one look and the next; the second fails on its way."""
 
 
-@pytest.mark.parametrize("has_memory", [True, False])
+@pytest.mark.parametrize("has_memory", [True, pytest.param(False, marks=RARER)])
 def test_a_database_that_was_lost_is_built_again(
     store: Store, new_uri: Callable[[str], str], write: Build, *, has_memory: bool
 ) -> None:
@@ -708,8 +712,15 @@ def test_a_trial_that_goes_on_is_the_same_run(store: Store, uri: str, write: Bui
     assert ids.items() <= run_ids(uri).items()
 
 
-@pytest.mark.parametrize("has_memory", [True, False])
-@pytest.mark.parametrize("before", ["done", "running"])
+@pytest.mark.parametrize(
+    ("before", "has_memory"),
+    [
+        ("done", True),
+        ("running", False),
+        pytest.param("done", False, marks=RARER),
+        pytest.param("running", True, marks=RARER),
+    ],
+)
 def test_a_trial_that_was_computed_anew_has_a_new_run(
     store: Store, new_uri: Callable[[str], str], write: Build, *, before: TrialState, has_memory: bool
 ) -> None:
@@ -761,6 +772,7 @@ def test_a_trial_that_is_no_longer_asked_for_is_deleted_until_it_is_again(
     assert run_ids(uri) == ids
 
 
+@RARER
 def test_a_trial_that_was_computed_anew_meanwhile_does_not_bring_its_old_run_back(
     store: Store, uri: str, write: Build
 ) -> None:
@@ -813,6 +825,7 @@ def test_a_run_that_is_deleted_while_it_is_followed_comes_back(store: Store, uri
     assert named(dump(uri))["a"]["status"] == "FINISHED"
 
 
+@RARER
 def test_an_experiment_that_comes_back_brings_no_old_run_with_it(
     store: Store, new_uri: Callable[[str], str], write: Build
 ) -> None:
@@ -830,6 +843,7 @@ def test_an_experiment_that_comes_back_brings_no_old_run_with_it(
     assert dump(live) == dump(rebuilt)
 
 
+@RARER
 def test_runs_that_are_there_twice_are_removed(store: Store, uri: str, write_mix: Build) -> None:
     """The answer to a request was lost, and MLflow's own client asked again: for the parent and for a trial.
 
@@ -879,6 +893,7 @@ def test_what_is_shown_since_lately_is_added_to_finished_runs(
     assert Tracker(store, uri).sync(sweep("a"), driven=False) == 0
 
 
+@RARER
 def test_stores_share_a_sweeps_experiment(store: Store, uri: str, write: Build, tmp_path: Path) -> None:
     """Each has its own run in it with its trials below, and neither touches the other's."""
     other = Store(tmp_path / "other")
@@ -1110,6 +1125,7 @@ def test_a_pass_over_earlier_runs_that_failed_anywhere_is_completed_by_the_next(
         assert comparable(dump(uri)) == at_once, f"failed at call {when}"
 
 
+@pytest.mark.slow(reason="MLflow takes thousands of points")
 def test_no_call_is_larger_than_mlflow_takes(store: Store, uri: str, write: Build) -> None:
     """A thousand metrics, a hundred params or tags a call; a long trial has more, and all of them arrive."""
     write(store, "a", "done")
