@@ -29,18 +29,13 @@ way round. The grid is methods x variants x scales x benchmarks x seeds.
 
 from __future__ import annotations
 
-import dataclasses
-import functools
 import json
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, TypeVar
 
 from annotated_types import Ge, Gt, MinLen
-from pydantic import TypeAdapter, ValidationError
-from pydantic_core import ErrorDetails
 
 from crwn.benchmarks import BENCHMARKS, PRESETS
 from crwn.methods import METHODS
@@ -57,10 +52,10 @@ from crwn.spec import (
     TrialSpec,
     check_group_size,
 )
-from orchestrator.errors import UserError, nearest
+from orchestrator.errors import UserError
 from orchestrator.store.address import check_address
 from orchestrator.store.manifests import NAME, Manifest, ManifestCell
-from orchestrator.sweeps import yaml_source
+from orchestrator.sweeps import typed, yaml_source
 from orchestrator.sweeps.yaml_source import KeyPath, Source, show_path
 
 T = TypeVar("T")
@@ -70,10 +65,6 @@ MAX_TRIALS = 200_000
 
 MAX_LABEL = 100
 """Characters of a label: tables, figures and lines show it whole."""
-
-_LENGTHS = ("updates_per_task", "epochs_per_task")
-"""Two ways to say how long training takes: whoever gives one replaces what a method, or the file above, says by the
-other."""
 
 _RESERVED_LABELS = (
     *("method", "variant", "scale", "network", "params/task", "ratio", "s/task"),
@@ -536,54 +527,14 @@ class _Reader:
             seen.add(repr(value))
 
     def _read(self, cls: type[T], value: Mapping[str, Any], place: KeyPath) -> T | None:
-        """`value` as a `cls`, or None with its faults noted."""
-        try:
-            adapter: TypeAdapter[T] = _adapter(cls)  # type: ignore[arg-type]  # a class is hashable
-            return adapter.validate_json(json.dumps(value))
-        except ValidationError as error:
-            for details in error.errors(include_url=False):
-                if details["type"] == "too_short" and details["input"]:
-                    continue  # none of its elements is right, which is reported for each: it is not empty as well
-                here = (*place, *details["loc"])
-                self._source.fault(here, details["msg"] if self._source.is_full else self._explain(details, cls, here))
-            return None
-
-    def _explain(self, details: ErrorDetails, cls: type[Any], place: KeyPath) -> str:
-        """One of pydantic's errors in our words: expected, given, what to do."""
-        given, shown = details["input"], self._source.given(place, details["input"])
-        match details["type"]:
-            case "unexpected_keyword_argument":
-                known = [item.name for item in dataclasses.fields(cls) if item.init]
-                return f"unknown key; {nearest(str(details['loc'][-1]), known)}"
-            case "missing" | "missing_keyword_only_argument":
-                return "expected this key, not given; add it"
-            case "literal_error":
-                expected = details["ctx"]["expected"]
-                known = re.findall(r"'([^']*)'", expected)
-                return nearest(given, known) if isinstance(given, str) else f"expected {expected}; given {shown}"
-            case "value_error":
-                return str(details["ctx"]["error"])
-            case "too_short":
-                return "expected at least one, given none; an empty grid has no trials"
-        expected = details["msg"].removeprefix("Input should be ")
-        expected = {"a valid array": "a list", "an object": "keys with values"}.get(expected, expected)
-        is_meant = details["type"] == "string_type" and not isinstance(given, list | dict)
-        return f"expected {expected}; given {shown}" + (f"; {self._source.in_quotes(place, given)}" if is_meant else "")
+        return typed.read(self._source, cls, value, place)
 
     def _override_each(self, bases: Mapping[str, T], changes: Mapping[str, Any], place: KeyPath) -> dict[str, T]:
         changed = {base: self._override(base, changes, place) for base in dict.fromkeys(bases.values())}
         return {name: changed[base] for name, base in bases.items()}
 
     def _override(self, base: T, changes: Mapping[str, Any], place: KeyPath) -> T:
-        """`base` with `changes`, or `base` itself with the faults of `changes` noted."""
-        assert dataclasses.is_dataclass(base)
-        current = {item.name: getattr(base, item.name) for item in dataclasses.fields(base) if item.init}
-        if isinstance(base, TrainingSpec):
-            for given, other in (_LENGTHS, _LENGTHS[::-1]):
-                if given in changes and other not in changes:
-                    current[other] = getattr(TrainingSpec(learning_rate=1.0), other)
-        changed = self._read(type(base), {**current, **changes}, place) if changes else base
-        return base if changed is None else changed
+        return typed.override(self._source, base, changes, place)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -615,11 +566,6 @@ class _Variant:
     entry: KeyPath
     place: KeyPath
     is_sound: bool
-
-
-@functools.cache
-def _adapter(cls: type[Any]) -> TypeAdapter[Any]:
-    return TypeAdapter(cls)
 
 
 def _mapping(value: Mapping[str, Any], key: str) -> dict[str, Any]:

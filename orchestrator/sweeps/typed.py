@@ -1,0 +1,98 @@
+"""Parts of a parsed file as frozen dataclasses, strictly: what does not fit is noted as a fault, each at its place."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import json
+import re
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+from pydantic import TypeAdapter, ValidationError
+from pydantic_core import ErrorDetails
+
+from crwn.spec import TrainingSpec
+from orchestrator.errors import nearest
+from orchestrator.sweeps.yaml_source import KeyPath, Source
+
+T = TypeVar("T")
+
+_LENGTHS = ("updates_per_task", "epochs_per_task")
+"""Two ways to say how long training takes: whoever gives one replaces what a method, or the file above, says by the
+other."""
+
+
+def read(source: Source, cls: type[T], value: Mapping[str, Any], place: KeyPath) -> T | None:
+    """A part of a file as a dataclass.
+
+    Args:
+        source: the file, which notes the faults.
+        cls: a dataclass that carries `crwn.spec.READ_STRICTLY`. Its own fields are plain values; what is nested in
+            them is read by another call, so that each fault names the keys of its own level.
+        value: the part.
+        place: where it is.
+
+    Returns:
+        None where it has faults.
+    """
+    try:
+        adapter: TypeAdapter[T] = _adapter(cls)  # type: ignore[arg-type]  # a class is hashable
+        return adapter.validate_json(json.dumps(value))
+    except ValidationError as error:
+        for details in error.errors(include_url=False):
+            if details["type"] == "too_short" and details["input"]:
+                continue  # none of its elements is right, which is reported for each: it is not empty as well
+            here = (*place, *details["loc"])
+            source.fault(here, details["msg"] if source.is_full else _explain(source, details, cls, here))
+        return None
+
+
+def override(source: Source, base: T, changes: Mapping[str, Any], place: KeyPath) -> T:
+    """A dataclass with changes that a file makes to it.
+
+    Args:
+        source: the file, which notes the faults.
+        base: what is changed; its class as for `read`.
+        changes: the part of the file.
+        place: where that is.
+
+    Returns:
+        The base itself where the changes have faults.
+    """
+    assert dataclasses.is_dataclass(base)
+    current = {item.name: getattr(base, item.name) for item in dataclasses.fields(base) if item.init}
+    if isinstance(base, TrainingSpec):
+        for given, other in (_LENGTHS, _LENGTHS[::-1]):
+            if given in changes and other not in changes:
+                current[other] = getattr(TrainingSpec(learning_rate=1.0), other)
+    changed = read(source, type(base), {**current, **changes}, place) if changes else base
+    return base if changed is None else changed
+
+
+def _explain(source: Source, details: ErrorDetails, cls: type[Any], place: KeyPath) -> str:
+    """One of pydantic's errors in our words: expected, given, what to do."""
+    given, shown = details["input"], source.given(place, details["input"])
+    match details["type"]:
+        case "unexpected_keyword_argument":
+            known = [item.name for item in dataclasses.fields(cls) if item.init]
+            return f"unknown key; {nearest(str(details['loc'][-1]), known)}"
+        case "missing" | "missing_keyword_only_argument":
+            return "expected this key, not given; add it"
+        case "literal_error":
+            expected = details["ctx"]["expected"]
+            known = re.findall(r"'([^']*)'", expected)
+            return nearest(given, known) if isinstance(given, str) else f"expected {expected}; given {shown}"
+        case "value_error":
+            return str(details["ctx"]["error"])
+        case "too_short":
+            return "expected at least one, given none; an empty grid has no trials"
+    expected = details["msg"].removeprefix("Input should be ")
+    expected = {"a valid array": "a list", "an object": "keys with values"}.get(expected, expected)
+    is_meant = details["type"] == "string_type" and not isinstance(given, list | dict)
+    return f"expected {expected}; given {shown}" + (f"; {source.in_quotes(place, given)}" if is_meant else "")
+
+
+@functools.cache
+def _adapter(cls: type[Any]) -> TypeAdapter[Any]:
+    return TypeAdapter(cls)
