@@ -243,7 +243,7 @@ def write_sweep(
         name: the sweep's.
         reference: the label of the method whose params/task the others' are compared with.
     """
-    from orchestrator.execution.attempt import benchmark_name
+    from orchestrator.execution.attempt import recorded_benchmark
     from orchestrator.sweeps.sweep import Cell, Resources, Sweep
 
     cells: dict[Any, Cell] = {}
@@ -256,7 +256,7 @@ def write_sweep(
             method=trial.method.kind,
             variant=trial.variant,
             scale=trial.scale,
-            benchmark=benchmark_name(trial.benchmark),
+            benchmark=recorded_benchmark(trial.benchmark),
             trials=(),
         )
         cells[kind] = dataclasses.replace(own, trials=(*own.trials, trial))

@@ -85,7 +85,7 @@ def run_step(step: str, address: str) -> None:
 
         choice = {
             "tables": Choice(),
-            "pivot": Choice(rows=("training.learning_rate",), columns="scale", where=("benchmark=permuted-digits",)),
+            "pivot": Choice(rows=("training.learning_rate",), columns="scale", where=("benchmark=p-digits",)),
             "against": Choice(against="neuromodnet 0 FC256"),
         }[step]
         write_files(tables_of([store], choice), store.report)

@@ -67,6 +67,27 @@ PRESETS: Mapping[str, BenchmarkSpec] = MappingProxyType(
 )
 
 
+def benchmark_name(benchmark: Mapping[str, Any]) -> str:
+    """What a benchmark is called in tables, figures and MLflow: as its preset is, however many tasks it has.
+
+    What was tested on held-out training images never passes for the test set.
+
+    Args:
+        benchmark: its spec as JSON has it, which may be a newer crwn's.
+
+    Returns:
+        The name of the preset of the same kind, base set and knowledge of the task; of what has no preset
+        `kind-base`; with `-validation` where images are held out.
+    """
+    kind, base, is_told = benchmark["kind"], benchmark["base"], benchmark.get("task_known", True)
+    named = (
+        name
+        for name, preset in PRESETS.items()
+        if (preset.kind, preset.base, getattr(preset, "task_known", True)) == (kind, base, is_told)
+    )
+    return next(named, f"{kind}-{base}") + ("-validation" if benchmark.get("validation") else "")
+
+
 MOST_TASKS = 100_000
 """Of a record's benchmark whose sizes are worked out: it may be a stranger's, and names each task's size."""
 

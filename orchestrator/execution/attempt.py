@@ -253,14 +253,14 @@ def _identity(spec: TrialSpec) -> dict[str, Any]:
         "trial_id": spec.trial_id,
         "method": spec.method.kind,
         "variant": spec.variant,
-        "benchmark": benchmark_name(spec.benchmark),
+        "benchmark": recorded_benchmark(spec.benchmark),
         "scale": spec.scale,
         "seed": spec.seed,
     }
 
 
-def benchmark_name(benchmark: BenchmarkSpec) -> str:
-    """A benchmark in records; what was tested on held-out training images never passes for the test set."""
+def recorded_benchmark(benchmark: BenchmarkSpec) -> str:
+    """A benchmark as records name it; what was tested on held-out training images never passes for the test set."""
     return f"{benchmark.kind}-{benchmark.base}" + ("-validation" if benchmark.validation else "")
 
 

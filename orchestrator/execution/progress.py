@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -14,6 +15,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from crwn.benchmarks import benchmark_name
 from orchestrator.display import print_line
 from orchestrator.execution.protocol import TrialUpdate
 
@@ -191,7 +193,7 @@ def show_progress(progress: Progress | None) -> str:
 def describe(spec: TrialSpec) -> str:
     """A trial in a few words."""
     variant = f" ({spec.variant})" if spec.variant else ""
-    benchmark = f"{spec.benchmark.kind} {spec.benchmark.base}"
+    benchmark = benchmark_name(json.loads(spec.canonical_json())["benchmark"])
     return f"{spec.method.kind} {spec.scale}{variant}, {benchmark}, seed {spec.seed}"
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
 import pyarrow as pa
 
+from crwn.benchmarks import benchmark_name
 from crwn.methods import METHODS
 from orchestrator.report.aggregate import records
 from orchestrator.store import compatibility
@@ -32,9 +34,9 @@ def trials_frame(table: pa.Table) -> pd.DataFrame:
         table: rows of `index.RESULTS_SCHEMA`.
 
     Returns:
-        The columns of `RESULTS_SCHEMA` without JSON, of which final, learned and seen are arrays [T], and independent
-        is known of older records too; train_seconds_per_task; group_size; and what `compatibility.describe` gives:
-        settings, crwn, backbones, numerics.device and so on.
+        The columns of `RESULTS_SCHEMA` without JSON, of which final, learned and seen are arrays [T], benchmark is the
+        preset's name, and independent is known of older records too; train_seconds_per_task; group_size; and what
+        `compatibility.describe` gives: settings, crwn, backbones, numerics.device and so on.
     """
     texts = table.select(["spec", "numerics", "provenance", "fingerprint"]).to_pylist()
     trials: pd.DataFrame = table.drop_columns(["spec", "numerics", "provenance"]).to_pandas()
@@ -45,6 +47,7 @@ def trials_frame(table: pa.Table) -> pd.DataFrame:
     trials["group_size"] = trials["numerics.group_size"].astype("Int64")
     said = zip(table["grouping"].to_pylist(), table["independent"].to_pylist(), strict=True)
     trials["independent"] = pd.Series([independent(*each) for each in said], index=trials.index, dtype=bool)
+    trials["benchmark"] = [benchmark_name(json.loads(text["spec"])["benchmark"]) for text in texts]
     for name in ("examples_kept", "stored_memory"):  # an older record has none
         trials[name] = trials[name].fillna(0).astype(int)
     return trials
@@ -100,15 +103,14 @@ def _of_cell(cell: ManifestCell, known: Mapping[str, Mapping[str, Any]]) -> dict
 
 
 def names_of(spec: Mapping[str, Any]) -> dict[str, str]:
-    """A spec's method, variant, scale and benchmark, as records name them."""
-    method, benchmark = dict(spec["method"]), spec["benchmark"]
+    """A spec's method, variant, scale and benchmark, as tables name them."""
+    method = dict(spec["method"])
     kind = method.pop("kind")
     default = METHODS[kind].spec() if kind in METHODS else None
     changed = {name: value for name, value in method.items() if value != getattr(default, name, None)}
-    held_out = "-validation" if benchmark.get("validation") else ""
     return {
         "method": kind,
         "variant": ",".join(f"{name}={value}" for name, value in sorted(changed.items())),
         "scale": spec["scale"],
-        "benchmark": f"{benchmark['kind']}-{benchmark['base']}{held_out}",
+        "benchmark": benchmark_name(spec["benchmark"]),
     }

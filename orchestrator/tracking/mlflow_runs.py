@@ -155,8 +155,11 @@ class MlflowRuns:
         return shown
 
     def write_params(self, shown: ShownRun, params: Mapping[str, str]) -> None:
-        """Give a run the params that it lacks, and the data set that they name, if they name one."""
-        missing = {name: value for name, value in params.items() if shown.params.get(name) != value}
+        """Give a run the params that it lacks, and the data set that they name, if they name one.
+
+        One that it has keeps its value, which MLflow never changes: an older crwn may have named it otherwise.
+        """
+        missing = {name: value for name, value in params.items() if name not in shown.params}
         if "benchmark.base" in missing:
             # The data set first: where the params are there, so is it.
             fields = Dataset(**projection.dataset(params["benchmark.base"]))

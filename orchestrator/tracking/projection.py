@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from crwn.benchmarks import MOST_TASKS, problem_of
+from crwn.benchmarks import MOST_TASKS, benchmark_name, problem_of
 from crwn.data import BASE_SETS
 from crwn.spec import ProblemShape
 from orchestrator.display import without_middle
@@ -167,11 +167,10 @@ def params(spec: Mapping[str, Any]) -> dict[str, str]:
     """
     if not spec:
         return {}
-    benchmark = spec["benchmark"]
     flat = {
         "method": spec["method"]["kind"],
-        "benchmark": f"{benchmark['kind']}-{benchmark['base']}"
-        + ("-validation" if benchmark.get("validation") else ""),
+        "benchmark": benchmark_name(spec["benchmark"]),
+        "benchmark.kind": spec["benchmark"]["kind"],
         "scale": spec["scale"],
     }
     if "seed" in spec:

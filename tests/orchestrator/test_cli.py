@@ -384,7 +384,7 @@ def test_storage_that_goes_away_in_a_run_is_one_line(
         ended = crwn("run", file, "--out", address, "--executor", "inline")
     assert ended.code == 1
     assert "Traceback" not in ended.out + ended.err
-    assert ended.out.count("failed: neuromodnet FC16, rotated digits, seed") == 1
+    assert ended.out.count("failed: neuromodnet FC16, r-digits, seed") == 1
     assert "the storage is away" in ended.out
     assert crwn("run", file, "--out", address).code == 0
 
@@ -535,7 +535,7 @@ def test_a_failed_trial_ends_with_1_and_is_tried_again(
     failing_seeds.add(1)
     ended = crwn("run", sweep_file())
     assert ended.code == 1
-    assert "failed: neuromodnet FC16, rotated digits, seed 1: RuntimeError: no luck with seed 1" in ended.out
+    assert "failed: neuromodnet FC16, r-digits, seed 1: RuntimeError: no luck with seed 1" in ended.out
     assert "1/2 trials done, 0 running, 1 failed, 0 waiting" in ended.out
     assert "(1/2)" in ended.out
     traceback = re.search(r"^traceback: (.*)$", ended.out, re.MULTILINE)

@@ -125,7 +125,7 @@ def test_table_4_in_small_runs_to_its_tables(crwn: Callable[..., Any], sweep_fil
     assert random["accuracy"] != pretrained["accuracy"]
     markdown = (store.root / "report" / "small-table4.md").read_text(encoding="utf-8").splitlines()
     assert [line.rsplit("|", maxsplit=2)[0] for line in markdown[-4:]] == [  # all but the seconds, which are measured
-        "| method | variant | scale | rotated digits | params/task ",
+        "| method | variant | scale | r-digits | params/task ",
         "| --- | --- | --- | --- | --- ",
         f"| neuromodnet | random | FC16 | {100 * random['accuracy']:.2f} ± - (n=1) | 99 ",
         f"| neuromodnet | pretrained | FC16 | {100 * pretrained['accuracy']:.2f} ± - (n=1) | 579 ",

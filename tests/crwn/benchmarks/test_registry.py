@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 
 import pytest
 import torch
 
-from crwn.benchmarks import BENCHMARKS, PRESETS
+from crwn.benchmarks import BENCHMARKS, PRESETS, benchmark_name
 from crwn.benchmarks.permuted import PermutedSpec
 from crwn.benchmarks.rotated import RotatedSpec
 from crwn.benchmarks.sequential import SequentialSpec
@@ -146,3 +147,13 @@ def test_wrong_fields_are_refused(spec: type) -> None:
     """A base set that is not grey or not known, and a benchmark without tasks."""
     with pytest.raises(ValueError, match="base: expected one of 'digits', 'mnist', given 'cifar100'; num_tasks: exp"):
         spec(base="cifar100", num_tasks=0)
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_a_benchmark_is_called_as_its_preset_is(name: str) -> None:
+    """However many tasks it has; held-out images are said, and what has no preset is called by kind and base set."""
+    said = json.loads(canonical_json(PRESETS[name])) | {"kind": PRESETS[name].kind}
+    assert benchmark_name(said) == name
+    assert benchmark_name({**said, "num_tasks": 3}) == name
+    assert benchmark_name({**said, "validation": 10}) == f"{name}-validation"
+    assert benchmark_name({**said, "base": "other"}) == f"{said['kind']}-other"

@@ -475,7 +475,7 @@ def test_going_on_under_other_code_is_said_and_recorded(
         assert [update.note for update in begin(spec) if update.note] == []
     under(**changes)
     notes = [update.note for update in begin(spec) if update.note]
-    name = f"neuromodnet FC16, rotated digits, seed 0 ({spec.trial_id})"
+    name = f"neuromodnet FC16, r-digits, seed 0 ({spec.trial_id})"
     assert notes == ([f"{name} goes on under other code: {expected}; tables mark its result"] if expected else [])
     found = origin(store, spec)
     assert found.code_changes == expected

@@ -248,8 +248,8 @@ def test_progress_in_words(progress: Progress | None, text: str) -> None:
 
 def test_a_trial_in_words(trial: Trial) -> None:
     """What tells it from the others of its sweep."""
-    assert describe(trial(3)) == "neuromodnet FC16, rotated digits, seed 3"
-    assert describe(trial(3, modulation="local")) == "neuromodnet FC16 (modulation=local), rotated digits, seed 3"
+    assert describe(trial(3)) == "neuromodnet FC16, r-digits, seed 3"
+    assert describe(trial(3, modulation="local")) == "neuromodnet FC16 (modulation=local), r-digits, seed 3"
 
 
 @pytest.mark.parametrize(

@@ -257,7 +257,7 @@ def test_failures_are_told_with_their_tracebacks_place(
     monkeypatch.setattr(InlineExecutor, "run", pretend)
     failed, lines = quietly(sweep, new_store)
     assert failed
-    assert "failed: neuromodnet FC16, rotated digits, seed 0: OSError: no" in lines
+    assert "failed: neuromodnet FC16, r-digits, seed 0: OSError: no" in lines
     assert lines[-2] == f"traceback: {new_store.folder(first.trial_id) / 'attempts.json'}"
     assert lines[-1] == "1 trials did not finish; the same command goes on with them from their resume points"
 

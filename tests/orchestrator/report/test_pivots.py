@@ -80,5 +80,5 @@ def test_a_stream_has_no_figures_of_single_tasks(store: Store) -> None:
     refused = [name for name, measure in MEASURES.items() if not measure.is_known_for_streams]
     assert {"forgetting", "backward_transfer", "forward_transfer", "incremental_accuracy"} < set(refused)
     for name in refused:
-        with pytest.raises(UserError, match=rf"--value {name}: .* given streams of rotated-digits.*take accuracy"):
+        with pytest.raises(UserError, match=rf"--value {name}: .* given streams of r-digits.*take accuracy"):
             mean(store, name)

@@ -260,10 +260,10 @@ def test_a_trial_that_went_on_under_other_code_is_marked_in_every_table(store: S
     assert f"this cell, seed 0: {changes}; the base, seed 1: {changes}." in against.notes[0]
     choice = Choice(rows=("method",), columns="benchmark", value="accuracy")
     (any_rows,) = tables_of([store], choice)
-    assert any_rows.table["rotated-digits"].tolist() == ["62.50 ± 14.43 (n=4)*"]
-    assert any_rows.notes[0].startswith("neuromodnet, rotated-digits, marked *:")
+    assert any_rows.table["r-digits"].tolist() == ["62.50 ± 14.43 (n=4)*"]
+    assert any_rows.notes[0].startswith("neuromodnet, r-digits, marked *:")
     (unmarked,) = tables_of([store], replace(choice, where=("code_changes=",)))
-    assert unmarked.table["rotated-digits"].tolist() == ["62.50 ± 17.68 (n=2)"]
+    assert unmarked.table["r-digits"].tolist() == ["62.50 ± 17.68 (n=2)"]
 
 
 def test_records_of_an_older_crwn_have_no_mark(store: Store) -> None:

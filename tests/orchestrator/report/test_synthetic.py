@@ -208,12 +208,12 @@ def test_a_pivot_of_two_stores_takes_a_trial_once_and_refuses_what_differs(fille
     before = tables_of([filled], choice)[0]
     assert tables_of([filled, other], choice)[0].table.equals(before.table)
     rows = before.table.set_index(["method", "variant"])
-    assert rows.loc[("supsup", ""), "rotated-digits"] == shown(averages("supsup", "", "rotated"), "(n=3)")
-    assert rows.loc[("psp", ""), "rotated-digits"] == shown(averages("psp", "", "rotated", (0, 2)), "(2/3)")
+    assert rows.loc[("supsup", ""), "r-digits"] == shown(averages("supsup", "", "rotated"), "(n=3)")
+    assert rows.loc[("psp", ""), "r-digits"] == shown(averages("psp", "", "rotated", (0, 2)), "(2/3)")
     write_finished(other, spec(*key), 0.5)
     mixed = tables_of([filled, other], choice)[0]
-    assert mixed.table.set_index(["method", "variant"]).loc[("supsup", ""), "rotated-digits"] == "mixed (n=3)"
-    assert "supsup, , rotated-digits".replace(", ,", ",") in mixed.notes[0]
+    assert mixed.table.set_index(["method", "variant"]).loc[("supsup", ""), "r-digits"] == "mixed (n=3)"
+    assert "supsup, , r-digits".replace(", ,", ",") in mixed.notes[0]
     assert "several results at seed 0, of equal settings" in mixed.notes[0]
 
 
@@ -221,14 +221,14 @@ def test_what_a_pivot_would_mix_is_chosen(filled: Store) -> None:
     """By method alone the variants fall together: no mean, and how to choose; with a condition there is one."""
     table = tables_of([filled], Choice(rows=("method",)))[0]
     rows = table.table.set_index("method")
-    assert rows.loc["neuromodnet", "rotated-digits"] == "mixed (n=3)"
+    assert rows.loc["neuromodnet", "r-digits"] == "mixed (n=3)"
     assert "method.modulation is local+global (seeds 0, 1, 2), local (seeds 0, 1, 2)" in "".join(table.notes)
     assert "Choose with --where NAME=VALUE, or add NAME to --rows" in table.notes[-1]
     chosen = tables_of([filled], Choice(rows=("method",), where=("method.modulation=local", "seed=1")))[0].table
     values = averages("neuromodnet", "local", "rotated", (1,))
-    assert chosen.set_index("method").loc["neuromodnet", "rotated-digits"] == shown(values, "(n=1)")
+    assert chosen.set_index("method").loc["neuromodnet", "r-digits"] == shown(values, "(n=1)")
     split = tables_of([filled], Choice(rows=("method", "training.learning_rate"), value="params_per_task"))[0].table
-    assert split[split["method"] == "psp"]["rotated-digits"].tolist() == [
+    assert split[split["method"] == "psp"]["r-digits"].tolist() == [
         f"{spec(*MISSING).blueprint().params_per_task:,.0f} (2/3)"
     ]
 
@@ -243,7 +243,7 @@ def test_a_pivot_of_a_sweep_has_its_labels(filled: Store) -> None:
 def test_a_value_may_be_called_like_a_column_of_names(filled: Store) -> None:
     """Then its own column says whose value it is."""
     trials = asked_frame(filled.manifests(), read_trials(filled)).replace({"method": {"psp": "scale"}})
-    made = pivot_table(trials[trials["benchmark"] == "rotated-digits"], ["scale"], "method", "params_per_task")
+    made = pivot_table(trials[trials["benchmark"] == "r-digits"], ["scale"], "method", "params_per_task")
     assert list(made.table.columns)[:1] == ["scale"]
     assert "method=scale" in made.table.columns
 
@@ -310,7 +310,7 @@ def test_trials_of_an_older_manifest_are_placed_by_their_cell(filled: Store) -> 
     manifest = filled.manifest("known")
     filled.write_manifest(replace(manifest, cells=tuple(replace(cell, spec=None) for cell in manifest.cells)))
     rows = tables_of([filled], Choice(rows=("method", "variant")))[0].table.set_index(["method", "variant"])
-    assert rows.loc[("psp", ""), "rotated-digits"].endswith("(2/3)")
+    assert rows.loc[("psp", ""), "r-digits"].endswith("(2/3)")
     for seed in SEEDS:
         filled.folder(trial_id("supsup", "", "rotated", seed)).joinpath(TRIAL_FILE).unlink()
     table = tables_of([filled], Choice(rows=("method", "variant")))[0]

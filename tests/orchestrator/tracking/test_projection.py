@@ -226,7 +226,8 @@ def test_params_are_the_spec_under_flat_names(trial: Trial) -> None:
     params = projection.params(json.loads(trial(seed=3, weight_gain=0.1).canonical_json()))
     assert params == {
         "method": "neuromodnet",
-        "benchmark": "rotated-digits",
+        "benchmark": "r-digits",
+        "benchmark.kind": "rotated",
         "scale": "FC16",
         "seed": "3",
         "method.context_high": "1.0",
@@ -243,7 +244,7 @@ def test_params_are_the_spec_under_flat_names(trial: Trial) -> None:
         "training.optimizer": "rmsprop",
         "training.updates_per_task": "5",
     }
-    assert list(params)[:4] == ["method", "benchmark", "scale", "seed"]
+    assert list(params)[:4] == ["method", "benchmark", "benchmark.kind", "scale"]
 
 
 @pytest.mark.parametrize("kind", METHODS)
@@ -253,7 +254,7 @@ def test_no_setting_of_any_method_is_left_out(kind: str) -> None:
     params = projection.params(spec)
     rebuilt: dict[str, Any] = {"scale": params["scale"], "seed": int(params["seed"])}
     for part in ("method", "benchmark", "training"):
-        rebuilt[part] = {} if part == "training" else {"kind": params[part].split("-")[0]}
+        rebuilt[part] = {"kind": params[part]} if part == "method" else {}
         for name, text in params.items():
             if name.startswith(f"{part}."):
                 setting = name.removeprefix(f"{part}.")
