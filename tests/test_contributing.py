@@ -67,7 +67,7 @@ def test_the_guide_writes_three_files() -> None:
 def test_a_new_method_is_three_files(project: Path) -> None:
     """Written as the guide writes it, recorded as it says, it passes what holds for every method, and lint.
 
-    Nothing but the three files, its trace and the two documents with tables of methods is another, and no test that
+    Nothing but the three files, its trace with its digest, and the two documents with tables of methods is another, and no test that
     would notice a list of methods fails.
     """
     before = contents(project)
@@ -77,7 +77,8 @@ def test_a_new_method_is_three_files(project: Path) -> None:
     after = contents(project)
     changed = {name for name in after if before.get(name) != after[name]}
     name = Path(next(iter(BLOCKS))).stem
-    assert changed == {*BLOCKS, f"tests/golden/{name}.json", "docs/methods.md", "sweeps/README.md"}
+    golden = {f"tests/golden/{name}.json", "tests/golden/DIGESTS"}
+    assert changed == {*BLOCKS, *golden, "docs/methods.md", "sweeps/README.md"}
 
     ((arguments,),) = (re.findall('ARGS="(.*)"', step) for step in steps("make test"))
     folders, _, _ = arguments.partition(" -k ")

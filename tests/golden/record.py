@@ -2,19 +2,25 @@
 
     .venv/bin/python -m tests.golden.record NAME...
 
-or of all, with `--all`. Record one anew only when its results are meant to change, and say so under "Changed results"
-in the change log. What a trace holds does not depend on the processor beyond the last digits: a tiny trial in float64.
+or of all, with `--all`. Record one anew only when its results are meant to change: raise `RESULTS_VERSION` in
+crwn/code.py first, and say so under "Changed results" in the change log. The trace of a new case needs neither. What a
+trace holds does not depend on the processor beyond the last digits: a tiny trial in float64.
+
+`DIGESTS` has a digest of each trace under the version of results whose it is. A version's digests are never written
+again, so that a trace that is recorded anew under the same version is found out.
 """  # noqa: D415 (the first line ends in a command)
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
 
 from crwn import backbone
+from crwn.code import RESULTS_VERSION
 from crwn.data import BASE_SETS, Datasets
 from crwn.memory import DeviceKind
 from crwn.spec import TrialSpec
@@ -22,6 +28,9 @@ from crwn.trial import run_trial
 from tests.methods import CASES
 
 FOLDER = Path(__file__).resolve().parent
+
+DIGESTS = "DIGESTS"
+"""The file with the traces' digests; its first line has the version of results."""
 
 
 def spec_of(name: str) -> TrialSpec:
@@ -58,6 +67,28 @@ def trace(name: str, device: DeviceKind = "cpu") -> dict[str, Any]:
     return found
 
 
+def digest(file: Path) -> str:
+    """Of a trace: of what it says, in 16 digits."""
+    content = json.dumps(json.loads(file.read_text(encoding="utf-8")), sort_keys=True)
+    return hashlib.sha256(content.encode()).hexdigest()[:16]
+
+
+def read_digests(folder: Path) -> tuple[int, dict[str, str]]:
+    """The version of results that a folder's digests are of, and the digest of each trace by its name."""
+    first, *lines = (folder / DIGESTS).read_text(encoding="utf-8").splitlines()
+    return int(first.rpartition(" ")[2]), {name: value for value, name in map(str.split, lines)}
+
+
+def add_digests(folder: Path) -> None:
+    """Write the digests of traces that have none under this version of results; under another one, of all."""
+    version, known = read_digests(folder) if (folder / DIGESTS).exists() else (0, {})
+    found = {file.stem: digest(file) for file in sorted(folder.glob("*.json"))}
+    kept = known if version == RESULTS_VERSION else {}
+    lines = [f"{value} {name}" for name, value in sorted({**found, **kept}.items()) if name in found]
+    text = "\n".join([f"results version {RESULTS_VERSION}", *lines]) + "\n"
+    (folder / DIGESTS).write_text(text, encoding="utf-8")
+
+
 def main() -> None:
     """Write a file for each trace that is asked for."""
     parser = argparse.ArgumentParser(description="Record golden traces.")
@@ -70,6 +101,7 @@ def main() -> None:
     for name in asked.names or CASES:
         text = json.dumps(trace(name), indent=2) + "\n"
         (FOLDER / f"{name}.json").write_text(text, encoding="utf-8")
+    add_digests(FOLDER)
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from crwn.code import RESULTS_VERSION
 from tests.golden import record
 from tests.methods import CASES
 
@@ -16,7 +17,7 @@ FOLDER = Path(__file__).resolve().parent
 
 def advice(name: str) -> str:
     return (
-        "If results are meant to change, record the trace anew with\n"
+        "If results are meant to change, raise RESULTS_VERSION in crwn/code.py, record the trace anew with\n"
         f"    .venv/bin/python -m tests.golden.record {name}\n"
         'and say so under "Changed results" in the change log; otherwise the last change broke something.'
     )
@@ -57,9 +58,36 @@ def test_the_trace_of_one_method_is_recorded_alone(tmp_path: Path, monkeypatch: 
     monkeypatch.setattr(record, "FOLDER", tmp_path)
     monkeypatch.setattr(sys, "argv", ["record", "flynet"])
     record.main()
-    (written,) = tmp_path.iterdir()
-    assert written.name == "flynet.json"
+    written, digests = sorted(tmp_path.iterdir(), reverse=True)
+    assert (written.name, digests.name) == ("flynet.json", record.DIGESTS)
     assert json.loads(written.read_text())["spec"] == json.loads((FOLDER / "flynet.json").read_text())["spec"]
+
+
+def test_a_trace_that_changed_has_another_version_of_results() -> None:
+    """Else trials of the old and the new results would be averaged, as of one code."""
+    version, digests = record.read_digests(FOLDER)
+    anew = "record any trace anew, which lists it"
+    assert version == RESULTS_VERSION, f"{record.DIGESTS} is of another version of results: {anew}"
+    found = {file.stem: record.digest(file) for file in FOLDER.glob("*.json")}
+    assert set(digests) == set(found), f"{record.DIGESTS} lists other traces than there are: {anew}"
+    changed = [name for name in found if found[name] != digests[name]]
+    assert changed == [], f"of results version {version} these traces were others. {advice(' '.join(changed))}"
+
+
+def test_digests_of_a_version_are_written_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A new trace is added; one that changed keeps its digest until the version is raised."""
+    old, new = tmp_path / "old.json", tmp_path / "new.json"
+    old.write_text('{"tasks": [1]}')
+    record.add_digests(tmp_path)
+    first = record.read_digests(tmp_path)
+    assert first == (RESULTS_VERSION, {"old": record.digest(old)})
+    old.write_text('{"tasks": [2]}')
+    new.write_text('{"tasks": [3]}')
+    record.add_digests(tmp_path)
+    assert record.read_digests(tmp_path) == (RESULTS_VERSION, {**first[1], "new": record.digest(new)})
+    monkeypatch.setattr(record, "RESULTS_VERSION", RESULTS_VERSION + 1)
+    record.add_digests(tmp_path)
+    assert record.read_digests(tmp_path)[1]["old"] == record.digest(old) != first[1]["old"]
 
 
 @pytest.mark.parametrize("arguments", [[], ["flynet", "--all"], ["flynett"]])
