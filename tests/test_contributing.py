@@ -67,8 +67,8 @@ def test_the_guide_writes_three_files() -> None:
 def test_a_new_method_is_three_files(project: Path) -> None:
     """Written as the guide writes it, recorded as it says, it passes what holds for every method, and lint.
 
-    Nothing but the three files, its trace with its digest, and the two documents with tables of methods is another, and no test that
-    would notice a list of methods fails.
+    Nothing but the three files, its trace with its digest, and the two documents with tables of methods is another,
+    and no test that would notice a list of methods fails.
     """
     before = contents(project)
     followed(project)
