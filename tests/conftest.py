@@ -49,7 +49,18 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
-FIRST = ("Ray", "MLflow", "processes", "tests/orchestrator/tracking/test_tracker.py")
+FIRST = (
+    "Ray",
+    "MLflow",
+    "processes",
+    "tests/contracts/test_methods.py",
+    "tests/orchestrator/tracking/test_tracker.py",
+    "tests/crwn/test_resume.py",
+    "tests/orchestrator/test_strangers.py",
+    "tests/orchestrator/test_cli.py",
+    "tests/crwn/test_devices.py",
+    "tests/test_layering.py",
+)
 """The chains that take longest: they start first, and the other processes share the rest meanwhile."""
 
 

@@ -907,15 +907,15 @@ def test_equal_seeds_give_equal_results(name: str, digits: Datasets, learned: Le
 @every_method
 def test_every_seed_is_another_trial(name: str, learned: Learned) -> None:
     """Other weights, other starts, other results; networks and tasks of the same sizes, and the same tests."""
-    specs = [trial(name, seed=seed) for seed in range(3)]
+    specs = [trial(name, seed=seed) for seed in range(2)]
     finished = [learned(spec) for spec in specs]
     draws = bool(specs[0].blueprint().backbone.arrays)
     assert {result.fingerprint == "none" for result in finished} == {not draws}
-    assert len({result.fingerprint for result in finished}) == (3 if draws else 1)
-    assert len({result.rows[0].loss for result in finished}) == 3
+    assert len({result.fingerprint for result in finished}) == (2 if draws else 1)
+    assert len({result.rows[0].loss for result in finished}) == 2
     tensors = [contexts.load(result.contexts).tensors for result in finished]
     for key in tensors[0]:
-        assert len({kept[key].numpy().tobytes() for kept in tensors}) == 3, key
+        assert len({kept[key].numpy().tobytes() for kept in tensors}) == 2, key
 
     same_seed = {dataclasses.replace(spec.blueprint(), backbone=specs[0].blueprint().backbone) for spec in specs}
     assert same_seed == {specs[0].blueprint()}
