@@ -43,7 +43,7 @@ def methods() -> Iterator[list[str]]:
         "shared weights",
         "tasks at once",
         "params/task",
-        "kept to learn by",
+        "memory",
         "source",
     ]
     for case in {repr(case.method): case for case in CASES.values()}.values():
@@ -76,7 +76,7 @@ def settings() -> Iterator[list[str]]:
 
 def presets() -> Iterator[list[str]]:
     """A row for each preset: its scenario and its sizes."""
-    yield ["", "kind", "scenario", "an image", "tests", "segments", "outputs", "images to learn from"]
+    yield ["", "kind", "scenario", "image", "tests", "segments", "outputs", "training images"]
     for name, spec in PRESETS.items():
         problem = spec.problem()
         yield [
@@ -161,7 +161,7 @@ def _source(method: MethodSpec) -> str:
     head = _head(method).replace("\n", " ").strip()
     found = re.search(r"Source: (.*?)(;|: |(?<! al)\. |\.?$)", head)
     assert found, f"crwn/methods/{method.kind}.py: expected a line `Source: ...` in its head"
-    return found[1]
+    return found[1] + ")" * (found[1].count("(") - found[1].count(")"))
 
 
 def _at_once(blueprint: Blueprint) -> str:

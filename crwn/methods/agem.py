@@ -1,4 +1,4 @@
-"""A-GEM, averaged gradient episodic memory: a step may not raise the loss on what is kept of earlier tasks.
+"""A-GEM, averaged gradient episodic memory: no step may raise the loss on examples kept from earlier tasks.
 
 Source: Chaudhry et al. 2019, "Efficient Lifelong Learning with A-GEM" (arXiv:1812.00420), equation 11; settings of
 mammoth (github.com/aimagelab/mammoth, `models/agem.py`, `utils/best_args.py`) for sequential MNIST: rate 0.1, batches

@@ -1,4 +1,4 @@
-"""BatchE, BatchEnsemble used for continual learning: shared weights, and a rank-one factor r_t s_t^T for each task.
+"""BatchE, BatchEnsemble for continual learning: shared weights and a rank-one factor r_t s_t^T per task.
 
 Source: Wen, Tran & Ba 2020, "BatchEnsemble", arXiv:2002.06715: y = ((x * s_t) W^T) * r_t in every layer. W starts
 kaiming-normal, is learned with the first task's r and s, at 1e-4, and then frozen; every later task learns an r and an

@@ -1,4 +1,4 @@
-"""DER++, dark experience replay: what was seen is replayed with the scores that it got then, and with its label.
+"""DER++, dark experience replay: the buffer replays examples with their labels and their scores at the time.
 
 Source: Buzzega et al. 2020, "Dark Experience for General Continual Learning" (arXiv:2004.07211), equation 6; settings
 of mammoth (github.com/aimagelab/mammoth, `models/derpp.py`, `utils/best_args.py`) for sequential MNIST and a buffer of

@@ -1,4 +1,4 @@
-"""ER, experience replay: every batch is learned together with examples that were seen before.
+"""ER, experience replay: every batch is learned together with examples from a replay buffer.
 
 Source: mammoth (github.com/aimagelab/mammoth, `models/er.py`; settings of `utils/best_args.py` for sequential MNIST and
 a buffer of 500: rate 0.1, batches of 10, 10 replayed, one epoch). The buffer is a reservoir of all examples so far,

@@ -1,4 +1,4 @@
-"""Online EWC, elastic weight consolidation: weights that mattered for earlier tasks are pulled back to where they were.
+"""Online EWC, elastic weight consolidation: weights that earlier tasks depend on are pulled towards their old values.
 
 Source: Kirkpatrick et al. 2017 (arXiv:1612.00796), online as of Schwarz et al. 2018, "Progress & Compress"
 (arXiv:1805.06370), section 3.2, in the form of mammoth (github.com/aimagelab/mammoth, `models/ewc_on.py`; settings of

@@ -1,4 +1,4 @@
-"""Fine-tuning: one network learns task after task with nothing against forgetting. The lower bound.
+"""Fine-tuning: one network learns one task after another, with no measure against forgetting. The lower bound.
 
 Source: the baseline `SGD` of mammoth (github.com/aimagelab/mammoth, `models/sgd.py`); settings for sequential MNIST of
 its `utils/best_args.py`: rate 0.03, batches of 10, one epoch per task.

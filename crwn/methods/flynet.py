@@ -1,4 +1,4 @@
-"""FlyNet: a fixed sparse expansion after the fly's mushroom body, read out by one modulated layer.
+"""FlyNet: a fixed sparse expansion modelled on the fly's mushroom body, read out by one modulated layer.
 
 Source: CRWN (Hong & Pavlic, arXiv:2204.04297): encoder z = E x, global inhibition, ReLU; decoder W_t = a_t (R * c_t).
 A scale of 10d means N = 10 d hidden units.

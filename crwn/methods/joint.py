@@ -1,4 +1,4 @@
-"""Joint training: one network on the images of all tasks, mixed. What continual learners of one network come close to.
+"""Joint training: one network learns the images of all tasks, mixed. The upper bound for one network.
 
 Source: the baseline `joint` of mammoth (github.com/aimagelab/mammoth, `models/joint.py`), with the settings of its
 `SGD` for sequential MNIST in `utils/best_args.py`: rate 0.03, batches of 10, one epoch. Here the images of all tasks

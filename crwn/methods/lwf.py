@@ -1,4 +1,4 @@
-"""LwF, learning without forgetting: on a new task's images, the old classes are to get the scores that they got before.
+"""LwF, learning without forgetting: on a new task's images, old classes keep the scores that they had (distillation).
 
 Source: Li & Hoiem 2016 (arXiv:1606.09282), for classes that one head tells apart, in the form of mammoth
 (github.com/aimagelab/mammoth, `models/lwf.py`; settings of `utils/best_args.py` for sequential MNIST: rate 0.03, weight

@@ -1,4 +1,4 @@
-"""MTL, multi-task learning: one plain network learns all tasks together. Not continual: the reference for the others.
+"""MTL, multi-task learning: one plain network learns all tasks jointly. Not continual: the reference for the others.
 
 Source: the first row of Table 1 of CRWN (Hong & Pavlic, arXiv:2204.04297). FC_H is d -> H -> H -> m with ReLU between,
 no biases; one head of m classes for all tasks, which is not told the task. T times the updates of one task, each batch

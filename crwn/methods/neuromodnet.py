@@ -1,4 +1,4 @@
-"""NeuroModNet: a network of fixed random weights in which every layer is modulated for each task.
+"""NeuroModNet: a network of fixed random weights; each task modulates every layer.
 
 Source: CRWN (Hong & Pavlic, "Learning to Modulate Random Weights", arXiv:2204.04297): weights W_t = a_t (R * c_t) in
 every layer, no biases. FC_H is d -> H -> H -> m with ReLU between; a ResNet-18 has batch normalisation without gain

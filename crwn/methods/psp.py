@@ -1,4 +1,4 @@
-"""PSP, parameter superposition: one set of weights learns every task, each seen through its own random rotation.
+"""PSP, parameter superposition: all tasks train one set of weights, each through its own random rotation.
 
 Source: Cheung, Terekhov, Chen, Agrawal & Olshausen 2019, "Superposition of many models into one", arXiv:1902.05522,
 rotational superposition: y = W (C_t x) in every layer, C_t a fixed random orthogonal matrix of the task. W starts

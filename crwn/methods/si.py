@@ -1,4 +1,4 @@
-"""SI, synaptic intelligence: weights whose way brought the loss down are pulled back to where they were.
+"""SI, synaptic intelligence: weights whose movement lowered the loss are pulled towards their old values.
 
 Source: Zenke et al. 2017, "Continual Learning Through Synaptic Intelligence" (arXiv:1703.04200), equations 3 to 5, in
 the form of mammoth (github.com/aimagelab/mammoth, `models/si.py`; settings of `utils/best_args.py` for sequential

@@ -1,4 +1,4 @@
-"""STL, single-task learning: a network of its own for every task. Nothing is shared, so nothing is forgotten.
+"""STL, single-task learning: one separate network per task. Nothing is shared, so nothing is forgotten.
 
 Source: the upper bound of CRWN (Hong & Pavlic, arXiv:2204.04297), there for the ResNets. FC_H is d -> H -> H -> m with
 ReLU between, no biases; a ResNet-18 has batch normalisation with gain and shift.

@@ -1,4 +1,4 @@
-"""SupSup, task given: over fixed weights each task learns a binary mask, the "supermask" that it uses.
+"""SupSup, task given: each task learns a binary mask, its "supermask", over fixed random weights.
 
 Source: Wortsman et al. 2020, "Supermasks in Superposition", arXiv:2006.14769, scenario GG. Fixed weights are
 sign * sqrt(2/fan_in); scores start kaiming-uniform (a = sqrt 5), that is uniform in +-1/sqrt(fan_in), and are trained
