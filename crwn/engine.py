@@ -157,11 +157,7 @@ class Engine:
         """One update: what the method makes of a batch, each task's gradient of its own loss, the optimiser's step."""
         state, trained = self._state(group), group.trained
         step = self._method.learn(state, batch)
-        # A trained tensor that the loss does not use has no gradient, and does not move. (Of a sum: torch would import
-        # its compiler, for seconds, to look at gradients that are given.)
-        found = torch.autograd.grad(step.loss_G.sum(), list(trained.values()), allow_unused=True)
-        pairs = zip(trained, found, strict=True)
-        gradients = {name: g for name, g in pairs if g is not None}  # type: ignore[redundant-expr]  # it may be
+        gradients = step.gradients(trained)
         with torch.no_grad():
             gradients, adjusted = self._method.adjust(state, batch, gradients)
         group.optimizer.step(gradients, batch.rate)

@@ -48,6 +48,12 @@ class Drawn:
         weights_R = self.weights_R.to(values_R.dtype)
         return (values_R * weights_R).sum(dim=-1) / weights_R.sum().clamp(min=1)
 
+    def mean_weights(self, dtype: torch.dtype, factor: float = 1.0) -> torch.Tensor:
+        """What each value counts in `mean`, times a factor: [R]."""
+        weights_R = self.weights_R.to(dtype)
+        count = weights_R.sum().clamp(min=1)
+        return weights_R * (torch.full_like(count, factor) / count)
+
 
 def empty(
     capacity: int,

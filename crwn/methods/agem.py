@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from crwn.lazy import LazyModule
 from crwn.methods.plain import PlainNetwork, plain_blueprint, plain_training
-from crwn.methods.protocol import Method, Surroundings, Tensors
+from crwn.methods.protocol import Method, Step, Surroundings, Tensors
 from crwn.spec import READ_STRICTLY, Blueprint, Count, ProblemShape, TrainingSpec, check_fields, kind_field
 
 if TYPE_CHECKING:
@@ -130,6 +130,10 @@ class AGEM(Method):
         """The network's."""
         return self._network.logits(state, images, training=training, moved=moved)
 
+    def learn(self, state: Tensors, batch: Batch) -> Step:
+        """The network's: the loss of the batch."""
+        return self._network.learn(state, batch)
+
     def adjust(self, state: Tensors, batch: Batch, gradients: Tensors) -> tuple[Tensors, Tensors]:
         """The projection, from the second task on."""
         if batch.segment == 0:
@@ -139,10 +143,14 @@ class AGEM(Method):
         images = drawn.take(state, "images").view(-1, *batch.originals.shape[2:])
         replayed = batch.view(images, "replayed")
         with torch.enable_grad():
-            logits_1Rm = self._network.logits(state, replayed[None], training=True)
-            loss_1 = drawn.mean(losses.cross_entropies(logits_1Rm, drawn.take(state, "labels")[None]))
-            found = torch.autograd.grad(loss_1.sum(), [state[name] for name in gradients])
-        return projected(gradients, dict(zip(gradients, found, strict=True))), {}
+            passed = self._network.passed(state, [replayed[None]], {})
+            (logits_1Rm,), labels_1R = passed.logits, drawn.take(state, "labels")[None]
+            losses_1R = losses.cross_entropies(logits_1Rm, labels_1R)
+            loss_1 = drawn.mean(losses_1R)
+            slopes_1Rm = losses.slopes(logits_1Rm, labels_1R, drawn.mean_weights(losses_1R.dtype)[None])
+            made = Step(loss_G=loss_1, logits_GBm=logits_1Rm, by_hand=passed.by_hand(loss_1, [slopes_1Rm]))
+            reference = made.gradients({name: state[name] for name in gradients})
+        return projected(gradients, reference), {}
 
     def end(self, state: Tensors, examples: Examples) -> Tensors:
         """Examples of the task, drawn without replacement: as many as of every other, or all where it has fewer."""

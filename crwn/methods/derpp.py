@@ -123,7 +123,7 @@ class DERPP(Method):
         """The batch and two draws, each a batch of its own; then the batch is offered to the buffer."""
         spec = self._spec
         if spec.buffer == 0:
-            return super().learn(state, batch)
+            return self._network.learn(state, batch)
         originals_B, labels_1B = batch.originals[0], batch.labels
         draws, batches = {}, [batch.images]
         for name, weight in (("scores", spec.alpha), ("labels", spec.beta)):
@@ -132,15 +132,23 @@ class DERPP(Method):
                 images = drawn.take(state, "images").view(-1, *originals_B.shape[1:])
                 batches.append(batch.view(images, f"{name} replayed")[None])
         moved: Tensors = {}
-        logits_1Bm, *replayed = self._network.logits_of_each(state, batches, moved)
+        passed = self._network.passed(state, batches, moved)
+        logits_1Bm, *replayed = passed.logits
         loss_1 = losses.cross_entropy(logits_1Bm, labels_1B)
+        slopes = [losses.mean_slopes(logits_1Bm, labels_1B)]
         for (name, drawn), logits_1Rm in zip(draws.items(), replayed, strict=True):
             if name == "scores":
-                distances_1R = (logits_1Rm - drawn.take(state, "logits")).square().mean(dim=2)
-                loss_1 = loss_1 + spec.alpha * drawn.mean(distances_1R)
+                errors_1Rm = logits_1Rm - drawn.take(state, "logits")
+                loss_1 = loss_1 + spec.alpha * drawn.mean(errors_1Rm.square().mean(dim=2))
+                weights_R = drawn.mean_weights(errors_1Rm.dtype, spec.alpha) / errors_1Rm.shape[2]
+                slopes.append((weights_R[:, None] * (2 * errors_1Rm.detach())).to(logits_1Rm.dtype))
             else:
-                losses_1R = losses.cross_entropies(logits_1Rm, drawn.take(state, "labels")[None])
+                labels_1R = drawn.take(state, "labels")[None]
+                losses_1R = losses.cross_entropies(logits_1Rm, labels_1R)
                 loss_1 = loss_1 + spec.beta * drawn.mean(losses_1R)
+                weights_R = drawn.mean_weights(losses_1R.dtype, spec.beta)
+                slopes.append(losses.slopes(logits_1Rm, labels_1R, weights_R[None]))
+        by_hand = passed.by_hand(loss_1, slopes)
         seen = {"images": originals_B, "labels": labels_1B[0], "logits": logits_1Bm[0].to(self._surroundings.dtype)}
         replay.offer_(state, seen, batch.uniform("reservoir", labels_1B.shape[1]))
-        return Step(loss_G=loss_1, logits_GBm=logits_1Bm, moved=moved)
+        return Step(loss_G=loss_1, logits_GBm=logits_1Bm, moved=moved, by_hand=by_hand)

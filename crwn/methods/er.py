@@ -97,7 +97,8 @@ class ER(Method):
 
     def learn(self, state: Tensors, batch: Batch) -> Step:
         """One mean over the batch and what is drawn from the buffer, which then is offered the batch."""
-        step = self._with_replayed(state, batch) if self._spec.buffer and batch.update else super().learn(state, batch)
+        learn = self._with_replayed if self._spec.buffer and batch.update else self._network.learn
+        step = learn(state, batch)
         originals_B, labels_B = batch.originals[0], batch.labels[0]
         replay.offer_(state, {"images": originals_B, "labels": labels_B}, batch.uniform("reservoir", len(labels_B)))
         return step
@@ -107,11 +108,13 @@ class ER(Method):
         labels_B = batch.labels[0]
         replayed = batch.view(drawn.take(state, "images").view(-1, *batch.originals.shape[2:]), "replayed")
         moved: Tensors = {}
-        images = torch.cat([batch.images, replayed[None]], dim=1)
-        logits_1Xm = self._network.logits(state, images, training=True, moved=moved)
+        passed = self._network.passed(state, [torch.cat([batch.images, replayed[None]], dim=1)], moved)
+        (logits_1Xm,) = passed.logits
         labels_1X = torch.cat([labels_B, drawn.take(state, "labels")])[None]
         weights_X = torch.cat([torch.ones_like(drawn.weights_R[:1]).expand(len(labels_B)), drawn.weights_R])
         losses_1X = losses.cross_entropies(logits_1Xm, labels_1X)
         weights_X = weights_X.to(losses_1X.dtype)
         loss_1 = (losses_1X * weights_X).sum(dim=1) / weights_X.sum()
-        return Step(loss_G=loss_1, logits_GBm=logits_1Xm[:, : len(labels_B)], moved=moved)
+        slopes_1Xm = losses.slopes(logits_1Xm, labels_1X, (weights_X * weights_X.sum().reciprocal())[None])
+        by_hand = passed.by_hand(loss_1, [slopes_1Xm])
+        return Step(loss_G=loss_1, logits_GBm=logits_1Xm[:, : len(labels_B)], moved=moved, by_hand=by_hand)

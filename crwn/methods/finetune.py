@@ -13,11 +13,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from crwn.methods.plain import PlainNetwork, plain_blueprint, plain_training
-from crwn.methods.protocol import Method, Surroundings, Tensors
+from crwn.methods.protocol import Method, Step, Surroundings, Tensors
 from crwn.spec import READ_STRICTLY, Blueprint, ProblemShape, TrainingSpec, check_fields, kind_field
 
 if TYPE_CHECKING:
     import torch
+
+    from crwn.batches import Batch
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,3 +66,7 @@ class Finetune(Method):
     ) -> torch.Tensor:
         """The network's."""
         return self._network.logits(state, images, training=training, moved=moved)
+
+    def learn(self, state: Tensors, batch: Batch) -> Step:
+        """The network's: the loss of the batch."""
+        return self._network.learn(state, batch)

@@ -144,13 +144,20 @@ class LwF(Method):
     def learn(self, state: Tensors, batch: Batch) -> Step:
         """Cross-entropy among the classes seen, and what the teacher says of the old ones."""
         moved: Tensors = {}
-        logits_1Bm = self._network.logits(state, batch.images, training=True, moved=moved)
-        loss_1 = losses.cross_entropy(logits_1Bm.masked_fill(~state[SEEN], -torch.inf), batch.labels)
+        passed = self._network.passed(state, [batch.images], moved)
+        (logits_1Bm,) = passed.logits
+        unseen_m = ~state[SEEN]
+        masked_1Bm = logits_1Bm.masked_fill(unseen_m, -torch.inf)
+        loss_1 = losses.cross_entropy(masked_1Bm, batch.labels)
+        slopes_1Bm = losses.mean_slopes(masked_1Bm, batch.labels).masked_fill(unseen_m, 0)
         if batch.segment and self._spec.alpha:
             teacher = {name.removeprefix(TEACHER): state[name] for name in state if name.startswith(TEACHER)}
             taught_1Bm = self._network.logits(teacher, batch.images)
-            loss_1 = loss_1 + self._spec.alpha * distance(logits_1Bm, taught_1Bm, state[OLD], self._spec.temperature)
-        return Step(loss_G=loss_1, logits_GBm=logits_1Bm, moved=moved)
+            pull_1 = self._spec.alpha * distance(logits_1Bm, taught_1Bm, state[OLD], self._spec.temperature)
+            loss_1 = loss_1 + pull_1
+            slopes_1Bm = slopes_1Bm + torch.autograd.grad(pull_1.sum(), logits_1Bm, retain_graph=True)[0]
+        by_hand = passed.by_hand(loss_1, [slopes_1Bm])
+        return Step(loss_G=loss_1, logits_GBm=logits_1Bm, moved=moved, by_hand=by_hand)
 
     def _warmed_up(
         self, state: Tensors, examples: Examples, labels_N: torch.Tensor, new_m: torch.Tensor, rate: float

@@ -11,6 +11,8 @@ Shapes: G lanes, B examples per lane, m classes; layers are [O outputs, I inputs
 
 from __future__ import annotations
 
+import functools
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from crwn.backbone import ArraySpec, BackboneSpec
@@ -26,7 +28,7 @@ from crwn.methods.networks import (
     plain_multiply_adds,
     start_statistics,
 )
-from crwn.methods.protocol import Surroundings, Tensors, trained_from
+from crwn.methods.protocol import ByHand, Step, Surroundings, Tensors, trained_from
 from crwn.spec import Blueprint, Need, Presentation, ProblemShape, TrainingSpec
 
 if TYPE_CHECKING:
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
     import torch
     from torch.nn import functional
 
+    from crwn.batches import Batch
     from crwn.methods.networks import ConvWeight
     from crwn.nn import losses
 else:
@@ -44,6 +47,28 @@ else:
 
 MAX_COPIED = 2**24
 """Numbers that are copied for examples which are looked at one by one, all in all."""
+
+
+@dataclass(frozen=True, slots=True)
+class Passed:
+    """What a network in training made of batches, and the way back.
+
+    Attributes:
+        logits: class scores [G, B, m] of each batch.
+        back: from the gradient to all scores, batch after batch, [G, X, m], to gradients by the names of what is
+            trained; None where that is left to autograd.
+    """
+
+    logits: list[torch.Tensor]
+    back: Callable[[torch.Tensor], Tensors] | None
+
+    def by_hand(self, loss_G: torch.Tensor, slopes: Sequence[torch.Tensor]) -> ByHand | None:
+        """The gradients of a loss, given that of its sum to the scores of each batch."""
+        if self.back is None:
+            return None
+        with torch.no_grad():
+            slopes_GXm = torch.cat(list(slopes), dim=1) if len(slopes) > 1 else slopes[0]
+            return ByHand(loss_G=loss_G, gradients=self.back(slopes_GXm))
 
 
 class PlainNetwork:
@@ -77,19 +102,21 @@ class PlainNetwork:
         self, state: Tensors, images: torch.Tensor, *, training: bool = False, moved: Tensors | None = None
     ) -> torch.Tensor:
         """Class scores [G, B, m] of bytes [G, B, ...]; see `Method.logits`."""
-        # All lanes are one batch of the one network.
-        logits_1Xm = self._forward(
-            state,
-            images.flatten(0, 1)[None],
-            linear=lambda name, input_XI: self._linear(state, name, input_XI),
-            conv_weight=lambda name: state[f"{name}.weight"][None],
-            training=training,
-            moved=moved,
+        return self._scores(
+            state, images, linear=functools.partial(self._linear, state), training=training, moved=moved
         )
-        return logits_1Xm if len(images) == 1 else logits_1Xm.view(*images.shape[:2], -1)
 
-    def logits_of_each(self, state: Tensors, batches: Sequence[torch.Tensor], moved: Tensors) -> list[torch.Tensor]:
-        """Class scores of several batches of bytes [G, B, ...] in training, each batch normalised for itself.
+    def learn(self, state: Tensors, batch: Batch) -> Step:
+        """The cross-entropy of a batch."""
+        moved: Tensors = {}
+        passed = self.passed(state, [batch.images], moved)
+        (logits_GBm,) = passed.logits
+        loss_G = losses.cross_entropy(logits_GBm, batch.labels)
+        by_hand = passed.by_hand(loss_G, [losses.mean_slopes(logits_GBm, batch.labels)])
+        return Step(loss_G=loss_G, logits_GBm=logits_GBm, moved=moved, by_hand=by_hand)
+
+    def passed(self, state: Tensors, batches: Sequence[torch.Tensor], moved: Tensors) -> Passed:
+        """Several batches of bytes [G, B, ...] in training, each normalised for itself.
 
         They go through the network as one where nothing is normalised, which takes hardly longer than a single batch.
 
@@ -98,10 +125,20 @@ class PlainNetwork:
             batches: with as many lanes each.
             moved: takes the running statistics as they are after the last batch.
         """
-        if self._network.normalised or len(batches) == 1:
-            return [self.logits({**state, **moved}, batch, training=True, moved=moved) for batch in batches]
-        logits_GXm = self.logits(state, torch.cat(list(batches), dim=1), training=True)
-        return list(logits_GXm.split([batch.shape[1] for batch in batches], dim=1))
+        if self._network.normalised:
+            scores = [self.logits({**state, **moved}, batch, training=True, moved=moved) for batch in batches]
+            return Passed(scores, None)
+        inputs: Tensors = {}
+
+        def linear(name: str, input_XI: torch.Tensor) -> torch.Tensor:
+            inputs[name] = input_XI
+            return self._linear(state, name, input_XI)
+
+        images = torch.cat(list(batches), dim=1) if len(batches) > 1 else batches[0]
+        logits_GXm = self._scores(state, images, linear=linear, training=True)
+        sizes = [batch.shape[1] for batch in batches]
+        scores = list(logits_GXm.split(sizes, dim=1)) if len(batches) > 1 else [logits_GXm]
+        return Passed(scores, lambda slopes_GXm: self._gradients(state, inputs, slopes_GXm.flatten(0, 1)))
 
     @property
     def head_names(self) -> list[str]:
@@ -171,6 +208,39 @@ class PlainNetwork:
             if f"{name}.bias" in state:
                 squares[f"{name}.bias"] = weighted_BO.sum(dim=0)
         return squares
+
+    def _scores(
+        self,
+        state: Tensors,
+        images: torch.Tensor,
+        *,
+        linear: Callable[[str, torch.Tensor], torch.Tensor],
+        training: bool,
+        moved: Tensors | None = None,
+    ) -> torch.Tensor:
+        """[G, B, m] of bytes [G, B, ...]: all lanes are one batch of the one network."""
+        logits_1Xm = self._forward(
+            state,
+            images.flatten(0, 1)[None],
+            linear=linear,
+            conv_weight=lambda name: state[f"{name}.weight"][None],
+            training=training,
+            moved=moved,
+        )
+        return logits_1Xm if len(images) == 1 else logits_1Xm.view(*images.shape[:2], -1)
+
+    def _gradients(self, state: Tensors, inputs: Tensors, slopes_XO: torch.Tensor) -> Tensors:
+        """To weights and biases of layers in a row, given their inputs by name and the gradient to the scores."""
+        found: Tensors = {}
+        for number, (name, input_XI) in reversed(list(enumerate(inputs.items()))):
+            weight_OI = state[f"{name}.weight"]
+            found[f"{name}.weight"] = (slopes_XO.t() @ input_XI).to(weight_OI.dtype)
+            if name in self._biased:
+                found[f"{name}.bias"] = slopes_XO.sum(dim=0).to(weight_OI.dtype)
+            if number:  # its input is what ReLU gave, above zero where ReLU's own input was
+                below_XI = slopes_XO @ weight_OI.to(slopes_XO.dtype)
+                slopes_XO = torch.ops.aten.threshold_backward(below_XI, input_XI, 0)
+        return found
 
     def _forward(
         self,

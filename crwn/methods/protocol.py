@@ -126,19 +126,45 @@ class SharedWeights:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ByHand:
+    """Gradients that were worked out without autograd, which takes twice as long where a network is small.
+
+    Attributes:
+        loss_G: of which sum they are the gradients. Of what is made of this tensor they say nothing.
+        gradients: by the names of what is trained; what is not named has none.
+    """
+
+    loss_G: torch.Tensor
+    gradients: Tensors
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Step:
     """What a method makes of a batch.
 
     Attributes:
-        loss_G: one for each task learned together; each task's own tensors have the gradient of its own loss.
+        loss_G: one for each task learned together; each task's own tensors have the gradient of its own loss. Always
+            differentiable, so that a method may add to the loss of another.
         logits_GBm: of the batch's images, for the learning curve.
         moved: new values by name of what no gradient moves: running statistics and memory. They are kept once the
             optimiser has stepped.
+        by_hand: the gradients where they are known; without them, and for another `loss_G`, autograd finds them.
     """
 
     loss_G: torch.Tensor
     logits_GBm: torch.Tensor
     moved: Tensors = field(default_factory=dict)
+    by_hand: ByHand | None = None
+
+    def gradients(self, trained: Tensors) -> Tensors:
+        """Of the sum of the losses, by the name of what is trained; what they do not use has none, and stays."""
+        if self.by_hand is not None and self.by_hand.loss_G is self.loss_G:
+            known = self.by_hand.gradients
+            return {name: known[name] for name in trained if name in known}
+        # (Of a sum: torch would import its compiler, for seconds, to look at gradients that are given.)
+        found = torch.autograd.grad(self.loss_G.sum(), list(trained.values()), allow_unused=True)
+        pairs = zip(trained, found, strict=True)
+        return {name: g for name, g in pairs if g is not None}  # type: ignore[redundant-expr]  # it may be
 
 
 class Method(ABC):

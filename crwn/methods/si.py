@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from crwn.lazy import LazyModule
 from crwn.methods.anchors import pulled, start_anchors
 from crwn.methods.plain import PlainNetwork, plain_blueprint, plain_training
-from crwn.methods.protocol import Method, Surroundings, Tensors
+from crwn.methods.protocol import Method, Step, Surroundings, Tensors
 from crwn.spec import (
     READ_STRICTLY,
     Blueprint,
@@ -97,6 +97,10 @@ class SI(Method):
     ) -> torch.Tensor:
         """The network's."""
         return self._network.logits(state, images, training=training, moved=moved)
+
+    def learn(self, state: Tensors, batch: Batch) -> Step:
+        """The network's: the loss of the batch."""
+        return self._network.learn(state, batch)
 
     def adjust(self, state: Tensors, batch: Batch, gradients: Tensors) -> tuple[Tensors, Tensors]:
         """The penalty's gradient, from the second task on; all clipped, and noted."""

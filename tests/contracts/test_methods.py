@@ -412,6 +412,25 @@ def test_a_test_changes_nothing(name: str) -> None:
     assert torch.equal(images, shown)
 
 
+@pytest.mark.parametrize("name", [name for name, case in SETTINGS.items() if hasattr(case.method, "biases")])
+def test_gradients_by_hand_are_those_of_autograd(name: str, digits: Datasets) -> None:
+    """A plain FC_H's, bit for bit, in replay and later segments too; of what is made of a loss autograd finds them."""
+    spec = trial(name)
+    method = build(spec)
+    with opened(spec, method, digits) as lanes:
+        state = begin(method, [0])
+        trained = {key: tensor for key, tensor in state.items() if tensor.requires_grad}
+        for update in range(2):
+            batch = dataclasses.replace(lanes.batch(update, rate=0.01, update=update), segment=update)
+            step = method.learn(state, batch)
+            by_hand = step.gradients(trained)
+            found = torch.autograd.grad(step.loss_G.sum(), list(trained.values()), retain_graph=True)
+            assert list(by_hand) == list(trained)
+            assert same(by_hand, dict(zip(trained, found, strict=True))) == set(trained)
+            doubled = dataclasses.replace(step, loss_G=2 * step.loss_G).gradients(trained)
+            assert same(doubled, {key: 2 * tensor for key, tensor in by_hand.items()}) == set(trained)
+
+
 @in_every_setting
 def test_learning_gives_values(name: str, digits: Datasets) -> None:
     """What a segment moves comes back by name, in the same shape and type, without a graph.
