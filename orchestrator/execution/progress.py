@@ -28,6 +28,9 @@ PLAIN_SECONDS = 10.0
 
 ESTIMATE_AFTER_SECONDS = 5.0
 """Of work, before the time left is estimated: the first steps of a process are slow."""
+EARLY_SECONDS = 60.0
+EARLY_SHARE = 0.01
+"""So long, less of all the work than this says nothing: a trial that has just made its images seems slow."""
 
 SHOWN_TRIALS = 12
 """Running trials that the live display lists."""
@@ -104,7 +107,8 @@ class RunProgress:
             if running.progress is not None:
                 done += self._work[trial_id] * share(running.progress)
         elapsed, worked = self._clock() - self._first_progress, done - self._skipped_work
-        return elapsed * (total - done) / worked if worked > 0 and elapsed >= ESTIMATE_AFTER_SECONDS else None
+        too_early = elapsed < ESTIMATE_AFTER_SECONDS or (elapsed < EARLY_SECONDS and worked < EARLY_SHARE * total)
+        return None if worked <= 0 or too_early else elapsed * (total - done) / worked
 
     def summary(self) -> str:
         """One line: how many trials are in which state, and the time left."""

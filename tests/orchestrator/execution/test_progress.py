@@ -228,6 +228,24 @@ def test_the_share_that_is_done(progress: Progress, expected: float) -> None:
     assert share(progress) == pytest.approx(expected)
 
 
+def test_a_first_update_after_long_preparation_is_no_speed(clock: Clock, trial: Trial) -> None:
+    """One of 2,000 in 20 s, most of which made images: nothing is said until a hundredth is done, or a minute."""
+    spec = trial(updates_per_task=1000)
+    progress = RunProgress([spec], num_done=0, clock=clock)
+    early = Progress(tasks_learned=0, num_tasks=2, step=1, num_steps=1000, accuracy=None)
+    progress.update(running(spec, dataclasses.replace(early, step=0)))
+    clock.now += 20
+    progress.update(running(spec, early))
+    assert progress.seconds_left is None
+    clock.now += 20
+    assert progress.seconds_left is None
+    clock.now += 20
+    assert progress.seconds_left == pytest.approx(60 * 1999)
+    progress.update(running(spec, dataclasses.replace(early, step=20)))
+    clock.now -= 30
+    assert progress.seconds_left == pytest.approx(30 * 99)
+
+
 # Words
 
 
