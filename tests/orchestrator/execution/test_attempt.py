@@ -784,7 +784,7 @@ def test_a_disk_on_which_nothing_can_be_written_fails_the_trial(
     def fail(*_: object) -> None:
         raise OSError("no space left on device")
 
-    monkeypatch.setattr("orchestrator.store.files.LocalFiles.write", fail)
+    monkeypatch.setattr("orchestrator.store.folder.LocalFiles.write", fail)
     (only,) = begin(spec)
     assert only == TrialUpdate(trial_id=spec.trial_id, state="failed", error="OSError: no space left on device")
     assert not store.is_finished(spec.trial_id)

@@ -28,7 +28,7 @@ SweepFile = Callable[..., Path]
 Trial = Callable[..., TrialSpec]
 Crwn = Callable[..., Any]
 
-SWEEPS = Path(__file__).resolve().parents[2] / "sweeps"
+SWEEPS = Path(__file__).resolve().parents[3] / "sweeps"
 
 # The methods of the paper on its first benchmark; their parameters a task by hand:
 # NeuroModNet FC256 has a context of 784 + 256 + 256 numbers and 3 strengths; FlyNet 10d has 7,840 units and a strength;

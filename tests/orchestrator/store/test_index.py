@@ -143,7 +143,7 @@ def test_a_store_that_cannot_be_written_is_read(filled: Store, monkeypatch: pyte
     def refuse(*_: object) -> None:
         raise PermissionError("read-only")
 
-    monkeypatch.setattr("orchestrator.store.files.LocalFiles.write", refuse)
+    monkeypatch.setattr("orchestrator.store.folder.LocalFiles.write", refuse)
     assert accuracies(filled) == {A: 0.5, B: 0.6, C: 0.7}
 
 
