@@ -11,12 +11,13 @@ import signal
 import sys
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 
 from crwn.paths import stand_in_for_home
-from orchestrator import output
+from orchestrator import output, papers
 from orchestrator.errors import UnfinishedError, UserError, begun
 
 if TYPE_CHECKING:
@@ -55,6 +56,24 @@ NoTrackingOption = Annotated[bool, typer.Option("--no-tracking", help="show noth
 AddressOption = Annotated[
     str, typer.Option(help="of the cluster's dashboard, such as http://127.0.0.1:8265", metavar="URL")
 ]
+
+
+def _known_paper(name: str | None) -> str | None:
+    """Refuses a name that no paper has, before what follows it on the command line is looked at."""
+    if name is not None:
+        papers.file_of(name)
+    return name
+
+
+class _NamesPaper(TyperCommand):
+    """A command with `--paper NAME`, which used to be a flag: where no name follows, the error has one to type."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """The arguments, parsed; see click."""
+        if args[-1:] == ["--paper"]:
+            papers.file_of("")
+        return super().parse_args(ctx, args)
+
 
 app = typer.Typer(
     name="crwn",
@@ -288,7 +307,7 @@ def status(
     submitting.show(submitting.connect(address), address, display.console(), verbose=verbose)
 
 
-@app.command()
+@app.command(cls=_NamesPaper)
 def tables(
     *,
     stores: Annotated[
@@ -320,10 +339,15 @@ def tables(
         typer.Option(help="only trials with this value, such as scale=FC256; may be repeated", metavar="NAME=VALUE"),
     ] = None,
     paper: Annotated[
-        bool, typer.Option("--paper", help="instead: the paper's Tables 1 to 4, from all trials at its settings")
-    ] = False,
+        str | None,
+        typer.Option(
+            help="instead: the tables of this paper, from all trials at its settings",
+            metavar="NAME",
+            callback=_known_paper,
+        ),
+    ] = None,
 ) -> None:
-    """Write and print the tables of a store's sweeps, any others over its trials, or the paper's."""
+    """Write and print the tables of a store's sweeps, any others over its trials, or a paper's."""
     from orchestrator import display  # noqa: PLC0415
     from orchestrator.report.printable import write  # noqa: PLC0415
     from orchestrator.report.tables import Choice, tables_of  # noqa: PLC0415
@@ -350,21 +374,31 @@ def tables(
         typer.echo(file)
 
 
-@app.command("report")
+@app.command("report", cls=_NamesPaper)
 def report_(
     stores: Annotated[list[str], typer.Argument(metavar="STORE...", help="any number of stores")],
     to: Annotated[
         str | None, typer.Option(help="where to write; by default the first store's report/", metavar="DIR")
     ] = None,
+    paper: Annotated[
+        str | None,
+        typer.Option(
+            help="with the claims of this paper, and what all trials at its settings say of them",
+            metavar="NAME",
+            callback=_known_paper,
+        ),
+    ] = None,
 ) -> None:
-    """Write one HTML page over stores, with tables, figures, the paper's claims and where every number is from."""
+    """Write one HTML page over stores: tables, figures, where every number is from; a paper's claims if asked for."""
     from orchestrator.display import printable  # noqa: PLC0415
+    from orchestrator.papers.reading import read_paper  # noqa: PLC0415
     from orchestrator.report.page import write_report  # noqa: PLC0415
     from orchestrator.store.address import open_files  # noqa: PLC0415
 
     opened = [_existing_store(store) for store in stores]
     where = open_files(to) if to is not None else opened[0].report
-    for file in write_report(opened, where, lambda line: typer.echo(printable(line), err=True)):
+    asked = None if paper is None else read_paper(paper)
+    for file in write_report(opened, where, lambda line: typer.echo(printable(line), err=True), asked):
         typer.echo(file)
 
 

@@ -29,6 +29,7 @@ class Measure:
     Attributes:
         name: the column that has it, and what `--value` takes.
         says: what it is, in a caption.
+        called: what a sentence calls it, where that is not its name in words.
         unit: of its values.
         better: which values are; None where neither.
         of: computes it from the accuracy matrix [T, T] and the accuracy on each task before anything was learned [T];
@@ -46,6 +47,12 @@ class Measure:
     is_known_for_streams: bool = True
     lacks: str = ""
     is_shown: bool = True
+    called: str = ""
+
+    @property
+    def in_words(self) -> str:
+        """What a sentence calls it."""
+        return self.called or self.name.replace("_", " ")
 
     @property
     def is_in_percent(self) -> bool:
@@ -134,6 +141,7 @@ _LIST = (
         says="parameters per task in the paper's convention",
         unit="numbers",
         better="lower",
+        called="parameters a task",
     ),
     Measure(name="trained_per_task", says="numbers trained per task", unit="numbers", better="lower"),
     Measure(name="stored_per_task", says="numbers stored per task", unit="numbers", better="lower"),
@@ -154,6 +162,7 @@ _LIST = (
         says="training seconds per task, its share of those learned together",
         unit="seconds",
         better="lower",
+        called="training seconds a task",
     ),
 )
 

@@ -281,7 +281,7 @@ def test_a_library_of_the_cluster_has_its_files(library: str, allowed: tuple[str
     assert offences("orchestrator/**/*.py", is_elsewhere) == []
 
 
-ROOMS = ("store", "sweeps", "report", "tracking", "execution", "cluster", "cli")
+ROOMS = ("store", "sweeps", "papers", "report", "tracking", "execution", "cluster", "cli")
 """Of the orchestrator, from the ground up: each may import what stands before it."""
 
 

@@ -4,10 +4,10 @@ tables.py          which tables are asked for
 frames.py          the store's rows as DataFrames
 sweep_tables.py    a sweep's cells, ablations and comparisons
 pivots.py          any rows and columns, over sweeps and stores
-paper.py           the paper's tables
+paper_tables.py    a paper's tables
 printable.py       what a table is, and its files; latex.py
 filenames.py       files that are named by labels
 series.py          what charts draw; charts.py, with looks.py (colours, markers, lines) and fonts.py
 figures.py         one trial's accuracy matrix
-claims.py          the paper's claims; page.py, one HTML page of all this
+claims.py          a paper's claims; page.py, one HTML page of all this
 """

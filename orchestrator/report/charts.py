@@ -1,4 +1,4 @@
-"""The report's charts: the paper's Figures 2 to 6 and those that it lacks, each with the numbers that it shows.
+"""The report's charts, each with the numbers that it shows.
 
 `looks.py` has the rule for colours, markers and lines, `fonts.py` how labels are set.
 """
@@ -123,7 +123,7 @@ def _legend(figure: Figure, shown: Sequence[Line]) -> None:
 def accuracy_by_task(
     sweep: str, benchmark: str, values: pd.DataFrame, kinds: Mapping[str, str], looks: Looks = None
 ) -> Chart:
-    """Test accuracy of every task after the last one, a line a method: the paper's Figures 2, 4 and 6.
+    """Test accuracy of every task after the last one, a line a method.
 
     Args:
         sweep: its name.
@@ -192,7 +192,7 @@ def _band(axes: Axes, rows: pd.DataFrame, x: str, line: Line) -> None:
 def accuracy_against(
     sweep: str, benchmark: str, summary: pd.DataFrame, kinds: Mapping[str, str], looks: Looks = None, *, cost: str
 ) -> Chart:
-    """Average accuracy against what it costs, on a logarithmic axis: the paper's Figures 3 and 5, and seconds a task.
+    """Average accuracy against what it costs, on a logarithmic axis: parameters, or seconds a task.
 
     Args:
         sweep: its name.

@@ -1,66 +1,26 @@
-"""The paper's claims, each with its verdict and the numbers behind it: pure functions over the store's rows.
+"""A paper's claims, each with its verdict and the numbers behind it: pure functions over the store's rows.
 
-A claim is a list of comparisons between named rows of the paper's tables (Hong & Pavlic, arXiv:2204.04297). It is open
-while one of those rows has not run, or its trials are not of one kind; otherwise it is confirmed where every comparison
-holds, and refuted where one does not. Differences are paired by seed. What the paper leaves to the reader ("far
-fewer", "markedly worse") has a number here, which is part of the claim.
+A claim is a list of comparisons between rows of the paper (`orchestrator.papers.paper`). It is open while one of those
+rows has not run, or its trials are not of one kind; otherwise it is confirmed where every comparison holds, and refuted
+where one does not. Differences are paired by seed.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import itertools
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import pandas as pd
 
+from orchestrator.measures import MEASURES
+from orchestrator.papers.paper import SPREAD, Bound, Check, Claim, Comparison, Paper, Row, TaskComparison, Trend
 from orchestrator.report import aggregate
-from orchestrator.report.paper import paper_spec, settings_text
 from orchestrator.store import compatibility
 
 Word: TypeAlias = Literal["confirmed", "refuted", "open"]
-
-FAR_FEWER = 0.1
-"""Of the other's parameters a task, at most."""
-MARKEDLY = 0.05
-"""Accuracy that is lost, at least; in [0, 1]."""
-UNEVEN = 2.0
-"""Times the standard deviation over tasks of the other's, at least."""
-POORLY = 0.2
-"""Accuracy that is lost, at least."""
-
-WIDTHS = ("FC256", "FC512", "FC1024", "FC2048", "FC4096")
-FLIES = ("10d", "20d", "30d", "40d")
-MAPS = ("1d", "2d", "4d", "6d")
-
-
-@dataclass(frozen=True)
-class Row:
-    """A row of the paper's tables on one benchmark, at the paper's settings.
-
-    Attributes:
-        method: its kind.
-        scale: of the network.
-        benchmark: a preset's name.
-        settings: what differs from the method's defaults.
-    """
-
-    method: str
-    scale: str
-    benchmark: str
-    settings: Mapping[str, Any] = field(default_factory=dict)
-
-    def __str__(self) -> str:
-        changes = " ".join("pretrained" if value is True else str(value) for value in self.settings.values())
-        return " ".join(part for part in (self.method, changes, self.scale, f"on {self.benchmark}") if part)
-
-    @property
-    def key(self) -> str:
-        """What its trials' column `settings` says."""
-        return settings_text(paper_spec(self.method, self.settings, self.scale, self.benchmark))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,7 +76,7 @@ class Rows:
 
     def records(self, row: Row) -> list[Mapping[str, Any]]:
         """The row's trials; one that two stores have with the same result counts once."""
-        return compatibility.once(self._by_settings.get(row.key, []))
+        return compatibility.once(self._by_settings.get(row.settings, []))
 
     def of(self, row: Row) -> pd.DataFrame:
         """The row's trials by seed."""
@@ -125,6 +85,17 @@ class Rows:
     def by_task(self, row: Row) -> pd.DataFrame:
         """Accuracy after the last task, in [0, 1]: a line a seed, a column a task."""
         return pd.DataFrame({record["seed"]: list(record["final"]) for record in self.records(row)}).T.sort_index()
+
+    def values(self, row: Row, quantity: str) -> pd.Series:
+        """A quantity of the row's trials by seed; NaN where one does not have it."""
+        if quantity == SPREAD:
+            return self.by_task(row).std(axis=1, ddof=1)
+        trials = self.of(row)
+        return trials[quantity].astype(float) if quantity in trials else pd.Series(np.nan, index=trials.index)
+
+    def ids(self, row: Row) -> pd.Series:
+        """The row's trials' ids by seed."""
+        return self.of(row)["trial_id"]
 
     def note(self, trials: Iterable[str]) -> str:
         """What a statement about trials has to add: how many of them were computed under more than one code."""
@@ -141,245 +112,153 @@ class Rows:
         return absent + repeated + ([f"{' and '.join(map(str, rows))}, of one kind: {mixed}"] if mixed else [])
 
 
-Comparison: TypeAlias = "Callable[[Rows], Evidence]"
+def _compare(check: Check, rows: Rows) -> Evidence:
+    """What the trials say of one comparison."""
+    match check:
+        case Comparison():
+            # Costs are told as they are; what is a share is told as a difference, unless a multiple of it is asked for.
+            is_difference = check.by > 0 or (check.times is None and _Unit(check.quantity).is_in_percent)
+            return _difference(check, rows) if is_difference else _means(check, rows)
+        case TaskComparison():
+            return _by_task(check, rows)
+        case Bound():
+            return _bound(check, rows)
+        case Trend():
+            return _trend(check, rows)
 
 
-@dataclass(frozen=True)
-class _Check:
-    """A comparison and the rows that it needs."""
-
-    rows: tuple[Row, ...]
-    compare: Comparison
-
-
-def _points(values: pd.Series) -> str:
-    """A mean difference in points, with its deviation where there is one."""
-    deviation = f" ± {100 * values.std(ddof=1):.2f}" if len(values) > 1 else ""
-    return f"{100 * values.mean():+.2f}{deviation} points"
-
-
-def better(left: Row, right: Row, by: float = 0.0) -> _Check:
-    """The left row's accuracy is higher than the right one's, by at least so much."""
-
-    def compare(rows: Rows) -> Evidence:
-        a, b = rows.of(left), rows.of(right)
-        difference = (a["accuracy"].astype(float) - b["accuracy"].astype(float)).dropna()
-        seeds = difference.index
-        wanted = f", at least {100 * by:.0f} asked for" if by else ""
-        return Evidence(
-            statement=f"{left} against {right}: {_points(difference)}{wanted}",
-            holds=bool(difference.mean() >= by if by else difference.mean() > 0),
-            n=len(seeds),
-            trials=(*a.loc[seeds, "trial_id"], *b.loc[seeds, "trial_id"]),
-        )
-
-    return _Check((left, right), compare)
-
-
-def cheaper(left: Row, right: Row, cost: str, by: float = 1.0) -> _Check:
-    """The left row costs less than the right one, or at most so large a share of it."""
-    label = {"params_per_task": "parameters a task", "train_seconds_per_task": "training seconds a task"}[cost]
-
-    def compare(rows: Rows) -> Evidence:
-        a, b = rows.of(left), rows.of(right)
-        mine, theirs = float(a[cost].mean()), float(b[cost].mean())
-        wanted = f", at most {by:g} of them asked for" if by != 1 else ""
-        return Evidence(
-            statement=f"{left}: {mine:,.6g} {label}; {right}: {theirs:,.6g}{wanted}",
-            holds=mine < theirs if by == 1 else mine <= by * theirs,
-            n=0 if np.isnan(mine) or np.isnan(theirs) else min(len(a), len(b)),
-            trials=(*a["trial_id"], *b["trial_id"]),
-        )
-
-    return _Check((left, right), compare)
-
-
-def _uneven(left: Row, right: Row) -> _Check:
-    """Accuracy differs more between the tasks of the left row than between those of the right one."""
-
-    def compare(rows: Rows) -> Evidence:
-        mine, theirs = (float(rows.by_task(row).std(axis=1, ddof=1).mean()) for row in (left, right))
-        return Evidence(
-            statement=f"standard deviation over tasks: {left} {100 * mine:.2f} points, {right} {100 * theirs:.2f}, "
-            f"at least {UNEVEN:g} times as much asked for",
-            holds=mine >= UNEVEN * theirs,
-            n=0 if np.isnan(mine) or np.isnan(theirs) else min(len(rows.of(left)), len(rows.of(right))),
-            trials=(*rows.of(left)["trial_id"], *rows.of(right)["trial_id"]),
-        )
-
-    return _Check((left, right), compare)
-
-
-def _first_tasks(left: Row, right: Row, number: int) -> _Check:
-    """On each of the first tasks the left row's accuracy is higher."""
-
-    def compare(rows: Rows) -> Evidence:
-        a, b = rows.by_task(left), rows.by_task(right)
-        seeds = a.index.intersection(b.index)
-        gains = (a.loc[seeds] - b.loc[seeds]).iloc[:, :number].mean()
-        shown = ", ".join(f"task {task + 1} {100 * gain:+.2f}" for task, gain in enumerate(gains))
-        return Evidence(
-            statement=f"{left} against {right}: {shown} points",
-            holds=bool((gains > 0).all()),
-            n=0 if gains.isna().any() else len(seeds),
-            trials=(*rows.of(left).loc[seeds, "trial_id"], *rows.of(right).loc[seeds, "trial_id"]),
-        )
-
-    return _Check((left, right), compare)
-
-
-def _shrinking(gains: Sequence[tuple[Row, Row]]) -> _Check:
-    """The gain of the left rows over the right ones becomes smaller from pair to pair."""
-
-    def compare(rows: Rows) -> Evidence:
-        means, seeds = [], []
-        for left, right in gains:
-            difference = (rows.of(left)["accuracy"] - rows.of(right)["accuracy"]).dropna()
-            means.append(float(difference.mean()))
-            seeds.append(len(difference))
-        shown = ", ".join(f"{left.scale} {100 * mean:+.2f}" for (left, _), mean in zip(gains, means, strict=True))
-        return Evidence(
-            statement=f"gain of {gains[0][0].method}: {shown} points",
-            holds=bool(np.all(np.diff(means) < 0)),
-            n=min(seeds),
-            trials=tuple(trial for pair in gains for row in pair for trial in rows.of(row)["trial_id"]),
-        )
-
-    return _Check(tuple(row for pair in gains for row in pair), compare)
-
-
-def _nothing_forgotten(row: Row) -> _Check:
-    """Every task's accuracy at the end is what it was when it was learned."""
-
-    def compare(rows: Rows) -> Evidence:
-        trials = rows.of(row)
-        forgetting = trials["forgetting"]
-        return Evidence(
-            statement=f"{row}: forgetting {100 * forgetting.abs().max():.3g} points at most",
-            holds=bool((forgetting == 0).all()),
-            n=int(forgetting.notna().all()) * len(trials),
-            trials=tuple(trials["trial_id"]),
-        )
-
-    return _Check((row,), compare)
-
-
-R, P, CIFAR, MINI = "r-mnist", "p-mnist", "split-cifar100", "split-miniimagenet"
-PARAMS, SECONDS = "params_per_task", "train_seconds_per_task"
-
-
-def _nmn(scale: str, benchmark: str, **settings: Any) -> Row:
-    return Row("neuromodnet", scale, benchmark, settings)
-
-
-def _fly(scale: str, benchmark: str, **settings: Any) -> Row:
-    return Row("flynet", scale, benchmark, settings)
-
-
-def _others(benchmark: str) -> Iterator[Row]:
-    """Table 1's rows but for NeuroModNet's, which learn their tasks one after another."""
-    yield from (Row(method, "FC256", benchmark) for method in ("psp", "batche", "supsup"))
-    yield from (_fly(scale, benchmark) for scale in FLIES)
-
-
-def _claims() -> Iterator[tuple[str, Iterable[_Check]]]:
-    yield (
-        "NeuroModNet FC256 beats BatchE on R-MNIST and P-MNIST with far fewer parameters",
-        [
-            check
-            for on in (R, P)
-            for check in (
-                better(_nmn("FC256", on), Row("batche", "FC256", on)),
-                cheaper(_nmn("FC256", on), Row("batche", "FC256", on), PARAMS, FAR_FEWER),
-            )
-        ],
-    )
-    yield (
-        "NeuroModNet grows with H, reaches or passes SupSup with far fewer parameters, and FC4096 is the best of all",
-        [
-            *(better(_nmn(wide, on), _nmn(narrow, on)) for on in (R, P) for narrow, wide in itertools.pairwise(WIDTHS)),
-            *(cheaper(_nmn("FC4096", on), Row("supsup", "FC256", on), PARAMS, FAR_FEWER) for on in (R, P)),
-            *(better(_nmn("FC4096", on), other) for on in (R, P) for other in _others(on)),
-        ],
-    )
-    yield (
-        "FlyNet 10d beats BatchE; FlyNet 40d passes SupSup",
-        [
-            check
-            for on in (R, P)
-            for check in (
-                better(_fly("10d", on), Row("batche", "FC256", on)),
-                better(_fly("40d", on), Row("supsup", "FC256", on)),
-            )
-        ],
-    )
-    yield (
-        "PSP is markedly worse on P-MNIST than on R-MNIST, and uneven over tasks",
-        [
-            better(Row("psp", "FC256", R), Row("psp", "FC256", P), MARKEDLY),
-            _uneven(Row("psp", "FC256", P), Row("supsup", "FC256", P)),
-        ],
-    )
-    yield (
-        "On the splits: cheaper than BatchE; slightly below SupSup but faster; PSP fails; more feature maps are better",
-        [
-            *(
-                cheaper(_nmn("1d", on), Row("batche", "1d", on), cost)
-                for on in (CIFAR, MINI)
-                for cost in (PARAMS, SECONDS)
-            ),
-            better(Row("supsup", "1d", MINI), _nmn("1d", MINI)),
-            cheaper(_nmn("1d", MINI), Row("supsup", "1d", MINI), SECONDS),
-            *(better(_nmn("1d", on), Row("psp", "1d", on), MARKEDLY) for on in (CIFAR, MINI)),
-            *(better(_nmn(more, CIFAR), _nmn(less, CIFAR)) for less, more in itertools.pairwise(MAPS)),
-        ],
-    )
-    yield (
-        "Local and global modulation beats local alone for NeuroModNet at every H; FlyNet's gain shrinks as N grows",
-        [
-            *(better(_nmn(scale, R), _nmn(scale, R, modulation="local")) for scale in WIDTHS),
-            _shrinking([(_fly(scale, R), _fly(scale, R, modulation="local")) for scale in FLIES]),
-        ],
-    )
-    yield (
-        "Global modulation alone does poorly",
-        [better(_nmn("FC256", R), _nmn("FC256", R, modulation="global"), POORLY)],
-    )
-    yield (
-        "Without pretraining is better overall; pretraining wins on the first two tasks",
-        [
-            better(_nmn("FC4096", R), _nmn("FC4096", R, pretrained=True)),
-            _first_tasks(_nmn("FC4096", R, pretrained=True), _nmn("FC4096", R), 2),
-        ],
-    )
-    yield (
-        "Nothing is forgotten: accuracy on a task after it was learned equals its accuracy at the end",
-        [
-            _nothing_forgotten(row)
-            for on in (R, P)
-            for row in (_fly("10d", on), _nmn("FC256", on), Row("supsup", "FC256", on), Row("batche", "FC256", on))
-        ],
-    )
-
-
-def verdicts(trials: pd.DataFrame) -> list[Verdict]:
-    """What the trials that are there say of the paper's nine claims.
+class _Unit:
+    """How values of a quantity are told.
 
     Args:
+        quantity: one of `paper.QUANTITIES`.
+    """
+
+    def __init__(self, quantity: str) -> None:
+        measure = MEASURES.get(quantity)
+        self.is_in_percent = measure is None or measure.is_in_percent
+        self.called = "standard deviation over tasks" if measure is None else measure.in_words
+        self.factor = 100 if self.is_in_percent else 1
+        self.name = " points" if self.is_in_percent else ""
+
+
+def _difference(check: Comparison, rows: Rows) -> Evidence:
+    """The rows' difference, paired by seed: any in the claim's direction, or at least so much."""
+    difference = (rows.values(check.row, check.quantity) - rows.values(check.than, check.quantity)).dropna()
+    unit, seeds, mean = _Unit(check.quantity), difference.index, float(difference.mean())
+    sign = 1 if check.direction == "higher" else -1
+    of = "" if check.quantity == "accuracy" else f"{unit.called} of "
+    deviation = f" ± {unit.factor * difference.std(ddof=1):.2f}" if len(seeds) > 1 else ""
+    asked = f", {_bounded(check.direction)} {sign * unit.factor * check.by:.6g} asked for" if check.by else ""
+    return Evidence(
+        statement=f"{of}{check.row} against {check.than}: {unit.factor * mean:+.2f}{deviation}{unit.name}{asked}",
+        holds=sign * mean >= check.by if check.by else sign * mean > 0,
+        n=len(seeds),
+        trials=(*rows.ids(check.row)[seeds], *rows.ids(check.than)[seeds]),
+    )
+
+
+def _means(check: Comparison, rows: Rows) -> Evidence:
+    """The rows' means, each over its own seeds: one higher or lower than the other, or than so many times the other."""
+    own, other = (rows.values(row, check.quantity) for row in check.rows)
+    mine, theirs, unit = float(own.mean()), float(other.mean()), _Unit(check.quantity)
+    sign, times = (1 if check.direction == "higher" else -1), (1.0 if check.times is None else check.times)
+    ahead = sign * (mine - times * theirs)
+    if unit.is_in_percent:
+        shown = f"{unit.called}: {check.row} {100 * mine:.2f} points, {check.than} {100 * theirs:.2f}"
+    else:
+        shown = f"{check.row}: {mine:,.6g} {unit.called}; {check.than}: {theirs:,.6g}"
+    if check.times is not None:
+        as_much = "times as much" if check.direction == "higher" else "of them"
+        shown += f", {_bounded(check.direction)} {times:g} {as_much} asked for"
+    return Evidence(
+        statement=shown,
+        holds=ahead > 0 if check.times is None else ahead >= 0,
+        n=0 if np.isnan(mine) or np.isnan(theirs) else min(len(own), len(other)),
+        trials=tuple(trial for row in check.rows for trial in rows.ids(row)),
+    )
+
+
+def _bounded(direction: str) -> str:
+    return "at least" if direction == "higher" else "at most"
+
+
+def _by_task(check: TaskComparison, rows: Rows) -> Evidence:
+    """The rows' difference on each of some tasks."""
+    a, b = rows.by_task(check.row), rows.by_task(check.than)
+    seeds, num_tasks = a.index.intersection(b.index), a.shape[1]
+    gains = {}
+    for task in check.tasks:
+        place = task - 1 if task > 0 else num_tasks + task
+        gains[place + 1] = float((a.loc[seeds, place] - b.loc[seeds, place]).mean())
+    shown = ", ".join(f"task {task} {100 * gain:+.2f}" for task, gain in gains.items())
+    sign, means = (1 if check.direction == "higher" else -1), np.array(list(gains.values()))
+    return Evidence(
+        statement=f"{check.row} against {check.than}: {shown} points",
+        holds=bool(np.all(sign * means > 0)),
+        n=0 if np.isnan(means).any() else len(seeds),
+        trials=(*rows.ids(check.row)[seeds], *rows.ids(check.than)[seeds]),
+    )
+
+
+def _bound(check: Bound, rows: Rows) -> Evidence:
+    """A row's quantity against a number."""
+    values, unit = rows.values(check.row, check.quantity), _Unit(check.quantity)
+    if check.relation == "equal":
+        away = f" away from {unit.factor * check.to:g}" if check.to else ""
+        shown = f"{unit.factor * (values - check.to).abs().max():.3g}{unit.name}{away} at most"
+        holds = bool((values == check.to).all())
+    else:
+        mean, bound = unit.factor * values.mean(), unit.factor * check.to
+        shown = f"{mean:,.6g}{unit.name}, {_bounded(check.relation)} {bound:,.6g} asked for"
+        holds = bool(values.mean() >= check.to if check.relation == "higher" else values.mean() <= check.to)
+    return Evidence(
+        statement=f"{check.row}: {unit.called} {shown}",
+        holds=holds,
+        n=int(values.notna().all()) * len(values),
+        trials=tuple(rows.ids(check.row)),
+    )
+
+
+def _trend(check: Trend, rows: Rows) -> Evidence:
+    """What rows gain over others, from pair to pair."""
+    pairs = [(rows.values(left, check.quantity) - rows.values(right, check.quantity)) for left, right in check.gains]
+    differences = [difference.dropna() for difference in pairs]
+    means, unit = [float(difference.mean()) for difference in differences], _Unit(check.quantity)
+    firsts = [left for left, _ in check.gains]
+    is_one = len({(row.label, row.benchmark) for row in firsts}) == 1
+    what = "" if check.quantity == "accuracy" else f" in {unit.called}"
+    shown = ", ".join(
+        f"{row.scale if is_one else row} {unit.factor * mean:+.2f}" for row, mean in zip(firsts, means, strict=True)
+    )
+    steps = np.diff(means)
+    return Evidence(
+        statement=f"gain{what}{f' of {firsts[0].label}' if is_one else ''}: {shown}{unit.name}",
+        holds=bool(np.all(steps < 0 if check.direction == "falling" else steps > 0)),
+        n=min(map(len, differences)),
+        trials=tuple(trial for row in check.rows for trial in rows.ids(row)),
+    )
+
+
+def verdicts(paper: Paper, trials: pd.DataFrame) -> list[Verdict]:
+    """What the trials that are there say of a paper's claims.
+
+    Args:
+        paper: the paper.
         trials: of any stores, as `frames.trials_frame` gives them.
     """
     rows = Rows(trials)
-    return [_verdict(number, claim, list(checks), rows) for number, (claim, checks) in enumerate(_claims(), start=1)]
+    return [_verdict(number, claim, rows) for number, claim in enumerate(paper.claims, start=1)]
 
 
-def _verdict(number: int, claim: str, checks: Sequence[_Check], rows: Rows) -> Verdict:
+def _verdict(number: int, claim: Claim, rows: Rows) -> Verdict:
     missing: dict[str, None] = {}
     evidence = []
-    for check in checks:
+    for check in claim.checks:
         if lacking := rows.lacking(check.rows):
             missing |= dict.fromkeys(lacking)
             continue
-        found = check.compare(rows)
+        found = _compare(check, rows)
         if found.n:
             evidence.append(dataclasses.replace(found, statement=found.statement + rows.note(found.trials)))
         else:
@@ -388,7 +267,7 @@ def _verdict(number: int, claim: str, checks: Sequence[_Check], rows: Rows) -> V
         word: Word = "open"
     else:
         word = "confirmed" if all(found.holds for found in evidence) else "refuted"
-    return Verdict(number=number, claim=claim, word=word, evidence=tuple(evidence), missing=tuple(missing))
+    return Verdict(number=number, claim=claim.says, word=word, evidence=tuple(evidence), missing=tuple(missing))
 
 
 def as_frame(found: Iterable[Verdict]) -> pd.DataFrame:

@@ -25,8 +25,8 @@ _HASHED = re.compile(r"(?:.*-)?[0-9a-f]{8}")
 """What a name with a hash may look like: a label that does gets one of its own."""
 
 _TABLE_OF_A_SWEEP = re.compile(
-    r"(?:.*\.(?:ablations|ranks|table\d|against-[^.]*)"
-    rf"|paper-table\d|(?:{'|'.join(MEASURES)}|[a-z_]+_per_task)-.+-by-.+)(?:-[0-9a-f]{{8}})*",
+    r"(?:.*\.(?:ablations|ranks|table\d+|against-[^.]*)"
+    rf"|paper(?:-[a-z0-9]+)?-table\d+|(?:{'|'.join(MEASURES)}|[a-z_]+_per_task)-.+-by-.+)(?:-[0-9a-f]{{8}})*",
     re.IGNORECASE,
 )
 """Names that crwn gives to other tables than a sweep's own."""

@@ -1,4 +1,4 @@
-"""One HTML page over any stores: what ran, tables, figures, claims, failures, and where every number is from.
+"""One HTML page over any stores: what ran, tables, figures, failures, where every number is from; a paper's claims.
 
 The page is a single file: pictures, numbers and the few lines of script that sort its tables are in it. It asks no
 network and no server for anything.
@@ -17,6 +17,7 @@ from urllib.parse import quote
 import jinja2
 import pandas as pd
 
+from orchestrator.papers.paper import Paper
 from orchestrator.report import aggregate, claims, fonts, series
 from orchestrator.report.charts import FORMATS, Chart, charts
 from orchestrator.report.claims import Verdict
@@ -176,21 +177,25 @@ def _failures(store: Store, manifest: Manifest) -> Iterator[Failure]:
         yield Failure(trial=trial_id, name=names[trial_id], state=states[trial_id], error=errors.get(trial_id, ""))
 
 
-def write_report(stores: Sequence[Store], to: Files, say: Callable[[str], None] = lambda line: None) -> list[str]:
+def write_report(
+    stores: Sequence[Store], to: Files, say: Callable[[str], None] = lambda line: None, paper: Paper | None = None
+) -> list[str]:
     """Write the page and every figure of some stores.
 
     Args:
         stores: any number of them.
         to: where.
         say: is told, in a line, which signs of labels no font has; see `fonts`.
+        paper: whose claims the page has, with their verdicts.
 
     Returns:
-        The full names of the page and of the figures' folder.
+        The full names of the page and, where there is any, of the figures' folder.
 
     Raises:
         UserError: a store has no sweep or cannot be read, or the folder cannot be written.
     """
-    write_files(report_files(stores), to)
+    files = report_files(stores, paper=paper)
+    write_files(files, to)
     names = {
         part for store in stores for manifest in store.manifests() for row in series.names(manifest) for part in row
     }
@@ -201,11 +206,14 @@ def write_report(stores: Sequence[Store], to: Files, say: Callable[[str], None] 
         say(
             f"figures: no font on this machine has {shown}; written as codes, such as {code}. Install a font with them."
         )
-    return [to.locate(PAGE_FILE), to.locate(FIGURES_FOLDER)]
+    return [to.locate(PAGE_FILE)] + ([to.locate(FIGURES_FOLDER)] if len(files) > 1 else [])
 
 
 def report_files(
-    stores: Sequence[Store], sweep: str | None = None, formats: Collection[str] = tuple(FORMATS)
+    stores: Sequence[Store],
+    sweep: str | None = None,
+    formats: Collection[str] = tuple(FORMATS),
+    paper: Paper | None = None,
 ) -> dict[str, bytes]:
     """The page and every figure of some stores, by their names.
 
@@ -213,6 +221,7 @@ def report_files(
         stores: any number of them.
         sweep: only this one's, by its name, which each store has.
         formats: of the figures, some of `charts.FORMATS`; svg, which the page shows, among them.
+        paper: whose claims the page has, with their verdicts.
 
     Raises:
         UserError: a store has no such sweep or cannot be read.
@@ -221,17 +230,21 @@ def report_files(
         names for store in stores for manifest in manifests_of(store, sweep) for names in series.names(manifest)
     )
     found = _with_own_files([section for store in stores for section in sections(store, sweep, looks)])
-    trials = [
-        read_trials(store) if sweep is None else sweep_trials(store, manifests_of(store, sweep)[0]) for store in stores
-    ]
-    verdicts = claims.verdicts(pd.concat(trials, ignore_index=True))
-    files = {f"{FIGURES_FOLDER}/claims.csv": csv_text(claims.as_frame(verdicts)).encode()}
+    files: dict[str, bytes] = {}
+    verdicts: list[Verdict] = []
+    if paper is not None:
+        trials = [
+            read_trials(store) if sweep is None else sweep_trials(store, manifests_of(store, sweep)[0])
+            for store in stores
+        ]
+        verdicts = claims.verdicts(paper, pd.concat(trials, ignore_index=True))
+        files[f"{FIGURES_FOLDER}/claims.csv"] = csv_text(claims.as_frame(verdicts)).encode()
     pictures = {}
     for chart in (chart for section in found for chart in section.charts):
         drawn = dict(chart.files(formats))
         pictures[chart.name] = drawn[f"{chart.name}.svg"]
         files |= {f"{FIGURES_FOLDER}/{name}": content for name, content in drawn.items()}
-    return {**files, PAGE_FILE: page(found, verdicts, pictures).encode()}
+    return {**files, PAGE_FILE: page(found, pictures, paper, verdicts).encode()}
 
 
 def _with_own_files(found: Sequence[Section]) -> list[Section]:
@@ -244,16 +257,23 @@ def _with_own_files(found: Sequence[Section]) -> list[Section]:
     ]
 
 
-def page(found: Sequence[Section], verdicts: Sequence[Verdict], pictures: Mapping[str, bytes]) -> str:
+def page(
+    found: Sequence[Section],
+    pictures: Mapping[str, bytes],
+    paper: Paper | None = None,
+    verdicts: Sequence[Verdict] = (),
+) -> str:
     """The page as HTML.
 
     Args:
         found: its sections, in order.
-        verdicts: of the paper's claims.
         pictures: every chart as SVG, by its name.
+        paper: whose claims it has.
+        verdicts: of these.
     """
     return _template().render(
         sections=found,
+        paper=paper,
         verdicts=verdicts,
         pictures={name: _embedded("image/svg+xml", content) for name, content in pictures.items()},
         title=", ".join(dict.fromkeys(section.table.name for section in found)),

@@ -48,7 +48,7 @@ def names(manifest: Manifest) -> list[tuple[str, str, str, str]]:
 
 
 def final_accuracies(manifest: Manifest, trials: pd.DataFrame) -> pd.DataFrame:
-    """Test accuracy of every task after the last one, over a cell's seeds: the paper's Figures 2, 4 and 6.
+    """Test accuracy of every task after the last one, over a cell's seeds.
 
     Args:
         manifest: of `drawn`.

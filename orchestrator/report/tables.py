@@ -10,10 +10,11 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from orchestrator.errors import UserError, nearest
+from orchestrator.papers.reading import read_paper
 from orchestrator.report.diff import Differences, differ, with_other_contexts
 from orchestrator.report.filenames import dotted
 from orchestrator.report.frames import asked_frame, read_trials
-from orchestrator.report.paper import PaperSource, SweepSource, paper_tables
+from orchestrator.report.paper_tables import PaperSource, SweepSource, paper_tables
 from orchestrator.report.pivots import pivot_table, select
 from orchestrator.report.printable import (
     Printable,
@@ -43,7 +44,7 @@ class Choice:
         columns: with rows, a name whose values have a column each.
         value: with rows, what the cells show.
         where: `NAME=VALUE`: only trials with this value.
-        paper: the paper's tables instead.
+        paper: the tables of the paper of this name instead.
     """
 
     sweep: str | None = None
@@ -52,14 +53,14 @@ class Choice:
     columns: str = "benchmark"
     value: str = "accuracy"
     where: tuple[str, ...] = ()
-    paper: bool = False
+    paper: str | None = None
 
 
 def tables_of(stores: Sequence[Store], choice: Choice | None = None) -> list[Printable]:
     """The tables of stores.
 
     Args:
-        stores: one; several for any rows and columns, and for the paper's tables, over all their trials.
+        stores: one; several for any rows and columns, and for a paper's tables, over all their trials.
         choice: which tables; by default those of all sweeps, each followed by that of its ablations.
 
     Raises:
@@ -67,18 +68,21 @@ def tables_of(stores: Sequence[Store], choice: Choice | None = None) -> list[Pri
     """
     choice = choice or Choice()
     _check(stores, choice)
-    if choice.paper and choice.sweep is None:
+    paper = None if choice.paper is None else read_paper(choice.paper)
+    if paper is not None and choice.sweep is None:
         trials = pd.concat([read_trials(store) for store in stores])
         if trials.empty and not any(store.manifests() for store in stores):
             raise UserError(f"{stores[0].address}: expected at least one trial, found none; start with crwn run")
-        return list(paper_tables(PaperSource(select(trials, _conditions(choice))), "paper-"))
+        return list(
+            paper_tables(paper, PaperSource(paper, select(trials, _conditions(choice))), f"paper-{paper.name}-")
+        )
     if choice.rows:
         return [_pivot(stores, choice)]
     found: list[Printable] = []
     for manifest in manifests_of(stores[0], choice.sweep):
         trials = _chosen(sweep_trials(stores[0], manifest), choice)
-        if choice.paper:
-            found += paper_tables(SweepSource(manifest, trials), f"{manifest.name}.")
+        if paper is not None:
+            found += paper_tables(paper, SweepSource(manifest, trials), f"{manifest.name}.")
             continue
         table = sweep_table(stores[0], manifest, trials)
         more = [ablation_table(manifest, trials)]
@@ -92,11 +96,11 @@ def tables_of(stores: Sequence[Store], choice: Choice | None = None) -> list[Pri
 
 def _check(stores: Sequence[Store], choice: Choice) -> None:
     """What does not go together is refused."""
-    if len(stores) > 1 and not (choice.rows or choice.paper):
+    if len(stores) > 1 and not (choice.rows or choice.paper is not None):
         raise UserError(f"expected one store, given {len(stores)}; tables over several are made with --rows or --paper")
     if len(stores) > 1 and choice.sweep is not None:
         raise UserError(f"--sweep: expected one store with it, given {len(stores)}")
-    given = {"--rows": bool(choice.rows), "--paper": choice.paper, "--against": choice.against is not None}
+    given = {"--rows": bool(choice.rows), "--paper": choice.paper is not None, "--against": choice.against is not None}
     several = [name for name, is_given in given.items() if is_given]
     if len(several) > 1:
         raise UserError(f"{' and '.join(several)}: expected one of them")

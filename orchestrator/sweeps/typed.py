@@ -63,11 +63,18 @@ def override(source: Source, base: T, changes: Mapping[str, Any], place: KeyPath
     assert dataclasses.is_dataclass(base)
     current = {item.name: getattr(base, item.name) for item in dataclasses.fields(base) if item.init}
     if isinstance(base, TrainingSpec):
-        for given, other in (_LENGTHS, _LENGTHS[::-1]):
-            if given in changes and other not in changes:
-                current[other] = getattr(TrainingSpec(learning_rate=1.0), other)
+        current |= other_length(changes)
     changed = read(source, type(base), {**current, **changes}, place) if changes else base
     return base if changed is None else changed
+
+
+def other_length(changes: Mapping[str, Any]) -> dict[str, Any]:
+    """What changes of a `TrainingSpec` that say how long training takes in one way set back: the other way."""
+    return {
+        other: getattr(TrainingSpec(learning_rate=1.0), other)
+        for given, other in (_LENGTHS, _LENGTHS[::-1])
+        if given in changes and other not in changes
+    }
 
 
 def _explain(source: Source, details: ErrorDetails, cls: type[Any], place: KeyPath) -> str:

@@ -62,7 +62,7 @@ OPTIONS = {
     ],
     "stop": ["--address", "JOB"],
     "status": ["--address", "--verbose", "-v", "[STORE]"],
-    "report": ["--to", "STORE..."],
+    "report": ["--paper", "--to", "STORE..."],
     "tables": ["--against", "--cols", "--paper", "--rows", "--sweep", "--to", "--value", "--where", "STORE"],
     "diff": ["--json", "--noise", "--where", "A", "B"],
     "doctor": sorted(
@@ -340,6 +340,33 @@ def test_one_page_over_stores(crwn: Crwn, sweep_file: SweepFile, workplace: Path
     assert crwn("report", "one", "--to", "elsewhere").code == 0
     assert (workplace / "elsewhere/figures/tiny-r-digits-tasks.pdf").exists()
     refused(crwn("report", "one", "two"), "two")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("tables", "runs/any", "--paper"),
+        ("report", "runs/any", "--paper"),
+        ("tables", "--paper", "runs/any"),
+        ("tables", "runs/any", "--paper", "--sweep", "tiny"),
+        ("report", "runs/any", "--paper", "hong"),
+    ],
+)
+def test_a_paper_is_asked_for_by_its_name(crwn: Crwn, arguments: tuple[str, ...]) -> None:
+    """The flag that it once was, and a wrong name, are answered with what to type."""
+    refused(crwn(*arguments), "--paper hong2022", "expected one of hong2022")
+
+
+@pytest.mark.usefixtures("plain_figures")
+def test_a_papers_tables_and_claims_are_written_for_whoever_asks(
+    crwn: Crwn, sweep_file: SweepFile, workplace: Path
+) -> None:
+    """Of a store that has none of its trials, the tables with what is missing, and every claim open."""
+    assert crwn("run", sweep_file(), "--out", "one", "--no-tracking").code == 0
+    assert "NeuroModNet FC4096" in crwn("tables", "one", "--paper", "hong2022").out
+    assert (workplace / "one/report/paper-hong2022-table1.tex").is_file()
+    assert crwn("report", "one", "--paper", "hong2022").code == 0
+    assert (workplace / "one/report/figures/claims.csv").read_text().count(",open\n") == 9
 
 
 def test_a_driver_elsewhere_is_shown_and_no_obstacle(crwn: Crwn, sweep_file: SweepFile, storage: ObjectStorage) -> None:

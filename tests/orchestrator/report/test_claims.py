@@ -1,4 +1,4 @@
-"""Verdicts over rows that are made up: confirmed, refuted, and open only where rows are missing."""
+"""Verdicts on the first paper's claims over rows that are made up: confirmed, refuted, open where rows are missing."""
 
 from __future__ import annotations
 
@@ -12,24 +12,25 @@ import pytest
 from crwn.benchmarks import PRESETS
 from crwn.methods import METHODS
 from crwn.spec import TrialSpec
+from orchestrator.papers.paper import Bound, Check, Claim, Comparison, Entry, Row, TaskComparison, Trend
+from orchestrator.papers.reading import read_paper
 from orchestrator.report import claims
-from orchestrator.report.claims import Row, Verdict
+from orchestrator.report.claims import Verdict
 from orchestrator.store.compatibility import settings_of
 
 PARAMS = {"neuromodnet": 579.0, "batche": 15_178.0, "supsup": 84_480.0, "psp": 219_648.0, "flynet": 641.0}
-ALL = [row for _, checks in claims._claims() for check in checks for row in check.rows]
+PAPER = read_paper("hong2022")
+ALL = [row for claim in PAPER.claims for check in claim.checks for row in check.rows]
+WIDTHS = ("FC256", "FC512", "FC1024", "FC2048", "FC4096")
+FLIES = ("10d", "20d", "30d", "40d")
 
 
-def spec_of(row: Row) -> TrialSpec:
-    """Of a row's trial at seed 0, as a sweep that says nothing else makes it."""
-    settings = METHODS[row.method].spec(**row.settings)
-    return TrialSpec(
-        method=settings,
-        benchmark=PRESETS[row.benchmark],
-        scale=row.scale,
-        seed=0,
-        training=settings.training(row.scale),
-    )
+def row(method: str, scale: str, benchmark: str, settings: dict[str, Any] | None = None) -> Row:
+    """A row of the paper's tables."""
+    chosen = METHODS[method].spec(**(settings or {}))
+    changes = " ".join("pretrained" if value is True else value for value in (settings or {}).values())
+    label = f"{method} {changes}".strip()
+    return Entry(label=label, method=chosen, training={}).at(scale, benchmark)
 
 
 class World:
@@ -42,15 +43,15 @@ class World:
     def add(self, row: Row, accuracy: float, **changes: Any) -> World:
         """A row of the paper's tables, its tasks' accuracies spread by a hundredth."""
         for seed in self.seeds:
-            spec = dataclasses.replace(spec_of(row), seed=seed)
+            spec = dataclasses.replace(row.spec, seed=seed)
             self.trials.append(
                 {
                     "trial_id": spec.trial_id,
                     "seed": seed,
                     "accuracy": accuracy + seed / 1000,
                     "forgetting": 0.0,
-                    "params_per_task": PARAMS.get(row.method, 1.0),
-                    "train_seconds_per_task": 1.0 if row.method == "neuromodnet" else 2.0,
+                    "params_per_task": PARAMS.get(row.spec.method.kind, 1.0),
+                    "train_seconds_per_task": 1.0 if row.spec.method.kind == "neuromodnet" else 2.0,
                     "settings": settings_of(json.loads(spec.canonical_json())),
                     "final": [accuracy - 0.01, accuracy, accuracy + 0.01],
                     "numerics.device": "cpu",
@@ -61,19 +62,19 @@ class World:
 
     def verdict(self, number: int) -> Verdict:
         """Of one claim."""
-        return claims.verdicts(pd.DataFrame(self.trials))[number - 1]
+        return claims.verdicts(PAPER, pd.DataFrame(self.trials))[number - 1]
 
 
 def nmn(scale: str, on: str = "r-mnist", **settings: Any) -> Row:
     """A row of NeuroModNet."""
-    return Row("neuromodnet", scale, on, settings)
+    return row("neuromodnet", scale, on, settings)
 
 
 def first_claim(gap: float, params: float = 579.0) -> World:
     """What the first claim needs: NeuroModNet better than BatchE by so much."""
     world = World()
     for on in ("r-mnist", "p-mnist"):
-        world.add(nmn("FC256", on), 0.8 + gap, params_per_task=params).add(Row("batche", "FC256", on), 0.8)
+        world.add(nmn("FC256", on), 0.8 + gap, params_per_task=params).add(row("batche", "FC256", on), 0.8)
     return world
 
 
@@ -93,7 +94,7 @@ def test_a_claim_is_confirmed_where_every_comparison_holds(gap: float, params: f
 
 def test_a_claim_is_open_only_where_rows_are_missing() -> None:
     """They are named; what can be compared already is."""
-    world = World().add(nmn("FC256"), 0.9).add(Row("batche", "FC256", "r-mnist"), 0.8)
+    world = World().add(nmn("FC256"), 0.9).add(row("batche", "FC256", "r-mnist"), 0.8)
     verdict = world.verdict(1)
     assert verdict.word == "open"
     assert verdict.missing == ("neuromodnet FC256 on p-mnist", "batche FC256 on p-mnist")
@@ -140,10 +141,18 @@ def test_a_store_without_results_leaves_all_open() -> None:
 
 
 def test_every_row_that_a_claim_names_is_one_that_can_run() -> None:
-    """As `crwn plan` on the paper's sweeps knows them."""
-    for row in ALL:
-        assert spec_of(row).blueprint().params_per_task > 0
-        assert settings_of(json.loads(spec_of(row).canonical_json())) == row.key
+    """As a sweep that says nothing else asks for it, with the training that is the method's own."""
+    for one in ALL:
+        spec = one.spec
+        plain = TrialSpec(
+            method=spec.method,
+            benchmark=PRESETS[one.benchmark],
+            scale=one.scale,
+            seed=0,
+            training=spec.method.training(one.scale),
+        )
+        assert plain.blueprint().params_per_task > 0
+        assert settings_of(json.loads(plain.canonical_json())) == one.settings
 
 
 def test_rows_of_several_kinds_are_not_compared() -> None:
@@ -166,8 +175,8 @@ def test_numbers_that_are_not_there_refute_nothing() -> None:
     plain, pretrained = nmn("FC4096"), nmn("FC4096", pretrained=True)
     world = World().add(plain, 0.9, final=[nothing, 0.9, 0.95]).add(pretrained, 0.89)
     assert world.verdict(8).word == "open"
-    psp, even = Row("psp", "FC256", "p-mnist"), Row("supsup", "FC256", "p-mnist")
-    world = World().add(Row("psp", "FC256", "r-mnist"), 0.9).add(psp, 0.8, final=[nothing] * 3).add(even, 0.9)
+    psp, even = row("psp", "FC256", "p-mnist"), row("supsup", "FC256", "p-mnist")
+    world = World().add(row("psp", "FC256", "r-mnist"), 0.9).add(psp, 0.8, final=[nothing] * 3).add(even, 0.9)
     assert world.verdict(4).word == "open"
 
 
@@ -184,13 +193,13 @@ def test_pretraining_is_compared_by_task() -> None:
 
 def test_unevenness_and_loss_of_psp() -> None:
     """Markedly worse is five points, uneven twice the deviation over tasks."""
-    psp, even = Row("psp", "FC256", "p-mnist"), Row("supsup", "FC256", "p-mnist")
+    psp, even = row("psp", "FC256", "p-mnist"), row("supsup", "FC256", "p-mnist")
     for accuracy, final, word in (
         (0.8, [0.6, 0.8, 0.95], "confirmed"),
         (0.88, [0.6, 0.8, 0.95], "refuted"),
         (0.8, [0.79, 0.8, 0.81], "refuted"),
     ):
-        world = World().add(Row("psp", "FC256", "r-mnist"), 0.9)
+        world = World().add(row("psp", "FC256", "r-mnist"), 0.9)
         assert world.add(psp, accuracy, final=final).add(even, 0.9).verdict(4).word == word
 
 
@@ -198,20 +207,19 @@ def test_unevenness_and_loss_of_psp() -> None:
 def test_a_gain_that_shrinks(gains: tuple[int, ...], word: str) -> None:
     """For FlyNet, from width to width; for NeuroModNet it is positive at each."""
     world = World()
-    for scale in claims.WIDTHS:
+    for scale in WIDTHS:
         world.add(nmn(scale), 0.9).add(nmn(scale, modulation="local"), 0.89)
-    for scale, gain in zip(claims.FLIES, gains, strict=True):
-        world.add(Row("flynet", scale, "r-mnist"), 0.8 + gain / 100)
-        world.add(Row("flynet", scale, "r-mnist", {"modulation": "local"}), 0.8)
+    for scale, gain in zip(FLIES, gains, strict=True):
+        world.add(row("flynet", scale, "r-mnist"), 0.8 + gain / 100)
+        world.add(row("flynet", scale, "r-mnist", {"modulation": "local"}), 0.8)
     assert world.verdict(6).word == word
 
 
 def test_forgetting_of_any_amount_refutes() -> None:
     """Exactly nothing is the claim."""
-    rows = [row for row in ALL if row.benchmark in ("r-mnist", "p-mnist")]
     world = World()
-    for row in dict.fromkeys(map(str, rows)):
-        world.add(next(other for other in rows if str(other) == row), 0.9)
+    for one in {str(one): one for one in ALL if one.benchmark in ("r-mnist", "p-mnist")}.values():
+        world.add(one, 0.9)
     assert world.verdict(9).word == "confirmed"
     world.trials[0] |= {"forgetting": 1e-9}
     world.trials = [dict(trial, forgetting=1e-9) for trial in world.trials]
@@ -224,3 +232,98 @@ def test_verdicts_are_rows_too() -> None:
     assert found["verdict"].tolist() == ["confirmed"] * 4 + ["open"]
     assert found["holds"].tolist()[:4] == [True] * 4
     assert dataclasses.asdict(first_claim(0.01).verdict(1).evidence[0])["n"] == 2
+
+
+# Comparisons that the first paper has not, for those to come
+
+
+def said(check: Check, world: World) -> tuple[bool, str]:
+    """Whether a comparison holds, and what is said of it."""
+    paper = dataclasses.replace(PAPER, claims=(Claim(says="it", checks=(check,)),))
+    (verdict,) = claims.verdicts(paper, pd.DataFrame(world.trials))
+    (evidence,) = verdict.evidence
+    assert verdict.word == ("confirmed" if evidence.holds else "refuted")
+    return evidence.holds, evidence.statement
+
+
+LEFT, RIGHT = nmn("FC256"), nmn("FC512")
+ON = "neuromodnet FC256 on r-mnist", "neuromodnet FC512 on r-mnist"
+
+
+def two(left: dict[str, Any], right: dict[str, Any]) -> World:
+    """Two rows, each with its own values beside an accuracy."""
+    return World().add(LEFT, 0.9, **left).add(RIGHT, 0.8, **right)
+
+
+@pytest.mark.parametrize(
+    ("quantity", "direction", "by", "times", "holds", "statement"),
+    [
+        ("accuracy", "lower", 0.0, None, False, "{0} against {1}: +10.00 ± 0.00 points"),
+        ("forgetting", "lower", 0.0, None, True, "forgetting of {0} against {1}: -20.00 ± 0.00 points"),
+        ("forgetting", "lower", 0.1, None, True, "{0} against {1}: -20.00 ± 0.00 points, at most -10 asked for"),
+        ("forgetting", "lower", 0.3, None, False, ", at most -30 asked for"),
+        ("forgetting", "lower", 0.0, 0.5, True, "forgetting: {0} 10.00 points, {1} 30.00, at most 0.5 of them"),
+        ("forgetting", "lower", 0.0, 0.25, False, "at most 0.25 of them asked for"),
+        ("examples_kept", "higher", 0.0, None, True, "{0}: 500 examples kept; {1}: 200"),
+        ("examples_kept", "higher", 300.0, None, True, "of {0} against {1}: +300.00 ± 0.00, at least 300 asked for"),
+        ("examples_kept", "higher", 0.0, 3.0, False, "{0}: 500 examples kept; {1}: 200, at least 3 times as much"),
+        ("spread_over_tasks", "lower", 0.0, None, False, "standard deviation over tasks of {0} against {1}: +0.00"),
+    ],
+)
+def test_any_measure_is_compared_in_either_direction(  # noqa: PLR0917 (the columns of the table above)
+    quantity: str, direction: Any, by: float, times: float | None, holds: bool, statement: str
+) -> None:
+    """With a margin, a multiple, or neither; the statement has what was asked for."""
+    world = two({"forgetting": 0.1, "examples_kept": 500}, {"forgetting": 0.3, "examples_kept": 200})
+    check = Comparison(row=LEFT, than=RIGHT, quantity=quantity, direction=direction, by=by, times=times)
+    found = said(check, world)
+    assert found[0] is holds
+    assert statement.format(*ON) in found[1]
+
+
+def test_tasks_are_counted_from_either_end() -> None:
+    """The last one is -1; each must be on the claim's side."""
+    world = two({"final": [0.9, 0.5, 0.7]}, {"final": [0.8, 0.9, 0.8]})
+    check = TaskComparison(row=LEFT, than=RIGHT, direction="lower", tasks=(2, -1))
+    assert said(check, world) == (True, f"{ON[0]} against {ON[1]}: task 2 -40.00, task 3 -10.00 points")
+    assert not said(dataclasses.replace(check, tasks=(1, -1)), world)[0]
+
+
+@pytest.mark.parametrize(
+    ("quantity", "relation", "to", "holds", "statement"),
+    [
+        ("accuracy", "higher", 0.9, True, "accuracy 90.05 points, at least 90 asked for"),
+        ("accuracy", "higher", 0.95, False, "at least 95 asked for"),
+        ("forgetting", "lower", 0.1, True, "forgetting 10 points, at most 10 asked for"),
+        ("forgetting", "equal", 0.1, True, "forgetting 0 points away from 10 at most"),
+        ("examples_kept", "equal", 400.0, False, "examples kept 100 away from 400 at most"),
+    ],
+)
+def test_a_row_is_held_against_a_number(quantity: str, relation: Any, to: float, holds: bool, statement: str) -> None:
+    """The mean for a bound, every seed for equality."""
+    check = Bound(row=LEFT, quantity=quantity, relation=relation, to=to)
+    found = said(check, two({"forgetting": 0.1, "examples_kept": 500}, {}))
+    assert found[0] is holds
+    assert found[1].startswith(f"{ON[0]}: ")
+    assert found[1].endswith(statement)
+
+
+def test_a_trend_over_unlike_rows_names_them() -> None:
+    """Of another measure it says which; rising is the other way round than falling."""
+    gains = ((LEFT, RIGHT), (RIGHT, LEFT))
+    check = Trend(gains=gains, quantity="forgetting", direction="rising")
+    world = two({"forgetting": 0.1}, {"forgetting": 0.3})
+    assert said(check, world) == (True, "gain in forgetting of neuromodnet: FC256 -20.00, FC512 +20.00 points")
+    assert not said(dataclasses.replace(check, direction="falling"), world)[0]
+    other = row("supsup", "FC256", "r-mnist")
+    mixed = dataclasses.replace(check, gains=((LEFT, RIGHT), (other, LEFT)))
+    assert f"{ON[0]} -20.00, {other} +0.00" in said(mixed, world.add(other, 0.5, forgetting=0.1))[1]
+
+
+def test_a_measure_that_no_trial_has_leaves_a_claim_open() -> None:
+    """Nothing is refuted by what was not tested."""
+    check = Comparison(row=LEFT, than=RIGHT, quantity="forward_transfer", direction="higher", by=0.0, times=None)
+    paper = dataclasses.replace(PAPER, claims=(Claim(says="it", checks=(check,)),))
+    (verdict,) = claims.verdicts(paper, pd.DataFrame(two({}, {}).trials))
+    assert verdict.word == "open"
+    assert "with numbers at a common seed" in verdict.missing[0]

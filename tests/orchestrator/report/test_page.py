@@ -20,6 +20,8 @@ from matplotlib.figure import Figure
 
 from crwn.code import Code
 from crwn.testing import Conditions, tiny_trial, write_finished, write_unfinished
+from orchestrator.papers.paper import Paper
+from orchestrator.papers.reading import read_paper
 from orchestrator.report import fonts
 from orchestrator.report import page as page_module
 from orchestrator.report.charts import Chart
@@ -73,10 +75,10 @@ def filled(store: Store) -> Store:
     return store
 
 
-def written(store: Store, folder: Path) -> str:
+def written(store: Store, folder: Path, paper: Paper | None = None) -> str:
     """The page over a store."""
-    page, figures = write_report([store], open_files(folder))
-    assert Path(figures).is_dir()
+    page, *figures = write_report([store], open_files(folder), paper=paper)
+    assert all(Path(one).is_dir() for one in figures)
     return Path(page).read_text()
 
 
@@ -129,8 +131,20 @@ def test_the_page_is_whole_in_itself(filled: Store, tmp_path: Path) -> None:
     for expected in ("62.50 ± 17.68 (n=2)", "90.00 ± - (1/2)", "ValueError", "3 of 4 trials done"):
         assert expected in page
     files = {path.name for path in (tmp_path / "report" / "figures").iterdir()}
-    assert "claims.csv" in files
     assert {f"main-r-digits-tasks.{suffix}" for suffix in ("svg", "pdf", "png", "csv")} <= files
+
+
+@pytest.mark.usefixtures("plain_figures")
+def test_a_papers_claims_are_there_for_whoever_asks(filled: Store, tmp_path: Path) -> None:
+    """With its title, in the page and as a file; a report that names no paper says nothing of any."""
+    paper = read_paper("hong2022")
+    own = written(filled, tmp_path / "own")
+    assert [text for text in ("#claims", 'id="claims"', paper.title, "Nothing is forgotten") if text in own] == []
+    assert not (tmp_path / "own/figures/claims.csv").exists()
+    asked = written(filled, tmp_path / "asked", paper)
+    for expected in (paper.title, "9. Nothing is forgotten", '<a href="#claims">'):
+        assert html.escape(expected) in asked or expected in asked
+    assert len(pd.read_csv(tmp_path / "asked/figures/claims.csv")) == len(paper.claims)
 
 
 @pytest.mark.usefixtures("plain_figures")
@@ -140,7 +154,7 @@ def test_a_page_over_several_stores_has_a_section_for_each(filled: Store, tmp_pa
     other.create()
     write_finished(other, FIRST)
     other.write_manifest(manifest("second", trials=ASKED))
-    page, _ = write_report([filled, other], open_files(tmp_path / "report"))
+    page, _ = write_report([filled, other], open_files(tmp_path / "report"), paper=read_paper("hong2022"))
     text = Path(page).read_text()
     assert text.index('id="sweep-1">main') < text.index('id="sweep-2">second') < text.index('id="claims"')
 
@@ -191,6 +205,7 @@ def test_a_sweep_without_results_has_a_page(store: Store, tmp_path: Path) -> Non
     page = written(store, tmp_path / "report")
     assert "0 of 2 trials done" in page
     assert "<figure>" not in page
+    assert [path.name for path in (tmp_path / "report").iterdir()] == ["report.html"]
 
 
 @pytest.mark.parametrize("size", ["1280,900", "390,800"])

@@ -266,7 +266,8 @@ def test_a_condition_leaves_the_other_trials_missing(filled: Store) -> None:
         (Choice(rows=("method",), where=("scale",)), "expected NAME=VALUE"),
         (Choice(sweep="knwn"), "--sweep: expected one of known; given 'knwn'"),
         (Choice(against="sup"), "--against: expected one of"),
-        (Choice(rows=("method",), paper=True), "--rows and --paper: expected one of them"),
+        (Choice(rows=("method",), paper="hong2022"), "--rows and --paper: expected one of them"),
+        (Choice(paper="hong"), "--paper hong2022: expected one of .*given 'hong'; did you mean 'hong2022'"),
     ],
 )
 def test_a_choice_that_is_wrong_is_refused(filled: Store, choice: Choice, match: str) -> None:
@@ -283,7 +284,9 @@ def test_several_stores_are_for_tables_over_trials(filled: Store) -> None:
         tables_of([filled, filled], Choice(rows=("method",), sweep="known"))
 
 
-@pytest.mark.parametrize("choice", [Choice(), Choice(rows=("method",)), Choice(paper=True), Choice(sweep="known")])
+@pytest.mark.parametrize(
+    "choice", [Choice(), Choice(rows=("method",)), Choice(paper="hong2022"), Choice(sweep="known")]
+)
 def test_an_empty_store_is_refused(store: Store, choice: Choice) -> None:
     """Nothing to make a table of, whichever."""
     with pytest.raises(UserError, match=r"expected (a store with )?at least one (trial|sweep).*crwn run"):

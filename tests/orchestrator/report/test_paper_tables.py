@@ -1,4 +1,4 @@
-"""Tables 1 to 4 in the paper's layout, from complete and incomplete stores."""
+"""A paper's tables in its layout, from complete and incomplete stores: those of the first paper."""
 
 from __future__ import annotations
 
@@ -13,12 +13,15 @@ from crwn.methods import METHODS
 from crwn.spec import TrialSpec
 from crwn.testing import write_finished
 from orchestrator.errors import UserError
+from orchestrator.papers.reading import read_paper
 from orchestrator.report.frames import empty_frame
-from orchestrator.report.paper import LAYOUTS, PaperSource, SweepSource, paper_spec, paper_tables
+from orchestrator.report.paper_tables import PaperSource, SweepSource, paper_tables
 from orchestrator.report.tables import Choice, tables_of
 from orchestrator.store.manifests import Manifest, ManifestCell
 from orchestrator.store.store import Store
 from orchestrator.sweeps.sweep import load_sweep
+
+PAPER = read_paper("hong2022")
 
 
 def paper_trial(method: str, scale: str, benchmark: str, seed: int, **settings: Any) -> TrialSpec:
@@ -29,8 +32,8 @@ def paper_trial(method: str, scale: str, benchmark: str, seed: int, **settings: 
 
 def test_the_layouts_are_the_papers() -> None:
     """Rows, columns, exact parameters and ratios stand before the first trial; every accuracy is missing of three."""
-    tables = {table.name: table.table for table in paper_tables(PaperSource(empty_frame()))}
-    assert list(tables) == list(LAYOUTS)
+    tables = {table.name: table.table for table in paper_tables(PAPER, PaperSource(PAPER, empty_frame()))}
+    assert list(tables) == ["table1", "table2", "table3", "table4"]
     first = tables["table1"].set_index("network")
     assert list(first.columns) == ["r-mnist", "p-mnist", "params/task", "ratio"]
     assert list(first.index) == [
@@ -60,10 +63,10 @@ def test_the_papers_trials_are_found_whatever_a_sweep_calls_them(store: Store) -
     for seed, accuracy in ((0, 0.89), (7, 0.91)):
         write_finished(store, paper_trial("neuromodnet", "FC256", "r-mnist", seed, modulation="local"), accuracy)
     write_finished(store, paper_trial("neuromodnet", "FC256", "p-mnist", 0, modulation="global"), 0.99)
-    tables = {table.name: table.table.set_index("network") for table in tables_of([store], Choice(paper=True))}
-    first = tables["paper-table1"]
+    tables = {table.name: table.table.set_index("network") for table in tables_of([store], Choice(paper="hong2022"))}
+    first = tables["paper-hong2022-table1"]
     assert first.loc["NeuroModNet FC256", ["r-mnist", "p-mnist"]].tolist() == ["92.00 ± 2.00 (n=3)", "- (0/3)"]
-    row = tables["paper-table3"].loc["NeuroModNet FC256"]
+    row = tables["paper-hong2022-table3"].loc["NeuroModNet FC256"]
     assert row.tolist()[:3] == ["92.00 ± 2.00 (n=3)", "90.00 ± 1.41 (2/3)", "+2.00 ± 1.41 (2/3)"]
 
 
@@ -84,7 +87,7 @@ def test_a_sweep_fills_the_layout_with_its_own_benchmarks(store: Store, sweep_fi
     for spec in sweep.trials:
         if spec.method.kind == "mtl" and spec.seed == 0:
             write_finished(store, spec, 0.75)
-    tables = {table.name: table for table in tables_of([store], Choice(paper=True, sweep="twin"))}
+    tables = {table.name: table for table in tables_of([store], Choice(paper="hong2022", sweep="twin"))}
     assert list(tables) == ["twin.table1", "twin.table3"]
     first = tables["twin.table1"].table.set_index("network")
     assert list(first.index) == ["MTL FC16 (not continual)", "NeuroModNet FC16", "NeuroModNet FC32"]
@@ -98,7 +101,7 @@ def test_a_sweep_without_the_papers_rows_is_refused(store: Store) -> None:
     cell = ManifestCell(method="x", variant="", scale="FC16", benchmark="b", trials={0: "a" * 16})
     store.write_manifest(Manifest(name="odd", cells=(cell,)))
     with pytest.raises(UserError, match="expected a sweep with rows of the paper's tables; 'odd' has none"):
-        tables_of([store], Choice(paper=True, sweep="odd"))
+        tables_of([store], Choice(paper="hong2022", sweep="odd"))
 
 
 @pytest.mark.parametrize(
@@ -112,10 +115,10 @@ def test_a_sweep_without_the_papers_rows_is_refused(store: Store) -> None:
 )
 def test_settings_that_cannot_be_built_here_are_none_of_the_papers(changes: dict[str, Any]) -> None:
     """A stranger's manifest, or one of a crwn with other methods, asks for them."""
-    spec = json.loads(paper_spec("supsup", {}, "FC16", "r-digits").canonical_json()) | changes
+    spec = json.loads(paper_trial("supsup", "FC16", "r-digits", 0).canonical_json()) | changes
     del spec["seed"]
     cell = ManifestCell(method="x", variant="", scale="FC16", benchmark="b", trials={0: "a" * 16}, spec=spec)
-    assert list(paper_tables(SweepSource(Manifest(name="odd", cells=(cell,)), empty_frame()))) == []
+    assert paper_tables(PAPER, SweepSource(Manifest(name="odd", cells=(cell,)), empty_frame())) == []
 
 
 def test_two_results_of_one_setting_and_seed_are_no_mean(store: Store, tmp_path: Any) -> None:
@@ -125,10 +128,10 @@ def test_two_results_of_one_setting_and_seed_are_no_mean(store: Store, tmp_path:
     spec = paper_trial("neuromodnet", "FC256", "r-mnist", 0)
     write_finished(store, spec, 0.8)
     write_finished(other, spec, 0.8)
-    one = tables_of([store, other], Choice(paper=True))[0].table.set_index("network")
+    one = tables_of([store, other], Choice(paper="hong2022"))[0].table.set_index("network")
     assert one.loc["NeuroModNet FC256", "r-mnist"] == "80.00 ± - (1/3)"
     write_finished(other, spec, 0.9)
-    table = tables_of([store, other], Choice(paper=True))[0]
+    table = tables_of([store, other], Choice(paper="hong2022"))[0]
     assert table.table.set_index("network").loc["NeuroModNet FC256", "r-mnist"] == "mixed (1/3)"
     assert "several results at seed 0" in table.notes[0]
     assert json.dumps(list(table.notes))

@@ -1,0 +1,422 @@
+"""A paper's file as a `Paper`: YAML read strictly, with every fault at once and its line.
+
+    title: authors, title, where it is
+    trials: The paper's settings, three seeds        # which trials its tables show, for captions
+    seeds: 3
+    rows:                                            # what is compared, by labels: a method, its settings, its training
+      flynet: {method: flynet}
+      flynet local: {method: flynet, settings: {modulation: local}, training: {learning_rate: 0.02}}
+    tables:
+      table1:
+        title: what it shows
+        benchmarks: [r-mnist, p-mnist]               # presets, a column each
+        reference: flynet                            # optional: ratios of parameters to this row's
+        seconds: true                                # optional: training seconds a task
+        columns: [local+global, local]               # optional: names of a row's own column and of that beside it
+        needs: {modulation: local}                   # optional: what a sweep must have to be shown in this layout
+        rows:
+          - {name: FlyNet, row: flynet, beside: flynet local, scales: [10d, 20d], only: [r-mnist]}
+    claims:
+      - says: the claim in words
+        checks:
+          - on: [r-mnist, p-mnist]                   # presets; every comparison is made on each
+            compare:
+              - {row: flynet 20d, higher: accuracy, than: [flynet 10d], by: 0.05}
+              - {row: flynet 20d, lower: params_per_task, than: [flynet local 40d], times: 0.1}
+              - {row: flynet 20d on p-mnist, higher: accuracy, than: [flynet 20d], tasks: [1, 2, -1]}
+              - {row: flynet 20d, equal: forgetting, to: 0}
+              - {falling: accuracy, gains: [[flynet 10d, flynet local 10d], [flynet 20d, flynet local 20d]]}
+
+A row in a claim is a label, a scale, and `on` a benchmark where it is another than that of the check. What is compared
+is one of `paper.QUANTITIES`. `by` is a least difference, in the measure's own unit (accuracies in [0, 1]), paired by
+seed; `times` a least or greatest multiple, of means over seeds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, ClassVar, Literal, cast
+
+from crwn.benchmarks import PRESETS
+from crwn.methods import METHODS
+from crwn.spec import READ_STRICTLY, Count, MethodSpec, TrainingSpec
+from orchestrator.papers import file_of
+from orchestrator.papers.paper import (
+    QUANTITIES,
+    Bound,
+    Check,
+    Claim,
+    Comparison,
+    Direction,
+    Entry,
+    Layout,
+    Line,
+    Paper,
+    Row,
+    TaskComparison,
+    Trend,
+)
+from orchestrator.sweeps import typed, yaml_source
+from orchestrator.sweeps.yaml_source import KeyPath, Source
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _File:
+    """The file's top level; what is nested in it has a class of its own."""
+
+    __pydantic_config__: ClassVar[Mapping[str, Any]] = READ_STRICTLY
+
+    title: str
+    trials: str
+    seeds: Count
+    rows: dict[str, Any]
+    tables: dict[str, Any] = field(default_factory=dict)
+    claims: tuple[Any, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Entry:
+    """An entry under `rows`."""
+
+    __pydantic_config__: ClassVar[Mapping[str, Any]] = READ_STRICTLY
+
+    method: str
+    settings: dict[str, Any] = field(default_factory=dict)
+    training: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Table:
+    """An entry under `tables`."""
+
+    __pydantic_config__: ClassVar[Mapping[str, Any]] = READ_STRICTLY
+
+    title: str
+    benchmarks: tuple[str, ...]
+    rows: tuple[Any, ...]
+    reference: str | None = None
+    seconds: bool = False
+    columns: tuple[str, ...] = ()
+    needs: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Line:
+    """A row of a table."""
+
+    __pydantic_config__: ClassVar[Mapping[str, Any]] = READ_STRICTLY
+
+    name: str
+    row: str
+    scales: tuple[str, ...]
+    only: tuple[str, ...] = ()
+    beside: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Claim:
+    """An element of `claims`."""
+
+    __pydantic_config__: ClassVar[Mapping[str, Any]] = READ_STRICTLY
+
+    says: str
+    checks: tuple[Any, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Checks:
+    """An element of `checks`."""
+
+    __pydantic_config__: ClassVar[Mapping[str, Any]] = READ_STRICTLY
+
+    on: tuple[str, ...]
+    compare: tuple[Any, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Check:
+    """An element of `compare`.
+
+    Raises:
+        ValueError: what is given is no comparison.
+    """
+
+    __pydantic_config__: ClassVar[Mapping[str, Any]] = READ_STRICTLY
+
+    row: str | None = None
+    than: tuple[str, ...] | None = None
+    gains: tuple[tuple[str, str], ...] | None = None
+    higher: str | None = None
+    lower: str | None = None
+    equal: str | None = None
+    rising: str | None = None
+    falling: str | None = None
+    by: float | None = None
+    times: float | None = None
+    tasks: tuple[int, ...] | None = None
+    to: float | None = None
+
+    def __post_init__(self) -> None:
+        if len(self._given(_RELATIONS)) != 1:
+            raise ValueError(f"expected one of {', '.join(_RELATIONS)} with what is compared")
+        given = set(self._given(("row", "than", "gains", "by", "times", "tasks", "to")))
+        allowed = _SHAPES[self.relation]
+        if given not in allowed:
+            shapes = " or ".join(" and ".join(sorted(shape)) for shape in allowed)
+            raise ValueError(f"expected {shapes} beside {self.relation}; given {' and '.join(sorted(given)) or 'none'}")
+        if self.tasks is not None and (self.quantity != "accuracy" or not self.tasks or 0 in self.tasks):
+            raise ValueError("expected tasks, counted from 1 or from -1 backwards, with accuracy alone")
+
+    def _given(self, names: Sequence[str]) -> list[str]:
+        return [name for name in names if getattr(self, name) is not None]
+
+    @property
+    def relation(self) -> str:
+        return self._given(_RELATIONS)[0]
+
+    @property
+    def quantity(self) -> str:
+        return str(getattr(self, self.relation))
+
+
+_RELATIONS = ("higher", "lower", "equal", "rising", "falling")
+_BOUND, _GAINS = frozenset({"row", "to"}), frozenset({"gains"})
+_TWO = frozenset({"row", "than"})
+_SIDES = (_TWO, _TWO | {"by"}, _TWO | {"times"}, _TWO | {"tasks"}, _BOUND)
+_SHAPES: Mapping[str, tuple[frozenset[str], ...]] = MappingProxyType(
+    {"higher": _SIDES, "lower": _SIDES, "equal": (_BOUND,), "rising": (_GAINS,), "falling": (_GAINS,)}
+)
+"""What stands beside each relation."""
+
+
+def read_paper(name: str) -> Paper:
+    """A paper by its name.
+
+    Raises:
+        UserError: it is not known, or its file has faults; all of them are in the message.
+    """
+    return read_file(file_of(name))
+
+
+def read_file(file: Path) -> Paper:
+    """A paper's file, such as that of `read_paper`; raises as that does."""
+    return _Reader(yaml_source.read(file)).paper()
+
+
+class _Reader:
+    """Turns a parsed file into a paper, noting every fault on the way."""
+
+    def __init__(self, source: Source) -> None:
+        self._source = source
+        self._entries: dict[str, Entry] = {}
+        self._labels: tuple[str, ...] = ()
+
+    def paper(self) -> Paper:
+        value = self._source.value
+        if not isinstance(value, dict):
+            self._source.fault((), "expected a paper: keys such as title, rows, tables and claims")
+            self._source.raise_faults()
+        top = typed.read(self._source, _File, value, ())
+        # Parts are read from the raw values, so that faults at the top do not hide those below.
+        rows = _of_kind(value.get("rows"), dict)
+        self._labels = tuple(rows)
+        self._entries = {label: entry for label, given in rows.items() if (entry := self._entry(label, given))}
+        tables = {
+            label: table
+            for label, given in _of_kind(value.get("tables"), dict).items()
+            if (table := self._table(label, given))
+        }
+        claims = [self._claim(index, given) for index, given in enumerate(_of_kind(value.get("claims"), list))]
+        self._source.raise_faults()
+        assert top is not None
+        return Paper(
+            name=self._source.file.stem,
+            title=top.title,
+            trials=top.trials,
+            seeds=top.seeds,
+            tables=tables,
+            claims=tuple(claim for claim in claims if claim is not None),
+        )
+
+    def _part(self, cls: type[Any], value: Any, place: KeyPath) -> Any:
+        """A nested part as a dataclass; None with its faults noted."""
+        if not isinstance(value, dict):
+            self._source.fault(place, f"expected keys with values; given {self._source.given(place, value)}")
+            return None
+        return typed.read(self._source, cls, value, place)
+
+    def _entry(self, label: str, value: Any) -> Entry | None:
+        place: KeyPath = ("rows", label)
+        part: _Entry | None = self._part(_Entry, value, place)
+        if part is None:
+            return None
+        if part.method not in METHODS:
+            self._source.unknown((*place, "method"), part.method, METHODS)
+            return None
+        method: MethodSpec = METHODS[part.method].spec()
+        changed = typed.override(self._source, method, part.settings, (*place, "settings"))
+        num_faults = len(self._source.faults)
+        typed.override(self._source, TrainingSpec(learning_rate=1.0), part.training, (*place, "training"))
+        is_sound = len(self._source.faults) == num_faults
+        training = {**typed.other_length(part.training), **part.training} if is_sound else {}
+        if " on " in label or not label.strip():
+            self._source.fault(place, f"expected a label without ' on ', which a benchmark follows; given {label!r}")
+        return Entry(label=label, method=changed, training=training)
+
+    def _table(self, label: str, value: Any) -> Layout | None:
+        place: KeyPath = ("tables", label)
+        if not (label.removeprefix("table").isdecimal() and label.startswith("table")):
+            self._source.fault(place, "expected table1, table2 and so on, since files are named by it")
+        part: _Table | None = self._part(_Table, value, place)
+        if part is None:
+            return None
+        self._presets(part.benchmarks, (*place, "benchmarks"))
+        lines = [
+            line
+            for index, given in enumerate(part.rows)
+            if (line := self._line(given, part.benchmarks, (*place, "rows", index)))
+        ]
+        if part.columns and len(part.columns) != 2:
+            self._source.fault((*place, "columns"), "expected two names: of a row's own column and of that beside it")
+        if not part.columns and any(line.beside for line in lines):
+            self._source.fault(place, "expected columns: what a row and that beside it are called")
+        by_label = {line.entry.label: line for line in reversed(lines)}
+        named = [str(given.get("row")) for given in part.rows if isinstance(given, dict)]
+        if part.reference is not None and part.reference not in named:
+            self._source.unknown((*place, "reference"), part.reference, named)
+        return Layout(
+            title=part.title,
+            lines=tuple(lines),
+            benchmarks=part.benchmarks,
+            reference=by_label.get(part.reference) if part.reference is not None else None,
+            seconds=part.seconds,
+            columns=part.columns,
+            needs=part.needs,
+        )
+
+    def _line(self, value: Any, benchmarks: Sequence[str], place: KeyPath) -> Line | None:
+        part: _Line | None = self._part(_Line, value, place)
+        if part is None:
+            return None
+        for index, benchmark in enumerate(part.only):
+            if benchmark not in benchmarks:
+                self._source.unknown((*place, "only", index), benchmark, benchmarks)
+        entry = self._known(part.row, (*place, "row"))
+        beside = None if part.beside is None else self._known(part.beside, (*place, "beside"))
+        for index, scale in enumerate(part.scales):
+            for one in filter(None, (entry, beside)):
+                for benchmark in part.only or benchmarks:
+                    self._row(one, scale, benchmark, (*place, "scales", index))
+        if entry is None:
+            return None
+        return Line(name=part.name, entry=entry, scales=part.scales, only=part.only, beside=beside)
+
+    def _claim(self, index: int, value: Any) -> Claim | None:
+        place: KeyPath = ("claims", index)
+        part: _Claim | None = self._part(_Claim, value, place)
+        if part is None:
+            return None
+        found = [self._checks(given, (*place, "checks", number)) for number, given in enumerate(part.checks)]
+        checks = tuple(check for group in found for check in group)
+        if not part.checks:
+            self._source.fault((*place, "checks"), "expected at least one; a claim without any would always hold")
+        return Claim(says=part.says, checks=checks)
+
+    def _checks(self, value: Any, place: KeyPath) -> list[Check]:
+        """A group of checks: on each benchmark each comparison."""
+        part: _Checks | None = self._part(_Checks, value, place)
+        if part is None:
+            return []
+        self._presets(part.on, (*place, "on"))
+        if not part.compare:
+            self._source.fault((*place, "compare"), "expected at least one comparison")
+        read = [
+            (given, (*place, "compare", index))
+            for index, value in enumerate(part.compare)
+            if (given := self._part(_Check, value, (*place, "compare", index)))
+        ]
+        for given, here in read:
+            if given.quantity not in QUANTITIES:
+                self._source.unknown((*here, given.relation), given.quantity, QUANTITIES)
+        return [check for on in part.on for given, here in read for check in self._made(given, on, here)]
+
+    def _made(self, given: _Check, on: str, place: KeyPath) -> Iterator[Check]:
+        """The checks that a comparison stands for, on a benchmark."""
+        if given.gains is not None:
+            pairs = [
+                tuple(self._named(text, on, (*place, "gains", index, side)) for side, text in enumerate(pair))
+                for index, pair in enumerate(given.gains)
+            ]
+            whole = [(left, right) for left, right in pairs if left is not None and right is not None]
+            direction = cast(Literal["rising", "falling"], given.relation)
+            yield Trend(gains=tuple(whole), quantity=given.quantity, direction=direction)
+            return
+        assert given.row is not None
+        row = self._named(given.row, on, (*place, "row"))
+        if given.to is not None and row is not None:
+            relation = cast(Literal["higher", "lower", "equal"], given.relation)
+            yield Bound(row=row, quantity=given.quantity, relation=relation, to=given.to)
+        for index, text in enumerate(given.than or ()):
+            than = self._named(text, on, (*place, "than", index))
+            direction_ = cast(Direction, given.relation)
+            if row is None or than is None:
+                continue
+            if given.tasks is not None:
+                num_tasks = min(one.spec.benchmark.problem().num_tasks for one in (row, than))
+                if max(map(abs, given.tasks)) > num_tasks:
+                    self._source.fault((*place, "tasks"), f"expected tasks up to {num_tasks}; given {given.tasks}")
+                yield TaskComparison(row=row, than=than, direction=direction_, tasks=given.tasks)
+                continue
+            yield Comparison(
+                row=row,
+                than=than,
+                quantity=given.quantity,
+                direction=direction_,
+                by=given.by or 0.0,
+                times=given.times,
+            )
+
+    def _named(self, text: str, on: str, place: KeyPath) -> Row | None:
+        """The row that a claim names: a label, a scale, and perhaps `on` a benchmark of its own."""
+        name, _, other = text.partition(" on ")
+        label, _, scale = name.rpartition(" ")
+        if not label:
+            self._source.fault(place, f"expected a row and a scale, such as {self._example()!r}; given {text!r}")
+            return None
+        entry = self._known(label, place)
+        if other:
+            self._presets((other,), place)
+        return None if entry is None else self._row(entry, scale, other or on, place)
+
+    def _example(self) -> str:
+        return f"{self._labels[0] if self._labels else 'row'} SCALE"
+
+    def _known(self, label: str, place: KeyPath) -> Entry | None:
+        """An entry of `rows`; one with faults of its own is none, and they have been noted."""
+        if label not in self._labels:
+            self._source.unknown(place, label, self._labels)
+        return self._entries.get(label)
+
+    def _row(self, entry: Entry, scale: str, benchmark: str, place: KeyPath) -> Row | None:
+        if benchmark not in PRESETS:
+            return None  # which is noted where it is named
+        try:
+            return entry.at(scale, benchmark)
+        except ValueError as error:
+            self._source.fault(place, str(error))
+            return None
+
+    def _presets(self, names: Sequence[str], place: KeyPath) -> None:
+        if not names:
+            self._source.fault(place, "expected at least one benchmark")
+        for index, name in enumerate(names):
+            if name not in PRESETS:
+                self._source.unknown((*place, index), name, PRESETS)
+
+
+def _of_kind(value: Any, kind: type[Any]) -> Any:
+    """A part of the file, or an empty one where it is absent or of another kind, which is noted elsewhere."""
+    return value if isinstance(value, kind) else kind()

@@ -1,0 +1,270 @@
+"""A paper's tables in the paper's layout, from whatever trials there are.
+
+A cell is what the paper's setting asks for, found by its settings, whatever sweep asked for it under whatever name. A
+trial of other settings never stands in for it: what is not there is marked as missing, of the paper's number of seeds.
+Parameters need no trial; they are worked out from the settings.
+
+A sweep that runs the paper's rows at other settings, on fewer tasks, say, fills the same layout with `SweepSource`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import pandas as pd
+
+from crwn.benchmarks import BENCHMARKS, PRESETS
+from crwn.methods import METHODS
+from crwn.spec import Blueprint, canonical_json
+from orchestrator.display import show_ratio, shown_method
+from orchestrator.papers.paper import Entry, Layout, Line, Paper
+from orchestrator.report import aggregate, comparison
+from orchestrator.report.printable import Table
+from orchestrator.report.sweep_tables import show_difference
+from orchestrator.store.manifests import Manifest
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Found:
+    """What there is for one cell of a layout.
+
+    Attributes:
+        rows: finished trials.
+        asked: how many there should be.
+        blueprint: what such a trial builds.
+    """
+
+    rows: Sequence[Mapping[str, Any]]
+    asked: int
+    blueprint: Blueprint
+
+
+class Source(Protocol):
+    """Where a layout's cells come from."""
+
+    @property
+    def origin(self) -> str:
+        """Which settings its trials have, for a caption."""
+        ...
+
+    def benchmarks(self, layout: Layout) -> Sequence[str]:
+        """The columns of accuracies; none where there is nothing for this layout."""
+        ...
+
+    def scales(self, line: Line) -> Sequence[str]:
+        """The scales of a line."""
+        ...
+
+    def find(self, line: Line, entry: Entry, scale: str, benchmark: str) -> Found | None:
+        """What there is for a cell of a line, its own entry's or that beside it; None where the layout has none."""
+        ...
+
+
+class PaperSource:
+    """Trials of exactly the paper's settings.
+
+    Args:
+        paper: the paper.
+        trials: finished ones, as `frames.trials_frame` gives them.
+    """
+
+    def __init__(self, paper: Paper, trials: pd.DataFrame) -> None:
+        self.origin = paper.trials
+        self._seeds = paper.seeds
+        self._rows: dict[str, list[dict[str, Any]]] = {}
+        for row in aggregate.records(trials):
+            self._rows.setdefault(row["settings"], []).append(row)
+
+    def benchmarks(self, layout: Layout) -> Sequence[str]:
+        """See `Source`."""
+        return layout.benchmarks
+
+    def scales(self, line: Line) -> Sequence[str]:
+        """See `Source`."""
+        return line.scales
+
+    def find(self, line: Line, entry: Entry, scale: str, benchmark: str) -> Found | None:
+        """See `Source`."""
+        if line.only and benchmark not in line.only:
+            return None
+        row = entry.at(scale, benchmark)
+        found = self._rows.get(row.settings, [])
+        asked = max(self._seeds, len({trial["seed"] for trial in found}))
+        return Found(rows=found, asked=asked, blueprint=row.spec.blueprint())
+
+
+class SweepSource:
+    """The cells of a sweep, whatever its benchmarks, widths and training.
+
+    Args:
+        manifest: the sweep's.
+        trials: its finished ones, as `frames.trials_frame` gives them.
+    """
+
+    def __init__(self, manifest: Manifest, trials: pd.DataFrame) -> None:
+        self.origin = f"The settings of the sweep {manifest.name}, which are not the paper's in all"
+        known = {row["trial_id"]: row for row in aggregate.records(trials)}
+        self._cells: dict[tuple[str, str, str], Found] = {}
+        self._scales: dict[str, dict[str, None]] = {}
+        self._kinds: dict[str, str] = {}
+        for cell in manifest.cells:
+            rows = [{**known[id_], "seed": seed} for seed, id_ in cell.trials.items() if id_ in known]
+            spec = cell.spec or (json.loads(rows[0]["settings"]) if rows else None)
+            if spec is None:
+                continue  # an older manifest, and nothing is finished: nothing is known of the cell
+            try:
+                blueprint = _blueprint(spec)
+            except (KeyError, TypeError, ValueError, ArithmeticError):
+                continue  # what cannot be built here, such as a method that is not known, is none of a paper's
+            found = Found(rows=rows, asked=len(cell.trials), blueprint=blueprint)
+            self._cells[json.dumps(spec["method"], sort_keys=True), spec["scale"], cell.benchmark] = found
+            self._scales.setdefault(spec["method"]["kind"], {})[spec["scale"]] = None
+            self._kinds[cell.benchmark] = spec["benchmark"]["kind"]
+
+    def benchmarks(self, layout: Layout) -> Sequence[str]:
+        """See `Source`: those of the kinds that the paper's table has, if the sweep has what makes it this table."""
+        methods = [json.loads(method) for method, _, _ in self._cells]
+        has_needs = any(layout.needs.items() <= method.items() for method in methods)
+        if not has_needs or (layout.reference and layout.reference.entry.method.kind not in self._scales):
+            return ()
+        kinds = {PRESETS[name].kind for name in layout.benchmarks}
+        return [label for label, kind in self._kinds.items() if kind in kinds]
+
+    def scales(self, line: Line) -> Sequence[str]:
+        """See `Source`: the sweep's own; a method's further lines in the layout have none of their own."""
+        return () if line.only else tuple(self._scales.get(line.entry.method.kind, ()))
+
+    def find(self, line: Line, entry: Entry, scale: str, benchmark: str) -> Found | None:
+        """See `Source`."""
+        del line
+        method = json.loads(canonical_json(entry.method))
+        return self._cells.get((json.dumps(method, sort_keys=True), scale, benchmark))
+
+
+def _blueprint(spec: Mapping[str, Any]) -> Blueprint:
+    method, benchmark = ({k: v for k, v in spec[part].items() if k != "kind"} for part in ("method", "benchmark"))
+    problem = BENCHMARKS[spec["benchmark"]["kind"]].spec(**benchmark).problem()
+    blueprint: Blueprint = METHODS[spec["method"]["kind"]].spec(**method).blueprint(spec["scale"], problem, 0)
+    return blueprint
+
+
+def paper_tables(paper: Paper, source: Source, prefix: str = "") -> list[Table]:
+    """A paper's tables, as far as a source has benchmarks for them.
+
+    Args:
+        paper: the paper.
+        source: where the trials are.
+        prefix: of the tables' names.
+
+    Returns:
+        Each with a summary of a row a cell: network, setting (of two columns), benchmark, and the columns of
+        `aggregate.seed_statistics`; where a second column stands beside also those of `comparison.difference` after
+        `difference_`, of the line's own entry less the other.
+    """
+    return [
+        _table(f"{prefix}{name}", layout, source) for name, layout in paper.tables.items() if source.benchmarks(layout)
+    ]
+
+
+def _table(name: str, layout: Layout, source: Source) -> Table:
+    cells: list[dict[str, Any]] = []
+    rows: list[dict[str, str]] = []
+    for line in layout.lines:
+        for scale in source.scales(line):
+            own = _cells_of(layout, line, scale, source)
+            if own:
+                cells += own
+                rows.append(_shown(layout, own))
+    summary = pd.DataFrame(cells)
+    named = summary.assign(method=summary["network"], variant=summary["setting"], scale="")
+    caption = (
+        f"{layout.title}. {source.origin}. Test accuracy in %, averaged over tasks after the last one: mean ± sample "
+        "standard deviation over seeds (n seeds, or finished/asked where some are missing)."
+    )
+    if layout.reference:
+        caption += f" params/task in the paper's convention; ratio: to those of {layout.reference.name}."
+    if layout.seconds:
+        caption += " s/task: training seconds of a task."
+    return Table(
+        name=name,
+        summary=summary,
+        table=pd.DataFrame(rows).fillna(""),
+        caption=caption,
+        notes=aggregate.notes(named),
+        name_columns=("network",),
+    )
+
+
+def _cells_of(layout: Layout, line: Line, scale: str, source: Source) -> list[dict[str, Any]]:
+    """The cells of one row: a benchmark after the other, and each with what stands beside it."""
+    cells = []
+    own_name, other_name = layout.columns or ("", "")
+    for benchmark in source.benchmarks(layout):
+        found = source.find(line, line.entry, scale, benchmark)
+        if found is None:
+            continue
+        cell = _cell(f"{line.name} {scale}", own_name, benchmark, found)
+        cell["ratio"] = _ratio(layout, found, source, benchmark)
+        cells.append(cell)
+        other = None if line.beside is None else source.find(line, line.beside, scale, benchmark)
+        if other is not None:
+            cells.append(_cell(f"{line.name} {scale}", other_name, benchmark, other))
+            cell |= {f"difference_{name}": value for name, value in _difference(found, other).items()}
+    return cells
+
+
+def _cell(network: str, setting: str, benchmark: str, found: Found) -> dict[str, Any]:
+    blueprint = found.blueprint
+    return {
+        "network": network,
+        "setting": setting,
+        "benchmark": benchmark,
+        **aggregate.seed_statistics(found.rows),
+        "asked": found.asked,
+        "params_per_task": float(blueprint.params_per_task),
+        "continual": blueprint.is_continual,
+    }
+
+
+def _ratio(layout: Layout, found: Found, source: Source, benchmark: str) -> float:
+    """Parameters a task over those of the layout's reference."""
+    if layout.reference is None:
+        return np.nan
+    base = source.find(layout.reference, layout.reference.entry, source.scales(layout.reference)[0], benchmark)
+    return np.nan if base is None else found.blueprint.params_per_task / base.blueprint.params_per_task
+
+
+def _difference(own: Found, other: Found) -> dict[str, Any]:
+    """A cell less the one beside it, paired by seed and task."""
+    asked = min(own.asked, other.asked)
+    return comparison.difference(own.rows, other.rows, asked)
+
+
+def _shown(layout: Layout, cells: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """A row of the table as text."""
+    first = cells[0]
+    line = {"network": shown_method(first["network"], continual=first["continual"])}
+    benchmarks = dict.fromkeys(cell["benchmark"] for cell in cells)
+    for cell in cells:
+        setting = cell["setting"]
+        column = cell["benchmark"] if not setting or len(benchmarks) > 1 else ""
+        line[", ".join(filter(None, (column, setting)))] = aggregate.show_accuracy(cell)
+    for cell in cells:
+        if "difference_n" in cell:
+            values = {
+                name: cell[f"difference_{name}"] for name in ("n", "asked", "difference", "sd", "apart", "code_changes")
+            }
+            column = cell["benchmark"] if len(benchmarks) > 1 else ""
+            line[", ".join(filter(None, (column, "difference")))] = show_difference(values)
+    own = [cell for cell in cells if cell["setting"] == first["setting"]]
+    line["params/task"] = " / ".join(dict.fromkeys(aggregate.show_count(cell["params_per_task"]) for cell in own))
+    if layout.reference:
+        ratios = ("-" if np.isnan(cell["ratio"]) else show_ratio(cell["ratio"]) for cell in own)
+        line["ratio"] = " / ".join(dict.fromkeys(ratios))
+    if layout.seconds:
+        line["s/task"] = " / ".join(map(aggregate.show_seconds, own))
+    return line
