@@ -63,6 +63,9 @@ T = TypeVar("T")
 MAX_TRIALS = 200_000
 """Of a sweep; a few short lists already ask for more than any machine can list."""
 
+SWEEPS_FOLDER = "sweeps"
+"""Where a project keeps its sweeps."""
+
 MAX_LABEL = 100
 """Characters of a label: tables, figures and lines show it whole."""
 
@@ -241,7 +244,31 @@ def load_sweep(file: Path) -> Sweep:
         place = expanded(file)
     except ValueError as error:
         raise UserError(f"{error}.") from error
+    if not place.exists() and (found := elsewhere(place)) is not None:
+        raise UserError(f"{file}: expected a file, and there is none; there is {found}")
     return _Reader(yaml_source.read(place)).sweep()
+
+
+def elsewhere(file: Path) -> Path | None:
+    """The sweep that is probably meant by a path at which nothing is: sweeps move, into the folder of a paper, say.
+
+    Args:
+        file: the path.
+
+    Returns:
+        Of the files of its name below the folder `sweeps` that the path leads through, or else that of the working
+        directory, the one whose own folders are most like the path's; None where there is none.
+    """
+    through = [parent for parent in file.parents if parent.name == SWEEPS_FOLDER]
+    folder = next((parent for parent in [*through, Path(SWEEPS_FOLDER)] if parent.is_dir()), None)
+    if folder is None or not file.name:
+        return None
+    found = [path for path in folder.rglob("*") if path.name == file.name and path.is_file()]
+
+    def unlikeness(path: Path) -> tuple[int, int, str]:
+        return -len(set(path.parent.parts) & set(file.parent.parts)), len(path.parts), str(path)
+
+    return min(found, key=unlikeness, default=None)
 
 
 class _Reader:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from orchestrator import papers
 from orchestrator.store.store import Store
 from orchestrator.sweeps.sweep import load_sweep
 
@@ -53,17 +54,30 @@ def test_a_sweep_file_opens_with_what_to_expect(file: Path) -> None:
 
 @pytest.mark.parametrize("file", FILES, ids=str)
 def test_a_sweep_is_known_by_its_file(file: Path) -> None:
-    """Sweeps of one store have names of their own, or the manifest of one would take the place of another's."""
+    """By its path, but for the folder of a paper. Two of one name would replace each other's manifest in a store."""
     sweep = load_sweep(ROOT / file)
-    assert sweep.name == "-".join(file.with_suffix("").parts[1:])
+    assert sweep.name == "-".join(part for part in file.with_suffix("").parts[1:] if part not in papers.names())
+
+
+def test_no_two_sweeps_have_one_name() -> None:
+    """Whatever papers they belong to: they may share a store."""
+    names = [load_sweep(ROOT / file).name for file in FILES]
+    assert len(set(names)) == len(names)
+
+
+def test_every_paper_has_sweeps() -> None:
+    """A folder of its name holds what makes its numbers."""
+    for name in papers.names():
+        assert [file for file in FILES if file.parts[1] == name], name
 
 
 def test_the_paper_is_compared_with_mtl() -> None:
     """Table 1 and what shows all methods give the ratio of params/task to MTL's, as the paper does."""
     references = {file.as_posix(): load_sweep(ROOT / file).reference for file in FILES}
-    compared = {"table1", "small/table1", "mnist-6-tasks", "quickstart", "r-mnist-three-seeds"}
+    of_the_paper = {"table1", "small/table1", "mnist-6-tasks", "r-mnist-three-seeds"}
     assert {file for file, reference in references.items() if reference == "mtl"} == {
-        f"sweeps/{name}.yaml" for name in compared
+        "sweeps/quickstart.yaml",
+        *(f"sweeps/hong2022/{name}.yaml" for name in of_the_paper),
     }
 
 
@@ -72,7 +86,7 @@ def test_settings_are_chosen_without_the_test_set() -> None:
     validated = {
         file.as_posix(): {trial.benchmark.validation for trial in load_sweep(ROOT / file).trials} for file in FILES
     }
-    assert validated.pop("sweeps/validation.yaml") == {5000}
+    assert validated.pop("sweeps/hong2022/validation.yaml") == {5000}
     assert set(map(frozenset, validated.values())) == {frozenset({0})}
 
 
@@ -101,7 +115,7 @@ def test_no_sweep_file_is_listed_that_is_not_there() -> None:
 
 def test_table_4_in_small_runs_to_its_tables(crwn: Callable[..., Any], sweep_file: Callable[..., Path]) -> None:
     """From the file to the tables, with fewer tasks, updates and seeds: random against pretrained weights."""
-    text = (ROOT / "sweeps/small/table4.yaml").read_text(encoding="utf-8")
+    text = (ROOT / "sweeps/hong2022/small/table4.yaml").read_text(encoding="utf-8")
     for whole, part in (
         ("seeds: [0, 1, 2]", "seeds: [0]"),
         ("num_tasks: 6", "num_tasks: 3"),

@@ -28,7 +28,7 @@ SweepFile = Callable[..., Path]
 Trial = Callable[..., TrialSpec]
 Crwn = Callable[..., Any]
 
-SWEEPS = Path(__file__).resolve().parents[3] / "sweeps"
+SWEEPS = Path(__file__).resolve().parents[3] / "sweeps" / "hong2022"
 
 # The methods of the paper on its first benchmark; their parameters a task by hand:
 # NeuroModNet FC256 has a context of 784 + 256 + 256 numbers and 3 strengths; FlyNet 10d has 7,840 units and a strength;
@@ -299,7 +299,7 @@ def plan_of(crwn: Crwn, file: Path) -> Any:
 
 
 def test_the_plan_of_table_1_has_the_papers_counts(crwn: Crwn) -> None:
-    """`crwn plan sweeps/table1.yaml`: 78 trials, and of each row the parameters a task and their ratio to MTL's."""
+    """Table 1 as planned: 78 trials, and of each row the parameters a task and their ratio to MTL's."""
     outcome = crwn("plan", SWEEPS / "table1.yaml")
     assert outcome.code == 0, outcome.err
     assert outcome.out.startswith("table1: 78 trials")
@@ -351,7 +351,7 @@ TABLE_2 = {
 
 
 def test_the_plan_of_table_2_has_the_papers_counts(crwn: Crwn) -> None:
-    """`crwn plan sweeps/table2.yaml`, without any data: 39 trials, exact parameters a task, statistics on their own."""
+    """Table 2 as planned, without any data: 39 trials, exact parameters a task, statistics on their own."""
     outcome = crwn("plan", SWEEPS / "table2.yaml")
     assert outcome.code == 0, outcome.err
     assert outcome.out.startswith("table2: 39 trials")

@@ -1182,3 +1182,24 @@ def test_a_validation_split_is_another_trial_and_none_is_the_same(load: Load) ->
     ]
     assert ids[0] == ids[1]
     assert len(set(ids)) == 3
+
+
+def test_a_sweep_that_moved_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Into the folder of a paper, say; what lies in a folder of the same name is meant before what does not."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("paper/table1", "paper/small/table1", "paper/small/table2", "other/deep/table3"):
+        file = Path("sweeps", f"{name}.yaml")
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text("seeds: [0]")
+    for given, meant in (
+        ("sweeps/table1.yaml", "paper/table1"),
+        ("sweeps/small/table1.yaml", "paper/small/table1"),
+        ("sweeps/gone/table2.yaml", "paper/small/table2"),
+        ("table3.yaml", "other/deep/table3"),
+        (tmp_path / "sweeps/table3.yaml", "other/deep/table3"),
+    ):
+        with pytest.raises(UserError, match=f"{given}: expected a file, .*; there is .*sweeps/{meant}.yaml$"):
+            load_sweep(Path(given))
+    for given in ("sweeps/table4.yaml", "/table1.yml"):
+        with pytest.raises(UserError, match=r"expected a YAML file that can be read"):
+            load_sweep(Path(given))
