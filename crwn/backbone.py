@@ -1,6 +1,6 @@
 """Frozen weights as data: drawn once from (seed, array name), fingerprinted, shared, never trained.
 
-NumPy's PCG64 draws them because it gives the same bits on every machine; torch's generators do not.
+We draw them with NumPy's PCG64 because it gives the same bits on every machine; torch's generators do not.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ Array: TypeAlias = NDArray[np.float32]
 Arrays: TypeAlias = Mapping[str, Array]
 
 ALIGNMENT = 64
-"""Bytes; as in Ray's object store, so that a GEMM rounds alike wherever its weights lie."""
+"""Bytes; as in Ray's object store, so that a GEMM rounds the same way wherever its weights are stored."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,11 +28,11 @@ class ArraySpec:
     """One frozen float32 array.
 
     Attributes:
-        name: the array's name, which with the seed fixes its numbers.
-        shape: [out, in], or [out, in, k, k] of a convolution.
+        name: the array's name, which determines its values together with the seed.
+        shape: [out, in], or [out, in, k, k] for a convolution.
         distribution: `normal`, zero mean; `uniform`, between plus and minus a bound; `signed-constant`, plus or minus
             one magnitude; `subset`, in every row a number of ones at places drawn without replacement, zeros elsewhere.
-        parameter: the standard deviation, the bound, the magnitude, or the number of ones in a row.
+        parameter: the standard deviation, the bound, the magnitude, or the number of ones per row.
     """
 
     name: str
@@ -43,7 +43,7 @@ class ArraySpec:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BackboneSpec:
-    """All frozen arrays of one network at one seed. Equal specs give equal bytes."""
+    """All frozen arrays of one network for one seed. Equal specs give equal bytes."""
 
     seed: int
     arrays: tuple[ArraySpec, ...]
@@ -56,16 +56,16 @@ class BackboneSpec:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Backbone:
-    """Frozen arrays, read-only, with the fingerprint they had where they were drawn."""
+    """Frozen, read-only arrays with the fingerprint taken when they were drawn."""
 
     arrays: Arrays
     fingerprint: str
 
     def checked(self) -> Backbone:
-        """This backbone, after its arrays were found to be those that were drawn.
+        """This backbone, after verifying its arrays against the fingerprint.
 
         Raises:
-            ValueError: the arrays do not have the fingerprint; they were changed or mixed up on their way.
+            ValueError: the fingerprint differs; the arrays were changed or mixed up in transit.
         """
         found = fingerprint(self.arrays)
         if found != self.fingerprint:
@@ -77,7 +77,7 @@ class Backbone:
 
 
 BackboneSource: TypeAlias = Callable[[BackboneSpec], Backbone]
-"""Gives the backbone for a spec: drawn on the spot, or read from where it is shared."""
+"""Returns the backbone for a spec, either drawn at once or read from shared memory."""
 
 
 def draw(spec: BackboneSpec) -> Backbone:
@@ -91,7 +91,7 @@ def draw(spec: BackboneSpec) -> Backbone:
 
 
 def fingerprint(arrays: Arrays) -> str:
-    """A SHA-256 over names, types, shapes and bytes of the arrays, as 64 hexadecimal digits; `none` where none is."""
+    """SHA-256 over names, dtypes, shapes and bytes of the arrays, as 64 hexadecimal digits; `none` without arrays."""
     if not arrays:
         return "none"
     digest = hashlib.sha256()

@@ -1,6 +1,6 @@
-"""The context bank: what is kept of every learned task.
+"""The context bank: the tensors kept for every learned task.
 
-Shapes: T tasks. A tensor of the bank has the task axis first.
+Shapes: T tasks. The task axis comes first.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ FORMAT = 1
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ContextBank:
-    """Every task's kept tensors, and what they belong to.
+    """The tensors kept for all tasks, and the trial and backbone that they belong to.
 
     Attributes:
-        tensors: by name, such as `layer1.context` [T, I] and `layer1.strength` [T]; a mask's bits are packed. Weights
-            are there only where a trial was asked to keep them; those that tasks share, such as `shared.layer1.weight`
-            [O, I], have no task axis.
+        tensors: by name, such as `layer1.context` [T, I] and `layer1.strength` [T]; masks are packed bits. Weights are
+            included only if the trial was asked to keep them; shared ones, such as `shared.layer1.weight` [O, I], have
+            no task axis.
         trial_id: the trial that learned them.
         spec: its resolved spec, as parsed JSON.
-        fingerprint: of the backbone they modulate.
+        fingerprint: the fingerprint of the backbone that they modulate.
     """
 
     tensors: Tensors
@@ -43,10 +43,10 @@ def dump(kept: Sequence[Tensors], shared: Tensors, spec: TrialSpec, fingerprint:
     """The contexts of all tasks as a safetensors file.
 
     Args:
-        kept: one dictionary a task, each tensor with a task axis of length 1; empty to leave them out.
+        kept: one dictionary per task, each tensor with a task axis of length 1; empty to leave them out.
         shared: weights that all tasks share; empty to leave them out.
         spec: the trial's spec.
-        fingerprint: of its backbone.
+        fingerprint: the fingerprint of its backbone.
     """
     stacked = {name: torch.cat([task[name].cpu() for task in kept]) for name in (kept[0] if kept else ())}
     stacked |= {f"shared.{name}": tensor.cpu() for name, tensor in shared.items()}
@@ -64,7 +64,7 @@ def load(content: bytes) -> ContextBank:
     """Read what `dump` wrote.
 
     Raises:
-        ValueError: not such a file, or one of a newer format.
+        ValueError: it is not such a file, or its format is newer.
     """
     tensors, header = tensorfile.parse(content)
     if header.get("content") != CONTENT:

@@ -1,4 +1,4 @@
-"""Tests: the figures of a task's test images.
+"""Tests: accuracy and loss on a task's test images.
 
 Shapes: G = 1 task, B examples, m classes, N test examples.
 """
@@ -25,7 +25,7 @@ EVALUATION_BATCH = 500
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Figures:
-    """What a test found; see `crwn.events.TaskRow`."""
+    """The results of a test; see `crwn.events.TaskRow`."""
 
     accuracy: float
     loss: float
@@ -48,10 +48,10 @@ def evaluate(
     Args:
         logits: class scores [1, B, m] of images [1, B, ...].
         split: the images and their labels.
-        batch_size: images at a time.
-        seen: the classes that can be answered; None: all.
-        own: the task's own classes, among which answers are counted once more; None: they are not.
-        counts_answers: whether it is counted how often each class is answered.
+        batch_size: images per batch.
+        seen: the classes that can be predicted; None: all.
+        own: the task's own classes; predictions among these alone are counted as well. None: they are not.
+        counts_answers: whether to count how often each class is predicted.
     """
     device = split.labels.device
     loss = torch.zeros((), dtype=torch.float64, device=device)
@@ -61,7 +61,7 @@ def evaluate(
     for images_Bd, labels_B in zip(split.images.split(batch_size), split.labels.split(batch_size), strict=True):
         given_1Bm = logits(images_Bd[None])
         logits_1Bm = given_1Bm if seen_c is None else among(given_1Bm, seen_c)
-        # The sum over a row: over rows, a GPU adds up in no certain order.
+        # Sum along a row: across rows, a GPU adds in no fixed order.
         scores_Bm = functional.log_softmax(by_class(logits_1Bm), dim=1)[0].mT
         loss += functional.nll_loss(scores_Bm, labels_B, reduction="sum")
         answers_1B = logits_1Bm.argmax(dim=2)
@@ -81,22 +81,24 @@ def evaluate(
 
 
 def among(logits_GBm: torch.Tensor, classes_c: torch.Tensor) -> torch.Tensor:
-    """The scores of these classes, and minus infinity for all others."""
+    """The scores with those of all other classes set to minus infinity: [G, B, m]."""
     scores_GBc = logits_GBm.index_select(2, classes_c)
     return torch.full_like(logits_GBm, -math.inf).index_copy(2, classes_c, scores_GBc)
 
 
 class Tester:
-    """Tests a trial's method on its benchmark; only where a task is told, and was learned in turn, it gets the task.
+    """Tests a trial's method on its benchmark.
+
+    The method is told the task only if the scenario tells it and tasks are learned in turn.
 
     Args:
         method: the learner.
-        curriculum: gives the test images, and what is told of them.
-        blueprint: what the method is.
-        training: whose batches tests are of, where they depend on the batch.
-        seed: the trial's.
-        device: where tensors live.
-        clock: seconds.
+        curriculum: provides the test images and what is told about them.
+        blueprint: the method's blueprint.
+        training: sets the batch size of tests that depend on the batch.
+        seed: the trial's seed.
+        device: the device of the tensors.
+        clock: returns the time in seconds.
     """
 
     def __init__(
@@ -122,17 +124,17 @@ class Tester:
     def test(
         self, task: int, state: Tensors, kept: Sequence[Tensors], *, tasks_learned: int, update: int | None
     ) -> TaskRow:
-        """One test.
+        """Test one task.
 
         Args:
-            task: which.
-            state: what all tasks share.
-            kept: what was kept of each task learned so far, each tensor with a task axis of length 1.
-            tasks_learned: to be noted.
-            update: to be noted.
+            task: the task.
+            state: the tensors that all tasks share.
+            kept: the tensors kept for each task learned so far, each with a task axis of length 1.
+            tasks_learned: recorded in the row.
+            update: recorded in the row.
 
         Raises:
-            FloatingPointError: the loss is no finite number.
+            FloatingPointError: the loss is not finite.
         """
         started = self._clock()
         method, curriculum = self._method, self._curriculum
@@ -179,5 +181,5 @@ class Tester:
 
 
 def diverged(task: int, what: str, rate: float) -> FloatingPointError:
-    """The error of a task whose loss is no longer a finite number."""
+    """The error to raise for a task whose loss is no longer finite."""
     return FloatingPointError(f"task {task}: the {what}; training diverged. Lower the learning rate, given {rate}.")

@@ -1,4 +1,4 @@
-"""What a trial says of itself while it is learned: where it is, what was tested, what to go on from, what came out."""
+"""Events that a trial emits while it runs: its progress, tests, resume points and results."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from crwn.nn.kernels import KernelName
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Numerics:
-    """What the last bits of a result depend on besides the spec; decided when a trial first starts, kept ever after.
+    """What the last bits of a result depend on besides the spec; decided when a trial first starts, then kept.
 
     Attributes:
         device: the kind of processor.
-        group_size: how many tasks are learned together.
+        group_size: number of tasks learned at once.
         kernel: how products with frozen weights are computed.
-        threads: CPU threads.
+        threads: number of CPU threads.
     """
 
     device: Literal["cpu", "cuda"]
@@ -33,15 +33,15 @@ class CurvePoint:
 
     Attributes:
         step: the last of these steps, counted from 1.
-        loss: in nats.
-        accuracy: in [0, 1].
+        loss: mean loss in nats.
+        accuracy: mean accuracy in [0, 1].
         time: when it was computed, in seconds since 1970.
     """
 
     step: int
     loss: float
     accuracy: float
-    time: float = field(compare=False)  # equal trials have equal curves, at other times
+    time: float = field(compare=False)  # equal trials have equal curves, but at different times
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,20 +49,20 @@ class TaskRow:
     """One test of one task.
 
     Attributes:
-        task: which task was tested.
-        tasks_learned: after how many; of a stream, the segments that were seen whole.
-        accuracy: share of the test examples that were classified correctly; where each task brings classes of its own,
-            among all classes seen so far.
-        loss: mean cross-entropy on them, in nats.
-        num_test: test examples.
-        train_seconds: what learning the task took, its share of its group's time; None where it was only tested again.
-        eval_seconds: what the test took.
+        task: the task tested.
+        tasks_learned: number of tasks learned before the test; for a stream, segments seen completely.
+        accuracy: share of the test examples classified correctly; in the scenario `class`, among all classes seen so
+            far.
+        loss: mean cross-entropy on the test examples, in nats.
+        num_test: number of test examples.
+        train_seconds: time to learn the task, its share of its group's time; None if it was only tested again.
+        eval_seconds: time of the test.
         tested: when the test ended, in seconds since 1970.
-        curve: of the training; empty where the task was only tested again.
-        update: of a stream, after how many updates; else None.
-        answered: how often each class was the answer, in every scenario but `task`; None where the task is told.
-        accuracy_told: the accuracy among the task's own classes alone, as if the task were told; None where tasks do
-            not bring classes of their own.
+        curve: the training curve; empty if the task was only tested again.
+        update: number of updates before the test, for a stream; else None.
+        answered: how often each class was predicted; None in the scenario `task`.
+        accuracy_told: accuracy among the task's own classes alone, as if the task were told; None except in the
+            scenario `class`.
     """
 
     task: int
@@ -81,14 +81,14 @@ class TaskRow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Progress:
-    """Where a trial is.
+    """The progress of a trial.
 
     Attributes:
-        tasks_learned: tasks, or segments of a stream, that are learned and tested.
-        num_tasks: of the benchmark.
+        tasks_learned: number of tasks, or segments of a stream, learned and tested.
+        num_tasks: number of tasks of the benchmark.
         step: updates done in the current group.
-        num_steps: updates of the current group.
-        learning: tasks learned together in it.
+        num_steps: updates of the current group in total.
+        learning: number of tasks in the current group.
         accuracy: mean test accuracy of the tasks learned so far; None before the first.
     """
 
@@ -102,13 +102,13 @@ class Progress:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ResumePoint:
-    """Everything needed to go on from here.
+    """Everything needed to resume the trial from here.
 
     Attributes:
         content: tensors, positions of the random streams, results so far.
-        progress: where it is.
+        progress: the trial's progress.
         rows: the tests so far.
-        curves: of the tasks being learned, by task.
+        curves: the curves of the tasks being learned, by task.
     """
 
     content: bytes
@@ -119,12 +119,12 @@ class ResumePoint:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Learned:
-    """The end.
+    """All tasks are learned.
 
     Attributes:
-        kept: every task's kept tensors, each with a task axis of length 1.
-        shared: the weights that all tasks share, where they were trained.
-        rows: all tests, the last row of the accuracy matrix included.
+        kept: the tensors kept for every task, each with a task axis of length 1.
+        shared: the weights that all tasks share, if they were trained.
+        rows: all tests, including the last row of the accuracy matrix.
     """
 
     kept: tuple[Tensors, ...]
@@ -134,12 +134,12 @@ class Learned:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GroupHalved:
-    """Memory ran out, and what was learned so far goes on in halves of the group; nothing is computed again.
+    """Memory ran out, so the group was split in halves, which continue from their current state without recomputing.
 
     Attributes:
-        group_size: how many tasks are learned together from now on.
-        step: updates that the group had done.
-        error: what the allocator said.
+        group_size: number of tasks learned at once from now on.
+        step: number of updates that the group had done.
+        error: the allocator's message.
     """
 
     group_size: int

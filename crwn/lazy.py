@@ -1,14 +1,14 @@
-"""Modules that are imported when first used.
+"""Modules that are imported on first use.
 
-Reading a sweep, planning it, and finding that nothing is left to do must not cost torch's two seconds, and a method's
-spec and its mathematics belong in one file. So the files that hold specs bind torch through `LazyModule`:
+Importing torch takes two seconds, which reading a sweep, planning it, and finding nothing left to do must not cost. But
+a method's spec and its maths belong in one file. So the files that hold specs bind torch through `LazyModule`:
 
     if TYPE_CHECKING:
         import torch
     else:
         torch = LazyModule("torch")
 
-A type checker and an editor see the plain import. tests/test_layering.py holds that reading specs imports no torch.
+Type checkers and editors see the plain import. tests/test_layering.py checks that reading specs does not import torch.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from typing import Any
 
 
 class LazyModule:
-    """Stands for the module `name`, which is imported at the first access to one of its attributes."""
+    """Stands in for the module `name`, and imports it when one of its attributes is first accessed."""
 
     def __init__(self, name: str) -> None:
         self._name = name
 
     def __getattr__(self, attribute: str) -> Any:
         value = getattr(importlib.import_module(self._name), attribute)
-        setattr(self, attribute, value)  # found at once from now on: this sits in training loops
+        setattr(self, attribute, value)  # training loops use it: later accesses bypass __getattr__
         return value

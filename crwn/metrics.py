@@ -1,14 +1,14 @@
 """Measures over the accuracy matrix of a trial.
 
-Shapes: T tasks; S = T - 1, the tasks before the last. `accuracy[i, j]` is the test accuracy on task j after i + 1 tasks
-were learned, in [0, 1]; task, row and column count from 0.
+Shapes: T tasks; S = T - 1, the tasks before the last. `accuracy[i, j]` is the test accuracy on task j after learning
+i + 1 tasks, in [0, 1]; tasks, rows and columns count from 0.
 
-A measure that needs an entry that was not tested (NaN) is NaN, and so is one that is undefined for T = 1. Entries above
-the diagonal, tests of a task before it was learned, are used by `forward_transfer` alone; a benchmark asks for them
-with `tests_ahead`.
+A measure is NaN if it needs an entry that was not tested (NaN), or if it is undefined for T = 1. Only
+`forward_transfer` uses entries above the diagonal, tests of a task before it is learned; a benchmark asks for them with
+`tests_ahead`.
 
-All are over tasks, not samples: a task with few test images counts as much as one with many. A stream has no such
-matrix: what it teaches does not come task by task.
+All measures average over tasks, not samples: a task with few test images counts as much as one with many. A stream has
+no accuracy matrix: its images do not arrive task by task.
 """
 
 from __future__ import annotations
@@ -21,13 +21,14 @@ from numpy.typing import NDArray
 
 
 def accuracy_matrix(tests: Iterable[tuple[int, int, float]], num_tasks: int, *, independent: bool) -> NDArray[Any]:
-    """The accuracy matrix [T, T] from the tests that were made; NaN where a task was not tested.
+    """The accuracy matrix [T, T] from individual tests; NaN where a task was not tested.
 
     Args:
-        tests: task, tasks learned before the test (0 to T), accuracy; those before the first task are left out.
+        tests: task, number of tasks learned before the test (0 to T), accuracy; tests before the first task are left
+            out.
         num_tasks: T.
-        independent: whether learning a task leaves the others as they are, so that an accuracy stays what it was when
-            its task was learned, and that test stands for the later ones that were not made.
+        independent: whether learning a task leaves the others unchanged. If so, the test right after a task was learned
+            stands for later tests of it that were not made.
     """
     matrix = np.full((num_tasks, num_tasks), np.nan)
     task, learned, accuracy = np.array([*tests], dtype=float).reshape(-1, 3).T
@@ -43,7 +44,7 @@ def accuracy_matrix(tests: Iterable[tuple[int, int, float]], num_tasks: int, *, 
 
 
 def average_accuracy(final: Sequence[float]) -> float:
-    """The mean over tasks of the test accuracy after the last task: the figure the paper reports.
+    """The mean over tasks of the test accuracy after the last task: the number that the paper reports.
 
     (1/T) sum_j accuracy[T-1, j]; over tasks, not samples (Lopez-Paz & Ranzato 2017, "ACC").
 
@@ -54,12 +55,12 @@ def average_accuracy(final: Sequence[float]) -> float:
 
 
 def seen_accuracies(matrix: NDArray[Any]) -> NDArray[Any]:
-    """The mean accuracy over the tasks seen so far, after each task [T]: the curve that papers draw.
+    """The mean accuracy over the tasks seen so far, after each task [T]: the curve that papers plot.
 
-    After k + 1 tasks (1/(k+1)) sum_{j<=k} accuracy[k, j]; in [0, 1]; NaN where one of these was not tested.
+    After k + 1 tasks (1/(k+1)) sum_{j<=k} accuracy[k, j]; in [0, 1]; NaN if any of these was not tested.
 
-    Source: Rebuffi et al. 2017, "iCaRL", arXiv:1611.07725, section 4: its curves after each batch of classes, which
-    are over test images; for tasks of one size the same.
+    Source: Rebuffi et al. 2017, "iCaRL", arXiv:1611.07725, section 4: its curves after each batch of classes average
+    over test images, which is the same for tasks of equal size.
 
     Args:
         matrix: accuracies [T, T]; the lower triangle is needed.
@@ -69,7 +70,7 @@ def seen_accuracies(matrix: NDArray[Any]) -> NDArray[Any]:
 
 
 def incremental_accuracy(matrix: NDArray[Any]) -> float:
-    """The mean of `seen_accuracies`, the first one included: "average incremental accuracy"; in [0, 1].
+    """The mean of `seen_accuracies`, including the first: "average incremental accuracy"; in [0, 1].
 
     Source: Rebuffi et al. 2017, "iCaRL", arXiv:1611.07725, section 4; the same in G-U-N/PyCIL, trainer.py, "Average
     Accuracy".
@@ -81,14 +82,14 @@ def incremental_accuracy(matrix: NDArray[Any]) -> float:
 
 
 def forgetting(matrix: NDArray[Any]) -> float:
-    """How far, on average, accuracy ends below the best one that was reached before the last task (0: no forgetting).
+    """The mean drop of final accuracy below the best accuracy reached before the last task (0: no forgetting).
 
-    (1/(T-1)) sum_{j<T-1} (max_{l in j..T-2} accuracy[l, j] - accuracy[T-1, j]); in [-1, 1], negative where learning
-    the last task helped the earlier ones; NaN for T = 1.
+    (1/(T-1)) sum_{j<T-1} (max_{l in j..T-2} accuracy[l, j] - accuracy[T-1, j]); in [-1, 1], negative if learning the
+    last task helped the earlier ones; NaN for T = 1.
 
     Source: Chaudhry et al. 2018, "Riemannian Walk", arXiv:1801.10112, F_k at k = T. Its maximum is over l in {1..k-1}
     (0..T-2 here), all rows but the last, as in the first author's code (facebookresearch/agem, utils/utils.py,
-    `compute_fgt`). Deviation: we leave out the rows l < j, before task j was learned, which are seldom tested; that
+    `compute_fgt`). Deviation: we leave out the rows l < j, before task j was learned, which are rarely tested; this
     matters only if task j was better in one of them than in any later row but the last.
 
     Args:
@@ -99,12 +100,12 @@ def forgetting(matrix: NDArray[Any]) -> float:
 
 
 def backward_transfer(matrix: NDArray[Any]) -> float:
-    """How far learning the later tasks moved the accuracy on the earlier ones (negative: forgetting).
+    """The mean change in accuracy on earlier tasks from learning later ones (negative: forgetting).
 
     (1/(T-1)) sum_{j<T-1} (accuracy[T-1, j] - accuracy[j, j]); in [-1, 1]; NaN for T = 1.
 
     Source: Lopez-Paz & Ranzato 2017, arXiv:1706.08840, "BWT". The authors' code (facebookresearch/
-    GradientEpisodicMemory, metrics/metrics.py) divides by T instead: what it prints is (T-1)/T of this.
+    GradientEpisodicMemory, metrics/metrics.py) divides by T instead, so it prints (T-1)/T times this.
 
     Args:
         matrix: accuracies [T, T]; the diagonal and the last row, without their common entry, are needed.
@@ -113,7 +114,7 @@ def backward_transfer(matrix: NDArray[Any]) -> float:
 
 
 def forward_transfer(matrix: NDArray[Any], untrained_T: Sequence[float] | NDArray[Any]) -> float:
-    """How far learning the earlier tasks lifts accuracy on a task that was not learned yet above that of no learning.
+    """The mean gain in accuracy on a task not yet learned, from learning earlier tasks, over an untrained network.
 
     (1/(T-1)) sum_{1<=j<T} (accuracy[j-1, j] - untrained[j]); in [-1, 1]; NaN for T = 1.
 
@@ -124,20 +125,20 @@ def forward_transfer(matrix: NDArray[Any], untrained_T: Sequence[float] | NDArra
         untrained_T: the test accuracy of untrained networks on each task [T]; the first is not used.
 
     Raises:
-        ValueError: if there is not one untrained accuracy a task.
+        ValueError: the number of untrained accuracies differs from the number of tasks.
     """
     if len(untrained_T) != len(matrix):
         raise ValueError(f"expected {len(matrix)} untrained accuracies, one a task, given {len(untrained_T)}")
     return _mean(matrix.diagonal(1) - np.asarray(untrained_T, dtype=float)[1:])
 
 
-# What other libraries print under the same names, for comparing with numbers that were published with them. Theirs are
-# of one run that tests every learned task after each task; mammoth, PyCIL and LibContinual print percent. For T = 1,
-# where we give NaN, avalanche and LibContinual print 0.
+# What other libraries print under the same names, to compare with numbers published with them. Theirs come from one run
+# that tests every learned task after each task; mammoth, PyCIL and LibContinual print percentages. For T = 1, where we
+# give NaN, avalanche and LibContinual print 0.
 
 
 def forgetting_avalanche(matrix: NDArray[Any]) -> float:
-    """Forgetting as avalanche defines it: against the accuracy when the task was learned, not the best one.
+    """Forgetting as avalanche defines it: relative to the accuracy when the task was learned, not the best accuracy.
 
     (1/(T-1)) sum_{j<T-1} (accuracy[j, j] - accuracy[T-1, j]) = -backward_transfer; in [-1, 1]; NaN for T = 1.
 
@@ -150,7 +151,7 @@ def forgetting_avalanche(matrix: NDArray[Any]) -> float:
 
 
 def forgetting_mammoth(matrix: NDArray[Any]) -> float:
-    """Forgetting as mammoth and PyCIL define it: the best accuracy may be the final one, so no task counts below 0.
+    """Forgetting as mammoth and PyCIL define it: the best accuracy includes the final one, so no term is negative.
 
     (1/(T-1)) sum_{j<T-1} (max_{l in j..T-1} accuracy[l, j] - accuracy[T-1, j]); in [0, 1]; NaN for T = 1.
 
@@ -166,7 +167,7 @@ def forgetting_mammoth(matrix: NDArray[Any]) -> float:
 
 
 def forgetting_libcontinual(matrix: NDArray[Any]) -> float:
-    """Forgetting as LibContinual defines it: avalanche's, without the last task but one, yet divided by T - 1.
+    """Forgetting as LibContinual defines it: avalanche's without the second-last task, yet divided by T - 1.
 
     (1/(T-1)) sum_{j<T-2} (accuracy[j, j] - accuracy[T-1, j]); in [-(T-2)/(T-1), (T-2)/(T-1)], thus always 0 for T = 2;
     NaN for T = 1.
@@ -183,7 +184,7 @@ def forgetting_libcontinual(matrix: NDArray[Any]) -> float:
 
 
 def backward_transfer_libcontinual(matrix: NDArray[Any]) -> float:
-    """Backward transfer as LibContinual defines it: over all rows, without the one after the task was learned.
+    """Backward transfer as LibContinual defines it: over all later rows, except the one right after the task's own.
 
     (2/(T(T-1))) sum_{2<=i<T} sum_{j<=i-2} (accuracy[i, j] - accuracy[j, j]); in [-(T-2)/T, (T-2)/T], thus always 0 for
     T = 2; NaN for T = 1.
@@ -200,5 +201,5 @@ def backward_transfer_libcontinual(matrix: NDArray[Any]) -> float:
 
 
 def _mean(values: NDArray[Any]) -> float:
-    """The mean; NaN of nothing, without NumPy's warning."""
+    """The mean; NaN if there are no values, without NumPy's warning."""
     return float(values.mean()) if values.size else np.nan

@@ -1,4 +1,4 @@
-"""Paths as users write them: `~` and `~user` mean the same wherever a path is taken."""
+"""Paths as users write them: `~` and `~user` mean the same wherever we accept a path."""
 
 from __future__ import annotations
 
@@ -7,26 +7,26 @@ import os
 from pathlib import Path
 
 NO_HOME = Path("/dev/null")
-"""A home in which nothing can be written, for libraries that fail without one while they are imported."""
+"""A home folder in which nothing can be written, for libraries that fail to import without one."""
 
 
 def stand_in_for_home() -> None:
-    """Give the libraries of this process and its children a home where the user has none, as in some containers."""
+    """Set HOME for this process and its children if the user has no home folder, as in some containers."""
     try:
         Path.home()
     except RuntimeError:
         os.environ["HOME"] = str(NO_HOME)
-        logging.getLogger("matplotlib").setLevel(logging.ERROR)  # else it says at each start that it has no home
+        logging.getLogger("matplotlib").setLevel(logging.ERROR)  # it warns at each start that there is no home
 
 
 def expanded(path: str | Path) -> Path:
-    """A path, with `~` or `~user` at its beginning replaced by the home folder; `./~` is a folder of that name.
+    """The path with a leading `~` or `~user` replaced by the home folder; `./~` is a folder of that name.
 
     Raises:
-        ValueError: no such home is known; the message says what to set or to write.
+        ValueError: there is no such home folder; the message says what to set or to write.
     """
     if not str(path).startswith("~"):
-        return Path(path)  # which forgets a "./" before a "~"
+        return Path(path)  # Path drops a "./" before a "~"
     name = Path(path).parts[0]
     try:
         found = Path(path).expanduser()

@@ -1,6 +1,6 @@
-"""Resume points: all that the rest of a trial depends on, as bytes.
+"""Resume points: everything that the rest of a trial depends on, as bytes.
 
-The random streams are not in them: they follow from the seed and the position.
+Random streams are not included: they follow from the seed and the position.
 """
 
 from __future__ import annotations
@@ -18,25 +18,25 @@ from crwn.methods.protocol import Tensors
 
 FORMAT = 7
 READABLE = (6, FORMAT)
-"""Format 6 knows neither memory nor streams, and does not say how many segments were learned."""
+"""Formats that can be read. Format 6 has neither memory nor streams, nor the number of segments learned."""
 
 
 class ResumeError(ValueError):
-    """A resume point cannot be used: it is damaged, of another trial, or of another version."""
+    """A resume point cannot be used: it is damaged, or it belongs to another trial or version."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SavedGroup:
-    """A segment that was begun.
+    """A segment in progress.
 
     Attributes:
         tasks: its tasks.
-        step: updates done.
-        block_examples: examples since the last point of the curves.
-        train_seconds: that learning took.
-        curves: of each lane.
-        state: what learning changes, by name.
-        optimizer: its state.
+        step: number of updates done.
+        block_examples: number of examples since the last point of the curves.
+        train_seconds: training time so far.
+        curves: the curve of each lane.
+        state: the tensors that learning changes, by name.
+        optimizer: the optimiser state.
         block_loss: [G], over the examples since the last point of the curves.
         block_correct: [G], likewise.
     """
@@ -54,15 +54,15 @@ class SavedGroup:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Position:
-    """Where a trial is.
+    """The position of a trial.
 
     Attributes:
-        learned: segments that are done.
+        learned: number of segments learned.
         rows: the tests so far.
-        kept: the own tensors of each task that is done.
-        shared: the shared state that learning changes, as the last segment left it.
-        memory: what the method remembers.
-        groups: begun: the first is being learned, others wait since memory ran out.
+        kept: the tensors kept for each task learned.
+        shared: the shared state that learning changes, after the last segment.
+        memory: the method's memory, such as a replay buffer.
+        groups: segments in progress: the first is being learned, others are pending because memory ran out.
     """
 
     learned: int
@@ -74,12 +74,12 @@ class Position:
 
 
 def dump(position: Position, *, identity: tuple[str, str], numerics: Numerics) -> bytes:
-    """A position as bytes.
+    """Serialise a position.
 
     Args:
-        position: where the trial is.
+        position: the position of the trial.
         identity: the trial's id and its backbone's fingerprint.
-        numerics: that the trial computes with.
+        numerics: the trial's numerics.
     """
     tensors = {f"kept.{task}.{name}": t for task, kept in enumerate(position.kept) for name, t in kept.items()}
     tensors |= _named("shared.", position.shared) | _named("memory.", position.memory)
@@ -110,17 +110,17 @@ def dump(position: Position, *, identity: tuple[str, str], numerics: Numerics) -
 
 
 def load(content: bytes, *, identity: tuple[str, str]) -> Position:
-    """What `dump` was given, on the CPU.
+    """The position that `dump` was given, with tensors on the CPU.
 
     Raises:
-        ResumeError: the content is damaged, of another trial, or of another version.
+        ResumeError: the content is damaged, or belongs to another trial or version.
     """
     tensors, header = _parse(content)
     try:
         if tuple(header["identity"]) != identity:
             raise ResumeError(f"it was made by {header['identity']}, expected {list(identity)}")
         rows = [_row(values) for values in header["rows"]]
-        # A task is learned from the moment its row is there; later rows are the final tests.
+        # A task counts as learned once it has a row; later rows are the final tests.
         learned = header["learned"] if header["format"] > 6 else len({row.task for row in rows})
         return Position(
             learned=learned,
@@ -138,7 +138,7 @@ def read_numerics(content: bytes) -> Numerics:
     """The numerics that a resume point was computed with.
 
     Raises:
-        ResumeError: the point is damaged or of another version.
+        ResumeError: the point is damaged, or belongs to another version.
     """
     _, header = _parse(content)
     try:

@@ -1,8 +1,7 @@
-"""A trial as a value: what is learned, on what, at which scale, from which seed, with which training settings.
+"""A trial as a value: a method, a benchmark, a scale, a seed, and the training settings.
 
-Everything here is frozen and free of torch. The parts that belong to one method or one benchmark are defined in that
-method's or benchmark's own file; this file says what they must offer and turns the whole into canonical JSON, whose
-hash is the trial's identity.
+Everything here is frozen and free of torch. Parts that belong to one method or benchmark are defined in its own file;
+this file defines their interfaces, and turns the whole into canonical JSON, whose hash is the trial's identity.
 """
 
 from __future__ import annotations
@@ -34,29 +33,29 @@ PositiveFloat = Annotated[float, annotated_types.Gt(0)]
 NotNegative = Annotated[float, annotated_types.Ge(0)]
 
 READ_STRICTLY: Mapping[str, Any] = types.MappingProxyType({"extra": "forbid", "strict": True, "allow_inf_nan": False})
-"""Pydantic's configuration for reading specs from files; every spec carries it, none needs pydantic."""
+"""Pydantic's configuration for reading specs from files; every spec carries it, but none imports pydantic."""
 
 HASH_PREFIX = b"crwn-trial-1\n"
-"""Hashed before the canonical JSON; changes only when equal specs no longer mean equal trials."""
+"""Hashed before the canonical JSON; it changes only when equal specs no longer mean equal trials."""
 
 TRIAL_ID = re.compile("[0-9a-f]{16}")
-"""A trial's identity: folders are named by it."""
+"""The form of a trial's identity, which also names its folder."""
 
 Grouping = Literal["one", "any", "all"]
-"""How many tasks a method can learn at once: one at a time, any number, or only all together."""
+"""How many tasks a method can learn at once: only one, any number, or only all of them."""
 
 Scenario = Literal["task", "domain", "class", "general"]
-"""What a label means and what a learner is told, after van de Ven et al. 2022, "Three types of incremental learning"
+"""What labels mean and what the learner is told, after van de Ven et al. 2022, "Three types of incremental learning"
 (Nature Machine Intelligence 4), and Buzzega et al. 2020, arXiv:2004.07211:
 
-- `task`: which task an image is from is told, in training and in testing;
-- `domain`: it is not told; every task has the same classes;
-- `class`: it is not told; every task brings classes of its own, and the learner tells all of them apart;
-- `general`: nothing is told, not even when a task ends: a stream.
+- `task`: the learner is told which task an image is from, in training and in testing;
+- `domain`: it is not told the task; every task has the same classes;
+- `class`: it is not told the task; every task adds new classes, and the learner distinguishes all classes so far;
+- `general`: it is told nothing, not even when a task ends: a stream.
 """
 
 Need = Literal["tasks", "ends", "classes"]
-"""What a method may need to be told: the task, when a task begins and ends, and that each task brings new classes."""
+"""What a method may need to be told: the task, when a task begins and ends, or that each task adds new classes."""
 
 SCENARIOS: Mapping[Scenario, frozenset[Need]] = types.MappingProxyType(
     {
@@ -66,7 +65,7 @@ SCENARIOS: Mapping[Scenario, frozenset[Need]] = types.MappingProxyType(
         "general": frozenset(),
     }
 )
-"""What each scenario tells."""
+"""What each scenario tells the learner."""
 
 _NEEDS: Mapping[Need, str] = types.MappingProxyType(
     {
@@ -83,15 +82,15 @@ class ProblemShape:
 
     Attributes:
         input_shape: channels, height, width of an image.
-        num_classes: the outputs of a head: classes of one task, or of all where one head tells all of them apart.
-        num_tasks: what is tested, each with a figure of its own.
-        labels_are_shared: whether a label means the same wherever it occurs.
-        scenario: what a learner is told.
-        num_segments: what is learned one after another; 0 stands for one segment per task.
-        segment_sizes: training images of each segment; expected ones, whose sum is right, where images are held out or
-            the seed draws which classes come when. Empty: not known without the data.
-        task_classes: the classes of each task where each has its own of one label space; else empty.
-        tests_ahead: whether a task is also tested just before it is learned, and all of them before any is.
+        num_classes: outputs of a head: the classes of one task, or of all tasks if one head distinguishes them all.
+        num_tasks: number of tasks, each of which is tested separately.
+        labels_are_shared: whether a label means the same in every task.
+        scenario: what the learner is told.
+        num_segments: number of segments, which are learned one after another; 0: one per task.
+        segment_sizes: number of training images per segment; if images are held out or the seed draws the class order,
+            these are expected numbers with the correct sum. Empty: not known without the data.
+        task_classes: the classes of each task, if all tasks share one label space and each adds its own; else empty.
+        tests_ahead: whether every task is also tested just before it is learned, and before any task is learned.
     """
 
     input_shape: tuple[int, int, int]
@@ -110,25 +109,25 @@ class ProblemShape:
 
     @property
     def input_size(self) -> int:
-        """The numbers in one image, the `d` of the equations."""
+        """The number of values per image, the `d` of the equations."""
         return math.prod(self.input_shape)
 
     @property
     def is_stream(self) -> bool:
-        """Whether the training images are one stream, whose parts the learner cannot tell."""
+        """Whether the training images form one stream without task boundaries."""
         return self.scenario == "general"
 
     @property
     def num_train(self) -> int:
-        """Training images of all segments; 0 where they are not known without the data."""
+        """Number of training images of all segments; 0 if it is not known without the data."""
         return sum(self.segment_sizes)
 
 
 MovesShared = Literal["never", "first segment", "always"]
-"""When weights that tasks share are trained: never, they are frozen; with the first segment; with every one."""
+"""When shared weights are trained: never (they are frozen), with the first segment, or with every segment."""
 
 Presentation = Literal["in turn", "together"]
-"""Whether a method learns one segment after another, or all of them as one, in a mixture."""
+"""Whether a method learns one segment after another, or all of them jointly, as one mixture."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -137,22 +136,22 @@ class Blueprint:
 
     Attributes:
         params_per_task: parameters per task in the paper's convention (shared weights divided by the number of tasks).
-        trained_per_task: numbers the optimiser changes for one task.
-        stored_per_task: numbers kept of one task after it was learned (an entry of a binary mask counts as one).
-        multiply_adds: multiply-add operations of one training step on one example, forward and backward, as the
-            plain computation does them. An estimate for planning.
-        activations: numbers held of one example during a training step. An estimate, for choosing group sizes.
-        backbone: the drawn arrays the method reads: frozen weights, or the start of those that tasks share.
-        stored_shared: learned numbers that all tasks share, kept once.
-        moves_shared: when the shared weights are trained. With the first segment: it is then learned alone.
+        trained_per_task: numbers that the optimiser updates for one task.
+        stored_per_task: numbers stored per task after it is learned (one per entry of a binary mask).
+        multiply_adds: multiply-adds of one training step on one example, forward and backward, in the plain
+            computation. An estimate for planning.
+        activations: numbers held per example during a training step. An estimate for choosing group sizes.
+        backbone: the drawn arrays that the method reads: frozen weights, or the initial values of shared weights.
+        stored_shared: learned numbers that all tasks share, stored once.
+        moves_shared: when the shared weights are trained. If with the first segment, that one is learned alone.
         needs: what the method needs to be told.
-        presentation: in which order it learns.
-        examples_kept: training images that a replay buffer holds at most.
-        examples_replayed: those that go through the network with each batch, once it holds so many.
-        stored_memory: numbers that are kept between tasks to learn the next ones by, beside replayed images.
-        statistics_per_task: running means and variances of batch normalisation kept of one task, besides.
-        keeps_weights: whether what is kept of a task are weights, which are written out only on request.
-        tests_by_batch: whether tests depend on the batch: they are then of the training's batches, in a fixed order.
+        presentation: whether it learns segments in turn or jointly.
+        examples_kept: capacity of the replay buffer, in training images.
+        examples_replayed: replayed images per batch, once the buffer holds that many.
+        stored_memory: numbers kept between tasks to help learn later ones, besides replayed images.
+        statistics_per_task: running means and variances of batch normalisation stored per task, in addition.
+        keeps_weights: whether the tensors kept per task are weights, which are written only on request.
+        tests_by_batch: whether a test depends on its batches; if so, they have the training's size and a fixed order.
     """
 
     params_per_task: float
@@ -173,29 +172,29 @@ class Blueprint:
     tests_by_batch: bool = False
 
     def examples_per_update(self, batch_size: int) -> int:
-        """How many go through the network in a training step: a batch, and what is replayed beside it."""
+        """Examples that pass through the network in a training step: a batch, and the replayed images."""
         return batch_size + self.examples_replayed
 
     @property
     def grouping(self) -> Grouping:
-        """How many tasks can be learned at once: any number where none changes what another is learned from."""
+        """How many tasks can be learned at once: any number, unless learning one affects how others are learned."""
         if not self.is_continual:
             return "all"
         return "one" if self.moves_shared == "always" or self.examples_kept or self.stored_memory else "any"
 
     @property
     def is_continual(self) -> bool:
-        """Whether tasks are learned one after another, not all at once."""
+        """Whether tasks are learned one after another, rather than jointly."""
         return self.presentation == "in turn"
 
     @property
     def is_independent(self) -> bool:
-        """Whether learning a task leaves those learned before as they are, so that none is ever forgotten."""
+        """Whether learning a task leaves earlier tasks unchanged, so that nothing is ever forgotten."""
         return self.is_continual and self.moves_shared != "always"
 
 
 def check_group_size(group_size: int, blueprint: Blueprint, num_tasks: int) -> None:
-    """Check that a method can learn so many tasks at once.
+    """Check that a method can learn `group_size` tasks at once.
 
     Raises:
         ValueError: it cannot.
@@ -207,12 +206,12 @@ def check_group_size(group_size: int, blueprint: Blueprint, num_tasks: int) -> N
 
 
 def later_field(default: Any) -> Any:
-    """A field that a spec got after trials of it were kept; its default means "as before" and changes no identity."""
+    """A field added to a spec after trials of it were stored; its default means "as before" and changes no identity."""
     return field(default=default, metadata={"later": True})
 
 
 DEFAULT_UPDATES = 1000
-"""Updates per task, of the paper's networks on MNIST."""
+"""Updates per task, as in the paper for MNIST."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -220,17 +219,17 @@ class TrainingSpec:
     """How every task is trained.
 
     Attributes:
-        learning_rate: the step size, of the first epoch where it decays.
+        learning_rate: the learning rate; with a schedule, that of the first epoch.
         optimizer: torch's optimiser of that name with torch's defaults, a new one for each segment.
-        weight_decay: of Adam and SGD; it is added to the gradient, as torch does (L2, not AdamW).
-        schedule: `constant`, or `cosine`: the rate falls to 0 along half a cosine, a step after each epoch.
+        weight_decay: for Adam and SGD; added to the gradient, as in torch (L2, not AdamW).
+        schedule: `constant`, or `cosine`: the learning rate decays to 0 along half a cosine, one step per epoch.
         updates_per_task: optimiser steps per task.
         batch_size: examples per batch; the short last batch of an epoch is kept.
-        dtype: of weights, activations and optimiser state. With bfloat16, activations and products are in it, summed
-            in float32; what is learned and the optimiser's state are in float32.
-        momentum: of SGD.
-        epochs_per_task: passes over a task's images, which then decide how many updates it takes; 0: as many as
-            `updates_per_task` says.
+        dtype: dtype of weights, activations and optimiser state. With bfloat16, activations and products use it, with
+            sums in float32; trained tensors and the optimiser state stay in float32.
+        momentum: momentum of SGD.
+        epochs_per_task: passes over a task's images, which then determine the number of updates; 0: use
+            `updates_per_task`.
 
     Raises:
         ValueError: a field is wrong.
@@ -267,8 +266,8 @@ class TrainingSpec:
         """Optimiser steps of a segment.
 
         Args:
-            num_images: training images of it.
-            num_tasks: that are mixed in it.
+            num_images: its number of training images.
+            num_tasks: number of tasks mixed in it.
         """
         if self.epochs_per_task:
             return self.epochs_per_task * math.ceil(num_images / self.batch_size)
@@ -277,7 +276,7 @@ class TrainingSpec:
 
 @runtime_checkable
 class MethodSpec(Protocol):
-    """What a method's frozen spec offers besides its own fields."""
+    """The interface of a method's frozen spec, besides its own fields."""
 
     @property
     def kind(self) -> str:
@@ -290,13 +289,13 @@ class MethodSpec(Protocol):
         """What this method builds at `scale` for `problem`.
 
         Raises:
-            ValueError: the scale is not one of this method's, or the method does not exist for this problem.
+            ValueError: the method does not have this scale, or cannot be built for this problem.
         """
 
 
 @runtime_checkable
 class BenchmarkSpec(Protocol):
-    """What a benchmark's frozen spec offers besides its own fields."""
+    """The interface of a benchmark's frozen spec, besides its own fields."""
 
     @property
     def kind(self) -> str:
@@ -304,26 +303,26 @@ class BenchmarkSpec(Protocol):
 
     @property
     def base(self) -> str:
-        """The base data set that the tasks are made from."""
+        """The base data set from which the tasks are made."""
 
     @property
     def validation(self) -> int:
-        """Training images held out, which then stand for the test images; 0 for the real test."""
+        """Number of training images held out to replace the test images; 0: test on the real test images."""
 
     def problem(self) -> ProblemShape:
         """The benchmark's sizes."""
 
     def normalisation(self) -> Normalisation:
-        """How networks see its pixels."""
+        """The normalisation of its pixels."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrialSpec:
-    """One trial, all settings resolved. Equal specs are the same trial, whatever sweep asks for it.
+    """One trial with all settings resolved. Equal specs are the same trial, whichever sweep asks for it.
 
     Raises:
-        ValueError: a part is of the wrong kind; the method cannot be built at this scale for this benchmark, or needs
-            to be told what the benchmark's scenario does not tell; the training does not fit the benchmark.
+        ValueError: a part has the wrong type; the method cannot be built at this scale for this benchmark, or needs to
+            know what the benchmark's scenario does not tell; or the training settings do not fit the benchmark.
     """
 
     method: MethodSpec
@@ -339,11 +338,11 @@ class TrialSpec:
             raise ValueError("; ".join(faults))
 
     def blueprint(self) -> Blueprint:
-        """What this trial builds."""
+        """What the method builds for this trial."""
         return self.method.blueprint(self.scale, self.benchmark.problem(), self.seed)
 
     def num_updates(self) -> int:
-        """Optimiser steps of the whole trial, worked out from the base set's counts."""
+        """Optimiser steps of the whole trial, computed from the base set's counts."""
         problem, training = self.benchmark.problem(), self.training
         if problem.is_stream:
             return math.ceil(problem.num_train / training.batch_size)
@@ -354,22 +353,22 @@ class TrialSpec:
         return sum(training.num_updates(size) for size in problem.segment_sizes)
 
     def multiply_adds_per_update(self) -> int:
-        """Of one training step, as the plain computation does it."""
+        """Multiply-adds of one training step, in the plain computation."""
         blueprint = self.blueprint()
         return blueprint.multiply_adds * blueprint.examples_per_update(self.training.batch_size)
 
     def canonical_json(self) -> str:
-        """The spec as JSON with sorted keys and no white space: equal specs give equal text."""
+        """The spec as JSON with sorted keys and no whitespace: equal specs give equal text."""
         return canonical_json(self)
 
     @property
     def trial_id(self) -> str:
-        """Sixteen hexadecimal digits that identify the trial: a hash of the canonical JSON."""
+        """The trial's identity, sixteen hexadecimal digits: a hash of the canonical JSON."""
         return trial_id_of(self.canonical_json())
 
     @property
     def variant(self) -> str:
-        """The method's settings that differ from the paper's, such as `modulation=local`; empty if none does."""
+        """The method's settings that differ from the paper's, such as `modulation=local`; empty if none do."""
         default: Any = type(self.method)()
         names = sorted(item.name for item in dataclasses.fields(default))
         changed = [name for name in names if getattr(self.method, name) != getattr(default, name)]
@@ -377,7 +376,7 @@ class TrialSpec:
 
 
 def _scenario_faults(trial: TrialSpec, blueprint: Blueprint, problem: ProblemShape) -> list[str]:
-    """Why a method cannot learn a benchmark as its scenario is, or with this training; nothing where it can."""
+    """Why the method cannot learn the benchmark in its scenario or with these training settings; empty if it can."""
     method, scenario, training = trial.method.kind, problem.scenario, trial.training
     faults = []
     if missing := sorted(blueprint.needs - SCENARIOS[scenario]):
@@ -398,7 +397,7 @@ def _scenario_faults(trial: TrialSpec, blueprint: Blueprint, problem: ProblemSha
             f"buffer: expected at most the {problem.num_train} training images of the benchmark, given "
             f"{blueprint.examples_kept}"
         )
-    # One epoch, which many methods have by default, is what a stream is.
+    # A stream is one epoch, which many methods have by default.
     if problem.is_stream and (training.epochs_per_task > 1 or training.updates_per_task != DEFAULT_UPDATES):
         name = "epochs_per_task" if training.epochs_per_task else "updates_per_task"
         faults.append(
@@ -409,17 +408,17 @@ def _scenario_faults(trial: TrialSpec, blueprint: Blueprint, problem: ProblemSha
 
 
 def trial_id_of(canonical: str) -> str:
-    """The identity of the trial whose canonical JSON this is; see `TrialSpec.trial_id`, and `TRIAL_ID` for its form."""
+    """The identity of the trial with this canonical JSON; see `TrialSpec.trial_id`, and `TRIAL_ID` for its form."""
     return hashlib.sha256(HASH_PREFIX + canonical.encode()).hexdigest()[:16]
 
 
 def canonical_json(value: Any) -> str:
-    """A frozen dataclass as JSON with sorted keys and no white space.
+    """A frozen dataclass as JSON with sorted keys and no whitespace.
 
-    A later field (`later_field`) is left out while it has the value that means "as before".
+    A later field (`later_field`) is left out if it has its default, which means "as before".
 
     Raises:
-        ValueError: a number in it is infinite or not a number.
+        ValueError: a number in it is infinite or NaN.
     """
     return json.dumps(_plain(value), sort_keys=True, separators=(",", ":"), allow_nan=False)
 
@@ -435,19 +434,19 @@ def _plain(value: Any) -> Any:
 
 
 def check_fields(spec: Any) -> None:
-    """Check every field of a dataclass against its annotation; call it from `__post_init__`.
+    """Check every field of a dataclass against its annotation; called from `__post_init__`.
 
-    Understands int, float, str, bool, `Literal`, dataclasses, runtime protocols, and the bounds of `annotated_types`.
-    An int given for a float becomes one, and -0.0 becomes 0.0, so that equal settings have equal JSON.
+    It supports int, float, str, bool, `Literal`, dataclasses, runtime protocols, and the bounds of `annotated_types`.
+    An int given for a float becomes a float, and -0.0 becomes 0.0, so that equal settings have equal JSON.
 
     Raises:
-        ValueError: names every field that is wrong, with what was expected and what was given.
+        ValueError: fields are wrong; the message names each, with what was expected and what was given.
     """
     faults = []
     for name, hint in _hints(type(spec)).items():  # type: ignore[arg-type]  # mypy takes no class to be hashable
         value = getattr(spec, name)
         if _plain_type(hint) is float and isinstance(value, int | float) and not isinstance(value, bool):
-            with contextlib.suppress(OverflowError):  # then it stays an int and is refused below
+            with contextlib.suppress(OverflowError):  # it stays an int and is refused below
                 value = float(value) + 0.0
                 object.__setattr__(spec, name, value)
         fault = _fault(hint, value)
@@ -459,7 +458,7 @@ def check_fields(spec: Any) -> None:
 
 @functools.cache
 def _hints(kind: type) -> dict[str, Any]:
-    """The fields of a dataclass by their annotations, which cost more to resolve than to check."""
+    """The annotations of a dataclass's fields by name, cached because resolving them costs more than checking them."""
     hints = typing.get_type_hints(kind, include_extras=True)
     return {name: hint for name, hint in hints.items() if typing.get_origin(hint) is not typing.ClassVar}
 
@@ -479,7 +478,7 @@ _BOUNDS: Mapping[type, tuple[str, str, Callable[[Any, Any], bool]]] = types.Mapp
 
 
 def _fault(hint: Any, value: Any) -> str | None:
-    """What was expected, if `value` does not fit `hint`."""
+    """What was expected, if `value` does not fit `hint`; else None."""
     plain = _plain_type(hint)
     if typing.get_origin(plain) is Literal:
         choices = typing.get_args(plain)
@@ -497,5 +496,5 @@ def _fault(hint: Any, value: Any) -> str | None:
 
 
 def kind_field(kind: str) -> Any:
-    """The `kind` field of a method's or benchmark's spec: fixed, and part of the canonical JSON."""
+    """The `kind` field of a method's or benchmark's spec: constant, and part of the canonical JSON."""
     return field(default=kind, init=False)

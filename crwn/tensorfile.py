@@ -1,6 +1,6 @@
-"""Tensors with a JSON header as bytes, in the safetensors format: nothing in it can run code when it is read.
+"""Serialises tensors with a JSON header in the safetensors format, so that reading a file runs no code.
 
-A SHA-256 over header and tensors is kept with them, so that a damaged file is refused and never computed with.
+A SHA-256 over header and tensors is stored with them, so that a damaged file is refused and never used.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import safetensors.torch
 import torch
 
 HEADER_KEY = "crwn"
-"""The one metadata entry: safetensors writes several in no fixed order, and equal content must give equal bytes."""
+"""The only metadata entry: safetensors writes several in no fixed order, and equal content must give equal bytes."""
 
 
 def dump(tensors: Mapping[str, torch.Tensor], header: Mapping[str, Any]) -> bytes:
@@ -26,7 +26,7 @@ def dump(tensors: Mapping[str, torch.Tensor], header: Mapping[str, Any]) -> byte
 
 
 def parse(content: bytes) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
-    """What `dump` was given.
+    """The tensors and the header that `dump` was given.
 
     Raises:
         ValueError: the bytes are not such a file, or were changed.
@@ -37,7 +37,7 @@ def parse(content: bytes) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
         text = json.loads(content[8 : 8 + length])["__metadata__"][HEADER_KEY]
         envelope = json.loads(text)
         header = dict(envelope["header"])
-        # The first comparison finds what parsing would hide, such as a changed last digit of a long number.
+        # The first comparison catches what parsing hides, such as a changed last digit of a long number.
         intact = text == _json(envelope) and envelope["sha256"] == _digest(tensors, header)
     except (safetensors.SafetensorError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise ValueError(f"expected a whole safetensors file of crwn's, given something else: {error!r}") from error

@@ -1,15 +1,15 @@
-"""Stores for tests and benchmarks: all that finished trials leave, without training any.
+"""Stores of made-up trials for tests and benchmarks: everything that finished trials leave, without any training.
 
-What is written is what a run writes, through the same code: ids, hashes, measures and context files agree. Only the
-accuracies are made up, with the task told half way to 1, answers spread evenly, and what a machine would have taken.
+Records are written by the same code as in a run, so ids, hashes, measures and context files agree. Only the accuracies
+are made up (with the task told, they are halfway to 1), as are predictions, spread evenly over classes, and timings.
 
     store = new_store(tmp_path / "store")
     local, both = (tiny_trial(modulation=name) for name in ("local", "local+global"))
     write_finished(store, local, accuracy=0.5)
-    write_finished(store, both, accuracy=[0.5, 0.75])  # by task, after the last one
+    write_finished(store, both, accuracy=[0.5, 0.75])  # one per task, after the last task
     write_sweep(store, [local, both])
 
-The one file of this package that uses the orchestrator, whose store it fills; it imports that when it is called.
+The only file of this package that uses the orchestrator, to fill its store; it imports it inside functions.
 
 Shapes: T tasks.
 """
@@ -45,43 +45,44 @@ if TYPE_CHECKING:
     from orchestrator.sweeps.sweep import Cell
 
 START = 1_750_000_000.0
-"""When the made-up trials begin, in seconds since 1970: 15 June 2025, 15:06:40 UTC."""
+"""Start of the made-up trials, in seconds since 1970: 15 June 2025, 15:06:40 UTC."""
 
 PYTHON = "3.11.0"
-"""Its version that they say."""
+"""The Python version that they record."""
 
 MADE_UP_CODE = Code(method="0" * 16, crwn="1" * 16, results_version=1)
 
 TEST_SECONDS = 0.125
-"""What each of their tests takes."""
+"""The duration of each of their tests."""
 
 Accuracy: TypeAlias = "float | Sequence[float] | NDArray[Any]"
-"""In [0, 1]: one number for all tests; [T], each task's after the last one, from when it was learned; or the whole
-accuracy matrix [T, T] (`crwn.metrics`), of which the tests are taken that a trial of the method makes; of a stream
-those of the last row, at each update at which it is tested."""
+"""Accuracies in [0, 1]: one number for all tests; [T], one per task, the same in all tests of it; or the accuracy
+matrix [T, T] (`crwn.metrics`), from which the tests that a trial of the method makes are taken. For a stream, the last
+row, at each update at which it is tested."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Conditions:
-    """How a made-up trial was computed: what equal trials may differ in.
+    """How a made-up trial was computed: everything in which equal trials may differ.
 
     Attributes:
         device: the kind of processor.
-        device_name: as it names itself.
-        group_size: how many tasks are learned together; None for what the rule gives on a CPU, at most four.
+        device_name: the processor's name for itself.
+        group_size: number of tasks learned at once; None: what the rule gives on a CPU, at most four.
         kernel: how products are computed.
-        threads: of the CPU.
+        threads: number of CPU threads.
         host: the machine's name.
-        pid: of the process.
-        task_seconds: what learning a task takes.
-        curve_points: of the curve of a task's training.
-        memory: the peak, in bytes.
-        held_memory: what the process held before the trial, in bytes.
-        commit: of the code.
-        versions: of libraries.
-        code: that it was computed with.
-        start: of the attempt, in seconds since 1970.
-        before: those of an earlier attempt, from whose resume point, after an update, this one went on; None without.
+        pid: the process id.
+        task_seconds: time to learn a task.
+        curve_points: number of points of a task's training curve.
+        memory: peak memory in bytes.
+        held_memory: memory that the process held before the trial, in bytes.
+        commit: the commit of the code.
+        versions: library versions.
+        code: the code that it was computed with.
+        start: start of the attempt, in seconds since 1970.
+        before: conditions of an earlier attempt, which made one update and from whose resume point this one continued;
+            None: there was none.
     """
 
     device: Literal["cpu", "cuda"] = "cpu"
@@ -122,17 +123,17 @@ def tiny_trial(
     updates_per_task: int = 5,
     **settings: Any,
 ) -> TrialSpec:
-    """A trial of a fraction of a second on embedded data, should it ever run.
+    """A trial on embedded data that would run in a fraction of a second.
 
     Args:
         method: its name in the registry.
-        seed: the trial's.
-        benchmark: a preset's name, of which the trial has `num_tasks` tasks, or a benchmark as it is.
-        num_tasks: of a preset that is no stream.
-        scale: of the network; by default FC16, or 1d for a method that has no such scale.
-        learning_rate: of the training.
-        updates_per_task: likewise; a stream's images decide.
-        **settings: of the method.
+        seed: the trial's seed.
+        benchmark: a preset's name, cut to `num_tasks` tasks, or a benchmark spec, used unchanged.
+        num_tasks: number of tasks of a preset, unless it is a stream.
+        scale: the network's scale; by default FC16, or 1d for a method without that scale.
+        learning_rate: the learning rate.
+        updates_per_task: updates per task; a stream's number of images determines its own.
+        **settings: the method's settings.
 
     Raises:
         ValueError: a setting is wrong.
@@ -152,7 +153,7 @@ def tiny_trial(
 
 
 def _small_scale(method: MethodSpec, benchmark: BenchmarkSpec) -> str:
-    """FC16 where the method has it, else 1d."""
+    """FC16 if the method has it, else 1d."""
     try:
         method.blueprint("FC16", benchmark.problem(), 0)
     except ScaleError:
@@ -161,10 +162,10 @@ def _small_scale(method: MethodSpec, benchmark: BenchmarkSpec) -> str:
 
 
 def new_store(folder: Path) -> Store:
-    """A new, empty store that is written quickly: what it holds may be lost when the machine fails.
+    """A new, empty store with fast writes: without fsync, a crash of the machine may lose its content.
 
     Args:
-        folder: does not exist yet, or is empty.
+        folder: a folder that does not exist or is empty.
     """
     from orchestrator.store.folder import LocalFiles
     from orchestrator.store.store import Store
@@ -177,19 +178,19 @@ def new_store(folder: Path) -> Store:
 def write_finished(
     store: Store, spec: TrialSpec, accuracy: Accuracy = 0.5, conditions: Conditions = DEFAULT
 ) -> TrialRecord:
-    """Keep a finished trial in a store.
+    """Write a finished trial to a store.
 
     Args:
-        store: where.
-        spec: the trial, of any size: nothing is trained.
-        accuracy: of its tests.
+        store: the store.
+        spec: the trial, of any size, since nothing is trained.
+        accuracy: the accuracies of its tests.
         conditions: how it was computed.
 
     Returns:
-        The record that was written.
+        The record written.
 
     Raises:
-        ValueError: as `finished_record` does.
+        ValueError: see `finished_record`.
     """
     record = finished_record(spec, accuracy, conditions)
     store.write_record(spec.trial_id, record)
@@ -205,18 +206,18 @@ def write_unfinished(
     error: Exception | None = None,
     conditions: Conditions = DEFAULT,
 ) -> None:
-    """Keep an unfinished trial in a store: its attempt, its resume point, from which it can go on, its rows so far.
+    """Write an unfinished trial to a store: its attempt, its resume point, from which it can resume, its rows so far.
 
     Args:
-        store: where.
+        store: the store.
         spec: the trial.
-        accuracy: of its tests; those that were made by then are kept.
-        tasks_learned: how many tasks it has learned; of a method that learns all at once, 0.
-        error: in what the attempt ended; None for one that is running or was interrupted.
+        accuracy: the accuracies of its tests; only tests made by then are written.
+        tasks_learned: number of tasks learned; 0 for a method that learns all tasks jointly.
+        error: the error that ended the attempt; None if it is running or was interrupted.
         conditions: how it was computed.
 
     Raises:
-        ValueError: as `finished_record` does, or the method never has learned so many tasks and not ended.
+        ValueError: see `finished_record`; or an unfinished trial of the method never has so many tasks learned.
     """
     from orchestrator.execution.attempt import task_rows
 
@@ -234,14 +235,14 @@ def write_unfinished(
 def write_sweep(
     store: Store, trials: Iterable[TrialSpec | Cell], *, name: str = "small", reference: str | None = None
 ) -> None:
-    """Keep a sweep's manifest in a store.
+    """Write a sweep's manifest to a store.
 
     Args:
-        store: where.
-        trials: what the sweep asks for: cells under its own names, and trials, those that differ by their seed alone in
-            one cell that is named as records name it.
-        name: the sweep's.
-        reference: the label of the method whose params/task the others' are compared with.
+        store: the store.
+        trials: what the sweep asks for: cells, which keep their names, and trials; trials that differ only in their
+            seed share one cell, named as in records.
+        name: the sweep's name.
+        reference: the label of the method with whose params/task the others are compared.
     """
     from orchestrator.execution.attempt import recorded_benchmark
     from orchestrator.sweeps.sweep import Cell, Resources, Sweep
@@ -265,19 +266,18 @@ def write_sweep(
 
 
 def finished_record(spec: TrialSpec, accuracy: Accuracy = 0.5, conditions: Conditions = DEFAULT) -> TrialRecord:
-    """What a finished trial leaves.
+    """The record that a finished trial leaves.
 
-    It has a sample of the system at its start and one at its end. Contexts are those from which learning starts, of
-    seed 0.
+    It has one system sample at the start and one at the end. Its contexts are the initial ones, of seed 0.
 
     Args:
         spec: the trial, of any size.
-        accuracy: of its tests.
+        accuracy: the accuracies of its tests.
         conditions: how it was computed.
 
     Raises:
-        ValueError: an accuracy is outside [0, 1], the matrix has another shape, or it changes where the method's tasks
-            do not touch each other.
+        ValueError: an accuracy is outside [0, 1], the matrix has the wrong shape, or a task's accuracy changes although
+            the method's tasks do not interfere.
     """
     from crwn import contexts
     from crwn.trial import Finished
@@ -330,7 +330,7 @@ def _matrix(spec: TrialSpec, accuracy: Accuracy) -> NDArray[Any]:
 
 
 def _rows(spec: TrialSpec, accuracy: Accuracy, conditions: Conditions) -> tuple[TaskRow, ...]:
-    """The tests that a trial of this method makes, in its order."""
+    """The tests that a trial of this method makes, in order."""
     from crwn.events import TaskRow
 
     matrix, time = _matrix(spec, accuracy), conditions.start
@@ -377,7 +377,7 @@ def _rows(spec: TrialSpec, accuracy: Accuracy, conditions: Conditions) -> tuple[
 
 
 def _tests_in_turn(problem: ProblemShape, blueprint: Blueprint) -> Iterator[tuple[int, int]]:
-    """The tests of a trial that is no stream, in their order: the task, and how many tasks are learned by then."""
+    """The tests of a trial that is not a stream, in order: the task, and the number of tasks learned by then."""
     num_tasks = problem.num_tasks
     if not blueprint.is_continual:
         yield from ((task, num_tasks) for task in range(num_tasks))
@@ -393,7 +393,7 @@ def _tests_in_turn(problem: ProblemShape, blueprint: Blueprint) -> Iterator[tupl
 
 
 def _num_tests(spec: TrialSpec) -> list[int]:
-    """The images that each task is tested on; of those that are held out, about so many."""
+    """The number of test images per task; approximate if training images are held out."""
     problem, base = spec.benchmark.problem(), BASE_SETS[spec.benchmark.base]
     num_tests = spec.benchmark.validation or base.num_test
     classes = problem.task_classes or (tuple((task,) for task in range(problem.num_tasks)) if problem.is_stream else ())
@@ -404,12 +404,12 @@ def _num_tests(spec: TrialSpec) -> list[int]:
 
 
 def _spread(count: int, num_classes: int) -> tuple[int, ...]:
-    """So many answers, as evenly as can be."""
+    """`count` predictions, spread over the classes as evenly as possible."""
     return tuple(np.diff(np.arange(num_classes + 1) * count // num_classes).tolist())
 
 
 def _stream_tests(spec: TrialSpec) -> list[tuple[int, int]]:
-    """The updates after which a stream is tested, each with how many of its parts were seen whole."""
+    """The updates after which a stream is tested, each with the number of segments seen completely."""
     problem, end = spec.benchmark.problem(), spec.num_updates()
     every = getattr(spec.benchmark, "test_every", 0) if spec.blueprint().is_continual else 0
     ends = np.cumsum(problem.segment_sizes)
@@ -419,7 +419,7 @@ def _stream_tests(spec: TrialSpec) -> list[tuple[int, int]]:
 
 
 def _curve(spec: TrialSpec, conditions: Conditions, start: float) -> tuple[CurvePoint, ...]:
-    """The curve of a task that begins at a time; at the same accuracy throughout."""
+    """The curve of a task that begins at `start`, with constant accuracy."""
     from crwn.events import CurvePoint
 
     problem = spec.benchmark.problem()
@@ -456,7 +456,7 @@ def _fingerprint(spec: backbone.BackboneSpec) -> str:
 
 
 def _at_seed_0(spec: TrialSpec) -> TrialSpec:
-    """What the shapes of kept tensors depend on, and no more, so that they are made once for many trials."""
+    """The trial reduced to what the shapes of kept tensors depend on, so that many trials share cached tensors."""
     return dataclasses.replace(spec, seed=0, training=TrainingSpec(learning_rate=0.01))
 
 
@@ -484,7 +484,7 @@ def _method(spec: TrialSpec) -> Method:
 
 @functools.lru_cache(maxsize=100)
 def _kept(spec: TrialSpec) -> tuple[Tensors, ...]:
-    """What is kept of each task, as learning starts."""
+    """The tensors kept for each task, with their initial values."""
     method = _method(spec)
     tasks = range(spec.benchmark.problem().num_tasks)
     return tuple(
@@ -510,7 +510,7 @@ def _resume_point(spec: TrialSpec, rows: Sequence[TaskRow], conditions: Conditio
 
 
 def _attempts(spec: TrialSpec, conditions: Conditions, *, tasks_learned: int) -> list[Attempt]:
-    """The attempt that reached so many tasks, after the one before it."""
+    """The attempt that learned `tasks_learned` tasks, after the earlier one, if any."""
     from orchestrator.store.records import Position
 
     last = _attempt(spec, conditions, tasks_learned=tasks_learned)
@@ -521,7 +521,7 @@ def _attempts(spec: TrialSpec, conditions: Conditions, *, tasks_learned: int) ->
 
 
 def _attempt(spec: TrialSpec, conditions: Conditions, *, tasks_learned: int, error: Exception | None = None) -> Attempt:
-    """An attempt that began at the trial's beginning."""
+    """An attempt that started the trial from the beginning."""
     from orchestrator.execution.attempt import new_attempt
     from orchestrator.store.records import AttemptError, Position
 

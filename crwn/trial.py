@@ -1,4 +1,4 @@
-"""One trial from its spec to its results: `run_trial`, and `iterate_trial` for those who need to stay in control."""
+"""Runs one trial, from its spec to its results: `run_trial`, or `iterate_trial` if the caller stays in control."""
 
 from __future__ import annotations
 
@@ -33,18 +33,18 @@ from crwn.resume import read_numerics
 from crwn.spec import TrialSpec
 
 CPU_GROUP = 4
-"""Tasks that a CPU learns together: fewer pay the fixed costs of a step more often; of more the images take memory."""
+"""Tasks that a CPU learns at once: with fewer, the fixed cost of a step is paid more often; more need more memory."""
 CPU_GROUP_NUMBERS = 2**24
-"""Activations of a group on a CPU; beyond, they leave even the last cache."""
+"""Limit of a group's activations on a CPU; more do not fit even in the last-level cache."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Started:
-    """A trial begins or goes on.
+    """A trial starts or resumes.
 
     Attributes:
         numerics: decided now, or taken from the resume point.
-        progress: where it goes on from.
+        progress: where it starts or resumes.
     """
 
     numerics: Numerics
@@ -56,15 +56,16 @@ class Finished:
     """All results of a trial.
 
     Attributes:
-        rows: the diagonal of the accuracy matrix and its last row. For methods whose tasks do not interfere that is
-            the whole matrix, since an accuracy no longer changes after its task was learned. Where tasks are learned
-            in turn and do interfere, the whole lower triangle; where all are learned together, the last row alone.
-        contexts: every task's kept tensors as a safetensors file, and trained weights where they were asked for.
-        fingerprint: of the backbone that was used.
-        numerics: what it was computed with.
-        peak_memory: bytes, since the trial began or went on: held by the process on a CPU, allocated by torch on a GPU.
-        device_name: the processor as it names itself.
-        held_memory: what the process held already when the trial began or went on, in bytes, counted in the same way.
+        rows: the tests. If tasks do not interfere, the diagonal of the accuracy matrix and its last row, which
+            determine the whole matrix, since an accuracy stays the same once its task is learned. If tasks are learned
+            in turn and interfere, the whole lower triangle; if all are learned jointly, only the last row.
+        contexts: the tensors kept for every task as a safetensors file, with trained weights if asked for.
+        fingerprint: the fingerprint of the backbone used.
+        numerics: the numerics that it was computed with.
+        peak_memory: peak in bytes since the trial started or resumed: resident memory of the process on a CPU, memory
+            allocated by torch on a GPU.
+        device_name: the processor's name for itself.
+        held_memory: bytes that the process held before the trial started or resumed, measured in the same way.
     """
 
     rows: tuple[TaskRow, ...]
@@ -93,10 +94,10 @@ def run_trial(
     memory_share: float = 1.0,
     keep_weights: bool = False,
 ) -> Finished:
-    """Run a trial to its end: `iterate_trial`, with every event handed to `on_event` in order.
+    """Run a trial to its end: `iterate_trial`, passing every event to `on_event` in order.
 
     Returns:
-        The last event, which holds all results.
+        The last event, with all results.
     """
     for event in iterate_trial(
         spec,
@@ -132,22 +133,22 @@ def iterate_trial(
 
     Args:
         spec: the trial.
-        data: where the base set is read from.
-        backbones: gives the frozen weights, drawn or shared; their fingerprint is checked here.
-        device: for a trial that first starts; one that goes on keeps its own.
+        data: reads the base set.
+        backbones: returns the frozen weights, drawn or shared; their fingerprint is verified here.
+        device: the device for a new trial; a resumed trial keeps its own.
         resume_from: the content of a `ResumePoint` of this trial.
-        numerics: instead of those that the rule gives a trial that first starts.
-        max_group_size: at most so many tasks learned at once, where the rule would take more.
-        threads: of the CPU, for a trial that first starts.
-        memory_share: of the device's memory, that the trial may take; where it first starts, groups are chosen by it.
-        keep_weights: keep trained weights with the contexts: those that tasks share, and those of a task's own.
+        numerics: overrides the numerics that the rule would give a new trial.
+        max_group_size: limits the number of tasks that a new trial learns at once.
+        threads: CPU threads for a new trial.
+        memory_share: the share of the device's memory that the trial may use; it limits the groups of a new trial.
+        keep_weights: whether to store trained weights with the contexts, both shared and per-task ones.
 
     Raises:
-        ResumeError: the resume point is damaged or of another trial.
+        ResumeError: the resume point is damaged, or belongs to another trial.
         DataError: the base set is not on this machine.
-        RuntimeError: the trial was begun on a GPU and this process sees none, or with a kernel that its torch lacks.
+        RuntimeError: the trial was started on a GPU and this process sees none, or with a kernel that torch lacks here.
         FloatingPointError: training diverged.
-        ValueError: the method cannot learn groups of the size asked for.
+        ValueError: the method cannot learn groups of the requested size.
     """
     if resume_from is not None:
         numerics = read_numerics(resume_from)
@@ -204,10 +205,11 @@ def decide_numerics(
     threads: int = 1,
     memory_share: float = 1.0,
 ) -> Numerics:
-    """The rule for a trial that first starts.
+    """The numerics of a new trial, by a fixed rule.
 
-    A few tasks at a time on a CPU, or one where more would leave the caches; on a GPU, where launches bound small work,
-    all of them; never more than a share of the memory holds, the method allows and `max_group_size` says.
+    On a CPU, a group is a few tasks, or one task if more would not fit in the caches; on a GPU, where launch overhead
+    dominates small kernels, all of them. A group never exceeds its share of the memory, what the method allows, or
+    `max_group_size`.
     """
     blueprint, num_tasks = spec.blueprint(), spec.benchmark.problem().num_tasks
     match blueprint.grouping:
@@ -227,12 +229,12 @@ def _tasks_for_a_cpu(spec: TrialSpec) -> int:
     blueprint = spec.blueprint()
     activations = blueprint.examples_per_update(spec.training.batch_size) * blueprint.activations
     if blueprint.trained_per_task > activations:
-        return 1  # a task's own weights or scores fill the cache alone
+        return 1  # one task's own weights or scores already fill the cache
     return min(CPU_GROUP, max(1, CPU_GROUP_NUMBERS // activations))
 
 
 def _memory(device: DeviceKind) -> int:
-    """Of the device, in bytes."""
+    """The device's memory in bytes."""
     if device == "cuda":
         return int(torch.cuda.get_device_properties(0).total_memory)
     return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
@@ -273,7 +275,7 @@ def _product_dtype(spec: TrialSpec) -> torch.dtype:
 
 
 def tensors_on(backbone: Backbone, device: torch.device, dtype: torch.dtype) -> Tensors:
-    """The arrays as tensors; on a CPU in float32 they share the arrays' memory."""
+    """The arrays as tensors; on a CPU, in float32, they share the arrays' memory."""
     with warnings.catch_warnings():
         # The arrays are read-only on purpose: nothing writes to frozen weights.
         warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
@@ -282,10 +284,10 @@ def tensors_on(backbone: Backbone, device: torch.device, dtype: torch.dtype) -> 
 
 @functools.cache
 def _keep_freed_memory() -> None:
-    """Have the C library keep memory that is freed, where it is glibc.
+    """Make the C library keep freed memory, if it is glibc.
 
-    Otherwise every step gives its activations back to the system and has them mapped and cleared again: a tenth of the
-    time of a small network.
+    Otherwise every step returns its activations to the system, which has to map and zero them again: a tenth of a small
+    network's time.
     """
     largest_mmap_threshold = 2**25
     with contextlib.suppress(OSError, AttributeError):  # another C library
@@ -295,7 +297,7 @@ def _keep_freed_memory() -> None:
 
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
-"""Names of settings, from malloc.h."""
+"""Options of mallopt, from malloc.h."""
 
 
 @contextmanager
@@ -309,37 +311,37 @@ def _threads(count: int) -> Iterator[None]:
 
 
 def start_measuring(device: DeviceKind) -> int:
-    """Have `peak_memory` count from now on, and not what earlier trials of this process took.
+    """Reset the peak that `peak_memory` measures, so that earlier trials of this process do not count.
 
     Returns:
-        What is held now, in bytes: modules, images and freed memory that the process keeps for its next trial.
+        Bytes held now: modules, images, and freed memory that the process keeps for its next trial.
     """
     if device == "cuda":
-        torch.cuda.empty_cache()  # what earlier trials freed is free for the GPU's other processes too
+        torch.cuda.empty_cache()  # memory that earlier trials freed becomes available to other processes
         torch.cuda.reset_peak_memory_stats()
         return int(torch.cuda.memory_allocated())
-    with contextlib.suppress(OSError):  # on Linux, where it may; elsewhere the peak stays that of the process
+    with contextlib.suppress(OSError):  # elsewhere, or without permission, the peak is that of the whole process
         PEAK_RESET.write_text("5")
     return _resident("VmRSS") or _largest_resident()
 
 
 PEAK_RESET = Path("/proc/self/clear_refs")
-"""Linux forgets a process's largest resident set where a 5 is written here."""
+"""Writing a 5 here makes Linux reset the process's peak resident set size."""
 
 
 def peak_memory(device: DeviceKind) -> int:
-    """In bytes: what torch allocated of the GPU at most, or what this process held of the machine's memory.
+    """Peak memory in bytes: allocated by torch on a GPU, or resident memory of this process on a CPU.
 
-    Since `start_measuring`, where the system can tell, else since the process began.
+    Measured since `start_measuring` if the system supports that, else since the process started.
     """
     if device == "cuda":
         return int(torch.cuda.max_memory_allocated())
-    # On Linux getrusage counts what the process held that started this one.
+    # On Linux, getrusage includes memory of the process that started this one.
     return _resident("VmHWM") or _largest_resident()
 
 
 def _resident(name: str) -> int | None:
-    """A size of this process in bytes, by its name in Linux's file; None elsewhere."""
+    """A memory size of this process in bytes, by its name in /proc/self/status; None outside Linux."""
     with contextlib.suppress(OSError):
         for line in Path("/proc/self/status").read_text().splitlines():
             if line.startswith(f"{name}:"):
@@ -348,7 +350,7 @@ def _resident(name: str) -> int | None:
 
 
 def _largest_resident() -> int:
-    unit = 1 if sys.platform == "darwin" else 1024  # in bytes there, in kilobytes elsewhere
+    unit = 1 if sys.platform == "darwin" else 1024  # bytes on macOS, kilobytes elsewhere
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 

@@ -1,6 +1,6 @@
-"""Benchmarks: one file each, a frozen spec and the tasks it stands for.
+"""Benchmarks: one file each, with a frozen spec and the tasks that it describes.
 
-`BENCHMARKS` is the registry; `PRESETS` are those of the papers, and their twins on embedded data, by name.
+`BENCHMARKS` is the registry; `PRESETS` are the papers' benchmarks and their twins on embedded data, by name.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BenchmarkEntry:
-    """A benchmark's spec class, and what builds its tasks from (spec, base set, seed, device)."""
+    """A benchmark's spec class, and the function that builds its tasks from (spec, base set, seed, device)."""
 
     spec: type[Any]
     build: Callable[[Any, ImageSet, int, torch.device], Benchmark]
@@ -68,16 +68,16 @@ PRESETS: Mapping[str, BenchmarkSpec] = MappingProxyType(
 
 
 def benchmark_name(benchmark: Mapping[str, Any]) -> str:
-    """What a benchmark is called in tables, figures and MLflow: as its preset is, however many tasks it has.
+    """The name of a benchmark in tables, figures and MLflow: that of its preset, whatever its number of tasks.
 
-    What was tested on held-out training images never passes for the test set.
+    Results on held-out training images never pass for results on the test set.
 
     Args:
-        benchmark: its spec as JSON has it, which may be a newer crwn's.
+        benchmark: its spec as parsed JSON, possibly from a newer crwn.
 
     Returns:
-        The name of the preset of the same kind, base set and knowledge of the task; of what has no preset
-        `kind-base`; with `-validation` where images are held out.
+        The name of the preset with the same kind, base set and knowledge of the task, or `kind-base` if there is none;
+        with the suffix `-validation` if images are held out.
     """
     kind, base, is_told = benchmark["kind"], benchmark["base"], benchmark.get("task_known", True)
     named = (
@@ -89,17 +89,18 @@ def benchmark_name(benchmark: Mapping[str, Any]) -> str:
 
 
 MOST_TASKS = 100_000
-"""Of a record's benchmark whose sizes are worked out: it may be a stranger's, and names each task's size."""
+"""Largest number of tasks for which a record's problem is computed, which lists every task's size: records may be
+untrusted."""
 
 
 def problem_of(benchmark: Mapping[str, Any]) -> ProblemShape | None:
-    """The sizes of a benchmark from its spec as JSON has it, whatever a method does with them.
+    """The problem shape of a benchmark, from its spec as parsed JSON.
 
     Args:
-        benchmark: of a record, that may be a stranger's, or of a newer crwn.
+        benchmark: the spec in a record, which may be untrusted or from a newer crwn.
 
     Returns:
-        None where it is not the spec of a benchmark that is known here.
+        The problem shape; None if it is not the spec of a known benchmark.
     """
     entry = BENCHMARKS.get(str(benchmark.get("kind")))
     num_tasks = benchmark.get("num_tasks")

@@ -1,4 +1,4 @@
-"""Random crops and flips of a whole batch at once, on the device.
+"""Random crops and flips of whole batches, on the device.
 
 Shapes: X images, C channels, H height, W width.
 """
@@ -23,33 +23,37 @@ else:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Augmentation:
-    """A crop of the original size from the image with black pixels around it, and a flip from left to right.
+    """A crop of the original size from the image padded with black pixels, then a horizontal flip.
 
-    As torchvision's RandomCrop with padding, then RandomHorizontalFlip, on bytes.
+    Same as torchvision's RandomCrop with padding, then RandomHorizontalFlip, on bytes.
 
     Attributes:
-        padding: pixels on each side; 0 for no crop.
-        flip: whether half of the images are flipped.
+        padding: pixels on each side; 0: no crop.
+        flip: whether to flip images with probability 1/2.
     """
 
     padding: int
     flip: bool
 
     def draw(self, generator: np.random.Generator, count: int) -> NDArray[np.int64]:
-        """[count, 3]: the crop's top and left edge, from 0 to 2 padding, and 1 for a flip."""
+        """Draw the augmentation of `count` images: top and left edge of the crop (0 to 2 padding), flip (0 or 1).
+
+        Returns:
+            [count, 3].
+        """
         edges = generator.integers(0, 2 * self.padding + 1, size=(count, 2))
         flips = generator.integers(0, 1 + self.flip, size=(count, 1))
         return np.concatenate([edges, flips], axis=1)
 
     def __call__(self, images_XCHW: torch.Tensor, draws_X3: torch.Tensor) -> torch.Tensor:
-        """The images with these draws, in the same shape."""
+        """Apply the draws to the images; the shape stays the same."""
         num_images, _, height, width = images_XCHW.shape
         top_X, left_X, flipped_X = draws_X3.unbind(dim=1)
         rows_H, columns_W = (torch.arange(size, device=images_XCHW.device) for size in (height, width))
         columns_XW = torch.where(flipped_X[:, None] == 1, width - 1 - columns_W, columns_W) + left_X[:, None]
         rows_XH = rows_H + top_X[:, None]
         padded = functional.pad(images_XCHW, (self.padding,) * 4)
-        # Channels last, so that a gathered pixel is one piece.
+        # Channels last, so that a gathered pixel is contiguous.
         cropped_XHWC = padded.permute(0, 2, 3, 1)[
             torch.arange(num_images, device=images_XCHW.device)[:, None, None], rows_XH[:, :, None], columns_XW[:, None]
         ]
@@ -57,5 +61,5 @@ class Augmentation:
 
 
 def augmentation_of(*, padding: int, flip: bool) -> Augmentation | None:
-    """The augmentation of these settings; None where they change nothing."""
+    """The augmentation for these settings; None if they change nothing."""
     return Augmentation(padding=padding, flip=flip) if padding or flip else None

@@ -1,4 +1,4 @@
-"""Tasks with the images of some of a base set's classes each, in the memory of the base set until they are asked for.
+"""Tasks that each use some of a base set's classes; their images are copied from the base set on demand.
 
 Shapes: N images.
 """
@@ -24,7 +24,7 @@ else:
     torch = LazyModule("torch")
 
 Chosen: TypeAlias = tuple[NDArray[np.int64], NDArray[np.int64]]
-"""Which images of a base set a task shows, in its order [N], and their labels in the task [N]."""
+"""Indices of a task's images in the base set, in order [N], and their labels in the task [N]."""
 
 
 class ClassTasks:
@@ -32,12 +32,12 @@ class ClassTasks:
 
     Args:
         images: the base set's images.
-        train: of each task.
-        test: likewise.
-        classes: the labels of each task.
-        augmentation: of training images.
-        device: where the tensors live.
-        channels: of the images that are shown, as `with_channels` takes them.
+        train: each task's training images.
+        test: each task's test images.
+        classes: each task's labels.
+        augmentation: augmentation of the training images; None: none.
+        device: the device of the tensors.
+        channels: number of channels of a task's images (`with_channels`).
     """
 
     def __init__(
@@ -62,7 +62,7 @@ class ClassTasks:
         self._channels = channels
 
     def num_examples(self, task: int) -> int:
-        """Training examples of a task."""
+        """Number of training examples of a task."""
         return len(self._train[task][0])
 
     def classes(self, task: int) -> tuple[int, ...]:

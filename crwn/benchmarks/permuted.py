@@ -1,11 +1,11 @@
-"""Permuted images (P-MNIST over `mnist`): task t shows every image with its pixels in one fixed random order.
+"""Permuted images (P-MNIST over `mnist`): task t permutes the pixels of every image in one fixed random order.
 
-Source: CRWN (Hong & Pavlic, arXiv:2204.04297), 100 tasks. All permutations are random, the first too; training and test
-images share them; the seed alone fixes them. Permuting bytes and then normalising equals normalising and then
-permuting, since every pixel is normalised by the same two numbers.
+Source: CRWN (Hong & Pavlic, arXiv:2204.04297), 100 tasks. All permutations are random, including the first; training
+and test images share them; they depend on the seed alone. Permuting bytes and then normalising equals normalising and
+then permuting, since all pixels are normalised by the same two numbers.
 
-Without the task's identity (the preset `p-mnist-domain`): 20 tasks, pixels from 0 to 1, as github.com/aimagelab/mammoth
-has its perm-mnist.
+Without the task's identity (the preset `p-mnist-domain`): 20 tasks, pixels from 0 to 1, like perm-mnist of
+github.com/aimagelab/mammoth.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ class PermutedSpec:
     Attributes:
         base: the base data set.
         num_tasks: the number of permutations.
-        validation: training images held out; tests are then on them, never on the test images.
-        first: only the first so many tasks of the sequence; 0 for all.
-        task_known: whether a method is told which task it learns and is tested on.
-        normalise: by the base set's mean and deviation, else pixels are numbers from 0 to 1.
-        tests_ahead: whether tasks that are not told are also tested before they are learned, for forward transfer.
+        validation: number of training images held out; tests then use them, never the test images.
+        first: number of tasks to keep from the start of the sequence; 0: all.
+        task_known: whether the method is told the task, in training and in testing.
+        normalise: whether to normalise by the base set's mean and standard deviation; else pixels are from 0 to 1.
+        tests_ahead: whether tasks are also tested before they are learned, for forward transfer; only if not told.
 
     Raises:
         ValueError: a field is wrong.
@@ -72,17 +72,17 @@ class PermutedSpec:
         )
 
     def normalisation(self) -> Normalisation:
-        """Of the images as the networks see them."""
+        """The normalisation of the images."""
         return normalisation_of(self.base, normalise=self.normalise)
 
 
 def permutation_map(input_size: int, seed: int, task: int) -> PixelMap:
-    """The pixel order of a task: a permutation of [input_size], drawn from (seed, task)."""
+    """The pixel permutation of a task [input_size], drawn from (seed, task)."""
     return seeding.numpy_generator(seed, "permutation", task).permutation(input_size)
 
 
 def build(spec: PermutedSpec, images: ImageSet, seed: int, device: torch.device) -> PixelTasks:
-    """The tasks of `spec` at `seed` on `device`."""
+    """Build the tasks of `spec` for `seed` on `device`."""
     problem = spec.problem()
     return PixelTasks(
         images=images,

@@ -1,10 +1,10 @@
-"""Tasks that show the images of a base set with their pixels rearranged, one fixed rearrangement a task.
+"""Tasks that rearrange the pixels of a base set's images, with one fixed rearrangement per task.
 
-A nearest-neighbour rotation and a permutation are both a gather: pixel i of a task's image is pixel `source[i]` of the
-original, or zero. Gathering bytes on the device for a whole task at once replaces any per-image work. The originals
-have a zero at their end, which is what -1 stands for.
+Nearest-neighbour rotation and permutation are both a gather: pixel i of a task's image is pixel `source[i]` of the
+original, or zero. One gather of bytes on the device for the whole task replaces all per-image work. Each original is
+padded with a zero at the end, to which -1 maps.
 
-Shapes: N images, d = C H W numbers an image, D = d + 1.
+Shapes: N images, d = C H W values per image, D = d + 1.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ else:
     functional = LazyModule("torch.nn.functional")
 
 PixelMap: TypeAlias = NDArray[np.int64]
-"""[d]: for every pixel of a task's image, the pixel of the original that it shows, or -1 for zero."""
+"""[d]: for every pixel of a task's image, the index of its source pixel in the original, or -1 for zero."""
 
 
 def problem_of_maps(base: str, num_tasks: int, *, validation: int, task_known: bool, tests_ahead: bool) -> ProblemShape:
-    """The sizes of a sequence in which every task shows all images of a base set, but those held out."""
+    """The problem shape of a sequence in which every task uses all images of a base set except those held out."""
     images = BASE_SETS[base]
     return ProblemShape(
         input_shape=images.image_shape,
@@ -47,10 +47,10 @@ def problem_of_maps(base: str, num_tasks: int, *, validation: int, task_known: b
 
 
 def check_tests_ahead(*, tests_ahead: bool, task_known: bool) -> None:
-    """Check that there is something to test before a task is learned.
+    """Check that tasks can be tested before they are learned.
 
     Raises:
-        ValueError: the task is told, so that it may be tested with something of its own, which is not there yet.
+        ValueError: the task is told, so a test may need tensors of the task that do not exist before it is learned.
     """
     if tests_ahead and task_known:
         raise ValueError(
@@ -59,13 +59,13 @@ def check_tests_ahead(*, tests_ahead: bool, task_known: bool) -> None:
 
 
 class PixelTasks:
-    """A benchmark made of pixel maps.
+    """A benchmark of tasks defined by pixel maps.
 
     Args:
         images: the base set's images.
         num_tasks: the number of tasks.
-        pixel_map: the map of a task, by its number.
-        device: where the tensors live.
+        pixel_map: returns the map of a task, given its number.
+        device: the device of the tensors.
     """
 
     def __init__(
@@ -86,7 +86,7 @@ class PixelTasks:
         self._classes = tuple(np.unique(images.train.labels).tolist())
 
     def num_examples(self, task: int) -> int:
-        """Training examples of a task: all images."""
+        """Number of training examples of a task: all images."""
         del task
         return self._train.num_examples
 
@@ -110,7 +110,7 @@ class PixelTasks:
 
     def _rearranged(self, split: Split, task: int) -> Split:
         source_d = _sources(self._pixel_map(task), self._device)
-        # Several times faster than `index_select` of columns.
+        # Several times faster than `index_select` on columns.
         return Split(images=split.images.gather(1, source_d.expand(len(split.images), -1)), labels=split.labels)
 
 
@@ -119,7 +119,7 @@ class PixelMixture:
 
     Args:
         original: the images [N, D] before any map, and their labels.
-        sources_Td: which of the D numbers each pixel of a task's images is.
+        sources_Td: for each pixel of a task's images, the index of its source among the D values.
     """
 
     def __init__(self, original: Split, sources_Td: torch.Tensor) -> None:
@@ -129,7 +129,7 @@ class PixelMixture:
         self.device = original.device
 
     def take(self, index_B: torch.Tensor) -> Split:
-        """The examples with these numbers."""
+        """The examples at these indices."""
         task_B = index_B.div(len(self._original.labels), rounding_mode="floor")
         image_B = index_B.remainder(len(self._original.labels))
         originals = self._original.take(image_B)
@@ -138,11 +138,11 @@ class PixelMixture:
 
 
 def _with_zero(split: ImageSplit, device: torch.device) -> Split:
-    """Images [N, D]: their numbers in a row, and a zero."""
+    """The images flattened, with a zero at the end: [N, D]."""
     images_Nd = torch.tensor(split.images, device=device).flatten(1)
     return Split(images=functional.pad(images_Nd, (0, 1)), labels=torch.tensor(split.labels, device=device))
 
 
 def _sources(pixel_map: PixelMap, device: torch.device) -> torch.Tensor:
-    """A map, or several, with the place of the zero for -1."""
+    """One or several maps as a tensor, with -1 replaced by the index of the zero."""
     return torch.from_numpy(np.where(pixel_map < 0, pixel_map.shape[-1], pixel_map)).to(device)

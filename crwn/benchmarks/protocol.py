@@ -1,4 +1,4 @@
-"""What a benchmark offers, and the gate through which the engine lets a trial see it.
+"""The interface of benchmarks, and the curriculum, through which alone the engine accesses one.
 
 Shapes: N examples, B of them in a batch.
 """
@@ -36,54 +36,54 @@ class Split:
 
     @property
     def device(self) -> torch.device:
-        """Where they are."""
+        """The device of the tensors."""
         return self.labels.device
 
     def take(self, index_B: torch.Tensor) -> Split:
-        """The examples with these numbers."""
+        """The examples at these indices."""
         return Split(images=self.images.index_select(0, index_B), labels=self.labels.index_select(0, index_B))
 
 
 class Mixture(Protocol):
-    """The training examples of several tasks as one set, as if they lay end to end in the tasks' order."""
+    """The training examples of several tasks as one set, as if concatenated in the order of the tasks."""
 
     @property
     def num_examples(self) -> int:
-        """Of all its tasks."""
+        """Number of examples of all its tasks."""
 
     @property
     def device(self) -> torch.device:
-        """Where they are."""
+        """The device of the tensors."""
 
     def take(self, index_B: torch.Tensor) -> Split:
-        """The examples with these numbers, from 0 to `num_examples` - 1."""
+        """The examples at these indices, from 0 to `num_examples` - 1."""
 
 
 class Benchmark(Protocol):
-    """Segments to learn and tasks to test as tensors on a device, made when asked for.
+    """Segments to learn and tasks to test, as tensors on a device, built on demand.
 
-    In a sequence of tasks the segments are the tasks. A stream has segments too, whose ends nobody is told, and its
-    tests may be of something else.
+    In a sequence of tasks, the segments are the tasks. A stream has segments too, but their boundaries are not told,
+    and its tests may differ from its segments.
     """
 
     @property
     def num_tasks(self) -> int:
-        """What is tested, each with a figure of its own."""
+        """Number of tasks, each of which is tested separately."""
 
     @property
     def num_segments(self) -> int:
-        """What is learned one after another."""
+        """Number of segments, which are learned one after another."""
 
     @property
     def test_every(self) -> int:
-        """Of a stream, the updates between two tests; else 0: tests follow the segments."""
+        """Updates between two tests of a stream; else 0: tests follow the segments."""
 
     @property
     def augmentation(self) -> Augmentation | None:
-        """How training images are changed at random, if they are."""
+        """Random augmentation of training images; None: none."""
 
     def num_examples(self, segment: int) -> int:
-        """Training examples of a segment, which may be asked for at any time."""
+        """Number of training examples of a segment, available at any time."""
 
     def classes(self, task: int) -> tuple[int, ...]:
         """The labels that occur in a task."""
@@ -95,19 +95,19 @@ class Benchmark(Protocol):
         """The test examples of a task."""
 
     def mixture(self, segments: Sequence[int]) -> Mixture:
-        """The training examples of these segments as one set; made batch by batch, since all at once may not fit."""
+        """The training examples of these segments as one set; built batch by batch, since all may not fit in memory."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Segment:
-    """What is opened, learned and closed as one.
+    """A unit of learning: opened, learned and closed as a whole.
 
     Attributes:
-        lanes: what is learned side by side: a task each, or, as one lane, all that are mixed or stream by.
-        streams: the names of the lanes' orders.
-        shuffled: whether every epoch has an order of its own; a stream comes in its own, once.
-        tells_tasks: whether the lanes' tasks are told.
-        tells_ends: whether its beginning and its end are told.
+        lanes: what is learned in parallel: one task per lane, or a single lane of all tasks that are mixed or streamed.
+        streams: the name of each lane's random order.
+        shuffled: whether every epoch is shuffled; a stream keeps its own order and is seen once.
+        tells_tasks: whether the method is told the task of each lane.
+        tells_ends: whether it is told when the segment begins and ends.
     """
 
     lanes: tuple[tuple[int, ...], ...]
@@ -118,44 +118,44 @@ class Segment:
 
     @property
     def tasks(self) -> tuple[int, ...]:
-        """Of all lanes."""
+        """The tasks of all lanes."""
         return tuple(task for lane in self.lanes for task in lane)
 
     @property
     def number(self) -> int:
-        """From 0: that of its first task."""
+        """The segment's number, counted from 0: that of its first task."""
         return self.lanes[0][0]
 
     @property
     def is_one_by_one(self) -> bool:
-        """Whether every lane is a task of its own."""
+        """Whether every lane is a single task."""
         return all(len(lane) == 1 for lane in self.lanes) and self.shuffled
 
     @property
     def told(self) -> tuple[int, ...] | None:
-        """The task of each lane; None where it is not told."""
+        """The task of each lane; None if tasks are not told."""
         return self.tasks if self.tells_tasks else None
 
 
 class Curriculum:
-    """A benchmark whose training data can be read only for what is being learned.
+    """A benchmark whose training data can be read only while it is being learned.
 
-    This is what makes a trial continual: the engine opens a segment, learns it, and closes it for good.
+    This makes a trial continual: the engine opens a segment, learns it, and closes it for good.
 
     Args:
-        benchmark: behind the gate.
-        scenario: what is told of it.
+        benchmark: the benchmark.
+        scenario: what the learner is told.
         tests_ahead: see `ProblemShape`.
 
     Attributes:
-        num_tasks: what is tested, each with a figure of its own.
-        num_segments: what is learned one after another.
-        test_every: of a stream, the updates between two tests.
-        augmentation: how training images are changed at random, if they are.
+        num_tasks: number of tasks, each of which is tested separately.
+        num_segments: number of segments, which are learned one after another.
+        test_every: updates between two tests of a stream.
+        augmentation: random augmentation of training images; None: none.
         is_stream: whether nothing is told, not even when a segment ends.
-        tells_ends: whether the beginning and the end of a segment are told.
-        tells_tasks: whether a test says which task its images are from.
-        tells_classes: whether each task brings classes of its own, which one learner tells apart.
+        tells_ends: whether it is told when a segment begins and ends.
+        tells_tasks: whether it is told which task a test image is from.
+        tells_classes: whether it is told that each task adds its own classes, all of which one learner distinguishes.
         tests_ahead: as given.
     """
 
@@ -174,7 +174,7 @@ class Curriculum:
         self._closed: set[int] = set()
 
     def segment(self, tasks: Sequence[int], *, together: bool) -> Segment:
-        """These tasks side by side; or as one, where they are learned together or stream by."""
+        """The segment of these tasks: one lane per task, or a single lane if they are learned jointly or streamed."""
         as_one = together or self.is_stream
         return Segment(
             lanes=(tuple(tasks),) if as_one else tuple((task,) for task in tasks),
@@ -185,11 +185,11 @@ class Curriculum:
         )
 
     def num_examples(self, tasks: Sequence[int]) -> int:
-        """Training examples of all these tasks; may be asked for at any time."""
+        """Number of training examples of all these tasks; available at any time."""
         return sum(self._benchmark.num_examples(task) for task in tasks)
 
     def segments_within(self, num_examples: int) -> int:
-        """How many segments of a stream have ended when so many of its images were seen."""
+        """Number of segments of a stream that have ended after the given number of images."""
         ends = itertools.accumulate(map(self._benchmark.num_examples, range(self.num_segments)))
         return sum(end <= num_examples for end in ends)
 
@@ -199,13 +199,13 @@ class Curriculum:
 
     @contextmanager
     def learning(self, segment: Segment) -> Iterator[Iterator[Mixture]]:
-        """Open the training data of a segment for the length of a `with` block.
+        """Open the training data of a segment for the duration of a `with` block.
 
         Returns:
-            That of each lane in order, made when it is asked for.
+            The training data of each lane in order, built on demand.
 
         Raises:
-            PermissionError: some of it was learned before.
+            PermissionError: a task of the segment was learned before.
         """
         if again := self._closed.intersection(segment.tasks):
             raise PermissionError(
@@ -215,7 +215,7 @@ class Curriculum:
         try:
             yield (self.lane(lane) for lane in segment.lanes)
         except BaseException:
-            self._open = frozenset()  # not learned to the end: whoever goes on may open them again
+            self._open = frozenset()  # not finished: a resumed trial may open them again
             raise
         self._closed |= self._open
         self._open = frozenset()
@@ -224,7 +224,7 @@ class Curriculum:
         """The training examples of tasks that are being learned, as one set.
 
         Raises:
-            PermissionError: one of them is not being learned.
+            PermissionError: one of the tasks is not being learned.
         """
         if unopened := sorted(set(tasks) - self._open):
             raise PermissionError(

@@ -1,10 +1,10 @@
-"""Rotated images (R-MNIST over `mnist`): task t shows every image turned by t times a fixed angle.
+"""Rotated images (R-MNIST over `mnist`): task t rotates every image by t times a fixed angle.
 
-Source: CRWN (Hong & Pavlic, arXiv:2204.04297), 36 tasks by multiples of 10 degrees. Counter-clockwise, nearest
-neighbour, zero fill, on 8-bit pixels before normalising. The tasks are the same at every seed.
+Source: CRWN (Hong & Pavlic, arXiv:2204.04297), 36 tasks at multiples of 10 degrees. Counter-clockwise, nearest
+neighbour, zero fill, on 8-bit pixels before normalising. The tasks are the same for every seed.
 
-With random angles (the preset `r-mnist-domain`) each task's is uniform in [0, 180), drawn from the seed, as
-github.com/aimagelab/mammoth has its rot-mnist: 20 tasks, their identity not told, pixels from 0 to 1.
+With random angles (the preset `r-mnist-domain`), each task's angle is uniform in [0, 180), drawn from the seed, like
+rot-mnist of github.com/aimagelab/mammoth: 20 tasks, without the task's identity, pixels from 0 to 1.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 STEP_DEGREES = 10.0
 RANDOM_BELOW = 180.0
-"""Random angles are uniform from 0 to this many degrees."""
+"""Upper bound of random angles, in degrees."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,16 +39,16 @@ class RotatedSpec:
     Attributes:
         base: the base data set.
         num_tasks: the number of rotations; the first is by 0 degrees.
-        step_degrees: the angle between neighbouring tasks.
-        validation: training images held out; tests are then on them, never on the test images.
-        first: only the first so many tasks of the sequence; 0 for all.
-        angles: in equal steps, or drawn at random.
-        task_known: whether a method is told which task it learns and is tested on.
-        normalise: by the base set's mean and deviation, else pixels are numbers from 0 to 1.
-        tests_ahead: whether tasks that are not told are also tested before they are learned, for forward transfer.
+        step_degrees: the angle between consecutive tasks.
+        validation: number of training images held out; tests then use them, never the test images.
+        first: number of tasks to keep from the start of the sequence; 0: all.
+        angles: in equal steps, or random.
+        task_known: whether the method is told the task, in training and in testing.
+        normalise: whether to normalise by the base set's mean and standard deviation; else pixels are from 0 to 1.
+        tests_ahead: whether tasks are also tested before they are learned, for forward transfer; only if not told.
 
     Raises:
-        ValueError: a field is wrong, or the rotations go round more than once, so that tasks would repeat.
+        ValueError: a field is wrong, or the rotations exceed a full turn, so that tasks would repeat.
     """
 
     __pydantic_config__: ClassVar[Mapping[str, Any]] = READ_STRICTLY
@@ -91,18 +91,18 @@ class RotatedSpec:
         )
 
     def normalisation(self) -> Normalisation:
-        """Of the images as the networks see them."""
+        """The normalisation of the images."""
         return normalisation_of(self.base, normalise=self.normalise)
 
     def degrees(self, seed: int, task: int) -> float:
-        """The angle of a task."""
+        """The angle of a task, in degrees."""
         if self.angles == "random":
             return RANDOM_BELOW * float(seeding.numpy_generator(seed, "angle", task).random())
         return task * self.step_degrees
 
 
 def rotation_map(height: int, width: int, degrees: float) -> PixelMap:
-    """Where each pixel of an image rotated counter-clockwise comes from, exactly as Pillow rotates.
+    """The source of each pixel of an image rotated counter-clockwise, exactly as Pillow rotates.
 
     Args:
         height: pixels.
@@ -110,7 +110,7 @@ def rotation_map(height: int, width: int, degrees: float) -> PixelMap:
         degrees: the angle.
 
     Returns:
-        [height * width], -1 where the rotated image shows nothing of the original.
+        [height * width]; -1 where the rotated image is outside the original.
     """
     from PIL import Image  # noqa: PLC0415 (only building tasks needs it)
 
@@ -120,7 +120,7 @@ def rotation_map(height: int, width: int, degrees: float) -> PixelMap:
 
 
 def build(spec: RotatedSpec, images: ImageSet, seed: int, device: torch.device) -> PixelTasks:
-    """The tasks of `spec` at `seed` on `device`; the seed changes nothing but random angles."""
+    """Build the tasks of `spec` for `seed` on `device`; the seed affects only random angles."""
     _, height, width = BASE_SETS[spec.base].image_shape  # the base sets so far are grey: one channel
     return PixelTasks(
         images=images,

@@ -1,9 +1,9 @@
-"""Classes that arrive in groups (seq-MNIST over `mnist`): one label space, to which each task adds a few classes.
+"""Class-incremental benchmarks (seq-MNIST over `mnist`): one label space, to which each task adds a few classes.
 
 Source: the class-incremental benchmarks of github.com/aimagelab/mammoth (seq-mnist: five tasks of two digits in natural
 order, pixels from 0 to 1; seq-cifar100: ten tasks of ten classes, random crops with 4 pixels of padding and flips).
-Labels are the base set's own, and a network has outputs for all of them from the start. A task has all images of its
-classes, training and test, so that tasks differ in size where classes do.
+Labels are the base set's own, and a network has outputs for all of them from the start. A task has all training and
+test images of its classes, so tasks differ in size if classes do.
 
 Shapes: N images, C channels, H height, W width.
 """
@@ -36,17 +36,17 @@ class SequentialSpec:
 
     Attributes:
         base: the base data set.
-        num_tasks: the number of groups, each of equally many classes.
-        order: of the classes: the base set's own (0 and 1, 2 and 3, ...), or drawn from the seed.
-        crop_padding: pixels of padding for random crops in training; 0 for none.
+        num_tasks: the number of groups, each with the same number of classes.
+        order: the order of the classes: the base set's own (0 and 1, 2 and 3, ...), or drawn from the seed.
+        crop_padding: pixels of padding for random crops in training; 0: no crops.
         flip: whether training images are flipped at random.
-        normalise: by the base set's mean and deviation, else pixels are numbers from 0 to 1.
-        channels: 1, or 3, which are equal where images are grey.
-        validation: training images held out; tests are then on them, never on the test images.
-        first: only the first so many groups of the same order; 0 for all. Outputs stay those of all classes.
+        normalise: whether to normalise by the base set's mean and standard deviation; else pixels are from 0 to 1.
+        channels: 1, or 3; for grey images, 3 equal ones.
+        validation: number of training images held out; tests then use them, never the test images.
+        first: number of groups to keep from the start of the order; 0: all. Networks keep outputs for all classes.
 
     Raises:
-        ValueError: a field is wrong, the classes cannot be divided so, or images in colour are asked for in grey.
+        ValueError: a field is wrong, the classes do not divide into equal groups, or colour images are wanted in grey.
     """
 
     __pydantic_config__: ClassVar[Mapping[str, Any]] = READ_STRICTLY
@@ -83,7 +83,7 @@ class SequentialSpec:
         if self.order == "natural":
             task_classes, left = self.classes(0), left_of_each(self.base, self.validation)
             sizes = [sum(left[name] for name in group) for group in task_classes]
-        else:  # which classes a task has is up to the seed: tasks of the mean size
+        else:  # each task's classes depend on the seed: use the mean size
             all_sizes = np.diff(np.arange(self.num_tasks + 1) * (base.num_train - self.validation) // self.num_tasks)
             sizes = all_sizes[:num_tasks].tolist()
         return ProblemShape(
@@ -96,11 +96,11 @@ class SequentialSpec:
         )
 
     def normalisation(self) -> Normalisation:
-        """Of the images as the networks see them."""
+        """The normalisation of the images."""
         return normalisation_of(self.base, normalise=self.normalise)
 
     def classes(self, seed: int) -> tuple[tuple[int, ...], ...]:
-        """Each task's classes, in the order of their labels; the seed matters where they are drawn."""
+        """Each task's classes, sorted by label; the seed matters only if the order is drawn."""
         names = np.arange(BASE_SETS[self.base].num_classes)
         if self.order == "drawn":
             names = seeding.numpy_generator(seed, "sequence").permutation(names)
@@ -109,13 +109,13 @@ class SequentialSpec:
 
 
 def chosen(split: ImageSplit, classes: Sequence[int]) -> Chosen:
-    """All images of a task's classes, in the base set's order."""
+    """All images of a task's classes, in the order of the base set."""
     numbers_N = np.flatnonzero(np.isin(split.labels, classes))
     return numbers_N, split.labels[numbers_N]
 
 
 def build(spec: SequentialSpec, images: ImageSet, seed: int, device: torch.device) -> ClassTasks:
-    """The tasks of `spec` at `seed` on `device`."""
+    """Build the tasks of `spec` for `seed` on `device`."""
     classes = spec.classes(seed)
     return ClassTasks(
         images=images,

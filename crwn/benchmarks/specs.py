@@ -1,4 +1,4 @@
-"""What the specs of several benchmarks have in common: a sequence that is cut short, pixels that stay as they are."""
+"""Helpers that the specs of several benchmarks share: truncated sequences, normalisation, channels."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ if TYPE_CHECKING:
 
 
 def check_first(first: int, num_tasks: int) -> None:
-    """Check that a sequence is cut to fewer tasks than it has: no two specs mean the same trial.
+    """Check that `first` truncates a sequence to fewer tasks than it has, so that no two specs mean the same trial.
 
     Raises:
-        ValueError: it is not.
+        ValueError: it does not.
     """
     if first >= num_tasks:
         raise ValueError(
@@ -24,10 +24,10 @@ def check_first(first: int, num_tasks: int) -> None:
 
 
 def normalisation_of(base: str, *, normalise: bool) -> Normalisation:
-    """Of the images of a base set; without it, pixels are numbers from 0 to 1."""
+    """The normalisation of a base set's images; without it, pixels are from 0 to 1."""
     return BASE_SETS[base].normalisation if normalise else AS_THEY_ARE
 
 
 def with_channels(images_N1HW: torch.Tensor, channels: int) -> torch.Tensor:
-    """Grey images with so many equal channels, which share their memory; images in colour as they are."""
+    """Grey images expanded to `channels` equal channels, which share memory; colour images unchanged."""
     return images_N1HW.expand(-1, max(channels, images_N1HW.shape[1]), -1, -1)

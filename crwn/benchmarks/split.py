@@ -1,9 +1,9 @@
 """Split classes (Split-CIFAR100 over `cifar100`, Split-miniImageNet): task t has a few of the base set's classes.
 
-Source: CRWN (Hong & Pavlic, arXiv:2204.04297), 20 tasks of 5 classes. Which classes go together is drawn from the seed;
-within a task labels run from 0. Random crops with 4 pixels of padding and flips, drawn anew in every epoch.
+Source: CRWN (Hong & Pavlic, arXiv:2204.04297), 20 tasks of 5 classes. The seed determines how classes are grouped;
+within a task, labels run from 0. Random crops with 4 pixels of padding and flips, drawn anew in every epoch.
 
-Every class gives equally many training images, as many as the rarest has: all of them in the published sets.
+All classes have the same number of training images, that of the rarest class: in the published sets, all images.
 """
 
 from __future__ import annotations
@@ -34,15 +34,15 @@ class SplitSpec:
 
     Attributes:
         base: the base data set.
-        num_tasks: the number of tasks, each of equally many classes.
-        crop_padding: pixels of padding for random crops in training; 0 for none.
+        num_tasks: the number of tasks, each with the same number of classes.
+        crop_padding: pixels of padding for random crops in training; 0: no crops.
         flip: whether training images are flipped at random.
-        validation: training images held out; tests are then on them, never on the test images.
-        first: only the first so many tasks of the same drawing; 0 for all.
-        normalise: by the base set's mean and deviation, else pixels are numbers from 0 to 1.
+        validation: number of training images held out; tests then use them, never the test images.
+        first: number of tasks to keep from the start of the same draw; 0: all.
+        normalise: whether to normalise by the base set's mean and standard deviation; else pixels are from 0 to 1.
 
     Raises:
-        ValueError: a field is wrong, or the classes cannot be divided so.
+        ValueError: a field is wrong, or the classes do not divide into equal tasks.
     """
 
     __pydantic_config__: ClassVar[Mapping[str, Any]] = READ_STRICTLY
@@ -81,24 +81,24 @@ class SplitSpec:
         )
 
     def normalisation(self) -> Normalisation:
-        """Of the images as the networks see them."""
+        """The normalisation of the images."""
         return normalisation_of(self.base, normalise=self.normalise)
 
 
 def classes_of_tasks(num_classes: int, num_tasks: int, seed: int) -> list[list[int]]:
-    """Each task's classes, drawn from the seed: every class is in one task."""
+    """Each task's classes, drawn from the seed; every class is in exactly one task."""
     order = seeding.numpy_generator(seed, "classes").permutation(num_classes)
     return [part.tolist() for part in np.split(order, num_tasks)]
 
 
 def chosen(split: ImageSplit, names: Sequence[int], each: int | None = None) -> Chosen:
-    """The images of a task's classes, class by class, at most so many of each, with labels from 0."""
+    """The images of a task's classes, class by class, at most `each` per class, with labels from 0."""
     numbers = [np.flatnonzero(split.labels == name)[:each] for name in names]
     return np.concatenate(numbers), np.repeat(np.arange(len(names)), list(map(len, numbers)))
 
 
 def build(spec: SplitSpec, images: ImageSet, seed: int, device: torch.device) -> ClassTasks:
-    """The tasks of `spec` at `seed` on `device`."""
+    """Build the tasks of `spec` for `seed` on `device`."""
     groups = classes_of_tasks(BASE_SETS[spec.base].num_classes, spec.num_tasks, seed)[: spec.problem().num_tasks]
     each = int(np.bincount(images.train.labels).min())
     return ClassTasks(

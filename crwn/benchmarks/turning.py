@@ -1,14 +1,14 @@
-"""Turning digits (MNIST-360 over `mnist`): a stream without tasks, in which digits come back again and again, turned.
+"""Turning digits (MNIST-360 over `mnist`): a stream without tasks, in which digits recur and gradually rotate.
 
 Source: MNIST-360 (Buzzega, Boschini, Porrello, Abati & Calderara, "Dark Experience for General Continual Learning",
-NeurIPS 2020), as github.com/aimagelab/mammoth has it in datasets/mnist_360.py. The digits 0 to 8 come in pairs,
+NeurIPS 2020), as in datasets/mnist_360.py of github.com/aimagelab/mammoth. The digits 0 to 8 come in pairs,
 (0, 1), (1, 2), ..., (8, 0), in three rounds: 27 segments. A digit is in six of them, with a sixth of its images each.
-From one of its images to the next a digit turns by 360 degrees / their number; digit j begins at 60 (j - 1) degrees.
-Rotations are counter-clockwise, nearest neighbour, zero fill, on bytes. Each digit has a test: its test images, evenly
-over a full turn from 0.
+From each of its images to the next, a digit rotates by 360 degrees / their number; digit j begins at 60 (j - 1)
+degrees. Rotations are counter-clockwise, nearest neighbour, zero fill, on bytes. Each digit has one test: its test
+images, spread evenly over a full turn from 0.
 
-Ours, where their code draws with replacement within a part and drops what is left of the longer one: every image is
-shown once, in an order drawn from the seed, and a segment's two parts are mixed evenly from its beginning to its end.
+Deviation: their code draws with replacement within a part and drops the rest of the longer part. Here every image is
+shown once, in an order drawn from the seed, and the two parts of a segment are interleaved evenly.
 
 Shapes: N images, H height, W width, C channels, D digits.
 """
@@ -40,14 +40,14 @@ else:
     torch = LazyModule("torch")
 
 NUM_DIGITS = 9
-"""Without the 9, which upside down is a 6."""
+"""Digits 0 to 8; a 9 upside down is a 6."""
 NUM_ROUNDS = 3
 PARTS = 2 * NUM_ROUNDS
-"""Of a digit's images: in each round it is the second of one pair and the first of another."""
+"""Parts of a digit's images: in each round it is the second of one pair and the first of another."""
 DEGREES_APART = 60.0
-"""Between the angles at which neighbouring digits begin."""
+"""Difference between the initial angles of consecutive digits."""
 AT_ONCE = 4096
-"""Images that are turned in one piece: few enough to stay in a cache."""
+"""Images rotated at once: few enough to fit in a cache."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,10 +56,10 @@ class TurningSpec:
 
     Attributes:
         base: the base data set.
-        test_every: updates between two tests; the last one is at the stream's end.
-        normalise: by the base set's mean and deviation, else pixels are numbers from 0 to 1.
+        test_every: updates between two tests; the last test is at the end of the stream.
+        normalise: whether to normalise by the base set's mean and standard deviation; else pixels are from 0 to 1.
         channels: 1, or 3 equal ones.
-        validation: training images held out; tests are then on them, never on the test images.
+        validation: number of training images held out; tests then use them, never the test images.
 
     Raises:
         ValueError: a field is wrong.
@@ -79,7 +79,7 @@ class TurningSpec:
         check_validation(self.base, self.validation)
 
     def problem(self) -> ProblemShape:
-        """The benchmark's sizes: a test for each digit."""
+        """The benchmark's sizes; each digit is a task to test."""
         left = left_of_each(self.base, self.validation)
         sizes = tuple(sum(len(range(part, left[digit], PARTS)) for digit, part in pair) for pair in pairs())
         return ProblemShape(
@@ -92,7 +92,7 @@ class TurningSpec:
         )
 
     def normalisation(self) -> Normalisation:
-        """Of the images as the networks see them."""
+        """The normalisation of the images."""
         return normalisation_of(self.base, normalise=self.normalise)
 
 
@@ -101,14 +101,14 @@ class TurningStream:
 
     Args:
         images: the base set's images.
-        seed: draws the order of each digit's images.
+        seed: determines the order of each digit's images.
         test_every: updates between two tests.
         channels: 1, or 3 equal ones.
-        device: where the tensors live.
+        device: the device of the tensors.
 
     Attributes:
-        num_tasks: tests: one for each digit.
-        num_segments: pairs of digits, in the rounds.
+        num_tasks: number of tests, one per digit.
+        num_segments: number of pairs of digits in all rounds.
     """
 
     def __init__(self, *, images: ImageSet, seed: int, test_every: int, channels: int, device: torch.device) -> None:
@@ -123,12 +123,12 @@ class TurningStream:
         self._tests = [self._test(images.test, digit) for digit in range(NUM_DIGITS)]
 
     def num_examples(self, segment: int) -> int:
-        """Training images of a segment."""
+        """Number of training images of a segment."""
         numbers, _ = self._segments[segment]
         return len(numbers)
 
     def classes(self, task: int) -> tuple[int, ...]:
-        """The labels of the stream, whatever the test."""
+        """The labels of the stream, the same for every test."""
         del task
         return tuple(range(NUM_DIGITS))
 
@@ -158,7 +158,7 @@ class TurningStream:
 
 
 def pairs() -> Iterator[tuple[tuple[int, int], ...]]:
-    """The two digits of each segment, and which of its digit's parts each is."""
+    """The two digits of each segment, each with the number of the part of its images."""
     parts = [itertools.count() for _ in range(NUM_DIGITS)]
     for _ in range(NUM_ROUNDS):
         for first in range(NUM_DIGITS):
@@ -166,7 +166,7 @@ def pairs() -> Iterator[tuple[tuple[int, int], ...]]:
 
 
 def segments_of(labels_N: NDArray[np.int64], seed: int) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float64]]]:
-    """What each segment shows: numbers of images, in order, and their angles in degrees."""
+    """For each segment, the indices of its images, in order, and their angles in degrees."""
     numbers_of, degrees_of = [], []
     for digit in range(NUM_DIGITS):
         numbers = np.flatnonzero(labels_N == digit)
@@ -181,21 +181,21 @@ def segments_of(labels_N: NDArray[np.int64], seed: int) -> Iterator[tuple[NDArra
 
 
 def mixed(counts: Sequence[int]) -> NDArray[np.int64]:
-    """The order in which parts of these lengths, laid end to end, are shown evenly: each in its own order."""
+    """Indices that interleave concatenated parts of these lengths evenly; each part keeps its own order."""
     moments = [(np.arange(count) + 0.5) / count for count in counts]
     return np.argsort(np.concatenate(moments), kind="stable")
 
 
 def full_turn(count: int) -> NDArray[np.float64]:
-    """So many angles at equal distances, from 0 to below 360 degrees."""
+    """`count` evenly spaced angles, from 0 to below 360 degrees."""
     return np.linspace(0, 360, count, endpoint=False)
 
 
 def turned(images_NHW: Images, degrees_N: NDArray[np.float64]) -> Images:
-    """Each image rotated by an angle of its own, byte for byte as Pillow rotates it with nearest neighbours.
+    """Rotate each image by its own angle, byte for byte as Pillow does with nearest neighbours.
 
-    Pillow's arithmetic, in fixed point with 16 bits after the point, for many images at once: tens of thousands of
-    calls of Pillow take seconds.
+    It follows Pillow's arithmetic, fixed point with 16 fractional bits, for many images at once: tens of thousands of
+    calls to Pillow would take seconds.
     """
     _, height, width = images_NHW.shape
     result = np.empty_like(images_NHW)
@@ -209,7 +209,7 @@ def turned(images_NHW: Images, degrees_N: NDArray[np.float64]) -> Images:
 
 
 def _sources(height: int, width: int, degrees_N: NDArray[np.float64]) -> NDArray[np.int32]:
-    """[N, H W]: for each pixel of a rotated image, the pixel of the original that it shows, or H W for none."""
+    """For each pixel of a rotated image, the index of its source pixel in the original, or H W for none: [N, H W]."""
     radians = [-math.radians(degrees % 360) for degrees in degrees_N.tolist()]
     cos_N, sin_N = (np.array([round(function(angle), 15) for angle in radians]) for function in (math.cos, math.sin))
     middle_x, middle_y = width / 2, height / 2
@@ -218,7 +218,7 @@ def _sources(height: int, width: int, degrees_N: NDArray[np.float64]) -> NDArray
     def source(
         size: int, by_x_N: NDArray[np.float64], by_y_N: NDArray[np.float64], middle: float
     ) -> tuple[NDArray[np.int32], NDArray[np.bool_]]:
-        """The row or column that each pixel shows, and whether there is one."""
+        """The source row or column of each pixel, and whether it is inside the image."""
         start_N = by_x_N * (0.5 - middle_x) + by_y_N * (0.5 - middle_y) + middle
         place_NHW: NDArray[np.int32] = _fixed(start_N) + (_fixed(by_y_N) * y_H1 + _fixed(by_x_N) * x_W)
         place_NHW >>= 16
@@ -231,10 +231,10 @@ def _sources(height: int, width: int, degrees_N: NDArray[np.float64]) -> NDArray
 
 
 def _fixed(values_N: NDArray[np.float64]) -> NDArray[np.int32]:
-    """In 65,536ths, rounded: [N, 1, 1]."""
+    """The values in fixed point, rounded to 1 / 65,536: [N, 1, 1]."""
     return np.floor(values_N * 65536 + 0.5).astype(np.int32)[:, None, None]
 
 
 def build(spec: TurningSpec, images: ImageSet, seed: int, device: torch.device) -> TurningStream:
-    """The stream of `spec` at `seed` on `device`."""
+    """Build the stream of `spec` for `seed` on `device`."""
     return TurningStream(images=images, seed=seed, test_every=spec.test_every, channels=spec.channels, device=device)

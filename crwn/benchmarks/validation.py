@@ -1,4 +1,4 @@
-"""A validation split: training images held out, to choose settings by, so that no choice ever sees a test image."""
+"""Validation splits: training images held out for choosing settings, so that no choice depends on a test image."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from crwn.data import BASE_SETS
 from crwn.data.base import ImageSet, ImageSplit
 
 SPLIT_SEED = 0
-"""The same images are held out at every seed of a trial: settings are compared on equal terms."""
+"""The same images are held out for every seed of a trial, so that settings are compared on equal terms."""
 
 
 def check_validation(base: str, count: int) -> None:
     """Check that some images are left to train on.
 
     Raises:
-        ValueError: none would be.
+        ValueError: none would be left.
     """
     num_train = BASE_SETS[base].num_train
     if count >= num_train:
@@ -27,14 +27,13 @@ def check_validation(base: str, count: int) -> None:
 
 
 def left_of_each(base: str, validation: int) -> tuple[int, ...]:
-    """Training images of each class that are left to train on, known without data.
+    """Number of training images per class after the hold-out, known without the data.
 
-    Which images are held out is left to chance: where some are, these are the expected numbers, rounded so that their
-    sum is right.
+    The images held out are random, so these are expected numbers, rounded so that their sum is correct.
 
     Args:
         base: the base data set.
-        validation: training images held out.
+        validation: number of training images held out.
     """
     known = BASE_SETS[base]
     ends = np.cumsum(known.train_counts) * (known.num_train - validation) / known.num_train
@@ -42,7 +41,7 @@ def left_of_each(base: str, validation: int) -> tuple[int, ...]:
 
 
 def hold_out(images: ImageSet, count: int) -> ImageSet:
-    """The images with `count` of the training images, drawn at random, in the place of the test images."""
+    """Replace the test images by `count` training images, drawn at random and removed from the training images."""
     if not count:
         return images
     order_N = seeding.numpy_generator(SPLIT_SEED, "validation").permutation(len(images.train.labels))

@@ -1,6 +1,6 @@
-"""Base data sets: real images that benchmarks make their tasks from.
+"""Base data sets: the real images from which benchmarks make their tasks.
 
-`BASE_SETS` is all that is known. `find` and `load` are torch-free until a set's own loader needs more.
+`BASE_SETS` is the registry. `find` and `load` do not import torch unless a set's own loader does.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ BASE_SETS: Mapping[str, BaseSet] = MappingProxyType(
 )
 
 GreyBase: TypeAlias = Literal["digits", "mnist"]
-"""The base sets with one channel, which rotating and permuting pixels is defined for."""
+"""The base sets with one channel: those whose pixels can be rotated or permuted."""
 
 __all__ = ["BASE_SETS", "BaseSet", "DataError", "Datasets", "GreyBase", "data_roots", "datasets"]
 
 
 def datasets(data_root: str | None = None) -> Datasets:
-    """The base sets, looked for under `data_root`, then $CRWN_DATA, then ~/.cache/crwn."""
+    """The base sets, searched for under `data_root`, then $CRWN_DATA, then ~/.cache/crwn."""
     return Datasets(BASE_SETS, data_roots(data_root))

@@ -1,4 +1,4 @@
-"""What a base data set is, and where its images are looked for.
+"""Base data sets: their interface, and the folders searched for their images.
 
 Shapes: N images, C channels, H height, W width.
 """
@@ -27,11 +27,11 @@ else:
 Images: TypeAlias = NDArray[np.uint8]
 Labels: TypeAlias = NDArray[np.int64]
 OnProgress: TypeAlias = Callable[[int, int], None]
-"""Told how many of how many images are decoded."""
+"""Called with the number of images decoded so far and the total."""
 
 
 class DataError(Exception):
-    """A base data set is missing or damaged; the message says where it was looked for and what to do."""
+    """A base data set is missing or damaged; the message says where we looked and what to do."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,7 +44,7 @@ class ImageSplit:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImageSet:
-    """A base set's training and test images, in memory or mapped to it."""
+    """A base set's training and test images, in memory or memory-mapped."""
 
     train: ImageSplit
     test: ImageSplit
@@ -55,8 +55,8 @@ class Normalisation:
     """(bytes / 255 - mean) / std, as one multiplication and one subtraction.
 
     Attributes:
-        mean: of the training pixels divided by 255, for each channel.
-        std: standard deviation of the same.
+        mean: mean of the training pixels divided by 255, per channel.
+        std: their standard deviation, per channel.
     """
 
     mean: tuple[float, ...]
@@ -64,16 +64,16 @@ class Normalisation:
 
     @property
     def factors(self) -> tuple[float, ...]:
-        """What a byte of each channel is multiplied by."""
+        """The multiplier of each channel's bytes."""
         return tuple(1 / (255 * std) for std in self.std)
 
     @property
     def offsets(self) -> tuple[float, ...]:
-        """What is subtracted then."""
+        """What is subtracted from each channel after the multiplication."""
         return tuple(mean / std for mean, std in zip(self.mean, self.std, strict=True))
 
     def __call__(self, images: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-        """Bytes to the numbers a network sees, in the same shape: [..., C, H, W], or any shape of one channel."""
+        """Normalise bytes to a network's inputs, in the same shape: [..., C, H, W], or any shape for one channel."""
         values = images.to(dtype)
         if len(self.mean) == 1:
             return values.mul_(self.factors[0]).sub_(self.offsets[0])
@@ -83,7 +83,7 @@ class Normalisation:
 
 
 AS_THEY_ARE = Normalisation(mean=(0.0,), std=(1.0,))
-"""Bytes / 255, from 0 to 1."""
+"""No normalisation: bytes / 255, from 0 to 1."""
 
 
 class Source(Protocol):
@@ -91,53 +91,53 @@ class Source(Protocol):
 
     @property
     def expected(self) -> tuple[str, ...]:
-        """What to put below a data root, a line each; nothing for an embedded set."""
+        """What to put below a data root, one item per line; empty for an embedded set."""
         ...
 
     @property
     def checksums(self) -> Mapping[str, str]:
-        """The SHA-256 of what is always the same, by name."""
+        """SHA-256 by name, of everything that is identical on all machines."""
         ...
 
     @property
     def is_fetchable(self) -> bool:
-        """Whether `fetch` can download it."""
+        """Whether `fetch` can download the set."""
         ...
 
     @property
     def is_mapped(self) -> bool:
-        """Whether images stay in a file that is mapped to memory."""
+        """Whether images stay in a memory-mapped file."""
         ...
 
     def is_in(self, root: Path) -> bool:
         """Whether a data root holds the set.
 
         Raises:
-            DataError: it holds a part of it, or a damaged one.
+            DataError: it holds only part of the set, or a damaged one.
         """
         ...
 
     def fetch(self, root: Path) -> None:
-        """Download the set to `root`, whole or not at all; one process at a time.
+        """Download the set to `root`, atomically; one process at a time.
 
         Raises:
-            OSError, RuntimeError: no network, a server's refusal, a folder that cannot be written; or it cannot be
-                downloaded at all.
+            OSError, RuntimeError: there is no network, the server refuses, the folder cannot be written, or the set
+                has no download.
         """
         ...
 
     def prepare(self, root: Path, on_progress: OnProgress) -> tuple[str, ...]:
-        """Do once what would make every `load` slow.
+        """Do the slow, one-time work that would otherwise slow down every `load`.
 
         Args:
-            root: holds the set.
-            on_progress: told how far it is.
+            root: a data root that holds the set.
+            on_progress: called with the progress.
 
         Returns:
-            What a user should know of it; nothing where there was nothing to do.
+            Notes for the user; empty if there was nothing to do.
 
         Raises:
-            DataError: the images are not what they should be.
+            DataError: the images are not as expected.
         """
         ...
 
@@ -146,17 +146,17 @@ class Source(Protocol):
         ...
 
     def check(self, root: Path | None, images: ImageSet) -> None:
-        """Compare images that were loaded from `root` with what is known of them beyond what every `load` compares.
+        """Run the checks on images loaded from `root` that are too slow for every `load`.
 
         Raises:
-            DataError: they differ.
+            DataError: the images differ from what is known of the set.
         """
         ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Embedded:
-    """Images that a library brings along."""
+    """Images that are bundled with a library."""
 
     read: Callable[[], ImageSet]
 
@@ -172,24 +172,24 @@ class Embedded:
 
     @property
     def is_fetchable(self) -> bool:
-        """There is nothing to download."""
+        """False: there is nothing to download."""
         return False
 
     @property
     def is_mapped(self) -> bool:
-        """They are in memory."""
+        """False: they are in memory."""
         return False
 
     def is_in(self, root: Path) -> bool:
-        """In no folder."""
+        """False: no folder holds them."""
         del root
         return False
 
     def fetch(self, root: Path) -> None:
-        """Nothing to do."""
+        """Do nothing."""
 
     def prepare(self, root: Path, on_progress: OnProgress) -> tuple[str, ...]:
-        """Nothing to do."""
+        """Do nothing."""
         del root, on_progress
         return ()
 
@@ -199,21 +199,21 @@ class Embedded:
         return self.read()
 
     def check(self, root: Path | None, images: ImageSet) -> None:
-        """Nothing is known."""
+        """Do nothing: there is nothing to compare with."""
         del root, images
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BaseSet:
-    """A base data set: what is known of it without its images, and how to get them.
+    """A base data set: its metadata, known without the images, and where to get them.
 
     Attributes:
         name: as written in a sweep.
         image_shape: channels, height, width.
-        train_counts: training images of each class; labels are places in it.
-        test_counts: test images of each class.
-        mean: of the training pixels divided by 255, for each channel.
-        std: standard deviation of the same.
+        train_counts: number of training images per class; a label is an index into it.
+        test_counts: number of test images per class.
+        mean: mean of the training pixels divided by 255, per channel.
+        std: their standard deviation, per channel.
         source: where the images come from.
     """
 
@@ -227,40 +227,40 @@ class BaseSet:
 
     @property
     def num_classes(self) -> int:
-        """Labels run from 0 to `num_classes` - 1."""
+        """Number of classes; labels run from 0 to `num_classes` - 1."""
         return len(self.train_counts)
 
     @property
     def num_train(self) -> int:
-        """Training images."""
+        """Number of training images."""
         return sum(self.train_counts)
 
     @property
     def num_test(self) -> int:
-        """Test images."""
+        """Number of test images."""
         return sum(self.test_counts)
 
     @property
     def normalisation(self) -> Normalisation:
-        """Of its images."""
+        """The normalisation of its images."""
         return Normalisation(mean=self.mean, std=self.std)
 
     @property
     def is_embedded(self) -> bool:
-        """Whether it comes with a library, in no folder of its own."""
+        """Whether it is bundled with a library and has no folder of its own."""
         return not self.source.expected
 
     @property
     def is_mapped(self) -> bool:
-        """Whether images stay in a file that is mapped to memory."""
+        """Whether images stay in a memory-mapped file."""
         return self.source.is_mapped
 
 
 def cache_root() -> Path:
-    """The folder that downloads and decoded images go to, and the last one that is searched.
+    """The folder for downloads and decoded images, and the last one that is searched.
 
     Raises:
-        DataError: nobody's home is known to have it in.
+        DataError: there is no known home folder to put it in.
     """
     try:
         return expanded("~/.cache/crwn")
@@ -269,9 +269,9 @@ def cache_root() -> Path:
 
 
 def data_roots(data_root: str | None = None) -> tuple[Path, ...]:
-    """The folders that data sets are looked for in, in order: the given one, $CRWN_DATA, ~/.cache/crwn.
+    """The folders searched for data sets, in order: the given one, $CRWN_DATA, ~/.cache/crwn.
 
-    Without a home, which a container's user may lack, there is no last one.
+    Without a home folder, as some containers have none, the last one is left out.
 
     Raises:
         DataError: `data_root` or $CRWN_DATA is set but is no folder.
@@ -288,7 +288,7 @@ def data_roots(data_root: str | None = None) -> tuple[Path, ...]:
                     f"{source}: expected a folder, given {value!r}, which is none. Correct it or leave it out."
                 )
             roots.append(path)
-    with contextlib.suppress(DataError):  # embedded sets need no folder; who wants to download is told
+    with contextlib.suppress(DataError):  # embedded sets need no folder; a download raises the error again
         roots.append(cache_root())
     return tuple(roots)
 
@@ -298,7 +298,7 @@ class Datasets:
 
     Args:
         known: base sets by name.
-        roots: the folders to look in, in order.
+        roots: the folders to search, in order.
     """
 
     def __init__(self, known: Mapping[str, BaseSet], roots: Sequence[Path]) -> None:
@@ -308,14 +308,14 @@ class Datasets:
 
     @property
     def roots(self) -> tuple[Path, ...]:
-        """The folders that are looked in."""
+        """The folders that are searched."""
         return self._roots
 
     def find(self, name: str) -> Path | None:
-        """The first folder that holds `name`; None where none does, and for an embedded set.
+        """The first folder that holds `name`; None if no folder does, and for an embedded set.
 
         Raises:
-            DataError: it is damaged.
+            DataError: the set is damaged.
         """
         source = self._known[name].source
         with _named(name):
@@ -328,10 +328,10 @@ class Datasets:
         return None
 
     def verify(self, name: str) -> None:
-        """Check the checksums, and that the images are as many and as large as they should be.
+        """Verify the checksums, and the number and shape of the images.
 
         Raises:
-            DataError: something differs, or the set is not there.
+            DataError: something differs, or the set is missing.
         """
         base = self._known[name]
         images = self.load(name)
@@ -360,10 +360,10 @@ class Datasets:
             raise DataError(f"data set {name!r}: " + "; ".join(faults))
 
     def obtain(self, name: str) -> Path | None:
-        """The folder that holds `name`, to which it is downloaded if it is nowhere; None for an embedded set.
+        """The folder that holds `name`, downloaded if no folder does; None for an embedded set.
 
         Raises:
-            DataError: it is damaged, or absent and could not be downloaded.
+            DataError: the set is damaged, or it is missing and could not be downloaded.
         """
         base = self._known[name]
         if base.is_embedded:
@@ -386,17 +386,17 @@ class Datasets:
         return cache_root()
 
     def ensure(self, name: str, on_progress: OnProgress = lambda done, total: None) -> tuple[str, ...]:
-        """Make sure that `name` is there, whole and quick to load; download it if it is nowhere.
+        """Make sure that `name` is present, complete and quick to load; download it if it is missing.
 
         Args:
-            name: of the set.
-            on_progress: told how far decoding is.
+            name: the set's name.
+            on_progress: called with the progress of decoding.
 
         Returns:
-            What a user should know of images that were decoded now.
+            Notes for the user about images that this call decoded.
 
         Raises:
-            DataError: it is damaged, or absent and could not be downloaded.
+            DataError: the set is damaged, or it is missing and could not be downloaded.
         """
         root = self.obtain(name)
         if root is None:
@@ -405,10 +405,10 @@ class Datasets:
             return self._known[name].source.prepare(root, on_progress)
 
     def load(self, name: str) -> ImageSet:
-        """The images of `name`; reads what is there and never downloads.
+        """The images of `name`; never downloads.
 
         Raises:
-            DataError: the set is not there, or damaged.
+            DataError: the set is missing or damaged.
         """
         if name not in self._loaded:
             base = self._known[name]
@@ -425,7 +425,7 @@ class Datasets:
 
 @contextlib.contextmanager
 def _named(name: str) -> Iterator[None]:
-    """Has an error say which set it is about; a file or folder that cannot be read is one."""
+    """Prefix errors with the name of the set; an unreadable file or folder counts as a `DataError`."""
     try:
         yield
     except (DataError, OSError) as error:

@@ -1,8 +1,10 @@
-"""`cifar100`: colour photographs of 32x32 pixels, 100 classes, 500 training and 100 test images of each.
+"""`cifar100`: colour photographs of 32x32 pixels; 100 classes, each with 500 training and 100 test images.
 
 Source: A. Krizhevsky, "Learning Multiple Layers of Features from Tiny Images", technical report, University of
-Toronto, 2009. Mean and deviation as the CRWN paper's baselines have them. Read from Parquet files with the columns of
-the Hugging Face hub's copy, from torchvision's own folder, which torchvision can download, or from its archive.
+Toronto, 2009. Mean and standard deviation are those of the CRWN paper's baselines.
+
+Read from Parquet files with the columns of the Hugging Face hub's copy, from torchvision's own folder, which
+torchvision can download, or from its archive.
 """
 
 from __future__ import annotations
@@ -24,12 +26,12 @@ from crwn.data.listing import reason
 from crwn.data.photographs import Photographs
 
 MAX_MEMBER = 2**28
-"""Bytes of one file in the archive; 50,000 images of 3,072 bytes are 154 million of them."""
+"""Limit of one file in the archive, in bytes; 50,000 images of 3,072 bytes take 154 million."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TorchvisionFolder:
-    """What `torchvision.datasets.CIFAR100` keeps, which verifies it before it reads it."""
+    """The folder that `torchvision.datasets.CIFAR100` keeps; torchvision verifies it before reading."""
 
     folder = "cifar-100-python"
 
@@ -59,7 +61,7 @@ class TorchvisionFolder:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PackedFolder:
-    """The archive that torchvision downloads, and that its authors give away; read without running what is in it."""
+    """The archive that its authors publish and torchvision downloads; read without running any code in it."""
 
     archive = "cifar-100-python.tar.gz"
 
@@ -115,7 +117,7 @@ def download(root: Path) -> None:
     """Have torchvision download CIFAR-100 to `root`/cifar-100-python.
 
     Raises:
-        OSError, RuntimeError: it could not be downloaded.
+        OSError, RuntimeError: the download failed.
     """
     from torchvision.datasets import CIFAR100  # noqa: PLC0415 (as above)
 

@@ -1,4 +1,4 @@
-"""Encoded images to pixels of the shape that a set wants.
+"""Decodes images to pixels of the shape that a set needs.
 
 Shapes: N images, C channels, H height, W width.
 """
@@ -16,23 +16,27 @@ if TYPE_CHECKING:
     from PIL.Image import Image as Picture
 
 MAX_PIXELS = 89_478_485
-"""Pillow warns of a decompression bomb from here on; a few kilobytes may claim any size."""
+"""Above this, Pillow warns of a decompression bomb: a file of a few kilobytes may claim any size."""
 SCALED_TO_16_BITS = ("PNG", "PPM")
-"""Formats whose grey images of more than 8 bits Pillow gives as numbers up to 65535, in the 32 bits of mode I."""
+"""Formats whose grey images of more than 8 bits Pillow decodes to values up to 65535, as 32-bit integers (mode I)."""
 
 
 def pixels(
     content: Path | bytes | NDArray[np.uint8], image_shape: tuple[int, int, int]
 ) -> tuple[NDArray[np.uint8], list[str]]:
-    """An image's pixels [H, W, C] in the shape that is wanted, and in words what had to be converted for it.
+    """An image's pixels [H, W, C] in the given shape, and a description of each conversion that this took.
 
-    Grey, transparent and palette images become coloured, coloured ones grey where one channel is wanted; transparency
-    is dropped. Grey levels of 16 bits are divided by 257; of coloured images of 16 bits, Pillow gives the upper 8 bits.
-    Images of another size are resized by Lanczos' filter, as the published splits of miniImageNet were. Of several
-    frames the first is taken. An orientation in EXIF data is not applied, nor does torchvision apply it.
+    Grey, transparent and palette images are converted to RGB, or colour images to grey if one channel is wanted;
+    transparency is dropped. 16-bit grey levels are divided by 257; of 16-bit colour images, Pillow keeps the upper 8
+    bits. Images of other sizes are resized with a Lanczos filter, as the published splits of miniImageNet were. Only
+    the first of several frames is used. EXIF orientation is not applied, as in torchvision.
+
+    Args:
+        content: a file, an encoded image, or pixels.
+        image_shape: channels, height, width.
 
     Raises:
-        OSError, ValueError: it cannot be decoded, is larger than any photograph, or has levels of no known range.
+        OSError, ValueError: it cannot be decoded, is larger than any photograph, or has levels of unknown range.
     """
     from PIL import Image  # noqa: PLC0415 (only decoding needs it)
 
@@ -44,7 +48,7 @@ def pixels(
         encoded = content if isinstance(content, bytes) else content.read_bytes()
         image = _opened(encoded)
         if image.format == "PNG":
-            image.verify()  # its checksums, which decoding leaves out; after that it must be opened again
+            image.verify()  # its checksums, which decoding skips; verify() leaves it unusable, so open it again
             image = _opened(encoded)
         if getattr(image, "n_frames", 1) > 1:
             changed.append("have several frames, of which the first is taken")
@@ -53,7 +57,7 @@ def pixels(
     if image.mode != mode:
         image, how = _of_8_bits(image)
         changed.append(f"were of mode {how} and converted to {mode}")
-        image.info.pop("transparency", None)  # it is dropped; Pillow would warn that it is
+        image.info.pop("transparency", None)  # dropped here, or Pillow would warn that it drops it
         image = image.convert(mode)
     if image.size != (width, height):
         changed.append(f"were of other sizes and resized to {height}x{width}")
@@ -74,10 +78,10 @@ def _opened(content: bytes) -> Picture:
 
 
 def _of_8_bits(image: Picture) -> tuple[Picture, str]:
-    """An image whose levels are bytes, and in words what it was.
+    """The image with 8-bit levels, and a description of its original mode.
 
     Raises:
-        ValueError: its levels have no known range.
+        ValueError: the range of its levels is unknown.
     """
     from PIL import Image  # noqa: PLC0415 (as above)
 

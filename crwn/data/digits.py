@@ -1,7 +1,7 @@
-"""`digits`: scikit-learn's bundled handwritten digits, 1,797 real images of 8x8 pixels, embedded in its package.
+"""`digits`: the handwritten digits bundled with scikit-learn, 1,797 real images of 8x8 pixels.
 
 Source: E. Alpaydin, C. Kaynak, "Optical Recognition of Handwritten Digits", UCI Machine Learning Repository, 1998 (its
-test part). Every fifth image is a test image (360), the others train (1,437): the file order mixes the 13 writers.
+test part). Every fifth image is for testing (360), the rest for training (1,437): the file order mixes the 13 writers.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ TEST_EVERY = 5
 
 
 def read() -> ImageSet:
-    """Read the digits; grey levels 0 to 16 become bytes 0 to 255."""
+    """Read the digits; grey levels 0 to 16 are scaled to bytes 0 to 255."""
     from sklearn.datasets import load_digits  # noqa: PLC0415 (its import costs a second, and only this set needs it)
 
     images, labels = load_digits(return_X_y=True)

@@ -1,12 +1,12 @@
-"""`miniimagenet`, and `tinyimagenet`, a stand-in for it that anyone may try the same path with.
+"""`miniimagenet`, and `tinyimagenet`, a freely available stand-in that takes the same code path.
 
-miniImageNet (Vinyals et al. 2016, arXiv:1606.04080): 100 classes of ImageNet with 600 images of 84x84 pixels each; the
-first 500 of a class in file order train, the last 100 are for testing. Its terms forbid passing it on.
+miniImageNet (Vinyals et al. 2016, arXiv:1606.04080): 100 classes of ImageNet with 600 images of 84x84 pixels each; in
+file order, the first 500 of each class are for training and the last 100 for testing. Its terms forbid redistribution.
 
 tinyimagenet: 100 of the 200 classes of Tiny ImageNet (Le & Yang, CS231n, 2015), 64x64 pixels, 100 training and 20 test
-images of each. It is not miniImageNet, and its results are never reported as such.
+images per class. It is not miniImageNet, and its results are never reported as such.
 
-Both are read from Parquet, from the pickled caches of the few-shot literature, or from a folder for each class.
+Both are read from Parquet, from the pickled caches of the few-shot literature, or from one folder per class.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from crwn.data.photographs import Photographs
 
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
-"""ImageNet's, as everyone uses them."""
+"""The customary mean and standard deviation of ImageNet."""
 
 
 def _base(name: str, folder: str, size: int, train_each: int, test_each: int) -> BaseSet:

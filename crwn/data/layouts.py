@@ -1,6 +1,6 @@
-"""The forms in which people keep sets of photographs: Parquet, pickled caches, a folder a class.
+"""The layouts in which people keep sets of photographs: Parquet, pickled caches, one folder per class.
 
-A layout lists pictures in the order in which the set has them: training files first, then validation, then test.
+A layout lists pictures in the order of the set: training files first, then validation, then test.
 """
 
 from __future__ import annotations
@@ -37,12 +37,12 @@ IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp"})
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Picture:
-    """One image as a layout has it.
+    """One image, as a layout lists it.
 
     Attributes:
         place: where it is, for messages.
-        origin: the file or folder that it was found in with others.
-        class_name: of its class; sorted, these give the labels.
+        origin: the file or folder of images in which it was found.
+        class_name: the name of its class; labels are indices into the sorted names.
         content: a file, an encoded image, or pixels [H, W, C] or [H, W].
     """
 
@@ -53,37 +53,37 @@ class Picture:
 
 
 class Layout(Protocol):
-    """One form of a set below a data root."""
+    """One layout of a set below a data root."""
 
     @property
     def expected(self) -> str:
-        """What it consists of, in words."""
+        """A description of the files that it consists of."""
         ...
 
     def files(self, root: Path) -> list[Path]:
-        """What it is read from: files whose bytes, or many files whose names, sizes and times say what it holds.
+        """The files that it is read from; their bytes, or the names, sizes and times of many, identify the content.
 
-        Empty where `root` does not hold the set in this form.
+        Empty if `root` does not hold the set in this layout.
         """
         ...
 
     def pictures(self, root: Path) -> list[Picture]:
-        """All images in order.
+        """All images, in order.
 
         Raises:
-            DataError: the files are not of this form, or name images that are not there.
+            DataError: the files are not in this layout, or name images that are missing.
         """
         ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ParquetFiles:
-    """Parquet files with a column of encoded images: `struct<bytes, path>`, as the Hugging Face hub has it, or binary.
+    """Parquet files with a column of encoded images: `struct<bytes, path>`, as on the Hugging Face hub, or binary.
 
     Attributes:
-        folder: below the data root.
-        image: the column of the images.
-        label: the column of the classes, text or integers.
+        folder: the folder below the data root.
+        image: the column of images.
+        label: the column of classes, text or integers.
     """
 
     folder: str
@@ -100,7 +100,7 @@ class ParquetFiles:
         return in_parts(files_in(root / self.folder, "*.parquet"))
 
     def pictures(self, root: Path) -> list[Picture]:
-        """Row by row."""
+        """All images, row by row."""
         return _of_all(self.files(root), self._read)
 
     def _read(self, file: Path) -> list[Picture]:
@@ -115,16 +115,16 @@ class ParquetFiles:
         return found
 
     def _columns(self, file: Path) -> tuple[list[bytes | None], list[ClassName | None]]:
-        """The encoded images of a file and their labels.
+        """A file's encoded images and their labels.
 
         Raises:
-            DataError: it is damaged, or its columns are others.
+            DataError: the file is damaged, or lacks the columns.
         """
         from pyarrow import compute, parquet  # noqa: PLC0415 (only reading needs it)
 
         try:
             with parquet.ParquetFile(file, page_checksum_verification=True) as opened:
-                if not opened.metadata.num_rows:  # an empty shard's columns may have any type
+                if not opened.metadata.num_rows:  # the columns of an empty shard may have any type
                     return [], []
                 fault = self._fault(opened.schema_arrow)
                 if fault is None:
@@ -138,7 +138,7 @@ class ParquetFiles:
         raise DataError(f"{file} cannot be read: expected {self.expected}; {fault}")
 
     def _fault(self, schema: pa.Schema) -> str | None:
-        """What is wrong with a file's columns."""
+        """What is wrong with a file's columns; None if nothing is."""
         from pyarrow import types  # noqa: PLC0415 (as above)
 
         missing = [name for name in (self.image, self.label) if schema.names.count(name) != 1]
@@ -172,34 +172,34 @@ def _is_binary(kind: pa.DataType) -> bool:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClassFolders:
-    """A folder of images for each class, or images in one folder with lists in CSV.
+    """One folder of images per class, or one folder of images with CSV lists.
 
-    Without lists: `CLASS/*.jpg`, or `train/CLASS/*.jpg` and so on; the images of a class in the order of their names.
-    With lists (`train.csv`, `val.csv`, `test.csv` with the columns filename and label, as Ravi and Larochelle 2017 made
-    them): the images that they name, in their order.
+    Without lists: `CLASS/*.jpg`, or `train/CLASS/*.jpg` and so on; the images of a class sorted by name. With lists
+    (`train.csv`, `val.csv`, `test.csv` with the columns filename and label, as published by Ravi and Larochelle 2017):
+    the listed images, in that order.
 
     Attributes:
-        folder: below the data root.
+        folder: the folder below the data root.
     """
 
     folder: str
 
     @property
     def expected(self) -> str:
-        """The two ways."""
+        """Both forms."""
         return (
             f"{self.folder}/CLASS/*.jpg, a folder for each class, or {self.folder}/images/*.jpg with the lists "
             f"{self.folder}/train.csv, val.csv and test.csv (filename,label)"
         )
 
     def files(self, root: Path) -> list[Path]:
-        """All images, and the lists."""
+        """The lists and all images."""
         top = root / self.folder
         images = sorted(files_below(top, IMAGE_SUFFIXES)) if top.is_dir() else []
         return [*self._lists(top), *images] if images else []
 
     def pictures(self, root: Path) -> list[Picture]:
-        """As the lists say, or folder by folder."""
+        """All images, in the order of the lists, or folder by folder."""
         top = root / self.folder
         lists = self._lists(top)
         return self._listed(top, lists) if lists else list(self._by_folder(top))
@@ -233,7 +233,7 @@ class ClassFolders:
         ]
 
     def _path(self, top: Path, row: ListedImage) -> tuple[Path | None, str]:
-        """Where the image of a row is, or why the row is wrong; neither where there is no such file."""
+        """The path of a row's image, or what is wrong with the row; (None, "") if there is no such file."""
         name = PurePosixPath(row.name)
         if name.is_absolute() or ".." in name.parts:
             return None, f"{row.name!r} leads out of {top}; expected a file's name"
@@ -260,19 +260,20 @@ class ClassFolders:
 def _is_file(path: Path) -> bool:
     try:
         return path.is_file()
-    except OSError:  # such as a name that is too long for any file
+    except OSError:  # such as a name too long for a file
         return False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PickledArrays:
-    """The pickled caches of the few-shot literature, read without running what they contain.
+    """The pickled caches of the few-shot literature, read without running any code in them.
 
-    Either `image_data` [N, H, W, 3] with `class_dict`, which gives each class's rows (Ren et al. 2018), or `data` with
-    `labels` (Lee et al. 2019); there, classes without names in `catname2label` are told apart by file and number.
+    Either `image_data` [N, H, W, 3] with `class_dict`, which lists the rows of each class (Ren et al. 2018), or `data`
+    with `labels` (Lee et al. 2019); in the latter, classes that `catname2label` does not name are named by file and
+    number.
 
     Attributes:
-        folder: below the data root.
+        folder: the folder below the data root.
     """
 
     folder: str
@@ -283,11 +284,11 @@ class PickledArrays:
         return f"{self.folder}/*.pkl or *.pickle, with image_data and class_dict, or data and labels"
 
     def files(self, root: Path) -> list[Path]:
-        """All pickles."""
+        """All pickle files."""
         return in_parts(files_in(root / self.folder, "*.pkl", "*.pickle"))
 
     def pictures(self, root: Path) -> list[Picture]:
-        """File by file; of `class_dict`, class by class."""
+        """All images, file by file; with `class_dict`, class by class."""
         return _of_all(self.files(root), self._read)
 
     def _read(self, file: Path) -> list[Picture]:
@@ -314,10 +315,10 @@ class PickledArrays:
 
 
 def _images(given: object) -> Sequence[NDArray[np.uint8]]:
-    """An array of images, or a list of arrays of which each is one.
+    """The images of an array, or of a list with one array per image.
 
     Raises:
-        DataError: they are not that.
+        DataError: `given` is neither.
     """
     shapes = "expected images as unsigned bytes [N, H, W, 3]"
     if isinstance(given, np.ndarray):
@@ -335,10 +336,10 @@ def _images(given: object) -> Sequence[NDArray[np.uint8]]:
 
 
 def _members(class_dict: object, num_images: int) -> Iterator[tuple[str, int]]:
-    """The classes' names with the images of each.
+    """Pairs of class name and row, class by class.
 
     Raises:
-        DataError: it does not give every image it names one class.
+        DataError: `class_dict` is malformed, or lists a row that does not exist or is in another class.
     """
     if not isinstance(class_dict, dict):
         raise DataError(f"expected class_dict to give each class's rows, found {type(class_dict).__name__}")
@@ -359,10 +360,10 @@ def _members(class_dict: object, num_images: int) -> Iterator[tuple[str, int]]:
 
 
 def _labelled(labels: object, numbers: object, num_images: int, stem: str) -> list[str]:
-    """The name of each image's class: as `catname2label` has it, the label itself where it is text, or made of both.
+    """The class name of each image: the label if it is text, else its name in `catname2label`, else file and number.
 
     Raises:
-        DataError: labels are neither integers nor text, or not as many as images.
+        DataError: labels are neither integers nor text, or differ in number from the images.
     """
     if not isinstance(labels, list | tuple) and not (isinstance(labels, np.ndarray) and labels.ndim == 1):
         raise DataError(f"expected labels [N], found {_kind(labels)}")
@@ -392,9 +393,9 @@ def _kind(value: object) -> str:
 
 
 class _Dtype:
-    """What `numpy.dtype` is to a pickle: plain numbers and text only.
+    """Stands in for `numpy.dtype` in pickles, for plain numbers and text only.
 
-    NumPy's own takes flags from a pickle, by which bytes of the file would count as addresses of objects.
+    NumPy's own class takes flags from the pickle that make it treat bytes of the file as object addresses.
     """
 
     def __init__(self, spec: Any, *_: Any) -> None:
@@ -404,12 +405,12 @@ class _Dtype:
         self.plain = kind
 
     def __setstate__(self, state: Any) -> None:
-        """Take the order of bytes alone; the size of text is in the name that the type was made by."""
+        """Take only the byte order; the size of text is part of the name that the type was constructed from."""
         self.plain = self.plain.newbyteorder("=" if state[1] == "|" else state[1])
 
 
 class _Array(np.ndarray[Any, np.dtype[Any]]):
-    """An array whose content comes from a pickle's state."""
+    """An array filled from a pickle's state."""
 
     def __setstate__(self, state: Any) -> None:
         version, shape, dtype, is_fortran, content = state
@@ -423,7 +424,7 @@ def _reconstruct(*_: Any) -> _Array:
 
 
 def _from_buffer(buffer: Any, dtype: Any, shape: Any, order: Any, axes: Any = None) -> NDArray[Any]:
-    """As NumPy's function of this name: an array of bytes that lie in the pickle."""
+    """Stands in for NumPy's `_frombuffer`: an array over bytes in the pickle."""
     if not isinstance(dtype, _Dtype) or not isinstance(buffer, bytes | bytearray):
         raise pickle.UnpicklingError("it has an array whose content is not bytes")
     array = np.frombuffer(buffer, dtype=dtype.plain)
@@ -435,7 +436,7 @@ def _from_buffer(buffer: Any, dtype: Any, shape: Any, order: Any, axes: Any = No
 def _scalar(dtype: Any, content: Any) -> Any:
     if not isinstance(dtype, _Dtype):
         raise pickle.UnpicklingError("it has a number of no known type")
-    content = content.encode("latin1") if isinstance(content, str) else content  # of Python 2
+    content = content.encode("latin1") if isinstance(content, str) else content  # from Python 2
     return np.frombuffer(content, dtype=dtype.plain, count=1)[0]
 
 
@@ -451,21 +452,21 @@ SAFE_GLOBALS: Mapping[tuple[str, str], Any] = {
     **{(f"numpy.{core}.multiarray", "_reconstruct"): _reconstruct for core in ("core", "_core")},
     **{(f"numpy.{core}.multiarray", "scalar"): _scalar for core in ("core", "_core")},
     **{(f"numpy.{core}.numeric", "_frombuffer"): _from_buffer for core in ("core", "_core")},
-    ("numpy", "ndarray"): None,  # only named, as what is reconstructed
+    ("numpy", "ndarray"): None,  # only named, as the class to reconstruct
     ("numpy", "dtype"): _Dtype,
     ("_codecs", "encode"): _encode,
     ("collections", "OrderedDict"): dict,
     ("collections", "defaultdict"): _empty,
-    ("builtins", "list"): list,  # what a defaultdict makes
+    ("builtins", "list"): list,  # the factory of a defaultdict
     ("__builtin__", "list"): list,
 }
-"""What a pickle of arrays needs, and nothing that could do harm."""
+"""The globals that a pickle of arrays needs; none can do harm."""
 
 
 class _ArraysOnly(pickle._Unpickler):
-    """Reads arrays, numbers, text and containers; refuses whatever else a pickle names, before it is called.
+    """Reads arrays, numbers, text and containers; refuses any other global before it can be called.
 
-    Python's own unpickler, not the one in C: that one fills as much memory as a damaged file says.
+    Uses the unpickler written in Python: the one in C allocates as much memory as a damaged file claims.
     """
 
     def find_class(self, module: str, name: str) -> Any:
@@ -475,14 +476,14 @@ class _ArraysOnly(pickle._Unpickler):
 
 
 def read_pickle(file: Path, opened: BinaryIO | None = None) -> Any:
-    """What a pickle of arrays holds; no code in it is run.
+    """The content of a pickle of arrays; no code in it is run.
 
     Args:
         file: its path, for messages.
-        opened: its content, where that is not in a file of its own.
+        opened: its content, if it is not in a file of its own.
 
     Raises:
-        DataError: it is damaged, or names anything but arrays.
+        DataError: the pickle is damaged, or names anything but arrays.
     """
     try:
         if opened is not None:
@@ -490,7 +491,7 @@ def read_pickle(file: Path, opened: BinaryIO | None = None) -> Any:
         with file.open("rb") as from_disk:
             return _ArraysOnly(from_disk, encoding="latin1").load()
     except Exception as error:  # a damaged pickle raises almost anything
-        why = "its bytes are no pickle's" if isinstance(error, KeyError) else reason(error)  # a code that none has
+        why = "its bytes are no pickle's" if isinstance(error, KeyError) else reason(error)  # no such opcode
         raise DataError(f"{file} cannot be read as a pickle of arrays, and nothing in it was run: {why}") from error
 
 
@@ -498,7 +499,7 @@ def _of_all(files: Iterable[Path], read: Callable[[Path], list[Picture]]) -> lis
     """The pictures of all files.
 
     Raises:
-        DataError: some cannot be read; what is wrong with each of them.
+        DataError: some files cannot be read; the message says what is wrong with each.
     """
     found: list[Picture] = []
     faults = []
@@ -513,5 +514,5 @@ def _of_all(files: Iterable[Path], read: Callable[[Path], list[Picture]]) -> lis
 
 
 def _text(name: Any) -> Any:
-    """Text that Python 2 kept as bytes, as text; anything else as it is."""
+    """Decode text that Python 2 pickled as bytes; return anything else unchanged."""
     return name.decode("latin1") if isinstance(name, bytes) else name

@@ -1,4 +1,4 @@
-"""Which files below a folder are a set's, in which order, and how many of them a message names."""
+"""Lists the files of a set below a folder, in order, and shortens lists of them for messages."""
 
 from __future__ import annotations
 
@@ -13,25 +13,25 @@ from pathlib import Path, PurePath
 from crwn.data.base import DataError
 
 PARTS = ("train", "val", "test")
-"""The order of files and folders that are parts of one set, by how their names begin or end."""
+"""The parts of a set, in order; a file belongs to the part that a word of its name begins with."""
 NO_CONTENT = frozenset({"__MACOSX", "@eaDir", "#recycle", "$RECYCLE.BIN", "System Volume Information", "lost+found"})
-"""Folders in which operating systems and storage devices keep copies and thumbnails."""
+"""Folders that operating systems and storage devices create for copies and thumbnails."""
 MAX_NAMED = 10
-"""Faults that an error names; of more it says how many."""
+"""Number of faults that an error names; it only counts the rest."""
 UTF_16_AND_32 = (b"\xff\xfe", b"\xfe\xff", b"\0\0\xfe\xff")
-"""What text in these encodings begins with."""
+"""The byte order marks of these encodings."""
 SAVE_AS_UTF_8 = "Save the list as UTF-8 (in a spreadsheet: CSV UTF-8)"
 MAX_REASON = 200
-"""Characters of a library's own error message that are passed on."""
+"""Number of characters that we pass on of a library's own error message."""
 
 
 def is_hidden(path: PurePath) -> bool:
-    """Whether some part of a path below a set's folder begins with a dot, or is what systems leave behind."""
+    """Whether any part of a path below a set's folder begins with a dot or is in `NO_CONTENT`."""
     return any(part.startswith(".") or part in NO_CONTENT for part in path.parts)
 
 
 def files_below(folder: Path, suffixes: Collection[str]) -> Iterator[Path]:
-    """All files with one of these suffixes (lower case) at any depth that are not hidden, in no certain order.
+    """All files at any depth with one of these suffixes (lower case) that are not hidden, in no particular order.
 
     Links to files are followed, links to folders are not.
 
@@ -49,19 +49,24 @@ def files_below(folder: Path, suffixes: Collection[str]) -> Iterator[Path]:
 
 
 def _may_be_read(entry: os.DirEntry[str]) -> bool:
-    """A file, or a link that leads nowhere, which is found out when it is read. Reading a pipe would wait for ever."""
+    """Whether it is a file, or a broken link, which fails when it is read; reading a pipe would block for ever."""
     return entry.is_file() or (entry.is_symlink() and not Path(entry.path).exists())
 
 
 def files_in(folder: Path, *patterns: str) -> list[Path]:
-    """The files of these patterns (lower case, for names of either case) in a folder that are not hidden."""
+    """The files in a folder that match one of these patterns, ignoring case, and are not hidden.
+
+    Args:
+        folder: may not exist.
+        patterns: in lower case.
+    """
     there = list(folder.iterdir()) if folder.is_dir() else []
     found = (path for pattern in patterns for path in there if fnmatch.fnmatchcase(path.name.lower(), pattern))
     return [path for path in found if path.is_file() and not is_hidden(PurePath(path.name))]
 
 
 def in_parts(files: Iterator[Path] | Sequence[Path]) -> list[Path]:
-    """Files in the order of `PARTS`, then by name; those that name no part come last."""
+    """The files in the order of `PARTS`, then by name; those that belong to no part come last."""
 
     def key(file: Path) -> tuple[int, str]:
         words = file.stem.lower().replace("-", " ").replace("_", " ").split()
@@ -72,25 +77,25 @@ def in_parts(files: Iterator[Path] | Sequence[Path]) -> list[Path]:
 
 
 def named(things: Sequence[str], separator: str = ", ") -> str:
-    """The first few, and how many more there are."""
+    """The first `MAX_NAMED` things as text, and how many more there are."""
     more = f" and {len(things) - MAX_NAMED} more" if len(things) > MAX_NAMED else ""
     return separator.join(things[:MAX_NAMED]) + more
 
 
 def reason(error: BaseException) -> str:
-    """What a library's error says, in one line that is not too long."""
+    """A library's error message on one line, cut to `MAX_REASON` characters."""
     text = " ".join(str(error).split()) or type(error).__name__
     return text if len(text) <= MAX_REASON else f"{text[:MAX_REASON]}..."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ListedImage:
-    """A row of a list.
+    """One row of a list.
 
     Attributes:
-        place: the list and the row, for messages; the row with the columns' names is the first.
-        name: of the file.
-        label: of its class.
+        place: the list and the row, for messages; row 1 holds the column names.
+        name: the name of the file.
+        label: the name of its class.
     """
 
     place: str
@@ -99,10 +104,10 @@ class ListedImage:
 
 
 def read_list(file: Path) -> tuple[list[ListedImage], list[str]]:
-    """The rows of a list in CSV with the columns filename and label, and what is wrong with others.
+    """The rows of a CSV list with the columns filename and label, and the faults of its malformed rows.
 
     Raises:
-        DataError: it is no such list at all.
+        DataError: the file is not such a list at all.
     """
     rows = csv.reader(io.StringIO(_text_of(file), newline=""), strict=True, skipinitialspace=True)
     found: list[ListedImage] = []

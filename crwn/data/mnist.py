@@ -1,4 +1,4 @@
-"""`mnist`: handwritten digits of 28x28 pixels in their four files, packed or not, where torchvision has them or beside.
+"""`mnist`: handwritten digits of 28x28 pixels, from the four original files, gzipped or not, in any usual folder.
 
 Source: Y. LeCun, L. Bottou, Y. Bengio, P. Haffner, "Gradient-based learning applied to document recognition",
 Proceedings of the IEEE, 1998.
@@ -17,20 +17,20 @@ from crwn.data.verified import VerifiedFiles, unpacked
 IMAGE_SHAPE = (1, 28, 28)
 FOLDER = "MNIST/raw"
 FOLDERS = (FOLDER, "MNIST", "raw", ".")
-"""Where people have the files below a data root."""
+"""Folders below a data root in which people keep the files; the first is torchvision's."""
 IMAGES_AT, LABELS_AT = 16, 8
-"""Bytes of a file before its images, or its labels, in the format IDX."""
+"""Offsets of the images and of the labels in IDX files, in bytes."""
 
 
 def other_names(file: str) -> tuple[str, ...]:
-    """The paths at which people have one of the files, with a dot in its name or without, in the order of `FOLDERS`."""
+    """The paths at which people keep a file, with `-idx` or `.idx` in its name, in the order of `FOLDERS`."""
     name = Path(file).name
     names = (name, name.replace("-idx", ".idx"))
     return tuple(f"{folder}/{name}" for folder in FOLDERS for name in names)
 
 
 def read(root: Path) -> ImageSet:
-    """Read the images, whose files are verified."""
+    """Read the images from files that have been verified."""
 
     def content(name: str) -> bytearray:
         place = SOURCE.place(root, f"{FOLDER}/{name}")
@@ -50,7 +50,7 @@ def download(root: Path) -> None:
     """Have torchvision download MNIST to `root`/MNIST/raw.
 
     Raises:
-        OSError, RuntimeError: it could not be downloaded.
+        OSError, RuntimeError: the download failed.
     """
     from torchvision.datasets import MNIST  # noqa: PLC0415 (costs torch's start-up, and only downloading needs it)
 

@@ -1,7 +1,7 @@
-"""Sets of photographs: found in any of several layouts, decoded once, mapped to memory ever after.
+"""Sets of photographs: found in any of several layouts, decoded once, memory-mapped from then on.
 
-Images are kept class by class, and within a class's training or test images in the order of their SHA-256. So a set
-gives the same arrays whatever layout it was found in and in whatever order that lists them.
+Images are kept class by class; within a class, the training images and the test images are each sorted by SHA-256. So
+a set gives the same arrays whatever its layout and the order in which the layout lists them.
 
 Shapes: N images, C channels, H height, W width.
 """
@@ -30,28 +30,28 @@ from crwn.data.layouts import ClassName, Layout, Picture
 from crwn.data.listing import named, reason
 
 CACHE_FORMAT = 2
-"""Format 1 had white images of grey ones of 16 bits, and hidden copies of images among them."""
+"""Version of the cache. Format 1 turned 16-bit grey images white and included hidden copies of images."""
 MANY_FILES = 100
-"""Of more files than this the sizes and times stand for the bytes."""
+"""Above this number of files, sizes and times stand for the bytes."""
 DECODED_AT_ONCE = 256
-"""Images between two reports of progress."""
+"""Number of images between two progress reports."""
 MAX_SHARED = 1 / 1000
-"""Of the test images, those that may be training images of another class: published sets have some that two people put
-into two classes (CIFAR-100 6 of 10,000)."""
+"""The largest share of test images that may be training images of another class: in published sets, a few images are
+labelled twice, differently (CIFAR-100: 6 of 10,000)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Photographs:
-    """A set with equally many images of every class: the first of each train, the last are for testing.
+    """A set with the same number of images per class: the first of each class are for training, the last for testing.
 
     Attributes:
-        image_shape: channels, height, width; other images are converted.
-        num_classes: classes.
-        train_each: training images of a class.
-        test_each: test images of a class.
-        layouts: the forms it may be found in; the first that is there is read.
-        decoded: SHA-256 over all images as they are kept, where the set is the same everywhere.
-        download: fetches it below a folder, in the form of a layout; None where its terms forbid that.
+        image_shape: channels, height, width; images of other shapes are converted.
+        num_classes: number of classes.
+        train_each: number of training images per class.
+        test_each: number of test images per class.
+        layouts: the layouts in which it may be found; the first one found is read.
+        decoded: SHA-256 over all decoded images, if the set is the same everywhere.
+        download: downloads the set below a folder, in one of the layouts; None if its terms forbid that.
     """
 
     image_shape: tuple[int, int, int]
@@ -64,34 +64,35 @@ class Photographs:
 
     @property
     def expected(self) -> tuple[str, ...]:
-        """A line for each layout."""
+        """One line per layout."""
         first, *others = (layout.expected for layout in self.layouts)
         return (first, *(f"or {other}" for other in others))
 
     @property
     def checksums(self) -> Mapping[str, str]:
-        """That of the decoded images."""
+        """The checksum of the decoded images."""
         return {} if self.decoded is None else {"decoded images": self.decoded}
 
     @property
     def is_fetchable(self) -> bool:
-        """Unless its terms forbid it."""
+        """True unless the set's terms forbid a download."""
         return self.download is not None
 
     @property
     def is_mapped(self) -> bool:
-        """Decoded images are."""
+        """True: decoded images are memory-mapped."""
         return True
 
     def is_in(self, root: Path) -> bool:
-        """Whether `root` holds it in some layout."""
+        """Whether `root` holds the set in any layout."""
         return self._found(root)[0] is not None
 
     def fetch(self, root: Path) -> None:
-        """Download it, whole or not at all, one download at a time.
+        """Download the set to `root`, atomically; one process at a time.
 
         Raises:
-            OSError, RuntimeError: no network, a server's refusal, a folder that cannot be written, or no download.
+            OSError, RuntimeError: there is no network, the server refuses, the folder cannot be written, or the set
+                has no download.
         """
         if self.download is None:
             raise RuntimeError("It is not downloaded for you: its terms do not let this program pass it on.")
@@ -107,19 +108,19 @@ class Photographs:
                     path.replace(root / path.name)
 
     def prepare(self, root: Path, on_progress: OnProgress) -> tuple[str, ...]:
-        """Decode the images into the cache unless they are there.
+        """Decode the images into the cache unless it holds them.
 
         Returns:
-            How many images were converted, where some were.
+            How many images were converted, if any.
 
         Raises:
-            DataError: an image cannot be decoded or is on both sides, or there are too many or too few of a class, or
-                of classes.
+            DataError: an image cannot be decoded, training and test images overlap, or the number of classes or of
+                images per class is wrong.
         """
         return self._prepared(root, on_progress)[1]
 
     def _prepared(self, root: Path, on_progress: OnProgress) -> tuple[Path, tuple[str, ...]]:
-        """The folder of the decoded images, which are there, and what `prepare` returns."""
+        """The folder of the decoded images, decoded now if missing, and what `prepare` returns."""
         layout, files = self._found(root)
         assert layout is not None
         folder = self._cache(root, files)
@@ -128,10 +129,10 @@ class Photographs:
         try:
             folder.parent.mkdir(parents=True, exist_ok=True)
             with FileLock(folder.parent / f".{folder.name}.lock"):
-                if folder.exists():  # another process was faster
+                if folder.exists():  # another process was first
                     return folder, ()
                 beside = folder.parent / f".{folder.name}.part"
-                shutil.rmtree(beside, ignore_errors=True)  # of a process that was killed
+                shutil.rmtree(beside, ignore_errors=True)  # left by a killed process
                 pictures = _listed(layout, root)
                 beside.mkdir()
                 try:
@@ -147,7 +148,7 @@ class Photographs:
         return folder, notes
 
     def load(self, root: Path | None) -> ImageSet:
-        """The decoded images, mapped to memory; decoded first where the cache lacks them."""
+        """The decoded images, memory-mapped; decoded first if the cache lacks them."""
         assert root is not None
         folder, _ = self._prepared(root, lambda done, total: None)
         try:
@@ -169,7 +170,7 @@ class Photographs:
         return ImageSet(**splits)
 
     def check(self, root: Path | None, images: ImageSet) -> None:
-        """Compare the decoded images with the checksum that they were kept with, or the published one."""
+        """Compare the decoded images with the published checksum, or with the one recorded when they were decoded."""
         assert root is not None
         folder, _ = self._prepared(root, lambda done, total: None)
         whole = hashlib.sha256()
@@ -182,7 +183,7 @@ class Photographs:
             )
 
     def _found(self, root: Path) -> tuple[Layout | None, list[Path]]:
-        """The layout in which `root` holds the set, and its files."""
+        """The first layout in which `root` holds the set, and its files; (None, []) if there is none."""
         for layout in self.layouts:
             files = layout.files(root)
             if files:
@@ -190,7 +191,7 @@ class Photographs:
         return None, []
 
     def _cache(self, root: Path, files: Sequence[Path]) -> Path:
-        """The folder of the decoded images: its name says what they were made from."""
+        """The folder of the decoded images; its name depends on the files that they are decoded from."""
         known = [
             [file.relative_to(root).as_posix(), file.stat().st_size, _content(file, one_of=len(files))]
             for file in files
@@ -200,7 +201,7 @@ class Photographs:
         return cache_root() / "decoded" / f"{files[0].relative_to(root).parts[0]}-{key}"
 
     def _decode(self, pictures: Sequence[Picture], folder: Path, on_progress: OnProgress) -> tuple[str, ...]:
-        """Decode and arrange all images into `train.npy` and `test.npy`, and `made.json` last."""
+        """Decode all images, write them in order to `train.npy` and `test.npy`, and `made.json` last."""
         places = self._arrange(pictures)
         chosen = [(part, label, picture) for (part, label), picture in zip(places, pictures, strict=True)]
         decoded_NCHW = np.lib.format.open_memmap(
@@ -211,17 +212,17 @@ class Photographs:
         digests: list[bytes] = []
 
         def decode(number: int) -> tuple[bytes, list[str], str | None]:
-            """The digest of an image, how it was changed, and what is wrong with it."""
+            """An image's digest, its conversions, and what is wrong with it (None if nothing is)."""
             picture = chosen[number][2]
             try:
                 pixels_HWC, changed = pixels(picture.content, self.image_shape)
-            except Exception as error:  # noqa: BLE001 (decoders raise almost anything; all faults are told at once)
+            except Exception as error:  # noqa: BLE001 (decoders raise almost anything; all faults are reported at once)
                 return b"", [], f"{picture.place} ({reason(error)})"
             decoded_NCHW[number] = pixels_HWC.transpose(2, 0, 1)
             return hashlib.sha256(decoded_NCHW[number].tobytes()).digest(), changed, None
 
-        with warnings.catch_warnings(), ThreadPoolExecutor(os.cpu_count()) as pool:  # decoders leave Python to work
-            warnings.simplefilter("ignore")  # a decoder warns of what it reads all the same
+        with warnings.catch_warnings(), ThreadPoolExecutor(os.cpu_count()) as pool:  # decoders release the GIL
+            warnings.simplefilter("ignore")  # decoders warn about images that they decode all the same
             for first in range(0, len(chosen), DECODED_AT_ONCE):
                 on_progress(first, len(chosen))
                 for digest, changed, fault in pool.map(decode, range(first, min(first + DECODED_AT_ONCE, len(chosen)))):
@@ -256,10 +257,10 @@ class Photographs:
         return tuple(notes)
 
     def _arrange(self, pictures: Sequence[Picture]) -> list[tuple[str, int]]:
-        """For each picture its part, `train` or `test`, and its label.
+        """The part, `train` or `test`, and the label of each picture.
 
         Raises:
-            DataError: there are too many or too few classes, or images of one.
+            DataError: the number of classes or of images per class is wrong.
         """
         members: dict[ClassName, list[int]] = {}
         origins: dict[Path, collections.Counter[ClassName]] = {}
@@ -296,12 +297,12 @@ class Photographs:
         return places
 
     def _shared(self, pictures: Sequence[tuple[str, int, Picture]], digests: Sequence[bytes]) -> list[str]:
-        """In words, how many test images are training images of another class.
+        """A note on how many test images are training images of another class; empty if none are.
 
         Raises:
-            DataError: one is a training image of its own class, or more are of another than a published set has.
+            DataError: a test image is a training image of its own class, or more than `MAX_SHARED` are of another.
         """
-        if self.decoded is not None:  # the checksum over all images says more
+        if self.decoded is not None:  # the checksum over all images covers this
             return []
         trained: dict[bytes, dict[int, Picture]] = {}
         for (part, label, picture), digest in zip(pictures, digests, strict=True):

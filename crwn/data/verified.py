@@ -1,4 +1,4 @@
-"""A base set that is a few files, each of which is the same byte for byte everywhere."""
+"""Base sets of a few files, each byte for byte the same everywhere."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from crwn.data.base import DataError, ImageSet, OnProgress, cache_root
 PACKED = ".gz"
 PIECE = 2**20
 MAX_UNPACKED = 2**30
-"""Bytes; a packed file of a few megabytes may claim any number."""
+"""Limit of an unpacked file, in bytes: a gzip file of a few megabytes may unpack to any size."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VerifiedFiles:
-    """Files whose checksums are known.
+    """Files with known checksums.
 
     Attributes:
         checksums: SHA-256 by path below a data root.
-        download: fetches the files below a folder.
+        download: downloads the files below a folder.
         read: reads the images from the data root that holds the files.
-        other_names: further paths below a data root at which people have a file.
+        other_names: further paths below a data root at which people keep a file.
     """
 
     checksums: Mapping[str, str]
@@ -43,24 +43,24 @@ class VerifiedFiles:
 
     @property
     def is_fetchable(self) -> bool:
-        """It is."""
+        """True: `download` fetches the files."""
         return True
 
     @property
     def is_mapped(self) -> bool:
-        """They are read into memory."""
+        """False: images are read into memory."""
         return False
 
     def is_in(self, root: Path) -> bool:
         """Whether `root` holds all files, each verified.
 
         Raises:
-            DataError: it holds only some of them, or one that is damaged.
+            DataError: it holds only some of the files, or a damaged one.
         """
         places = {file: self.place(root, file) for file in self.checksums}
         missing = [file for file, place in places.items() if place is None]
         if len(missing) == len(self.checksums) or (missing and _is_cache(root)):
-            return False  # a part in the cache is what a download left that was cut off; the next one completes it
+            return False  # an interrupted download may leave part of the set in the cache; the next completes it
         if missing:
             raise DataError(
                 f"{root} holds only a part of it; missing: {', '.join(missing)}. "
@@ -79,15 +79,15 @@ class VerifiedFiles:
         return True
 
     def place(self, root: Path, file: str) -> Path | None:
-        """Where one of the files is below `root`: under its own path or another of its names, packed or not."""
+        """The path of a file below `root`, under its own or another name, gzipped or not; None if it is missing."""
         names = [name + packed for name in (file, *self.other_names(file)) for packed in ("", PACKED)]
         return next((root / name for name in names if (root / name).is_file()), None)
 
     def fetch(self, root: Path) -> None:
-        """Download the files, verify them, and only then move them below `root`, one download at a time.
+        """Download the files, verify them, and only then move them below `root`; one process at a time.
 
         Raises:
-            OSError, RuntimeError: no network, a server's refusal, or a folder that cannot be written.
+            OSError, RuntimeError: there is no network, the server refuses, or the folder cannot be written.
         """
         root.mkdir(parents=True, exist_ok=True)
         lock = root / f".{Path(self.expected[0]).parts[0]}.lock"
@@ -106,7 +106,7 @@ class VerifiedFiles:
                 (Path(folder) / file).replace(root / file)
 
     def prepare(self, root: Path, on_progress: OnProgress) -> tuple[str, ...]:
-        """Nothing: the files are read as they are."""
+        """Do nothing: the files are read as they are."""
         del root, on_progress
         return ()
 
@@ -116,15 +116,15 @@ class VerifiedFiles:
         return self.read(root)
 
     def check(self, root: Path | None, images: ImageSet) -> None:
-        """Nothing: the checksums are compared before every `load`."""
+        """Do nothing: `find` verifies the checksums before every `load`."""
         del root, images
 
 
 def unpacked(place: Path) -> bytearray:
-    """The content of a file, unpacked if it is packed.
+    """The content of a file, unpacked if it is gzipped.
 
     Raises:
-        DataError: it cannot be unpacked.
+        DataError: the file cannot be unpacked.
     """
     content = bytearray()
     for piece in _pieces(place):
@@ -133,7 +133,7 @@ def unpacked(place: Path) -> bytearray:
 
 
 def _unpacked_sha256(place: Path) -> str:
-    """The SHA-256 of a file's content, unpacked if it is packed."""
+    """The SHA-256 of a file's content, unpacked if it is gzipped."""
     whole = hashlib.sha256()
     for piece in _pieces(place):
         whole.update(piece)
@@ -160,4 +160,4 @@ def _is_cache(root: Path) -> bool:
     try:
         return root == cache_root()
     except DataError:
-        return False  # there is no home to have one in
+        return False  # no home folder, so no cache

@@ -1,1 +1,1 @@
-"""Layers as pure functions with a task axis."""
+"""Layers with a task axis, as pure functions."""

@@ -1,28 +1,29 @@
-"""Dense layers, one after another with ReLU between them: y = r * z with z = W (e * x), for each task.
+"""A stack of dense layers with ReLU between them: y = r * z with z = W (e * x), for each task.
 
-W is frozen, and shared by all tasks, or it moves (`weights.py`). e scales the inputs and r the outputs; without them
-they are 1.
+W is either frozen and shared by all tasks, or it is trained (`weights.py`). e scales the inputs and r the outputs; each
+is 1 unless given.
 
-Sources: CRWN (Hong & Pavlic, arXiv:2204.04297), W_t = a_t (R * c_t), y = W_t x: e = a c, the inputs' scale is a
-context c, and the layer has a strength a. BatchEnsemble (Wen, Tran & Ba 2020, arXiv:2002.06715, equation 5),
-y = ((x * s) W^T) * r: the inputs' scale is s, the outputs' is r.
+Sources: CRWN (Hong & Pavlic, arXiv:2204.04297), W_t = a_t (R * c_t), y = W_t x: e = a c, where the input scale is a
+context c and the layer has a strength a. BatchEnsemble (Wen, Tran & Ba 2020, arXiv:2002.06715, equation 5),
+y = ((x * s) W^T) * r: the input scale is s, the output scale r.
 
-What learning needs. Let g be the loss's gradient to y. With d = W^T (r * g),
+The gradients. Let g be the gradient of the loss with respect to y. With d = W^T (r * g),
 
     dL/dx_i = e_i d_i        dL/de_i = sum over examples of x_i d_i        dL/dr_o = sum over examples of z_o g_o
                              dL/dc = a dL/de        dL/da = <c, dL/de>
 
-A frozen W gets no gradient, and nothing is needed below the first layer that learns. A step on one example then costs
-2 I O multiply-adds, forward and for d, against 3 I O where weights are trained, and all tasks share the two products.
-What is elementwise costs 3 I B a batch. A wide layer with few outputs is cheaper with W_t itself, one for each task:
+A frozen W gets no gradient, and no gradient is computed below the first layer that learns. A step on one example then
+costs 2 I O multiply-adds, forward and for d, against 3 I O if weights are trained, and all tasks share the two
+products. The elementwise operations cost 3 I B per batch. A wide layer with few outputs is cheaper with W_t itself, one
+per task:
 
     z = W_t x        dL/dx = W_t^T g        dL/de_i = sum over o of W_oi (sum over examples of g_o x_i)
 
-whose elementwise part costs 2 I O.
+whose elementwise operations cost 2 I O.
 
-All layers in a row are one step for autograd, which keeps its books once, and whose ReLU is part of the product.
+The whole stack is one autograd function, so its overhead is paid once, and ReLU is fused into the product.
 
-Shapes: G tasks, B examples a task, I inputs, O outputs.
+Shapes: G tasks, B examples per task, I inputs, O outputs.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ from crwn.nn.weights import MovingWeight
 _T = TypeVar("_T")
 
 WIDE = 2**14
-"""Numbers of a batch for each output, from which the products of each task are worth what they save elementwise."""
+"""Batch elements (B I) per output from which forming W_t pays off: it saves more elementwise work than it costs."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,12 +50,12 @@ class DenseLayer:
 
     Attributes:
         weight: W.
-        in_scale_GI: c, one number for each input; None: 1.
-        strength_G: a, one number a task, beside c; None: 1.
-        out_scale_GO: r, one number for each output; None: 1.
+        in_scale_GI: c, one number per input; None: 1.
+        strength_G: a, one number per task, only together with c; None: 1.
+        out_scale_GO: r, one number per output; None: 1.
 
     Raises:
-        ValueError: a strength without an inputs' scale.
+        ValueError: there is a strength but no input scale.
     """
 
     weight: FrozenLinear | MovingWeight
@@ -68,25 +69,25 @@ class DenseLayer:
 
     @property
     def tensors(self) -> tuple[torch.Tensor | None, ...]:
-        """What may be trained: of the weight, the inputs' scale, the strength, the outputs' scale."""
+        """The tensors that may be trained: the weight's, the input scale, the strength, the output scale."""
         of_weight = self.weight.trained if isinstance(self.weight, MovingWeight) else None
         return of_weight, self.in_scale_GI, self.strength_G, self.out_scale_GO
 
 
 _NUM_TENSORS = 4
-"""Of a layer."""
+"""Number of trainable tensors per layer."""
 
 
 def in_a_row(input_GBI: torch.Tensor, layers: Sequence[DenseLayer], kernel: Kernel) -> torch.Tensor:
-    """The layers one after another, ReLU between them.
+    """Apply the layers one after another, with ReLU between them.
 
     Args:
-        input_GBI: examples of each task.
-        layers: made for this call; what moves is that of one step.
-        kernel: of the products with weights that a layer forms of frozen ones.
+        input_GBI: each task's examples.
+        layers: made for this call; trained weights are those of one step.
+        kernel: computes the products with weights W_t formed from frozen ones.
 
     Returns:
-        [G, B, O] of the last layer.
+        The last layer's output [G, B, O].
     """
     tensors = [tensor for layer in layers for tensor in layer.tensors]
     output: torch.Tensor = _DenseLayers.apply(input_GBI, layers, kernel, *tensors)
@@ -94,7 +95,7 @@ def in_a_row(input_GBI: torch.Tensor, layers: Sequence[DenseLayer], kernel: Kern
 
 
 class _DenseLayers(torch.autograd.Function):
-    """Layers in a row, with the gradients above."""
+    """A stack of layers, with the gradients derived above."""
 
     @staticmethod
     def forward(
@@ -104,7 +105,7 @@ class _DenseLayers(torch.autograd.Function):
         kernel: Kernel,
         *tensors: torch.Tensor | None,
     ) -> torch.Tensor:
-        del tensors  # the layers', named here for autograd
+        del tensors  # they belong to the layers; autograd must see them as arguments
         ctx.passes, hidden = [_Pass(layer, kernel) for layer in layers], input_GBI
         for number, layer_pass in enumerate(ctx.passes, start=1):
             hidden = layer_pass.forward(hidden, relu=number < len(layers))
@@ -115,7 +116,7 @@ class _DenseLayers(torch.autograd.Function):
     def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         needs_input, _, _, *needs_tensors = ctx.needs_input_grad
         needs = list(_by_layer(needs_tensors))
-        grad = grads[0].contiguous()  # a loss over classes leaves it turned over, which products do not like
+        grad = grads[0].contiguous()  # a loss over classes leaves it transposed, which slows the products
         gradients: list[torch.Tensor | None] = []
         for index, layer_pass in reversed(list(enumerate(ctx.passes))):
             needs_below = needs_input or any(flag for below in needs[:index] for flag in below)
@@ -124,27 +125,27 @@ class _DenseLayers(torch.autograd.Function):
             if not needs_below:
                 gradients[:0] = [None] * (_NUM_TENSORS * index)
                 break
-            if index:  # its input is what ReLU gave, above zero where ReLU's own input was
+            if index:  # the input is the output of ReLU: positive exactly where ReLU's input was
                 grad = torch.ops.aten.threshold_backward(grad, layer_pass.input_GBI, 0)
         return grad, None, None, *gradients
 
 
 def _by_layer(of_tensors: Sequence[_T]) -> Iterator[Sequence[_T]]:
-    """What there is for the tensors of each layer in turn."""
+    """Split a sequence with one item per tensor into one slice per layer."""
     return (of_tensors[first : first + _NUM_TENSORS] for first in range(0, len(of_tensors), _NUM_TENSORS))
 
 
 @dataclass(slots=True)
 class _Pass:
-    """A layer, and what its way forward leaves for the way back."""
+    """A layer, and what its forward pass keeps for the backward pass."""
 
     layer: DenseLayer
     kernel: Kernel
     input_GBI: torch.Tensor = field(init=False)
-    scaled_GBI: torch.Tensor | None = None  # e * x, where the weight's gradient reads it
-    effective_G1I: torch.Tensor | None = None  # e, where inputs have a scale
-    weight_GOI: torch.Tensor | None = None  # W_t, where it was formed
-    product_GBO: torch.Tensor | None = None  # z, where the outputs have a scale
+    scaled_GBI: torch.Tensor | None = None  # e * x, if the weight's gradient needs it
+    effective_G1I: torch.Tensor | None = None  # e, if inputs have a scale
+    weight_GOI: torch.Tensor | None = None  # W_t, if it was formed
+    product_GBO: torch.Tensor | None = None  # z, if outputs have a scale
 
     def forward(self, input_GBI: torch.Tensor, *, relu: bool) -> torch.Tensor:
         layer, self.input_GBI = self.layer, input_GBI
@@ -171,7 +172,7 @@ class _Pass:
     def backward(
         self, grad_GBO: torch.Tensor, needs: Sequence[bool], *, needs_input: bool
     ) -> tuple[torch.Tensor | None, list[torch.Tensor | None]]:
-        """The gradients to the input and to the tensors, None where nobody needs it."""
+        """The gradients with respect to the input and the tensors; None for those that are not needed."""
         layer = self.layer
         needs_weight, needs_in_scale, needs_strength, needs_out_scale = needs
         input_grad_GBI = weight_grad = in_scale_grad = strength_grad = out_scale_grad = None
@@ -199,13 +200,13 @@ class _Pass:
     def _through_scaled(
         self, grad_GBO: torch.Tensor, effective_G1I: torch.Tensor, *, needs_input: bool
     ) -> tuple[torch.Tensor | None, torch.Tensor]:
-        """dL/dx [G, B, I], where it is needed, and dL/de [G, I]."""
+        """dL/dx [G, B, I], None unless needed, and dL/de [G, I]."""
         weight = self.layer.weight
         if self.weight_GOI is not None and not isinstance(weight, MovingWeight):
             own_grad_GOI = self.kernel.own_linear(grad_GBO.mT, self.input_GBI.mT)
             effective_grad_GI = (own_grad_GOI * weight.weight).sum(dim=1)
             return self.kernel.own_linear(grad_GBO, self.weight_GOI.mT) if needs_input else None, effective_grad_GI
-        if not needs_input:  # the first layer, whose gradient is the largest: nothing else reads it
+        if not needs_input:  # the first layer, with the largest input gradient, which nothing else reads
             return None, weight.backward(grad_GBO, times=self.input_GBI).sum(dim=1)
         scaled_grad_GBI = weight.backward(grad_GBO)
         effective_grad_GI = (scaled_grad_GBI * self.input_GBI).sum(dim=1)
@@ -218,7 +219,7 @@ def _is_wide(input_GBI: torch.Tensor, weight_OI: torch.Tensor) -> bool:
 
 
 def _effective(in_scale_GI: torch.Tensor, strength_G: torch.Tensor | None, dtype: torch.dtype) -> torch.Tensor:
-    """E = a c: [G, 1, I]."""
+    """The effective input scale, e = a c: [G, 1, I]."""
     return _spread(in_scale_GI if strength_G is None else in_scale_GI * strength_G[:, None], dtype)
 
 

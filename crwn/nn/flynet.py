@@ -1,4 +1,4 @@
-"""FlyNet's fixed encoder, after the fly's mushroom body: sparse random sums, global inhibition, rectification.
+"""FlyNet's fixed encoder, modelled on the fly's mushroom body: sparse random sums, global inhibition, ReLU.
 
 Source: CRWN (Hong & Pavlic, arXiv:2204.04297), FlyNet.
 
@@ -6,10 +6,10 @@ Every unit sums k of the image's pixels p, which are bytes. With x = f p - o the
 
     h = relu(z - gamma mean(z)) = f relu(E p - gamma mean(E p) - (1 - gamma) k o / f)
 
-E p is computed in integers: exactly, in any order of summing, and several times faster than in floating point. The mean
-of E p over the units needs no pass over them: it is p's product with the column sums of E, over N.
+E p is computed in integers: exactly, whatever the order of summation, and several times faster than in floating point.
+The mean of E p over the units takes no pass over them: it is the product of p with the column sums of E, divided by N.
 
-Shapes: G tasks, B examples a task, D input features, N hidden units.
+Shapes: G tasks, B examples per task, D input features, N hidden units.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ from crwn.nn.kernels import Kernel
 class Encoder:
     """h / f with h = relu(z - gamma mean(z)) and z = E x, for normalised pixels x = f p - o.
 
-    Left in units of f because multiplying [B, N] numbers by it costs more than handing it to the next layer.
+    The result is left in units of f: multiplying [B, N] numbers by f costs more than passing f to the next layer.
 
     Args:
-        encoder_ND: E, zeros and ones, equally many ones in every row.
-        inhibition: gamma, how much of the units' mean is subtracted from each.
+        encoder_ND: E, zeros and ones, with the same number of ones in every row.
+        inhibition: gamma, the fraction of the units' mean that is subtracted from each unit.
         factor: f.
         offset: o.
-        dtype: of the result.
-        kernel: of the product with E.
+        dtype: dtype of the result.
+        kernel: computes the product with E.
     """
 
     def __init__(
@@ -56,7 +56,7 @@ class Encoder:
             bytes_GBD: pixels of each task's examples, as unsigned bytes.
 
         Returns:
-            [G, B, N].
+            h / f: [G, B, N].
         """
         subtracted_GB = bytes_GBD.double() @ self._column_sums_D * self._mean_factor + self._constant
         sums_GBN = self._product(bytes_GBD.flatten(0, 1)).unflatten(0, bytes_GBD.shape[:2])

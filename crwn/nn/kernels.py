@@ -1,12 +1,11 @@
-"""How products with weights are computed: by PyTorch as it comes, or by oneDNN's routines called directly.
+"""Kernels, which compute products with weights: plain PyTorch, or oneDNN's routines called directly.
 
-`torch.mm` in float32 goes to MKL, which on some processors (AMD's) reaches half of the rate that oneDNN reaches with
-the same arithmetic. And weights that are frozen can be prepared once: laid out in oneDNN's own blocks, or, where they
-are zeros and ones, as 8-bit integers. The choice is recorded with the trial's numerics, because kernels round
-differently.
+In float32, `torch.mm` calls MKL, which on some processors (AMD's) is half as fast as oneDNN at the same arithmetic.
+Frozen weights can also be prepared once: laid out in oneDNN's blocked format or, if they are zeros and ones, stored as
+8-bit integers. The choice is recorded with the trial's numerics, because kernels round differently.
 
-oneDNN's routines have no public name in torch; `ONEDNN` uses those that torch.compile and torch's quantisation emit.
-Where they are missing `is_available` is false, and only `PLAIN` is used.
+oneDNN's routines have no public API in torch; `ONEDNN` uses those that torch.compile and torch's quantisation emit. If
+they are missing, `is_available` is false and only `PLAIN` is used.
 
 Shapes: G tasks, X examples, I inputs, O outputs.
 """
@@ -26,35 +25,35 @@ IntegerLinear: TypeAlias = Callable[[torch.Tensor], torch.Tensor]
 
 
 class FrozenLinear(Protocol):
-    """A frozen weight, prepared for both of its products."""
+    """A frozen weight, prepared for its forward and backward products."""
 
     @property
     def weight(self) -> torch.Tensor:
-        """The weight as it was given: [O, I]."""
+        """The weight as given: [O, I]."""
         ...
 
     def forward(self, input_XI: torch.Tensor, *, relu: bool = False) -> torch.Tensor:
-        """x W^T, rectified or not: [..., O]."""
+        """x W^T, with ReLU if asked for: [..., O]."""
         ...
 
     def backward(self, grad_XO: torch.Tensor, *, times: torch.Tensor | None = None) -> torch.Tensor:
-        """g W, the gradient to the input, times [..., I] numbers if there are any: [..., I]."""
+        """g W, the gradient with respect to the input, times `times` [..., I] elementwise if given: [..., I]."""
         ...
 
 
 class Kernel(Protocol):
-    """A way to compute products."""
+    """A way to compute products with weights."""
 
     def is_available(self) -> bool:
-        """Whether this build of torch has it."""
+        """Whether this build of torch supports it."""
         ...
 
     def linear(self, input_XI: torch.Tensor, weight_OI: torch.Tensor, *, relu: bool = False) -> torch.Tensor:
-        """x W^T with a weight that may change between calls, rectified or not: [..., O]. Not differentiable."""
+        """x W^T with a weight that may change between calls, with ReLU if asked for: [..., O]. Not differentiable."""
         ...
 
     def own_linear(self, input_GXI: torch.Tensor, weight_GOI: torch.Tensor, *, relu: bool = False) -> torch.Tensor:
-        """x_g W_g^T for every g, rectified or not: [G, X, O]. Not differentiable."""
+        """x_g W_g^T for every task g, with ReLU if asked for: [G, X, O]. Not differentiable."""
         ...
 
     def freeze(self, weight_OI: torch.Tensor) -> FrozenLinear:
@@ -65,10 +64,10 @@ class Kernel(Protocol):
         """Prepare a weight of integers for products with bytes.
 
         Args:
-            weight_OI: from -64 to 64. (Processors without VNNI add pairs of products in 16 bits.)
+            weight_OI: integers from -64 to 64. (Processors without VNNI add pairs of products in 16 bits.)
 
         Returns:
-            A function from bytes [X, I] to x W^T as float32 [X, O]: exact while sums stay below 2^24, in any order.
+            A function from bytes [X, I] to x W^T as float32 [X, O]: exact in any order while sums stay below 2^24.
         """
         ...
 
@@ -90,7 +89,7 @@ def _rectified(output_XO: torch.Tensor, *, relu: bool) -> torch.Tensor:
 
 
 class _Plain:
-    """PyTorch as it comes; on any device, in any dtype."""
+    """Plain PyTorch, on any device and in any dtype."""
 
     def is_available(self) -> bool:
         return True
@@ -110,7 +109,7 @@ class _Plain:
 
 
 class _OneDNNFrozen:
-    """Two copies of the weight in oneDNN's blocks, one for each product."""
+    """Two copies of the weight in oneDNN's blocked format, one per product."""
 
     def __init__(self, weight_OI: torch.Tensor) -> None:
         self.weight = weight_OI
@@ -123,7 +122,7 @@ class _OneDNNFrozen:
     def backward(self, grad_XO: torch.Tensor, *, times: torch.Tensor | None = None) -> torch.Tensor:
         if times is None:
             return _onednn_linear(grad_XO, self._backward)
-        if times.dtype != torch.bfloat16:  # in float32 a pass of its own is the faster way
+        if times.dtype != torch.bfloat16:  # in float32, a separate pass is faster
             return _onednn_linear(grad_XO, self._backward).mul_(times)
         output_XI: torch.Tensor = torch.ops.mkldnn._linear_pointwise.binary(
             grad_XO, times.contiguous(), self._backward, None, "mul"
@@ -132,7 +131,7 @@ class _OneDNNFrozen:
 
 
 class _OneDNN:
-    """oneDNN's products, on a CPU, in float32, and in bfloat16 where the processor has it; all else is plain."""
+    """oneDNN's products on a CPU, in float32, and in bfloat16 if the processor supports it; otherwise plain PyTorch."""
 
     def is_available(self) -> bool:
         return torch.backends.mkldnn.is_available() and all(
@@ -194,20 +193,20 @@ ONEDNN_ROUTINES = [
     ("onednn", "qlinear_prepack"),
     ("onednn", "qlinear_pointwise"),
 ]
-"""Below torch.ops."""
+"""Namespace and name in torch.ops of each routine used."""
 PLAIN: Kernel = _Plain()
 ONEDNN: Kernel = _OneDNN()
 KERNELS: Mapping[KernelName, Kernel] = MappingProxyType({"plain": PLAIN, "onednn": ONEDNN})
 
 
 def choose_kernel(device: str, dtype: torch.dtype) -> KernelName:
-    """oneDNN's on a CPU, where this build of torch has it: a rule without a measurement.
+    """The kernel to use: oneDNN on a CPU if this build of torch supports it; a fixed rule, not a measurement.
 
-    oneDNN was as fast as PyTorch's own, or faster, on every processor tried. A timing would let a busy moment decide
-    how a trial rounds, and two runs of the same trial on one machine would end in different bytes.
+    oneDNN was at least as fast as plain PyTorch on every processor tried. With a timing, a busy moment could decide how
+    a trial rounds, and two runs of the same trial on one machine could give different bytes.
 
     Args:
         device: `cpu` or `cuda`.
-        dtype: of the products; float64 is always plain.
+        dtype: dtype of the products; float64 always uses plain PyTorch.
     """
     return "onednn" if device == "cpu" and dtype != torch.float64 and ONEDNN.is_available() else "plain"

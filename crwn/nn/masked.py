@@ -1,9 +1,9 @@
-"""The masked linear layer: fixed weights of which each task learns which ones to use.
+"""The masked linear layer: its weights are fixed, and each task learns which of them to use.
 
 Source: SupSup (Wortsman et al. 2020, arXiv:2006.14769), section 3, after "What's Hidden in a Randomly Weighted Neural
 Network?" (Ramanujan et al. 2020), whose straight-through gradient trains the scores.
 
-Shapes: G tasks, B examples a task, I inputs, O outputs.
+Shapes: G tasks, B examples per task, I inputs, O outputs.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from torch.nn import functional
 
 
 def masked_weights(scores_GOI: torch.Tensor, weight_OI: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-    """W * m with m = 1 where a score is at least 0, else 0.
+    """W * m, where m is 1 if a score is at least 0, else 0.
 
-    The gradient passes to the scores as if the mask were the scores: dL/ds = W * dL/d(W * m). W gets none.
+    The gradient is straight-through, as if the mask were the scores: dL/ds = W * dL/d(W * m). W gets none.
 
     Args:
-        scores_GOI: of each task.
+        scores_GOI: each task's scores.
         weight_OI: W, in the scores' dtype.
-        dtype: of the result.
+        dtype: dtype of the result.
 
     Returns:
         [G, O, I].
@@ -48,7 +48,7 @@ class _MaskedWeights(torch.autograd.Function):
 
 def by_threshold(scores_GOI: torch.Tensor, weight_OI: torch.Tensor) -> torch.Tensor:
     """W * m of `masked_weights`, in W's dtype: [G, O, I]. Not differentiable."""
-    # W where the score is above the largest number below 0, in one pass; a `where` takes twenty times as long.
+    # Keep W where the score is above the largest number below 0: one pass; `where` takes twenty times as long.
     masked_GOI: torch.Tensor = torch.ops.aten.threshold_backward(weight_OI, scores_GOI, _below_zero(scores_GOI.dtype))
     return masked_GOI
 
@@ -61,7 +61,7 @@ def _below_zero(dtype: torch.dtype) -> float:
 
 
 def to_scores(grad_GOI: torch.Tensor, weight_OI: torch.Tensor) -> torch.Tensor:
-    """The gradient to the scores, W times that to W * m, in W's dtype: [G, O, I]."""
+    """The gradient with respect to the scores, W * dL/d(W * m), in W's dtype: [G, O, I]."""
     if grad_GOI.dtype == weight_OI.dtype:
         return grad_GOI * weight_OI
     return grad_GOI.to(weight_OI.dtype).mul_(weight_OI)
@@ -70,16 +70,16 @@ def to_scores(grad_GOI: torch.Tensor, weight_OI: torch.Tensor) -> torch.Tensor:
 def budget_masked_weights(
     scores_GX: torch.Tensor, weight_X: torch.Tensor, share: float, dtype: torch.dtype
 ) -> torch.Tensor:
-    """W * m where m marks the largest scores by magnitude, so many of each task's as the share says.
+    """W * m, where m is 1 for the given share of each task's scores that are largest in magnitude, else 0.
 
-    SupSup's mask for convolutions, after edge-popup. The gradient passes to the magnitudes as if the mask were them,
-    and so to the scores: dL/ds = sign(s) * W * dL/d(W * m).
+    SupSup's mask for convolutions, after edge-popup. The gradient is straight-through, as if the mask were the
+    magnitudes of the scores: dL/ds = sign(s) * W * dL/d(W * m).
 
     Args:
-        scores_GX: of each task, in W's shape.
-        weight_X: fixed weights, in the scores' dtype, which get no gradient.
-        share: of the weights that are kept, above 0 and at most 1; rounded up to whole weights.
-        dtype: of the result.
+        scores_GX: each task's scores, in W's shape.
+        weight_X: W, fixed, in the scores' dtype; it gets no gradient.
+        share: the share of weights to keep, above 0 and at most 1; rounded up to whole weights.
+        dtype: dtype of the result.
 
     Returns:
         [G, *X].
@@ -89,7 +89,7 @@ def budget_masked_weights(
 
 
 def budget_mask(scores_GX: torch.Tensor, share: float) -> torch.Tensor:
-    """m: 1 for the largest scores by magnitude, of each task for itself; [G, *X]."""
+    """m: per task, 1 for the scores that are largest in magnitude, else 0: [G, *X]."""
     magnitudes_GN = scores_GX.abs().flatten(1)
     kept_GK = magnitudes_GN.topk(math.ceil(share * magnitudes_GN.shape[1]), dim=1).indices
     return torch.zeros_like(magnitudes_GN).scatter_(1, kept_GK, 1).view_as(scores_GX)
@@ -111,14 +111,14 @@ class _BudgetMaskedWeights(torch.autograd.Function):
 
 
 def packed_bits(marks_GN: torch.Tensor) -> torch.Tensor:
-    """Marks, eight a byte, the first in its lowest bit, as `numpy.packbits` has them: [G, ceil(N / 8)]."""
+    """Pack marks eight to a byte, the first in the lowest bit (`numpy.packbits`, little): [G, ceil(N / 8)]."""
     padded_GX8 = functional.pad(marks_GN.to(torch.uint8), (0, -marks_GN.shape[1] % 8)).unflatten(1, (-1, 8))
     packed_GX: torch.Tensor = (padded_GX8 << _places(marks_GN.device)).sum(dim=2, dtype=torch.uint8)
     return packed_GX
 
 
 def unpacked_bits(packed_GX: torch.Tensor, count: int) -> torch.Tensor:
-    """The first `count` marks of `packed_bits`, 0 or 1: [G, count]."""
+    """Unpack the first `count` marks from `packed_bits`, 0 or 1: [G, count]."""
     return ((packed_GX[:, :, None] >> _places(packed_GX.device)) & 1).flatten(1)[:, :count]
 
 

@@ -1,8 +1,8 @@
-"""Batch normalisation for tasks side by side: each task's channels with statistics of their own.
+"""Batch normalisation of several tasks at once, with separate statistics for each task's channels.
 
 Source: Ioffe & Szegedy 2015, arXiv:1502.03167, with torch's momentum (0.1) and epsilon (1e-5).
 
-Shapes: G tasks, B examples a task, C channels, H height, W width.
+Shapes: G tasks, B examples per task, C channels, H height, W width.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ def batch_norm(
     training: bool,
     affine: tuple[torch.Tensor, torch.Tensor] | None = None,
 ) -> torch.Tensor:
-    """(x - mean) / sqrt(variance + 1e-5) for each task and channel, times a gain and plus a shift where there are any.
+    """(x - mean) / sqrt(variance + 1e-5) per task and channel, times a gain and plus a shift if given.
 
     Args:
         input_BXHW: [B, G C, H, W].
-        statistics: running mean and variance [G, C], moved in place in training and used in tests; None: the batch's
-            own in both.
-        training: whether the batch's statistics are used.
+        statistics: running mean and variance [G, C], updated in place in training and used in tests; None: use the
+            batch's own in both.
+        training: whether to use the batch's statistics.
         affine: gain and shift [G, C].
 
     Returns:

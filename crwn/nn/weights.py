@@ -1,9 +1,9 @@
-"""Weights that training moves, as a dense layer's products see them: shared, of a task's own, masked, or rotated.
+"""Trained weights of dense layers: shared by all tasks, one per task, masked, or rotated.
 
-The gradients are written by hand so that all three products of a layer go through the trial's kernel, and those that
-nobody reads are not computed.
+The gradients are written by hand, so that all three products of a layer go through the trial's kernel and unused ones
+are not computed.
 
-Shapes: G tasks, B examples a task, I inputs, O outputs.
+Shapes: G tasks, B examples per task, I inputs, O outputs.
 """
 
 from __future__ import annotations
@@ -17,28 +17,28 @@ from crwn.nn.kernels import Kernel
 
 
 class MovingWeight(ABC):
-    """A weight as it is for one step: forward, then what of the way back is needed.
+    """A trained weight during one step: the forward pass, then those parts of the backward pass that are needed.
 
     Attributes:
-        trained: what may require a gradient.
+        trained: the tensor that may require a gradient.
     """
 
     trained: torch.Tensor
 
     @abstractmethod
     def forward(self, input_GBI: torch.Tensor, *, relu: bool = False) -> torch.Tensor:
-        """W x, rectified or not: [G, B, O]."""
+        """W x, with ReLU if asked for: [G, B, O]."""
 
     @abstractmethod
     def to_input(self, grad_GBO: torch.Tensor) -> torch.Tensor:
-        """W^T g, the gradient to the input: [G, B, I], in memory of its own."""
+        """W^T g, the gradient with respect to the input: [G, B, I], in newly allocated memory."""
 
     @abstractmethod
     def gradient(self, grad_GBO: torch.Tensor, input_GBI: torch.Tensor) -> torch.Tensor:
-        """The gradient to what is trained, in its shape; the input as it was forward."""
+        """The gradient with respect to `trained`, in its shape; the input is that of the forward pass."""
 
     def backward(self, grad_GBO: torch.Tensor, *, times: torch.Tensor | None = None) -> torch.Tensor:
-        """The gradient to the input, times [G, B, I] numbers if there are any."""
+        """The gradient with respect to the input, multiplied elementwise by `times` if given: [G, B, I]."""
         input_grad_GBI = self.to_input(grad_GBO)
         return input_grad_GBI if times is None else input_grad_GBI.mul_(times)
 
@@ -48,7 +48,7 @@ class SharedWeight(MovingWeight):
 
     Args:
         weight_OI: W.
-        kernel: of the products.
+        kernel: computes the products.
     """
 
     def __init__(self, weight_OI: torch.Tensor, kernel: Kernel) -> None:
@@ -56,27 +56,27 @@ class SharedWeight(MovingWeight):
         self._kernel = kernel
 
     def forward(self, input_GBI: torch.Tensor, *, relu: bool = False) -> torch.Tensor:
-        """W x, rectified or not: [G, B, O]."""
+        """W x, with ReLU if asked for: [G, B, O]."""
         return self._kernel.linear(input_GBI, self.trained, relu=relu)
 
     def to_input(self, grad_GBO: torch.Tensor) -> torch.Tensor:
-        """W^T g, the gradient to the input: [G, B, I]."""
+        """W^T g, the gradient with respect to the input: [G, B, I]."""
         return self._kernel.linear(grad_GBO, self.trained.t())
 
     def gradient(self, grad_GBO: torch.Tensor, input_GBI: torch.Tensor) -> torch.Tensor:
-        """The gradient to W: [O, I]."""
+        """The gradient with respect to W: [O, I]."""
         return self._kernel.linear(grad_GBO.flatten(0, 1).t(), input_GBI.flatten(0, 1).t())
 
 
 class RotatedWeight(SharedWeight):
-    """One weight for all tasks, which sees each task's inputs rotated: y = W C_t x.
+    """One weight for all tasks, applied to rotated inputs: y = W C_t x.
 
     Source: Cheung et al. 2019, arXiv:1902.05522, "rotational superposition".
 
     Args:
         weight_OI: W.
-        rotation_GII: C, one orthogonal matrix a task, which is not trained.
-        kernel: of the products.
+        rotation_GII: C_t, one orthogonal matrix per task, not trained.
+        kernel: computes the products.
     """
 
     def __init__(self, weight_OI: torch.Tensor, rotation_GII: torch.Tensor, kernel: Kernel) -> None:
@@ -84,26 +84,26 @@ class RotatedWeight(SharedWeight):
         self._rotation_GII = rotation_GII
 
     def forward(self, input_GBI: torch.Tensor, *, relu: bool = False) -> torch.Tensor:
-        """W C_t x, rectified or not: [G, B, O]."""
+        """W C_t x, with ReLU if asked for: [G, B, O]."""
         self._rotated_GBI = self._kernel.own_linear(input_GBI, self._rotation_GII)
         return super().forward(self._rotated_GBI, relu=relu)
 
     def to_input(self, grad_GBO: torch.Tensor) -> torch.Tensor:
-        """C_t^T W^T g, the gradient to the input: [G, B, I]."""
+        """C_t^T W^T g, the gradient with respect to the input: [G, B, I]."""
         return self._kernel.own_linear(super().to_input(grad_GBO), self._rotation_GII.mT)
 
     def gradient(self, grad_GBO: torch.Tensor, input_GBI: torch.Tensor) -> torch.Tensor:
-        """The gradient to W: [O, I]."""
-        del input_GBI  # W saw it rotated
+        """The gradient with respect to W: [O, I]."""
+        del input_GBI  # W was applied to the rotated input
         return super().gradient(grad_GBO, self._rotated_GBI)
 
 
 class OwnWeight(MovingWeight):
-    """A weight for each task: dL/dW_t = sum over the task's examples of g x^T.
+    """One weight per task: dL/dW_t = sum over the task's examples of g x^T.
 
     Args:
         weight_GOI: W_t.
-        kernel: of the products.
+        kernel: computes the products.
     """
 
     def __init__(self, weight_GOI: torch.Tensor, kernel: Kernel) -> None:
@@ -111,26 +111,26 @@ class OwnWeight(MovingWeight):
         self._kernel = kernel
 
     def forward(self, input_GBI: torch.Tensor, *, relu: bool = False) -> torch.Tensor:
-        """W_t x, rectified or not: [G, B, O]."""
+        """W_t x, with ReLU if asked for: [G, B, O]."""
         return self._kernel.own_linear(input_GBI, self._weight_GOI, relu=relu)
 
     def to_input(self, grad_GBO: torch.Tensor) -> torch.Tensor:
-        """W_t^T g, the gradient to the input: [G, B, I]."""
+        """W_t^T g, the gradient with respect to the input: [G, B, I]."""
         return self._kernel.own_linear(grad_GBO, self._weight_GOI.mT)
 
     def gradient(self, grad_GBO: torch.Tensor, input_GBI: torch.Tensor) -> torch.Tensor:
-        """The gradient to W_t: [G, O, I]."""
+        """The gradient with respect to W_t: [G, O, I]."""
         return self._kernel.own_linear(grad_GBO.mT, input_GBI.mT)
 
 
 class MaskedWeight(OwnWeight):
-    """A fixed weight of which each task uses what its scores say: W * m (`masked.masked_weights`).
+    """A fixed weight, masked by each task's scores: W * m (`masked.masked_weights`).
 
     Args:
-        scores_GOI: of each task, which are trained.
+        scores_GOI: each task's scores, which are trained.
         weight_OI: W, in the scores' dtype.
-        dtype: of the products.
-        kernel: of the products.
+        dtype: dtype of the products.
+        kernel: computes the products.
     """
 
     def __init__(self, scores_GOI: torch.Tensor, weight_OI: torch.Tensor, dtype: torch.dtype, kernel: Kernel) -> None:
@@ -139,10 +139,10 @@ class MaskedWeight(OwnWeight):
         self._dtype = dtype
 
     def forward(self, input_GBI: torch.Tensor, *, relu: bool = False) -> torch.Tensor:
-        """(W * m) x, rectified or not: [G, B, O]."""
+        """(W * m) x, with ReLU if asked for: [G, B, O]."""
         self._weight_GOI = masked.by_threshold(self.trained, self._fixed_OI).to(self._dtype)
         return super().forward(input_GBI, relu=relu)
 
     def gradient(self, grad_GBO: torch.Tensor, input_GBI: torch.Tensor) -> torch.Tensor:
-        """The gradient to the scores: [G, O, I]."""
+        """The gradient with respect to the scores: [G, O, I]."""
         return masked.to_scores(super().gradient(grad_GBO, input_GBI), self._fixed_OI)
