@@ -40,8 +40,9 @@ if TYPE_CHECKING:
     from crwn.events import CurvePoint, Numerics, TaskRow
     from crwn.methods.protocol import Method, Tensors
     from crwn.spec import Blueprint, ProblemShape
+    from orchestrator.store.finished import TrialRecord
     from orchestrator.store.records import Attempt, Sample
-    from orchestrator.store.store import Store, TrialRecord
+    from orchestrator.store.store import Store
     from orchestrator.sweeps.sweep import Cell
 
 START = 1_750_000_000.0
@@ -193,7 +194,7 @@ def write_finished(
         ValueError: see `finished_record`.
     """
     record = finished_record(spec, accuracy, conditions)
-    store.write_record(spec.trial_id, record)
+    store.records.write(spec.trial_id, record)
     return record
 
 
@@ -228,8 +229,10 @@ def write_unfinished(
     record = finished_record(spec, accuracy, conditions)
     samples = record.system[: len(rows)]
     point = _resume_point(spec, rows, conditions)
-    store.write_attempts(spec.trial_id, [_attempt(spec, conditions, tasks_learned=tasks_learned, error=error)])
-    store.write_resume(spec.trial_id, point, task_rows(spec, rows), samples)
+    store.unfinished.write_attempts(
+        spec.trial_id, [_attempt(spec, conditions, tasks_learned=tasks_learned, error=error)]
+    )
+    store.unfinished.write_resume(spec.trial_id, point, task_rows(spec, rows), samples)
 
 
 def write_sweep(

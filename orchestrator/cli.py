@@ -559,7 +559,7 @@ def _open(address: str) -> Store:
 def _show_results(sweep: Sweep, store: Store, console: Console) -> None:
     from orchestrator.report.sweep_tables import sweep_table  # noqa: PLC0415
     from orchestrator.report.tables import write_tables  # noqa: PLC0415
-    from orchestrator.store.store import CONTEXTS_FILE  # noqa: PLC0415
+    from orchestrator.store.schemas import CONTEXTS_FILE  # noqa: PLC0415
 
     table = sweep_table(store, sweep.manifest())
     _print_table(table, console)

@@ -35,6 +35,7 @@ from orchestrator.execution.progress import describe
 from orchestrator.execution.protocol import TrialUpdate
 from orchestrator.execution.sampling import SystemSampler
 from orchestrator.store import integrity
+from orchestrator.store.finished import TrialRecord
 from orchestrator.store.records import (
     Attempt,
     AttemptError,
@@ -48,7 +49,7 @@ from orchestrator.store.records import (
     TrialRow,
     code_changes,
 )
-from orchestrator.store.store import Store, TrialRecord
+from orchestrator.store.store import Store
 
 RECORDED_VERSIONS = ("crwn", "torch", "torchvision", "numpy", "ray")
 
@@ -90,7 +91,7 @@ def attempt(
             store.clear_leftovers([trial_id])
             yield TrialUpdate(trial_id=trial_id, state="finished")
             return
-        attempts = [*store.attempts(trial_id), new_attempt(spec, gpus)]
+        attempts = [*store.unfinished.attempts(trial_id), new_attempt(spec, gpus)]
         samples = _earlier_samples(store, trial_id)
     except OSError as error:  # where it cannot be read, no error can be kept
         yield _failed(trial_id, error)
@@ -125,14 +126,14 @@ def _computed(
     """Updates of a trial while its events are taken in and kept."""
     trial_id = spec.trial_id
     try:
-        store.write_attempts(trial_id, attempts)
+        store.unfinished.write_attempts(trial_id, attempts)
         for event in _events(trial_id, store, attempts, iterate):
             sampler.sample_if_due()
             match event:
                 case Started():
                     here = position(event.progress)
                     attempts[-1] = replace(attempts[-1], began_at=here, reached=here)
-                    store.write_attempts(trial_id, attempts)
+                    store.unfinished.write_attempts(trial_id, attempts)
                     note = _note_of_other_code(spec, attempts)
                     yield TrialUpdate(trial_id=trial_id, state="running", progress=event.progress, note=note)
                 case Progress():
@@ -141,23 +142,23 @@ def _computed(
                     note = f"memory ran out; tasks are learned {event.group_size} at once from now on"
                     halved = OutOfMemory(group_size=event.group_size, step=event.step, error=event.error)
                     attempts[-1] = replace(attempts[-1], out_of_memory=(*attempts[-1].out_of_memory, halved))
-                    store.write_attempts(trial_id, attempts)
+                    store.unfinished.write_attempts(trial_id, attempts)
                     yield TrialUpdate(trial_id=trial_id, state="running", note=note)
                 case ResumePoint():
                     tasks = [*task_rows(spec, event.rows), *learning_rows(spec, event.curves)]
-                    if not store.write_resume(trial_id, event.content, tasks, sampler.rows):
+                    if not store.unfinished.write_resume(trial_id, event.content, tasks, sampler.rows):
                         store.clear_leftovers([trial_id])
                         break  # another run, which no lock kept away, has finished it
                     attempts[-1] = replace(attempts[-1], reached=position(event.progress))
-                    store.write_attempts(trial_id, attempts)
+                    store.unfinished.write_attempts(trial_id, attempts)
                 case Finished():
                     sampler.sample()
-                    store.write_record(trial_id, record_of(spec, event, attempts, commit, sampler.rows))
+                    store.records.write(trial_id, record_of(spec, event, attempts, commit, sampler.rows))
     except Exception as error:  # noqa: BLE001 (whatever a trial raises is kept, and the others go on)
         ended = AttemptError(type=type(error).__name__, message=str(error), traceback=traceback.format_exc())
         attempts[-1] = replace(attempts[-1], error=ended)
         with contextlib.suppress(OSError):  # a full disk may be the very error; it is reported all the same
-            store.write_attempts(trial_id, attempts)
+            store.unfinished.write_attempts(trial_id, attempts)
         yield _failed(trial_id, error)
     else:
         yield TrialUpdate(trial_id=trial_id, state="finished")
@@ -193,10 +194,10 @@ def _events(
 ) -> Iterator[Event]:
     """The trial's events from its resume point, or from its start where there is none that can be used."""
     try:
-        yield from iterate(resume_from=store.read_resume(trial_id))
+        yield from iterate(resume_from=store.unfinished.read_resume(trial_id))
     except ResumeError as error:
         attempts[-1] = replace(attempts[-1], discarded_resume_point=str(error))
-        store.discard_resume(trial_id)
+        store.unfinished.discard_resume(trial_id)
         yield from iterate()
 
 

@@ -37,7 +37,7 @@ class Measured:
 def measured(store: Store, trials: Iterable[TrialSpec]) -> dict[str, Measured]:
     """By trial, what its like took of which the store has some."""
     finished = [trial for trial in trials if store.is_finished(trial.trial_id)]
-    rows = store.rows(trial.trial_id for trial in finished)
+    rows = store.records.rows(trial.trial_id for trial in finished)
     alike: dict[str, list[TrialRow]] = {}
     for trial in finished:
         alike.setdefault(_kind(trial), []).append(rows[trial.trial_id])

@@ -275,7 +275,7 @@ def _smallest_gpu() -> int | None:
 
 def ran_out_of_memory(store: Store, spec: TrialSpec) -> bool:
     """Whether the last attempt at a trial ended so, and not for another reason."""
-    attempts = store.attempts(spec.trial_id)
+    attempts = store.unfinished.attempts(spec.trial_id)
     error = attempts[-1].error if attempts else None
     return error is not None and error.type == "OutOfMemoryError"
 
@@ -495,9 +495,9 @@ class _Reporter(tune.Callback):
             "from its last resume point at the next run"
         )
         with contextlib.suppress(OSError):  # a full disk must not stop the other trials
-            *earlier, last = self._store.attempts(trial_id) or (Attempt(),)
+            *earlier, last = self._store.unfinished.attempts(trial_id) or (Attempt(),)
             error = AttemptError(type="ProcessFailed", message=message, traceback=_error_text(trial))
-            self._store.write_attempts(trial_id, [*earlier, replace(last, error=error)])
+            self._store.unfinished.write_attempts(trial_id, [*earlier, replace(last, error=error)])
         self._tell(TrialUpdate(trial_id=trial_id, state="failed", error=message))
 
     def _tell(self, update: TrialUpdate) -> None:

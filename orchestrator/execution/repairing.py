@@ -10,7 +10,8 @@ from crwn.spec import TrialSpec
 from orchestrator.display import counted, print_line
 from orchestrator.errors import UnfinishedError, UserError
 from orchestrator.store import index, verifying
-from orchestrator.store.store import CONTEXTS_FILE, Store
+from orchestrator.store.schemas import CONTEXTS_FILE
+from orchestrator.store.store import Store
 from orchestrator.sweeps.sweep import Sweep
 
 
@@ -49,7 +50,7 @@ def show_damaged(damaged: Mapping[str, Sequence[str]], store: Store, console: Co
     if not damaged:
         return
     said = f"{counted(len(damaged), 'finished trial')} damaged; the same command with --repair computes them again"
-    if any(isinstance(result, UserError) for result in store.results(list(damaged))):
+    if any(isinstance(result, UserError) for result in store.records.results(list(damaged))):
         raise UnfinishedError(f"no table is made: {said}.")
     print_line(console, said)
 
@@ -70,5 +71,5 @@ def take_repairs(repaired: Sequence[TrialSpec], store: Store, console: Console) 
 
 
 def _shown_accuracy(store: Store, trial_id: str) -> str:
-    (result,) = store.results([trial_id])
+    (result,) = store.records.results([trial_id])
     return "not to be read" if isinstance(result, UserError) else repr(100 * float(result.outcome.final.mean()))

@@ -23,7 +23,8 @@ from orchestrator.execution.progress import RunProgress, show_seconds, shown
 from orchestrator.execution.protocol import Executor, Job, TrialUpdate
 from orchestrator.execution.repairing import damaged_trials, show_damaged, take_repairs
 from orchestrator.store.locks import Holder
-from orchestrator.store.store import ATTEMPTS_FILE, Store
+from orchestrator.store.schemas import ATTEMPTS_FILE
+from orchestrator.store.store import Store
 from orchestrator.sweeps.sweep import Resources, Sweep
 from orchestrator.tracking.address import TRACKING_VARIABLE, hide_password, tracking_uri
 from orchestrator.tracking.following import Follower

@@ -62,7 +62,7 @@ def _show_doubts(store: Store, finished: Iterable[str], console: Console) -> Non
 def _faults(store: Store, states: Mapping[str, TrialState]) -> list[str]:
     """What is wrong with the notes of attempts at trials that were begun, from which their states are."""
     begun = [trial_id for trial_id, state in states.items() if state not in ("done", "left")]
-    return [fault for fault in map(store.attempts_fault, begun) if fault is not None]
+    return [fault for fault in map(store.unfinished.attempts_fault, begun) if fault is not None]
 
 
 def _label(cell: ManifestCell, seed: int) -> str:
@@ -85,7 +85,7 @@ def _code_changes(store: Store, states: Mapping[str, TrialState], console: Conso
 
 def _detail(store: Store, trial_id: str) -> str:
     """What is known of an unfinished trial: how far it is, or what went wrong."""
-    attempts = store.attempts(trial_id)
+    attempts = store.unfinished.attempts(trial_id)
     if not attempts:
         return ""
     error, reached = attempts[-1].error, attempts[-1].reached

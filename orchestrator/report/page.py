@@ -111,7 +111,7 @@ def sections(store: Store, sweep: str | None = None, looks: Mapping[Names, Look]
         trials = sweep_trials(store, manifest)
         table = sweep_table(store, manifest, trials)
         drawn = series.drawn(manifest, table.summary)
-        tasks = store.tasks(drawn.trial_ids).to_pandas()
+        tasks = store.records.tasks(drawn.trial_ids).to_pandas()
         frames = {
             "summary": table.summary,
             "final": series.final_accuracies(drawn, trials),
@@ -172,7 +172,7 @@ def _failures(store: Store, manifest: Manifest) -> Iterator[Failure]:
     names = {trial_id: f"{_cell_name(cell)}, seed {seed}" for cell, seed, trial_id in manifest.trials()}
     states = store.states(names, driven=store.is_driven)
     begun = [trial_id for trial_id, state in states.items() if state in ("failed", "interrupted")]
-    errors = store.errors(begun)
+    errors = store.unfinished.errors(begun)
     for trial_id in begun:
         yield Failure(trial=trial_id, name=names[trial_id], state=states[trial_id], error=errors.get(trial_id, ""))
 

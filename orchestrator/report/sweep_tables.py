@@ -97,7 +97,7 @@ def sweep_table(store: Store, manifest: Manifest, trials: pd.DataFrame | None = 
     """
     trials = sweep_trials(store, manifest) if trials is None else trials
     finished = set(trials["trial_id"])
-    failures = store.errors(trial_id for trial_id in manifest.trial_ids if trial_id not in finished)
+    failures = store.unfinished.errors(trial_id for trial_id in manifest.trial_ids if trial_id not in finished)
     summary = aggregate.summarise(manifest, trials, failures)
     return SweepTable(
         name=manifest.name,

@@ -187,7 +187,8 @@ def differences(a: Store, b: Store, where: Sequence[str], noise: float) -> Diffe
         raise UserError(f"diff: {error}.") from error
     same = found.trials[(found.trials["state"] == "same") & (found.trials["trial_a"] == found.trials["trial_b"])]
     return with_other_contexts(
-        found, [trial_id for trial_id in same["trial_a"] if a.contexts(trial_id) != b.contexts(trial_id)]
+        found,
+        [trial_id for trial_id in same["trial_a"] if a.records.contexts(trial_id) != b.records.contexts(trial_id)],
     )
 
 

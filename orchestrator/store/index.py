@@ -23,8 +23,10 @@ import pyarrow as pa
 from orchestrator import measures
 from orchestrator.errors import UserError
 from orchestrator.store import parquet_files
+from orchestrator.store.finished import Result
 from orchestrator.store.parquet_files import SEALED_SINCE
-from orchestrator.store.store import TRIALS_SCHEMA, Result, Store
+from orchestrator.store.schemas import TRIALS_SCHEMA
+from orchestrator.store.store import Store
 
 _BY_TASK = ("final", "learned", "seen")
 _COMPUTED = tuple(name for name in measures.COMPUTED if name not in TRIALS_SCHEMA.names)
@@ -243,7 +245,7 @@ def _read(store: Store, trial_ids: Sequence[str]) -> _Found:
     for start in range(0, len(trial_ids), BATCH):
         batch = trial_ids[start : start + BATCH]
         found: list[Result] = []
-        for trial_id, result in zip(batch, store.results(batch), strict=True):
+        for trial_id, result in zip(batch, store.records.results(batch), strict=True):
             if isinstance(result, UserError):
                 faults[trial_id] = result
             else:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, TypeAlias
 
 import filelock
+
+from orchestrator.errors import UserError
 
 
 class TakenError(Exception):
@@ -62,6 +65,45 @@ class Claim(Protocol):
     def release(self) -> None:
         """Give it back, if it is held."""
         ...
+
+
+@contextlib.contextmanager
+def driving(claim: Claim, address: str, on_other: OnOther | None = None) -> Iterator[list[Holder]]:
+    """Be the one driver of a store for the length of a `with` block.
+
+    Object storage has no locks: there a lease says who drives the store, and another one is no obstacle.
+
+    Args:
+        claim: to run on it.
+        address: the store's, to be shown.
+        on_other: called once with each driver that is found, also later, then from a thread.
+
+    Returns:
+        On object storage the drivers found so far: at work, or ended without giving their lease back.
+
+    Raises:
+        UserError: another process is the driver.
+    """
+    found: list[Holder] = []
+
+    def tell(holder: Holder) -> None:
+        found.append(holder)
+        if on_other is not None:
+            on_other(holder)
+
+    try:
+        claim.acquire(
+            timeout=1.0, despite_lease=True, on_other=tell
+        )  # whoever only asks who the driver is holds a lock for an instant
+    except TakenError as error:
+        raise UserError(
+            f"{address}: expected no other run on this store, but one is working on it. "
+            "Wait for it (crwn status shows it), stop it, or name another store with --out."
+        ) from error
+    try:
+        yield found
+    finally:
+        claim.release()
 
 
 class Lock:

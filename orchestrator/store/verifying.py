@@ -14,7 +14,7 @@ from orchestrator.display import counted, print_line
 from orchestrator.errors import UserError
 from orchestrator.store import integrity, parquet_files
 from orchestrator.store.records import canonical
-from orchestrator.store.store import (
+from orchestrator.store.schemas import (
     CONTEXTS_FILE,
     RESUME_FILE,
     SYSTEM_FILE,
@@ -22,8 +22,8 @@ from orchestrator.store.store import (
     TASKS_FILE,
     TASKS_SCHEMA,
     TRIAL_FILE,
-    Store,
 )
+from orchestrator.store.store import Store
 
 contexts = LazyModule("crwn.contexts")  # torch: of a store without contexts it is not needed
 tensorfile = LazyModule("crwn.tensorfile")
@@ -69,7 +69,7 @@ def verify(store: Store, on_trial: Callable[[int, int], None] = lambda done, all
         found.unfinished += not is_finished
         try:
             faults = list((finished_faults if is_finished else unfinished_faults)(store, trial_id))
-            found.unsealed += is_finished and not faults and not store.is_sealed(trial_id)
+            found.unsealed += is_finished and not faults and not store.records.is_sealed(trial_id)
         except OSError as error:
             if not store.is_folder:  # an object storage that does not answer will not do so for the next trial
                 raise
@@ -81,7 +81,7 @@ def verify(store: Store, on_trial: Callable[[int, int], None] = lambda done, all
 
 def finished_faults(store: Store, trial_id: str) -> Iterator[str]:
     """What is wrong with a finished trial's files, all of them read whole; one line each."""
-    (result,) = store.results([trial_id])
+    (result,) = store.records.results([trial_id])
     if isinstance(result, UserError):
         yield str(result)
     if store.read(trial_id, TRIAL_FILE) is None:
@@ -92,7 +92,7 @@ def finished_faults(store: Store, trial_id: str) -> Iterator[str]:
             continue  # told above; a store of version 1.0 has no samples of the system
         yield from _rows_faults(content, schema, store, trial_id, file)
     try:
-        content = store.contexts(trial_id)
+        content = store.records.contexts(trial_id)
     except UserError as error:
         if str(error) != str(result):  # else the trial's record itself cannot be read
             yield str(error)
@@ -106,10 +106,10 @@ def unfinished_faults(store: Store, trial_id: str) -> Iterator[str]:
         content = store.read(trial_id, file)
         if content is not None:
             yield from _rows_faults(content, schema, store, trial_id, file)
-    notes = store.attempts_fault(trial_id)
+    notes = store.unfinished.attempts_fault(trial_id)
     if notes is not None:
         yield notes
-    point = store.read_resume(trial_id)
+    point = store.unfinished.read_resume(trial_id)
     if point is None:
         return
     try:

@@ -34,7 +34,8 @@ from orchestrator.store.records import (
     independent,
     milliseconds,
 )
-from orchestrator.store.store import CONTEXTS_FILE, SYSTEM_FILE, TASKS_FILE, TRIAL_FILE, Store, TrialState
+from orchestrator.store.schemas import CONTEXTS_FILE, SYSTEM_FILE, TASKS_FILE, TRIAL_FILE
+from orchestrator.store.store import Store, TrialState
 
 PROJECTION = 2
 """Changes when more is shown of a trial than before: `sync` then goes through all runs again."""
@@ -119,13 +120,13 @@ def trial_content(store: Store, trial_id: str, state: TrialState, label: Label) 
     Raises:
         UserError: a record is damaged.
     """
-    finished = store.row(trial_id) if state == "done" else None
+    finished = store.records.row(trial_id) if state == "done" else None
     if finished is not None:
-        store.check_whole(trial_id)
+        store.records.check_whole(trial_id)
         attempts: Sequence[Attempt] = finished.provenance.attempts or (Attempt(),)
         spec, is_independent, ended = finished.spec, finished.is_independent, finished.provenance.finished
     else:
-        attempts = store.attempts(trial_id)
+        attempts = store.unfinished.attempts(trial_id)
         if not attempts:
             return None
         spec, is_independent, ended = attempts[-1].spec or {}, independent(attempts[-1].grouping, None), None
@@ -321,8 +322,8 @@ def artifacts(store: Store, trial_id: str, title: str) -> dict[str, bytes]:
         content = store.read(trial_id, name)
         if content is not None:  # a store of version 1.0 has no samples of the system
             files[f"{place}/{name}"] = content
-    files[f"contexts/{CONTEXTS_FILE}"] = store.contexts(trial_id)
-    row = store.rows([trial_id])[trial_id]
+    files[f"contexts/{CONTEXTS_FILE}"] = store.records.contexts(trial_id)
+    row = store.records.rows([trial_id])[trial_id]
     files["attempts.json"] = attempts_bytes(row.provenance.attempts)
     files["spec.json"] = (json.dumps(row.spec, indent=1, sort_keys=True) + "\n").encode()
     tests = integrity.Tests.of_rows(store.so_far(trial_id)[0])

@@ -25,7 +25,8 @@ from typing import Any
 from orchestrator.errors import UserError
 from orchestrator.report import sweep_tables
 from orchestrator.store.manifests import Manifest
-from orchestrator.store.store import ATTEMPTS_FILE, Store, TrialState
+from orchestrator.store.schemas import ATTEMPTS_FILE
+from orchestrator.store.store import Store, TrialState
 from orchestrator.tracking import projection
 from orchestrator.tracking.errors import TrackingError, explain
 from orchestrator.tracking.mlflow_runs import MlflowRuns, ShownRun

@@ -181,7 +181,7 @@ def run(place: Place) -> str:
 
 def resume(place: Place) -> str:
     """How an unfinished trial goes on."""
-    content = place.store.read_resume(place.ids[0])
+    content = place.store.unfinished.read_resume(place.ids[0])
     try:
         return str(engine.read_numerics(content or b""))
     except engine.ResumeError as error:  # with this note the trial begins anew
@@ -190,7 +190,7 @@ def resume(place: Place) -> str:
 
 def diff(place: Place) -> str:
     """What `crwn diff` reads where accuracies are equal."""
-    return place.store.contexts(place.ids[2]).hex()
+    return place.store.records.contexts(place.ids[2]).hex()
 
 
 def mlflow(place: Place) -> str:

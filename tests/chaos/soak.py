@@ -161,7 +161,7 @@ def compare(tormented: Path, undisturbed: Path, sweep: Sweep) -> Mapping[str, in
     """How many trials are lost, twice there, or differ from those of an undisturbed run."""
     expected, found = contents(undisturbed), contents(tormented)
     ids = [trial.trial_id for trial in sweep.trials]
-    rows = Store(tormented).trials(ids)["trial_id"].to_pylist()
+    rows = Store(tormented).records.trials(ids)["trial_id"].to_pylist()
     return {
         "trials": len(ids),
         "lost": len(set(ids) - set(rows)),

@@ -28,7 +28,8 @@ from orchestrator.execution.attempt import attempt
 from orchestrator.store.folder import LocalFiles
 from orchestrator.store.index import results
 from orchestrator.store.records import Position
-from orchestrator.store.store import CONTEXTS_FILE, RESUME_FILE, Store
+from orchestrator.store.schemas import CONTEXTS_FILE, RESUME_FILE
+from orchestrator.store.store import Store
 from tests.methods import CASES
 
 KINDS = [(method, CASES[method].benchmark or "r-digits") for method in METHODS]
@@ -82,13 +83,13 @@ def test_a_made_up_trial_is_like_a_real_one(
     group_size = json.loads(truth["numerics"])["group_size"]
     kernel = json.loads(truth["numerics"])["kernel"]
     write_finished(made, spec, np.nan_to_num(matrix), Conditions(group_size=group_size, kernel=kernel))
-    (row,) = made.trials([spec.trial_id]).to_pylist()
+    (row,) = made.records.trials([spec.trial_id]).to_pylist()
     for name in set(truth) - MADE_UP:
         assert row[name] == truth[name], name
     assert (row["accuracy_told"] is None) == (truth["accuracy_told"] is None)
     assert keys(json.loads(row["provenance"])) == keys(json.loads(truth["provenance"]))
     names = ("trial_id", "method", "variant", "benchmark", "scale", "seed", "task", "tasks_learned", "update")
-    made_tests = made.tasks([spec.trial_id]).to_pylist()
+    made_tests = made.records.tasks([spec.trial_id]).to_pylist()
     shown = [[test["accuracy"] for test in rows if test["tasks_learned"]] for rows in (made_tests, tests)]
     assert is_stream or shown[0] == shown[1]
     for name in (*names, "num_test"):
@@ -114,7 +115,7 @@ def test_an_unfinished_trial_goes_on_from_its_point(made: Store, digits: Dataset
     write_unfinished(made, spec, accuracy=0.75)
     assert made.state(spec.trial_id, driven=False) == "interrupted"
     run(made, spec, digits)
-    tasks = made.tasks([spec.trial_id]).to_pylist()
+    tasks = made.records.tasks([spec.trial_id]).to_pylist()
     assert (tasks[0]["accuracy"], tasks[0]["tested"]) == (0.75, 1_750_000_001.125)
     attempts = made.all_attempts(spec.trial_id)
     assert [entry.began_at for entry in attempts] == [Position(), Position(tasks_learned=1)]
@@ -125,7 +126,7 @@ def test_a_failed_trial_says_in_what_it_ended(made: Store) -> None:
     spec = tiny_trial()
     write_unfinished(made, spec, error=ValueError("no such thing"))
     assert made.state(spec.trial_id, driven=True) == "failed"
-    assert made.errors([spec.trial_id]) == {spec.trial_id: "ValueError: no such thing"}
+    assert made.unfinished.errors([spec.trial_id]) == {spec.trial_id: "ValueError: no such thing"}
     assert made.read(spec.trial_id, RESUME_FILE) is not None
 
 
@@ -143,7 +144,7 @@ def test_measures_follow_from_the_accuracies(made: Store, method: str, accuracy:
     """Accuracy, forgetting and backward transfer are those of the matrix; what it does not tell is null."""
     spec = tiny_trial(method, num_tasks=3)
     write_finished(made, spec, accuracy)
-    (row,) = made.trials([spec.trial_id]).to_pylist()
+    (row,) = made.records.trials([spec.trial_id]).to_pylist()
     assert (row["accuracy"], row["forgetting"], row["backward_transfer"]) == measured
     final = results(made)["final"][0].as_py()
     assert metrics.average_accuracy(final) == row["accuracy"]
@@ -189,7 +190,7 @@ def test_conditions_are_kept(made: Store) -> None:
     spec = tiny_trial()
     conditions = Conditions(device="cuda", device_name="H200", group_size=1, host="there", task_seconds=2.0, memory=7)
     write_finished(made, spec, 0.5, conditions)
-    (row,) = made.trials([spec.trial_id]).to_pylist()
+    (row,) = made.records.trials([spec.trial_id]).to_pylist()
     assert json.loads(row["numerics"])["device"] == "cuda"
     said = json.loads(row["provenance"])
     assert (said["device"], said["host"], said["peak_memory_bytes"]) == ("H200", "there", 7)
@@ -203,7 +204,7 @@ def test_a_trial_may_have_gone_on_under_other_code(made: Store) -> None:
     spec = tiny_trial()
     before = Conditions(versions=(("torch", "2.10.0"),), host="there")
     write_finished(made, spec, 0.5, Conditions(before=before))
-    row = made.row(spec.trial_id)
+    row = made.records.row(spec.trial_id)
     assert row is not None
     assert row.provenance.code_changes == "torch 2.10.0 -> 2.11.0"
     assert [attempt.host for attempt in row.provenance.attempts] == ["there", "here"]
@@ -235,4 +236,4 @@ def test_a_quick_store_does_not_wait_for_the_disk(made: Store, monkeypatch: pyte
 def test_the_tables_are_the_stores_own(made: Store) -> None:
     """A column has the type that a run gives it."""
     write_finished(made, tiny_trial())
-    assert made.trials([tiny_trial().trial_id]).schema.field("seed").type == pa.int64()
+    assert made.records.trials([tiny_trial().trial_id]).schema.field("seed").type == pa.int64()

@@ -102,7 +102,7 @@ class Run:
 def trial_share(store: Store, trial: Any) -> float:
     if store.is_finished(trial.trial_id):
         return 1.0
-    attempts = store.attempts(trial.trial_id)
+    attempts = store.unfinished.attempts(trial.trial_id)
     reached = attempts[-1].reached if attempts else None
     if reached is None:
         return 0.0
@@ -163,8 +163,8 @@ def contents(address: Path | str) -> dict[str, Any]:
     for trial_id in store.trial_ids():
         said[trial_id] = {
             "files": files.names(f"trials/{trial_id}"),
-            "trial": stable_columns(store.trials([trial_id])).to_pylist(),
-            "tasks": stable_columns(store.tasks([trial_id])).to_pylist(),
+            "trial": stable_columns(store.records.trials([trial_id])).to_pylist(),
+            "tasks": stable_columns(store.records.tasks([trial_id])).to_pylist(),
             "contexts": hashlib.sha256(files.read(f"trials/{trial_id}/contexts.safetensors")).hexdigest(),
         }
     return said

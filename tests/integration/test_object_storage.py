@@ -50,7 +50,7 @@ def test_killed_and_without_its_storage_a_run_leaves_what_a_local_one_does(
     assert "1 interrupted, 1 left" in crwn("status", address)
 
     second = start(address, "--executor", "inline", text=SWEEP)
-    assert second.wait_until(lambda: len(second.store.attempts(trial.trial_id)) == 2)
+    assert second.wait_until(lambda: len(second.store.unfinished.attempts(trial.trial_id)) == 2)
     with storage.outage(OUTAGE_SECONDS):
         undisturbed = start(tmp_path / "store", "--executor", "inline", text=SWEEP)
         code, output = undisturbed.wait()
@@ -62,7 +62,7 @@ def test_killed_and_without_its_storage_a_run_leaves_what_a_local_one_does(
     assert "trying again for up to 90 s" in output
     assert "the storage answers again" in output
     assert contents(address) == contents(tmp_path / "store")
-    (row,) = second.store.trials([trial.trial_id]).to_pylist()
+    (row,) = second.store.records.trials([trial.trial_id]).to_pylist()
     attempts = json.loads(row["provenance"])["attempts"]
     assert len(attempts) == 2
     assert attempts[1]["from"] == attempts[0]["reached"] != {"tasks_learned": 0, "step": 0}

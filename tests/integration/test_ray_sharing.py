@@ -132,7 +132,7 @@ def test_four_concurrent_trials_share_one_gpu(ray_session: Any, tmp_path: Path) 
         executor.run(job, updates.append)
     backbone_puts = [value for value in puts if isinstance(value, dict) and "layer1" in value]
     assert len(backbone_puts) == 1
-    rows = store.trials(store.trial_ids()).to_pylist()
+    rows = store.records.trials(store.trial_ids()).to_pylist()
     assert len(rows) == NUM_TRIALS
     assert len({row["fingerprint"] for row in rows}) == 1
     provenance = [json.loads(row["provenance"]) for row in rows]
@@ -177,7 +177,7 @@ def test_a_process_that_dies_is_started_again(ray_session: Any, tmp_path: Path) 
     killed: list[int] = []
 
     def kill_once(update: TrialUpdate) -> None:
-        attempts = store.attempts(update.trial_id)
+        attempts = store.unfinished.attempts(update.trial_id)
         reached = attempts[-1].reached if attempts else None
         if not killed and reached is not None and reached.step > 0:
             killed.append(reached.step)
@@ -185,7 +185,7 @@ def test_a_process_that_dies_is_started_again(ray_session: Any, tmp_path: Path) 
 
     job = Job(trials=sweep.trials, store=store, data_roots=(), resources=sweep.resources, commit=None)
     RayTuneExecutor().run(job, kill_once)
-    (row,) = store.trials([trial.trial_id]).to_pylist()
+    (row,) = store.records.trials([trial.trial_id]).to_pylist()
     attempts = json.loads(row["provenance"])["attempts"]
     assert len(attempts) == 2
     assert attempts[1]["from"]["step"] >= killed[0] > 0

@@ -65,7 +65,7 @@ def test_a_long_task_is_not_begun_again(start: Callable[..., Run], tmp_path: Pat
     for run in (again, undisturbed):
         code, output = run.wait()
         assert code == 0, output
-    (row,) = again.store.trials([trial.trial_id]).to_pylist()
+    (row,) = again.store.records.trials([trial.trial_id]).to_pylist()
     first, second = json.loads(row["provenance"])["attempts"]
     assert first["reached"]["step"] == kept
     assert second["from"] == {"tasks_learned": 0, "step": kept}
@@ -74,6 +74,6 @@ def test_a_long_task_is_not_begun_again(start: Callable[..., Run], tmp_path: Pat
 
 def reached_step(run: Run, trial: Any) -> int:
     """The update of the first task's group that the store's resume point holds."""
-    attempts = run.store.attempts(trial.trial_id)
+    attempts = run.store.unfinished.attempts(trial.trial_id)
     reached = attempts[-1].reached if attempts else None
     return 0 if reached is None else reached.step

@@ -414,7 +414,7 @@ def test_the_numbers_are_those_of_the_table(start: Start, runs: Path) -> None:
     assert {run["state"][0] for run in shown.values()} == {"FINISHED"}
     table = shown["tiny"]["artifacts"]["table.csv"]
     assert table == (store.root / "report" / "tiny.csv").read_bytes()
-    accuracies = {row["trial_id"]: row["accuracy"] for row in store.trials(store.trial_ids()).to_pylist()}
+    accuracies = {row["trial_id"]: row["accuracy"] for row in store.records.trials(store.trial_ids()).to_pylist()}
     last = {
         run["tags"]["crwn.trial"]: value
         for run in shown.values()

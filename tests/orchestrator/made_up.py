@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from pathlib import Path
 from statistics import fmean
 
 from crwn.testing import DEFAULT, Accuracy, Conditions, finished_record, tiny_trial
-from orchestrator.store.store import TrialRecord
+from orchestrator.store.finished import TrialRecord
 
 SPECS = {
     spec.trial_id: spec for spec in sorted((tiny_trial(seed=seed) for seed in range(8)), key=lambda spec: spec.trial_id)
@@ -81,3 +82,8 @@ def class_record(
         examples_kept=examples_kept,
     )
     return dataclasses.replace(made, trial=trial, tasks=tests)
+
+
+def files_of(folder: Path) -> set[str]:
+    """The names of a folder's files."""
+    return {path.name for path in folder.iterdir()}

@@ -27,7 +27,8 @@ from orchestrator.execution.inline import InlineExecutor
 from orchestrator.store import object_storage
 from orchestrator.store.address import open_files
 from orchestrator.store.folder import LocalFiles
-from orchestrator.store.store import MARK_FILE, Store
+from orchestrator.store.schemas import MARK_FILE
+from orchestrator.store.store import Store
 from tests.object_storage import ObjectStorage
 
 Crwn = Callable[..., Any]  # gives an Outcome: code, out, err

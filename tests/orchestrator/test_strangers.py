@@ -22,7 +22,8 @@ from orchestrator.report.figures import draw_accuracy_matrix
 from orchestrator.store import parquet_files
 from orchestrator.store.json_fields import sealed
 from orchestrator.store.records import Attempt, AttemptError
-from orchestrator.store.store import ATTEMPTS_FILE, CONTEXTS_FILE, RESUME_FILE, TRIAL_FILE, TRIALS_SCHEMA, Store
+from orchestrator.store.schemas import ATTEMPTS_FILE, CONTEXTS_FILE, RESUME_FILE, TRIAL_FILE, TRIALS_SCHEMA
+from orchestrator.store.store import Store
 from orchestrator.sweeps.sweep import load_sweep
 from orchestrator.tracking import projection
 from tests.older_records import make_older
@@ -164,7 +165,7 @@ def stranger(workplace: Path, sweep_file: SweepFile) -> Store:
     store.create()
     store.write_manifest(load_sweep(sweep_file()).manifest())
     write_finished(store, done)
-    store.write_attempts(failed.trial_id, [Attempt(error=AttemptError(type="E", message="m"))])
+    store.unfinished.write_attempts(failed.trial_id, [Attempt(error=AttemptError(type="E", message="m"))])
     return store
 
 
@@ -383,7 +384,7 @@ def test_a_page_over_a_strangers_store_acts_no_more_than_any(
     manifest = json.loads((stranger.root / "sweeps" / "tiny.json").read_text())
     manifest["cells"][0] |= {"method": MARKUP, "benchmark": MARKUP, "variant": MARKUP}
     (stranger.root / "sweeps" / "tiny.json").write_text(json.dumps(sealed(manifest)))
-    stranger.write_attempts(failed, [Attempt(error=AttemptError(type=MARKUP, message=MARKUP))])
+    stranger.unfinished.write_attempts(failed, [Attempt(error=AttemptError(type=MARKUP, message=MARKUP))])
     ended = crwn("report", "runs/tiny")
     assert (ended.code, ended.err) == (0, "")
     page = Elements((stranger.root / "report" / "report.html").read_text())

@@ -129,7 +129,9 @@ def test_table_4_in_small_runs_to_its_tables(crwn: Callable[..., Any], sweep_fil
     assert "small-table4: 2 trials to run, 0 done; executor inline" in outcome.out
 
     store = Store(Path("runs/small"))
-    random, pretrained = store.trials(store.manifest("small-table4").cells[i].trials[0] for i in (0, 1)).to_pylist()
+    random, pretrained = store.records.trials(
+        store.manifest("small-table4").cells[i].trials[0] for i in (0, 1)
+    ).to_pylist()
     assert (random["variant"], pretrained["variant"]) == ("", "pretrained=True")
     weights = 64 * 16 + 16 * 16 + 16 * 10
     assert (random["params_per_task"], pretrained["params_per_task"]) == (99.0, 99 + weights / 3)

@@ -32,9 +32,10 @@ from orchestrator.execution import sampling
 from orchestrator.execution.attempt import RECORDED_VERSIONS, attempt
 from orchestrator.execution.protocol import TrialUpdate
 from orchestrator.store import records
+from orchestrator.store.finished import Records
 from orchestrator.store.parquet_files import stable_columns
 from orchestrator.store.records import Position
-from orchestrator.store.store import (
+from orchestrator.store.schemas import (
     ATTEMPTS_FILE,
     CONTEXTS_FILE,
     RESUME_FILE,
@@ -42,8 +43,8 @@ from orchestrator.store.store import (
     TASKS_FILE,
     TASKS_SCHEMA,
     TRIAL_FILE,
-    Store,
 )
+from orchestrator.store.store import Store
 from orchestrator.tracking import projection
 
 Trial = Callable[..., TrialSpec]
@@ -94,7 +95,7 @@ def failing_after(num_points: int, error: BaseException) -> Callable[..., Iterat
 
 def provenance(store: Store, spec: TrialSpec) -> dict[str, Any]:
     """What a finished trial's record says of where it came from."""
-    found: dict[str, Any] = json.loads(store.trials([spec.trial_id])["provenance"][0].as_py())
+    found: dict[str, Any] = json.loads(store.records.trials([spec.trial_id])["provenance"][0].as_py())
     return found
 
 
@@ -120,8 +121,8 @@ def test_the_trials_row_says_what_it_is(store: Store, begin: Attempt, trial: Tri
     """Names, counts, fingerprint, spec and numerics; the accuracy is the mean of the matrix's last row."""
     spec = trial(seed=3, modulation="local")
     list(begin(spec))
-    (row,) = store.trials([spec.trial_id]).to_pylist()
-    tasks = store.tasks([spec.trial_id]).to_pylist()
+    (row,) = store.records.trials([spec.trial_id]).to_pylist()
+    tasks = store.records.tasks([spec.trial_id]).to_pylist()
     drawn = backbone.draw(spec.blueprint().backbone)
     expected = {
         "trial_id": spec.trial_id,
@@ -148,7 +149,7 @@ def test_the_tasks_rows_are_the_diagonal_and_the_last_row(store: Store, begin: A
     """A test of every task when it was learned, with its curve, and of every earlier task at the end, without."""
     spec = trial(num_tasks=3)
     list(begin(spec))
-    rows = store.tasks([spec.trial_id]).to_pylist()
+    rows = store.records.tasks([spec.trial_id]).to_pylist()
     assert [(row["task"], row["tasks_learned"]) for row in rows] == [(0, 1), (1, 2), (2, 3), (0, 3), (1, 3)]
     assert [row["train_seconds"] is None for row in rows] == [False, False, False, True, True]
     assert [len(row["curve"]) for row in rows] == [1, 1, 1, 0, 0]
@@ -178,7 +179,7 @@ def test_the_tasks_rows_are_the_tests_that_a_method_needs(
     """
     spec = trial(kind=kind, num_tasks=3)
     list(begin(spec))
-    rows = store.tasks([spec.trial_id]).to_pylist()
+    rows = store.records.tasks([spec.trial_id]).to_pylist()
     assert [(row["task"], row["tasks_learned"]) for row in rows] == tests
     assert [row["task"] for row in rows if row["train_seconds"] is not None] == [0, 1, 2]
     steps = [[point["step"] for point in row["curve"]] for row in rows if row["train_seconds"] is not None]
@@ -187,8 +188,8 @@ def test_the_tasks_rows_are_the_tests_that_a_method_needs(
 
 def measured(store: Store, spec: TrialSpec) -> tuple[dict[str, Any], dict[tuple[int, int], float]]:
     """A finished trial's row, and the accuracies of its own tests by task and tasks learned."""
-    (row,) = store.trials([spec.trial_id]).to_pylist()
-    tests = store.tasks([spec.trial_id]).to_pylist()
+    (row,) = store.records.trials([spec.trial_id]).to_pylist()
+    tests = store.records.tasks([spec.trial_id]).to_pylist()
     return row, {(test["task"], test["tasks_learned"]): test["accuracy"] for test in tests}
 
 
@@ -234,15 +235,15 @@ def test_a_validation_split_is_named_in_every_record(
     monkeypatch.setattr(engine, "RESUME_COST_FACTOR", 0)
     spec, tested = trial(validation=100), trial()
     updates = begin(spec)
-    while store.read_resume(spec.trial_id) is None:
+    while store.unfinished.read_resume(spec.trial_id) is None:
         next(updates)
     assert {row.benchmark for row in store.so_far(spec.trial_id)[0]} == {"rotated-digits-validation"}
     list(updates)
     list(begin(tested))
-    for table in (store.trials([spec.trial_id]), store.tasks([spec.trial_id])):
+    for table in (store.records.trials([spec.trial_id]), store.records.tasks([spec.trial_id])):
         assert set(table["benchmark"].to_pylist()) == {"rotated-digits-validation"}
-    assert set(store.tasks([spec.trial_id])["num_test"].to_pylist()) == {100}
-    assert set(store.tasks([tested.trial_id])["benchmark"].to_pylist()) == {"rotated-digits"}
+    assert set(store.records.tasks([spec.trial_id])["num_test"].to_pylist()) == {100}
+    assert set(store.records.tasks([tested.trial_id])["benchmark"].to_pylist()) == {"rotated-digits"}
 
 
 SHARED = {"shared.layer1.weight", "shared.layer2.weight", "shared.layer3.weight"}
@@ -271,7 +272,7 @@ def test_trained_weights_are_in_the_contexts_where_they_are_asked_for(
     for options in ({}, {"keep_weights": True}):
         list(begin(spec, **options))
         banks.append(contexts.load((store.folder(spec.trial_id) / CONTEXTS_FILE).read_bytes()))
-        rows.append([stable_columns(table([spec.trial_id])) for table in (store.trials, store.tasks)])
+        rows.append([stable_columns(table([spec.trial_id])) for table in (store.records.trials, store.records.tasks)])
         (store.folder(spec.trial_id) / TRIAL_FILE).unlink()
     assert [set(bank.tensors) for bank in banks] == [small, small | weights]
     assert all(bank.trial_id == spec.trial_id for bank in banks)
@@ -292,7 +293,7 @@ def test_an_attempt_passes_on_how_to_run_the_trial(
     list(begin(trial(), max_group_size=None, cpus=0.25))
     list(begin(trial(), max_group_size=3, cpus=2.5, keep_weights=True))
     assert seen == [(None, 1, False), (3, 2, True)]
-    store.write_resume(trial().trial_id, b"...", [], [])
+    store.unfinished.write_resume(trial().trial_id, b"...", [], [])
     list(begin(trial(), max_group_size=3, keep_weights=True))
     assert seen[2:] == [(3, 1, True)] * 2  # what was there could not be used, and the trial began anew
 
@@ -303,7 +304,7 @@ def test_the_tasks_rows_tell_when(store: Store, begin: Attempt, trial: Trial, mo
     spec = trial()
     started = time.time()
     list(begin(spec))
-    rows = store.tasks([spec.trial_id]).to_pylist()
+    rows = store.records.tasks([spec.trial_id]).to_pylist()
     assert [[point["step"] for point in row["curve"]] for row in rows] == [[2, 4, 5], [2, 4, 5], []]
     assert [len(row["curve_times"]) for row in rows] == [3, 3, 0]
     times = [started, *(moment for row in rows for moment in (*row["curve_times"], row["tested"])), time.time()]
@@ -343,12 +344,16 @@ def test_equal_trials_leave_equal_files(store: Store, begin: Attempt, trial: Tri
     spec = trial()
     list(begin(spec))
     folder = store.folder(spec.trial_id)
-    before = [stable_columns(table) for table in (store.trials([spec.trial_id]), store.tasks([spec.trial_id]))]
+    before = [
+        stable_columns(table) for table in (store.records.trials([spec.trial_id]), store.records.tasks([spec.trial_id]))
+    ]
     contexts = (folder / CONTEXTS_FILE).read_bytes()
     (folder / "trial.parquet").unlink()
     list(begin(spec))
     assert (folder / CONTEXTS_FILE).read_bytes() == contexts
-    after = [stable_columns(table) for table in (store.trials([spec.trial_id]), store.tasks([spec.trial_id]))]
+    after = [
+        stable_columns(table) for table in (store.records.trials([spec.trial_id]), store.records.tasks([spec.trial_id]))
+    ]
     assert [table.equals(other) for table, other in zip(before, after, strict=True)] == [True, True]
 
 
@@ -360,7 +365,7 @@ def test_a_finished_trial_is_not_run_again(
     list(begin(spec))
     folder = store.folder(spec.trial_id)
     before = {path.name: path.stat().st_mtime_ns for path in folder.iterdir()}
-    store.write_attempts(spec.trial_id, [records.Attempt()])
+    store.unfinished.write_attempts(spec.trial_id, [records.Attempt()])
     (folder / RESUME_FILE).write_bytes(b"...")
     monkeypatch.setattr(attempt_module, "iterate_trial", failing_after(0, AssertionError("it was run")))
     assert list(begin(spec)) == [TrialUpdate(trial_id=spec.trial_id, state="finished")]
@@ -376,7 +381,7 @@ def test_a_trial_that_fails_is_reported_and_explained(
     monkeypatch.setattr(attempt_module, "iterate_trial", failing_after(0, error))
     *_, last = begin(spec)
     assert last == TrialUpdate(trial_id=spec.trial_id, state="failed", error="ZeroDivisionError: first line")
-    (only,) = store.attempts(spec.trial_id)
+    (only,) = store.unfinished.attempts(spec.trial_id)
     error = only.error
     assert error is not None
     assert (error.type, error.message) == ("ZeroDivisionError", "first line\nsecond line")
@@ -409,7 +414,7 @@ def test_missing_data_fails_the_trial(store: Store, trial: Trial) -> None:
 
 def origin(store: Store, spec: TrialSpec) -> records.Provenance:
     """Where a finished trial came from."""
-    row = store.row(spec.trial_id)
+    row = store.records.row(spec.trial_id)
     assert row is not None
     return row.provenance
 
@@ -498,7 +503,7 @@ def test_a_trial_that_begins_anew_is_of_one_code(
             patch.setattr(attempt_module, "iterate_trial", failing_after(num_points, OSError("stopped")))
             list(begin(spec))
         if num_points:
-            store.write_resume(spec.trial_id, b"damaged", [], [])
+            store.unfinished.write_resume(spec.trial_id, b"damaged", [], [])
         under(torch="2.15.0", crwn="1b")
         assert [update.note for update in begin(spec) if update.note] == []
         assert origin(store, spec).code_changes == ""
@@ -512,7 +517,11 @@ def test_the_next_attempt_goes_on_where_the_last_one_was(
     spec = trial(num_tasks=3)
     list(begin(spec))
     folder = store.folder(spec.trial_id)
-    whole = (store.trials([spec.trial_id]), store.tasks([spec.trial_id]), (folder / CONTEXTS_FILE).read_bytes())
+    whole = (
+        store.records.trials([spec.trial_id]),
+        store.records.tasks([spec.trial_id]),
+        (folder / CONTEXTS_FILE).read_bytes(),
+    )
     (folder / "trial.parquet").unlink()
 
     with monkeypatch.context() as patch:
@@ -520,9 +529,9 @@ def test_the_next_attempt_goes_on_where_the_last_one_was(
         patch.setattr(attempt_module, "iterate_trial", failing_after(9, OSError("the network is gone")))
         *_, last = begin(spec)
     assert last.state == "failed"
-    (failed,) = store.attempts(spec.trial_id)
+    (failed,) = store.unfinished.attempts(spec.trial_id)
     assert failed.reached == Position(tasks_learned=1, step=3)
-    assert store.read_resume(spec.trial_id) is not None
+    assert store.unfinished.read_resume(spec.trial_id) is not None
 
     updates = list(begin(spec))
     first = updates[0].progress
@@ -532,8 +541,8 @@ def test_the_next_attempt_goes_on_where_the_last_one_was(
     attempts = provenance(store, spec)["attempts"]
     assert [made["from"] for made in attempts] == [{"tasks_learned": 0, "step": 0}, {"tasks_learned": 1, "step": 3}]
     assert ["error" in made for made in attempts] == [True, False]
-    assert stable_columns(store.trials([spec.trial_id])).equals(stable_columns(whole[0]))
-    assert stable_columns(store.tasks([spec.trial_id])).equals(stable_columns(whole[1]))
+    assert stable_columns(store.records.trials([spec.trial_id])).equals(stable_columns(whole[0]))
+    assert stable_columns(store.records.tasks([spec.trial_id])).equals(stable_columns(whole[1]))
     assert (folder / CONTEXTS_FILE).read_bytes() == whole[2]
     assert {path.name for path in folder.iterdir()} == FINISHED
 
@@ -573,7 +582,7 @@ def test_what_was_made_before_a_stop_is_kept_as_it_was(store: Store, begin: Atte
     first, second = rows_so_far(store, interrupted)
     resumed = time.time()
     list(begin(interrupted))
-    rows = store.tasks([interrupted.trial_id]).to_pylist()
+    rows = store.records.tasks([interrupted.trial_id]).to_pylist()
     assert len(rows) == 5
     assert rows[0] == first
     assert rows[1]["curve"][:1] == second["curve"]
@@ -613,7 +622,7 @@ def test_a_kill_between_a_resume_point_and_its_rows_loses_nothing(
     assert started.progress is not None
     assert (started.progress.tasks_learned, started.progress.step) == (1, 3 if killed_before == RESUME_FILE else 4)
     assert last.state == "finished"
-    rows = store.tasks([interrupted.trial_id]).to_pylist()
+    rows = store.records.tasks([interrupted.trial_id]).to_pylist()
     assert [(row["task"], row["tasks_learned"]) for row in rows] == [(0, 1), (1, 2), (2, 3), (0, 3), (1, 3)]
     assert rows[0] == before[0]
     assert [point["step"] for point in rows[1]["curve"]] == [2, 4, 5]
@@ -693,9 +702,9 @@ def test_a_trial_that_is_stopped_keeps_its_resume_point(store: Store, begin: Att
     spec = trial()
     with closing(begin(spec)) as updates:  # type: ignore[type-var]  # a generator, which can be closed
         next(updates)
-        while store.read_resume(spec.trial_id) is None:
+        while store.unfinished.read_resume(spec.trial_id) is None:
             next(updates)
-    (only,) = store.attempts(spec.trial_id)
+    (only,) = store.unfinished.attempts(spec.trial_id)
     assert only.error is None
     assert only.reached is not None
     assert only.reached.step >= 1
@@ -712,9 +721,9 @@ def test_an_interruption_is_not_taken_for_a_failure(
     monkeypatch.setattr(attempt_module, "iterate_trial", failing_after(2, KeyboardInterrupt()))
     with pytest.raises(KeyboardInterrupt):
         list(begin(spec))
-    (only,) = store.attempts(spec.trial_id)
+    (only,) = store.unfinished.attempts(spec.trial_id)
     assert only.error is None
-    assert store.read_resume(spec.trial_id) is not None
+    assert store.unfinished.read_resume(spec.trial_id) is not None
 
 
 @pytest.mark.usefixtures("with_many_resume_points")
@@ -728,15 +737,15 @@ def test_a_resume_point_that_cannot_be_used_is_set_aside(
     with monkeypatch.context() as patch:
         patch.setattr(attempt_module, "iterate_trial", failing_after(3, OSError("stopped")))
         list(begin(begun))
-    content = store.read_resume(begun.trial_id)
+    content = store.unfinished.read_resume(begun.trial_id)
     assert content is not None
     damaged = {"empty": b"", "cut": content[:-20], "changed": b"\xff" * 8 + content[8:], "of another trial": content}
     tasks, system = store.so_far(begun.trial_id)
     assert tasks
-    store.write_resume(spec.trial_id, damaged[damage], tasks, system)
+    store.unfinished.write_resume(spec.trial_id, damaged[damage], tasks, system)
     updates = begin(spec)
     next(updates)
-    assert store.read_resume(spec.trial_id) is None  # or the next attempt would stumble over it again
+    assert store.unfinished.read_resume(spec.trial_id) is None  # or the next attempt would stumble over it again
     assert [len(table) for table in store.so_far(spec.trial_id)] == [0, 0]
     *_, ended = updates
     assert ended.state == "finished"
@@ -753,7 +762,7 @@ def test_every_attempt_is_counted(store: Store, begin: Attempt, trial: Trial, mo
         patch.setattr(attempt_module, "iterate_trial", failing_after(0, OSError("no")))
         for _ in range(2):
             list(begin(spec))
-    assert len(store.attempts(spec.trial_id)) == 2
+    assert len(store.unfinished.attempts(spec.trial_id)) == 2
     list(begin(spec))
     found = provenance(store, spec)["attempts"]
     assert ["error" in made for made in found] == [True, True, False]
@@ -769,7 +778,7 @@ def test_a_record_that_cannot_be_written_is_a_failure(
     def fail(*_: object) -> None:
         raise OSError("no space left on device")
 
-    monkeypatch.setattr(Store, "write_record", fail)
+    monkeypatch.setattr(Records, "write", fail)
     *_, last = begin(spec)
     assert (last.state, last.error) == ("failed", "OSError: no space left on device")
     assert not store.is_finished(spec.trial_id)
@@ -800,7 +809,7 @@ def test_a_store_that_is_lost_fails_the_trial_as_such(store: Store, trial: Trial
     *_, last = updates
     assert (last.state, last.is_lost) == ("failed", True)
     assert not store.root.exists()
-    assert len(Store(tmp_path / "renamed").attempts(spec.trial_id)) == 1
+    assert len(Store(tmp_path / "renamed").unfinished.attempts(spec.trial_id)) == 1
 
 
 def test_a_gpu_that_torch_cannot_use_is_noted(store: Store, trial: Trial, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -833,7 +842,7 @@ def test_a_group_that_memory_did_not_allow_is_marked(
     assert [update.note for update in updates if update.note] == [
         "memory ran out; tasks are learned 1 at once from now on"
     ]
-    (row,) = store.trials([spec.trial_id]).to_pylist()
+    (row,) = store.records.trials([spec.trial_id]).to_pylist()
     assert json.loads(row["numerics"])["group_size"] == 1
     (told,) = provenance(store, spec)["attempts"]
     assert told["out_of_memory"] == [{"group_size": 1, "step": 0, "error": "Tried to allocate 2.00 GiB"}]
@@ -854,9 +863,11 @@ def test_a_clock_that_goes_backwards_changes_no_number(
     hours_back = iter(range(10**6))
     monkeypatch.setattr(time, "time", lambda: 1.75e9 - 3600.0 * next(hours_back))
     list(begin(spec, max_group_size=None))
-    for rows in (Store.trials, Store.tasks):
-        assert stable_columns(rows(store, [spec.trial_id])) == stable_columns(rows(steady, [spec.trial_id]))
-    tested = store.tasks([spec.trial_id])["tested"].to_pylist()
+    for rows in (Records.trials, Records.tasks):
+        assert stable_columns(rows(store.records, [spec.trial_id])) == stable_columns(
+            rows(steady.records, [spec.trial_id])
+        )
+    tested = store.records.tasks([spec.trial_id])["tested"].to_pylist()
     assert tested != sorted(tested)
     label = projection.Label(method="m", variant="", scale="FC16", benchmark="b", seed="0")
     shown, expected = (projection.trial_content(each, spec.trial_id, "done", label) for each in (store, steady))

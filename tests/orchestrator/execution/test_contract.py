@@ -13,8 +13,10 @@ from crwn.methods import METHODS
 from crwn.spec import TrainingSpec, TrialSpec
 from orchestrator.execution.executors import EXECUTORS
 from orchestrator.execution.protocol import Job, TrialUpdate
+from orchestrator.store.finished import Records
 from orchestrator.store.parquet_files import stable_columns
-from orchestrator.store.store import CONTEXTS_FILE, Store
+from orchestrator.store.schemas import CONTEXTS_FILE
+from orchestrator.store.store import Store
 from orchestrator.sweeps.sweep import Resources
 
 NUM_TASKS = 4
@@ -69,7 +71,7 @@ def asked(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 
 def group_sizes(store: Store) -> dict[TrialSpec, int]:
     """How many tasks each trial learned at once, as its record says."""
-    rows = store.trials(spec.trial_id for spec in TRIALS).to_pylist()
+    rows = store.records.trials(spec.trial_id for spec in TRIALS).to_pylist()
     return {spec: json.loads(row["numerics"])["group_size"] for spec, row in zip(TRIALS, rows, strict=True)}
 
 
@@ -99,6 +101,6 @@ def test_an_executor_has_weights_kept_where_the_job_asks(plain: Store, asked: St
 def test_keeping_weights_changes_no_row(plain: Store, asked: Store) -> None:
     """Of trials whose groups are the same, everything that equal runs have in common is equal."""
     for spec in (FREE, PSP, MTL, STL):
-        for read in (Store.trials, Store.tasks):
-            first, second = (stable_columns(read(store, [spec.trial_id])) for store in (plain, asked))
+        for read in (Records.trials, Records.tasks):
+            first, second = (stable_columns(read(store.records, [spec.trial_id])) for store in (plain, asked))
             assert first.equals(second)

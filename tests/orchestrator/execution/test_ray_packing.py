@@ -73,7 +73,9 @@ def job(store: Store, trials: tuple[TrialSpec, ...], gpus: float | None = None) 
 
 def failed(store: Store, spec: TrialSpec, error: str) -> None:
     """Have the store say that the last attempt ended with an error of a type."""
-    store.write_attempts(spec.trial_id, [Attempt(error=AttemptError(type=kind)) for kind in ("ValueError", error)])
+    store.unfinished.write_attempts(
+        spec.trial_id, [Attempt(error=AttemptError(type=kind)) for kind in ("ValueError", error)]
+    )
 
 
 def test_trials_share_a_gpu_where_nobody_says(waves: list[Wave], store: Store, trial: Callable[..., TrialSpec]) -> None:

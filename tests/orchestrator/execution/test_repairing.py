@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from orchestrator.execution import inline
-from orchestrator.store.store import CONTEXTS_FILE, TASKS_FILE, TRIAL_FILE, Store
+from orchestrator.store.schemas import CONTEXTS_FILE, TASKS_FILE, TRIAL_FILE
+from orchestrator.store.store import Store
 from orchestrator.sweeps.sweep import load_sweep
 
 Crwn = Callable[..., Any]
@@ -55,7 +56,7 @@ def test_another_trials_folder_is_not_taken_for_done(run: Callable[..., Any], id
     assert ended.code == 0
     assert f"repaired {ids[1]}: its accuracy was not to be read, is " in ended.out
     assert run().code == 0
-    assert (store.trials(ids)["trial_id"].to_pylist(), store.repairs().trial_ids()) == (ids, [])
+    assert (store.records.trials(ids)["trial_id"].to_pylist(), store.repairs().trial_ids()) == (ids, [])
 
 
 @pytest.mark.parametrize("is_lost", [True, False])
@@ -109,9 +110,9 @@ def test_the_old_record_stays_until_the_new_one_is_whole(
         broken.setattr("orchestrator.execution.attempt.iterate_trial", _fail)
         assert run("--repair").code != 0
     assert content(store, ids[0]) == before
-    assert store.repairs().attempts(ids[0])
+    assert store.repairs().unfinished.attempts(ids[0])
     assert run("--repair").code == 0
-    assert store.repairs().attempts(ids[0]) == ()
+    assert store.repairs().unfinished.attempts(ids[0]) == ()
     assert TRIAL_FILE in content(store, ids[0])
 
 

@@ -24,7 +24,8 @@ from orchestrator.execution.inline import InlineExecutor
 from orchestrator.execution.protocol import Job, TrialUpdate
 from orchestrator.execution.running import Options, run
 from orchestrator.store.records import Attempt
-from orchestrator.store.store import ATTEMPTS_FILE, Store
+from orchestrator.store.schemas import ATTEMPTS_FILE
+from orchestrator.store.store import Store
 from orchestrator.sweeps.sweep import Sweep, load_sweep
 
 SweepFile = Callable[..., Path]
@@ -101,7 +102,7 @@ def test_what_a_killed_process_left_beside_a_record_is_cleared(
     done = sweep.trials[:num_done]
     for trial in done:
         write_finished(new_store, trial)
-        new_store.write_attempts(trial.trial_id, [Attempt(pid=1)])
+        new_store.unfinished.write_attempts(trial.trial_id, [Attempt(pid=1)])
     quietly(sweep, new_store)
     assert [(new_store.folder(trial.trial_id) / ATTEMPTS_FILE).exists() for trial in done] == [False] * num_done
 

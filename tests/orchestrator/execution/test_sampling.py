@@ -13,7 +13,8 @@ import torch
 
 from orchestrator.execution.sampling import SystemSampler
 from orchestrator.store.records import Sample
-from orchestrator.store.store import SYSTEM_SCHEMA, Store
+from orchestrator.store.schemas import SYSTEM_SCHEMA
+from orchestrator.store.store import Store
 
 GPU_COLUMNS = {"gpu_percent", "gpu_memory_bytes", "gpu_power_watts"}
 
@@ -96,7 +97,7 @@ def test_without_a_gpu_its_columns_are_null(store: Store, monkeypatch: pytest.Mo
         monkeypatch.setattr(torch.cuda, name, lambda: 1)
     sampler = SystemSampler("a", use_gpu=False)
     sampler.sample()
-    store.write_resume("a", b"...", [], sampler.rows)
+    store.unfinished.write_resume("a", b"...", [], sampler.rows)
     _, (sample,) = store.so_far("a")
     assert {name for name, value in sample.columns().items() if value is None} == GPU_COLUMNS
 
@@ -108,7 +109,7 @@ def test_a_gpu_is_sampled_too(store: Store, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(torch.cuda, "power_draw", lambda: 250_500)
     sampler = SystemSampler("a", use_gpu=True)
     sampler.sample()
-    store.write_resume("a", b"...", [], sampler.rows)
+    store.unfinished.write_resume("a", b"...", [], sampler.rows)
     _, (sample,) = store.so_far("a")
     assert (sample.gpu_percent, sample.gpu_memory_bytes, sample.gpu_power_watts) == (37.0, 5e9, 250.5)
 

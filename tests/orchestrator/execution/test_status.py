@@ -14,7 +14,8 @@ from orchestrator.execution.status import show
 from orchestrator.store.json_fields import SUM
 from orchestrator.store.manifests import Manifest, ManifestCell
 from orchestrator.store.records import Attempt, AttemptError, Position
-from orchestrator.store.store import ATTEMPTS_FILE, TRIAL_FILE, Store
+from orchestrator.store.schemas import ATTEMPTS_FILE, TRIAL_FILE
+from orchestrator.store.store import Store
 from tests.orchestrator.made_up import A, B, C, D, record
 
 DONE, FAILED, BEGUN, ABSENT = A, B, C, D
@@ -38,10 +39,10 @@ def printed(store: Store, *, verbose: bool = False) -> list[str]:
 @pytest.fixture
 def mixed(store: Store) -> Store:
     """A store with a sweep of which one trial is done, one failed, one begun, and one not."""
-    store.write_record(DONE, record(DONE))
+    store.records.write(DONE, record(DONE))
     failed = Attempt(error=ERROR, reached=Position(tasks_learned=1, step=2))
-    store.write_attempts(FAILED, [Attempt(pid=1), failed])
-    store.write_attempts(BEGUN, [Attempt(error=ERROR), Attempt(reached=Position(tasks_learned=3, step=40))])
+    store.unfinished.write_attempts(FAILED, [Attempt(pid=1), failed])
+    store.unfinished.write_attempts(BEGUN, [Attempt(error=ERROR), Attempt(reached=Position(tasks_learned=3, step=40))])
     store.write_manifest(manifest(seed0=DONE, seed1=FAILED, seed2=BEGUN, seed3=ABSENT))
     return store
 
@@ -68,10 +69,10 @@ def test_verbose_has_a_line_for_every_trial(mixed: Store) -> None:
 def test_verbose_says_what_was_computed_under_more_than_one_code(store: Store) -> None:
     """Of finished trials and of those that are not."""
     older = Conditions(versions=(("torch", "2.10.0"),))
-    store.write_record(DONE, record(DONE, conditions=Conditions(before=older)))
+    store.records.write(DONE, record(DONE, conditions=Conditions(before=older)))
     begun = [Attempt(began_at=Position(), versions={"torch": "1"}), Attempt(began_at=Position(step=4))]
     going_on = replace(begun[1], reached=Position(step=9), versions={"torch": "2"})
-    store.write_attempts(BEGUN, [begun[0], going_on])
+    store.unfinished.write_attempts(BEGUN, [begun[0], going_on])
     store.write_manifest(manifest(seed0=DONE, seed1=BEGUN))
     _, done, interrupted = printed(store, verbose=True)
     assert done.endswith(" seed 0: computed under more than one code: torch 2.10.0 -> 2.11.0")
@@ -80,7 +81,7 @@ def test_verbose_says_what_was_computed_under_more_than_one_code(store: Store) -
 
 def test_verbose_says_where_trials_stand_also_where_a_record_is_damaged(store: Store) -> None:
     """And which it is."""
-    store.write_record(DONE, record(DONE))
+    store.records.write(DONE, record(DONE))
     (store.folder(DONE) / TRIAL_FILE).write_bytes(b"damaged")
     store.write_manifest(manifest(seed0=DONE))
     _, damaged, line, last = printed(store, verbose=True)
@@ -105,7 +106,7 @@ def test_a_sweep_that_has_not_begun_has_everything_left(store: Store) -> None:
 
 def test_an_attempt_that_has_not_reported_has_no_detail(store: Store) -> None:
     """Between its first breath and its first resume point."""
-    store.write_attempts(BEGUN, [Attempt(pid=1)])
+    store.unfinished.write_attempts(BEGUN, [Attempt(pid=1)])
     store.write_manifest(manifest(seed0=BEGUN))
     assert printed(store, verbose=True)[1] == f"  interrupted {BEGUN} own name local FC16 r-digits seed 0"
 
@@ -124,7 +125,7 @@ def test_the_first_line_says_whether_a_run_is_at_work(store: Store) -> None:
 
 def test_a_long_error_is_not_wrapped(store: Store) -> None:
     """A line a trial, whatever the width."""
-    store.write_attempts(BEGUN, [Attempt(error=replace(ERROR, message="word " * 50))])
+    store.unfinished.write_attempts(BEGUN, [Attempt(error=replace(ERROR, message="word " * 50))])
     store.write_manifest(manifest(seed0=BEGUN))
     assert len(printed(store)) == 2
 

@@ -23,7 +23,7 @@ def mean(store: Store, value: str, *where: str) -> float:
 @pytest.fixture
 def classes(store: Store) -> Store:
     """A store with one trial that learned two groups of classes and forgot half of the first."""
-    store.write_record(A, class_record(A, [[0.75, 0.0], [0.25, 1.0]], [0.875, 1.0], examples_kept=30))
+    store.records.write(A, class_record(A, [[0.75, 0.0], [0.25, 1.0]], [0.875, 1.0], examples_kept=30))
     return store
 
 
@@ -52,7 +52,7 @@ def test_a_measure_that_no_trial_has_is_refused(classes: Store) -> None:
     """It says what a trial would have to have; one that some have is shown of those."""
     with pytest.raises(UserError, match="--value forward_transfer: expected a benchmark with `tests_ahead: true`"):
         mean(classes, "forward_transfer")
-    classes.write_record(B, record(B))
+    classes.records.write(B, record(B))
     with pytest.raises(UserError, match="--value accuracy_told: expected a benchmark whose tasks bring classes"):
         mean(classes, "accuracy_told", "seed=" + str(_seed(classes, B)))
 
@@ -68,14 +68,14 @@ def test_forward_transfer_is_known_where_tasks_are_tested_ahead(store: Store) ->
 
 
 def _seed(store: Store, trial_id: str) -> int:
-    row = store.row(trial_id)
+    row = store.records.row(trial_id)
     assert row is not None
     return row.seed
 
 
 def test_a_stream_has_no_figures_of_single_tasks(store: Store) -> None:
     """Asking for them is refused, with what would work; its accuracy is there."""
-    store.write_record(C, stream_record(C, [0.25, 0.75]))
+    store.records.write(C, stream_record(C, [0.25, 0.75]))
     assert mean(store, "accuracy") == 0.5
     refused = [name for name, measure in MEASURES.items() if not measure.is_known_for_streams]
     assert {"forgetting", "backward_transfer", "forward_transfer", "incremental_accuracy"} < set(refused)

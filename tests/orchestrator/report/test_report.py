@@ -26,7 +26,8 @@ from orchestrator.report.sweep_tables import SweepTable, comparison_table, sweep
 from orchestrator.report.tables import Choice, differences, matrix_csv, tables_of, write_tables
 from orchestrator.store.address import open_files
 from orchestrator.store.manifests import Manifest, ManifestCell
-from orchestrator.store.store import CONTEXTS_FILE, TRIAL_FILE, Store
+from orchestrator.store.schemas import CONTEXTS_FILE, TRIAL_FILE
+from orchestrator.store.store import Store
 from tests.older_records import make_older
 from tests.orchestrator.made_up import A, B, C, D, record
 
@@ -50,8 +51,8 @@ def tables_in(store: Store, folder: Path) -> list[Path]:
 
 def test_a_table_is_made_from_the_store(store: Store) -> None:
     """The sweep's own names, the store's numbers, and the training time of one task."""
-    store.write_record(A, record(A, 0.5))
-    store.write_record(B, record(B, 0.75, Conditions(task_seconds=3.0, device_name="NVIDIA H100")))
+    store.records.write(A, record(A, 0.5))
+    store.records.write(B, record(B, 0.75, Conditions(task_seconds=3.0, device_name="NVIDIA H100")))
     table = sweep_table(store, manifest())
     (row,) = table.summary.to_dict("records")
     assert (row["method"], row["accuracy"], row["n"]) == ("own name", 0.625, 2)
@@ -92,7 +93,7 @@ def test_a_table_is_made_from_records_without_the_later_measures(store: Store) -
 
 def test_each_sweep_has_a_file_of_every_format(store: Store, tmp_path: Path) -> None:
     """Named after the sweep, in a folder that is made; making them again gives the same bytes."""
-    store.write_record(A, record(A))
+    store.records.write(A, record(A))
     for name in ("second", "first"):
         store.write_manifest(manifest(name))
     folder = tmp_path / "deep" / "tables"
@@ -106,7 +107,7 @@ def test_each_sweep_has_a_file_of_every_format(store: Store, tmp_path: Path) -> 
 
 def test_markdown_is_a_heading_the_caption_and_the_table(store: Store, tmp_path: Path) -> None:
     """What is written can be pasted into a document."""
-    store.write_record(A, record(A))
+    store.records.write(A, record(A))
     store.write_manifest(manifest())
     table = sweep_table(store, manifest())
     text = tables_in(store, tmp_path / "tables")[0].read_text(encoding="utf-8")
@@ -178,7 +179,7 @@ def test_tables_that_would_be_called_the_same_have_files_of_their_own() -> None:
 def test_csv_has_every_digit(store: Store, tmp_path: Path) -> None:
     """Numbers come back from the file as they were, and what is not known is empty."""
     accuracy = 1 / 3 + 1e-16
-    store.write_record(A, record(A, accuracy))
+    store.records.write(A, record(A, accuracy))
     store.write_manifest(manifest(variant="a, b"))
     file = tables_in(store, tmp_path / "tables")[1]
     (row,) = csv.DictReader(io.StringIO(file.read_text(encoding="utf-8")))
@@ -243,7 +244,7 @@ def test_a_trial_that_went_on_under_other_code_is_marked_in_every_table(store: S
     """As Markdown and LaTeX; the sweep's, a comparison, any rows and columns. CSV files have a column that says it."""
     older = Conditions(versions=(("torch", "2.10.0"),), code=Code(method="a" * 16, crwn="1" * 16, results_version=1))
     for trial_id, accuracy, before in ((A, 0.5, older), (B, 0.75, None), (C, 0.5, None), (D, 0.75, older)):
-        store.write_record(trial_id, record(trial_id, accuracy, Conditions(before=before)))
+        store.records.write(trial_id, record(trial_id, accuracy, Conditions(before=before)))
     both = replace(manifest(), cells=(*manifest().cells, *manifest(method="other", trials={0: C, 1: D}).cells))
     store.write_manifest(both)
     changes = "torch 2.10.0 -> 2.11.0, other code of the method"
@@ -269,7 +270,7 @@ def test_a_trial_that_went_on_under_other_code_is_marked_in_every_table(store: S
 def test_records_of_an_older_crwn_have_no_mark(store: Store) -> None:
     """They say nothing of their code, which agrees with anything."""
     for trial_id in (A, B):
-        store.write_record(trial_id, record(trial_id))
+        store.records.write(trial_id, record(trial_id))
     path = store.folder(A) / TRIAL_FILE
 
     def without_code(table: pa.Table) -> pa.Table:
@@ -299,7 +300,7 @@ def test_csv_has_what_a_manifest_and_the_records_say(store: Store, tmp_path: Pat
 
 def test_markdown_says_what_is_not_continual_and_what_a_ratio_is_to(store: Store, tmp_path: Path) -> None:
     """In the row and in the caption: who reads the table alone must not take MTL for a peer."""
-    store.write_record(A, record(A))
+    store.records.write(A, record(A))
     store.write_manifest(replace(manifest(continual=False, ratio=1.0, trials={0: A}), reference="own name"))
     lines = tables_in(store, tmp_path / "tables")[0].read_text(encoding="utf-8").splitlines()
     assert lines[-3:] == [
@@ -365,7 +366,7 @@ def test_a_diff_looks_at_contexts_too(store: Store, tmp_path: Path) -> None:
     changed = contexts.load(whole.contexts)
     tensors = {name: tensor + 1 for name, tensor in changed.tensors.items()}
     content = contexts.dump([tensors], {}, specs[0], changed.fingerprint)
-    other.write_record(specs[0].trial_id, replace(whole, contexts=content))
+    other.records.write(specs[0].trial_id, replace(whole, contexts=content))
     found = differences(store, other, (), 0.001)
     assert sorted(found.trials["state"]) == ["noise", "same"]
     path = store.folder(specs[1].trial_id) / CONTEXTS_FILE

@@ -27,7 +27,8 @@ from orchestrator.report.printable import write
 from orchestrator.report.tables import Choice, tables_of
 from orchestrator.store.address import open_files
 from orchestrator.store.records import Attempt, AttemptError
-from orchestrator.store.store import TASKS_FILE, TRIAL_FILE, Store
+from orchestrator.store.schemas import TASKS_FILE, TRIAL_FILE
+from orchestrator.store.store import Store
 from orchestrator.sweeps.sweep import Cell
 from tests.older_records import make_older
 
@@ -87,8 +88,8 @@ def known(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 conditions = Conditions(device="cuda" if key == MIXED else "cpu")
                 write_finished(store, spec(*key), finals(*key), conditions)
     error = AttemptError(type="RuntimeError", message="training diverged\nand more")
-    store.write_attempts(trial_id(*FAILED), [Attempt(host="here", error=error)])
-    store.write_attempts(trial_id(*BEGUN), [Attempt(host="here")])
+    store.unfinished.write_attempts(trial_id(*FAILED), [Attempt(host="here", error=error)])
+    store.unfinished.write_attempts(trial_id(*BEGUN), [Attempt(host="here")])
     store.folder(trial_id(*BEGUN)).joinpath(TASKS_FILE).write_bytes(b"PAR1 half of a rec")
     cells = [
         Cell(

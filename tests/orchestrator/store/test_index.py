@@ -12,8 +12,10 @@ import pytest
 
 from orchestrator.errors import UserError
 from orchestrator.store import index, parquet_files
+from orchestrator.store.finished import Records
 from orchestrator.store.index import INDEX_FILE, Doubts, doubts, faults, results
-from orchestrator.store.store import TASKS_FILE, TRIAL_FILE, Store
+from orchestrator.store.schemas import TASKS_FILE, TRIAL_FILE
+from orchestrator.store.store import Store
 from tests.object_storage import ObjectStorage
 from tests.older_records import make_older
 from tests.orchestrator.made_up import A, B, C, D, record
@@ -30,13 +32,13 @@ def _small(monkeypatch: pytest.MonkeyPatch) -> None:
 def read(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The trials whose records were read, in order."""
     seen: list[str] = []
-    original = Store.results
+    original = Records.results
 
-    def watched(self: Store, trial_ids: list[str]) -> object:
+    def watched(self: Records, trial_ids: list[str]) -> object:
         seen.extend(trial_ids)
         return original(self, trial_ids)
 
-    monkeypatch.setattr(Store, "results", watched)
+    monkeypatch.setattr(Records, "results", watched)
     return seen
 
 
@@ -44,7 +46,7 @@ def read(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 def filled(store: Store) -> Store:
     """A store of three trials."""
     for number, name in enumerate((A, B, C)):
-        store.write_record(name, record(name, accuracy=0.5 + number / 10))
+        store.records.write(name, record(name, accuracy=0.5 + number / 10))
     return store
 
 
@@ -66,7 +68,7 @@ def test_records_are_read_once(filled: Store, read: list[str]) -> None:
 def test_a_new_trial_is_there_at_once(filled: Store, read: list[str]) -> None:
     """Only it is read."""
     results(filled)
-    filled.write_record(D, record(D, accuracy=0.9))
+    filled.records.write(D, record(D, accuracy=0.9))
     assert accuracies(filled) == {A: 0.5, B: 0.6, C: 0.7, D: 0.9}
     assert read == [A, B, C, D]
 
@@ -75,7 +77,7 @@ def test_a_trial_that_was_computed_again_is_read_again(filled: Store, read: list
     """Its record was written anew, of equal length; and one that is gone is gone."""
     results(filled)
     path = filled.folder(B) / TRIAL_FILE
-    filled.write_record(B, record(B, accuracy=0.65))
+    filled.records.write(B, record(B, accuracy=0.65))
     os.utime(path, ns=(1, path.stat().st_mtime_ns + 1))
     (filled.folder(C) / TRIAL_FILE).unlink()
     assert accuracies(filled) == {A: 0.5, B: 0.65}
@@ -87,9 +89,9 @@ def test_changed_tests_are_read_again(filled: Store, read: list[str]) -> None:
     results(filled)
     path, made = filled.folder(A) / TASKS_FILE, record(A, accuracy=0.25)
     before = path.read_bytes()
-    filled.write_record(A, made)
+    filled.records.write(A, made)
     changed = path.read_bytes()
-    filled.write_record(A, record(A, accuracy=0.5))
+    filled.records.write(A, record(A, accuracy=0.5))
     results(filled)
     path.write_bytes(changed)
     with pytest.raises(UserError, match=r"tasks\.parquet: .*SHA-256 differs"):
@@ -164,7 +166,7 @@ def test_few_trials_are_read_themselves(filled: Store, read: list[str], monkeypa
     assert results(filled, [C, "none", A])["trial_id"].to_pylist() == [C, A]
     results(filled)
     assert not (filled.root / "index").exists()
-    filled.write_record(D, record(D))
+    filled.records.write(D, record(D))
     assert results(filled, [D, "x", A, C, B])["trial_id"].to_pylist() == [D, A, C, B]
     assert (filled.root / "index").exists()
 
@@ -174,7 +176,7 @@ def test_an_index_on_object_storage_is_one_as_any(storage: ObjectStorage, read: 
     store = Store(storage.new_address())
     store.create()
     for name in (A, B):
-        store.write_record(name, record(name))
+        store.records.write(name, record(name))
     results(store)
     assert accuracies(store) == {A: 0.5, B: 0.5}
     assert read == [A, B]
@@ -223,7 +225,7 @@ def test_an_index_that_lacks_something_is_made_anew(filled: Store, name: str, ho
 
 def test_damaged_records_stay_out_of_the_index(filled: Store, read: list[str]) -> None:
     """The others are in it; whoever asks for damaged ones is told, each time."""
-    filled.write_record(D, record(D))
+    filled.records.write(D, record(D))
     (filled.folder(B) / TRIAL_FILE).write_bytes(b"half")
     assert set(faults(filled, [A, B, C, D])) == {B}
     assert len(read) == 4

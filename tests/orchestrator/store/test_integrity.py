@@ -18,7 +18,8 @@ from crwn.testing import tiny_trial, write_finished
 from orchestrator.errors import UserError
 from orchestrator.store import index, integrity, parquet_files
 from orchestrator.store.index import results
-from orchestrator.store.store import CONTEXTS_FILE, SYSTEM_FILE, TASKS_FILE, TRIAL_FILE, Store
+from orchestrator.store.schemas import CONTEXTS_FILE, SYSTEM_FILE, TASKS_FILE, TRIAL_FILE
+from orchestrator.store.store import Store
 from tests.older_records import make_older
 
 Change = Callable[[pa.Table], pa.Table]
@@ -169,7 +170,7 @@ def test_rows_of_another_trial_are_refused_one_by_one_too(filled: Store) -> None
         with pytest.raises(UserError, match="it has rows of another trial"):
             filled.so_far(A.trial_id)
     with pytest.raises(UserError, match="it has rows of another trial"):
-        filled.tasks([A.trial_id])
+        filled.records.tasks([A.trial_id])
 
 
 def made_tests(rows: list[tuple[int, int, float]], *, told: float = math.nan, updates: Any = None) -> integrity.Tests:

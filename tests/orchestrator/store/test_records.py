@@ -30,7 +30,8 @@ from orchestrator.store.records import (
     contributing,
     read_attempts,
 )
-from orchestrator.store.store import SYSTEM_FILE, SYSTEM_SCHEMA, TASKS_FILE, TASKS_SCHEMA, TRIALS_SCHEMA, Store
+from orchestrator.store.schemas import SYSTEM_FILE, SYSTEM_SCHEMA, TASKS_FILE, TASKS_SCHEMA, TRIALS_SCHEMA
+from orchestrator.store.store import Store
 from tests.older_records import make_older
 
 RECORD = finished_record(tiny_trial(), conditions=Conditions(device="cuda"))

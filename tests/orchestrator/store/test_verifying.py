@@ -11,15 +11,8 @@ from typing import Any
 import pytest
 
 from crwn.testing import tiny_trial, write_finished, write_sweep, write_unfinished
-from orchestrator.store.store import (
-    ATTEMPTS_FILE,
-    CONTEXTS_FILE,
-    RESUME_FILE,
-    SYSTEM_FILE,
-    TASKS_FILE,
-    TRIAL_FILE,
-    Store,
-)
+from orchestrator.store.schemas import ATTEMPTS_FILE, CONTEXTS_FILE, RESUME_FILE, SYSTEM_FILE, TASKS_FILE, TRIAL_FILE
+from orchestrator.store.store import Store
 from orchestrator.store.verifying import verify
 from tests.older_records import make_older
 

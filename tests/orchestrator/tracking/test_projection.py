@@ -158,7 +158,7 @@ def write_finished(store: Store) -> Callable[..., None]:
             },
         )
         system = samples_of(spec.trial_id, system)
-        store.write_record(spec.trial_id, dataclasses.replace(made, trial=row, tasks=rows, system=system))
+        store.records.write(spec.trial_id, dataclasses.replace(made, trial=row, tasks=rows, system=system))
 
     return write
 
@@ -174,9 +174,9 @@ def write_begun(store: Store) -> Callable[..., None]:
     ) -> None:
         said = attempts[-1].get("spec")
         trial_id = tiny_trial().trial_id if said is None else id_of(said)
-        store.write_attempts(trial_id, attempts_of(*attempts))
+        store.unfinished.write_attempts(trial_id, attempts_of(*attempts))
         rows = [dataclasses.replace(row, trial_id=trial_id) for row in rows_of(tiny_trial(), tests)]
-        store.write_resume(trial_id, b"a resume point", rows, samples_of(trial_id, system))
+        store.unfinished.write_resume(trial_id, b"a resume point", rows, samples_of(trial_id, system))
 
     return write
 
@@ -805,7 +805,7 @@ def test_a_finished_trial_has_its_files_as_artifacts(
         "accuracy_matrix.csv",
         "accuracy_matrix.png",
     }
-    provenance = json.loads(store.trials([only(store)]).to_pylist()[0]["provenance"])
+    provenance = json.loads(store.records.trials([only(store)]).to_pylist()[0]["provenance"])
     assert json.loads(files["attempts.json"])["attempts"] == provenance["attempts"]
     for name, content in files.items():
         if "/" in name:

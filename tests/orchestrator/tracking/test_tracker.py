@@ -32,7 +32,8 @@ from orchestrator.report import printable, sweep_tables
 from orchestrator.store.json_fields import Fields
 from orchestrator.store.manifests import Manifest, ManifestCell
 from orchestrator.store.records import Attempt, AttemptError, Provenance
-from orchestrator.store.store import ATTEMPTS_FILE, Store, TrialState
+from orchestrator.store.schemas import ATTEMPTS_FILE
+from orchestrator.store.store import Store, TrialState
 from orchestrator.tracking import projection
 from orchestrator.tracking import tracker as tracking
 from orchestrator.tracking.address import default_uri
@@ -110,7 +111,7 @@ def write() -> Build:
                 commit="abc",
             )
             trial = dataclasses.replace(made.trial, provenance=provenance)
-            store.write_record(spec.trial_id, dataclasses.replace(made, trial=trial))
+            store.records.write(spec.trial_id, dataclasses.replace(made, trial=trial))
             return
         next_one = [
             dataclasses.replace(row, tasks_learned=None, accuracy=None, loss=None, num_test=None, tested=None)
@@ -120,8 +121,10 @@ def write() -> Build:
         tried = [dataclasses.replace(one, spec=made.trial.spec, grouping="any") for one in tried]
         if state == "failed":
             tried[-1] = dataclasses.replace(tried[-1], error=ERROR)
-        store.write_resume(spec.trial_id, b"a resume point", [*made.tasks[:rows], *next_one], made.system[:rows])
-        store.write_attempts(spec.trial_id, tried)
+        store.unfinished.write_resume(
+            spec.trial_id, b"a resume point", [*made.tasks[:rows], *next_one], made.system[:rows]
+        )
+        store.unfinished.write_attempts(spec.trial_id, tried)
 
     return do
 
@@ -748,7 +751,7 @@ def test_a_trial_that_was_computed_anew_has_a_new_run(
 def test_a_trial_that_starts_again_with_nothing_shown_keeps_its_run(store: Store, uri: str, write: Build) -> None:
     """An attempt that died before its first point leaves nothing to take back."""
     tracker = Tracker(store, uri)
-    store.write_attempts(id_of("a"), [dataclasses.replace(Attempt.read(Fields(attempt())), began_at=None)])
+    store.unfinished.write_attempts(id_of("a"), [dataclasses.replace(Attempt.read(Fields(attempt())), began_at=None)])
     tracker.sync(sweep("a"), driven=True)
     ids = run_ids(uri)
     write(store, "a", "done", attempts=({"from": None}, {"pid": 2}))
@@ -1096,7 +1099,7 @@ def test_a_pass_over_earlier_runs_that_failed_anywhere_is_completed_by_the_next(
     """
     write(store, "continued", "failed", rows=1)
     write(store, "anew", "done", accuracy=0.25)
-    store.write_attempts(id_of("no longer"), [Attempt.read(Fields(attempt()))])
+    store.unfinished.write_attempts(id_of("no longer"), [Attempt.read(Fields(attempt()))])
     shutil.copytree(store.root, tmp_path / "later")
     later = Store(tmp_path / "later")
     write(later, "continued", "done", attempts=({}, {"pid": 2, "from": {"tasks_learned": 1, "step": 0}}))
@@ -1132,7 +1135,7 @@ def test_no_call_is_larger_than_mlflow_takes(store: Store, uri: str, write: Buil
     write(store, "a", "done")
     made = finished_record(spec_of("a"), conditions=Conditions(device="cuda"))
     system = [dataclasses.replace(made.system[1], time=START + 10.0 * index) for index in range(600)]
-    store.write_record(id_of("a"), dataclasses.replace(made, system=system))
+    store.records.write(id_of("a"), dataclasses.replace(made, system=system))
     tracker = Tracker(store, uri)
     client = spy(tracker)
     tracker.sync(sweep("a"), driven=False)

@@ -1,0 +1,98 @@
+"""A store's mark, `store.json`: what makes a folder a store, of which version, and what the store is known by."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import reprlib
+import uuid
+
+from orchestrator.errors import UserError
+from orchestrator.store.files import TEMPORARY, Files
+from orchestrator.store.folder import LOCKS
+from orchestrator.store.json_fields import parse
+from orchestrator.store.parquet_files import SEALED_SINCE, STORE_VERSION
+from orchestrator.store.schemas import MARK_FILE
+
+
+def check_folder(files: Files) -> None:
+    """See that a folder is a store, or may become one: it is absent or empty.
+
+    Raises:
+        UserError: what is there is something else than a store, or a newer one, or cannot be reached.
+    """
+    try:
+        kind = files.kind()
+    except UserError:
+        raise
+    except OSError as error:  # one that may not be looked into, or a name that is too long for any
+        raise UserError(f"{files.address}: expected a store's folder, which cannot be looked up: {error}.") from error
+    if kind == "absent":
+        return
+    if kind == "file":
+        raise UserError(f"{files.address}: expected a store's folder, such as runs/quickstart, given a file.")
+    try:
+        if not files.exists(MARK_FILE):
+            # An empty folder becomes a store, and one in which making a store was cut off.
+            if not all(_is_left_over(name) for name in files.names("")):
+                raise UserError(
+                    f"{files.address}: expected a store or an empty folder; it holds other files and no store.json. "
+                    "Nothing there is touched."
+                )
+            return
+        version, _ = read_mark(files.read(MARK_FILE))
+    except UserError:
+        raise
+    except (OSError, ValueError, RecursionError) as error:
+        place = files.locate(MARK_FILE)
+        raise UserError(
+            f"{place}: expected a store's mark that can be read: {error}. Put back a copy of it; all else in the "
+            "store is whole."
+        ) from error
+    if version[0] > STORE_VERSION[0]:
+        raise UserError(
+            f"{files.address}: expected a store of version {STORE_VERSION[0]} or older, given version {version[0]}. "
+            "It was written by a newer crwn: upgrade crwn."
+        )
+
+
+def new_mark() -> bytes:
+    """What a new store says of itself: its id ends in a checksum over all of it."""
+    mark = {"format": "crwn-store", "version": list(STORE_VERSION)}
+    token = uuid.uuid4().hex[:24]
+    said = {**mark, "id": f"{token}-{_mark_sum(STORE_VERSION, token)}"}
+    return (json.dumps(said, indent=1, sort_keys=True, allow_nan=False) + "\n").encode()
+
+
+def _mark_sum(version: tuple[int, int], token: str) -> str:
+    return hashlib.sha256(f"crwn-store {version[0]}.{version[1]} {token}".encode()).hexdigest()[:8]
+
+
+def read_mark(content: bytes) -> tuple[tuple[int, int], str | None]:
+    """The version and the id in a store's mark; a store of version 1.0 has no id, and none before 1.2 a checksum.
+
+    Raises:
+        ValueError, RecursionError: it is damaged.
+    """
+    said = parse(content)
+    if not isinstance(said, dict):
+        raise ValueError("expected an object")
+    version, id_ = said.get("version"), said.get("id")
+    if not isinstance(version, list) or len(version) < _MARK_NUMBERS or not all(type(part) is int for part in version):
+        raise ValueError(f"version: expected two whole numbers, given {reprlib.repr(version)}")
+    if id_ is not None and not (isinstance(id_, str) and id_.isprintable()):
+        raise ValueError(f"expected an id in text, given {reprlib.repr(id_)}")
+    token, dash, checksum = (id_ or "").partition("-")
+    if dash and (checksum != _mark_sum((version[0], version[1]), token) or said.get("format") != "crwn-store"):
+        raise ValueError("its version, format or id is not what was written, by the id's checksum")
+    is_older = id_ is None or (version[0], version[1]) < SEALED_SINCE
+    if not dash and (not is_older or len(id_ or "") > _OLDER_ID or set(said) - {"format", "version", "id"}):
+        raise ValueError(f"expected format, version and an id with its checksum, given {reprlib.repr(said)}")
+    return (version[0], version[1]), id_
+
+
+_MARK_NUMBERS, _OLDER_ID = 2, 32
+
+
+def _is_left_over(name: str) -> bool:
+    return name == LOCKS["run"] or name.endswith(TEMPORARY)

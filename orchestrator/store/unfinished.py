@@ -1,0 +1,113 @@
+"""What an unfinished trial leaves: where it goes on, its rows up to there, and notes of its attempts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Literal
+
+from orchestrator.store import trial_files
+from orchestrator.store.files import Files
+from orchestrator.store.records import Attempt, Sample, TestRow, attempts_bytes, read_attempts
+from orchestrator.store.schemas import ATTEMPTS_FILE, RESUME_FILE, SYSTEM_FILE, TASKS_FILE, TRIAL_FILE, of_trial
+
+
+class Unfinished:
+    """What a store keeps of trials until they are finished.
+
+    Args:
+        files: the store's.
+    """
+
+    def __init__(self, files: Files) -> None:
+        self._files = files
+
+    def write_resume(self, trial_id: str, content: bytes, tasks: Sequence[TestRow], system: Sequence[Sample]) -> bool:
+        """Keep where a trial goes on, instead of an earlier point, and the rows up to there.
+
+        Returns:
+            Whether that was done; a trial that another run has finished meanwhile, where no lock kept it away, stays
+            as it is.
+        """
+        if trial_files.is_finished(self._files, trial_id):
+            return False
+        self._files.write(of_trial(trial_id, RESUME_FILE), content)
+        # afterwards: no row that the trial would compute once more
+        trial_files.write_tests(self._files, trial_id, tasks, system)
+        if trial_files.is_finished(self._files, trial_id):
+            # while these were written, and its rows may be these: it is this run's again
+            self._files.remove(of_trial(trial_id, TRIAL_FILE))
+        return True
+
+    def read_resume(self, trial_id: str) -> bytes | None:
+        """Where a trial goes on, if it was begun."""
+        return trial_files.read(self._files, trial_id, RESUME_FILE)
+
+    def discard_resume(self, trial_id: str) -> None:
+        """Remove a resume point that cannot be used, and the rows up to there, unless the trial is finished by now."""
+        if trial_files.is_finished(self._files, trial_id):
+            return
+        for file in (TASKS_FILE, SYSTEM_FILE, RESUME_FILE):  # the point last: whoever finds it discards the rest too
+            self._files.remove(of_trial(trial_id, file))
+
+    def write_attempts(self, trial_id: str, attempts: Sequence[Attempt]) -> None:
+        """Keep what is known of a trial's attempts so far."""
+        self._files.write(of_trial(trial_id, ATTEMPTS_FILE), attempts_bytes(attempts))
+
+    def attempts(self, trial_id: str) -> tuple[Attempt, ...]:
+        """The attempts at an unfinished trial, oldest first; none where the notes of them are damaged."""
+        return attempts_of(trial_files.read(self._files, trial_id, ATTEMPTS_FILE))
+
+    def attempts_fault(self, trial_id: str) -> str | None:
+        """What is wrong with the notes of an unfinished trial's attempts, in a line; None where nothing is."""
+        content = trial_files.read(self._files, trial_id, ATTEMPTS_FILE)
+        error = None if content is None else _notes_fault(content)
+        if error is None:
+            return None
+        place = self._files.locate(of_trial(trial_id, ATTEMPTS_FILE))
+        return f"{place}: expected notes of attempts that can be read: {error}. The next run goes on without them."
+
+    def errors(self, trial_ids: Iterable[str]) -> dict[str, str]:
+        """How the last attempt at unfinished trials failed, by trial, in a line; the others are left out."""
+        wanted = list(trial_ids)
+        contents = self._files.read_all([of_trial(trial_id, ATTEMPTS_FILE) for trial_id in wanted])
+        errors = {}
+        for trial_id, content in zip(wanted, contents, strict=True):
+            attempts = attempts_of(content)
+            if attempts and attempts[-1].error is not None:
+                errors[trial_id] = attempts[-1].error.line
+        return errors
+
+    def states(self, trial_ids: Sequence[str], *, driven: bool) -> dict[str, UnfinishedState]:
+        """Where unfinished trials stand by their attempts, in the order given; see `Store.state`."""
+        contents = self._files.read_all([of_trial(trial_id, ATTEMPTS_FILE) for trial_id in trial_ids])
+        return {
+            trial_id: state_by(content, driven=driven) for trial_id, content in zip(trial_ids, contents, strict=True)
+        }
+
+
+UnfinishedState = Literal["running", "failed", "interrupted", "left"]
+
+
+def state_by(notes: bytes | None, *, driven: bool) -> UnfinishedState:
+    """Where an unfinished trial stands by its attempts file: with damaged notes it was begun, more is not known."""
+    attempts = attempts_of(notes)
+    if attempts and attempts[-1].error is not None:
+        return "failed"
+    is_begun = attempts or (notes is not None and _notes_fault(notes) is not None)
+    if not is_begun:
+        return "left"
+    return "running" if driven else "interrupted"
+
+
+def attempts_of(content: bytes | None) -> tuple[Attempt, ...]:
+    """What an attempts file says; nothing where it is absent or damaged: notes, which a trial can go on without."""
+    return () if content is None or _notes_fault(content) is not None else read_attempts(content)
+
+
+def _notes_fault(content: bytes) -> Exception | None:
+    """What is wrong with an attempts file's content; None where it can be read."""
+    try:
+        read_attempts(content)
+    except (ValueError, RecursionError) as error:
+        return error
+    return None
