@@ -40,8 +40,9 @@ if TYPE_CHECKING:
     from crwn.events import CurvePoint, Numerics, TaskRow
     from crwn.methods.protocol import Method, Tensors
     from crwn.spec import Blueprint, ProblemShape
+    from orchestrator.store.attempts import Attempt
     from orchestrator.store.finished import TrialRecord
-    from orchestrator.store.records import Attempt, Sample
+    from orchestrator.store.rows import Sample
     from orchestrator.store.store import Store
     from orchestrator.sweeps.sweep import Cell
 
@@ -514,7 +515,7 @@ def _resume_point(spec: TrialSpec, rows: Sequence[TaskRow], conditions: Conditio
 
 def _attempts(spec: TrialSpec, conditions: Conditions, *, tasks_learned: int) -> list[Attempt]:
     """The attempt that learned `tasks_learned` tasks, after the earlier one, if any."""
-    from orchestrator.store.records import Position
+    from orchestrator.store.attempts import Position
 
     last = _attempt(spec, conditions, tasks_learned=tasks_learned)
     if conditions.before is None:
@@ -526,7 +527,7 @@ def _attempts(spec: TrialSpec, conditions: Conditions, *, tasks_learned: int) ->
 def _attempt(spec: TrialSpec, conditions: Conditions, *, tasks_learned: int, error: Exception | None = None) -> Attempt:
     """An attempt that started the trial from the beginning."""
     from orchestrator.execution.attempt import new_attempt
-    from orchestrator.store.records import AttemptError, Position
+    from orchestrator.store.attempts import AttemptError, Position
 
     made = new_attempt(spec, 1.0 if conditions.device == "cuda" else None)
     ended, name = None, type(error).__name__
@@ -546,7 +547,7 @@ def _attempt(spec: TrialSpec, conditions: Conditions, *, tasks_learned: int, err
 
 
 def _sample(spec: TrialSpec, conditions: Conditions, time: float) -> Sample:
-    from orchestrator.store.records import Sample
+    from orchestrator.store.rows import Sample
 
     on_gpu = conditions.device == "cuda"
     return Sample(

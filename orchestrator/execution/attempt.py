@@ -35,20 +35,10 @@ from orchestrator.execution.progress import describe
 from orchestrator.execution.protocol import TrialUpdate
 from orchestrator.execution.sampling import SystemSampler
 from orchestrator.store import integrity
+from orchestrator.store.attempts import Attempt, AttemptError, OutOfMemory, Position, code_changes
 from orchestrator.store.finished import TrialRecord
-from orchestrator.store.records import (
-    Attempt,
-    AttemptError,
-    CurveEntry,
-    OutOfMemory,
-    Position,
-    Provenance,
-    RecordedNumerics,
-    Sample,
-    TestRow,
-    TrialRow,
-    code_changes,
-)
+from orchestrator.store.provenance import Provenance, RecordedNumerics
+from orchestrator.store.rows import CurveEntry, Sample, TestRow, TrialRow
 from orchestrator.store.store import Store
 
 RECORDED_VERSIONS = ("crwn", "torch", "torchvision", "numpy", "ray")

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from crwn.memory import predicted_bytes, tasks_that_fit
 from crwn.spec import TrialSpec
 from orchestrator.execution.protocol import Capacity, NodeResources
-from orchestrator.store.records import TrialRow
+from orchestrator.store.rows import TrialRow
 from orchestrator.store.store import Store
 from orchestrator.sweeps.sweep import Resources
 

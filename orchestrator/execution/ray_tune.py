@@ -39,8 +39,8 @@ from orchestrator.execution.protocol import Capacity, Job, NodeResources, TrialU
 from orchestrator.execution.reaching_ray import check_cluster, check_start, cluster_address, ray_folder
 from orchestrator.execution.resources import check_resources, nodes_to_come, this_machine
 from orchestrator.execution.survey import NodeReport, Questions, gpu_memory, look
+from orchestrator.store.attempts import Attempt, AttemptError
 from orchestrator.store.files import Mark
-from orchestrator.store.records import Attempt, AttemptError
 from orchestrator.store.store import Store, sees
 from orchestrator.sweeps.sweep import Resources
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 import psutil
 import torch
 
-from orchestrator.store.records import Sample
+from orchestrator.store.rows import Sample
 
 SAMPLE_SECONDS = 10.0
 """Between two samples; the first comes after one second, and a trial's end is always one."""

@@ -11,8 +11,9 @@ from rich.console import Console
 from orchestrator.display import counted, print_line
 from orchestrator.errors import UserError
 from orchestrator.store import index
+from orchestrator.store.attempts import code_changes
 from orchestrator.store.manifests import ManifestCell
-from orchestrator.store.records import Provenance, code_changes
+from orchestrator.store.provenance import Provenance
 from orchestrator.store.store import Store, TrialState
 
 STATES = get_args(TrialState)

@@ -16,7 +16,7 @@ from scipy import stats
 from orchestrator.display import show_examples, show_ratio, shown_method
 from orchestrator.store import compatibility
 from orchestrator.store.manifests import Manifest, ManifestCell
-from orchestrator.store.records import independent
+from orchestrator.store.rows import independent
 
 CELL = ["method", "variant", "scale", "benchmark"]
 """What names a cell of a table."""

@@ -15,7 +15,7 @@ from orchestrator.report.aggregate import records
 from orchestrator.store import compatibility
 from orchestrator.store.index import RESULTS_SCHEMA, results
 from orchestrator.store.manifests import Manifest, ManifestCell
-from orchestrator.store.records import independent
+from orchestrator.store.rows import independent
 from orchestrator.store.store import Store
 
 NAMES = ("method", "variant", "scale", "benchmark")

@@ -13,7 +13,7 @@ Only noted, since results agree within the tolerance that tests/contracts states
 the processor's name, the versions of torch and NumPy, the commit. Seconds hang on these, and a table says so. Noted as
 well, though nothing is known of how far results agree: the code, by its fingerprints.
 
-A trial whose attempts computed with unlike code (`records.code_changes`) stays in the mean, and is marked.
+A trial whose attempts computed with unlike code (`attempts.code_changes`) stays in the mean, and is marked.
 
 What a record of an older crwn does not say is no difference.
 """
@@ -26,7 +26,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from crwn.code import Code
-from orchestrator.store.records import Provenance, RecordedNumerics
+from orchestrator.store.provenance import Provenance, RecordedNumerics
 
 APART = ("settings", "numerics.device", "crwn", "backbones")
 """Columns of trials in which the seeds of one cell agree."""

@@ -13,7 +13,7 @@ from orchestrator.store import integrity, parquet_files, trial_files
 from orchestrator.store.files import Files
 from orchestrator.store.integrity import Outcome
 from orchestrator.store.parquet_files import DamagedError, Sealed
-from orchestrator.store.records import Sample, TestRow, TrialRow
+from orchestrator.store.rows import Sample, TestRow, TrialRow
 from orchestrator.store.schemas import (
     CONTEXTS_FILE,
     TASKS_FILE,

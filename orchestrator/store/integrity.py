@@ -21,7 +21,7 @@ from crwn.metrics import accuracy_matrix, average_accuracy, seen_accuracies
 from crwn.spec import trial_id_of
 from orchestrator import measures
 from orchestrator.store.parquet_files import DamagedError, Sealed
-from orchestrator.store.records import TestRow, TrialRow
+from orchestrator.store.rows import TestRow, TrialRow
 
 MEAN_TOLERANCE = 1e-9
 """Between an accuracy and the mean of its tests: another version of NumPy may add in another order."""

@@ -63,6 +63,21 @@ def _sum(content: Mapping[str, Any]) -> str:
     return hashlib.sha256(CANONICAL.encode(others).encode()).hexdigest()
 
 
+def milliseconds(time: str | None) -> int:
+    """A time in ISO 8601, as records have it, in milliseconds since 1970; 0 where there is none."""
+    return round(1000 * datetime.datetime.fromisoformat(time).timestamp()) if time else 0
+
+
+def canonical(value: Mapping[str, Any]) -> str:
+    """JSON values with sorted keys and no white space, as `crwn.spec.canonical_json` has them."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def without_none(**values: Any) -> dict[str, Any]:
+    """What is said of these values: those that are not None."""
+    return {name: value for name, value in values.items() if value is not None}
+
+
 class Fields:
     """The fields of a JSON object, by their kinds.
 

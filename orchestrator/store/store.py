@@ -16,12 +16,13 @@ from orchestrator.errors import StorageError, UserError
 from orchestrator.store import mark as marks
 from orchestrator.store import trial_files
 from orchestrator.store.address import open_files
+from orchestrator.store.attempts import Attempt
 from orchestrator.store.files import Files, Mark
 from orchestrator.store.finished import Records
 from orchestrator.store.folder import LocalFiles
 from orchestrator.store.locks import Claim, Holder, OnOther, driving
 from orchestrator.store.manifests import Manifest
-from orchestrator.store.records import Attempt, Sample, TestRow
+from orchestrator.store.rows import Sample, TestRow
 from orchestrator.store.schemas import (
     ATTEMPTS_FILE,
     CONTEXTS_FILE,

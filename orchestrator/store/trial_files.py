@@ -11,7 +11,7 @@ import pyarrow as pa
 from orchestrator.store import integrity, parquet_files
 from orchestrator.store.files import TEMPORARY, Files
 from orchestrator.store.parquet_files import STREAM_VERSION
-from orchestrator.store.records import Sample, TestRow
+from orchestrator.store.rows import Sample, TestRow
 from orchestrator.store.schemas import (
     ATTEMPTS_FILE,
     RESUME_FILE,

@@ -6,8 +6,9 @@ from collections.abc import Iterable, Sequence
 from typing import Literal
 
 from orchestrator.store import trial_files
+from orchestrator.store.attempts import Attempt, attempts_bytes, read_attempts
 from orchestrator.store.files import Files
-from orchestrator.store.records import Attempt, Sample, TestRow, attempts_bytes, read_attempts
+from orchestrator.store.rows import Sample, TestRow
 from orchestrator.store.schemas import ATTEMPTS_FILE, RESUME_FILE, SYSTEM_FILE, TASKS_FILE, TRIAL_FILE, of_trial
 
 

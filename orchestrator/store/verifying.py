@@ -13,7 +13,7 @@ from crwn.spec import trial_id_of
 from orchestrator.display import counted, print_line
 from orchestrator.errors import UserError
 from orchestrator.store import integrity, parquet_files
-from orchestrator.store.records import canonical
+from orchestrator.store.json_fields import canonical
 from orchestrator.store.schemas import (
     CONTEXTS_FILE,
     RESUME_FILE,

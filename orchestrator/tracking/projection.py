@@ -23,17 +23,10 @@ from orchestrator.report import aggregate, page, printable, sweep_tables, tables
 from orchestrator.report.figures import draw_accuracy_matrix
 from orchestrator.report.plain import csv_text
 from orchestrator.store import integrity
+from orchestrator.store.attempts import Attempt, Position, attempts_bytes
+from orchestrator.store.json_fields import milliseconds
 from orchestrator.store.manifests import Manifest
-from orchestrator.store.records import (
-    Attempt,
-    Position,
-    Sample,
-    TestRow,
-    TrialRow,
-    attempts_bytes,
-    independent,
-    milliseconds,
-)
+from orchestrator.store.rows import Sample, TestRow, TrialRow, independent
 from orchestrator.store.schemas import CONTEXTS_FILE, SYSTEM_FILE, TASKS_FILE, TRIAL_FILE
 from orchestrator.store.store import Store, TrialState
 

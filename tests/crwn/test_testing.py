@@ -25,9 +25,9 @@ from crwn.testing import (
     write_unfinished,
 )
 from orchestrator.execution.attempt import attempt
+from orchestrator.store.attempts import Position
 from orchestrator.store.folder import LocalFiles
 from orchestrator.store.index import results
-from orchestrator.store.records import Position
 from orchestrator.store.schemas import CONTEXTS_FILE, RESUME_FILE
 from orchestrator.store.store import Store
 from tests.methods import CASES

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from orchestrator.store.records import Position
+from orchestrator.store.attempts import Position
 from tests.integration.conftest import Run, Undisturbed, clean_environment, contents, trial_share
 
 pytestmark = [

@@ -20,8 +20,8 @@ from crwn.testing import write_finished
 from orchestrator.errors import UserError
 from orchestrator.report.figures import draw_accuracy_matrix
 from orchestrator.store import parquet_files
+from orchestrator.store.attempts import Attempt, AttemptError
 from orchestrator.store.json_fields import sealed
-from orchestrator.store.records import Attempt, AttemptError
 from orchestrator.store.schemas import ATTEMPTS_FILE, CONTEXTS_FILE, RESUME_FILE, TRIAL_FILE, TRIALS_SCHEMA
 from orchestrator.store.store import Store
 from orchestrator.sweeps.sweep import load_sweep

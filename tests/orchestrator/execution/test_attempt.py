@@ -31,10 +31,11 @@ from orchestrator.execution import attempt as attempt_module
 from orchestrator.execution import sampling
 from orchestrator.execution.attempt import RECORDED_VERSIONS, attempt
 from orchestrator.execution.protocol import TrialUpdate
-from orchestrator.store import records
+from orchestrator.store import attempts as kept
+from orchestrator.store.attempts import Position
 from orchestrator.store.finished import Records
 from orchestrator.store.parquet_files import stable_columns
-from orchestrator.store.records import Position
+from orchestrator.store.provenance import Provenance
 from orchestrator.store.schemas import (
     ATTEMPTS_FILE,
     CONTEXTS_FILE,
@@ -365,7 +366,7 @@ def test_a_finished_trial_is_not_run_again(
     list(begin(spec))
     folder = store.folder(spec.trial_id)
     before = {path.name: path.stat().st_mtime_ns for path in folder.iterdir()}
-    store.unfinished.write_attempts(spec.trial_id, [records.Attempt()])
+    store.unfinished.write_attempts(spec.trial_id, [kept.Attempt()])
     (folder / RESUME_FILE).write_bytes(b"...")
     monkeypatch.setattr(attempt_module, "iterate_trial", failing_after(0, AssertionError("it was run")))
     assert list(begin(spec)) == [TrialUpdate(trial_id=spec.trial_id, state="finished")]
@@ -412,7 +413,7 @@ def test_missing_data_fails_the_trial(store: Store, trial: Trial) -> None:
     assert "expected in a folder named by --data-root or $CRWN_DATA" in (last.error or "")
 
 
-def origin(store: Store, spec: TrialSpec) -> records.Provenance:
+def origin(store: Store, spec: TrialSpec) -> Provenance:
     """Where a finished trial came from."""
     row = store.records.row(spec.trial_id)
     assert row is not None

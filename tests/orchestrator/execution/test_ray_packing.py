@@ -13,7 +13,7 @@ from orchestrator.execution import ray_tune
 from orchestrator.execution.backbones import SharedBackbones
 from orchestrator.execution.protocol import Capacity, Job, NodeResources, TrialUpdate
 from orchestrator.execution.ray_tune import RayTuneExecutor
-from orchestrator.store.records import Attempt, AttemptError
+from orchestrator.store.attempts import Attempt, AttemptError
 from orchestrator.store.store import Store
 from orchestrator.sweeps.sweep import Resources
 

@@ -23,7 +23,7 @@ from orchestrator.execution import inline, running
 from orchestrator.execution.inline import InlineExecutor
 from orchestrator.execution.protocol import Job, TrialUpdate
 from orchestrator.execution.running import Options, run
-from orchestrator.store.records import Attempt
+from orchestrator.store.attempts import Attempt
 from orchestrator.store.schemas import ATTEMPTS_FILE
 from orchestrator.store.store import Store
 from orchestrator.sweeps.sweep import Sweep, load_sweep

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from orchestrator.execution.sampling import SystemSampler
-from orchestrator.store.records import Sample
+from orchestrator.store.rows import Sample
 from orchestrator.store.schemas import SYSTEM_SCHEMA
 from orchestrator.store.store import Store
 

@@ -11,9 +11,9 @@ from rich.console import Console
 
 from crwn.testing import Conditions
 from orchestrator.execution.status import show
+from orchestrator.store.attempts import Attempt, AttemptError, Position
 from orchestrator.store.json_fields import SUM
 from orchestrator.store.manifests import Manifest, ManifestCell
-from orchestrator.store.records import Attempt, AttemptError, Position
 from orchestrator.store.schemas import ATTEMPTS_FILE, TRIAL_FILE
 from orchestrator.store.store import Store
 from tests.orchestrator.made_up import A, B, C, D, record

@@ -26,7 +26,7 @@ from orchestrator.report.pivots import pivot_table
 from orchestrator.report.printable import write
 from orchestrator.report.tables import Choice, tables_of
 from orchestrator.store.address import open_files
-from orchestrator.store.records import Attempt, AttemptError
+from orchestrator.store.attempts import Attempt, AttemptError
 from orchestrator.store.schemas import TASKS_FILE, TRIAL_FILE
 from orchestrator.store.store import Store
 from orchestrator.sweeps.sweep import Cell

@@ -18,9 +18,9 @@ import pytest
 from orchestrator.errors import LostError, UserError
 from orchestrator.store import leases
 from orchestrator.store.address import open_files
+from orchestrator.store.attempts import Attempt
 from orchestrator.store.locks import Holder
 from orchestrator.store.manifests import Manifest, ManifestCell
-from orchestrator.store.records import Attempt
 from orchestrator.store.schemas import (
     SYSTEM_FILE,
     TASKS_FILE,

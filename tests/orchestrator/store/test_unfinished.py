@@ -11,7 +11,8 @@ import pytest
 
 from orchestrator.errors import UserError
 from orchestrator.store import trial_files
-from orchestrator.store.records import Attempt, AttemptError, CurveEntry, TestRow
+from orchestrator.store.attempts import Attempt, AttemptError
+from orchestrator.store.rows import CurveEntry, TestRow
 from orchestrator.store.schemas import (
     ATTEMPTS_FILE,
     RESUME_FILE,

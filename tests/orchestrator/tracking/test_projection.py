@@ -24,9 +24,11 @@ from crwn.methods import METHODS
 from crwn.metrics import average_accuracy
 from crwn.spec import DEFAULT_UPDATES, HASH_PREFIX, TrainingSpec, TrialSpec
 from crwn.testing import finished_record, tiny_trial
-from orchestrator.store.json_fields import Fields
+from orchestrator.store.attempts import Attempt
+from orchestrator.store.json_fields import Fields, canonical
 from orchestrator.store.manifests import Manifest, ManifestCell
-from orchestrator.store.records import Attempt, Provenance, RecordedNumerics, Sample, TestRow, canonical
+from orchestrator.store.provenance import Provenance, RecordedNumerics
+from orchestrator.store.rows import Sample, TestRow
 from orchestrator.store.store import Store, TrialState
 from orchestrator.tracking import projection
 from orchestrator.tracking.projection import Label, Point, RunContent

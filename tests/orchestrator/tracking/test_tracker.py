@@ -29,9 +29,10 @@ from crwn.spec import TrialSpec
 from crwn.testing import Conditions, finished_record, tiny_trial
 from orchestrator.errors import UserError
 from orchestrator.report import printable, sweep_tables
+from orchestrator.store.attempts import Attempt, AttemptError
 from orchestrator.store.json_fields import Fields
 from orchestrator.store.manifests import Manifest, ManifestCell
-from orchestrator.store.records import Attempt, AttemptError, Provenance
+from orchestrator.store.provenance import Provenance
 from orchestrator.store.schemas import ATTEMPTS_FILE
 from orchestrator.store.store import Store, TrialState
 from orchestrator.tracking import projection

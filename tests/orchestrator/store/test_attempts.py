@@ -1,38 +1,25 @@
-"""What a store keeps of trials, typed: it comes back as it was, and what is of another kind is refused by name."""
+"""Attempts, typed: they come back as they were, and what is of another kind is refused by name."""
 
 from __future__ import annotations
 
-import dataclasses
 import json
-from collections.abc import Callable
 from typing import Any
 
-import pyarrow as pa
 import pytest
 
 from crwn.code import Code
-from crwn.testing import Conditions, finished_record, tiny_trial, write_finished
-from orchestrator.errors import UserError
-from orchestrator.store.index import results
-from orchestrator.store.json_fields import Fields, sealed
-from orchestrator.store.records import (
+from crwn.testing import Conditions, finished_record, tiny_trial
+from orchestrator.store.attempts import (
     Attempt,
     AttemptError,
     OutOfMemory,
     Position,
-    Provenance,
-    RecordedNumerics,
-    Sample,
-    TestRow,
-    TrialRow,
     attempts_bytes,
     code_changes,
     contributing,
     read_attempts,
 )
-from orchestrator.store.schemas import SYSTEM_FILE, SYSTEM_SCHEMA, TASKS_FILE, TASKS_SCHEMA, TRIALS_SCHEMA
-from orchestrator.store.store import Store
-from tests.older_records import make_older
+from orchestrator.store.json_fields import Fields, sealed
 
 RECORD = finished_record(tiny_trial(), conditions=Conditions(device="cuda"))
 
@@ -53,16 +40,6 @@ WHOLE = Attempt(
 )
 
 
-def test_rows_have_the_columns_of_their_tables() -> None:
-    """All of them, in their order, and come back from their values."""
-    assert list(RECORD.trial.columns()) == TRIALS_SCHEMA.names
-    assert sorted(RECORD.tasks[0].columns()) == sorted(TASKS_SCHEMA.names)
-    assert list(RECORD.system[0].columns()) == SYSTEM_SCHEMA.names
-    assert TrialRow.read(RECORD.trial.columns()) == RECORD.trial
-    assert [TestRow.read(row.columns()) for row in RECORD.tasks] == list(RECORD.tasks)
-    assert [Sample.read(row.columns()) for row in RECORD.system] == list(RECORD.system)
-
-
 def test_attempts_come_back_from_their_file() -> None:
     """Whole ones, and one that says nothing."""
     assert read_attempts(attempts_bytes([WHOLE, Attempt()])) == (WHOLE, Attempt())
@@ -71,23 +48,6 @@ def test_attempts_come_back_from_their_file() -> None:
         *("started", "host", "pid", "spec", "grouping", "gpus", "from", "reached", "out_of_memory"),
         *("discarded_resume_point", "error", "versions", "code"),
     }
-
-
-def test_a_finished_trial_keeps_its_attempts_without_their_spec() -> None:
-    """It has that once."""
-    kept = Provenance(attempts=(WHOLE.without_spec,), versions={"torch": "2.11.0"})
-    assert Provenance.from_json(kept.to_json()) == kept
-    assert "spec" not in kept.to_json()
-    assert Provenance.from_json(kept.to_json(), with_attempts=False) == dataclasses.replace(kept, attempts=())
-
-
-def test_what_an_older_record_does_not_say_is_none() -> None:
-    """And no fault; nor is a key that a newer one has."""
-    assert Provenance.from_json(None) == Provenance.from_json('{"of a newer crwn": [1]}') == Provenance()
-    assert RecordedNumerics.from_json("{}") == RecordedNumerics()
-    assert Attempt.read(Fields({"of a newer crwn": 1})) == Attempt()
-    older = {**RECORD.tasks[0].columns(), "tested": None, "curve_times": None, "curve": None}
-    assert TestRow.read(older) == dataclasses.replace(RECORD.tasks[0], tested=None, curve=())
 
 
 def _tried(*place: int, **said: Any) -> Attempt:
@@ -134,6 +94,11 @@ def test_who_contributed(attempts: list[Attempt], places: list[tuple[int, int]])
 def test_what_the_attempts_code_differs_in(attempts: list[Attempt], expected: str) -> None:
     """As far as numbers depend on it; what an older crwn did not record agrees with anything."""
     assert code_changes(attempts) == expected
+
+
+def test_an_older_attempt_says_less() -> None:
+    """What it does not say is None, and no fault; nor is a key that a newer one has."""
+    assert Attempt.read(Fields({"of a newer crwn": 1})) == Attempt()
 
 
 def test_an_error_is_told_in_a_line() -> None:
@@ -183,42 +148,3 @@ def test_half_a_surrogate_pair_is_spelled_out() -> None:
     (attempt,) = read_attempts(content)
     assert attempt.error is not None
     assert attempt.error.line == r"OSError: a\udc80b"
-
-
-def _with(**changes: Any) -> Callable[[pa.Table], pa.Table]:
-    """A table whose first row has other values."""
-
-    def change(table: pa.Table) -> pa.Table:
-        first, *others = table.to_pylist()
-        return pa.Table.from_pylist([first | changes, *others], schema=table.schema)
-
-    return change
-
-
-@pytest.mark.parametrize(
-    ("file", "change", "by_index"),
-    [
-        (TASKS_FILE, _with(task=None), True),
-        (TASKS_FILE, _with(task=10**12), True),
-        (TASKS_FILE, _with(task=-1), True),
-        (TASKS_FILE, _with(tasks_learned=None), True),
-        (TASKS_FILE, _with(tasks_learned=10**12), True),
-        (TASKS_FILE, _with(curve_times=[1.0, 2.0, 3.0]), False),
-        (TASKS_FILE, _with(curve=[{"step": None, "loss": 1.0, "accuracy": 1.0}]), False),
-        (TASKS_FILE, _with(method=None), False),
-        (SYSTEM_FILE, _with(time=None), False),
-        (SYSTEM_FILE, _with(trial_id=None), False),
-    ],
-)
-def test_rows_of_another_kind_are_refused(
-    store: Store, file: str, change: Callable[[pa.Table], pa.Table], *, by_index: bool
-) -> None:
-    """In one line that names the file, before anything is made as large as they say."""
-    spec = tiny_trial()
-    write_finished(store, spec)
-    path = store.folder(spec.trial_id) / file
-    make_older(path, change)  # without sums, so that all of it is read
-    with pytest.raises(UserError) as refused:
-        results(store) if by_index else store.so_far(spec.trial_id)
-    assert str(refused.value).startswith(f"{path}: expected a record that can be read: ")
-    assert len(str(refused.value).splitlines()) == 1
