@@ -131,7 +131,7 @@ def plan(
     """Show what a sweep would run; start nothing and need no data."""
     from orchestrator import display  # noqa: PLC0415
     from orchestrator.execution import planning  # noqa: PLC0415
-    from orchestrator.sweeps.sweep import load_sweep  # noqa: PLC0415
+    from orchestrator.sweeps.reading import load_sweep  # noqa: PLC0415
 
     if cluster and as_json:
         raise UserError("--cluster and --json: expected one of them, given both")
@@ -165,7 +165,7 @@ def run(
     """Run what a sweep lacks, or go on with it, and end with its table."""
     from orchestrator import display  # noqa: PLC0415
     from orchestrator.execution import running  # noqa: PLC0415
-    from orchestrator.sweeps.sweep import load_sweep  # noqa: PLC0415
+    from orchestrator.sweeps.reading import load_sweep  # noqa: PLC0415
     from orchestrator.tracking import address  # noqa: PLC0415
 
     _take_signals_for_interruptions()
@@ -213,7 +213,7 @@ def doctor(
     from orchestrator import display  # noqa: PLC0415
     from orchestrator.cluster import doctor as examination  # noqa: PLC0415
     from orchestrator.execution import running  # noqa: PLC0415
-    from orchestrator.sweeps.sweep import load_sweep  # noqa: PLC0415
+    from orchestrator.sweeps.reading import load_sweep  # noqa: PLC0415
 
     loaded = load_sweep(sweep)
     options = running.Options(
@@ -253,7 +253,7 @@ def submit(
     from orchestrator import display  # noqa: PLC0415
     from orchestrator.cluster import submitting  # noqa: PLC0415
     from orchestrator.execution import running  # noqa: PLC0415
-    from orchestrator.sweeps.sweep import load_sweep  # noqa: PLC0415
+    from orchestrator.sweeps.reading import load_sweep  # noqa: PLC0415
 
     options = running.Options(
         data_root=data_root, gpus=gpus, cpus=cpus, tracking_uri=tracking_uri, tracking=not no_tracking

@@ -23,7 +23,7 @@ from pathlib import Path
 
 from crwn.testing import Conditions, new_store, write_finished
 from orchestrator.store.store import Store
-from orchestrator.sweeps.sweep import load_sweep
+from orchestrator.sweeps.reading import load_sweep
 
 CRWN = Path(sys.executable).with_name("crwn")
 PORT = 5317

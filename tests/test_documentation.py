@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from crwn.benchmarks import BENCHMARKS
-from orchestrator.sweeps.sweep import load_sweep
+from orchestrator.sweeps.reading import load_sweep
 from tests import documents
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -47,7 +47,8 @@ from orchestrator.store import index, parquet_files, verifying
 from orchestrator.store.folder import LocalFiles
 from orchestrator.store.leases import Lease
 from orchestrator.store.store import Store
-from orchestrator.sweeps.sweep import Sweep, load_sweep
+from orchestrator.sweeps.reading import load_sweep
+from orchestrator.sweeps.sweep import Sweep
 from orchestrator.tracking import projection
 from tests.chaos import fuzzing
 from tests.older_records import make_older

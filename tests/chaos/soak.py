@@ -32,7 +32,8 @@ import ray
 from ray.cluster_utils import Cluster
 
 from orchestrator.store.store import Store
-from orchestrator.sweeps.sweep import Sweep, load_sweep
+from orchestrator.sweeps.reading import load_sweep
+from orchestrator.sweeps.sweep import Sweep
 from tests.integration.conftest import CRWN, clean_environment, contents
 
 Kind: TypeAlias = Literal["worker", "machine", "driver"]

@@ -25,7 +25,7 @@ import pytest
 import yaml
 
 from orchestrator.store.store import Store
-from orchestrator.sweeps.sweep import load_sweep
+from orchestrator.sweeps.reading import load_sweep
 from tests.cluster.machines import HOME, SHARED, Machine, Network, network, whats_missing
 from tests.integration.conftest import CRWN, clean_environment, contents
 

@@ -21,7 +21,8 @@ import pytest
 from orchestrator.store.address import open_files
 from orchestrator.store.parquet_files import stable_columns
 from orchestrator.store.store import Store
-from orchestrator.sweeps.sweep import Sweep, load_sweep
+from orchestrator.sweeps.reading import load_sweep
+from orchestrator.sweeps.sweep import Sweep
 from orchestrator.tracking.address import TRACKING_VARIABLE
 
 CRWN = Path(sys.executable).with_name("crwn")

@@ -17,7 +17,8 @@ from crwn.events import Progress
 from crwn.methods import METHODS
 from orchestrator.execution.protocol import Job, TrialUpdate
 from orchestrator.store.store import Store
-from orchestrator.sweeps.sweep import Resources, load_sweep
+from orchestrator.sweeps.reading import load_sweep
+from orchestrator.sweeps.sweep import Resources
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow(reason="a Ray session, and each of its workers imports torch")]
 

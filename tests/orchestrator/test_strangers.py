@@ -24,7 +24,7 @@ from orchestrator.store.attempts import Attempt, AttemptError
 from orchestrator.store.json_fields import sealed
 from orchestrator.store.schemas import ATTEMPTS_FILE, CONTEXTS_FILE, RESUME_FILE, TRIAL_FILE, TRIALS_SCHEMA
 from orchestrator.store.store import Store
-from orchestrator.sweeps.sweep import load_sweep
+from orchestrator.sweeps.reading import load_sweep
 from orchestrator.tracking import projection
 from tests.older_records import make_older
 from tests.orchestrator.conftest import TINY

@@ -11,7 +11,7 @@ import pytest
 
 from orchestrator import papers
 from orchestrator.store.store import Store
-from orchestrator.sweeps.sweep import load_sweep
+from orchestrator.sweeps.reading import load_sweep
 
 ROOT = Path(__file__).resolve().parents[2]
 FILES = sorted(path.relative_to(ROOT) for ending in ("yaml", "yml") for path in (ROOT / "sweeps").rglob(f"*.{ending}"))

@@ -19,7 +19,8 @@ from orchestrator.errors import UnavailableError, UserError
 from orchestrator.execution.running import Options
 from orchestrator.execution.survey import NodeReport, Questions, look
 from orchestrator.store.store import Store
-from orchestrator.sweeps.sweep import Resources, Sweep, load_sweep
+from orchestrator.sweeps.reading import load_sweep
+from orchestrator.sweeps.sweep import Resources, Sweep
 
 SWEEP = """
 seeds: [0]

@@ -22,7 +22,8 @@ from orchestrator.execution.planning import as_json, petaflop, show, show_capaci
 from orchestrator.execution.progress import STEP_OVERHEAD, estimated_work
 from orchestrator.execution.protocol import Capacity, NodeResources
 from orchestrator.store.store import Store
-from orchestrator.sweeps.sweep import Cell, Resources, Sweep, load_sweep
+from orchestrator.sweeps.reading import load_sweep
+from orchestrator.sweeps.sweep import Cell, Resources, Sweep
 
 SweepFile = Callable[..., Path]
 Trial = Callable[..., TrialSpec]

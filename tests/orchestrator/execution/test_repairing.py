@@ -12,7 +12,7 @@ import pytest
 from orchestrator.execution import inline
 from orchestrator.store.schemas import CONTEXTS_FILE, TASKS_FILE, TRIAL_FILE
 from orchestrator.store.store import Store
-from orchestrator.sweeps.sweep import load_sweep
+from orchestrator.sweeps.reading import load_sweep
 
 Crwn = Callable[..., Any]
 SweepFile = Callable[..., Path]

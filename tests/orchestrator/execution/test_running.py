@@ -26,7 +26,8 @@ from orchestrator.execution.running import Options, run
 from orchestrator.store.attempts import Attempt
 from orchestrator.store.schemas import ATTEMPTS_FILE
 from orchestrator.store.store import Store
-from orchestrator.sweeps.sweep import Sweep, load_sweep
+from orchestrator.sweeps.reading import load_sweep
+from orchestrator.sweeps.sweep import Sweep
 
 SweepFile = Callable[..., Path]
 Listing = Callable[[Path], dict[str, bytes]]

@@ -19,7 +19,7 @@ from orchestrator.report.paper_tables import PaperSource, SweepSource, paper_tab
 from orchestrator.report.tables import Choice, tables_of
 from orchestrator.store.manifests import Manifest, ManifestCell
 from orchestrator.store.store import Store
-from orchestrator.sweeps.sweep import load_sweep
+from orchestrator.sweeps.reading import load_sweep
 
 PAPER = read_paper("hong2022")
 

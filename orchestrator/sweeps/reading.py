@@ -1,0 +1,226 @@
+"""A sweep's file: YAML in, a `Sweep` out. Every fault of a file is found and reported at once, with its place.
+
+    name: example                        # optional; the file's name by default
+    store: runs/shared                   # optional; sweeps that name one store share their trials
+    seeds: [0, 1, 2]
+    benchmarks:                          # a list of presets, or labels with settings
+      r-mnist:                           # a preset's name needs no settings
+      six rotations: {preset: r-mnist, num_tasks: 6}
+      own: {kind: permuted, base: digits, num_tasks: 12}
+    methods:                             # a method's name, or a label with `method:`
+      supsup: {scales: [FC256]}
+      neuromodnet:
+        scales: [FC256, FC1024]
+        settings: {initial_strength: 1.0}
+        training: {learning_rate: 0.01}
+        group_size: 8                    # optional; at most so many tasks learned at once
+        base: both                       # optional; an ablation: the variant that the others are compared with
+        variants:                        # each runs; a variant overrides settings and training
+          both: {}
+          local: {settings: {modulation: local}}
+    training: {updates_per_task: 1000}   # for every method
+    reference: supsup                    # optional; params/task are also given as a ratio to this method's
+    keep_weights: false                  # whether trained weights are kept with the contexts
+    resources: {gpus: 0.25, cpus: 1}     # of a trial; not part of what a trial is
+
+What is not given is the paper's; `updates_per_task` takes the place of a method's own `epochs_per_task`, and the other
+way round. The grid is methods x variants x scales x benchmarks x seeds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, ClassVar
+
+from annotated_types import MinLen
+
+from crwn.benchmarks import BENCHMARKS, PRESETS
+from crwn.paths import expanded
+from crwn.spec import READ_STRICTLY, BenchmarkSpec, Index, TrainingSpec
+from orchestrator.errors import UserError
+from orchestrator.store.address import check_address
+from orchestrator.store.manifests import NAME
+from orchestrator.sweeps import grid, typed, yaml_source
+from orchestrator.sweeps.faults import check_distinct, check_label, check_null_label, mapping, name_at
+from orchestrator.sweeps.sweep import Resources, Sweep
+from orchestrator.sweeps.variants import Variant, variants_of
+from orchestrator.sweeps.yaml_source import KeyPath, Source
+
+SWEEPS_FOLDER = "sweeps"
+"""Where a project keeps its sweeps."""
+
+_RESERVED_LABELS = (
+    *("method", "variant", "scale", "network", "params/task", "ratio", "s/task"),
+    *("masked", "forgetting", "examples kept"),
+)
+"""Columns of the tables in which every benchmark has a column of its own."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _File:
+    """The file's top level; parts that have a place of their own are validated there."""
+
+    __pydantic_config__: ClassVar[Mapping[str, Any]] = READ_STRICTLY
+
+    seeds: Annotated[tuple[Index, ...], MinLen(1)]
+    benchmarks: Any
+    methods: Annotated[dict[str, Any], MinLen(1)]
+    name: str | None = None
+    store: Annotated[str, MinLen(1)] | None = None
+    reference: str | None = None
+    keep_weights: bool = False
+    training: dict[str, Any] = field(default_factory=dict)
+    resources: dict[str, Any] = field(default_factory=dict)
+
+
+def load_sweep(file: Path) -> Sweep:
+    """Read and validate a sweep file.
+
+    Raises:
+        UserError: the file cannot be read, or has faults; all of them are in the message.
+    """
+    try:
+        place = expanded(file)
+    except ValueError as error:
+        raise UserError(f"{error}.") from error
+    if not place.exists() and (found := elsewhere(place)) is not None:
+        raise UserError(f"{file}: expected a file, and there is none; there is {found}")
+    return _sweep(yaml_source.read(place))
+
+
+def elsewhere(file: Path) -> Path | None:
+    """The sweep that is probably meant by a path at which nothing is: sweeps move, into the folder of a paper, say.
+
+    Args:
+        file: the path.
+
+    Returns:
+        Of the files of its name below the folder `sweeps` that the path leads through, or else that of the working
+        directory, the one whose own folders are most like the path's; None where there is none.
+    """
+    through = [parent for parent in file.parents if parent.name == SWEEPS_FOLDER]
+    folder = next((parent for parent in [*through, Path(SWEEPS_FOLDER)] if parent.is_dir()), None)
+    if folder is None or not file.name:
+        return None
+    found = [path for path in folder.rglob("*") if path.name == file.name and path.is_file()]
+
+    def unlikeness(path: Path) -> tuple[int, int, str]:
+        return -len(set(path.parent.parts) & set(file.parent.parts)), len(path.parts), str(path)
+
+    return min(found, key=unlikeness, default=None)
+
+
+def _sweep(source: Source) -> Sweep:
+    """The sweep of a parsed file; every fault is noted on the way, and raised at the end."""
+    value = source.value
+    if not isinstance(value, dict):
+        source.fault((), "expected a sweep: keys such as seeds, benchmarks and methods")
+        source.raise_faults()
+    top = typed.read(source, _File, value, ())
+    # Parts are read from the raw values, so that faults at the top do not hide those below.
+    resources = typed.override(source, Resources(), mapping(value, "resources"), ("resources",))
+    benchmarks = dict(_benchmarks(source, value.get("benchmarks")))
+    training = mapping(value, "training")
+    typed.override(source, TrainingSpec(learning_rate=1.0), training, ("training",))
+    methods = [
+        variant
+        for label, entry in mapping(value, "methods").items()
+        for variant in variants_of(source, label, entry, training)
+    ]
+    name = _name(source, value.get("name"))
+    if top is not None and top.store is not None:
+        try:
+            check_address(top.store)
+            if "://" not in top.store:
+                expanded(top.store)
+        except ValueError as error:
+            source.fault(("store",), str(error))
+    # With faulty seeds any seed will do to find what is wrong with the scales.
+    cells = tuple(grid.cells(source, methods, benchmarks, top.seeds if top is not None else (0,)))
+    _reference(source, value.get("reference"), methods)
+    source.raise_faults()
+    assert top is not None
+    return Sweep(
+        name=name,
+        store=top.store,
+        cells=cells,
+        resources=resources,
+        reference=top.reference,
+        keep_weights=top.keep_weights,
+    )
+
+
+def _reference(source: Source, label: Any, variants: Sequence[Variant]) -> None:
+    """A reference is one row of the table."""
+    labels = mapping(source.value, "methods")
+    check_null_label(source, label, labels, ("reference",))
+    if not isinstance(label, str) or not labels:
+        return  # none is given, or the fault is reported elsewhere
+    own = [variant for variant in variants if variant.label == label]
+    if label not in labels:
+        source.unknown(("reference",), label, labels)
+    elif len(own) > 1 or any(len(variant.scales) > 1 for variant in own):
+        source.fault(
+            ("reference",), f"expected a method with one scale and no variants to compare with; {label!r} has more"
+        )
+
+
+def _name(source: Source, given: Any) -> str:
+    """What the sweep is called: the file's own name where it gives none."""
+    name = given if isinstance(given, str) else source.file.stem
+    if not NAME.fullmatch(name):
+        expected = "expected at most 100 letters, digits, '.', '_' and '-', since files are named by it"
+        if isinstance(given, str):
+            source.fault(("name",), f"{expected}; given {name!r}")
+        else:
+            source.fault((), f"add a `name:`, since the file's own does not do: {expected}; given {name!r}")
+    return name
+
+
+def _benchmarks(source: Source, value: Any) -> Iterator[tuple[str, BenchmarkSpec]]:
+    place: KeyPath = ("benchmarks",)
+    if isinstance(value, list) and value:
+        check_distinct(source, value, place)
+        for index, name in enumerate(value):
+            if isinstance(name, str) and name in PRESETS:
+                yield name, PRESETS[name]
+            else:
+                source.unknown((*place, index), name_at(source, (*place, index), name), PRESETS)
+    elif isinstance(value, dict) and value:
+        for label, settings in value.items():
+            benchmark = _benchmark(source, label, {} if settings is None else settings, (*place, label))
+            check_label(source, label, (*place, label))
+            if label in _RESERVED_LABELS:
+                source.fault((*place, label), f"expected another label: the table has a column called {label!r}")
+            if benchmark is not None:
+                yield label, benchmark
+    elif value is not None or "benchmarks" in source.value:
+        source.fault(place, "expected at least one benchmark: a list of presets, or labels with settings")
+
+
+def _benchmark(source: Source, label: str, settings: Any, place: KeyPath) -> BenchmarkSpec | None:
+    if not isinstance(settings, dict):
+        source.fault(place, f"expected settings such as {{preset: r-mnist, num_tasks: 6}}, given {settings!r}")
+        return None
+    changes = {key: value for key, value in settings.items() if key not in ("preset", "kind")}
+    if "kind" in settings and "preset" in settings:
+        source.fault(place, "expected either preset or kind, given both; remove one")
+        return None
+    if "kind" in settings:
+        kind = settings["kind"]
+        if not isinstance(kind, str) or kind not in BENCHMARKS:
+            source.unknown((*place, "kind"), name_at(source, (*place, "kind"), kind), BENCHMARKS)
+            return None
+        base: BenchmarkSpec = BENCHMARKS[kind].spec()
+    else:
+        preset = settings.get("preset", label)
+        if not isinstance(preset, str) or preset not in PRESETS:
+            if "preset" in settings:
+                source.unknown((*place, "preset"), name_at(source, (*place, "preset"), preset), PRESETS)
+            else:
+                source.unknown(place, label, PRESETS, "; another label needs a preset or a kind")
+            return None
+        base = PRESETS[preset]
+    return typed.override(source, base, changes, place)

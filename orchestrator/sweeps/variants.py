@@ -1,0 +1,148 @@
+"""The entries under `methods` of a sweep's file: each variant with all its settings resolved."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Annotated, Any, ClassVar, TypeVar
+
+from annotated_types import MinLen
+
+from crwn.methods import METHODS
+from crwn.spec import READ_STRICTLY, Count, MethodSpec, TrainingSpec
+from orchestrator.sweeps import typed
+from orchestrator.sweeps.faults import check_distinct, check_label, check_null_label, has_too_many, mapping, name_at
+from orchestrator.sweeps.yaml_source import KeyPath, Source
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Variant:
+    """A method with all its settings resolved, before scales, benchmarks and seeds.
+
+    Attributes:
+        label: the entry's key under `methods`.
+        variant: the key under `variants`, empty where there are none.
+        scales: the entry's.
+        benchmarks: the labels that the entry is for; None for all.
+        group_size: the entry's.
+        base: the entry's.
+        method: the method's settings.
+        trainings: the training settings, by scale.
+        entry: the entry's place in the file.
+        place: the variant's.
+        is_sound: whether none of its overrides was left out for a fault.
+    """
+
+    label: str
+    variant: str
+    scales: tuple[str, ...]
+    benchmarks: tuple[str, ...] | None
+    group_size: int | None
+    base: str | None
+    method: MethodSpec
+    trainings: Mapping[str, TrainingSpec]
+    entry: KeyPath
+    place: KeyPath
+    is_sound: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Overrides:
+    """What a variant sets anew."""
+
+    __pydantic_config__: ClassVar[Mapping[str, Any]] = READ_STRICTLY
+
+    settings: dict[str, Any] = field(default_factory=dict)
+    training: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _MethodEntry:
+    """An entry under `methods`."""
+
+    __pydantic_config__: ClassVar[Mapping[str, Any]] = READ_STRICTLY
+
+    scales: Annotated[tuple[str, ...], MinLen(1)]
+    benchmarks: Annotated[tuple[str, ...], MinLen(1)] | None = None
+    method: str | None = None
+    group_size: Count | None = None
+    base: str | None = None
+    variants: Annotated[dict[str, Any], MinLen(1)] | None = None
+    settings: dict[str, Any] = field(default_factory=dict)
+    training: dict[str, Any] = field(default_factory=dict)
+
+
+def variants_of(source: Source, label: str, value: Any, training: Mapping[str, Any]) -> Iterator[Variant]:
+    """The variants of an entry under `methods`, each with its own settings resolved."""
+    place: KeyPath = ("methods", label)
+    check_label(source, label, place)
+    if not isinstance(value, dict):
+        source.fault(place, f"expected an entry such as {{scales: [FC256]}}, given {value!r}")
+        return
+    num_faults = len(source.faults)
+    entry = typed.read(source, _MethodEntry, value, place)
+    name = value.get("method", label)
+    if not isinstance(name, str) or name not in METHODS:
+        here = (*place, "method") if "method" in value else place
+        source.unknown(here, name_at(source, here, name), METHODS)
+        return
+    scales = entry.scales if entry is not None else ()
+    check_distinct(source, scales, (*place, "scales"))
+    method: MethodSpec = METHODS[name].spec()
+    # A method's own training differs between families of networks. Without scales any will do to find faults.
+    trainings = {scale: method.training(scale) for scale in scales or ("FC256",)}
+    trainings = _override_each(source, trainings, training, ("training",))
+    trainings = _override_each(source, trainings, mapping(value, "training"), (*place, "training"))
+    method = typed.override(source, method, mapping(value, "settings"), (*place, "settings"))
+    is_sound = len(source.faults) == num_faults
+    variants = value.get("variants")
+    _base(source, value, place)
+    overrides: dict[str | None, Any] = variants if isinstance(variants, dict) else {None: {}}
+    if has_too_many(source, len(scales) * len(overrides), place):
+        return
+    for variant, given in overrides.items():
+        here = place if variant is None else (*place, "variants", variant)
+        num_faults = len(source.faults)
+        if variant is not None:
+            check_label(source, variant, here)
+        changes = {} if given is None else given
+        if not isinstance(changes, dict):
+            source.fault(here, f"expected overrides such as {{settings: {{...}}}}, given {changes!r}")
+            continue
+        typed.read(source, _Overrides, changes, here)
+        overridden = typed.override(source, method, mapping(changes, "settings"), (*here, "settings"))
+        retrained = _override_each(source, trainings, mapping(changes, "training"), (*here, "training"))
+        yield Variant(
+            label=label,
+            variant=variant or "",
+            scales=scales,
+            benchmarks=entry.benchmarks if entry is not None else None,
+            group_size=entry.group_size if entry is not None else None,
+            base=entry.base if entry is not None else None,
+            method=overridden,
+            trainings=retrained,
+            entry=place,
+            place=here,
+            is_sound=is_sound and len(source.faults) == num_faults,
+        )
+
+
+def _base(source: Source, entry: Mapping[str, Any], place: KeyPath) -> None:
+    """An ablation's base is one of the entry's variants, and there is another to compare with it."""
+    base, variants = entry.get("base"), entry.get("variants")
+    check_null_label(source, base, mapping(entry, "variants"), (*place, "base"))
+    if not isinstance(base, str):
+        return  # none is given, or the fault is reported elsewhere
+    if not isinstance(variants, dict) or not variants:
+        source.fault((*place, "base"), "expected variants beside it, one of which it names; given none")
+    elif base not in variants:
+        source.unknown((*place, "base"), base, variants)
+    elif len(variants) == 1:
+        source.fault((*place, "base"), f"expected variants to compare with {base!r}; given no other")
+
+
+def _override_each(source: Source, bases: Mapping[str, T], changes: Mapping[str, Any], place: KeyPath) -> dict[str, T]:
+    changed = {base: typed.override(source, base, changes, place) for base in dict.fromkeys(bases.values())}
+    return {name: changed[base] for name, base in bases.items()}
