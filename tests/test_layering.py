@@ -264,6 +264,8 @@ def test_methods_never_import_each_other() -> None:
         (
             "ray",
             (
+                "orchestrator/execution/ray_actors.py",
+                "orchestrator/execution/ray_cluster.py",
                 "orchestrator/execution/ray_tune.py",
                 "orchestrator/execution/backbones.py",
                 "orchestrator/cluster/submitting.py",

@@ -28,9 +28,9 @@ NUM_TRIALS = 4
 @pytest.fixture(scope="module")
 def ray_session() -> Iterator[Any]:
     """One Ray session for this file: four CPU slots and one GPU that exists on paper only."""
-    from orchestrator.execution import ray_tune
+    from orchestrator.execution import ray_cluster
 
-    for name, value in ray_tune.ENVIRONMENT.items():
+    for name, value in ray_cluster.ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     import ray
 
@@ -50,7 +50,7 @@ def test_a_shared_backbone_costs_a_worker_nothing(ray_session: Any) -> None:
     """Four workers read one FC4096 backbone: one object, read-only arrays, private memory up by less than a tenth."""
     import torch
 
-    from orchestrator.execution import ray_tune
+    from orchestrator.execution import ray_actors, ray_cluster
     from orchestrator.execution.backbones import SharedBackbones
 
     spec = METHODS["neuromodnet"].spec().blueprint("FC4096", PRESETS["r-mnist"].problem(), 0).backbone
@@ -66,7 +66,7 @@ def test_a_shared_backbone_costs_a_worker_nothing(ray_session: Any) -> None:
 
             process = psutil.Process()
             before = process.memory_full_info().uss
-            backbone = ray_tune.source(reference)(spec).checked()
+            backbone = ray_actors.source(reference)(spec).checked()
             tensors = tensors_on(backbone, torch.device("cpu"), torch.float32)
             return {
                 "grown": process.memory_full_info().uss - before,
@@ -86,7 +86,7 @@ def test_a_shared_backbone_costs_a_worker_nothing(ray_session: Any) -> None:
         assert not any(seen["copied"])
     from ray._private.internal_api import memory_summary
 
-    ray_tune._alive()  # on a busy machine Ray's own first question may go unanswered
+    ray_cluster.alive()  # on a busy machine Ray's own first question may go unanswered
     summary = memory_summary(stats_only=True)  # what `ray memory --stats-only` prints
     assert f"Plasma memory usage {spec.num_bytes // 2**20} MiB, 1 objects" in summary
 

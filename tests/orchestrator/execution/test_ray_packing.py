@@ -60,8 +60,8 @@ def waves(monkeypatch: pytest.MonkeyPatch) -> list[Wave]:
         run.append({spec: gpus[spec] for spec in wave})
 
     capacity = Capacity(nodes=(NodeResources(cpus=16, gpus=1),), gpu_memory=80 * 2**30)
-    monkeypatch.setattr(ray_tune, "_connect", lambda: False)
-    monkeypatch.setattr(ray_tune, "_capacity", lambda: capacity)
+    monkeypatch.setattr(ray_tune, "connect", lambda: False)
+    monkeypatch.setattr(ray_tune, "cluster_capacity", lambda: capacity)
     monkeypatch.setattr(ray_tune, "_run_wave", run_wave)
     return run
 

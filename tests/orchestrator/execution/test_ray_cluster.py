@@ -11,7 +11,7 @@ import ray
 from ray.exceptions import RaySystemError
 
 from orchestrator.errors import UnavailableError, UserError
-from orchestrator.execution import ray_tune, reaching_ray
+from orchestrator.execution import ray_cluster, ray_tune, reaching_ray
 from orchestrator.sweeps.sweep import Resources
 
 
@@ -31,7 +31,7 @@ def initialised(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[dict[str,
         monkeypatch.setattr(ray, "is_initialized", lambda: False)
         monkeypatch.setattr(ray, "init", init)
         monkeypatch.delenv("RAY_ADDRESS", raising=False)
-        for name in ray_tune.ENVIRONMENT:
+        for name in ray_cluster.ENVIRONMENT:
             monkeypatch.setenv(name, "as it was")
         return asked
 
@@ -46,7 +46,7 @@ def test_a_local_ray_has_no_dashboard(
     asked = initialised()
     if address is not None:
         monkeypatch.setenv("RAY_ADDRESS", address)
-    assert ray_tune._connect()
+    assert ray_cluster.connect()
     (named,) = asked
     assert named["address"] == "local"
     assert named["include_dashboard"] is False
@@ -64,12 +64,12 @@ def test_a_head_that_is_busy_is_asked_again(monkeypatch: pytest.MonkeyPatch) -> 
         return answer
 
     monkeypatch.setattr(ray, "nodes", nodes)
-    monkeypatch.setattr(ray_tune, "PAUSE_SECONDS", 0.0)
-    assert ray_tune._alive() == [{"Alive": True}]
+    monkeypatch.setattr(ray_cluster, "PAUSE_SECONDS", 0.0)
+    assert ray_cluster.alive() == [{"Alive": True}]
     answers.append(RaySystemError("Failed to connect to GCS"))
-    monkeypatch.setattr(ray_tune, "PATIENCE_SECONDS", -1.0)
+    monkeypatch.setattr(ray_cluster, "PATIENCE_SECONDS", -1.0)
     with pytest.raises(UserError, match=r"expected the cluster's head to answer: .*Failed to connect to GCS"):
-        ray_tune._alive()
+        ray_cluster.alive()
 
 
 @pytest.mark.parametrize(
@@ -87,7 +87,7 @@ def test_a_ray_that_does_not_start_is_one_line(
     initialised(error)
     before = signal.getsignal(signal.SIGTERM)
     with pytest.raises(UnavailableError, match=rf"^Ray could not be started on this machine: {reason}\. ") as refused:
-        ray_tune._connect()
+        ray_cluster.connect()
     for words in ("session_latest/logs", "ulimit -u", "--executor inline"):
         assert words in str(refused.value)
     assert "\n" not in str(refused.value)
@@ -102,11 +102,11 @@ def test_a_cluster_that_cannot_be_joined_is_one_line(
     error.__cause__ = RuntimeError("Version mismatch: the cluster was started with Ray 2.0.\nMore")
     initialised(error)
     monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
-    monkeypatch.setattr(ray_tune, "check_cluster", lambda _: None)
+    monkeypatch.setattr(ray_cluster, "check_cluster", lambda _: None)
     with pytest.raises(
         UnavailableError, match=r"10\.0\.0\.1:6379 failed: Failed to .*: Version mismatch.*2\.0\. Start one"
     ):
-        ray_tune._connect()
+        ray_cluster.connect()
 
 
 def test_what_is_in_the_way_of_ray_is_found_before_a_run(

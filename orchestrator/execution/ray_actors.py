@@ -1,0 +1,153 @@
+"""Processes of Ray's that run trials: what each is sent, how it reaches the store, and what it reports."""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Callable, Generator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray import tune
+from ray.exceptions import RayError, RayTaskError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from crwn.backbone import Arrays, Backbone, BackboneSpec
+from crwn.data import BASE_SETS, Datasets
+from crwn.spec import TrialSpec
+from orchestrator.execution.backbones import SharedBackbone
+from orchestrator.execution.home import Ask, Home, SentFiles
+from orchestrator.execution.protocol import TrialUpdate
+from orchestrator.execution.reaching_ray import cluster_address
+from orchestrator.store.files import Mark
+from orchestrator.store.store import Store, sees
+
+STEP_SECONDS = 1.0
+"""How long an actor computes between two reports to the driver."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HomeAddress:
+    """How a machine that does not see the store's folder reaches it.
+
+    Attributes:
+        actor: a `Home` on the driver's machine.
+        word: what the folder holds, for machines to tell whether they see it.
+        host: the driver's machine.
+    """
+
+    actor: Any
+    word: str
+    host: str
+
+
+def home_of(store: Store) -> HomeAddress | None:
+    """For a store on a path in a cluster, of which any machine, also one that comes later, may not see the path."""
+    word = store.word if cluster_address() else None
+    if word is None:
+        return None
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    kept = ray.remote(Home).options(num_cpus=0, max_restarts=-1, max_task_retries=-1, scheduling_strategy=here)
+    return HomeAddress(actor=kept.remote(store.address, store.mark), word=word, host=socket.gethostname())
+
+
+def _ask(home: HomeAddress) -> Ask:
+    def ask(what: str, *arguments: Any) -> Any:
+        try:
+            return ray.get(home.actor.answer.remote(what, *arguments))
+        except RayTaskError as error:
+            raise error.cause from None  # as it was raised there
+        except RayError as error:
+            raise OSError(f"the store on {home.host} cannot be reached: {error}") from error
+
+    return ask
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Assignment:
+    """What an actor needs to run a trial. Travels by pickle, from the driver to its own workers only."""
+
+    spec: TrialSpec
+    backbone: SharedBackbone
+    store: str
+    mark: Mark | None
+    home: HomeAddress | None
+    data_roots: tuple[Path, ...]
+    gpus: float
+    cpus: float
+    commit: str | None
+    max_group_size: int | None
+    keep_weights: bool
+
+
+class TrialActor(tune.Trainable):
+    """One process that runs trials, one after another where actors are used again."""
+
+    def setup(  # type: ignore[override]  # `tune.with_parameters` adds the argument
+        self, config: dict[str, Any], assignments: Mapping[str, Assignment]
+    ) -> None:
+        """Take the first assignment of the wave's."""
+        self._assignments = assignments
+        self._datasets: dict[tuple[Path, ...], Datasets] = {}
+        self._assign(assignments[config["trial_id"]])
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        """Take the next assignment."""
+        self._assign(self._assignments[new_config["trial_id"]])
+        return True
+
+    def step(self) -> dict[str, Any]:
+        """Compute for about a second and report."""
+        until = time.monotonic() + STEP_SECONDS
+        for update in self._updates:
+            if update.state != "running" or update.note or time.monotonic() >= until:
+                break
+        return {"update": update, "done": update.state != "running"}
+
+    def cleanup(self) -> None:
+        """Let go of the trial that was running, its resume point stays."""
+        self._updates.close()
+
+    def _assign(self, assignment: Assignment) -> None:
+        roots = assignment.data_roots
+        self._updates = _computed(assignment, self._datasets.setdefault(roots, Datasets(BASE_SETS, roots)))
+
+
+def _computed(assignment: Assignment, data: Datasets) -> Generator[TrialUpdate, None, None]:
+    """Updates of a trial; see `attempt`."""
+    from orchestrator.execution.attempt import attempt  # noqa: PLC0415 (torch, which the driver does without)
+
+    home, store = assignment.home, assignment.store
+    files: str | SentFiles = store
+    mark = assignment.mark
+    if home is not None and not sees(store, home.word):
+        files, mark = SentFiles(store, _ask(home)), None  # the driver's machine has it
+        note = (
+            f"{socket.gethostname()} does not see the folder {store} of {home.host}: what its trials compute, resume "
+            "points too, goes there through Ray, and is lost if that disk is. A folder that all machines share, or "
+            "object storage (--out s3://bucket/prefix), spares the way"
+        )
+        yield TrialUpdate(trial_id=assignment.spec.trial_id, state="running", note=note)
+    yield from attempt(
+        assignment.spec,
+        store=Store(files, mark),
+        data=data,
+        backbones=source(assignment.backbone),
+        gpus=assignment.gpus,
+        cpus=assignment.cpus,
+        commit=assignment.commit,
+        max_group_size=assignment.max_group_size,
+        keep_weights=assignment.keep_weights,
+    )
+
+
+def source(shared: SharedBackbone) -> Callable[[BackboneSpec], Backbone]:
+    """Where a trial in an actor reads its backbone from: the object store, without a copy."""
+
+    def read(_: BackboneSpec) -> Backbone:
+        arrays: Arrays = ray.get(shared.reference)  # read-only views of the object store's memory
+        return Backbone(arrays=arrays, fingerprint=shared.fingerprint)
+
+    return read

@@ -1,0 +1,189 @@
+"""A Ray cluster, or Ray on this machine: connecting to it, its machines, and what they have for trials."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray.exceptions import RayError, RaySystemError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from crwn.paths import expanded
+from orchestrator.errors import UnavailableError, UserError
+from orchestrator.execution.protocol import Capacity, NodeResources
+from orchestrator.execution.reaching_ray import check_cluster, check_start, cluster_address, ray_folder
+from orchestrator.execution.resources import nodes_to_come
+from orchestrator.execution.survey import NodeReport, Questions, gpu_memory, look
+
+SURVEY_SECONDS = 600.0
+"""How long a machine may take to answer; the first task there starts Python, and may decode photographs."""
+
+PATIENCE_SECONDS, PAUSE_SECONDS = 60.0, 1.0
+"""How long a head may not answer, and the pause between two questions."""
+
+AUTOSCALER_FILE = Path("~/ray_bootstrap_config.yaml")
+"""Where `ray up` leaves on the head what it may start."""
+
+ENVIRONMENT = {
+    "RAY_AIR_NEW_OUTPUT": "0",
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",  # trials stay where the driver is
+    "RAY_USAGE_STATS_ENABLED": "0",  # nothing is reported to anybody
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # they fill the disk with what the store has
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # Tune's own makes an interrupted run look like a finished one
+    "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",  # errors are kept in the store and shown by the command line
+    "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
+}
+"""Must be set before Ray starts; what the user has set himself stays."""
+
+
+def connect() -> bool:
+    """Connect to a cluster or start a local one; whether this call did.
+
+    Raises:
+        UnavailableError: $RAY_ADDRESS names a cluster that cannot be reached, or Ray does not start here.
+    """
+    if ray.is_initialized():
+        return False
+    for name, value in ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    address = cluster_address()
+    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+    if address:
+        check_cluster(address)
+        what_to_do = (
+            "Start one with `ray start --head`, or unset the variable to use this machine. A cluster with token "
+            "authentication (Ray's default) wants RAY_AUTH_MODE=token here, and its token in ~/.ray/auth_token."
+        )
+        with _own_sigterm(), _explained(f"$RAY_ADDRESS: connecting to the Ray cluster at {address} failed", what_to_do):
+            ray.init(address=address, **quiet)
+    else:
+        check_start()
+        what_to_do = (
+            f"Its logs are in {ray_folder().logs}; it may lack memory, processes (ulimit -u) or open files "
+            "(ulimit -n). Or run the trials without it: --executor inline."
+        )
+        # "local" never looks for an earlier cluster, whose stale address would make it hang.
+        with _own_sigterm(), _explained("Ray could not be started on this machine", what_to_do):
+            ray.init(address="local", include_dashboard=False, num_cpus=len(os.sched_getaffinity(0)), **quiet)
+    logging.getLogger("ray.tune").setLevel(logging.ERROR)
+    return True
+
+
+@contextlib.contextmanager
+def _explained(what_failed: str, what_to_do: str) -> Iterator[None]:
+    """Whatever Ray raises while it starts or connects, in one line.
+
+    Raises:
+        UnavailableError: instead of it.
+    """
+    try:
+        yield
+    except Exception as error:
+        raise UnavailableError(f"{what_failed}: {_reason(error)}. {what_to_do}") from error
+
+
+def _reason(error: BaseException) -> str:
+    """What went wrong, in a line: what is said of it, and of what it came from."""
+    said = [line for cause in _causes(error) if (line := next(iter(str(cause).strip().splitlines()), ""))]
+    return ": ".join(dict.fromkeys(line.rstrip(".") for line in said)) or type(error).__name__
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__
+
+
+@contextlib.contextmanager
+def _own_sigterm() -> Iterator[None]:
+    """Keep what SIGTERM does here: Ray's own handler ends a driver on the spot, MLflow's runs still running."""
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        if before is not None and threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, before)
+
+
+def alive() -> list[dict[str, Any]]:
+    """The machines that are up. Ray gives a busy head five seconds to answer; here it has a minute.
+
+    Raises:
+        UserError: it did not answer.
+    """
+    until = time.monotonic() + PATIENCE_SECONDS
+    while True:
+        try:
+            nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]  # Ray leaves it untyped
+        except RaySystemError as error:
+            if time.monotonic() > until:
+                raise UserError(f"expected the cluster's head to answer: {error}. Is it up? `ray status`") from error
+            time.sleep(PAUSE_SECONDS)
+        else:
+            return [node for node in nodes if node["Alive"]]
+
+
+def cluster_nodes() -> list[NodeResources]:
+    """The machines of the cluster, and those that its autoscaler may add."""
+    running = [
+        NodeResources(cpus=node["Resources"].get("CPU", 0.0), gpus=node["Resources"].get("GPU", 0.0))
+        for node in alive()
+    ]
+    # Where none is named, Ray was started here for this run, and starts no machines.
+    if not cluster_address():
+        return running
+    with contextlib.suppress(ValueError):  # a user without a home has started no cluster
+        running.extend(nodes_to_come(expanded(AUTOSCALER_FILE)))
+    return running
+
+
+def ask_each(questions: Questions) -> Mapping[str, NodeReport | str]:
+    """The answers of the cluster's machines that have CPUs or GPUs for trials, by their addresses."""
+    asked = {
+        node["NodeManagerAddress"]: ray.remote(look)
+        .options(num_cpus=0, scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False))
+        .remote(questions)
+        for node in alive()
+        if node["Resources"].get("CPU") or node["Resources"].get("GPU")
+    }
+    return {address: _answer(reference) for address, reference in asked.items()}
+
+
+def _answer(reference: Any) -> NodeReport | str:
+    """What a machine answered, or why it did not."""
+    try:
+        report: NodeReport = ray.get(reference, timeout=SURVEY_SECONDS)
+    except (RayError, ImportError) as error:  # it left, it has no crwn, or it is too busy
+        return str(error).strip().splitlines()[-1]
+    return report
+
+
+def cluster_capacity() -> Capacity:
+    """What the cluster's machines have, and those that its autoscaler may add."""
+    nodes = tuple(cluster_nodes())
+    return Capacity(nodes=nodes, gpu_memory=_smallest_gpu() if any(node.gpus >= 1 for node in nodes) else None)
+
+
+def _smallest_gpu() -> int | None:
+    """Bytes of the smallest GPU of the cluster's machines; None where torch can use none of some machine's.
+
+    None too where no machine with one runs yet, though an autoscaler may start some.
+    """
+    look_there = ray.remote(gpu_memory)
+    asked = [
+        look_there.options(
+            num_cpus=0, scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+        ).remote()
+        for node in alive()
+        if node["Resources"].get("GPU")
+    ]
+    sizes: list[list[int]] = ray.get(asked)
+    return min(min(memories) for memories in sizes) if sizes and all(sizes) else None
