@@ -251,7 +251,9 @@ def submit(
 ) -> None:
     """Have a Ray cluster run what a sweep lacks, as a job; or follow the job that is at it."""
     from orchestrator import display  # noqa: PLC0415
-    from orchestrator.cluster import submitting  # noqa: PLC0415
+    from orchestrator.cluster import jobs, submitting  # noqa: PLC0415
+    from orchestrator.cluster.dashboard import connect  # noqa: PLC0415
+    from orchestrator.cluster.request import request  # noqa: PLC0415
     from orchestrator.execution import running  # noqa: PLC0415
     from orchestrator.sweeps.reading import load_sweep  # noqa: PLC0415
 
@@ -259,12 +261,12 @@ def submit(
         data_root=data_root, gpus=gpus, cpus=cpus, tracking_uri=tracking_uri, tracking=not no_tracking
     )
     address = address.rstrip("/")
-    wanted = submitting.request(load_sweep(sweep), sweep, out, options)
-    client = submitting.connect(address)
+    wanted = request(load_sweep(sweep), sweep, out, options)
+    client = connect(address)
     console = display.console()
     job = submitting.submit(client, address, wanted, console)
     if follow:
-        raise typer.Exit(submitting.follow(client, address, job, console))
+        raise typer.Exit(jobs.follow(client, address, job, console))
 
 
 @app.command()
@@ -274,9 +276,10 @@ def stop(
 ) -> None:
     """Stop a job on a Ray cluster; what it computed is kept."""
     from orchestrator import display  # noqa: PLC0415
-    from orchestrator.cluster import submitting  # noqa: PLC0415
+    from orchestrator.cluster import jobs  # noqa: PLC0415
+    from orchestrator.cluster.dashboard import connect  # noqa: PLC0415
 
-    submitting.stop(submitting.connect(address), address, job, display.console())
+    jobs.stop(connect(address), address, job, display.console())
 
 
 @app.command()
@@ -302,9 +305,10 @@ def status(
         standing.show(_existing_store(store), display.console(), verbose=verbose)
         return
     assert address is not None
-    from orchestrator.cluster import submitting  # noqa: PLC0415
+    from orchestrator.cluster import jobs  # noqa: PLC0415
+    from orchestrator.cluster.dashboard import connect  # noqa: PLC0415
 
-    submitting.show(submitting.connect(address), address, display.console(), verbose=verbose)
+    jobs.show(connect(address), address, display.console(), verbose=verbose)
 
 
 @app.command(cls=_NamesPaper)

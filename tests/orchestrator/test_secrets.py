@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 
 from orchestrator.cli import main
-from orchestrator.cluster import submitting
+from orchestrator.cluster import dashboard
 from orchestrator.execution import running
 from orchestrator.tracking import ui
 from orchestrator.tracking.address import hide_password
-from tests.orchestrator.cluster.test_submitting import STORE, URL, Cluster
+from tests.orchestrator.cluster.made_up import STORE, URL, Cluster
 from tests.orchestrator.conftest import TINY
 from tests.ports import free_port
 
@@ -152,7 +152,7 @@ def test_a_job_has_the_address_as_a_variable_alone(
 ) -> None:
     """Neither its command nor its notes nor its id nor what is printed; and no other secret."""
     cluster = Cluster()
-    monkeypatch.setattr(submitting, "JobSubmissionClient", cluster)
+    monkeypatch.setattr(dashboard, "JobSubmissionClient", cluster)
     monkeypatch.setattr(socket, "create_connection", lambda *_, **__: socket.socket())
     uri = f"https://user:{SECRET}@host"
     options = ["--tracking-uri", uri] if given == "option" else []

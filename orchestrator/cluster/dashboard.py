@@ -1,0 +1,124 @@
+"""Ray's dashboard, which takes a cluster's jobs: connecting to it, and what it refuses as the user's to mend."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from typing import TypeVar
+from urllib.parse import urlsplit
+
+import requests
+from ray.exceptions import AuthenticationError
+from ray.job_submission import JobSubmissionClient
+
+from orchestrator.errors import UserError
+
+_Value = TypeVar("_Value")
+
+CONNECT_SECONDS = 10.0
+ANSWER_SECONDS = 30.0
+"""How long a dashboard may take until it is known to be one."""
+
+CHATTY = ("ray.dashboard.modules.dashboard_sdk", "ray.dashboard.modules.job.sdk", "ray._private.runtime_env")
+"""Loggers of Ray's client that tell of each upload and connection."""
+
+OVERRIDES = ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS")
+"""Ray's client would take these over the address that it is given."""
+
+TOKEN_PLACES = "It is read from $RAY_AUTH_TOKEN, else from the file $RAY_AUTH_TOKEN_PATH, else from ~/.ray/auth_token."  # noqa: S105
+
+
+def connect(address: str) -> JobSubmissionClient:
+    """A client of the cluster whose dashboard is at an address.
+
+    Raises:
+        UserError: the address is none, nothing answers there, it is no Ray, or it wants another token.
+    """
+    parts = urlsplit(address)
+    if "@" in parts.netloc:  # before anything that repeats it
+        raise UserError(
+            "--address: expected the address of Ray's dashboard without a user or a password, given one with: it is "
+            "shown in the commands to go on with. Use a tunnel, such as ssh -N -L 8265:127.0.0.1:8265 HEAD"
+        )
+    try:
+        port = parts.port or (443 if parts.scheme == "https" else 80)
+    except ValueError:
+        port = 0
+    if parts.scheme not in ("http", "https") or not parts.hostname or not port:
+        raise UserError(
+            f"--address: expected the address of Ray's dashboard, such as http://127.0.0.1:8265; given {address!r}"
+        )
+    for name in CHATTY:
+        logging.getLogger(name).setLevel(logging.ERROR)
+    before = {name: os.environ.pop(name) for name in OVERRIDES if name in os.environ}
+    try:
+        return within(ANSWER_SECONDS, lambda: _client(address, parts.hostname, port))
+    except OSError as error:
+        raise unreachable(address, error) from error
+    finally:
+        os.environ.update(before)
+
+
+def _client(address: str, host: str | None, port: int) -> JobSubmissionClient:
+    # Ray's own client would wait for minutes for a machine that does not answer
+    socket.create_connection((host, port), timeout=CONNECT_SECONDS).close()
+    with explained(address):
+        return JobSubmissionClient(address)
+
+
+def within(seconds: float, call: Callable[[], _Value]) -> _Value:
+    """What a call returns that knows no limit of time: the system's look-up of names, a request of Ray's client.
+
+    Raises:
+        TimeoutError: it takes longer. It goes on in its thread, which keeps no process from ending.
+    """
+    future: Future[_Value] = Future()
+
+    def answer() -> None:
+        try:
+            future.set_result(call())
+        except Exception as error:  # noqa: BLE001 (raised where it was asked for)
+            future.set_exception(error)
+
+    threading.Thread(target=answer, daemon=True).start()
+    try:
+        return future.result(timeout=seconds)
+    except TimeoutError as error:
+        raise TimeoutError(str(error) or f"nothing answers within {seconds:.0f} s") from error
+
+
+def unreachable(address: str, error: BaseException) -> UserError:
+    """That nothing answers at an address, as the user's to mend."""
+    return UserError(
+        f"--address: expected Ray's dashboard at {address}, but it cannot be reached: {error}. Is the cluster up, and "
+        "the tunnel to its head (ssh -N -L 8265:127.0.0.1:8265 HEAD)?"
+    )
+
+
+@contextlib.contextmanager
+def explained(address: str) -> Iterator[None]:
+    """What Ray's client raises, as the user's to mend.
+
+    Raises:
+        UserError: instead of it.
+    """
+    try:
+        yield
+    except AuthenticationError as error:
+        is_set = os.environ.get("RAY_AUTH_MODE", "").lower() == "token"
+        given = "none or another was given" if is_set else "none was given: set RAY_AUTH_MODE=token"
+        raise UserError(
+            f"--address: the cluster at {address} expects its token, and {given}. {TOKEN_PLACES}"
+        ) from error
+    except (ConnectionError, requests.ConnectionError, requests.Timeout) as error:
+        raise unreachable(address, error) from error
+    except (RuntimeError, requests.RequestException, ValueError, KeyError) as error:
+        raise UserError(
+            f"--address: expected Ray's dashboard at {address}, which refused or is another server: "
+            f"{type(error).__name__}: {error}"
+        ) from error

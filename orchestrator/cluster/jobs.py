@@ -1,0 +1,167 @@
+"""The jobs of a cluster that crwn submitted: how they stand, their logs, and their end."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+import aiohttp
+import requests
+from ray.job_submission import JobDetails, JobStatus, JobSubmissionClient
+from rich.console import Console
+
+from orchestrator.cluster.dashboard import explained
+from orchestrator.display import print_line
+from orchestrator.errors import UserError, nearest
+from orchestrator.execution.progress import show_seconds
+
+STOP_SECONDS = 30
+"""How long a job may take to end by itself when it is stopped, before it is killed."""
+
+POLL_SECONDS = 0.5
+LOG_LINES = 5
+"""Of each job, in a list with details."""
+
+INTERRUPTED = 130
+
+SWEEP, STORE, TRIALS, NUM_TRIALS = "crwn.sweep", "crwn.store", "crwn.trials", "crwn.num_trials"
+"""What is kept with a job: the sweep's name, its store, a checksum of its trials, and how many they are."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClusterJob:
+    """A job that crwn submitted.
+
+    Attributes:
+        job_id: Ray's submission id.
+        notes: what was kept with it, by SWEEP, STORE, TRIALS and NUM_TRIALS.
+        details: how it stands, as Ray tells.
+    """
+
+    job_id: str
+    notes: Mapping[str, str]
+    details: JobDetails
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether it is done, failed or stopped."""
+        return self.details.status.is_terminal()
+
+
+def follow(client: JobSubmissionClient, address: str, job_id: str, console: Console) -> int:
+    """Print a job's log until it ends. Ctrl-C ends only that.
+
+    Returns:
+        The job's exit code; 130 if it was stopped, or is followed no longer.
+    """
+    try:
+        asyncio.run(_print_log(client, job_id, console))
+        with explained(address):
+            info = client.get_job_info(job_id)
+            while not info.status.is_terminal():  # the log ends a moment before the job
+                time.sleep(POLL_SECONDS)
+                info = client.get_job_info(job_id)
+    except KeyboardInterrupt:
+        print_line(console, f"\n{job_id}: no longer followed; the job goes on. To stop it:")
+        print_line(console, f"  crwn stop --address {address} {job_id}")
+        return INTERRUPTED
+    except (aiohttp.ClientError, UserError, RuntimeError, OSError) as error:
+        print_line(console, f"\n{job_id}: no longer followed: {error}")
+        print_line(console, "The job goes on without this connection; the same command follows it again.")
+        return INTERRUPTED
+    print_line(console, f"{job_id}: {state_of(info)}")
+    if info.status == JobStatus.SUCCEEDED:
+        return 0
+    if info.status == JobStatus.STOPPED:
+        return INTERRUPTED
+    code = info.driver_exit_code
+    if code == 127:
+        print_line(console, "The cluster lacks the command crwn: install the project on its machines, and have the")
+        print_line(console, "environment's bin/ in $PATH where `ray start` is called (docs/cluster.md).")
+    elif code is None and info.message:
+        print_line(console, info.message)
+    return code if code is not None and 0 < code < 256 else 1
+
+
+async def _print_log(client: JobSubmissionClient, job_id: str, console: Console) -> None:
+    async for text in client.tail_job_logs(job_id):
+        console.file.write(text)
+        console.file.flush()
+
+
+def show(client: JobSubmissionClient, address: str, console: Console, *, verbose: bool) -> None:
+    """Print the cluster's jobs and how they stand; with `verbose` also the last lines of their logs."""
+    jobs = jobs_of(client, address)
+    print_line(console, f"{address}: {len(jobs)} jobs of crwn" if jobs else f"{address}: no job of crwn")
+    for job in jobs:
+        name, store, number = (job.notes[key] for key in (SWEEP, STORE, NUM_TRIALS))
+        print_line(console, f"{job.job_id}: {state_of(job.details)}; {name}, {number} trials, into {store}")
+        for line in _last_lines(client, job, verbose=verbose):
+            print_line(console, f"  {line}")
+
+
+def _last_lines(client: JobSubmissionClient, job: ClusterJob, *, verbose: bool) -> Sequence[str]:
+    """The end of a job's log; without `verbose` how many trials of a running one are done."""
+    if not verbose and job.has_ended:
+        return ()
+    try:
+        lines = client.get_job_logs(job.job_id).splitlines()
+    except (RuntimeError, requests.RequestException):
+        return ()  # the machine that has it is gone
+    return lines[-LOG_LINES:] if verbose else [line for line in lines if re.match(r"\d+/\d+ trials done", line)][-1:]
+
+
+def stop(client: JobSubmissionClient, address: str, job_id: str, console: Console) -> None:
+    """Stop a job of crwn and wait until it has ended.
+
+    Raises:
+        UserError: there is no such job.
+    """
+    jobs = {job.job_id: job for job in jobs_of(client, address)}
+    if job_id not in jobs:
+        raise UserError(f"JOB: {nearest(job_id, jobs)}; crwn status --address {address} shows them")
+    if jobs[job_id].has_ended:
+        print_line(console, f"{job_id}: {state_of(jobs[job_id].details)} already")
+        return
+    with explained(address):
+        client.stop_job(job_id)
+        until = time.monotonic() + 2 * STOP_SECONDS
+        while not (info := client.get_job_info(job_id)).status.is_terminal():
+            if time.monotonic() > until:
+                print_line(console, f"{job_id}: asked to stop, and still running; crwn status --address {address}")
+                return
+            time.sleep(POLL_SECONDS)
+    print_line(console, f"{job_id}: {state_of(info)}; what it computed is kept, and submitting the sweep again goes on")
+
+
+def jobs_of(client: JobSubmissionClient, address: str) -> list[ClusterJob]:
+    """The cluster's jobs that crwn submitted, oldest first."""
+    with explained(address):
+        found = sorted(client.list_jobs(), key=lambda details: details.start_time or 0)
+    return [
+        ClusterJob(job_id=details.submission_id, notes=details.metadata, details=details)
+        for details in found
+        if details.submission_id and details.metadata and {SWEEP, STORE, TRIALS, NUM_TRIALS} <= details.metadata.keys()
+    ]
+
+
+def state_of(details: JobDetails) -> str:
+    """How a job stands, in words."""
+    code = details.driver_exit_code
+    words = {
+        JobStatus.PENDING: "waiting to start",
+        JobStatus.RUNNING: "running",
+        JobStatus.STOPPED: "stopped",
+        JobStatus.SUCCEEDED: "done",
+        JobStatus.FAILED: "failed" if code is None else f"failed with exit code {code}",
+    }[details.status]
+    if details.start_time is None:
+        return words
+    begun = details.start_time / 1000  # milliseconds
+    end = details.end_time / 1000 if details.end_time else time.time()
+    date = datetime.fromtimestamp(begun).astimezone()
+    return f"{words}, begun {date:%Y-%m-%d %H:%M}, {show_seconds(max(0.0, end - begun))}"

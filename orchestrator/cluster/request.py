@@ -1,0 +1,94 @@
+"""A sweep that is to run on a cluster: checks before any cluster is asked, and the commands that say it."""
+
+from __future__ import annotations
+
+import hashlib
+import posixpath
+import shlex
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from orchestrator.errors import UserError
+from orchestrator.execution.running import Options, chosen_executor, chosen_resources
+from orchestrator.store.address import SCHEMES, check_address
+from orchestrator.sweeps.sweep import Sweep
+from orchestrator.tracking.address import hide_password
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """A sweep that is to run on a cluster.
+
+    Attributes:
+        sweep: validated.
+        file: what it was read from.
+        store: where the cluster keeps it.
+        options: of the run.
+    """
+
+    sweep: Sweep
+    file: Path
+    store: str
+    options: Options
+
+    @property
+    def stem(self) -> str:
+        """What the ids of all jobs of this sweep and store begin with."""
+        digest = hashlib.sha256(f"{self.sweep.name}\n{self.store}".encode()).hexdigest()
+        return f"crwn-{self.sweep.name}-{digest[:8]}-"
+
+    @property
+    def trials(self) -> str:
+        """A checksum of the trials, whatever their order."""
+        return hashlib.sha256("\n".join(sorted(trial.trial_id for trial in self.sweep.trials)).encode()).hexdigest()
+
+    @property
+    def entrypoint(self) -> str:
+        """The command that the job runs."""
+        # Ray also where few trials are left: the head may have neither GPUs nor cores to spare.
+        return shlex.join(["crwn", "run", self.file.name, "--out", self.store, "--executor", "ray", *self._options()])
+
+    def command(self, address: str) -> str:
+        """The command that submits this."""
+        uri = self.options.tracking_uri
+        tracking = [] if uri is None else ["--tracking-uri", hide_password(uri)]
+        words = ["crwn", "submit", str(self.file), "--address", address, "--out", self.store]
+        return shlex.join([*words, *self._options(), *tracking])
+
+    def _options(self) -> Iterator[str]:
+        """What `submit` and `run` both take."""
+        for name in ("data_root", "gpus", "cpus"):
+            value = getattr(self.options, name)
+            if value is not None:
+                yield from (f"--{name.replace('_', '-')}", str(value))
+        if not self.options.tracking:
+            yield "--no-tracking"
+
+
+def request(sweep: Sweep, file: Path, out: str | None, options: Options) -> Request:
+    """Check what is to be submitted, without any cluster.
+
+    Raises:
+        UserError: something of it cannot work there.
+    """
+    chosen_resources(sweep, options)
+    chosen_executor(options, len(sweep.trials))
+    where = "an absolute path that all machines of the cluster share, such as /shared/runs/NAME, or s3://bucket/prefix"
+    given = out if out is not None else None if sweep.store is None else str(sweep.store)
+    if given is None:
+        raise UserError(f"--out: expected where the cluster keeps the store, {where}; given nothing")
+    source = "--out" if out is not None else f"{file}: store"
+    try:
+        check_address(given)
+    except ValueError as error:
+        raise UserError(f"{source}: {error}.") from error
+    is_elsewhere = urlsplit(given).scheme in SCHEMES
+    if not (given.startswith("/") or is_elsewhere):
+        raise UserError(f"{source}: expected {where}; given {given!r}. A job's own folder vanishes with it.")
+    if options.data_root is not None and not options.data_root.startswith("/"):
+        raise UserError(
+            f"--data-root: expected an absolute path on the cluster's machines; given {options.data_root!r}"
+        )
+    return Request(sweep=sweep, file=file, store=given if is_elsewhere else posixpath.normpath(given), options=options)
