@@ -72,8 +72,8 @@ def test_a_made_up_trial_is_like_a_real_one(
     """Given the real one's accuracies, all that does not hang on training is equal, file by file."""
     spec = tiny_trial(method, benchmark=benchmark, seed=3)
     run(real, spec, digits)
-    (truth,) = real.trials([spec.trial_id]).to_pylist()
-    tests = real.tasks([spec.trial_id]).to_pylist()
+    (truth,) = real.records.trials([spec.trial_id]).to_pylist()
+    tests = real.records.tasks([spec.trial_id]).to_pylist()
     num_tasks, is_stream = spec.benchmark.problem().num_tasks, spec.benchmark.problem().is_stream
     matrix = metrics.accuracy_matrix(
         ((test["task"], num_tasks if is_stream else test["tasks_learned"], test["accuracy"]) for test in tests),
