@@ -1,0 +1,89 @@
+"""The command line: parse, call, print. Heavy modules are imported by the command that needs them.
+
+Exit codes: 0 done; 1 something was begun and is not finished, such as failed trials, and running again goes on; 2 the
+input is wrong and nothing was started; 130 interrupted, running again goes on.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping
+
+import typer
+
+from crwn.paths import stand_in_for_home
+from orchestrator import output
+from orchestrator.cli import data, jobs, results, shown, sweeps
+from orchestrator.errors import UnfinishedError, UserError
+
+app = typer.Typer(
+    name="crwn",
+    help="Run sweeps of continual-learning trials, on this machine or on a Ray cluster.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+data_app = typer.Typer(
+    name="data", help="Base data sets: what is known, there, and whole.", no_args_is_help=True, rich_markup_mode=None
+)
+app.add_typer(data_app)
+
+COMMANDS: Mapping[str, Callable[..., None]] = {
+    "plan": sweeps.plan,
+    "run": sweeps.run,
+    "doctor": sweeps.doctor,
+    "submit": jobs.submit,
+    "stop": jobs.stop,
+    "status": jobs.status,
+    "tables": results.tables,
+    "report": results.report_,
+    "diff": results.diff,
+    "verify": results.verify,
+    "sync": shown.sync,
+    "ui": shown.ui,
+}
+"""In the order in which they are shown."""
+
+NAMING_PAPERS = ("tables", "report")
+
+DATA_COMMANDS: Mapping[str, Callable[..., None]] = {"list": data.list_, "fetch": data.fetch, "verify": data.verify}
+
+for name, command in COMMANDS.items():
+    app.command(name, cls=results.NamesPaper if name in NAMING_PAPERS else None)(command)
+for name, command in DATA_COMMANDS.items():
+    data_app.command(name)(command)
+
+
+def main() -> None:
+    """Run the command line and exit with its code."""
+    stand_in_for_home()
+    standard_output = output.take_over()
+    code = _called()
+    if standard_output is not None:
+        sys.stdout.flush()
+        if standard_output.is_lost and code == 0:
+            code = 1
+    sys.exit(code)
+
+
+def _called() -> int:
+    """Run the command; its exit code."""
+    try:
+        app()
+    except SystemExit as ended:
+        return ended.code if isinstance(ended.code, int) else int(ended.code is not None)
+    except UnfinishedError as error:
+        _print_error(error)
+        return 1
+    except (UserError, OSError) as error:
+        _print_error(error)
+        return 2
+    return 0
+
+
+def _print_error(error: Exception) -> None:
+    from orchestrator.display import printable  # noqa: PLC0415
+
+    typer.echo(f"error: {printable(str(error))}", err=True)

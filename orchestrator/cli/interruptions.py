@@ -1,0 +1,25 @@
+"""Signals that end a command in order, as Ctrl-C does."""
+
+from __future__ import annotations
+
+import signal
+from types import FrameType
+
+INTERRUPTIONS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+"""What ends a command in order: Ctrl-C, a scheduler's polite end, a terminal or connection that is gone."""
+
+
+def take_signals_for_interruptions() -> None:
+    """Have each of them raise KeyboardInterrupt, in the background too, where a shell has Ctrl-C ignored.
+
+    Whoever sends a signal to this very process means it. A hang-up is sent to all, and stays ignored under nohup.
+    """
+    for sign in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(sign, signal.default_int_handler)
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        signal.signal(signal.SIGHUP, _hang_up)
+
+
+def _hang_up(number: int, frame: FrameType | None) -> None:
+    signal.signal(number, signal.SIG_IGN)  # the kernel and the shell both send one, which must not cut off the end
+    raise KeyboardInterrupt

@@ -1,0 +1,182 @@
+"""Commands on what stores hold: tables, report, diff, verify."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from typer.core import TyperCommand
+
+from orchestrator import papers
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from orchestrator.report.printable import Printable
+
+from orchestrator.cli.arguments import StoreArgument, existing_store
+
+
+def _known_paper(name: str | None) -> str | None:
+    """Refuses a name that no paper has, before what follows it on the command line is looked at."""
+    if name is not None:
+        papers.file_of(name)
+    return name
+
+
+class NamesPaper(TyperCommand):
+    """A command with `--paper NAME`, which used to be a flag: where no name follows, the error has one to type."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """The arguments, parsed; see click."""
+        if args[-1:] == ["--paper"]:
+            papers.file_of("")
+        return super().parse_args(ctx, args)
+
+
+def tables(
+    *,
+    stores: Annotated[
+        list[str],
+        typer.Argument(
+            help="the store: a folder such as runs/quickstart, or s3://bucket/prefix; several with --rows or --paper",
+            metavar="STORE",
+        ),
+    ],
+    to: Annotated[
+        str | None, typer.Option(help="where to write; by default the store's report/", metavar="DIR")
+    ] = None,
+    sweep: Annotated[
+        str | None, typer.Option(help="of this sweep alone, by the names that it gives", metavar="NAME")
+    ] = None,
+    against: Annotated[
+        str | None,
+        typer.Option(help="compare every row with this one, paired by seed and task; rank all", metavar="ROW"),
+    ] = None,
+    rows: Annotated[
+        str | None, typer.Option(help="instead of the sweeps' tables: a row for each value of these", metavar="NAMES")
+    ] = None,
+    cols: Annotated[
+        str, typer.Option(help="with --rows: a column for each value of this", metavar="NAME")
+    ] = "benchmark",
+    value: Annotated[str, typer.Option(help="with --rows: what the cells show", metavar="VALUE")] = "accuracy",
+    where: Annotated[
+        list[str] | None,
+        typer.Option(help="only trials with this value, such as scale=FC256; may be repeated", metavar="NAME=VALUE"),
+    ] = None,
+    paper: Annotated[
+        str | None,
+        typer.Option(
+            help="instead: the tables of this paper, from all trials at its settings",
+            metavar="NAME",
+            callback=_known_paper,
+        ),
+    ] = None,
+) -> None:
+    """Write and print the tables of a store's sweeps, any others over its trials, or a paper's."""
+    from orchestrator import display  # noqa: PLC0415
+    from orchestrator.report.printable import write  # noqa: PLC0415
+    from orchestrator.report.tables import Choice, tables_of  # noqa: PLC0415
+    from orchestrator.store.address import open_files  # noqa: PLC0415
+
+    opened = [existing_store(store) for store in stores]
+    made = tables_of(
+        opened,
+        Choice(
+            sweep=sweep,
+            against=against,
+            rows=tuple(name.strip() for name in rows.split(",")) if rows is not None else (),
+            columns=cols,
+            value=value,
+            where=tuple(where or ()),
+            paper=paper,
+        ),
+    )
+    files = write(made, open_files(to) if to is not None else opened[0].report)
+    console = display.console()
+    for table in made:
+        print_table(table, console)
+    for file in files:
+        typer.echo(file)
+
+
+def report_(
+    stores: Annotated[list[str], typer.Argument(metavar="STORE...", help="any number of stores")],
+    to: Annotated[
+        str | None, typer.Option(help="where to write; by default the first store's report/", metavar="DIR")
+    ] = None,
+    paper: Annotated[
+        str | None,
+        typer.Option(
+            help="with the claims of this paper, and what all trials at its settings say of them",
+            metavar="NAME",
+            callback=_known_paper,
+        ),
+    ] = None,
+) -> None:
+    """Write one HTML page over stores: tables, figures, where every number is from; a paper's claims if asked for."""
+    from orchestrator.display import printable  # noqa: PLC0415
+    from orchestrator.papers.reading import read_paper  # noqa: PLC0415
+    from orchestrator.report.page import write_report  # noqa: PLC0415
+    from orchestrator.store.address import open_files  # noqa: PLC0415
+
+    opened = [existing_store(store) for store in stores]
+    where = open_files(to) if to is not None else opened[0].report
+    asked = None if paper is None else read_paper(paper)
+    for file in write_report(opened, where, lambda line: typer.echo(printable(line), err=True), asked):
+        typer.echo(file)
+
+
+def diff(
+    *,
+    a: Annotated[str, typer.Argument(help="a store, as it was", metavar="A")],
+    b: Annotated[str, typer.Argument(help="a store, as it is", metavar="B")],
+    where: Annotated[
+        list[str] | None,
+        typer.Option(help="only trials with this value, such as scale=FC256; may be repeated", metavar="NAME=VALUE"),
+    ] = None,
+    noise: Annotated[
+        float, typer.Option(help="points of accuracy by which a trial may differ and be the same", min=0, max=100)
+    ] = 0.1,
+    as_json: Annotated[bool, typer.Option("--json", help="print everything as JSON")] = False,
+) -> None:
+    """Show what changed between two stores' trials; exit code 0 the same within the noise, 1 different."""
+    from orchestrator import display  # noqa: PLC0415
+    from orchestrator.report import diff  # noqa: PLC0415
+    from orchestrator.report.tables import differences  # noqa: PLC0415
+
+    found = differences(existing_store(a), existing_store(b), tuple(where or ()), noise / 100)
+    if as_json:
+        typer.echo(diff.as_json(found))
+    else:
+        console = display.console()
+        for line in diff.lines(found):
+            display.print_line(console, line)
+    raise typer.Exit(0 if found.is_same else 1)
+
+
+def verify(store: StoreArgument) -> None:
+    """Read everything in a store and see that it is as it was written; exit code 0 if it is, 1 if not."""
+    from orchestrator import display  # noqa: PLC0415
+    from orchestrator.store import verifying  # noqa: PLC0415
+
+    if not verifying.show(existing_store(store), display.console()):
+        raise typer.Exit(1)
+
+
+def print_table(table: Printable, console: Console) -> None:
+    """Print a table with its notes."""
+    from orchestrator.display import print_line, print_table  # noqa: PLC0415
+
+    columns = list(table.table.columns)
+    text_columns = [name for name in columns if name in table.name_columns]
+    print_table(
+        console,
+        title=table.name,
+        text_columns=text_columns,
+        number_columns=columns[len(text_columns) :],
+        rows=table.table.to_numpy().tolist(),
+        caption=table.caption,
+    )
+    for note in table.notes:
+        print_line(console, f"- {note}")

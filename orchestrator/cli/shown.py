@@ -1,0 +1,48 @@
+"""Commands on MLflow: sync, ui."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from orchestrator.cli.arguments import StoreArgument, TrackingOption, existing_store
+from orchestrator.cli.interruptions import take_signals_for_interruptions
+from orchestrator.errors import UserError
+
+
+def sync(store: StoreArgument, tracking_uri: TrackingOption = None) -> None:
+    """Show all of a store in MLflow: rebuild what is lost there, catch up with what is missing."""
+    from orchestrator import display  # noqa: PLC0415
+    from orchestrator.tracking import address, following  # noqa: PLC0415
+
+    opened = existing_store(store)
+    runs = opened.beside
+    following.sync(opened, address.tracking_uri(runs, tracking_uri), display.console())
+    typer.echo(f"mlflow    {address.how_to_open(runs, tracking_uri)}")
+
+
+def ui(
+    runs: Annotated[str, typer.Argument(help="the folder that holds the stores", metavar="RUNS")] = "runs",
+    port: Annotated[int, typer.Option(help="on 127.0.0.1", min=1, max=65535)] = 5000,
+) -> None:
+    """Open MLflow's interface on a folder of stores, on this machine, until Ctrl-C."""
+    from orchestrator import display  # noqa: PLC0415
+    from orchestrator.tracking.ui import serve  # noqa: PLC0415
+
+    take_signals_for_interruptions()
+    serve(_folder_of_stores(runs), port, display.console())
+
+
+def _folder_of_stores(runs: str) -> Path:
+    from crwn.paths import expanded  # noqa: PLC0415
+    from orchestrator.store.address import open_files  # noqa: PLC0415
+    from orchestrator.store.folder import LocalFiles  # noqa: PLC0415
+
+    if not isinstance(open_files(runs), LocalFiles):  # which also finds what is wrong with a path
+        raise UserError(
+            f"{runs}: expected a folder on this machine, where MLflow's database is. For a store on object storage it "
+            "is in runs/ of the folder where crwn run was typed; crwn sync STORE makes it anew, then type: crwn ui"
+        )
+    return expanded(runs)

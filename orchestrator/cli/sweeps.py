@@ -1,0 +1,154 @@
+"""Commands on a sweep: plan, run, doctor."""
+
+from __future__ import annotations
+
+import shlex
+import signal
+import sys
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from orchestrator import output
+from orchestrator.cli.interruptions import INTERRUPTIONS, take_signals_for_interruptions
+from orchestrator.cli.results import print_table
+from orchestrator.errors import UserError, begun
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from orchestrator.store.store import Store
+    from orchestrator.sweeps.sweep import Sweep
+
+from orchestrator.cli.arguments import (
+    CpusOption,
+    DataRootOption,
+    ExecutorOption,
+    GpusOption,
+    NoTrackingOption,
+    OutOption,
+    SweepArgument,
+    TrackingOption,
+    store_of_run,
+)
+
+
+def plan(
+    *,
+    sweep: SweepArgument,
+    out: OutOption = None,
+    cluster: Annotated[
+        bool,
+        typer.Option("--cluster", help="how many trials run at once on the machines there are, and how long it takes"),
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="print every trial with its resolved spec as JSON")] = False,
+) -> None:
+    """Show what a sweep would run; start nothing and need no data."""
+    from orchestrator import display  # noqa: PLC0415
+    from orchestrator.execution import planning  # noqa: PLC0415
+    from orchestrator.sweeps.reading import load_sweep  # noqa: PLC0415
+
+    if cluster and as_json:
+        raise UserError("--cluster and --json: expected one of them, given both")
+    loaded = load_sweep(sweep)
+    store = store_of_run(loaded, out)
+    if cluster:
+        from orchestrator.execution.ray_tune import RayTuneExecutor  # noqa: PLC0415
+
+        planning.show_capacity(loaded, store, RayTuneExecutor().capacity(), display.console())
+    elif as_json:
+        typer.echo(planning.as_json(loaded, store))
+    else:
+        planning.show(loaded, store, display.console())
+
+
+def run(
+    *,
+    sweep: SweepArgument,
+    out: OutOption = None,
+    data_root: DataRootOption = None,
+    executor: ExecutorOption = None,
+    gpus: GpusOption = None,
+    cpus: CpusOption = None,
+    tracking_uri: TrackingOption = None,
+    no_tracking: NoTrackingOption = False,
+    repair: Annotated[
+        bool, typer.Option("--repair", help="read all that is done, and compute again what is not as it was written")
+    ] = False,
+) -> None:
+    """Run what a sweep lacks, or go on with it, and end with its table."""
+    from orchestrator import display  # noqa: PLC0415
+    from orchestrator.execution import running  # noqa: PLC0415
+    from orchestrator.sweeps.reading import load_sweep  # noqa: PLC0415
+    from orchestrator.tracking import address  # noqa: PLC0415
+
+    take_signals_for_interruptions()
+    loaded = load_sweep(sweep)
+    store = store_of_run(loaded, out)
+    output.go_on_without(f"The run goes on; look at it with: {shlex.join(['crwn', 'status', store.address])}")
+    options = running.Options(
+        data_root=data_root,
+        executor=executor,
+        gpus=gpus,
+        cpus=cpus,
+        tracking_uri=tracking_uri,
+        tracking=not no_tracking,
+        repair=repair,
+    )
+    console = display.console()
+    try:
+        failed = running.run(loaded, store, options, console)
+        with begun(running.REMEDY):
+            _show_results(loaded, store, console)
+        if not no_tracking:
+            typer.echo(f"mlflow    {address.how_to_open(store.beside, tracking_uri)}")
+    except KeyboardInterrupt:
+        for sign in INTERRUPTIONS:
+            signal.signal(sign, signal.SIG_IGN)  # what follows takes no time and must not be cut off
+        command = shlex.join(["crwn", *map(address.hide_password, sys.argv[1:])])
+        typer.echo(f"\nInterrupted. Everything up to the last seconds is kept; go on with:\n  {command}", err=True)
+        raise typer.Exit(130) from None
+    raise typer.Exit(1 if failed else 0)
+
+
+def doctor(
+    *,
+    sweep: SweepArgument,
+    out: OutOption = None,
+    data_root: DataRootOption = None,
+    executor: ExecutorOption = None,
+    gpus: GpusOption = None,
+    cpus: CpusOption = None,
+    tracking_uri: TrackingOption = None,
+    no_tracking: NoTrackingOption = False,
+) -> None:
+    """Find out whether a sweep would run here: machines, versions, store, data, disk, MLflow; start no trial."""
+    from orchestrator import display  # noqa: PLC0415
+    from orchestrator.cluster import doctor as examination  # noqa: PLC0415
+    from orchestrator.execution import running  # noqa: PLC0415
+    from orchestrator.sweeps.reading import load_sweep  # noqa: PLC0415
+
+    loaded = load_sweep(sweep)
+    options = running.Options(
+        data_root=data_root,
+        executor=executor,
+        gpus=gpus,
+        cpus=cpus,
+        tracking_uri=tracking_uri,
+        tracking=not no_tracking,
+    )
+    if not examination.show(loaded, store_of_run(loaded, out), options, display.console()):
+        raise typer.Exit(1)
+
+
+def _show_results(sweep: Sweep, store: Store, console: Console) -> None:
+    from orchestrator.report.sweep_tables import sweep_table  # noqa: PLC0415
+    from orchestrator.report.tables import write_tables  # noqa: PLC0415
+    from orchestrator.store.schemas import CONTEXTS_FILE  # noqa: PLC0415
+
+    table = sweep_table(store, sweep.manifest())
+    print_table(table, console)
+    write_tables(store, store.report)
+    typer.echo(f"results   {store.address}")
+    typer.echo(f"tables    {store.report.locate(table.file_name)}.md and .csv")
+    typer.echo(f"contexts  {store.locate('*', CONTEXTS_FILE)}")
