@@ -1,4 +1,4 @@
-"""Methods: one file each, its frozen spec, what it builds, its mathematics. `METHODS` is the registry."""
+"""Methods: one file each, with its frozen spec, its blueprint and its maths. `METHODS` is the registry."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from crwn.methods.protocol import Method, Surroundings
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MethodEntry:
-    """A method's spec class, and what builds its learner."""
+    """A method's spec class, and the function that builds its learner."""
 
     spec: type[Any]
     build: Callable[[Any, Surroundings], Method]

@@ -1,15 +1,16 @@
 """A-GEM, averaged gradient episodic memory: no step may raise the loss on examples kept from earlier tasks.
 
 Source: Chaudhry et al. 2019, "Efficient Lifelong Learning with A-GEM" (arXiv:1812.00420), equation 11; settings of
-mammoth (github.com/aimagelab/mammoth, `models/agem.py`, `utils/best_args.py`) for sequential MNIST: rate 0.1, batches
-of 10, 128 replayed, one epoch. With the gradient g of the batch and the gradient r of a draw from the buffer,
+mammoth (github.com/aimagelab/mammoth, `models/agem.py`, `utils/best_args.py`) for sequential MNIST: learning rate
+0.1, batches of 10, 128 replayed, one epoch. With the gradient g of the batch and the gradient r of a draw from the
+buffer,
 
     g <- g - min(0, g . r) / (r . r) r
 
-The buffer keeps as many examples of each task, buffer / T, drawn from the task's own when it ends. (mammoth keeps one
-batch of each task, however large the buffer is.) The draw moves no running statistics.
+The buffer holds the same number of examples per task, buffer / T, drawn from each task when it ends. (mammoth keeps one
+batch per task, whatever the buffer's size.) The draw does not update running statistics.
 
-Shapes: G = 1 lane, B examples, R replayed, m classes; n examples kept of a task.
+Shapes: G = 1 lane, B examples, R replayed, m classes; n examples kept per task.
 """
 
 from __future__ import annotations
@@ -40,8 +41,8 @@ class AGEMSpec:
     """A-GEM's settings.
 
     Attributes:
-        buffer: examples that are kept of all tasks together, at least one of each.
-        replay_batch: examples that the reference gradient is taken from in each update.
+        buffer: capacity of the replay buffer, in examples of all tasks; at least one per task.
+        replay_batch: examples per update for the reference gradient.
         biases: whether FC_H has biases.
 
     Raises:
@@ -59,15 +60,15 @@ class AGEMSpec:
         check_fields(self)
 
     def training(self, scale: str) -> TrainingSpec:
-        """mammoth's: SGD at 0.1."""
+        """mammoth's settings: SGD at 0.1."""
         del scale
         return plain_training(0.1)
 
     def blueprint(self, scale: str, problem: ProblemShape, seed: int) -> Blueprint:
-        """One network, and the buffer.
+        """One network and the buffer.
 
         Raises:
-            ValueError: the buffer has no room for an example of each task.
+            ValueError: the buffer cannot hold one example per task.
         """
         kept = kept_of_task(self.buffer, problem.num_segments) * problem.num_segments
         return plain_blueprint(
@@ -82,10 +83,10 @@ class AGEMSpec:
 
 
 def kept_of_task(buffer: int, num_tasks: int) -> int:
-    """Examples kept of each task.
+    """Number of examples kept per task.
 
     Raises:
-        ValueError: none.
+        ValueError: there would be none.
     """
     if buffer < num_tasks:
         raise ValueError(f"buffer: expected at least one example for each of {num_tasks} tasks, given {buffer}")
@@ -93,11 +94,11 @@ def kept_of_task(buffer: int, num_tasks: int) -> int:
 
 
 def projected(gradients: Tensors, reference: Tensors) -> Tensors:
-    """Gradients without what would raise the reference loss, equation 11, over all tensors together.
+    """Gradients projected so that they do not raise the reference loss, equation 11, over all tensors together.
 
     Args:
-        gradients: of the batch, by name.
-        reference: of what was kept, by the same names; zeros where nothing is.
+        gradients: the batch's gradients by name.
+        reference: the gradients of the buffer's examples by the same names; zeros if there are none.
     """
     product = torch.stack([(gradients[name] * slope).sum() for name, slope in reference.items()]).sum()
     square = torch.stack([slope.square().sum() for slope in reference.values()]).sum()
@@ -106,7 +107,7 @@ def projected(gradients: Tensors, reference: Tensors) -> Tensors:
 
 
 class AGEM(Method):
-    """The learner: a plain network with a buffer."""
+    """The learner: a plain network with a replay buffer."""
 
     def __init__(self, spec: AGEMSpec, surroundings: Surroundings) -> None:
         self._spec = spec
@@ -116,7 +117,7 @@ class AGEM(Method):
         self._kept_of_task = kept_of_task(spec.buffer, self._num_segments)
 
     def start_shared(self) -> Tensors:
-        """The network's."""
+        """The network's initial state."""
         return self._network.start()
 
     def start_memory(self) -> Tensors:
@@ -127,15 +128,15 @@ class AGEM(Method):
     def logits(
         self, state: Tensors, images: torch.Tensor, *, training: bool = False, moved: Tensors | None = None
     ) -> torch.Tensor:
-        """The network's."""
+        """The network's class scores."""
         return self._network.logits(state, images, training=training, moved=moved)
 
     def learn(self, state: Tensors, batch: Batch) -> Step:
-        """The network's: the loss of the batch."""
+        """The network's step: the cross-entropy of the batch."""
         return self._network.learn(state, batch)
 
     def adjust(self, state: Tensors, batch: Batch, gradients: Tensors) -> tuple[Tensors, Tensors]:
-        """The projection, from the second task on."""
+        """Project the gradients, from the second task on."""
         if batch.segment == 0:
             return gradients, {}
         keys_K = batch.uniform("replay", self._kept_of_task * self._num_segments)
@@ -153,7 +154,7 @@ class AGEM(Method):
         return projected(gradients, reference), {}
 
     def end(self, state: Tensors, examples: Examples) -> Tensors:
-        """Examples of the task, drawn without replacement: as many as of every other, or all where it has fewer."""
+        """The buffer with examples of the task, drawn without replacement: the same number per task, or all it has."""
         num_kept = min(self._kept_of_task, examples.num_examples)
         chosen_n = examples.stream("buffer").choice(examples.num_examples, num_kept, replace=False)
         kept = examples.take(torch.from_numpy(chosen_n).to(self._surroundings.device))

@@ -1,11 +1,11 @@
 """BatchE, BatchEnsemble for continual learning: shared weights and a rank-one factor r_t s_t^T per task.
 
-Source: Wen, Tran & Ba 2020, "BatchEnsemble", arXiv:2002.06715: y = ((x * s_t) W^T) * r_t in every layer. W starts
-kaiming-normal, is learned with the first task's r and s, at 1e-4, and then frozen; every later task learns an r and an
-s of its own. r and s start as random signs. FC_H is d -> H -> H -> m with ReLU between, no biases; a ResNet-18 has
-batch normalisation without gain and shift, whose running statistics are each task's own.
+Source: Wen, Tran & Ba 2020, "BatchEnsemble", arXiv:2002.06715: y = ((x * s_t) W^T) * r_t in every layer. W is
+initialised kaiming-normal, trained with the first task's r and s, at 1e-4, and then frozen; every later task learns its
+own r and s. r and s are initialised to random signs. FC_H is d -> H -> H -> m with ReLU between, no biases; a ResNet-18
+has batch normalisation without gain and shift, with separate running statistics per task.
 
-Shapes: G tasks, B examples a task, d numbers an image, m classes; layers are [O outputs, I inputs].
+Shapes: G tasks, B examples per task, d values per image, m classes; layers are [O outputs, I inputs].
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class BatchESpec:
     """BatchE's settings.
 
     Attributes:
-        first_task_rate: the learning rate of the first task, with which the shared weights are learned.
+        first_task_rate: the learning rate of the first task, which trains the shared weights.
 
     Raises:
         ValueError: a field is wrong.
@@ -64,11 +64,11 @@ class BatchESpec:
         check_fields(self)
 
     def training(self, scale: str) -> TrainingSpec:
-        """The paper's, from the second task on: RMSProp at 0.01, or Adam from 0.01 for a ResNet."""
+        """The paper's settings from the second task on: RMSProp at 0.01, or Adam from 0.01 for a ResNet."""
         return paper_training(scale, fully_connected_rate=0.01, resnet_rate=0.01)
 
     def blueprint(self, scale: str, problem: ProblemShape, seed: int) -> Blueprint:
-        """A network shared by all tasks, and r and s (FC256 on 784 pixels: 268,800/T + 1,818)."""
+        """A network shared by all tasks, and r and s per task (FC256 on 784 pixels: 268,800/T + 1,818)."""
         network = parse_network(scale, problem)
         weights = num_weights(network)
         num_factors = sum(layer.shape[0] + layer.shape[1] for layer in network.layers.values())
@@ -80,7 +80,7 @@ class BatchESpec:
             moves_shared="first segment",
             statistics_per_task=num_statistics(network),
             multiply_adds=frozen_multiply_adds(network),
-            # Besides, each layer's output before r
+            # Plus each layer's output before r
             activations=network.activations
             + linear_inputs(network)
             + sum(layer.output_size for layer in network.layers.values()),
@@ -98,7 +98,7 @@ class BatchE(Method):
         self._weights = SharedWeights(surroundings)
 
     def start_shared(self) -> Tensors:
-        """The drawn weights."""
+        """The drawn weights, trainable."""
         return trained_from(self._surroundings.backbone)
 
     def start(self, tasks: Sequence[int]) -> Tensors:
@@ -110,13 +110,13 @@ class BatchE(Method):
         return state
 
     def rate(self, segment: int, rate: float) -> float:
-        """The first task's own, with which the shared weights are learned."""
+        """The first task's own learning rate, or the given one from the second task on."""
         return self._first_task_rate if segment == 0 else rate
 
     def logits(
         self, state: Tensors, images: torch.Tensor, *, training: bool = False, moved: Tensors | None = None
     ) -> torch.Tensor:
-        """The layers in order, each with the task's factors."""
+        """The class scores: the layers in order, each with the task's factors."""
 
         def conv_weight(name: str) -> torch.Tensor:
             factors_GOI = state[f"{name}.r"][:, :, None] * state[f"{name}.s"][:, None]

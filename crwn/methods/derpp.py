@@ -2,16 +2,16 @@
 
 Source: Buzzega et al. 2020, "Dark Experience for General Continual Learning" (arXiv:2004.07211), equation 6; settings
 of mammoth (github.com/aimagelab/mammoth, `models/derpp.py`, `utils/best_args.py`) for sequential MNIST and a buffer of
-500: rate 0.03, batches of 10, 10 replayed, alpha 1, beta 0.5, one epoch. With two draws from the buffer, each of its
-own,
+500: learning rate 0.03, batches of 10, 10 replayed, alpha 1, beta 0.5, one epoch. With two independent draws from the
+buffer,
 
     L = mean of -log p(y|x) over the batch + alpha mean of (z(x') - z')^2 over the first draw and the classes
         + beta mean of -log p(y''|x'') over the second draw
 
-where z' are the scores of x' in the update in which it was seen, before the weights moved. The buffer is a reservoir of
-all examples so far, which gets the batch after it was learned.
+where z' are the scores of x' in the update in which it was seen, before the weights changed. The buffer is a reservoir
+of all examples so far; each batch is offered to it after it is learned.
 
-Shapes: G = 1 lane, B examples, R replayed in a draw, m classes; d numbers per image.
+Shapes: G = 1 lane, B examples, R replayed per draw, m classes; d values per image.
 """
 
 from __future__ import annotations
@@ -52,10 +52,10 @@ class DERPPSpec:
     """DER++'s settings.
 
     Attributes:
-        buffer: examples that are kept; with 0, it is fine-tuning.
-        replay_batch: examples of each of the two draws.
-        alpha: times the squared distance to the scores of then; with 0 that term is not computed.
-        beta: times the cross-entropy of replayed labels; with 0 that term is not computed.
+        buffer: capacity of the replay buffer, in examples; with 0, the method is fine-tuning.
+        replay_batch: examples in each of the two draws.
+        alpha: weight of the squared distance to the stored scores; with 0, the term is not computed.
+        beta: weight of the cross-entropy of replayed labels; with 0, the term is not computed.
         biases: whether FC_H has biases.
 
     Raises:
@@ -75,12 +75,12 @@ class DERPPSpec:
         check_fields(self)
 
     def training(self, scale: str) -> TrainingSpec:
-        """mammoth's for a buffer of 500: SGD at 0.03."""
+        """mammoth's settings for a buffer of 500: SGD at 0.03."""
         del scale
         return plain_training(0.03)
 
     def blueprint(self, scale: str, problem: ProblemShape, seed: int) -> Blueprint:
-        """One network, and the buffer with scores and a label for each image."""
+        """One network and the buffer, with scores and a label for each image."""
         draws = (self.alpha > 0) + (self.beta > 0)
         return plain_blueprint(
             scale,
@@ -94,7 +94,7 @@ class DERPPSpec:
 
 
 class DERPP(Method):
-    """The learner: a plain network with a replay buffer that keeps scores."""
+    """The learner: a plain network with a replay buffer that also stores scores."""
 
     def __init__(self, spec: DERPPSpec, surroundings: Surroundings) -> None:
         self._spec = spec
@@ -102,7 +102,7 @@ class DERPP(Method):
         self._network = PlainNetwork(surroundings, biases=spec.biases)
 
     def start_shared(self) -> Tensors:
-        """The network's."""
+        """The network's initial state."""
         return self._network.start()
 
     def start_memory(self) -> Tensors:
@@ -116,18 +116,18 @@ class DERPP(Method):
     def logits(
         self, state: Tensors, images: torch.Tensor, *, training: bool = False, moved: Tensors | None = None
     ) -> torch.Tensor:
-        """The network's."""
+        """The network's class scores."""
         return self._network.logits(state, images, training=training, moved=moved)
 
     def learn(self, state: Tensors, batch: Batch) -> Step:
-        """The batch and two draws, each a batch of its own; then the batch is offered to the buffer."""
+        """Learn the batch and two draws, each normalised separately; then offer the batch to the buffer."""
         spec = self._spec
         if spec.buffer == 0:
             return self._network.learn(state, batch)
         originals_B, labels_1B = batch.originals[0], batch.labels
         draws, batches = {}, [batch.images]
         for name, weight in (("scores", spec.alpha), ("labels", spec.beta)):
-            if weight and batch.update:  # before the first there is nothing to replay
+            if weight and batch.update:  # before the first update, there is nothing to replay
                 draws[name] = drawn = replay.draw(state, spec.replay_batch, batch.uniform(name, spec.buffer))
                 images = drawn.take(state, "images").view(-1, *originals_B.shape[1:])
                 batches.append(batch.view(images, f"{name} replayed")[None])

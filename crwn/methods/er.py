@@ -1,12 +1,12 @@
 """ER, experience replay: every batch is learned together with examples from a replay buffer.
 
 Source: mammoth (github.com/aimagelab/mammoth, `models/er.py`; settings of `utils/best_args.py` for sequential MNIST and
-a buffer of 500: rate 0.1, batches of 10, 10 replayed, one epoch). The buffer is a reservoir of all examples so far,
-which gets the batch after it was learned. New and replayed examples are one batch with one mean:
+a buffer of 500: learning rate 0.1, batches of 10, 10 replayed, one epoch). The buffer is a reservoir of all examples so
+far; each batch is offered to it after it is learned. New and replayed examples form one batch with one mean:
 
     L = mean over batch and replay of -log p(y|x)
 
-Shapes: G = 1 lane, B examples, R replayed, m classes; d numbers per image.
+Shapes: G = 1 lane, B examples, R replayed, m classes; d values per image.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ class ERSpec:
     """ER's settings.
 
     Attributes:
-        buffer: examples that are kept; with 0, it is fine-tuning.
-        replay_batch: examples that are replayed in each update.
+        buffer: capacity of the replay buffer, in examples; with 0, the method is fine-tuning.
+        replay_batch: examples replayed per update.
         biases: whether FC_H has biases.
 
     Raises:
@@ -56,12 +56,12 @@ class ERSpec:
         check_fields(self)
 
     def training(self, scale: str) -> TrainingSpec:
-        """mammoth's for a buffer of 500: SGD at 0.1."""
+        """mammoth's settings for a buffer of 500: SGD at 0.1."""
         del scale
         return plain_training(0.1)
 
     def blueprint(self, scale: str, problem: ProblemShape, seed: int) -> Blueprint:
-        """One network, and the buffer."""
+        """One network and the buffer."""
         return plain_blueprint(
             scale,
             problem,
@@ -81,7 +81,7 @@ class ER(Method):
         self._network = PlainNetwork(surroundings, biases=spec.biases)
 
     def start_shared(self) -> Tensors:
-        """The network's."""
+        """The network's initial state."""
         return self._network.start()
 
     def start_memory(self) -> Tensors:
@@ -92,11 +92,11 @@ class ER(Method):
     def logits(
         self, state: Tensors, images: torch.Tensor, *, training: bool = False, moved: Tensors | None = None
     ) -> torch.Tensor:
-        """The network's."""
+        """The network's class scores."""
         return self._network.logits(state, images, training=training, moved=moved)
 
     def learn(self, state: Tensors, batch: Batch) -> Step:
-        """One mean over the batch and what is drawn from the buffer, which then is offered the batch."""
+        """Learn the batch together with a draw from the buffer; then offer the batch to the buffer."""
         learn = self._with_replayed if self._spec.buffer and batch.update else self._network.learn
         step = learn(state, batch)
         originals_B, labels_B = batch.originals[0], batch.labels[0]

@@ -1,7 +1,7 @@
 """Fine-tuning: one network learns one task after another, with no measure against forgetting. The lower bound.
 
 Source: the baseline `SGD` of mammoth (github.com/aimagelab/mammoth, `models/sgd.py`); settings for sequential MNIST of
-its `utils/best_args.py`: rate 0.03, batches of 10, one epoch per task.
+its `utils/best_args.py`: learning rate 0.03, batches of 10, one epoch per task.
 
 Shapes: G lanes, B examples per lane, m classes.
 """
@@ -42,7 +42,7 @@ class FinetuneSpec:
         check_fields(self)
 
     def training(self, scale: str) -> TrainingSpec:
-        """mammoth's: SGD at 0.03."""
+        """mammoth's settings: SGD at 0.03."""
         del scale
         return plain_training(0.03)
 
@@ -52,21 +52,21 @@ class FinetuneSpec:
 
 
 class Finetune(Method):
-    """The learner: a plain network, and the loss of the batch."""
+    """The learner: a plain network, trained by cross-entropy."""
 
     def __init__(self, spec: FinetuneSpec, surroundings: Surroundings) -> None:
         self._network = PlainNetwork(surroundings, biases=spec.biases)
 
     def start_shared(self) -> Tensors:
-        """The network's."""
+        """The network's initial state."""
         return self._network.start()
 
     def logits(
         self, state: Tensors, images: torch.Tensor, *, training: bool = False, moved: Tensors | None = None
     ) -> torch.Tensor:
-        """The network's."""
+        """The network's class scores."""
         return self._network.logits(state, images, training=training, moved=moved)
 
     def learn(self, state: Tensors, batch: Batch) -> Step:
-        """The network's: the loss of the batch."""
+        """The network's step: the cross-entropy of the batch."""
         return self._network.learn(state, batch)

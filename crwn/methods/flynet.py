@@ -3,10 +3,10 @@
 Source: CRWN (Hong & Pavlic, arXiv:2204.04297): encoder z = E x, global inhibition, ReLU; decoder W_t = a_t (R * c_t).
 A scale of 10d means N = 10 d hidden units.
 
-Our readings, where the paper's text leaves a value open: inhibition gamma = 1; every unit sums floor(p d) inputs with
-p = 0.1; R's standard deviation is 10/N, so that logits start small; c ~ U(-1, 1) drawn anew for each task, a = 1.
+Our choices, where the paper leaves a value open: inhibition gamma = 1; every unit sums floor(p d) inputs with p = 0.1;
+R's standard deviation is 10/N, so that initial logits are small; c ~ U(-1, 1) drawn anew for each task, a = 1.
 
-Shapes: G tasks, B examples a task, d numbers an image, N hidden units, m classes.
+Shapes: G tasks, B examples per task, d values per image, N hidden units, m classes.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ else:
     flynet = LazyModule("crwn.nn.flynet")
 
 EXPANSIONS = ScaleFamily(pattern=r"([1-9][0-9]{0,3})d", examples="10d or 40d")
-"""Hidden units as a multiple of the input's size."""
+"""Scales: the number of hidden units as a multiple of the input size."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,13 +51,13 @@ class FlyNetSpec:
     """FlyNet's settings.
 
     Attributes:
-        modulation: what is trained of the decoder, the context (local), the strength (global), or both.
+        modulation: which parts of the decoder are trained: the context (local), the strength (global), or both.
         connectivity: p, the share of the inputs that a hidden unit sums.
-        inhibition: gamma, how much of the units' mean is subtracted from each.
-        decoder_scale: R's standard deviation is this over N.
-        context_low: contexts start uniform from here
-        context_high: to here; equal bounds start them all at one number.
-        initial_strength: the decoder's strength at the start of a task.
+        inhibition: gamma, the fraction of the units' mean that is subtracted from each unit.
+        decoder_scale: R's standard deviation is this divided by N.
+        context_low: lower bound of the uniform initial contexts.
+        context_high: upper bound of the uniform initial contexts; equal bounds give a constant.
+        initial_strength: the decoder's initial strength for each task.
 
     Raises:
         ValueError: a field is wrong.
@@ -79,15 +79,15 @@ class FlyNetSpec:
         check_range("context_low", self.context_low, "context_high", self.context_high)
 
     def training(self, scale: str) -> TrainingSpec:
-        """The paper's: RMSProp at 0.01."""
+        """The paper's settings: RMSProp at 0.01."""
         del scale
         return TrainingSpec(learning_rate=0.01)
 
     def blueprint(self, scale: str, problem: ProblemShape, seed: int) -> Blueprint:
-        """N = s d units; N + 1 parameters a task (10d on 784 pixels: 7,841).
+        """N = s d units; N + 1 parameters per task (10d on 784 pixels: 7,841).
 
         Raises:
-            ValueError: not a scale of FlyNet, images with channels, or a unit that would see no input.
+            ValueError: FlyNet does not have this scale, images are not grey, or units would have no inputs.
         """
         expansion = parse_scale(scale, EXPANSIONS)
         if problem.input_shape[0] != 1:
@@ -95,7 +95,7 @@ class FlyNetSpec:
                 f"FlyNet exists for grey images only: expected 1 channel, given {problem.input_shape[0]}; "
                 "leave FlyNet out of sweeps over this benchmark"
             )
-        num_summed = math.floor(self.connectivity * problem.input_size + 1e-9)  # k/d of d inputs are k, rounded or not
+        num_summed = math.floor(self.connectivity * problem.input_size + 1e-9)  # k/d of d inputs is k, despite rounding
         if num_summed == 0:
             raise ValueError(
                 f"connectivity: expected at least 1/{problem.input_size}, so that a unit sums an input, "
@@ -119,7 +119,7 @@ class FlyNetSpec:
             params_per_task=trained,
             trained_per_task=trained,
             stored_per_task=kept,
-            # E's ones alone count: as bytes, its dense product takes about what sums of them would. Nothing flows back.
+            # Count only E's ones: in bytes, the dense product costs about as much as sparse sums. No backward pass.
             multiply_adds=num_units * (num_summed + 2 * problem.num_classes),
             activations=problem.input_size + 3 * num_units + problem.num_classes,
             backbone=BackboneSpec(seed=seed, arrays=(encoder, decoder)),
@@ -144,7 +144,7 @@ class FlyNet(Method):
         self._weights = SharedWeights(surroundings)
 
     def start(self, tasks: Sequence[int]) -> Tensors:
-        """A context drawn anew for each task, the strength at its start."""
+        """A context drawn anew for each task, and the initial strength."""
         spec, decoder_mN = self._spec, self._surroundings.backbone["decoder"]
         return start_modulated(
             self._surroundings,
@@ -158,11 +158,11 @@ class FlyNet(Method):
     def logits(
         self, state: Tensors, images: torch.Tensor, *, training: bool = False, moved: Tensors | None = None
     ) -> torch.Tensor:
-        """Encode, then decode with each task's own modulation."""
+        """The class scores: encode, then decode with each task's modulation."""
         del training, moved
         decoder = dense.DenseLayer(
             weight=self._weights("decoder", self._surroundings.backbone["decoder"]),
             in_scale_GI=state["decoder.context"],
-            strength_G=state["decoder.strength"] * self._factor,  # the encoder's result is in units of it
+            strength_G=state["decoder.strength"] * self._factor,  # the encoder's output is in units of it
         )
         return dense.in_a_row(self._encode(images.flatten(2)), [decoder], self._surroundings.kernel)

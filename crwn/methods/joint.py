@@ -1,8 +1,8 @@
 """Joint training: one network learns the images of all tasks, mixed. The upper bound for one network.
 
 Source: the baseline `joint` of mammoth (github.com/aimagelab/mammoth, `models/joint.py`), with the settings of its
-`SGD` for sequential MNIST in `utils/best_args.py`: rate 0.03, batches of 10, one epoch. Here the images of all tasks
-are there from the first update on, as they are there once mammoth has collected them.
+`SGD` for sequential MNIST in `utils/best_args.py`: learning rate 0.03, batches of 10, one epoch. Here the images of all
+tasks are available from the first update; mammoth collects them first.
 
 Shapes: G = 1 lane, B examples, m classes.
 """
@@ -43,31 +43,31 @@ class JointSpec:
         check_fields(self)
 
     def training(self, scale: str) -> TrainingSpec:
-        """mammoth's: SGD at 0.03."""
+        """mammoth's settings: SGD at 0.03."""
         del scale
         return plain_training(0.03)
 
     def blueprint(self, scale: str, problem: ProblemShape, seed: int) -> Blueprint:
-        """One network, and all tasks at once."""
+        """One network, trained on all tasks jointly."""
         return plain_blueprint(scale, problem, seed, biases=self.biases, presentation="together")
 
 
 class Joint(Method):
-    """The learner: a plain network, and the loss of the batch."""
+    """The learner: a plain network, trained by cross-entropy."""
 
     def __init__(self, spec: JointSpec, surroundings: Surroundings) -> None:
         self._network = PlainNetwork(surroundings, biases=spec.biases)
 
     def start_shared(self) -> Tensors:
-        """The network's."""
+        """The network's initial state."""
         return self._network.start()
 
     def logits(
         self, state: Tensors, images: torch.Tensor, *, training: bool = False, moved: Tensors | None = None
     ) -> torch.Tensor:
-        """The network's."""
+        """The network's class scores."""
         return self._network.logits(state, images, training=training, moved=moved)
 
     def learn(self, state: Tensors, batch: Batch) -> Step:
-        """The network's: the loss of the batch."""
+        """The network's step: the cross-entropy of the batch."""
         return self._network.learn(state, batch)

@@ -1,16 +1,16 @@
 """LwF, learning without forgetting: on a new task's images, old classes keep the scores that they had (distillation).
 
-Source: Li & Hoiem 2016 (arXiv:1606.09282), for classes that one head tells apart, in the form of mammoth
-(github.com/aimagelab/mammoth, `models/lwf.py`; settings of `utils/best_args.py` for sequential MNIST: rate 0.03, weight
-decay 5e-4, batches of 10, alpha 1, temperature 2, one epoch). Before each task but the first, the head alone is trained
-on the new classes for one pass over the task's images, without weight decay; what the network says then is the teacher:
+Source: Li & Hoiem 2016 (arXiv:1606.09282), for one head over all classes, as implemented in mammoth
+(github.com/aimagelab/mammoth, `models/lwf.py`; settings of `utils/best_args.py` for sequential MNIST: learning rate
+0.03, weight decay 5e-4, batches of 10, alpha 1, temperature 2, one epoch). Before each task but the first, only the
+head is trained, on the new classes, for one epoch over the task's images, without weight decay; a copy of the network
+is then the teacher:
 
     L = mean of -log p(y|x) among all classes seen + alpha mean of -sum over old classes of q log p_2
 
-where q and p_2 are softmaxes at temperature 2 over the old classes' scores of the teacher and of the network. (As
-mammoth's roots of softmaxes, made to sum to 1 again, are.) The teacher is a copy of the network that looks at each
-batch as it is, augmented or not; mammoth records its scores of the images before they are augmented, and trains the
-head on augmented ones.
+where q and p_2 are softmaxes at temperature 2 over the old classes' scores of the teacher and of the network. (These
+equal mammoth's renormalised roots of softmaxes.) Here the teacher sees each batch as the network does, augmented or
+not; mammoth records the teacher's scores of images before augmentation, and trains the head on augmented ones.
 
 Shapes: G = 1 lane, N examples of a task, B of a batch, I inputs of the head, m classes.
 """
@@ -58,9 +58,9 @@ class LwFSpec:
     """LwF's settings.
 
     Attributes:
-        alpha: times the distance to the teacher; with 0 that term is not computed.
-        temperature: of both softmaxes.
-        warm_up_batch: examples per update of the head alone.
+        alpha: weight of the distillation loss; with 0, the term is not computed.
+        temperature: temperature of both softmaxes.
+        warm_up_batch: examples per update while only the head is trained.
         biases: whether FC_H has biases.
 
     Raises:
@@ -79,12 +79,12 @@ class LwFSpec:
         check_fields(self)
 
     def training(self, scale: str) -> TrainingSpec:
-        """mammoth's: SGD at 0.03 with a weight decay of 5e-4."""
+        """mammoth's settings: SGD at 0.03 with a weight decay of 5e-4."""
         del scale
         return plain_training(0.03, weight_decay=5e-4)
 
     def blueprint(self, scale: str, problem: ProblemShape, seed: int) -> Blueprint:
-        """One network, its teacher, and which classes were seen before the task and with it."""
+        """One network, its teacher, and masks of the classes seen before the task and including it."""
         needs = frozenset[Need]({"ends", "classes"})
         blueprint = plain_blueprint(scale, problem, seed, biases=self.biases, needs=needs)
         return dataclasses.replace(
@@ -98,8 +98,8 @@ class LwFSpec:
 def distance(
     logits_GBm: torch.Tensor, taught_GBm: torch.Tensor, old_m: torch.Tensor, temperature: float
 ) -> torch.Tensor:
-    """The mean over examples of -sum over old classes of q log p, each a softmax over the old classes alone: [G]."""
-    old_m = old_m | ~old_m.any()  # among all where none is old, so that nothing is undefined
+    """The distillation loss, the mean over examples of -sum over old classes of q log p, softmaxes over these: [G]."""
+    old_m = old_m | ~old_m.any()  # use all classes if none is old, so that the softmax is defined
     taught_GBm = (taught_GBm / temperature).masked_fill(~old_m, -torch.inf).softmax(dim=2)
     log_GBm = (logits_GBm / temperature).masked_fill(~old_m, -torch.inf).log_softmax(dim=2).masked_fill(~old_m, 0)
     return -(taught_GBm * log_GBm).sum(dim=2).mean(dim=1)
@@ -114,11 +114,11 @@ class LwF(Method):
         self._network = PlainNetwork(surroundings, biases=spec.biases)
 
     def start_shared(self) -> Tensors:
-        """The network's."""
+        """The network's initial state."""
         return self._network.start()
 
     def start_memory(self) -> Tensors:
-        """No classes seen, and a teacher that is not asked before the second task."""
+        """No classes seen, and a teacher that is not used before the second task."""
         surroundings = self._surroundings
         none_m = torch.zeros(surroundings.problem.num_classes, dtype=torch.bool, device=surroundings.device)
         teacher = {f"{TEACHER}{name}": tensor.detach().clone() for name, tensor in self._network.start().items()}
@@ -127,11 +127,11 @@ class LwF(Method):
     def logits(
         self, state: Tensors, images: torch.Tensor, *, training: bool = False, moved: Tensors | None = None
     ) -> torch.Tensor:
-        """The network's."""
+        """The network's class scores."""
         return self._network.logits(state, images, training=training, moved=moved)
 
     def begin(self, state: Tensors, examples: Examples, rate: float) -> Tensors:
-        """The classes seen; from the second task on the head after its pass, and the network with it as the teacher."""
+        """The classes seen and, from the second task on, the warmed-up head and a copy of the network as teacher."""
         labels_N = torch.cat([split.labels[0] for split in examples.batches(FEATURES_AT_ONCE)])
         new_m = torch.zeros_like(state[SEEN]).index_fill_(0, labels_N, True)
         classes = {SEEN: state[SEEN] | new_m, OLD: state[SEEN]}
@@ -142,7 +142,7 @@ class LwF(Method):
         return classes | head | {f"{TEACHER}{name}": network[name].detach().clone() for name in names}
 
     def learn(self, state: Tensors, batch: Batch) -> Step:
-        """Cross-entropy among the classes seen, and what the teacher says of the old ones."""
+        """Learn by cross-entropy over the classes seen, plus distillation on the old classes."""
         moved: Tensors = {}
         passed = self._network.passed(state, [batch.images], moved)
         (logits_1Bm,) = passed.logits
@@ -162,7 +162,7 @@ class LwF(Method):
     def _warmed_up(
         self, state: Tensors, examples: Examples, labels_N: torch.Tensor, new_m: torch.Tensor, rate: float
     ) -> Tensors:
-        """The head after SGD on the new classes alone; the layers below do not move, and are computed once."""
+        """The head after SGD on the new classes only; the layers below stay fixed, so features are computed once."""
         images = (split.images[0] for split in examples.batches(FEATURES_AT_ONCE))
         features_NI = torch.cat([self._network.features(state, images_BI) for images_BI in images])
         answers_Nm = functional.one_hot(labels_N, len(new_m)).to(features_NI.dtype)

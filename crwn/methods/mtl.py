@@ -4,9 +4,9 @@ Source: the first row of Table 1 of CRWN (Hong & Pavlic, arXiv:2204.04297). FC_H
 no biases; one head of m classes for all tasks, which is not told the task. T times the updates of one task, each batch
 mixed uniformly over the tasks.
 
-Our choices, where the paper is silent: weights start from N(0, 2/fan_in); RMSProp at 1e-4.
+Our choices, where the paper is silent: weights are initialised from N(0, 2/fan_in); RMSProp at 1e-4.
 
-Shapes: G tasks, B examples, d numbers an image, m classes; layers are [O outputs, I inputs].
+Shapes: G tasks, B examples, d values per image, m classes; layers are [O outputs, I inputs].
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class MTLSpec:
     """MTL's settings.
 
     Attributes:
-        weight_gain: the variance of the first weights is this over the layer's inputs.
+        weight_gain: the variance of the initial weights is this divided by the layer's fan-in.
 
     Raises:
         ValueError: a field is wrong.
@@ -68,10 +68,10 @@ class MTLSpec:
         return TrainingSpec(learning_rate=1e-4)
 
     def blueprint(self, scale: str, problem: ProblemShape, seed: int) -> Blueprint:
-        """FC_H, all of it trained with every task (FC256 on 784 pixels: 268,800).
+        """FC_H, trained by all tasks (FC256 on 784 pixels: 268,800).
 
         Raises:
-            ValueError: not a scale of MTL.
+            ValueError: MTL does not have this scale.
         """
         hidden = parse_scale(scale, FULLY_CONNECTED)
         network = fully_connected(problem, hidden)
@@ -91,21 +91,21 @@ class MTLSpec:
 
 
 class MTL(Method):
-    """The learner: shared weights, and nothing of a task's own."""
+    """The learner: shared weights only, no per-task tensors."""
 
     def __init__(self, spec: MTLSpec, surroundings: Surroundings) -> None:
-        del spec  # it only says how the weights start
+        del spec  # it only determines the initial weights
         self._surroundings = surroundings
         self._network = parse_network(surroundings.scale, surroundings.problem)
 
     def start_shared(self) -> Tensors:
-        """The drawn weights."""
+        """The drawn weights, trainable."""
         return trained_from(self._surroundings.backbone)
 
     def logits(
         self, state: Tensors, images: torch.Tensor, *, training: bool = False, moved: Tensors | None = None
     ) -> torch.Tensor:
-        """The one network."""
+        """The network's class scores."""
         del training, moved
 
         kernel, dtype = self._surroundings.kernel, self._surroundings.product_dtype

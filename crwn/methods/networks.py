@@ -1,10 +1,10 @@
-"""The networks that scales stand for: which layers they have, known without torch, and how they follow one another.
+"""The networks that scales denote: their layers, known without torch, and their forward passes.
 
-FC_H is d -> H -> H -> m with ReLU between. ResNet-18 comes in two forms: for images of up to 32 pixels as SupSup's code
-has it (a 3x3 stem of stride 1, 10 base feature maps), for larger ones the standard one (a 7x7 stem of stride 2 and a
-3x3 max-pool, 64 base feature maps). `kd` has k times as many feature maps; `nf<N>` has N. No layer has a bias.
+FC_H is d -> H -> H -> m with ReLU between. ResNet-18 comes in two forms: for images of up to 32 pixels, that of
+SupSup's code (a 3x3 stem of stride 1, 10 base feature maps); for larger images, the standard one (a 7x7 stem of stride
+2 and a 3x3 max-pool, 64 base feature maps). `kd` has k times as many feature maps; `nf<N>` has N. No layer has a bias.
 
-Shapes: G tasks, B examples a task, d numbers an image, m classes; C channels, H height, W width, k side of a kernel.
+Shapes: G tasks, B examples per task, d values per image, m classes; C channels, H height, W width, k kernel size.
 """
 
 from __future__ import annotations
@@ -39,19 +39,19 @@ else:
     normalisation = LazyModule("crwn.nn.normalisation")
 
 LinearLayers: TypeAlias = "Callable[[Sequence[str], torch.Tensor], torch.Tensor]"
-"""The layers of these names one after another, ReLU between them, on inputs [G, B, I]: [G, B, O]."""
+"""Applies the named layers one after another, with ReLU between them, to inputs [G, B, I]: [G, B, O]."""
 ConvWeight: TypeAlias = "Callable[[str], torch.Tensor]"
-"""The weights of the convolution of a name as each task sees them: [G, O, I, k, k]."""
+"""Returns the named convolution's weights as each task uses them: [G, O, I, k, k]."""
 Norm: TypeAlias = "Callable[[str, torch.Tensor], torch.Tensor]"
-"""Batch normalisation after the convolution of a name, of [B, G C, H, W] in the same shape."""
+"""Applies batch normalisation after the named convolution, to [B, G C, H, W]; the shape stays the same."""
 
 RUNNING_MEAN, RUNNING_VARIANCE = ".running_mean", ".running_var"
-"""What the names of a layer's running statistics end in."""
+"""Suffixes of the names of a layer's running statistics."""
 
 MULTIPLES = ScaleFamily(pattern=r"([1-9])d", examples="1d or 6d")
 FEATURE_MAPS = ScaleFamily(pattern=r"nf([1-9][0-9]{0,3})", examples="nf10 or nf64")
 REDUCED_UP_TO = 32
-"""Pixels of an image's side, up to which ResNet-18 is the reduced one."""
+"""Largest image side, in pixels, for which ResNet-18 is the reduced one."""
 REDUCED_MAPS, STANDARD_MAPS = 10, 64
 
 
@@ -60,11 +60,11 @@ class Layer:
     """One layer's sizes.
 
     Attributes:
-        shape: of the weights: [O, I], or [O, I, k, k].
-        stride: of a convolution.
-        positions: places of the output at which the weights are applied; 1 where they are a matrix.
-        input_size: numbers of the input.
-        first: whether it sees the images, to which no gradient flows back.
+        shape: shape of the weights: [O, I], or [O, I, k, k].
+        stride: stride of a convolution.
+        positions: output positions at which the weights are applied; 1 for a matrix.
+        input_size: number of input values.
+        first: whether its input is the image, which needs no gradient.
     """
 
     shape: tuple[int, ...]
@@ -75,51 +75,51 @@ class Layer:
 
     @property
     def num_weights(self) -> int:
-        """Numbers in the weights."""
+        """Number of weights."""
         return math.prod(self.shape)
 
     @property
     def fan_in(self) -> int:
-        """Numbers that one output sums over."""
+        """Number of inputs that one output sums over."""
         return math.prod(self.shape[1:])
 
     @property
     def num_outputs(self) -> int:
-        """O: units or channels."""
+        """O, the number of units or channels."""
         return self.shape[0]
 
     @property
     def is_convolution(self) -> bool:
-        """Whether the weights are applied at many places."""
+        """Whether the layer is a convolution."""
         return len(self.shape) == 4
 
     @property
     def output_size(self) -> int:
-        """Numbers of the output."""
+        """Number of output values."""
         return self.num_outputs * self.positions
 
     @property
     def products(self) -> int:
-        """Multiply-adds of one example, forward."""
+        """Multiply-adds of the forward pass per example."""
         return self.num_weights * self.positions
 
 
 class Network(Protocol):
-    """Layers, and their order."""
+    """The interface of networks: layers and their order."""
 
     @property
     def activations(self) -> int:
-        """Numbers held of one example during a training step."""
+        """Number of values held per example during a training step."""
         ...
 
     @property
     def layers(self) -> Mapping[str, Layer]:
-        """By name, in the order of the input's way; shortcuts after what they pass by."""
+        """The layers by name, in forward order; a shortcut comes after the layers that it bypasses."""
         ...
 
     @property
     def normalised(self) -> Mapping[str, int]:
-        """The channels that are batch-normalised, by the name of the convolution before."""
+        """The number of batch-normalised channels, by the name of the preceding convolution."""
         ...
 
     def forward(
@@ -146,7 +146,7 @@ class FullyConnected:
 
     @property
     def normalised(self) -> Mapping[str, int]:
-        """Nothing."""
+        """Empty: there is no batch normalisation."""
         return {}
 
     def forward(
@@ -157,13 +157,13 @@ class FullyConnected:
         conv_weight: ConvWeight | None = None,
         norm: Norm | None = None,
     ) -> torch.Tensor:
-        """The three layers in order, ReLU between them.
+        """The class scores: the three layers in order, with ReLU between them.
 
         Args:
-            images: normalised, [G, B, d] or in their own shape.
-            linears: applies the layers of some names.
-            conv_weight: none is asked for.
-            norm: none is asked for.
+            images: normalised images, [G, B, d] or in their own shape.
+            linears: applies named layers.
+            conv_weight: not used.
+            norm: not used.
         """
         del conv_weight, norm
         return linears(tuple(self.layers), images.flatten(2))
@@ -171,7 +171,7 @@ class FullyConnected:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ResNet18:
-    """ResNet-18: a stem, four stages of two basic blocks, the mean over all places, and the head.
+    """ResNet-18: a stem, four stages of two basic blocks, global average pooling, and the head.
 
     Attributes:
         input_shape: channels, height, width of an image.
@@ -185,28 +185,28 @@ class ResNet18:
 
     @property
     def activations(self) -> int:
-        """Of every layer the input, the output, and that normalised."""
+        """Every layer's input, output, and normalised output."""
         return sum(layer.input_size + 2 * layer.output_size for layer in self.layers.values())
 
     @property
     def normalised(self) -> Mapping[str, int]:
-        """All convolutions."""
+        """The channels of all convolutions."""
         return {name: layer.num_outputs for name, layer in self.layers.items() if layer.is_convolution}
 
     def forward(
         self, images: torch.Tensor, *, linears: LinearLayers, conv_weight: ConvWeight | None, norm: Norm | None
     ) -> torch.Tensor:
-        """Class scores.
+        """The class scores.
 
-        The tasks lie side by side as channels, [B, G C, H, W]: a convolution in G groups applies to each its own
-        weights, and batch normalisation takes each task's channels for themselves. A place's channels lie next to one
-        another in memory ("channels last"): of few channels, convolutions are up to several times faster so on CPUs.
+        The channels of all tasks are concatenated, [B, G C, H, W]: a convolution with G groups applies each task's
+        weights, and batch normalisation normalises each task's channels separately. The memory format is channels last:
+        with few channels, this makes convolutions up to several times faster on CPUs.
 
         Args:
-            images: normalised, [G, B, C, H, W], or their numbers in a row.
+            images: normalised images, [G, B, C, H, W] or flattened.
             linears: applies the head.
-            conv_weight: the convolutions' weights.
-            norm: normalises what a convolution gives.
+            conv_weight: returns a convolution's weights.
+            norm: normalises a convolution's output.
         """
         assert conv_weight is not None
         assert norm is not None
@@ -216,7 +216,7 @@ class ResNet18:
             layer, weight_GOIkk = self.layers[name], conv_weight(name).to(input_BCHW.dtype)
             weight_XIkk = weight_GOIkk.flatten(0, 1).contiguous(memory_format=torch.channels_last)
             kernel, stride = layer.shape[-1], layer.stride
-            if kernel == 1:  # takes every second place; oneDNN writes past the weight's gradient of 2 and 3 channels
+            if kernel == 1:  # subsample first: with 2 or 3 channels, oneDNN writes past the weight's gradient
                 input_BCHW, stride = input_BCHW[:, :, ::stride, ::stride], 1
             output_BCHW = functional.conv2d(
                 input_BCHW, weight_XIkk, stride=stride, padding=kernel // 2, groups=num_tasks
@@ -239,23 +239,23 @@ class ResNet18:
 
 
 def in_a_row(layer: Callable[[str], dense.DenseLayer], kernel: Kernel) -> LinearLayers:
-    """What `Network.forward` takes as `linears`, from a function that gives the layer of a name as it is for this step.
+    """The argument `linears` of `Network.forward`, from a function that returns a named layer for this step.
 
     Args:
-        layer: gives the layer of a name.
-        kernel: of the trial.
+        layer: returns the layer with the given name.
+        kernel: the trial's kernel.
 
     Returns:
-        Applies the layers of some names to [G, B, I]: [G, B, O].
+        A function that applies named layers to [G, B, I]: [G, B, O].
     """
     return lambda names, input_GBI: dense.in_a_row(input_GBI, [layer(name) for name in names], kernel)
 
 
 def parse_network(scale: str, problem: ProblemShape) -> Network:
-    """The network that a scale stands for.
+    """The network that a scale denotes.
 
     Raises:
-        ScaleError: it stands for none.
+        ScaleError: it denotes none.
     """
     side = max(problem.input_shape[1:])
     for family, build in (
@@ -286,7 +286,7 @@ def fully_connected(problem: ProblemShape, hidden: int) -> FullyConnected:
 
 
 def resnet18(problem: ProblemShape, maps: int) -> ResNet18:
-    """ResNet-18 with so many base feature maps, in the form that suits the images' size."""
+    """ResNet-18 with `maps` base feature maps, in the form for the images' size."""
     channels, height, width = problem.input_shape
     is_standard = max(height, width) > REDUCED_UP_TO
     layers: dict[str, Layer] = {}
@@ -323,29 +323,29 @@ def resnet18(problem: ProblemShape, maps: int) -> ResNet18:
 
 
 def linear_inputs(network: Network) -> int:
-    """Inputs of all layers but convolutions: what is held besides where a method changes them."""
+    """Input values of all layers but convolutions: held in addition if a method changes layers' inputs."""
     return sum(layer.input_size for layer in network.layers.values() if not layer.is_convolution)
 
 
 def num_weights(network: Network) -> int:
-    """Of all layers."""
+    """Number of weights of all layers."""
     return sum(layer.num_weights for layer in network.layers.values())
 
 
 def num_statistics(network: Network) -> int:
-    """Running means and variances of a task."""
+    """Number of running means and variances per task."""
     return 2 * sum(network.normalised.values())
 
 
 def plain_multiply_adds(network: Network) -> int:
-    """Of a training step on one example: forward, gradients to weights and to inputs; the images need none."""
+    """Multiply-adds of a training step per example: forward, weight gradients, input gradients except the image's."""
     return sum((2 if layer.first else 3) * layer.products for layer in network.layers.values())
 
 
 def frozen_multiply_adds(network: Network) -> int:
-    """The same where weights are frozen and something at each layer's input is trained.
+    """The same if weights are frozen and each layer trains something at its input.
 
-    A matrix needs the gradient to its input alone. A convolution's is worked out for the weights that the task sees.
+    A matrix needs only its input gradient. For a convolution, the gradient of the task's effective weights is computed.
     """
     return sum(
         ((2 if layer.first else 3) if layer.is_convolution else 2) * layer.products for layer in network.layers.values()
@@ -353,7 +353,7 @@ def frozen_multiply_adds(network: Network) -> int:
 
 
 def drawn_normal(network: Network, seed: int, std: Callable[[Layer], float]) -> BackboneSpec:
-    """All weights from zero-mean Gaussians with a layer's standard deviation."""
+    """All weights, drawn from zero-mean Gaussians with each layer's standard deviation."""
     arrays = [
         ArraySpec(name=name, shape=layer.shape, distribution="normal", parameter=std(layer))
         for name, layer in network.layers.items()
@@ -362,7 +362,7 @@ def drawn_normal(network: Network, seed: int, std: Callable[[Layer], float]) -> 
 
 
 def statistics_of(network: Network) -> dict[str, int]:
-    """The names of the running means and variances, and each one's channels."""
+    """The number of channels of each running mean and variance, by name."""
     return {
         f"{name}{suffix}": channels
         for name, channels in network.normalised.items()
@@ -371,7 +371,7 @@ def statistics_of(network: Network) -> dict[str, int]:
 
 
 def start_statistics(network: Network, surroundings: Surroundings, tasks: Sequence[int]) -> Tensors:
-    """Running means of 0 and variances of 1, [G, C], of every normalised layer."""
+    """Running means of 0 and variances of 1 for every normalised layer, each [G, C]."""
     state: Tensors = {}
     for name, channels in network.normalised.items():
         mean_GC = torch.zeros(len(tasks), channels, device=surroundings.device, dtype=surroundings.dtype)
@@ -380,18 +380,18 @@ def start_statistics(network: Network, surroundings: Surroundings, tasks: Sequen
 
 
 def normalise(state: Tensors, *, training: bool, moved: Tensors | None) -> Norm:
-    """Batch normalisation with the running statistics of a state, and its gains and shifts where it has any.
+    """Batch normalisation with the running statistics of a state, and its gains and shifts if it has any.
 
     Args:
         state: statistics as `<layer>.running_mean` and `.running_var`, `<layer>.gain` and `.shift`.
-        training: whether the batch's statistics are used.
-        moved: in training, takes the new running statistics by name.
+        training: whether to use the batch's statistics.
+        moved: in training, receives the new running statistics by name.
     """
 
     def norm(name: str, input_BXHW: torch.Tensor) -> torch.Tensor:
         names = (f"{name}{RUNNING_MEAN}", f"{name}{RUNNING_VARIANCE}")
         statistics = (state[names[0]], state[names[1]])
-        if training:  # torch moves them in place, so that of the state stay what they were
+        if training:  # torch updates them in place; copy them to leave the state unchanged
             statistics = (statistics[0].clone(), statistics[1].clone())
             if moved is not None:
                 moved.update(zip(names, statistics, strict=True))
@@ -402,12 +402,14 @@ def normalise(state: Tensors, *, training: bool, moved: Tensors | None) -> Norm:
 
 
 def paper_training(scale: str, *, fully_connected_rate: float, resnet_rate: float) -> TrainingSpec:
-    """The paper's training: of FC_H on MNIST, 1000 updates of RMSProp; of a ResNet, 250 epochs of 20 batches of Adam.
+    """The paper's training settings: RMSProp for FC_H on MNIST, Adam for ResNets.
+
+    FC_H: 1000 updates. ResNets: 250 epochs of 20 batches.
 
     Args:
-        scale: whose family decides.
-        fully_connected_rate: the constant rate of FC_H.
-        resnet_rate: the first rate of a ResNet.
+        scale: the scale, whose family decides.
+        fully_connected_rate: the constant learning rate of FC_H.
+        resnet_rate: the initial learning rate of a ResNet.
     """
     try:
         parse_scale(scale, FULLY_CONNECTED)

@@ -2,14 +2,14 @@
 
 Source: CRWN (Hong & Pavlic, "Learning to Modulate Random Weights", arXiv:2204.04297): weights W_t = a_t (R * c_t) in
 every layer, no biases. FC_H is d -> H -> H -> m with ReLU between; a ResNet-18 has batch normalisation without gain
-and shift, whose running statistics are each task's own. A convolution's context is [I, k, k].
+and shift, with separate running statistics per task. A convolution's context is [I, k, k].
 
-Pretrained mode (an ablation of the paper): R, c and a are learned together on the first task, at 1e-4; then R is
-frozen, and every later task learns a fresh c and a at 0.01.
+Pretrained mode (an ablation of the paper): R, c and a are learned jointly on the first task, at 1e-4; then R is frozen,
+and every later task learns a new c and a at 0.01.
 
 Our choices, where the paper is silent: R ~ N(0, 2/fan_in), c ~ U(-1, 1) drawn anew for each task, a = 1.
 
-Shapes: G tasks, B examples a task, d numbers an image, m classes; layers are [O outputs, I inputs], k side of a kernel.
+Shapes: G tasks, B examples per task, d values per image, m classes; layers are [O outputs, I inputs], k kernel size.
 """
 
 from __future__ import annotations
@@ -66,13 +66,13 @@ class NeuroModNetSpec:
     """NeuroModNet's settings.
 
     Attributes:
-        modulation: what is trained of each layer, the context (local), the strength (global), or both.
-        context_low: contexts start uniform from here
-        context_high: to here; equal bounds start them all at one number.
-        initial_strength: every layer's strength at the start of a task.
-        weight_gain: R's variance is this over the layer's inputs.
-        pretrained: whether R is learned with the first task and frozen after it.
-        first_task_rate: the learning rate of the first task where it trains R.
+        modulation: which parts of each layer are trained: the context (local), the strength (global), or both.
+        context_low: lower bound of the uniform initial contexts.
+        context_high: upper bound of the uniform initial contexts; equal bounds give a constant.
+        initial_strength: every layer's initial strength for each task.
+        weight_gain: R's variance is this divided by the layer's fan-in.
+        pretrained: whether R is learned with the first task and then frozen.
+        first_task_rate: the learning rate of the first task, if it trains R.
 
     Raises:
         ValueError: a field is wrong.
@@ -94,16 +94,16 @@ class NeuroModNetSpec:
         check_range("context_low", self.context_low, "context_high", self.context_high)
 
     def training(self, scale: str) -> TrainingSpec:
-        """The paper's: RMSProp at 0.01, or Adam from 0.1 for a ResNet."""
+        """The paper's settings: RMSProp at 0.01, or Adam from 0.1 for a ResNet."""
         return paper_training(scale, fully_connected_rate=0.01, resnet_rate=0.1)
 
     def blueprint(self, scale: str, problem: ProblemShape, seed: int) -> Blueprint:
         """A network whose trained parameters are its contexts and strengths (FC256 on 784 pixels: 1,299).
 
-        Pretrained, R is counted too, divided by the number of tasks (FC4096, 36 tasks: 565,352).
+        If pretrained, R counts too, divided by the number of tasks (FC4096, 36 tasks: 565,352).
 
         Raises:
-            ValueError: not a scale of NeuroModNet, or pretrained with one task, after which none would follow.
+            ValueError: NeuroModNet does not have this scale, or pretraining is asked for with a single task.
         """
         network = parse_network(scale, problem)
         if self.pretrained and problem.num_tasks == 1:
@@ -135,11 +135,11 @@ class NeuroModNet(Method):
         self._weights = SharedWeights(surroundings)
 
     def start_shared(self) -> Tensors:
-        """R, where the first task trains it."""
+        """R, if the first task trains it; else nothing."""
         return trained_from(self._surroundings.backbone) if self._spec.pretrained else {}
 
     def start(self, tasks: Sequence[int]) -> Tensors:
-        """Contexts drawn anew for each task, strengths at their start."""
+        """Contexts drawn anew for each task, and initial strengths."""
         spec, backbone = self._spec, self._surroundings.backbone
         modulated_GX = start_modulated(
             self._surroundings,
@@ -152,13 +152,13 @@ class NeuroModNet(Method):
         return modulated_GX | start_statistics(self._network, self._surroundings, tasks)
 
     def rate(self, segment: int, rate: float) -> float:
-        """The first task's own, where it trains R."""
+        """The first task's own learning rate, if it trains R; else the given one."""
         return self._spec.first_task_rate if self._spec.pretrained and segment == 0 else rate
 
     def logits(
         self, state: Tensors, images: torch.Tensor, *, training: bool = False, moved: Tensors | None = None
     ) -> torch.Tensor:
-        """The layers in order, each modulated."""
+        """The class scores: the layers in order, each modulated."""
 
         def weight(name: str) -> torch.Tensor:
             return state.get(f"{name}.weight", self._surroundings.backbone[name])

@@ -1,18 +1,18 @@
 """The narrow interface between the engine and a method.
 
-A method is a set of functions over tensors: what it starts from, what it computes, what it learns from a batch, what it
-remembers. All of them have defaults but `logits`, so that a method's file holds only what is its own. The engine owns
-the loop, the optimiser, the batches, the evaluation and what is kept. Tensors go in and come back as values; task
-identities are arguments, never attributes set from outside.
+A method is a set of functions over tensors: its initial state, its class scores, what it learns from a batch, and its
+memory. All but `logits` have defaults, so a method's file holds only what is specific to it. The engine owns the loop,
+the optimiser, the batches, the evaluation and what is stored. Tensors go in and come back as values; task identities
+are arguments, never attributes set from outside.
 
-A state is one dictionary of tensors by name. Each has a role:
+A state is one dictionary of tensors by name. Each tensor has a role:
 
-- of each task's own, with a leading task axis: trained (it requires a gradient), moving (it comes back in `Step.moved`,
-  such as running statistics), or constant (all others; they are drawn again, never stored);
-- shared by all tasks, without that axis: trained (it requires a gradient as `start_shared` gives it) or moving;
-- memory: what a method remembers to learn by, such as a replay buffer or a Fisher matrix. It never has a gradient.
+- per task, with a leading task axis: trained (it requires a gradient), moving (updates come back in `Step.moved`, such
+  as running statistics), or constant (all others; they are drawn again, never stored);
+- shared by all tasks, without that axis: trained (it requires a gradient when `start_shared` returns it) or moving;
+- memory: what a method remembers in order to learn, such as a replay buffer or a Fisher matrix. It has no gradient.
 
-Shapes: G tasks learned together, B examples per task, d numbers per image, m classes.
+Shapes: G tasks learned at once, B examples per task, d values per image, m classes.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ else:
 Tensors: TypeAlias = "dict[str, torch.Tensor]"
 
 Modulation: TypeAlias = Literal["local+global", "local", "global"]
-"""Which of a modulated layer's numbers are trained: contexts (local), strengths (global), or both."""
+"""Which tensors of a modulated layer are trained: contexts (local), strengths (global), or both."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,11 +57,11 @@ class Surroundings:
         problem: the benchmark's sizes.
         seed: the trial's seed.
         backbone: the drawn arrays by name, on the device, in `dtype`.
-        normalisation: of the benchmark's images.
-        device: where tensors live.
-        dtype: of everything that is learned.
-        product_dtype: of activations and products, `dtype` or a narrower one.
-        kernel: how products are computed.
+        normalisation: the normalisation of the benchmark's images.
+        device: the device of the tensors.
+        dtype: dtype of everything that is learned.
+        product_dtype: dtype of activations and products, `dtype` or a narrower one.
+        kernel: computes the products.
     """
 
     scale: str
@@ -75,13 +75,13 @@ class Surroundings:
     kernel: Kernel
 
     def normalised(self, bytes_GBd: torch.Tensor) -> torch.Tensor:
-        """Pixels as the networks see them, in `product_dtype`."""
+        """The normalised pixels, in `product_dtype`."""
         return self.normalisation(bytes_GBd, self.dtype).to(self.product_dtype)
 
     def draw(self, tasks: Sequence[int], name: str, shape: tuple[int, ...], low: float, high: float) -> torch.Tensor:
-        """Uniform numbers for the tensor `name` of each task, from that task's own stream.
+        """Draw uniform numbers for the tensor `name` of each task, from that task's own stream.
 
-        Drawn in float32 by NumPy, so that neither the tasks learned beside it nor the device change a task's start.
+        NumPy draws them in float32, so a task's initial state depends on neither the device nor the other tasks.
 
         Returns:
             [G, *shape].
@@ -90,12 +90,12 @@ class Surroundings:
         return self.as_tensor(np.float32(low) + np.float32(high - low) * unit)
 
     def draw_normal(self, tasks: Sequence[int], name: str, shape: tuple[int, ...], std: float) -> torch.Tensor:
-        """As `draw`, from a zero-mean Gaussian with standard deviation `std`."""
+        """Like `draw`, from a zero-mean Gaussian with standard deviation `std`."""
         unit = np.stack([stream.standard_normal(shape, dtype=np.float32) for stream in self.streams(tasks, name)])
         return self.as_tensor(np.float32(std) * unit)
 
     def draw_signs(self, tasks: Sequence[int], name: str, shape: tuple[int, ...]) -> torch.Tensor:
-        """As `draw`, plus or minus one with equal chances."""
+        """Like `draw`, plus or minus one with equal probability."""
         bits = np.stack([stream.integers(0, 2, size=shape, dtype=np.int8) for stream in self.streams(tasks, name)])
         return self.as_tensor(np.float32(2) * bits.astype(np.float32) - np.float32(1))
 
@@ -104,12 +104,12 @@ class Surroundings:
         return (seeding.numpy_generator(self.seed, "state", task, name) for task in tasks)
 
     def as_tensor(self, array: NDArray[np.float32]) -> torch.Tensor:
-        """On the device, in the dtype of what is learned."""
+        """The array as a tensor on the device, in `dtype`."""
         return torch.from_numpy(array).to(device=self.device, dtype=self.dtype)
 
 
 class SharedWeights:
-    """The weights that tasks share as layers want them: trained ones as they are now, frozen ones prepared once."""
+    """The shared weights as layers take them: trained ones with their current values, frozen ones prepared once."""
 
     def __init__(self, surroundings: Surroundings) -> None:
         self._kernel = surroundings.kernel
@@ -127,11 +127,11 @@ class SharedWeights:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ByHand:
-    """Gradients that were worked out without autograd, which takes twice as long where a network is small.
+    """Gradients computed without autograd, which takes twice as long for a small network.
 
     Attributes:
-        loss_G: of which sum they are the gradients. Of what is made of this tensor they say nothing.
-        gradients: by the names of what is trained; what is not named has none.
+        loss_G: the losses whose sum they are the gradients of; they do not hold for tensors computed from these.
+        gradients: by the name of the trained tensor; tensors not named have none.
     """
 
     loss_G: torch.Tensor
@@ -140,15 +140,15 @@ class ByHand:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Step:
-    """What a method makes of a batch.
+    """What a method computes from a batch.
 
     Attributes:
-        loss_G: one for each task learned together; each task's own tensors have the gradient of its own loss. Always
-            differentiable, so that a method may add to the loss of another.
-        logits_GBm: of the batch's images, for the learning curve.
-        moved: new values by name of what no gradient moves: running statistics and memory. They are kept once the
+        loss_G: one loss per task learned at once; each task's own tensors get the gradient of its own loss. Always
+            differentiable, so that a method may add to another's loss.
+        logits_GBm: class scores of the batch, for the learning curve.
+        moved: new values by name of tensors without gradients: running statistics and memory. They take effect once the
             optimiser has stepped.
-        by_hand: the gradients where they are known; without them, and for another `loss_G`, autograd finds them.
+        by_hand: the gradients, if computed by hand; without them, or for a different `loss_G`, autograd computes them.
     """
 
     loss_G: torch.Tensor
@@ -157,48 +157,48 @@ class Step:
     by_hand: ByHand | None = None
 
     def gradients(self, trained: Tensors) -> Tensors:
-        """Of the sum of the losses, by the name of what is trained; what they do not use has none, and stays."""
+        """The gradients of the sum of the losses by name; trained tensors that it does not depend on are left out."""
         if self.by_hand is not None and self.by_hand.loss_G is self.loss_G:
             known = self.by_hand.gradients
             return {name: known[name] for name in trained if name in known}
-        # (Of a sum: torch would import its compiler, for seconds, to look at gradients that are given.)
+        # (Use a sum: given grad_outputs, torch would import its compiler, which takes seconds.)
         found = torch.autograd.grad(self.loss_G.sum(), list(trained.values()), allow_unused=True)
         pairs = zip(trained, found, strict=True)
         return {name: g for name, g in pairs if g is not None}  # type: ignore[redundant-expr]  # it may be
 
 
 class Method(ABC):
-    """What the engine asks of a method; all but `logits` has a default.
+    """The functions that the engine calls on a method; all but `logits` have defaults.
 
-    `state` is always what all tasks share, the memory, and, where tasks are told, the tasks' own tensors.
+    `state` always holds the shared tensors, the memory and, if tasks are told, the tasks' own tensors.
     """
 
     def start_shared(self) -> Tensors:
-        """The weights that all tasks share and learning changes, as they are at first; none where all are frozen.
+        """The initial values of the shared tensors that learning changes; empty if all are frozen.
 
-        Those that are trained require a gradient; when they are trained is the blueprint's `moves_shared`.
+        Trained ones require a gradient; the blueprint's `moves_shared` says when they are trained.
         """
         return {}
 
     def start_memory(self) -> Tensors:
-        """What the method remembers to learn by, before it has learned anything."""
+        """The initial memory."""
         return {}
 
     def start(self, tasks: Sequence[int]) -> Tensors:
-        """The own state from which `tasks` are learned, each tensor with a leading task axis.
+        """The initial per-task state of `tasks`, each tensor with a leading task axis.
 
-        Those that are trained require a gradient. A task's numbers depend on the trial's seed and the task alone, not
-        on the tasks beside it. Not asked for where tasks are not told.
+        Trained tensors require a gradient. A task's values depend only on the trial's seed and the task, not on the
+        other tasks. Not called if tasks are not told.
         """
         del tasks
         return {}
 
     def prepare(self, task: int | None, images_Nd: torch.Tensor) -> torch.Tensor:
-        """What `logits` takes of a task's images, computed once; the bytes, unless a method says otherwise.
+        """The input of `logits` for a task's images, computed once; by default the bytes themselves.
 
         Args:
-            task: whose images they are; None wherever it is not told.
-            images_Nd: unsigned bytes.
+            task: the task of the images; None if it is not told.
+            images_Nd: images as unsigned bytes.
 
         Returns:
             [N, ...].
@@ -210,81 +210,81 @@ class Method(ABC):
     def logits(
         self, state: Tensors, images: torch.Tensor, *, training: bool = False, moved: Tensors | None = None
     ) -> torch.Tensor:
-        """Class scores of prepared images, each task's with its own part of `state`.
+        """Class scores of prepared images, using each task's own part of `state`.
 
         Args:
             state: as above.
-            images: [G, B, ...].
-            training: whether batch normalisation takes the batch's statistics.
-            moved: in training, takes the new values of running statistics by name; None: they stay as they are.
+            images: prepared images [G, B, ...].
+            training: whether batch normalisation uses the batch's statistics.
+            moved: in training, receives the new running statistics by name; None: they are discarded.
 
         Returns:
             [G, B, m].
         """
 
     def begin(self, state: Tensors, examples: Examples, rate: float) -> Tensors:
-        """What changes before a segment is learned, where its beginning is told; killed inside, it is done again whole.
+        """Changes before a segment is learned, if its beginning is told; if interrupted, it is run again from scratch.
 
         Args:
-            state: as the segment before left it.
+            state: the state after the previous segment.
             examples: the segment's training examples.
             rate: the learning rate.
 
         Returns:
-            New values by name, of memory or of what is trained.
+            New values by name, of memory or trained tensors.
         """
         del state, examples, rate
         return {}
 
     def learn(self, state: Tensors, batch: Batch) -> Step:
-        """What is learned from a batch: by default the cross-entropy of its labels."""
+        """The loss and scores of a batch; by default, the cross-entropy of its labels."""
         moved: Tensors = {}
         logits_GBm = self.logits(state, batch.images, training=True, moved=moved)
         loss_G = losses.cross_entropy(logits_GBm, batch.labels)
         return Step(loss_G=loss_G, logits_GBm=logits_GBm, moved=moved)
 
     def adjust(self, state: Tensors, batch: Batch, gradients: Tensors) -> tuple[Tensors, Tensors]:
-        """The gradients that the optimiser gets, by the names of what is trained, and new values of memory by name."""
+        """The gradients to pass to the optimiser, by name, and new values of memory by name."""
         del state, batch
         return gradients, {}
 
     def end(self, state: Tensors, examples: Examples) -> Tensors:
-        """New values of memory by name after a segment was learned, where its end is told.
+        """New values of memory by name after a segment is learned, if its end is told.
 
-        Killed inside, it is done again whole.
+        If interrupted, it is run again from scratch.
         """
         del state, examples
         return {}
 
     def rate(self, segment: int, rate: float) -> float:
-        """The learning rate of a segment, counted from 0, given the trial's."""
+        """The learning rate of a segment, counted from 0, given the trial's learning rate."""
         del segment
         return rate
 
     def pack(self, state: Tensors) -> Tensors:
-        """What is kept of the own state of learned tasks, with a leading task axis; all that is not constant."""
+        """What to keep of the per-task state of learned tasks, with a leading task axis: all that is not constant."""
         return state
 
     def unpack(self, kept: Tensors, tasks: Sequence[int]) -> Tensors:
-        """The own state of `tasks`, which gives the same logits as the one that was packed."""
+        """The per-task state of `tasks`, which gives the same logits as the state that was packed."""
         del tasks
         return kept
 
     def needed_to_predict(self, shared: Tensors) -> Tensors:
-        """What of the shared weights is written out where a trial is to keep its weights."""
+        """The shared weights to write if the trial stores its weights."""
         return shared
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScaleFamily:
-    """A family of scales: a regular expression with one group, a number, and examples for the error."""
+    """A family of scales: a regular expression with one group, a number, and examples for error messages."""
 
     pattern: str
     examples: str
 
 
 def trained_from(backbone: Tensors) -> Tensors:
-    """Shared weights that start as drawn and are trained: `<layer>.weight` of every layer."""
+    """Trainable shared weights, initialised as drawn: `<layer>.weight` for every layer."""
     return {f"{name}.weight": weight.detach().requires_grad_() for name, weight in backbone.items()}
 
 
@@ -309,7 +309,7 @@ def parse_scale(scale: str, family: ScaleFamily) -> int:
 
 
 def check_range(low_name: str, low: float, high_name: str, high: float) -> None:
-    """Check that a range is not upside down.
+    """Check that a range is not inverted.
 
     Raises:
         ValueError: it is.
@@ -319,12 +319,12 @@ def check_range(low_name: str, low: float, high_name: str, high: float) -> None:
 
 
 def modulated_counts(num_inputs: int, num_layers: int, modulation: Modulation) -> tuple[int, int]:
-    """How many numbers a task of a modulated network trains, and how many are kept of it.
+    """The numbers of trained and of stored values per task of a modulated network.
 
     Args:
-        num_inputs: the inputs of all modulated layers together, one context number each.
-        num_layers: modulated layers, one strength each.
-        modulation: what is trained; contexts and strengths are kept whether trained or not.
+        num_inputs: total inputs of all modulated layers, one context value each.
+        num_layers: number of modulated layers, one strength each.
+        modulation: what is trained; contexts and strengths are stored whether trained or not.
     """
     contexts = num_inputs if modulation != "global" else 0
     strengths = num_layers if modulation != "local" else 0
@@ -340,7 +340,16 @@ def start_modulated(
     context_range: tuple[float, float],
     initial_strength: float,
 ) -> Tensors:
-    """Contexts [G, I] or [G, I, k, k] and strengths [G] for the modulated layers whose inputs are given by name."""
+    """Initial contexts [G, I] or [G, I, k, k] and strengths [G] of the modulated layers.
+
+    Args:
+        surroundings: draws the contexts.
+        tasks: the tasks.
+        inputs: the shape of each layer's context, by the layer's name.
+        modulation: what is trained.
+        context_range: bounds of the uniform initial contexts.
+        initial_strength: the initial strengths.
+    """
     state = {}
     for layer, shape in inputs.items():
         context_GI = surroundings.draw(tasks, f"{layer}.context", shape, *context_range)

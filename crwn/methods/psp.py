@@ -1,18 +1,18 @@
 """PSP, parameter superposition: all tasks train one set of weights, each through its own random rotation.
 
 Source: Cheung, Terekhov, Chen, Agrawal & Olshausen 2019, "Superposition of many models into one", arXiv:1902.05522,
-rotational superposition: y = W (C_t x) in every layer, C_t a fixed random orthogonal matrix of the task. W starts
-xavier-normal and is trained by every task, so the tasks disturb one another and are learned strictly in turn. FC_H is
+rotational superposition: y = W (C_t x) in every layer, where C_t is a fixed random orthogonal matrix per task. W is
+initialised xavier-normal and trained by every task, so tasks interfere and are learned strictly in turn. FC_H is
 d -> H -> H -> m with ReLU between, no biases.
 
-In a ResNet-18 superposition is binary: a layer's weights are seen through fixed random signs [I, k, k] of the task, but
-for the stem's, which are plain. W starts kaiming-normal by fan-out. Batch normalisation has no gain and shift and takes
-the batch's own statistics, in tests too: these are of batches as in training, in a fixed shuffled order.
+In a ResNet-18, superposition is binary: each layer's weights are multiplied by fixed random signs [I, k, k] per task,
+except the stem's. W is initialised kaiming-normal by fan-out. Batch normalisation has no gain and shift and uses the
+batch's own statistics, also in tests; test batches have the training's size and a fixed shuffled order.
 
-A task's contexts are drawn from its own random stream when they are needed, by a QR decomposition in float64, and kept
-as long as `CACHE_BYTES` allows. (QR's last bits depend on processor and threads.)
+A task's contexts are drawn from its own random stream on demand, by a QR decomposition in float64, and cached within
+`CACHE_BYTES`. (The last bits of QR depend on processor and threads.)
 
-Shapes: G tasks, B examples a task, d numbers an image, m classes; layers are [O outputs, I inputs].
+Shapes: G tasks, B examples per task, d values per image, m classes; layers are [O outputs, I inputs].
 """
 
 from __future__ import annotations
@@ -53,15 +53,15 @@ else:
     weights = LazyModule("crwn.nn.weights")
 
 CACHE_BYTES = 2**29
-"""Of contexts that are kept: all 100 of P-MNIST at FC256."""
+"""Size limit of the cache of contexts: fits all 100 of P-MNIST at FC256."""
 FIRST = "layer1.rotation"
 PREPARED_AT_ONCE = 2_000
-"""Images, so that what is between bytes and result stays in the caches."""
+"""Images prepared at once: few enough for intermediate results to stay in the processor's caches."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PSPSpec:
-    """PSP has no settings of its own besides the training."""
+    """PSP's settings: none besides the training settings."""
 
     __pydantic_config__: ClassVar[Mapping[str, Any]] = READ_STRICTLY
 
@@ -71,11 +71,11 @@ class PSPSpec:
         check_fields(self)
 
     def training(self, scale: str) -> TrainingSpec:
-        """The paper's: RMSProp at 1e-4, or Adam from 1e-3 for a ResNet."""
+        """The paper's settings: RMSProp at 1e-4, or Adam from 1e-3 for a ResNet."""
         return paper_training(scale, fully_connected_rate=1e-4, resnet_rate=1e-3)
 
     def blueprint(self, scale: str, problem: ProblemShape, seed: int) -> Blueprint:
-        """A network, and of FC_H a task's rotations, which the paper counts (FC256 on 784 pixels: 1,014,528)."""
+        """A network and, for FC_H, a task's rotations, which the paper counts (FC256 on 784 pixels: 1,014,528)."""
         network = parse_network(scale, problem)
         weights, is_binary = num_weights(network), bool(network.normalised)
         rotations = [layer.fan_in**2 for layer in network.layers.values() if not is_binary]
@@ -97,7 +97,7 @@ def _xavier_std(layer: Layer) -> float:
 
 
 def _binary_std(layer: Layer) -> float:
-    """Kaiming's by fan-out: the outputs times a kernel's places."""
+    """Kaiming's standard deviation by fan-out: outputs times kernel positions."""
     return math.sqrt(2 / (layer.num_outputs * math.prod(layer.shape[2:])))
 
 
@@ -114,7 +114,7 @@ class PSP(Method):
         self._rotations = functools.lru_cache(maxsize=max(1, CACHE_BYTES // task_bytes))(self._draw)
 
     def start_shared(self) -> Tensors:
-        """The drawn weights."""
+        """The drawn weights, trainable."""
         return trained_from(self._surroundings.backbone)
 
     def start(self, tasks: Sequence[int]) -> Tensors:
@@ -127,7 +127,7 @@ class PSP(Method):
         return {name: torch.stack([rotations[name] for rotations in drawn]) for name in drawn[0]}
 
     def prepare(self, task: int | None, images_Nd: torch.Tensor) -> torch.Tensor:
-        """Of FC_H the images as the first layer's weights see them: normalised and rotated, which is not learned."""
+        """For FC_H, the input of the first layer's weights: images normalised and rotated, neither being learned."""
         if self._is_binary:
             return images_Nd
         assert task is not None  # the blueprint needs tasks to be told
@@ -141,9 +141,9 @@ class PSP(Method):
     def logits(
         self, state: Tensors, images: torch.Tensor, *, training: bool = False, moved: Tensors | None = None
     ) -> torch.Tensor:
-        """The layers in order, each seen through the task's context; of FC_H the first in the prepared images.
+        """The class scores: the layers in order, each with the task's context; FC_H's first is applied in `prepare`.
 
-        A ResNet's batch normalisation takes the batch's own statistics, in tests too.
+        A ResNet's batch normalisation uses the batch's own statistics, also in tests.
         """
         del training, moved
         kernel, dtype = self._surroundings.kernel, self._surroundings.product_dtype
@@ -187,7 +187,7 @@ class PSP(Method):
             size = weight_OI.shape[1]
             (stream,) = self._surroundings.streams([task], f"{name}.rotation")
             q_II, r_II = torch.linalg.qr(torch.from_numpy(stream.standard_normal((size, size))))
-            # A QR decomposition is unique up to signs; with those of R's diagonal, Q is uniform (Mezzadri 2007).
+            # A QR decomposition is unique up to signs; with the signs of R's diagonal, Q is uniform (Mezzadri 2007).
             rotation_II = q_II * r_II.diagonal().sign()
             drawn[f"{name}.rotation"] = rotation_II.to(self._surroundings.device, self._surroundings.product_dtype)
         return drawn

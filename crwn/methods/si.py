@@ -1,14 +1,14 @@
 """SI, synaptic intelligence: weights whose movement lowered the loss are pulled towards their old values.
 
-Source: Zenke et al. 2017, "Continual Learning Through Synaptic Intelligence" (arXiv:1703.04200), equations 3 to 5, in
-the form of mammoth (github.com/aimagelab/mammoth, `models/si.py`; settings of `utils/best_args.py` for sequential
-MNIST: rate 0.1, batches of 10, c 1, xi 0.9, one epoch):
+Source: Zenke et al. 2017, "Continual Learning Through Synaptic Intelligence" (arXiv:1703.04200), equations 3 to 5, as
+implemented in mammoth (github.com/aimagelab/mammoth, `models/si.py`; settings of `utils/best_args.py` for sequential
+MNIST: learning rate 0.1, batches of 10, c 1, xi 0.9, one epoch):
 
     L = mean of -log p(y|x) + c sum of Omega (theta - theta*)^2
     when a task ends: Omega <- Omega + sum over its updates of rate g^2 / ((theta - theta*)^2 + xi), theta* <- theta
 
-where g is the gradient of L, each number of it clipped to [-1, 1], which is also what the optimiser gets. (In the paper
-the sum is of the loss's gradient times what the weight moved; under plain SGD without a penalty, that is the same.)
+where g is the gradient of L, clipped elementwise to [-1, 1], which the optimiser also uses. (The paper sums the
+loss's gradient times the weight's change; for plain SGD without a penalty, that is the same.)
 
 Shapes: G = 1 lane, B examples, m classes.
 """
@@ -47,8 +47,8 @@ class SISpec:
     """SI's settings.
 
     Attributes:
-        strength: of the penalty, c.
-        damping: xi, which bounds the importance of what hardly moved.
+        strength: strength of the penalty, c.
+        damping: xi, which bounds the importance of weights that hardly changed.
         biases: whether FC_H has biases.
 
     Raises:
@@ -66,28 +66,28 @@ class SISpec:
         check_fields(self)
 
     def training(self, scale: str) -> TrainingSpec:
-        """mammoth's: SGD at 0.1."""
+        """mammoth's settings: SGD at 0.1."""
         del scale
         return plain_training(0.1)
 
     def blueprint(self, scale: str, problem: ProblemShape, seed: int) -> Blueprint:
-        """One network, and an anchor, an importance and the task's path for each of its numbers."""
+        """One network, with an anchor, an importance and the current task's path integral per parameter."""
         return plain_blueprint(scale, problem, seed, biases=self.biases, needs=frozenset({"ends"}), memories=3)
 
 
 class SI(Method):
-    """The learner: a plain network whose weights are pulled back."""
+    """The learner: a plain network whose weights are pulled towards their old values."""
 
     def __init__(self, spec: SISpec, surroundings: Surroundings) -> None:
         self._spec = spec
         self._network = PlainNetwork(surroundings, biases=spec.biases)
 
     def start_shared(self) -> Tensors:
-        """The network's."""
+        """The network's initial state."""
         return self._network.start()
 
     def start_memory(self) -> Tensors:
-        """No importances, and no path yet."""
+        """Anchors at the initial weights, importances of 0, and path integrals of 0."""
         memory = start_anchors(self._network.start())
         anchors = {name.removeprefix("anchor."): t for name, t in memory.items() if name.startswith("anchor.")}
         return memory | {f"path.{name}": torch.zeros_like(tensor) for name, tensor in anchors.items()}
@@ -95,15 +95,15 @@ class SI(Method):
     def logits(
         self, state: Tensors, images: torch.Tensor, *, training: bool = False, moved: Tensors | None = None
     ) -> torch.Tensor:
-        """The network's."""
+        """The network's class scores."""
         return self._network.logits(state, images, training=training, moved=moved)
 
     def learn(self, state: Tensors, batch: Batch) -> Step:
-        """The network's: the loss of the batch."""
+        """The network's step: the cross-entropy of the batch."""
         return self._network.learn(state, batch)
 
     def adjust(self, state: Tensors, batch: Batch, gradients: Tensors) -> tuple[Tensors, Tensors]:
-        """The penalty's gradient, from the second task on; all clipped, and noted."""
+        """Add the penalty's gradient, from the second task on, clip all gradients, and extend the path integrals."""
         if batch.segment:
             gradients = pulled(gradients, state, self._spec.strength)
         gradients = {name: gradient.clamp(-1, 1) for name, gradient in gradients.items()}
@@ -114,7 +114,7 @@ class SI(Method):
         return gradients, paths
 
     def end(self, state: Tensors, examples: Examples) -> Tensors:
-        """Importances with those of the task, anchors where the weights are now, and a new path."""
+        """Importances that include the task's, anchors at the current weights, and path integrals of 0."""
         del examples
         moved: Tensors = {}
         for name in [name.removeprefix("path.") for name in state if name.startswith("path.")]:

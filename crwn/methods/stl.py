@@ -1,11 +1,11 @@
 """STL, single-task learning: one separate network per task. Nothing is shared, so nothing is forgotten.
 
-Source: the upper bound of CRWN (Hong & Pavlic, arXiv:2204.04297), there for the ResNets. FC_H is d -> H -> H -> m with
-ReLU between, no biases; a ResNet-18 has batch normalisation with gain and shift.
+Source: the upper bound of CRWN (Hong & Pavlic, arXiv:2204.04297), which uses it for ResNets. FC_H is d -> H -> H -> m
+with ReLU between, no biases; a ResNet-18 has batch normalisation with gain and shift.
 
-Our choices: weights start from N(0, 2/fan_in), drawn anew for each task; RMSProp at 1e-4.
+Our choices: weights are initialised from N(0, 2/fan_in), drawn anew for each task; RMSProp at 1e-4.
 
-Shapes: G tasks, B examples a task, d numbers an image, m classes; layers are [O outputs, I inputs].
+Shapes: G tasks, B examples per task, d values per image, m classes; layers are [O outputs, I inputs].
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class STLSpec:
     """STL's settings.
 
     Attributes:
-        weight_gain: the variance of the first weights is this over the layer's inputs.
+        weight_gain: the variance of the initial weights is this divided by the layer's fan-in.
 
     Raises:
         ValueError: a field is wrong.
@@ -63,11 +63,11 @@ class STLSpec:
         check_fields(self)
 
     def training(self, scale: str) -> TrainingSpec:
-        """RMSProp at 1e-4; for a ResNet the paper's, Adam from 1e-3."""
+        """RMSProp at 1e-4; for a ResNet, the paper's settings, Adam from 1e-3."""
         return paper_training(scale, fully_connected_rate=1e-4, resnet_rate=1e-3)
 
     def blueprint(self, scale: str, problem: ProblemShape, seed: int) -> Blueprint:
-        """A network for every task (FC256 on 784 pixels: 268,800), with gains and shifts where it has normalisation."""
+        """One network per task (FC256 on 784 pixels: 268,800), with gains and shifts if it is batch-normalised."""
         network = parse_network(scale, problem)
         weights = num_weights(network) + 2 * sum(network.normalised.values())
         return Blueprint(
@@ -83,7 +83,7 @@ class STLSpec:
 
 
 class STL(Method):
-    """The learner: per task the weights of every layer, and gain and shift [C] of every normalised one."""
+    """The learner: per task, the weights of every layer, and gain and shift [C] of every normalised layer."""
 
     def __init__(self, spec: STLSpec, surroundings: Surroundings) -> None:
         self._spec = spec
@@ -106,7 +106,7 @@ class STL(Method):
     def logits(
         self, state: Tensors, images: torch.Tensor, *, training: bool = False, moved: Tensors | None = None
     ) -> torch.Tensor:
-        """Each task through its own network."""
+        """The class scores of each task's own network."""
         kernel, dtype = self._surroundings.kernel, self._surroundings.product_dtype
 
         def conv_weight(name: str) -> torch.Tensor:

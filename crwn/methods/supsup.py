@@ -1,18 +1,18 @@
 """SupSup, task given: each task learns a binary mask, its "supermask", over fixed random weights.
 
 Source: Wortsman et al. 2020, "Supermasks in Superposition", arXiv:2006.14769, scenario GG. Fixed weights are
-sign * sqrt(2/fan_in); scores start kaiming-uniform (a = sqrt 5), that is uniform in +-1/sqrt(fan_in), and are trained
-straight through the threshold mask = (score >= 0). FC_H is d -> H -> H -> m with ReLU between, no biases.
+sign * sqrt(2/fan_in); scores are initialised kaiming-uniform (a = sqrt 5), that is uniform in +-1/sqrt(fan_in), and
+trained straight through the threshold mask = (score >= 0). FC_H is d -> H -> H -> m with ReLU between, no biases.
 
-In a ResNet-18 a layer's mask keeps the share min(0.5, s (I + O) / (I O k^2)) of its weights, those with the largest
-scores by magnitude, with s = 32, the densest published (our choice). Batch normalisation is without gain and shift, and
-its running statistics are each task's own.
+In a ResNet-18, a layer's mask keeps the share min(0.5, s (I + O) / (I O k^2)) of its weights, those whose scores are
+largest in magnitude, with s = 32, the densest published (our choice). Batch normalisation has no gain and shift, and
+separate running statistics per task.
 
-All weights of a layer have one magnitude, so some sums cancel exactly and rounding decides the slope of their ReLU.
-Other numerics then train a slightly different mask: between two instruction sets, in float64 on digits, a test loss
-moved by 5e-4 of itself and an accuracy by 2 of 360 images.
+All weights of a layer have the same magnitude, so some sums cancel exactly and rounding decides the slope of their
+ReLU. Different numerics then train slightly different masks: between two instruction sets, in float64 on digits, a test
+loss changed by a relative 5e-4 and an accuracy by 2 of 360 images.
 
-Shapes: G tasks, B examples a task, d numbers an image, m classes; layers are [O outputs, I inputs].
+Shapes: G tasks, B examples per task, d values per image, m classes; layers are [O outputs, I inputs].
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ else:
 
 
 MAX_SHARE = 0.5
-"""Of a layer's weights, that a budget keeps at most."""
+"""The largest share of a layer's weights that a budget keeps."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,9 +72,9 @@ class SupSupSpec:
     """SupSup's settings.
 
     Attributes:
-        mask: `threshold` keeps weights with scores of at least 0; `budget`, those with the largest scores by magnitude,
-            a share for each layer; `published`, the threshold for FC_H and the budget for ResNets.
-        budget: s, which the shares follow from; larger masks are denser.
+        mask: `threshold` keeps weights with scores of at least 0; `budget`, a share of each layer's weights, those
+            whose scores are largest in magnitude; `published`, the threshold for FC_H and the budget for ResNets.
+        budget: s, which determines the shares; larger values give denser masks.
 
     Raises:
         ValueError: a field is wrong.
@@ -90,11 +90,11 @@ class SupSupSpec:
         check_fields(self)
 
     def training(self, scale: str) -> TrainingSpec:
-        """The published: RMSProp at 1e-4, or Adam from 1e-3 for a ResNet."""
+        """The published settings: RMSProp at 1e-4, or Adam from 1e-3 for a ResNet."""
         return paper_training(scale, fully_connected_rate=1e-4, resnet_rate=1e-3)
 
     def blueprint(self, scale: str, problem: ProblemShape, seed: int) -> Blueprint:
-        """A network with a score and a mask bit for every weight (FC256 on 784 pixels: 268,800)."""
+        """A network with a score and a mask bit per weight (FC256 on 784 pixels: 268,800)."""
         network = parse_network(scale, problem)
         weights = num_weights(network)
         return Blueprint(
@@ -102,7 +102,7 @@ class SupSupSpec:
             trained_per_task=weights,
             stored_per_task=weights,
             statistics_per_task=num_statistics(network),
-            multiply_adds=plain_multiply_adds(network),  # scores have the gradients of weights
+            multiply_adds=plain_multiply_adds(network),  # scores cost as much as weights
             activations=network.activations,
             backbone=BackboneSpec(
                 seed=seed,
@@ -117,10 +117,10 @@ def _signs(name: str, layer: Layer) -> ArraySpec:
 
 
 def kept_shares(spec: SupSupSpec, network: Network) -> dict[str, float]:
-    """The share of a layer's weights that a mask keeps, for the layers whose masks have a budget.
+    """The share of a layer's weights that its mask keeps, by name, for layers whose masks have a budget.
 
-    Of a convolution, or all of a network of them: min(0.5, s (I + O) / (I O k^2)) with the spec's s; where the spec
-    asks for the threshold, and for FC_H where it does not say, none.
+    With a budget: min(0.5, s (I + O) / (I O k^2)) for every layer, with the spec's s. With the threshold, which is also
+    the published mask of FC_H: none.
     """
     if spec.mask == "threshold" or (spec.mask == "published" and not network.normalised):
         return {}
@@ -131,7 +131,7 @@ def kept_shares(spec: SupSupSpec, network: Network) -> dict[str, float]:
 
 
 class SupSup(Method):
-    """The learner: per task and layer scores in the weights' shape; of a learned task the mask's bits are kept."""
+    """The learner: per task and layer, scores in the weights' shape; of a learned task only mask bits are kept."""
 
     def __init__(self, spec: SupSupSpec, surroundings: Surroundings) -> None:
         self._network = parse_network(surroundings.scale, surroundings.problem)
@@ -150,7 +150,7 @@ class SupSup(Method):
     def logits(
         self, state: Tensors, images: torch.Tensor, *, training: bool = False, moved: Tensors | None = None
     ) -> torch.Tensor:
-        """The layers in order under each task's masks."""
+        """The class scores: the layers in order, under each task's masks."""
         backbone, dtype = self._surroundings.backbone, self._surroundings.product_dtype
         kernel = self._surroundings.kernel
 
@@ -169,9 +169,9 @@ class SupSup(Method):
         return self._network.forward(pixels, linears=in_a_row(layer, kernel), conv_weight=weight, norm=norm)
 
     def pack(self, state: Tensors) -> Tensors:
-        """The masks, eight entries a byte (`numpy.packbits`, little-endian, row by row): [G, ceil(O I / 8)].
+        """The masks, eight entries per byte (`numpy.packbits`, little-endian, row by row): [G, ceil(O I / 8)].
 
-        Running statistics as they are.
+        Running statistics are kept unchanged.
         """
         packed = {name: state[name] for name in statistics_of(self._network)}
         for name in self._surroundings.backbone:
@@ -181,7 +181,7 @@ class SupSup(Method):
         return packed
 
     def unpack(self, kept: Tensors, tasks: Sequence[int]) -> Tensors:
-        """Scores that give the mask: of 1, and of -1 by the threshold or of 0 by the budget."""
+        """Scores that reproduce the mask: 1 for kept weights, else -1 with the threshold or 0 with a budget."""
         del tasks
         surroundings = self._surroundings
         state = {name: kept[name] for name in statistics_of(self._network)}
