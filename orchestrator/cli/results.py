@@ -108,13 +108,13 @@ def report_(
     paper: Annotated[
         str | None,
         typer.Option(
-            help="with the claims of this paper, and what all trials at its settings say of them",
+            help="with this paper's tables, figures and claims, from all trials at its settings",
             metavar="NAME",
             callback=_known_paper,
         ),
     ] = None,
 ) -> None:
-    """Write one HTML page over stores: tables, figures, where every number is from; a paper's claims if asked for."""
+    """Write one HTML page over stores: tables, figures, where every number is from; a paper's if asked for."""
     from orchestrator.display import printable  # noqa: PLC0415
     from orchestrator.papers.reading import read_paper  # noqa: PLC0415
     from orchestrator.report.page import write_report  # noqa: PLC0415

@@ -119,6 +119,27 @@ class Layout:
     needs: Mapping[str, Any]
 
 
+Shows: TypeAlias = Literal["tasks", "seen", "parameters", "seconds"]
+"""Of a figure: accuracy of every task; mean accuracy of the tasks seen so far; accuracy against either cost."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Figure:
+    """One of a paper's figures.
+
+    Attributes:
+        title: what it shows.
+        shows: its kind.
+        table: the name of the table whose rows it draws.
+        benchmark: one of that table's.
+    """
+
+    title: str
+    shows: Shows
+    table: str
+    benchmark: str
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Comparison:
     """A quantity of one row is higher, or lower, than that of another.
@@ -235,6 +256,7 @@ class Paper:
         trials: which trials its tables show, for captions.
         seeds: how many it has of each row.
         tables: by their names.
+        figures: likewise.
         claims: in its order.
     """
 
@@ -243,4 +265,5 @@ class Paper:
     trials: str
     seeds: int
     tables: Mapping[str, Layout]
+    figures: Mapping[str, Figure]
     claims: tuple[Claim, ...]

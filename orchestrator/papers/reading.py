@@ -16,6 +16,8 @@
         needs: {modulation: local}                   # optional: what a sweep must have to be shown in this layout
         rows:
           - {name: FlyNet, row: flynet, beside: flynet local, scales: [10d, 20d], only: [r-mnist]}
+    figures:
+      figure2: {title: what it shows, shows: tasks, table: table1, benchmark: r-mnist}     # see `paper.Shows`
     claims:
       - says: the claim in words
         checks:
@@ -52,10 +54,12 @@ from orchestrator.papers.paper import (
     Comparison,
     Direction,
     Entry,
+    Figure,
     Layout,
     Line,
     Paper,
     Row,
+    Shows,
     TaskComparison,
     Trend,
 )
@@ -74,6 +78,7 @@ class _File:
     seeds: Count
     rows: dict[str, Any]
     tables: dict[str, Any] = field(default_factory=dict)
+    figures: dict[str, Any] = field(default_factory=dict)
     claims: tuple[Any, ...] = ()
 
 
@@ -114,6 +119,18 @@ class _Line:
     scales: tuple[str, ...]
     only: tuple[str, ...] = ()
     beside: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Figure:
+    """An entry under `figures`."""
+
+    __pydantic_config__: ClassVar[Mapping[str, Any]] = READ_STRICTLY
+
+    title: str
+    shows: Shows
+    table: str
+    benchmark: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -229,6 +246,11 @@ class _Reader:
             for label, given in _of_kind(value.get("tables"), dict).items()
             if (table := self._table(label, given))
         }
+        figures = {
+            label: figure
+            for label, given in _of_kind(value.get("figures"), dict).items()
+            if (figure := self._figure(label, given, tables))
+        }
         claims = [self._claim(index, given) for index, given in enumerate(_of_kind(value.get("claims"), list))]
         self._source.raise_faults()
         assert top is not None
@@ -238,6 +260,7 @@ class _Reader:
             trials=top.trials,
             seeds=top.seeds,
             tables=tables,
+            figures=figures,
             claims=tuple(claim for claim in claims if claim is not None),
         )
 
@@ -268,8 +291,7 @@ class _Reader:
 
     def _table(self, label: str, value: Any) -> Layout | None:
         place: KeyPath = ("tables", label)
-        if not (label.removeprefix("table").isdecimal() and label.startswith("table")):
-            self._source.fault(place, "expected table1, table2 and so on, since files are named by it")
+        self._numbered(label, "table", place)
         part: _Table | None = self._part(_Table, value, place)
         if part is None:
             return None
@@ -296,6 +318,23 @@ class _Reader:
             columns=part.columns,
             needs=part.needs,
         )
+
+    def _figure(self, label: str, value: Any, tables: Mapping[str, Layout]) -> Figure | None:
+        place: KeyPath = ("figures", label)
+        self._numbered(label, "figure", place)
+        part: _Figure | None = self._part(_Figure, value, place)
+        if part is None:
+            return None
+        known = _of_kind(self._source.value.get("tables"), dict)
+        if part.table not in known:
+            self._source.unknown((*place, "table"), part.table, known)
+        elif part.table in tables and part.benchmark not in tables[part.table].benchmarks:
+            self._source.unknown((*place, "benchmark"), part.benchmark, tables[part.table].benchmarks)
+        return Figure(title=part.title, shows=part.shows, table=part.table, benchmark=part.benchmark)
+
+    def _numbered(self, label: str, what: str, place: KeyPath) -> None:
+        if not (label.removeprefix(what).isdecimal() and label.startswith(what)):
+            self._source.fault(place, f"expected {what}1, {what}2 and so on, since files are named by it")
 
     def _line(self, value: Any, benchmarks: Sequence[str], place: KeyPath) -> Line | None:
         part: _Line | None = self._part(_Line, value, place)

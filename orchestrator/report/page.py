@@ -1,4 +1,4 @@
-"""One HTML page over any stores: what ran, tables, figures, failures, where every number is from; a paper's claims.
+"""One HTML page over any stores: what ran, tables, figures, failures, where every number is from; a paper's own.
 
 The page is a single file: pictures, numbers and the few lines of script that sort its tables are in it. It asks no
 network and no server for anything.
@@ -24,8 +24,10 @@ from orchestrator.report.claims import Verdict
 from orchestrator.report.filenames import distinct
 from orchestrator.report.frames import read_trials
 from orchestrator.report.looks import Look, Names, palette
+from orchestrator.report.paper_figures import Drawable, paper_figures
+from orchestrator.report.paper_tables import PaperSource, paper_tables
 from orchestrator.report.plain import csv_text
-from orchestrator.report.printable import write_files
+from orchestrator.report.printable import Table, write_files
 from orchestrator.report.sweep_tables import SweepTable, sweep_table, sweep_trials
 from orchestrator.report.tables import manifests_of
 from orchestrator.store.files import Files
@@ -177,6 +179,23 @@ def _failures(store: Store, manifest: Manifest) -> Iterator[Failure]:
         yield Failure(trial=trial_id, name=names[trial_id], state=states[trial_id], error=errors.get(trial_id, ""))
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PaperSection:
+    """What the page says of a paper.
+
+    Attributes:
+        title: of the paper.
+        tables: its tables, of the trials that there are.
+        charts: its figures, of which there is something to draw.
+        verdicts: of its claims.
+    """
+
+    title: str
+    tables: tuple[Table, ...]
+    charts: tuple[Chart, ...]
+    verdicts: tuple[Verdict, ...]
+
+
 def write_report(
     stores: Sequence[Store], to: Files, say: Callable[[str], None] = lambda line: None, paper: Paper | None = None
 ) -> list[str]:
@@ -186,7 +205,7 @@ def write_report(
         stores: any number of them.
         to: where.
         say: is told, in a line, which signs of labels no font has; see `fonts`.
-        paper: whose claims the page has, with their verdicts.
+        paper: whose tables, figures and claims the page has too.
 
     Returns:
         The full names of the page and, where there is any, of the figures' folder.
@@ -221,30 +240,41 @@ def report_files(
         stores: any number of them.
         sweep: only this one's, by its name, which each store has.
         formats: of the figures, some of `charts.FORMATS`; svg, which the page shows, among them.
-        paper: whose claims the page has, with their verdicts.
+        paper: whose tables, figures and claims the page has too.
 
     Raises:
         UserError: a store has no such sweep or cannot be read.
     """
-    looks = palette(
-        names for store in stores for manifest in manifests_of(store, sweep) for names in series.names(manifest)
-    )
-    found = _with_own_files([section for store in stores for section in sections(store, sweep, looks)])
-    files: dict[str, bytes] = {}
-    verdicts: list[Verdict] = []
+    manifests = [manifest for store in stores for manifest in manifests_of(store, sweep)]
+    trials = pd.DataFrame()
+    drawable: list[Drawable] = []
     if paper is not None:
-        trials = [
+        read = [
             read_trials(store) if sweep is None else sweep_trials(store, manifests_of(store, sweep)[0])
             for store in stores
         ]
-        verdicts = claims.verdicts(paper, pd.concat(trials, ignore_index=True))
-        files[f"{FIGURES_FOLDER}/claims.csv"] = csv_text(claims.as_frame(verdicts)).encode()
+        trials = pd.concat(read, ignore_index=True)
+        drawable = list(paper_figures(paper, trials))
+    looks = palette(
+        names for manifest in (*manifests, *(one.manifest for one in drawable)) for names in series.names(manifest)
+    )
+    found = _with_own_files([section for store in stores for section in sections(store, sweep, looks)])
+    files: dict[str, bytes] = {}
+    own: PaperSection | None = None
+    if paper is not None:
+        own = PaperSection(
+            title=paper.title,
+            tables=tuple(paper_tables(paper, PaperSource(paper, trials))),
+            charts=tuple(one.chart(looks) for one in drawable),
+            verdicts=tuple(claims.verdicts(paper, trials)),
+        )
+        files[f"{FIGURES_FOLDER}/claims.csv"] = csv_text(claims.as_frame(own.verdicts)).encode()
     pictures = {}
-    for chart in (chart for section in found for chart in section.charts):
+    for chart in (*(chart for section in found for chart in section.charts), *(own.charts if own else ())):
         drawn = dict(chart.files(formats))
         pictures[chart.name] = drawn[f"{chart.name}.svg"]
         files |= {f"{FIGURES_FOLDER}/{name}": content for name, content in drawn.items()}
-    return {**files, PAGE_FILE: page(found, pictures, paper, verdicts).encode()}
+    return {**files, PAGE_FILE: page(found, pictures, own).encode()}
 
 
 def _with_own_files(found: Sequence[Section]) -> list[Section]:
@@ -257,29 +287,22 @@ def _with_own_files(found: Sequence[Section]) -> list[Section]:
     ]
 
 
-def page(
-    found: Sequence[Section],
-    pictures: Mapping[str, bytes],
-    paper: Paper | None = None,
-    verdicts: Sequence[Verdict] = (),
-) -> str:
+def page(found: Sequence[Section], pictures: Mapping[str, bytes], paper: PaperSection | None = None) -> str:
     """The page as HTML.
 
     Args:
         found: its sections, in order.
         pictures: every chart as SVG, by its name.
-        paper: whose claims it has.
-        verdicts: of these.
+        paper: the last one.
     """
     return _template().render(
         sections=found,
         paper=paper,
-        verdicts=verdicts,
         pictures={name: _embedded("image/svg+xml", content) for name, content in pictures.items()},
         title=", ".join(dict.fromkeys(section.table.name for section in found)),
         version=metadata.version("crwn"),
         numeric=NUMERIC,
-        names=aggregate.CELL[:3],
+        names=(*aggregate.CELL[:3], "network"),
     )
 
 

@@ -34,6 +34,8 @@ tables:
     rows:
       - {name: ER, row: er, scales: [FC100]}
       - {name: Net, row: wide net, scales: [FC16, FC32], only: [r-digits]}
+figures:
+  figure1: {title: What it draws, shows: seen, table: table1, benchmark: seq-digits}
 claims:
   - says: Something is so
     checks:
@@ -68,6 +70,8 @@ def test_a_file_becomes_a_paper(tmp_path: Path) -> None:
     assert [line.name for line in table.lines] == ["ER", "Net"]
     assert table.lines[1].entry.at("FC16", "r-digits").spec.training.epochs_per_task == 3
     assert table.lines[1].entry.at("FC16", "r-digits").spec.training.updates_per_task == 1000
+    figure = paper.figures["figure1"]
+    assert (figure.shows, figure.table, figure.benchmark) == ("seen", "table1", "seq-digits")
     assert table.reference.entry.at("FC100", "seq-digits").spec.method == METHODS["er"].spec(buffer=200)
     (claim,) = paper.claims
     kinds = [Comparison, Comparison, Comparison, TaskComparison, Bound, Trend]
@@ -95,21 +99,25 @@ def test_a_file_becomes_a_paper(tmp_path: Path) -> None:
         ("scales: [FC100]", "scales: [10d]", 14, r"tables.table1.rows\[0\].scales\[0\]", "expected one such as FC256"),
         ("row: er,", "row: eer,", 14, r"tables.table1.rows\[0\].row", "did you mean 'er'"),
         ("only: [r-digits]", "only: [r-digits], beside: local", 9, "tables.table1", "expected columns"),
-        ("on: [r-digits, p", "on: [rr-digits, p", 19, r"checks\[0\].on\[0\]", "did you mean 'r-digits'"),
-        ("higher: accuracy", "higher: acuracy", 21, r"compare\[0\].higher", "did you mean 'accuracy'"),
-        ("higher: accuracy", "more: accuracy", 21, r"compare\[0\]", "unknown key; expected one of"),
-        (", by: 0.1", ", by: 0.1, times: 2", 21, r"compare\[0\]", "expected row and than or .*given by and row and"),
+        ("figure1:", "fig1:", 17, "figures.fig1", "expected figure1, figure2"),
+        ("shows: seen", "shows: seens", 17, "figures.figure1.shows", "did you mean 'seen'"),
+        ("table: table1", "table: table2", 17, "figures.figure1.table", "did you mean 'table1'"),
+        ("benchmark: seq-digits", "benchmark: p-digits", 17, "figures.figure1.benchmark", "expected one of r-digits"),
+        ("on: [r-digits, p", "on: [rr-digits, p", 21, r"checks\[0\].on\[0\]", "did you mean 'r-digits'"),
+        ("higher: accuracy", "higher: acuracy", 23, r"compare\[0\].higher", "did you mean 'accuracy'"),
+        ("higher: accuracy", "more: accuracy", 23, r"compare\[0\]", "unknown key; expected one of"),
+        (", by: 0.1", ", by: 0.1, times: 2", 23, r"compare\[0\]", "expected row and than or .*given by and row and"),
         (
             "than: [local FC16, local",
             "than: [global FC16, local",
-            21,
+            23,
             r"than\[0\]",
             "expected one of er, local, wide net",
         ),
-        ("than: [local FC16, local", "than: [FC16, local", 21, r"than\[0\]", "expected a row and a scale"),
-        ("tasks: [1, -1]", "tasks: [0, 1]", 23, r"compare\[2\]", "counted from 1"),
-        ("tasks: [1, -1]", "tasks: [37]", 23, r"compare\[2\].tasks", "expected tasks up to 36"),
-        ("to: 0.2", "by: 0.2", 24, r"compare\[3\]", "expected row and than"),
+        ("than: [local FC16, local", "than: [FC16, local", 23, r"than\[0\]", "expected a row and a scale"),
+        ("tasks: [1, -1]", "tasks: [0, 1]", 25, r"compare\[2\]", "counted from 1"),
+        ("tasks: [1, -1]", "tasks: [37]", 25, r"compare\[2\].tasks", "expected tasks up to 36"),
+        ("to: 0.2", "by: 0.2", 26, r"compare\[3\]", "expected row and than"),
     ],
 )
 def test_a_fault_is_told_with_its_place(  # noqa: PLR0917 (the columns of the table above)
@@ -128,7 +136,7 @@ def test_all_faults_are_told_at_once(tmp_path: Path) -> None:
     said = read(tmp_path, text)
     assert said is not None
     assert "3 faults" in said
-    assert re.findall(r"line (\d+)", said) == ["1", "7", "23"]
+    assert re.findall(r"line (\d+)", said) == ["1", "7", "25"]
     assert read(tmp_path, "- a list") is not None
 
 
@@ -166,7 +174,10 @@ def test_files_that_are_no_code_are_installed_too() -> None:
 def test_the_engine_knows_no_paper() -> None:
     """What makes tables and verdicts names no method and no benchmark: these stand in the papers' files."""
     files = [
-        *(ROOT / "orchestrator/report" / name for name in ("claims.py", "paper_tables.py", "tables.py", "page.py")),
+        *(
+            ROOT / "orchestrator/report" / name
+            for name in ("claims.py", "paper_tables.py", "paper_figures.py", "charts.py", "tables.py", "page.py")
+        ),
         ROOT / "orchestrator/report/page.html",
         ROOT / "orchestrator/papers/paper.py",
     ]

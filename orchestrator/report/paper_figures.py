@@ -1,0 +1,116 @@
+"""A paper's figures over its own rows, drawn as the figures of a sweep are, from whatever trials there are."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any, TypeAlias
+
+import pandas as pd
+
+from orchestrator.papers.paper import Figure, Paper
+from orchestrator.report import aggregate, charts, series
+from orchestrator.report.charts import Chart
+from orchestrator.report.looks import Look, Names
+from orchestrator.report.paper_tables import PaperSource
+from orchestrator.store import compatibility
+from orchestrator.store.manifests import Manifest, ManifestCell
+
+_Draw: TypeAlias = Callable[[Manifest, pd.DataFrame, str, Mapping[Names, Look] | None], Chart]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Drawable:
+    """What a paper's figure is drawn from.
+
+    Attributes:
+        name: of the figure.
+        figure: what it shows.
+        manifest: its rows as the cells of a sweep, with the trials that were found.
+        trials: these, as `frames.trials_frame` gives them.
+    """
+
+    name: str
+    figure: Figure
+    manifest: Manifest
+    trials: pd.DataFrame
+
+    def chart(self, looks: Mapping[Names, Look] | None = None) -> Chart:
+        """The figure.
+
+        Args:
+            looks: of `looks.palette`, over all that a page has; by default over the figure's own rows.
+        """
+        made = _DRAWN[self.figure.shows](self.manifest, self.trials, self.figure.benchmark, looks)
+        return dataclasses.replace(made, name=self.name, title=self.figure.title)
+
+
+def paper_figures(paper: Paper, trials: pd.DataFrame) -> Iterator[Drawable]:
+    """The figures of a paper of which there is at least one row with a mean.
+
+    Args:
+        paper: the paper.
+        trials: of any stores, as `frames.trials_frame` gives them.
+    """
+    source = PaperSource(paper, trials)
+    for name, figure in paper.figures.items():
+        cells, found = [], []
+        for line in paper.tables[figure.table].lines:
+            for scale in source.scales(line):
+                cell = source.find(line, line.entry, scale, figure.benchmark)
+                if cell is None or not _has_mean(cell.rows):
+                    continue
+                rows = compatibility.once(cell.rows)
+                found += rows
+                cells.append(
+                    ManifestCell(
+                        method=line.name,
+                        variant="",
+                        scale=scale,
+                        benchmark=figure.benchmark,
+                        trials={row["seed"]: row["trial_id"] for row in rows},
+                        params_per_task=float(cell.blueprint.params_per_task),
+                        spec={"method": {"kind": line.entry.method.kind}},
+                    )
+                )
+        if cells:
+            manifest = Manifest(name=paper.name, cells=tuple(cells))
+            yield Drawable(
+                name=f"paper-{paper.name}-{name}", figure=figure, manifest=manifest, trials=pd.DataFrame(found)
+            )
+
+
+def _has_mean(rows: Any) -> bool:
+    """Whether trials are of one kind, with numbers; see `aggregate.seed_statistics`."""
+    return bool(rows) and bool(pd.notna(aggregate.seed_statistics(rows)["accuracy"]))
+
+
+def _tasks(manifest: Manifest, trials: pd.DataFrame, benchmark: str, looks: Mapping[Names, Look] | None) -> Chart:
+    values = series.final_accuracies(manifest, trials)
+    return charts.accuracy_by_task(manifest.name, benchmark, values, series.kinds(manifest), looks)
+
+
+def _seen(manifest: Manifest, trials: pd.DataFrame, benchmark: str, looks: Mapping[Names, Look] | None) -> Chart:
+    values = series.seen_accuracies(manifest, trials)
+    return charts.accuracy_so_far(manifest.name, benchmark, values, series.kinds(manifest), looks)
+
+
+def _against(cost: str) -> _Draw:
+    def draw(manifest: Manifest, trials: pd.DataFrame, benchmark: str, looks: Mapping[Names, Look] | None) -> Chart:
+        summary, kinds = aggregate.summarise(manifest, trials), series.kinds(manifest)
+        return charts.accuracy_against(manifest.name, benchmark, summary, kinds, looks, cost=cost)
+
+    return draw
+
+
+_DRAWN: Mapping[str, _Draw] = MappingProxyType(
+    {
+        "tasks": _tasks,
+        "seen": _seen,
+        "parameters": _against("params_per_task"),
+        "seconds": _against("train_seconds_per_task"),
+    }
+)
+"""What a figure may show (`papers.paper.Shows`), and what draws it."""
