@@ -1,7 +1,7 @@
-"""A segment's training examples: in batches, each known from its number, and as a whole.
+"""A segment's training examples: in batches, each determined by its number, and as a whole.
 
-Shapes: G lanes (tasks learned together), B examples per batch, N training examples per lane. Images are [..., d], or
-[..., C, H, W] where a benchmark's keep their shape.
+Shapes: G lanes (tasks learned at once), B examples per batch, N training examples per lane. Images are [..., d], or
+[..., C, H, W] if the benchmark keeps their shape.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ class Batch:
     """What a method learns from in one update.
 
     Attributes:
-        images: [G, B, ...], as `Method.prepare` left them.
+        images: [G, B, ...], as returned by `Method.prepare`.
         labels: [G, B], in the benchmark's label space.
-        tasks: the lanes' tasks; None where they are not told.
-        segment: its number, from 0.
+        tasks: the lanes' tasks; None if they are not told.
+        segment: the segment's number, from 0.
         step: the update within the segment, from 0.
         update: the update within the trial, from 0.
         rate: the learning rate.
@@ -52,15 +52,15 @@ class Batch:
 
     @property
     def originals(self) -> torch.Tensor:
-        """The images as bytes [G, B, ...], neither augmented nor prepared: what a replay buffer keeps."""
+        """The images as bytes [G, B, ...], neither augmented nor prepared, for a replay buffer."""
         return self._bytes()
 
     def stream(self, name: str) -> np.random.Generator:
-        """Random numbers of this update, by a name that says what they are for."""
+        """The random stream of this update for the purpose `name`."""
         return seeding.numpy_generator(self._seed, "update", name, self.update)
 
     def streams(self, name: str) -> list[np.random.Generator]:
-        """The same for each of the tasks, whose numbers so do not depend on the tasks beside it.
+        """The random stream of each task, whose numbers do not depend on the other tasks.
 
         Raises:
             ValueError: tasks are not told.
@@ -74,7 +74,7 @@ class Batch:
         return sent(self.stream(name).random(shape), self.labels.device)
 
     def view(self, images: torch.Tensor, name: str, task: int | None = None) -> torch.Tensor:
-        """Bytes [N, ...] as `Method.logits` takes them: augmented by draws of this name, and prepared."""
+        """Turn bytes [N, ...] into inputs of `Method.logits`: augment them by draws of this name, and prepare them."""
         if self._augmentation is not None:
             draws_N3 = sent(self._augmentation.draw(self.stream(name), len(images)), images.device)
             images = self._augmentation(images, draws_N3)
@@ -85,18 +85,18 @@ class Lanes:
     """A segment's training examples, lane by lane.
 
     Args:
-        segment: what is learned.
-        examples: of lane after lane, as many of each: prepared, or bytes where they are augmented.
-        originals: the same as bytes; asked for when they are needed.
-        prepare: what a method computes of images beforehand.
-        seed: the trial's.
+        segment: the segment.
+        examples: the lanes' examples, concatenated, the same number per lane: prepared, or bytes if augmented.
+        originals: returns the same examples as bytes; called on demand.
+        prepare: `Method.prepare`, which processes images in advance.
+        seed: the trial's seed.
         batch_size: B; the short last batch of an epoch is kept.
-        augmentation: how examples are changed at random, if they are.
+        augmentation: random augmentation of examples; None: none.
 
     Attributes:
-        segment: its number, from 0.
+        segment: the segment's number, from 0.
         num_each: N.
-        per_epoch: batches.
+        per_epoch: number of batches per epoch.
     """
 
     def __init__(
@@ -126,9 +126,9 @@ class Lanes:
         self._epoch = -1
 
     def batch(self, step: int, *, rate: float, update: int) -> Batch:
-        """The batch of an update, counted from 0; every epoch has an order of its own for each lane.
+        """The batch of an update, counted from 0; each lane has a different order in every epoch.
 
-        The order, and how examples are changed, are drawn from (seed, lane, epoch).
+        The order and the augmentation are drawn from (seed, lane, epoch).
         """
         epoch, number = divmod(step, self.per_epoch)
         if epoch != self._epoch:
@@ -144,7 +144,7 @@ class Lanes:
         if self._augmentation is not None:
             images = self._augmentation(images, self._draws_GN3[:, places].flatten(0, 1))
         images = images.unflatten(0, chosen_GB.shape)
-        if self._augmentation is not None:  # never the same image twice, so every batch is prepared on its own
+        if self._augmentation is not None:  # no image occurs twice, so prepare each batch separately
             images = self._prepared(images)
         return Batch(
             images=images,
@@ -161,11 +161,11 @@ class Lanes:
         )
 
     def whole(self) -> Examples:
-        """All of them, in the data's order."""
+        """All examples, in the order of the data."""
         return Examples(self)
 
     def in_order(self, places: slice) -> Split:
-        """The examples at these places of every lane: prepared [G, n, ...], not augmented."""
+        """The examples at these positions in every lane: prepared [G, n, ...], not augmented."""
         numbers = torch.arange(*places.indices(self.num_each), device=self._device)
         starts_G1 = self.num_each * torch.arange(len(self._segment.lanes), device=self._device)[:, None]
         chosen_GB = numbers + starts_G1
@@ -176,11 +176,11 @@ class Lanes:
         return Split(images=images, labels=examples.labels.view(chosen_GB.shape))
 
     def originals(self, index_N: torch.Tensor) -> Split:
-        """Examples by their numbers in the first lane, as bytes [n, ...]."""
+        """Examples of the first lane by index, as bytes [n, ...]."""
         return self._originals().take(index_N)
 
     def generator(self, name: str) -> np.random.Generator:
-        """Random numbers of this segment, by a name that says what they are for."""
+        """The random stream of this segment for the purpose `name`."""
         return seeding.numpy_generator(self._seed, "segment", name, self._segment.number)
 
     def _prepared(self, images: torch.Tensor) -> torch.Tensor:
@@ -190,7 +190,7 @@ class Lanes:
             return prepared[0][None] if len(prepared) == 1 else torch.stack(prepared)
 
     def _draw_order(self, epoch: int) -> torch.Tensor:
-        """[G, N] numbers of examples."""
+        """The order of the examples in an epoch, as indices [G, N]."""
         if not self._segment.shuffled:
             return torch.arange(self.num_each, device=self._device)[None]
         orders = [
@@ -201,7 +201,7 @@ class Lanes:
         return sent(np.stack(orders), self._device)
 
     def _draw_changes(self, augmentation: Augmentation, epoch: int) -> torch.Tensor:
-        """[G, N, 3] draws of the augmentation."""
+        """The draws of the augmentation in an epoch: [G, N, 3]."""
         streams = (seeding.numpy_generator(self._seed, "augment", stream, epoch) for stream in self._segment.streams)
         return sent(np.stack([augmentation.draw(stream, self.num_each) for stream in streams]), self._device)
 
@@ -210,8 +210,8 @@ class Examples:
     """A segment's training examples as `Method.begin` and `Method.end` see them.
 
     Attributes:
-        segment: its number, from 0.
-        num_examples: N, of each lane.
+        segment: the segment's number, from 0.
+        num_examples: N, per lane.
     """
 
     def __init__(self, lanes: Lanes) -> None:
@@ -220,7 +220,7 @@ class Examples:
         self._lanes = lanes
 
     def batches(self, size: int) -> Iterator[Split]:
-        """All examples in the data's order, not augmented: prepared images [G, B, ...], labels [G, B].
+        """All examples in the order of the data, not augmented: prepared images [G, B, ...], labels [G, B].
 
         Args:
             size: B; the last batch may be shorter.
@@ -229,25 +229,25 @@ class Examples:
             yield self._lanes.in_order(slice(start, start + size))
 
     def take(self, index_N: torch.Tensor) -> Split:
-        """Examples by their numbers: bytes [n, ...] and labels [n], where one segment is learned at once."""
+        """Examples by index: bytes [n, ...] and labels [n]; only for segments of one lane."""
         return self._lanes.originals(index_N)
 
     def stream(self, name: str) -> np.random.Generator:
-        """Random numbers of this segment, by a name that says what they are for."""
+        """The random stream of this segment for the purpose `name`."""
         return self._lanes.generator(name)
 
 
 class Table:
-    """Where the images of tasks that are learned together lie: memory that one segment takes over from the last.
+    """Memory for the images of the tasks learned at once, reused from segment to segment.
 
-    On a CPU fresh memory costs far more than the copy into it.
+    On a CPU, allocating memory costs far more than copying into it.
     """
 
     def __init__(self) -> None:
         self._images = torch.empty(0)
 
     def clear(self) -> None:
-        """Give the memory back."""
+        """Free the memory."""
         self._images = torch.empty(0)
 
     @torch.no_grad()
@@ -262,19 +262,19 @@ class Table:
         batch_size: int,
         timed: Callable[[], AbstractContextManager[None]],
     ) -> Lanes:
-        """The training examples of an open segment, prepared where they are not augmented.
+        """The training examples of an open segment, prepared unless they are augmented.
 
         Args:
-            segment: what is learned.
-            mixtures: of each lane, each made when it is asked for.
-            curriculum: in which the segment is open.
+            segment: the segment.
+            mixtures: each lane's examples, built on demand.
+            curriculum: the curriculum, in which the segment is open.
             prepare: `Method.prepare`.
-            seed: the trial's.
-            batch_size: of the batches.
-            timed: a context in which what counts as learning is done: preparing and laying, not making the images.
+            seed: the trial's seed.
+            batch_size: examples per batch.
+            timed: a context that counts the time as training: of preparing and copying images, not of building them.
 
         Raises:
-            ValueError: lanes have more and fewer examples.
+            ValueError: lanes differ in their number of examples.
         """
         augmentation, told = curriculum.augmentation, segment.told
         before = (lambda _, images: images) if augmentation is not None else prepare
@@ -283,7 +283,7 @@ class Table:
         def prepared(place: int, mixture: Mixture) -> Mixture:
             nonlocal changed
             if not isinstance(mixture, Split):
-                return mixture  # is made batch by batch
+                return mixture  # built batch by batch
             with timed():
                 images = before(told[place] if told is not None else None, mixture.images)
             changed |= images is not mixture.images
@@ -293,7 +293,7 @@ class Table:
         if num_lanes == 1:
             examples = prepared(0, next(mixtures))
         else:
-            # No name holds a split, so that there is one beside the set, not two.
+            # Bind no split to a name, so that only one exists at a time besides the set.
             labels = [self._put(prepared(place, next(mixtures)), place, num_lanes, timed) for place in range(num_lanes)]
             examples = Split(images=self._images.flatten(0, 1), labels=torch.cat(labels))
         return Lanes(
@@ -311,11 +311,11 @@ class Table:
     def _put(
         self, mixture: Mixture, place: int, num_lanes: int, timed: Callable[[], AbstractContextManager[None]]
     ) -> torch.Tensor:
-        """Put a lane's examples to their place; returns the labels."""
+        """Copy a lane's images to their place in memory, and return its labels."""
         assert isinstance(mixture, Split)
         shape = (num_lanes, *mixture.images.shape)
         if place == 0 and self._images.shape != shape:
-            self._images = torch.empty(0)  # gone before there is another
+            self._images = torch.empty(0)  # free it before allocating another
             self._images = mixture.images.new_empty(shape)
         if self._images.shape != shape:
             sizes = sorted([self._images.shape[1], mixture.num_examples])
@@ -326,12 +326,12 @@ class Table:
 
 
 def sent(drawn: NDArray[Any], device: torch.device) -> torch.Tensor:
-    """What was drawn, as a tensor on a device that is not waited for."""
+    """Drawn numbers as a tensor on a device, without waiting for the transfer."""
     return torch.from_numpy(drawn).to(device, non_blocking=True)
 
 
 def _end_to_end(mixtures: Sequence[Mixture]) -> Mixture:
-    """Several lanes' examples as one set."""
+    """Concatenate several lanes' examples."""
     if len(mixtures) == 1:
         return mixtures[0]
     splits = [mixture for mixture in mixtures if isinstance(mixture, Split)]

@@ -1,7 +1,7 @@
-"""Which code computed a result: fingerprints of source files, and the version of what this package computes.
+"""Identifies the code that computed a result: fingerprints of source files, and the version of results.
 
-A fingerprint is of what a source does, not of how it is written down: comments, docstrings, layout, quotes and `pass`
-leave it as it is, and every supported Python gives the same one.
+A fingerprint depends on what a source does, not on how it is written: comments, docstrings, layout, quotes and `pass`
+do not change it, and every supported Python gives the same one.
 """
 
 from __future__ import annotations
@@ -16,24 +16,24 @@ from dataclasses import dataclass
 from pathlib import Path
 
 RESULTS_VERSION = 1
-"""Raised whenever a trial of equal settings gives other numbers than before, as the golden traces show."""
+"""Increased whenever a trial with equal settings gives different results than before, as the golden traces show."""
 
 NUM_DIGITS = 16
-"""Of a fingerprint, in hexadecimal: enough to tell any two versions of a file apart, few enough to read."""
+"""Hexadecimal digits of a fingerprint: enough to distinguish any two versions of a file, few enough to read."""
 
 NO_PART_IN_RESULTS = ("testing.py",)
-"""Files of this package that no trial computes with."""
+"""Files of this package that no trial uses."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Code:
-    """The code that a trial was computed with.
+    """The code that computed a trial.
 
     Attributes:
-        method: fingerprint of the file that defines the trial's method; None where its source is not there, as of a
+        method: fingerprint of the file that defines the trial's method; None if its source is not available, as in a
             notebook.
-        crwn: fingerprint of all files of this package, likewise.
-        results_version: `RESULTS_VERSION`.
+        crwn: fingerprint of all files of this package; None likewise.
+        results_version: `RESULTS_VERSION` at that time.
     """
 
     method: str | None = None
@@ -42,22 +42,22 @@ class Code:
 
 
 _NO_SOURCE = (OSError, ValueError, SyntaxError, RecursionError)
-"""Raised where a source cannot be read: it is in an archive, or compiled only, or being edited."""
+"""Errors that mean that a source cannot be read: it is in an archive, only compiled, or being edited."""
 
 
 def code_of(method: object) -> Code:
-    """The code that this process computes a method's trials with.
+    """The code with which this process computes a method's trials.
 
-    Sources are read once per process, when its first trial begins: later changes of the files are not what runs.
+    Sources are read once per process, when its first trial begins; later changes to the files do not affect what runs.
 
     Args:
-        method: the method's spec, whose module is the method's.
+        method: the method's spec, whose module defines the method.
     """
     return Code(method=method_code(method), crwn=crwn_code(), results_version=RESULTS_VERSION)
 
 
 def method_code(method: object) -> str | None:
-    """The fingerprint of the file that defines a method; None where its source is not there.
+    """The fingerprint of the file that defines a method; None if its source is not available.
 
     Args:
         method: the method's spec.
@@ -67,7 +67,7 @@ def method_code(method: object) -> str | None:
 
 @functools.cache
 def crwn_code() -> str | None:
-    """The fingerprint of all files of this package by their names; None where a source is not there."""
+    """The fingerprint of all files of this package and their names; None if a source is not available."""
     folder = Path(__file__).parent
     digest = hashlib.sha256()
     try:
@@ -96,22 +96,22 @@ def fingerprint(source: str) -> str:
     """A digest of what a Python source does.
 
     Args:
-        source: of a module.
+        source: the source of a module.
 
     Returns:
         `NUM_DIGITS` hexadecimal digits.
 
     Raises:
-        SyntaxError, ValueError: it is no Python source.
+        SyntaxError, ValueError: it is not Python source.
     """
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of doubtful escapes and the like, which whoever imports it has been told
+        warnings.simplefilter("ignore")  # such as invalid escapes, reported when the module is imported
         tree = ast.parse(source)
     return hashlib.sha256("\n".join(_tokens(tree)).encode("ascii")).hexdigest()[:NUM_DIGITS]
 
 
 def _tokens(tree: ast.AST) -> list[str]:
-    """The tree as text, depth first. Without recursion, since sums of many terms nest deep."""
+    """The tree as text, depth first. It avoids recursion, since sums of many terms nest deeply."""
     tokens: list[str] = []
     left: list[str | ast.AST] = [tree]
     while left:
@@ -124,9 +124,9 @@ def _tokens(tree: ast.AST) -> list[str]:
 
 
 def _parts(node: ast.AST) -> list[str | ast.AST]:
-    """A node's name and its fields by their names, as text and nodes.
+    """A node's name and its fields sorted by name, as text and nodes.
 
-    A field that says nothing is left out: newer Pythons add such, empty in older sources.
+    Empty fields are left out: newer Pythons add fields, which are empty for older sources.
     """
     if isinstance(node, ast.Constant):
         return [_value(node.value)]
@@ -151,14 +151,14 @@ def _parts(node: ast.AST) -> list[str | ast.AST]:
 
 @functools.cache
 def _in_order(fields: tuple[str, ...]) -> tuple[str, ...]:
-    """Fields by their names, whatever Python's order, without those that say how a node is used, or a comment."""
+    """The fields sorted by name, whatever Python's order, except contexts and type comments."""
     return tuple(sorted(set(fields) - {"ctx", "type_comment", "type_ignores"}))
 
 
 def _joined(node: ast.JoinedStr) -> list[str | ast.AST]:
-    """The parts of an f-string: its texts, those that follow each other as one, and its values.
+    """The parts of an f-string: its texts, with adjacent ones joined, and its values.
 
-    Pythons differ in how they cut the texts, and in whether an empty one stands between values.
+    Python versions differ in how they split the texts, and in whether there is an empty text between values.
     """
     parts: list[str | ast.AST] = []
     text = ""
@@ -174,20 +174,20 @@ def _joined(node: ast.JoinedStr) -> list[str | ast.AST]:
 
 
 def _is_empty_format(value: object) -> bool:
-    """Whether it is what stands after the colon of `{x:}`: nothing."""
+    """Whether it is an empty format spec, as in `{x:}`."""
     return isinstance(value, ast.JoinedStr) and not value.values
 
 
 def _does_nothing(item: str | ast.AST) -> bool:
-    """Whether it is a statement that can as well be left out: a text alone, such as a docstring, or `pass`."""
+    """Whether it is a statement without effect: a bare string, such as a docstring, or `pass`."""
     if isinstance(item, ast.Expr):
         return isinstance(item.value, ast.Constant) and isinstance(item.value.value, str)
     return isinstance(item, ast.Pass)
 
 
 def _value(value: object) -> str:
-    """A constant with its type: in ASCII, since Pythons differ in the signs that they show as they are.
+    """A constant with its type, in ASCII, since Python versions differ in which characters they escape.
 
-    Whole numbers are in hexadecimal, since Python refuses to write very long ones in decimal.
+    Integers are in hexadecimal, since Python refuses to print very long ones in decimal.
     """
     return f"{type(value).__name__}:{value:x}" if type(value) is int else f"{type(value).__name__}:{value!a}"

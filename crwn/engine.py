@@ -1,9 +1,9 @@
-"""The training loop: segments opened, learned, closed and tested; events; what to go on from.
+"""The training loop: opens, learns, closes and tests segments, and emits events and resume points.
 
-The engine is a generator. Whoever drives it decides what becomes of its events and may stop at any of them; all state
-that the rest of the trial depends on is in the latest `ResumePoint`, and going on from one computes the same bits.
+The engine is a generator. Its caller handles the events and may stop at any of them; the latest `ResumePoint` holds all
+state that the rest of the trial depends on, and resuming from it computes the same bits.
 
-Shapes: G tasks learned together, B examples per task, N training examples per task, m classes.
+Shapes: G tasks learned at once, B examples per task, N training examples per task, m classes.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ PROGRESS_SECONDS = 0.5
 MAX_RESUME_SECONDS = 60.0
 MIN_RESUME_SECONDS = 2.0
 RESUME_COST_FACTOR = 100
-"""A resume point is due after a hundred times what the last one took: it costs about 1% of the time."""
+"""The interval between resume points, as a multiple of the time that the last one took: they cost about 1%."""
 
 
 class Engine:
@@ -37,16 +37,16 @@ class Engine:
 
     Args:
         method: the learner.
-        curriculum: the benchmark behind its gate.
-        blueprint: what the method is: which tasks can be learned together, and when shared weights are trained.
+        curriculum: controls access to the benchmark.
+        blueprint: says which tasks can be learned at once, and when shared weights are trained.
         training: the trial's training settings.
         seed: the trial's seed, for the order of the examples.
         numerics: device, group size and so on.
-        identity: what a resume point must have been made by: the trial's id and its backbone's fingerprint.
-        clock: seconds, for timings and for when a resume point is due.
+        identity: the trial's id and its backbone's fingerprint, which a resume point must match.
+        clock: returns the time in seconds, for timings and to schedule resume points.
 
     Raises:
-        ValueError: the numerics ask for groups that the method cannot learn.
+        ValueError: the method cannot learn groups of the size in the numerics.
     """
 
     def __init__(
@@ -82,29 +82,29 @@ class Engine:
         self._schedule = Schedule(curriculum, blueprint, training)
         self._table = Table()
         self._tester = Tester(method, curriculum, blueprint, training, seed=seed, device=self._device, clock=clock)
-        self._groups: list[Group] = []  # begun: the first is being learned, others wait since memory ran out
+        self._groups: list[Group] = []  # in progress: the first is learned now, others are pending since memory ran out
         self._resume_due = self._progress_due = clock()
 
     @property
     def numerics(self) -> Numerics:
-        """As given, but for a group size that memory did not allow."""
+        """The numerics as given, except for the group size if memory ran out."""
         return self._numerics
 
     def run(self, resume_from: bytes | None = None) -> Iterator[EngineEvent]:
-        """Learn what is left, test every task again, and report; first of all where it goes on from.
+        """Learn the remaining segments and test every task; the first event is the progress at the start.
 
         Args:
             resume_from: the content of a `ResumePoint` of the same trial.
 
         Raises:
-            ResumeError: `resume_from` is damaged or of another trial.
-            FloatingPointError: a loss is no longer a finite number.
+            ResumeError: `resume_from` is damaged, or belongs to another trial.
+            FloatingPointError: a loss is no longer finite.
         """
         if resume_from is not None:
             self._restore(resume_from)
         yield self.progress()
         self._resume_due = self._clock() + MIN_RESUME_SECONDS
-        yield from self._test_again()  # what an interruption left
+        yield from self._test_again()  # tests that an interruption left undone
         while self._learned < self._curriculum.num_segments:
             yield from self._learn_segment()
             yield from self._due_events()
@@ -113,9 +113,9 @@ class Engine:
         yield Learned(kept=tuple(self._kept), shared=shared, rows=tuple(self._rows))
 
     def _learn_segment(self) -> Iterator[EngineEvent]:
-        """Learn the next segment, or the rest of one that was begun, and test what it taught.
+        """Learn the next segment, or the rest of one in progress, and test its tasks.
 
-        Where memory runs out, the segment is halved instead, and comes back.
+        If memory runs out, split the segment in halves instead, to be learned by later calls.
         """
         segment = self._groups[0].segment if self._groups else self._next_segment()
         try:
@@ -131,11 +131,11 @@ class Engine:
         else:
             self._close(group)
             return
-        # Outside of the handler, where the error no longer holds on to what did not fit.
+        # Outside the handler, the error no longer holds references to what did not fit.
         yield self._halve(len(segment.lanes) // 2, text)
 
     def _learn(self, group: Group, lanes: Lanes) -> Iterator[EngineEvent]:
-        """Everything that a method sees of a segment's training data."""
+        """Learn a segment: everything here is all that a method sees of its training data."""
         method, tells = self._method, group.segment.tells_ends
         updates_before = self._schedule.updates_before(group.segment)
         if tells and not group.begun:
@@ -154,7 +154,7 @@ class Engine:
                 self._keep(group, method.end(self._state(group), lanes.whole()))
 
     def _update(self, group: Group, batch: Batch) -> None:
-        """One update: what the method makes of a batch, each task's gradient of its own loss, the optimiser's step."""
+        """Make one update: the method's step, each task's gradient of its own loss, and the optimiser's step."""
         state, trained = self._state(group), group.trained
         step = self._method.learn(state, batch)
         gradients = step.gradients(trained)
@@ -170,7 +170,7 @@ class Engine:
 
     @torch.no_grad()
     def _keep(self, group: Group, moved: Mapping[str, torch.Tensor]) -> None:
-        """Put new values where the old ones are."""
+        """Replace old values of state or memory by new ones."""
         for name, tensor in moved.items():
             if name in self._memory:
                 self._memory[name] = tensor
@@ -187,7 +187,7 @@ class Engine:
         return self._schedule.next_segment(self._learned, self._numerics.group_size)
 
     def _start_group(self, segment: Segment) -> Group:
-        """The lanes' own state, and beside it the shared weights where this segment trains them."""
+        """A new group: the lanes' own state, and the shared weights if this segment trains them."""
         trains_shared = self._schedule.trains_shared(segment)
         return Group.start(
             segment,
@@ -213,7 +213,7 @@ class Engine:
         )
 
     def _close(self, group: Group) -> None:
-        """Keep what was learned, and test what the segment taught."""
+        """Keep what a finished segment learned, and test its tasks."""
         segment = group.segment
         with self._timed(group), torch.no_grad():
             learned = {name: tensor.detach().clone() for name, tensor in (group.own | group.trained).items()}
@@ -233,7 +233,7 @@ class Engine:
             self._rows.append(dataclasses.replace(row, train_seconds=train_seconds, curve=curves.get(task, ())))
 
     def _halve(self, group_size: int, error: str) -> GroupHalved:
-        """Go on with smaller groups; a half that was learning goes on from the update it had done."""
+        """Continue with smaller groups; the halves of a group in progress continue from its current update."""
         self._table.clear()
         if self._device.type == "cuda":
             torch.cuda.empty_cache()
@@ -249,7 +249,7 @@ class Engine:
             yield group.part(lanes, segment, self._start_group(segment))
 
     def _test_again(self) -> Iterator[EngineEvent]:
-        """Test what is to be tested after so many tasks and was not yet."""
+        """Run the tests that are due after the tasks learned so far and have not been run."""
         tested = {row.task for row in self._rows if row.tasks_learned == self._learned}
         for task in self._schedule.tested_after(self._learned):
             if task not in tested:
@@ -257,7 +257,7 @@ class Engine:
                 yield from self._due_events()
 
     def _test_stream(self, group: Group) -> None:
-        """Test in the middle of a stream, where it is time to; before any event, so that no point lacks the tests."""
+        """Test in the middle of a stream, if due; before any event, so that resume points include the tests."""
         every = self._curriculum.test_every
         if every == 0 or group.segment.shuffled or group.is_learned or group.step % every:
             return
@@ -278,7 +278,7 @@ class Engine:
         group.train_seconds += self._clock() - started
 
     def _due_events(self) -> Iterator[EngineEvent]:
-        """A resume point and a progress report, each where it is due."""
+        """A resume point and a progress report, each only if due."""
         now = self._clock()
         if now >= self._resume_due:
             content = self._snapshot()
@@ -296,7 +296,7 @@ class Engine:
             yield self.progress()
 
     def progress(self) -> Progress:
-        """Where the trial is."""
+        """The progress of the trial."""
         is_stream = self._curriculum.is_stream
         tested = {row.task: row.accuracy for row in self._rows if is_stream or row.task < row.tasks_learned}
         group = self._groups[0] if self._groups else None
@@ -337,5 +337,5 @@ class Engine:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an allocator had no memory left: a GPU's, or that of the machine."""
+    """Whether the error means that an allocator ran out of memory, on a GPU or on the machine."""
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)

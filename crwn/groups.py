@@ -1,6 +1,6 @@
-"""A segment being learned: its tensors, its optimiser, its learning curves, and what of it a resume point keeps.
+"""A segment in progress: its tensors, its optimiser, its learning curves, and its part of a resume point.
 
-Shapes: G lanes (tasks learned together).
+Shapes: G lanes (tasks learned at once).
 """
 
 from __future__ import annotations
@@ -20,26 +20,26 @@ from crwn.resume import SavedGroup
 from crwn.spec import TrainingSpec
 
 CURVE_EVERY = 50
-"""Training steps between two points of a learning curve."""
+"""Number of updates between two points of a learning curve."""
 
 
 @dataclass(slots=True, kw_only=True)
 class Group:
-    """All that changes while a segment is learned, but memory and what moves of the shared state.
+    """Everything that changes while a segment is learned, except memory and moving shared tensors.
 
     Attributes:
-        segment: what is learned.
-        num_steps: updates of it.
-        trained: what the optimiser moves, in place: the lanes' own tensors, and shared weights where they are trained.
+        segment: the segment.
+        num_steps: its number of updates.
+        trained: tensors that the optimiser updates in place: the lanes' own, and shared weights if they are trained.
         own: the lanes' other tensors.
-        moving: the names of those that were moved.
-        optimizer: of `trained`.
+        moving: the names of those among `own` that have changed.
+        optimizer: the optimiser of `trained`.
         block_loss_G: sum of losses over the examples since the last point of the curve.
-        block_correct_G: correct answers among them.
-        block_examples: how many, of each lane.
-        curves: of each lane.
-        step: updates done.
-        train_seconds: that learning took.
+        block_correct_G: number of correct predictions among them.
+        block_examples: number of these examples per lane.
+        curves: the curve of each lane.
+        step: number of updates done.
+        train_seconds: training time so far.
         begun: whether the method's `begin` is done.
     """
 
@@ -71,12 +71,12 @@ class Group:
         """A segment before its first update.
 
         Args:
-            segment: what is learned.
-            num_steps: updates of it.
-            own: the lanes' own tensors, of which those that require a gradient are trained.
-            shared: the shared weights that are trained with it.
-            training: the trial's.
-            device: where tensors live.
+            segment: the segment.
+            num_steps: its number of updates.
+            own: the lanes' own tensors; those that require a gradient are trained.
+            shared: the shared weights that the segment trains.
+            training: the trial's training settings.
+            device: the device of the tensors.
         """
         trained = {**shared, **{name: tensor for name, tensor in own.items() if tensor.requires_grad}}
         trained = {name: _copied(tensor).requires_grad_() for name, tensor in trained.items()}
@@ -99,20 +99,20 @@ class Group:
 
     @property
     def curves_by_task(self) -> dict[int, tuple[CurvePoint, ...]]:
-        """Lanes of several tasks have one curve together, which stands with the first of them."""
+        """The curve of each lane by task; a lane of several tasks has one curve, listed under its first task."""
         return {lane[0]: tuple(curve) for lane, curve in zip(self.segment.lanes, self.curves, strict=True)}
 
     @torch.no_grad()
     def note(self, step: Step, labels_GB: torch.Tensor, *, rate: float) -> None:
-        """Count an update that was made; where a block ends, add a point to the curves.
+        """Count an update; at the end of a block, add a point to the curves.
 
         Args:
-            step: what the method made of the batch.
-            labels_GB: the batch's.
-            rate: that the segment is learned at, for the error.
+            step: what the method computed from the batch.
+            labels_GB: the batch's labels.
+            rate: the segment's learning rate, for the error.
 
         Raises:
-            FloatingPointError: the loss is no longer a finite number.
+            FloatingPointError: the loss is no longer finite.
         """
         batch_size = labels_GB.shape[1]
         self.step += 1
@@ -123,7 +123,7 @@ class Group:
             self._close_block(rate)
 
     def _close_block(self, rate: float) -> None:
-        """The only place where training waits for the device."""
+        """Add a point to the curves and start a new block; the only place where training waits for the device."""
         losses = (self.block_loss_G / self.block_examples).tolist()
         accuracies = (self.block_correct_G / self.block_examples).tolist()
         now = time.time()
@@ -136,12 +136,12 @@ class Group:
         self.block_examples = 0
 
     def part(self, part: slice, segment: Segment, fresh: Group) -> Group:
-        """Some of the lanes as a group of their own, where the whole was.
+        """Some of the lanes as a separate group, with the state that they have now.
 
         Args:
             part: which lanes.
-            segment: of them alone.
-            fresh: the same lanes before their first update.
+            segment: the segment of these lanes only.
+            fresh: a group of the same lanes before its first update, which receives the state.
         """
         cut = SavedGroup(
             tasks=segment.tasks,
@@ -150,7 +150,7 @@ class Group:
             train_seconds=self.train_seconds * len(segment.lanes) / len(self.segment.lanes),
             curves=self.curves[part],
             state={name: tensor[part] for name, tensor in self._changing.items()},
-            # A count of steps is everybody's.
+            # A step count is common to all lanes.
             optimizer={name: t[part] if t.dim() else t for name, t in self.optimizer.state.items()},
             block_loss=self.block_loss_G[part],
             block_correct=self.block_correct_G[part],
@@ -160,7 +160,7 @@ class Group:
         return fresh
 
     def saved(self) -> SavedGroup:
-        """What a resume point keeps; constants are drawn again."""
+        """The group's part of a resume point; constants are not saved, but drawn again."""
         return SavedGroup(
             tasks=self.segment.tasks,
             step=self.step,
@@ -175,10 +175,10 @@ class Group:
 
     @torch.no_grad()
     def load(self, saved: SavedGroup) -> None:
-        """Go on from what was kept; the segment and its beginning are the same.
+        """Restore a saved state of the same segment.
 
         Raises:
-            KeyError, RuntimeError: it is of another group.
+            KeyError, RuntimeError: the state belongs to another group.
         """
         for name, tensor in self.trained.items():
             tensor.copy_(saved.state[name])

@@ -1,11 +1,11 @@
-"""torch's optimisers with torch's defaults: every number in one pass, all tensors in one call.
+"""torch's optimisers with torch's defaults, fused: one pass over every number, one call for all tensors.
 
-They call the operations below torch's fused Adam and fused SGD. The classes of torch.optim import torch's compiler,
-which takes seconds per process, and where few numbers are trained, what torch.optim does around the operation takes
-several times as long as the operation.
+They call the operations underlying torch's fused Adam and fused SGD directly. The classes of torch.optim import torch's
+compiler, which takes seconds per process, and if few parameters are trained, the overhead of torch.optim is several
+times the cost of the operation.
 
-Gradients come by name. A trained tensor without one is not moved, nor is anything beside it; no gradient at all is no
-step.
+Gradients come by name. A trained tensor without a gradient stays unchanged, and so does its optimiser state; without
+any gradient, there is no step.
 """
 
 from __future__ import annotations
@@ -19,34 +19,33 @@ from crwn.methods.protocol import Tensors
 
 
 class Optimizer(Protocol):
-    """Moves what is trained.
+    """Updates the trained tensors.
 
     Attributes:
-        state: what a resume point keeps: numbers beside each trained tensor, in its shape, and what they share.
+        state: the state to save in a resume point: per trained tensor, in its shape, and shared by all.
     """
 
     state: Tensors
 
     def step(self, gradients: Mapping[str, torch.Tensor], rate: float) -> None:
-        """One update at a learning rate.
+        """Make one update.
 
         Args:
-            gradients: by the name of the trained tensor, for some of them or all.
+            gradients: gradients of some or all trained tensors, by name.
             rate: the learning rate.
         """
         ...
 
 
 class Adam:
-    """torch's Adam, but for its count of steps: tensors share it, where torch counts each one's own.
+    """torch's Adam, except that all tensors share one step count, while torch counts steps per tensor.
 
-    It makes a difference only to a tensor that some steps had no gradient for, whose averages are then corrected for a
-    few steps too many.
+    This matters only for a tensor that had no gradient in some steps: its bias correction then assumes too many steps.
 
     Args:
-        trained: what is moved, by name; contiguous.
-        weight_decay: times the parameter, is added to the gradient.
-        momentum: 0; Adam has one of its own.
+        trained: the tensors to update, by name; contiguous.
+        weight_decay: multiplied by the parameter and added to the gradient.
+        momentum: 0; Adam has its own.
     """
 
     def __init__(self, trained: Tensors, weight_decay: float, momentum: float) -> None:
@@ -59,8 +58,8 @@ class Adam:
         self.state = {"step": self._step} | _named("exp_avg", self._averages) | _named("exp_avg_sq", self._squares)
 
     def step(self, gradients: Mapping[str, torch.Tensor], rate: float) -> None:
-        """One update at a learning rate."""
-        moved, moving = _moved(self._trained, gradients)  # may find no memory: then nothing has moved
+        """Make one update."""
+        moved, moving = _moved(self._trained, gradients)  # may run out of memory; nothing has changed by then
         if not moved:
             return
         self._step += 1
@@ -73,18 +72,18 @@ class Adam:
 class RMSProp:
     """torch's RMSProp: v = 0.99 v + 0.01 g^2, x = x - rate g / (sqrt(v) + 1e-8).
 
-    Computed by torch's Adam without momentum, long after the first step, when nothing is left of Adam's corrections:
-    the same update, which torch has as one pass over the numbers for Adam alone. The momentum, of which nothing would
-    be remembered, is the gradient itself.
+    It is computed by torch's fused Adam with beta1 = 0 at a late step, where Adam's bias correction vanishes: the same
+    update, for which torch has a fused operation only in Adam. With beta1 = 0, Adam's first moment is the gradient
+    itself, so it is not stored.
 
     Args:
-        trained: what is moved, by name; contiguous.
+        trained: the tensors to update, by name; contiguous.
         weight_decay: 0.
         momentum: 0.
     """
 
     _LATE = 1e5
-    """A step for which 0.99 ** step is 0 beside 1."""
+    """A step for which 0.99 ** step is negligible relative to 1."""
 
     def __init__(self, trained: Tensors, weight_decay: float, momentum: float) -> None:
         assert weight_decay == momentum == 0
@@ -94,7 +93,7 @@ class RMSProp:
         self.state = _named("square_avg", self._squares)
 
     def step(self, gradients: Mapping[str, torch.Tensor], rate: float) -> None:
-        """One update at a learning rate."""
+        """Make one update."""
         moved, moving = _moved(self._trained, gradients)
         if not moved:
             return
@@ -103,11 +102,11 @@ class RMSProp:
 
 
 class SGD:
-    """torch's SGD: b = momentum b + g + weight_decay x, x = x - rate b; without momentum, b is not kept.
+    """torch's SGD: b = momentum b + g + weight_decay x, x = x - rate b; without momentum, b is not stored.
 
     Args:
-        trained: what is moved, by name; contiguous.
-        weight_decay: times the parameter, is added to the gradient.
+        trained: the tensors to update, by name; contiguous.
+        weight_decay: multiplied by the parameter and added to the gradient.
         momentum: in [0, 1).
     """
 
@@ -120,7 +119,7 @@ class SGD:
 
     @torch.no_grad()
     def step(self, gradients: Mapping[str, torch.Tensor], rate: float) -> None:
-        """One update at a learning rate."""
+        """Make one update."""
         moved, moving = _moved(self._trained, gradients)
         if not moved:
             return
@@ -134,7 +133,7 @@ class SGD:
             dampening=0.0,
             nesterov=False,
             maximize=False,
-            is_first_step=False,  # torch begins with the gradient, which is what a momentum of zeros comes to
+            is_first_step=False,  # torch's first buffer is the gradient, as is the result with a buffer of zeros
         )
 
 
@@ -158,9 +157,9 @@ def _of(tensors: Tensors, names: Iterable[str]) -> list[torch.Tensor]:
 
 
 def _moved(trained: Tensors, gradients: Mapping[str, torch.Tensor]) -> tuple[list[str], list[torch.Tensor]]:
-    """Which tensors a step moves, in the order in which they are trained, and their gradients.
+    """The names of the tensors that a step updates, in the order of `trained`, and their gradients.
 
-    These are contiguous: the operations go through memory, whatever the strides.
+    The gradients are contiguous, because the operations ignore strides.
     """
     assert gradients.keys() <= trained.keys(), "a gradient for what is not trained"
     names = [name for name in trained if name in gradients]

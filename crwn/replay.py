@@ -1,15 +1,15 @@
-"""The replay buffer: what a method keeps of the examples it has seen, as functions over memory tensors.
+"""The replay buffer: examples that a method has seen and stored, as functions over memory tensors.
 
-A buffer is a few tensors of a method's memory: `buffer.images`, the unsigned bytes of whole images in a row each;
-`buffer.labels`; `buffer.seen`, how many examples were offered; and further fields, such as `buffer.logits`. A buffer of
-no capacity has no tensors at all. No value is read back by the host: counts and slots are worked out on the device, so
-that the same operations run in every step. A buffer is written in place, once a step has taken from it what it needs:
-a copy of it in every step would often cost more than the rest of the step.
+A buffer consists of tensors in a method's memory: `buffer.images`, one flattened image of unsigned bytes per row;
+`buffer.labels`; `buffer.seen`, the number of examples offered; and further fields, such as `buffer.logits`. A buffer of
+capacity 0 has no tensors. The host reads no value back: counts and slots are computed on the device, so that every step
+runs the same operations. A buffer is updated in place, after a step has read what it needs: copying it in every step
+would often cost more than the rest of the step.
 
-Which examples are kept is reservoir sampling (Vitter, "Random Sampling with a Reservoir", ACM TOMS 11, 1985, algorithm
-R): of all examples offered so far, each is kept with the same chance. The random numbers come from the caller.
+Examples are chosen by reservoir sampling (Vitter, "Random Sampling with a Reservoir", ACM TOMS 11, 1985, algorithm R):
+each of the examples offered so far is stored with equal probability. The random numbers come from the caller.
 
-Shapes: K slots, B examples offered, R examples drawn, d numbers an image.
+Shapes: K slots, B examples offered, R examples drawn, d values per image.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ from crwn.methods.protocol import Tensors
 
 IMAGES, LABELS, SEEN = "buffer.images", "buffer.labels", "buffer.seen"
 WORD = torch.int64
-"""What bytes are written as, where a row is made of whole words: several times faster than byte by byte on CPUs."""
+"""The dtype in which rows of bytes are copied if their length allows: several times faster than bytes on CPUs."""
 
 
 @dataclass(frozen=True, slots=True)
 class Drawn:
-    """Stored examples that were drawn.
+    """Examples drawn from the buffer.
 
     Attributes:
-        slots_R: where they lie. The first ones are distinct; where fewer are stored than were asked for, the rest
-            repeats them, so that nothing but stored examples is shown to a network (slot 0 while there is none).
-        weights_R: 1 where an example was drawn, 0 where it only fills up; float64.
+        slots_R: their slots. The first ones are distinct; if fewer are stored than requested, the rest repeat them, so
+            that a network sees only stored examples (slot 0 while there are none).
+        weights_R: 1 for drawn examples, 0 for padding; float64.
     """
 
     slots_R: torch.Tensor
@@ -44,12 +44,12 @@ class Drawn:
         return state[f"buffer.{field}"].index_select(0, self.slots_R)
 
     def mean(self, values_R: torch.Tensor) -> torch.Tensor:
-        """The mean over what was drawn, [...] of [..., R]; 0 where nothing is stored."""
+        """The mean over the drawn examples, [...] from [..., R]; 0 if nothing is stored."""
         weights_R = self.weights_R.to(values_R.dtype)
         return (values_R * weights_R).sum(dim=-1) / weights_R.sum().clamp(min=1)
 
     def mean_weights(self, dtype: torch.dtype, factor: float = 1.0) -> torch.Tensor:
-        """What each value counts in `mean`, times a factor: [R]."""
+        """The weight of each value in `mean`, times a factor: [R]."""
         weights_R = self.weights_R.to(dtype)
         count = weights_R.sum().clamp(min=1)
         return weights_R * (torch.full_like(count, factor) / count)
@@ -63,17 +63,17 @@ def empty(
     device: torch.device,
     dtype: torch.dtype = torch.float32,
 ) -> Tensors:
-    """A buffer in which nothing is stored.
+    """An empty buffer.
 
     Args:
-        capacity: K; with 0 there is no buffer, and no tensors.
+        capacity: K; with 0, there is no buffer and there are no tensors.
         image_size: d.
-        fields: further numbers of each example: their shape, by name.
-        device: where it lies.
-        dtype: of the further fields.
+        fields: shapes of further fields per example, by name.
+        device: the device of the tensors.
+        dtype: dtype of the further fields.
 
     Returns:
-        Its tensors, by their names in a method's memory.
+        The buffer's tensors, by their names in a method's memory.
     """
     if capacity == 0:
         return {}
@@ -93,16 +93,16 @@ def offer_(
     uniforms_B: torch.Tensor,
     accepted_B: torch.Tensor | None = None,
 ) -> None:
-    """Offer examples to a reservoir, one after another; the buffer is written in place.
+    """Offer examples to a reservoir, one after another; the buffer is updated in place.
 
-    The n-th example goes into slot n while the buffer fills, then into slot floor(u n) if there is one, so that each of
-    the n so far is kept with the chance K / n. Where two fall into one slot, the later one stays.
+    The n-th example goes into slot n while the buffer fills, then into slot floor(u n) if it exists, so that each of
+    the n examples so far is stored with probability K / n. If two fall into the same slot, the later one stays.
 
     Args:
-        state: holds the buffer; where there is none, nothing is done.
+        state: holds the buffer; without one, nothing is done.
         examples: every field of the examples, by its name without `buffer.`: [B, ...]; images of any shape.
-        uniforms_B: one number in [0, 1) for each example, float64.
-        accepted_B: where false, the example is not offered: neither kept nor counted.
+        uniforms_B: one number in [0, 1) per example, float64.
+        accepted_B: where false, the example is not offered: neither stored nor counted.
     """
     if SEEN not in state:
         return
@@ -113,9 +113,9 @@ def offer_(
     slot_B = torch.where(number_B > capacity, uniforms_B * number_B, number_B - 1).to(torch.int64).clamp_(max=capacity)
     if accepted_B is not None:
         slot_B = slot_B.masked_fill(~accepted_B, capacity)
-    # Rows that are written to one slot get there in no certain order on GPUs. So each example writes what its slot
-    # holds in the end: the last example that falls into it. What is not kept, with the slot K, writes slot 0, whose own
-    # row stays if nothing falls into it.
+    # On GPUs, several rows written to one slot arrive in no fixed order. So each example writes the slot's final
+    # content: the last example that falls into it. Examples that are not stored, with slot K, write slot 0, which keeps
+    # its own row if no example falls into it.
     written_B = slot_B.remainder(capacity)
     last_B = ((written_B[:, None] == slot_B) * order_B).amax(dim=1)
     for name, given in examples.items():
@@ -126,10 +126,10 @@ def offer_(
 
 
 def put(state: Mapping[str, torch.Tensor], examples: Mapping[str, torch.Tensor]) -> Tensors:
-    """Keep examples in the next slots.
+    """Store examples in the next slots.
 
     Args:
-        state: holds the buffer, which has room for them.
+        state: holds the buffer, which must have room for them.
         examples: every field of the examples, by its name without `buffer.`: [B, ...].
 
     Returns:
@@ -149,15 +149,15 @@ def draw(state: Mapping[str, torch.Tensor], count: int, keys_K: torch.Tensor) ->
 
     Args:
         state: holds the buffer.
-        count: how many; all of them, where fewer are stored.
-        keys_K: a number in [0, 1) for each slot, float64.
+        count: number of examples to draw; if fewer are stored, all of them are drawn.
+        keys_K: one number in [0, 1) per slot, float64.
 
     Returns:
         R = `count` examples, or as many as there are slots.
     """
     seen, capacity = state[SEEN], len(state[LABELS])
     slot_K = torch.arange(capacity, device=seen.device)
-    keys_K = keys_K.masked_fill(slot_K >= seen, 2.0)  # above all others
+    keys_K = keys_K.masked_fill(slot_K >= seen, 2.0)  # larger than all other keys
     slots_R = keys_K.topk(min(count, capacity), largest=False, sorted=True).indices
     place_R = slot_K[: len(slots_R)]
     slots_R = slots_R.index_select(0, place_R % seen.clamp(1, len(slots_R)))
@@ -165,7 +165,7 @@ def draw(state: Mapping[str, torch.Tensor], count: int, keys_K: torch.Tensor) ->
 
 
 def _in_words(rows: torch.Tensor) -> torch.Tensor:
-    """The same memory, rows of bytes as rows of words where they are made of whole ones."""
+    """A view of the same memory, with rows of bytes as rows of words if they consist of whole words."""
     if rows.dtype == torch.uint8 and rows.shape[1] % WORD.itemsize == 0 and rows.storage_offset() % WORD.itemsize == 0:
         return rows.view(WORD)
     return rows

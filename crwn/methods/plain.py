@@ -1,10 +1,10 @@
-"""A plain network that all tasks train and that is not told the task: what methods of the field are usually built on.
+"""A plain network that all tasks train and that is not told the task: the usual basis of methods in the field.
 
-FC_H is d -> H -> H -> m with ReLU between, with biases or without. A ResNet-18 has batch normalisation with gain,
-shift and running statistics, which all tasks share, and no biases. A method has a `PlainNetwork`, and is none.
+FC_H is d -> H -> H -> m with ReLU between, with or without biases. A ResNet-18 has batch normalisation with gain, shift
+and running statistics, all shared by the tasks, and no biases. A method contains a `PlainNetwork`; it does not inherit.
 
-FC_H starts as mammoth's does (github.com/aimagelab/mammoth, `backbone/MNISTMLP.py`): weights xavier-uniform, biases 0.
-A ResNet-18 starts from N(0, 2/fan_in), our choice.
+FC_H is initialised as in mammoth (github.com/aimagelab/mammoth, `backbone/MNISTMLP.py`): weights xavier-uniform, biases
+0. A ResNet-18 is initialised from N(0, 2/fan_in), our choice.
 
 Shapes: G lanes, B examples per lane, m classes; layers are [O outputs, I inputs]; C channels.
 """
@@ -46,24 +46,24 @@ else:
     losses = LazyModule("crwn.nn.losses")
 
 MAX_COPIED = 2**24
-"""Numbers that are copied for examples which are looked at one by one, all in all."""
+"""Limit of the numbers copied in total to compute gradients per example."""
 
 
 @dataclass(frozen=True, slots=True)
 class Passed:
-    """What a network in training made of batches, and the way back.
+    """A network's forward pass over batches in training, and its backward pass.
 
     Attributes:
         logits: class scores [G, B, m] of each batch.
-        back: from the gradient to all scores, batch after batch, [G, X, m], to gradients by the names of what is
-            trained; None where that is left to autograd.
+        back: maps the gradient with respect to all scores, batches concatenated, [G, X, m], to gradients by the name of
+            the trained tensor; None if autograd computes them.
     """
 
     logits: list[torch.Tensor]
     back: Callable[[torch.Tensor], Tensors] | None
 
     def by_hand(self, loss_G: torch.Tensor, slopes: Sequence[torch.Tensor]) -> ByHand | None:
-        """The gradients of a loss, given that of its sum to the scores of each batch."""
+        """The gradients of a loss, given the gradient of its sum with respect to each batch's scores."""
         if self.back is None:
             return None
         with torch.no_grad():
@@ -75,7 +75,7 @@ class PlainNetwork:
     """The network of a scale.
 
     Args:
-        surroundings: of the method.
+        surroundings: what the method is built from.
         biases: whether FC_H has biases.
     """
 
@@ -86,7 +86,10 @@ class PlainNetwork:
         self._head = list(self._network.layers)[-1]
 
     def start(self) -> Tensors:
-        """Weights [O, I] or [O, I, k, k], biases [O], gains and shifts [C], all trained; running statistics [C]."""
+        """The initial state.
+
+        Trained: weights [O, I] or [O, I, k, k], biases [O], gains and shifts [C]. Moving: running statistics [C].
+        """
         surroundings = self._surroundings
         trained = trained_from(surroundings.backbone)
         for name, size in self._biased.items():
@@ -107,7 +110,7 @@ class PlainNetwork:
         )
 
     def learn(self, state: Tensors, batch: Batch) -> Step:
-        """The cross-entropy of a batch."""
+        """The step of a batch: its cross-entropy."""
         moved: Tensors = {}
         passed = self.passed(state, [batch.images], moved)
         (logits_GBm,) = passed.logits
@@ -116,14 +119,14 @@ class PlainNetwork:
         return Step(loss_G=loss_G, logits_GBm=logits_GBm, moved=moved, by_hand=by_hand)
 
     def passed(self, state: Tensors, batches: Sequence[torch.Tensor], moved: Tensors) -> Passed:
-        """Several batches of bytes [G, B, ...] in training, each normalised for itself.
+        """The forward pass of several batches of bytes [G, B, ...] in training, each batch-normalised separately.
 
-        They go through the network as one where nothing is normalised, which takes hardly longer than a single batch.
+        Without normalisation, they go through the network as one batch, which hardly takes longer than a single one.
 
         Args:
             state: as in `logits`.
-            batches: with as many lanes each.
-            moved: takes the running statistics as they are after the last batch.
+            batches: batches with the same number of lanes.
+            moved: receives the running statistics after the last batch.
         """
         if self._network.normalised:
             scores = [self.logits({**state, **moved}, batch, training=True, moved=moved) for batch in batches]
@@ -142,11 +145,11 @@ class PlainNetwork:
 
     @property
     def head_names(self) -> list[str]:
-        """Of the last layer's weights [m, I] and, where it has one, its bias [m]."""
+        """The names of the last layer's weights [m, I] and, if it has one, its bias [m]."""
         return [f"{self._head}.weight", *([f"{self._head}.bias"] if self._head in self._biased else [])]
 
     def features(self, state: Tensors, images: torch.Tensor) -> torch.Tensor:
-        """What the head sees of bytes [B, ...] in tests: [B, I]."""
+        """The input of the head for bytes [B, ...], in evaluation mode: [B, I]."""
         inputs: Tensors = {}
 
         def linear(name: str, input_BI: torch.Tensor) -> torch.Tensor:
@@ -159,21 +162,21 @@ class PlainNetwork:
 
     @property
     def examples_at_once(self) -> int:
-        """How many examples `squared_gradients` is best asked for: what it copies for each one is held at once."""
+        """The best number of examples per call of `squared_gradients`, which holds a copy of parameters for each."""
         copied = [layer.num_weights for layer in self._network.layers.values() if layer.is_convolution]
         return max(1, MAX_COPIED // sum(copied)) if copied else 500
 
     def squared_gradients(self, state: Tensors, images: torch.Tensor, labels_B: torch.Tensor) -> Tensors:
-        """The sum over examples of p(y|x) (d log p(y|x))^2 for all that is trained, with the statistics of tests.
+        """The sum over examples of p(y|x) (d log p(y|x))^2 for all trained tensors, in evaluation mode.
 
-        Exact: the gradient of one example to a matrix is the product of what goes in and of the gradient to what comes
-        out, so that the squares, too, are a product (Goodfellow 2015, arXiv:1510.01799). Of all else, each example has
-        a copy of its own, and with it a gradient of its own.
+        Exact: for a matrix, an example's gradient is the outer product of the layer's input and the gradient of its
+        output, so the squares are a product too (Goodfellow 2015, arXiv:1510.01799). Of all other tensors, each example
+        gets its own copy, and so its own gradient.
 
         Args:
             state: as in `logits`.
             images: bytes [B, ...].
-            labels_B: the true classes.
+            labels_B: the true labels.
         """
         state = {name: tensor.detach() for name, tensor in state.items()}
         inputs: Tensors = {}
@@ -218,7 +221,7 @@ class PlainNetwork:
         training: bool,
         moved: Tensors | None = None,
     ) -> torch.Tensor:
-        """[G, B, m] of bytes [G, B, ...]: all lanes are one batch of the one network."""
+        """The class scores [G, B, m] of bytes [G, B, ...]; all lanes form one batch of the same network."""
         logits_1Xm = self._forward(
             state,
             images.flatten(0, 1)[None],
@@ -230,14 +233,14 @@ class PlainNetwork:
         return logits_1Xm if len(images) == 1 else logits_1Xm.view(*images.shape[:2], -1)
 
     def _gradients(self, state: Tensors, inputs: Tensors, slopes_XO: torch.Tensor) -> Tensors:
-        """To weights and biases of layers in a row, given their inputs by name and the gradient to the scores."""
+        """The gradients of dense layers' weights and biases, from their inputs by name and the scores' gradient."""
         found: Tensors = {}
         for number, (name, input_XI) in reversed(list(enumerate(inputs.items()))):
             weight_OI = state[f"{name}.weight"]
             found[f"{name}.weight"] = (slopes_XO.t() @ input_XI).to(weight_OI.dtype)
             if name in self._biased:
                 found[f"{name}.bias"] = slopes_XO.sum(dim=0).to(weight_OI.dtype)
-            if number:  # its input is what ReLU gave, above zero where ReLU's own input was
+            if number:  # its input is the output of ReLU: positive exactly where ReLU's input was
                 below_XI = slopes_XO @ weight_OI.to(slopes_XO.dtype)
                 slopes_XO = torch.ops.aten.threshold_backward(below_XI, input_XI, 0)
         return found
@@ -252,10 +255,10 @@ class PlainNetwork:
         training: bool = False,
         moved: Tensors | None = None,
     ) -> torch.Tensor:
-        """Scores of bytes [G, B, ...], each of G networks beside the others.
+        """The class scores of bytes [G, B, ...] in G networks at once.
 
-        The function that applies a layer sees matrices: of small batches they take a third less time than batches of
-        matrices do.
+        The function that applies a layer gets matrices: for small batches, they take a third less time than batches of
+        matrices.
         """
 
         def linears(names: Sequence[str], input_GBI: torch.Tensor) -> torch.Tensor:
@@ -287,19 +290,19 @@ def plain_blueprint(
     memories: int = 0,
     outputs_kept: int = 0,
 ) -> Blueprint:
-    """What a method builds of a plain network.
+    """The blueprint of a method with a plain network.
 
     Args:
         scale: FC_H or a ResNet-18.
         problem: the benchmark's sizes.
-        seed: the trial's.
+        seed: the trial's seed.
         biases: whether FC_H has biases.
         needs: what the method needs to be told.
-        presentation: in which order it learns.
-        examples_kept: images of its replay buffer.
-        examples_replayed: images that go through the network with each batch.
-        memories: numbers that are kept beside each trained one.
-        outputs_kept: numbers that are kept beside each image of the buffer.
+        presentation: whether it learns segments in turn or jointly.
+        examples_kept: capacity of its replay buffer, in images.
+        examples_replayed: replayed images per batch.
+        memories: numbers stored per trained parameter.
+        outputs_kept: numbers stored per image of the buffer.
     """
     network = parse_network(scale, problem)
     trained = num_trained(network, biases=biases)
@@ -323,19 +326,19 @@ def plain_blueprint(
 
 
 def plain_training(learning_rate: float, *, weight_decay: float = 0.0) -> TrainingSpec:
-    """mammoth's for sequential MNIST: one epoch of SGD per task, in batches of 10."""
+    """mammoth's settings for sequential MNIST: one epoch of SGD per task, in batches of 10."""
     return TrainingSpec(
         learning_rate=learning_rate, optimizer="sgd", batch_size=10, epochs_per_task=1, weight_decay=weight_decay
     )
 
 
 def num_trained(network: Network, *, biases: bool) -> int:
-    """Weights, biases, gains and shifts."""
+    """Number of trained parameters: weights, biases, gains and shifts."""
     return num_weights(network) + sum(_biased(network, biases=biases).values()) + 2 * sum(network.normalised.values())
 
 
 def _biased(network: Network, *, biases: bool) -> dict[str, int]:
-    """The layers that have biases, and how many: those of an FC_H."""
+    """The number of biases by layer; only layers of an FC_H have biases."""
     if not biases or network.normalised:
         return {}
     return {name: layer.num_outputs for name, layer in network.layers.items()}
