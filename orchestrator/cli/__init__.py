@@ -41,6 +41,7 @@ COMMANDS: Mapping[str, Callable[..., None]] = {
     "report": results.report_,
     "diff": results.diff,
     "verify": results.verify,
+    "accept": results.accept,
     "sync": shown.sync,
     "ui": shown.ui,
 }

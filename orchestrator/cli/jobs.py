@@ -11,6 +11,7 @@ from orchestrator.cli.arguments import (
     CpusOption,
     GpusOption,
     NoTrackingOption,
+    RecomputeOption,
     SweepArgument,
     existing_store,
 )
@@ -35,6 +36,7 @@ def submit(
         typer.Option(help="MLflow's server or database; by default $MLFLOW_TRACKING_URI here, else the head's own"),
     ] = None,
     no_tracking: NoTrackingOption = False,
+    recompute: RecomputeOption = None,
     follow: Annotated[bool, typer.Option("--follow", help="print the job's log and end with its exit code")] = False,
 ) -> None:
     """Have a Ray cluster run what a sweep lacks, as a job; or follow the job that is at it."""
@@ -46,7 +48,12 @@ def submit(
     from orchestrator.sweeps.reading import load_sweep  # noqa: PLC0415
 
     options = running.Options(
-        data_root=data_root, gpus=gpus, cpus=cpus, tracking_uri=tracking_uri, tracking=not no_tracking
+        data_root=data_root,
+        gpus=gpus,
+        cpus=cpus,
+        tracking_uri=tracking_uri,
+        tracking=not no_tracking,
+        recompute=tuple(recompute or ()),
     )
     address = address.rstrip("/")
     wanted = request(load_sweep(sweep), sweep, out, options)

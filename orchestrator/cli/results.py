@@ -1,4 +1,4 @@
-"""Commands on what stores hold: tables, report, diff, verify."""
+"""Commands on what stores hold: tables, report, diff, verify, accept."""
 
 from __future__ import annotations
 
@@ -162,6 +162,30 @@ def verify(store: StoreArgument) -> None:
 
     if not verifying.show(existing_store(store), display.console()):
         raise typer.Exit(1)
+
+
+def accept(
+    *,
+    store: StoreArgument,
+    methods: Annotated[list[str], typer.Argument(help="by their names in the registry", metavar="METHOD...")],
+    code: Annotated[
+        list[str] | None,
+        typer.Option(help="only these codes, by their fingerprints; to be repeated", metavar="FINGERPRINT"),
+    ] = None,
+    results_version: Annotated[
+        list[int] | None, typer.Option(help="only these versions of results; to be repeated", metavar="NUMBER")
+    ] = None,
+) -> None:
+    """Have trials of a method's unlike codes count as one in a store: all that it has, and the present code."""
+    from orchestrator import display  # noqa: PLC0415
+    from orchestrator.execution import accepting  # noqa: PLC0415
+
+    choice = accepting.Choice(
+        methods=tuple(dict.fromkeys(methods)),
+        codes=tuple(code or ()),
+        results_versions=tuple(results_version or ()),
+    )
+    accepting.accept(existing_store(store), choice, display.console())
 
 
 def print_table(table: Printable, console: Console) -> None:

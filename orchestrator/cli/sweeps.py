@@ -27,6 +27,7 @@ from orchestrator.cli.arguments import (
     GpusOption,
     NoTrackingOption,
     OutOption,
+    RecomputeOption,
     SweepArgument,
     TrackingOption,
     store_of_run,
@@ -75,6 +76,7 @@ def run(
     repair: Annotated[
         bool, typer.Option("--repair", help="read all that is done, and compute again what is not as it was written")
     ] = False,
+    recompute: RecomputeOption = None,
 ) -> None:
     """Run what a sweep lacks, or go on with it, and end with its table."""
     from orchestrator import display  # noqa: PLC0415
@@ -94,6 +96,7 @@ def run(
         tracking_uri=tracking_uri,
         tracking=not no_tracking,
         repair=repair,
+        recompute=tuple(recompute or ()),
     )
     console = display.console()
     try:

@@ -11,6 +11,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from orchestrator.errors import UserError
+from orchestrator.execution.other_code import check_names
 from orchestrator.execution.running import Options, chosen_executor, chosen_resources
 from orchestrator.store.address import SCHEMES, check_address
 from orchestrator.sweeps.sweep import Sweep
@@ -63,6 +64,8 @@ class Request:
             value = getattr(self.options, name)
             if value is not None:
                 yield from (f"--{name.replace('_', '-')}", str(value))
+        for name in self.options.recompute:
+            yield from ("--recompute", name)
         if not self.options.tracking:
             yield "--no-tracking"
 
@@ -74,6 +77,7 @@ def request(sweep: Sweep, file: Path, out: str | None, options: Options) -> Requ
         UserError: something of it cannot work there.
     """
     chosen_resources(sweep, options)
+    check_names(sweep, options.recompute)
     chosen_executor(options, len(sweep.trials))
     where = "an absolute path that all machines of the cluster share, such as /shared/runs/NAME, or s3://bucket/prefix"
     given = out if out is not None else None if sweep.store is None else str(sweep.store)

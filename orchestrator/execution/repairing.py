@@ -1,8 +1,9 @@
-"""Repair: finished trials whose files are not what was written, computed again beside them until they are whole."""
+"""Finished trials that are computed again, beside their old records until they are whole: damaged ones, for one."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
+from dataclasses import dataclass
 
 from rich.console import Console
 
@@ -10,13 +11,27 @@ from crwn.spec import TrialSpec
 from orchestrator.display import counted, print_line
 from orchestrator.errors import UnfinishedError, UserError
 from orchestrator.store import index, verifying
+from orchestrator.store.index import Computed
 from orchestrator.store.schemas import CONTEXTS_FILE
 from orchestrator.store.store import Store
 from orchestrator.sweeps.sweep import Sweep
 
 
-def damaged_trials(sweep: Sweep, store: Store, *, thoroughly: bool) -> dict[str, list[str]]:
-    """The sweep's finished trials whose files are not what was written, and what is wrong with each, in lines.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Standing:
+    """How a sweep's finished trials stand.
+
+    Attributes:
+        damaged: those whose files are not what was written, and what is wrong with each, in lines.
+        computed: what the others were computed with, by trial.
+    """
+
+    damaged: Mapping[str, Sequence[str]]
+    computed: Mapping[str, Computed]
+
+
+def look_at(sweep: Sweep, store: Store, *, thoroughly: bool) -> Standing:
+    """How a sweep's finished trials stand.
 
     Args:
         sweep: the sweep.
@@ -26,14 +41,17 @@ def damaged_trials(sweep: Sweep, store: Store, *, thoroughly: bool) -> dict[str,
     """
     finished = store.finished(trial.trial_id for trial in sweep.trials)
     asked = [trial.trial_id for trial in sweep.trials if trial.trial_id in finished]
+    looked = index.look(store, asked)
     if thoroughly:
         found = {trial_id: list(verifying.finished_faults(store, trial_id)) for trial_id in asked}
-        return {trial_id: faults for trial_id, faults in found.items() if faults}
-    damaged = {trial_id: [str(error)] for trial_id, error in index.faults(store, asked).items()}
-    for trial_id in store.without_contexts(asked):
-        place = store.locate(trial_id, CONTEXTS_FILE)
-        damaged.setdefault(trial_id, []).append(f"{place}: expected the contexts of a finished trial; they are gone.")
-    return damaged
+        damaged = {trial_id: faults for trial_id, faults in found.items() if faults}
+    else:
+        damaged = {trial_id: [str(error)] for trial_id, error in looked.faults.items()}
+        for trial_id in store.without_contexts(asked):
+            place = store.locate(trial_id, CONTEXTS_FILE)
+            gone = f"{place}: expected the contexts of a finished trial; they are gone."
+            damaged.setdefault(trial_id, []).append(gone)
+    return Standing(damaged=damaged, computed=looked.computed)
 
 
 def show_damaged(damaged: Mapping[str, Sequence[str]], store: Store, console: Console) -> None:
@@ -59,15 +77,26 @@ _SHOWN = 10
 """Damaged files that a run names one by one."""
 
 
-def take_repairs(repaired: Sequence[TrialSpec], store: Store, console: Console) -> None:
-    """Put trials that were computed again in the place of the damaged ones, and say whether a number changed."""
+def take_repairs(repaired: Sequence[TrialSpec], damaged: Container[str], store: Store, console: Console) -> list[str]:
+    """Put trials that were computed again in the place of the old ones, and say whether a number changed.
+
+    Args:
+        repaired: the trials.
+        damaged: those of them that were damaged.
+        store: the store.
+        console: where it is said.
+
+    Returns:
+        The trials that were not computed, so that their old records stay.
+    """
     source = store.repairs()
     finished = source.finished(trial.trial_id for trial in repaired)
     for trial_id in (trial.trial_id for trial in repaired if trial.trial_id in finished):
         before, after = (_shown_accuracy(each, trial_id) for each in (store, source))
         store.replace_record(trial_id, source)
         change = f"its accuracy is {after}, as it was" if before == after else f"its accuracy was {before}, is {after}"
-        print_line(console, f"repaired {trial_id}: {change}")
+        print_line(console, f"{'repaired' if trial_id in damaged else 'recomputed'} {trial_id}: {change}")
+    return [trial.trial_id for trial in repaired if trial.trial_id not in finished]
 
 
 def _shown_accuracy(store: Store, trial_id: str) -> str:

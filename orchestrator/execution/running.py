@@ -18,10 +18,12 @@ from crwn.spec import TrialSpec
 from orchestrator import data_sets
 from orchestrator.display import print_line
 from orchestrator.errors import UserError, begun, nearest
+from orchestrator.execution import other_code
 from orchestrator.execution.executors import EXECUTORS, default_executor
 from orchestrator.execution.progress import RunProgress, show_seconds, shown
 from orchestrator.execution.protocol import Executor, Job, TrialUpdate
-from orchestrator.execution.repairing import damaged_trials, show_damaged, take_repairs
+from orchestrator.execution.repairing import Standing, look_at, show_damaged, take_repairs
+from orchestrator.store.index import Computed
 from orchestrator.store.locks import Holder
 from orchestrator.store.schemas import ATTEMPTS_FILE
 from orchestrator.store.store import Store
@@ -47,6 +49,30 @@ class Options:
     tracking_uri: str | None = None
     tracking: bool = True
     repair: bool = False
+    recompute: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Work:
+    """What a run has to do.
+
+    Attributes:
+        left: trials that the store lacks.
+        again: finished ones that are computed again: damaged, or of other code.
+        recomputed: those of both that `--recompute` asks for.
+        standing: of the finished ones.
+    """
+
+    left: tuple[TrialSpec, ...]
+    again: tuple[TrialSpec, ...]
+    recomputed: frozenset[TrialSpec]
+    standing: Standing
+
+    @property
+    def others(self) -> dict[str, Computed]:
+        """What the finished trials were computed with that are not computed again."""
+        again = {trial.trial_id for trial in self.again}
+        return {trial_id: each for trial_id, each in self.standing.computed.items() if trial_id not in again}
 
 
 def run(sweep: Sweep, store: Store, options: Options, console: Console) -> bool:
@@ -64,40 +90,29 @@ def run(sweep: Sweep, store: Store, options: Options, console: Console) -> bool:
         KeyboardInterrupt: the user stopped it.
     """
     resources = chosen_resources(sweep, options)
+    other_code.check_names(sweep, options.recompute)
     store.manifests()  # one that is damaged, this sweep's or another's, would end the run when all is computed
-    left = trials_left(sweep, store)
-    damaged = damaged_trials(sweep, store, thoroughly=options.repair)
-    repaired = tuple(trial for trial in sweep.trials if trial.trial_id in damaged) if options.repair else ()
-    name = chosen_executor(options, len(left) + len(repaired))
+    work = _work(sweep, store, options, console)
+    name = chosen_executor(options, len(work.left) + len(work.again))
     check_secrets(options, name)
     if options.tracking:
         tracking_uri(store.beside, options.tracking_uri)  # a wrong address is refused before anything starts
-    if not left and not repaired:
+    damaged = work.standing.damaged
+    if not work.left and not work.again:
         _end_of_all(sweep, store, options, console, num_damaged=len(damaged))
+        other_code.show_other_code(work.others, store, console)
         show_damaged(damaged, store, console)
         return bool(damaged)
-    bases = sorted({trial.benchmark.base for trial in (*left, *repaired)})
+    bases = sorted({trial.benchmark.base for trial in (*work.left, *work.again)})
     roots = data_sets.ensure(bases, options.data_root, console).roots
     executor = EXECUTORS[name]()
     executor.check(resources)
     store.create()
     with store.lock(lambda driver: _show_driver(driver, console)), begun(REMEDY):
-        store = store.driven()
-        left = trials_left(sweep, store)  # another run may have ended in between
-        _clear_leftovers(sweep, store)
-        store.write_manifest(sweep.manifest())
-        store.mark_behind(sweep.name, behind=True)  # in MLflow, until that was brought up to date
-        num_done = len(sweep.trials) - len(left) - len(repaired)
-        again = f"{len(repaired)} to compute again, " if repaired else ""
-        print_line(
-            console, f"{sweep.name}: {len(left)} trials to run, {again}{num_done} done; {STARTS[name]}; {store.address}"
-        )
-        if sweep.keep_weights and num_done:
-            print_line(console, f"keep_weights: the {num_done} trials that are done keep what they have")
-        progress = RunProgress((*left, *repaired), num_done)
+        work = dataclasses.replace(work, left=trials_left(sweep, store))  # another run may have ended in between
         job = Job(
-            trials=left,
-            store=store,
+            trials=work.left,
+            store=store.driven(),
             data_roots=roots,
             resources=resources,
             commit=code_commit(),
@@ -105,26 +120,79 @@ def run(sweep: Sweep, store: Store, options: Options, console: Console) -> bool:
             keep_weights=sweep.keep_weights,
             known_trials=tuple(trial for trial in sweep.trials if trial.trial_id not in damaged),
         )
-        try:
-            with _followed(sweep, store, options, console):
-                _execute(executor, job, repaired, progress, console)
-        except KeyboardInterrupt:
-            print_line(console, progress.summary())
-            raise
-        print_line(console, f"{progress.summary()}; took {show_seconds(progress.seconds)}")
-        for trial_id in progress.failed:
-            place = (store.repairs() if trial_id in damaged else store).locate(trial_id, ATTEMPTS_FILE)
-            print_line(console, f"traceback: {place}")
-        unfinished = trials_left(sweep, store)  # the store decides, not what was reported
-        if unfinished:
-            print_line(
-                console,
-                f"{len(unfinished)} trials did not finish; the same command goes on with them from their resume points",
-            )
-        if damaged:
-            damaged = damaged_trials(sweep, store, thoroughly=options.repair)
-        show_damaged(damaged, store, console)
-        return bool(unfinished or damaged)
+        _begin(sweep, work, job.store, STARTS[name], console)
+        return _drive(sweep, work, job, executor, options=options, console=console)
+
+
+def _work(sweep: Sweep, store: Store, options: Options, console: Console) -> _Work:
+    """What there is to do; raises as `run` does."""
+    left = trials_left(sweep, store)
+    standing = look_at(sweep, store, thoroughly=options.repair)
+    recomputed = frozenset(other_code.chosen(sweep, store, options.recompute))
+    if options.recompute and not recomputed:
+        print_line(console, "--recompute: this code has computed all of these, or has yet to; nothing is done again")
+    wanted = recomputed.difference(left)
+    again = [
+        trial for trial in sweep.trials if trial in wanted or (options.repair and trial.trial_id in standing.damaged)
+    ]
+    return _Work(left=left, again=tuple(again), recomputed=recomputed, standing=standing)
+
+
+def _begin(sweep: Sweep, work: _Work, store: Store, starts: str, console: Console) -> None:
+    """Bring the store into order before anything is computed, and say what will be.
+
+    Args:
+        sweep: the sweep.
+        work: what there is to do.
+        store: that is driven.
+        starts: on which executor, in words.
+        console: where it is said.
+    """
+    other_code.begin_anew((trial for trial in work.left if trial in work.recomputed), store)
+    other_code.begin_anew((trial for trial in work.again if trial in work.recomputed), store.repairs())
+    _clear_leftovers(sweep, store)
+    store.write_manifest(sweep.manifest())
+    store.mark_behind(sweep.name, behind=True)  # in MLflow, until that was brought up to date
+    num_done = len(sweep.trials) - len(work.left) - len(work.again)
+    again = f"{len(work.again)} to compute again, " if work.again else ""
+    print_line(
+        console, f"{sweep.name}: {len(work.left)} trials to run, {again}{num_done} done; {starts}; {store.address}"
+    )
+    other_code.show_other_code(work.others, store, console)
+    if sweep.keep_weights and num_done:
+        print_line(console, f"keep_weights: the {num_done} trials that are done keep what they have")
+
+
+def _drive(sweep: Sweep, work: _Work, job: Job, executor: Executor, *, options: Options, console: Console) -> bool:
+    """Have an executor do what there is to do, and say how it ended; returns and raises as `run` does."""
+    store, damaged = job.store, work.standing.damaged
+    progress = RunProgress((*work.left, *work.again), len(sweep.trials) - len(work.left) - len(work.again))
+    try:
+        with _followed(sweep, store, options, console):
+            _execute(executor, job, work.again, progress, console)
+            old = take_repairs(work.again, damaged, store, console)
+    except KeyboardInterrupt:
+        print_line(console, progress.summary())
+        raise
+    print_line(console, f"{progress.summary()}; took {show_seconds(progress.seconds)}")
+    again = {trial.trial_id for trial in work.again}
+    for trial_id in progress.failed:
+        place = (store.repairs() if trial_id in again else store).locate(trial_id, ATTEMPTS_FILE)
+        print_line(console, f"traceback: {place}")
+    unfinished = trials_left(sweep, store)  # the store decides, not what was reported
+    if unfinished:
+        print_line(
+            console,
+            f"{len(unfinished)} trials did not finish; the same command goes on with them from their resume points",
+        )
+    if old:
+        print_line(
+            console, f"{len(old)} trials were not computed again, and are as before; the same command goes on with them"
+        )
+    if damaged:
+        damaged = look_at(sweep, store, thoroughly=options.repair).damaged
+    show_damaged(damaged, store, console)
+    return bool(unfinished or old or damaged)
 
 
 def _end_of_all(sweep: Sweep, store: Store, options: Options, console: Console, *, num_damaged: int) -> None:
@@ -139,20 +207,17 @@ def _end_of_all(sweep: Sweep, store: Store, options: Options, console: Console, 
             pass
 
 
-def _execute(
-    executor: Executor, job: Job, repaired: Sequence[TrialSpec], progress: RunProgress, console: Console
-) -> None:
-    """Run what is left, then what is to be repaired: in a store of its own, so that the old records stay until then."""
+def _execute(executor: Executor, job: Job, again: Sequence[TrialSpec], progress: RunProgress, console: Console) -> None:
+    """Run what is left, then what is computed again: in a store of its own, so that the old records stay until then."""
     with shown(progress, console) as show:
         on_update = _checked(job.store, show)
         if job.trials:
             executor.run(job, on_update)
-        if repaired:
+        if again:
             beside = job.store.repairs()
             beside.create()
-            executor.run(dataclasses.replace(job, trials=tuple(repaired), store=beside.driven()), on_update)
+            executor.run(dataclasses.replace(job, trials=tuple(again), store=beside.driven()), on_update)
     job.store.check()  # trials that only read what is there now have not noticed
-    take_repairs(repaired, job.store, console)
 
 
 def _checked(store: Store, show: Callable[[TrialUpdate], None]) -> Callable[[TrialUpdate], None]:

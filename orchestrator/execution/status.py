@@ -10,6 +10,7 @@ from rich.console import Console
 
 from orchestrator.display import counted, print_line
 from orchestrator.errors import UserError
+from orchestrator.execution.other_code import show_other_code
 from orchestrator.store import index
 from orchestrator.store.attempts import code_changes
 from orchestrator.store.manifests import ManifestCell
@@ -52,8 +53,12 @@ def show(store: Store, console: Console, *, verbose: bool) -> None:
 
 
 def _show_doubts(store: Store, finished: Iterable[str], console: Console) -> None:
-    """Count finished trials whose records are damaged, or of a version without checksums."""
+    """Count finished trials whose records are damaged, of a version without checksums, or of other code than this."""
     found = index.doubts(store, list(dict.fromkeys(finished)))
+    try:
+        show_other_code(found.computed, store, console)
+    except UserError as error:  # what counts as one cannot be read
+        print_line(console, str(error))
     if found.damaged:
         print_line(console, f"{counted(found.damaged, 'finished trial')} cannot be read: crwn verify says why")
     if found.unsealed:

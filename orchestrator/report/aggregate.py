@@ -116,7 +116,7 @@ def seed_statistics(
         "failed_seeds": "",
         "invalid_seeds": " ".join(map(str, invalid)),
         "mixed": mixed,
-        "noted": compatibility.show_mixture(compatibility.mixture(usable, compatibility.NOTED)),
+        "noted": compatibility.show_mixture(compatibility.noted(usable)),
         "code_changes": compatibility.show_code_changes(rows),
         "errors": "",
         "accuracy_told": spread["accuracy_told"][0] if not invalid else np.nan,
@@ -204,8 +204,23 @@ def notes(summary: pd.DataFrame) -> list[str]:
     codes = {name: noted[name] for name in compatibility.CODE if name in noted}
     if codes:
         told = "--where NAME=VALUE chooses, with the values that the CSV file has under noted"
-        lines.append(f"Within cells the code differs that seeds were computed with: {_counts(codes)}; {told}.")
-    return lines
+        lines.append(
+            f"Within cells the code differs that seeds were computed with, or is not known of all: {_counts(codes)}; "
+            f"{told}."
+        )
+    return lines + notes_of_code(summary)
+
+
+def notes_of_code(summary: pd.DataFrame) -> list[str]:
+    """What to do, a line, where a cell of a table has trials whose code keeps them apart.
+
+    Args:
+        summary: with a column `mixed`.
+    """
+    if not any(f"{name} is " in mixed for mixed in summary["mixed"] for name in compatibility.COUNTS_AS_ONE):
+        return []
+    again = "crwn run SWEEP --recompute METHOD computes those of other code again"
+    return [f"Where code keeps trials apart: {again}; crwn accept STORE METHOD counts both codes as one."]
 
 
 def _counts(noted: Mapping[str, int]) -> str:

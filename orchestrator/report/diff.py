@@ -28,6 +28,9 @@ SIGNIFICANT = 0.05
 
 GROUP = ["method", "variant", "scale", "benchmark"]
 
+_SETTINGS = [name for name in compatibility.APART if name not in compatibility.CODE]
+_NOTED = [*(name for name in compatibility.NOTED if name not in compatibility.CODE), *compatibility.CODE]
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Differences:
@@ -36,7 +39,8 @@ class Differences:
     Attributes:
         trials: a row for each trial that both have: method, variant, scale, benchmark, seed; trial_a, trial_b, their
             ids; accuracy_a, accuracy_b; difference; max_task, the largest of a single task's differences by size;
-            settings, what differs in `compatibility.APART`; noted, in `NOTED`, and between a trial's own attempts;
+            settings, what differs in `compatibility.APART`, but for the code, whose effect is what is looked for;
+            noted, in the code, in `NOTED`, and between a trial's own attempts;
             state: `same`, to the last bit; `noise`, within the noise; `different`.
         cells: a row for each method, variant, scale and benchmark, over seeds: n and the columns of
             `comparison.paired`, with p_holm and p_tasks_holm.
@@ -141,8 +145,8 @@ def _trial(a: Mapping[str, Any], b: Mapping[str, Any], noise: float) -> dict[str
         "accuracy_b": aggregate.number(b["accuracy"]),
         "difference": difference,
         "max_task": float(by_task[np.argmax(np.abs(by_task))]) if len(by_task) else np.nan,
-        "settings": _between(a, b, compatibility.APART),
-        "noted": "; ".join(filter(None, (_between(a, b, compatibility.NOTED), *_code_changes(a, b)))),
+        "settings": _between(a, b, _SETTINGS),
+        "noted": "; ".join(filter(None, (_between(a, b, _NOTED), *_code_changes(a, b)))),
         "state": _state(difference, by_task, noise),
     }
 
@@ -152,7 +156,7 @@ def _tasks(row: Mapping[str, Any]) -> Any:
 
 
 def _between(a: Mapping[str, Any], b: Mapping[str, Any], names: Sequence[str]) -> str:
-    found = compatibility.mixture([{**a, "seed": "A"}, {**b, "seed": "B"}], names)
+    found = compatibility.differences([{**a, "seed": "A"}, {**b, "seed": "B"}], names)
     return "; ".join(f"{name} {' -> '.join(values)}" for name, values in found.items())
 
 

@@ -13,6 +13,7 @@ from crwn.benchmarks import benchmark_name
 from crwn.methods import METHODS
 from orchestrator.report.aggregate import records
 from orchestrator.store import compatibility
+from orchestrator.store.accepted import NOTHING, Accepted
 from orchestrator.store.index import RESULTS_SCHEMA, results
 from orchestrator.store.manifests import Manifest, ManifestCell
 from orchestrator.store.rows import independent
@@ -24,14 +25,15 @@ NAMES = ("method", "variant", "scale", "benchmark")
 
 def read_trials(store: Store, trial_ids: Iterable[str] | None = None) -> pd.DataFrame:
     """The finished trials of a store, see `trials_frame`; those asked for, or all."""
-    return trials_frame(results(store, trial_ids))
+    return trials_frame(results(store, trial_ids), store.accepted())
 
 
-def trials_frame(table: pa.Table) -> pd.DataFrame:
+def trials_frame(table: pa.Table, accepted: Accepted = NOTHING) -> pd.DataFrame:
     """A row a finished trial.
 
     Args:
         table: rows of `index.RESULTS_SCHEMA`.
+        accepted: which codes count as one in their store.
 
     Returns:
         The columns of `RESULTS_SCHEMA` without JSON, of which final, learned and seen are arrays [T], benchmark is the
@@ -40,7 +42,9 @@ def trials_frame(table: pa.Table) -> pd.DataFrame:
     """
     texts = table.select(["spec", "numerics", "provenance", "fingerprint"]).to_pylist()
     trials: pd.DataFrame = table.drop_columns(["spec", "numerics", "provenance"]).to_pandas()
-    described = pd.DataFrame([compatibility.describe(**text) for text in texts], index=trials.index, dtype=object)
+    described = pd.DataFrame(
+        [compatibility.describe(**text, accepted=accepted) for text in texts], index=trials.index, dtype=object
+    )
     for name in _DESCRIBED:
         trials[name] = described[name] if len(described) else pd.Series(dtype=object)
     trials["train_seconds_per_task"] = trials["train_seconds_per_task"].astype(float)
@@ -53,7 +57,12 @@ def trials_frame(table: pa.Table) -> pd.DataFrame:
     return trials
 
 
-_DESCRIBED = ("train_seconds_per_task", *compatibility.APART, *compatibility.NOTED, compatibility.CODE_CHANGES)
+_DESCRIBED = (
+    "train_seconds_per_task",
+    *compatibility.DESCRIBED,
+    *compatibility.COUNTS_AS_ONE.values(),
+    compatibility.CODE_CHANGES,
+)
 
 
 def empty_frame() -> pd.DataFrame:

@@ -120,7 +120,7 @@ def with_columns(trials: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
     Raises:
         UserError: a name is not known.
     """
-    described = (*compatibility.APART[1:], *compatibility.NOTED, compatibility.CODE_CHANGES)
+    described = (*compatibility.DESCRIBED[1:], compatibility.CODE_CHANGES)
     own = [*NAMES, "seed", *described, *(["store"] if "store" in trials else [])]
     settings = [compatibility.flat(text) if isinstance(text, str) else {} for text in trials["settings"]]
     known = dict.fromkeys([*own, *(name for setting in settings for name in setting)])
@@ -167,7 +167,7 @@ def _cell(rows: Sequence[Mapping[str, Any]], value: str) -> dict[str, Any]:
         "missing_seeds": " ".join(map(str, missing)),
         "invalid_seeds": " ".join(map(str, invalid)),
         "mixed": mixed,
-        "noted": compatibility.show_mixture(compatibility.mixture(finished, compatibility.NOTED)),
+        "noted": compatibility.show_mixture(compatibility.noted(finished)),
         "code_changes": compatibility.show_code_changes(finished),
     }
 
@@ -216,4 +216,5 @@ def _notes(summary: pd.DataFrame, wanted: Sequence[str]) -> list[str]:
         lines.append(
             "Choose with --where NAME=VALUE, or add NAME to --rows; a sweep's own labels are taken with --sweep."
         )
+    lines += aggregate.notes_of_code(summary)
     return lines

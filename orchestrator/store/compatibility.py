@@ -4,35 +4,47 @@ Kept apart, since a mean over them is a number of nothing:
 
 - `settings`: the spec without the seed, so the method's settings, benchmark, scale and training, dtype among them;
 - `numerics.device`: the kind of processor, cpu or cuda;
-- `crwn`: the major version of the code (while that is 0 the minor one too, as semantic versioning has it), which is
-  also a method's version: within one, a method computes what it computed before;
+- `crwn`: the major version of the code (while that is 0 the minor one too, as semantic versioning has it);
 - `backbones`: the scheme by which frozen weights were drawn, which a fingerprint `scheme:digits` names; digits alone
-  are of the first scheme.
+  are of the first scheme;
+- `code.method`: the code of the method's file, by its fingerprint; files of unlike methods differ, of course;
+- `code.results_version`: raised by crwn whenever its own methods give other numbers.
+
+Codes that a user counts as one (`accepted.py`) are one here too.
 
 Only noted, since results agree within the tolerance that tests/contracts states: group size, kernel, threads, host,
 the processor's name, the versions of torch and NumPy, the commit. Seconds hang on these, and a table says so. Noted as
-well, though nothing is known of how far results agree: the code, by its fingerprints.
+well: the code of all of crwn, by its fingerprint; of what keeps code apart, where it is not known of some trials, or
+counts as one.
 
 A trial whose attempts computed with unlike code (`attempts.code_changes`) stays in the mean, and is marked.
 
-What a record of an older crwn does not say is no difference.
+What a record of an older crwn does not say, or one that was made where a source cannot be read, is no difference.
 """
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 from crwn.code import Code
+from orchestrator.store.accepted import NOTHING, Accepted
 from orchestrator.store.provenance import Provenance, RecordedNumerics
 
-APART = ("settings", "numerics.device", "crwn", "backbones")
+APART = ("settings", "numerics.device", "crwn", "backbones", "code.method", "code.results_version")
 """Columns of trials in which the seeds of one cell agree."""
 
 CODE = ("code.method", "code.results_version", "code.crwn")
-"""Those of `NOTED` that are of the code itself, see `crwn.code`."""
+"""Columns of the code itself, see `crwn.code`; the first two keep trials apart, the last is noted."""
+
+COUNTS_AS_ONE: Mapping[str, str] = MappingProxyType(
+    {name: f"{name}.accepted" for name in ("code.method", "code.results_version")}
+)
+"""For these of `APART` the columns with all values that count as one with a trial's own; None for its own alone."""
 
 NOTED = (
     "numerics.group_size",
@@ -43,32 +55,42 @@ NOTED = (
     "versions.torch",
     "versions.numpy",
     "commit",
-    *CODE,
+    "code.crwn",
 )
 """Columns of trials in which they may differ."""
 
+DESCRIBED = (*APART, *NOTED)
+"""Columns by which trials can be chosen."""
+
 CODE_CHANGES = "code_changes"
 """The column of trials that says in what the code of a trial's own attempts differs; empty if in nothing."""
+
+UNKNOWN = "unknown"
+"""Shown for code of which a record does not say what it was."""
 
 ABSENT = "as before"
 """Shown for a setting that one spec has and the other, made before it existed, has not: both then mean its default."""
 
 
-def describe(spec: str, numerics: str, provenance: str, fingerprint: str) -> dict[str, Any]:
-    """What a trial's record says under the names of `APART`, `NOTED` and `CODE_CHANGES`, and `train_seconds_per_task`.
+def describe(
+    spec: str, numerics: str, provenance: str, fingerprint: str, accepted: Accepted = NOTHING
+) -> dict[str, Any]:
+    """What a trial's record says under the names of `DESCRIBED`, `COUNTS_AS_ONE` and `CODE_CHANGES`.
 
-    None where it does not say.
+    And its `train_seconds_per_task`. None where it does not say.
 
     Args:
         spec: JSON, as the store keeps it.
         numerics: likewise.
         provenance: likewise.
         fingerprint: of the trial's backbone.
+        accepted: what counts as one in its store.
     """
+    settings = json.loads(spec)
     computed, origin = RecordedNumerics.from_json(numerics), Provenance.from_json(provenance, with_attempts=False)
     code = origin.code or Code()
     return {
-        "settings": settings_of(json.loads(spec)),
+        "settings": settings_of(settings),
         "crwn": major(origin.versions.get("crwn")),
         "backbones": fingerprint.rpartition(":")[0] or "first",
         "numerics.group_size": computed.group_size,
@@ -82,9 +104,22 @@ def describe(spec: str, numerics: str, provenance: str, fingerprint: str) -> dic
         "code.method": code.method,
         "code.results_version": code.results_version,
         "code.crwn": code.crwn,
+        **_counts_as_one(settings, code, accepted),
         CODE_CHANGES: origin.code_changes,
         "train_seconds_per_task": origin.train_seconds_per_task,
     }
+
+
+def _counts_as_one(spec: Mapping[str, Any], code: Code, accepted: Accepted) -> dict[str, frozenset[Any] | None]:
+    """What counts as one with a trial's code, by the names of `COUNTS_AS_ONE`."""
+    one: dict[str, frozenset[Any] | None] = dict.fromkeys(COUNTS_AS_ONE.values())
+    if accepted.agreements:
+        kind = spec["method"]["kind"]
+        if code.method is not None:
+            one[COUNTS_AS_ONE["code.method"]] = accepted.codes(kind, code.method)
+        if code.results_version is not None:
+            one[COUNTS_AS_ONE["code.results_version"]] = accepted.results_versions(kind, code.results_version)
+    return one
 
 
 def settings_of(spec: Mapping[str, Any]) -> str:
@@ -115,7 +150,42 @@ def _leaves(prefix: str, value: Any) -> Iterable[tuple[str, Any]]:
 
 
 def mixture(rows: Sequence[Mapping[str, Any]], names: Sequence[str] = APART) -> dict[str, dict[str, list[Any]]]:
-    """In what trials of one cell differ that must agree.
+    """In what trials of one cell, or of two that are compared, differ that must agree.
+
+    Args:
+        rows: trials, with `seed` and the columns of `names` and `COUNTS_AS_ONE`, as far as they have them.
+        names: the columns to look at, of `APART`.
+
+    Returns:
+        As `differences` does, without codes that count as one, and those of unlike methods.
+    """
+    found = differences(rows, names)
+    for name in COUNTS_AS_ONE.keys() & found.keys():
+        apart = _of_unlike_code(rows, name)
+        if apart:
+            found[name] = _by_value((row.get("seed"), row[name]) for row in apart)
+        else:
+            del found[name]
+    return found
+
+
+def noted(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, list[Any]]]:
+    """In what trials of one cell differ and may: `NOTED`, code that counts as one, and code that is not known of some.
+
+    Args:
+        rows: as in `mixture`, which finds nothing in them.
+    """
+    found = differences(rows, NOTED)
+    for name in COUNTS_AS_ONE:
+        said = [(row.get("seed"), UNKNOWN if _is_unknown(row.get(name)) else row[name]) for row in rows]
+        values = _by_value(said)
+        if len(values) > 1:
+            found[name] = values
+    return found
+
+
+def differences(rows: Sequence[Mapping[str, Any]], names: Sequence[str]) -> dict[str, dict[str, list[Any]]]:
+    """In what trials differ at all.
 
     Args:
         rows: trials, with `seed` and the columns of `names`, as far as they have them.
@@ -139,6 +209,29 @@ def mixture(rows: Sequence[Mapping[str, Any]], names: Sequence[str] = APART) -> 
             if len(values) > 1:
                 found[leaf] = values
     return found
+
+
+def _of_unlike_code(rows: Sequence[Mapping[str, Any]], name: str) -> list[Mapping[str, Any]]:
+    """The trials whose code is another's than that of some other trial, and does not count as one with it."""
+    groups: dict[tuple[str | None, frozenset[Any]], list[Mapping[str, Any]]] = {}
+    for row in rows:
+        if not _is_unknown(row.get(name)):
+            accepted = row.get(COUNTS_AS_ONE[name])
+            one = accepted if isinstance(accepted, frozenset) else frozenset({row[name]})
+            groups.setdefault((_method(row) if name == "code.method" else None, one), []).append(row)
+    apart = {
+        group
+        for pair in itertools.combinations(groups, 2)
+        for group in pair
+        if pair[0][0] == pair[1][0] and not pair[0][1] & pair[1][1]
+    }
+    return [row for group, members in groups.items() if group in apart for row in members]
+
+
+def _method(row: Mapping[str, Any]) -> str | None:
+    """The method's name in the registry; a row's own name of it may be a sweep's."""
+    settings = row.get("settings")
+    return None if _is_unknown(settings) else str(json.loads(str(settings)).get("method", {}).get("kind"))
 
 
 def _is_unknown(value: Any) -> bool:

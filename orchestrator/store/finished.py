@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
+from crwn.code import Code
 from orchestrator.errors import UserError
 from orchestrator.store import integrity, parquet_files, trial_files
 from orchestrator.store.files import Files
@@ -52,12 +53,14 @@ class Result:
         is_sealed: whether its records have sums, which were checked; those of versions before 1.2 have none.
         is_stream: whether its tests are by update, not by task.
         outcome: what its tests say.
+        code: that it was computed with, nothing where its record does not say.
     """
 
     trial: pa.Table
     is_sealed: bool
     is_stream: bool
     outcome: Outcome
+    code: Code
 
 
 class Records:
@@ -148,7 +151,8 @@ class Records:
             integrity.check_mean(row.accuracy, found.final)
             integrity.check_mean(row.accuracy_told, found.told, "accuracy_told")
         is_stream = tests.update is not None
-        return Result(trial=trial.table, is_sealed=trial.is_sealed, is_stream=is_stream, outcome=found)
+        code = row.provenance.code or Code()
+        return Result(trial=trial.table, is_sealed=trial.is_sealed, is_stream=is_stream, outcome=found, code=code)
 
     def _trial(self, trial_id: str, content: bytes | None) -> tuple[Sealed, TrialRow]:
         """A trial's record, seen to be its own."""

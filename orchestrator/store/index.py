@@ -16,10 +16,12 @@ import json
 import math
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 import pyarrow as pa
 
+from crwn.code import Code
 from orchestrator import measures
 from orchestrator.errors import UserError
 from orchestrator.store import parquet_files
@@ -45,7 +47,7 @@ tested."""
 
 INDEX_FILE = "trials.parquet"
 
-INDEX_VERSION = "3"
+INDEX_VERSION = "4"
 """Another one is not read but made anew."""
 
 FEW = 100
@@ -61,10 +63,21 @@ MOST_FAULTS = 10
 """Damaged trials that an error names one by one."""
 
 _SIGNED_SCHEMA = pa.schema(
-    [*RESULTS_SCHEMA, pa.field("signature", pa.string()), pa.field("sealed", pa.bool_())],
+    [
+        *RESULTS_SCHEMA,
+        pa.field("signature", pa.string()),
+        pa.field("sealed", pa.bool_()),
+        pa.field("method_code", pa.string()),
+        pa.field("results_version", pa.int64()),
+    ],
     metadata=TRIALS_SCHEMA.metadata,
 )
-_KNOWN_SCHEMA = pa.schema([_SIGNED_SCHEMA.field(name) for name in ("trial_id", "signature", "sealed")])
+_CODES_SCHEMA = pa.schema(
+    [_SIGNED_SCHEMA.field(name) for name in ("trial_id", "method", "method_code", "results_version")]
+)
+_KNOWN_SCHEMA = pa.schema(
+    [*_CODES_SCHEMA, *(_SIGNED_SCHEMA.field(name) for name in ("signature", "sealed"))],
+)
 
 
 def results(store: Store, trial_ids: Iterable[str] | None = None) -> pa.Table:
@@ -99,20 +112,64 @@ def results(store: Store, trial_ids: Iterable[str] | None = None) -> pa.Table:
     return table.take(pa.array([places[trial_id] for trial_id in wanted if trial_id in places], pa.int64()))
 
 
-def faults(store: Store, trial_ids: Iterable[str]) -> dict[str, UserError]:
-    """What is wrong with the records of finished trials; those whose records are whole are left out.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Computed:
+    """What a finished trial was computed with.
+
+    Attributes:
+        method: its name in the registry.
+        code: fingerprint of the method's file and version of results, as far as the record says them.
+    """
+
+    method: str
+    code: Code
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Looked:
+    """What a look at the records of finished trials shows.
+
+    Attributes:
+        faults: what is wrong, of those whose records are not whole, by trial.
+        computed: what the others were computed with, by trial.
+    """
+
+    faults: Mapping[str, UserError]
+    computed: Mapping[str, Computed]
+
+
+def look(store: Store, trial_ids: Iterable[str]) -> Looked:
+    """Whether the records of finished trials are whole, and what they were computed with.
 
     Records that the index knows are not read again.
     """
     wanted = list(dict.fromkeys(trial_ids))
     if len(wanted) < FEW:
-        return _read(store, wanted).faults
+        found = _read(store, wanted)
+        return Looked(faults=found.faults, computed=_computed(found.table))
     signatures = store.signatures()
-    known = _known(store, signatures)
-    if all(trial_id in known for trial_id in wanted):
-        return {}
-    found = _up_to_date(store, signatures).faults
-    return {trial_id: found[trial_id] for trial_id in wanted if trial_id in found}
+    computed = _known(store, signatures)
+    faults: Mapping[str, UserError] = {}
+    if not all(trial_id in computed for trial_id in wanted):
+        found = _up_to_date(store, signatures)
+        computed, faults = _computed(found.table), found.faults
+    return Looked(
+        faults={trial_id: faults[trial_id] for trial_id in wanted if trial_id in faults},
+        computed={trial_id: computed[trial_id] for trial_id in wanted if trial_id in computed},
+    )
+
+
+def _computed(table: pa.Table) -> dict[str, Computed]:
+    """By trial, from the columns of `_CODES_SCHEMA`; equal ones are one object, since thousands of trials share it."""
+    columns = [table[name].to_pylist() for name in _CODES_SCHEMA.names]
+    known: dict[tuple[Any, ...], Computed] = {}
+    found = {}
+    for trial_id, method, code, version in zip(*columns, strict=True):
+        key = (method, code, version)
+        if key not in known:
+            known[key] = Computed(method=method, code=Code(method=code, results_version=version))
+        found[trial_id] = known[key]
+    return found
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,10 +179,12 @@ class Doubts:
     Attributes:
         damaged: those that are not what was written.
         unsealed: those of a version without sums, which nothing shows to be as written.
+        computed: what trials were computed with, by trial, as far as a glance shows.
     """
 
     damaged: int = 0
     unsealed: int = 0
+    computed: Mapping[str, Computed] = field(default_factory=dict, compare=False)
 
 
 def doubts(store: Store, finished: Sequence[str]) -> Doubts:
@@ -141,19 +200,25 @@ def doubts(store: Store, finished: Sequence[str]) -> Doubts:
     if not finished:
         return Doubts()
     is_large = len(finished) >= FEW
+    computed: dict[str, Computed] = {}
     if is_large and store.version >= SEALED_SINCE:
         index = _load(store, _KNOWN_SCHEMA)
         pairs = [] if index is None else zip(index["trial_id"].to_pylist(), index["sealed"].to_pylist(), strict=True)
         without = {trial_id for trial_id, sealed in pairs if not sealed}
+        asked = set(finished)
+        known = {} if index is None else _computed(index)
+        computed = {trial_id: each for trial_id, each in known.items() if trial_id in asked}
         finished = [trial_id for trial_id in finished if trial_id in without]
         if not finished:
-            return Doubts()
+            return Doubts(computed=computed)
     found = _up_to_date(store, store.signatures()) if len(finished) >= FEW else _read(store, finished)
     asked = set(finished)
+    read = {trial_id: each for trial_id, each in _computed(found.table).items() if trial_id in asked}
     pairs = zip(found.table["trial_id"].to_pylist(), found.table["sealed"].to_pylist(), strict=True)
     return Doubts(
         damaged=len(asked & set(found.faults)),
         unsealed=sum(trial_id in asked and not sealed for trial_id, sealed in pairs),
+        computed={**computed, **read},
     )
 
 
@@ -196,15 +261,14 @@ def _up_to_date(store: Store, signatures: Mapping[str, tuple[tuple[int, int], ..
     return _Found(table=table, faults=read.faults)
 
 
-def _known(store: Store, signatures: Mapping[str, tuple[tuple[int, int], ...]]) -> set[str]:
-    """The trials of which the index still says what their records do."""
+def _known(store: Store, signatures: Mapping[str, tuple[tuple[int, int], ...]]) -> dict[str, Computed]:
+    """The trials of which the index still says what their records do, and what they were computed with."""
     now = time.time()
     current = {trial_id: _text(signature, now) for trial_id, signature in signatures.items()}
     index = _load(store, _KNOWN_SCHEMA)
     if index is None:
-        return set()
-    pairs = zip(index["trial_id"].to_pylist(), _are_true(index, current), strict=True)
-    return {trial_id for trial_id, is_true in pairs if is_true}
+        return {}
+    return _computed(index.filter(pa.array(_are_true(index, current), pa.bool_())))
 
 
 def _are_true(index: pa.Table, current: Mapping[str, str]) -> list[bool]:
@@ -268,6 +332,8 @@ def _together(found: Sequence[Result]) -> pa.Table:
         "stream": [result.is_stream for result in found],
         "signature": [""] * len(found),
         "sealed": [result.is_sealed for result in found],
+        "method_code": [result.code.method for result in found],
+        "results_version": [result.code.results_version for result in found],
     }
     for name, values in columns.items():
         field = _SIGNED_SCHEMA.field(name)

@@ -14,7 +14,9 @@
       trials/ID/trial.parquet            one row; written last: a trial is finished if and only if it is there
       report/                            tables; can be thrown away
       index/                             all finished trials in one file (`index.py`); likewise
-      repairs/                           a store in which damaged trials are computed again, until they are whole
+      repairs/                           a store in which trials are computed again, damaged ones and those of other
+                                         code, until they are whole
+      accepted.json                      which codes of a method count as one (`accepted.py`), if any do; with a sum
       leases/                            on object storage: who is working on the store
       .driver                            on a path: the last run's word, by which it knows the folder on any machine
 
@@ -30,6 +32,7 @@ from orchestrator.store.parquet_files import STORE_VERSION, VOLATILE
 MARK_FILE, WORD_FILE = "store.json", ".driver"
 SWEEPS_FOLDER, TRIALS_FOLDER, REPORT_FOLDER, INDEX_FOLDER = "sweeps", "trials", "report", "index"
 REPAIRS_FOLDER = "repairs"
+ACCEPTED_FILE = "accepted.json"
 TRIAL_FILE, TASKS_FILE, SYSTEM_FILE = "trial.parquet", "tasks.parquet", "system.parquet"
 CONTEXTS_FILE = "contexts.safetensors"
 RESUME_FILE = "resume.safetensors"

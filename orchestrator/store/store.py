@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Literal, TypeAlias
 
 from orchestrator.errors import StorageError, UserError
+from orchestrator.store import accepted, trial_files
 from orchestrator.store import mark as marks
-from orchestrator.store import trial_files
+from orchestrator.store.accepted import Accepted
 from orchestrator.store.address import open_files
 from orchestrator.store.attempts import Attempt
 from orchestrator.store.files import Files, Mark
@@ -24,6 +25,7 @@ from orchestrator.store.locks import Claim, Holder, OnOther, driving
 from orchestrator.store.manifests import Manifest
 from orchestrator.store.rows import Sample, TestRow
 from orchestrator.store.schemas import (
+    ACCEPTED_FILE,
     ATTEMPTS_FILE,
     CONTEXTS_FILE,
     INDEX_FOLDER,
@@ -264,6 +266,18 @@ class Store:
         """Whether a sweep's runs in MLflow may be behind what is here."""
         return self._files.exists(f"{SWEEPS_FOLDER}/{name}{_BEHIND}")
 
+    # Codes
+
+    def accepted(self) -> Accepted:
+        """Which codes count as one here; raises as `accepted.read` does."""
+        return accepted.read(self._files)
+
+    def write_accepted(self, said: Accepted) -> None:
+        """Keep which codes count as one. MLflow is behind, whose means may be others then."""
+        self._files.write(ACCEPTED_FILE, said.to_json_bytes())
+        for name in self.manifest_names():
+            self.mark_behind(name, behind=True)
+
     # Trials
 
     def folder(self, trial_id: str) -> Path:
@@ -331,8 +345,8 @@ class Store:
         return [trial_id for name, trial_id in names.items() if name not in there]
 
     def repairs(self) -> Store:
-        """A store in this one, where trials whose records are damaged are computed again; it need not exist."""
-        return Store(f"{self.address}/{REPAIRS_FOLDER}")
+        """A store in this one, where trials are computed again before they replace others; it need not exist."""
+        return Store(open_files(self.address).below(REPAIRS_FOLDER).address)
 
     def replace_record(self, trial_id: str, source: Store) -> None:
         """Take a finished trial's files from another store in place of this one's; there they are removed.

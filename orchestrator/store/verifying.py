@@ -11,7 +11,7 @@ from rich.console import Console
 from crwn.lazy import LazyModule
 from crwn.spec import trial_id_of
 from orchestrator.display import counted, print_line
-from orchestrator.errors import UserError
+from orchestrator.errors import StorageError, UserError
 from orchestrator.store import integrity, parquet_files
 from orchestrator.store.json_fields import canonical
 from orchestrator.store.schemas import (
@@ -62,6 +62,12 @@ def verify(store: Store, on_trial: Callable[[int, int], None] = lambda done, all
             store.manifest(name)
         except UserError as error:
             found.faults.append(str(error))
+    try:
+        store.accepted()
+    except StorageError:  # it does not answer, or will not give it
+        raise
+    except UserError as error:
+        found.faults.append(str(error))
     folders = store.trial_folders()
     for number, trial_id in enumerate(folders, start=1):
         is_finished = store.is_finished(trial_id)

@@ -23,6 +23,7 @@ from orchestrator.report import aggregate, page, printable, sweep_tables, tables
 from orchestrator.report.figures import draw_accuracy_matrix
 from orchestrator.report.plain import csv_text
 from orchestrator.store import integrity
+from orchestrator.store.accepted import Accepted
 from orchestrator.store.attempts import Attempt, Position, attempts_bytes
 from orchestrator.store.json_fields import milliseconds
 from orchestrator.store.manifests import Manifest
@@ -251,17 +252,19 @@ def sweep_report(store: Store, manifest: Manifest) -> dict[str, bytes]:
     return {f"report/{name}": content for name, content in files.items()}
 
 
-def sweep_digest(manifest: Manifest, states: Mapping[str, TrialState], shown: Mapping[str, str | None]) -> str:
+def sweep_digest(
+    manifest: Manifest, states: Mapping[str, TrialState], shown: Mapping[str, str | None], accepted: Accepted
+) -> str:
     """What a sweep's report shows, in 16 digits.
 
     Args:
         manifest: the sweep's.
         states: of its trials.
         shown: of finished trials what their runs show, see `digest`.
+        accepted: which codes count as one in the store.
     """
-    return _digits(
-        repr((PROJECTION, json.dumps(manifest.content(), sort_keys=True), list(states.items()), sorted(shown.items())))
-    )
+    content = json.dumps(manifest.content(), sort_keys=True)
+    return _digits(repr((PROJECTION, content, list(states.items()), sorted(shown.items()), *accepted.agreements)))
 
 
 def started(store: Store, trial_id: str) -> int:

@@ -353,7 +353,7 @@ class Tracker:
         self._sync_cells(experiment, cells, driven=driven)
         # The report is for when the work rests: it takes seconds to draw.
         shown = {trial_id: run.tags.get("crwn.projected") for trial_id, run in experiment.trials.items()}
-        digest = projection.sweep_digest(manifest, states, shown)
+        digest = projection.sweep_digest(manifest, states, shown, self._store.accepted())
         if not driven and parent.tags.get("crwn.projected") != digest:
             with self._computing():
                 files = projection.sweep_report(self._store, manifest)

@@ -175,7 +175,7 @@ def run(place: Place) -> str:
     """`crwn run` before it starts anything."""
     store = place.store
     store.manifests()
-    damaged = repairing.damaged_trials(place.sweep, store, thoroughly=False)
+    damaged = repairing.look_at(place.sweep, store, thoroughly=False).damaged
     left = [trial.trial_id for trial in running.trials_left(place.sweep, store)]
     return "\n".join([str(left), *(line for lines in damaged.values() for line in lines)])
 

@@ -19,6 +19,8 @@ from pathlib import Path
 import psutil
 import pytest
 
+from crwn.code import code_of
+from crwn.methods import METHODS
 from orchestrator.store.store import Store
 from tests.integration.conftest import CRWN, clean_environment, finished_times
 from tests.ports import free_port
@@ -148,6 +150,8 @@ def test_a_sweep_is_submitted_followed_and_not_run_twice(head: Head, tmp_path: P
     assert "tiny: 2 trials to run, 0 done; executor ray" in first.stdout
     assert "(n=2)" in first.stdout
     assert len(store.trial_ids()) == 2
+    codes = {row.provenance.code for row in store.records.rows(store.trial_ids()).values()}
+    assert codes == {code_of(METHODS["neuromodnet"].spec())}  # packed and unpacked, it is the same code
     before = finished_times(store)
 
     again = head.crwn(*command)

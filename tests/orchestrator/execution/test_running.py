@@ -15,9 +15,10 @@ from typing import Any, ClassVar
 import pytest
 from rich.console import Console
 
+from crwn.code import code_of
 from crwn.data.verified import VerifiedFiles
 from crwn.spec import TrialSpec
-from crwn.testing import write_finished
+from crwn.testing import Conditions, write_finished
 from orchestrator.errors import LostError, UserError
 from orchestrator.execution import inline, running
 from orchestrator.execution.inline import InlineExecutor
@@ -31,6 +32,11 @@ from orchestrator.sweeps.sweep import Sweep
 
 SweepFile = Callable[..., Path]
 Listing = Callable[[Path], dict[str, bytes]]
+
+
+def finish(store: Store, spec: TrialSpec) -> None:
+    """Keep a trial as one that this code has computed."""
+    write_finished(store, spec, conditions=Conditions(code=code_of(spec.method)))
 
 
 @pytest.fixture
@@ -54,7 +60,7 @@ def jobs(monkeypatch: pytest.MonkeyPatch) -> list[Job]:
     def pretend(_: InlineExecutor, job: Job, on_update: Callable[[TrialUpdate], None]) -> None:
         noted.append(job)
         for spec in job.trials:
-            write_finished(job.store, spec)
+            finish(job.store, spec)
             on_update(TrialUpdate(trial_id=spec.trial_id, state="finished"))
 
     monkeypatch.setattr(InlineExecutor, "run", pretend)
@@ -73,7 +79,7 @@ def test_the_executor_gets_what_is_left(sweep: Sweep, new_store: Store, jobs: li
     """Finished trials are not handed over again; the manifest is there before the first trial ends."""
     new_store.create()
     done, left = sweep.trials
-    write_finished(new_store, done)
+    finish(new_store, done)
     failed, lines = quietly(sweep, new_store)
     assert not failed
     assert lines[0] == f"tiny: 1 trials to run, 1 done; executor inline; {new_store.root}"
@@ -102,7 +108,7 @@ def test_what_a_killed_process_left_beside_a_record_is_cleared(
     new_store.create()
     done = sweep.trials[:num_done]
     for trial in done:
-        write_finished(new_store, trial)
+        finish(new_store, trial)
         new_store.unfinished.write_attempts(trial.trial_id, [Attempt(pid=1)])
     quietly(sweep, new_store)
     assert [(new_store.folder(trial.trial_id) / ATTEMPTS_FILE).exists() for trial in done] == [False] * num_done
@@ -162,7 +168,7 @@ def test_what_was_finished_while_waiting_is_not_run(
 
     def meanwhile(store: Store) -> None:
         create(store)
-        write_finished(store, sweep.trials[0])
+        finish(store, sweep.trials[0])
 
     monkeypatch.setattr(Store, "create", meanwhile)
     quietly(sweep, new_store)
@@ -253,7 +259,7 @@ def test_failures_are_told_with_their_tracebacks_place(
 
     def pretend(_: InlineExecutor, job: Job, on_update: Callable[[TrialUpdate], None]) -> None:
         on_update(TrialUpdate(trial_id=first.trial_id, state="failed", error="OSError: no"))
-        write_finished(job.store, second)
+        finish(job.store, second)
         on_update(TrialUpdate(trial_id=second.trial_id, state="finished"))
 
     monkeypatch.setattr(InlineExecutor, "run", pretend)
@@ -305,7 +311,7 @@ def test_a_store_that_is_lost_between_two_trials_ends_the_run(
             lost.update(listing(workplace))
         tried.append(spec)
         try:
-            write_finished(store, spec)
+            finish(store, spec)
         except OSError as error:
             yield TrialUpdate(
                 trial_id=spec.trial_id, state="failed", error=str(error), is_lost=isinstance(error, LostError)

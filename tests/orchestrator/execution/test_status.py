@@ -9,6 +9,7 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
+from crwn.code import RESULTS_VERSION, Code, code_of
 from crwn.testing import Conditions
 from orchestrator.execution.status import show
 from orchestrator.store.attempts import Attempt, AttemptError, Position
@@ -16,10 +17,14 @@ from orchestrator.store.json_fields import SUM
 from orchestrator.store.manifests import Manifest, ManifestCell
 from orchestrator.store.schemas import ATTEMPTS_FILE, TRIAL_FILE
 from orchestrator.store.store import Store
-from tests.orchestrator.made_up import A, B, C, D, record
+from tests.orchestrator.made_up import SPECS, A, B, C, D, record
 
 DONE, FAILED, BEGUN, ABSENT = A, B, C, D
 ERROR = AttemptError(type="OSError", message="no space\nleft", traceback="...")
+
+
+HERE = Conditions(code=code_of(SPECS[A].method))
+"""Of a trial that this code computed."""
 
 
 def manifest(**trials: str) -> Manifest:
@@ -39,7 +44,7 @@ def printed(store: Store, *, verbose: bool = False) -> list[str]:
 @pytest.fixture
 def mixed(store: Store) -> Store:
     """A store with a sweep of which one trial is done, one failed, one begun, and one not."""
-    store.records.write(DONE, record(DONE))
+    store.records.write(DONE, record(DONE, conditions=HERE))
     failed = Attempt(error=ERROR, reached=Position(tasks_learned=1, step=2))
     store.unfinished.write_attempts(FAILED, [Attempt(pid=1), failed])
     store.unfinished.write_attempts(BEGUN, [Attempt(error=ERROR), Attempt(reached=Position(tasks_learned=3, step=40))])
@@ -68,8 +73,8 @@ def test_verbose_has_a_line_for_every_trial(mixed: Store) -> None:
 
 def test_verbose_says_what_was_computed_under_more_than_one_code(store: Store) -> None:
     """Of finished trials and of those that are not."""
-    older = Conditions(versions=(("torch", "2.10.0"),))
-    store.records.write(DONE, record(DONE, conditions=Conditions(before=older)))
+    older = replace(HERE, versions=(("torch", "2.10.0"),))
+    store.records.write(DONE, record(DONE, conditions=replace(HERE, before=older)))
     begun = [Attempt(began_at=Position(), versions={"torch": "1"}), Attempt(began_at=Position(step=4))]
     going_on = replace(begun[1], reached=Position(step=9), versions={"torch": "2"})
     store.unfinished.write_attempts(BEGUN, [begun[0], going_on])
@@ -81,13 +86,32 @@ def test_verbose_says_what_was_computed_under_more_than_one_code(store: Store) -
 
 def test_verbose_says_where_trials_stand_also_where_a_record_is_damaged(store: Store) -> None:
     """And which it is."""
-    store.records.write(DONE, record(DONE))
+    store.records.write(DONE, record(DONE, conditions=HERE))
     (store.folder(DONE) / TRIAL_FILE).write_bytes(b"damaged")
     store.write_manifest(manifest(seed0=DONE))
     _, damaged, line, last = printed(store, verbose=True)
     assert str(store.folder(DONE) / TRIAL_FILE) in damaged
     assert line == f"  done        {DONE} own name local FC16 r-digits seed 0"
     assert last == "1 finished trial cannot be read: crwn verify says why"
+
+
+def test_what_other_code_computed_is_named(store: Store) -> None:
+    """By method, with what to do, until a user counts both codes as one; a trial of unknown code is none of them."""
+    here, older = code_of(SPECS[A].method), RESULTS_VERSION - 1
+    codes = [here, replace(here, method="f" * 16), replace(here, results_version=older), Code()]
+    for trial_id, code in zip((A, B, C, D), codes, strict=True):
+        store.records.write(trial_id, record(trial_id, conditions=Conditions(code=code)))
+    store.write_manifest(manifest(seed0=A, seed1=B, seed2=C, seed3=D))
+    _, named, remedy = printed(store)
+    assert "2 trials of neuromodnet" in named
+    assert f"results version {older}, now {RESULTS_VERSION}" in named
+    assert "--recompute" in remedy
+    assert f"crwn accept {store.address}" in remedy
+    accepted = store.accepted().adding("neuromodnet", codes=["f" * 16, str(here.method)])
+    store.write_accepted(accepted)
+    assert "1 trial of neuromodnet" in printed(store)[1]
+    store.write_accepted(accepted.adding("neuromodnet", results_versions=[older, RESULTS_VERSION]))
+    assert len(printed(store)) == 1
 
 
 @pytest.mark.parametrize("verbose", [True, False])

@@ -111,16 +111,45 @@ def test_a_trial_computed_under_more_than_one_code_is_marked() -> None:
 def test_seeds_of_unlike_code_are_noted_apart() -> None:
     """Nothing holds results of other code together, as tests do over kernels."""
     asked = cell([0, 1])
-    first, second = ({"code.method": name, "code.crwn": name, "numerics.kernel": name} for name in "ab")
+    first, second = ({"code.method": code, "code.crwn": name, "numerics.kernel": name} for name, code in ("ax", "bx"))
     summary = summarise(
         manifest(asked), pd.DataFrame([*rows(asked, {0: 0.5}, **first), *rows(asked, {1: 0.5}, **second)])
     )
     tolerated, code = notes(summary)
     assert tolerated.endswith("within a tested tolerance: numerics.kernel in 1.")
-    assert code.startswith(
-        "Within cells the code differs that seeds were computed with: code.method in 1, code.crwn in 1;"
-    )
-    assert "code.method is a (seed 0), b (seed 1)" in summary.loc[0, "noted"]
+    assert "code.crwn in 1;" in code
+    assert "code.crwn is a (seed 0), b (seed 1)" in summary.loc[0, "noted"]
+
+
+@pytest.mark.parametrize(("column", "values"), [("code.method", ("0a", "1a")), ("code.results_version", (1, 2))])
+def test_seeds_of_a_methods_other_code_are_not_averaged(column: str, values: tuple[Any, Any]) -> None:
+    """The cell says which seeds are of which code, and what can be done; counted as one they have a mean."""
+    asked = cell([0, 1, 2])
+    old = rows(asked, {0: 0.5, 1: 0.5}, **{column: values[0]})
+    new = rows(asked, {2: 0.8}, **{column: values[1]})
+    summary = summarise(manifest(asked), pd.DataFrame([*old, *new]))
+    assert pivot(summary)["r-digits"].tolist() == ["mixed (n=3)"]
+    mixed, remedy = notes(summary)
+    assert f"{column} is {values[0]} (seeds 0, 1), {values[1]} (seed 2)" in mixed
+    assert "--recompute METHOD" in remedy
+    assert "crwn accept STORE METHOD" in remedy
+
+    one = {f"{column}.accepted": frozenset(values)}
+    summary = summarise(manifest(asked), pd.DataFrame([{**row, **one} for row in (*old, *new)]))
+    assert pivot(summary)["r-digits"].tolist() == ["60.00 ± 17.32 (n=3)"]
+    (note,) = notes(summary)
+    assert f"{column} in 1" in note
+
+
+def test_seeds_of_unknown_code_agree_with_any_and_are_noted() -> None:
+    """A notebook's, or an older record's."""
+    asked = cell([0, 1])
+    known = rows(asked, {1: 0.75}, **{"code.method": "0a"})
+    summary = summarise(manifest(asked), pd.DataFrame([*rows(asked, {0: 0.5}), *known]))
+    assert summary["accuracy"].tolist() == [0.625]
+    assert "code.method is unknown (seed 0), 0a (seed 1)" in summary.loc[0, "noted"]
+    (note,) = notes(summary)
+    assert "code.method in 1" in note
 
 
 def test_one_seed_has_no_deviation() -> None:

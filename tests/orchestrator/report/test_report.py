@@ -17,7 +17,7 @@ import pytest
 
 from crwn import contexts
 from crwn.code import Code
-from crwn.testing import Conditions, finished_record, new_store, tiny_trial, write_finished, write_sweep
+from crwn.testing import MADE_UP_CODE, Conditions, finished_record, new_store, tiny_trial, write_finished, write_sweep
 from orchestrator.errors import UserError
 from orchestrator.report.page import report_files
 from orchestrator.report.plain import csv_text
@@ -268,7 +268,7 @@ def test_a_trial_that_went_on_under_other_code_is_marked_in_every_table(store: S
 
 
 def test_records_of_an_older_crwn_have_no_mark(store: Store) -> None:
-    """They say nothing of their code, which agrees with anything."""
+    """They say nothing of their code, which agrees with anything; that it is not known is noted."""
     for trial_id in (A, B):
         store.records.write(trial_id, record(trial_id))
     path = store.folder(A) / TRIAL_FILE
@@ -284,7 +284,10 @@ def test_records_of_an_older_crwn_have_no_mark(store: Store) -> None:
     make_older(path, without_code)
     table = sweep_table(store, manifest())
     assert table.table["r-digits"].tolist() == ["50.00 ± 0.00 (n=2)"]
-    assert table.notes == []
+    (note,) = table.notes
+    assert "code.method in 1, code.results_version in 1" in note
+    (noted,) = table.summary["noted"]
+    assert f"code.method is unknown (seed 0), {MADE_UP_CODE.method} (seed 1)" in noted
 
 
 def test_csv_has_what_a_manifest_and_the_records_say(store: Store, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ import pytest
 from orchestrator.errors import UserError
 from orchestrator.store import index, parquet_files
 from orchestrator.store.finished import Records
-from orchestrator.store.index import INDEX_FILE, Doubts, doubts, faults, results
+from orchestrator.store.index import INDEX_FILE, Doubts, doubts, look, results
 from orchestrator.store.schemas import TASKS_FILE, TRIAL_FILE
 from orchestrator.store.store import Store
 from tests.object_storage import ObjectStorage
@@ -227,11 +227,11 @@ def test_damaged_records_stay_out_of_the_index(filled: Store, read: list[str]) -
     """The others are in it; whoever asks for damaged ones is told, each time."""
     filled.records.write(D, record(D))
     (filled.folder(B) / TRIAL_FILE).write_bytes(b"half")
-    assert set(faults(filled, [A, B, C, D])) == {B}
+    assert set(look(filled, [A, B, C, D]).faults) == {B}
     assert len(read) == 4
-    assert set(faults(filled, [A, B, C, D])) == {B}
+    assert set(look(filled, [A, B, C, D]).faults) == {B}
     assert len(read) == 5
-    assert faults(filled, [A, C]) == {}
+    assert look(filled, [A, C]).faults == {}
     assert len(read) == 5
     assert results(filled, [A, C])["trial_id"].to_pylist() == [A, C]
     with pytest.raises(UserError, match=rf"{B}/trial\.parquet"):

@@ -119,7 +119,7 @@ def test_a_record_that_no_trial_leaves_is_refused(
     expected = "its accuracy is" if how == "older" and fault == "SHA-256 differs" else fault
     with pytest.raises(UserError, match=rf"(trial|tasks)\.parquet: expected a record that can be read.*({expected})"):
         results(filled)
-    assert set(index.faults(filled, [A.trial_id, B.trial_id])) == {A.trial_id}
+    assert set(index.look(filled, [A.trial_id, B.trial_id]).faults) == {A.trial_id}
 
 
 def test_a_folder_under_another_trials_id_is_refused(filled: Store) -> None:

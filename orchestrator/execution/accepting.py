@@ -1,0 +1,88 @@
+"""Accept: a user says that unlike codes of a method count as one in a store."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from rich.console import Console
+
+from crwn.code import Code
+from orchestrator.display import print_line
+from orchestrator.errors import UserError, nearest
+from orchestrator.execution.other_code import present
+from orchestrator.store import index
+from orchestrator.store.schemas import ACCEPTED_FILE
+from orchestrator.store.store import Store
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Choice:
+    """What is to count as one; by default all codes and versions of results that a store has of a method, and this.
+
+    Attributes:
+        methods: their names in the registry.
+        codes: only these, by their fingerprints.
+        results_versions: only these.
+    """
+
+    methods: tuple[str, ...]
+    codes: tuple[str, ...] = ()
+    results_versions: tuple[int, ...] = ()
+
+
+def accept(store: Store, choice: Choice, console: Console) -> None:
+    """Keep in a store which codes of methods count as one, and print them.
+
+    Raises:
+        UserError: the store has no finished trial of a method, or nothing of a code; or one code is named alone.
+    """
+    known: dict[str, list[Code]] = {}
+    for each in index.look(store, store.trial_ids()).computed.values():
+        known.setdefault(each.method, []).append(each.code)
+    _check(choice, known, store)
+    accepted = before = store.accepted()
+    lines = []
+    for method in choice.methods:
+        codes, versions = _of(method, known[method])
+        if choice.codes or choice.results_versions:
+            codes, versions = list(choice.codes), list(choice.results_versions)
+        accepted = accepted.adding(method, codes=codes, results_versions=versions)
+        one: dict[str, Sequence[object]] = {"codes": codes, "results versions": versions}
+        shown = [f"{name} {', '.join(map(str, values))}" for name, values in one.items() if len(values) > 1]
+        said = f"{' and '.join(shown)} count as one" if shown else "all is of one code; nothing to accept"
+        lines.append(f"{method}: {said}")
+    if accepted != before:
+        store.write_accepted(accepted)
+        lines.append(f"kept in {store.address}; remove its {ACCEPTED_FILE} and every code counts for itself again")
+    for line in lines:
+        print_line(console, line)
+
+
+def _of(method: str, codes: Sequence[Code]) -> tuple[list[str], list[int]]:
+    """The fingerprints and the versions of results that are known of a method's trials, and this code's."""
+    known = (*codes, present(method))
+    return (
+        sorted({code.method for code in known if code.method is not None}),
+        sorted({code.results_version for code in known if code.results_version is not None}),
+    )
+
+
+def _check(choice: Choice, known: dict[str, list[Code]], store: Store) -> None:
+    for method in choice.methods:
+        if method not in known:
+            raise UserError(f"{store.address}: a method of its finished trials: {nearest(method, known)}")
+    if not (choice.codes or choice.results_versions):
+        return
+    if len(choice.methods) > 1:
+        raise UserError(f"--code and --results-version: expected one method, given {', '.join(choice.methods)}")
+    codes, versions = _of(choice.methods[0], known[choice.methods[0]])
+    for name, given, there in (
+        ("--code", choice.codes, codes),
+        ("--results-version", list(map(str, choice.results_versions)), list(map(str, versions))),
+    ):
+        for value in given:
+            if value not in there:
+                raise UserError(f"{name}: {nearest(value, there)}")
+        if len(set(given)) == 1:
+            raise UserError(f"{name}: expected two or more that count as one, given {given[0]}; there are {there}")

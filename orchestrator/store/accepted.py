@@ -1,0 +1,160 @@
+"""Which codes count as one: what a user has said of a store's methods, by `crwn accept`.
+
+A file that says nothing new is not needed: without it every code counts for itself. A crwn that does not know the file
+leaves it aside.
+"""
+
+from __future__ import annotations
+
+import re
+import reprlib
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from orchestrator.errors import UserError
+from orchestrator.store.files import Files
+from orchestrator.store.json_fields import Fields, parse, sealed_bytes
+from orchestrator.store.schemas import ACCEPTED_FILE
+
+FORMAT = 1
+"""A reader refuses a newer one."""
+
+_CODE = re.compile("[0-9a-f]{16}")
+_FEWEST = 2
+"""Codes that can count as one."""
+
+Value = TypeVar("Value", str, int)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Agreement:
+    """Codes of one method that count as one: either fingerprints of its file, or versions of results.
+
+    Attributes:
+        method: its name in the registry.
+        codes: fingerprints, see `crwn.code`; sorted.
+        results_versions: likewise.
+    """
+
+    method: str
+    codes: tuple[str, ...] = ()
+    results_versions: tuple[int, ...] = ()
+
+    @classmethod
+    def _read(cls, said: Fields, place: str) -> Agreement:
+        found = cls(
+            method=said.text("method"),
+            codes=_codes(said.take("codes"), f"{place}.codes"),
+            results_versions=said.said_counts("results_versions") or (),
+        )
+        if max(len(found.codes), len(found.results_versions)) < _FEWEST:
+            raise ValueError(f"{place}: expected two codes or more, or two versions of results")
+        return found
+
+    def _content(self) -> dict[str, Any]:
+        return {"method": self.method, "codes": list(self.codes), "results_versions": list(self.results_versions)}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Accepted:
+    """All that was said in a store.
+
+    Attributes:
+        agreements: by method; no two of one method share a code, nor a version of results.
+    """
+
+    agreements: tuple[Agreement, ...] = ()
+
+    def codes(self, method: str, code: str) -> frozenset[str]:
+        """The fingerprints that count as one with this one of a method's file, itself among them."""
+        return frozenset({code}).union(*_having(code, (each.codes for each in self._of(method))))
+
+    def results_versions(self, method: str, version: int) -> frozenset[int]:
+        """The versions of results that count as one with this one for a method, itself among them."""
+        return frozenset({version}).union(*_having(version, (each.results_versions for each in self._of(method))))
+
+    def _of(self, method: str) -> Iterator[Agreement]:
+        return (each for each in self.agreements if each.method == method)
+
+    def adding(self, method: str, *, codes: Collection[str] = (), results_versions: Collection[int] = ()) -> Accepted:
+        """The same where these count as one as well, with all that already did so with one of them."""
+        alike = frozenset[str]().union(*(self.codes(method, code) for code in codes))
+        versions = frozenset[int]().union(*(self.results_versions(method, each) for each in results_versions))
+        kept = [
+            each
+            for each in self.agreements
+            if each.method != method or not (alike & set(each.codes) or versions & set(each.results_versions))
+        ]
+        if len(alike) >= _FEWEST:
+            kept.append(Agreement(method=method, codes=tuple(sorted(alike))))
+        if len(versions) >= _FEWEST:
+            kept.append(Agreement(method=method, results_versions=tuple(sorted(versions))))
+        return Accepted(agreements=tuple(sorted(kept, key=lambda each: (each.method, not each.codes, each.codes))))
+
+    @classmethod
+    def from_json(cls, content: bytes, *, place: str) -> Accepted:
+        """What a file says.
+
+        Args:
+            content: the file's bytes.
+            place: its full name, for errors.
+
+        Raises:
+            UserError: it is damaged, or newer than this reader.
+        """
+        try:
+            said = Fields(parse(content))
+            is_newer = said.count("format") > FORMAT
+            found = cls() if is_newer else cls._read(said)
+        except (ValueError, RecursionError) as error:
+            raise UserError(
+                f"{place}: expected what crwn accept wrote: {error}. Remove it; crwn accept writes it again."
+            ) from error
+        if is_newer:
+            raise UserError(f"{place}: expected format {FORMAT} or older, given a newer one; upgrade crwn.")
+        return found
+
+    @classmethod
+    def _read(cls, said: Fields) -> Accepted:
+        if not said.check_sum(("format", "accepted")):
+            raise ValueError("it has no sum of its content")
+        parts = enumerate(said.parts("accepted"))
+        return cls(agreements=tuple(Agreement._read(part, f"accepted[{index}]") for index, part in parts))
+
+    def to_json_bytes(self) -> bytes:
+        """What was said as its file has it; equal content gives equal bytes."""
+        return sealed_bytes({"format": FORMAT, "accepted": [each._content() for each in self.agreements]})
+
+
+NOTHING = Accepted()
+"""Where a store has no such file."""
+
+
+def read(files: Files) -> Accepted:
+    """What was said in a store.
+
+    Args:
+        files: the store's.
+
+    Raises:
+        UserError: its file is damaged, newer than this reader, or cannot be read.
+    """
+    place = files.locate(ACCEPTED_FILE)
+    try:
+        (content,) = files.read_all([ACCEPTED_FILE])
+    except UserError:
+        raise
+    except OSError as error:
+        raise UserError(f"{place}: expected a file that can be read: {error}.") from error
+    return NOTHING if content is None else Accepted.from_json(content, place=place)
+
+
+def _having(value: Value, groups: Iterable[tuple[Value, ...]]) -> list[tuple[Value, ...]]:
+    return [group for group in groups if value in group]
+
+
+def _codes(value: Any, place: str) -> tuple[str, ...]:
+    if not isinstance(value, list) or not all(isinstance(code, str) and _CODE.fullmatch(code) for code in value):
+        raise ValueError(f"{place}: expected fingerprints of 16 hexadecimal digits, given {reprlib.repr(value)}")
+    return tuple(value)

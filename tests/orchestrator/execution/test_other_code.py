@@ -1,0 +1,251 @@
+"""Trials that other code computed: named by a run, computed again when asked for, or counted as one with the others."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from crwn.code import Code, code_of
+from crwn.spec import TrialSpec
+from crwn.testing import Conditions, new_store, write_finished, write_unfinished
+from orchestrator.execution import inline, other_code
+from orchestrator.store.schemas import TRIAL_FILE
+from orchestrator.store.store import Store
+from orchestrator.sweeps.reading import load_sweep
+from orchestrator.sweeps.sweep import Sweep
+
+Crwn = Callable[..., Any]
+SweepFile = Callable[..., Path]
+
+OTHER = "f" * 16
+SAID = "computed by other code than this"
+
+
+@pytest.fixture
+def sweep(sweep_file: SweepFile) -> Sweep:
+    """The tiny sweep: one method, two seeds."""
+    return load_sweep(sweep_file())
+
+
+@pytest.fixture
+def run(crwn: Crwn, sweep_file: SweepFile) -> Callable[..., Any]:
+    """Runs it."""
+    path = sweep_file()
+    return lambda *options: crwn("run", path, "--executor", "inline", "--no-tracking", *options)
+
+
+@pytest.fixture
+def mixed(workplace: Path, sweep: Sweep) -> Store:
+    """A store with both trials: seed 0 of another code of the method, seed 1 of this one."""
+    store = new_store(workplace / "runs" / "tiny")
+    for trial, method in zip(sweep.trials, (OTHER, None), strict=True):
+        write_finished(store, trial, accuracy=0.5, conditions=of_code(trial, method))
+    store.write_manifest(sweep.manifest())
+    return store
+
+
+def of_code(trial: TrialSpec, method: str | None = None, **said: Any) -> Conditions:
+    """A trial that this code computed, or this one of the method."""
+    here = code_of(trial.method)
+    return Conditions(code=replace(here, method=method or here.method, **said))
+
+
+def code_in(store: Store, trial: TrialSpec) -> Code | None:
+    row = store.records.row(trial.trial_id)
+    assert row is not None
+    return row.provenance.code
+
+
+def compute(spec: TrialSpec, **options: Any) -> list[Any]:
+    """In place of an attempt: a record of this code, at once."""
+    if not options["store"].is_finished(spec.trial_id):
+        write_finished(options["store"], spec, accuracy=0.75, conditions=of_code(spec))
+    return []
+
+
+def test_a_run_names_what_other_code_computed(run: Callable[..., Any], mixed: Store) -> None:
+    """With nothing left to do: how many trials of which method, and what to do; the table has no mean of both."""
+    ended = run()
+    assert ended.code == 0
+    assert f"{SAID}: 1 trial of neuromodnet" in ended.out
+    assert "--recompute" in ended.out
+    assert "mixed (n=2)" in ended.out
+    assert mixed.repairs().exists is False
+
+
+def test_a_method_is_computed_again(
+    run: Callable[..., Any], mixed: Store, sweep: Sweep, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What other code made of it, and no more; then there is nothing to name, and the same command does nothing."""
+    monkeypatch.setattr(inline, "attempt", compute)
+    old, new = sweep.trials
+    kept = mixed.read(new.trial_id, TRIAL_FILE)
+    ended = run("--recompute", "neuromodnet")
+    assert ended.code == 0
+    assert "1 to compute again, 1 done" in ended.out
+    assert f"recomputed {old.trial_id}: its accuracy was 50.0, is 75.0" in ended.out
+    assert "62.50 ± 17.68 (n=2)" in ended.out
+    assert SAID not in ended.out
+    assert code_in(mixed, old) == code_of(old.method)
+    assert mixed.read(new.trial_id, TRIAL_FILE) == kept
+    assert mixed.repairs().trial_ids() == []
+    ended = run("--recompute", "neuromodnet")
+    assert ended.code == 0
+    assert "nothing to start" in ended.out
+
+
+def test_a_trial_is_computed_again_where_any_of_its_code_is_other(
+    run: Callable[..., Any], mixed: Store, sweep: Sweep, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Named by its id, other code of crwn is enough; of its method it is not."""
+    monkeypatch.setattr(inline, "attempt", compute)
+    for trial in sweep.trials:
+        write_finished(mixed, trial, accuracy=0.5, conditions=of_code(trial, crwn=OTHER))
+    first, second = sweep.trials
+    assert SAID not in run().out
+    assert "nothing to start" in run("--recompute", "neuromodnet").out
+    assert f"recomputed {second.trial_id}" in run("--recompute", second.trial_id).out
+    codes = [code_in(mixed, trial) for trial in (first, second)]
+    assert codes == [of_code(first, crwn=OTHER).code, code_of(second.method)]
+    assert "nothing to start" in run("--recompute", second.trial_id).out
+
+
+def test_unknown_code_is_computed_again_when_its_method_is(
+    run: Callable[..., Any], mixed: Store, sweep: Sweep, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing says that it was this; but no run names it."""
+    monkeypatch.setattr(inline, "attempt", compute)
+    for trial in sweep.trials:
+        write_finished(mixed, trial, accuracy=0.5, conditions=Conditions(code=None))
+    assert SAID not in run().out
+    assert run("--recompute", "neuromodnet").out.count("recomputed ") == 2
+
+
+def test_the_old_record_stays_until_the_new_one_is_whole(
+    run: Callable[..., Any], mixed: Store, sweep: Sweep, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run that fails or is killed leaves what was there; the next one keeps what is finished, and goes on."""
+    old = sweep.trials[0]
+    before = mixed.read(old.trial_id, TRIAL_FILE)
+
+    def fail(spec: TrialSpec, **options: Any) -> list[Any]:
+        return []
+
+    with monkeypatch.context() as broken:
+        broken.setattr(inline, "attempt", fail)
+        ended = run("--recompute", "neuromodnet")
+    assert ended.code == 1
+    assert "1 trials were not computed again" in ended.out
+    assert mixed.read(old.trial_id, TRIAL_FILE) == before
+
+    write_finished(mixed.repairs(), old, accuracy=0.25, conditions=of_code(old))  # killed before it took its place
+    monkeypatch.setattr(inline, "attempt", compute)
+    assert "is 25.0" in run("--recompute", "neuromodnet").out
+
+
+def test_what_yet_another_code_left_in_a_recomputation_is_forgotten(
+    run: Callable[..., Any], mixed: Store, sweep: Sweep, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A method that was edited once more while its trials were computed again."""
+    monkeypatch.setattr(inline, "attempt", compute)
+    old = sweep.trials[0]
+    beside = mixed.repairs()
+    beside.create()
+    write_finished(beside, old, accuracy=0.25, conditions=of_code(old, "e" * 16))
+    assert "is 75.0" in run("--recompute", "neuromodnet").out
+
+
+def test_a_trial_that_other_code_began_begins_anew(
+    run: Callable[..., Any], workplace: Path, sweep: Sweep, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else its result would be of both codes; one that this code began goes on."""
+    store = new_store(workplace / "runs" / "tiny")
+    for trial, method in zip(sweep.trials, (OTHER, None), strict=True):
+        write_unfinished(store, trial, conditions=of_code(trial, method))
+    found = {}
+
+    def look(spec: TrialSpec, **options: Any) -> list[Any]:
+        found[spec.seed] = options["store"].unfinished.read_resume(spec.trial_id) is not None
+        return compute(spec, **options)
+
+    monkeypatch.setattr(inline, "attempt", look)
+    assert run("--recompute", "neuromodnet").code == 0
+    assert found == {0: False, 1: True}
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"), [("neuromodnett", "did you mean 'neuromodnet'?"), ("0" * 16, "a trial of the sweep tiny")]
+)
+def test_what_is_no_method_and_no_trial_is_refused(run: Callable[..., Any], name: str, expected: str) -> None:
+    """Before anything starts, with the nearest name."""
+    ended = run("--recompute", name)
+    assert ended.code == 2
+    assert expected in ended.err
+    assert not Path("runs").exists()
+
+
+def test_a_code_that_is_accepted_is_no_other(run: Callable[..., Any], crwn: Crwn, mixed: Store) -> None:
+    """Nothing is named, the mean is over both, and a note says that they are of two codes; it can be taken back."""
+    ended = crwn("accept", "runs/tiny", "neuromodnet")
+    assert ended.code == 0
+    assert OTHER in ended.out
+    ended = run()
+    assert SAID not in ended.out
+    assert "50.00 ± 0.00 (n=2)" in ended.out
+    assert "code.method in 1" in ended.out
+    assert SAID not in crwn("status", "runs/tiny").out
+    (mixed.root / "accepted.json").unlink()
+    assert SAID in crwn("status", "runs/tiny").out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (("ewc",), "expected one of neuromodnet; given 'ewc'"),
+        (("neuromodnet", "--code", "f" * 15 + "e"), f"did you mean '{OTHER}'?"),
+        (("neuromodnet", "--code", OTHER), "expected two or more"),
+        (("neuromodnet", "--results-version", "7"), "--results-version: expected one of"),
+    ],
+)
+def test_what_cannot_be_accepted_is_refused(
+    crwn: Crwn, mixed: Store, arguments: tuple[str, ...], expected: str
+) -> None:
+    """A method or a code that the store has not, one code alone; nothing is written."""
+    ended = crwn("accept", "runs/tiny", *arguments)
+    assert ended.code == 2
+    assert expected in ended.err
+    assert mixed.accepted().agreements == ()
+
+
+def test_some_of_a_methods_codes_are_accepted(crwn: Crwn, mixed: Store, sweep: Sweep) -> None:
+    """Those that are named; a third one stays another."""
+    first, second = sweep.trials
+    write_finished(mixed, second, conditions=of_code(second, "e" * 16))
+    ended = crwn("accept", "runs/tiny", "neuromodnet", "--code", OTHER, "--code", "e" * 16)
+    assert ended.code == 0
+    assert mixed.accepted().codes("neuromodnet", OTHER) == {OTHER, "e" * 16}
+    assert "2 trials of neuromodnet" in crwn("status", "runs/tiny").out
+    assert code_of(first.method).method not in mixed.accepted().codes("neuromodnet", OTHER)
+
+
+def test_a_store_of_one_code_has_nothing_to_accept(crwn: Crwn, mixed: Store, sweep: Sweep) -> None:
+    """Nothing is written."""
+    first = sweep.trials[0]
+    write_finished(mixed, first, conditions=of_code(first))
+    assert "nothing to accept" in crwn("accept", "runs/tiny", "neuromodnet").out
+    assert mixed.accepted().agreements == ()
+
+
+def test_this_code_is_found_without_torch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the method's file, which is that of its spec; a method that is not there has no code."""
+    from crwn.methods import METHODS
+
+    known = other_code.present("ewc")
+    assert known == replace(code_of(METHODS["ewc"].spec()), crwn=None)
+    assert other_code.present("plugged-in") == Code()
+    assert sys.modules[METHODS["ewc"].spec.__module__].__file__ is not None
