@@ -1,7 +1,8 @@
 """Papers as data: a file each with the tables, figures and claims of one, read strictly and typed.
 
 paper.py       what a paper says, as values
-reading.py     its file, with every fault at once
+grammar.py     the parts of its file
+reading.py     its file read, with every fault at once
 *.yaml         the papers; the name of a file is the paper's
 
 A paper is one more file here, and its sweeps in `sweeps/<name>/`. What makes tables and verdicts of one is in

@@ -1,51 +1,25 @@
-"""A paper's file as a `Paper`: YAML read strictly, with every fault at once and its line.
-
-    title: authors, title, where it is
-    trials: The paper's settings, three seeds        # which trials its tables show, for captions
-    seeds: 3
-    rows:                                            # what is compared, by labels: a method, its settings, its training
-      flynet: {method: flynet}
-      flynet local: {method: flynet, settings: {modulation: local}, training: {learning_rate: 0.02}}
-    tables:
-      table1:
-        title: what it shows
-        benchmarks: [r-mnist, p-mnist]               # presets, a column each
-        reference: flynet                            # optional: ratios of parameters to this row's
-        seconds: true                                # optional: training seconds a task
-        columns: [local+global, local]               # optional: names of a row's own column and of that beside it
-        needs: {modulation: local}                   # optional: what a sweep must have to be shown in this layout
-        rows:
-          - {name: FlyNet, row: flynet, beside: flynet local, scales: [10d, 20d], only: [r-mnist]}
-    figures:
-      figure2: {title: what it shows, shows: tasks, table: table1, benchmark: r-mnist}     # see `paper.Shows`
-    claims:
-      - says: the claim in words
-        checks:
-          - on: [r-mnist, p-mnist]                   # presets; every comparison is made on each
-            compare:
-              - {row: flynet 20d, higher: accuracy, than: [flynet 10d], by: 0.05}
-              - {row: flynet 20d, lower: params_per_task, than: [flynet local 40d], times: 0.1}
-              - {row: flynet 20d on p-mnist, higher: accuracy, than: [flynet 20d], tasks: [1, 2, -1]}
-              - {row: flynet 20d, equal: forgetting, to: 0}
-              - {falling: accuracy, gains: [[flynet 10d, flynet local 10d], [flynet 20d, flynet local 20d]]}
-
-A row in a claim is a label, a scale, and `on` a benchmark where it is another than that of the check. What is compared
-is one of `paper.QUANTITIES`. `by` is a least difference, in the measure's own unit (accuracies in [0, 1]), paired by
-seed; `times` a least or greatest multiple, of means over seeds.
-"""
+"""A paper's file as a `Paper`: YAML read strictly, with every fault at once and its line. See `grammar.py`."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
-from types import MappingProxyType
-from typing import Any, ClassVar, Literal, cast
+from typing import Any, Literal, cast
 
 from crwn.benchmarks import PRESETS
 from crwn.methods import METHODS
-from crwn.spec import READ_STRICTLY, Count, MethodSpec, TrainingSpec
+from crwn.spec import MethodSpec, TrainingSpec
 from orchestrator.papers import file_of
+from orchestrator.papers.grammar import (
+    CheckPart,
+    ChecksPart,
+    ClaimPart,
+    EntryPart,
+    FigurePart,
+    FilePart,
+    LinePart,
+    TablePart,
+)
 from orchestrator.papers.paper import (
     QUANTITIES,
     Bound,
@@ -59,154 +33,11 @@ from orchestrator.papers.paper import (
     Line,
     Paper,
     Row,
-    Shows,
     TaskComparison,
     Trend,
 )
 from orchestrator.sweeps import typed, yaml_source
 from orchestrator.sweeps.yaml_source import KeyPath, Source
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _File:
-    """The file's top level; what is nested in it has a class of its own."""
-
-    __pydantic_config__: ClassVar[Mapping[str, Any]] = READ_STRICTLY
-
-    title: str
-    trials: str
-    seeds: Count
-    rows: dict[str, Any]
-    tables: dict[str, Any] = field(default_factory=dict)
-    figures: dict[str, Any] = field(default_factory=dict)
-    claims: tuple[Any, ...] = ()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Entry:
-    """An entry under `rows`."""
-
-    __pydantic_config__: ClassVar[Mapping[str, Any]] = READ_STRICTLY
-
-    method: str
-    settings: dict[str, Any] = field(default_factory=dict)
-    training: dict[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Table:
-    """An entry under `tables`."""
-
-    __pydantic_config__: ClassVar[Mapping[str, Any]] = READ_STRICTLY
-
-    title: str
-    benchmarks: tuple[str, ...]
-    rows: tuple[Any, ...]
-    reference: str | None = None
-    seconds: bool = False
-    columns: tuple[str, ...] = ()
-    needs: dict[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Line:
-    """A row of a table."""
-
-    __pydantic_config__: ClassVar[Mapping[str, Any]] = READ_STRICTLY
-
-    name: str
-    row: str
-    scales: tuple[str, ...]
-    only: tuple[str, ...] = ()
-    beside: str | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Figure:
-    """An entry under `figures`."""
-
-    __pydantic_config__: ClassVar[Mapping[str, Any]] = READ_STRICTLY
-
-    title: str
-    shows: Shows
-    table: str
-    benchmark: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Claim:
-    """An element of `claims`."""
-
-    __pydantic_config__: ClassVar[Mapping[str, Any]] = READ_STRICTLY
-
-    says: str
-    checks: tuple[Any, ...]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Checks:
-    """An element of `checks`."""
-
-    __pydantic_config__: ClassVar[Mapping[str, Any]] = READ_STRICTLY
-
-    on: tuple[str, ...]
-    compare: tuple[Any, ...]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Check:
-    """An element of `compare`.
-
-    Raises:
-        ValueError: what is given is no comparison.
-    """
-
-    __pydantic_config__: ClassVar[Mapping[str, Any]] = READ_STRICTLY
-
-    row: str | None = None
-    than: tuple[str, ...] | None = None
-    gains: tuple[tuple[str, str], ...] | None = None
-    higher: str | None = None
-    lower: str | None = None
-    equal: str | None = None
-    rising: str | None = None
-    falling: str | None = None
-    by: float | None = None
-    times: float | None = None
-    tasks: tuple[int, ...] | None = None
-    to: float | None = None
-
-    def __post_init__(self) -> None:
-        if len(self._given(_RELATIONS)) != 1:
-            raise ValueError(f"expected one of {', '.join(_RELATIONS)} with what is compared")
-        given = set(self._given(("row", "than", "gains", "by", "times", "tasks", "to")))
-        allowed = _SHAPES[self.relation]
-        if given not in allowed:
-            shapes = " or ".join(" and ".join(sorted(shape)) for shape in allowed)
-            raise ValueError(f"expected {shapes} beside {self.relation}; given {' and '.join(sorted(given)) or 'none'}")
-        if self.tasks is not None and (self.quantity != "accuracy" or not self.tasks or 0 in self.tasks):
-            raise ValueError("expected tasks, counted from 1 or from -1 backwards, with accuracy alone")
-
-    def _given(self, names: Sequence[str]) -> list[str]:
-        return [name for name in names if getattr(self, name) is not None]
-
-    @property
-    def relation(self) -> str:
-        return self._given(_RELATIONS)[0]
-
-    @property
-    def quantity(self) -> str:
-        return str(getattr(self, self.relation))
-
-
-_RELATIONS = ("higher", "lower", "equal", "rising", "falling")
-_BOUND, _GAINS = frozenset({"row", "to"}), frozenset({"gains"})
-_TWO = frozenset({"row", "than"})
-_SIDES = (_TWO, _TWO | {"by"}, _TWO | {"times"}, _TWO | {"tasks"}, _BOUND)
-_SHAPES: Mapping[str, tuple[frozenset[str], ...]] = MappingProxyType(
-    {"higher": _SIDES, "lower": _SIDES, "equal": (_BOUND,), "rising": (_GAINS,), "falling": (_GAINS,)}
-)
-"""What stands beside each relation."""
 
 
 def read_paper(name: str) -> Paper:
@@ -236,7 +67,7 @@ class _Reader:
         if not isinstance(value, dict):
             self._source.fault((), "expected a paper: keys such as title, rows, tables and claims")
             self._source.raise_faults()
-        top = typed.read(self._source, _File, value, ())
+        top = typed.read(self._source, FilePart, value, ())
         # Parts are read from the raw values, so that faults at the top do not hide those below.
         rows = _of_kind(value.get("rows"), dict)
         self._labels = tuple(rows)
@@ -273,7 +104,7 @@ class _Reader:
 
     def _entry(self, label: str, value: Any) -> Entry | None:
         place: KeyPath = ("rows", label)
-        part: _Entry | None = self._part(_Entry, value, place)
+        part: EntryPart | None = self._part(EntryPart, value, place)
         if part is None:
             return None
         if part.method not in METHODS:
@@ -292,7 +123,7 @@ class _Reader:
     def _table(self, label: str, value: Any) -> Layout | None:
         place: KeyPath = ("tables", label)
         self._numbered(label, "table", place)
-        part: _Table | None = self._part(_Table, value, place)
+        part: TablePart | None = self._part(TablePart, value, place)
         if part is None:
             return None
         self._presets(part.benchmarks, (*place, "benchmarks"))
@@ -322,7 +153,7 @@ class _Reader:
     def _figure(self, label: str, value: Any, tables: Mapping[str, Layout]) -> Figure | None:
         place: KeyPath = ("figures", label)
         self._numbered(label, "figure", place)
-        part: _Figure | None = self._part(_Figure, value, place)
+        part: FigurePart | None = self._part(FigurePart, value, place)
         if part is None:
             return None
         known = _of_kind(self._source.value.get("tables"), dict)
@@ -337,7 +168,7 @@ class _Reader:
             self._source.fault(place, f"expected {what}1, {what}2 and so on, since files are named by it")
 
     def _line(self, value: Any, benchmarks: Sequence[str], place: KeyPath) -> Line | None:
-        part: _Line | None = self._part(_Line, value, place)
+        part: LinePart | None = self._part(LinePart, value, place)
         if part is None:
             return None
         for index, benchmark in enumerate(part.only):
@@ -355,7 +186,7 @@ class _Reader:
 
     def _claim(self, index: int, value: Any) -> Claim | None:
         place: KeyPath = ("claims", index)
-        part: _Claim | None = self._part(_Claim, value, place)
+        part: ClaimPart | None = self._part(ClaimPart, value, place)
         if part is None:
             return None
         found = [self._checks(given, (*place, "checks", number)) for number, given in enumerate(part.checks)]
@@ -366,7 +197,7 @@ class _Reader:
 
     def _checks(self, value: Any, place: KeyPath) -> list[Check]:
         """A group of checks: on each benchmark each comparison."""
-        part: _Checks | None = self._part(_Checks, value, place)
+        part: ChecksPart | None = self._part(ChecksPart, value, place)
         if part is None:
             return []
         self._presets(part.on, (*place, "on"))
@@ -375,14 +206,14 @@ class _Reader:
         read = [
             (given, (*place, "compare", index))
             for index, value in enumerate(part.compare)
-            if (given := self._part(_Check, value, (*place, "compare", index)))
+            if (given := self._part(CheckPart, value, (*place, "compare", index)))
         ]
         for given, here in read:
             if given.quantity not in QUANTITIES:
                 self._source.unknown((*here, given.relation), given.quantity, QUANTITIES)
         return [check for on in part.on for given, here in read for check in self._made(given, on, here)]
 
-    def _made(self, given: _Check, on: str, place: KeyPath) -> Iterator[Check]:
+    def _made(self, given: CheckPart, on: str, place: KeyPath) -> Iterator[Check]:
         """The checks that a comparison stands for, on a benchmark."""
         if given.gains is not None:
             pairs = [

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
+import textwrap
 import tomllib
 from fnmatch import fnmatch
 from pathlib import Path
@@ -12,7 +14,7 @@ import pytest
 from crwn.benchmarks import PRESETS
 from crwn.methods import METHODS
 from orchestrator.errors import UserError
-from orchestrator.papers import file_of, names
+from orchestrator.papers import file_of, grammar, names
 from orchestrator.papers.paper import Bound, Comparison, TaskComparison, Trend
 from orchestrator.papers.reading import read_file, read_paper
 
@@ -138,6 +140,16 @@ def test_all_faults_are_told_at_once(tmp_path: Path) -> None:
     assert "3 faults" in said
     assert re.findall(r"line (\d+)", said) == ["1", "7", "25"]
     assert read(tmp_path, "- a list") is not None
+
+
+def test_the_grammar_that_is_shown_is_one(tmp_path: Path) -> None:
+    """Its example has every key that a part of a file may have, and no fault."""
+    text = textwrap.dedent(re.findall(r"\n\n(    .*?)\n\n\w", str(grammar.__doc__), re.DOTALL)[0])
+    assert read(tmp_path, text) is None
+    parts = [value for value in vars(grammar).values() if dataclasses.is_dataclass(value)]
+    keys = {item.name for part in parts for item in dataclasses.fields(part)}
+    assert len(parts) == 8
+    assert keys - set(re.findall(r"(\w+):", text)) == {"rising"}
 
 
 @pytest.mark.parametrize("name", names())

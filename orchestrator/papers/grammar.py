@@ -1,0 +1,189 @@
+"""The grammar of a paper's file, and each part of it as the file has it.
+
+    title: authors, title, where it is
+    trials: The paper's settings, three seeds        # which trials its tables show, for captions
+    seeds: 3
+    rows:                                            # what is compared, by labels: a method, its settings, its training
+      flynet: {method: flynet}
+      flynet local: {method: flynet, settings: {modulation: local}, training: {learning_rate: 0.02}}
+    tables:
+      table1:
+        title: what it shows
+        benchmarks: [r-mnist, p-mnist]               # presets, a column each
+        reference: flynet                            # optional: ratios of parameters to this row's
+        seconds: true                                # optional: training seconds a task
+        columns: [local+global, local]               # optional: names of a row's own column and of that beside it
+        needs: {modulation: local}                   # optional: what a sweep must have to be shown in this layout
+        rows:
+          - {name: FlyNet, row: flynet, beside: flynet local, scales: [10d, 20d], only: [r-mnist]}
+    figures:
+      figure2: {title: what it shows, shows: tasks, table: table1, benchmark: r-mnist}     # see `paper.Shows`
+    claims:
+      - says: the claim in words
+        checks:
+          - on: [r-mnist, p-mnist]                   # presets; every comparison is made on each
+            compare:
+              - {row: flynet 20d, higher: accuracy, than: [flynet 10d], by: 0.05}
+              - {row: flynet 20d, lower: params_per_task, than: [flynet local 40d], times: 0.1}
+              - {row: flynet 20d on p-mnist, higher: accuracy, than: [flynet 20d], tasks: [1, 2, -1]}
+              - {row: flynet 20d, equal: forgetting, to: 0}
+              - {falling: accuracy, gains: [[flynet 10d, flynet local 10d], [flynet 20d, flynet local 20d]]}
+
+A row in a claim is a label, a scale, and `on` a benchmark where it is another than that of the check. What is compared
+is one of `paper.QUANTITIES`. `by` is a least difference, in the measure's own unit (accuracies in [0, 1]), paired by
+seed; `times` a least or greatest multiple, of means over seeds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any, ClassVar
+
+from crwn.spec import READ_STRICTLY, Count
+from orchestrator.papers.paper import Shows
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FilePart:
+    """The file's top level; what is nested in it has a class of its own."""
+
+    __pydantic_config__: ClassVar[Mapping[str, Any]] = READ_STRICTLY
+
+    title: str
+    trials: str
+    seeds: Count
+    rows: dict[str, Any]
+    tables: dict[str, Any] = field(default_factory=dict)
+    figures: dict[str, Any] = field(default_factory=dict)
+    claims: tuple[Any, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EntryPart:
+    """An entry under `rows`."""
+
+    __pydantic_config__: ClassVar[Mapping[str, Any]] = READ_STRICTLY
+
+    method: str
+    settings: dict[str, Any] = field(default_factory=dict)
+    training: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TablePart:
+    """An entry under `tables`."""
+
+    __pydantic_config__: ClassVar[Mapping[str, Any]] = READ_STRICTLY
+
+    title: str
+    benchmarks: tuple[str, ...]
+    rows: tuple[Any, ...]
+    reference: str | None = None
+    seconds: bool = False
+    columns: tuple[str, ...] = ()
+    needs: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LinePart:
+    """A row of a table."""
+
+    __pydantic_config__: ClassVar[Mapping[str, Any]] = READ_STRICTLY
+
+    name: str
+    row: str
+    scales: tuple[str, ...]
+    only: tuple[str, ...] = ()
+    beside: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FigurePart:
+    """An entry under `figures`."""
+
+    __pydantic_config__: ClassVar[Mapping[str, Any]] = READ_STRICTLY
+
+    title: str
+    shows: Shows
+    table: str
+    benchmark: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClaimPart:
+    """An element of `claims`."""
+
+    __pydantic_config__: ClassVar[Mapping[str, Any]] = READ_STRICTLY
+
+    says: str
+    checks: tuple[Any, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChecksPart:
+    """An element of `checks`."""
+
+    __pydantic_config__: ClassVar[Mapping[str, Any]] = READ_STRICTLY
+
+    on: tuple[str, ...]
+    compare: tuple[Any, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CheckPart:
+    """An element of `compare`.
+
+    Raises:
+        ValueError: what is given is no comparison.
+    """
+
+    __pydantic_config__: ClassVar[Mapping[str, Any]] = READ_STRICTLY
+
+    row: str | None = None
+    than: tuple[str, ...] | None = None
+    gains: tuple[tuple[str, str], ...] | None = None
+    higher: str | None = None
+    lower: str | None = None
+    equal: str | None = None
+    rising: str | None = None
+    falling: str | None = None
+    by: float | None = None
+    times: float | None = None
+    tasks: tuple[int, ...] | None = None
+    to: float | None = None
+
+    def __post_init__(self) -> None:
+        if len(self._given(_RELATIONS)) != 1:
+            raise ValueError(f"expected one of {', '.join(_RELATIONS)} with what is compared")
+        given = set(self._given(("row", "than", "gains", "by", "times", "tasks", "to")))
+        allowed = _SHAPES[self.relation]
+        if given not in allowed:
+            shapes = " or ".join(" and ".join(sorted(shape)) for shape in allowed)
+            raise ValueError(f"expected {shapes} beside {self.relation}; given {' and '.join(sorted(given)) or 'none'}")
+        if self.tasks is not None and (self.quantity != "accuracy" or not self.tasks or 0 in self.tasks):
+            raise ValueError("expected tasks, counted from 1 or from -1 backwards, with accuracy alone")
+
+    def _given(self, names: Sequence[str]) -> list[str]:
+        return [name for name in names if getattr(self, name) is not None]
+
+    @property
+    def relation(self) -> str:
+        """How the first is to differ: the one of `higher`, `lower` and so on that is given."""
+        return self._given(_RELATIONS)[0]
+
+    @property
+    def quantity(self) -> str:
+        """What is compared."""
+        return str(getattr(self, self.relation))
+
+
+_RELATIONS = ("higher", "lower", "equal", "rising", "falling")
+_BOUND, _GAINS = frozenset({"row", "to"}), frozenset({"gains"})
+_TWO = frozenset({"row", "than"})
+_SIDES = (_TWO, _TWO | {"by"}, _TWO | {"times"}, _TWO | {"tasks"}, _BOUND)
+_SHAPES: Mapping[str, tuple[frozenset[str], ...]] = MappingProxyType(
+    {"higher": _SIDES, "lower": _SIDES, "equal": (_BOUND,), "rising": (_GAINS,), "falling": (_GAINS,)}
+)
+"""What stands beside each relation."""
