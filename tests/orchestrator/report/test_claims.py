@@ -169,6 +169,17 @@ def test_rows_of_several_kinds_are_not_compared() -> None:
     assert "numerics.device is cuda (seed 0), cpu (seed" in mixed.verdict(1).missing[0]
 
 
+def test_each_method_has_its_own_code_and_rows_of_one_method_the_same() -> None:
+    """Files of two methods differ, of course; another code of one of them leaves a claim open."""
+    world = first_claim(0.01)
+    world.trials = [trial | {"code.method": json.loads(trial["settings"])["method"]["kind"]} for trial in world.trials]
+    assert world.verdict(1).word == "confirmed"
+    world.trials[0]["code.method"] = "edited"
+    verdict = world.verdict(1)
+    assert verdict.word == "open"
+    assert "code.method is edited (seed 0), neuromodnet (seed 1)" in verdict.missing[0]
+
+
 def test_numbers_that_are_not_there_refute_nothing() -> None:
     """An accuracy of a task that is no number leaves its claim open."""
     nothing = float("nan")
