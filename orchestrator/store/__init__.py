@@ -1,1 +1,1 @@
-"""What is kept of sweeps and trials, in a folder or on object storage: the only truth about what was computed."""
+"""The store of sweeps and trials, in a folder or on object storage: the single source of truth about results."""

@@ -1,4 +1,4 @@
-"""Where a store may be: a path, or a URI of object storage."""
+"""Addresses of stores: a path, or a URI of object storage."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from orchestrator.store.files import Files
 from orchestrator.store.folder import LocalFiles
 
 SCHEMES = ("s3", "gs")
-"""Kinds of object storage."""
+"""Supported kinds of object storage."""
 
 _SECRET = re.compile(r"key|secret|token|passw|credential|signature", re.IGNORECASE)
 
 
 def check_address(address: str) -> None:
-    """See that an address is a path, or a URI of object storage without credentials; nothing is looked up.
+    """Check that an address is a path, or a URI of object storage without credentials; nothing is looked up.
 
-    It is printable, since it is shown.
+    It must be printable, since it is displayed.
 
     Raises:
-        ValueError: it is something else; the message repeats no credentials.
+        ValueError: it is something else; the message does not repeat credentials.
     """
     found = re.match(r"([A-Za-z][A-Za-z0-9+.-]*):/", address)
     if found is None:
@@ -33,7 +33,7 @@ def check_address(address: str) -> None:
     scheme, known = found[1], " or ".join(f"{scheme}://bucket/prefix" for scheme in SCHEMES)
     parts = urlsplit(address)
     settings = parse_qsl(parts.query, keep_blank_values=True)
-    # Before anything that repeats the address
+    # Must come before any error that repeats the address
     if "@" in parts.netloc or any("@" in value or _SECRET.search(name) for name, value in settings):
         raise ValueError(
             "expected an address without credentials, given one with: it is shown, logged and handed to other "
@@ -45,7 +45,7 @@ def check_address(address: str) -> None:
 
 
 def is_shown(address: str) -> bool:
-    """Whether an address is text without control characters; spaces of all kinds are."""
+    """Whether an address has no control characters; all kinds of spaces are allowed."""
     return all(sign.isprintable() or unicodedata.category(sign) == "Zs" for sign in address)
 
 
@@ -55,23 +55,23 @@ def _check_printable(address: str) -> None:
 
 
 def open_files(address: str | Path) -> Files:
-    """The files at a path, in which `~` is somebody's home, or at an address.
+    """The files at a path, in which `~` is expanded, or at a URI.
 
     Raises:
-        UserError: the address is wrong.
+        UserError: the address is invalid.
     """
     try:
         check_address(str(address))
     except ValueError as error:
         raise UserError(f"{error}.") from error
     if urlsplit(str(address)).scheme in SCHEMES:
-        from orchestrator.store.object_storage import ObjectFiles  # noqa: PLC0415 (for those who use it)
+        from orchestrator.store.object_storage import ObjectFiles  # noqa: PLC0415 (only for those who use it)
 
         return ObjectFiles(str(address))
     try:
         files = LocalFiles(expanded(address))
     except ValueError as error:
         raise UserError(f"{error}.") from error
-    if not is_shown(files.address):  # also of a folder that the command was typed in
+    if not is_shown(files.address):  # including the working folder of a relative path
         raise UserError(f"expected a folder with a full path of printable characters, given {files.address!r}.")
     return files

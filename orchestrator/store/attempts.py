@@ -1,7 +1,7 @@
-"""Attempts at a trial, typed: who worked on it, from where to where, with which code, and in what it ended. Pure.
+"""Typed attempts at a trial: which process worked on it, from where to where, with which code, and how it ended. Pure.
 
-What is read is checked here: notes may be a stranger's, or damaged. A field that is None is not said, as by an older
-crwn that did not have it.
+Files may be untrusted or damaged; they are validated here. A field that is None was not recorded, for instance because
+an older crwn did not have it.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from orchestrator.store.json_fields import Fields, parse, sealed_bytes, without_
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Position:
-    """Where a trial is between two updates.
+    """The position of a trial between two updates.
 
     Attributes:
-        tasks_learned: tasks learned and tested.
-        step: updates done of the next group's.
+        tasks_learned: number of tasks learned and tested.
+        step: number of updates done in the next group.
     """
 
     tasks_learned: int = 0
@@ -40,12 +40,12 @@ class Position:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AttemptError:
-    """In what an attempt ended.
+    """The error that ended an attempt.
 
     Attributes:
-        type: the exception's.
-        message: its own.
-        traceback: as Python prints it; None where a process died without a word.
+        type: the exception's type.
+        message: the exception's message.
+        traceback: the traceback as Python prints it; None if the process died without one.
     """
 
     type: str | None = None
@@ -59,7 +59,7 @@ class AttemptError:
 
     @property
     def line(self) -> str:
-        """Type and message: the first line, as far as one can read it."""
+        """Type and message: the first line, shortened to be readable."""
         return shortened(self.text.partition("\n")[0], 1000)
 
     @classmethod
@@ -74,12 +74,12 @@ class AttemptError:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OutOfMemory:
-    """Memory ran out, and the trial went on with smaller groups.
+    """Memory ran out, and the trial continued with smaller groups.
 
     Attributes:
-        group_size: tasks learned together from then on.
-        step: updates that the group had done.
-        error: what the allocator said.
+        group_size: number of tasks learned at once from then on.
+        step: number of updates that the group had done.
+        error: the allocator's message.
     """
 
     group_size: int
@@ -99,19 +99,19 @@ class Attempt:
     """One process's work on a trial.
 
     Attributes:
-        started: when, in ISO 8601.
-        host: on which machine.
-        pid: the process.
-        spec: the trial's, as JSON values, so that an unfinished trial's folder says what it is.
+        started: start time, in ISO 8601.
+        host: the machine's name.
+        pid: the process id.
+        spec: the trial's spec, as JSON values, so that an unfinished trial's folder says what it is.
         grouping: how many of its tasks can be learned at once; likewise.
-        gpus: what it was given; None for whatever the machine has.
-        began_at: where it went on from.
-        reached: its last resume point.
-        out_of_memory: how often memory ran out, and what was done.
-        discarded_resume_point: why it could not go on from an earlier attempt's.
-        error: in what it ended, if it failed.
-        versions: of the libraries and of Python, in its process.
-        code: that its process computed with.
+        gpus: the GPUs assigned to it; None: whatever the machine has.
+        began_at: the position from which it started or resumed.
+        reached: the position of its last resume point.
+        out_of_memory: each time that memory ran out, and what was done.
+        discarded_resume_point: why it could not resume from an earlier attempt's resume point.
+        error: the error that ended it, if it failed.
+        versions: versions of libraries and of Python in its process.
+        code: the code that its process used.
     """
 
     started: str | None = None
@@ -130,15 +130,15 @@ class Attempt:
 
     @property
     def without_spec(self) -> Attempt:
-        """As a finished trial's record has it, which has the spec itself."""
+        """The attempt as stored in a finished trial's record, which has the spec itself."""
         return replace(self, spec=None, grouping=None)
 
     @classmethod
     def read(cls, said: Fields) -> Attempt:
-        """An attempt from its JSON.
+        """Read an attempt from its JSON.
 
         Raises:
-            ValueError: a field is of the wrong kind.
+            ValueError: a field has the wrong type.
         """
         return cls(
             started=said.said_time("started"),
@@ -157,7 +157,7 @@ class Attempt:
         )
 
     def content(self) -> dict[str, Any]:
-        """The attempt as JSON values; what is not said is left out."""
+        """The attempt as JSON values, without fields that are None."""
         parts = {"from": self.began_at, "reached": self.reached, "error": self.error}
         return {
             **without_none(
@@ -177,10 +177,10 @@ class Attempt:
 
 
 def read_attempts(content: bytes) -> tuple[Attempt, ...]:
-    """An unfinished trial's attempts, oldest first, from their file.
+    """Read an unfinished trial's attempts, oldest first, from their file.
 
     Raises:
-        ValueError, RecursionError: it is damaged.
+        ValueError, RecursionError: the file is damaged.
     """
     said = Fields(parse(content))
     said.check_sum(("attempts",))
@@ -189,12 +189,12 @@ def read_attempts(content: bytes) -> tuple[Attempt, ...]:
 
 
 def attempts_bytes(attempts: Sequence[Attempt]) -> bytes:
-    """Attempts as their file has them."""
+    """The content of the attempts file."""
     return sealed_bytes({"attempts": [attempt.content() for attempt in attempts]})
 
 
 def read_code(said: Fields | None) -> Code | None:
-    """Fingerprints of code from their JSON; raises as `Attempt.read` does."""
+    """Read fingerprints of code from their JSON; raises like `Attempt.read`."""
     if said is None:
         return None
     return Code(
@@ -203,15 +203,15 @@ def read_code(said: Fields | None) -> Code | None:
 
 
 def code_content(code: Code | None) -> dict[str, Any] | None:
-    """Fingerprints of code as JSON values; what is not said is left out."""
+    """Fingerprints of code as JSON values, without those that are None."""
     return None if code is None else without_none(**asdict(code))
 
 
 def contributing(attempts: Sequence[Attempt]) -> tuple[Attempt, ...]:
-    """The attempts whose work is in what a trial has, oldest first.
+    """The attempts that contributed to a trial's results, oldest first.
 
-    One that went on from where an earlier one had begun, or from before, has none of its work; so a trial that began
-    anew has that of the last beginning and what followed. One that never began has done nothing.
+    If an attempt resumed from where an earlier one had begun, or before, the earlier one's work is lost; so a trial
+    that started over includes only the last start and what followed. An attempt that never began contributed nothing.
     """
     found: list[Attempt] = []
     places: list[tuple[int, int]] = []
@@ -227,13 +227,13 @@ def contributing(attempts: Sequence[Attempt]) -> tuple[Attempt, ...]:
 
 
 def code_changes(attempts: Sequence[Attempt]) -> str:
-    """In what the code differs that a trial's attempts computed with, as far as they contributed and say it.
+    """How the code differs between a trial's attempts that contributed, as far as recorded.
 
     Args:
-        attempts: all that were made at the trial, oldest first.
+        attempts: all attempts at the trial, oldest first.
 
     Returns:
-        `torch 2.11.0 -> 2.12.0, other code of the method`; empty where they agree. What is unknown agrees with all.
+        `torch 2.11.0 -> 2.12.0, other code of the method`; empty if they agree. Unknown values agree with all others.
     """
     made = contributing(attempts)
     versions = [attempt.versions or {} for attempt in made]
@@ -250,9 +250,9 @@ def code_changes(attempts: Sequence[Attempt]) -> str:
 
 
 NUMERIC_VERSIONS = ("crwn", "torch", "numpy")
-"""Packages that numbers depend on. They do on Python as well, by its minor version: its `sum` rounds otherwise."""
+"""Packages that results depend on. They also depend on Python's minor version, as its `sum` may round differently."""
 
 
 def _in_turn(said: Iterable[object]) -> list[str]:
-    """What is known, as text, without repetitions of what was said last."""
+    """The known values as text, without consecutive repetitions."""
     return [value for value, _ in itertools.groupby(str(value) for value in said if value is not None)]

@@ -36,7 +36,7 @@ from orchestrator.store.accepted import NOTHING, Accepted
 from orchestrator.store.provenance import Provenance, RecordedNumerics
 
 APART = ("settings", "numerics.device", "crwn", "backbones", "code.method", "code.results_version")
-"""Columns of trials in which the seeds of one cell agree."""
+"""Columns of trials in which the seeds of one cell must agree."""
 
 CODE = ("code.method", "code.results_version", "code.crwn")
 """Columns of the code itself, see `crwn.code`; the first two keep trials apart, the last is noted."""
@@ -57,19 +57,19 @@ NOTED = (
     "commit",
     "code.crwn",
 )
-"""Columns of trials in which they may differ."""
+"""Columns of trials in which the seeds of one cell may differ."""
 
 DESCRIBED = (*APART, *NOTED)
 """Columns by which trials can be chosen."""
 
 CODE_CHANGES = "code_changes"
-"""The column of trials that says in what the code of a trial's own attempts differs; empty if in nothing."""
+"""The column of trials that says how the code of a trial's own attempts differs; empty if it does not."""
 
 UNKNOWN = "unknown"
 """Shown for code of which a record does not say what it was."""
 
 ABSENT = "as before"
-"""Shown for a setting that one spec has and the other, made before it existed, has not: both then mean its default."""
+"""Shown for a setting that only one of two specs has, because the other predates it and means its default."""
 
 
 def describe(
@@ -235,7 +235,7 @@ def _method(row: Mapping[str, Any]) -> str | None:
 
 
 def _is_unknown(value: Any) -> bool:
-    return value is None or value != value  # noqa: PLR0124 (NaN, or what pandas has for a missing value)
+    return value is None or value != value  # noqa: PLR0124 (NaN, or a missing value of pandas)
 
 
 def _by_value(said: Iterable[tuple[Any, Any]]) -> dict[str, list[Any]]:
@@ -248,7 +248,7 @@ def _by_value(said: Iterable[tuple[Any, Any]]) -> dict[str, list[Any]]:
 
 
 def show_mixture(found: Mapping[str, Mapping[str, Sequence[Any]]]) -> str:
-    """What `mixture` found, as text: `training.learning_rate is 0.01 (seeds 0, 1), 0.1 (seed 2)`; empty if nothing."""
+    """The result of `mixture` as text: `training.learning_rate is 0.01 (seeds 0, 1), 0.1 (seed 2)`; may be empty."""
     return "; ".join(
         f"{name} is "
         + ", ".join(
@@ -260,21 +260,21 @@ def show_mixture(found: Mapping[str, Mapping[str, Sequence[Any]]]) -> str:
 
 
 def show_code_changes(rows: Sequence[Mapping[str, Any]]) -> str:
-    """In what the code of single trials' attempts differs, as text: `seed 1: torch 2.11.0 -> 2.12.0`; empty if none."""
+    """How the code of trials' own attempts differs, as text: `seed 1: torch 2.11.0 -> 2.12.0`; may be empty."""
     return "; ".join(f"seed {row['seed']}: {changes}" for row in rows if (changes := code_changes(row)))
 
 
 def code_changes(row: Mapping[str, Any]) -> str:
-    """In what the code of a trial's own attempts differs; empty if in nothing, or where it is not known."""
+    """How the code of a trial's own attempts differs; empty if it does not, or is not known."""
     changes = row.get(CODE_CHANGES)
     return "" if _is_unknown(changes) else str(changes)
 
 
 def once(rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """Trials without those that occur twice with the same result, as where two stores have them.
+    """Trials without duplicates that have the same result, such as copies in two stores.
 
     Args:
-        rows: with `trial_id`, `fingerprint` and `final` where they have them.
+        rows: trials, with `trial_id`, and `fingerprint` and `final` if they have them.
     """
     kept: dict[Any, Mapping[str, Any]] = {}
     for row in rows:
@@ -283,7 +283,7 @@ def once(rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
 
 
 def show_repeated(rows: Sequence[Mapping[str, Any]]) -> str:
-    """The seeds of which there are several results, as text; empty where there are none."""
+    """The seeds with several results, as text; empty if there are none."""
     counts = Counter(row["seed"] for row in rows)
     again = [str(seed) for seed, count in counts.items() if count > 1]
     return f"several results at seed {', '.join(again)}, of equal settings" if again else ""

@@ -1,7 +1,7 @@
-"""The files of a store, in a folder or on object storage, by one narrow interface that only the store uses.
+"""The narrow interface to a store's files, in a folder or on object storage; only the store uses it.
 
-Names are relative, with slashes: `trials/ID/trial.parquet`. Whoever reads a file finds it whole, as one `write` left
-it, or does not find it.
+Names are relative, with slashes: `trials/ID/trial.parquet`. Writes are atomic: a reader finds a file complete, as one
+`write` left it, or not at all.
 """
 
 from __future__ import annotations
@@ -14,35 +14,35 @@ from typing import Literal, Protocol
 from orchestrator.store.locks import Claim
 
 TEMPORARY = ".part"
-"""How the name of a file ends that is being written beside its place; a kill may leave it."""
+"""The suffix of temporary files, which a killed process may leave behind."""
 
 Purpose = Literal["run", "tracking"]
-"""What one process at a time should do with a store."""
+"""What only one process at a time should do with a store."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Mark:
-    """What a folder is known by, whatever its name: one of its files, and what that holds."""
+    """Identifies a folder whatever its name: one of its files, and that file's content."""
 
     name: str
     content: bytes
 
 
 class Files(Protocol):
-    """A folder of files, wherever it is."""
+    """A folder of files, on a path or on object storage."""
 
     @property
     def address(self) -> str:
-        """What opens the same folder, also in another process and on another machine."""
+        """The address that opens the same folder, also in another process and on another machine."""
         ...
 
     @property
     def beside(self) -> Path:
-        """The folder on this machine for what several stores share: MLflow's database, its artifacts."""
+        """The folder on this machine for what several stores share: MLflow's database and artifacts."""
         ...
 
     def locate(self, name: str) -> str:
-        """A file's full name, to be shown."""
+        """A file's full name, for display."""
         ...
 
     def below(self, folder: str) -> Files:
@@ -50,90 +50,90 @@ class Files(Protocol):
         ...
 
     def marked(self, mark: Mark) -> Files:
-        """The same files, of which each write and removal first sees that the folder still has its mark."""
+        """The same files, where each write and removal first checks that the folder still has its mark."""
         ...
 
     def check(self) -> None:
-        """See that the folder has its mark, if it was given one.
+        """Check that the folder has its mark, if there is one.
 
         Raises:
-            LostError: it was renamed or removed, or another is in its place; the message says where it is, if known.
-            OSError: that cannot be found out.
+            LostError: the folder was renamed, removed or replaced; the message says where it is, if known.
+            OSError: the check failed.
         """
         ...
 
     def kind(self) -> Literal["absent", "file", "folder"]:
-        """What is at the address."""
+        """What the address holds."""
         ...
 
     def make(self) -> None:
-        """Make the folder if it is not there, and see that it can be written.
+        """Create the folder if it does not exist, and check that it can be written.
 
         Raises:
-            OSError: it cannot.
+            OSError: it cannot be written.
         """
         ...
 
     def exists(self, name: str) -> bool:
-        """Whether a file is there."""
+        """Whether a file exists."""
         ...
 
     def existing(self, names: Sequence[str]) -> set[str]:
-        """Those of many files that are there."""
+        """The existing ones among many files."""
         ...
 
     def names(self, folder: str) -> list[str]:
-        """What is directly in a folder, files and folders, in order; nothing where it does not exist."""
+        """The names directly in a folder, of files and folders, sorted; empty if it does not exist."""
         ...
 
     def walk(self, folder: str) -> list[str]:
-        """All files below a folder by their names, in order; nothing where it does not exist."""
+        """The names of all files below a folder, sorted; empty if it does not exist."""
         ...
 
     def read(self, name: str) -> bytes:
         """A file's content.
 
         Raises:
-            FileNotFoundError: it is not there.
-            OSError: it cannot be read.
+            FileNotFoundError: the file does not exist.
+            OSError: the file cannot be read.
         """
         ...
 
     def read_all(self, names: Iterable[str]) -> Iterator[bytes | None]:
-        """The contents of many files in order; None for one that is not there."""
+        """The contents of many files, in order; None for a file that does not exist."""
         ...
 
     def write(self, name: str, content: bytes) -> None:
-        """Make a file, or replace it, atomically, in a folder that is there; folders below it are made.
+        """Create or replace a file atomically, in an existing folder; subfolders are created.
 
         Raises:
-            LostError: as `check` does.
-            OSError: it cannot be written; what was there is as it was.
+            LostError: see `check`.
+            OSError: the file cannot be written; the old content is unchanged.
         """
         ...
 
     def remove(self, name: str) -> None:
-        """Remove a file, if it is there; raises as `write` does."""
+        """Remove a file if it exists; raises like `write`."""
         ...
 
     def signature(self, name: str) -> tuple[int, int] | None:
-        """When a file was written and how long it is, which changes with it; None where it is not there."""
+        """A file's modification time and size, which change with it; None if it does not exist."""
         ...
 
     def signatures(self, folder: str, files: Collection[str]) -> dict[str, tuple[int, int]]:
-        """The signatures of files in the folders of a folder, see `signature`.
+        """The signatures of files in a folder's subfolders, see `signature`.
 
         Args:
-            folder: the folder, which need not be there.
-            files: the names that are looked for in each of its folders.
+            folder: the folder, which need not exist.
+            files: the file names to look for in each subfolder.
 
         Returns:
-            By name, those that are there.
+            The signatures of existing files, by name.
         """
         ...
 
     def claim(self, purpose: Purpose) -> Claim:
-        """What a process holds that works on the store for this purpose."""
+        """The claim for a process that works on the store for this purpose."""
         ...
 
 

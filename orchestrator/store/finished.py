@@ -1,4 +1,4 @@
-"""The records of finished trials: written so that the last file decides, read only where all belongs together."""
+"""The records of finished trials: a trial is finished once its last file is written; only consistent ones are read."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ from orchestrator.store.trial_files import refused
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrialRecord:
-    """Everything that is kept of a finished trial.
+    """Everything that the store keeps for a finished trial.
 
     Attributes:
         trial: its `trials` row.
         tasks: its `tasks` rows.
         system: its `system` rows.
-        contexts: a file's bytes.
+        contexts: the bytes of its contexts file.
     """
 
     trial: TrialRow
@@ -67,17 +67,17 @@ class Records:
     """The records of a store's finished trials.
 
     Args:
-        files: the store's.
+        files: the store's files.
     """
 
     def __init__(self, files: Files) -> None:
         self._files = files
 
     def write(self, trial_id: str, record: TrialRecord) -> None:
-        """Keep a finished trial; its resume point and attempts are removed once all is written."""
+        """Write a finished trial; its resume point and attempts are removed once everything is written."""
         tasks = trial_files.write_tests(self._files, trial_id, record.tasks, record.system)
         self._files.write(of_trial(trial_id, CONTEXTS_FILE), record.contexts)
-        # A second driver on object storage may write `tasks` again, with other times: that makes no record another.
+        # A second driver on object storage may rewrite `tasks` with other times, so only stable columns are covered.
         sums = {
             integrity.TASKS_SUM: parquet_files.stable_sum(tasks),
             integrity.CONTEXTS_SUM: hashlib.sha256(record.contexts).hexdigest(),
@@ -88,26 +88,26 @@ class Records:
         trial_files.clear_leftovers(self._files, [trial_id])
 
     def trials(self, trial_ids: Iterable[str]) -> pa.Table:
-        """The `trials` rows of those that are finished, each seen to be its own.
+        """The `trials` rows of the finished ones among the given trials, validated.
 
         Raises:
-            UserError: a record is damaged, of another trial, or newer than this reader.
+            UserError: a record is damaged, belongs to another trial, or is newer than this reader.
         """
         found = [self._trial(trial_id, content)[0].table for trial_id, content in self._finished(trial_ids, TRIAL_FILE)]
         return pa.concat_tables([TRIALS_SCHEMA.empty_table(), *found])
 
     def row(self, trial_id: str) -> TrialRow | None:
-        """The `trials` row of one trial; None where it is not finished; raises as `trials` does."""
+        """The `trials` row of one trial; None if it is not finished; raises like `trials`."""
         return self.rows([trial_id]).get(trial_id)
 
     def rows(self, trial_ids: Iterable[str]) -> dict[str, TrialRow]:
-        """The `trials` rows of those that are finished, by trial; raises as `trials` does."""
+        """The `trials` rows of the finished ones, by trial; raises like `trials`."""
         return {
             trial_id: self._trial(trial_id, content)[1] for trial_id, content in self._finished(trial_ids, TRIAL_FILE)
         }
 
     def tasks(self, trial_ids: Iterable[str]) -> pa.Table:
-        """The `tasks` rows of those that are finished; raises as `trials` does."""
+        """The `tasks` rows of the finished ones; raises like `trials`."""
         found = [
             trial_files.own_table(content, TASKS_SCHEMA, trial_id, self._locate(trial_id, TASKS_FILE))
             for trial_id, content in self._finished(trial_ids, TASKS_FILE)
@@ -115,25 +115,25 @@ class Records:
         return pa.concat_tables([TASKS_SCHEMA.empty_table(), *found])
 
     def _finished(self, trial_ids: Iterable[str], file: str) -> Iterator[tuple[str, bytes | None]]:
-        """Of those that are finished one file's content."""
+        """One file's content for each of the finished trials."""
         wanted = list(trial_ids)
         finished = trial_files.finished(self._files, wanted)
         wanted = [trial_id for trial_id in wanted if trial_id in finished]
         return zip(wanted, self._files.read_all([of_trial(trial_id, file) for trial_id in wanted]), strict=True)
 
     def results(self, trial_ids: Sequence[str]) -> Iterator[Result | UserError]:
-        """Of each of these finished trials its row and what its tests say, seen to be its own and to belong together.
+        """The row and the test results of each of these finished trials, validated and consistent.
 
         Args:
             trial_ids: the trials.
 
         Returns:
-            In their order; a `UserError` in place of one whose records are damaged, missing, exchanged or newer.
+            In the same order; a `UserError` for a trial whose records are damaged, missing, swapped or newer.
         """
         places = [of_trial(trial_id, file) for trial_id in trial_ids for file in (TRIAL_FILE, TASKS_FILE)]
         contents = self._files.read_all(places)
         for trial_id in trial_ids:
-            trial, tasks = next(contents), next(contents)  # what the storage refuses is no fault of the trial's
+            trial, tasks = next(contents), next(contents)  # outside the try: no fault of the trial's
             try:
                 yield self._result(trial_id, trial, tasks)
             except UserError as error:
@@ -155,17 +155,17 @@ class Records:
         return Result(trial=trial.table, is_sealed=trial.is_sealed, is_stream=is_stream, outcome=found, code=code)
 
     def _trial(self, trial_id: str, content: bytes | None) -> tuple[Sealed, TrialRow]:
-        """A trial's record, seen to be its own."""
+        """A trial's record, validated."""
         place = self._locate(trial_id, TRIAL_FILE)
         sealed = parquet_files.load(content, TRIALS_SCHEMA, place)
         with refused(place):
             return sealed, integrity.check_trial(sealed.table, trial_id)
 
     def contexts(self, trial_id: str) -> bytes:
-        """The contexts of a finished trial, seen to be those that its record was made with.
+        """The contexts of a finished trial, checked against its record.
 
         Raises:
-            UserError: they are missing or others, or the trial's record is damaged.
+            UserError: they are missing or differ, or the trial's record is damaged.
         """
         trial, _ = self._trial(trial_id, self._read(trial_id, TRIAL_FILE))
         content = self._read(trial_id, CONTEXTS_FILE)
@@ -176,7 +176,7 @@ class Records:
         return content
 
     def check_whole(self, trial_id: str) -> None:
-        """See that a finished trial's record, tests and contexts are its own and belong together.
+        """Check that a finished trial's record, tests and contexts are its own and consistent.
 
         Raises:
             UserError: they are not.
@@ -187,7 +187,7 @@ class Records:
         self.contexts(trial_id)
 
     def is_sealed(self, trial_id: str) -> bool:
-        """Whether a finished trial's record has sums; those of versions before 1.2 have none. Raises as `trials`."""
+        """Whether a finished trial's record has checksums; those before version 1.2 have none. Raises like `trials`."""
         return self._trial(trial_id, self._read(trial_id, TRIAL_FILE))[0].is_sealed
 
     def _read(self, trial_id: str, file: str) -> bytes | None:

@@ -19,15 +19,15 @@ LOCKS: dict[Purpose, str] = {"run": ".lock", "tracking": ".tracking.lock"}
 
 
 def _at_once(path: str, flags: int) -> int:
-    """Open a file, and a pipe without waiting for somebody who writes into it."""
+    """Open a file; opening a pipe does not wait for a writer."""
     return os.open(path, flags | os.O_NONBLOCK)
 
 
 def _has(folder: Path, mark: Mark) -> bool:
-    """Whether a folder has a mark.
+    """Whether a folder has the mark.
 
     Raises:
-        OSError: that cannot be found out.
+        OSError: the check failed.
     """
     try:
         return (folder / mark.name).read_bytes() == mark.content
@@ -36,29 +36,29 @@ def _has(folder: Path, mark: Mark) -> bool:
 
 
 def _beside(folder: Path) -> Iterator[Path]:
-    """Where a folder may be that was renamed, or whose parent was."""
+    """Places where a folder may be now if it, or its parent, was renamed."""
     for parent, names in ((folder.parent, ()), (folder.parent.parent, (folder.name,))):
         with contextlib.suppress(OSError):
             yield from (other.joinpath(*names) for other in sorted(parent.iterdir()))
 
 
 class LocalFiles:
-    """The files of a folder on a path: this machine's, or one that all machines share.
+    """The files of a folder on a path, on this machine's disk or on one that machines share.
 
-    Files are written beside their place, synchronised and moved into it. The folder itself may be a link, but nothing
-    below it: a store that came from elsewhere could lead out of itself, to be read or written there.
+    Files are written atomically: to a temporary file, which is synchronised and renamed. The folder itself may be a
+    symbolic link, but nothing below it may: a store from elsewhere could otherwise lead reads and writes out of itself.
 
-    Only `make` makes the folder: one that was renamed or removed does not come back with the next file.
+    Only `make` creates the folder: if it is renamed or removed, the next write does not recreate it.
 
     Args:
         root: the folder, which need not exist.
-        is_synchronised: whether a file is on the disk before it has its name; for tests and benchmarks, whose files may
-            be lost with the machine: waiting for the disk is most of what a small file takes.
-        within: the folder that it belongs to, with its mark; itself by default.
-        mark: what that one is known by.
+        is_synchronised: whether to fsync a file before renaming it; False for tests and benchmarks, whose files may be
+            lost with the machine: waiting for the disk takes most of the time of a small write.
+        within: the folder that it belongs to, which has the mark; by default itself.
+        mark: the mark of that folder.
 
     Raises:
-        StorageError: by any call, where a link is on the way.
+        StorageError: from any call, if a path contains a symbolic link.
     """
 
     def __init__(
@@ -105,7 +105,7 @@ class LocalFiles:
         )
 
     def _whereabouts(self) -> str:
-        """What is known of where the folder with the mark is now, and what to do."""
+        """Where the folder with the mark is now, as far as known, and what to do."""
         assert self._mark is not None
         for place in (self._origin, *_beside(self._whole)):
             with contextlib.suppress(OSError):
@@ -161,7 +161,7 @@ class LocalFiles:
         return sorted(paths)
 
     def read(self, name: str) -> bytes:
-        """See `Files`; a pipe or a device, which could keep a reader waiting for ever, is refused."""
+        """See `Files`; a pipe or a device, which could block a reader for ever, is refused."""
         path = self._place(name)
         with open(path, "rb", opener=_at_once) as file:
             if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
@@ -173,7 +173,7 @@ class LocalFiles:
         return read_each(self, names)
 
     def write(self, name: str, content: bytes) -> None:
-        """See `Files`; on the disk before it has its name."""
+        """See `Files`; the content is on the disk before the file gets its name."""
         path = self._to_replace(name)
         beside = path.with_name(f"{path.name}.{uuid.uuid4().hex[:8]}{TEMPORARY}")
         with self._there():
@@ -184,7 +184,7 @@ class LocalFiles:
                     file.flush()
                     if self._is_synchronised:
                         os.fsync(file.fileno())
-                self.check()  # once more: the file beside is in this very folder, and cannot be moved into another
+                self.check()  # again: the temporary file is in this same folder, so it cannot end up in another
                 beside.replace(path)
             except BaseException:
                 with contextlib.suppress(OSError):
@@ -211,7 +211,7 @@ class LocalFiles:
             for file in files:
                 name = f"{folder}/{inner}/{file}"
                 with contextlib.suppress(FileNotFoundError, NotADirectoryError):
-                    status = os.stat(f"{self.root}/{name}")  # noqa: PTH116 (of many files: a Path takes twice as long)
+                    status = os.stat(f"{self.root}/{name}")  # noqa: PTH116 (of many files; a Path takes twice as long)
                     found[name] = (status.st_mtime_ns, status.st_size)
         return found
 
@@ -220,7 +220,7 @@ class LocalFiles:
         return Lock(self._place(LOCKS[purpose]))
 
     def _place(self, name: str) -> Path:
-        """Where a file or a folder is; no link leads there."""
+        """The path of a file or folder, which must not contain a symbolic link."""
         path = self.root
         for part in PurePosixPath(name).parts:
             path /= part
@@ -232,13 +232,13 @@ class LocalFiles:
         return path
 
     def _to_replace(self, name: str) -> Path:
-        """Where a file is that is made, replaced or removed; if it is a link, that is, and not what it leads to."""
+        """The path of a file to create, replace or remove; if it is a link, of the link itself, not its target."""
         folder, _, file = name.rpartition("/")
         return self._place(folder) / file
 
     @contextlib.contextmanager
     def _there(self) -> Iterator[None]:
-        """For a block that writes: the folder is there as the block begins, and its loss on the way is said as such."""
+        """For a block that writes: check that the folder exists, and report it if it is lost meanwhile."""
         self.check()
         try:
             yield
@@ -251,7 +251,7 @@ class LocalFiles:
             raise
 
     def _make_folders(self, folder: Path) -> None:
-        """Make a folder and those that lead to it, but not the whole."""
+        """Create a folder and its parents, except the folder of the whole store."""
         if folder == self._whole:
             return
         try:

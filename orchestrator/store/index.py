@@ -1,12 +1,12 @@
-"""A store's finished trials as one table: one row per trial, with the accuracy of every task.
+"""The index of a store's finished trials: one table with one row per trial, with the accuracy of every task.
 
-Reading ten thousand trials' records takes most of a minute, reading one file of them a second. So that file is kept in
-the store, `index/trials.parquet`, and brought up to date whenever all trials are asked for: a listing of the store says
-which records are new, gone, or written again since they were read (by when they were written and how long they are),
-and only those are read. It is a copy of what the records say and can be thrown away at any time; where there is any
-doubt about it, or it cannot be written, the records are read.
+Reading the records of ten thousand trials takes most of a minute, reading one file of them a second. So the store keeps
+that file, `index/trials.parquet`, and updates it whenever all trials are asked for: a listing of the store shows which
+records are new, gone, or rewritten since they were read (by modification time and size), and only those are read. The
+index is a copy of the records and can be deleted at any time; if it is in any doubt, or cannot be written, the records
+are read instead.
 
-Only records that are whole and belong together come into it, so that whoever finds a trial in it need not look again.
+Only intact, consistent records enter the index, so trials found in it need no further checks.
 """
 
 from __future__ import annotations
@@ -41,26 +41,25 @@ RESULTS_SCHEMA = pa.schema(
         pa.field("stream", pa.bool_()),
     ]
 )
-"""The `trials` row; final, learned and seen of `integrity.Outcome`; the measures of `measures.COMPUTED`, of which the
-record has some, null where it is not known; stream, whether its tests are by update. In lists NaN where a task was not
-tested."""
+"""The `trials` row; final, learned and seen from `integrity.Outcome`; the measures of `measures.COMPUTED`, some of
+which are in the record, null if unknown; stream, whether tests are by update. Lists have NaN for tasks not tested."""
 
 INDEX_FILE = "trials.parquet"
 
 INDEX_VERSION = "4"
-"""Another one is not read but made anew."""
+"""Version of the index; an index of another version is rebuilt."""
 
 FEW = 100
-"""Trials below which no index is kept."""
+"""Number of trials below which there is no index."""
 
 UNSETTLED = 3.0
-"""Seconds for which a record may be written again unnoticed, where times are whole seconds; it is then read again."""
+"""Seconds after a write in which another may go unnoticed, if times are whole seconds; the record is then reread."""
 
 BATCH = 500
-"""Records read before they are put together: small tables take many times the memory of their rows."""
+"""Number of records read before their tables are merged: small tables take many times the memory of their rows."""
 
 MOST_FAULTS = 10
-"""Damaged trials that an error names one by one."""
+"""Number of damaged trials that an error lists individually."""
 
 _SIGNED_SCHEMA = pa.schema(
     [
@@ -85,20 +84,20 @@ def results(store: Store, trial_ids: Iterable[str] | None = None) -> pa.Table:
 
     Args:
         store: the store.
-        trial_ids: those wanted; None for all.
+        trial_ids: the trials wanted; None: all.
 
     Returns:
-        Rows of `RESULTS_SCHEMA`, in the order asked for, or by trial; trials that are not finished have none.
+        Rows of `RESULTS_SCHEMA`, in the order asked for, or sorted by trial; unfinished trials have no row.
 
     Raises:
-        UserError: records are damaged, exchanged, or newer than this reader; it names them.
+        UserError: records are damaged, swapped, or newer than this reader; the message names them.
     """
     wanted = None if trial_ids is None else list(dict.fromkeys(trial_ids))
     if wanted is not None and len(wanted) < FEW:
         finished = store.finished(wanted)
         found = _read(store, [trial_id for trial_id in wanted if trial_id in finished])
     else:
-        signatures = store.signatures()  # before the records are read: what is written meanwhile is then read again
+        signatures = store.signatures()  # before reading the records, so that concurrent writes cause a reread
         if len(signatures) < FEW:
             asked = list(signatures) if wanted is None else [trial_id for trial_id in wanted if trial_id in signatures]
             found = _read(store, asked)
@@ -188,14 +187,14 @@ class Doubts:
 
 
 def doubts(store: Store, finished: Sequence[str]) -> Doubts:
-    """What a glance shows of the records of finished trials.
+    """A quick look at the records of finished trials.
 
-    In a large store of a version that writes sums only what the index knows is counted: records without sums can only
-    have been brought there, and damaged ones are found by whoever reads all.
+    In a large store of a version with checksums, only the index is consulted: records without checksums can only have
+    been copied in, and damaged ones are found whenever all records are read.
 
     Args:
         store: the store.
-        finished: the trials to count among.
+        finished: the trials to consider.
     """
     if not finished:
         return Doubts()
@@ -224,7 +223,7 @@ def doubts(store: Store, finished: Sequence[str]) -> Doubts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Found:
-    """Rows of `_SIGNED_SCHEMA` of the trials whose records are whole; what is wrong with the others, by trial."""
+    """Rows of `_SIGNED_SCHEMA` for trials with intact records, and what is wrong with the others, by trial."""
 
     table: pa.Table
     faults: dict[str, UserError]
@@ -239,7 +238,7 @@ def _refuse(faults: Mapping[str, UserError]) -> None:
 
 
 def _up_to_date(store: Store, signatures: Mapping[str, tuple[tuple[int, int], ...]]) -> _Found:
-    """All rows by trial: those of the index that are still true, the others from their records; kept for next time."""
+    """All rows sorted by trial, from the index if still current, else from the records; the index is updated."""
     now = time.time()
     current = {trial_id: _text(signature, now) for trial_id, signature in signatures.items()}
     index = _load(store, _SIGNED_SCHEMA)
@@ -255,7 +254,7 @@ def _up_to_date(store: Store, signatures: Mapping[str, tuple[tuple[int, int], ..
     place = _SIGNED_SCHEMA.get_field_index("signature")
     table = pa.concat_tables([kept, read.table.set_column(place, _SIGNED_SCHEMA.field("signature"), signed)])
     table = table.sort_by("trial_id").combine_chunks()
-    with contextlib.suppress(OSError):  # a store that may only be read is read
+    with contextlib.suppress(OSError):  # a read-only store can still be read
         content = parquet_files.dump(table.replace_schema_metadata(TRIALS_SCHEMA.metadata), {"index": INDEX_VERSION})
         store.index.write(INDEX_FILE, content)
     return _Found(table=table, faults=read.faults)
@@ -272,22 +271,22 @@ def _known(store: Store, signatures: Mapping[str, tuple[tuple[int, int], ...]]) 
 
 
 def _are_true(index: pa.Table, current: Mapping[str, str]) -> list[bool]:
-    """Of each row of the index whether its trial's records are as they were when they were read."""
+    """For each row of the index, whether its trial's records are unchanged since they were read."""
     pairs = zip(index["trial_id"].to_pylist(), index["signature"].to_pylist(), strict=True)
     return [bool(signature) and signature == current.get(trial_id) for trial_id, signature in pairs]
 
 
 def _text(signature: Sequence[tuple[int, int]], now: float) -> str:
-    """A trial's signature as the index keeps it; empty while it may change unnoticed."""
+    """A trial's signature as stored in the index; empty while records may change unnoticed."""
     if any(written / 1e9 > now - UNSETTLED for written, _ in signature):
         return ""
     return json.dumps(signature)
 
 
 def _load(store: Store, schema: pa.Schema) -> pa.Table | None:
-    """These columns of the index as it is kept; None where there is none that can be used without a doubt.
+    """These columns of the stored index; None if there is no index in good order.
 
-    An empty table in its place would have Arrow import pandas, which takes a second.
+    An empty table instead of None would make Arrow import pandas, which takes a second.
     """
     with contextlib.suppress(OSError, UserError):
         found = parquet_files.load(store.index.read(INDEX_FILE), schema, store.index.locate(INDEX_FILE))
@@ -300,11 +299,11 @@ def _load(store: Store, schema: pa.Schema) -> pa.Table | None:
 _ALWAYS = {"trial_id", *("method", "variant", "benchmark", "scale", "seed", "accuracy", "fingerprint", "spec")} | {
     *(*_BY_TASK, "stream", "signature", "sealed")
 }
-"""Columns in which every trial has a value; in a file that lacks one all are null."""
+"""Columns in which every trial has a value; a file that lacks one has nulls."""
 
 
 def _read(store: Store, trial_ids: Sequence[str]) -> _Found:
-    """From the records themselves; without signatures."""
+    """Rows read from the records themselves, without signatures."""
     tables, faults = [_SIGNED_SCHEMA.empty_table()], {}
     for start in range(0, len(trial_ids), BATCH):
         batch = trial_ids[start : start + BATCH]
@@ -319,12 +318,12 @@ def _read(store: Store, trial_ids: Sequence[str]) -> _Found:
 
 
 def _or_null(value: float) -> float | None:
-    """A measure as its column has it: null where it is not known."""
+    """A measure as stored in its column: null if unknown."""
     return None if math.isnan(value) else value
 
 
 def _together(found: Sequence[Result]) -> pa.Table:
-    """Rows of `_SIGNED_SCHEMA`."""
+    """The results as rows of `_SIGNED_SCHEMA`."""
     table = pa.concat_tables([TRIALS_SCHEMA.empty_table(), *(result.trial for result in found)]).combine_chunks()
     columns = {
         **{name: [getattr(result.outcome, name) for result in found] for name in _BY_TASK},

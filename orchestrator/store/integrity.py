@@ -1,8 +1,8 @@
-"""Whether a finished trial's records are what a trial leaves, and belong together. Pure: rows in, faults out.
+"""Checks that a finished trial's records are valid and consistent. Pure: rows in, faults out.
 
-A folder's name, the id in every file and the hash of the spec are one; an accuracy is in [0, 1], and that of the trial
-the mean of its tests after the last task. So a record that was damaged, exchanged or made up is refused, and never
-becomes a number in a table. What records of a version without sums cannot show is not asked of them.
+The folder's name, the id in every file and the hash of the spec must agree; accuracies are in [0, 1], and the trial's
+accuracy is the mean of its tests after the last task. So damaged, swapped or forged records are refused, and never
+become numbers in a table. Records of a version without checksums are not checked for what only checksums show.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ from orchestrator.store.parquet_files import DamagedError, Sealed
 from orchestrator.store.rows import TestRow, TrialRow
 
 MEAN_TOLERANCE = 1e-9
-"""Between an accuracy and the mean of its tests: another version of NumPy may add in another order."""
+"""Allowed difference between an accuracy and the mean of its tests: NumPy versions may differ in summation order."""
 
 MAX_GROUP_SIZE = 2**31 - 1
 
 TASKS_SUM, CONTEXTS_SUM = "tasks", "contexts"
-"""What a `trials` record says of the other files: SHA-256 of the stable columns of `tasks`, and of the contexts."""
+"""The checksums of other files in a `trials` record: SHA-256 of the stable columns of `tasks`, and of the contexts."""
 
 MOST_TASKS = 2000
-"""Of an accuracy matrix that is looked at: of more, one number in a stranger's file would take all memory."""
+"""Largest accuracy matrix computed: without a limit, one number in an untrusted file could exhaust memory."""
 
 _SHARES = ("accuracy", "accuracy_told")
 _GAINS = ("forgetting", "backward_transfer")
@@ -44,11 +44,11 @@ class Tests:
     """The tests of one trial, in the order of its rows.
 
     Attributes:
-        task: what was tested [N].
-        tasks_learned: before it [N]; of a stream, the segments seen whole.
-        accuracy: [N], in [0, 1]; NaN where it is null.
-        accuracy_told: among the task's own classes alone [N], likewise.
-        update: of a stream, after how many updates [N]; None where tasks come one after another.
+        task: the task tested [N].
+        tasks_learned: number of tasks learned before the test [N]; for a stream, segments seen completely.
+        accuracy: [N], in [0, 1]; NaN if null.
+        accuracy_told: accuracy among the task's own classes only [N], likewise.
+        update: number of updates before the test, for a stream [N]; None if tasks come one after another.
     """
 
     task: NDArray[Any]
@@ -59,7 +59,7 @@ class Tests:
 
     @classmethod
     def of_rows(cls, rows: Sequence[TestRow]) -> Tests:
-        """Those that were made, of a trial's rows."""
+        """The tests made so far, from a trial's rows."""
         made = [row for row in rows if row.tasks_learned is not None]
         is_stream = bool(made) and made[0].update is not None
         return cls(
@@ -72,12 +72,12 @@ class Tests:
 
     @property
     def num_tasks(self) -> int:
-        """How many tasks there are figures of."""
+        """Number of tasks that have been tested."""
         return int(self.task.max()) + 1 if len(self.task) else 0
 
     @property
     def is_after_all(self) -> NDArray[Any]:
-        """Which tests were made after all was learned [N]."""
+        """Which tests were made after everything was learned [N]."""
         if self.update is None:
             found: NDArray[Any] = self.tasks_learned == self.num_tasks
         else:
@@ -87,14 +87,14 @@ class Tests:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """What a trial's tests say; NaN where a test was not made.
+    """The results of a trial's tests; NaN for tests not made.
 
     Attributes:
-        final: the accuracy on each task after the last one [T], in [0, 1].
-        learned: that on each task when it was learned [T]; all NaN where all are learned at once, and of a stream.
+        final: the accuracy on each task after the last task [T], in [0, 1].
+        learned: the accuracy on each task right after it was learned [T]; all NaN for joint training and streams.
         seen: the mean accuracy over the tasks seen so far, after each task [T]; likewise.
-        told: the accuracy on each task after the last one, among its own classes alone [T].
-        measures: those of `measures.COMPUTED`, by name.
+        told: the accuracy on each task after the last task, among its own classes only [T].
+        measures: the measures of `measures.COMPUTED`, by name.
     """
 
     final: NDArray[Any]
@@ -105,11 +105,11 @@ class Outcome:
 
 
 def check_trial(table: pa.Table, trial_id: str) -> TrialRow:
-    """See that a `trials` record is one row of this very trial, with numbers that a trial can have.
+    """Check that a `trials` record is one row of this trial, with numbers in range.
 
     Args:
         table: its rows.
-        trial_id: the trial, as its folder is named.
+        trial_id: the trial that its folder names.
 
     Raises:
         ValueError, RecursionError: it is something else.
@@ -133,7 +133,7 @@ def check_trial(table: pa.Table, trial_id: str) -> TrialRow:
 
 
 def _check_names(row: TrialRow) -> None:
-    """See that a row's names are those of its spec."""
+    """Check that a row's names are those of its spec."""
     method, benchmark = row.spec.get("method"), row.spec.get("benchmark")
     said = {
         "method": method.get("kind") if isinstance(method, dict) else None,
@@ -148,9 +148,9 @@ def _check_names(row: TrialRow) -> None:
 
 
 def benchmark_of(benchmark: Mapping[str, Any]) -> str:
-    """A benchmark's name in records, from its spec as JSON has it.
+    """A benchmark's name in records, from its spec as parsed JSON.
 
-    What was tested on held-out training images never passes for the test set.
+    Results on held-out training images never pass for results on the test set.
     """
     return f"{benchmark.get('kind')}-{benchmark.get('base')}" + ("-validation" if benchmark.get("validation") else "")
 
@@ -161,12 +161,12 @@ def _check_number(name: str, value: float | None, least: float, most: float) -> 
 
 
 def check_tests(table: pa.Table, trial_id: str) -> Tests:
-    """See that a `tasks` record is of this very trial, and that its tests can be those of one.
+    """Check that a `tasks` record belongs to this trial, and that its tests are possible.
 
     Args:
-        table: its rows, with at least trial_id, task, tasks_learned, update, accuracy and accuracy_told; of a finished
-            trial.
-        trial_id: the trial, as its folder is named.
+        table: its rows, of a finished trial, with at least trial_id, task, tasks_learned, update, accuracy and
+            accuracy_told.
+        trial_id: the trial that its folder names.
 
     Raises:
         DamagedError: it is something else.
@@ -180,7 +180,7 @@ def check_tests(table: pa.Table, trial_id: str) -> Tests:
     task, tasks_learned, accuracy, told = (
         table[name].to_numpy() for name in ("task", "tasks_learned", "accuracy", "accuracy_told")
     )
-    # Each task is tested at least once, so there are no more tasks than rows; a stream may have more parts.
+    # Each task is tested at least once, so there are at most as many tasks as rows; a stream may have more segments.
     within = (("task", task, 0), *(() if is_stream else (("tasks_learned", tasks_learned, 0),)))
     for name, values, first in within:
         last = len(values) - (name == "task")
@@ -201,10 +201,10 @@ def check_tests(table: pa.Table, trial_id: str) -> Tests:
 
 
 def check_owner(table: pa.Table, trial_id: str) -> None:
-    """See that all rows are of this very trial.
+    """Check that all rows belong to this trial.
 
     Raises:
-        DamagedError: one is not.
+        DamagedError: one does not.
     """
     others = [name for name in table["trial_id"].unique().to_pylist() if name != trial_id]
     if others:
@@ -212,10 +212,10 @@ def check_owner(table: pa.Table, trial_id: str) -> None:
 
 
 def check_same_tests(trial: Sealed, tests: Sealed) -> None:
-    """See that a `tasks` record is the one that a trial's record was made with, times aside.
+    """Check that a `tasks` record is the one that a trial's record was made from, except for times.
 
     Raises:
-        DamagedError: it is not. A trial's record of a version without sums does not say.
+        DamagedError: it is not. A trial's record without checksums passes.
     """
     expected = trial.said.get(TASKS_SUM)
     if expected is not None and tests.stable != expected:
@@ -223,15 +223,15 @@ def check_same_tests(trial: Sealed, tests: Sealed) -> None:
 
 
 def check_mean(accuracy: float | None, final: NDArray[Any], name: str = "accuracy") -> None:
-    """See that a trial's accuracy is the mean of its tests after the last task.
+    """Check that a trial's accuracy is the mean of its tests after the last task.
 
     Args:
-        accuracy: in [0, 1]; None or NaN where a task was not tested after the last one.
-        final: of each task after the last one [T], in [0, 1]; NaN where it was not tested.
-        name: what it is called.
+        accuracy: in [0, 1]; None or NaN if a task was not tested after the last one.
+        final: the accuracy on each task after the last one [T], in [0, 1]; NaN if not tested.
+        name: the name of the accuracy, for errors.
 
     Raises:
-        DamagedError: it is another.
+        DamagedError: it is not.
     """
     given = math.nan if accuracy is None else accuracy
     mean = average_accuracy(final.tolist()) if len(final) else math.nan
@@ -242,10 +242,10 @@ def check_mean(accuracy: float | None, final: NDArray[Any], name: str = "accurac
 
 
 def check_contexts(trial: Sealed, content: bytes) -> None:
-    """See that a trial's contexts are byte for byte those that its record was made with.
+    """Check that a trial's contexts are byte for byte those that its record was made from.
 
     Raises:
-        DamagedError: they are not. A record of a version without sums does not say.
+        DamagedError: they are not. A record without checksums passes.
     """
     expected = trial.said.get(CONTEXTS_SUM)
     if expected is not None and hashlib.sha256(content).hexdigest() != expected:
@@ -253,11 +253,11 @@ def check_contexts(trial: Sealed, content: bytes) -> None:
 
 
 def outcome(tests: Tests, *, independent: bool) -> Outcome:
-    """What a trial's tests say.
+    """The results of a trial's tests.
 
     Args:
-        tests: the trial's.
-        independent: whether an accuracy stays what it was when its task was learned, and stands for tests not made.
+        tests: the trial's tests.
+        independent: whether a task's accuracy stays the same once it is learned, and so stands for tests not made.
     """
     num_tasks = tests.num_tasks
     final, learned, told = (np.full(num_tasks, np.nan) for _ in range(3))
@@ -283,9 +283,9 @@ def matrix_of(tests: Tests, *, independent: bool, num_tasks: int | None = None) 
     """The accuracy matrix [T, T] of a trial whose tasks come one after another, see `crwn.metrics.accuracy_matrix`.
 
     Args:
-        tests: the trial's, so far.
+        tests: the trial's tests so far.
         independent: see `outcome`.
-        num_tasks: T; by default the tasks that were tested.
+        num_tasks: T; by default the number of tasks tested.
     """
     rows = zip(tests.task, tests.tasks_learned, tests.accuracy, strict=True)
     return accuracy_matrix(rows, tests.num_tasks if num_tasks is None else num_tasks, independent=independent)

@@ -1,10 +1,10 @@
-"""What JSON files hold, read strictly: every field is of its kind, or a ValueError says which one is not.
+"""Reads JSON files strictly: every field has the expected type, or a ValueError names the one that does not.
 
-A file may be a stranger's, or damaged. Keys that are not asked for, of a newer crwn, are left aside.
+Files may be untrusted or damaged. Unknown keys, such as those of a newer crwn, are ignored.
 
-Files carry the SHA-256 of their content: all their other fields as JSON with sorted keys and no white space. Those of
-an older crwn have none; but then a damaged key could make a file look like an older one. Hence the rule: only a file
-with a sum may have fields that are not known here, since every crwn that adds a field also writes the sum.
+Files carry a SHA-256 of their content: of all other fields as JSON with sorted keys and no whitespace. Files of an
+older crwn have none; but a damaged key could make a file look like an older one. Hence the rule: only a file with a
+checksum may have unknown fields, since every crwn that adds a field also writes the checksum.
 """
 
 from __future__ import annotations
@@ -18,75 +18,75 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 MAX_TEXT = 10_000
-"""Characters of a name. Labels may be shorter than that in a sweep, but once had no limit."""
+"""Limit of a name's length. Sweeps limit labels to fewer characters, but once had no limit."""
 
 MAX_INTEGER = 2**63 - 1
 MAX_DEPTH = 16
-"""How deep settings nest at most."""
+"""Limit of the nesting depth of settings."""
 
 SUM = "sha256"
-"""The field with the sum of the others."""
+"""The field with the checksum of the others."""
 
 CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 _SETTINGS: Mapping[str, tuple[str, ...]] = {"method": ("kind",), "benchmark": ("kind", "base"), "training": ()}
-"""The parts of a spec that have settings, with the texts that name them."""
+"""The parts of a spec that have settings, each with its text fields."""
 
 _COUNTS: Mapping[str, tuple[str, bool]] = {"benchmark": ("num_tasks", False), "training": ("updates_per_task", True)}
-"""What a trial's settings say besides, by part, and whether all do: a stream's benchmark has no number of tasks."""
+"""Numbers in a trial's settings by part, and whether they are required: a stream's benchmark has no number of tasks."""
 
 
 def parse(content: bytes | str) -> Any:
-    """JSON as it is read, with what Python's reader lets pass refused: a key twice in an object, NaN, infinities.
+    """Parse JSON, but refuse what Python's parser accepts: duplicate keys in an object, NaN, infinities.
 
     Raises:
-        ValueError: it is no such JSON.
-        RecursionError: it nests too deep.
+        ValueError: it is not such JSON.
+        RecursionError: it nests too deeply.
     """
     text = content.decode() if isinstance(content, bytes) else content
     return json.loads(text, object_pairs_hook=_distinct, parse_constant=_refuse)
 
 
 def sealed(content: Mapping[str, Any]) -> dict[str, Any]:
-    """A file's JSON values with the sum of all that is there."""
+    """A file's JSON values with their checksum added."""
     return {**content, SUM: _sum(content)}
 
 
 def sealed_bytes(content: Mapping[str, Any]) -> bytes:
-    """The same as a file has it; equal content gives equal bytes."""
+    """The content of a file with its checksum; equal content gives equal bytes."""
     return (json.dumps(sealed(content), indent=1, sort_keys=True, allow_nan=False) + "\n").encode()
 
 
 def _sum(content: Mapping[str, Any]) -> str:
-    """SHA-256, in hexadecimal digits, of all fields but the sum; raises ValueError where a number is infinite."""
+    """SHA-256, in hexadecimal digits, of all fields but the checksum; raises ValueError if a number is infinite."""
     others = {name: value for name, value in content.items() if name != SUM}
     return hashlib.sha256(CANONICAL.encode(others).encode()).hexdigest()
 
 
 def milliseconds(time: str | None) -> int:
-    """A time in ISO 8601, as records have it, in milliseconds since 1970; 0 where there is none."""
+    """A record's time, in ISO 8601, as milliseconds since 1970; 0 if there is none."""
     return round(1000 * datetime.datetime.fromisoformat(time).timestamp()) if time else 0
 
 
 def canonical(value: Mapping[str, Any]) -> str:
-    """JSON values with sorted keys and no white space, as `crwn.spec.canonical_json` has them."""
+    """JSON with sorted keys and no whitespace, as in `crwn.spec.canonical_json`."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 
 def without_none(**values: Any) -> dict[str, Any]:
-    """What is said of these values: those that are not None."""
+    """The given values except those that are None."""
     return {name: value for name, value in values.items() if value is not None}
 
 
 class Fields:
-    """The fields of a JSON object, by their kinds.
+    """The fields of a JSON object, read by type.
 
     Args:
-        value: the object, as JSON is read.
-        place: its own, for errors; empty for the outermost.
+        value: the object, as parsed JSON.
+        place: its place in the file, for errors; empty for the outermost object.
 
     Raises:
-        ValueError: by any call, where a field is missing or of another kind: it says which.
+        ValueError: from any call, if a field is missing or has the wrong type; the message names it.
     """
 
     def __init__(self, value: Any, place: str = "") -> None:
@@ -96,10 +96,10 @@ class Fields:
         self._value = value
 
     def check_sum(self, known: Collection[str]) -> bool:
-        """Whether there is a sum, which then has to be that of the other fields.
+        """Whether there is a checksum, which must then match the other fields.
 
         Args:
-            known: all fields that a file without a sum may have.
+            known: all fields that a file without a checksum may have.
         """
         if SUM in self._value:
             if self._value[SUM] != _sum(self._value):
@@ -111,44 +111,44 @@ class Fields:
         return False
 
     def refuse_others(self, known: Collection[str]) -> None:
-        """See that there are no other fields, as in a file without a sum."""
+        """Check that there are no other fields, as required without a checksum."""
         for name in self._value:
             if name not in known:
                 raise ValueError(f"{self._prefix}{reprlib.repr(name)}: no file without a {SUM} has such a key")
 
     def take(self, name: str) -> Any:
-        """A field that every such file has."""
+        """A required field."""
         if name not in self._value:
             raise ValueError(f"{self._prefix}{name}: expected this key, not given")
         return self._value[name]
 
     def text(self, name: str, *, may_be_empty: bool = False) -> str:
-        """A name, which is shown."""
+        """A required name, fit for display."""
         value = self.take(name)
         if not _is_text(value) or not (may_be_empty or value.strip()):
             raise self._fault(name, f"at most {MAX_TEXT:,} printable characters", value)
         return str(value)
 
     def optional_text(self, name: str) -> str | None:
-        """A name, or None where there is none."""
+        """A name; None if there is none."""
         return None if self._value.get(name) is None else self.text(name)
 
     def flag(self, name: str, *, default: bool) -> bool:
-        """True or false."""
+        """A boolean."""
         value = self._value.get(name, default)
         if not isinstance(value, bool):
             raise self._fault(name, "true or false", value)
         return value
 
     def count(self, name: str, *, default: int | None = None) -> int:
-        """A number of things."""
+        """A non-negative integer."""
         value = self.take(name) if default is None else self._value.get(name, default)
         if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= MAX_INTEGER:
             raise self._fault(name, "a whole number of at least 0", value)
         return value
 
     def number(self, name: str) -> float | None:
-        """A finite number of at least 0, or None where there is none."""
+        """A finite number of at least 0; None if there is none."""
         value = self._value.get(name)
         if value is None:
             return None
@@ -157,10 +157,10 @@ class Fields:
         return float(value)
 
     def said(self, name: str) -> str | None:
-        """Any text; None where there is none.
+        """Any text; None if there is none.
 
-        Half a surrogate pair, which JSON can escape and no encoding has, is spelled out: an error's message has some
-        where it names a file in another encoding.
+        Lone surrogates, which JSON can escape but no encoding can represent, are escaped: error messages contain them
+        when they name a file in another encoding.
         """
         value = self._value.get(name)
         if value is None:
@@ -170,39 +170,39 @@ class Fields:
         return value.encode(errors="backslashreplace").decode()
 
     def said_name(self, name: str) -> str | None:
-        """Text of a length that can be shown; None where there is none."""
+        """Text short enough to display; None if there is none."""
         value = self.said(name)
         if value is not None and len(value) > MAX_TEXT:
             raise self._fault(name, f"at most {MAX_TEXT:,} characters", value)
         return value
 
     def text_of(self, name: str) -> str:
-        """Any text, which must be there."""
+        """Any text; required."""
         value = self.said(name)
         if value is None:
             raise self._fault(name, "text", value)
         return value
 
     def said_float(self, name: str) -> float | None:
-        """Any number, as a column of numbers holds it; None where there is none."""
+        """Any number, as a numeric column holds it; None if there is none."""
         value = self._value.get(name)
         if value is not None and (not isinstance(value, int | float) or isinstance(value, bool)):
             raise self._fault(name, "a number", value)
         return value
 
     def float_of(self, name: str) -> float:
-        """Any number, which must be there."""
+        """Any number; required."""
         value = self.said_float(name)
         if value is None:
             raise self._fault(name, "a number", value)
         return value
 
     def said_count(self, name: str) -> int | None:
-        """A number of things; None where there is none."""
+        """A non-negative integer; None if there is none."""
         return None if self._value.get(name) is None else self.count(name)
 
     def said_counts(self, name: str) -> tuple[int, ...] | None:
-        """Numbers of things; None where there are none."""
+        """A list of non-negative integers; None if there is none."""
         value = self._value.get(name)
         if value is None:
             return None
@@ -212,11 +212,11 @@ class Fields:
         return tuple(parts.count(part) for part in parts._value)
 
     def said_flag(self, name: str) -> bool | None:
-        """True or false; None where neither is said."""
+        """A boolean; None if there is none."""
         return None if self._value.get(name) is None else self.flag(name, default=False)
 
     def said_time(self, name: str) -> str | None:
-        """A time as ISO 8601 has it; None where there is none."""
+        """A time in ISO 8601; None if there is none."""
         value = self.said(name)
         try:
             if value is not None:
@@ -226,7 +226,7 @@ class Fields:
         return value
 
     def said_texts(self, name: str) -> dict[str, str] | None:
-        """Texts by name; None where there are none."""
+        """Texts by name; None if there are none."""
         value = self._value.get(name)
         if value is None:
             return None
@@ -234,12 +234,12 @@ class Fields:
         return {key: inner.said_name(key) or "" for key in value}
 
     def part(self, name: str) -> Fields | None:
-        """An object's fields; None where there is none."""
+        """The fields of a nested object; None if there is none."""
         value = self._value.get(name)
         return None if value is None else Fields(value, f"{self._prefix}{name}")
 
     def parts(self, name: str) -> list[Fields]:
-        """The fields of a list of objects; no list is an empty one."""
+        """The fields of each object in a list; empty if there is no list."""
         value = self._value.get(name)
         if value is None:
             return []
@@ -248,11 +248,12 @@ class Fields:
         return [Fields(part, f"{self._prefix}{name}[{index}]") for index, part in enumerate(value)]
 
     def settings(self, name: str, *, of_one_trial: bool = False) -> dict[str, Any] | None:
-        """The settings of a trial, or None where there are none.
+        """The settings of a trial; None if there are none.
 
         Args:
             name: the field.
-            of_one_trial: whether they are of one trial, and so have its seed, or of all that differ by it alone.
+            of_one_trial: whether they are those of one trial, including its seed, rather than those that all seeds
+                share.
         """
         value = self._value.get(name)
         if value is None:
@@ -279,7 +280,7 @@ class Fields:
 
 
 def check_values(value: Any, place: str, depth: int = 0) -> None:
-    """See that settings are those that a spec has: texts that can be shown, and numbers that are some.
+    """Check that settings are possible in a spec: printable text and finite numbers.
 
     Raises:
         ValueError: they are not.
@@ -304,14 +305,14 @@ def _is_text(value: Any) -> bool:
 
 
 def _is_number(value: Any) -> bool:
-    """Whether it is a finite number that every reader can hold."""
+    """Whether it is a finite number that every reader can represent."""
     if isinstance(value, float):
         return math.isfinite(value)
     return isinstance(value, int) and not isinstance(value, bool) and -MAX_INTEGER <= value <= MAX_INTEGER
 
 
 def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """An object of JSON in which no key occurs twice: the last would silently win."""
+    """A JSON object without duplicate keys, of which the last would silently win."""
     found = dict(pairs)
     if len(found) < len(pairs):
         names = [name for name, _ in pairs]

@@ -1,4 +1,4 @@
-"""Who is working on a store on object storage, which has no locks: each process by a lease that it renews."""
+"""Leases on object storage, which has no locks: each process that works on a store renews its own."""
 
 from __future__ import annotations
 
@@ -18,33 +18,33 @@ from orchestrator.store.json_fields import Fields, parse, sealed_bytes
 from orchestrator.store.locks import Holder, OnOther, TakenError
 
 RENEW_SECONDS = 20.0
-"""Between two signs of life of a process that holds a lease."""
+"""Seconds between two renewals of a lease."""
 
 LEASE = ".json"
-"""How a lease's name ends."""
+"""The suffix of a lease's name."""
 
 _LEASE_FIELDS = ("format", "user", "host", "pid", "since", "renewed")
-"""All that a lease without a sum may have."""
+"""The fields that a lease without a checksum may have."""
 
 LOOK_SECONDS = 3.0
-"""After which a process that took a lease looks for others once more: of two that take one at once, the first to write
+"""Seconds after which a process that took a lease looks for others again: if two take one at once, the first to write
 may have looked before the other wrote."""
 
 RECENT_SECONDS = 180.0
-"""A lease that was not renewed for so long is old. An outage that writing outlasts delays a renewal by half of it."""
+"""Seconds without renewal after which a lease expires. An outage that writes survive delays renewal by half that."""
 
 
 class Lease:
-    """A claim by a small object that its process renews: what is said in it is all that others can know.
+    """A claim by a small object that its process renews; other processes know only what it says.
 
-    Each process writes an object of its own, so two that hold one claim both stay seen. Each looks for others after it
-    has written: whichever of two writes second sees the first, which sees the second when it looks again, after
-    `LOOK_SECONDS` or with its next renewal.
+    Each process writes its own object, so two processes with the same claim both stay visible. Each looks for others
+    after writing: the second to write sees the first, which sees the second when it looks again, after `LOOK_SECONDS`
+    or at its next renewal.
 
     Args:
-        files: where leases are kept.
-        folder: of this claim's.
-        clock: seconds since 1970.
+        files: the files that leases are stored in.
+        folder: the folder of this claim's leases.
+        clock: returns seconds since 1970.
     """
 
     def __init__(self, files: Files, folder: str, clock: Callable[[], float] = time.time) -> None:
@@ -66,7 +66,7 @@ class Lease:
         return [holder for _, holder in self._others()]
 
     def acquire(self, timeout: float, *, despite_lease: bool = False, on_other: OnOther = lambda _: None) -> None:
-        """See `Claim`; leases of processes that ended are removed."""
+        """See `Claim`; leases of ended processes are removed."""
         deadline = time.monotonic() + timeout
         while not self._take(on_other, despite_lease=despite_lease):
             if time.monotonic() >= deadline:
@@ -74,7 +74,7 @@ class Lease:
             time.sleep(min(1.0, timeout))
 
     def _take(self, on_other: OnOther, *, despite_lease: bool) -> bool:
-        """Write the lease, unless another process has one and that is an obstacle; whether it is held."""
+        """Write the lease unless another process's lease prevents it; returns whether it is held."""
         self._told.clear()
         before = self._others()
         if not despite_lease and _is_any_live(before):
@@ -82,7 +82,7 @@ class Lease:
         since = self._clock()
         self._write(since)
         after = self._others()
-        if not despite_lease and _is_any_live(after):  # written at the same time: none of the two holds it
+        if not despite_lease and _is_any_live(after):  # written at the same time: neither holds it
             self._files.remove(self._name)
             return False
         self._tell([*before, *after], on_other)
@@ -95,14 +95,14 @@ class Lease:
         return True
 
     def _tell(self, others: Iterable[tuple[str, Holder]], on_other: OnOther) -> None:
-        """Say of each other holder once that it is there."""
+        """Report each other holder once."""
         for name, holder in others:
             if name not in self._told:
                 self._told.add(name)
                 on_other(holder)
 
     def release(self) -> None:
-        """See `Claim`; where the storage is away the lease stays, and grows old."""
+        """See `Claim`; if the storage is unavailable, the lease stays until it expires."""
         if self._renewer is None:
             return
         self._ended.set()
@@ -115,11 +115,11 @@ class Lease:
         pause = min(LOOK_SECONDS, RENEW_SECONDS)
         while not self._ended.wait(pause):
             pause = RENEW_SECONDS
-            with contextlib.suppress(OSError):  # the next one may come through
+            with contextlib.suppress(OSError):  # the next renewal may succeed
                 self._look_again(since, on_other)
 
     def _look_again(self, since: float, on_other: OnOther) -> None:
-        """Renew the lease, unless all that it was for is gone, and say who has come."""
+        """Renew the lease, unless the store is gone, and report new holders."""
         if self._files.kind() == "folder":
             self._write(since)
             self._tell(self._others(), on_other)
@@ -141,7 +141,7 @@ class Lease:
             path = f"{self._folder}/{name}"
             if path == self._name or not name.endswith(LEASE):
                 continue
-            with contextlib.suppress(FileNotFoundError):  # given back meanwhile
+            with contextlib.suppress(FileNotFoundError):  # released meanwhile
                 found.append((path, _holder(self._files.read(path), self._clock())))
         return found
 
@@ -151,10 +151,10 @@ def _is_any_live(others: Iterable[tuple[str, Holder]]) -> bool:
 
 
 def _holder(content: bytes, now: float) -> Holder:
-    """What a lease says.
+    """The holder that a lease describes.
 
     Args:
-        content: the object's.
+        content: the object's content.
         now: seconds since 1970.
     """
     try:
@@ -170,7 +170,7 @@ def _holder(content: bytes, now: float) -> Holder:
 
 
 def _is_dead(host: str, pid: int) -> bool:
-    """Whether a process is known to have ended: only those of this machine are."""
+    """Whether a process is known to have ended, which can be checked only on this machine."""
     if host != socket.gethostname():
         return False
     try:
@@ -192,5 +192,5 @@ def _show_age(seconds: float) -> str:
 def _user() -> str:
     try:
         return getpass.getuser()
-    except (KeyError, OSError):  # in a container a user may have a number alone
+    except (KeyError, OSError):  # in a container, a user may have only a number
         return str(os.getuid())

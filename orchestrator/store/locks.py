@@ -1,4 +1,4 @@
-"""Who is working on a store: one process at a time by a lock on a path; see leases.py for object storage."""
+"""Claims on a store, for one process at a time; on a path by locks, on object storage by leases (leases.py)."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ class TakenError(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Holder:
-    """A process that holds a claim, or seems to.
+    """A process that holds a claim, or appears to.
 
     Attributes:
-        is_live: whether it is at work as far as can be known; else it ended without giving the claim back.
-        text: who, where and since when; empty where that is not known.
+        is_live: whether it is running, as far as can be known; else it ended without releasing the claim.
+        text: who, where and since when; empty if unknown.
     """
 
     is_live: bool
@@ -33,11 +33,11 @@ class Holder:
 
 
 OnOther: TypeAlias = Callable[[Holder], None]
-"""Told of another holder."""
+"""Called with another holder."""
 
 
 class Claim(Protocol):
-    """A process's word that it does something with a store which only one should do at a time."""
+    """The right to do something with a store that only one process at a time should do."""
 
     @property
     def is_held(self) -> bool:
@@ -45,16 +45,16 @@ class Claim(Protocol):
         ...
 
     def holders(self) -> list[Holder]:
-        """Others that hold it, or ended without giving it back; nothing is written."""
+        """Other processes that hold it, or ended without releasing it; nothing is written."""
         ...
 
     def acquire(self, timeout: float, *, despite_lease: bool = False, on_other: OnOther = lambda _: None) -> None:
-        """Hold it from now on.
+        """Acquire it.
 
         Args:
             timeout: seconds to wait for another holder.
-            despite_lease: hold it beside a process with a lease, which may be dead; a lock is never held twice.
-            on_other: called once with each other process that has a lease, also later, then from a thread.
+            despite_lease: acquire it even if another process, which may be dead, has a lease; locks are exclusive.
+            on_other: called once with each other process that has a lease; later calls come from a thread.
 
         Raises:
             TakenError: another process holds it.
@@ -63,23 +63,23 @@ class Claim(Protocol):
         ...
 
     def release(self) -> None:
-        """Give it back, if it is held."""
+        """Release it, if held."""
         ...
 
 
 @contextlib.contextmanager
 def driving(claim: Claim, address: str, on_other: OnOther | None = None) -> Iterator[list[Holder]]:
-    """Be the one driver of a store for the length of a `with` block.
+    """Be the only driver of a store for the duration of a `with` block.
 
-    Object storage has no locks: there a lease says who drives the store, and another one is no obstacle.
+    Object storage has no locks: there, leases show who drives the store, but do not exclude other drivers.
 
     Args:
-        claim: to run on it.
-        address: the store's, to be shown.
-        on_other: called once with each driver that is found, also later, then from a thread.
+        claim: the claim to run on the store.
+        address: the store's address, for display.
+        on_other: called once with each other driver; later calls come from a thread.
 
     Returns:
-        On object storage the drivers found so far: at work, or ended without giving their lease back.
+        On object storage, the other drivers found so far, running or ended without releasing their lease.
 
     Raises:
         UserError: another process is the driver.
@@ -94,7 +94,7 @@ def driving(claim: Claim, address: str, on_other: OnOther | None = None) -> Iter
     try:
         claim.acquire(
             timeout=1.0, despite_lease=True, on_other=tell
-        )  # whoever only asks who the driver is holds a lock for an instant
+        )  # a process that only asks for the driver holds the lock for an instant
     except TakenError as error:
         raise UserError(
             f"{address}: expected no other run on this store, but one is working on it. "
@@ -107,10 +107,10 @@ def driving(claim: Claim, address: str, on_other: OnOther | None = None) -> Iter
 
 
 class Lock:
-    """A claim by a lock on a file: one process at a time, let go of when its process ends, however that ends.
+    """A claim by a file lock: exclusive, and released when its process ends, however it ends.
 
     Args:
-        path: the file, in a folder that exists by the time it is locked.
+        path: the file, in a folder that must exist when it is locked.
     """
 
     def __init__(self, path: Path) -> None:
@@ -132,13 +132,13 @@ class Lock:
         except filelock.Timeout:
             return [Holder(is_live=True)]
         except OSError:
-            return []  # a store that cannot be written is not being written
+            return []  # nobody writes to a store that cannot be written
         lock.release()
         return []
 
     def acquire(self, timeout: float, *, despite_lease: bool = False, on_other: OnOther = lambda _: None) -> None:
         """See `Claim`."""
-        if not self._path.parent.is_dir():  # which the lock would make
+        if not self._path.parent.is_dir():  # the lock would create it
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(self._path.parent))
         try:
             self._lock.acquire(timeout=timeout)

@@ -1,7 +1,7 @@
-"""A sweep's manifest: which trials it asks for, under its own names. What a store keeps of a sweep; pure.
+"""A sweep's manifest, which the store keeps: the trials that the sweep asks for, under its own names. Pure.
 
-A manifest may be a stranger's, or damaged: what is read is checked here, and nowhere else. Fields that were added later
-are absent from older manifests; each has the default that means what they meant.
+Manifests may be untrusted or damaged; they are validated here, and nowhere else. Fields added later are absent from
+older manifests; their defaults mean what those manifests meant.
 """
 
 from __future__ import annotations
@@ -26,33 +26,33 @@ from orchestrator.store.json_fields import (
 )
 
 MANIFEST_FORMAT = 1
-"""A reader refuses a newer one; fields are added without a new one."""
+"""A reader refuses a newer format; adding fields does not change the format."""
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
-"""Of a sweep: files are named by it, so that it leads nowhere else."""
+"""The form of a sweep's name, which is also a file name and so must not contain a path."""
 
 _TOP_FIELDS = ("format", "name", "reference", "cells")
 _CELL_FIELDS = (
     *("method", "variant", "scale", "benchmark", "trials"),
     *("continual", "validation", "params_per_task", "ratio", "spec", "base"),
 )
-"""All that manifests without a sum may have."""
+"""The fields that manifests without a checksum may have."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ManifestCell:
-    """One cell of a sweep's table: trials that differ by their seed alone, under the sweep's own names.
+    """One cell of a sweep's table: trials that differ only in their seed, under the sweep's own names.
 
     Attributes:
-        method, variant, scale, benchmark: what the sweep calls it; the variant is empty where an entry has none.
-        trials: their ids, by seed.
-        continual: whether tasks are learned one after another, not all at once.
-        validation: training images that are held out and tested on; 0 for the real test.
-        params_per_task: in the paper's convention; None in an older manifest.
-        ratio: of params_per_task to those of the sweep's reference on this benchmark; None without a reference.
-        spec: what the trials have in common, their spec without the seed, as JSON values; None in an older manifest.
-        base: the variant that those of an ablation are compared with; None outside of ablations.
-        examples_kept: training images that a replay buffer holds at most.
+        method, variant, scale, benchmark: the sweep's names for it; the variant is empty if an entry has none.
+        trials: trial ids by seed.
+        continual: whether tasks are learned one after another, rather than jointly.
+        validation: number of training images held out for testing; 0: test on the real test images.
+        params_per_task: parameters per task in the paper's convention; None in an older manifest.
+        ratio: params_per_task relative to the sweep's reference on this benchmark; None without a reference.
+        spec: the trials' spec without the seed, as JSON values; None in an older manifest.
+        base: the variant with which an ablation is compared; None outside ablations.
+        examples_kept: capacity of the replay buffer, in training images.
     """
 
     method: str
@@ -70,12 +70,12 @@ class ManifestCell:
 
     @property
     def names(self) -> dict[str, str]:
-        """What names the cell, by the columns of a table."""
+        """The cell's names, by table column."""
         return {"method": self.method, "variant": self.variant, "scale": self.scale, "benchmark": self.benchmark}
 
     @property
     def row_name(self) -> str:
-        """Its row of the table in a few words, such as `neuromodnet local FC256`."""
+        """The name of its table row, such as `neuromodnet local FC256`."""
         return " ".join(filter(None, (self.method, self.variant, self.scale)))
 
     @classmethod
@@ -117,13 +117,13 @@ class ManifestCell:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Manifest:
-    """Which trials a sweep asks for.
+    """The trials that a sweep asks for.
 
     Attributes:
-        name: the sweep's, by which its file is named.
-        cells: in the sweep's order.
-        reference: the method whose params/task the others' are compared with, or None.
-        has_sum: whether the file has a sum of its content; False for one of an older crwn.
+        name: the sweep's name, which also names its file.
+        cells: the cells, in the sweep's order.
+        reference: the method with whose params/task the others are compared, or None.
+        has_sum: whether the file has a checksum; False if an older crwn wrote it.
     """
 
     name: str
@@ -133,7 +133,7 @@ class Manifest:
 
     @property
     def trial_ids(self) -> list[str]:
-        """All trials, in the sweep's order."""
+        """The ids of all trials, in the sweep's order."""
         return [trial_id for _, _, trial_id in self.trials()]
 
     def trials(self) -> Iterator[tuple[ManifestCell, int, str]]:
@@ -144,15 +144,15 @@ class Manifest:
 
     @classmethod
     def from_json(cls, content: bytes, *, name: str, place: str) -> Manifest:
-        """A manifest from its file.
+        """Read a manifest from its file.
 
         Args:
             content: the file's bytes.
-            name: the sweep's that the file is named by.
+            name: the sweep's name, from the file's name.
             place: the file's full name, for errors.
 
         Raises:
-            UserError: it is damaged, of another sweep, or newer than this reader.
+            UserError: it is damaged, belongs to another sweep, or is newer than this reader.
         """
         try:
             fields = Fields(parse(content))
@@ -187,10 +187,10 @@ class Manifest:
         return found
 
     def _check_names(self) -> None:
-        """See that no two cells have the same names, nor the same trial, and that other cells' names are of some.
+        """Check that cells have distinct names and trials, and that references name existing cells.
 
         Raises:
-            ValueError: two have, or there is none of that name.
+            ValueError: they do not.
         """
         rows = {(cell.method, cell.variant) for cell in self.cells}
         if self.reference is not None and self.reference not in {method for method, _ in rows}:
@@ -212,12 +212,12 @@ class Manifest:
                 asked.add(trial_id)
 
     def content(self) -> dict[str, Any]:
-        """The manifest as JSON values, without its sum."""
+        """The manifest as JSON values, without its checksum."""
         cells = [cell._content() for cell in self.cells]
         return {"format": MANIFEST_FORMAT, "name": self.name, "reference": self.reference, "cells": cells}
 
     def to_json_bytes(self) -> bytes:
-        """The manifest as its file has it; equal manifests are equal bytes."""
+        """The content of the manifest's file; equal manifests give equal bytes."""
         return sealed_bytes(self.content())
 
 
@@ -225,7 +225,7 @@ _SEED = re.compile("0|[1-9][0-9]{0,18}")
 
 
 def _trials(value: Any, place: str) -> dict[int, str]:
-    """The ids of a cell's trials by their seeds, whose texts JSON has for keys."""
+    """The ids of a cell's trials by seed; JSON keys are the seeds as text."""
     if not isinstance(value, dict) or not value:
         raise ValueError(f"{place}: expected seeds with trials, given {reprlib.repr(value)}")
     for seed, trial_id in value.items():
@@ -237,12 +237,12 @@ def _trials(value: Any, place: str) -> dict[int, str]:
 
 
 def _check_settings(spec: Mapping[str, Any], trials: Mapping[int, str], place: str) -> None:
-    """See that settings are some, and trials theirs: an id is the hash of the canonical JSON of settings and seed.
+    """Check that settings are valid, and that each trial's id is the hash of the canonical JSON of settings and seed.
 
     Raises:
         ValueError: they are not.
     """
-    # JSON is made once for all seeds, with a number in their place that no settings may have.
+    # Encode JSON once for all seeds, with a placeholder number that no settings may contain.
     before, *others = CANONICAL.encode({**spec, "seed": _NO_NUMBER}).split(f'"seed":{_NO_NUMBER}')
     if len(others) != 1 or not _is_plain(before + others[0]):
         check_values(spec, f"{place}.spec")
@@ -259,11 +259,11 @@ _LONG_NUMBER = re.compile("[0-9]{18}")
 
 
 def _is_plain(text: str) -> bool:
-    """Whether JSON holds nothing that `check_values` would refuse, as can be told of nearly all at a glance."""
+    """Whether JSON certainly holds nothing that `check_values` would refuse; a quick test that nearly all pass."""
     return (
         len(text) <= MAX_TEXT
         and text.isprintable()
-        and "\\" not in text  # all else that cannot be printed is written with one
+        and "\\" not in text  # other unprintable characters are escaped with one
         and text.count("{") + text.count("[") <= MAX_DEPTH
         and not _LONG_NUMBER.search(text)
     )

@@ -1,4 +1,4 @@
-"""A store's mark, `store.json`: what makes a folder a store, of which version, and what the store is known by."""
+"""A store's mark, `store.json`: it makes a folder a store, and holds its version and its identity."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from orchestrator.store.schemas import MARK_FILE
 
 
 def check_folder(files: Files) -> None:
-    """See that a folder is a store, or may become one: it is absent or empty.
+    """Check that a folder is a store, or may become one because it is absent or empty.
 
     Raises:
-        UserError: what is there is something else than a store, or a newer one, or cannot be reached.
+        UserError: it holds something other than a store, or a newer store, or cannot be reached.
     """
     try:
         kind = files.kind()
     except UserError:
         raise
-    except OSError as error:  # one that may not be looked into, or a name that is too long for any
+    except OSError as error:  # no permission, or a name that is too long
         raise UserError(f"{files.address}: expected a store's folder, which cannot be looked up: {error}.") from error
     if kind == "absent":
         return
@@ -33,7 +33,7 @@ def check_folder(files: Files) -> None:
         raise UserError(f"{files.address}: expected a store's folder, such as runs/quickstart, given a file.")
     try:
         if not files.exists(MARK_FILE):
-            # An empty folder becomes a store, and one in which making a store was cut off.
+            # An empty folder may become a store, and so may one in which creating a store was interrupted.
             if not all(_is_left_over(name) for name in files.names("")):
                 raise UserError(
                     f"{files.address}: expected a store or an empty folder; it holds other files and no store.json. "
@@ -57,7 +57,7 @@ def check_folder(files: Files) -> None:
 
 
 def new_mark() -> bytes:
-    """What a new store says of itself: its id ends in a checksum over all of it."""
+    """The content of a new store's mark; its id ends in a checksum over the mark."""
     mark = {"format": "crwn-store", "version": list(STORE_VERSION)}
     token = uuid.uuid4().hex[:24]
     said = {**mark, "id": f"{token}-{_mark_sum(STORE_VERSION, token)}"}
@@ -69,10 +69,10 @@ def _mark_sum(version: tuple[int, int], token: str) -> str:
 
 
 def read_mark(content: bytes) -> tuple[tuple[int, int], str | None]:
-    """The version and the id in a store's mark; a store of version 1.0 has no id, and none before 1.2 a checksum.
+    """The version and the id in a store's mark; version 1.0 has no id, and versions before 1.2 have no checksum.
 
     Raises:
-        ValueError, RecursionError: it is damaged.
+        ValueError, RecursionError: the mark is damaged.
     """
     said = parse(content)
     if not isinstance(said, dict):

@@ -1,9 +1,8 @@
-"""The files of a store on object storage, through pyarrow. Imported by those who use it alone.
+"""The files of a store on object storage, through pyarrow. Imported only by those who use it.
 
-Three things differ from a folder. There are no locks, only leases (`leases.py`). An object is there as
-soon as its stream is closed, whatever closes it: a content is therefore serialised beforehand and written by one call,
-in a thread that Ctrl-C does not reach. And the storage may be away: every call is repeated until it is back, for a
-minute and a half.
+Three things differ from a folder. There are no locks, only leases (`leases.py`). An object exists as soon as its stream
+is closed, whatever closes it; so content is serialised in advance and written by one call, in a thread that Ctrl-C does
+not interrupt. And the storage may be unavailable; every call is retried for a minute and a half.
 """
 
 from __future__ import annotations
@@ -28,16 +27,16 @@ from orchestrator.store.leases import Lease
 from orchestrator.store.locks import Claim
 
 PATIENCE = 90.0
-"""Seconds after its first failure in which a call is repeated: outages of a minute are survived with a margin."""
+"""Seconds for which a failed call is retried: outages of a minute are survived with a margin."""
 
 FIRST_PAUSE, MAX_PAUSE = 0.5, 5.0
-"""Seconds between two attempts, from the first to the longest."""
+"""First and longest pause between two attempts, in seconds."""
 
 NUM_THREADS = 16
-"""Requests at once where many objects are read."""
+"""Number of parallel requests when reading many objects."""
 
 FEW = 32
-"""Objects up to which each is asked for; more are looked up in a listing."""
+"""Number of objects up to which each is queried; more are looked up in a listing."""
 
 LEASES_FOLDER = "leases"
 
@@ -47,7 +46,7 @@ _PERMANENT = re.compile(
     r"status (30\d|40[0-7])|Permission ?denied|PERMISSION_DENIED|UNAUTHENTICATED",
     re.IGNORECASE,
 )
-"""What waiting does not mend."""
+"""Errors that retrying does not fix."""
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -58,8 +57,8 @@ class ObjectFiles:
     """The objects below a prefix.
 
     Args:
-        address: such as s3://bucket/prefix, with what pyarrow understands after a question mark; no credentials.
-        sleep: waits for so many seconds.
+        address: such as s3://bucket/prefix, with pyarrow's options after a question mark; no credentials.
+        sleep: waits for a number of seconds.
     """
 
     def __init__(self, address: str, *, sleep: Callable[[float], None] = time.sleep) -> None:
@@ -71,8 +70,8 @@ class ObjectFiles:
 
     @functools.cached_property
     def _place(self) -> tuple[Any, str]:
-        """The file system and the folder's path in it; the region of a bucket may have to be asked for."""
-        # Small objects by one request, and none for the parent
+        """The file system and the folder's path in it; may query the region of the bucket."""
+        # Write small objects by one request, without one for the parent
         settings = "&allow_delayed_open=true" if urlsplit(self._address).scheme == "s3" else ""
         mark = "" if not settings or "?" in self._address else "?"
         try:
@@ -91,11 +90,11 @@ class ObjectFiles:
 
     @property
     def beside(self) -> Path:
-        """See `Files`; runs/ in the working folder, where stores are by default."""
+        """See `Files`; runs/ in the working folder, the default place of stores."""
         return Path("runs").absolute()
 
     def locate(self, name: str) -> str:
-        """See `Files`; without what follows the question mark."""
+        """See `Files`; without pyarrow's options."""
         return f"{self._address.partition('?')[0].rstrip('/')}/{name}"
 
     def below(self, folder: str) -> ObjectFiles:
@@ -110,7 +109,7 @@ class ObjectFiles:
         return marked
 
     def check(self) -> None:
-        """See `Files`; where objects went to is not known."""
+        """See `Files`; where objects were moved is not known."""
         if self._mark is None:
             return
         try:
@@ -133,7 +132,7 @@ class ObjectFiles:
         return "file" if found == fs.FileType.File else "folder"
 
     def make(self) -> None:
-        """See `Files`; the bucket is not made."""
+        """See `Files`; the bucket is not created."""
         probe = "probe.part"
         self.write(probe, b"")
         self.remove(probe)
@@ -143,7 +142,7 @@ class ObjectFiles:
         return bool(self._info(name).type == fs.FileType.File)
 
     def existing(self, names: Sequence[str]) -> set[str]:
-        """See `Files`; many names are below one folder."""
+        """See `Files`; many names must be below one folder."""
         if len(names) > FEW:
             return set(names) & set(self.walk(names[0].partition("/")[0]))
         found = self._patiently("", lambda: self._place[0].get_file_info([self._path(name) for name in names]))
@@ -170,7 +169,7 @@ class ObjectFiles:
         return self._patiently(name, read)
 
     def read_all(self, names: Iterable[str]) -> Iterator[bytes | None]:
-        """See `Files`; several at once."""
+        """See `Files`; several files in parallel."""
 
         def read(name: str) -> bytes | None:
             try:
@@ -235,14 +234,14 @@ class ObjectFiles:
         return self._patiently(folder, select)
 
     def _patiently(self, name: str, call: Callable[[], T]) -> T:
-        """The result of a call, repeated while the storage is away.
+        """The result of a call, retried while the storage is unavailable.
 
         Args:
-            name: the object's, for errors.
-            call: raises FileNotFoundError where there is no such object, another OSError where something went wrong.
+            name: the object's name, for errors.
+            call: raises FileNotFoundError if there is no such object, another OSError if something went wrong.
 
         Raises:
-            StorageError: the storage refused it, or was away for too long.
+            StorageError: the storage refused the call, or was unavailable for too long.
         """
         deadline, pause = None, FIRST_PAUSE
         while True:

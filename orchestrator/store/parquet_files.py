@@ -1,15 +1,15 @@
-"""Tables as Parquet files that know their own content: a file that was changed in any way is refused, never read.
+"""Tables as Parquet files with checksums: a file that was changed in any way is refused.
 
 The metadata holds three kinds of SHA-256:
 
-- `crwn.columns`: of each column's values. So a reader of three columns checks those three, and a few bytes tell
-  whether two files have equal columns. They are of values, not of bytes on the disk: another version of Arrow, which
-  encodes them otherwise, has the same ones.
-- `crwn.sha256`: over these and all else that crwn's metadata says.
-- `crwn.bytes`: of the file's bytes, itself left out. It is looked at before Arrow sees the file, since Arrow ends the
-  whole process on some damaged files.
+- `crwn.columns`: of each column's values. So a reader of three columns checks only those three, and a few bytes show
+  whether two files have equal columns. They cover values, not bytes on disk, so they do not depend on how a version of
+  Arrow encodes the values.
+- `crwn.sha256`: of these checksums and all other metadata of crwn.
+- `crwn.bytes`: of the file's bytes, except the checksum itself. It is checked before Arrow sees the file, since Arrow
+  crashes the process on some damaged files.
 
-A file may be a stranger's. How much it holds is looked at before it is unpacked.
+Files may be untrusted: their size is checked before they are unpacked.
 """
 
 from __future__ import annotations
@@ -31,49 +31,49 @@ from numpy.typing import NDArray
 from orchestrator.errors import UserError
 
 STORE_VERSION = (1, 3)
-"""Major, minor. A reader refuses a newer major version; a newer minor one has only added fields."""
+"""Major, minor. A reader refuses a newer major version; a newer minor version only adds fields."""
 
 STREAM_VERSION = (2, 0)
-"""Of the records of a trial that learned a stream: their tests are by update, which a reader of version 1 would take
-for damage. It is the newest that is read here."""
+"""Version of the records of streams, whose tests are by update; a reader of version 1 would take that for damage. It is
+the newest version that can be read."""
 
 SEALED_SINCE = (1, 2)
-"""From this version on every file has its sums: one of it without them is damaged, not older."""
+"""From this version on, every file has checksums: a file of this version without them is damaged, not older."""
 
 VOLATILE = {b"volatile": b"true"}
 """Marks a field that may differ between two equal runs."""
 
 MOST_ROWS = 1_000_000
-"""Of one file: two hundred times what a hundred tasks that interfere have. More is somebody's mistake or malice."""
+"""Limit of a file's rows: two hundred times those of a hundred interfering tasks. More is a mistake or malice."""
 
 MOST_VALUES = 50_000_000
-"""Of one column, lists taken apart."""
+"""Limit of a column's values, with lists flattened."""
 
 MOST_BYTES = 1 << 30
-"""Of one file's columns when they are unpacked, as the file says."""
+"""Limit of a file's unpacked size, according to the file."""
 
 _VERSION, _COLUMNS, _SUM, _BYTES = b"crwn.version", b"crwn.columns", b"crwn.sha256", b"crwn.bytes"
 
 _PLACE = re.compile(re.escape(_BYTES) + rb"\x18\x40([0-9a-f]{64})")
-"""Where a file has the sum of its bytes: the metadata's key, and how Thrift writes a text of 64 characters."""
+"""Matches the checksum of a file's bytes: the metadata key, and Thrift's encoding of a text of 64 characters."""
 
 _NO_SUM = b"0" * 64
-"""Stands there while the sum is taken."""
+"""Placeholder while the checksum is computed."""
 
 
 class DamagedError(ValueError):
-    """A file is not what was written, or nothing that crwn writes."""
+    """A file is not as written, or not a file of crwn."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sealed:
-    """What a file holds, as far as it was asked for.
+    """The requested content of a file.
 
     Attributes:
         table: its rows.
-        said: what it says besides its rows, by name, such as the sums of other files.
-        stable: a SHA-256 of the columns that do not differ between two equal runs, whether or not these were asked
-            for; None for a file of an older version, which has no sums.
+        said: its metadata by name, such as checksums of other files.
+        stable: a SHA-256 of the columns that do not differ between two equal runs, requested or not; None for a file
+            of an older version, which has no checksums.
     """
 
     table: pa.Table
@@ -82,7 +82,7 @@ class Sealed:
 
     @property
     def is_sealed(self) -> bool:
-        """Whether the file has sums, which were checked."""
+        """Whether the file has checksums, which were verified."""
         return self.stable is not None
 
 
@@ -97,14 +97,14 @@ def stable_columns(table: pa.Table) -> pa.Table:
 
 
 def dump(table: pa.Table, said: Mapping[str, str] | None = None) -> bytes:
-    """A table as a Parquet file with its sums.
+    """A table as a Parquet file with checksums.
 
     Args:
-        table: with a schema whose metadata has `crwn.version`.
-        said: more for the metadata, under `crwn.<name>`, or another `version`; checked like the rows.
+        table: the table; its schema's metadata must have `crwn.version`.
+        said: further metadata, stored under `crwn.<name>`, or a different `version`; protected like the rows.
     """
     metadata = {**table.schema.metadata, **{_key(name): text.encode() for name, text in (said or {}).items()}}
-    metadata.pop(_BYTES, None)  # of a file that the table was read from
+    metadata.pop(_BYTES, None)  # left over if the table was read from a file
     sums = {item.name: column_sum(table[item.name]) for item in table.schema}
     metadata[_COLUMNS] = _json(sums).encode()
     metadata[_SUM] = _content_sum(metadata).encode()
@@ -120,18 +120,18 @@ def dump(table: pa.Table, said: Mapping[str, str] | None = None) -> bytes:
 
 
 def _place_of_sum(content: bytes) -> tuple[int, int] | None:
-    """From where to where a file has the sum of its bytes; the last such place, since the metadata is at the end."""
+    """Start and end of the checksum of a file's bytes: the last match, since the metadata is at the end."""
     last = None
-    for last in _PLACE.finditer(content):  # noqa: B007 (the last one is what is looked for)
+    for last in _PLACE.finditer(content):  # noqa: B007 (we want the last match)
         pass
     return None if last is None else last.span(1)
 
 
 def _is_as_written(content: bytes) -> bool:
-    """Whether a file is byte for byte what was written; not where it has no sum of its bytes.
+    """Whether a file is proven to be byte for byte as written; False if it has no checksum of its bytes.
 
     Raises:
-        DamagedError: it has one, and is not.
+        DamagedError: the checksum differs.
     """
     place = _place_of_sum(content)
     if place is None:
@@ -151,15 +151,15 @@ def stable_sum(table: pa.Table) -> str:
 
 
 def load(content: bytes | None, schema: pa.Schema, place: str) -> Sealed:
-    """Read what `dump` wrote, or what an older version did.
+    """Read a file written by `dump`, of this or an older version.
 
     Args:
-        content: the file's; None where it is missing.
-        schema: the columns wanted. Those that an older file has not are null.
+        content: the file's content; None if it is missing.
+        schema: the columns wanted. Those that an older file lacks are null.
         place: the file's full name, for errors.
 
     Raises:
-        UserError: it is missing, damaged, unreasonably large, or of a newer major version.
+        UserError: the file is missing, damaged, unreasonably large, or of a newer major version.
     """
     try:
         if content is None:
@@ -167,14 +167,14 @@ def load(content: bytes | None, schema: pa.Schema, place: str) -> Sealed:
         return _load(content, schema, place)
     except UserError:
         raise
-    # What pyarrow makes of a damaged file is no closed set: besides its own errors OverflowError, TypeError,
-    # MemoryError, UnicodeDecodeError were seen
+    # On damaged files, pyarrow raises no closed set of errors: besides its own, OverflowError, TypeError, MemoryError
+    # and UnicodeDecodeError were seen
     except Exception as error:
         raise refusal(place, error) from error
 
 
 def refusal(place: str, error: Exception | str) -> UserError:
-    """The error for a record that is not what was written: what to do about it is the same whatever is wrong."""
+    """The error for a damaged record; the advice is the same whatever is wrong."""
     said = " ".join(str(error).split()).rstrip(".") or repr(error)
     return UserError(
         f"{place}: expected a record that can be read: {said[:_SHOWN]}. Have its trial computed again: crwn run SWEEP "
@@ -183,13 +183,13 @@ def refusal(place: str, error: Exception | str) -> UserError:
 
 
 _SHOWN = 300
-"""Characters of a library's error that are shown."""
+"""Number of characters shown of a library's error."""
 
 
 def _load(content: bytes, schema: pa.Schema, place: str) -> Sealed:
     is_as_written = _is_as_written(content)
     file = pq.ParquetFile(pa.BufferReader(content))
-    written = file.schema_arrow  # worked out anew at every look
+    written = file.schema_arrow  # recomputed at every access
     metadata: dict[bytes, bytes] = {
         key: value for key, value in (written.metadata or {}).items() if key.startswith(b"crwn.")
     }
@@ -228,11 +228,11 @@ def _version(metadata: Mapping[bytes, bytes]) -> tuple[int, int]:
 
 
 def _check_size(metadata: pq.FileMetaData, *, columns_too: bool) -> None:
-    """See that a file is of a size that a record can have, before anything of it is unpacked.
+    """Check that a file has a plausible size, before unpacking any of it.
 
     Args:
-        metadata: the file's.
-        columns_too: look at each column. Arrow ends the process where a damaged file's columns are asked for.
+        metadata: the file's metadata.
+        columns_too: whether to check each column; on damaged files, Arrow crashes the process when asked for columns.
     """
     groups = [metadata.row_group(index) for index in range(metadata.num_row_groups)]
     rows = max(metadata.num_rows, sum(group.num_rows for group in groups))
@@ -247,10 +247,10 @@ def _check_size(metadata: pq.FileMetaData, *, columns_too: bool) -> None:
 
 
 def _sums(metadata: Mapping[bytes, bytes], version: tuple[int, int]) -> dict[str, str] | None:
-    """The columns' sums as the file has them; None where an older version wrote it.
+    """The columns' checksums in the file; None if an older version wrote it.
 
     Raises:
-        DamagedError: they are not what was written, or are gone.
+        DamagedError: they are not as written, or are missing.
     """
     if not {_SUM, _COLUMNS, _BYTES} & set(metadata) and version < SEALED_SINCE:
         return None
@@ -261,7 +261,7 @@ def _sums(metadata: Mapping[bytes, bytes], version: tuple[int, int]) -> dict[str
 
 
 def _content_sum(metadata: Mapping[bytes, bytes]) -> str:
-    """Over all that the metadata says, the columns' sums among it."""
+    """SHA-256 of all metadata, including the columns' checksums."""
     digest = hashlib.sha256()
     for key, value in sorted(metadata.items()):
         if key.startswith(b"crwn.") and key not in (_SUM, _BYTES):
@@ -275,9 +275,9 @@ def _stable_sum(schema: pa.Schema, sums: Mapping[str, str]) -> str:
 
 
 def column_sum(column: pa.ChunkedArray) -> str:
-    """A SHA-256 of a column's values: the same however they are encoded or cut into chunks.
+    """A SHA-256 of a column's values, independent of their encoding and chunks.
 
-    All NaN are one value here, and so are both zeros: Arrow's dictionaries may exchange them.
+    All NaNs count as one value, and so do both zeros: Arrow's dictionaries may swap them.
     """
     digest = hashlib.sha256()
     array = column.combine_chunks()
@@ -286,7 +286,7 @@ def column_sum(column: pa.ChunkedArray) -> str:
 
 
 def _feed(digest: Any, array: pa.Array) -> None:
-    """Take in an array's length, which of its values are null, and the others."""
+    """Add an array's length, its null mask and its values to the digest."""
     kind = array.type
     digest.update(f"{len(array)} ".encode())
     is_valid = array.is_valid().to_numpy(zero_copy_only=False) if array.null_count else np.ones(len(array), bool)
@@ -312,7 +312,7 @@ def _numbers(array: pa.Array) -> bytes:
     if pa.types.is_boolean(array.type):
         array = array.cast(pa.uint8())
     if array.null_count:
-        array = array.fill_null(0)  # only then: of small tables the calls into Arrow are most of what a sum takes
+        array = array.fill_null(0)  # only if needed: for small tables, calls into Arrow dominate the cost
     values = _values(array)
     if values.dtype.kind == "f":
         values = np.where(np.isnan(values), math.nan, values + 0.0)
@@ -321,13 +321,13 @@ def _numbers(array: pa.Array) -> bytes:
 
 
 def _values(array: pa.Array) -> NDArray[Any]:
-    """The numbers of an array without nulls. Arrow's own conversion imports pandas first, which takes a second."""
+    """The numbers of an array without nulls. Arrow's own conversion imports pandas, which takes a second."""
     kind = array.type
     if not (pa.types.is_integer(kind) or pa.types.is_floating(kind)):
         values: NDArray[Any] = array.to_numpy(zero_copy_only=False)
         return values
     sign = "f" if pa.types.is_floating(kind) else "i" if pa.types.is_signed_integer(kind) else "u"
-    dtype = np.dtype(f"{sign}{kind.bit_width // 8}")  # what Arrow says of it takes pandas, too
+    dtype = np.dtype(f"{sign}{kind.bit_width // 8}")  # Arrow's own mapping needs pandas too
     if len(array) == 0:
         return np.empty(0, dtype)
     return np.frombuffer(array.buffers()[1], dtype, count=array.offset + len(array))[array.offset :]

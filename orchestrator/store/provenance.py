@@ -1,7 +1,7 @@
-"""Where a finished trial's numbers come from, typed: attempts, machines, code, and the numerics. Pure.
+"""The typed provenance of a finished trial's results: attempts, machines, code, and the numerics. Pure.
 
-What is read is checked here: a record may be a stranger's, or damaged. A field that is None is not said, as by a
-record of an older crwn that did not have it.
+Records may be untrusted or damaged; they are validated here. A field that is None was not recorded, for instance
+because an older crwn did not have it.
 """
 
 from __future__ import annotations
@@ -18,25 +18,25 @@ from orchestrator.store.json_fields import Fields, canonical, parse, without_non
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Provenance:
-    """Where a finished trial's numbers come from: all that may differ between two equal runs.
+    """The provenance of a finished trial's results: everything that may differ between two equal runs.
 
     Attributes:
-        attempts: at it, oldest first, without their spec.
-        finished: when, in ISO 8601.
-        host: on which machine.
-        device: the processor as it names itself.
-        visible_gpus: what CUDA_VISIBLE_DEVICES said.
-        peak_memory_bytes: of the process on a CPU, allocated by torch on a GPU.
-        held_memory_bytes: what the process held before, see `crwn.trial.Finished`.
-        predicted_memory_bytes: what was foreseen.
-        train_seconds: of all tasks together.
-        train_seconds_per_task: the median.
-        eval_seconds: of all tests together.
-        commit: of the code.
-        python: its version.
-        versions: of the libraries that numbers depend on.
-        code: that the last attempt computed with.
-        code_changes: in what the code differs that the attempts computed with, see `code_changes`; empty if in nothing.
+        attempts: the attempts at it, oldest first, without their spec.
+        finished: when it finished, in ISO 8601.
+        host: the machine's name.
+        device: the processor's name for itself.
+        visible_gpus: the value of CUDA_VISIBLE_DEVICES.
+        peak_memory_bytes: peak memory of the process on a CPU, or allocated by torch on a GPU.
+        held_memory_bytes: memory that the process held before, see `crwn.trial.Finished`.
+        predicted_memory_bytes: the predicted memory.
+        train_seconds: training time of all tasks in total.
+        train_seconds_per_task: median training time per task.
+        eval_seconds: time of all tests in total.
+        commit: the commit of the code.
+        python: Python's version.
+        versions: versions of the libraries that results depend on.
+        code: the code that the last attempt used.
+        code_changes: how the code differs between attempts, see `code_changes`; empty if it does not.
     """
 
     attempts: tuple[Attempt, ...] = ()
@@ -58,14 +58,14 @@ class Provenance:
 
     @classmethod
     def from_json(cls, text: str | None, *, with_attempts: bool = True) -> Provenance:
-        """A record's provenance from its JSON.
+        """Read a record's provenance from its JSON.
 
         Args:
-            text: the JSON; None for one that says nothing.
-            with_attempts: whether those are wanted, which are most of it.
+            text: the JSON; None for an empty one.
+            with_attempts: whether to read the attempts, which are most of it.
 
         Raises:
-            ValueError, RecursionError: it is no JSON object, or a field is of the wrong kind.
+            ValueError, RecursionError: it is not a JSON object, or a field has the wrong type.
         """
         said = Fields(parse(text or "{}"), "provenance")
         return cls(
@@ -88,7 +88,7 @@ class Provenance:
         )
 
     def to_json(self) -> str:
-        """The provenance as its column has it."""
+        """The provenance as JSON, as stored in its column."""
         said = {item.name: getattr(self, item.name) for item in fields(self)}
         said["attempts"] = [attempt.content() for attempt in self.attempts]
         said["code"] = code_content(self.code)
@@ -97,13 +97,13 @@ class Provenance:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RecordedNumerics:
-    """What the last bits of a result depend on besides the spec (`crwn.events.Numerics`), as a record says it.
+    """What the last bits of a result depend on besides the spec (`crwn.events.Numerics`), as recorded.
 
     Attributes:
         device: the kind of processor, cpu or cuda.
-        group_size: how many tasks were learned together.
+        group_size: number of tasks learned at once.
         kernel: how products were computed.
-        threads: of the CPU.
+        threads: number of CPU threads.
     """
 
     device: str | None = None
@@ -114,7 +114,7 @@ class RecordedNumerics:
     @staticmethod
     @functools.lru_cache(maxsize=1000)  # thousands of trials have the same few
     def from_json(text: str | None) -> RecordedNumerics:
-        """A record's numerics from their JSON; raises as `Provenance.from_json` does."""
+        """Read a record's numerics from their JSON; raises like `Provenance.from_json`."""
         said = Fields(parse(text or "{}"), "numerics")
         return RecordedNumerics(
             device=said.said_name("device"),
@@ -124,5 +124,5 @@ class RecordedNumerics:
         )
 
     def to_json(self) -> str:
-        """The numerics as their column has them."""
+        """The numerics as JSON, as stored in their column."""
         return canonical(without_none(**{item.name: getattr(self, item.name) for item in fields(self)}))

@@ -1,7 +1,7 @@
-"""The rows of a trial's tables, typed: the one of a finished trial, its tests, samples of the system. Pure.
+"""The typed rows of a trial's tables: the row of a finished trial, its tests, and samples of the system. Pure.
 
-What is read is checked here: a record may be a stranger's, or damaged. A field that is None is not said, as by a
-record of an older crwn that did not have it.
+Records may be untrusted or damaged; they are validated here. A field that is None was not recorded, for instance
+because an older crwn did not have it.
 """
 
 from __future__ import annotations
@@ -20,23 +20,22 @@ class TrialRow:
 
     Attributes:
         trial_id: the hash of the spec.
-        method, variant, benchmark, scale, seed: what it is, in words.
+        method, variant, benchmark, scale, seed: the names of the trial.
         accuracy: the mean over tasks after the last one, in [0, 1].
-        accuracy_told: the mean over tasks after the last one among each task's own classes, in [0, 1]; None where
-            tasks do not bring classes of their own.
-        forgetting, backward_transfer: see `crwn.metrics`; None where a test that they need was not made.
-        params_per_task: in the paper's convention.
-        trained_per_task, stored_per_task: numbers that learning a task changes, and that are kept of it.
-        examples_kept: training images that a replay buffer holds at most.
-        stored_memory: numbers kept between tasks to learn the next ones by, beside replayed images.
+        accuracy_told: the same among each task's own classes only, in [0, 1]; None except in the scenario `class`.
+        forgetting, backward_transfer: see `crwn.metrics`; None if a test that they need was not made.
+        params_per_task: parameters per task in the paper's convention.
+        trained_per_task, stored_per_task: numbers trained and stored per task.
+        examples_kept: capacity of the replay buffer, in training images.
+        stored_memory: numbers kept between tasks to help learn later ones, besides replayed images.
         grouping: how many tasks can be learned at once.
-        independent: whether learning a task leaves those learned before as they are; None in an older record, where
-            the grouping says it, see `is_independent`.
-        fingerprint: of the backbone.
-        spec: the trial's, as JSON values.
-        numerics: what its last bits depend on besides.
-        seconds: of training and tests.
-        provenance: where its numbers come from.
+        independent: whether learning a task leaves earlier tasks unchanged; None in an older record, where it follows
+            from the grouping, see `is_independent`.
+        fingerprint: the fingerprint of the backbone.
+        spec: the trial's spec, as JSON values.
+        numerics: what its last bits depend on besides the spec.
+        seconds: time of training and tests.
+        provenance: where its results come from.
     """
 
     trial_id: str
@@ -64,15 +63,15 @@ class TrialRow:
 
     @property
     def is_independent(self) -> bool:
-        """Whether learning a task leaves those learned before as they are."""
+        """Whether learning a task leaves earlier tasks unchanged."""
         return independent(self.grouping, self.independent)
 
     @classmethod
     def read(cls, row: Mapping[str, Any]) -> TrialRow:
-        """A row from the values of its columns.
+        """Read a row from the values of its columns.
 
         Raises:
-            ValueError, RecursionError: a value is missing, or of the wrong kind.
+            ValueError, RecursionError: a value is missing, or has the wrong type.
         """
         said = Fields(dict(row))
         specs = Fields({"spec": parse(said.text_of("spec"))})
@@ -116,12 +115,12 @@ class TrialRow:
 
 
 def independent(grouping: str | None, said: bool | None) -> bool:
-    """Whether learning a task leaves those learned before as they are.
+    """Whether learning a task leaves earlier tasks unchanged.
 
     Args:
         grouping: how many tasks can be learned at once.
-        said: what the record says itself; None in an older one, whose methods were independent if their tasks could be
-            learned in any number.
+        said: the recorded value; None in an older record, whose methods were independent if any number of their tasks
+            could be learned at once.
     """
     return grouping == "any" if said is None else said
 
@@ -132,8 +131,8 @@ class CurveEntry:
 
     Attributes:
         step: the update after which it was taken, counted from 1.
-        loss: of the training, in nats.
-        accuracy: of the training, in [0, 1].
+        loss: training loss, in nats.
+        accuracy: training accuracy, in [0, 1].
         time: in seconds since 1970.
     """
 
@@ -145,26 +144,26 @@ class CurveEntry:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TestRow:
-    """A `tasks` row: one test of one task, or, while that is learned, its curve so far.
+    """A `tasks` row: one test of one task or, while the task is being learned, its curve so far.
 
     Attributes:
-        trial_id, method, variant, benchmark, scale, seed: as the trial's own row has them.
-        task: which task.
-        tasks_learned: after how many it was tested, of a stream the segments seen whole; None of a task that is being
-            learned, as all but the curve.
-        update: of a stream, after how many updates it was tested; else None.
+        trial_id, method, variant, benchmark, scale, seed: as in the trial's own row.
+        task: the task.
+        tasks_learned: number of tasks learned before the test, or segments of a stream seen completely; None while the
+            task is being learned, like all fields but the curve.
+        update: number of updates before the test, for a stream; else None.
         accuracy: in [0, 1].
-        accuracy_told: among the task's own classes alone; None where tasks do not bring classes of their own.
-        answered: how often each class was the answer, in every scenario but `task`; None where the task is told.
+        accuracy_told: accuracy among the task's own classes only; None except in the scenario `class`.
+        answered: how often each class was predicted; None in the scenario `task`.
         loss: in nats.
-        num_test: examples.
-        train_seconds: what learning it took; None where it was only tested again.
-        eval_seconds: what the test took.
-        tested: when it ended, in seconds since 1970.
-        curve: of the training; empty where it was only tested again.
+        num_test: number of test examples.
+        train_seconds: time to learn the task; None if it was only tested again.
+        eval_seconds: time of the test.
+        tested: when the test ended, in seconds since 1970.
+        curve: the training curve; empty if it was only tested again.
     """
 
-    __test__ = False  # it is no test of pytest's
+    __test__ = False  # not a test for pytest to collect
 
     trial_id: str
     method: str
@@ -187,12 +186,12 @@ class TestRow:
 
     @property
     def is_first(self) -> bool:
-        """Whether it is the test that follows learning the task."""
+        """Whether it is the test right after the task was learned."""
         return self.update is None and self.tasks_learned == self.task + 1
 
     @classmethod
     def read(cls, row: Mapping[str, Any]) -> TestRow:
-        """A row from the values of its columns; raises as `TrialRow.read` does."""
+        """Read a row from the values of its columns; raises like `TrialRow.read`."""
         said = Fields(dict(row))
         curve, times = said.parts("curve"), row.get("curve_times") or []
         if times and len(times) != len(curve):
@@ -239,14 +238,14 @@ class TestRow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sample:
-    """A `system` row: what is in use at one time. 100 % of a process is one core, of a machine all of them.
+    """A `system` row: usage at one time. For a process, 100 % is one core; for a machine, all cores.
 
     Attributes:
-        trial_id: the trial that runs.
+        trial_id: the running trial.
         time: in seconds since 1970.
-        process_cpu_percent, process_memory_bytes: the trial's own process.
-        machine_cpu_percent, machine_memory_bytes: all processes of its machine.
-        gpu_percent, gpu_memory_bytes, gpu_power_watts: its whole GPU; None without one.
+        process_cpu_percent, process_memory_bytes: usage of the trial's own process.
+        machine_cpu_percent, machine_memory_bytes: usage of all processes on its machine.
+        gpu_percent, gpu_memory_bytes, gpu_power_watts: usage of its whole GPU; None without one.
     """
 
     trial_id: str
@@ -261,7 +260,7 @@ class Sample:
 
     @classmethod
     def read(cls, row: Mapping[str, Any]) -> Sample:
-        """A row from the values of its columns; raises as `TrialRow.read` does."""
+        """Read a row from the values of its columns; raises like `TrialRow.read`."""
         said = Fields(dict(row))
         measured = [item.name for item in fields(cls) if item.name not in ("trial_id", "time")]
         return cls(

@@ -131,9 +131,9 @@ SYSTEM_SCHEMA = pa.schema(
     ],
     metadata={**_VERSION_METADATA, b"crwn.record": b"system"},
 )
-"""Times are seconds since 1970; 100 % of a process is one core, of a machine all of them; null without a GPU."""
+"""Times are seconds since 1970; 100 % is one core for a process, all cores for a machine; null without a GPU."""
 
 TESTS_SCHEMA = pa.schema(
     [TASKS_SCHEMA.field(name) for name in ("trial_id", "task", "tasks_learned", "update", "accuracy", "accuracy_told")]
 )
-"""Of `tasks` what says how accurate a trial is."""
+"""The columns of `tasks` from which accuracies are computed."""

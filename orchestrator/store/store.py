@@ -1,7 +1,7 @@
-"""The results store: the only truth about what was computed.
+"""The results store: the single source of truth about what was computed.
 
-A file is replaced atomically (`files.py`), so a reader never sees half of one. Fields that may differ
-between two equal runs are marked `volatile` in the Parquet schemas.
+Files are replaced atomically (`files.py`), so a reader never sees a partial file. Fields that may differ between two
+equal runs are marked `volatile` in the Parquet schemas.
 """
 
 from __future__ import annotations
@@ -49,20 +49,20 @@ _BEHIND = ".behind"
 
 
 class Store:
-    """A store on a path or on object storage. Opening one that does not exist yet writes nothing.
+    """A store on a path or on object storage. Opening a store that does not exist yet writes nothing.
 
-    It pickles as its address and its mark, so that another process, on another machine too, opens the same one.
+    It pickles as its address and its mark, so that another process, even on another machine, opens the same store.
 
     Args:
-        address: the store's folder, or its URI such as s3://bucket/prefix; or its files, which do not pickle.
-        mark: what a run knows it by (`driven`); each write first sees that it is there.
+        address: the store's folder, or its URI such as s3://bucket/prefix; or its files, which cannot be pickled.
+        mark: identifies the store to a run (`driven`); each write first checks that it is present.
 
     Attributes:
-        records: of finished trials.
-        unfinished: what there is of trials that are not finished.
+        records: the records of finished trials.
+        unfinished: the files of unfinished trials.
 
     Raises:
-        UserError: what is there is something else than a store, or a newer one, or cannot be reached.
+        UserError: the address holds something other than a store, or a newer store, or cannot be reached.
     """
 
     def __init__(self, address: Path | str | Files, mark: Mark | None = None) -> None:
@@ -78,17 +78,17 @@ class Store:
 
     @property
     def address(self) -> str:
-        """What opens this store: its full path, or its URI."""
+        """The address that opens this store: its full path, or its URI."""
         return self._files.address
 
     @property
     def beside(self) -> Path:
-        """The folder on this machine for what several stores share: MLflow's database, its artifacts."""
+        """The folder on this machine for what several stores share: MLflow's database and artifacts."""
         return self._files.beside
 
     @property
     def is_folder(self) -> bool:
-        """Whether it is on a path, which other machines may not see, and not on object storage."""
+        """Whether it is on a path, which other machines may not see, rather than on object storage."""
         return isinstance(self._files, LocalFiles)
 
     @property
@@ -96,7 +96,7 @@ class Store:
         """The folder of a store on a path.
 
         Raises:
-            UserError: it is on object storage.
+            UserError: the store is on object storage.
         """
         if not isinstance(self._files, LocalFiles):
             raise UserError(f"{self.address}: expected a store on a path, given one on object storage.")
@@ -104,34 +104,34 @@ class Store:
 
     @property
     def report(self) -> Files:
-        """Where the store's own tables are."""
+        """The files of the store's own tables."""
         return self._files.below(REPORT_FOLDER)
 
     @property
     def index(self) -> Files:
-        """Where the compacted index of the trials is."""
+        """The files of the compacted index of trials."""
         return self._files.below(INDEX_FOLDER)
 
     @property
     def identity(self) -> str:
-        """What the store is known by elsewhere, wherever it is moved; its path for one of version 1.0."""
+        """The identity of the store elsewhere, which survives moves; for version 1.0, its path."""
         return marks.read_mark(self._files.read(MARK_FILE))[1] or self.address
 
     @property
     def version(self) -> tuple[int, int]:
-        """By which version it was made."""
+        """The version that created it."""
         return marks.read_mark(self._files.read(MARK_FILE))[0]
 
     @property
     def exists(self) -> bool:
-        """Whether the folder is a store already."""
+        """Whether the store exists."""
         return self._files.exists(MARK_FILE)
 
     def create(self) -> None:
-        """Make the folder a store if it is none yet.
+        """Create the store if it does not exist.
 
         Raises:
-            UserError: it cannot be written.
+            UserError: the folder cannot be written.
         """
         try:
             self._files.make()
@@ -147,22 +147,22 @@ class Store:
     # Who works on it
 
     def tracking_lock(self) -> Claim:
-        """Held by the one process that shows this store in MLflow."""
+        """The claim held by the only process that shows this store in MLflow."""
         return self._files.claim("tracking")
 
     def lock(self, on_other: OnOther | None = None) -> AbstractContextManager[list[Holder]]:
-        """Be the one driver of this store for the length of a `with` block; see `locks.driving`."""
+        """Be the only driver of this store for the duration of a `with` block; see `locks.driving`."""
         return driving(self._files.claim("run"), self.address, on_other)
 
     def drivers(self) -> list[Holder]:
-        """The processes that run a sweep on this store, or ended without saying so; one at most on a path."""
+        """The processes that run a sweep on this store, or ended without releasing it; on a path, at most one."""
         return self._files.claim("run").holders()
 
     def give_word(self) -> str | None:
-        """Leave a new word in the folder, by which processes elsewhere find out whether they see this very one.
+        """Write a new nonce to the folder, by which processes elsewhere check whether they see this same folder.
 
         Returns:
-            The word, for `sees`; None on object storage, which all machines see.
+            The nonce, for `sees`; None on object storage, which all machines see.
         """
         if not self.is_folder:
             return None
@@ -171,61 +171,61 @@ class Store:
         return word
 
     def driven(self) -> Store:
-        """This store for the run that drives it, which stops once the folder is renamed, removed or another's.
+        """This store for the run that drives it, which stops once the folder is renamed, removed or taken over.
 
-        On a path the run leaves its word there; an object storage's prefix is known by the store's own mark.
+        On a path, the run writes a nonce; on object storage, the store's own mark identifies it.
 
         Returns:
-            The same store; each write first sees that it is there, and raises LostError where it is not.
+            The same store; each write first checks that it is still present, and raises LostError otherwise.
         """
         return self._known_by(MARK_FILE if self.give_word() is None else WORD_FILE)
 
     def followed(self) -> Store:
-        """This store for a process that shows it elsewhere: the same, but runs may come and go."""
+        """This store for a process that shows it elsewhere: like `driven`, but runs may come and go."""
         return self._known_by(MARK_FILE)
 
     def _known_by(self, name: str) -> Store:
         return Store(self._files, Mark(name=name, content=self._files.read(name)))
 
     def check(self) -> None:
-        """See that a run's store is still there; see `Files.check`."""
+        """Check that a run's store is still present; see `Files.check`."""
         self._files.check()
 
     @property
     def mark(self) -> Mark | None:
-        """What a run knows its store by, for other processes of the run; None for all others."""
+        """The mark that identifies the store to a run, for the run's other processes; None outside a run."""
         return self._mark
 
     @property
     def word(self) -> str | None:
-        """The run's word, for `sees`; None on object storage."""
+        """The run's nonce, for `sees`; None on object storage."""
         return self._mark.content.decode() if self._mark is not None and self.is_folder else None
 
     @property
     def is_driven(self) -> bool:
-        """Whether some process is running a sweep on this store, as far as can be known."""
+        """Whether a process is running a sweep on this store, as far as can be known."""
         return any(driver.is_live for driver in self.drivers())
 
     # Sweeps
 
     def write_manifest(self, manifest: Manifest) -> None:
-        """Keep a sweep's manifest under its name; an equal one is left as it is. MLflow is behind a changed one."""
+        """Write a sweep's manifest under its name, unless it is unchanged; a changed one leaves MLflow behind."""
         name, content = f"{SWEEPS_FOLDER}/{manifest.name}.json", manifest.to_json_bytes()
         if next(iter(self._files.read_all([name]))) != content:
             self._files.write(name, content)
             self.mark_behind(manifest.name, behind=True)
 
     def manifests(self) -> list[Manifest]:
-        """All sweeps' manifests, by name.
+        """All sweeps' manifests, sorted by name.
 
         Raises:
-            UserError: some are damaged or newer than this reader; a line for each.
+            UserError: some are damaged or newer than this reader; the message has one line for each.
         """
         found, faults = [], []
         for name in self.manifest_names():
             try:
                 found.append(self.manifest(name))
-            except StorageError:  # it does not answer, or will not give it
+            except StorageError:  # the storage does not answer, or refuses
                 raise
             except UserError as error:
                 faults.append(str(error))
@@ -234,7 +234,7 @@ class Store:
         return found
 
     def manifest_names(self) -> list[str]:
-        """The sweeps that have a manifest here, whether or not it can be read."""
+        """The names of the sweeps that have a manifest here, readable or not."""
         names = self._files.names(SWEEPS_FOLDER)
         return [name.removesuffix(".json") for name in names if name.endswith(".json")]
 
@@ -242,7 +242,7 @@ class Store:
         """One sweep's manifest.
 
         Raises:
-            UserError: it is missing, damaged or newer than this reader.
+            UserError: the manifest is missing, damaged or newer than this reader.
         """
         file = f"{SWEEPS_FOLDER}/{name}.json"
         place = self._files.locate(file)
@@ -255,7 +255,7 @@ class Store:
         return Manifest.from_json(content, name=name, place=place)
 
     def mark_behind(self, name: str, *, behind: bool) -> None:
-        """Note whether a sweep's runs in MLflow may be behind what is here."""
+        """Record whether a sweep's runs in MLflow may be behind the store."""
         mark = f"{SWEEPS_FOLDER}/{name}{_BEHIND}"
         if not behind:
             self._files.remove(mark)
@@ -263,7 +263,7 @@ class Store:
             self._files.write(mark, b"")
 
     def is_behind(self, name: str) -> bool:
-        """Whether a sweep's runs in MLflow may be behind what is here."""
+        """Whether a sweep's runs in MLflow may be behind the store."""
         return self._files.exists(f"{SWEEPS_FOLDER}/{name}{_BEHIND}")
 
     # Codes
@@ -281,65 +281,65 @@ class Store:
     # Trials
 
     def folder(self, trial_id: str) -> Path:
-        """A trial's folder in a store on a path, which need not exist; raises as `root` does."""
+        """A trial's folder in a store on a path, which need not exist; raises like `root`."""
         return self.root / TRIALS_FOLDER / trial_id
 
     def locate(self, trial_id: str, file: str) -> str:
-        """The full name of one of a trial's files, to be shown."""
+        """The full name of one of a trial's files, for display."""
         return self._files.locate(of_trial(trial_id, file))
 
     def read(self, trial_id: str, file: str) -> bytes | None:
-        """The bytes of one of a trial's files; None where it is not there."""
+        """The bytes of one of a trial's files; None if it does not exist."""
         return trial_files.read(self._files, trial_id, file)
 
     def is_finished(self, trial_id: str) -> bool:
-        """Whether the trial's final record is there."""
+        """Whether the trial's final record exists."""
         return trial_files.is_finished(self._files, trial_id)
 
     def finished(self, trial_ids: Iterable[str]) -> set[str]:
-        """Those that are finished."""
+        """The finished ones among the given trials."""
         return trial_files.finished(self._files, trial_ids)
 
     def state(self, trial_id: str, *, driven: bool) -> TrialState:
-        """Where a trial stands.
+        """The state of a trial.
 
         Args:
             trial_id: the trial.
             driven: whether a run is working on the store.
 
         Returns:
-            `done`; `failed`, its last attempt ended in an error; `running`; `interrupted`, begun and stopped, it goes
-            on from its resume point; `left`, not begun.
+            `done`; `failed`: its last attempt ended in an error; `running`; `interrupted`: started and stopped, it will
+            resume from its resume point; `left`: not started.
         """
         if self.is_finished(trial_id):
             return "done"
         return state_by(self.read(trial_id, ATTEMPTS_FILE), driven=driven)
 
     def states(self, trial_ids: Iterable[str], *, driven: bool) -> dict[str, TrialState]:
-        """Where trials stand, see `state`; in the order given."""
+        """The states of trials, in the order given; see `state`."""
         wanted = list(trial_ids)
         finished = self.finished(wanted)
         others = self.unfinished.states([each for each in wanted if each not in finished], driven=driven)
         return {trial_id: others.get(trial_id, "done") for trial_id in wanted}
 
     def signature(self, trial_id: str) -> tuple[tuple[str, int, int], ...]:
-        """Something that changes whenever one of the trial's files does."""
+        """A value that changes whenever one of the trial's files does."""
         return trial_files.signature(self._files, trial_id)
 
     def signatures(self) -> dict[str, tuple[tuple[int, int], ...]]:
-        """Of every finished trial something that changes with its results: when its records were written, how long."""
+        """For every finished trial, a value that changes with its results: times and sizes of its records."""
         return trial_files.signatures(self._files)
 
     def trial_ids(self) -> list[str]:
-        """All trials that were finished, in order."""
+        """The ids of all finished trials, sorted."""
         return trial_files.finished_ids(self._files)
 
     def trial_folders(self) -> list[str]:
-        """All trials of which something is there, finished or not, in order."""
+        """The ids of all trials that have files, finished or not, sorted."""
         return sorted({name.split("/")[1] for name in self._files.walk(TRIALS_FOLDER) if name.count("/") > 1})
 
     def without_contexts(self, trial_ids: Iterable[str]) -> list[str]:
-        """Those of finished trials whose contexts are gone, by a listing alone."""
+        """The given finished trials whose contexts are missing, found by listing only."""
         names = {of_trial(trial_id, CONTEXTS_FILE): trial_id for trial_id in trial_ids}
         there = self._files.existing(list(names))
         return [trial_id for name, trial_id in names.items() if name not in there]
@@ -349,9 +349,9 @@ class Store:
         return Store(open_files(self.address).below(REPAIRS_FOLDER).address)
 
     def replace_record(self, trial_id: str, source: Store) -> None:
-        """Take a finished trial's files from another store in place of this one's; there they are removed.
+        """Move a finished trial's files from another store, replacing this store's.
 
-        Cut off at any moment, the other store still has all of it.
+        If interrupted at any moment, the other store still has all of them.
         """
         for file in (TASKS_FILE, SYSTEM_FILE, CONTEXTS_FILE, TRIAL_FILE):
             content = source.read(trial_id, file)
@@ -366,24 +366,24 @@ class Store:
             self._files.remove(of_trial(trial_id, file))
 
     def clear_leftovers(self, trial_ids: Iterable[str]) -> None:
-        """Remove what only unfinished trials need, and files whose writer was killed, from finished ones."""
+        """Remove from finished trials what only unfinished ones need, and files whose writer was killed."""
         trial_files.clear_leftovers(self._files, trial_ids)
 
     def so_far(self, trial_id: str) -> tuple[list[TestRow], list[Sample]]:
-        """The `tasks` and the `system` rows of one trial, finished or not; raises as `Records.trials` does.
+        """The `tasks` and `system` rows of one trial, finished or not; raises like `Records.trials`.
 
-        A task that is being learned has its curve so far, and None for what a test would say.
+        A task in progress has its curve so far, and None for the results of a test.
         """
         return trial_files.read_tests(self._files, trial_id)
 
     def all_attempts(self, trial_id: str) -> tuple[Attempt, ...]:
-        """The attempts at a trial, finished or not, oldest first; raises as `Records.trials` does."""
+        """The attempts at a trial, finished or not, oldest first; raises like `Records.trials`."""
         row = self.records.row(trial_id)
         return self.unfinished.attempts(trial_id) if row is None else row.provenance.attempts
 
 
 def sees(address: str, word: str) -> bool:
-    """Whether the folder at a path on this machine is the store in which a driver elsewhere has left its word."""
+    """Whether the folder at a path on this machine is the store in which a driver elsewhere wrote its nonce."""
     try:
         return LocalFiles(Path(address)).read(WORD_FILE) == word.encode()
     except OSError:

@@ -1,4 +1,4 @@
-"""The files of single trials: whether one is finished, and what trials have whether or not they are."""
+"""The files of single trials, finished or not, and whether a trial is finished."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ from orchestrator.store.schemas import (
 Row = TypeVar("Row", TestRow, Sample)
 
 _DEPTH = 3
-"""Parts of the name of a trial's file."""
+"""Number of parts in the name of a trial's file."""
 
 
 def read(files: Files, trial_id: str, file: str) -> bytes | None:
-    """The bytes of one of a trial's files; None where it is not there."""
+    """The bytes of one of a trial's files; None if it does not exist."""
     try:
         return files.read(of_trial(trial_id, file))
     except FileNotFoundError:
@@ -39,24 +39,24 @@ def read(files: Files, trial_id: str, file: str) -> bytes | None:
 
 
 def is_finished(files: Files, trial_id: str) -> bool:
-    """Whether the trial's final record is there."""
+    """Whether the trial's final record exists."""
     return files.exists(of_trial(trial_id, TRIAL_FILE))
 
 
 def finished(files: Files, trial_ids: Iterable[str]) -> set[str]:
-    """Those that are finished."""
+    """The finished ones among the given trials."""
     names = {of_trial(trial_id, TRIAL_FILE): trial_id for trial_id in trial_ids}
     return {names[name] for name in files.existing(list(names))}
 
 
 def finished_ids(files: Files) -> list[str]:
-    """All trials that were finished, in order."""
+    """The ids of all finished trials, sorted."""
     paths = [name.split("/") for name in files.walk(TRIALS_FOLDER)]
     return [path[1] for path in paths if len(path) == _DEPTH and path[-1] == TRIAL_FILE]
 
 
 def signature(files: Files, trial_id: str) -> tuple[tuple[str, int, int], ...]:
-    """Something that changes whenever one of the trial's files does."""
+    """A value that changes whenever one of the trial's files does."""
     found = []
     for file in (TRIAL_FILE, ATTEMPTS_FILE, TASKS_FILE):
         written = files.signature(of_trial(trial_id, file))
@@ -66,7 +66,7 @@ def signature(files: Files, trial_id: str) -> tuple[tuple[str, int, int], ...]:
 
 
 def signatures(files: Files) -> dict[str, tuple[tuple[int, int], ...]]:
-    """Of every finished trial something that changes with its results: when its records were written, how long."""
+    """For every finished trial, a value that changes with its results: modification times and sizes of its records."""
     finished: set[str] = set()
     found: dict[str, list[tuple[int, int]]] = {}
     for name, written in files.signatures(TRIALS_FOLDER, (TRIAL_FILE, TASKS_FILE)).items():
@@ -77,7 +77,7 @@ def signatures(files: Files) -> dict[str, tuple[tuple[int, int], ...]]:
 
 
 def clear_leftovers(files: Files, trial_ids: Iterable[str]) -> None:
-    """Remove what only unfinished trials need, and files whose writer was killed, from finished ones."""
+    """Remove from finished trials what only unfinished ones need, and files whose writer was killed."""
     folders = {f"{TRIALS_FOLDER}/{trial_id}" for trial_id in trial_ids}
     for name in files.walk(min(folders) if len(folders) == 1 else TRIALS_FOLDER):
         folder, _, file = name.rpartition("/")
@@ -86,7 +86,7 @@ def clear_leftovers(files: Files, trial_ids: Iterable[str]) -> None:
 
 
 def write_tests(files: Files, trial_id: str, tasks: Sequence[TestRow], system: Sequence[Sample]) -> pa.Table:
-    """Keep a trial's `tasks` and `system` rows, up to its resume point or all; returns the first as they are kept."""
+    """Write a trial's `tasks` and `system` rows, up to its resume point or all; returns `tasks` as written."""
     table = parquet_files.from_rows((row.columns() for row in tasks), TASKS_SCHEMA)
     files.write(of_trial(trial_id, TASKS_FILE), parquet_files.dump(table, version_of(tasks)))
     samples = parquet_files.from_rows((sample.columns() for sample in system), SYSTEM_SCHEMA)
@@ -95,10 +95,10 @@ def write_tests(files: Files, trial_id: str, tasks: Sequence[TestRow], system: S
 
 
 def read_tests(files: Files, trial_id: str) -> tuple[list[TestRow], list[Sample]]:
-    """A trial's `tasks` and `system` rows, as far as they are there.
+    """A trial's `tasks` and `system` rows, as far as they exist.
 
     Raises:
-        UserError: a file is damaged, of another trial, or newer than this reader.
+        UserError: a file is damaged, belongs to another trial, or is newer than this reader.
     """
     tests = _rows(files, TestRow, trial_id, TASKS_FILE, TASKS_SCHEMA)
     return tests, _rows(files, Sample, trial_id, SYSTEM_FILE, SYSTEM_SCHEMA)
@@ -115,7 +115,7 @@ def _rows(files: Files, kind: type[Row], trial_id: str, file: str, schema: pa.Sc
 
 
 def own_table(content: bytes | None, schema: pa.Schema, trial_id: str, place: str) -> pa.Table:
-    """The rows of a trial's Parquet file, seen to be all its own; raises as `read_tests` does."""
+    """The rows of a trial's Parquet file, checked to belong to it; raises like `read_tests`."""
     table = parquet_files.load(content, schema, place).table
     with refused(place):
         integrity.check_owner(table, trial_id)
@@ -124,7 +124,7 @@ def own_table(content: bytes | None, schema: pa.Schema, trial_id: str, place: st
 
 @contextlib.contextmanager
 def refused(place: str) -> Iterator[None]:
-    """Makes of what is wrong with the record at a place an error that names it."""
+    """Turn errors about the record at a place into a `UserError` that names it."""
     try:
         yield
     except (ValueError, RecursionError) as error:
@@ -132,6 +132,6 @@ def refused(place: str) -> Iterator[None]:
 
 
 def version_of(tests: Sequence[TestRow]) -> dict[str, str]:
-    """The version of a trial's records, where it is another than the schema's."""
+    """The version of a trial's records, if it differs from the schema's."""
     is_stream = any(test.update is not None for test in tests)
     return {"version": "{}.{}".format(*STREAM_VERSION)} if is_stream else {}

@@ -1,4 +1,4 @@
-"""What an unfinished trial leaves: where it goes on, its rows up to there, and notes of its attempts."""
+"""The files of unfinished trials: the resume point, the rows up to there, and the attempts."""
 
 from __future__ import annotations
 
@@ -16,50 +16,50 @@ class Unfinished:
     """What a store keeps of trials until they are finished.
 
     Args:
-        files: the store's.
+        files: the store's files.
     """
 
     def __init__(self, files: Files) -> None:
         self._files = files
 
     def write_resume(self, trial_id: str, content: bytes, tasks: Sequence[TestRow], system: Sequence[Sample]) -> bool:
-        """Keep where a trial goes on, instead of an earlier point, and the rows up to there.
+        """Write a trial's resume point, replacing an earlier one, and the rows up to there.
 
         Returns:
-            Whether that was done; a trial that another run has finished meanwhile, where no lock kept it away, stays
-            as it is.
+            Whether it was written; a trial that another run has finished meanwhile, which leases do not prevent, is
+            left unchanged.
         """
         if trial_files.is_finished(self._files, trial_id):
             return False
         self._files.write(of_trial(trial_id, RESUME_FILE), content)
-        # afterwards: no row that the trial would compute once more
+        # after the resume point, so that no row is ahead of it and computed again
         trial_files.write_tests(self._files, trial_id, tasks, system)
         if trial_files.is_finished(self._files, trial_id):
-            # while these were written, and its rows may be these: it is this run's again
+            # finished while these rows were written, and its rows may be these: the trial is this run's again
             self._files.remove(of_trial(trial_id, TRIAL_FILE))
         return True
 
     def read_resume(self, trial_id: str) -> bytes | None:
-        """Where a trial goes on, if it was begun."""
+        """A trial's resume point; None if there is none."""
         return trial_files.read(self._files, trial_id, RESUME_FILE)
 
     def discard_resume(self, trial_id: str) -> None:
-        """Remove a resume point that cannot be used, and the rows up to there, unless the trial is finished by now."""
+        """Remove an unusable resume point, and the rows up to there, unless the trial is finished by now."""
         if trial_files.is_finished(self._files, trial_id):
             return
-        for file in (TASKS_FILE, SYSTEM_FILE, RESUME_FILE):  # the point last: whoever finds it discards the rest too
+        for file in (TASKS_FILE, SYSTEM_FILE, RESUME_FILE):  # the point last: who finds it discards the rest too
             self._files.remove(of_trial(trial_id, file))
 
     def write_attempts(self, trial_id: str, attempts: Sequence[Attempt]) -> None:
-        """Keep what is known of a trial's attempts so far."""
+        """Write a trial's attempts so far."""
         self._files.write(of_trial(trial_id, ATTEMPTS_FILE), attempts_bytes(attempts))
 
     def attempts(self, trial_id: str) -> tuple[Attempt, ...]:
-        """The attempts at an unfinished trial, oldest first; none where the notes of them are damaged."""
+        """The attempts at an unfinished trial, oldest first; empty if their file is damaged."""
         return attempts_of(trial_files.read(self._files, trial_id, ATTEMPTS_FILE))
 
     def attempts_fault(self, trial_id: str) -> str | None:
-        """What is wrong with the notes of an unfinished trial's attempts, in a line; None where nothing is."""
+        """What is wrong with an unfinished trial's attempts file, in one line; None if nothing is."""
         content = trial_files.read(self._files, trial_id, ATTEMPTS_FILE)
         error = None if content is None else _notes_fault(content)
         if error is None:
@@ -68,7 +68,7 @@ class Unfinished:
         return f"{place}: expected notes of attempts that can be read: {error}. The next run goes on without them."
 
     def errors(self, trial_ids: Iterable[str]) -> dict[str, str]:
-        """How the last attempt at unfinished trials failed, by trial, in a line; the others are left out."""
+        """The errors of unfinished trials whose last attempt failed, by trial, in one line each."""
         wanted = list(trial_ids)
         contents = self._files.read_all([of_trial(trial_id, ATTEMPTS_FILE) for trial_id in wanted])
         errors = {}
@@ -79,7 +79,7 @@ class Unfinished:
         return errors
 
     def states(self, trial_ids: Sequence[str], *, driven: bool) -> dict[str, UnfinishedState]:
-        """Where unfinished trials stand by their attempts, in the order given; see `Store.state`."""
+        """The states of unfinished trials by their attempts, in the order given; see `Store.state`."""
         contents = self._files.read_all([of_trial(trial_id, ATTEMPTS_FILE) for trial_id in trial_ids])
         return {
             trial_id: state_by(content, driven=driven) for trial_id, content in zip(trial_ids, contents, strict=True)
@@ -90,7 +90,7 @@ UnfinishedState = Literal["running", "failed", "interrupted", "left"]
 
 
 def state_by(notes: bytes | None, *, driven: bool) -> UnfinishedState:
-    """Where an unfinished trial stands by its attempts file: with damaged notes it was begun, more is not known."""
+    """The state of an unfinished trial by its attempts file; if that is damaged, only that it was started is known."""
     attempts = attempts_of(notes)
     if attempts and attempts[-1].error is not None:
         return "failed"
@@ -101,12 +101,12 @@ def state_by(notes: bytes | None, *, driven: bool) -> UnfinishedState:
 
 
 def attempts_of(content: bytes | None) -> tuple[Attempt, ...]:
-    """What an attempts file says; nothing where it is absent or damaged: notes, which a trial can go on without."""
+    """The attempts in an attempts file; empty if it is missing or damaged, since a trial can resume without them."""
     return () if content is None or _notes_fault(content) is not None else read_attempts(content)
 
 
 def _notes_fault(content: bytes) -> Exception | None:
-    """What is wrong with an attempts file's content; None where it can be read."""
+    """What is wrong with an attempts file's content; None if it can be read."""
     try:
         read_attempts(content)
     except (ValueError, RecursionError) as error:

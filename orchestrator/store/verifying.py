@@ -1,4 +1,4 @@
-"""Verify: whether everything in a store is as it was written, and belongs together."""
+"""The command verify: checks that everything in a store is as written, and consistent."""
 
 from __future__ import annotations
 
@@ -25,20 +25,20 @@ from orchestrator.store.schemas import (
 )
 from orchestrator.store.store import Store
 
-contexts = LazyModule("crwn.contexts")  # torch: of a store without contexts it is not needed
+contexts = LazyModule("crwn.contexts")  # imports torch, which a store without contexts does not need
 tensorfile = LazyModule("crwn.tensorfile")
 
 
 @dataclass(slots=True, kw_only=True)
 class Findings:
-    """What was looked at, and what was found wrong.
+    """What was checked, and what is wrong.
 
     Attributes:
-        finished: trials.
-        unfinished: trials of which something is there.
-        unsealed: finished trials whose records are of a version without sums: only their form could be looked at.
-        manifests: of sweeps.
-        faults: one line each.
+        finished: number of finished trials.
+        unfinished: number of unfinished trials that have files.
+        unsealed: number of finished trials whose records have no checksums, so only their form could be checked.
+        manifests: number of sweeps' manifests.
+        faults: one line per fault.
     """
 
     finished: int = 0
@@ -53,7 +53,7 @@ def verify(store: Store, on_trial: Callable[[int, int], None] = lambda done, all
 
     Args:
         store: the store.
-        on_trial: told how many trials of how many were read.
+        on_trial: called with the number of trials read so far and the total.
     """
     found = Findings()
     for name in store.manifest_names():
@@ -77,7 +77,7 @@ def verify(store: Store, on_trial: Callable[[int, int], None] = lambda done, all
             faults = list((finished_faults if is_finished else unfinished_faults)(store, trial_id))
             found.unsealed += is_finished and not faults and not store.records.is_sealed(trial_id)
         except OSError as error:
-            if not store.is_folder:  # an object storage that does not answer will not do so for the next trial
+            if not store.is_folder:  # if object storage does not answer, it will not answer for the next trial either
                 raise
             faults = [f"{store.folder(trial_id)}: expected files that can be read: {error}"]
         found.faults += faults
@@ -86,7 +86,7 @@ def verify(store: Store, on_trial: Callable[[int, int], None] = lambda done, all
 
 
 def finished_faults(store: Store, trial_id: str) -> Iterator[str]:
-    """What is wrong with a finished trial's files, all of them read whole; one line each."""
+    """What is wrong with a finished trial's files, all of which are read completely; one line per fault."""
     (result,) = store.records.results([trial_id])
     if isinstance(result, UserError):
         yield str(result)
@@ -95,19 +95,19 @@ def finished_faults(store: Store, trial_id: str) -> Iterator[str]:
     for file, schema in ((TASKS_FILE, TASKS_SCHEMA), (SYSTEM_FILE, SYSTEM_SCHEMA)):
         content = store.read(trial_id, file)
         if content is None or (isinstance(result, UserError) and file == TASKS_FILE):
-            continue  # told above; a store of version 1.0 has no samples of the system
+            continue  # reported above; a store of version 1.0 has no system samples
         yield from _rows_faults(content, schema, store, trial_id, file)
     try:
         content = store.records.contexts(trial_id)
     except UserError as error:
-        if str(error) != str(result):  # else the trial's record itself cannot be read
+        if str(error) != str(result):  # if equal, the trial's record itself cannot be read
             yield str(error)
         return
     yield from _contexts_faults(content, store, trial_id)
 
 
 def unfinished_faults(store: Store, trial_id: str) -> Iterator[str]:
-    """What is wrong with what an unfinished trial left: its rows, its attempts, its resume point; one line each."""
+    """What is wrong with an unfinished trial's rows, attempts and resume point; one line per fault."""
     for file, schema in ((TASKS_FILE, TASKS_SCHEMA), (SYSTEM_FILE, SYSTEM_SCHEMA)):
         content = store.read(trial_id, file)
         if content is not None:
@@ -153,7 +153,7 @@ def show(store: Store, console: Console) -> bool:
     """Verify a store and print what is wrong.
 
     Returns:
-        Whether everything is as it was written.
+        Whether everything is as written.
     """
 
     def progress(done: int, all_: int) -> None:
@@ -181,4 +181,4 @@ def show(store: Store, console: Console) -> bool:
 
 
 _TOLD = 1000
-"""Trials between two lines of progress."""
+"""Number of trials between two progress lines."""
