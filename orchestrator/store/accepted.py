@@ -1,7 +1,6 @@
-"""Which codes count as one: what a user has said of a store's methods, by `crwn accept`.
+"""Code that a user has accepted as equivalent for a store's methods, with `crwn accept`.
 
-A file that says nothing new is not needed: without it every code counts for itself. A crwn that does not know the file
-leaves it aside.
+The file is optional: without it, no two codes are equivalent. A crwn that does not know the file ignores it.
 """
 
 from __future__ import annotations
@@ -18,23 +17,23 @@ from orchestrator.store.json_fields import Fields, parse, sealed_bytes
 from orchestrator.store.schemas import ACCEPTED_FILE
 
 FORMAT = 1
-"""A reader refuses a newer one."""
+"""A reader refuses a newer format."""
 
 _CODE = re.compile("[0-9a-f]{16}")
 _FEWEST = 2
-"""Codes that can count as one."""
+"""The smallest number of codes in an agreement."""
 
 Value = TypeVar("Value", str, int)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Agreement:
-    """Codes of one method that count as one: either fingerprints of its file, or versions of results.
+    """Equivalent code of one method: either fingerprints of its file, or results versions.
 
     Attributes:
         method: its name in the registry.
         codes: fingerprints, see `crwn.code`; sorted.
-        results_versions: likewise.
+        results_versions: results versions, sorted.
     """
 
     method: str
@@ -58,27 +57,27 @@ class Agreement:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Accepted:
-    """All that was said in a store.
+    """All code accepted as equivalent in a store.
 
     Attributes:
-        agreements: by method; no two of one method share a code, nor a version of results.
+        agreements: sorted by method; no two of one method share a fingerprint or a results version.
     """
 
     agreements: tuple[Agreement, ...] = ()
 
     def codes(self, method: str, code: str) -> frozenset[str]:
-        """The fingerprints that count as one with this one of a method's file, itself among them."""
+        """The fingerprints of a method's file that are equivalent to this one, including itself."""
         return frozenset({code}).union(*_having(code, (each.codes for each in self._of(method))))
 
     def results_versions(self, method: str, version: int) -> frozenset[int]:
-        """The versions of results that count as one with this one for a method, itself among them."""
+        """The results versions that are equivalent to this one for a method, including itself."""
         return frozenset({version}).union(*_having(version, (each.results_versions for each in self._of(method))))
 
     def _of(self, method: str) -> Iterator[Agreement]:
         return (each for each in self.agreements if each.method == method)
 
     def adding(self, method: str, *, codes: Collection[str] = (), results_versions: Collection[int] = ()) -> Accepted:
-        """The same where these count as one as well, with all that already did so with one of them."""
+        """A copy in which these are equivalent too, together with everything equivalent to one of them."""
         alike = frozenset[str]().union(*(self.codes(method, code) for code in codes))
         versions = frozenset[int]().union(*(self.results_versions(method, each) for each in results_versions))
         kept = [
@@ -94,14 +93,14 @@ class Accepted:
 
     @classmethod
     def from_json(cls, content: bytes, *, place: str) -> Accepted:
-        """What a file says.
+        """Read the content of a file.
 
         Args:
             content: the file's bytes.
             place: its full name, for errors.
 
         Raises:
-            UserError: it is damaged, or newer than this reader.
+            UserError: the file is damaged, or newer than this reader.
         """
         try:
             said = Fields(parse(content))
@@ -123,22 +122,22 @@ class Accepted:
         return cls(agreements=tuple(Agreement._read(part, f"accepted[{index}]") for index, part in parts))
 
     def to_json_bytes(self) -> bytes:
-        """What was said as its file has it; equal content gives equal bytes."""
+        """The content of the file; equal values give equal bytes."""
         return sealed_bytes({"format": FORMAT, "accepted": [each._content() for each in self.agreements]})
 
 
 NOTHING = Accepted()
-"""Where a store has no such file."""
+"""For a store without such a file."""
 
 
 def read(files: Files) -> Accepted:
-    """What was said in a store.
+    """Read the code accepted as equivalent in a store.
 
     Args:
-        files: the store's.
+        files: the store's files.
 
     Raises:
-        UserError: its file is damaged, newer than this reader, or cannot be read.
+        UserError: the file is damaged, newer than this reader, or cannot be read.
     """
     place = files.locate(ACCEPTED_FILE)
     try:

@@ -1,25 +1,25 @@
-"""Which trials may stand for one another's seeds: the rule that keeps the others out of a mean. Pure.
+"""The rule that decides which trials may be averaged as seeds of one cell. Pure.
 
-Kept apart, since a mean over them is a number of nothing:
+Trials that differ in any of these are kept apart, since a mean over them is meaningless:
 
-- `settings`: the spec without the seed, so the method's settings, benchmark, scale and training, dtype among them;
+- `settings`: the spec without the seed, so the method's settings, benchmark, scale and training, including the dtype;
 - `numerics.device`: the kind of processor, cpu or cuda;
-- `crwn`: the major version of the code (while that is 0 the minor one too, as semantic versioning has it);
-- `backbones`: the scheme by which frozen weights were drawn, which a fingerprint `scheme:digits` names; digits alone
-  are of the first scheme;
-- `code.method`: the code of the method's file, by its fingerprint; files of unlike methods differ, of course;
-- `code.results_version`: raised by crwn whenever its own methods give other numbers.
+- `crwn`: the major version of the code (with the minor one while it is 0, as in semantic versioning);
+- `backbones`: the scheme by which frozen weights were drawn, named by a fingerprint `scheme:digits`; digits alone
+  denote the first scheme;
+- `code.method`: the fingerprint of the method's file, among trials of the same method;
+- `code.results_version`: increased by crwn whenever its own methods give different results.
 
-Codes that a user counts as one (`accepted.py`) are one here too.
+Code that a user has accepted as equivalent (`accepted.py`) counts as equal.
 
-Only noted, since results agree within the tolerance that tests/contracts states: group size, kernel, threads, host,
-the processor's name, the versions of torch and NumPy, the commit. Seconds hang on these, and a table says so. Noted as
-well: the code of all of crwn, by its fingerprint; of what keeps code apart, where it is not known of some trials, or
-counts as one.
+Differences in these are only noted, since results agree within the tolerance stated in tests/contracts: group size,
+kernel, threads, host, the processor's name, the versions of torch and NumPy, the commit. Times depend on them, and a
+table says so. Also noted: the fingerprint of all of crwn's code, code that is unknown for some trials, and code
+accepted as equivalent.
 
-A trial whose attempts computed with unlike code (`attempts.code_changes`) stays in the mean, and is marked.
+A trial whose own attempts used different code (`attempts.code_changes`) stays in the mean, and is marked.
 
-What a record of an older crwn does not say, or one that was made where a source cannot be read, is no difference.
+A field that was not recorded, by an older crwn or because a source could not be read, does not count as a difference.
 """
 
 from __future__ import annotations
@@ -39,12 +39,12 @@ APART = ("settings", "numerics.device", "crwn", "backbones", "code.method", "cod
 """Columns of trials in which the seeds of one cell must agree."""
 
 CODE = ("code.method", "code.results_version", "code.crwn")
-"""Columns of the code itself, see `crwn.code`; the first two keep trials apart, the last is noted."""
+"""Columns that identify the code, see `crwn.code`; the first two keep trials apart, the last is only noted."""
 
 COUNTS_AS_ONE: Mapping[str, str] = MappingProxyType(
     {name: f"{name}.accepted" for name in ("code.method", "code.results_version")}
 )
-"""For these of `APART` the columns with all values that count as one with a trial's own; None for its own alone."""
+"""For these columns of `APART`, the columns with all values equivalent to a trial's own; None if only its own is."""
 
 NOTED = (
     "numerics.group_size",
@@ -66,7 +66,7 @@ CODE_CHANGES = "code_changes"
 """The column of trials that says how the code of a trial's own attempts differs; empty if it does not."""
 
 UNKNOWN = "unknown"
-"""Shown for code of which a record does not say what it was."""
+"""Shown for code that was not recorded."""
 
 ABSENT = "as before"
 """Shown for a setting that only one of two specs has, because the other predates it and means its default."""
@@ -75,16 +75,16 @@ ABSENT = "as before"
 def describe(
     spec: str, numerics: str, provenance: str, fingerprint: str, accepted: Accepted = NOTHING
 ) -> dict[str, Any]:
-    """What a trial's record says under the names of `DESCRIBED`, `COUNTS_AS_ONE` and `CODE_CHANGES`.
+    """The values of `DESCRIBED`, `COUNTS_AS_ONE`, `CODE_CHANGES` and `train_seconds_per_task` in a trial's record.
 
-    And its `train_seconds_per_task`. None where it does not say.
+    A value that was not recorded is None.
 
     Args:
-        spec: JSON, as the store keeps it.
-        numerics: likewise.
-        provenance: likewise.
-        fingerprint: of the trial's backbone.
-        accepted: what counts as one in its store.
+        spec: JSON, as stored.
+        numerics: JSON, as stored.
+        provenance: JSON, as stored.
+        fingerprint: the fingerprint of the trial's backbone.
+        accepted: the code accepted as equivalent in its store.
     """
     settings = json.loads(spec)
     computed, origin = RecordedNumerics.from_json(numerics), Provenance.from_json(provenance, with_attempts=False)
@@ -111,7 +111,7 @@ def describe(
 
 
 def _counts_as_one(spec: Mapping[str, Any], code: Code, accepted: Accepted) -> dict[str, frozenset[Any] | None]:
-    """What counts as one with a trial's code, by the names of `COUNTS_AS_ONE`."""
+    """The code equivalent to a trial's, by the names of `COUNTS_AS_ONE`."""
     one: dict[str, frozenset[Any] | None] = dict.fromkeys(COUNTS_AS_ONE.values())
     if accepted.agreements:
         kind = spec["method"]["kind"]
@@ -150,14 +150,14 @@ def _leaves(prefix: str, value: Any) -> Iterable[tuple[str, Any]]:
 
 
 def mixture(rows: Sequence[Mapping[str, Any]], names: Sequence[str] = APART) -> dict[str, dict[str, list[Any]]]:
-    """In what trials of one cell, or of two that are compared, differ that must agree.
+    """The differences between trials of one cell, or of two compared cells, in columns in which they must agree.
 
     Args:
-        rows: trials, with `seed` and the columns of `names` and `COUNTS_AS_ONE`, as far as they have them.
-        names: the columns to look at, of `APART`.
+        rows: trials, with `seed` and those columns of `names` and `COUNTS_AS_ONE` that they have.
+        names: the columns of `APART` to compare.
 
     Returns:
-        As `differences` does, without codes that count as one, and those of unlike methods.
+        The result of `differences`, without equivalent code and code of different methods.
     """
     found = differences(rows, names)
     for name in COUNTS_AS_ONE.keys() & found.keys():
@@ -170,10 +170,10 @@ def mixture(rows: Sequence[Mapping[str, Any]], names: Sequence[str] = APART) -> 
 
 
 def noted(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, list[Any]]]:
-    """In what trials of one cell differ and may: `NOTED`, code that counts as one, and code that is not known of some.
+    """The allowed differences between trials of one cell: `NOTED`, equivalent code, and code unknown for some.
 
     Args:
-        rows: as in `mixture`, which finds nothing in them.
+        rows: as in `mixture`, which must find no differences.
     """
     found = differences(rows, NOTED)
     for name in COUNTS_AS_ONE:
@@ -185,15 +185,14 @@ def noted(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, list[Any]]]:
 
 
 def differences(rows: Sequence[Mapping[str, Any]], names: Sequence[str]) -> dict[str, dict[str, list[Any]]]:
-    """In what trials differ at all.
+    """All differences between trials.
 
     Args:
-        rows: trials, with `seed` and the columns of `names`, as far as they have them.
-        names: the columns to look at; `settings` is taken apart into its dotted names.
+        rows: trials, with `seed` and those columns of `names` that they have.
+        names: the columns to compare; `settings` is split into its dotted names.
 
     Returns:
-        For each name that differs, the seeds by value as text, in the order in which values occur; nothing where the
-        trials agree.
+        For each name that differs, the seeds by value as text, in order of occurrence; empty if the trials agree.
     """
     found: dict[str, dict[str, list[Any]]] = {}
     for name in names:
@@ -212,7 +211,7 @@ def differences(rows: Sequence[Mapping[str, Any]], names: Sequence[str]) -> dict
 
 
 def _of_unlike_code(rows: Sequence[Mapping[str, Any]], name: str) -> list[Mapping[str, Any]]:
-    """The trials whose code is another's than that of some other trial, and does not count as one with it."""
+    """The trials whose code differs from some other trial's, and is not equivalent to it."""
     groups: dict[tuple[str | None, frozenset[Any]], list[Mapping[str, Any]]] = {}
     for row in rows:
         if not _is_unknown(row.get(name)):
@@ -229,7 +228,7 @@ def _of_unlike_code(rows: Sequence[Mapping[str, Any]], name: str) -> list[Mappin
 
 
 def _method(row: Mapping[str, Any]) -> str | None:
-    """The method's name in the registry; a row's own name of it may be a sweep's."""
+    """The method's name in the registry; the row's own method column may hold a sweep's label."""
     settings = row.get("settings")
     return None if _is_unknown(settings) else str(json.loads(str(settings)).get("method", {}).get("kind"))
 

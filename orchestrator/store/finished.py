@@ -46,14 +46,14 @@ class TrialRecord:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Result:
-    """What is read of a finished trial to make tables from.
+    """What tables read from a finished trial.
 
     Attributes:
-        trial: its `trials` row, a table.
-        is_sealed: whether its records have sums, which were checked; those of versions before 1.2 have none.
+        trial: its `trials` row, as a table.
+        is_sealed: whether its records have checksums, which were verified; records before version 1.2 have none.
         is_stream: whether its tests are by update, not by task.
-        outcome: what its tests say.
-        code: that it was computed with, nothing where its record does not say.
+        outcome: the results of its tests.
+        code: the code that computed it; empty if not recorded.
     """
 
     trial: pa.Table

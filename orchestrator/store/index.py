@@ -113,11 +113,11 @@ def results(store: Store, trial_ids: Iterable[str] | None = None) -> pa.Table:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Computed:
-    """What a finished trial was computed with.
+    """The code that computed a finished trial.
 
     Attributes:
         method: its name in the registry.
-        code: fingerprint of the method's file and version of results, as far as the record says them.
+        code: the fingerprint of the method's file and the results version, as far as recorded.
     """
 
     method: str
@@ -126,11 +126,11 @@ class Computed:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Looked:
-    """What a look at the records of finished trials shows.
+    """The state of the records of finished trials.
 
     Attributes:
-        faults: what is wrong, of those whose records are not whole, by trial.
-        computed: what the others were computed with, by trial.
+        faults: what is wrong with damaged records, by trial.
+        computed: the code that computed the other trials, by trial.
     """
 
     faults: Mapping[str, UserError]
@@ -138,9 +138,9 @@ class Looked:
 
 
 def look(store: Store, trial_ids: Iterable[str]) -> Looked:
-    """Whether the records of finished trials are whole, and what they were computed with.
+    """Check whether the records of finished trials are intact, and which code computed them.
 
-    Records that the index knows are not read again.
+    Records in the index are not read again.
     """
     wanted = list(dict.fromkeys(trial_ids))
     if len(wanted) < FEW:
@@ -159,7 +159,7 @@ def look(store: Store, trial_ids: Iterable[str]) -> Looked:
 
 
 def _computed(table: pa.Table) -> dict[str, Computed]:
-    """By trial, from the columns of `_CODES_SCHEMA`; equal ones are one object, since thousands of trials share it."""
+    """The code of each trial, from the columns of `_CODES_SCHEMA`; thousands of trials share equal objects."""
     columns = [table[name].to_pylist() for name in _CODES_SCHEMA.names]
     known: dict[tuple[Any, ...], Computed] = {}
     found = {}
@@ -173,12 +173,12 @@ def _computed(table: pa.Table) -> dict[str, Computed]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Doubts:
-    """How many finished trials have records that a table is not made of, or not without a doubt.
+    """Numbers of finished trials whose records tables leave out, or cannot vouch for.
 
     Attributes:
-        damaged: those that are not what was written.
-        unsealed: those of a version without sums, which nothing shows to be as written.
-        computed: what trials were computed with, by trial, as far as a glance shows.
+        damaged: trials whose records are not as written.
+        unsealed: trials whose records have no checksums, so nothing proves them to be as written.
+        computed: the code that computed trials, by trial, as far as a quick look shows.
     """
 
     damaged: int = 0
@@ -261,7 +261,7 @@ def _up_to_date(store: Store, signatures: Mapping[str, tuple[tuple[int, int], ..
 
 
 def _known(store: Store, signatures: Mapping[str, tuple[tuple[int, int], ...]]) -> dict[str, Computed]:
-    """The trials of which the index still says what their records do, and what they were computed with."""
+    """The trials whose rows in the index are still current, with the code that computed them."""
     now = time.time()
     current = {trial_id: _text(signature, now) for trial_id, signature in signatures.items()}
     index = _load(store, _KNOWN_SCHEMA)

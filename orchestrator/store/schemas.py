@@ -1,24 +1,23 @@
-"""What a store keeps, and in what form: where each of its files lies, and the columns of those in Parquet.
+"""The layout of a store: the place of each file, and the columns of the Parquet files.
 
     STORE/                               a folder on a path, or a prefix on object storage
-      store.json                         what this folder is, and its version; with a sum
-      sweeps/NAME.json                   a sweep's manifest: the trials it asks for, under its own names; with a sum
-      sweeps/NAME.behind                 while what MLflow shows of the sweep may be behind
-      trials/ID/attempts.json            while a trial is not finished: its attempts, the last one's error if it failed;
-                                         with a sum
-      trials/ID/resume.safetensors       while a trial is not finished: where it goes on
-      trials/ID/tasks.parquet            one row for every test of a task; while a trial is not finished, up to its
-                                         resume point
-      trials/ID/system.parquet           one row for every sample of the system's use, likewise
+      store.json                         marks the folder as a store, with its version; has a checksum
+      sweeps/NAME.json                   a sweep's manifest: the trials it asks for, under its own names; has a checksum
+      sweeps/NAME.behind                 exists while MLflow may be behind on the sweep
+      trials/ID/attempts.json            while a trial is unfinished: its attempts, with the last one's error if it
+                                         failed; has a checksum
+      trials/ID/resume.safetensors       while a trial is unfinished: its resume point
+      trials/ID/tasks.parquet            one row per test of a task; while a trial is unfinished, up to its resume point
+      trials/ID/system.parquet           one row per sample of system usage, likewise
       trials/ID/contexts.safetensors     every task's learned tensors
-      trials/ID/trial.parquet            one row; written last: a trial is finished if and only if it is there
-      report/                            tables; can be thrown away
-      index/                             all finished trials in one file (`index.py`); likewise
-      repairs/                           a store in which trials are computed again, damaged ones and those of other
-                                         code, until they are whole
-      accepted.json                      which codes of a method count as one (`accepted.py`), if any do; with a sum
+      trials/ID/trial.parquet            one row; written last: a trial is finished if and only if it exists
+      report/                            tables; can be deleted
+      index/                             all finished trials in one file (`index.py`); can be deleted
+      repairs/                           a store in which trials with damaged records or different code are recomputed,
+                                         until they are complete
+      accepted.json                      code of a method accepted as equivalent (`accepted.py`), if any; has a checksum
       leases/                            on object storage: who is working on the store
-      .driver                            on a path: the last run's word, by which it knows the folder on any machine
+      .driver                            on a path: the last run's nonce, which identifies the folder on any machine
 
 Fields that may differ between two equal runs are marked `volatile`.
 """

@@ -269,11 +269,11 @@ class Store:
     # Codes
 
     def accepted(self) -> Accepted:
-        """Which codes count as one here; raises as `accepted.read` does."""
+        """The code accepted as equivalent in this store; raises like `accepted.read`."""
         return accepted.read(self._files)
 
     def write_accepted(self, said: Accepted) -> None:
-        """Keep which codes count as one. MLflow is behind, whose means may be others then."""
+        """Write the code accepted as equivalent. MLflow is then behind, since means may change."""
         self._files.write(ACCEPTED_FILE, said.to_json_bytes())
         for name in self.manifest_names():
             self.mark_behind(name, behind=True)
@@ -345,7 +345,7 @@ class Store:
         return [trial_id for name, trial_id in names.items() if name not in there]
 
     def repairs(self) -> Store:
-        """A store in this one, where trials are computed again before they replace others; it need not exist."""
+        """A store inside this one, in which trials are recomputed before they replace others; it need not exist."""
         return Store(open_files(self.address).below(REPAIRS_FOLDER).address)
 
     def replace_record(self, trial_id: str, source: Store) -> None:

@@ -1,1 +1,1 @@
-"""Sweep files: YAML, checked, and expanded into trials."""
+"""Sweep files: YAML, validated and expanded into trials."""

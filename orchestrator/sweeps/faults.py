@@ -1,4 +1,4 @@
-"""Faults that more than one part of a sweep's file may have: names, repetitions, too many trials."""
+"""Checks shared by several parts of a sweep file: names, repetitions, too many trials."""
 
 from __future__ import annotations
 
@@ -8,31 +8,31 @@ from typing import Any
 from orchestrator.sweeps.yaml_source import KeyPath, Source
 
 MAX_TRIALS = 200_000
-"""Of a sweep; a few short lists already ask for more than any machine can list."""
+"""Limit of a sweep's trials; a few short lists can ask for more than any machine can list."""
 
 MAX_LABEL = 100
-"""Characters of a label: tables, figures and lines show it whole."""
+"""Limit of a label's length: tables, figures and messages show it in full."""
 
 
 def mapping(value: Mapping[str, Any], key: str) -> dict[str, Any]:
-    """A part of the file, or nothing where it is absent or of the wrong type, which is reported elsewhere."""
+    """A part of the file; empty if it is absent, or has the wrong type, which is reported elsewhere."""
     part = value.get(key)
     return part if isinstance(part, dict) else {}
 
 
 def name_at(source: Source, place: KeyPath, value: Any) -> str:
-    """What stands in the place of a name: the text, or what the file has where YAML reads something else."""
+    """The value given as a name: the text, or the text in the file if YAML reads it as something else."""
     return value if isinstance(value, str) else source.written.get(place, str(value))
 
 
 def check_null_label(source: Source, given: Any, labels: Mapping[str, Any], place: KeyPath) -> None:
-    """A label may be `null`, but a value that is written so is none."""
+    """Report a reference written as `null` if there is a label `null`: unquoted, it means no value."""
     if given is None and source.written.get(place) in labels:
         source.fault(place, f"expected a label; given nothing; {source.in_quotes(place, given)}")
 
 
 def check_label(source: Source, label: str, place: KeyPath) -> None:
-    """Labels are names in tables, figures and lines."""
+    """Check that a label is fit for tables, figures and messages."""
     if not label.strip() or not label.isprintable():
         source.fault(place, f"expected a label of printable characters on one line, given {label!r}")
     elif len(label) > MAX_LABEL:
@@ -40,16 +40,16 @@ def check_label(source: Source, label: str, place: KeyPath) -> None:
 
 
 def check_distinct(source: Source, values: Sequence[Any], place: KeyPath) -> None:
-    """What a list repeats would be computed once and shown twice."""
+    """Report repeated values of a list, which would be computed once and shown twice."""
     seen = set()
     for index, value in enumerate(values):
-        if repr(value) in seen:  # lists, which no set takes, are among what a file may hold
+        if repr(value) in seen:  # by repr, since a file may hold lists, which are not hashable
             source.fault((*place, index), f"asks for the same trials twice: {value!r} is repeated; remove it")
         seen.add(repr(value))
 
 
 def has_too_many(source: Source, num_trials: int, place: KeyPath) -> bool:
-    """Notes it where a part of the file alone asks for more trials than a sweep may have."""
+    """Whether a part of the file alone asks for more trials than a sweep may have, which is reported."""
     if num_trials > MAX_TRIALS:
         source.fault(
             place, f"expected at most {MAX_TRIALS:,} trials, given lists that make {num_trials:,}; split the sweep"

@@ -1,4 +1,4 @@
-"""A sweep's grid: variants x scales x benchmarks x seeds as cells of trials."""
+"""A sweep's grid: variants x scales x benchmarks x seeds, as cells of trials."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ def cells(
     """The cells of a sweep, in the order of its file.
 
     Args:
-        source: the file, which notes the faults.
-        variants: of its methods.
-        benchmarks: by the labels that the file gives them.
-        seeds: of each cell.
+        source: the file, which collects faults.
+        variants: the variants of its methods.
+        benchmarks: benchmarks by their labels in the file.
+        seeds: the seeds of each cell.
     """
     check_distinct(source, seeds, ("seeds",))
     asked: dict[str, str] = {}
@@ -36,7 +36,7 @@ def cells(
                     continue
                 where = f"{show_path(variant.place)} at {scale} on {benchmark}"
                 first = asked.setdefault(trials[0].trial_id, where)
-                if first != where and variant.is_sound:  # what was left out may be what sets it apart
+                if first != where and variant.is_sound:  # an override left out for a fault may be the difference
                     source.fault(variant.place, f"asks for the same trials twice: {where} equals {first}; remove one")
                 yield Cell(
                     method=variant.label,
@@ -50,7 +50,7 @@ def cells(
 
 
 def _chosen(source: Source, variant: Variant, benchmarks: Mapping[str, BenchmarkSpec]) -> Mapping[str, BenchmarkSpec]:
-    """The benchmarks that an entry is for: all, or those it names."""
+    """The benchmarks of an entry: all, or those that it names."""
     if variant.benchmarks is None:
         return benchmarks
     check_distinct(source, variant.benchmarks, (*variant.entry, "benchmarks"))

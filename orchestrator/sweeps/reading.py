@@ -1,4 +1,4 @@
-"""A sweep's file: YAML in, a `Sweep` out. Every fault of a file is found and reported at once, with its place.
+"""Reads sweep files: YAML in, a `Sweep` out. All faults of a file are reported at once, each with its place.
 
     name: example                        # optional; the file's name by default
     store: runs/shared                   # optional; sweeps that name one store share their trials
@@ -13,18 +13,18 @@
         scales: [FC256, FC1024]
         settings: {initial_strength: 1.0}
         training: {learning_rate: 0.01}
-        group_size: 8                    # optional; at most so many tasks learned at once
-        base: both                       # optional; an ablation: the variant that the others are compared with
-        variants:                        # each runs; a variant overrides settings and training
+        group_size: 8                    # optional; limits the number of tasks learned at once
+        base: both                       # optional; for an ablation: the variant with which the others are compared
+        variants:                        # all run; a variant overrides settings and training
           both: {}
           local: {settings: {modulation: local}}
     training: {updates_per_task: 1000}   # for every method
     reference: supsup                    # optional; params/task are also given as a ratio to this method's
-    keep_weights: false                  # whether trained weights are kept with the contexts
-    resources: {gpus: 0.25, cpus: 1}     # of a trial; not part of what a trial is
+    keep_weights: false                  # whether trained weights are stored with the contexts
+    resources: {gpus: 0.25, cpus: 1}     # per trial; not part of its identity
 
-What is not given is the paper's; `updates_per_task` takes the place of a method's own `epochs_per_task`, and the other
-way round. The grid is methods x variants x scales x benchmarks x seeds.
+Settings that are not given are the paper's; `updates_per_task` replaces a method's own `epochs_per_task`, and vice
+versa. The grid is methods x variants x scales x benchmarks x seeds.
 """
 
 from __future__ import annotations
@@ -49,18 +49,18 @@ from orchestrator.sweeps.variants import Variant, variants_of
 from orchestrator.sweeps.yaml_source import KeyPath, Source
 
 SWEEPS_FOLDER = "sweeps"
-"""Where a project keeps its sweeps."""
+"""The folder in which a project keeps its sweeps."""
 
 _RESERVED_LABELS = (
     *("method", "variant", "scale", "network", "params/task", "ratio", "s/task"),
     *("masked", "forgetting", "examples kept"),
 )
-"""Columns of the tables in which every benchmark has a column of its own."""
+"""Other columns of the tables in which every benchmark has its own column."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _File:
-    """The file's top level; parts that have a place of their own are validated there."""
+    """The file's top level; its nested parts are validated separately."""
 
     __pydantic_config__: ClassVar[Mapping[str, Any]] = READ_STRICTLY
 
@@ -79,7 +79,7 @@ def load_sweep(file: Path) -> Sweep:
     """Read and validate a sweep file.
 
     Raises:
-        UserError: the file cannot be read, or has faults; all of them are in the message.
+        UserError: the file cannot be read, or has faults, all of which the message lists.
     """
     try:
         place = expanded(file)
@@ -91,14 +91,14 @@ def load_sweep(file: Path) -> Sweep:
 
 
 def elsewhere(file: Path) -> Path | None:
-    """The sweep that is probably meant by a path at which nothing is: sweeps move, into the folder of a paper, say.
+    """The sweep probably meant by a path that does not exist: sweeps may move, for instance into a paper's folder.
 
     Args:
         file: the path.
 
     Returns:
-        Of the files of its name below the folder `sweeps` that the path leads through, or else that of the working
-        directory, the one whose own folders are most like the path's; None where there is none.
+        Among the files of the same name below the folder `sweeps` in the path, or else in the working directory, the
+        one whose folders are most similar to the path's; None if there is none.
     """
     through = [parent for parent in file.parents if parent.name == SWEEPS_FOLDER]
     folder = next((parent for parent in [*through, Path(SWEEPS_FOLDER)] if parent.is_dir()), None)
@@ -113,7 +113,7 @@ def elsewhere(file: Path) -> Path | None:
 
 
 def _sweep(source: Source) -> Sweep:
-    """The sweep of a parsed file; every fault is noted on the way, and raised at the end."""
+    """The sweep of a parsed file; faults are collected on the way, and raised at the end."""
     value = source.value
     if not isinstance(value, dict):
         source.fault((), "expected a sweep: keys such as seeds, benchmarks and methods")
@@ -137,7 +137,7 @@ def _sweep(source: Source) -> Sweep:
                 expanded(top.store)
         except ValueError as error:
             source.fault(("store",), str(error))
-    # With faulty seeds any seed will do to find what is wrong with the scales.
+    # If the seeds are faulty, any seed will do to find faults of the scales.
     cells = tuple(grid.cells(source, methods, benchmarks, top.seeds if top is not None else (0,)))
     _reference(source, value.get("reference"), methods)
     source.raise_faults()
@@ -153,11 +153,11 @@ def _sweep(source: Source) -> Sweep:
 
 
 def _reference(source: Source, label: Any, variants: Sequence[Variant]) -> None:
-    """A reference is one row of the table."""
+    """Check that the reference is one row of the table."""
     labels = mapping(source.value, "methods")
     check_null_label(source, label, labels, ("reference",))
     if not isinstance(label, str) or not labels:
-        return  # none is given, or the fault is reported elsewhere
+        return  # not given, or the fault is reported elsewhere
     own = [variant for variant in variants if variant.label == label]
     if label not in labels:
         source.unknown(("reference",), label, labels)
@@ -168,7 +168,7 @@ def _reference(source: Source, label: Any, variants: Sequence[Variant]) -> None:
 
 
 def _name(source: Source, given: Any) -> str:
-    """What the sweep is called: the file's own name where it gives none."""
+    """The sweep's name: by default, the file's."""
     name = given if isinstance(given, str) else source.file.stem
     if not NAME.fullmatch(name):
         expected = "expected at most 100 letters, digits, '.', '_' and '-', since files are named by it"

@@ -1,6 +1,6 @@
-"""A sweep as values: what one trial gets, the cells of its table, and what the store keeps of it.
+"""A sweep as values: the resources of a trial, the cells of the sweep's table, and its manifest.
 
-What a file may say is in `reading.py`, which makes a sweep of it.
+`reading.py` defines the file format and reads a sweep from it.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from orchestrator.store.manifests import Manifest, ManifestCell
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Resources:
-    """What one trial gets of a machine; not part of the trial's identity.
+    """The resources of one trial; not part of the trial's identity.
 
     Attributes:
-        gpus: a share below 1, or a whole number; None for the share that its memory asks for, where there is a GPU.
-        cpus: CPU cores; a trial computes with a thread for each whole one.
+        gpus: a share below 1, or a whole number; None: the share that its memory needs, if there is a GPU.
+        cpus: CPU cores; a trial uses one thread per whole core.
 
     Raises:
-        ValueError: a number of GPUs above 1 that is not whole.
+        ValueError: the number of GPUs is above 1 and not whole.
     """
 
     __pydantic_config__: ClassVar[Mapping[str, Any]] = READ_STRICTLY
@@ -40,11 +40,11 @@ class Resources:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cell:
-    """One cell of a sweep's table: trials that differ by their seed alone, under the sweep's own names.
+    """One cell of a sweep's table: trials that differ only in their seed, under the sweep's own names.
 
     Attributes:
-        group_size: at most so many tasks learned at once; None for the rule's choice.
-        base: the variant that those of its entry are compared with, where the entry is an ablation; else None.
+        group_size: limit of the number of tasks learned at once; None: the rule decides.
+        base: the variant with which the others of its entry are compared, if the entry is an ablation; else None.
     """
 
     method: str
@@ -57,12 +57,12 @@ class Cell:
 
     @property
     def blueprint(self) -> Blueprint:
-        """What the trials build; only drawn numbers differ between seeds."""
+        """The trials' blueprint; only drawn numbers differ between seeds."""
         return self.trials[0].blueprint()
 
     @property
     def settings(self) -> dict[str, Any]:
-        """What the trials have in common: their spec without the seed, as JSON values."""
+        """The trials' spec without the seed, as JSON values."""
         spec: dict[str, Any] = json.loads(self.trials[0].canonical_json())
         return {name: value for name, value in spec.items() if name != "seed"}
 
@@ -72,12 +72,12 @@ class Sweep:
     """A validated sweep.
 
     Attributes:
-        name: what it is called in the store.
+        name: its name in the store.
         store: the store that it names, a path or a URI, or None.
-        cells: in the order of the file.
-        resources: of each trial.
-        reference: the method whose params/task the others' are compared with, or None.
-        keep_weights: whether trained weights are kept with the contexts.
+        cells: the cells, in the order of the file.
+        resources: the resources of each trial.
+        reference: the method with whose params/task the others are compared, or None.
+        keep_weights: whether trained weights are stored with the contexts.
     """
 
     name: str
@@ -94,7 +94,7 @@ class Sweep:
 
     @property
     def group_sizes(self) -> dict[str, int]:
-        """How many tasks at most are learned at once, by trial; those without a limit are left out."""
+        """The limit of the number of tasks learned at once, by trial; trials without a limit are left out."""
         return {
             trial.trial_id: cell.group_size
             for cell in self.cells
@@ -103,14 +103,14 @@ class Sweep:
         }
 
     def ratio(self, cell: Cell) -> float | None:
-        """A cell's params/task over those of the reference on the same benchmark; None without a reference."""
+        """A cell's params/task relative to the reference on the same benchmark; None without a reference."""
         for other in self.cells:
             if other.method == self.reference and other.benchmark == cell.benchmark:
                 return cell.blueprint.params_per_task / other.blueprint.params_per_task
         return None
 
     def manifest(self) -> Manifest:
-        """What the store keeps of the sweep: which trials it asks for, under which names."""
+        """The manifest that the store keeps: the trials that the sweep asks for, and their names."""
         cells = tuple(
             ManifestCell(
                 method=cell.method,

@@ -1,4 +1,4 @@
-"""Parts of a parsed file as frozen dataclasses, strictly: what does not fit is noted as a fault, each at its place."""
+"""Reads parts of a parsed file strictly as frozen dataclasses; what does not fit becomes a fault at its place."""
 
 from __future__ import annotations
 
@@ -19,22 +19,21 @@ from orchestrator.sweeps.yaml_source import KeyPath, Source
 T = TypeVar("T")
 
 _LENGTHS = ("updates_per_task", "epochs_per_task")
-"""Two ways to say how long training takes: whoever gives one replaces what a method, or the file above, says by the
-other."""
+"""Two ways to set the length of training: giving one replaces the other, set by the method or higher up in the file."""
 
 
 def read(source: Source, cls: type[T], value: Mapping[str, Any], place: KeyPath) -> T | None:
-    """A part of a file as a dataclass.
+    """Read a part of a file as a dataclass.
 
     Args:
-        source: the file, which notes the faults.
-        cls: a dataclass that carries `crwn.spec.READ_STRICTLY`. Its own fields are plain values; what is nested in
-            them is read by another call, so that each fault names the keys of its own level.
+        source: the file, which collects faults.
+        cls: a dataclass that carries `crwn.spec.READ_STRICTLY`. Its own fields are plain values; nested parts are read
+            by separate calls, so that each fault names the keys of its own level.
         value: the part.
-        place: where it is.
+        place: its place in the file.
 
     Returns:
-        None where it has faults.
+        The dataclass; None if the part has faults.
     """
     try:
         adapter: TypeAdapter[T] = _adapter(cls)  # type: ignore[arg-type]  # a class is hashable
@@ -42,23 +41,23 @@ def read(source: Source, cls: type[T], value: Mapping[str, Any], place: KeyPath)
     except ValidationError as error:
         for details in error.errors(include_url=False):
             if details["type"] == "too_short" and details["input"]:
-                continue  # none of its elements is right, which is reported for each: it is not empty as well
+                continue  # all its elements are faulty, which is reported for each; it is not empty
             here = (*place, *details["loc"])
             source.fault(here, details["msg"] if source.is_full else _explain(source, details, cls, here))
         return None
 
 
 def override(source: Source, base: T, changes: Mapping[str, Any], place: KeyPath) -> T:
-    """A dataclass with changes that a file makes to it.
+    """Apply changes from a file to a dataclass.
 
     Args:
-        source: the file, which notes the faults.
-        base: what is changed; its class as for `read`.
+        source: the file, which collects faults.
+        base: the dataclass to change, of a class as for `read`.
         changes: the part of the file.
-        place: where that is.
+        place: its place in the file.
 
     Returns:
-        The base itself where the changes have faults.
+        The changed copy; the base itself if the changes have faults.
     """
     assert dataclasses.is_dataclass(base)
     current = {item.name: getattr(base, item.name) for item in dataclasses.fields(base) if item.init}
@@ -69,7 +68,7 @@ def override(source: Source, base: T, changes: Mapping[str, Any], place: KeyPath
 
 
 def other_length(changes: Mapping[str, Any]) -> dict[str, Any]:
-    """What changes of a `TrainingSpec` that say how long training takes in one way set back: the other way."""
+    """The default of the other way to set the length of training, if changes of a `TrainingSpec` give one way."""
     return {
         other: getattr(TrainingSpec(learning_rate=1.0), other)
         for given, other in (_LENGTHS, _LENGTHS[::-1])
@@ -78,7 +77,7 @@ def other_length(changes: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _explain(source: Source, details: ErrorDetails, cls: type[Any], place: KeyPath) -> str:
-    """One of pydantic's errors in our words: expected, given, what to do."""
+    """One of pydantic's errors as our own message: expected, given, what to do."""
     given, shown = details["input"], source.given(place, details["input"])
     match details["type"]:
         case "unexpected_keyword_argument":

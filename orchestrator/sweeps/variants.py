@@ -1,4 +1,4 @@
-"""The entries under `methods` of a sweep's file: each variant with all its settings resolved."""
+"""The entries under `methods` in a sweep file: each variant with all settings resolved."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Variant:
-    """A method with all its settings resolved, before scales, benchmarks and seeds.
+    """A method with all settings resolved, before scales, benchmarks and seeds.
 
     Attributes:
         label: the entry's key under `methods`.
-        variant: the key under `variants`, empty where there are none.
-        scales: the entry's.
-        benchmarks: the labels that the entry is for; None for all.
-        group_size: the entry's.
-        base: the entry's.
+        variant: the key under `variants`, empty if there are none.
+        scales: the entry's scales.
+        benchmarks: the labels of the entry's benchmarks; None: all.
+        group_size: the entry's group size.
+        base: the entry's base.
         method: the method's settings.
         trainings: the training settings, by scale.
         entry: the entry's place in the file.
-        place: the variant's.
-        is_sound: whether none of its overrides was left out for a fault.
+        place: the variant's place in the file.
+        is_sound: whether no override was left out because of a fault.
     """
 
     label: str
@@ -50,7 +50,7 @@ class Variant:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Overrides:
-    """What a variant sets anew."""
+    """The overrides of a variant."""
 
     __pydantic_config__: ClassVar[Mapping[str, Any]] = READ_STRICTLY
 
@@ -75,7 +75,7 @@ class _MethodEntry:
 
 
 def variants_of(source: Source, label: str, value: Any, training: Mapping[str, Any]) -> Iterator[Variant]:
-    """The variants of an entry under `methods`, each with its own settings resolved."""
+    """The variants of an entry under `methods`, each with its settings resolved."""
     place: KeyPath = ("methods", label)
     check_label(source, label, place)
     if not isinstance(value, dict):
@@ -91,7 +91,7 @@ def variants_of(source: Source, label: str, value: Any, training: Mapping[str, A
     scales = entry.scales if entry is not None else ()
     check_distinct(source, scales, (*place, "scales"))
     method: MethodSpec = METHODS[name].spec()
-    # A method's own training differs between families of networks. Without scales any will do to find faults.
+    # A method's own training settings depend on the family of networks. Without scales, any will do to find faults.
     trainings = {scale: method.training(scale) for scale in scales or ("FC256",)}
     trainings = _override_each(source, trainings, training, ("training",))
     trainings = _override_each(source, trainings, mapping(value, "training"), (*place, "training"))
@@ -130,11 +130,11 @@ def variants_of(source: Source, label: str, value: Any, training: Mapping[str, A
 
 
 def _base(source: Source, entry: Mapping[str, Any], place: KeyPath) -> None:
-    """An ablation's base is one of the entry's variants, and there is another to compare with it."""
+    """Check that an ablation's base is one of the entry's variants, and that there is another to compare with it."""
     base, variants = entry.get("base"), entry.get("variants")
     check_null_label(source, base, mapping(entry, "variants"), (*place, "base"))
     if not isinstance(base, str):
-        return  # none is given, or the fault is reported elsewhere
+        return  # not given, or the fault is reported elsewhere
     if not isinstance(variants, dict) or not variants:
         source.fault((*place, "base"), "expected variants beside it, one of which it names; given none")
     elif base not in variants:

@@ -1,8 +1,8 @@
-"""YAML read strictly, with the line of every value: repeated keys, tags and ambiguous numbers are faults, not silence.
+"""Reads YAML strictly, with the line of every value: duplicate keys, tags and ambiguous numbers are reported as faults.
 
-The parser is PyYAML's, whose own loader keeps the last of two equal keys and reads numbers as YAML 1.1 has them: 010 is
-eight, 1:40 a hundred, 1e-4 text. Here numbers are those of YAML 1.2, and what readers do not agree on is refused with
-what to write instead. Only plain values come out: objects with text keys, lists, text, numbers, truth values, null.
+The parser is PyYAML's, whose own loader keeps the last of two equal keys and reads numbers as in YAML 1.1: 010 is
+eight, 1:40 a hundred, 1e-4 text. Here, numbers are those of YAML 1.2, and whatever readers disagree on is refused with
+a suggestion. The result has only plain values: objects with text keys, lists, text, numbers, booleans, null.
 """
 
 from __future__ import annotations
@@ -23,22 +23,22 @@ from orchestrator.errors import MAX_SHOWN, UserError, nearest, shortened
 KeyPath: TypeAlias = tuple[str | int, ...]
 
 MAX_BYTES = 1_000_000
-"""Of a file, several times what a sweep of 20,000 trials takes; parsing takes seconds and 200 MB for as much."""
+"""Limit of a file's size, several times that of a sweep of 20,000 trials; parsing that takes seconds and 200 MB."""
 
 MAX_NODES = 100_000
-"""More than any sweep has; aliases of aliases could otherwise fill the memory from a few lines."""
+"""Limit of the number of values, more than any sweep has; aliases of aliases could otherwise exhaust memory."""
 
 MAX_DEPTH = 50
-"""Levels of lists and mappings, more than any sweep has."""
+"""Limit of the nesting of lists and mappings, more than any sweep has."""
 
 MAX_BITS = 1024
-"""Of an integer; a longer one can neither be shown nor be made a float."""
+"""Limit of an integer; a longer one can neither be printed nor converted to a float."""
 
 MAX_FAULTS = 50
-"""Faults that are shown; of the rest only the number is."""
+"""Number of faults shown; the rest are only counted."""
 
 PIPE_SECONDS = 10.0
-"""How long a pipe may give nothing before it is taken for one that nobody writes to."""
+"""Seconds without data after which a pipe is assumed to have no writer."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,12 +54,12 @@ class Source:
     """A parsed file: its value, where and how it is written, and the faults found so far.
 
     Attributes:
-        file: where it was read.
-        value: what it holds.
+        file: the file's path.
+        value: the file's value.
         lines: the line of every key path.
-        written: plain scalars that are not text, as the file has them, where Python would write them otherwise.
-        faults: in the order in which they were noted.
-        unread: places whose value could not be told: what is said of them has been said.
+        written: the text in the file of plain scalars that are not text, if Python would print them differently.
+        faults: the faults, in order of discovery.
+        unread: places whose value could not be determined; no further faults are reported for them.
     """
 
     file: Path
@@ -71,20 +71,20 @@ class Source:
 
     @property
     def is_full(self) -> bool:
-        """Whether as many faults are noted as are shown: what others say need not be worked out."""
+        """Whether there are as many faults as are shown, so that further messages need not be computed."""
         return len(self.faults) >= MAX_FAULTS
 
     def fault(self, path: KeyPath, message: str) -> None:
-        """Note a fault, once."""
+        """Add a fault, once."""
         if path not in self.unread:
             self.faults[Fault(path=path, message=message)] = None
 
     def unknown(self, path: KeyPath, name: str, known: Iterable[str], more: str = "") -> None:
-        """Note that a name is none of those that are known, with the nearest of them."""
+        """Add the fault that a name is unknown, with the nearest known name."""
         self.fault(path, f"unknown name {name!r}" if self.is_full else nearest(name, known) + more)
 
     def given(self, path: KeyPath, value: Any) -> str:
-        """A value for the end of a fault: as Python has it, and as it is written where that differs."""
+        """A value for the end of a message: as Python prints it, and as written in the file if that differs."""
         if value is None:
             return "nothing"
         shown, written = repr(value), self.written.get(path, "")
@@ -92,14 +92,14 @@ class Source:
         return shortened(shown) + (f", as YAML reads {shortened(written)}" if is_another else "")
 
     def in_quotes(self, path: KeyPath, value: Any) -> str:
-        """What to write for the text that is meant where YAML reads something else."""
+        """The advice to quote text that YAML reads as something else."""
         return f"write it in quotes: '{shortened(self.written.get(path, str(value)))}'"
 
     def raise_faults(self) -> None:
-        """Raise everything that was noted.
+        """Raise all faults found.
 
         Raises:
-            UserError: with file, line, key path and message of each fault, up to `MAX_FAULTS` of them.
+            UserError: with file, line, key path and message of up to `MAX_FAULTS` faults.
         """
         if not self.faults:
             return
@@ -115,14 +115,14 @@ class Source:
         raise UserError("\n".join([f"{self.file}: {count}; nothing was started", *lines]))
 
     def _line(self, path: KeyPath) -> int:
-        """The line of the value at `path`, or of the nearest one that holds its place."""
+        """The line of the value at `path`, or of the nearest enclosing one."""
         while path not in self.lines and path:
             path = path[:-1]
         return self.lines.get(path, 1)
 
 
 MAX_MESSAGE = 2000
-"""Characters of a fault, more than the longest list of names takes; what it quotes is shortened before."""
+"""Limit of a message's length, longer than any list of names; quoted values are shortened before."""
 
 
 def show_path(path: KeyPath) -> str:
@@ -139,10 +139,10 @@ def read(file: Path) -> Source:
     """Parse a YAML file.
 
     Returns:
-        Its value, with repeated keys, tags and ambiguous numbers noted as faults.
+        Its value, with duplicate keys, tags and ambiguous numbers collected as faults.
 
     Raises:
-        UserError: the file cannot be read, is too large, is no YAML, or holds more than one document.
+        UserError: the file cannot be read, is too large, is not YAML, or holds more than one document.
     """
     try:
         content = _content(file)
@@ -162,14 +162,14 @@ def read(file: Path) -> Source:
 
 
 def _content(file: Path) -> bytes:
-    """The bytes of a file, or of a pipe that somebody writes to, such as a shell's `<(...)`.
+    """The bytes of a file, or of a pipe with a writer, such as a shell's `<(...)`.
 
     Raises:
         OSError: it cannot be read.
-        UserError: it is larger than a sweep can be, or a pipe out of which nothing comes.
+        UserError: it is larger than a sweep can be, or a pipe without data.
     """
     content = b""
-    descriptor = os.open(file, os.O_RDONLY | os.O_NONBLOCK)  # or opening a pipe waits for a writer
+    descriptor = os.open(file, os.O_RDONLY | os.O_NONBLOCK)  # else opening a pipe waits for a writer
     try:
         while len(content) <= MAX_BYTES:
             if not select.select([descriptor], [], [], PIPE_SECONDS)[0]:
@@ -207,13 +207,13 @@ _AMBIGUOUS_TEXT = re.compile(
     )$""",
     re.VERBOSE,
 )
-"""What is neither, but a number in YAML 1.1 or to a reader."""
+"""Matches text that is neither, but a number in YAML 1.1 or to a human reader."""
 
 
 class _Loader(yaml.SafeLoader):
-    """PyYAML's safe loader with the numbers above and dates as text, which stops at the first value too many."""
+    """PyYAML's safe loader with the numbers above and dates as text; it stops at the first value beyond the limits."""
 
-    yaml_implicit_resolvers = {  # noqa: RUF012 (PyYAML's own way to say it)
+    yaml_implicit_resolvers = {  # noqa: RUF012 (PyYAML's own interface)
         sign: [(tag, pattern) for tag, pattern in resolvers if tag not in (_INT, _FLOAT, _TIMESTAMP)]
         for sign, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
     }
@@ -239,11 +239,11 @@ class _Loader(yaml.SafeLoader):
 
 
 for _tag, _pattern in ((_INT, _INT_TEXT), (_FLOAT, _FLOAT_TEXT), (_AMBIGUOUS, _AMBIGUOUS_TEXT)):
-    _Loader.add_implicit_resolver(_tag, _pattern, list("-+.0123456789"))  # the first that matches decides
+    _Loader.add_implicit_resolver(_tag, _pattern, list("-+.0123456789"))  # the first match decides
 
 
 class _Builder:
-    """Turns the nodes of one document into plain values."""
+    """Converts the nodes of one document to plain values."""
 
     def __init__(self, source: Source) -> None:
         self._source = source
@@ -251,7 +251,7 @@ class _Builder:
         self._num_characters = 0
 
     def build(self, node: yaml.Node, path: KeyPath) -> Any:
-        """The value of a node; what is wrong in it is noted and left out."""
+        """The value of a node; faulty parts are reported and left out."""
         self._num_nodes += 1
         if self._num_nodes > MAX_NODES:  # a node that contains itself ends here too
             raise UserError(f"{self._source.file}: {_TOO_MANY}")
@@ -303,7 +303,7 @@ class _Builder:
         return values
 
     def _counted(self, text: str) -> str:
-        """A text of the file, of which aliases may not make more than a file can hold."""
+        """Count a text of the file, so that aliases cannot exceed the size of a file."""
         self._num_characters += len(text)
         if self._num_characters > MAX_BYTES:
             raise UserError(f"{self._source.file}: {_TOO_LONG}")
@@ -311,7 +311,7 @@ class _Builder:
 
 
 def _read_text(text: str) -> str:
-    text.encode()  # half a pair of surrogates cannot be written as UTF-8; that error is a ValueError
+    text.encode()  # raises a ValueError for lone surrogates, which UTF-8 cannot encode
     return text
 
 
@@ -348,11 +348,11 @@ _READERS: Mapping[str, Callable[[str], Any]] = {
     _BOOL: _read_bool,
     _NULL: _read_null,
 }
-"""What a scalar stands for, by its tag; a ValueError where the two do not fit."""
+"""Convert a scalar by its tag; they raise a ValueError if the two do not fit."""
 
 
 def _is_key(node: yaml.ScalarNode) -> bool:
-    """Whether a key is the text that was written: also what would be a number or a truth value elsewhere."""
+    """Whether a key can be read as text, including what would be a number or a boolean as a value."""
     try:
         _read_text(node.value)
     except ValueError:
@@ -361,14 +361,14 @@ def _is_key(node: yaml.ScalarNode) -> bool:
 
 
 def _explain_tag(node: yaml.Node) -> str:
-    if node.value in ("<<", "="):  # YAML 1.1 has tags for these two without their being written
+    if node.value in ("<<", "="):  # YAML 1.1 gives these two implicit tags
         return f"expected plain values, given {node.value}; write it in quotes: '{node.value}'"
     return f"expected plain values, given the YAML tag {node.tag!r}; remove the tag"
 
 
 def _explain_number(text: str) -> str:
-    """Why an ambiguous number is none, and what to write."""
-    if len(text) > MAX_SHOWN:  # nobody means one
+    """Why an ambiguous number is refused, and what to write instead."""
+    if len(text) > MAX_SHOWN:  # too long to be meant as a number
         return f"expected int, given {shortened(text)!r}"
     why = f"expected a number that all programs read alike, given {text}"
     octal = re.fullmatch(r"0+([1-7][0-7]+)", text)
@@ -377,7 +377,7 @@ def _explain_number(text: str) -> str:
 
 
 def _in_base_ten(text: str) -> str:
-    """An ambiguous number as it is most likely meant, without leading zeros and underscores."""
+    """An ambiguous number as most likely meant, without leading zeros and underscores."""
     sign, digits = "-" if text.startswith("-") else "", text.lstrip("+-").replace("_", "").lower()
     if ":" in digits:
         *high, last = digits.split(":")
