@@ -1,1 +1,1 @@
-"""MLflow: a projection of the store, written by a process of its own."""
+"""MLflow: a projection of the store, written by a separate process."""

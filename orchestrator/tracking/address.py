@@ -1,4 +1,4 @@
-"""Where MLflow is: the address of its server or database, and where artifacts go. No MLflow here."""
+"""Addresses of MLflow: its server or database, and the place of artifacts. Does not import MLflow."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ DATABASE_FILE, ARTIFACT_FOLDER = "mlflow.db", "mlartifacts"
 TRACKING_VARIABLE = "MLFLOW_TRACKING_URI"
 
 DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
-"""Kinds of databases that MLflow writes without a server."""
+"""Databases that MLflow can write without a server."""
 
 _SQLITE_SETTINGS = {"uri", "timeout", "isolation_level", "detect_types", "check_same_thread", "cached_statements"}
-"""What may follow the question mark in the address of an SQLite database; all of SQLite's own, where `uri` is on."""
+"""Options after the question mark in the address of an SQLite database; with `uri`, all of SQLite's own as well."""
 
 
 def tracking_uri(runs: Path, given: str | None) -> str:
-    """The tracking URI: the one given, $MLFLOW_TRACKING_URI, or a database in the folder that holds the stores.
+    """The tracking URI: the given one, $MLFLOW_TRACKING_URI, or a database in the folder of the stores.
 
     Args:
-        runs: the folder that holds the stores; all of them share one database.
-        given: on the command line.
+        runs: the folder of the stores, which share one database.
+        given: the URI on the command line.
 
     Raises:
-        UserError: it is the address of an SQLite database and names another file than whoever wrote it meant.
+        UserError: it is the address of an SQLite database that probably names a different file than intended.
     """
     uri = given or os.environ.get(TRACKING_VARIABLE) or default_uri(runs)
     _check(uri)
@@ -38,12 +38,12 @@ def tracking_uri(runs: Path, given: str | None) -> str:
 
 
 def default_uri(runs: Path) -> str:
-    """The database of a folder of stores."""
+    """The address of the database of a folder of stores."""
     return database_uri(runs.absolute() / DATABASE_FILE)
 
 
 def database_uri(file: Path) -> str:
-    """The address of an SQLite database by its full path, escaped where it has what would mean something else."""
+    """The address of an SQLite database from its full path, with special characters escaped."""
     path = str(file)
     if path.isprintable() and not {"?", "%"} & set(path):
         return f"sqlite:///{path}"
@@ -51,11 +51,11 @@ def database_uri(file: Path) -> str:
 
 
 _DRIVER = "sqlite+pysqlite"
-"""SQLite, for addresses with escapes: of those that begin with sqlite:/// MLflow makes the folder, unescaped."""
+"""SQLite for addresses with escapes: for addresses with sqlite:///, MLflow creates the folder without unescaping."""
 
 
 def _check(uri: str) -> None:
-    """See that no path with a question mark, which ends a path, is the address of an SQLite database."""
+    """Check that the address of an SQLite database has no question mark in its path, where it would end the path."""
     kind, _, rest = uri.partition(":///")
     settings = dict(parse_qsl(rest.partition("?")[2], keep_blank_values=True))
     if kind not in ("sqlite", _DRIVER) or "uri" in settings or settings.keys() <= _SQLITE_SETTINGS:
@@ -69,19 +69,19 @@ def _check(uri: str) -> None:
 
 
 def how_to_open(runs: Path, given: str | None) -> str:
-    """What to do to see it: the command for a folder's own database, else the address."""
+    """How to view it: the command for a folder's own database, else the address."""
     uri = tracking_uri(runs, given)
     return shlex.join(["crwn", "ui", _relative(runs)]) if uri == default_uri(runs) else hide_password(uri)
 
 
 def _relative(path: Path) -> str:
-    """A path as short as it can be typed, and not like an option."""
+    """A path as short as possible for typing, but not looking like an option."""
     shown = str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
     return f"./{shown}" if shown.startswith("-") else shown
 
 
 def hide_password(uri: str) -> str:
-    """A URI as it may be shown, or a text with URIs in it."""
+    """A URI, or a text with URIs, without passwords."""
     return _PASSWORD.sub(_without_password, uri)
 
 
@@ -96,12 +96,12 @@ def _without_password(found: re.Match[str]) -> str:
 
 
 def is_database(uri: str) -> bool:
-    """Whether a URI names a database, which is written directly, and not a server."""
+    """Whether a URI names a database, which is written directly, rather than a server."""
     return re.split("[:+]", uri)[0] in DATABASES
 
 
 def sqlite_file(uri: str) -> Path | None:
-    """The file of an SQLite database; None for any other address, and for a database in memory."""
+    """The file of an SQLite database; None for any other address, and for an in-memory database."""
     kind, _, rest = uri.partition(":///")
     path, _, settings = rest.partition("?")
     path = unquote(path)
@@ -113,8 +113,8 @@ def sqlite_file(uri: str) -> Path | None:
 
 
 def artifact_root(runs: Path, uri: str) -> Path | None:
-    """Where artifacts go: beside the stores with a database; None with a server, which has a place of its own.
+    """The folder of artifacts: next to the stores with a database; None with a server, which has its own place.
 
-    Absolute: MLflow's default depends on the folder that it is started in, and artifacts get lost.
+    It is absolute: MLflow's default depends on the folder that it is started in, which loses artifacts.
     """
     return runs.absolute() / ARTIFACT_FOLDER if is_database(uri) else None

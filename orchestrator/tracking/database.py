@@ -1,6 +1,7 @@
-"""The file of an SQLite database that MLflow makes: made beside its place, by one process at a time. No MLflow here.
+"""Creates MLflow's SQLite database atomically, by one process at a time. Does not import MLflow.
 
-Two that make one database destroy each other's work, and one that is cut off could not be used or mended.
+Two processes that create the same database destroy each other's work, and an incomplete one could not be used or
+repaired.
 """
 
 from __future__ import annotations
@@ -16,15 +17,15 @@ import filelock
 
 @contextlib.contextmanager
 def making(file: Path) -> Iterator[Path | None]:
-    """For a block that makes a database, where it has to be made; it then gets its place, if the block raises nothing.
+    """For a block that creates a database if it does not exist; the database is moved into place if the block succeeds.
 
-    Waits for another process that makes it.
+    Waits for another process that creates it.
 
     Args:
-        file: the database's place, whose folder is made.
+        file: the database's path, whose folder is created.
 
     Returns:
-        Where to make it; None where it is there.
+        The path at which to create it; None if it exists.
     """
     if _is_made(file):
         yield None
@@ -42,7 +43,7 @@ def making(file: Path) -> Iterator[Path | None]:
 
 
 def clear(file: Path) -> None:
-    """Remove what processes that were killed while they made a database left beside it, unless one is at it now."""
+    """Remove leftovers of processes that were killed while creating a database, unless one is creating it now."""
     with contextlib.suppress(OSError, filelock.Timeout):
         if any(_leftovers(file)):
             with _lock(file).acquire(blocking=False):
@@ -66,6 +67,6 @@ def _leftovers(file: Path) -> Iterator[Path]:
 
 
 def _remove_leftovers(file: Path) -> None:
-    """Of processes that were killed; for who holds the lock, without which none makes a folder."""
+    """Remove leftovers of killed processes; the caller must hold the lock, so no other process has a folder."""
     for folder in list(_leftovers(file)):
         shutil.rmtree(folder, ignore_errors=True)

@@ -1,4 +1,4 @@
-"""What goes wrong with MLflow, in words that say what to do. No MLflow here."""
+"""Errors of MLflow, explained with advice. Does not import MLflow."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from orchestrator.tracking.address import hide_password
 
 MAX_DETAIL = 300
-"""Characters of the original error that are shown."""
+"""Number of characters shown of the original error."""
 
 
 class TrackingError(Exception):
@@ -16,9 +16,9 @@ class TrackingError(Exception):
 
 
 def explain(error: Exception, uri: str) -> str:
-    """What went wrong with MLflow at `uri`, and what to do about it; without the address's password."""
+    """What went wrong with MLflow at `uri`, and what to do; without the address's password."""
     shown = hide_password(uri)
-    host = uri.partition("://")[2].partition("/")[0].rpartition("@")[2]  # urlsplit raises where an address is none
+    host = uri.partition("://")[2].partition("/")[0].rpartition("@")[2]  # urlsplit raises for invalid addresses
     text = hide_password(f"{type(error).__name__}: {error}")
     code = getattr(error, "error_code", "")
     for pattern, advice in _ADVICE:
@@ -73,7 +73,7 @@ _ADVICE: Sequence[tuple[str, str]] = (
         "MLflow at {uri} does not answer; see that it runs there and can be reached from this machine",
     ),
 )
-"""Patterns of errors, the first that matches counts, and what to do."""
+"""Patterns of errors and advice; the first match counts."""
 
 
 def _first_line(text: str) -> str:

@@ -1,8 +1,8 @@
-"""MLflow kept up to date: by a process of its own while a sweep runs, and by `crwn sync`.
+"""Keeps MLflow up to date: in a separate process while a sweep runs, and with `crwn sync`.
 
-The process that follows a sweep looks at the store again and again and writes what is new, so a tracking server that is
-down, slow or full can neither stop nor slow a trial. It says what it sees in JSON lines. It ends after a last look when
-its input ends, also because the driver was killed, so no run is left running in MLflow.
+The process that follows a sweep polls the store and writes what is new, so a tracking server that is down, slow or full
+can neither stop nor slow down a trial. It reports in JSON lines. When its input ends, also because the driver was
+killed, it makes a last pass and exits, so no run stays marked as running in MLflow.
 """
 
 from __future__ import annotations
@@ -33,30 +33,30 @@ from orchestrator.tracking.address import TRACKING_VARIABLE, sqlite_file
 from orchestrator.tracking.errors import TrackingError
 
 PAUSE = 2.0
-"""Seconds between two looks at the store; more where a look takes long."""
+"""Seconds between two passes; more if a pass takes long."""
 MAX_PAUSE = 30.0
 PAUSE_COST_FACTOR = 10
 TROUBLE_PAUSE, MAX_TROUBLE_PAUSE = 2.0, 15.0
-"""Seconds between two attempts at a server that cannot be written, from the first to the longest."""
+"""First and longest pause between attempts at a server that cannot be written, in seconds."""
 PATIENCE, TROUBLE_PATIENCE, INTERRUPTED_PATIENCE = 30.0, 1.0, 3.0
-"""Seconds after which the end of a run no longer waits: for a silent follower (a busy machine takes long to start
-Python, and to run what comes after trials), in trouble, after Ctrl-C."""
+"""Seconds after which the end of a run stops waiting: for a silent follower (a busy machine is slow to start Python,
+and to run a process of lower priority), after an error, after Ctrl-C."""
 SIGN_PAUSE = 1.0
-"""Seconds between two signs of life while this machine is at work: a database is made, tables are counted."""
+"""Seconds between two heartbeats while this machine is working: creating a database, computing tables."""
 NOTE_SECONDS = 5.0
-"""Seconds for which the end of a run has waited when it says so."""
+"""Seconds of waiting after which the end of a run says so."""
 NICENESS = 10
-"""Trials come first."""
+"""The follower's niceness: trials take precedence."""
 
 
 class Follower:
-    """The driver's side: starts the process that follows a sweep, and hears of it. Use it in a `with` block.
+    """The driver's side: starts the process that follows a sweep, and listens to it. Use it in a `with` block.
 
     Args:
         store: the store, which this process drives.
         sweep: the sweep's name.
         uri: MLflow's tracking URI.
-        console: where trouble is said, once.
+        console: where an error is reported, once.
     """
 
     def __init__(self, store: Store, sweep: str, uri: str, console: Console) -> None:
@@ -72,16 +72,16 @@ class Follower:
     def __enter__(self) -> Follower:
         try:
             self._process = subprocess.Popen(  # noqa: S603 (this project's own module)
-                # -P: no file of the folder that the user works in is taken for a module
+                # -P: do not import files of the working folder as modules
                 [sys.executable, "-P", "-m", "orchestrator.tracking.following", self._store.address, self._sweep],
-                env={**os.environ, TRACKING_VARIABLE: self._uri},  # it may have a password, which ps must not show
+                env={**os.environ, TRACKING_VARIABLE: self._uri},  # not as an argument: ps must not show a password
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
                 text=True,
-                start_new_session=True,  # Ctrl-C is for the driver, which ends this one in its own time
+                start_new_session=True,  # Ctrl-C reaches only the driver, which ends this process itself
             )
-        except OSError as error:  # the machine has no process to give
+        except OSError as error:  # no more processes are available
             self._complain(_words(error))
             return self
         self._listener = threading.Thread(target=self._listen, args=[self._process], daemon=True)
@@ -102,7 +102,7 @@ class Follower:
         try:
             reason = self._wait(process, interrupted=kind is not None)
         finally:
-            process.kill()  # not politely: it may be stopped, or not listen
+            process.kill()  # SIGKILL, since it may be stopped or ignore signals
             process.wait()
             self._listener.join()
             process.stdout.close()
@@ -113,7 +113,7 @@ class Follower:
 
     @property
     def is_current(self) -> bool:
-        """Whether MLflow shows all that the store has; asked after the end."""
+        """Whether MLflow shows everything in the store; valid after the end."""
         return not self._store.is_behind(self._sweep)
 
     def _listen(self, process: subprocess.Popen[str]) -> None:
@@ -122,23 +122,23 @@ class Follower:
             self._heard = time.monotonic()
             news = json.loads(line)
             if not news:
-                continue  # a sign of life
+                continue  # a heartbeat
             self._trouble = news.get("trouble")
             if self._trouble:
                 self._complain(self._trouble)
 
     def _complain(self, trouble: str) -> None:
-        """Say what the trouble is, the first time that there is any."""
+        """Report the first error."""
         if self._said is None:
             self._said = trouble
             command = f"crwn sync {shlex.quote(self._store.address)}"
             print_line(self._console, f"note: {trouble}. The sweep goes on without it; catch up with: {command}")
 
     def _wait(self, process: subprocess.Popen[str], *, interrupted: bool) -> str | None:
-        """Until the follower has ended, or there is no hope that it soon will.
+        """Wait until the follower has ended, or will probably not end soon.
 
         Returns:
-            Why it did not end well, where that is not because the run was interrupted.
+            Why it did not end well; None if it did, or if the run was interrupted.
         """
         ended = time.monotonic()
         has_noted = False
@@ -151,7 +151,7 @@ class Follower:
             elif self._heard is None:
                 reason = f"the process that writes it has not started within {PATIENCE:g} s"
                 deadline = ended + PATIENCE
-            else:  # as long as it takes, if it says that it is at work
+            else:  # as long as it takes, if it sends heartbeats
                 reason = f"the process that writes it said nothing for {PATIENCE:g} s; a server may be slow, or a disk"
                 deadline = max(ended, self._heard) + PATIENCE
             now = time.monotonic()
@@ -169,18 +169,18 @@ class Follower:
 def follow(
     store: Store, sweep: str, uri: str, ended: threading.Event, say: Callable[[Mapping[str, Any]], None]
 ) -> None:
-    """Show a sweep in MLflow until `ended`, and once more after that.
+    """Keep a sweep in MLflow up to date until `ended`, with a last pass after that.
 
     Args:
         store: the store.
         sweep: the sweep's name.
         uri: MLflow's tracking URI.
-        ended: set when no more is to come.
-        say: called with `{"left": n}` after each trial and each pass, and with `{"trouble": ...}`.
+        ended: set when there will be no more news.
+        say: called with `{"left": n}` after each trial and each pass, and with `{"trouble": ...}` after an error.
     """
     tracker, trouble_pause = None, TROUBLE_PAUSE
     lock = store.tracking_lock()
-    # A database on this machine may be slow, or wait for another process; a server's answer is worth no such wait.
+    # A database on this machine may be slow, or wait for another process; a slow server does not get this patience.
     at_work = contextlib.nullcontext if sqlite_file(uri) is None else lambda: _signs_of_life(say)
     while True:
         is_last = ended.is_set()
@@ -188,14 +188,14 @@ def follow(
         try:
             from orchestrator.tracking.tracker import Tracker  # noqa: PLC0415 (seconds, for MLflow)
 
-            store.check()  # another store may be at its address by now
+            store.check()  # its address may hold another store by now
             if not lock.is_held:
                 with _signs_of_life(say):
                     lock.acquire(timeout=PATIENCE)
             with at_work():
                 tracker = tracker or Tracker(store, uri, computing=lambda: _signs_of_life(say))
                 tracker.sync(store.manifest(sweep), driven=not is_last, on_trial=lambda left: say({"left": left}))
-        except Exception as error:  # noqa: BLE001 (whatever it is, it is said, and tried again)
+        except Exception as error:  # noqa: BLE001 (any error is reported and retried)
             say({"trouble": _words(error)})
             pause, trouble_pause = trouble_pause, min(2 * trouble_pause, MAX_TROUBLE_PAUSE)
         else:
@@ -212,7 +212,7 @@ def follow(
 
 @contextlib.contextmanager
 def _signs_of_life(say: Callable[[Mapping[str, Any]], None]) -> Iterator[None]:
-    """Says again and again that there is work at hand, which may take long: a silent follower is given up."""
+    """Send heartbeats during work that may take long, since a silent follower is given up."""
     done = threading.Event()
 
     def tell() -> None:
@@ -242,11 +242,11 @@ REMEDY = "What the store has is safe; run crwn sync again."
 
 
 def sync(store: Store, uri: str, console: Console) -> None:
-    """Show all sweeps of a store in MLflow: what is missing is written, nothing twice.
+    """Show all sweeps of a store in MLflow: write what is missing, and nothing twice.
 
     Raises:
-        UserError: MLflow cannot be written, or another process is at it.
-        UnfinishedError: it could be written for a while.
+        UserError: MLflow cannot be written, or another process is writing it.
+        UnfinishedError: writing failed after some trials were written.
     """
     lock = store.tracking_lock()
     try:
@@ -286,10 +286,10 @@ def _sync(store: Store, uri: str, console: Console, on_trial: Callable[[int], No
 
 
 def check(store: Store, uri: str) -> None:
-    """See that MLflow answers; a database that is not there is made.
+    """Check that MLflow answers; a missing database is created.
 
     Raises:
-        UserError: it does not.
+        UserError: it does not answer.
     """
     from orchestrator.tracking.tracker import Tracker  # noqa: PLC0415 (seconds, for MLflow)
 
@@ -301,14 +301,14 @@ def check(store: Store, uri: str) -> None:
 
 @contextlib.contextmanager
 def _bar(console: Console, name: str, total: int) -> Iterator[Callable[[int], None]]:
-    """A progress bar in a terminal; what to call with the number that is left."""
+    """A progress bar in a terminal; yields a function to call with the number left."""
     with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task(name, total=total)
         yield lambda left: bar.update(task, completed=total - left)
 
 
 def main() -> None:
-    """The follower: `python -m orchestrator.tracking.following STORE SWEEP`, ended by the end of its input."""
+    """The follower: `python -m orchestrator.tracking.following STORE SWEEP`; it ends when its input ends."""
     root, sweep = sys.argv[1:]
     uri = os.environ[TRACKING_VARIABLE]
     os.nice(NICENESS)
@@ -316,12 +316,12 @@ def main() -> None:
         signal.SIGINT,
         signal.SIGTERM,
         signal.SIGHUP,
-    ):  # whoever stops a cluster's job sends them to all of its processes
+    ):  # stopping a cluster's job sends them to all of its processes
         signal.signal(sign, signal.SIG_IGN)
     ended = threading.Event()
     channel = os.fdopen(os.dup(sys.stdout.fileno()), "w")
-    with open(os.devnull, "w") as nowhere:  # noqa: PTH123 (no path of anybody's)
-        os.dup2(nowhere.fileno(), sys.stdout.fileno())  # what a library prints is no news
+    with open(os.devnull, "w") as nowhere:  # noqa: PTH123 (not a user's path)
+        os.dup2(nowhere.fileno(), sys.stdout.fileno())  # discard what libraries print
 
     def listen() -> None:
         sys.stdin.read()
@@ -330,17 +330,17 @@ def main() -> None:
     speaking = threading.Lock()
 
     def say(news: Mapping[str, Any]) -> None:
-        with contextlib.suppress(OSError), speaking:  # nobody listens: the driver was killed
+        with contextlib.suppress(OSError), speaking:  # the driver was killed, so nobody listens
             channel.write(json.dumps(news) + "\n")
             channel.flush()
 
     threading.Thread(target=listen, daemon=True).start()
     say({})
-    # What goes wrong is said where it is used
+    # Errors are reported where it is used
     with contextlib.suppress(Exception), _signs_of_life(say):
         importlib.import_module("orchestrator.tracking.tracker")
     follow(Store(root).followed(), sweep, uri, ended, say)
-    os._exit(0)  # a broken pipe is no reason for Python to complain while it ends
+    os._exit(0)  # or Python complains about a broken pipe at exit
 
 
 if __name__ == "__main__":

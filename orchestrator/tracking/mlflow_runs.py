@@ -1,6 +1,6 @@
-"""Runs in MLflow, as they are there and as they are written. The only file that imports mlflow.
+"""Reads and writes runs in MLflow. The only file that imports mlflow.
 
-What a run is to show comes from outside (`tracker.py`); what of it is there already is not sent again.
+The content of a run comes from the caller (`tracker.py`); what MLflow already has is not sent again.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
-# Before mlflow is imported: nothing is reported to anybody, nothing printed, an outage is noticed within seconds.
+# Set before importing mlflow: no telemetry, no printing, and outages are noticed within seconds.
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")  # else it prints two lines for every run
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
@@ -35,24 +35,24 @@ from orchestrator.tracking.errors import TrackingError
 from orchestrator.tracking.projection import Point
 
 METRICS_PER_CALL = 1000
-"""MLflow takes no more."""
+"""MLflow's limit."""
 
 EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}
-"""Has the interface show what belongs to training and not what belongs to prompts."""
+"""Makes the interface show what belongs to training, not to prompts."""
 
 
 @dataclass(slots=True, kw_only=True)
 class ShownRun:
-    """What is known of a run in MLflow.
+    """The known state of a run in MLflow.
 
     Attributes:
-        run_id: MLflow's.
-        status: MLflow's.
-        tags, params: as they are there.
+        run_id: MLflow's run id.
+        status: MLflow's status.
+        tags, params: as stored in MLflow.
         start, end: milliseconds since 1970; end is None while it runs.
-        points: (metric, step) that are there; None where that was not looked up.
+        points: (metric, step) of the values in MLflow; None if not looked up.
         is_deleted: whether it was deleted, which can be undone.
-        seen: what of the store it shows; None where that is not known.
+        seen: the state of the store that it shows; None if unknown.
     """
 
     run_id: str
@@ -67,12 +67,12 @@ class ShownRun:
 
 
 class MlflowRuns:
-    """The runs of one store behind one tracking URI. All of it raises what MLflow and what is below it raise.
+    """The runs of one store at one tracking URI. All methods raise whatever MLflow and its libraries raise.
 
     Args:
-        uri: MLflow's tracking URI; a database that is not there is made.
-        identity: the store's, by which its runs are known among others'.
-        beside: the folder in which artifacts go into `mlartifacts` where no server keeps them.
+        uri: MLflow's tracking URI; a missing database is created.
+        identity: the store's identity, which distinguishes its runs from other stores'.
+        beside: the folder whose `mlartifacts` holds artifacts, unless a server keeps them.
     """
 
     def __init__(self, uri: str, identity: str, beside: Path) -> None:
@@ -83,10 +83,10 @@ class MlflowRuns:
     # What is there
 
     def experiment_id(self, name: str) -> str:
-        """Of the experiment of a name; it is made where it is missing, restored where it was deleted."""
+        """The id of the experiment with this name, which is created if missing, or restored if deleted."""
         found = self.client.get_experiment_by_name(name)
         if found is None:
-            # A name may hold what a path should not; artifacts are found through MLflow, never by this name.
+            # A name may contain characters unfit for paths; artifacts are found through MLflow, never by this name.
             folder = re.sub(r"[^\w.-]", "_", name)
             location = None if self._artifacts is None else (self._artifacts / folder).as_uri()
             try:
@@ -94,15 +94,15 @@ class MlflowRuns:
             except MlflowException as error:
                 if error.error_code != "RESOURCE_ALREADY_EXISTS":
                     raise
-            found = self.client.get_experiment_by_name(name)  # another store's driver was quicker
+            found = self.client.get_experiment_by_name(name)  # another store's driver was first
             assert found is not None
         if found.lifecycle_stage != "active":
             self.client.restore_experiment(found.experiment_id)
         return str(found.experiment_id)
 
     def search(self, experiment_id: str, sweep: str) -> Iterator[ShownRun]:
-        """The store's runs of a sweep, deleted ones too."""
-        # MLflow's conditions have no way to write a quote, which a path may hold.
+        """The store's runs of a sweep, including deleted ones."""
+        # MLflow's conditions cannot express quotes, which a path may contain.
         is_quotable = not {"'", '"'} & set(self._identity)
         condition = f"tags.`crwn.store` = '{self._identity}'" if is_quotable else ""
         token = None
@@ -118,7 +118,7 @@ class MlflowRuns:
                 return
 
     def points(self, shown: ShownRun) -> set[tuple[str, int]]:
-        """The (metric, step) that are in MLflow."""
+        """The (metric, step) of all values in MLflow."""
         if shown.points is None:
             names = self.client.get_run(shown.run_id).data.metrics
             shown.points = {
@@ -129,7 +129,7 @@ class MlflowRuns:
     # Writing
 
     def create(self, experiment_id: str, sweep: str, start: int, tags: Mapping[str, str]) -> ShownRun:
-        """A new run, which begins at `start`; `mlflow.runName` among its tags is its name."""
+        """Create a run that begins at `start`; its name is the tag `mlflow.runName`."""
         tags = {
             "crwn.store": self._identity,
             "crwn.sweep": sweep,
@@ -144,24 +144,24 @@ class MlflowRuns:
         )
 
     def delete(self, shown: ShownRun) -> None:
-        """Take a run from sight."""
+        """Delete a run, which can be undone."""
         self.client.delete_run(shown.run_id)
         shown.is_deleted = True
 
     def restore(self, shown: ShownRun) -> ShownRun:
-        """Bring a deleted run back."""
+        """Restore a deleted run."""
         self.client.restore_run(shown.run_id)
         shown.is_deleted = False
         return shown
 
     def write_params(self, shown: ShownRun, params: Mapping[str, str]) -> None:
-        """Give a run the params that it lacks, and the data set that they name, if they name one.
+        """Write the params that a run lacks, and the data set that they name, if any.
 
-        One that it has keeps its value, which MLflow never changes: an older crwn may have named it otherwise.
+        Existing params keep their value, which MLflow never changes, even if an older crwn wrote it differently.
         """
         missing = {name: value for name, value in params.items() if name not in shown.params}
         if "benchmark.base" in missing:
-            # The data set first: where the params are there, so is it.
+            # The data set first, so that it exists if the params do.
             fields = Dataset(**projection.dataset(params["benchmark.base"]))
             self.client.log_inputs(shown.run_id, [DatasetInput(fields, [InputTag("mlflow.data.context", "training")])])
         if missing:
@@ -169,7 +169,7 @@ class MlflowRuns:
             shown.params |= missing
 
     def write_points(self, shown: ShownRun, points: Sequence[Point]) -> None:
-        """Give a run the values of metrics that it lacks."""
+        """Write the metric values that a run lacks."""
         known = self.points(shown)
         missing = [point for point in points if (point.name, point.step) not in known]
         for start in range(0, len(missing), METRICS_PER_CALL):
@@ -179,14 +179,14 @@ class MlflowRuns:
             known |= {(point.name, point.step) for point in chunk}
 
     def write_tags(self, shown: ShownRun, tags: Mapping[str, str]) -> None:
-        """Give a run the tags that it lacks or has otherwise."""
+        """Write the tags that a run lacks or that differ."""
         changed = {name: value for name, value in tags.items() if shown.tags.get(name, "") != value}
         if changed:
             self.client.log_batch(shown.run_id, tags=[RunTag(name, value) for name, value in changed.items()])
             shown.tags |= changed
 
     def write_status(self, shown: ShownRun, status: str, end: int) -> None:
-        """Say how a run stands, and when it ended where it has."""
+        """Write a run's status, and its end if it has ended."""
         if status == "RUNNING" and shown.status != status:
             self.client.update_run(shown.run_id, status=status)
             shown.status, shown.end = status, None
@@ -195,7 +195,7 @@ class MlflowRuns:
             shown.status, shown.end = status, end
 
     def write_files(self, shown: ShownRun, files: Mapping[str, bytes]) -> None:
-        """Write a run's artifacts by their paths, over those that are there."""
+        """Write a run's artifacts by path, overwriting existing ones."""
         with tempfile.TemporaryDirectory(prefix="crwn-artifacts-") as folder:
             for name, content in files.items():
                 path = Path(folder) / name
@@ -220,19 +220,19 @@ def _shown(run: Run) -> ShownRun:
 def _user() -> str:
     try:
         return getpass.getuser()
-    except (KeyError, OSError):  # in a container a user may have a number alone
+    except (KeyError, OSError):  # in a container, a user may have only a number
         return str(os.getuid())
 
 
 def _connect(uri: str, artifacts: Path | None) -> MlflowClient:
-    """A client that has reached its server or database; the database is made where it is missing.
+    """A client that has reached its server or database; a missing database is created.
 
     Args:
         uri: the tracking URI.
-        artifacts: the folder in which artifacts go; None for a server.
+        artifacts: the folder of artifacts; None for a server.
     """
     for name in ("alembic", "mlflow"):
-        logging.getLogger(name).setLevel(logging.ERROR)  # they report every step of making a database
+        logging.getLogger(name).setLevel(logging.ERROR)  # they log every step of creating a database
     if artifacts is None:
         client = MlflowClient(uri)
         client.search_experiments(max_results=1)
@@ -244,7 +244,7 @@ def _connect(uri: str, artifacts: Path | None) -> MlflowClient:
             if made is not None:
                 _make_tables(database_uri(made), artifacts)
     engine = sqlalchemy.create_engine(uri)
-    engine.connect().close()  # MLflow itself tries for minutes
+    engine.connect().close()  # MLflow itself would retry for minutes
     engine.dispose()
     if file is None:
         _make_tables(uri, artifacts)
@@ -252,7 +252,7 @@ def _connect(uri: str, artifacts: Path | None) -> MlflowClient:
 
 
 def _check_read(uri: str, file: Path) -> None:
-    """See that SQLAlchemy reads an address with escapes as is meant here; releases before 2.1 do not."""
+    """Check that SQLAlchemy unescapes addresses, which releases before 2.1 do not."""
     if "%" in uri and "uri=" not in uri and sqlalchemy.make_url(uri).database != unquote(uri.partition(":///")[2]):
         raise TrackingError(
             f"{file}: expected SQLAlchemy 2.1 for a path with a question mark or a percent sign, found "
@@ -261,9 +261,9 @@ def _check_read(uri: str, file: Path) -> None:
 
 
 def _make_tables(uri: str, artifacts: Path) -> None:
-    """Make MLflow's tables where they are missing.
+    """Create MLflow's tables if they are missing.
 
-    A client would do that as well, with its working folder in a statement that some names of folders break.
+    A client would do so too, but with its working folder in a statement that some folder names break.
     """
     made = SqlAlchemyStore(uri, artifacts.as_uri())  # type: ignore[no-untyped-call]  # MLflow leaves it untyped
     made.engine.dispose()

@@ -1,7 +1,7 @@
-"""What MLflow shows of a store: its names, values and times as pure functions of the store. No MLflow here.
+"""What MLflow shows of a store: names, values and times as pure functions of the store. Does not import MLflow.
 
-docs/mlflow.md explains the names, which are public: few metric names (the UI freezes with many), what is compared as
-params, what people filter by as tags.
+docs/mlflow.md explains the names, which are public: few metric names (the UI freezes with many), params for what is
+compared, tags for what people filter by.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ from orchestrator.store.schemas import CONTEXTS_FILE, SYSTEM_FILE, TASKS_FILE, T
 from orchestrator.store.store import Store, TrialState
 
 PROJECTION = 2
-"""Changes when more is shown of a trial than before: `sync` then goes through all runs again."""
+"""Version of the projection: increased when more is shown of a trial, so that `sync` updates all runs."""
 
 MAX_CURVE_POINTS = 200
-"""Of one learning curve, about, so that a trial of 100 tasks fits one call to MLflow. The store has all."""
+"""Approximate limit per learning curve, so that a trial of 100 tasks fits in one call to MLflow. The store has all."""
 
 SHOWN_FIGURES = ("svg", "png")
-"""Formats of figures among the artifacts: those that MLflow shows. Type for print takes as long as both of them."""
+"""Formats of figures among the artifacts: those that MLflow displays. The print format takes as long as both."""
 
 MAX_RUN_NAME = 250
 MAX_TAG = 8000
@@ -48,7 +48,7 @@ MEBIBYTE = 2**20
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Label:
-    """What a sweep calls one of its trials."""
+    """A sweep's names for one of its trials."""
 
     method: str
     variant: str
@@ -58,22 +58,22 @@ class Label:
 
     @property
     def cell(self) -> str:
-        """The cell of the table, which trials that differ by their seed alone share."""
+        """The name of the table's cell, shared by trials that differ only in their seed."""
         return " ".join(part for part in (self.method, self.variant, self.scale, self.benchmark) if part)
 
     @property
     def cell_key(self) -> str:
-        """The cell, unlike any other's however names are cut into words."""
+        """A unique key of the cell, whatever spaces its names contain."""
         return json.dumps([self.method, self.variant, self.scale, self.benchmark])
 
     @property
     def run_name(self) -> str:
-        """The trial in a few words."""
+        """A short name of the trial."""
         return without_middle(f"{self.cell}, seed {self.seed}", MAX_RUN_NAME)
 
 
 def labels(manifest: Manifest) -> dict[str, Label]:
-    """A sweep's trials by id, in the sweep's order."""
+    """The labels of a sweep's trials by id, in the sweep's order."""
     return {trial_id: Label(**cell.names, seed=str(seed)) for cell, seed, trial_id in manifest.trials()}
 
 
@@ -89,15 +89,15 @@ class Point:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunContent:
-    """All that MLflow shows of one trial or one cell, artifacts aside.
+    """Everything that MLflow shows of one trial or one cell, except artifacts.
 
     Attributes:
-        params: what it is.
-        tags: where it stands and what people filter by.
+        params: its settings.
+        tags: its state, and what people filter by.
         points: its metrics.
-        start, end: of the work on it, in milliseconds since 1970; end is its last sign of life.
-        origin: where the numbers are from: when it changes, they are another run's. Of a trial the attempt that began
-            the computation, see `origin`; of a cell all that is shown, in 16 digits.
+        start, end: start and end of the work on it, in milliseconds since 1970; the end is the last known activity.
+        origin: identifies the computation: when it changes, the numbers belong to another run. For a trial, the attempt
+            that began the computation, see `origin`; for a cell, a digest of all that is shown, 16 digits.
     """
 
     params: Mapping[str, str]
@@ -109,7 +109,7 @@ class RunContent:
 
 
 def trial_content(store: Store, trial_id: str, state: TrialState, label: Label) -> RunContent | None:
-    """What MLflow shows of a trial that was begun; None if it was finished meanwhile, and `state` is outdated.
+    """What MLflow shows of a trial that was started; None if it has finished meanwhile, so that `state` is outdated.
 
     Raises:
         UserError: a record is damaged.
@@ -128,9 +128,9 @@ def trial_content(store: Store, trial_id: str, state: TrialState, label: Label) 
     signs = [*(milliseconds(attempt.started) for attempt in attempts), milliseconds(ended)]
     times = (time for test in tests for time in (test.tested, *(point.time for point in test.curve)))
     signs += [round(1000 * time) for time in (*times, *(sample.time for sample in system)) if time]
-    start = signs[0] or min((sign for sign in signs if sign), default=0)  # an older record may not say when it began
+    start = signs[0] or min((sign for sign in signs if sign), default=0)  # an older record may lack its start
     end = max(signs)
-    # MLflow shows metrics in the order in which they came: the one that is compared first, the machine last.
+    # MLflow shows metrics in order of arrival: the one that is compared first, the machine's last.
     points = [
         *_accuracy_points(tests, spec, finished, end, independent=is_independent),
         *_test_points(tests, spec, end),
@@ -138,7 +138,7 @@ def trial_content(store: Store, trial_id: str, state: TrialState, label: Label) 
     ]
     points += _system_points(system) if points else ()
     if finished is None and store.is_finished(trial_id):
-        return None  # its files were replaced while they were read
+        return None  # its files were replaced while being read
     return RunContent(
         params=params(spec),
         tags={
@@ -156,9 +156,9 @@ def trial_content(store: Store, trial_id: str, state: TrialState, label: Label) 
 
 
 def params(spec: Mapping[str, Any]) -> dict[str, str]:
-    """A spec, flat: what a trial is by its usual names, then every setting by its place in the spec.
+    """A flattened spec: a trial's usual names, then every setting by its place in the spec.
 
-    Of the settings of a cell's trials, which have no seed, likewise.
+    It also takes the settings of a cell's trials, which have no seed.
     """
     if not spec:
         return {}
@@ -181,7 +181,7 @@ _CELL_METRICS = {
     "ci95": "cell/accuracy_ci95",
     **{name: f"cell/{name}" for name in SHOWN},
 }
-"""Columns of `aggregate.summarise`, under names of their own: a mean is no trial, and charts draw one name together."""
+"""Columns of `aggregate.summarise` under separate names, since charts plot a name together, and means are no trials."""
 
 _CELL_TAGS = ("missing_seeds", "failed_seeds", "invalid_seeds", "mixed", "noted", "code_changes")
 
@@ -195,10 +195,10 @@ def cell_contents(
     """What MLflow shows of the cells of a sweep's table that have at least one finished trial, by `Label.cell_key`.
 
     Args:
-        manifest: the sweep's.
-        table: the sweep's.
-        settings: of its finished trials, by their ids: specs without the seed, as JSON.
-        spans: when trials that were begun started and ended, in milliseconds since 1970.
+        manifest: the sweep's manifest.
+        table: the sweep's table.
+        settings: specs of its finished trials without the seed, as JSON, by trial id.
+        spans: start and end of started trials, in milliseconds since 1970.
     """
     labelled = labels(manifest)
     found = {}
@@ -227,13 +227,13 @@ def cell_contents(
 
 
 def note(table: sweep_tables.SweepTable) -> str:
-    """A sweep's table as its run's description."""
+    """A sweep's table as the description of its run."""
     text = f"{printable.markdown_rows(table)}\n\n{printable.markdown_caption(table)}"
     return text if len(text) <= MAX_TAG else f"{len(table.table)} rows: see the artifacts table.md and table.csv."
 
 
 def table_files(manifest: Manifest, table: sweep_tables.SweepTable) -> dict[str, bytes]:
-    """A sweep and its table by their paths among the artifacts of its run."""
+    """A sweep's manifest and table by their paths among the artifacts of its run."""
     return {
         "sweep.json": manifest.to_json_bytes(),
         "table.csv": csv_text(table.summary).encode(),
@@ -242,7 +242,7 @@ def table_files(manifest: Manifest, table: sweep_tables.SweepTable) -> dict[str,
 
 
 def sweep_report(store: Store, manifest: Manifest) -> dict[str, bytes]:
-    """A sweep's page, figures and tables, by their paths among the artifacts of its run.
+    """A sweep's page, figures and tables by their paths among the artifacts of its run.
 
     Raises:
         UserError: a record is damaged.
@@ -255,13 +255,13 @@ def sweep_report(store: Store, manifest: Manifest) -> dict[str, bytes]:
 def sweep_digest(
     manifest: Manifest, states: Mapping[str, TrialState], shown: Mapping[str, str | None], accepted: Accepted
 ) -> str:
-    """What a sweep's report shows, in 16 digits.
+    """A digest of what a sweep's report shows, 16 digits.
 
     Args:
-        manifest: the sweep's.
-        states: of its trials.
-        shown: of finished trials what their runs show, see `digest`.
-        accepted: which codes count as one in the store.
+        manifest: the sweep's manifest.
+        states: the states of its trials.
+        shown: the digests of what finished trials' runs show, see `digest`.
+        accepted: the code accepted as equivalent in the store.
     """
     content = json.dumps(manifest.content(), sort_keys=True)
     return _digits(repr((PROJECTION, content, list(states.items()), sorted(shown.items()), *accepted.agreements)))
@@ -274,9 +274,9 @@ def started(store: Store, trial_id: str) -> int:
 
 
 def origin(attempts: Sequence[Attempt]) -> str:
-    """Which computation of a trial this is: the last attempt that began at its beginning.
+    """Identifies the computation of a trial: the last attempt that started from the beginning.
 
-    Later attempts went on from where that one was, so all they computed belongs together.
+    Later attempts resumed from it, so all their results belong together.
     """
     begun = [attempt for attempt in attempts if attempt.began_at == Position()]
     first = begun[-1] if begun else attempts[0]
@@ -284,13 +284,13 @@ def origin(attempts: Sequence[Attempt]) -> str:
 
 
 def digest(store: Store, trial_id: str, label: Label) -> str:
-    """What a finished trial's run shows, in 16 digits: an equal digest means that nothing has to be written."""
+    """A digest of what a finished trial's run shows, 16 digits; if it is unchanged, nothing needs to be written."""
     content = store.read(trial_id, TRIAL_FILE) or b""
     return _digits(repr((PROJECTION, label)), content)
 
 
 def dataset(base: str) -> dict[str, str]:
-    """A base data set as MLflow's fields for one; the digest stands for the files' checksums."""
+    """A base data set as MLflow's fields; the digest covers the files' checksums."""
     known = BASE_SETS[base]
     source = {"embedded": "in a library"} if known.is_embedded else {"files": dict(known.source.checksums)}
     profile = {"num_train": known.num_train, "num_test": known.num_test, "num_classes": known.num_classes}
@@ -304,7 +304,7 @@ def dataset(base: str) -> dict[str, str]:
 
 
 def artifacts(store: Store, trial_id: str, title: str) -> dict[str, bytes]:
-    """A finished trial's files by their path among the artifacts.
+    """A finished trial's files by their paths among the artifacts.
 
     Raises:
         UserError: a record is damaged.
@@ -316,7 +316,7 @@ def artifacts(store: Store, trial_id: str, title: str) -> dict[str, bytes]:
         ("results", SYSTEM_FILE),
     ):
         content = store.read(trial_id, name)
-        if content is not None:  # a store of version 1.0 has no samples of the system
+        if content is not None:  # a store of version 1.0 has no system samples
             files[f"{place}/{name}"] = content
     files[f"contexts/{CONTEXTS_FILE}"] = store.records.contexts(trial_id)
     row = store.records.rows([trial_id])[trial_id]
@@ -338,10 +338,9 @@ def _accuracy_points(
     *,
     independent: bool,
 ) -> Iterator[Point]:
-    """The average accuracy over the tasks learned so far, by their number; of a stream by update.
+    """The average accuracy over the tasks learned so far, by their number; for a stream, by update.
 
-    The last one is the table's. Where a task can change another, it is known once all those learned so far were tested
-    again.
+    The last value is the table's. If tasks interfere, a value is known once all tasks learned so far are tested again.
     """
     end = _num_steps(tests, spec)
     for step, own in _together(tests, independent=independent).items():
@@ -353,7 +352,7 @@ def _accuracy_points(
 
 
 def _num_steps(tests: Sequence[TestRow], spec: Mapping[str, Any]) -> int:
-    """Where the accuracy is that a trial ends with: after all its tasks, or after its stream's last update."""
+    """The step of a trial's final accuracy: the number of its tasks, or of its stream's updates."""
     updates = [test.update for test in tests if test.update is not None]
     if updates:
         problem = problem_of(spec["benchmark"]) if spec else None
@@ -362,7 +361,7 @@ def _num_steps(tests: Sequence[TestRow], spec: Mapping[str, Any]) -> int:
 
 
 def _together(tests: Sequence[TestRow], *, independent: bool) -> dict[int, list[TestRow]]:
-    """The tests that an accuracy so far is the mean of, by the number of tasks, or of updates, after which it is."""
+    """The tests averaged for each accuracy so far, by the number of tasks or updates after which they were made."""
     found: dict[int, list[TestRow]] = {}
     if independent:
         learned = [test for test in tests if test.is_first]
@@ -381,9 +380,9 @@ def _tested(test: TestRow, fallback: int) -> int:
 
 
 def _test_points(tests: Sequence[TestRow], spec: Mapping[str, Any], fallback: int) -> Iterator[Point]:
-    """The tests by task, and the training's curves by update over all tasks, both counted from 1.
+    """The tests by task, and the training curves by update over all tasks, both counted from 1.
 
-    A value that is there now has the same time and step when the trial has gone on.
+    The time and step of a value do not change when the trial continues.
     """
     if not spec:
         return
@@ -409,7 +408,7 @@ def _test_points(tests: Sequence[TestRow], spec: Mapping[str, Any], fallback: in
 
 
 def _num_tasks(spec: Mapping[str, Any]) -> int:
-    """How many tasks a trial has that is of no stream; 0 where its record does not say."""
+    """The number of tasks of a trial that is not a stream; 0 if not recorded."""
     problem = problem_of(spec["benchmark"]) if spec else None
     if problem is not None:
         return problem.num_tasks
@@ -418,7 +417,7 @@ def _num_tasks(spec: Mapping[str, Any]) -> int:
 
 
 def _lengths(spec: Mapping[str, Any], problem: ProblemShape | None) -> list[int]:
-    """The updates of each task, or of the one stream, as far as is known without the data."""
+    """The number of updates of each task, or of the stream, as far as known without the data."""
     training = spec["training"]
     epochs, batch_size = training.get("epochs_per_task", 0), training.get("batch_size", 1)
     if problem is not None and problem.is_stream:
@@ -428,7 +427,7 @@ def _lengths(spec: Mapping[str, Any], problem: ProblemShape | None) -> list[int]
     return [training["updates_per_task"]] * _num_tasks(spec)
 
 
-_SYSTEM_METRICS = {  # MLflow's own names where it has one
+_SYSTEM_METRICS = {  # MLflow's own names, if it has them
     "process_cpu_percent": ("system/process_cpu_percentage", 1),
     "process_memory_bytes": ("system/process_memory_megabytes", MEBIBYTE),
     "machine_cpu_percent": ("system/cpu_utilization_percentage", 1),
@@ -448,7 +447,7 @@ def _system_points(system: Sequence[Sample]) -> Iterator[Point]:
 
 
 def _trial_points(row: TrialRow, time: int) -> list[Point]:
-    """What a finished trial took and keeps; at step 0, which MLflow draws as bars."""
+    """A finished trial's measures, costs and sizes; at step 0, so that MLflow draws bars."""
     memory = row.provenance.peak_memory_bytes
     values = {
         "trial/accuracy_told": row.accuracy_told,

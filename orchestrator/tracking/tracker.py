@@ -1,14 +1,14 @@
-"""MLflow written from the store.
+"""Writes MLflow from the store.
 
-One experiment for each sweep's name, in it one parent run for each sweep and store, one child for each of the sweep's
-trials that was begun, and one for each cell of its table: mean, deviation and number of seeds. What they show is read
-from the store (`projection.py`), so all of it can lag behind, be lost, and be rebuilt: `Tracker.sync`
-writes what is missing and nothing twice.
+There is one experiment per sweep name; in it, one parent run per sweep and store, one child run per started trial, and
+one per cell of the sweep's table: mean, standard deviation and number of seeds. Their content is read from the store
+(`projection.py`), so all of it can lag behind, be lost, and be rebuilt: `Tracker.sync` writes what is missing, and
+nothing twice.
 
-Metrics in MLflow can only be added to. A trial's run therefore belongs to one computation of it, its `crwn.origin`;
-where a trial was computed anew, its run is replaced. A cell's run is replaced whenever its numbers change, so while a
-sweep runs there is one only of cells that are complete. The runs of trials and cells that a sweep no longer asks for
-are deleted, which MLflow can undo, and so does `sync` when they are asked for again.
+Metrics in MLflow can only be added. So a trial's run belongs to one computation of it, its `crwn.origin`; if a trial is
+recomputed, its run is replaced. A cell's run is replaced whenever its numbers change, so while a sweep runs, only
+complete cells have one. Runs of trials and cells that a sweep no longer asks for are deleted, which MLflow can undo;
+`sync` restores them when they are asked for again.
 
 One process at a time writes (`Store.tracking_lock`).
 """
@@ -33,10 +33,10 @@ from orchestrator.tracking.mlflow_runs import MlflowRuns, ShownRun
 from orchestrator.tracking.projection import Label, RunContent
 
 MAX_FAULTS = 3
-"""Trials that could not be written after which a pass is given up: one may be odd, more are an outage."""
+"""Number of failed trials after which a pass is given up: one may be odd, more are an outage."""
 
 TABLE_COST_FACTOR = 20
-"""While a sweep runs, its table is written again after twenty times what that took."""
+"""Interval between writes of a running sweep's table, as a multiple of the time of the last write."""
 
 STATUS: Mapping[TrialState, str] = {
     "done": "FINISHED",
@@ -49,16 +49,16 @@ STATUS: Mapping[TrialState, str] = {
 
 @dataclass(slots=True, kw_only=True)
 class _Experiment:
-    """A sweep's runs: the parent, if there is one yet, and its children by trial and by cell.
+    """A sweep's runs: the parent, if it exists yet, and its children by trial and by cell.
 
     Attributes:
-        experiment_id: MLflow's.
-        name: the sweep's.
+        experiment_id: MLflow's experiment id.
+        name: the sweep's name.
         parent: the sweep's own run.
-        trials: those of trials, by their ids.
-        cells: those of the table's cells, by `Label.cell_key`.
-        deleted_cells: runs of cells that were deleted, by the cell and what it shows.
-        table_due: when the table is written again, on time's monotonic clock.
+        trials: the runs of trials, by trial id.
+        cells: the runs of the table's cells, by `Label.cell_key`.
+        deleted_cells: deleted runs of cells, by cell and what they show.
+        table_due: when the table is due to be written, by the monotonic clock.
     """
 
     experiment_id: str
@@ -70,13 +70,13 @@ class _Experiment:
     table_due: float = 0.0
 
     def has_place(self, run: ShownRun, asked: Collection[str]) -> bool:
-        """Whether a run is the sweep's or of one of the trials and cells that are asked for, and the first such one."""
+        """Whether a run is the first one of the sweep, or of one of the trials and cells asked for."""
         if _level(run) == "sweep":
             return self.parent is None
         return _identity(run) in asked and _identity(run) not in self._children(run)
 
     def take(self, run: ShownRun) -> None:
-        """Put a run in its place."""
+        """Add a run in its place."""
         if _level(run) == "sweep":
             self.parent = run
         else:
@@ -91,7 +91,7 @@ def _level(run: ShownRun) -> str:
 
 
 def _is_whole(run: ShownRun, digest: str) -> bool:
-    """Whether all that a digest stands for is there."""
+    """Whether a run is complete for this digest."""
     return (run.status, run.tags.get("crwn.projected")) == (STATUS["done"], digest)
 
 
@@ -105,10 +105,10 @@ class Tracker:
     Args:
         store: the store.
         uri: MLflow's tracking URI.
-        computing: gives a context for what may take long without a word to MLflow: tables and figures.
+        computing: returns a context for long work without calls to MLflow: tables and figures.
 
     Raises:
-        TrackingError: MLflow cannot be reached, or is not what was expected.
+        TrackingError: MLflow cannot be reached, or is not as expected.
     """
 
     def __init__(
@@ -134,15 +134,15 @@ class Tracker:
         """Write what MLflow lacks of a sweep.
 
         Args:
-            manifest: the sweep's.
+            manifest: the sweep's manifest.
             driven: whether a run is working on it.
-            on_trial: called after each trial with the number of those left to look at.
+            on_trial: called after each trial with the number of trials left.
 
         Returns:
-            How many runs of trials were written.
+            The number of trials' runs written.
 
         Raises:
-            TrackingError: something could not be written; the next call goes on.
+            TrackingError: something could not be written; the next call continues.
             UserError: a record of the store is damaged.
         """
         labels = projection.labels(manifest)
@@ -151,7 +151,7 @@ class Tracker:
             experiment = self._experiments.get(manifest.name) or self._look_up(manifest.name, labels)
             self._ensure_parent(experiment, states)
         if experiment.parent is None:
-            return 0  # nothing was begun
+            return 0  # nothing has started
         num_written = 0
         faults: list[TrackingError] = []
         for index, (trial_id, label) in enumerate(labels.items(), start=1):
@@ -174,7 +174,7 @@ class Tracker:
 
     @contextlib.contextmanager
     def _writing(self, sweep: str) -> Iterator[None]:
-        """Explain what fails; what of it arrived is not known, so the sweep is looked up again by the next pass."""
+        """Explain failures; how much was written is unknown, so the next pass looks the sweep up again."""
         try:
             with _explained(self._uri):
                 yield
@@ -185,7 +185,7 @@ class Tracker:
     # What is there
 
     def _look_up(self, name: str, labels: Mapping[str, Label]) -> _Experiment:
-        """The sweep's experiment and those of its runs that are this store's; made where there is none."""
+        """The sweep's experiment, created if missing, with the runs in it that belong to this store."""
         experiment = _Experiment(experiment_id=self._runs.experiment_id(name), name=name)
         asked = {*labels, *(label.cell_key for label in labels.values())}
         deleted = []
@@ -194,7 +194,7 @@ class Tracker:
                 deleted.append(run)
             elif experiment.has_place(run, asked):
                 experiment.take(run)
-            else:  # no longer asked for, or there twice: an answer was lost, and MLflow's client asked again
+            else:  # no longer asked for, or a duplicate: MLflow's client retried after losing an answer
                 self._runs.delete(run)
                 deleted += [run] if _level(run) == "cell" else []
         for run in deleted:
@@ -206,7 +206,7 @@ class Tracker:
         return experiment
 
     def _is_current(self, run: ShownRun) -> bool:
-        """Whether a run shows the computation of its trial that the store has; a sweep's own always does."""
+        """Whether a run shows the computation of its trial in the store; a sweep's own run always does."""
         if _level(run) == "sweep":
             return True
         attempts = self._store.all_attempts(_identity(run))
@@ -215,19 +215,19 @@ class Tracker:
     # Below the parent
 
     def _create_child(self, experiment: _Experiment, content: RunContent, level: str, identity: str) -> ShownRun:
-        """A run below the sweep's own, found again by its `identity`."""
+        """Create a run below the sweep's own, which is found again by its `identity`."""
         assert experiment.parent is not None
         place = {"mlflow.parentRunId": experiment.parent.run_id, "crwn.level": level, f"crwn.{level}": identity}
         return self._runs.create(experiment.experiment_id, experiment.name, content.start, {**content.tags, **place})
 
     def _ensure_child(self, experiment: _Experiment, shown: ShownRun | None) -> None:
-        """Keep a run below its sweep's, of which there may have been two, or which was lost."""
+        """Make sure that a run is below its sweep's run, which may have been duplicated or lost."""
         assert experiment.parent is not None
         if shown is not None:
             self._runs.write_tags(shown, {"mlflow.parentRunId": experiment.parent.run_id})
 
     def _sync_trial(self, experiment: _Experiment, trial_id: str, state: TrialState, label: Label) -> bool:
-        """Bring one trial's run up to date; whether that took writing."""
+        """Update one trial's run; returns whether anything was written."""
         shown = experiment.trials.get(trial_id)
         if state == "left":
             if shown is not None and shown.status == "RUNNING":
@@ -243,9 +243,9 @@ class Tracker:
             return False
         content = projection.trial_content(self._store, trial_id, state, label)
         if content is None:
-            return False  # the next pass sees it finished
+            return False  # the next pass will see it finished
         if shown is not None and shown.tags.get("crwn.origin") != content.origin and self._runs.points(shown):
-            self._runs.delete(shown)  # it shows another computation, and metrics cannot be taken back
+            self._runs.delete(shown)  # it shows another computation, and metrics cannot be removed
             shown = None
         if shown is None:
             shown = self._create_child(experiment, content, "trial", trial_id)
@@ -253,19 +253,19 @@ class Tracker:
         self._write(shown, content, STATUS[state])
         if digest is not None:
             self._runs.write_files(shown, projection.artifacts(self._store, trial_id, label.run_name))
-            self._runs.write_tags(shown, {"crwn.projected": digest})  # last: all of it is there
+            self._runs.write_tags(shown, {"crwn.projected": digest})  # last, once it is complete
         elif state == "failed":
             self._runs.write_files(shown, {ATTEMPTS_FILE: self._store.read(trial_id, ATTEMPTS_FILE) or b""})
         shown.seen = seen
         return True
 
     def _sync_cells(self, experiment: _Experiment, found: Mapping[str, RunContent], *, driven: bool) -> None:
-        """Bring the runs of the table's cells up to date.
+        """Update the runs of the table's cells.
 
         Args:
-            experiment: the sweep's.
-            found: what is known of cells, by `Label.cell_key`.
-            driven: whether seeds may still come; a cell that lacks some then waits for them.
+            experiment: the sweep's experiment.
+            found: the content of cells, by `Label.cell_key`.
+            driven: whether seeds may still follow; incomplete cells then wait for them.
         """
         for key in experiment.cells.keys() - found.keys():
             self._runs.delete(experiment.cells.pop(key))
@@ -286,7 +286,7 @@ class Tracker:
             self._ensure_child(experiment, shown)
             if not _is_whole(shown, content.origin):
                 self._write(shown, content, STATUS["done"])
-                self._runs.write_tags(shown, {"crwn.projected": content.origin})  # last: all of it is there
+                self._runs.write_tags(shown, {"crwn.projected": content.origin})  # last, once it is complete
 
     def _write(self, shown: ShownRun, content: RunContent, status: str) -> None:
         self._runs.write_params(shown, content.params)
@@ -307,7 +307,7 @@ class Tracker:
     def _sync_parent(
         self, experiment: _Experiment, manifest: Manifest, states: Mapping[str, TrialState], *, driven: bool
     ) -> None:
-        """The sweep's own run: how many trials stand where, table, cells, the report, and when the work ended."""
+        """Update the sweep's own run: counts of trials by state, table, cells, report, and the end of the work."""
         parent = experiment.parent
         if parent is None:
             return
@@ -341,7 +341,7 @@ class Tracker:
         *,
         driven: bool,
     ) -> None:
-        """All that comes from several trials."""
+        """Update everything that is computed from several trials."""
         with self._computing():
             trials = sweep_tables.sweep_trials(self._store, manifest)
             table = sweep_tables.sweep_table(self._store, manifest, trials)
@@ -351,19 +351,19 @@ class Tracker:
         self._runs.write_tags(parent, {"mlflow.note.content": projection.note(table)})
         self._runs.write_files(parent, projection.table_files(manifest, table))
         self._sync_cells(experiment, cells, driven=driven)
-        # The report is for when the work rests: it takes seconds to draw.
+        # Write the report only when no run is working: it takes seconds to draw.
         shown = {trial_id: run.tags.get("crwn.projected") for trial_id, run in experiment.trials.items()}
         digest = projection.sweep_digest(manifest, states, shown, self._store.accepted())
         if not driven and parent.tags.get("crwn.projected") != digest:
             with self._computing():
                 files = projection.sweep_report(self._store, manifest)
             self._runs.write_files(parent, files)
-            self._runs.write_tags(parent, {"crwn.projected": digest})  # last: all of it is there
+            self._runs.write_tags(parent, {"crwn.projected": digest})  # last, once it is complete
 
 
 @contextlib.contextmanager
 def _explained(uri: str) -> Iterator[None]:
-    """Turn whatever MLflow and what is below it raise into a TrackingError that says what to do."""
+    """Turn whatever MLflow and its libraries raise into a TrackingError with advice."""
     try:
         yield
     except (TrackingError, UserError):

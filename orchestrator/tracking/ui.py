@@ -29,15 +29,15 @@ from orchestrator.tracking.address import (
 
 HOST = "127.0.0.1"
 START_PAGE = "/#/experiments?workflowType=machine_learning"
-"""Else MLflow's interface begins with what belongs to prompts."""
+"""Opens the interface for training; MLflow's default is the one for prompts."""
 START_SECONDS = 90.0
 ANSWER_SECONDS = 5.0
 STOP_SECONDS = 5.0
 POLL_SECONDS = 0.2
 
 ENVIRONMENT = {
-    "MLFLOW_DISABLE_TELEMETRY": "true",  # nothing is reported to anybody
-    "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # several processes for jobs that we have none of
+    "MLFLOW_DISABLE_TELEMETRY": "true",  # send no telemetry
+    "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # avoid several processes for jobs that we do not use
 }
 
 
@@ -45,8 +45,8 @@ def serve(runs: Path, port: int, console: Console) -> None:
     """Serve MLflow's interface until Ctrl-C.
 
     Args:
-        runs: the folder that holds the stores, or one of its stores.
-        port: on 127.0.0.1.
+        runs: the folder of the stores, or one of its stores.
+        port: the port on 127.0.0.1.
         console: where the address is printed.
 
     Raises:
@@ -91,14 +91,14 @@ def _check_port(port: int) -> None:
 
 @contextlib.contextmanager
 def _running(command: list[str], uri: str, log: int) -> Iterator[subprocess.Popen[bytes]]:
-    """A server and its workers on the database `uri`, ended with the block."""
+    """Run a server and its workers on the database `uri`, and end them with the block."""
     server = subprocess.Popen(  # noqa: S603 (this Python's own MLflow)
         command,
         stdin=subprocess.DEVNULL,
         stdout=log,
         stderr=log,
         env={**ENVIRONMENT, **os.environ, "MLFLOW_BACKEND_STORE_URI": uri},  # ps must not show its password
-        start_new_session=True,  # one group, so that its workers are ended with it
+        start_new_session=True,  # one process group, to end its workers with it
     )
     try:
         yield server
@@ -107,7 +107,7 @@ def _running(command: list[str], uri: str, log: int) -> Iterator[subprocess.Pope
             _tell(server, signal.SIGTERM)
             with contextlib.suppress(subprocess.TimeoutExpired):
                 server.wait(STOP_SECONDS)
-        finally:  # also where the user presses Ctrl-C once more
+        finally:  # even if the user presses Ctrl-C again
             _tell(server, signal.SIGKILL)
             server.wait()
 
@@ -119,7 +119,7 @@ def _tell(server: subprocess.Popen[bytes], sign: signal.Signals) -> None:
 
 def _wait_until_up(server: subprocess.Popen[bytes], address: str, log: int) -> None:
     deadline = time.monotonic() + START_SECONDS
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # $http_proxy does not know this machine
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # $http_proxy cannot reach this machine
     while True:
         if server.poll() is not None:
             raise UserError(f"the MLflow server did not start:\n{_tail(log)}")
