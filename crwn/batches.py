@@ -140,7 +140,13 @@ class Lanes:
         chosen_GB = self._order_GN[:, places]
         chosen = chosen_GB.reshape(-1)
         examples = self._examples.take(chosen)
-        images = examples.images
+        images = taken = examples.images
+
+        def originals() -> torch.Tensor:
+            whole = self._originals()
+            images = taken if whole is self._examples else whole.take(chosen).images
+            return images.view(*chosen_GB.shape, *images.shape[1:])
+
         if self._augmentation is not None:
             images = self._augmentation(images, self._draws_GN3[:, places].flatten(0, 1))
         images = images.unflatten(0, chosen_GB.shape)
@@ -155,7 +161,7 @@ class Lanes:
             update=update,
             rate=rate,
             _seed=self._seed,
-            _bytes=lambda: self._originals().take(chosen).images.unflatten(0, chosen_GB.shape),
+            _bytes=originals,
             _prepare=self._prepare,
             _augmentation=self._augmentation,
         )

@@ -160,10 +160,9 @@ class Engine:
         gradients = step.gradients(trained)
         with torch.no_grad():
             gradients, adjusted = self._method.adjust(state, batch, gradients)
-        group.optimizer.step(gradients, batch.rate)
-        self._keep(group, step.moved)
-        self._keep(group, adjusted)
-        group.note(step, batch.labels, rate=self._rate(group))
+            group.optimizer.step(gradients, batch.rate)
+            self._keep(group, {**step.moved, **adjusted})
+            group.note(step, batch.labels, rate=self._rate(group))
 
     def _state(self, group: Group) -> Tensors:
         return {**self._shared, **self._memory, **group.own, **group.trained}

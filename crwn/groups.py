@@ -102,7 +102,6 @@ class Group:
         """The curve of each lane by task; a lane of several tasks has one curve, listed under its first task."""
         return {lane[0]: tuple(curve) for lane, curve in zip(self.segment.lanes, self.curves, strict=True)}
 
-    @torch.no_grad()
     def note(self, step: Step, labels_GB: torch.Tensor, *, rate: float) -> None:
         """Count an update; at the end of a block, add a point to the curves.
 

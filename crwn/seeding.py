@@ -41,4 +41,5 @@ def stream_key(seed: int, *purpose: str | int) -> int:
 
 def numpy_generator(seed: int, *purpose: str | int) -> np.random.Generator:
     """A NumPy PCG64 generator: the same bits on every machine and with any number of threads."""
-    return np.random.Generator(np.random.PCG64(stream_key(seed, *purpose)))
+    words = np.frombuffer(stream_key(seed, *purpose).to_bytes(16, "little"), dtype="<u4")  # one number is slow to split
+    return np.random.Generator(np.random.PCG64(words))

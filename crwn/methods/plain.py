@@ -224,7 +224,7 @@ class PlainNetwork:
         """The class scores [G, B, m] of bytes [G, B, ...]; all lanes form one batch of the same network."""
         logits_1Xm = self._forward(
             state,
-            images.flatten(0, 1)[None],
+            images if len(images) == 1 else images.flatten(0, 1)[None],
             linear=linear,
             conv_weight=lambda name: state[f"{name}.weight"][None],
             training=training,
