@@ -165,6 +165,7 @@ class LwF(Method):
         """The head after SGD on the new classes only; the layers below stay fixed, so features are computed once."""
         images = (split.images[0] for split in examples.batches(FEATURES_AT_ONCE))
         features_NI = torch.cat([self._network.features(state, images_BI) for images_BI in images])
+        features_NI = features_NI.to(self._surroundings.dtype)  # the head is trained as it is stored
         answers_Nm = functional.one_hot(labels_N, len(new_m)).to(features_NI.dtype)
         order_N = torch.from_numpy(examples.stream("warm-up").permutation(len(labels_N))).to(labels_N.device)
         head = {name: state[name].detach().clone() for name in self._network.head_names}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 
 import pytest
 import torch
@@ -79,3 +80,13 @@ def warmed_up(network: nn.Sequential, images: torch.Tensor, labels: torch.Tensor
             features = network[:4](images[batch])
         plainly.descend(head, functional.cross_entropy(head(features)[:, 2 * task :][:, :2], labels[batch] - 2 * task))
     return copy.deepcopy(network)
+
+
+def test_lwf_learns_with_products_in_bfloat16(digits: Datasets) -> None:
+    """The head warms up in the precision that it is stored in, about as in float32."""
+    single = trial(LwFSpec())
+    kinds = {dtype: dataclasses.replace(single.training, dtype=dtype) for dtype in ("float32", "bfloat16")}
+    trials = (dataclasses.replace(single, training=training) for training in kinds.values())
+    expected, found = (run_trial(spec, data=digits, backbones=backbone.draw).rows for spec in trials)
+    losses = [[row.loss for row in rows] for rows in (expected, found)]
+    assert losses[1] == pytest.approx(losses[0], rel=0.05)
