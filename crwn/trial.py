@@ -39,6 +39,26 @@ CPU_GROUP_NUMBERS = 2**24
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Allowance:
+    """What a new trial may compute with; `decide_numerics` turns it into the trial's numerics.
+
+    Attributes:
+        device: the kind of processor.
+        max_group_size: limits the number of tasks learned at once; None leaves it to the rule.
+        threads: CPU threads.
+        memory_share: the share of the device's memory that the trial may use; it limits the groups.
+    """
+
+    device: DeviceKind = "cpu"
+    max_group_size: int | None = None
+    threads: int = 1
+    memory_share: float = 1.0
+
+
+ONE_THREAD = Allowance()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Started:
     """A trial starts or resumes.
 
@@ -85,13 +105,10 @@ def run_trial(
     *,
     data: Datasets,
     backbones: BackboneSource,
-    device: DeviceKind = "cpu",
+    allowance: Allowance = ONE_THREAD,
     on_event: Callable[[Event], None] = lambda _: None,
     resume_from: bytes | None = None,
     numerics: Numerics | None = None,
-    max_group_size: int | None = None,
-    threads: int = 1,
-    memory_share: float = 1.0,
     keep_weights: bool = False,
 ) -> Finished:
     """Run a trial to its end: `iterate_trial`, passing every event to `on_event` in order.
@@ -103,12 +120,9 @@ def run_trial(
         spec,
         data=data,
         backbones=backbones,
-        device=device,
+        allowance=allowance,
         resume_from=resume_from,
         numerics=numerics,
-        max_group_size=max_group_size,
-        threads=threads,
-        memory_share=memory_share,
         keep_weights=keep_weights,
     ):
         on_event(event)
@@ -121,12 +135,9 @@ def iterate_trial(
     *,
     data: Datasets,
     backbones: BackboneSource,
-    device: DeviceKind = "cpu",
+    allowance: Allowance = ONE_THREAD,
     resume_from: bytes | None = None,
     numerics: Numerics | None = None,
-    max_group_size: int | None = None,
-    threads: int = 1,
-    memory_share: float = 1.0,
     keep_weights: bool = False,
 ) -> Iterator[Event]:
     """Run a trial as a generator of events; the last is `Finished`.
@@ -135,12 +146,9 @@ def iterate_trial(
         spec: the trial.
         data: reads the base set.
         backbones: returns the frozen weights, drawn or shared; their fingerprint is verified here.
-        device: the device for a new trial; a resumed trial keeps its own.
+        allowance: what a new trial may compute with; a resumed trial keeps its numerics.
         resume_from: the content of a `ResumePoint` of this trial.
         numerics: overrides the numerics that the rule would give a new trial.
-        max_group_size: limits the number of tasks that a new trial learns at once.
-        threads: CPU threads for a new trial.
-        memory_share: the share of the device's memory that the trial may use; it limits the groups of a new trial.
         keep_weights: whether to store trained weights with the contexts, both shared and per-task ones.
 
     Raises:
@@ -152,13 +160,13 @@ def iterate_trial(
     """
     if resume_from is not None:
         numerics = read_numerics(resume_from)
-    if (numerics.device if numerics is not None else device) == "cuda" and not torch.cuda.is_available():
+    if (numerics or allowance).device == "cuda" and not torch.cuda.is_available():
         raise RuntimeError(
             "expected a GPU that torch can use, found none: the trial is to run, or was begun, on one. "
             "Run it where there is a GPU, and check torch.cuda.is_available() there."
         )
     if numerics is None:
-        numerics = decide_numerics(spec, device, max_group_size, threads, memory_share)
+        numerics = decide_numerics(spec, allowance)
     if not KERNELS[numerics.kernel].is_available():
         raise RuntimeError(
             f"the trial was begun with the kernel {numerics.kernel!r}, which this build of torch lacks. Go on with the "
@@ -198,13 +206,7 @@ def iterate_trial(
         )
 
 
-def decide_numerics(
-    spec: TrialSpec,
-    device: DeviceKind,
-    max_group_size: int | None = None,
-    threads: int = 1,
-    memory_share: float = 1.0,
-) -> Numerics:
+def decide_numerics(spec: TrialSpec, allowance: Allowance = ONE_THREAD) -> Numerics:
     """The numerics of a new trial, by a fixed rule.
 
     On a CPU, a group is a few tasks, or one task if more would not fit in the caches; on a GPU, where launch overhead
@@ -212,6 +214,7 @@ def decide_numerics(
     `max_group_size`.
     """
     blueprint, num_tasks = spec.blueprint(), spec.benchmark.problem().num_tasks
+    device = allowance.device
     match blueprint.grouping:
         case "one":
             group_size = 1
@@ -219,10 +222,10 @@ def decide_numerics(
             group_size = num_tasks
         case "any":
             favourable = _tasks_for_a_cpu(spec) if device == "cpu" else num_tasks
-            fitting = tasks_that_fit(spec, _memory(device), memory_share)
-            group_size = min(favourable, fitting, max_group_size or num_tasks)
+            fitting = tasks_that_fit(spec, _memory(device), allowance.memory_share)
+            group_size = min(favourable, fitting, allowance.max_group_size or num_tasks)
     kernel = choose_kernel(device, _product_dtype(spec))
-    return Numerics(device=device, group_size=group_size, kernel=kernel, threads=threads)
+    return Numerics(device=device, group_size=group_size, kernel=kernel, threads=allowance.threads)
 
 
 def _tasks_for_a_cpu(spec: TrialSpec) -> int:

@@ -24,7 +24,7 @@ from crwn.events import CurvePoint, Numerics, ResumePoint
 from crwn.methods import METHODS
 from crwn.methods.networks import Layer, resnet18
 from crwn.spec import TrialSpec
-from crwn.trial import decide_numerics, iterate_trial
+from crwn.trial import Allowance, decide_numerics, iterate_trial
 from perf.engine import machine, one_thread, replace_between
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
@@ -142,7 +142,7 @@ def tasks_table() -> Iterator[str]:
         settings = METHODS[method].spec()
         training = dataclasses.replace(settings.training(scale), updates_per_task=150)
         spec = TrialSpec(method=settings, benchmark=PRESETS["split-cifar100"], scale=scale, seed=0, training=training)
-        rule = decide_numerics(spec, DEVICE)
+        rule = decide_numerics(spec, Allowance(device=DEVICE))
         figures = []
         for size in sizes:
             if size > 1 and spec.blueprint().grouping != "any":
@@ -158,7 +158,9 @@ def tasks_table() -> Iterator[str]:
 def _seconds_of_a_block(spec: TrialSpec, numerics: Numerics) -> float:
     """Between the first two points of the last task's learning curve, 50 updates apart; BatchE's second task's."""
     after_first = spec.blueprint().moves_shared == "first segment"
-    for event in iterate_trial(spec, data=datasets(), backbones=backbone.draw, device=DEVICE, numerics=numerics):
+    for event in iterate_trial(
+        spec, data=datasets(), backbones=backbone.draw, allowance=Allowance(device=DEVICE), numerics=numerics
+    ):
         if isinstance(event, ResumePoint):
             points: tuple[CurvePoint, ...] = event.curves.get(1 if after_first else 0, ())
             if len(points) == 2:

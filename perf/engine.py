@@ -160,7 +160,7 @@ def reference_seconds(kind: str, method: str, scale: str, updates: int) -> float
 def engine_seconds(method: str, scale: str, dtype: str, updates: int) -> float:
     """Seconds a task of a trial's second group, as large as the rule makes it; BatchE's after its first task."""
     spec = trial(method, scale, dtype, updates, num_tasks=36)
-    together = decide_numerics(spec, "cpu").group_size
+    together = decide_numerics(spec).group_size
     before = together + (spec.blueprint().moves_shared == "first segment")
     spec = trial(method, scale, dtype, updates, num_tasks=before + together)
     finished = run_trial(spec, data=_data(), backbones=_draw)

@@ -46,7 +46,7 @@ from crwn.events import ResumePoint, TaskRow
 from crwn.groups import Group
 from crwn.methods import METHODS
 from crwn.spec import TrialSpec
-from crwn.trial import Finished, decide_numerics, run_trial
+from crwn.trial import Allowance, Finished, decide_numerics, run_trial
 
 FOLDER = Path(__file__).resolve().parent
 ROOT = FOLDER.parent
@@ -314,13 +314,13 @@ def learn(
 ) -> tuple[Finished, list[ResumePoint]]:
     """A trial with a resume point after every update."""
     points: list[ResumePoint] = []
-    numerics = decide_numerics(spec, device, group_size)
+    numerics = decide_numerics(spec, Allowance(device=device, max_group_size=group_size))
     with mock.patch.multiple(crwn.engine, MIN_RESUME_SECONDS=0.0, MAX_RESUME_SECONDS=0.0):
         finished = run_trial(
             spec,
             data=Datasets(BASE_SETS, roots=()),
             backbones=backbone.draw,
-            device=device,
+            allowance=Allowance(device=device),
             numerics=dataclasses.replace(numerics, kernel="plain"),
             resume_from=resume_from,
             keep_weights=True,
@@ -368,7 +368,7 @@ def seconds(speed: Speed, device: Device, rates: Callable[[], dict[str, float]])
 def run(speed: Speed, device: Device, updates: int) -> Finished:
     """A trial."""
     spec = trial(speed, updates)
-    return run_trial(spec, data=data(), backbones=_draw, device=device)
+    return run_trial(spec, data=data(), backbones=_draw, allowance=Allowance(device=device))
 
 
 _draw = functools.cache(backbone.draw)

@@ -61,7 +61,7 @@ def measured(spec: TrialSpec) -> tuple[int, int]:
     from perf.engine import one_thread
 
     one_thread()
-    numerics = decide_numerics(spec, "cpu")
+    numerics = decide_numerics(spec)
     for event in iterate_trial(spec, data=datasets(), backbones=backbone.draw, numerics=numerics):
         if getattr(event, "tasks_learned", 0) >= numerics.group_size:
             break

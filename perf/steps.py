@@ -57,7 +57,7 @@ def main() -> None:
 def line(row: Row, dtype: str, learn: Callable[[TrialSpec], object]) -> str:
     """One row of the table."""
     spec = trial(row.method, row.scale, dtype, UPDATES, num_tasks=36)
-    together = decide_numerics(spec, "cpu").group_size
+    together = decide_numerics(spec).group_size
     first = spec.blueprint().moves_shared == "first segment"
     spec = trial(row.method, row.scale, dtype, UPDATES, num_tasks=first + together)
     rounds = [(whole_seconds(spec, learn), part_seconds(spec, learn)) for _ in range(ROUNDS)]

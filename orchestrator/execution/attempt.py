@@ -29,10 +29,10 @@ from crwn.memory import predicted_peak
 from crwn.metrics import average_accuracy
 from crwn.resume import ResumeError
 from crwn.spec import BenchmarkSpec, TrialSpec
-from crwn.trial import Event, Finished, Started, iterate_trial
+from crwn.trial import Allowance, Event, Finished, Started, iterate_trial
 from orchestrator.errors import LostError, StorageError, UserError
 from orchestrator.execution.progress import describe
-from orchestrator.execution.protocol import TrialUpdate
+from orchestrator.execution.protocol import Assignment, TrialUpdate
 from orchestrator.execution.sampling import SystemSampler
 from orchestrator.store import integrity
 from orchestrator.store.attempts import Attempt, AttemptError, OutOfMemory, Position, code_changes
@@ -45,16 +45,7 @@ RECORDED_VERSIONS = ("crwn", "torch", "torchvision", "numpy", "ray")
 
 
 def attempt(
-    spec: TrialSpec,
-    *,
-    store: Store,
-    data: Datasets,
-    backbones: BackboneSource,
-    gpus: float | None,
-    cpus: float,
-    commit: str | None,
-    max_group_size: int | None = None,
-    keep_weights: bool = False,
+    assignment: Assignment, *, store: Store, data: Datasets, backbones: BackboneSource
 ) -> Generator[TrialUpdate, None, None]:
     """Run a trial, or the rest of it, and keep what comes out.
 
@@ -62,19 +53,15 @@ def attempt(
     resume point.
 
     Args:
-        spec: the trial.
+        assignment: the trial, and how the run wants it computed; it computes with a thread for each whole CPU.
         store: where it is kept.
         data: the base sets on this machine.
         backbones: gives the frozen weights.
-        gpus: what the trial was given; None for whatever this machine has.
-        cpus: what it was given; it computes with a thread for each whole one.
-        commit: of the code, where it is known.
-        max_group_size: at most so many tasks learned at once.
-        keep_weights: keep trained weights with the contexts.
 
     Returns:
         Updates; the last one says how it ended.
     """
+    spec, gpus = assignment.spec, assignment.resources.gpus
     trial_id = spec.trial_id
     try:
         if store.is_finished(trial_id):
@@ -95,25 +82,26 @@ def attempt(
         spec,
         data=data,
         backbones=backbones,
-        device="cuda" if use_gpu else "cpu",
-        max_group_size=max_group_size,
-        threads=max(1, int(cpus)),
-        memory_share=memory_share,
-        keep_weights=keep_weights,
+        allowance=Allowance(
+            device="cuda" if use_gpu else "cpu",
+            max_group_size=assignment.max_group_size,
+            threads=max(1, int(assignment.resources.cpus)),
+            memory_share=memory_share,
+        ),
+        keep_weights=assignment.keep_weights,
     )
-    yield from _computed(spec, store, attempts, iterate, sampler, commit=commit)
+    yield from _computed(assignment, store, attempts, iterate, sampler)
 
 
 def _computed(
-    spec: TrialSpec,
+    assignment: Assignment,
     store: Store,
     attempts: list[Attempt],
     iterate: Callable[..., Iterator[Event]],
     sampler: SystemSampler,
-    *,
-    commit: str | None,
 ) -> Iterator[TrialUpdate]:
     """Updates of a trial while its events are taken in and kept."""
+    spec = assignment.spec
     trial_id = spec.trial_id
     try:
         store.unfinished.write_attempts(trial_id, attempts)
@@ -143,7 +131,7 @@ def _computed(
                     store.unfinished.write_attempts(trial_id, attempts)
                 case Finished():
                     sampler.sample()
-                    store.records.write(trial_id, record_of(spec, event, attempts, commit, sampler.rows))
+                    store.records.write(trial_id, record_of(spec, event, attempts, assignment.commit, sampler.rows))
     except Exception as error:  # noqa: BLE001 (whatever a trial raises is kept, and the others go on)
         ended = AttemptError(type=type(error).__name__, message=str(error), traceback=traceback.format_exc())
         attempts[-1] = replace(attempts[-1], error=ended)

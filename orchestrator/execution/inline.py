@@ -31,16 +31,6 @@ class InlineExecutor:
     def run(self, job: Job, on_update: Callable[[TrialUpdate], None]) -> None:
         """Run the trials in order."""
         data = Datasets(BASE_SETS, job.data_roots)
-        for spec in job.trials:
-            for update in attempt(
-                spec,
-                store=job.store,
-                data=data,
-                backbones=backbone.draw,
-                gpus=job.resources.gpus,
-                cpus=job.resources.cpus,
-                commit=job.commit,
-                max_group_size=job.group_sizes.get(spec.trial_id),
-                keep_weights=job.keep_weights,
-            ):
+        for assignment in job.assignments:
+            for update in attempt(assignment, store=job.store, data=data, backbones=backbone.draw):
                 on_update(update)

@@ -6,7 +6,7 @@ Executors differ in where trials run and in nothing else: equal trials leave equ
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
 
@@ -48,28 +48,44 @@ class Capacity:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Assignment:
+    """A trial and how a run wants it computed: one value, from the run to the process that computes it.
+
+    Attributes:
+        spec: the trial.
+        resources: what it gets; GPUs None for whatever there is.
+        commit: of the code, where it is known.
+        max_group_size: limits the number of tasks learned at once; None leaves it to the rule.
+        keep_weights: whether trained weights are kept with the contexts.
+    """
+
+    spec: TrialSpec
+    resources: Resources
+    commit: str | None = None
+    max_group_size: int | None = None
+    keep_weights: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
     """The trials of one run that are left.
 
     Attributes:
-        trials: in the order in which they should start.
-        known_trials: all of the sweep's, of which the store has some: what they took tells what others will.
+        assignments: in the order in which they should start.
         store: where results go.
         data_roots: the folders to look for data sets in, on every machine.
-        resources: of each trial.
-        commit: of the code, where it is known.
-        group_sizes: how many tasks at most are learned at once, by trial; no limit where it is not named.
-        keep_weights: whether trained weights are kept with the contexts.
+        known_trials: all of the sweep's, of which the store has some: what they took tells what others will.
     """
 
-    trials: tuple[TrialSpec, ...]
+    assignments: tuple[Assignment, ...]
     store: Store
     data_roots: tuple[Path, ...]
-    resources: Resources
-    commit: str | None
-    group_sizes: Mapping[str, int] = field(default_factory=dict)
-    keep_weights: bool = False
     known_trials: tuple[TrialSpec, ...] = ()
+
+    @property
+    def trials(self) -> tuple[TrialSpec, ...]:
+        """The trials, in that order."""
+        return tuple(assignment.spec for assignment in self.assignments)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -16,10 +16,9 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from crwn.backbone import Arrays, Backbone, BackboneSpec
 from crwn.data import BASE_SETS, Datasets
-from crwn.spec import TrialSpec
 from orchestrator.execution.backbones import SharedBackbone
 from orchestrator.execution.home import Ask, Home, SentFiles
-from orchestrator.execution.protocol import TrialUpdate
+from orchestrator.execution.protocol import Assignment, TrialUpdate
 from orchestrator.execution.reaching_ray import cluster_address
 from orchestrator.store.files import Mark
 from orchestrator.store.store import Store, sees
@@ -66,36 +65,45 @@ def _ask(home: HomeAddress) -> Ask:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Assignment:
-    """What an actor needs to run a trial. Travels by pickle, from the driver to its own workers only."""
+class Sent:
+    """What an actor is sent to run a trial. Travels by pickle, from the driver to its own workers only.
 
-    spec: TrialSpec
+    Attributes:
+        assignment: the trial, and how it is to be computed.
+        backbone: its frozen weights, in the object store.
+        store: the store's address.
+        mark: what the run knows the store by.
+        home: how a machine that does not see the store reaches it; None where all see it.
+        data_roots: the folders to look for data sets in.
+    """
+
+    assignment: Assignment
     backbone: SharedBackbone
     store: str
     mark: Mark | None
     home: HomeAddress | None
     data_roots: tuple[Path, ...]
-    gpus: float
-    cpus: float
-    commit: str | None
-    max_group_size: int | None
-    keep_weights: bool
+
+    @property
+    def gpus(self) -> float:
+        """What the trial was given."""
+        return self.assignment.resources.gpus or 0.0
 
 
 class TrialActor(tune.Trainable):
     """One process that runs trials, one after another where actors are used again."""
 
     def setup(  # type: ignore[override]  # `tune.with_parameters` adds the argument
-        self, config: dict[str, Any], assignments: Mapping[str, Assignment]
+        self, config: dict[str, Any], sent: Mapping[str, Sent]
     ) -> None:
         """Take the first assignment of the wave's."""
-        self._assignments = assignments
+        self._sent = sent
         self._datasets: dict[tuple[Path, ...], Datasets] = {}
-        self._assign(assignments[config["trial_id"]])
+        self._assign(sent[config["trial_id"]])
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """Take the next assignment."""
-        self._assign(self._assignments[new_config["trial_id"]])
+        self._assign(self._sent[new_config["trial_id"]])
         return True
 
     def step(self) -> dict[str, Any]:
@@ -110,18 +118,18 @@ class TrialActor(tune.Trainable):
         """Let go of the trial that was running, its resume point stays."""
         self._updates.close()
 
-    def _assign(self, assignment: Assignment) -> None:
-        roots = assignment.data_roots
-        self._updates = _computed(assignment, self._datasets.setdefault(roots, Datasets(BASE_SETS, roots)))
+    def _assign(self, sent: Sent) -> None:
+        roots = sent.data_roots
+        self._updates = _computed(sent, self._datasets.setdefault(roots, Datasets(BASE_SETS, roots)))
 
 
-def _computed(assignment: Assignment, data: Datasets) -> Generator[TrialUpdate, None, None]:
+def _computed(sent: Sent, data: Datasets) -> Generator[TrialUpdate, None, None]:
     """Updates of a trial; see `attempt`."""
     from orchestrator.execution.attempt import attempt  # noqa: PLC0415 (torch, which the driver does without)
 
-    home, store = assignment.home, assignment.store
+    home, store = sent.home, sent.store
     files: str | SentFiles = store
-    mark = assignment.mark
+    mark = sent.mark
     if home is not None and not sees(store, home.word):
         files, mark = SentFiles(store, _ask(home)), None  # the driver's machine has it
         note = (
@@ -129,18 +137,8 @@ def _computed(assignment: Assignment, data: Datasets) -> Generator[TrialUpdate, 
             "points too, goes there through Ray, and is lost if that disk is. A folder that all machines share, or "
             "object storage (--out s3://bucket/prefix), spares the way"
         )
-        yield TrialUpdate(trial_id=assignment.spec.trial_id, state="running", note=note)
-    yield from attempt(
-        assignment.spec,
-        store=Store(files, mark),
-        data=data,
-        backbones=source(assignment.backbone),
-        gpus=assignment.gpus,
-        cpus=assignment.cpus,
-        commit=assignment.commit,
-        max_group_size=assignment.max_group_size,
-        keep_weights=assignment.keep_weights,
-    )
+        yield TrialUpdate(trial_id=sent.assignment.spec.trial_id, state="running", note=note)
+    yield from attempt(sent.assignment, store=Store(files, mark), data=data, backbones=source(sent.backbone))
 
 
 def source(shared: SharedBackbone) -> Callable[[BackboneSpec], Backbone]:

@@ -23,8 +23,8 @@ from crwn.spec import TrialSpec
 from orchestrator import scratch
 from orchestrator.execution.backbones import SharedBackbones
 from orchestrator.execution.packing import measured, resources_of
-from orchestrator.execution.protocol import Capacity, Job, NodeResources, TrialUpdate
-from orchestrator.execution.ray_actors import Assignment, HomeAddress, TrialActor, home_of
+from orchestrator.execution.protocol import Assignment, Capacity, Job, NodeResources, TrialUpdate
+from orchestrator.execution.ray_actors import HomeAddress, Sent, TrialActor, home_of
 from orchestrator.execution.ray_cluster import ask_each, cluster_capacity, cluster_nodes, connect
 from orchestrator.execution.reaching_ray import check_start, cluster_address
 from orchestrator.execution.resources import check_resources, this_machine
@@ -77,27 +77,34 @@ class RayTuneExecutor:
         """Run the trials in waves; see `Executor.run`."""
         started_here = connect()
         try:
-            gpus = _gpus(job)
+            given = _with_gpus(job)
             shared, home = SharedBackbones(ray.put), home_of(job.store)
-            for wave in _waves(job.trials):
-                shared.keep_only(spec.blueprint().backbone for spec in wave)
-                _run_wave(job, wave, on_update, gpus=gpus, shared=shared, home=home)
+            for wave in _waves(given):
+                _run_wave(job, wave, on_update, shared=shared, home=home)
             # Once more, with a whole GPU each: others on the same GPU may have had the memory.
-            alone = {spec: 1.0 for spec in job.trials if 0 < gpus[spec] < 1 and ran_out_of_memory(job.store, spec)}
-            for wave in _waves(tuple(alone)):
-                shared.keep_only(spec.blueprint().backbone for spec in wave)
-                _run_wave(job, wave, on_update, gpus=alone, shared=shared, home=home)
+            for wave in _waves([_alone(each) for each in given if _lacked_memory(job.store, each)]):
+                _run_wave(job, wave, on_update, shared=shared, home=home)
         finally:
             if started_here:
                 ray.shutdown()
 
 
-def _gpus(job: Job) -> dict[TrialSpec, float]:
-    """GPUs for each trial: as asked for, or, where nobody said, a share that holds what the trial will take."""
+def _with_gpus(job: Job) -> Sequence[Assignment]:
+    """With GPUs for each trial: as asked for, or, where nobody said, a share that holds what the trial will take."""
     capacity, known = cluster_capacity(), measured(job.store, job.known_trials)
-    return {
-        spec: resources_of(spec, job.resources, capacity, known.get(spec.trial_id)).gpus or 0.0 for spec in job.trials
-    }
+    return [
+        replace(each, resources=resources_of(each.spec, each.resources, capacity, known.get(each.spec.trial_id)))
+        for each in job.assignments
+    ]
+
+
+def _alone(assignment: Assignment) -> Assignment:
+    return replace(assignment, resources=replace(assignment.resources, gpus=1.0))
+
+
+def _lacked_memory(store: Store, assignment: Assignment) -> bool:
+    """Whether a trial ran out of memory on a GPU that it shared."""
+    return 0 < (assignment.resources.gpus or 0.0) < 1 and ran_out_of_memory(store, assignment.spec)
 
 
 def ran_out_of_memory(store: Store, spec: TrialSpec) -> bool:
@@ -107,48 +114,42 @@ def ran_out_of_memory(store: Store, spec: TrialSpec) -> bool:
     return error is not None and error.type == "OutOfMemoryError"
 
 
-def _waves(trials: Sequence[TrialSpec]) -> Iterator[Sequence[TrialSpec]]:
-    for start in range(0, len(trials), WAVE):
-        yield trials[start : start + WAVE]
+def _waves(assignments: Sequence[Assignment]) -> Iterator[Sequence[Assignment]]:
+    for start in range(0, len(assignments), WAVE):
+        yield assignments[start : start + WAVE]
 
 
 def _run_wave(
     job: Job,
-    wave: Sequence[TrialSpec],
+    wave: Sequence[Assignment],
     on_update: Callable[[TrialUpdate], None],
     *,
-    gpus: Mapping[TrialSpec, float],
     shared: SharedBackbones,
     home: HomeAddress | None,
 ) -> None:
-    cpus = job.resources.cpus
-    assignments = {
-        spec.trial_id: Assignment(
-            spec=spec,
-            backbone=shared.get(spec.blueprint().backbone),
+    shared.keep_only(each.spec.blueprint().backbone for each in wave)
+    sent = {
+        each.spec.trial_id: Sent(
+            assignment=each,
+            backbone=shared.get(each.spec.blueprint().backbone),
             store=job.store.address,
             mark=job.store.mark,
             home=home,
             data_roots=job.data_roots,
-            gpus=gpus[spec],
-            cpus=cpus,
-            commit=job.commit,
-            max_group_size=job.group_sizes.get(spec.trial_id),
-            keep_weights=job.keep_weights,
         )
-        for spec in wave
+        for each in wave
     }
     reporter = _Reporter(job.store, on_update)
     with scratch.folder("crwn-tune-") as folder:  # Tune insists on one; nothing of value goes there
         tuner = tune.Tuner(
             tune.with_resources(
-                tune.with_parameters(TrialActor, assignments=assignments),
-                lambda config: tune.PlacementGroupFactory([{"CPU": cpus, "GPU": assignments[config["trial_id"]].gpus}]),
+                tune.with_parameters(TrialActor, sent=sent),
+                lambda config: tune.PlacementGroupFactory([_placed(sent[config["trial_id"]])]),
             ),
-            param_space={"trial_id": tune.grid_search(list(assignments))},
+            param_space={"trial_id": tune.grid_search(list(sent))},
             tune_config=tune.TuneConfig(
                 # GPU memory stays with a process: a new one for each trial there. CPU processes are used again.
-                reuse_actors=not any(assignment.gpus for assignment in assignments.values()),
+                reuse_actors=not any(each.gpus for each in sent.values()),
                 trial_name_creator=lambda trial: trial.config["trial_id"],
                 trial_dirname_creator=lambda trial: trial.config["trial_id"],
             ),
@@ -167,6 +168,11 @@ def _run_wave(
             if reporter.error is not None:
                 raise reporter.error from None  # Tune makes a text of it
             raise
+
+
+def _placed(sent: Sent) -> dict[str, float]:
+    """What Ray sets aside for a trial."""
+    return {"CPU": sent.assignment.resources.cpus, "GPU": sent.gpus}
 
 
 class _Reporter(tune.Callback):

@@ -21,7 +21,7 @@ from orchestrator.errors import UserError, begun, nearest
 from orchestrator.execution import other_code
 from orchestrator.execution.executors import EXECUTORS, default_executor
 from orchestrator.execution.progress import RunProgress, show_seconds, shown
-from orchestrator.execution.protocol import Executor, Job, TrialUpdate
+from orchestrator.execution.protocol import Assignment, Executor, Job, TrialUpdate
 from orchestrator.execution.repairing import Standing, look_at, show_damaged, take_repairs
 from orchestrator.store.index import Computed
 from orchestrator.store.locks import Holder
@@ -110,18 +110,31 @@ def run(sweep: Sweep, store: Store, options: Options, console: Console) -> bool:
     store.create()
     with store.lock(lambda driver: _show_driver(driver, console)), begun(REMEDY):
         work = dataclasses.replace(work, left=trials_left(sweep, store))  # another run may have ended in between
+        assignments = _assignments(sweep, resources)
         job = Job(
-            trials=work.left,
+            assignments=tuple(assignments[trial] for trial in work.left),
             store=store.driven(),
             data_roots=roots,
-            resources=resources,
-            commit=code_commit(),
-            group_sizes=sweep.group_sizes,
-            keep_weights=sweep.keep_weights,
             known_trials=tuple(trial for trial in sweep.trials if trial.trial_id not in damaged),
         )
         _begin(sweep, work, job.store, STARTS[name], console)
-        return _drive(sweep, work, job, executor, options=options, console=console)
+        again = tuple(assignments[trial] for trial in work.again)
+        return _drive(sweep, work, job, again, executor, options=options, console=console)
+
+
+def _assignments(sweep: Sweep, resources: Resources) -> dict[TrialSpec, Assignment]:
+    """How the sweep wants its trials computed."""
+    commit, sizes = code_commit(), sweep.group_sizes
+    return {
+        trial: Assignment(
+            spec=trial,
+            resources=resources,
+            commit=commit,
+            max_group_size=sizes.get(trial.trial_id),
+            keep_weights=sweep.keep_weights,
+        )
+        for trial in sweep.trials
+    }
 
 
 def _work(sweep: Sweep, store: Store, options: Options, console: Console) -> _Work:
@@ -163,21 +176,30 @@ def _begin(sweep: Sweep, work: _Work, store: Store, starts: str, console: Consol
         print_line(console, f"keep_weights: the {num_done} trials that are done keep what they have")
 
 
-def _drive(sweep: Sweep, work: _Work, job: Job, executor: Executor, *, options: Options, console: Console) -> bool:
+def _drive(
+    sweep: Sweep,
+    work: _Work,
+    job: Job,
+    again: tuple[Assignment, ...],
+    executor: Executor,
+    *,
+    options: Options,
+    console: Console,
+) -> bool:
     """Have an executor do what there is to do, and say how it ended; returns and raises as `run` does."""
     store, damaged = job.store, work.standing.damaged
     progress = RunProgress((*work.left, *work.again), len(sweep.trials) - len(work.left) - len(work.again))
     try:
         with _followed(sweep, store, options, console):
-            _execute(executor, job, work.again, progress, console)
+            _execute(executor, job, again, progress, console)
             old = take_repairs(work.again, damaged, store, console)
     except KeyboardInterrupt:
         print_line(console, progress.summary())
         raise
     print_line(console, f"{progress.summary()}; took {show_seconds(progress.seconds)}")
-    again = {trial.trial_id for trial in work.again}
+    beside = {trial.trial_id for trial in work.again}
     for trial_id in progress.failed:
-        place = (store.repairs() if trial_id in again else store).locate(trial_id, ATTEMPTS_FILE)
+        place = (store.repairs() if trial_id in beside else store).locate(trial_id, ATTEMPTS_FILE)
         print_line(console, f"traceback: {place}")
     unfinished = trials_left(sweep, store)  # the store decides, not what was reported
     if unfinished:
@@ -207,16 +229,16 @@ def _end_of_all(sweep: Sweep, store: Store, options: Options, console: Console, 
             pass
 
 
-def _execute(executor: Executor, job: Job, again: Sequence[TrialSpec], progress: RunProgress, console: Console) -> None:
+def _execute(executor: Executor, job: Job, again: tuple[Assignment, ...], progress: RunProgress, console: Console) -> None:
     """Run what is left, then what is computed again: in a store of its own, so that the old records stay until then."""
     with shown(progress, console) as show:
         on_update = _checked(job.store, show)
-        if job.trials:
+        if job.assignments:
             executor.run(job, on_update)
         if again:
             beside = job.store.repairs()
             beside.create()
-            executor.run(dataclasses.replace(job, trials=tuple(again), store=beside.driven()), on_update)
+            executor.run(dataclasses.replace(job, assignments=again, store=beside.driven()), on_update)
     job.store.check()  # trials that only read what is there now have not noticed
 
 

@@ -31,6 +31,7 @@ from orchestrator.store.index import results
 from orchestrator.store.schemas import CONTEXTS_FILE, RESUME_FILE
 from orchestrator.store.store import Store
 from tests.methods import CASES
+from tests.orchestrator.made_up import assignments_of
 
 KINDS = [(method, CASES[method].benchmark or "r-digits") for method in METHODS]
 AHEAD = PermutedSpec(base="digits", num_tasks=4, task_known=False, tests_ahead=True)
@@ -53,8 +54,8 @@ def real(tmp_path: Path) -> Store:
 
 def run(store: Store, spec: TrialSpec, digits: Datasets) -> None:
     """Compute a trial, or the rest of it."""
-    options: dict[str, Any] = {"gpus": 0, "cpus": 1, "commit": "c" * 40}
-    updates = list(attempt(spec, store=store, data=digits, backbones=backbone.draw, **options))
+    (assignment,) = assignments_of(spec, commit="c" * 40)
+    updates = list(attempt(assignment, store=store, data=digits, backbones=backbone.draw))
     assert updates[-1].state == "finished", updates[-1].error
 
 

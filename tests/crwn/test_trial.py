@@ -24,7 +24,7 @@ from crwn.events import Numerics, Progress, ResumePoint
 from crwn.methods import METHODS
 from crwn.methods.neuromodnet import NeuroModNetSpec
 from crwn.spec import Blueprint, Grouping, ProblemShape, TrainingSpec, TrialSpec
-from crwn.trial import Finished, Started, decide_numerics, iterate_trial, run_trial
+from crwn.trial import Allowance, Finished, Started, decide_numerics, iterate_trial, run_trial
 from tests.methods import CASES
 
 
@@ -72,7 +72,7 @@ def test_on_a_cpu_a_few_tasks_are_learned_together(
 
     monkeypatch.setattr(crwn.trial, "choose_kernel", choose)
     spec = trial(method=GroupedSpec(grouping=grouping), benchmark=RotatedSpec(num_tasks=num_tasks), scale=scale)
-    numerics = decide_numerics(spec, "cpu", threads=3)
+    numerics = decide_numerics(spec, Allowance(threads=3))
     assert numerics == Numerics(device="cpu", group_size=group_size, kernel="onednn", threads=3)
     assert asked == [("cpu", torch.float32)]
 
@@ -80,7 +80,7 @@ def test_on_a_cpu_a_few_tasks_are_learned_together(
 @pytest.mark.parametrize("name", ["supsup", "stl"])
 def test_tasks_with_weights_of_their_own_are_learned_one_at_a_time_on_a_cpu(name: str) -> None:
     """Their scores or weights fill the caches alone."""
-    assert decide_numerics(trial(name, benchmark=RotatedSpec(), scale="FC256"), "cpu").group_size == 1
+    assert decide_numerics(trial(name, benchmark=RotatedSpec(), scale="FC256")).group_size == 1
 
 
 @pytest.mark.parametrize(
@@ -94,7 +94,7 @@ def test_on_a_gpu_as_many_tasks_as_fit(
     properties = SimpleNamespace(total_memory=int(memory))
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: properties)
     spec = trial(method=GroupedSpec(grouping=grouping), benchmark=RotatedSpec(), scale="FC256")
-    numerics = decide_numerics(spec, "cuda")
+    numerics = decide_numerics(spec, Allowance(device="cuda"))
     assert numerics == Numerics(device="cuda", group_size=group_size, kernel="plain", threads=1)
 
 
@@ -115,13 +115,13 @@ def test_groups_can_be_made_smaller(
     """At most so many tasks where the rule would take more; never more than it, and never against the method."""
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: SimpleNamespace(total_memory=int(140e9)))
     spec = trial(method=GroupedSpec(grouping=grouping), benchmark=RotatedSpec(), scale="FC256")
-    assert decide_numerics(spec, device, most).group_size == group_size
+    assert decide_numerics(spec, Allowance(device=device, max_group_size=most)).group_size == group_size
 
 
 def test_a_group_on_a_gpu_leaves_room_for_other_trials(monkeypatch: pytest.MonkeyPatch) -> None:
     """The images of a group, 60,000 by 784 bytes a task, and those of one being made take most of an eighth of it."""
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: SimpleNamespace(total_memory=8_000_000_000))
-    group_size = decide_numerics(trial(benchmark=RotatedSpec(), scale="FC256"), "cuda").group_size
+    group_size = decide_numerics(trial(benchmark=RotatedSpec(), scale="FC256"), Allowance(device="cuda")).group_size
     image_bytes = (group_size + 1) * MNIST_BASE.num_train * 784
     assert 8_000_000_000 / 8 / 1.2 < image_bytes <= 8_000_000_000 / 8
 
@@ -130,7 +130,7 @@ def test_tasks_of_split_classes_hold_their_share_of_the_images(monkeypatch: pyte
     """All 20 tasks of five classes fit where their images together do: the data set once, not twenty times."""
     memory = 8 * 1.5 * 50_000 * 3072  # an eighth holds CIFAR-100, and activations besides
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: SimpleNamespace(total_memory=int(memory)))
-    assert decide_numerics(trial(benchmark=SplitSpec(), scale="FC8"), "cuda").group_size == 20
+    assert decide_numerics(trial(benchmark=SplitSpec(), scale="FC8"), Allowance(device="cuda")).group_size == 20
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -165,7 +165,7 @@ def test_a_finished_trial_has_all_results(name: str, digits: Datasets) -> None:
     assert bool(bank.tensors) == (blueprint.stored_per_task > 0 and not blueprint.keeps_weights)
     assert all(len(tensor) == num_tasks for tensor in bank.tensors.values())
 
-    assert finished.numerics == decide_numerics(spec, "cpu")
+    assert finished.numerics == decide_numerics(spec)
     assert 10e6 < finished.held_memory <= finished.peak_memory < 1e12  # bytes: Python with torch is over ten megabytes
     assert finished.device_name == torch.backends.cpu.get_cpu_capability()
 
@@ -198,7 +198,7 @@ def test_events_come_in_order(digits: Datasets, monkeypatch: pytest.MonkeyPatch)
     finished = run_trial(trial(), data=digits, backbones=backbone.draw, on_event=events.append)
     assert isinstance(events[0], Started)
     assert events[0].progress == Progress(tasks_learned=0, num_tasks=3, step=0, num_steps=4, accuracy=None)
-    assert events[0].numerics == decide_numerics(trial(), "cpu")
+    assert events[0].numerics == decide_numerics(trial())
     assert events[-1] is finished
     assert {type(event) for event in events[1:-1]} == {Progress, ResumePoint}
 
@@ -231,7 +231,7 @@ def test_a_trial_keeps_the_numerics_it_began_with(digits: Datasets, monkeypatch:
             trial(),
             data=digits,
             backbones=backbone.draw,
-            device=device,
+            allowance=Allowance(device=device),
             numerics=dataclasses.replace(begun, group_size=3),
             resume_from=point.content,
         )
@@ -250,13 +250,13 @@ def test_threads_are_those_of_the_trial_and_then_as_before(digits: Datasets, thr
                 trial(updates=2),
                 data=digits,
                 backbones=backbone.draw,
-                threads=threads,
+                allowance=Allowance(threads=threads),
                 on_event=lambda _, seen=seen: seen.append(torch.get_num_threads()),
             )
             assert set(seen) == {threads}
             assert torch.get_num_threads() == outside
 
-            events = iterate_trial(trial(), data=digits, backbones=backbone.draw, threads=threads)
+            events = iterate_trial(trial(), data=digits, backbones=backbone.draw, allowance=Allowance(threads=threads))
             next(events)
             events.close()
             assert torch.get_num_threads() == outside
@@ -272,7 +272,7 @@ def test_an_error_of_the_driver_leaves_the_threads_as_before(digits: Datasets) -
 
     before = torch.get_num_threads()
     with pytest.raises(KeyboardInterrupt):
-        run_trial(trial(), data=digits, backbones=backbone.draw, threads=before + 1, on_event=fail)
+        run_trial(trial(), data=digits, backbones=backbone.draw, allowance=Allowance(threads=before + 1), on_event=fail)
     assert torch.get_num_threads() == before
 
 
@@ -305,7 +305,7 @@ def test_a_gpu_that_is_not_there_is_an_error(digits: Datasets, monkeypatch: pyte
 def test_a_gpu_asked_for_by_name_that_is_not_there_is_the_same_error(
     digits: Datasets, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """`device="cuda"` gets our error, not that of a driver that is asked how much memory it has."""
+    """A GPU that is asked for gets our error, not that of a driver that is asked how much memory it has."""
 
     def fail(_: object) -> None:
         raise RuntimeError("Found no NVIDIA driver on your system")
@@ -313,7 +313,7 @@ def test_a_gpu_asked_for_by_name_that_is_not_there_is_the_same_error(
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(torch.cuda, "get_device_properties", fail)
     with pytest.raises(RuntimeError, match="expected a GPU that torch can use, found none"):
-        run_trial(trial(), data=digits, backbones=backbone.draw, device="cuda")
+        run_trial(trial(), data=digits, backbones=backbone.draw, allowance=Allowance(device="cuda"))
 
 
 def test_weights_that_changed_on_their_way_are_an_error(digits: Datasets) -> None:

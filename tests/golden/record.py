@@ -24,7 +24,7 @@ from crwn.code import RESULTS_VERSION
 from crwn.data import BASE_SETS, Datasets
 from crwn.memory import DeviceKind
 from crwn.spec import TrialSpec
-from crwn.trial import run_trial
+from crwn.trial import Allowance, run_trial
 from tests.methods import CASES
 
 FOLDER = Path(__file__).resolve().parent
@@ -52,7 +52,9 @@ def trace(name: str, device: DeviceKind = "cpu") -> dict[str, Any]:
     the tests after the last task follow.
     """
     spec = spec_of(name)
-    finished = run_trial(spec, data=Datasets(BASE_SETS, roots=()), backbones=backbone.draw, device=device)
+    finished = run_trial(
+        spec, data=Datasets(BASE_SETS, roots=()), backbones=backbone.draw, allowance=Allowance(device=device)
+    )
     tasks = []
     for row in finished.rows:
         if row.train_seconds is not None:  # the test just after the task was learned

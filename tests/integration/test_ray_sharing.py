@@ -19,6 +19,7 @@ from orchestrator.execution.protocol import Job, TrialUpdate
 from orchestrator.store.store import Store
 from orchestrator.sweeps.reading import load_sweep
 from orchestrator.sweeps.sweep import Resources
+from tests.orchestrator.made_up import assignments_of
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow(reason="a Ray session, and each of its workers imports torch")]
 
@@ -124,11 +125,9 @@ def test_four_concurrent_trials_share_one_gpu(ray_session: Any, tmp_path: Path) 
         patch.setattr(ray_session, "put", lambda value: puts.append(value) or put(value))
         updates: list[TrialUpdate] = []
         job = Job(
-            trials=sweep.trials,
+            assignments=assignments_of(*sweep.trials, resources=sweep.resources),
             store=store,
             data_roots=Datasets(BASE_SETS, ()).roots,
-            resources=sweep.resources,
-            commit=None,
         )
         executor.run(job, updates.append)
     backbone_puts = [value for value in puts if isinstance(value, dict) and "layer1" in value]
@@ -184,7 +183,7 @@ def test_a_process_that_dies_is_started_again(ray_session: Any, tmp_path: Path) 
             killed.append(reached.step)
             psutil.Process(attempts[-1].pid).kill()
 
-    job = Job(trials=sweep.trials, store=store, data_roots=(), resources=sweep.resources, commit=None)
+    job = Job(assignments=assignments_of(*sweep.trials, resources=sweep.resources), store=store, data_roots=())
     RayTuneExecutor().run(job, kill_once)
     (row,) = store.records.trials([trial.trial_id]).to_pylist()
     attempts = json.loads(row["provenance"])["attempts"]

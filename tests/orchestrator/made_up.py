@@ -6,14 +6,20 @@ import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean
+from typing import Any
 
+from crwn.spec import TrialSpec
 from crwn.testing import DEFAULT, Accuracy, Conditions, finished_record, tiny_trial
+from orchestrator.execution.protocol import Assignment
 from orchestrator.store.finished import TrialRecord
+from orchestrator.sweeps.sweep import Resources
 
 SPECS = {
     spec.trial_id: spec for spec in sorted((tiny_trial(seed=seed) for seed in range(8)), key=lambda spec: spec.trial_id)
 }
 A, B, C, D, E, F, G, H = SPECS
+
+ON_CPU = Resources(gpus=0)
 
 
 def record(trial_id: str, accuracy: Accuracy = 0.5, conditions: Conditions = DEFAULT) -> TrialRecord:
@@ -87,3 +93,8 @@ def class_record(
 def files_of(folder: Path) -> set[str]:
     """The names of a folder's files."""
     return {path.name for path in folder.iterdir()}
+
+
+def assignments_of(*trials: TrialSpec, resources: Resources = ON_CPU, **options: Any) -> tuple[Assignment, ...]:
+    """Trials as a run hands them to an executor; here for one thread on the CPU."""
+    return tuple(Assignment(spec=spec, resources=resources, **options) for spec in trials)

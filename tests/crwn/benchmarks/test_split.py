@@ -17,7 +17,7 @@ from crwn.data.base import ImageSet, ImageSplit
 from crwn.events import Numerics
 from crwn.methods import METHODS
 from crwn.spec import TrialSpec
-from crwn.trial import decide_numerics, run_trial
+from crwn.trial import Allowance, decide_numerics, run_trial
 
 CPU = torch.device("cpu")
 DIGITS = SplitSpec(base="digits", num_tasks=5, crop_padding=0, flip=False)
@@ -165,7 +165,7 @@ def test_resnets_learn_classes(digits: Datasets, method: str, group_size: int) -
         spec = dataclasses.replace(spec, first_task_rate=0.01)
     benchmark = dataclasses.replace(DIGITS, num_tasks=2)
     trial_spec = TrialSpec(method=spec, benchmark=benchmark, scale="nf8", seed=0, training=training)
-    numerics = dataclasses.replace(decide_numerics(trial_spec, "cpu"), group_size=group_size)
+    numerics = dataclasses.replace(decide_numerics(trial_spec), group_size=group_size)
     finished = run_trial(trial_spec, data=digits, backbones=backbone.draw, numerics=numerics)
     learned = [row.accuracy for row in finished.rows if row.tasks_learned == row.task + 1]
     assert min(learned) > 0.4
@@ -176,7 +176,8 @@ def test_groups_learn_changed_images_as_single_tasks_do(digits: Datasets) -> Non
     spec = trial("neuromodnet", dataclasses.replace(DIGITS, crop_padding=2, flip=True))
     spec = dataclasses.replace(spec, training=dataclasses.replace(spec.training, dtype="float64"))
     one, all_together = (
-        run_trial(spec, data=digits, backbones=backbone.draw, max_group_size=size).rows for size in (1, 5)
+        run_trial(spec, data=digits, backbones=backbone.draw, allowance=Allowance(max_group_size=size)).rows
+        for size in (1, 5)
     )
     assert [row.accuracy for row in one] == [row.accuracy for row in all_together]
     assert [row.loss for row in one] == pytest.approx([row.loss for row in all_together], rel=1e-9)

@@ -30,7 +30,7 @@ from crwn.trial import Event, iterate_trial
 from orchestrator.execution import attempt as attempt_module
 from orchestrator.execution import sampling
 from orchestrator.execution.attempt import RECORDED_VERSIONS, attempt
-from orchestrator.execution.protocol import TrialUpdate
+from orchestrator.execution.protocol import Assignment, TrialUpdate
 from orchestrator.store import attempts as kept
 from orchestrator.store.attempts import Position
 from orchestrator.store.finished import Records
@@ -46,6 +46,7 @@ from orchestrator.store.schemas import (
     TRIAL_FILE,
 )
 from orchestrator.store.store import Store
+from orchestrator.sweeps.sweep import Resources
 from orchestrator.tracking import projection
 
 Trial = Callable[..., TrialSpec]
@@ -55,13 +56,19 @@ FINISHED = {TRIAL_FILE, TASKS_FILE, SYSTEM_FILE, CONTEXTS_FILE}
 """The files of a finished trial."""
 
 
+def assignment(spec: TrialSpec, gpus: float | None = 0, cpus: float = 1, **options: Any) -> Assignment:
+    """A trial on this machine's CPU, unless it is given more."""
+    return Assignment(spec=spec, resources=Resources(gpus=gpus, cpus=cpus), **options)
+
+
 @pytest.fixture
 def begin(store: Store) -> Attempt:
     """Begins an attempt on this machine's CPU, one task at a time, with frozen weights drawn on the spot."""
 
     def make(spec: TrialSpec, **changes: Any) -> Iterator[TrialUpdate]:
-        options = {"data": Datasets(BASE_SETS, roots=()), "max_group_size": 1, "gpus": 0, "cpus": 1, **changes}
-        return attempt(spec, store=store, backbones=backbone.draw, commit="c0ffee", **options)
+        options = {"max_group_size": 1, "gpus": 0, "cpus": 1, **changes}
+        data = options.pop("data", Datasets(BASE_SETS, roots=()))
+        return attempt(assignment(spec, commit="c0ffee", **options), store=store, data=data, backbones=backbone.draw)
 
     return make
 
@@ -287,7 +294,8 @@ def test_an_attempt_passes_on_how_to_run_the_trial(
     seen: list[tuple[Any, ...]] = []
 
     def iterate(*arguments: Any, **named: Any) -> Iterator[Event]:
-        seen.append((named["max_group_size"], named["threads"], named["keep_weights"]))
+        allowed = named["allowance"]
+        seen.append((allowed.max_group_size, allowed.threads, named["keep_weights"]))
         raise resume.ResumeError("...") if named.get("resume_from") else OSError("...")
 
     monkeypatch.setattr(attempt_module, "iterate_trial", iterate)
@@ -408,7 +416,7 @@ def test_missing_data_fails_the_trial(store: Store, trial: Trial) -> None:
     """A machine without the files says so in the trial's error, and the driver goes on."""
     spec = trial()
     data = Datasets({"digits": BASE_SETS["mnist"]}, roots=())
-    *_, last = attempt(spec, store=store, data=data, backbones=backbone.draw, gpus=0, cpus=1, commit=None)
+    *_, last = attempt(assignment(spec), store=store, data=data, backbones=backbone.draw)
     assert last.state == "failed"
     assert "expected in a folder named by --data-root or $CRWN_DATA" in (last.error or "")
 
@@ -804,7 +812,7 @@ def test_a_store_that_is_lost_fails_the_trial_as_such(store: Store, trial: Trial
     """Nothing is written at its place, and its folder has what was written before; so every other trial would fail."""
     spec, run = trial(), store.driven()
     data = Datasets(BASE_SETS, roots=())
-    updates = attempt(spec, store=run, data=data, backbones=backbone.draw, gpus=0, cpus=1, commit=None)
+    updates = attempt(assignment(spec), store=run, data=data, backbones=backbone.draw)
     assert not next(updates).is_lost
     store.root.rename(tmp_path / "renamed")
     *_, last = updates
@@ -817,7 +825,7 @@ def test_a_gpu_that_torch_cannot_use_is_noted(store: Store, trial: Trial, monkey
     """The trial computes on the CPU, and the user is told rather than left to wonder about the time."""
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     data = Datasets(BASE_SETS, roots=())
-    first, *_, last = attempt(trial(), store=store, data=data, backbones=backbone.draw, gpus=0.5, cpus=1, commit=None)
+    first, *_, last = attempt(assignment(trial(), gpus=0.5), store=store, data=data, backbones=backbone.draw)
     assert first.note is not None
     assert "a trial was given 0.5 GPU, but torch can use none" in first.note
     assert "computes on the CPU" in first.note
@@ -858,9 +866,7 @@ def test_a_clock_that_goes_backwards_changes_no_number(
     spec = trial(updates_per_task=60)
     steady = Store(tmp_path / "steady")
     steady.create()
-    list(
-        attempt(spec, store=steady, data=Datasets(BASE_SETS, ()), backbones=backbone.draw, gpus=0, cpus=1, commit=None)
-    )
+    list(attempt(assignment(spec), store=steady, data=Datasets(BASE_SETS, ()), backbones=backbone.draw))
     hours_back = iter(range(10**6))
     monkeypatch.setattr(time, "time", lambda: 1.75e9 - 3600.0 * next(hours_back))
     list(begin(spec, max_group_size=None))

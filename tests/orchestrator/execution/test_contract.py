@@ -17,7 +17,7 @@ from orchestrator.store.finished import Records
 from orchestrator.store.parquet_files import stable_columns
 from orchestrator.store.schemas import CONTEXTS_FILE
 from orchestrator.store.store import Store
-from orchestrator.sweeps.sweep import Resources
+from tests.orchestrator.made_up import assignments_of
 
 NUM_TASKS = 4
 
@@ -50,7 +50,7 @@ def run(name: str, store: Store, **options: Any) -> Store:
     """Have an executor run all trials on the CPU."""
     store.create()
     updates: list[TrialUpdate] = []
-    job = Job(trials=TRIALS, store=store, data_roots=(), resources=Resources(gpus=0), commit=None, **options)
+    job = Job(assignments=assignments_of(*TRIALS, **options), store=store, data_roots=())
     EXECUTORS[name]().run(job, updates.append)
     assert [update.error for update in updates if update.state == "failed"] == []
     return store

@@ -15,13 +15,14 @@ from orchestrator.execution.inline import InlineExecutor
 from orchestrator.execution.protocol import Job, TrialUpdate
 from orchestrator.store.store import Store
 from orchestrator.sweeps.sweep import Resources
+from tests.orchestrator.made_up import assignments_of
 
 Trial = Callable[..., TrialSpec]
 
 
 def job(store: Store, *trials: TrialSpec) -> Job:
     """A run of some trials on the CPU."""
-    return Job(trials=trials, store=store, data_roots=(), resources=Resources(gpus=0), commit=None)
+    return Job(assignments=assignments_of(*trials), store=store, data_roots=())
 
 
 def run(store: Store, *trials: TrialSpec) -> list[TrialUpdate]:

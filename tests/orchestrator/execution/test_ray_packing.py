@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
@@ -11,11 +11,12 @@ from crwn.spec import TrialSpec
 from orchestrator.errors import LostError
 from orchestrator.execution import ray_tune
 from orchestrator.execution.backbones import SharedBackbones
-from orchestrator.execution.protocol import Capacity, Job, NodeResources, TrialUpdate
+from orchestrator.execution.protocol import Assignment, Capacity, Job, NodeResources, TrialUpdate
 from orchestrator.execution.ray_tune import RayTuneExecutor
 from orchestrator.store.attempts import Attempt, AttemptError
 from orchestrator.store.store import Store
 from orchestrator.sweeps.sweep import Resources
+from tests.orchestrator.made_up import assignments_of
 
 Wave = dict[TrialSpec, float]
 
@@ -46,8 +47,9 @@ def test_what_the_driver_raises_over_news_ends_the_wave(
     monkeypatch.setattr(ray_tune.tune, "with_resources", lambda *_: None)
     shared = SharedBackbones(lambda _: None)
     monkeypatch.setattr(shared, "get", lambda _: None)
+    of_one = job(store, wave, gpus=0.0)
     with pytest.raises(LostError) as ended:
-        ray_tune._run_wave(job(store, wave), wave, stop, gpus={wave[0]: 0.0}, shared=shared, home=None)
+        ray_tune._run_wave(of_one, of_one.assignments, stop, shared=shared, home=None)
     assert ended.value is lost
 
 
@@ -56,8 +58,8 @@ def waves(monkeypatch: pytest.MonkeyPatch) -> list[Wave]:
     """The waves that were run, with each trial's GPUs, on one machine with one GPU of 80 GiB."""
     run: list[Wave] = []
 
-    def run_wave(job: Job, wave: Sequence[TrialSpec], *_: Any, gpus: Mapping[TrialSpec, float], **__: Any) -> None:
-        run.append({spec: gpus[spec] for spec in wave})
+    def run_wave(job: Job, wave: Sequence[Assignment], *_: Any, **__: Any) -> None:
+        run.append({each.spec: each.resources.gpus for each in wave})
 
     capacity = Capacity(nodes=(NodeResources(cpus=16, gpus=1),), gpu_memory=80 * 2**30)
     monkeypatch.setattr(ray_tune, "connect", lambda: False)
@@ -68,7 +70,8 @@ def waves(monkeypatch: pytest.MonkeyPatch) -> list[Wave]:
 
 def job(store: Store, trials: tuple[TrialSpec, ...], gpus: float | None = None) -> Job:
     """Of these trials."""
-    return Job(trials=trials, store=store, data_roots=(), resources=Resources(gpus=gpus), commit=None)
+    resources = Resources(gpus=gpus)
+    return Job(assignments=assignments_of(*trials, resources=resources), store=store, data_roots=())
 
 
 def failed(store: Store, spec: TrialSpec, error: str) -> None:

@@ -182,7 +182,7 @@ def test_the_command_line_wins_over_the_sweeps_resources(
     del workplace
     sweep = load_sweep(sweep_file(sweep_file().read_text() + "resources: {gpus: 0, cpus: 0.5}\n"))
     quietly(sweep, new_store, cpus=0.25)
-    assert (jobs[0].resources.gpus, jobs[0].resources.cpus) == (0.0, 0.25)
+    assert {(each.resources.gpus, each.resources.cpus) for each in jobs[0].assignments} == {(0.0, 0.25)}
 
 
 @pytest.mark.parametrize(
@@ -355,7 +355,7 @@ def test_the_commit_is_handed_on_and_marked_where_files_differ(
 
     monkeypatch.setattr(subprocess, "run", git)
     quietly(sweep, new_store)
-    assert jobs[0].commit == expected
+    assert {each.commit for each in jobs[0].assignments} == {expected}
 
 
 def test_the_commit_of_a_users_own_repository_is_not_the_codes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
