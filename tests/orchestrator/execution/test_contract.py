@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -46,11 +48,16 @@ ASKED = {LIMITED: 2, BATCHE: 3, PSP: 1, MTL: NUM_TASKS}
 SLOW = {"ray": [pytest.mark.ray, pytest.mark.slow(reason="a Ray session, whose worker imports torch")]}
 
 
-def run(name: str, store: Store, **options: Any) -> Store:
+def run(name: str, store: Store, sizes: Mapping[TrialSpec, int] | None = None, **options: Any) -> Store:
     """Have an executor run all trials on the CPU."""
+    limits = sizes or {}
     store.create()
     updates: list[TrialUpdate] = []
-    job = Job(assignments=assignments_of(*TRIALS, **options), store=store, data_roots=())
+    assignments = tuple(
+        replace(assignment, max_group_size=limits.get(assignment.spec))
+        for assignment in assignments_of(*TRIALS, **options)
+    )
+    job = Job(assignments=assignments, store=store, data_roots=())
     EXECUTORS[name]().run(job, updates.append)
     assert [update.error for update in updates if update.state == "failed"] == []
     return store
@@ -65,8 +72,7 @@ def plain(tmp_path_factory: pytest.TempPathFactory) -> Store:
 @pytest.fixture(scope="module", params=[pytest.param(name, marks=SLOW.get(name, ())) for name in EXECUTORS])
 def asked(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Store:
     """What an executor makes of a job that asks for groups and weights."""
-    sizes = {spec.trial_id: size for spec, size in ASKED.items()}
-    return run(request.param, Store(tmp_path_factory.mktemp("asked") / "store"), group_sizes=sizes, keep_weights=True)
+    return run(request.param, Store(tmp_path_factory.mktemp("asked") / "store"), ASKED, keep_weights=True)
 
 
 def group_sizes(store: Store) -> dict[TrialSpec, int]:

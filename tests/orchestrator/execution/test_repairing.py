@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from orchestrator.execution import inline
+from orchestrator.execution.protocol import Assignment
 from orchestrator.store.schemas import CONTEXTS_FILE, TASKS_FILE, TRIAL_FILE
 from orchestrator.store.store import Store
 from orchestrator.sweeps.reading import load_sweep
@@ -86,8 +87,8 @@ def test_a_changed_number_is_said(run: Callable[..., Any], ids: list[str], monke
     store = Store("runs/tiny")
     (store.folder(ids[0]) / CONTEXTS_FILE).unlink()
 
-    def compute(spec: Any, **options: Any) -> list[Any]:
-        write_finished(options["store"], spec, accuracy=0.625)
+    def compute(assignment: Assignment, *, store: Store, **_: Any) -> list[Any]:
+        write_finished(store, assignment.spec, accuracy=0.625)
         return []
 
     monkeypatch.setattr(inline, "attempt", compute)

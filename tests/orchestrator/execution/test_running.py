@@ -22,7 +22,7 @@ from crwn.testing import Conditions, write_finished
 from orchestrator.errors import LostError, UserError
 from orchestrator.execution import inline, running
 from orchestrator.execution.inline import InlineExecutor
-from orchestrator.execution.protocol import Job, TrialUpdate
+from orchestrator.execution.protocol import Assignment, Job, TrialUpdate
 from orchestrator.execution.running import Options, run
 from orchestrator.store.attempts import Attempt
 from orchestrator.store.schemas import ATTEMPTS_FILE
@@ -305,7 +305,8 @@ def test_a_store_that_is_lost_between_two_trials_ends_the_run(
     tried: list[TrialSpec] = []
     lost: dict[str, bytes] = {}
 
-    def pretend(spec: TrialSpec, *, store: Store, **_: Any) -> Iterator[TrialUpdate]:
+    def pretend(assignment: Assignment, *, store: Store, **_: Any) -> Iterator[TrialUpdate]:
+        spec = assignment.spec
         if len(tried) == after:
             lose(root)
             lost.update(listing(workplace))

@@ -122,9 +122,7 @@ def test_a_file_becomes_a_paper(tmp_path: Path) -> None:
         ("to: 0.2", "by: 0.2", 26, r"compare\[3\]", "expected row and than"),
     ],
 )
-def test_a_fault_is_told_with_its_place(  # noqa: PLR0917 (the columns of the table above)
-    tmp_path: Path, old: str, new: str, line: int, place: str, fault: str
-) -> None:
+def test_a_fault_is_told_with_its_place(tmp_path: Path, old: str, new: str, line: int, place: str, fault: str) -> None:
     """Whatever is not known, does not fit or cannot run, with the nearest name."""
     assert SMALL.count(old) == 1
     said = read(tmp_path, SMALL.replace(old, new))

@@ -281,7 +281,7 @@ def two(left: dict[str, Any], right: dict[str, Any]) -> World:
         ("spread_over_tasks", "lower", 0.0, None, False, "standard deviation over tasks of {0} against {1}: +0.00"),
     ],
 )
-def test_any_measure_is_compared_in_either_direction(  # noqa: PLR0917 (the columns of the table above)
+def test_any_measure_is_compared_in_either_direction(
     quantity: str, direction: Any, by: float, times: float | None, holds: bool, statement: str
 ) -> None:
     """With a margin, a multiple, or neither; the statement has what was asked for."""
