@@ -7,7 +7,7 @@ import dataclasses
 import os
 import shlex
 import subprocess
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -229,7 +229,9 @@ def _end_of_all(sweep: Sweep, store: Store, options: Options, console: Console, 
             pass
 
 
-def _execute(executor: Executor, job: Job, again: tuple[Assignment, ...], progress: RunProgress, console: Console) -> None:
+def _execute(
+    executor: Executor, job: Job, again: tuple[Assignment, ...], progress: RunProgress, console: Console
+) -> None:
     """Run what is left, then what is computed again: in a store of its own, so that the old records stay until then."""
     with shown(progress, console) as show:
         on_update = _checked(job.store, show)

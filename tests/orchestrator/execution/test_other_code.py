@@ -14,6 +14,7 @@ from crwn.code import Code, code_of
 from crwn.spec import TrialSpec
 from crwn.testing import Conditions, new_store, write_finished, write_unfinished
 from orchestrator.execution import inline, other_code
+from orchestrator.execution.protocol import Assignment
 from orchestrator.store.schemas import TRIAL_FILE
 from orchestrator.store.store import Store
 from orchestrator.sweeps.reading import load_sweep
@@ -61,10 +62,11 @@ def code_in(store: Store, trial: TrialSpec) -> Code | None:
     return row.provenance.code
 
 
-def compute(spec: TrialSpec, **options: Any) -> list[Any]:
+def compute(assignment: Assignment, *, store: Store, **_: Any) -> list[Any]:
     """In place of an attempt: a record of this code, at once."""
-    if not options["store"].is_finished(spec.trial_id):
-        write_finished(options["store"], spec, accuracy=0.75, conditions=of_code(spec))
+    spec = assignment.spec
+    if not store.is_finished(spec.trial_id):
+        write_finished(store, spec, accuracy=0.75, conditions=of_code(spec))
     return []
 
 
@@ -133,7 +135,7 @@ def test_the_old_record_stays_until_the_new_one_is_whole(
     old = sweep.trials[0]
     before = mixed.read(old.trial_id, TRIAL_FILE)
 
-    def fail(spec: TrialSpec, **options: Any) -> list[Any]:
+    def fail(_: Assignment, **__: Any) -> list[Any]:
         return []
 
     with monkeypatch.context() as broken:
@@ -169,9 +171,10 @@ def test_a_trial_that_other_code_began_begins_anew(
         write_unfinished(store, trial, conditions=of_code(trial, method))
     found = {}
 
-    def look(spec: TrialSpec, **options: Any) -> list[Any]:
-        found[spec.seed] = options["store"].unfinished.read_resume(spec.trial_id) is not None
-        return compute(spec, **options)
+    def look(assignment: Assignment, *, store: Store, **_: Any) -> list[Any]:
+        spec = assignment.spec
+        found[spec.seed] = store.unfinished.read_resume(spec.trial_id) is not None
+        return compute(assignment, store=store)
 
     monkeypatch.setattr(inline, "attempt", look)
     assert run("--recompute", "neuromodnet").code == 0
