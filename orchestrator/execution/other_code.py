@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 
@@ -22,7 +23,9 @@ from orchestrator.store.attempts import Attempt, contributing
 from orchestrator.store.index import Computed
 from orchestrator.store.rows import TrialRow
 from orchestrator.store.store import Store
-from orchestrator.sweeps.sweep import Sweep
+
+if TYPE_CHECKING:
+    from orchestrator.sweeps.sweep import Sweep
 
 
 @functools.cache
@@ -67,9 +70,15 @@ def _differences(each: Computed, accepted: Accepted) -> list[str]:
     return found
 
 
-def show_other_code(computed: Mapping[str, Computed], store: Store, console: Console) -> None:
-    """Name the trials that other code computed, counted by method, and say what to do; nothing where there are none."""
-    accepted = store.accepted()
+def show_other_code(computed: Mapping[str, Computed], accepted: Accepted, store: Store, console: Console) -> None:
+    """Name the trials that other code computed, counted by method, and say what to do; nothing where there are none.
+
+    Args:
+        computed: what trials were computed with, by trial.
+        accepted: which codes count as one.
+        store: where the trials are.
+        console: where it is said.
+    """
     found = of_other_code(computed, accepted)
     if not found:
         return

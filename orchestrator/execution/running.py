@@ -23,6 +23,7 @@ from orchestrator.execution.executors import EXECUTORS, default_executor
 from orchestrator.execution.progress import RunProgress, show_seconds, shown
 from orchestrator.execution.protocol import Assignment, Executor, Job, TrialUpdate
 from orchestrator.execution.repairing import Standing, look_at, show_damaged, take_repairs
+from orchestrator.store.accepted import NOTHING, Accepted
 from orchestrator.store.index import Computed
 from orchestrator.store.locks import Holder
 from orchestrator.store.schemas import ATTEMPTS_FILE
@@ -61,12 +62,14 @@ class _Work:
         again: finished ones that are computed again: damaged, or of other code.
         recomputed: those of both that `--recompute` asks for.
         standing: of the finished ones.
+        accepted: which codes count as one.
     """
 
     left: tuple[TrialSpec, ...]
     again: tuple[TrialSpec, ...]
     recomputed: frozenset[TrialSpec]
     standing: Standing
+    accepted: Accepted
 
     @property
     def others(self) -> dict[str, Computed]:
@@ -100,7 +103,7 @@ def run(sweep: Sweep, store: Store, options: Options, console: Console) -> bool:
     damaged = work.standing.damaged
     if not work.left and not work.again:
         _end_of_all(sweep, store, options, console, num_damaged=len(damaged))
-        other_code.show_other_code(work.others, store, console)
+        other_code.show_other_code(work.others, work.accepted, store, console)
         show_damaged(damaged, store, console)
         return bool(damaged)
     bases = sorted({trial.benchmark.base for trial in (*work.left, *work.again)})
@@ -139,6 +142,7 @@ def _assignments(sweep: Sweep, resources: Resources) -> dict[TrialSpec, Assignme
 
 def _work(sweep: Sweep, store: Store, options: Options, console: Console) -> _Work:
     """What there is to do; raises as `run` does."""
+    accepted = store.accepted() if store.exists else NOTHING
     left = trials_left(sweep, store)
     standing = look_at(sweep, store, thoroughly=options.repair)
     recomputed = frozenset(other_code.chosen(sweep, store, options.recompute))
@@ -148,7 +152,7 @@ def _work(sweep: Sweep, store: Store, options: Options, console: Console) -> _Wo
     again = [
         trial for trial in sweep.trials if trial in wanted or (options.repair and trial.trial_id in standing.damaged)
     ]
-    return _Work(left=left, again=tuple(again), recomputed=recomputed, standing=standing)
+    return _Work(left=left, again=tuple(again), recomputed=recomputed, standing=standing, accepted=accepted)
 
 
 def _begin(sweep: Sweep, work: _Work, store: Store, starts: str, console: Console) -> None:
@@ -171,7 +175,7 @@ def _begin(sweep: Sweep, work: _Work, store: Store, starts: str, console: Consol
     print_line(
         console, f"{sweep.name}: {len(work.left)} trials to run, {again}{num_done} done; {starts}; {store.address}"
     )
-    other_code.show_other_code(work.others, store, console)
+    other_code.show_other_code(work.others, work.accepted, store, console)
     if sweep.keep_weights and num_done:
         print_line(console, f"keep_weights: the {num_done} trials that are done keep what they have")
 

@@ -56,7 +56,7 @@ def _show_doubts(store: Store, finished: Iterable[str], console: Console) -> Non
     """Count finished trials whose records are damaged, of a version without checksums, or of other code than this."""
     found = index.doubts(store, list(dict.fromkeys(finished)))
     try:
-        show_other_code(found.computed, store, console)
+        show_other_code(found.computed, store.accepted(), store, console)
     except UserError as error:  # what counts as one cannot be read
         print_line(console, str(error))
     if found.damaged:

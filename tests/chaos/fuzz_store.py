@@ -44,6 +44,7 @@ from orchestrator.errors import UserError
 from orchestrator.execution import repairing, running
 from orchestrator.execution import status as standing
 from orchestrator.store import index, parquet_files, verifying
+from orchestrator.store.accepted import NOTHING
 from orchestrator.store.folder import LocalFiles
 from orchestrator.store.leases import Lease
 from orchestrator.store.store import Store
@@ -126,6 +127,7 @@ def lay_out(root: Path) -> Place:
         write_unfinished(store, interrupted)
         write_unfinished(store, failed, error=RuntimeError("no room for 16 bytes"))
         store.write_manifest(sweep.manifest())
+        store.write_accepted(NOTHING.adding("psp", codes=["2" * 16, "3" * 16], results_versions=[1, 2]))
         driven = store.driven()
     (root / "leases").mkdir()
     lease = _lease(root)
@@ -156,7 +158,7 @@ Reader: TypeAlias = "Callable[[Place], str]"
 def tables(place: Place) -> str:
     """What all tables, figures and pages are made of, by pure functions: manifests, and rows of finished trials."""
     store = place.store
-    return f"{store.manifests()} {index.results(store).to_pylist()}"
+    return f"{store.manifests()} {store.accepted()} {index.results(store).to_pylist()}"
 
 
 def status(place: Place) -> str:
@@ -175,6 +177,7 @@ def run(place: Place) -> str:
     """`crwn run` before it starts anything."""
     store = place.store
     store.manifests()
+    store.accepted()
     damaged = repairing.look_at(place.sweep, store, thoroughly=False).damaged
     left = [trial.trial_id for trial in running.trials_left(place.sweep, store)]
     return "\n".join([str(left), *(line for lines in damaged.values() for line in lines)])
@@ -256,6 +259,7 @@ KINDS: Mapping[str, Kind] = {
     # sync leaves a trial whose notes cannot be read as it is shown
     "attempts.json": Kind(file="store/trials/FAILED/attempts.json", readers=(status, verify)),
     "manifest": Kind(file="store/sweeps/small.json", readers=READERS),
+    "accepted.json": Kind(file="store/accepted.json", readers=(tables, status, verify, run)),
     "store.json": Kind(file="store/store.json", readers=(tables, status, verify, run, mark)),
     "index": Kind(file="store/index/trials.parquet", readers=READERS, few=1),
     ".driver": Kind(file="store/.driver", readers=(status, mark)),

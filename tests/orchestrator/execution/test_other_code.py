@@ -15,7 +15,7 @@ from crwn.spec import TrialSpec
 from crwn.testing import Conditions, new_store, write_finished, write_unfinished
 from orchestrator.execution import inline, other_code
 from orchestrator.execution.protocol import Assignment
-from orchestrator.store.schemas import TRIAL_FILE
+from orchestrator.store.schemas import ACCEPTED_FILE, TRIAL_FILE
 from orchestrator.store.store import Store
 from orchestrator.sweeps.reading import load_sweep
 from orchestrator.sweeps.sweep import Sweep
@@ -202,8 +202,18 @@ def test_a_code_that_is_accepted_is_no_other(run: Callable[..., Any], crwn: Crwn
     assert "50.00 ± 0.00 (n=2)" in ended.out
     assert "code.method in 1" in ended.out
     assert SAID not in crwn("status", "runs/tiny").out
-    (mixed.root / "accepted.json").unlink()
+    (mixed.root / ACCEPTED_FILE).unlink()
     assert SAID in crwn("status", "runs/tiny").out
+
+
+def test_what_is_accepted_is_read_before_anything_starts(run: Callable[..., Any], mixed: Store) -> None:
+    """A damaged file would end a run when all is computed."""
+    path = mixed.root / ACCEPTED_FILE
+    path.write_text("{}")
+    ended = run("--recompute", "neuromodnet")
+    assert ended.code == 2
+    assert str(path) in ended.err
+    assert not mixed.repairs().exists
 
 
 @pytest.mark.parametrize(

@@ -111,6 +111,24 @@ def test_what_cannot_be_compared_has_no_numbers() -> None:
     assert found["p_holm"].tolist()[-1] == 1.0
 
 
+def test_cells_of_a_methods_unlike_code_are_not_compared() -> None:
+    """A variant against its base of another code of the method; another method's code is another by design."""
+    kinds = {"a": "ewc", "b": "ewc", "c": "si"}
+    codes = {"a": "0a", "b": "1a", "c": "1c"}
+    known = trials(**{name: {0: [0.5], 1: [0.6], 2: [0.7]} for name in kinds})
+    names = [trial_id[0] for trial_id in known["trial_id"]]
+    known["settings"] = [json.dumps({**json.loads(SETTINGS), "method": {"kind": kinds[name]}}) for name in names]
+    known["code.method"] = [codes[name] for name in names]
+    manifest = sweep(cell("a"), cell("b"), cell("c"))
+    found = compare(manifest, known, against(manifest, "a"))
+    assert found["apart"].tolist() == [
+        "it and the base differ: code.method is 1a (seeds 0, 1, 2), 0a (seeds 0, 1, 2)",
+        "",
+    ]
+    known["code.method.accepted"] = [frozenset({"0a", "1a"}) if name in "ab" else None for name in names]
+    assert compare(manifest, known, against(manifest, "a"))["apart"].tolist() == ["", ""]
+
+
 def test_an_ablation_is_compared_with_its_base_of_the_same_scale_and_benchmark() -> None:
     """The base itself, and cells without one, are compared with nothing."""
     cells = [
