@@ -1,4 +1,4 @@
-"""Accept: a user says that unlike codes of a method count as one in a store."""
+"""The command accept: a user declares different code of a method equivalent in a store."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from orchestrator.store.store import Store
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Choice:
-    """What is to count as one; by default all codes and versions of results that a store has of a method, and this.
+    """The code to accept as equivalent; by default, all code and results versions of a method in a store, and today's.
 
     Attributes:
-        methods: their names in the registry.
-        codes: only these, by their fingerprints.
-        results_versions: only these.
+        methods: the methods' names in the registry.
+        codes: only these fingerprints.
+        results_versions: only these results versions.
     """
 
     methods: tuple[str, ...]
@@ -32,10 +32,10 @@ class Choice:
 
 
 def accept(store: Store, choice: Choice, console: Console) -> None:
-    """Keep in a store which codes of methods count as one, and print them.
+    """Record in a store which code of methods is equivalent, and print it.
 
     Raises:
-        UserError: the store has no finished trial of a method, or nothing of a code; or one code is named alone.
+        UserError: the store has no finished trial of a method or of a code; or only one code is named.
     """
     known: dict[str, list[Code]] = {}
     for each in index.look(store, store.trial_ids()).computed.values():
@@ -60,7 +60,7 @@ def accept(store: Store, choice: Choice, console: Console) -> None:
 
 
 def _of(method: str, codes: Sequence[Code]) -> tuple[list[str], list[int]]:
-    """The fingerprints and the versions of results that are known of a method's trials, and this code's."""
+    """The known fingerprints and results versions of a method's trials, including those of the present code."""
     known = (*codes, present(method))
     return (
         sorted({code.method for code in known if code.method is not None}),

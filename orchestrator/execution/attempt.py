@@ -70,7 +70,7 @@ def attempt(
             return
         attempts = [*store.unfinished.attempts(trial_id), new_attempt(spec, gpus)]
         samples = _earlier_samples(store, trial_id)
-    except OSError as error:  # where it cannot be read, no error can be kept
+    except OSError as error:  # if the store cannot be read, the error cannot be stored
         yield _failed(trial_id, error)
         return
     use_gpu = torch.cuda.is_available() and gpus != 0
@@ -100,7 +100,7 @@ def _computed(
     iterate: Callable[..., Iterator[Event]],
     sampler: SystemSampler,
 ) -> Iterator[TrialUpdate]:
-    """Updates of a trial while its events are taken in and kept."""
+    """Process and store a trial's events, yielding updates."""
     spec = assignment.spec
     trial_id = spec.trial_id
     try:
@@ -126,16 +126,16 @@ def _computed(
                     tasks = [*task_rows(spec, event.rows), *learning_rows(spec, event.curves)]
                     if not store.unfinished.write_resume(trial_id, event.content, tasks, sampler.rows):
                         store.clear_leftovers([trial_id])
-                        break  # another run, which no lock kept away, has finished it
+                        break  # another run, which leases do not exclude, has finished it
                     attempts[-1] = replace(attempts[-1], reached=position(event.progress))
                     store.unfinished.write_attempts(trial_id, attempts)
                 case Finished():
                     sampler.sample()
                     store.records.write(trial_id, record_of(spec, event, attempts, assignment.commit, sampler.rows))
-    except Exception as error:  # noqa: BLE001 (whatever a trial raises is kept, and the others go on)
+    except Exception as error:  # noqa: BLE001 (any error of a trial is stored, and other trials continue)
         ended = AttemptError(type=type(error).__name__, message=str(error), traceback=traceback.format_exc())
         attempts[-1] = replace(attempts[-1], error=ended)
-        with contextlib.suppress(OSError):  # a full disk may be the very error; it is reported all the same
+        with contextlib.suppress(OSError):  # a full disk may be the error itself, which is reported anyway
             store.unfinished.write_attempts(trial_id, attempts)
         yield _failed(trial_id, error)
     else:
@@ -143,7 +143,7 @@ def _computed(
 
 
 def _claimed_memory(gpus: float | None) -> float:
-    """The share of its GPU's memory that this process may take, and from now on takes at most: Ray sees to no limit."""
+    """The share of its GPU's memory that this process may use, enforced from now on, since Ray enforces no limit."""
     if gpus is None or gpus >= 1:
         return 1.0
     torch.cuda.set_per_process_memory_fraction(gpus)
@@ -156,7 +156,7 @@ def _failed(trial_id: str, error: Exception) -> TrialUpdate:
 
 
 def _without_gpu(trial_id: str, gpus: float | None, *, use_gpu: bool) -> Iterator[TrialUpdate]:
-    """Says so where a trial was given a GPU that it cannot use."""
+    """A note if a trial was assigned a GPU that it cannot use."""
     if gpus and not use_gpu:
         note = (
             f"a trial was given {gpus:g} GPU, but torch can use none on {socket.gethostname()}; it computes on the CPU"
@@ -170,7 +170,7 @@ def _events(
     attempts: list[Attempt],
     iterate: Callable[..., Iterator[Event]],
 ) -> Iterator[Event]:
-    """The trial's events from its resume point, or from its start where there is none that can be used."""
+    """The trial's events from its resume point, or from its start if there is no usable one."""
     try:
         yield from iterate(resume_from=store.unfinished.read_resume(trial_id))
     except ResumeError as error:
@@ -180,7 +180,7 @@ def _events(
 
 
 def _note_of_other_code(spec: TrialSpec, attempts: Sequence[Attempt]) -> str | None:
-    """Says so where a trial goes on that other code began."""
+    """A note if a trial resumes that other code started."""
     changes = code_changes(attempts)
     if not changes:
         return None
@@ -188,12 +188,12 @@ def _note_of_other_code(spec: TrialSpec, attempts: Sequence[Attempt]) -> str | N
 
 
 def position(progress: Progress) -> Position:
-    """Where an attempt is, as it is kept."""
+    """The position of an attempt, as it is stored."""
     return Position(tasks_learned=progress.tasks_learned, step=progress.step)
 
 
 def new_attempt(spec: TrialSpec, gpus: float | None) -> Attempt:
-    """What is known of an attempt when it begins, in this process."""
+    """A new attempt in this process."""
     return Attempt(
         started=_now(),
         host=socket.gethostname(),
@@ -208,7 +208,7 @@ def new_attempt(spec: TrialSpec, gpus: float | None) -> Attempt:
 
 @functools.cache
 def versions() -> Mapping[str, str]:
-    """Of the libraries that are recorded, as this process has them."""
+    """The versions of the recorded libraries in this process."""
     return MappingProxyType({name: metadata.version(name) for name in RECORDED_VERSIONS})
 
 
@@ -222,7 +222,7 @@ def _earlier_samples(store: Store, trial_id: str) -> list[Sample]:
     except StorageError:
         raise
     except UserError:
-        return []  # damaged, and nothing depends on it
+        return []  # damaged, but nothing depends on them
     return system
 
 
@@ -239,7 +239,7 @@ def _identity(spec: TrialSpec) -> dict[str, Any]:
 
 
 def recorded_benchmark(benchmark: BenchmarkSpec) -> str:
-    """A benchmark as records name it; what was tested on held-out training images never passes for the test set."""
+    """A benchmark's name in records; results on held-out training images never pass for results on the test set."""
     return f"{benchmark.kind}-{benchmark.base}" + ("-validation" if benchmark.validation else "")
 
 
@@ -250,14 +250,14 @@ def record_of(
     commit: str | None,
     system: Sequence[Sample],
 ) -> TrialRecord:
-    """What is kept of a trial that is finished.
+    """The record of a finished trial.
 
     Args:
         spec: the trial.
         finished: its results.
-        attempts: the work on it.
-        commit: of the code, where it is known.
-        system: its samples.
+        attempts: the attempts at it.
+        commit: the commit of the code, if known.
+        system: its system samples.
     """
     blueprint, tests = spec.blueprint(), task_rows(spec, finished.rows)
     outcome = integrity.outcome(integrity.Tests.of_rows(tests), independent=blueprint.is_independent)
@@ -311,7 +311,7 @@ def _known(measure: float) -> float | None:
 
 
 def task_rows(spec: TrialSpec, rows: Iterable[TaskRow]) -> list[TestRow]:
-    """The `tasks` rows of tests that were made."""
+    """The `tasks` rows of tests."""
     identity = _identity(spec)
     return [
         TestRow(
@@ -334,7 +334,7 @@ def task_rows(spec: TrialSpec, rows: Iterable[TaskRow]) -> list[TestRow]:
 
 
 def learning_rows(spec: TrialSpec, curves: Mapping[int, Iterable[CurvePoint]]) -> list[TestRow]:
-    """The `tasks` rows of tasks that are being learned: their curves so far."""
+    """The `tasks` rows of tasks in progress: their curves so far."""
     identity = _identity(spec)
     return [TestRow(**identity, task=task, curve=_curve(curve)) for task, curve in curves.items()]
 

@@ -1,4 +1,4 @@
-"""Executors: where trials run. `EXECUTORS` is the registry; each is imported when it is chosen."""
+"""Executors run trials. `EXECUTORS` is the registry; each executor is imported when it is chosen."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from orchestrator.execution.reaching_ray import cluster_address
 
 
 def _inline() -> Executor:
-    from orchestrator.execution.inline import InlineExecutor  # noqa: PLC0415 (brings torch)
+    from orchestrator.execution.inline import InlineExecutor  # noqa: PLC0415 (imports torch)
 
     return InlineExecutor()
 
 
 def _ray() -> Executor:
-    from orchestrator.execution.ray_tune import RayTuneExecutor  # noqa: PLC0415 (brings Ray)
+    from orchestrator.execution.ray_tune import RayTuneExecutor  # noqa: PLC0415 (imports Ray)
 
     return RayTuneExecutor()
 
@@ -24,9 +24,9 @@ def _ray() -> Executor:
 EXECUTORS: Mapping[str, Callable[[], Executor]] = MappingProxyType({"inline": _inline, "ray": _ray})
 
 FEW_TRIALS = 3
-"""Up to this many trials finish sooner one after another than Ray takes to start."""
+"""Up to this number, trials finish one after another sooner than Ray starts."""
 
 
 def default_executor(num_trials: int) -> str:
-    """The executor for a run that has so many trials left; on a cluster its machines run them, however few."""
+    """The executor for a run with the given number of trials left; on a cluster, always Ray."""
     return "inline" if num_trials <= FEW_TRIALS and not cluster_address() else "ray"

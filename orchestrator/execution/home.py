@@ -1,4 +1,4 @@
-"""Results come home: the files of a store in a folder that only the driver's machine sees, for trials elsewhere."""
+"""Remote access to a store's files in a folder that only the driver's machine sees, for trials on other machines."""
 
 from __future__ import annotations
 
@@ -11,39 +11,39 @@ from orchestrator.store.folder import LocalFiles
 from orchestrator.store.locks import Claim
 
 Ask: TypeAlias = "Callable[..., Any]"
-"""Has `Home.answer` done on the driver's machine: the name of a `Files` method, then its arguments."""
+"""Calls `Home.answer` on the driver's machine, with the name of a `Files` method and its arguments."""
 
 
 class Home:
-    """Does to a folder on this machine what trials on other machines ask for.
+    """Executes requests of trials on other machines for a folder on this machine.
 
     Args:
         root: the store's folder.
-        mark: what the driver knows it by.
+        mark: the mark by which the driver identifies it.
     """
 
     def __init__(self, root: str, mark: Mark | None = None) -> None:
         self._files = LocalFiles(Path(root), mark=mark)
 
     def answer(self, what: str, *arguments: Any) -> Any:
-        """What a method of the folder's files returns.
+        """Call a method of the folder's files, and return its result.
 
         Args:
             what: the method.
-            arguments: its own.
+            arguments: its arguments.
 
         Raises:
-            OSError: as the method does.
+            OSError: raised by the method.
         """
         return getattr(self._files, what)(*arguments)
 
 
 class SentFiles:
-    """The files of a folder on the driver's machine, which `ask` reaches. Each call is one message there and back.
+    """The files of a folder on the driver's machine, reached through `ask`. Each call is one round trip.
 
     Args:
-        address: the folder, on that machine.
-        ask: has a method called there.
+        address: the folder on that machine.
+        ask: calls a method there.
     """
 
     def __init__(self, address: str, ask: Ask) -> None:
@@ -52,12 +52,12 @@ class SentFiles:
 
     @property
     def address(self) -> str:
-        """See `Files`; it opens the folder on the driver's machine alone."""
+        """See `Files`; it opens the folder only on the driver's machine."""
         return self._address
 
     @property
     def beside(self) -> Path:
-        """What stores share is the driver's."""
+        """Refused: what stores share belongs to the driver."""
         self._refuse("has no folder beside it")
 
     def locate(self, name: str) -> str:
@@ -65,11 +65,11 @@ class SentFiles:
         return f"{self._address}/{name}"
 
     def below(self, folder: str) -> Files:
-        """Reports are written where the driver is."""
+        """Refused: reports are written by the driver."""
         self._refuse(f"has no folder to write to ({folder})")
 
     def marked(self, mark: Mark) -> Files:
-        """`Home` sees to that."""
+        """Refused: `Home` checks the mark."""
         self._refuse(f"is known by what its driver gave it ({mark.name})")
 
     def check(self) -> None:
@@ -125,7 +125,7 @@ class SentFiles:
         return cast("dict[str, tuple[int, int]]", self._ask("signatures", folder, files))
 
     def claim(self, purpose: Purpose) -> Claim:
-        """The driver holds the store, and no trial elsewhere."""
+        """Refused: only the driver claims the store."""
         self._refuse(f"cannot be claimed ({purpose})")
 
     def _refuse(self, why: str) -> NoReturn:

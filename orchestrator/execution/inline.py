@@ -1,4 +1,4 @@
-"""Trials one after another in this process: for few trials, laptops, debuggers and tests."""
+"""The inline executor, which runs trials one after another in this process: for few trials, debuggers and tests."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from orchestrator.sweeps.sweep import Resources
 
 
 class InlineExecutor:
-    """Runs trials one after another. Frozen weights are drawn where they are used."""
+    """Runs trials one after another. Frozen weights are drawn for each trial."""
 
     def check(self, resources: Resources) -> None:
-        """See that this machine has what a trial asks for.
+        """Check that this machine has the resources that a trial asks for.
 
         Raises:
-            UserError: it has not.
+            UserError: it does not.
         """
         check_resources(resources, [this_machine()])
 

@@ -1,7 +1,7 @@
-"""Finished trials that other code computed than this: named by runs and status, computed again when asked for.
+"""Finished trials computed by other code: runs and status report them, and they are recomputed on request.
 
-Which code is another is said of what keeps trials apart (`store.compatibility`): the method's file and the version of
-results. What is not known of a trial, or not of this code, is no difference; what a user counts as one is none.
+Code differs if it keeps trials apart (`store.compatibility`): by the method's file or the results version. Unknown code
+does not count as different, nor does code that a user has accepted as equivalent.
 """
 
 from __future__ import annotations
@@ -30,21 +30,21 @@ if TYPE_CHECKING:
 
 @functools.cache
 def present(method: str) -> Code:
-    """The code that this process computes a method's trials with, as far as it keeps trials apart.
+    """The code with which this process computes a method's trials, as far as it keeps trials apart.
 
     Args:
-        method: its name in the registry; of one that is not there nothing is known.
+        method: its name in the registry; the code of an unknown method is unknown.
     """
     entry = METHODS.get(method)
     return Code() if entry is None else Code(method=method_code(entry.spec()), results_version=RESULTS_VERSION)
 
 
 def of_other_code(computed: Mapping[str, Computed], accepted: Accepted) -> dict[str, list[str]]:
-    """The trials that other code computed, by their method.
+    """The trials computed by other code, by method.
 
     Args:
-        computed: what trials were computed with, by trial.
-        accepted: which codes count as one.
+        computed: the code that computed each trial, by trial.
+        accepted: the code accepted as equivalent.
     """
     differs = {each: bool(_differences(each, accepted)) for each in set(computed.values())}
     found: dict[str, list[str]] = {}
@@ -55,7 +55,7 @@ def of_other_code(computed: Mapping[str, Computed], accepted: Accepted) -> dict[
 
 
 def _differences(each: Computed, accepted: Accepted) -> list[str]:
-    """In what a trial's code is another than this."""
+    """How a trial's code differs from the present code; empty if it does not."""
     code, now = each.code, present(each.method)
     found = []
     if (
@@ -95,10 +95,10 @@ def show_other_code(computed: Mapping[str, Computed], accepted: Accepted, store:
 
 
 def check_names(sweep: Sweep, names: Sequence[str]) -> None:
-    """See that `--recompute` names methods and trials of a sweep.
+    """Check that `--recompute` names methods and trials of a sweep.
 
     Raises:
-        UserError: one is none.
+        UserError: a name is neither.
     """
     for name in names:
         if not _named(sweep, name):
@@ -113,7 +113,7 @@ def _methods(sweep: Sweep) -> set[str]:
 
 
 def _named(sweep: Sweep, name: str) -> list[TrialSpec]:
-    """The trials of a method, by the registry's name or the sweep's, or the one of an id."""
+    """The trials of a method, named as in the registry or the sweep, or the trial with an id."""
     return [
         trial
         for cell in sweep.cells
@@ -123,18 +123,18 @@ def _named(sweep: Sweep, name: str) -> list[TrialSpec]:
 
 
 def chosen(sweep: Sweep, store: Store, names: Sequence[str]) -> tuple[TrialSpec, ...]:
-    """The trials that `--recompute` asks for: those that this code has not computed wholly.
+    """The trials that `--recompute` asks for: those not computed entirely by the present code.
 
-    Of a method those that the code of its file and the version of results are not known to be this process's; a trial
-    that is named itself also where other code of crwn is another. So the same command goes on where it was cut off.
+    For a method, the code of its file and the results version are compared; for a trial named by its id, all of crwn's
+    code as well. Unknown code counts as different. So an interrupted command can be repeated to continue.
 
     Args:
         sweep: the sweep.
-        store: where its trials are.
+        store: the store of its trials.
         names: methods and trials.
 
     Returns:
-        In the sweep's order; finished ones and others that were begun, damaged ones too.
+        The trials in the sweep's order: finished and started ones, including damaged ones.
     """
     found: dict[TrialSpec, None] = {}
     for name in names:
@@ -148,12 +148,12 @@ def chosen(sweep: Sweep, store: Store, names: Sequence[str]) -> tuple[TrialSpec,
 
 
 def is_of(store: Store, trial: TrialSpec, code: Code) -> bool:
-    """Whether all that a store has of a trial is known to be of this code; also where it has nothing.
+    """Whether everything that a store has of a trial is known to be computed by this code; True if it has nothing.
 
     Args:
         store: the store.
         trial: the trial.
-        code: its `crwn` is not compared where it is None.
+        code: the code; `crwn` is not compared if it is None.
     """
     try:
         row = store.records.row(trial.trial_id)
@@ -164,7 +164,7 @@ def is_of(store: Store, trial: TrialSpec, code: Code) -> bool:
 
 
 def _codes(row: TrialRow | None, attempts: Iterable[Attempt]) -> list[Code | None]:
-    """What the work in a trial was done with: of a finished one that of its end as well."""
+    """The code of all work on a trial; for a finished one, including the code that finished it."""
     codes = [attempt.code for attempt in contributing(tuple(attempts))]
     return codes if row is None else [*codes, row.provenance.code]
 
@@ -177,7 +177,7 @@ def _is_same(code: Code | None, now: Code) -> bool:
 
 
 def begin_anew(trials: Iterable[TrialSpec], store: Store) -> None:
-    """Forget what other code left of trials that are to be computed in a store; of this code all is kept."""
+    """Remove from a store what other code left of trials to be computed; work of the present code is kept."""
     for trial in trials:
         if not is_of(store, trial, code_of(trial.method)):
             store.forget(trial.trial_id)

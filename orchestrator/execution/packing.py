@@ -1,7 +1,7 @@
-"""How much of a GPU a trial gets, and how many trials run at once: from the memory that it will take.
+"""Packs trials on GPUs by memory: the share of a GPU that a trial gets, and how many trials run at once.
 
-A trial gets the smallest share of a GPU whose memory holds what trials that differ from it by their seed alone took,
-or, where none has run, what is predicted. Shares are halves of halves, so that what is left of a GPU fits other trials.
+A trial gets the smallest share of a GPU that fits the memory measured for trials that differ only in their seed, or, if
+none has run, the predicted memory. Shares are powers of 1/2, so that the rest of a GPU fits other trials.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ from orchestrator.sweeps.sweep import Resources
 
 SHARES = (0.125, 0.25, 0.5, 1.0)
 HEADROOM = 1.25
-"""Times what is expected: allocators keep some, and predictions err."""
+"""Factor on the expected memory: allocators keep some, and predictions err."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Measured:
-    """What trials took that differ from a trial by their seed alone.
+    """Measurements of trials that differ from a trial only in their seed.
 
     Attributes:
-        gpu_bytes: the largest peak of memory on a GPU; None where none ran on one.
-        seconds: the mean of training and tests.
+        gpu_bytes: the largest peak memory on a GPU; None if none ran on a GPU.
+        seconds: the mean time of training and tests.
     """
 
     gpu_bytes: int | None
@@ -35,7 +35,7 @@ class Measured:
 
 
 def measured(store: Store, trials: Iterable[TrialSpec]) -> dict[str, Measured]:
-    """By trial, what its like took of which the store has some."""
+    """Measurements for each trial, from finished trials in the store that differ only in their seed."""
     finished = [trial for trial in trials if store.is_finished(trial.trial_id)]
     rows = store.records.rows(trial.trial_id for trial in finished)
     alike: dict[str, list[TrialRow]] = {}
@@ -46,7 +46,7 @@ def measured(store: Store, trials: Iterable[TrialSpec]) -> dict[str, Measured]:
 
 
 def _kind(trial: TrialSpec) -> str:
-    """The trial's identity but for its seed."""
+    """The trial's identity without its seed."""
     return dataclasses.replace(trial, seed=0).trial_id
 
 
@@ -57,7 +57,7 @@ def _measured(rows: Sequence[TrialRow]) -> Measured:
 
 
 def resources_of(trial: TrialSpec, asked: Resources, capacity: Capacity, known: Measured | None) -> Resources:
-    """What a trial gets: as asked for, and where nothing is said of GPUs, a share of one where there is any."""
+    """A trial's resources: as asked for; if GPUs are not specified, a share of a GPU if there are any."""
     if asked.gpus is not None:
         return asked
     gpus = gpu_share(trial, capacity.gpu_memory, known) if capacity.has_gpus else 0.0
@@ -69,11 +69,11 @@ def gpu_share(trial: TrialSpec, gpu_memory: int | None, known: Measured | None) 
 
     Args:
         trial: the trial.
-        gpu_memory: of the smallest GPU, in bytes; None where it cannot be told.
-        known: what its like took.
+        gpu_memory: memory of the smallest GPU, in bytes; None if unknown.
+        known: measurements of trials that differ only in their seed.
 
     Returns:
-        One of `SHARES`; 1 where the memory cannot be told.
+        One of `SHARES`; 1 if the memory is unknown.
     """
     if gpu_memory is None:
         return SHARES[-1]
@@ -86,7 +86,7 @@ def gpu_share(trial: TrialSpec, gpu_memory: int | None, known: Measured | None) 
 
 
 def num_slots(resources: Resources, nodes: Sequence[NodeResources]) -> int:
-    """How many trials with these resources run at once."""
+    """The number of trials with these resources that run at once."""
     gpus = resources.gpus or 0.0
     return sum(
         int(min(node.cpus / resources.cpus, _whole_shares(node.gpus, gpus) if gpus else float("inf"))) for node in nodes
@@ -94,5 +94,5 @@ def num_slots(resources: Resources, nodes: Sequence[NodeResources]) -> int:
 
 
 def _whole_shares(have: float, each: float) -> float:
-    """Shares lie within one GPU: of 0.4 two fit on each."""
+    """The number of shares that fit, each within one GPU: two of 0.4 per GPU."""
     return have // each if each >= 1 else have * (1 // each)

@@ -1,4 +1,4 @@
-"""What a sweep would run, without running it."""
+"""The command plan: shows what a sweep would run, without running it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ TEXT_COLUMNS = ("method", "variant", "scale", "benchmark", "scenario", "seeds")
 
 
 def show(sweep: Sweep, store: Store, console: Console) -> None:
-    """Print a row for each cell, and the totals."""
+    """Print one row per cell, and the totals."""
     finished = store.finished(trial.trial_id for trial in sweep.trials)
     rows, num_done, work = [], 0, 0.0
     for cell in sweep.cells:
@@ -37,7 +37,7 @@ def show(sweep: Sweep, store: Store, console: Console) -> None:
         left_out.add("examples\nkept")
     if all(cell.trials[0].benchmark.problem().scenario == "task" for cell in sweep.cells):
         left_out.add("scenario")
-    if console.width < NARROW:  # the names and the counts of the paper's tables stay whole; --json has the rest
+    if console.width < NARROW:  # keep names and the counts of the paper's tables in full; --json has the rest
         left_out |= {"trained\n/task", "stored\n/task", "statistics\n/task"}
         if not any(cell.variant for cell in sweep.cells):
             left_out.add("variant")
@@ -57,9 +57,9 @@ def show(sweep: Sweep, store: Store, console: Console) -> None:
 
 
 def show_capacity(sweep: Sweep, store: Store, capacity: Capacity, console: Console) -> None:
-    """Print how many trials of each cell run at once on machines, and how long what is left takes where that is known.
+    """Print how many trials of each cell run at once on machines, and how long the remaining ones take, if known.
 
-    Times are those of trials that differ by their seed alone, wherever they ran.
+    Times are those of trials that differ only in their seed, on any machine.
     """
     known = measured(store, sweep.trials)
     cpus, gpus = (sum(getattr(node, name) for node in capacity.nodes) for name in ("cpus", "gpus"))
@@ -91,7 +91,7 @@ def show_capacity(sweep: Sweep, store: Store, capacity: Capacity, console: Conso
 
 
 def _cell(sweep: Sweep, cell: Cell, done: int) -> dict[str, str]:
-    """A row of the plan, text by column."""
+    """One row of the plan, as text by column."""
     trial, blueprint = cell.trials[0], cell.blueprint
     problem, ratio = trial.benchmark.problem(), sweep.ratio(cell)
     return {
@@ -115,13 +115,13 @@ def _cell(sweep: Sweep, cell: Cell, done: int) -> dict[str, str]:
 
 
 def _updates(trial: TrialSpec) -> str:
-    """Optimiser steps per task, on average where tasks have unlike numbers of images; of a stream those in all."""
+    """Optimiser steps per task, on average if tasks differ in size; for a stream, the total."""
     problem, number = trial.benchmark.problem(), trial.num_updates()
     return f"{number} in all" if problem.is_stream else f"{number / problem.num_segments:.0f}"
 
 
 def petaflop(trial: TrialSpec) -> float:
-    """The training work of a trial in 10^15 floating-point operations, as the plain computation does it."""
+    """The training work of a trial in 10^15 floating-point operations, in the plain computation."""
     return 2 * trial.multiply_adds_per_update() * trial.num_updates() / 1e15
 
 

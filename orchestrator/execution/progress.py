@@ -1,4 +1,4 @@
-"""What a run shows while it runs: a live display in a terminal, plain lines elsewhere."""
+"""Shows the progress of a run: a live display in a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -24,33 +24,34 @@ if TYPE_CHECKING:
     from crwn.spec import TrialSpec
 
 PLAIN_SECONDS = 10.0
-"""After the last plain line of progress, the next one comes with a line for each running trial."""
+"""Seconds after the last plain progress line until the next one, which adds one line per running trial."""
 
 ESTIMATE_AFTER_SECONDS = 5.0
-"""Of work, before the time left is estimated: the first steps of a process are slow."""
+"""Seconds of work before the time left is estimated: the first steps of a process are slow."""
 EARLY_SECONDS = 60.0
 EARLY_SHARE = 0.01
-"""So long, less of all the work than this says nothing: a trial that has just made its images seems slow."""
+"""In these first seconds, no estimate is made from less than this share of the work: a trial that has just built its
+images seems slow."""
 
 SHOWN_TRIALS = 12
-"""Running trials that the live display lists."""
+"""Number of running trials that the live display lists."""
 
 
 @dataclass(slots=True)
 class _Running:
-    """A trial that has reported and not ended."""
+    """A trial that has reported progress and not ended."""
 
     progress: Progress | None = None
     first_share: float | None = None
 
 
 class RunProgress:
-    """Keeps count of a run's trials from their updates.
+    """Counts a run's trials by state from their updates.
 
     Args:
-        trials: the trials of this run that are left.
-        num_done: trials of the sweep that were finished before.
-        clock: seconds.
+        trials: the pending trials of this run.
+        num_done: number of the sweep's trials that were finished before.
+        clock: returns the time in seconds.
     """
 
     def __init__(self, trials: Iterable[TrialSpec], num_done: int, clock: Callable[[], float] = time.monotonic) -> None:
@@ -67,19 +68,19 @@ class RunProgress:
         self._skipped_work = 0.0
 
     def update(self, update: TrialUpdate) -> str | None:
-        """Take in news of a trial; a line to print where it is worth one."""
+        """Process an update of a trial; returns a line to print, if it is worth one."""
         trial_id, line = update.trial_id, None
         if update.note and update.note not in self.notes:
             self.notes.append(update.note)
             line = f"note: {update.note}"
         if update.state == "running":
-            self.failed.pop(trial_id, None)  # it is tried once more
+            self.failed.pop(trial_id, None)  # it is being retried
             running = self.running.setdefault(trial_id, _Running())
             if update.progress is not None:
                 running.progress = update.progress
                 if self._first_progress is None:
                     self._first_progress = self._clock()
-                if running.first_share is None:  # work done by an earlier run is not this run's speed
+                if running.first_share is None:  # work of an earlier run does not count for this run's speed
                     running.first_share = share(update.progress)
                     self._skipped_work += self._work[trial_id] * running.first_share
             return line
@@ -93,12 +94,12 @@ class RunProgress:
 
     @property
     def seconds(self) -> float:
-        """Since the start of the run."""
+        """Seconds since the start of the run."""
         return self._clock() - self._started
 
     @property
     def seconds_left(self) -> float | None:
-        """An estimate from the work done since the first report, or None while too little is known."""
+        """The estimated time left, from the work since the first report; None while too little is known."""
         if self._first_progress is None:
             return None
         total = sum(self._work.values())
@@ -111,7 +112,7 @@ class RunProgress:
         return None if worked <= 0 or too_early else elapsed * (total - done) / worked
 
     def summary(self) -> str:
-        """One line: how many trials are in which state, and the time left."""
+        """One line with the number of trials in each state, and the time left."""
         num_left = len(self.specs) - len(self.finished) - len(self.failed) - len(self.running)
         done = self.num_before + len(self.finished)
         left = self.seconds_left
@@ -124,20 +125,20 @@ class RunProgress:
         return ", ".join(parts) + (f", about {show_seconds(left)} left" if left is not None else "")
 
     def details(self) -> Iterator[str]:
-        """One line for each running trial."""
+        """One line per running trial."""
         for trial_id, running in self.running.items():
             yield f"{describe(self.specs[trial_id])}: {show_progress(running.progress)}"
 
 
 @contextmanager
 def shown(progress: RunProgress, console: Console) -> Iterator[Callable[[TrialUpdate], None]]:
-    """Show a run's progress for the length of a `with` block.
+    """Show a run's progress for the duration of a `with` block.
 
     Returns:
-        What to call with every update.
+        The function to call with every update.
     """
     if console.is_terminal:
-        # Live redraws itself from a thread of its own; updates only change the numbers.
+        # Live redraws itself from its own thread; updates only change the numbers.
         with Live(console=console, get_renderable=lambda: _renderable(progress), refresh_per_second=4, transient=True):
 
             def show(update: TrialUpdate) -> None:
@@ -180,13 +181,13 @@ def _renderable(progress: RunProgress) -> Group:
 
 
 def share(progress: Progress) -> float:
-    """How much of a trial's training is done, in [0, 1]."""
+    """The share of a trial's training that is done, in [0, 1]."""
     learned = progress.tasks_learned + progress.learning * progress.step / progress.num_steps
     return min(1.0, learned / progress.num_tasks)
 
 
 def show_progress(progress: Progress | None) -> str:
-    """Where a trial is, in words."""
+    """A trial's progress as text."""
     if progress is None:
         return "starting"
     accuracy = f", accuracy so far {100 * progress.accuracy:.1f} %" if progress.accuracy is not None else ""
@@ -195,25 +196,25 @@ def show_progress(progress: Progress | None) -> str:
 
 
 def describe(spec: TrialSpec) -> str:
-    """A trial in a few words."""
+    """A short description of a trial."""
     variant = f" ({spec.variant})" if spec.variant else ""
     benchmark = benchmark_name(json.loads(spec.canonical_json())["benchmark"])
     return f"{spec.method.kind} {spec.scale}{variant}, {benchmark}, seed {spec.seed}"
 
 
 def estimated_work(spec: TrialSpec) -> float:
-    """Multiply-adds of a trial's training, and as many more as its updates cost besides."""
+    """Multiply-adds of a trial's training, plus the overhead of its updates in the same unit."""
     overhead = STEP_OVERHEAD * (2 if spec.blueprint().examples_replayed else 1)
     return float((spec.multiply_adds_per_update() + overhead) * spec.num_updates())
 
 
 STEP_OVERHEAD = 20_000_000
-"""Multiply-adds that a CPU core could do in the half millisecond that a step costs besides its products. Drawing from a
+"""Overhead of a step besides its products, half a millisecond, as multiply-adds of a CPU core. Drawing from a replay
 buffer and filling it costs as much again."""
 
 
 def show_seconds(seconds: float) -> str:
-    """A length of time in words, rounded."""
+    """A duration as text, rounded."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     if hours:

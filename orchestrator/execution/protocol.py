@@ -1,6 +1,6 @@
-"""What an executor is given, what it reports, and what it promises.
+"""The interface of executors: their input, their reports, and their guarantees.
 
-Executors differ in where trials run and in nothing else: equal trials leave equal files in the store.
+Executors differ only in where trials run: equal trials leave equal files in the store.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ Survey: TypeAlias = "Callable[[Questions], Mapping[str, NodeReport | str]]"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NodeResources:
-    """What a machine has for trials."""
+    """A machine's resources for trials."""
 
     cpus: float
     gpus: float
@@ -31,11 +31,11 @@ class NodeResources:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Capacity:
-    """What all machines have for trials.
+    """All machines' resources for trials.
 
     Attributes:
-        nodes: each machine.
-        gpu_memory: of the smallest GPU, in bytes; None without one, or where it cannot be told.
+        nodes: the resources of each machine.
+        gpu_memory: memory of the smallest GPU, in bytes; None if there is none, or if it is unknown.
     """
 
     nodes: tuple[NodeResources, ...]
@@ -43,7 +43,7 @@ class Capacity:
 
     @property
     def has_gpus(self) -> bool:
-        """Whether some machine has a whole one."""
+        """Whether any machine has a whole GPU."""
         return any(node.gpus >= 1 for node in self.nodes)
 
 
@@ -90,15 +90,15 @@ class Job:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrialUpdate:
-    """News of one trial.
+    """An update about one trial.
 
     Attributes:
-        trial_id: which trial.
+        trial_id: the trial.
         state: running, or how it ended.
-        progress: where it is, if known.
-        note: something the user should know once.
+        progress: its progress, if known.
+        note: a message to show to the user once.
         error: what went wrong, in one line; the traceback is in the store.
-        is_lost: whether that is that the store is not where it was, so that all others would fail too.
+        is_lost: whether the error is that the store was lost, so that all other trials would fail too.
     """
 
     trial_id: str
@@ -113,10 +113,10 @@ class Executor(Protocol):
     """Runs trials."""
 
     def check(self, resources: Resources) -> None:
-        """See that some machine can give a trial what it asks for; nothing is started and nothing written.
+        """Check that some machine has the resources that a trial asks for, without starting or writing anything.
 
         Raises:
-            UserError: none can.
+            UserError: no machine has them.
         """
         ...
 
@@ -124,19 +124,19 @@ class Executor(Protocol):
         """Ask every machine that may run trials.
 
         Returns:
-            By the machine's address, its answer, or why there is none.
+            Each machine's answer, or why there is none, by the machine's address.
         """
         ...
 
     def run(self, job: Job, on_update: Callable[[TrialUpdate], None]) -> None:
-        """Run every trial of the job; each ends finished or failed, and one that fails stops no other.
+        """Run every trial of the job; each ends finished or failed, and a failure does not stop the others.
 
         Args:
             job: what to run.
-            on_update: called in this process, for every trial several times a second at most; what it raises ends
-                the run.
+            on_update: called in this process, for every trial at most several times a second; an exception that it
+                raises ends the run.
 
         Raises:
-            KeyboardInterrupt: the user stopped it; all that was computed up to the last resume points is kept.
+            KeyboardInterrupt: the user stopped the run; everything up to the last resume points is kept.
         """
         ...

@@ -1,4 +1,4 @@
-"""Processes of Ray's that run trials: what each is sent, how it reaches the store, and what it reports."""
+"""Ray actors that run trials: their assignments, how they reach the store, and their reports."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from orchestrator.store.files import Mark
 from orchestrator.store.store import Store, sees
 
 STEP_SECONDS = 1.0
-"""How long an actor computes between two reports to the driver."""
+"""Seconds that an actor computes between two reports to the driver."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,7 +33,7 @@ class HomeAddress:
 
     Attributes:
         actor: a `Home` on the driver's machine.
-        word: what the folder holds, for machines to tell whether they see it.
+        word: the nonce in the folder, by which machines check whether they see it.
         host: the driver's machine.
     """
 
@@ -43,7 +43,7 @@ class HomeAddress:
 
 
 def home_of(store: Store) -> HomeAddress | None:
-    """For a store on a path in a cluster, of which any machine, also one that comes later, may not see the path."""
+    """The home of a store on a path in a cluster, where any machine, even one added later, may not see the path."""
     word = store.word if cluster_address() else None
     if word is None:
         return None
@@ -57,7 +57,7 @@ def _ask(home: HomeAddress) -> Ask:
         try:
             return ray.get(home.actor.answer.remote(what, *arguments))
         except RayTaskError as error:
-            raise error.cause from None  # as it was raised there
+            raise error.cause from None  # the original error
         except RayError as error:
             raise OSError(f"the store on {home.host} cannot be reached: {error}") from error
 
@@ -91,12 +91,12 @@ class Sent:
 
 
 class TrialActor(tune.Trainable):
-    """One process that runs trials, one after another where actors are used again."""
+    """One process that runs trials, one after another if actors are reused."""
 
     def setup(  # type: ignore[override]  # `tune.with_parameters` adds the argument
         self, config: dict[str, Any], sent: Mapping[str, Sent]
     ) -> None:
-        """Take the first assignment of the wave's."""
+        """Take the first assignment of the wave."""
         self._sent = sent
         self._datasets: dict[tuple[Path, ...], Datasets] = {}
         self._assign(sent[config["trial_id"]])
@@ -115,7 +115,7 @@ class TrialActor(tune.Trainable):
         return {"update": update, "done": update.state != "running"}
 
     def cleanup(self) -> None:
-        """Let go of the trial that was running, its resume point stays."""
+        """Stop the trial in progress; its resume point stays."""
         self._updates.close()
 
     def _assign(self, sent: Sent) -> None:
@@ -125,13 +125,13 @@ class TrialActor(tune.Trainable):
 
 def _computed(sent: Sent, data: Datasets) -> Generator[TrialUpdate, None, None]:
     """Updates of a trial; see `attempt`."""
-    from orchestrator.execution.attempt import attempt  # noqa: PLC0415 (torch, which the driver does without)
+    from orchestrator.execution.attempt import attempt  # noqa: PLC0415 (imports torch, which the driver does not need)
 
     home, store = sent.home, sent.store
     files: str | SentFiles = store
     mark = sent.mark
     if home is not None and not sees(store, home.word):
-        files, mark = SentFiles(store, _ask(home)), None  # the driver's machine has it
+        files, mark = SentFiles(store, _ask(home)), None  # the driver's machine checks the mark
         note = (
             f"{socket.gethostname()} does not see the folder {store} of {home.host}: what its trials compute, resume "
             "points too, goes there through Ray, and is lost if that disk is. A folder that all machines share, or "
@@ -142,7 +142,7 @@ def _computed(sent: Sent, data: Datasets) -> Generator[TrialUpdate, None, None]:
 
 
 def source(shared: SharedBackbone) -> Callable[[BackboneSpec], Backbone]:
-    """Where a trial in an actor reads its backbone from: the object store, without a copy."""
+    """The source from which a trial in an actor reads its backbone: the object store, without copying."""
 
     def read(_: BackboneSpec) -> Backbone:
         arrays: Arrays = ray.get(shared.reference)  # read-only views of the object store's memory

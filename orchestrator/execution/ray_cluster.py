@@ -1,4 +1,4 @@
-"""A Ray cluster, or Ray on this machine: connecting to it, its machines, and what they have for trials."""
+"""A Ray cluster, or Ray on this machine: connecting to it, its machines, and their resources."""
 
 from __future__ import annotations
 
@@ -24,28 +24,28 @@ from orchestrator.execution.resources import nodes_to_come
 from orchestrator.execution.survey import NodeReport, Questions, gpu_memory, look
 
 SURVEY_SECONDS = 600.0
-"""How long a machine may take to answer; the first task there starts Python, and may decode photographs."""
+"""Seconds that a machine may take to answer; the first task there starts Python, and may decode photographs."""
 
 PATIENCE_SECONDS, PAUSE_SECONDS = 60.0, 1.0
-"""How long a head may not answer, and the pause between two questions."""
+"""Seconds that a head may take to answer, and the pause between two requests."""
 
 AUTOSCALER_FILE = Path("~/ray_bootstrap_config.yaml")
-"""Where `ray up` leaves on the head what it may start."""
+"""The file on the head in which `ray up` lists the machines that it may start."""
 
 ENVIRONMENT = {
     "RAY_AIR_NEW_OUTPUT": "0",
-    "RAY_CHDIR_TO_TRIAL_DIR": "0",  # trials stay where the driver is
-    "RAY_USAGE_STATS_ENABLED": "0",  # nothing is reported to anybody
-    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # they fill the disk with what the store has
-    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # Tune's own makes an interrupted run look like a finished one
-    "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",  # errors are kept in the store and shown by the command line
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",  # trials keep the driver's working folder
+    "RAY_USAGE_STATS_ENABLED": "0",  # send no telemetry
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # they fill the disk with what the store has anyway
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # Tune's handler makes an interrupted run look finished
+    "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",  # the store keeps errors, and the command line shows them
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
 }
-"""Must be set before Ray starts; what the user has set himself stays."""
+"""Must be set before Ray starts; the user's own settings take precedence."""
 
 
 def connect() -> bool:
-    """Connect to a cluster or start a local one; whether this call did.
+    """Connect to a cluster or start a local one; returns whether this call did so.
 
     Raises:
         UnavailableError: $RAY_ADDRESS names a cluster that cannot be reached, or Ray does not start here.
@@ -70,7 +70,7 @@ def connect() -> bool:
             f"Its logs are in {ray_folder().logs}; it may lack memory, processes (ulimit -u) or open files "
             "(ulimit -n). Or run the trials without it: --executor inline."
         )
-        # "local" never looks for an earlier cluster, whose stale address would make it hang.
+        # "local" never looks for an earlier cluster, whose stale address could make it hang.
         with _own_sigterm(), _explained("Ray could not be started on this machine", what_to_do):
             ray.init(address="local", include_dashboard=False, num_cpus=len(os.sched_getaffinity(0)), **quiet)
     logging.getLogger("ray.tune").setLevel(logging.ERROR)
@@ -79,10 +79,10 @@ def connect() -> bool:
 
 @contextlib.contextmanager
 def _explained(what_failed: str, what_to_do: str) -> Iterator[None]:
-    """Whatever Ray raises while it starts or connects, in one line.
+    """Turn whatever Ray raises while it starts or connects into a one-line error.
 
     Raises:
-        UnavailableError: instead of it.
+        UnavailableError: instead of Ray's errors.
     """
     try:
         yield
@@ -91,7 +91,7 @@ def _explained(what_failed: str, what_to_do: str) -> Iterator[None]:
 
 
 def _reason(error: BaseException) -> str:
-    """What went wrong, in a line: what is said of it, and of what it came from."""
+    """What went wrong, in one line: the messages of the error and of its causes."""
     said = [line for cause in _causes(error) if (line := next(iter(str(cause).strip().splitlines()), ""))]
     return ": ".join(dict.fromkeys(line.rstrip(".") for line in said)) or type(error).__name__
 
@@ -104,7 +104,7 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
 
 @contextlib.contextmanager
 def _own_sigterm() -> Iterator[None]:
-    """Keep what SIGTERM does here: Ray's own handler ends a driver on the spot, MLflow's runs still running."""
+    """Keep our SIGTERM handler: Ray's own ends a driver at once, leaving MLflow's runs marked as running."""
     before = signal.getsignal(signal.SIGTERM)
     try:
         yield
@@ -114,10 +114,10 @@ def _own_sigterm() -> Iterator[None]:
 
 
 def alive() -> list[dict[str, Any]]:
-    """The machines that are up. Ray gives a busy head five seconds to answer; here it has a minute.
+    """The machines that are up. Ray gives a busy head five seconds to answer; we give it a minute.
 
     Raises:
-        UserError: it did not answer.
+        UserError: the head did not answer.
     """
     until = time.monotonic() + PATIENCE_SECONDS
     while True:
@@ -137,16 +137,16 @@ def cluster_nodes() -> list[NodeResources]:
         NodeResources(cpus=node["Resources"].get("CPU", 0.0), gpus=node["Resources"].get("GPU", 0.0))
         for node in alive()
     ]
-    # Where none is named, Ray was started here for this run, and starts no machines.
+    # Without a named cluster, Ray was started on this machine for this run, and starts no other machines.
     if not cluster_address():
         return running
-    with contextlib.suppress(ValueError):  # a user without a home has started no cluster
+    with contextlib.suppress(ValueError):  # a user without a home folder has not started a cluster
         running.extend(nodes_to_come(expanded(AUTOSCALER_FILE)))
     return running
 
 
 def ask_each(questions: Questions) -> Mapping[str, NodeReport | str]:
-    """The answers of the cluster's machines that have CPUs or GPUs for trials, by their addresses."""
+    """The answers of the cluster's machines that have CPUs or GPUs for trials, by address."""
     asked = {
         node["NodeManagerAddress"]: ray.remote(look)
         .options(num_cpus=0, scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False))
@@ -158,24 +158,25 @@ def ask_each(questions: Questions) -> Mapping[str, NodeReport | str]:
 
 
 def _answer(reference: Any) -> NodeReport | str:
-    """What a machine answered, or why it did not."""
+    """A machine's answer, or why there is none."""
     try:
         report: NodeReport = ray.get(reference, timeout=SURVEY_SECONDS)
-    except (RayError, ImportError) as error:  # it left, it has no crwn, or it is too busy
+    except (RayError, ImportError) as error:  # it left, lacks crwn, or is too busy
         return str(error).strip().splitlines()[-1]
     return report
 
 
 def cluster_capacity() -> Capacity:
-    """What the cluster's machines have, and those that its autoscaler may add."""
+    """The resources of the cluster's machines, including those that its autoscaler may add."""
     nodes = tuple(cluster_nodes())
     return Capacity(nodes=nodes, gpu_memory=_smallest_gpu() if any(node.gpus >= 1 for node in nodes) else None)
 
 
 def _smallest_gpu() -> int | None:
-    """Bytes of the smallest GPU of the cluster's machines; None where torch can use none of some machine's.
+    """Memory of the smallest GPU of the cluster's machines, in bytes.
 
-    None too where no machine with one runs yet, though an autoscaler may start some.
+    None if torch cannot use any GPU of some machine with GPUs, or if no machine with a GPU is up yet, although an
+    autoscaler may start some.
     """
     look_there = ray.remote(gpu_memory)
     asked = [

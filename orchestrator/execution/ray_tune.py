@@ -1,10 +1,10 @@
-"""Trials as Ray actors, placed by Ray Tune.
+"""The Ray executor: trials are Ray actors, placed by Ray Tune.
 
-Tune decides which trial runs where and starts one again whose process died; it keeps nothing. Results and resume
-points go to the store, and a new run builds a new Tuner over the trials that the store lacks: Tune's own restoring
-runs finished trials again after its driver was killed.
+Tune decides which trial runs where, and restarts trials whose process died; it stores nothing. Results and resume
+points go to the store, and a new run builds a new Tuner over the trials that the store lacks: Tune's own restore runs
+finished trials again after its driver was killed.
 
-Frozen weights are put into the object store once for each distinct backbone and read by the trials without a copy.
+Frozen weights are put into the object store once per distinct backbone, and trials read them without copying.
 """
 
 from __future__ import annotations
@@ -34,21 +34,21 @@ from orchestrator.store.store import Store
 from orchestrator.sweeps.sweep import Resources
 
 WAVE = 200
-"""Trials a Tuner: the driver's memory grows with the trials of one."""
+"""Number of trials per Tuner, since the driver's memory grows with it."""
 
 MAX_PROCESS_DEATHS = 2
-"""How often a trial whose process dies is started again in the same run."""
+"""Number of times that a trial whose process dies is restarted in the same run."""
 
 
 class RayTuneExecutor:
-    """Runs trials side by side on the cluster at $RAY_ADDRESS, or on this machine where none is named."""
+    """Runs trials in parallel on the cluster at $RAY_ADDRESS, or on this machine if none is named."""
 
     def check(self, resources: Resources) -> None:
-        """See that Ray can be used and some node has what a trial asks for; connects to a cluster, starts no Ray here.
+        """Check that Ray is usable and some node has a trial's resources; connects to a cluster, starts no local Ray.
 
         Raises:
-            UnavailableError: the cluster does not answer, or something keeps a local Ray from starting.
-            UserError: no node has it.
+            UnavailableError: the cluster does not answer, or a local Ray cannot start.
+            UserError: no node has the resources.
         """
         if ray.is_initialized() or cluster_address():
             connect()
@@ -58,7 +58,7 @@ class RayTuneExecutor:
             check_resources(resources, [this_machine(count_gpus=bool(resources.gpus))])
 
     def capacity(self) -> Capacity:
-        """What the cluster's machines have; this one's where there is no cluster."""
+        """The resources of the cluster's machines, or of this one without a cluster."""
         if not (ray.is_initialized() or cluster_address()):
             memory = gpu_memory()
             cpus = len(os.sched_getaffinity(0))
@@ -67,7 +67,7 @@ class RayTuneExecutor:
         return cluster_capacity()
 
     def survey(self, questions: Questions) -> Mapping[str, NodeReport | str]:
-        """The answers of a cluster's machines that have CPUs or GPUs for trials; of this one where there is none."""
+        """The answers of a cluster's machines with CPUs or GPUs for trials, or of this one without a cluster."""
         if not (ray.is_initialized() or cluster_address()):
             return {"this machine": look(questions)}
         connect()
@@ -81,7 +81,7 @@ class RayTuneExecutor:
             shared, home = SharedBackbones(ray.put), home_of(job.store)
             for wave in _waves(given):
                 _run_wave(job, wave, on_update, shared=shared, home=home)
-            # Once more, with a whole GPU each: others on the same GPU may have had the memory.
+            # Retry with a whole GPU each: other trials on the same GPU may have used the memory.
             for wave in _waves([_alone(each) for each in given if _lacked_memory(job.store, each)]):
                 _run_wave(job, wave, on_update, shared=shared, home=home)
         finally:
@@ -108,7 +108,7 @@ def _lacked_memory(store: Store, assignment: Assignment) -> bool:
 
 
 def ran_out_of_memory(store: Store, spec: TrialSpec) -> bool:
-    """Whether the last attempt at a trial ended so, and not for another reason."""
+    """Whether the last attempt at a trial ended because memory ran out."""
     attempts = store.unfinished.attempts(spec.trial_id)
     error = attempts[-1].error if attempts else None
     return error is not None and error.type == "OutOfMemoryError"
@@ -140,7 +140,7 @@ def _run_wave(
         for each in wave
     }
     reporter = _Reporter(job.store, on_update)
-    with scratch.folder("crwn-tune-") as folder:  # Tune insists on one; nothing of value goes there
+    with scratch.folder("crwn-tune-") as folder:  # Tune requires one; nothing of value goes there
         tuner = tune.Tuner(
             tune.with_resources(
                 tune.with_parameters(TrialActor, sent=sent),
@@ -148,7 +148,7 @@ def _run_wave(
             ),
             param_space={"trial_id": tune.grid_search(list(sent))},
             tune_config=tune.TuneConfig(
-                # GPU memory stays with a process: a new one for each trial there. CPU processes are used again.
+                # A process keeps its GPU memory, so each trial on a GPU gets a new one; CPU processes are reused.
                 reuse_actors=not any(each.gpus for each in sent.values()),
                 trial_name_creator=lambda trial: trial.config["trial_id"],
                 trial_dirname_creator=lambda trial: trial.config["trial_id"],
@@ -166,7 +166,7 @@ def _run_wave(
             tuner.fit()
         except Exception:
             if reporter.error is not None:
-                raise reporter.error from None  # Tune makes a text of it
+                raise reporter.error from None  # Tune turns it into text
             raise
 
 
@@ -176,10 +176,10 @@ def _placed(sent: Sent) -> dict[str, float]:
 
 
 class _Reporter(tune.Callback):
-    """Hands what the actors report to the driver, and keeps the death of a process as the trial's error.
+    """Passes the actors' reports to the driver, and stores the death of a process as the trial's error.
 
     Attributes:
-        error: what the driver raised when it was told, which ends the wave.
+        error: an exception that the driver raised on a report, which ends the wave.
     """
 
     def __init__(self, store: Store, on_update: Callable[[TrialUpdate], None]) -> None:
@@ -188,7 +188,7 @@ class _Reporter(tune.Callback):
         self.error: Exception | None = None
 
     def __getstate__(self) -> dict[str, Any]:
-        """Nothing: Tune pickles its callbacks into a file that we never read, and a display does not pickle."""
+        """Empty: Tune pickles its callbacks into a file that we never read, and a display cannot be pickled."""
         return {}
 
     def on_trial_result(

@@ -1,6 +1,7 @@
-"""Whether Ray can start on this machine, or answers where $RAY_ADDRESS says: found out before anything is started.
+"""Checks, before anything is started, whether Ray can start on this machine, or answers at $RAY_ADDRESS.
 
-Ray itself finds out late: by a traceback after half a minute, or after a quarter of an hour. Nothing here imports it.
+Ray itself fails late: with a traceback after half a minute, or after a quarter of an hour. This module does not import
+Ray.
 """
 
 from __future__ import annotations
@@ -21,30 +22,30 @@ from orchestrator.errors import UnavailableError
 ADDRESS_VARIABLE = "RAY_ADDRESS"
 
 SOCKET_PATH_BYTES = 103 if sys.platform == "darwin" else 107
-"""What a path of a Unix socket may have: the field of the system's structure less its end."""
+"""Limit of the path of a Unix socket, in bytes: the field of the system's structure, without the terminating zero."""
 
 MIN_FREE_BYTES = 4 * 2**20
-"""Of the disk with Ray's session folder: its logs are there."""
+"""Free space required on the disk of Ray's session folder, which holds its logs."""
 
 MIN_OPEN_FILES = 256
-"""For each of Ray's processes: with 256 it starts, with 64 it does not."""
+"""Open files required per process of Ray: with 256 it starts, with 64 it does not."""
 
 TOKEN_VARIABLES = ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
-"""With one of them Ray looks for no token in the home folder."""
+"""If one of them is set, Ray does not look for a token in the home folder."""
 
-SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 (Ray's object store is there)
+SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 (the place of Ray's object store)
 
 MIN_FREE_PROCESSES = 200
-"""Processes and threads, that the user's limit must leave: the smallest Ray starts with 250 in all, not with 100."""
+"""Processes and threads that the user's limit must leave: the smallest Ray starts with 250 in total, not with 100."""
 
 WAIT_SECONDS = 30.0
-"""How long a head that does not answer is asked again: it may have been started only just now."""
+"""Seconds for which a head that does not answer is asked again, since it may have just been started."""
 
 CALL_SECONDS, PAUSE_SECONDS = 10.0, 1.0
-"""How long one question may take, and the pause before the next."""
+"""Seconds that one request may take, and the pause before the next."""
 
 QUESTION = "/ray.rpc.NodeInfoGcsService/CheckAlive"
-"""A call that the head of every cluster knows; it takes an empty message."""
+"""A call that the head of every cluster supports; it takes an empty message."""
 
 REFUSALS = {
     "refused": "the connection is refused",
@@ -52,24 +53,24 @@ REFUSALS = {
     "No route": "there is no route to it",
     "unreachable": "its network is unreachable",
 }
-"""What gRPC says of a head that it cannot reach, in parts, and that in words."""
+"""Parts of gRPC's messages about a head that it cannot reach, and our words for them."""
 
 _HOST_AND_PORT = re.compile(r"(?:\[[0-9A-Fa-f:.%\w]+\]|[^\s:/@\[\]]+):(\d{1,5})")
 
 
 def cluster_address() -> str | None:
-    """The cluster that $RAY_ADDRESS names; None where this machine is to start a Ray of its own."""
+    """The cluster that $RAY_ADDRESS names; None if this machine should start its own Ray."""
     address = os.environ.get(ADDRESS_VARIABLE, "").strip()
     return address if address not in ("", "local") else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RayFolder:
-    """Where a Ray that starts on this machine keeps its sessions.
+    """The folder of sessions of a Ray that starts on this machine.
 
     Attributes:
-        variable: what names its parent; empty where none does.
-        parent: as the variable has it, or the system's.
+        variable: the environment variable that names its parent; empty if none does.
+        parent: the variable's value, or the system's default.
     """
 
     variable: str
@@ -82,12 +83,12 @@ class RayFolder:
 
     @property
     def logs(self) -> Path:
-        """Where the logs of the last session are."""
+        """The folder with the logs of the last session."""
         return self.path / "session_latest" / "logs"
 
     @property
     def recorded_address(self) -> Path:
-        """The file in which `ray start` leaves a cluster's address for RAY_ADDRESS=auto."""
+        """The file in which `ray start` records a cluster's address for RAY_ADDRESS=auto."""
         return self.path / "ray_current_cluster"
 
 
@@ -101,10 +102,10 @@ def ray_folder() -> RayFolder:
 
 
 def check_start() -> None:
-    """See that nothing on this machine keeps a Ray of its own from starting.
+    """Check that nothing on this machine keeps a local Ray from starting.
 
     Raises:
-        UnavailableError: something does; names all of it, and what to do.
+        UnavailableError: something does; the message names everything, and what to do.
     """
     faults = [*_folder_faults(ray_folder()), *_shared_memory_faults(), *_limit_faults(), *_home_faults()]
     if faults:
@@ -112,7 +113,7 @@ def check_start() -> None:
 
 
 def _home_faults() -> Iterator[str]:
-    """Ray makes itself a token in the home folder, unless it has one or is told to do without."""
+    """Faults of the home folder, in which Ray creates a token unless it has one or needs none."""
     if os.environ.get("RAY_AUTH_MODE", "token") != "token" or any(os.environ.get(name) for name in TOKEN_VARIABLES):
         return
     token = Path.home() / ".ray" / "auth_token"
@@ -122,8 +123,8 @@ def _home_faults() -> Iterator[str]:
 
 
 def longest_parent() -> int:
-    """How many bytes the parent of Ray's folder may have, that the paths of a session's sockets are short enough."""
-    session = f"session_{datetime.datetime.now():%Y-%m-%d_%H-%M-%S_%f}_{os.getpid()}"  # noqa: DTZ005 (as Ray does)
+    """The longest path, in bytes, of the parent of Ray's folder for which the paths of a session's sockets fit."""
+    session = f"session_{datetime.datetime.now():%Y-%m-%d_%H-%M-%S_%f}_{os.getpid()}"  # noqa: DTZ005 (like Ray)
     return SOCKET_PATH_BYTES - len(f"/ray/{session}/sockets/plasma_store")
 
 
@@ -170,14 +171,14 @@ def _shared_memory_faults() -> Iterator[str]:
 
 
 def _limit_faults() -> Iterator[str]:
-    _, files = resource.getrlimit(resource.RLIMIT_NOFILE)  # Ray raises the other limit to this one
+    _, files = resource.getrlimit(resource.RLIMIT_NOFILE)  # Ray raises the soft limit to this one
     if files != resource.RLIM_INFINITY and files < MIN_OPEN_FILES:
         yield (
             f"ulimit -n: expected at least {MIN_OPEN_FILES} open files for each of Ray's processes, given {files}. "
             "Raise it: ulimit -n 8192."
         )
     processes, _ = resource.getrlimit(resource.RLIMIT_NPROC)
-    if processes != resource.RLIM_INFINITY and os.geteuid() != 0:  # it binds all but root
+    if processes != resource.RLIM_INFINITY and os.geteuid() != 0:  # it does not apply to root
         free = processes - _running_threads()
         if free < MIN_FREE_PROCESSES:
             yield (
@@ -187,8 +188,8 @@ def _limit_faults() -> Iterator[str]:
 
 
 def _running_threads() -> int:
-    """How many threads this user's processes have."""
-    import psutil  # noqa: PLC0415 (every command would wait for it)
+    """The number of threads of this user's processes."""
+    import psutil  # noqa: PLC0415 (it would slow down every command)
 
     processes = psutil.process_iter(["uids", "num_threads"])
     own = (process.info for process in processes if process.info["uids"] and process.info["uids"].real == os.getuid())
@@ -196,20 +197,20 @@ def _running_threads() -> int:
 
 
 def check_cluster(address: str) -> None:
-    """See that the head of a cluster answers.
+    """Check that the head of a cluster answers.
 
     Args:
-        address: as $RAY_ADDRESS has it.
+        address: the value of $RAY_ADDRESS.
 
     Raises:
-        UnavailableError: it is no address, nothing answers there in half a minute, or another service does.
+        UnavailableError: it is not an address, nothing answers within half a minute, or another service answers.
     """
     if address == "auto":
         file = ray_folder().recorded_address
         try:
             recorded = file.read_text(encoding="utf-8").strip()
         except (OSError, UnicodeDecodeError):
-            return  # Ray looks for processes of a head on this machine, and says so where there are none
+            return  # Ray looks for a head's processes on this machine, and reports if there are none
         if not _HOST_AND_PORT.fullmatch(recorded):
             raise UnavailableError(
                 f"$RAY_ADDRESS=auto: expected a cluster's address in {file}, found none. Remove the file: ray stop."
@@ -228,13 +229,13 @@ def check_cluster(address: str) -> None:
 
 
 def hide_credentials(address: str) -> str:
-    """An address as it may be shown: without the user and the password before an @."""
+    """An address without the user and password before an @, fit for display."""
     scheme, separator, rest = address.rpartition("://")
     return f"{scheme}{separator}***@{rest.rpartition('@')[2]}" if "@" in rest else address
 
 
 def _wait_for_head(address: str, name: str, environment: Mapping[str, str]) -> None:
-    """Ask until the head answers."""
+    """Ask until the head answers; raises like `check_cluster`."""
     if environment.get("RAY_USE_TLS", "").lower() in ("1", "true"):
         return  # only Ray has the certificates
     until = time.monotonic() + WAIT_SECONDS
@@ -256,9 +257,9 @@ class Answer:
     """What answers at an address.
 
     Attributes:
-        is_head: the head of a cluster, or whoever knows its calls.
-        is_other: something else, which will not become one.
-        why: it is no head, in words.
+        is_head: whether it is the head of a cluster, or something that supports its calls.
+        is_other: whether it is another service, which will not become a head.
+        why: why it is not a head.
     """
 
     is_head: bool = False
@@ -268,9 +269,9 @@ class Answer:
 
 def ask(address: str, seconds: float) -> Answer:
     """Ask once whether a cluster's head is at an address."""
-    import grpc  # noqa: PLC0415 (a tenth of a second, for clusters alone)
+    import grpc  # noqa: PLC0415 (takes a tenth of a second, only for clusters)
 
-    with grpc.insecure_channel(address, options=[("grpc.enable_http_proxy", 0)]) as channel:  # Ray takes none either
+    with grpc.insecure_channel(address, options=[("grpc.enable_http_proxy", 0)]) as channel:  # like Ray, use no proxy
         try:
             channel.unary_unary(QUESTION)(b"", timeout=seconds)
         except grpc.RpcError as error:
@@ -286,4 +287,4 @@ def ask(address: str, seconds: float) -> Answer:
     if code == grpc.StatusCode.UNAVAILABLE:
         known = (why for words, why in REFUSALS.items() if words in details)
         return Answer(why=next(known, f"it cannot be reached: {details.splitlines()[0]}"))
-    return Answer(is_head=True)  # it wants a token, or is busy: Ray says it better
+    return Answer(is_head=True)  # it wants a token, or is busy, which Ray reports better

@@ -1,4 +1,4 @@
-"""Finished trials that are computed again, beside their old records until they are whole: damaged ones, for one."""
+"""Recomputes finished trials, such as damaged ones; old records stay until the new ones are complete."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from orchestrator.sweeps.sweep import Sweep
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Standing:
-    """How a sweep's finished trials stand.
+    """The state of a sweep's finished trials.
 
     Attributes:
-        damaged: those whose files are not what was written, and what is wrong with each, in lines.
-        computed: what the others were computed with, by trial.
+        damaged: trials whose files are not as written, with one line per fault.
+        computed: the code that computed the other trials, by trial.
     """
 
     damaged: Mapping[str, Sequence[str]]
@@ -31,13 +31,13 @@ class Standing:
 
 
 def look_at(sweep: Sweep, store: Store, *, thoroughly: bool) -> Standing:
-    """How a sweep's finished trials stand.
+    """Check a sweep's finished trials.
 
     Args:
         sweep: the sweep.
-        store: where its trials are.
-        thoroughly: read every file of every trial. Else records that were found whole before, and were not written
-            since, are not read again, and of contexts only whether they are there is looked at.
+        store: the store of its trials.
+        thoroughly: whether to read every file of every trial. Else, records that were intact before and have not
+            changed are not read again, and contexts are only checked for existence.
     """
     finished = store.finished(trial.trial_id for trial in sweep.trials)
     asked = [trial.trial_id for trial in sweep.trials if trial.trial_id in finished]
@@ -55,10 +55,10 @@ def look_at(sweep: Sweep, store: Store, *, thoroughly: bool) -> Standing:
 
 
 def show_damaged(damaged: Mapping[str, Sequence[str]], store: Store, console: Console) -> None:
-    """Name trials that count as done and are not what was written, and say what to do.
+    """Print finished trials whose files are damaged, and what to do.
 
     Raises:
-        UnfinishedError: the record of one cannot be read, so that there is no table.
+        UnfinishedError: a record cannot be read, so no table can be made.
     """
     lines = [line for faults in damaged.values() for line in faults]
     for line in lines[:_SHOWN]:
@@ -74,20 +74,20 @@ def show_damaged(damaged: Mapping[str, Sequence[str]], store: Store, console: Co
 
 
 _SHOWN = 10
-"""Damaged files that a run names one by one."""
+"""Number of damaged files that a run lists individually."""
 
 
 def take_repairs(repaired: Sequence[TrialSpec], damaged: Container[str], store: Store, console: Console) -> list[str]:
-    """Put trials that were computed again in the place of the old ones, and say whether a number changed.
+    """Replace the records of recomputed trials, and print whether accuracies changed.
 
     Args:
         repaired: the trials.
-        damaged: those of them that were damaged.
+        damaged: those among them that were damaged.
         store: the store.
-        console: where it is said.
+        console: where to print.
 
     Returns:
-        The trials that were not computed, so that their old records stay.
+        The trials that were not recomputed, whose old records stay.
     """
     source = store.repairs()
     finished = source.finished(trial.trial_id for trial in repaired)

@@ -1,4 +1,4 @@
-"""Whether any machine can give a trial what it asks for."""
+"""Checks whether any machine has the resources that a trial asks for."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from orchestrator.sweeps.sweep import Resources
 
 
 def check_resources(resources: Resources, nodes: Sequence[NodeResources]) -> None:
-    """Check a trial's request against the machines there are.
+    """Check a trial's resources against the available machines.
 
     Raises:
-        UserError: no machine can ever meet it; a scheduler would wait for ever.
+        UserError: no machine can ever provide them; a scheduler would wait for ever.
     """
     gpus = resources.gpus or 0.0
     if any(node.cpus >= resources.cpus and node.gpus >= gpus for node in nodes):
@@ -30,13 +30,13 @@ def check_resources(resources: Resources, nodes: Sequence[NodeResources]) -> Non
 
 
 def nodes_to_come(file: Path) -> list[NodeResources]:
-    """What the machines have that an autoscaler may start.
+    """The resources of machines that an autoscaler may start.
 
-    Ray tells only of machines that run. On the head of a cluster that `ray up` started, its file says which kinds of
-    machines there can be, and without it a cluster that shrank to its head would refuse every trial.
+    Ray reports only running machines. On the head of a cluster started by `ray up`, a file lists the kinds of machines
+    that it may start; without them, a cluster that has shrunk to its head would refuse every trial.
 
     Args:
-        file: that `ray up` leaves in the home folder of the head; there is none on other machines.
+        file: the file that `ray up` leaves in the head's home folder; it does not exist on other machines.
     """
     try:
         config = yaml.safe_load(file.read_text())
@@ -50,10 +50,10 @@ def nodes_to_come(file: Path) -> list[NodeResources]:
 
 
 def this_machine(*, count_gpus: bool = True) -> NodeResources:
-    """The CPU cores this process may use, and the GPUs that torch can use.
+    """The CPU cores that this process may use, and the GPUs that torch can use.
 
     Args:
-        count_gpus: whether to look for GPUs, which costs torch's start-up.
+        count_gpus: whether to look for GPUs, which takes importing torch.
     """
     num_gpus = 0
     if count_gpus:

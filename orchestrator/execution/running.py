@@ -1,4 +1,4 @@
-"""A run: find out what the store lacks of a sweep, and have an executor do it."""
+"""The command run: finds the trials that the store lacks, and has an executor run them."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ STARTS = {"inline": "executor inline", "ray": "executor ray, which takes 10 to 2
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
-    """What the command line says about a run; None where it says nothing."""
+    """The options of a run from the command line; None if not given."""
 
     data_root: str | None = None
     executor: str | None = None
@@ -73,7 +73,7 @@ class _Work:
 
     @property
     def others(self) -> dict[str, Computed]:
-        """What the finished trials were computed with that are not computed again."""
+        """The code that computed the finished trials that are not recomputed."""
         again = {trial.trial_id for trial in self.again}
         return {trial_id: each for trial_id, each in self.standing.computed.items() if trial_id not in again}
 
@@ -84,22 +84,22 @@ def run(sweep: Sweep, store: Store, options: Options, console: Console) -> bool:
     Everything that can be wrong is checked before anything is started or written.
 
     Returns:
-        Whether some trial did not finish, or is damaged.
+        Whether any trial did not finish, or is damaged.
 
     Raises:
         UserError: the options, the data, the store, one of its manifests or the requested resources are wrong.
-        UnfinishedError: what comes after the start failed, or a finished trial's record cannot be read.
-        UnfinishedError: the run had begun, and its store or the system refused something.
-        KeyboardInterrupt: the user stopped it.
+        UnfinishedError: something failed after the start, such as the store or the system, or a finished trial's record
+            cannot be read.
+        KeyboardInterrupt: the user stopped the run.
     """
     resources = chosen_resources(sweep, options)
     other_code.check_names(sweep, options.recompute)
-    store.manifests()  # one that is damaged, this sweep's or another's, would end the run when all is computed
+    store.manifests()  # a damaged manifest, even another sweep's, would otherwise end the run after all is computed
     work = _work(sweep, store, options, console)
     name = chosen_executor(options, len(work.left) + len(work.again))
     check_secrets(options, name)
     if options.tracking:
-        tracking_uri(store.beside, options.tracking_uri)  # a wrong address is refused before anything starts
+        tracking_uri(store.beside, options.tracking_uri)  # refuse a wrong address before anything starts
     damaged = work.standing.damaged
     if not work.left and not work.again:
         _end_of_all(sweep, store, options, console, num_damaged=len(damaged))
@@ -112,7 +112,7 @@ def run(sweep: Sweep, store: Store, options: Options, console: Console) -> bool:
     executor.check(resources)
     store.create()
     with store.lock(lambda driver: _show_driver(driver, console)), begun(REMEDY):
-        work = dataclasses.replace(work, left=trials_left(sweep, store))  # another run may have ended in between
+        work = dataclasses.replace(work, left=trials_left(sweep, store))  # another run may have ended meanwhile
         assignments = _assignments(sweep, resources)
         job = Job(
             assignments=tuple(assignments[trial] for trial in work.left),
@@ -141,7 +141,7 @@ def _assignments(sweep: Sweep, resources: Resources) -> dict[TrialSpec, Assignme
 
 
 def _work(sweep: Sweep, store: Store, options: Options, console: Console) -> _Work:
-    """What there is to do; raises as `run` does."""
+    """The work to do; raises like `run`."""
     accepted = store.accepted() if store.exists else NOTHING
     left = trials_left(sweep, store)
     standing = look_at(sweep, store, thoroughly=options.repair)
@@ -156,20 +156,20 @@ def _work(sweep: Sweep, store: Store, options: Options, console: Console) -> _Wo
 
 
 def _begin(sweep: Sweep, work: _Work, store: Store, starts: str, console: Console) -> None:
-    """Bring the store into order before anything is computed, and say what will be.
+    """Prepare the store before anything is computed, and print what will be done.
 
     Args:
         sweep: the sweep.
-        work: what there is to do.
-        store: that is driven.
-        starts: on which executor, in words.
-        console: where it is said.
+        work: the work to do.
+        store: the store that the run drives.
+        starts: a description of the executor.
+        console: where to print.
     """
     other_code.begin_anew((trial for trial in work.left if trial in work.recomputed), store)
     other_code.begin_anew((trial for trial in work.again if trial in work.recomputed), store.repairs())
     _clear_leftovers(sweep, store)
     store.write_manifest(sweep.manifest())
-    store.mark_behind(sweep.name, behind=True)  # in MLflow, until that was brought up to date
+    store.mark_behind(sweep.name, behind=True)  # MLflow, until it is brought up to date
     num_done = len(sweep.trials) - len(work.left) - len(work.again)
     again = f"{len(work.again)} to compute again, " if work.again else ""
     print_line(
@@ -190,7 +190,7 @@ def _drive(
     options: Options,
     console: Console,
 ) -> bool:
-    """Have an executor do what there is to do, and say how it ended; returns and raises as `run` does."""
+    """Have an executor do the work, and print how it ended; returns and raises like `run`."""
     store, damaged = job.store, work.standing.damaged
     progress = RunProgress((*work.left, *work.again), len(sweep.trials) - len(work.left) - len(work.again))
     try:
@@ -205,7 +205,7 @@ def _drive(
     for trial_id in progress.failed:
         place = (store.repairs() if trial_id in beside else store).locate(trial_id, ATTEMPTS_FILE)
         print_line(console, f"traceback: {place}")
-    unfinished = trials_left(sweep, store)  # the store decides, not what was reported
+    unfinished = trials_left(sweep, store)  # the store decides, not the reports
     if unfinished:
         print_line(
             console,
@@ -222,13 +222,13 @@ def _drive(
 
 
 def _end_of_all(sweep: Sweep, store: Store, options: Options, console: Console, *, num_damaged: int) -> None:
-    """Where no trial is left: complete what an earlier run did not come to, MLflow's part too."""
+    """If no trial is left, complete what an earlier run left undone, including MLflow's part."""
     all_ = f"all {len(sweep.trials)}" if not num_damaged else f"{len(sweep.trials) - num_damaged}/{len(sweep.trials)}"
     print_line(console, f"{sweep.name}: {all_} trials are done; nothing to start")
     store.create()
     _clear_leftovers(sweep, store)
     store.write_manifest(sweep.manifest())
-    if store.is_behind(sweep.name):  # an earlier run was killed, MLflow was away, or the trials are another sweep's
+    if store.is_behind(sweep.name):  # an earlier run was killed, MLflow was down, or another sweep computed the trials
         with _followed(sweep, store, options, console):
             pass
 
@@ -236,7 +236,7 @@ def _end_of_all(sweep: Sweep, store: Store, options: Options, console: Console, 
 def _execute(
     executor: Executor, job: Job, again: tuple[Assignment, ...], progress: RunProgress, console: Console
 ) -> None:
-    """Run what is left, then what is computed again: in a store of its own, so that the old records stay until then."""
+    """Run pending trials, then those to recompute, in a separate store, so that the old records stay until then."""
     with shown(progress, console) as show:
         on_update = _checked(job.store, show)
         if job.assignments:
@@ -245,15 +245,15 @@ def _execute(
             beside = job.store.repairs()
             beside.create()
             executor.run(dataclasses.replace(job, assignments=again, store=beside.driven()), on_update)
-    job.store.check()  # trials that only read what is there now have not noticed
+    job.store.check()  # trials that only read would not notice a lost store
 
 
 def _checked(store: Store, show: Callable[[TrialUpdate], None]) -> Callable[[TrialUpdate], None]:
-    """What shows a run's news, and ends it once its store is lost."""
+    """A function that shows a run's updates, and ends the run once its store is lost."""
 
     def on_update(update: TrialUpdate) -> None:
         if update.is_lost:
-            store.check()  # here, where it can be found out where it is
+            store.check()  # on this machine, which can find out where the store is
         show(update)
 
     return on_update
@@ -261,7 +261,7 @@ def _checked(store: Store, show: Callable[[TrialUpdate], None]) -> Callable[[Tri
 
 @contextlib.contextmanager
 def _followed(sweep: Sweep, store: Store, options: Options, console: Console) -> Iterator[None]:
-    """Show the sweep in MLflow while the block runs, unless the user wants none of it."""
+    """Show the sweep in MLflow while the block runs, unless tracking is off."""
     if not options.tracking:
         yield
         return
@@ -279,12 +279,12 @@ def trials_left(sweep: Sweep, store: Store) -> tuple[TrialSpec, ...]:
 
 
 def _clear_leftovers(sweep: Sweep, store: Store) -> None:
-    """Complete the end of trials whose process was killed between their record and clearing up."""
+    """Clean up after trials whose process was killed between writing the record and cleaning up."""
     store.clear_leftovers(store.finished(trial.trial_id for trial in sweep.trials))
 
 
 def _show_driver(driver: Holder, console: Console) -> None:
-    """Say whom else a store has as its driver, where no lock keeps them apart."""
+    """Print another driver of a store, if leases do not keep drivers apart."""
     if driver.is_live:
         note = (
             f"another run seems to be working on this store: {driver.text}. Nothing of it is damaged by this one, "
@@ -296,7 +296,7 @@ def _show_driver(driver: Holder, console: Console) -> None:
 
 
 def chosen_executor(options: Options, num_trials: int) -> str:
-    """The name of the executor for so many trials.
+    """The name of the executor for the given number of trials.
 
     Raises:
         UserError: the options are wrong.
@@ -309,10 +309,10 @@ def chosen_executor(options: Options, num_trials: int) -> str:
 
 
 def check_secrets(options: Options, executor: str) -> None:
-    """See that no password is in a command that Ray keeps and shows to all who reach the cluster.
+    """Check that a command contains no password, since Ray shows it to everyone who can reach the cluster.
 
     Raises:
-        UserError: one is.
+        UserError: it contains one.
     """
     uri = options.tracking_uri
     if executor == "ray" and uri is not None and hide_password(uri) != uri:
@@ -323,7 +323,7 @@ def check_secrets(options: Options, executor: str) -> None:
 
 
 def chosen_resources(sweep: Sweep, options: Options) -> Resources:
-    """The sweep's resources with the command line's on top.
+    """The sweep's resources, overridden by the command line's.
 
     Raises:
         UserError: the options are wrong.
@@ -345,10 +345,10 @@ def chosen_resources(sweep: Sweep, options: Options) -> Resources:
 
 
 def code_commit() -> str | None:
-    """The git commit of the code, marked where the tree differs from it; None outside a checkout of it.
+    """The git commit of the code, marked if the tree differs from it; None outside a checkout of the code.
 
-    Installed within a user's own repository, it is in none: that one's commit says nothing of this code. Code that was
-    sent to a cluster is in no checkout: its commit came along in the environment.
+    If installed within a user's own repository, it has no commit: that repository's says nothing about this code. Code
+    sent to a cluster is in no checkout; its commit comes with the environment.
     """
     if sent := os.environ.get(COMMIT_VARIABLE):
         return sent

@@ -1,4 +1,4 @@
-"""What a trial uses of its machine, sampled between its events: a row of the store's `system` records each time."""
+"""Samples a trial's system usage between its events, one row of the store's `system` records at a time."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ import torch
 from orchestrator.store.rows import Sample
 
 SAMPLE_SECONDS = 10.0
-"""Between two samples; the first comes after one second, and a trial's end is always one."""
+"""Seconds between two samples; the first is taken after one second, and the last at the trial's end."""
 
 FIRST_SAMPLE_SECONDS = 1.0
 
 
 class SystemSampler:
-    """Collects samples of this process and its machine; no thread, `sample_if_due` is called often enough.
+    """Collects samples of this process and its machine, without a thread: `sample_if_due` is called often enough.
 
     Args:
-        trial_id: whose samples these are.
+        trial_id: the trial.
         earlier: samples of the trial's earlier attempts.
-        use_gpu: whether the trial computes on torch's current GPU.
-        clock: seconds, for when a sample is due.
+        use_gpu: whether the trial runs on torch's current GPU.
+        clock: returns the time in seconds, to schedule samples.
     """
 
     def __init__(
@@ -40,7 +40,7 @@ class SystemSampler:
         self._use_gpu = use_gpu
         self._clock = clock
         self._process = psutil.Process()
-        # Shares of time are those since the last call; these two calls begin the first interval.
+        # CPU percentages cover the time since the last call; these two calls start the first interval.
         self._process.cpu_percent()
         psutil.cpu_percent()
         self._due = clock() + FIRST_SAMPLE_SECONDS
@@ -68,7 +68,7 @@ class SystemSampler:
 
 
 def _gpu() -> dict[str, float]:
-    """The whole GPU's use, other processes' included; what its driver does not tell is left out."""
+    """Usage of the whole GPU, including other processes; values that its driver does not report are left out."""
     found: dict[str, float] = {}
     asked: dict[str, Callable[[], float]] = {
         "gpu_percent": torch.cuda.utilization,

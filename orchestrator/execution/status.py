@@ -1,4 +1,4 @@
-"""Where a store's sweeps stand: done, running, failed, left."""
+"""The command status: the states of a store's sweeps and trials."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ STATES = get_args(TrialState)
 
 
 def show(store: Store, console: Console, *, verbose: bool) -> None:
-    """Print where every sweep stands; with `verbose` a line for every trial."""
+    """Print the state of every sweep; with `verbose`, one line per trial."""
     drivers = store.drivers()
     driven = any(driver.is_live for driver in drivers)
     print_line(console, f"{store.address}: {'a run is working on it' if driven else 'no run is working on it'}")
@@ -53,11 +53,11 @@ def show(store: Store, console: Console, *, verbose: bool) -> None:
 
 
 def _show_doubts(store: Store, finished: Iterable[str], console: Console) -> None:
-    """Count finished trials whose records are damaged, of a version without checksums, or of other code than this."""
+    """Print the numbers of finished trials with damaged records, without checksums, or computed by other code."""
     found = index.doubts(store, list(dict.fromkeys(finished)))
     try:
         show_other_code(found.computed, store.accepted(), store, console)
-    except UserError as error:  # what counts as one cannot be read
+    except UserError as error:  # the accepted code cannot be read
         print_line(console, str(error))
     if found.damaged:
         print_line(console, f"{counted(found.damaged, 'finished trial')} cannot be read: crwn verify says why")
@@ -66,7 +66,7 @@ def _show_doubts(store: Store, finished: Iterable[str], console: Console) -> Non
 
 
 def _faults(store: Store, states: Mapping[str, TrialState]) -> list[str]:
-    """What is wrong with the notes of attempts at trials that were begun, from which their states are."""
+    """What is wrong with the attempts files of started trials, which determine their states."""
     begun = [trial_id for trial_id, state in states.items() if state not in ("done", "left")]
     return [fault for fault in map(store.unfinished.attempts_fault, begun) if fault is not None]
 
@@ -76,10 +76,10 @@ def _label(cell: ManifestCell, seed: int) -> str:
 
 
 def _code_changes(store: Store, states: Mapping[str, TrialState], console: Console) -> dict[str, str]:
-    """What is said of finished trials that were computed under more than one code."""
+    """Notes on finished trials that were computed under more than one code, by trial."""
     try:
         table = index.results(store, [trial_id for trial_id, state in states.items() if state == "done"])
-    except UserError as error:  # where trials stand is known all the same
+    except UserError as error:  # the states of trials are known anyway
         print_line(console, f"  {error}")
         return {}
     rows = zip(table["trial_id"].to_pylist(), table["provenance"].to_pylist(), strict=True)
@@ -90,7 +90,7 @@ def _code_changes(store: Store, states: Mapping[str, TrialState], console: Conso
 
 
 def _detail(store: Store, trial_id: str) -> str:
-    """What is known of an unfinished trial: how far it is, or what went wrong."""
+    """Details of an unfinished trial: how far it is, or what went wrong."""
     attempts = store.unfinished.attempts(trial_id)
     if not attempts:
         return ""

@@ -1,4 +1,4 @@
-"""What a machine that may run trials has and reaches, as it finds out itself."""
+"""Surveys a machine that may run trials: what it has and what it can reach, as seen by itself."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ from orchestrator.store.address import open_files
 from orchestrator.store.files import TEMPORARY, Files
 
 VERSIONS = ("crwn", "torch", "torchvision", "numpy", "pyarrow", "ray")
-"""Packages whose versions must agree."""
+"""Packages whose versions must agree between machines."""
 ABSENT = "found in none of "
-"""What a report says of a data set begins so where it is not there, rather than damaged."""
+"""Prefix of a report on a data set that is missing, rather than damaged."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Questions:
-    """What a machine is asked.
+    """The questions to a machine.
 
     Attributes:
         store: the store's address.
-        probe: a file that the driver has put there.
+        probe: a file that the driver has written to the store.
         bases: the data sets that trials read.
-        data_roots: the folders to look for them in.
-        gpus: whether trials want GPUs.
+        data_roots: the folders to search for them.
+        gpus: whether trials need GPUs.
     """
 
     store: str
@@ -43,17 +43,17 @@ class Questions:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NodeReport:
-    """What a machine answers.
+    """A machine's answers.
 
     Attributes:
-        host: its name.
-        versions: of Python and of packages; empty for one that is not installed.
-        sees_probe: whether the driver's file is in the store as it sees it.
-        answer: a file that it has put there for the driver, if it could.
+        host: the machine's name.
+        versions: versions of Python and of packages; empty for a package that is not installed.
+        sees_probe: whether it sees the driver's file in the store.
+        answer: the file that it has written to the store for the driver, if it could.
         store_error: why it could not.
-        free_disk: bytes on the disk that the store is on, there; on object storage, on that of this folder.
-        data_faults: why a data set cannot be read, by its name.
-        usable_gpus: GPUs that torch can use; 0 where none was asked for.
+        free_disk: free bytes on its disk with the store; for object storage, on the disk of the working folder.
+        data_faults: why a data set cannot be read, by name.
+        usable_gpus: number of GPUs that torch can use; 0 if trials need none.
     """
 
     host: str
@@ -67,7 +67,7 @@ class NodeReport:
 
 
 def look(questions: Questions) -> NodeReport:
-    """Answer, on the machine that this process runs on."""
+    """Answer the questions for the machine that this process runs on."""
     files = open_files(questions.store)
     answer, store_error = _write_answer(files, questions.probe)
     return NodeReport(
@@ -83,7 +83,7 @@ def look(questions: Questions) -> NodeReport:
 
 
 def _write_answer(files: Files, probe: str) -> tuple[str | None, str | None]:
-    """The name of a file written, or why none could be. No folder is made: one that is not there is not shared."""
+    """The name of the file written, or why it could not be. No folder is created: a missing one is not shared."""
     name = f"{probe}.{uuid.uuid4().hex[:8]}{TEMPORARY}"
     try:
         if files.kind() == "absent":
@@ -109,12 +109,12 @@ def _version(package: str) -> str:
 
 
 def _existing(path: Path) -> Path:
-    """The folder, or the nearest one above it that is there."""
+    """The folder, or its nearest existing parent."""
     return next(folder for folder in (path, *path.parents) if folder.is_dir())
 
 
 def _data_faults(questions: Questions) -> dict[str, str]:
-    """What a trial would meet here. Photographs are decoded, which is then done, since that shows most faults."""
+    """The faults of data sets on this machine. Photographs are decoded, which shows most faults, and then cached."""
     data, faults = Datasets(BASE_SETS, questions.data_roots), {}
     for name in questions.bases:
         try:
@@ -134,9 +134,9 @@ def _usable_gpus() -> int:
 
 
 def gpu_memory() -> list[int]:
-    """Bytes of each GPU that torch can use on this machine."""
-    # A process that was given no GPU by its scheduler would otherwise see none.
+    """Memory of each GPU that torch can use on this machine, in bytes."""
+    # Otherwise, a process to which the scheduler assigned no GPU would see none.
     os.environ.pop("CUDA_VISIBLE_DEVICES", None)
-    import torch  # noqa: PLC0415 (seconds, only to look at GPUs)
+    import torch  # noqa: PLC0415 (takes seconds, only to look at GPUs)
 
     return [torch.cuda.get_device_properties(number).total_memory for number in range(torch.cuda.device_count())]
