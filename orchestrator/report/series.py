@@ -38,7 +38,7 @@ def drawn(manifest: Manifest, summary: pd.DataFrame) -> Manifest:
 
 def kinds(manifest: Manifest) -> dict[str, str]:
     """The registry's name of the method behind each of a sweep's own; its own where an older manifest does not say."""
-    return {cell.method: cell.spec["method"]["kind"] if cell.spec else cell.method for cell in manifest.cells}
+    return {cell.method: cell.method_kind for cell in manifest.cells}
 
 
 def names(manifest: Manifest) -> list[tuple[str, str, str, str]]:

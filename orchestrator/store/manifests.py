@@ -69,6 +69,11 @@ class ManifestCell:
     examples_kept: int = 0
 
     @property
+    def method_kind(self) -> str:
+        """The registry's name of the method; the sweep's own where an older manifest has no spec."""
+        return str(self.spec["method"]["kind"]) if self.spec else self.method
+
+    @property
     def names(self) -> dict[str, str]:
         """The cell's names, by table column."""
         return {"method": self.method, "variant": self.variant, "scale": self.scale, "benchmark": self.benchmark}

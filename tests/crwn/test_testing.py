@@ -81,9 +81,9 @@ def test_a_made_up_trial_is_like_a_real_one(
         num_tasks,
         independent=spec.blueprint().is_independent,
     )
-    group_size = json.loads(truth["numerics"])["group_size"]
-    kernel = json.loads(truth["numerics"])["kernel"]
-    write_finished(made, spec, np.nan_to_num(matrix), Conditions(group_size=group_size, kernel=kernel))
+    computed = real.records.rows([spec.trial_id])[spec.trial_id].numerics
+    conditions = Conditions(group_size=computed.group_size, kernel=computed.kernel)
+    write_finished(made, spec, np.nan_to_num(matrix), conditions)
     (row,) = made.records.trials([spec.trial_id]).to_pylist()
     for name in set(truth) - MADE_UP:
         assert row[name] == truth[name], name
@@ -191,11 +191,11 @@ def test_conditions_are_kept(made: Store) -> None:
     spec = tiny_trial()
     conditions = Conditions(device="cuda", device_name="H200", group_size=1, host="there", task_seconds=2.0, memory=7)
     write_finished(made, spec, 0.5, conditions)
-    (row,) = made.records.trials([spec.trial_id]).to_pylist()
-    assert json.loads(row["numerics"])["device"] == "cuda"
-    said = json.loads(row["provenance"])
-    assert (said["device"], said["host"], said["peak_memory_bytes"]) == ("H200", "there", 7)
-    assert (said["train_seconds_per_task"], row["seconds"]) == (2.0, 4.375)
+    row = made.records.rows([spec.trial_id])[spec.trial_id]
+    assert row.numerics.device == "cuda"
+    said = row.provenance
+    assert (said.device, said.host, said.peak_memory_bytes) == ("H200", "there", 7)
+    assert (said.train_seconds_per_task, row.seconds) == (2.0, 4.375)
     _, system = made.so_far(spec.trial_id)
     assert [sample.gpu_percent for sample in system] == [40.0, 40.0]
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from orchestrator.store.attempts import Position
 from tests.integration.conftest import CRWN, Run, clean_environment, contents
 from tests.object_storage import ENVIRONMENT, ObjectStorage
 
@@ -62,8 +62,7 @@ def test_killed_and_without_its_storage_a_run_leaves_what_a_local_one_does(
     assert "trying again for up to 90 s" in output
     assert "the storage answers again" in output
     assert contents(address) == contents(tmp_path / "store")
-    (row,) = second.store.records.trials([trial.trial_id]).to_pylist()
-    attempts = json.loads(row["provenance"])["attempts"]
+    attempts = second.store.all_attempts(trial.trial_id)
     assert len(attempts) == 2
-    assert attempts[1]["from"] == attempts[0]["reached"] != {"tasks_learned": 0, "step": 0}
+    assert attempts[1].began_at == attempts[0].reached != Position()
     assert ENVIRONMENT["AWS_SECRET_ACCESS_KEY"] not in printed + output

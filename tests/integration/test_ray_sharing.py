@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 from collections.abc import Iterator
@@ -132,11 +131,10 @@ def test_four_concurrent_trials_share_one_gpu(ray_session: Any, tmp_path: Path) 
         executor.run(job, updates.append)
     backbone_puts = [value for value in puts if isinstance(value, dict) and "layer1" in value]
     assert len(backbone_puts) == 1
-    rows = store.records.trials(store.trial_ids()).to_pylist()
+    rows = store.records.rows(store.trial_ids()).values()
     assert len(rows) == NUM_TRIALS
-    assert len({row["fingerprint"] for row in rows}) == 1
-    provenance = [json.loads(row["provenance"]) for row in rows]
-    assert {item["visible_gpus"] for item in provenance} == {"0"}
+    assert len({row.fingerprint for row in rows}) == 1
+    assert {row.provenance.visible_gpus for row in rows} == {"0"}
     # All were running before the first one ended: they shared the GPU rather than took turns.
     first_end = next(index for index, update in enumerate(updates) if update.state != "running")
     begun = {update.trial_id for update in updates[:first_end]}
@@ -185,7 +183,7 @@ def test_a_process_that_dies_is_started_again(ray_session: Any, tmp_path: Path) 
 
     job = Job(assignments=assignments_of(*sweep.trials, resources=sweep.resources), store=store, data_roots=())
     RayTuneExecutor().run(job, kill_once)
-    (row,) = store.records.trials([trial.trial_id]).to_pylist()
-    attempts = json.loads(row["provenance"])["attempts"]
+    attempts = store.all_attempts(trial.trial_id)
     assert len(attempts) == 2
-    assert attempts[1]["from"]["step"] >= killed[0] > 0
+    assert attempts[1].began_at is not None
+    assert attempts[1].began_at.step >= killed[0] > 0

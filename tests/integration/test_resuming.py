@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from orchestrator.store.attempts import Position
 from orchestrator.store.store import Store
 from tests.integration.conftest import Run, Undisturbed, contents, finished_times
 
@@ -65,10 +65,8 @@ def test_a_long_task_is_not_begun_again(start: Callable[..., Run], tmp_path: Pat
     for run in (again, undisturbed):
         code, output = run.wait()
         assert code == 0, output
-    (row,) = again.store.records.trials([trial.trial_id]).to_pylist()
-    first, second = json.loads(row["provenance"])["attempts"]
-    assert first["reached"]["step"] == kept
-    assert second["from"] == {"tasks_learned": 0, "step": kept}
+    first, second = again.store.all_attempts(trial.trial_id)
+    assert first.reached == second.began_at == Position(step=kept)
     assert contents(again.store.root) == contents(undisturbed.store.root)
 
 

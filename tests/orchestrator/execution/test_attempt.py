@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-import json
 import platform
 import socket
 import statistics
@@ -36,6 +34,7 @@ from orchestrator.store.attempts import Position
 from orchestrator.store.finished import Records
 from orchestrator.store.parquet_files import stable_columns
 from orchestrator.store.provenance import Provenance
+from orchestrator.store.rows import TrialRow
 from orchestrator.store.schemas import (
     ATTEMPTS_FILE,
     CONTEXTS_FILE,
@@ -101,10 +100,16 @@ def failing_after(num_points: int, error: BaseException) -> Callable[..., Iterat
     return iterate
 
 
-def provenance(store: Store, spec: TrialSpec) -> dict[str, Any]:
-    """What a finished trial's record says of where it came from."""
-    found: dict[str, Any] = json.loads(store.records.trials([spec.trial_id])["provenance"][0].as_py())
-    return found
+def row_of(store: Store, spec: TrialSpec) -> TrialRow:
+    """A finished trial's row."""
+    row = store.records.row(spec.trial_id)
+    assert row is not None
+    return row
+
+
+def provenance(store: Store, spec: TrialSpec) -> Provenance:
+    """Where a finished trial came from."""
+    return row_of(store, spec).provenance
 
 
 def rows_so_far(store: Store, spec: TrialSpec) -> list[dict[str, Any]]:
@@ -325,27 +330,27 @@ def test_a_record_says_where_it_came_from(store: Store, begin: Attempt, trial: T
     spec = trial()
     list(begin(spec))
     found = provenance(store, spec)
-    assert found["host"] == socket.gethostname()
-    assert found["commit"] == "c0ffee"
-    assert found["python"] == platform.python_version()
-    assert found["versions"] == {name: metadata.version(name) for name in RECORDED_VERSIONS}
-    assert {"crwn", "torch", "numpy", "ray"} <= set(found["versions"])
-    assert found["device"] == torch.backends.cpu.get_cpu_capability()
-    assert found["peak_memory_bytes"] >= found["held_memory_bytes"] > 10_000_000
-    assert found["predicted_memory_bytes"] > found["held_memory_bytes"]
-    assert found["train_seconds"] > 0
+    assert found.host == socket.gethostname()
+    assert found.commit == "c0ffee"
+    assert found.python == platform.python_version()
+    assert found.versions == {name: metadata.version(name) for name in RECORDED_VERSIONS}
+    assert {"crwn", "torch", "numpy", "ray"} <= set(found.versions)
+    assert found.device == torch.backends.cpu.get_cpu_capability()
+    assert found.peak_memory_bytes >= found.held_memory_bytes > 10_000_000
+    assert found.predicted_memory_bytes > found.held_memory_bytes
+    assert found.train_seconds > 0
     tests = pq.read_table(store.folder(spec.trial_id) / TASKS_FILE).to_pylist()
-    assert found["train_seconds_per_task"] == statistics.median(
+    assert found.train_seconds_per_task == statistics.median(
         row["train_seconds"] for row in tests if row["train_seconds"]
     )
-    (only,) = found["attempts"]
-    assert set(only) == {"started", "host", "pid", "gpus", "from", "reached", "versions", "code"}
-    assert only["versions"] == {**found["versions"], "python": found["python"]}
-    assert only["code"] == found["code"] == dataclasses.asdict(code_of(spec.method))
-    assert found["code_changes"] == ""
-    assert only["from"] == {"tasks_learned": 0, "step": 0}
-    assert only["started"] <= found["finished"]
-    assert only["started"].endswith("+00:00")
+    (only,) = found.attempts
+    assert set(only.content()) == {"started", "host", "pid", "gpus", "from", "reached", "versions", "code"}
+    assert only.versions == {**found.versions, "python": found.python}
+    assert only.code == found.code == code_of(spec.method)
+    assert found.code_changes == ""
+    assert only.began_at == Position()
+    assert only.started <= found.finished
+    assert only.started.endswith("+00:00")
 
 
 def test_equal_trials_leave_equal_files(store: Store, begin: Attempt, trial: Trial) -> None:
@@ -421,13 +426,6 @@ def test_missing_data_fails_the_trial(store: Store, trial: Trial) -> None:
     assert "expected in a folder named by --data-root or $CRWN_DATA" in (last.error or "")
 
 
-def origin(store: Store, spec: TrialSpec) -> Provenance:
-    """Where a finished trial came from."""
-    row = store.records.row(spec.trial_id)
-    assert row is not None
-    return row.provenance
-
-
 @dataclass
 class Surroundings:
     """What an attempt finds in its process."""
@@ -491,7 +489,7 @@ def test_going_on_under_other_code_is_said_and_recorded(
     notes = [update.note for update in begin(spec) if update.note]
     name = f"neuromodnet FC16, r-digits, seed 0 ({spec.trial_id})"
     assert notes == ([f"{name} goes on under other code: {expected}; tables mark its result"] if expected else [])
-    found = origin(store, spec)
+    found = provenance(store, spec)
     assert found.code_changes == expected
     assert [made.code for made in found.attempts] == [Surroundings().code, Surroundings(**changes).code]
     assert [made.versions["torch"] for made in found.attempts if made.versions] == [
@@ -515,7 +513,7 @@ def test_a_trial_that_begins_anew_is_of_one_code(
             store.unfinished.write_resume(spec.trial_id, b"damaged", [], [])
         under(torch="2.15.0", crwn="1b")
         assert [update.note for update in begin(spec) if update.note] == []
-        assert origin(store, spec).code_changes == ""
+        assert provenance(store, spec).code_changes == ""
 
 
 @pytest.mark.usefixtures("with_many_resume_points")
@@ -547,9 +545,9 @@ def test_the_next_attempt_goes_on_where_the_last_one_was(
     assert first is not None
     assert (first.tasks_learned, first.step) == (1, 3)
     assert updates[-1].state == "finished"
-    attempts = provenance(store, spec)["attempts"]
-    assert [made["from"] for made in attempts] == [{"tasks_learned": 0, "step": 0}, {"tasks_learned": 1, "step": 3}]
-    assert ["error" in made for made in attempts] == [True, False]
+    attempts = provenance(store, spec).attempts
+    assert [made.began_at for made in attempts] == [Position(), Position(tasks_learned=1, step=3)]
+    assert [made.error is not None for made in attempts] == [True, False]
     assert stable_columns(store.records.trials([spec.trial_id])).equals(stable_columns(whole[0]))
     assert stable_columns(store.records.tasks([spec.trial_id])).equals(stable_columns(whole[1]))
     assert (folder / CONTEXTS_FILE).read_bytes() == whole[2]
@@ -718,7 +716,7 @@ def test_a_trial_that_is_stopped_keeps_its_resume_point(store: Store, begin: Att
     assert only.reached is not None
     assert only.reached.step >= 1
     assert list(begin(spec))[-1].state == "finished"
-    assert len(provenance(store, spec)["attempts"]) == 2
+    assert len(provenance(store, spec).attempts) == 2
 
 
 @pytest.mark.usefixtures("with_many_resume_points")
@@ -758,9 +756,9 @@ def test_a_resume_point_that_cannot_be_used_is_set_aside(
     assert [len(table) for table in store.so_far(spec.trial_id)] == [0, 0]
     *_, ended = updates
     assert ended.state == "finished"
-    last = provenance(store, spec)["attempts"][-1]
-    assert last["from"] == {"tasks_learned": 0, "step": 0}
-    assert "resume point" in last["discarded_resume_point"]
+    last = provenance(store, spec).attempts[-1]
+    assert last.began_at == Position()
+    assert "resume point" in (last.discarded_resume_point or "")
     assert not (store.folder(spec.trial_id) / RESUME_FILE).exists()
 
 
@@ -773,8 +771,8 @@ def test_every_attempt_is_counted(store: Store, begin: Attempt, trial: Trial, mo
             list(begin(spec))
     assert len(store.unfinished.attempts(spec.trial_id)) == 2
     list(begin(spec))
-    found = provenance(store, spec)["attempts"]
-    assert ["error" in made for made in found] == [True, True, False]
+    found = provenance(store, spec).attempts
+    assert [made.error is not None for made in found] == [True, True, False]
     assert not (store.folder(spec.trial_id) / ATTEMPTS_FILE).exists()
 
 
@@ -851,10 +849,9 @@ def test_a_group_that_memory_did_not_allow_is_marked(
     assert [update.note for update in updates if update.note] == [
         "memory ran out; tasks are learned 1 at once from now on"
     ]
-    (row,) = store.records.trials([spec.trial_id]).to_pylist()
-    assert json.loads(row["numerics"])["group_size"] == 1
-    (told,) = provenance(store, spec)["attempts"]
-    assert told["out_of_memory"] == [{"group_size": 1, "step": 0, "error": "Tried to allocate 2.00 GiB"}]
+    assert row_of(store, spec).numerics.group_size == 1
+    (told,) = provenance(store, spec).attempts
+    assert told.out_of_memory == (kept.OutOfMemory(group_size=1, step=0, error="Tried to allocate 2.00 GiB"),)
     assert sizes == [2, *[1] * (len(sizes) - 1)]
 
 

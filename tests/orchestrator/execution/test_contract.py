@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -75,10 +74,10 @@ def asked(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     return run(request.param, Store(tmp_path_factory.mktemp("asked") / "store"), ASKED, keep_weights=True)
 
 
-def group_sizes(store: Store) -> dict[TrialSpec, int]:
+def group_sizes(store: Store) -> dict[TrialSpec, int | None]:
     """How many tasks each trial learned at once, as its record says."""
-    rows = store.records.trials(spec.trial_id for spec in TRIALS).to_pylist()
-    return {spec: json.loads(row["numerics"])["group_size"] for spec, row in zip(TRIALS, rows, strict=True)}
+    rows = store.records.rows(spec.trial_id for spec in TRIALS)
+    return {spec: rows[spec.trial_id].numerics.group_size for spec in TRIALS}
 
 
 def tensors(store: Store, spec: TrialSpec) -> set[str]:
