@@ -47,19 +47,19 @@ RECORDED_VERSIONS = ("crwn", "torch", "torchvision", "numpy", "ray")
 def attempt(
     assignment: Assignment, *, store: Store, data: Datasets, backbones: BackboneSource
 ) -> Generator[TrialUpdate, None, None]:
-    """Run a trial, or the rest of it, and keep what comes out.
+    """Run a trial, or the rest of it, and store its results.
 
-    An error of the trial itself is kept in the store and reported, not raised; the next attempt goes on from the last
-    resume point.
+    An error of the trial itself is stored and reported, not raised; the next attempt resumes from the last resume
+    point.
 
     Args:
-        assignment: the trial, and how the run wants it computed; it computes with a thread for each whole CPU.
-        store: where it is kept.
+        assignment: the trial, and how the run wants it computed; it uses one thread per whole CPU core.
+        store: where results are written.
         data: the base sets on this machine.
-        backbones: gives the frozen weights.
+        backbones: returns the frozen weights.
 
     Returns:
-        Updates; the last one says how it ended.
+        Updates; the last one says how the trial ended.
     """
     spec, gpus = assignment.spec, assignment.resources.gpus
     trial_id = spec.trial_id

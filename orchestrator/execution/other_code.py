@@ -71,13 +71,13 @@ def _differences(each: Computed, accepted: Accepted) -> list[str]:
 
 
 def show_other_code(computed: Mapping[str, Computed], accepted: Accepted, store: Store, console: Console) -> None:
-    """Name the trials that other code computed, counted by method, and say what to do; nothing where there are none.
+    """Print the number of trials computed by other code, by method, and what to do; nothing if there are none.
 
     Args:
         computed: what trials were computed with, by trial.
-        accepted: which codes count as one.
-        store: where the trials are.
-        console: where it is said.
+        accepted: which codes are accepted as equivalent.
+        store: the store of the trials.
+        console: where to print.
     """
     found = of_other_code(computed, accepted)
     if not found:

@@ -68,13 +68,13 @@ class Assignment:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
-    """The trials of one run that are left.
+    """The pending trials of one run.
 
     Attributes:
-        assignments: in the order in which they should start.
-        store: where results go.
-        data_roots: the folders to look for data sets in, on every machine.
-        known_trials: all of the sweep's, of which the store has some: what they took tells what others will.
+        assignments: the trials, in the order in which they should start.
+        store: where results are written.
+        data_roots: the folders to search for data sets, on every machine.
+        known_trials: all trials of the sweep; measurements of finished ones predict the resources of others.
     """
 
     assignments: tuple[Assignment, ...]

@@ -90,7 +90,7 @@ class RayTuneExecutor:
 
 
 def _with_gpus(job: Job) -> Sequence[Assignment]:
-    """With GPUs for each trial: as asked for, or, where nobody said, a share that holds what the trial will take."""
+    """Assignments with the GPUs of each trial: as asked for, or by default a share that fits its expected memory."""
     capacity, known = cluster_capacity(), measured(job.store, job.known_trials)
     return [
         replace(each, resources=resources_of(each.spec, each.resources, capacity, known.get(each.spec.trial_id)))

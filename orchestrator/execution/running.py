@@ -55,14 +55,14 @@ class Options:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Work:
-    """What a run has to do.
+    """The work of a run.
 
     Attributes:
         left: trials that the store lacks.
-        again: finished ones that are computed again: damaged, or of other code.
-        recomputed: those of both that `--recompute` asks for.
-        standing: of the finished ones.
-        accepted: which codes count as one.
+        again: finished trials to recompute, damaged or computed by other code.
+        recomputed: the trials among both that `--recompute` asks for.
+        standing: the state of the finished trials.
+        accepted: which codes are accepted as equivalent.
     """
 
     left: tuple[TrialSpec, ...]

@@ -1,4 +1,4 @@
-"""Rows in, tables out: pure functions over a sweep's manifest and the store's rows."""
+"""Summary tables of a sweep: pure functions of its manifest and the store's rows."""
 
 from __future__ import annotations
 
@@ -28,31 +28,31 @@ CONFIDENCE = 0.95
 
 
 def summarise(manifest: Manifest, trials: pd.DataFrame, failures: Mapping[str, str] | None = None) -> pd.DataFrame:
-    """One row for each cell of a sweep, in the sweep's order.
+    """One row per cell of a sweep, in the sweep's order.
 
-    Trials that must not stand for one another's seeds (`compatibility`) have no mean: where those of a cell differ
-    in what keeps trials apart, `mixed` says in what, and the cell's numbers are NaN. Likewise where an accuracy is
-    not a number: leaving its seed out would make the mean better than the method is.
+    Incompatible trials (`compatibility`) are never averaged as seeds of one cell: if the trials of a cell are
+    incompatible, `mixed` says in which respect, and the cell's numbers are NaN. Likewise if an accuracy is not a
+    number: omitting its seed would bias the mean upwards.
 
     Args:
-        manifest: the sweep's, which says which trials belong to which cell.
-        trials: the `trials` rows that the store has of them; more do no harm. Columns of `compatibility.APART` and
-            `NOTED` are looked at where they are there.
+        manifest: the sweep's manifest, which says which trials belong to which cell.
+        trials: their `trials` rows in the store; other rows are ignored. Columns of `compatibility.APART` and `NOTED`
+            are compared if present.
         failures: the errors of trials whose last attempt failed, by trial.
 
     Returns:
         Columns: method, variant, scale, benchmark (the sweep's own names); n, finished trials; asked, trials that the
         sweep asks for; accuracy, the mean over seeds of the average accuracy after the last task, in [0, 1]; sd, the
-        sample standard deviation (ddof = 1), NaN below two seeds; ci95, half the width of the t interval of the mean;
-        forgetting, backward_transfer, means over seeds, NaN where a trial did not test what they need;
-        params_per_task, trained_per_task, stored_per_task; ratio, of params_per_task to the sweep's reference on the
-        benchmark; train_seconds_per_task, the mean over seeds; group_sizes and devices, those that occur; continual,
-        False where all tasks are learned at once; missing_seeds, not finished, failed ones among them; failed_seeds;
-        invalid_seeds, whose accuracy is not a number; mixed, in what incompatible trials differ; noted, in what
-        compatible ones do; code_changes, in what the code differs that single seeds' attempts computed with; errors,
-        of the failed seeds; accuracy_told, the accuracy among each task's own classes alone, and incremental_accuracy,
-        means likewise; forgetting_sd, accuracy_told_sd; can_forget, whether a task that is learned can change what was
-        learned of another; examples_kept, stored_memory.
+        sample standard deviation (ddof = 1), NaN below two seeds; ci95, half the width of the mean's t interval;
+        forgetting, backward_transfer, means over seeds, NaN if a trial lacks the tests they need; params_per_task,
+        trained_per_task, stored_per_task; ratio, params_per_task relative to the sweep's reference on the benchmark;
+        train_seconds_per_task, the mean over seeds; group_sizes and devices, all that occur; continual, False if all
+        tasks are learned at once; missing_seeds, unfinished seeds, including failed ones; failed_seeds;
+        invalid_seeds, whose accuracy is not a number; mixed, how incompatible trials differ; noted, how compatible
+        trials differ; code_changes, how the code differs between attempts of single seeds; errors, of the failed
+        seeds; accuracy_told, the accuracy among only the classes of each task, and incremental_accuracy, also means
+        over seeds; forgetting_sd, accuracy_told_sd; can_forget, whether learning a task can change what was learned
+        of another; examples_kept, stored_memory.
     """
     known = {row["trial_id"]: row for row in records(trials)}
     return pd.DataFrame([_cell(cell, known, failures or {}) for cell in manifest.cells])
@@ -81,11 +81,11 @@ def _cell(cell: ManifestCell, known: Mapping[str, Mapping[str, Any]], failures: 
 def seed_statistics(
     rows: Sequence[Mapping[str, Any]], *, planned_params: float = np.nan, planned_examples: int = 0
 ) -> dict[str, Any]:
-    """The columns of `summarise` that come from a cell's finished trials, one per seed.
+    """The columns of `summarise` computed from a cell's finished trials, one per seed.
 
     Args:
-        rows: of `trials`.
-        planned_params: params_per_task where there is no trial to say, or where they differ.
+        rows: rows of `trials`.
+        planned_params: params_per_task if there is no trial, or if trials differ.
         planned_examples: examples_kept, likewise.
     """
     rows = compatibility.once(rows)
@@ -130,7 +130,7 @@ def seed_statistics(
 
 
 def _can_forget(row: Mapping[str, Any]) -> bool:
-    """Whether a trial learned tasks one after another, of which one can change what was learned of another."""
+    """Whether a trial learned tasks in sequence and learning one can change what was learned of another."""
     grouping, said = row.get("grouping"), row.get("independent")
     if grouping not in ("one", "any") or row.get("stream"):
         return False
@@ -141,7 +141,7 @@ def mean_and_spread(values: NDArray[Any]) -> tuple[float, float, float]:
     """The mean; the sample standard deviation (ddof = 1); half the width of the mean's t interval (`CONFIDENCE`).
 
     Args:
-        values: one a seed [n]; a spread needs two, and is NaN below.
+        values: one value per seed [n]; the spread is NaN for fewer than two.
     """
     n = len(values)
     if n == 0:
@@ -152,7 +152,7 @@ def mean_and_spread(values: NDArray[Any]) -> tuple[float, float, float]:
 
 @functools.cache
 def _t_quantile(degrees: int) -> float:
-    """Of Student's t, for a two-sided interval."""
+    """The quantile of Student's t distribution for a two-sided interval."""
     return float(stats.t.ppf((1 + CONFIDENCE) / 2, degrees)) if degrees else np.nan
 
 
@@ -161,12 +161,12 @@ def _numbers(rows: Sequence[Mapping[str, Any]], name: str) -> NDArray[Any]:
 
 
 def number(value: Any) -> float:
-    """A number of a record; NaN where it has none, as for a measure that an older one does not have."""
+    """A number in a record; NaN if absent, such as a measure that older records lack."""
     return np.nan if pd.isna(value) else float(value)
 
 
 def _count(value: Any) -> int:
-    """A number of things that an older record has none of."""
+    """A count that older records lack."""
     return 0 if pd.isna(value) else int(value)
 
 
@@ -175,7 +175,7 @@ def _mean(values: NDArray[Any]) -> float:
 
 
 def _known_mean(values: NDArray[Any]) -> float:
-    """Over those that are known: seconds are no result, and an older record has none."""
+    """The mean of the known values: seconds are not a result, and older records lack them."""
     return _mean(values[~np.isnan(values)])
 
 
@@ -184,7 +184,7 @@ def _distinct(values: Iterable[Any]) -> str:
 
 
 def notes(summary: pd.DataFrame) -> list[str]:
-    """What a reader of a table must know of single cells, a line each; nothing where all is as it should be."""
+    """Notes on single cells for readers of a table, one line each; empty if there is nothing to note."""
     lines, noted = [], Counter[str]()
     for row in records(summary):
         name = cell_name(row)
@@ -212,7 +212,7 @@ def notes(summary: pd.DataFrame) -> list[str]:
 
 
 def notes_of_code(summary: pd.DataFrame) -> list[str]:
-    """What to do, a line, where a cell of a table has trials whose code keeps them apart.
+    """What to do, in one line, if a cell of a table has trials that their code makes incompatible.
 
     Args:
         summary: with a column `mixed`.
@@ -232,11 +232,11 @@ MARK = "*"
 
 
 def note_of_code_changes(name: str, changes: str) -> str:
-    """What a table says below it of a number that has the mark.
+    """The note below a table on a marked number.
 
     Args:
-        name: of the cell.
-        changes: of the column `code_changes`.
+        name: the cell's name.
+        changes: its value of the column `code_changes`.
     """
     return f"{name}, marked {MARK}: computed under more than one code, since a run went on under another: {changes}."
 
@@ -246,20 +246,20 @@ def _seeds(seeds: str) -> str:
 
 
 def cell_name(row: Mapping[str, Any]) -> str:
-    """A cell in a line: `neuromodnet local FC256 on r-mnist`."""
+    """A cell in one line: `neuromodnet local FC256 on r-mnist`."""
     names = " ".join(row[name] for name in ("method", "variant", "scale") if row[name])
     return f"{names} on {row['benchmark']}"
 
 
 def pivot(summary: pd.DataFrame) -> pd.DataFrame:
-    """A summary as people print it: a row a method, variant and scale, a column a benchmark.
+    """A summary as a printed table: one row per method, variant and scale, one column per benchmark.
 
     Returns:
-        Text. An accuracy is in percent, mean +- sd, with the finished and the asked seeds. Columns that only some
-        sweeps have: masked, the accuracy among each task's own classes alone, where tasks bring classes of their own;
-        forgetting, where a task can be forgotten; ratio, of params/task to the reference; examples kept, where a row
-        keeps some; s/task, seconds per task, which are measured. All are given once where all benchmarks agree, else
-        in the benchmarks' order.
+        Text. Accuracies are in percent, mean +- sd, with the finished and requested seeds. Columns that only some
+        sweeps have: masked, the accuracy among only the classes of each task, if tasks have classes of their own;
+        forgetting, if a task can be forgotten; ratio, of params/task to the reference; examples kept, if a row keeps
+        any; s/task, measured seconds per task. Values are shown once if all benchmarks agree, else in the benchmarks'
+        order.
     """
     benchmarks = list(dict.fromkeys(summary["benchmark"]))
     optional = {
@@ -296,23 +296,23 @@ def pivot(summary: pd.DataFrame) -> pd.DataFrame:
 
 
 def _has(summary: pd.DataFrame, name: str, is_one: Callable[[Any], Any]) -> bool:
-    """Whether a column is worth showing: a row has something in it."""
+    """Whether any row has a value in a column, so that it is worth showing."""
     return any(is_one(value) for value in summary[name])
 
 
 def _each(shown: Iterable[str]) -> str:
-    """One of each benchmark, in their order; `-` where none has any."""
+    """One value per benchmark, in their order; `-` if none has any."""
     texts = list(shown)
     return "-" if set(texts) == {"-"} else " / ".join(texts)
 
 
 def _once(shown: Iterable[str]) -> str:
-    """What all benchmarks agree on, once; else in their order."""
+    """The value once if all benchmarks agree; else all values in the benchmarks' order."""
     return " / ".join(dict.fromkeys(shown))
 
 
 def show_accuracy(row: Mapping[str, Any]) -> str:
-    """An accuracy in percent, mean +- sd, and the finished of the asked seeds."""
+    """An accuracy in percent, mean +- sd, and the finished out of the requested seeds."""
     seeds = f"({show_n(row)}){show_mark(row)}"
     if row["n"] == 0:
         return f"- {seeds}"
@@ -325,7 +325,7 @@ def show_accuracy(row: Mapping[str, Any]) -> str:
 
 
 def show_spread(mean: float, sd: float) -> str:
-    """A share, or a difference of shares, times a hundred: the mean +- sd, or without sd where that is not known."""
+    """A fraction, or a difference of fractions, in percent: mean +- sd, or without sd if unknown."""
     if np.isnan(mean):
         return "-"
     shown = f"{100 * mean + 0.0:.2f}"
@@ -333,22 +333,22 @@ def show_spread(mean: float, sd: float) -> str:
 
 
 def show_mark(row: Mapping[str, Any]) -> str:
-    """The mark of a cell of which a trial was computed under more than one code; empty for others."""
+    """The mark of a cell with a trial computed under more than one code; empty for others."""
     return MARK if row.get("code_changes") else ""
 
 
 def show_n(row: Mapping[str, Any]) -> str:
-    """The number of seeds that finished: `n=3`; with those asked for where some are missing: `2/3`."""
+    """The number of finished seeds: `n=3`; with the number requested if some are missing: `2/3`."""
     return f"n={row['n']}" if row["n"] == row["asked"] else f"{row['n']}/{row['asked']}"
 
 
 def show_count(count: float) -> str:
-    """A number of parameters with thousands separated."""
+    """A number of parameters with thousands separators."""
     return "-" if np.isnan(count) else f"{count:,.0f}"
 
 
 def show_seconds(row: Mapping[str, Any]) -> str:
-    """Training seconds a task, and how many were learned at once where that is more than one."""
+    """Training seconds per task, and the number of tasks learned at once if more than one."""
     if np.isnan(row["train_seconds_per_task"]):
         return "-"
     together = "" if row["group_sizes"] in ("", "1") else f" ({row['group_sizes']})"
@@ -356,7 +356,7 @@ def show_seconds(row: Mapping[str, Any]) -> str:
 
 
 def grouped(frame: pd.DataFrame, names: Sequence[str]) -> dict[tuple[Any, ...], list[dict[str, Any]]]:
-    """The rows of a table by their values of some columns, in order; pandas takes milliseconds for each group."""
+    """The rows of a table grouped by some columns, in order; pandas' own groupby takes milliseconds per group."""
     groups: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
     for row in records(frame):
         groups.setdefault(tuple(row[name] for name in names), []).append(row)

@@ -1,6 +1,6 @@
-"""The report's charts, each with the numbers that it shows.
+"""The report's charts, each with the numbers it shows.
 
-`looks.py` has the rule for colours, markers and lines, `fonts.py` how labels are set.
+`looks.py` defines colours, markers and lines; `fonts.py` defines how labels are drawn.
 """
 
 from __future__ import annotations
@@ -75,11 +75,11 @@ class Chart:
     """One figure.
 
     Attributes:
-        name: of its files.
-        title: what it shows, in a line.
+        name: the name of its files.
+        title: what it shows, in one line.
         caption: what is drawn, from which numbers.
-        values: the numbers, a row a point.
-        draw: draws it anew.
+        values: the numbers, one row per point.
+        draw: draws a new copy.
     """
 
     name: str
@@ -89,7 +89,7 @@ class Chart:
     draw: Callable[[], Figure]
 
     def files(self, formats: Collection[str] = tuple(FORMATS)) -> Iterator[tuple[str, bytes]]:
-        """The figure in each of some `FORMATS`, and its numbers, by their names."""
+        """The figure in some of `FORMATS`, and its numbers, by file name."""
         figure = self.draw()
         for suffix in formats:
             content = io.BytesIO()
@@ -100,7 +100,7 @@ class Chart:
 
 
 def _figure(draw: Callable[[Axes], Sequence[Line]]) -> Figure:
-    """A figure of one picture and its legend, as tall as that is."""
+    """A figure of one plot and its legend, tall enough for both."""
     with rc_context(SETTINGS):
         figure = Figure(figsize=INCHES, layout="constrained")
         shown = draw(figure.subplots())
@@ -109,7 +109,7 @@ def _figure(draw: Callable[[Axes], Sequence[Line]]) -> Figure:
 
 
 def _legend(figure: Figure, shown: Sequence[Line]) -> None:
-    """A legend beside the picture, with the whole look of each line."""
+    """A legend next to the plot, with the full style of each line."""
     handles = [Line2D([], [], **line.look) for line in shown]
     # Matplotlib leaves out an entry whose label begins with `_`; what is set afterwards is shown as it is.
     legend = figure.legend(handles, ["-"] * len(shown), loc="outside right upper", handlelength=4)
@@ -123,14 +123,14 @@ def _legend(figure: Figure, shown: Sequence[Line]) -> None:
 def accuracy_by_task(
     sweep: str, benchmark: str, values: pd.DataFrame, kinds: Mapping[str, str], looks: Looks = None
 ) -> Chart:
-    """Test accuracy of every task after the last one, a line a method.
+    """Test accuracy of every task after the last one, one line per method.
 
     Args:
-        sweep: its name.
-        benchmark: the sweep's own name for it.
-        values: of `series.final_accuracies`, this benchmark's.
-        kinds: of `series.kinds`.
-        looks: of `palette`, over the whole report; by default over these values.
+        sweep: the sweep's name.
+        benchmark: the sweep's own name for the benchmark.
+        values: the result of `series.final_accuracies` for this benchmark.
+        kinds: the result of `series.kinds`.
+        looks: the result of `palette` over the whole report; by default over these values.
     """
 
     def draw(axes: Axes) -> Sequence[Line]:
@@ -154,14 +154,14 @@ def accuracy_by_task(
 def accuracy_so_far(
     sweep: str, benchmark: str, values: pd.DataFrame, kinds: Mapping[str, str], looks: Looks = None
 ) -> Chart:
-    """Mean test accuracy of the tasks seen so far, after each task, a line a method.
+    """Mean test accuracy of the tasks seen so far, after each task, one line per method.
 
     Args:
-        sweep: its name.
-        benchmark: the sweep's own name for it.
-        values: of `series.seen_accuracies`, this benchmark's.
-        kinds: of `series.kinds`.
-        looks: of `palette`, over the whole report; by default over these values.
+        sweep: the sweep's name.
+        benchmark: the sweep's own name for the benchmark.
+        values: the result of `series.seen_accuracies` for this benchmark.
+        kinds: the result of `series.kinds`.
+        looks: the result of `palette` over the whole report; by default over these values.
     """
 
     def draw(axes: Axes) -> Sequence[Line]:
@@ -192,14 +192,14 @@ def _band(axes: Axes, rows: pd.DataFrame, x: str, line: Line) -> None:
 def accuracy_against(
     sweep: str, benchmark: str, summary: pd.DataFrame, kinds: Mapping[str, str], looks: Looks = None, *, cost: str
 ) -> Chart:
-    """Average accuracy against what it costs, on a logarithmic axis: parameters, or seconds a task.
+    """Average accuracy against cost on a logarithmic axis: parameters or seconds per task.
 
     Args:
-        sweep: its name.
-        benchmark: the sweep's own name for it.
-        summary: of `aggregate.summarise`, this benchmark's.
-        kinds: of `series.kinds`.
-        looks: of `palette`, over the whole report; by default over these values.
+        sweep: the sweep's name.
+        benchmark: the sweep's own name for the benchmark.
+        summary: the result of `aggregate.summarise` for this benchmark.
+        kinds: the result of `series.kinds`.
+        looks: the result of `palette` over the whole report; by default over these values.
         cost: `params_per_task` or `train_seconds_per_task`.
     """
     known = summary[summary["accuracy"].notna() & (summary[cost] > 0)]
@@ -242,14 +242,14 @@ COSTS: Mapping[str, tuple[str, str, Callable[[], Formatter]]] = {
 def training_loss(
     sweep: str, benchmark: str, values: pd.DataFrame, kinds: Mapping[str, str], looks: Looks = None
 ) -> Chart:
-    """Loss while a task is learned.
+    """Training loss over the updates of a task.
 
     Args:
-        sweep: its name.
-        benchmark: the sweep's own name for it.
-        values: of `series.learning_curves`, this benchmark's.
-        kinds: of `series.kinds`.
-        looks: of `palette`, over the whole report; by default over these values.
+        sweep: the sweep's name.
+        benchmark: the sweep's own name for the benchmark.
+        values: the result of `series.learning_curves` for this benchmark.
+        kinds: the result of `series.kinds`.
+        looks: the result of `palette` over the whole report; by default over these values.
     """
 
     def draw(axes: Axes) -> Sequence[Line]:
@@ -272,14 +272,14 @@ def training_loss(
 
 
 def matrices(sweep: str, benchmark: str, values: pd.DataFrame, kinds: Mapping[str, str], looks: Looks = None) -> Chart:
-    """Accuracy of every task after every task, a map a method.
+    """Accuracy of every task after every task, one heat map per method.
 
     Args:
-        sweep: its name.
-        benchmark: the sweep's own name for it.
-        values: of `series.accuracy_matrices`, this benchmark's.
-        kinds: of `series.kinds`.
-        looks: of `palette`, over the whole report; by default over these values.
+        sweep: the sweep's name.
+        benchmark: the sweep's own name for the benchmark.
+        values: the result of `series.accuracy_matrices` for this benchmark.
+        kinds: the result of `series.kinds`.
+        looks: the result of `palette` over the whole report; by default over these values.
     """
 
     def draw() -> Figure:
@@ -318,7 +318,7 @@ def matrices(sweep: str, benchmark: str, values: pd.DataFrame, kinds: Mapping[st
 
 
 def _matrix(rows: pd.DataFrame) -> NDArray[Any]:
-    """Percent, [tasks learned, task]; NaN where nothing is known."""
+    """Accuracies in percent, [tasks learned, task]; NaN if unknown."""
     num_tasks = int(rows[["task", "tasks_learned"]].max().max())
     matrix_TT = np.full((num_tasks, num_tasks), np.nan)
     matrix_TT[rows["tasks_learned"] - 1, rows["task"] - 1] = 100 * rows["accuracy"]
@@ -326,7 +326,7 @@ def _matrix(rows: pd.DataFrame) -> NDArray[Any]:
 
 
 def _few_ticks(axis: Axis, ticks: Callable[[], Formatter]) -> None:
-    """Numbers at 1, 2 and 5 of each power of ten on a logarithmic axis."""
+    """Put ticks at 1, 2 and 5 times each power of ten on a logarithmic axis."""
     axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axis.set_major_formatter(ticks())
     axis.set_minor_formatter(NullFormatter())
@@ -340,14 +340,14 @@ def _of(values: pd.DataFrame, names: tuple[str, str, str]) -> pd.DataFrame:
 def charts(
     sweep: str, frames: Mapping[str, pd.DataFrame], kinds: Mapping[str, str], looks: Looks = None
 ) -> Iterator[Chart]:
-    """All charts of a sweep whose numbers are there, benchmark by benchmark.
+    """All charts of a sweep that have data, benchmark by benchmark.
 
     Args:
-        sweep: its name.
-        frames: `summary` of `aggregate.summarise`, of all cells; `final`, `seen`, `curves` and `matrices` of `series`,
-            of those that are drawn.
-        kinds: of `series.kinds`.
-        looks: of `palette`, over the whole report; by default over each chart's cells.
+        sweep: the sweep's name.
+        frames: `summary`, from `aggregate.summarise`, of all cells; `final`, `seen`, `curves` and `matrices`, from
+            `series`, of the cells that are drawn.
+        kinds: the result of `series.kinds`.
+        looks: the result of `palette` over the whole report; by default over each chart's cells.
     """
     for benchmark in dict.fromkeys(frames["summary"]["benchmark"]):
         own = {name: frame[frame["benchmark"] == benchmark] for name, frame in frames.items()}

@@ -1,8 +1,8 @@
-"""A paper's claims, each with its verdict and the numbers behind it: pure functions over the store's rows.
+"""A paper's claims, each with its verdict and evidence: pure functions over the store's rows.
 
-A claim is a list of comparisons between rows of the paper (`orchestrator.papers.paper`). It is open while one of those
-rows has not run, or its trials are not of one kind; otherwise it is confirmed where every comparison holds, and refuted
-where one does not. Differences are paired by seed.
+A claim is a list of comparisons between rows of the paper (`orchestrator.papers.paper`). It is open while any of those
+rows has not run or has incompatible trials; otherwise it is confirmed if every comparison holds, and refuted if one
+does not. Differences are paired by seed.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ class Evidence:
     """One comparison of a claim.
 
     Attributes:
-        statement: what is compared, in words with the numbers.
-        holds: whether it is as the claim says.
-        n: seeds that both sides have.
-        trials: that the numbers are of.
+        statement: the comparison in words, with its numbers.
+        holds: whether the comparison holds as claimed.
+        n: the number of seeds that both sides have.
+        trials: the trials behind the numbers.
     """
 
     statement: str
@@ -42,14 +42,14 @@ class Evidence:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict:
-    """What was found of one claim.
+    """The verdict on one claim.
 
     Attributes:
-        number: in the list of the paper's claims.
-        claim: in words.
+        number: its number in the list of the paper's claims.
+        claim: the claim in words.
         word: the verdict.
         evidence: the comparisons that could be made.
-        missing: the rows that have not run, or cannot be compared, and why.
+        missing: the rows that have not run or cannot be compared, and why.
     """
 
     number: int
@@ -60,10 +60,10 @@ class Verdict:
 
 
 class Rows:
-    """The trials that are there, by the row of the paper's tables that they belong to.
+    """The finished trials, by the row of the paper's tables they belong to.
 
     Args:
-        trials: of any stores, as `frames.trials_frame` gives them.
+        trials: trials of any stores, as returned by `frames.trials_frame`.
     """
 
     def __init__(self, trials: pd.DataFrame) -> None:
@@ -75,7 +75,7 @@ class Rows:
                 self._marked.add(record["trial_id"])
 
     def records(self, row: Row) -> list[Mapping[str, Any]]:
-        """The row's trials; one that two stores have with the same result counts once."""
+        """The row's trials; a trial that two stores have with the same result counts once."""
         return compatibility.once(self._by_settings.get(row.settings, []))
 
     def of(self, row: Row) -> pd.DataFrame:
@@ -83,27 +83,27 @@ class Rows:
         return pd.DataFrame(self.records(row)).set_index("seed").sort_index()
 
     def by_task(self, row: Row) -> pd.DataFrame:
-        """Accuracy after the last task, in [0, 1]: a line a seed, a column a task."""
+        """Accuracy after the last task, in [0, 1]: one row per seed, one column per task."""
         return pd.DataFrame({record["seed"]: list(record["final"]) for record in self.records(row)}).T.sort_index()
 
     def values(self, row: Row, quantity: str) -> pd.Series:
-        """A quantity of the row's trials by seed; NaN where one does not have it."""
+        """A quantity of the row's trials by seed; NaN if a trial lacks it."""
         if quantity == SPREAD:
             return self.by_task(row).std(axis=1, ddof=1)
         trials = self.of(row)
         return trials[quantity].astype(float) if quantity in trials else pd.Series(np.nan, index=trials.index)
 
     def ids(self, row: Row) -> pd.Series:
-        """The row's trials' ids by seed."""
+        """The ids of the row's trials by seed."""
         return self.of(row)["trial_id"]
 
     def note(self, trials: Iterable[str]) -> str:
-        """What a statement about trials has to add: how many of them were computed under more than one code."""
+        """A note for statements about trials: how many of them were computed under more than one code."""
         count = len(self._marked.intersection(trials))
         return f" ({count} of the trials computed under more than one code)" if count else ""
 
     def lacking(self, rows: Sequence[Row]) -> list[str]:
-        """The rows without trials, and those whose trials, or whose trials together, are not of one kind."""
+        """The rows without trials, and those whose trials are incompatible, by themselves or with each other."""
         absent = [str(row) for row in rows if not self.records(row)]
         apart = [name for name in compatibility.APART if name != "settings"]  # which rows differ in by design
         together = [record for row in rows for record in self.records(row)]
@@ -113,7 +113,7 @@ class Rows:
 
 
 def _compare(check: Check, rows: Rows) -> Evidence:
-    """What the trials say of one comparison."""
+    """The evidence that the trials give for one comparison."""
     match check:
         case Comparison():
             # Costs are told as they are; what is a share is told as a difference, unless a multiple of it is asked for.
@@ -128,7 +128,7 @@ def _compare(check: Check, rows: Rows) -> Evidence:
 
 
 class _Unit:
-    """How values of a quantity are told.
+    """How to display values of a quantity.
 
     Args:
         quantity: one of `paper.QUANTITIES`.
@@ -143,7 +143,7 @@ class _Unit:
 
 
 def _difference(check: Comparison, rows: Rows) -> Evidence:
-    """The rows' difference, paired by seed: any in the claim's direction, or at least so much."""
+    """The rows' difference, paired by seed: any in the claim's direction, or at least a given margin."""
     difference = (rows.values(check.row, check.quantity) - rows.values(check.than, check.quantity)).dropna()
     unit, seeds, mean = _Unit(check.quantity), difference.index, float(difference.mean())
     sign = 1 if check.direction == "higher" else -1
@@ -159,7 +159,7 @@ def _difference(check: Comparison, rows: Rows) -> Evidence:
 
 
 def _means(check: Comparison, rows: Rows) -> Evidence:
-    """The rows' means, each over its own seeds: one higher or lower than the other, or than so many times the other."""
+    """The rows' means, each over its own seeds: one above or below the other, or a given multiple of the other."""
     own, other = (rows.values(row, check.quantity) for row in check.rows)
     mine, theirs, unit = float(own.mean()), float(other.mean()), _Unit(check.quantity)
     sign, times = (1 if check.direction == "higher" else -1), (1.0 if check.times is None else check.times)
@@ -202,7 +202,7 @@ def _by_task(check: TaskComparison, rows: Rows) -> Evidence:
 
 
 def _bound(check: Bound, rows: Rows) -> Evidence:
-    """A row's quantity against a number."""
+    """A row's quantity against a bound."""
     values, unit = rows.values(check.row, check.quantity), _Unit(check.quantity)
     if check.relation == "equal":
         away = f" away from {unit.factor * check.to:g}" if check.to else ""
@@ -221,7 +221,7 @@ def _bound(check: Bound, rows: Rows) -> Evidence:
 
 
 def _trend(check: Trend, rows: Rows) -> Evidence:
-    """What rows gain over others, from pair to pair."""
+    """How the gain of rows over others changes from pair to pair."""
     pairs = [(rows.values(left, check.quantity) - rows.values(right, check.quantity)) for left, right in check.gains]
     differences = [difference.dropna() for difference in pairs]
     means, unit = [float(difference.mean()) for difference in differences], _Unit(check.quantity)
@@ -241,11 +241,11 @@ def _trend(check: Trend, rows: Rows) -> Evidence:
 
 
 def verdicts(paper: Paper, trials: pd.DataFrame) -> list[Verdict]:
-    """What the trials that are there say of a paper's claims.
+    """The verdicts on a paper's claims, from the finished trials.
 
     Args:
         paper: the paper.
-        trials: of any stores, as `frames.trials_frame` gives them.
+        trials: trials of any stores, as returned by `frames.trials_frame`.
     """
     rows = Rows(trials)
     return [_verdict(number, claim, rows) for number, claim in enumerate(paper.claims, start=1)]
@@ -271,7 +271,7 @@ def _verdict(number: int, claim: Claim, rows: Rows) -> Verdict:
 
 
 def as_frame(found: Iterable[Verdict]) -> pd.DataFrame:
-    """Verdicts as rows: number, claim, verdict, comparison, holds, n, trials; one without comparisons has nulls."""
+    """Verdicts as rows: number, claim, verdict, comparison, holds, n, trials; nulls if there is no comparison."""
     return pd.DataFrame(
         [
             {"number": verdict.number, "claim": verdict.claim, "verdict": verdict.word, **given}

@@ -1,16 +1,17 @@
-"""Cells against a reference, paired by seed and task; many comparisons at once; ranks over benchmarks. Pure.
+"""Comparisons of cells with a reference, paired by seed and task; multiple testing; ranks over benchmarks. Pure.
 
-Which test, with three seeds and T tasks? What a claim such as "A beats B on this benchmark" must survive is another
-seed: other weights, other batches. So the seed is what is repeated, and `p` is that of a paired t test over seeds,
-whose differences are averaged over tasks first. With three seeds it has two degrees of freedom and little power, but
-it can tell; a sign-flip or Wilcoxon test of three seeds cannot, since its smallest two-sided p is 2/8. T tasks at
-three seeds are not 3 T repetitions: the tasks of a seed share their frozen weights, and may all be good together.
+Which test is right for three seeds and T tasks? A claim such as "A beats B on this benchmark" must survive another
+seed: other weights, other batches. So the seed is the unit of replication, and `p` is the p value of a paired t test
+over seeds, with differences averaged over tasks first. With three seeds it has two degrees of freedom and little
+power, but it can be significant; a sign-flip or Wilcoxon test of three seeds cannot, since its smallest two-sided p is
+2/8. T tasks at three seeds are not 3 T replications: the tasks of a seed share their frozen weights, so their
+accuracies are correlated.
 
-`p_tasks` answers another question: whether, at these very seeds, the difference is more than what varies from task to
-task. It is a sign-flip test of the tasks' differences, averaged over seeds: exact up to `MAX_EXACT` tasks, by
-`NUM_FLIPS` drawn signs beyond, always the same ones. It says nothing about other seeds.
+`p_tasks` answers another question: whether, for these particular seeds, the difference exceeds the variation from task
+to task. It is a sign-flip test of the tasks' differences, averaged over seeds: exact up to `MAX_EXACT` tasks, beyond
+that with `NUM_FLIPS` random sign vectors, always the same ones. It says nothing about other seeds.
 
-Each is corrected for all comparisons of a table by Holm's method, which needs no independence.
+Both are corrected for all comparisons of a table by Holm's method, which does not assume independence.
 """
 
 from __future__ import annotations
@@ -44,20 +45,20 @@ ROUNDING = 1e-12
 
 
 def compare(manifest: Manifest, trials: pd.DataFrame, base_of: BaseOf) -> pd.DataFrame:
-    """Cells of a sweep against other cells of it.
+    """Compare cells of a sweep with other cells of it.
 
     Args:
-        manifest: the sweep's.
-        trials: the rows that the store has of its trials, with `final` (the accuracy of each task after the last one).
-        base_of: the cell that a cell is compared with; None where it is compared with none.
+        manifest: the sweep's manifest.
+        trials: the store's rows of its trials, with `final` (the accuracy of each task after the last one).
+        base_of: returns the cell to compare a cell with; None if there is none.
 
     Returns:
-        A row a comparison, in the sweep's order: method, variant, scale, benchmark; against, the base; n, the seeds
+        One row per comparison, in the sweep's order: method, variant, scale, benchmark; against, the base; n, the seeds
         that both have; asked, those that the sweep asks of both; difference, the mean over these seeds and over tasks
-        of the accuracy less the base's; sd (ddof = 1) and ci95 (half the width of the t interval) over seeds; p and
-        p_holm, of the paired t test over seeds; num_tasks; tasks_above, on how many of them the mean over seeds is
+        of the accuracy minus the base's; sd (ddof = 1) and ci95 (half the width of the t interval) over seeds; p and
+        p_holm, of the paired t test over seeds; num_tasks; tasks_above, the number of tasks whose mean over seeds is
         above the base's; p_tasks and p_tasks_holm, of the sign-flip test over tasks; apart, what makes a comparison
-        impossible, in which case all numbers are NaN. What a test cannot tell is NaN.
+        impossible, in which case all numbers are NaN. Results that a test cannot give are NaN.
     """
     known = {row["trial_id"]: row for row in aggregate.records(trials)}
     pairs = [(cell, base) for cell in manifest.cells if (base := base_of(cell)) is not None]
@@ -87,12 +88,12 @@ def _compared(cell: ManifestCell, base: ManifestCell, known: Mapping[str, Mappin
 
 
 def difference(own: Sequence[Mapping[str, Any]], other: Sequence[Mapping[str, Any]], asked: int) -> dict[str, Any]:
-    """One cell's finished trials less another's.
+    """The difference between the finished trials of two cells, the first minus the second.
 
     Args:
-        own: a row a seed, with `seed` and `final`.
+        own: one row per seed, with `seed` and `final`.
         other: likewise.
-        asked: the seeds that both should have.
+        asked: the number of seeds that both should have.
 
     Returns:
         asked, apart, code_changes, n, difference, sd, ci95, p, num_tasks, tasks_above, p_tasks; see `compare`.
@@ -110,7 +111,7 @@ def difference(own: Sequence[Mapping[str, Any]], other: Sequence[Mapping[str, An
 
 
 def _apart(own: Sequence[Mapping[str, Any]], other: Sequence[Mapping[str, Any]]) -> str:
-    """Why two cells cannot be compared: one is a mixture, an accuracy is no number, or their tasks are not the same."""
+    """Why two cells cannot be compared: one has incompatible trials or a NaN accuracy, or their tasks differ."""
     for rows, name in ((own, "this cell"), (other, "the base")):
         mixed = compatibility.show_mixture(compatibility.mixture(rows)) or compatibility.show_repeated(rows)
         if mixed:
@@ -126,7 +127,7 @@ def _apart(own: Sequence[Mapping[str, Any]], other: Sequence[Mapping[str, Any]])
 
 
 def _code_changes(own: Sequence[Mapping[str, Any]], other: Sequence[Mapping[str, Any]]) -> str:
-    """Of either side, see `aggregate.summarise`."""
+    """The `code_changes` of either side; see `aggregate.summarise`."""
     sides = {"this cell": compatibility.show_code_changes(own), "the base": compatibility.show_code_changes(other)}
     return aggregate.SEPARATOR.join(f"{name}, {changes}" for name, changes in sides.items() if changes)
 
@@ -136,7 +137,7 @@ def _benchmark(row: Mapping[str, Any]) -> Any:
 
 
 def paired(own: Sequence[Sequence[float]], other: Sequence[Sequence[float]]) -> dict[str, Any]:
-    """Two cells' accuracies by seed and task, the first less the second.
+    """Compare two cells' accuracies by seed and task, the first minus the second.
 
     Args:
         own: [n, T], in [0, 1].
@@ -167,7 +168,7 @@ def paired(own: Sequence[Sequence[float]], other: Sequence[Sequence[float]]) -> 
 def t_test(differences: NDArray[Any]) -> float:
     """The two-sided p of a t test that the mean of differences [n] is 0.
 
-    1 where all are 0; NaN below two, and where all are equal but not 0, since nothing is then known of their spread.
+    1 if all are 0; NaN for fewer than two, and if all are equal but not 0, since their spread is then unknown.
     """
     if len(differences) < 2:
         return np.nan
@@ -178,10 +179,10 @@ def t_test(differences: NDArray[Any]) -> float:
 
 
 def sign_flip_test(differences: NDArray[Any]) -> float:
-    """The two-sided p of a mean of differences [T] as far from 0, were each one's sign as likely as the other.
+    """The two-sided p of the mean of differences [T] under random signs: a sign-flip test.
 
-    The share of sign changes whose mean is at least as far from 0; where signs are drawn, those of the data count too,
-    so that no p is 0. Pitman 1937; as scipy.stats.permutation_test of one sample. NaN below two.
+    The fraction of sign vectors whose mean is at least as far from 0; random ones include the signs of the data, so
+    that p is never 0. Pitman 1937; like a one-sample scipy.stats.permutation_test. NaN for fewer than two.
     """
     if len(differences) < 2:
         return np.nan
@@ -191,7 +192,7 @@ def sign_flip_test(differences: NDArray[Any]) -> float:
 
 @functools.lru_cache(maxsize=8)
 def _signs(num: int) -> NDArray[Any]:
-    """Changes of sign [F, num], 1 or -1; the first changes none."""
+    """Sign vectors [F, num] of 1 and -1; the first is all 1."""
     if num <= MAX_EXACT:
         bits = (np.arange(2**num)[:, None] >> np.arange(num)) & 1
     else:
@@ -201,7 +202,7 @@ def _signs(num: int) -> NDArray[Any]:
 
 
 def holm(p: NDArray[Any]) -> NDArray[Any]:
-    """Holm's correction: p values [m] such that the chance of any false one below 5 % is at most 5 %. NaN stays out.
+    """Holm's correction of p values [m], which controls the family-wise error rate. NaN is ignored.
 
     Source: Holm 1979, "A simple sequentially rejective multiple test procedure".
     """
@@ -215,14 +216,14 @@ def holm(p: NDArray[Any]) -> NDArray[Any]:
 
 
 def against(manifest: Manifest, reference: str) -> BaseOf:
-    """Gives, for `compare`, the cell of the reference on a cell's benchmark; None for the reference itself.
+    """A function for `compare` that maps a cell to the reference's on its benchmark, the reference itself to None.
 
     Args:
-        manifest: the sweep's.
-        reference: a method's label; where it has several scales or variants, with them: `neuromodnet local FC256`.
+        manifest: the sweep's manifest.
+        reference: a method's label; with its scale or variant if it has several: `neuromodnet local FC256`.
 
     Raises:
-        UserError: there is none of this name, or there are several on a benchmark.
+        UserError: no row has this name, or several have it on one benchmark.
     """
     chosen: dict[str, ManifestCell] = {}
     names: dict[str, None] = {}
@@ -244,7 +245,7 @@ def against(manifest: Manifest, reference: str) -> BaseOf:
 
 
 def ablation_bases(manifest: Manifest) -> BaseOf:
-    """Gives, for `compare`, the base of a cell's ablation; None for the base itself and outside of ablations."""
+    """A function for `compare` that maps a cell to its ablation's base; None for the base and outside ablations."""
     cells = {(cell.method, cell.variant, cell.scale, cell.benchmark): cell for cell in manifest.cells}
 
     def base_of(cell: ManifestCell) -> ManifestCell | None:
@@ -256,16 +257,16 @@ def ablation_bases(manifest: Manifest) -> BaseOf:
 
 
 def ranks(summary: pd.DataFrame) -> pd.DataFrame:
-    """Average ranks over benchmarks, by accuracy; 1 is the best, equal ones share the mean of their places.
+    """Average ranks over benchmarks, by accuracy; 1 is the best, ties share the mean of their ranks.
 
-    Only rows that have a mean of all asked seeds on every benchmark are ranked: a rank among fewer is another figure.
+    Only rows with a mean over all requested seeds on every benchmark are ranked: ranks among fewer are not comparable.
 
     Args:
-        summary: as `aggregate.summarise` gives it.
+        summary: the result of `aggregate.summarise`.
 
     Returns:
-        method, variant, scale; rank, NaN where the row is not ranked; best and worst, over benchmarks; num_benchmarks;
-        num_ranked, the rows that are ranked; lacking, the benchmarks for want of which a row is not.
+        method, variant, scale; rank, NaN if the row is not ranked; best and worst, over benchmarks; num_benchmarks;
+        num_ranked, the number of ranked rows; lacking, the benchmarks that keep a row from being ranked.
     """
     benchmarks = list(dict.fromkeys(summary["benchmark"]))
     is_whole = summary["accuracy"].notna() & (summary["n"] == summary["asked"])
