@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Iterable, Sequence
 
@@ -46,6 +47,21 @@ def printable(text: str) -> str:
     if text.isprintable():
         return text
     return "".join(sign if sign.isprintable() or sign in "\n\t" else repr(sign)[1:-1] for sign in text)
+
+
+def hide_password(uri: str) -> str:
+    """A URI as it may be shown, or a text with URIs in it."""
+    return _PASSWORD.sub(_without_password, uri)
+
+
+_PASSWORD = re.compile(
+    r"(://[^:/@\s]*):\S*@|([?&][^=&\s]*(?:passw|pwd|secret|token|key|credential|signature|odbc_connect)[^=&\s]*=)[^&\s]*",
+    re.IGNORECASE,
+)
+
+
+def _without_password(found: re.Match[str]) -> str:
+    return f"{found[1]}:***@" if found[1] else f"{found[2]}***"
 
 
 def without_middle(text: str, length: int) -> str:

@@ -273,7 +273,7 @@ def test_methods_never_import_each_other() -> None:
                 "orchestrator/cluster/submitting.py",
             ),
         ),
-        ("mlflow", ("orchestrator/tracking/mlflow_runs.py",)),
+        ("mlflow", ("orchestrator/tracking/connecting.py",)),
     ],
 )
 def test_a_library_of_the_cluster_has_its_files(library: str, allowed: tuple[str, ...]) -> None:

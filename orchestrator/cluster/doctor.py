@@ -12,7 +12,7 @@ from rich.console import Console
 from crwn.data import BASE_SETS
 from crwn.data.base import data_roots
 from crwn.spec import TrialSpec
-from orchestrator.display import print_line
+from orchestrator.display import hide_password, print_line
 from orchestrator.errors import UnavailableError, UserError
 from orchestrator.execution.executors import EXECUTORS
 from orchestrator.execution.protocol import Survey
@@ -24,7 +24,7 @@ from orchestrator.store.files import TEMPORARY
 from orchestrator.store.store import Store
 from orchestrator.sweeps.sweep import Sweep
 from orchestrator.tracking import following
-from orchestrator.tracking.address import hide_password, tracking_uri
+from orchestrator.tracking.address import tracking_uri
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -283,7 +283,7 @@ def resume_bytes(trial: TrialSpec) -> int:
 
 def _tracking(store: Store, uri: str) -> Finding:
     try:
-        following.check(store, uri)
+        following.connected(store, uri)
     except UserError as error:
         return Finding(subject="MLflow", found=str(error), is_fault=True)
     return Finding(subject="MLflow", found=f"{hide_password(uri)} answers")

@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from orchestrator.display import hide_password
 from orchestrator.errors import UserError
 from orchestrator.execution.other_code import check_names
 from orchestrator.execution.running import Options, chosen_executor, chosen_resources
 from orchestrator.store.address import SCHEMES, check_address
 from orchestrator.sweeps.sweep import Sweep
-from orchestrator.tracking.address import hide_password
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

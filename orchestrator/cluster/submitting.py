@@ -26,10 +26,10 @@ from orchestrator import scratch
 from orchestrator.cluster.dashboard import explained
 from orchestrator.cluster.jobs import NUM_TRIALS, POLL_SECONDS, STOP_SECONDS, STORE, SWEEP, TRIALS, ClusterJob, jobs_of
 from orchestrator.cluster.request import Request
-from orchestrator.display import print_line
+from orchestrator.display import hide_password, print_line
 from orchestrator.errors import UserError
 from orchestrator.execution.running import COMMIT_VARIABLE, Options, code_commit
-from orchestrator.tracking.address import TRACKING_VARIABLE, hide_password, is_database, sqlite_file
+from orchestrator.tracking.address import TRACKING_VARIABLE, is_database, sqlite_file
 
 START_SECONDS = 60.0
 """How long a head that has just been started may take until it accepts jobs."""

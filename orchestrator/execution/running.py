@@ -16,7 +16,7 @@ from rich.console import Console
 
 from crwn.spec import TrialSpec
 from orchestrator import data_sets
-from orchestrator.display import print_line
+from orchestrator.display import hide_password, print_line
 from orchestrator.errors import UserError, begun, nearest
 from orchestrator.execution import other_code
 from orchestrator.execution.executors import EXECUTORS, default_executor
@@ -29,8 +29,8 @@ from orchestrator.store.locks import Holder
 from orchestrator.store.schemas import ATTEMPTS_FILE
 from orchestrator.store.store import Store
 from orchestrator.sweeps.sweep import Resources, Sweep
-from orchestrator.tracking.address import TRACKING_VARIABLE, hide_password, tracking_uri
-from orchestrator.tracking.following import Follower
+from orchestrator.tracking.address import TRACKING_VARIABLE, tracking_uri
+from orchestrator.tracking.following import followed
 
 COMMIT_VARIABLE = "CRWN_COMMIT"
 
@@ -266,9 +266,9 @@ def _followed(sweep: Sweep, store: Store, options: Options, console: Console) ->
         yield
         return
     uri = tracking_uri(store.beside, options.tracking_uri)
-    with Follower(store, sweep.name, uri, console) as follower:
+    with followed(store, sweep.name, uri, console):
         yield
-    if not follower.is_current:
+    if store.is_behind(sweep.name):
         print_line(console, f"mlflow: not up to date; catch up with: crwn sync {shlex.quote(store.address)}")
 
 

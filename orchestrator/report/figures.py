@@ -1,16 +1,18 @@
-"""Figures. Drawn without a window and without pyplot, whose state is global."""
+"""One trial's accuracy matrix: as numbers, and drawn without a window and without pyplot, whose state is global."""
 
 from __future__ import annotations
 
 import io
 from typing import Any
 
+import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from orchestrator.display import without_middle
 from orchestrator.report import fonts
+from orchestrator.store.integrity import MOST_TASKS, Tests, matrix_of
 
 INCHES = (5.2, 4.4)
 DOTS_PER_INCH = 100
@@ -46,3 +48,31 @@ def draw_accuracy_matrix(matrix: NDArray[Any], title: str) -> bytes:
         pil_kwargs={"compress_level": 3},  # quicker than the best and a tenth larger: a sync draws a thousand of them
     )
     return content.getvalue()
+
+
+def matrix_files(tests: Tests, title: str, *, independent: bool) -> dict[str, bytes]:
+    """A trial's accuracy matrix as CSV and as a picture, by file names; of a stream, which has no such matrix, none.
+
+    Args:
+        tests: the trial's.
+        title: of the picture.
+        independent: see `crwn.metrics.accuracy_matrix`.
+    """
+    if tests.update is not None or tests.num_tasks > MOST_TASKS:
+        return {}
+    matrix = matrix_of(tests, independent=independent)
+    return {
+        "accuracy_matrix.csv": matrix_csv(matrix).encode(),
+        "accuracy_matrix.png": draw_accuracy_matrix(matrix, title),
+    }
+
+
+def matrix_csv(matrix: NDArray[Any]) -> str:
+    """An accuracy matrix [T, T] as CSV: a row for each number of tasks learned; empty where a task was not tested."""
+    num_tasks = len(matrix)
+    frame = pd.DataFrame(
+        matrix,
+        index=pd.RangeIndex(1, num_tasks + 1, name="tasks learned"),
+        columns=[f"task {task + 1}" for task in range(num_tasks)],
+    )
+    return frame.to_csv(lineterminator="\n")

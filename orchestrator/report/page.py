@@ -27,9 +27,9 @@ from orchestrator.report.looks import Look, Names, palette
 from orchestrator.report.paper_figures import Drawable, paper_figures
 from orchestrator.report.paper_tables import PaperSource, paper_tables
 from orchestrator.report.plain import csv_text
-from orchestrator.report.printable import Table, write_files
+from orchestrator.report.printable import Table, markdown, table_files, write_files
 from orchestrator.report.sweep_tables import SweepTable, sweep_table, sweep_trials
-from orchestrator.report.tables import manifests_of
+from orchestrator.report.tables import Choice, manifests_of, tables_of
 from orchestrator.store.files import Files
 from orchestrator.store.manifests import Manifest, ManifestCell
 from orchestrator.store.store import Store
@@ -327,3 +327,28 @@ def _numbers(chart: Chart) -> str:
 def _embedded(kind: str, content: bytes) -> str:
     """An address that holds all that is there."""
     return f"data:{kind};base64,{base64.b64encode(content).decode()}"
+
+
+BROWSER_FORMATS = ("svg", "png")
+"""Formats of figures that a browser shows. Type for print takes as long as both of them."""
+
+
+def sweep_files(store: Store, manifest: Manifest, table: SweepTable) -> dict[str, bytes]:
+    """All of a sweep as files by their paths: what it asks for, its own table, and `report/` as two commands make it.
+
+    Args:
+        store: which has the sweep.
+        manifest: the sweep's.
+        table: the sweep's.
+
+    Raises:
+        UserError: a record is damaged.
+    """
+    made = table_files(tables_of([store], Choice(sweep=manifest.name)))
+    made |= report_files([store], manifest.name, BROWSER_FORMATS)
+    return {
+        "sweep.json": manifest.to_json_bytes(),
+        "table.csv": csv_text(table.summary).encode(),
+        "table.md": markdown(table).encode(),
+        **{f"report/{name}": content for name, content in made.items()},
+    }

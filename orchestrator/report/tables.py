@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import pandas as pd
-from numpy.typing import NDArray
 
 from orchestrator.errors import UserError, nearest
 from orchestrator.papers.reading import read_paper
@@ -190,14 +188,3 @@ def differences(a: Store, b: Store, where: Sequence[str], noise: float) -> Diffe
         found,
         [trial_id for trial_id in same["trial_a"] if a.records.contexts(trial_id) != b.records.contexts(trial_id)],
     )
-
-
-def matrix_csv(matrix: NDArray[Any]) -> str:
-    """An accuracy matrix [T, T] as CSV: a row for each number of tasks learned; empty where a task was not tested."""
-    num_tasks = len(matrix)
-    frame = pd.DataFrame(
-        matrix,
-        index=pd.RangeIndex(1, num_tasks + 1, name="tasks learned"),
-        columns=[f"task {task + 1}" for task in range(num_tasks)],
-    )
-    return frame.to_csv(lineterminator="\n")

@@ -6,6 +6,7 @@ older manifests; their defaults mean what those manifests meant.
 
 from __future__ import annotations
 
+import json
 import re
 import reprlib
 from collections.abc import Iterator, Mapping
@@ -82,6 +83,16 @@ class ManifestCell:
     def row_name(self) -> str:
         """The name of its table row, such as `neuromodnet local FC256`."""
         return " ".join(filter(None, (self.method, self.variant, self.scale)))
+
+    @property
+    def name(self) -> str:
+        """Its row and its benchmark."""
+        return f"{self.row_name} {self.benchmark}"
+
+    @property
+    def key(self) -> str:
+        """Its names, unlike any other cell's however they are cut into words."""
+        return json.dumps([*self.names.values()])
 
     @classmethod
     def _read(cls, value: Any, place: str, *, has_sum: bool) -> ManifestCell:

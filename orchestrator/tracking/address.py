@@ -8,17 +8,15 @@ import shlex
 from pathlib import Path
 from urllib.parse import parse_qsl, quote, unquote, urlsplit
 
+from orchestrator.display import hide_password
 from orchestrator.errors import UserError
 
 DATABASE_FILE, ARTIFACT_FOLDER = "mlflow.db", "mlartifacts"
-
 TRACKING_VARIABLE = "MLFLOW_TRACKING_URI"
 
-DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
-"""Databases that MLflow can write without a server."""
 
-_SQLITE_SETTINGS = {"uri", "timeout", "isolation_level", "detect_types", "check_same_thread", "cached_statements"}
-"""Options after the question mark in the address of an SQLite database; with `uri`, all of SQLite's own as well."""
+class TrackingError(UserError):
+    """MLflow cannot be written; the message says why and what to do."""
 
 
 def tracking_uri(runs: Path, given: str | None) -> str:
@@ -29,11 +27,13 @@ def tracking_uri(runs: Path, given: str | None) -> str:
         given: the URI on the command line.
 
     Raises:
-        UserError: it is the address of an SQLite database that probably names a different file than intended.
+        UserError: what follows a question mark is the end of a path, so that a database would be made elsewhere.
     """
     uri = given or os.environ.get(TRACKING_VARIABLE) or default_uri(runs)
-    _check(uri)
     kind, mark, path = uri.partition("://")
+    if kind.startswith("sqlite") and "/" in path.partition("?")[2]:
+        how = "expected settings after ?; in a path, write %3F for it, and %25 for a percent sign."
+        raise UserError(f"{hide_password(uri)}: {how}")
     return f"{_DRIVER}{mark}{path}" if kind == "sqlite" and "%" in path.partition("?")[0] else uri
 
 
@@ -54,50 +54,18 @@ _DRIVER = "sqlite+pysqlite"
 """SQLite for addresses with escapes: for addresses with sqlite:///, MLflow creates the folder without unescaping."""
 
 
-def _check(uri: str) -> None:
-    """Check that the address of an SQLite database has no question mark in its path, where it would end the path."""
-    kind, _, rest = uri.partition(":///")
-    settings = dict(parse_qsl(rest.partition("?")[2], keep_blank_values=True))
-    if kind not in ("sqlite", _DRIVER) or "uri" in settings or settings.keys() <= _SQLITE_SETTINGS:
-        return
-    name = min(settings.keys() - _SQLITE_SETTINGS)
-    raise UserError(
-        f"--tracking-uri or ${TRACKING_VARIABLE}: expected a database's address with settings after its question mark, "
-        f"given {hide_password(uri)}, where {name!r} is none. In a path, write %3F for a question mark and %25 for a "
-        "percent sign"
-    )
-
-
 def how_to_open(runs: Path, given: str | None) -> str:
     """How to view it: the command for a folder's own database, else the address."""
     uri = tracking_uri(runs, given)
-    return shlex.join(["crwn", "ui", _relative(runs)]) if uri == default_uri(runs) else hide_password(uri)
-
-
-def _relative(path: Path) -> str:
-    """A path as short as possible for typing, but not looking like an option."""
-    shown = str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
-    return f"./{shown}" if shown.startswith("-") else shown
-
-
-def hide_password(uri: str) -> str:
-    """A URI, or a text with URIs, without passwords."""
-    return _PASSWORD.sub(_without_password, uri)
-
-
-_PASSWORD = re.compile(
-    r"(://[^:/@\s]*):\S*@|([?&][^=&\s]*(?:passw|pwd|secret|token|key|credential|signature|odbc_connect)[^=&\s]*=)[^&\s]*",
-    re.IGNORECASE,
-)
-
-
-def _without_password(found: re.Match[str]) -> str:
-    return f"{found[1]}:***@" if found[1] else f"{found[2]}***"
+    if uri != default_uri(runs):
+        return hide_password(uri)
+    folder = str(runs.relative_to(Path.cwd()) if runs.is_relative_to(Path.cwd()) else runs)
+    return shlex.join(["crwn", "ui", f"./{folder}" if folder.startswith("-") else folder])  # no option
 
 
 def is_database(uri: str) -> bool:
     """Whether a URI names a database, which is written directly, rather than a server."""
-    return re.split("[:+]", uri)[0] in DATABASES
+    return re.split("[:+]", uri)[0] in ("sqlite", "postgresql", "mysql", "mssql")
 
 
 def sqlite_file(uri: str) -> Path | None:
@@ -113,8 +81,5 @@ def sqlite_file(uri: str) -> Path | None:
 
 
 def artifact_root(runs: Path, uri: str) -> Path | None:
-    """The folder of artifacts: next to the stores with a database; None with a server, which has its own place.
-
-    It is absolute: MLflow's default depends on the folder that it is started in, which loses artifacts.
-    """
+    """Where artifacts go, a full path: beside the stores with a database; None with a server, which has its own."""
     return runs.absolute() / ARTIFACT_FOLDER if is_database(uri) else None

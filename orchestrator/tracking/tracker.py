@@ -1,42 +1,42 @@
 """Writes MLflow from the store.
 
-There is one experiment per sweep name; in it, one parent run per sweep and store, one child run per started trial, and
-one per cell of the sweep's table: mean, standard deviation and number of seeds. Their content is read from the store
-(`projection.py`), so all of it can lag behind, be lost, and be rebuilt: `Tracker.sync` writes what is missing, and
-nothing twice.
+There is one experiment per sweep name; in it, one parent run per sweep and store, one child run per started trial, and,
+once the work rests, one per cell of the table: mean, deviation and number of seeds. All that they show is read from the
+store (`projection.py`), so it can lag behind, be lost, and be rebuilt.
 
-Metrics in MLflow can only be added. So a trial's run belongs to one computation of it, its `crwn.origin`; if a trial is
-recomputed, its run is replaced. A cell's run is replaced whenever its numbers change, so while a sweep runs, only
-complete cells have one. Runs of trials and cells that a sweep no longer asks for are deleted, which MLflow can undo;
-`sync` restores them when they are asked for again.
-
-One process at a time writes (`Store.tracking_lock`).
+Metrics in MLflow can only be added to. A run therefore belongs to one origin of its numbers, its tag `crwn.origin`; for
+numbers of another, a new run takes its place. Runs that somebody deleted in MLflow are not looked at: the next process
+that shows the sweep makes new ones. One process at a time writes (`Store.tracking_lock`).
 """
 
 from __future__ import annotations
 
-import contextlib
-import time
+import re
+import tempfile
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from pathlib import Path
+from typing import Any, TypeAlias
 
-from orchestrator.errors import UserError
-from orchestrator.report import sweep_tables
-from orchestrator.store.manifests import Manifest
+import psutil
+
+from orchestrator.report.page import sweep_files
+from orchestrator.report.sweep_tables import sweep_table
+from orchestrator.store.json_fields import milliseconds
+from orchestrator.store.manifests import Manifest, ManifestCell
 from orchestrator.store.schemas import ATTEMPTS_FILE
 from orchestrator.store.store import Store, TrialState
 from orchestrator.tracking import projection
-from orchestrator.tracking.errors import TrackingError, explain
-from orchestrator.tracking.mlflow_runs import MlflowRuns, ShownRun
-from orchestrator.tracking.projection import Label, RunContent
+from orchestrator.tracking.address import TrackingError, artifact_root
+from orchestrator.tracking.connecting import connect, entities, explained
+from orchestrator.tracking.projection import Point, RunContent
 
 MAX_FAULTS = 3
 """Number of failed trials after which a pass is given up: one may be odd, more are an outage."""
 
-TABLE_COST_FACTOR = 20
-"""Interval between writes of a running sweep's table, as a multiple of the time of the last write."""
+METRICS_PER_CALL, MAX_RUNS = 800, 50_000
+"""MLflow takes a thousand entries at once, of which a hundred may be params, and gives so many runs."""
 
 STATUS: Mapping[TrialState, str] = {
     "done": "FINISHED",
@@ -47,56 +47,31 @@ STATUS: Mapping[TrialState, str] = {
 }
 
 
-@dataclass(slots=True, kw_only=True)
-class _Experiment:
-    """A sweep's runs: the parent, if it exists yet, and its children by trial and by cell.
+@dataclass(slots=True)
+class ShownRun:
+    """The known state of a run in MLflow.
 
     Attributes:
-        experiment_id: MLflow's experiment id.
-        name: the sweep's name.
-        parent: the sweep's own run.
-        trials: the runs of trials, by trial id.
-        cells: the runs of the table's cells, by `Label.cell_key`.
-        deleted_cells: deleted runs of cells, by cell and what they show.
-        table_due: when the table is due to be written, by the monotonic clock.
+        experiment, run_id, tags, start, end, status, params: as they are there; times in milliseconds since 1970.
+        sent: values of metrics that this process has written; MLflow ignores what it is sent once more.
+        seen: the state of the store that it shows; None if unknown.
     """
 
-    experiment_id: str
-    name: str
-    parent: ShownRun | None = None
-    trials: dict[str, ShownRun] = field(default_factory=dict)
-    cells: dict[str, ShownRun] = field(default_factory=dict)
-    deleted_cells: dict[tuple[str, str], ShownRun] = field(default_factory=dict)
-    table_due: float = 0.0
-
-    def has_place(self, run: ShownRun, asked: Collection[str]) -> bool:
-        """Whether a run is the first one of the sweep, or of one of the trials and cells asked for."""
-        if _level(run) == "sweep":
-            return self.parent is None
-        return _identity(run) in asked and _identity(run) not in self._children(run)
-
-    def take(self, run: ShownRun) -> None:
-        """Add a run in its place."""
-        if _level(run) == "sweep":
-            self.parent = run
-        else:
-            self._children(run)[_identity(run)] = run
-
-    def _children(self, run: ShownRun) -> dict[str, ShownRun]:
-        return self.cells if _level(run) == "cell" else self.trials
+    experiment: str
+    run_id: str
+    tags: dict[str, str]
+    start: int
+    end: int | None = None
+    status: str = "RUNNING"
+    params: dict[str, str] = field(default_factory=dict)
+    sent: set[Point] = field(default_factory=set)
+    seen: Any = None
 
 
-def _level(run: ShownRun) -> str:
-    return run.tags.get("crwn.level", "")
+Runs: TypeAlias = dict[tuple[str, str], ShownRun]
+"""A sweep's, by level and identity: `PARENT`, ("trial", its id), ("cell", its `ManifestCell.key`)."""
 
-
-def _is_whole(run: ShownRun, digest: str) -> bool:
-    """Whether a run is complete for this digest."""
-    return (run.status, run.tags.get("crwn.projected")) == (STATUS["done"], digest)
-
-
-def _identity(run: ShownRun) -> str:
-    return run.tags.get(f"crwn.{_level(run)}", "")
+PARENT = ("sweep", "")
 
 
 class Tracker:
@@ -105,38 +80,26 @@ class Tracker:
     Args:
         store: the store.
         uri: MLflow's tracking URI.
-        computing: returns a context for long work without calls to MLflow: tables and figures.
 
     Raises:
         TrackingError: MLflow cannot be reached, or is not as expected.
     """
 
-    def __init__(
-        self,
-        store: Store,
-        uri: str,
-        computing: Callable[[], contextlib.AbstractContextManager[Any]] = contextlib.nullcontext,
-    ) -> None:
+    def __init__(self, store: Store, uri: str) -> None:
         self._store = store
         self._uri = uri
-        self._computing = computing
-        self._experiments: dict[str, _Experiment] = {}
-        with _explained(uri):
-            self._runs = MlflowRuns(uri, store.identity, store.beside)
+        self._artifacts = artifact_root(store.beside, uri)
+        self._known: dict[str, Runs] = {}
+        with explained(uri):
+            self._client = connect(uri, self._artifacts)
 
-    def sync(
-        self,
-        manifest: Manifest,
-        *,
-        driven: bool,
-        on_trial: Callable[[int], None] = lambda _: None,
-    ) -> int:
+    def sync(self, manifest: Manifest, *, driven: bool, on_trial: Callable[[], object] = int) -> int:
         """Write what MLflow lacks of a sweep.
 
         Args:
             manifest: the sweep's manifest.
-            driven: whether a run is working on it.
-            on_trial: called after each trial with the number of trials left.
+            driven: whether a run is working on it; what comes from several trials then waits for its end.
+            on_trial: called after each trial that was looked at.
 
         Returns:
             The number of trials' runs written.
@@ -145,228 +108,191 @@ class Tracker:
             TrackingError: something could not be written; the next call continues.
             UserError: a record of the store is damaged.
         """
-        labels = projection.labels(manifest)
-        states = self._store.states(labels, driven=driven)
-        with self._writing(manifest.name):
-            experiment = self._experiments.get(manifest.name) or self._look_up(manifest.name, labels)
-            self._ensure_parent(experiment, states)
-        if experiment.parent is None:
+        states = self._store.states(manifest.trial_ids, driven=driven)
+        with explained(self._uri):
+            # Forgotten meanwhile: of a pass that fails it is not known what arrived, so the next one looks it up again.
+            runs = self._known.pop(manifest.name, None) or self._look_up(manifest, states)
+        if not runs:
             return 0  # nothing has started
-        num_written = 0
-        faults: list[TrackingError] = []
-        for index, (trial_id, label) in enumerate(labels.items(), start=1):
+        num_written, faults = 0, list[TrackingError]()
+        for cell, seed, trial_id in manifest.trials():
             states[trial_id] = self._store.state(trial_id, driven=driven)  # it may have ended since
             try:
-                with self._writing(manifest.name):
-                    self._ensure_child(experiment, experiment.trials.get(trial_id))
-                    num_written += self._sync_trial(experiment, trial_id, states[trial_id], label)
+                with explained(self._uri):
+                    num_written += self._sync_trial(runs, trial_id, states[trial_id], cell, seed)
             except TrackingError as error:
                 faults.append(error)
                 if len(faults) == MAX_FAULTS:
-                    break
-            on_trial(len(labels) - index)
-        if len(faults) < MAX_FAULTS:
-            with self._writing(manifest.name):
-                self._sync_parent(experiment, manifest, states, driven=driven)
+                    raise
+            on_trial()
+        with explained(self._uri):
+            self._sync_parent(runs, manifest, states, driven=driven)
         if faults:
             raise faults[0]
+        self._known[manifest.name] = runs
         return num_written
 
-    @contextlib.contextmanager
-    def _writing(self, sweep: str) -> Iterator[None]:
-        """Explain failures; how much was written is unknown, so the next pass looks the sweep up again."""
-        try:
-            with _explained(self._uri):
-                yield
-        except TrackingError:
-            self._experiments.pop(sweep, None)
-            raise
+    def _look_up(self, manifest: Manifest, states: Mapping[str, TrialState]) -> Runs:
+        """The sweep's runs that are this store's and not deleted; its own is made where something was begun."""
+        experiment = self._experiment_id(manifest.name)
+        begun = {trial_id: cell for cell, _, trial_id in manifest.trials() if states[trial_id] != "left"}
+        asked = {PARENT, *(("trial", trial_id) for trial_id in begun), *(("cell", cell.key) for cell in begun.values())}
+        runs: Runs = {}
+        for run in self._client.search_runs([experiment], max_results=MAX_RUNS):
+            tags, info = dict(run.data.tags), run.info
+            if tags.get("crwn.store") != self._store.identity:
+                continue
+            level = tags.get("crwn.level", "")
+            place = PARENT if level == "sweep" else (level, tags.get(f"crwn.{level}", ""))
+            if place in asked and place not in runs:
+                shown = runs[place] = ShownRun(experiment, info.run_id, tags, info.start_time)
+                shown.status, shown.end, shown.params = info.status, info.end_time, dict(run.data.params)
+            else:  # no longer asked for or there, or twice: an answer was lost, and MLflow's client asked again
+                self._client.delete_run(info.run_id)
+        if PARENT not in runs and begun:
+            attempts = [self._store.all_attempts(trial_id) for trial_id in begun]
+            start = min((milliseconds(tried[0].started) for tried in attempts if tried), default=0)
+            tags = {"crwn.sweep": manifest.name, "crwn.level": "sweep", "mlflow.runName": manifest.name}
+            runs[PARENT] = self._create(experiment, start, tags)
+        for place, child in runs.items():
+            if place != PARENT:  # they may have been below another one
+                self._write_tags(child, {"mlflow.parentRunId": runs[PARENT].run_id})
+        return runs
 
-    # What is there
+    def _experiment_id(self, name: str) -> str:
+        """The id of the experiment with this name, which is created if missing, or restored if deleted."""
+        found = self._client.get_experiment_by_name(name)
+        if found is None:
+            # A name may contain characters unfit for paths; artifacts are found through MLflow, never by this name.
+            folder = re.sub(r"[^\w.-]", "_", name)
+            location = None if self._artifacts is None else (self._artifacts / folder).as_uri()
+            kind = {"mlflow.experimentKind": "custom_model_development"}  # the interface shows training, not prompts
+            return str(self._client.create_experiment(name, artifact_location=location, tags=kind))
+        if found.lifecycle_stage != "active":  # MLflow takes no other of its name
+            self._client.restore_experiment(found.experiment_id)
+        return str(found.experiment_id)
 
-    def _look_up(self, name: str, labels: Mapping[str, Label]) -> _Experiment:
-        """The sweep's experiment, created if missing, with the runs in it that belong to this store."""
-        experiment = _Experiment(experiment_id=self._runs.experiment_id(name), name=name)
-        asked = {*labels, *(label.cell_key for label in labels.values())}
-        deleted = []
-        for run in self._runs.search(experiment.experiment_id, name):
-            if run.is_deleted:
-                deleted.append(run)
-            elif experiment.has_place(run, asked):
-                experiment.take(run)
-            else:  # no longer asked for, or a duplicate: MLflow's client retried after losing an answer
-                self._runs.delete(run)
-                deleted += [run] if _level(run) == "cell" else []
-        for run in deleted:
-            if _level(run) == "cell":
-                experiment.deleted_cells[_identity(run), run.tags.get("crwn.projected", "")] = run
-            elif experiment.has_place(run, asked) and self._is_current(run):
-                experiment.take(self._runs.restore(run))
-        self._experiments[name] = experiment
-        return experiment
-
-    def _is_current(self, run: ShownRun) -> bool:
-        """Whether a run shows the computation of its trial in the store; a sweep's own run always does."""
-        if _level(run) == "sweep":
-            return True
-        attempts = self._store.all_attempts(_identity(run))
-        return bool(attempts) and run.tags.get("crwn.origin") == projection.origin(attempts)
-
-    # Below the parent
-
-    def _create_child(self, experiment: _Experiment, content: RunContent, level: str, identity: str) -> ShownRun:
-        """Create a run below the sweep's own, which is found again by its `identity`."""
-        assert experiment.parent is not None
-        place = {"mlflow.parentRunId": experiment.parent.run_id, "crwn.level": level, f"crwn.{level}": identity}
-        return self._runs.create(experiment.experiment_id, experiment.name, content.start, {**content.tags, **place})
-
-    def _ensure_child(self, experiment: _Experiment, shown: ShownRun | None) -> None:
-        """Make sure that a run is below its sweep's run, which may have been duplicated or lost."""
-        assert experiment.parent is not None
-        if shown is not None:
-            self._runs.write_tags(shown, {"mlflow.parentRunId": experiment.parent.run_id})
-
-    def _sync_trial(self, experiment: _Experiment, trial_id: str, state: TrialState, label: Label) -> bool:
+    def _sync_trial(self, runs: Runs, trial_id: str, state: TrialState, cell: ManifestCell, seed: int) -> bool:
         """Update one trial's run; returns whether anything was written."""
-        shown = experiment.trials.get(trial_id)
+        place = ("trial", trial_id)
+        shown = runs.get(place)
         if state == "left":
-            if shown is not None and shown.status == "RUNNING":
-                self._runs.write_status(shown, STATUS[state], shown.start)
-                return True
-            return False
-        seen = (state, label, self._store.signature(trial_id))
+            if shown is not None:  # somebody took its files away
+                self._client.delete_run(runs.pop(place).run_id)
+            return shown is not None
+        seen = (state, cell.names, self._store.signature(trial_id))
         if shown is not None and shown.seen == seen:
             return False
-        digest = projection.digest(self._store, trial_id, label) if state == "done" else None
-        if shown is not None and digest is not None and _is_whole(shown, digest):
-            shown.seen = seen
-            return False
-        content = projection.trial_content(self._store, trial_id, state, label)
-        if content is None:
-            return False  # the next pass will see it finished
-        if shown is not None and shown.tags.get("crwn.origin") != content.origin and self._runs.points(shown):
-            self._runs.delete(shown)  # it shows another computation, and metrics cannot be removed
+        digest = projection.digest(self._store, trial_id, cell, seed) if state == "done" else None
+        is_whole = shown is not None and (shown.status, shown.tags.get("crwn.projected")) == (STATUS["done"], digest)
+        if shown is None or not is_whole:
+            content = projection.trial_content(self._store, trial_id, state, cell, seed)
+            if content is None:
+                return False  # the next pass will see it finished
+            shown = self._write(runs, place, content, STATUS[state])
+            if digest is not None:
+                files = projection.artifacts(self._store, trial_id, projection.run_name(cell, seed))
+                self._write_files(shown, files)
+                self._write_tags(shown, {"crwn.projected": digest})  # last: all of it is there
+            elif state == "failed":
+                self._write_files(shown, {ATTEMPTS_FILE: self._store.read(trial_id, ATTEMPTS_FILE) or b""})
+        shown.seen = seen
+        return not is_whole
+
+    def _sync_parent(self, runs: Runs, manifest: Manifest, states: Mapping[str, TrialState], *, driven: bool) -> None:
+        """The sweep's own run: how many trials stand where, when the work ended, and, once it rests, its table."""
+        counts = Counter(states.values())
+        rests: TrialState = "failed" if counts["failed"] else "done" if counts["done"] == len(states) else "interrupted"
+        state = "running" if driven else rests
+        trials = ", ".join(f"{counts[name]} {name}" for name in STATUS if counts[name])
+        self._write_tags(runs[PARENT], {"state": state, "trials": trials, "sweep": manifest.name})
+        if not driven:
+            self._sync_table(runs, manifest, states)
+        ends = [run.end for (level, _), run in runs.items() if level == "trial" and run.end is not None]
+        self._write_status(runs[PARENT], STATUS[state], max(ends, default=runs[PARENT].start))
+
+    def _sync_table(self, runs: Runs, manifest: Manifest, states: Mapping[str, TrialState]) -> None:
+        """The runs of the table's cells, then the table and the report, unless they are there."""
+        if runs[PARENT].tags.get("crwn.projected") == self._digest(runs, manifest, states):
+            return
+        spans = {name: (run.start, run.end or 0) for (_, name), run in runs.items() if states.get(name) == "done"}
+        table = sweep_table(self._store, manifest)
+        contents = {("cell", c.key): content for c, content in projection.cell_contents(manifest, table, spans)}
+        for place in [place for place in runs if place[0] == "cell" and place not in contents]:
+            self._client.delete_run(runs.pop(place).run_id)
+        for place, content in contents.items():
+            self._write(runs, place, content, STATUS["done"])
+        self._write_files(runs[PARENT], sweep_files(self._store, manifest, table))
+        tags = {"mlflow.note.content": projection.note(table), "crwn.projected": self._digest(runs, manifest, states)}
+        self._write_tags(runs[PARENT], tags)
+
+    def _write(self, runs: Runs, place: tuple[str, str], content: RunContent, status: str) -> ShownRun:
+        """Have a run below the sweep's own show this: the one that is there, or a new one for other numbers.
+
+        A param that it has keeps its value, which MLflow never changes: an older crwn may have named it otherwise.
+        """
+        shown = runs.get(place)
+        if shown is not None and shown.tags.get("crwn.origin") != content.tags["crwn.origin"]:
+            self._client.delete_run(shown.run_id)
             shown = None
         if shown is None:
-            shown = self._create_child(experiment, content, "trial", trial_id)
-            experiment.trials[trial_id] = shown
-        self._write(shown, content, STATUS[state])
-        if digest is not None:
-            self._runs.write_files(shown, projection.artifacts(self._store, trial_id, label.run_name))
-            self._runs.write_tags(shown, {"crwn.projected": digest})  # last, once it is complete
-        elif state == "failed":
-            self._runs.write_files(shown, {ATTEMPTS_FILE: self._store.read(trial_id, ATTEMPTS_FILE) or b""})
-        shown.seen = seen
-        return True
+            (level, identity), parent = place, runs[PARENT]
+            below = {"mlflow.parentRunId": parent.run_id, "crwn.level": level, f"crwn.{level}": identity}
+            shown = runs[place] = self._create(parent.experiment, content.start, {**content.tags, **below})
+        missing = {name: value for name, value in content.params.items() if name not in shown.params}
+        params = [entities.Param(name, value) for name, value in missing.items()]
+        new = [point for point in content.points if point not in shown.sent]
+        metrics = [entities.Metric(point.name, point.value, point.time, point.step) for point in new]
+        for start in range(0, len(metrics) or len(params), METRICS_PER_CALL):
+            chunk = metrics[start : start + METRICS_PER_CALL]
+            self._client.log_batch(shown.run_id, metrics=chunk, params=params if start == 0 else ())
+        shown.params |= missing
+        shown.sent |= set(new)
+        self._write_tags(shown, content.tags)
+        self._write_status(shown, status, content.end)
+        return shown
 
-    def _sync_cells(self, experiment: _Experiment, found: Mapping[str, RunContent], *, driven: bool) -> None:
-        """Update the runs of the table's cells.
+    def _create(self, experiment: str, start: int, tags: Mapping[str, str]) -> ShownRun:
+        """Create a run that begins at `start`; its name is the tag `mlflow.runName`."""
+        tags = {
+            "crwn.store": self._store.identity,
+            "mlflow.user": psutil.Process().username(),  # in a container it may be a number alone
+            "mlflow.source.name": "crwn run",
+            "mlflow.source.type": "LOCAL",
+            **{name: value for name, value in tags.items() if value},
+        }
+        run = self._client.create_run(experiment, start_time=start, tags=tags, run_name=tags["mlflow.runName"])
+        return ShownRun(experiment, run.info.run_id, tags, start)
 
-        Args:
-            experiment: the sweep's experiment.
-            found: the content of cells, by `Label.cell_key`.
-            driven: whether seeds may still follow; incomplete cells then wait for them.
-        """
-        for key in experiment.cells.keys() - found.keys():
-            self._runs.delete(experiment.cells.pop(key))
-        for key, content in found.items():
-            if driven and content.tags["state"] != "done":
-                continue
-            shown = experiment.cells.get(key)
-            if shown is not None and not _is_whole(shown, content.origin):
-                self._runs.delete(shown)
-                shown = None
-            if shown is None:
-                deleted = experiment.deleted_cells.pop((key, content.origin), None)
-                if deleted is not None:
-                    shown = self._runs.restore(deleted)
-                else:
-                    shown = self._create_child(experiment, content, "cell", key)
-                experiment.cells[key] = shown
-            self._ensure_child(experiment, shown)
-            if not _is_whole(shown, content.origin):
-                self._write(shown, content, STATUS["done"])
-                self._runs.write_tags(shown, {"crwn.projected": content.origin})  # last, once it is complete
+    def _write_tags(self, shown: ShownRun, tags: Mapping[str, str]) -> None:
+        """Write the tags that a run lacks or that differ."""
+        changed = {name: value for name, value in tags.items() if shown.tags.get(name, "") != value}
+        if changed:
+            own = [entities.RunTag(name, value) for name, value in changed.items()]
+            self._client.log_batch(shown.run_id, tags=own)
+            shown.tags |= changed
 
-    def _write(self, shown: ShownRun, content: RunContent, status: str) -> None:
-        self._runs.write_params(shown, content.params)
-        self._runs.write_points(shown, content.points)
-        self._runs.write_tags(shown, content.tags)
-        self._runs.write_status(shown, status, content.end)
+    def _write_status(self, shown: ShownRun, status: str, end: int) -> None:
+        """Write a run's status, and its end if it has ended."""
+        known, shown.status, shown.end = (shown.status, shown.end), status, None if status == "RUNNING" else end
+        if known != (shown.status, shown.end):
+            if shown.end is None:
+                self._client.update_run(shown.run_id, status=status)
+            else:
+                self._client.set_terminated(shown.run_id, status, end_time=end)
 
-    # The parent
+    def _write_files(self, shown: ShownRun, files: Mapping[str, bytes]) -> None:
+        """Write a run's artifacts by path, overwriting existing ones."""
+        with tempfile.TemporaryDirectory(prefix="crwn-artifacts-") as folder:
+            for name, content in files.items():
+                path = Path(folder) / name
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_bytes(content)
+            self._client.log_artifacts(shown.run_id, folder)
 
-    def _ensure_parent(self, experiment: _Experiment, states: Mapping[str, TrialState]) -> None:
-        begun = [trial_id for trial_id, state in states.items() if state != "left"]
-        if experiment.parent is not None or not begun:
-            return
-        start = min(projection.started(self._store, trial_id) for trial_id in begun)
-        tags = {"crwn.level": "sweep", "mlflow.runName": experiment.name}
-        experiment.parent = self._runs.create(experiment.experiment_id, experiment.name, start, tags)
-
-    def _sync_parent(
-        self, experiment: _Experiment, manifest: Manifest, states: Mapping[str, TrialState], *, driven: bool
-    ) -> None:
-        """Update the sweep's own run: counts of trials by state, table, cells, report, and the end of the work."""
-        parent = experiment.parent
-        if parent is None:
-            return
-        counts = Counter(states.values())
-        if driven:
-            state: TrialState = "running"
-        elif counts["failed"]:
-            state = "failed"
-        else:
-            state = "done" if counts["done"] == len(states) else "interrupted"
-        trials = ", ".join(f"{counts[name]} {name}" for name in STATUS if counts[name])
-        self._runs.write_tags(parent, {"state": state, "trials": trials, "sweep": manifest.name})
-        settled = [
-            (name, its, self._store.signature(name)) for name, its in states.items() if its in ("done", "failed")
-        ]
-        seen = (driven, settled, manifest)
-        if parent.seen != seen and (not driven or time.monotonic() >= experiment.table_due):
-            began = time.monotonic()
-            self._sync_table(experiment, parent, manifest, states, driven=driven)
-            parent.seen = seen
-            experiment.table_due = time.monotonic() + TABLE_COST_FACTOR * (time.monotonic() - began)
-        ends = [child.end for child in experiment.trials.values() if child.end is not None]
-        self._runs.write_status(parent, STATUS[state], max(ends, default=parent.start))
-
-    def _sync_table(
-        self,
-        experiment: _Experiment,
-        parent: ShownRun,
-        manifest: Manifest,
-        states: Mapping[str, TrialState],
-        *,
-        driven: bool,
-    ) -> None:
-        """Update everything that is computed from several trials."""
-        with self._computing():
-            trials = sweep_tables.sweep_trials(self._store, manifest)
-            table = sweep_tables.sweep_table(self._store, manifest, trials)
-            spans = {trial_id: (run.start, run.end or run.start) for trial_id, run in experiment.trials.items()}
-            settings = dict(zip(trials["trial_id"], trials["settings"], strict=True))
-            cells = projection.cell_contents(manifest, table, settings, spans)
-        self._runs.write_tags(parent, {"mlflow.note.content": projection.note(table)})
-        self._runs.write_files(parent, projection.table_files(manifest, table))
-        self._sync_cells(experiment, cells, driven=driven)
-        # Write the report only when no run is working: it takes seconds to draw.
-        shown = {trial_id: run.tags.get("crwn.projected") for trial_id, run in experiment.trials.items()}
-        digest = projection.sweep_digest(manifest, states, shown, self._store.accepted())
-        if not driven and parent.tags.get("crwn.projected") != digest:
-            with self._computing():
-                files = projection.sweep_report(self._store, manifest)
-            self._runs.write_files(parent, files)
-            self._runs.write_tags(parent, {"crwn.projected": digest})  # last, once it is complete
-
-
-@contextlib.contextmanager
-def _explained(uri: str) -> Iterator[None]:
-    """Turn whatever MLflow and its libraries raise into a TrackingError with advice."""
-    try:
-        yield
-    except (TrackingError, UserError):
-        raise
-    except Exception as error:  # MLflow, SQLAlchemy, requests, drivers, the file system
-        raise TrackingError(explain(error, uri)) from error
+    def _digest(self, runs: Runs, manifest: Manifest, states: Mapping[str, TrialState]) -> str:
+        """What the sweep's own run shows of the others: their numbers, and which codes count as one."""
+        names = ("crwn.projected", "error", "crwn.origin")
+        others = {place: [run.tags.get(name) or "" for name in names] for place, run in runs.items() if place != PARENT}
+        accepted = self._store.accepted().agreements
+        return projection.digits(repr((sorted(others.items()), states, manifest.to_json_bytes(), accepted)))

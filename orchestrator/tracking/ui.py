@@ -10,30 +10,19 @@ import subprocess
 import sys
 import tempfile
 import time
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
 from rich.console import Console
 
-from orchestrator.display import print_line
+from orchestrator.display import hide_password, print_line
 from orchestrator.errors import UserError
-from orchestrator.tracking.address import (
-    ARTIFACT_FOLDER,
-    DATABASE_FILE,
-    default_uri,
-    hide_password,
-    is_database,
-    tracking_uri,
-)
+from orchestrator.tracking.address import ARTIFACT_FOLDER, DATABASE_FILE, default_uri, is_database, tracking_uri
 
 HOST = "127.0.0.1"
 START_PAGE = "/#/experiments?workflowType=machine_learning"
 """Opens the interface for training; MLflow's default is the one for prompts."""
-START_SECONDS = 90.0
-ANSWER_SECONDS = 5.0
-STOP_SECONDS = 5.0
-POLL_SECONDS = 0.2
+START_SECONDS, STOP_SECONDS, POLL_SECONDS = 90.0, 5.0, 0.2
 
 ENVIRONMENT = {
     "MLFLOW_DISABLE_TELEMETRY": "true",  # send no telemetry
@@ -63,30 +52,28 @@ def serve(runs: Path, port: int, console: Console) -> None:
             f"{runs}: expected a folder of stores with {DATABASE_FILE}, found none; crwn run makes one, "
             "and crwn sync STORE one for a store that has none."
         )
-    _check_port(port)
-    address = f"http://{HOST}:{port}"
+    if _is_open(port):
+        raise UserError(f"--port: expected a free port, given {port}. Stop what uses it, or name another.")
     command = [sys.executable, "-m", "mlflow", "server", "--host", HOST, "--port", str(port), "--workers", "1"]
     command += ["--artifacts-destination", (runs.absolute() / ARTIFACT_FOLDER).as_uri()]
-    with (
-        contextlib.suppress(KeyboardInterrupt),
-        tempfile.TemporaryFile("w+") as log,
-        _running(command, uri, log.fileno()) as server,
-    ):
-        _wait_until_up(server, address, log.fileno())
-        print_line(console, f"MLflow shows {hide_password(uri)} at {address}{START_PAGE}\nCtrl-C stops it.")
-        server.wait()
-        raise UserError(f"the MLflow server ended by itself:\n{_tail(log.fileno())}")
+    with contextlib.suppress(KeyboardInterrupt), tempfile.TemporaryFile() as log:
+        with _running(command, uri, log.fileno()) as server:
+            deadline = time.monotonic() + START_SECONDS
+            while not (is_up := _is_open(port)) and server.poll() is None and time.monotonic() < deadline:
+                time.sleep(POLL_SECONDS)
+            if is_up:
+                where = f"http://{HOST}:{port}{START_PAGE}"
+                print_line(console, f"MLflow shows {hide_password(uri)} at {where}\nCtrl-C stops it.")
+                server.wait()
+        size = os.fstat(log.fileno()).st_size
+        said = os.pread(log.fileno(), 2000, max(0, size - 2000)).decode(errors="replace")
+        how = "ended by itself" if is_up else f"did not start within {START_SECONDS:g} s"
+        raise UserError(f"the MLflow server {how}:\n{hide_password(said)}")
 
 
-def _check_port(port: int) -> None:
+def _is_open(port: int) -> bool:
     with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((HOST, port))
-        except (OSError, OverflowError) as error:
-            raise UserError(
-                f"--port: expected a free port, given {port}: {error}. Stop what uses it, or name another."
-            ) from error
+        return probe.connect_ex((HOST, port)) == 0
 
 
 @contextlib.contextmanager
@@ -104,32 +91,10 @@ def _running(command: list[str], uri: str, log: int) -> Iterator[subprocess.Pope
         yield server
     finally:
         try:
-            _tell(server, signal.SIGTERM)
-            with contextlib.suppress(subprocess.TimeoutExpired):
+            with contextlib.suppress(ProcessLookupError, subprocess.TimeoutExpired):
+                os.killpg(server.pid, signal.SIGTERM)
                 server.wait(STOP_SECONDS)
         finally:  # even if the user presses Ctrl-C again
-            _tell(server, signal.SIGKILL)
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(server.pid, signal.SIGKILL)
             server.wait()
-
-
-def _tell(server: subprocess.Popen[bytes], sign: signal.Signals) -> None:
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(server.pid, sign)
-
-
-def _wait_until_up(server: subprocess.Popen[bytes], address: str, log: int) -> None:
-    deadline = time.monotonic() + START_SECONDS
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # $http_proxy cannot reach this machine
-    while True:
-        if server.poll() is not None:
-            raise UserError(f"the MLflow server did not start:\n{_tail(log)}")
-        with contextlib.suppress(OSError), opener.open(f"{address}/health", timeout=ANSWER_SECONDS):
-            return
-        if time.monotonic() > deadline:
-            raise UserError(f"the MLflow server did not answer within {START_SECONDS:g} s:\n{_tail(log)}")
-        time.sleep(POLL_SECONDS)
-
-
-def _tail(log: int) -> str:
-    size = os.fstat(log).st_size
-    return hide_password(os.pread(log, 2000, max(0, size - 2000)).decode(errors="replace"))

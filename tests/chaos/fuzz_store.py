@@ -200,9 +200,9 @@ def diff(place: Place) -> str:
 def mlflow(place: Place) -> str:
     """What `crwn sync` sends of an interrupted, a failed and a finished trial; files are read as diff reads them."""
     store, ids = place.store, place.ids[:3]
-    labels = projection.labels(store.manifest(place.sweep.name))
+    asked = {trial_id: (cell, seed) for cell, seed, trial_id in store.manifest(place.sweep.name).trials()}
     states = store.states(ids, driven=False)
-    return "\n".join(str(projection.trial_content(store, each, states[each], labels[each])) for each in ids)
+    return "\n".join(str(projection.trial_content(store, each, states[each], *asked[each])) for each in ids)
 
 
 def mark(place: Place) -> str:

@@ -13,7 +13,6 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -440,7 +439,7 @@ def test_a_run_ends_with_where_mlflow_shows_it(
     crwn: Crwn, sweep_file: SweepFile, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The command for the stores' own database, else the address; a password is not printed."""
-    monkeypatch.setattr(running, "Follower", lambda *_: contextlib.nullcontext(SimpleNamespace(is_current=True)))
+    monkeypatch.setattr(running, "followed", lambda *_: contextlib.nullcontext())
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     assert crwn("run", sweep_file(), tracking=True).out.splitlines()[-1] == "mlflow    crwn ui runs"
     ended = crwn("run", sweep_file(), "--out", "my stores/tiny", tracking=True)

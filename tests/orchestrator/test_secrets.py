@@ -12,9 +12,8 @@ import pytest
 
 from orchestrator.cli import main
 from orchestrator.cluster import dashboard
+from orchestrator.display import hide_password
 from orchestrator.execution import running
-from orchestrator.tracking import ui
-from orchestrator.tracking.address import hide_password
 from tests.orchestrator.cluster.made_up import STORE, URL, Cluster
 from tests.orchestrator.conftest import TINY
 from tests.ports import free_port
@@ -214,12 +213,19 @@ def test_an_address_of_a_store_with_credentials_is_refused(
     assert not list(planted.iterdir())
 
 
-def test_the_log_of_a_server_is_shown_without_passwords(tmp_path: Path) -> None:
+def test_the_log_of_a_server_is_shown_without_passwords(
+    crwn: Crwn, workplace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """What MLflow's server says before it ends may repeat the address of its database."""
-    with (tmp_path / "log").open("w+") as log:
-        log.write(f"cannot connect to postgresql://user:{SECRET}@host/name\n")
-        log.flush()
-        assert ui._tail(log.fileno()) == "cannot connect to postgresql://user:***@host/name\n"
+    server = workplace / "python"
+    server.write_text(f"#!/bin/sh\necho cannot connect to postgresql://user:{SECRET}@host/name\n")
+    server.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(server))
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"postgresql://user:{SECRET}@host/name")
+    ended = crwn("ui", "--port", free_port())
+    assert ended.code == 2
+    assert ended.err.endswith("cannot connect to postgresql://user:***@host/name\n\n")
+    assert SECRET not in ended.out + ended.err
 
 
 @pytest.mark.parametrize(

@@ -32,6 +32,7 @@ from orchestrator.execution.protocol import Assignment, TrialUpdate
 from orchestrator.store import attempts as kept
 from orchestrator.store.attempts import Position
 from orchestrator.store.finished import Records
+from orchestrator.store.manifests import ManifestCell
 from orchestrator.store.parquet_files import stable_columns
 from orchestrator.store.provenance import Provenance
 from orchestrator.store.rows import TrialRow
@@ -873,8 +874,8 @@ def test_a_clock_that_goes_backwards_changes_no_number(
         )
     tested = store.records.tasks([spec.trial_id])["tested"].to_pylist()
     assert tested != sorted(tested)
-    label = projection.Label(method="m", variant="", scale="FC16", benchmark="b", seed="0")
-    shown, expected = (projection.trial_content(each, spec.trial_id, "done", label) for each in (store, steady))
+    cell = ManifestCell(method="m", variant="", scale="FC16", benchmark="b", trials={})
+    shown, expected = (projection.trial_content(each, spec.trial_id, "done", cell, 0) for each in (store, steady))
     assert shown is not None
     assert expected is not None
 

@@ -413,8 +413,9 @@ def followed(monkeypatch: pytest.MonkeyPatch) -> list[Followed]:
         noted.append(Followed(sweep=sweep, uri=uri))
         yield noted[-1]
         noted[-1].num_finished = len(store.trial_ids())
+        store.mark_behind(sweep, behind=not Followed.is_current)
 
-    monkeypatch.setattr(running, "Follower", follower)
+    monkeypatch.setattr(running, "followed", follower)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     return noted
 
@@ -496,7 +497,7 @@ def test_an_interrupted_run_is_followed_to_its_end(
         def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
             left.append(kind)
 
-    monkeypatch.setattr(running, "Follower", Leaving)
+    monkeypatch.setattr(running, "followed", Leaving)
     monkeypatch.setattr(InlineExecutor, "run", interrupt)
     with pytest.raises(KeyboardInterrupt):
         quietly(sweep, new_store, tracking=True)

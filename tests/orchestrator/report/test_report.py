@@ -19,11 +19,12 @@ from crwn import contexts
 from crwn.code import Code
 from crwn.testing import MADE_UP_CODE, Conditions, finished_record, new_store, tiny_trial, write_finished, write_sweep
 from orchestrator.errors import UserError
+from orchestrator.report.figures import matrix_csv
 from orchestrator.report.page import report_files
 from orchestrator.report.plain import csv_text
 from orchestrator.report.printable import Table, markdown, table_files
 from orchestrator.report.sweep_tables import SweepTable, comparison_table, sweep_table, sweep_trials
-from orchestrator.report.tables import Choice, differences, matrix_csv, tables_of, write_tables
+from orchestrator.report.tables import Choice, differences, tables_of, write_tables
 from orchestrator.store.address import open_files
 from orchestrator.store.manifests import Manifest, ManifestCell
 from orchestrator.store.schemas import CONTEXTS_FILE, TRIAL_FILE

@@ -10,11 +10,11 @@ from urllib.request import url2pathname
 import pytest
 import sqlalchemy
 
+from orchestrator.display import hide_password
 from orchestrator.errors import UserError
 from orchestrator.tracking.address import (
     artifact_root,
     default_uri,
-    hide_password,
     how_to_open,
     is_database,
     sqlite_file,
@@ -130,14 +130,12 @@ def test_the_file_of_an_address_is_known(
     assert sqlite_file(uri) == (None if file is None else tmp_path / file)
 
 
-@pytest.mark.parametrize(
-    "uri", ["sqlite:////data/a?b/mlflow.db", "sqlite:///a?b=c/mlflow.db", "sqlite:///a?&timeout=1&x"]
-)
+@pytest.mark.parametrize("uri", ["sqlite:////data/a?b/mlflow.db", "sqlite:///a?b=c/mlflow.db"])
 def test_an_address_that_ends_in_the_middle_of_a_path_is_refused(uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """SQLAlchemy would write the file before the question mark; the refusal says how to write one."""
     for given in (uri, None):
         monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
-        with pytest.raises(UserError, match=r"expected a database's address with settings.*write %3F for a question"):
+        with pytest.raises(UserError, match=r"expected settings after \?; in a path, write %3F"):
             tracking_uri(Path("/data/runs"), given)
 
 

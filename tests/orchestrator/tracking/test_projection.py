@@ -18,20 +18,18 @@ from PIL import Image
 
 from crwn.benchmarks.sequential import SequentialSpec
 from crwn.benchmarks.turning import TurningSpec
-from crwn.data import BASE_SETS
-from crwn.data.verified import VerifiedFiles
 from crwn.methods import METHODS
 from crwn.metrics import average_accuracy
 from crwn.spec import DEFAULT_UPDATES, HASH_PREFIX, TrainingSpec, TrialSpec
 from crwn.testing import finished_record, tiny_trial
 from orchestrator.store.attempts import Attempt
 from orchestrator.store.json_fields import Fields, canonical
-from orchestrator.store.manifests import Manifest, ManifestCell
+from orchestrator.store.manifests import ManifestCell
 from orchestrator.store.provenance import Provenance, RecordedNumerics
 from orchestrator.store.rows import Sample, TestRow
 from orchestrator.store.store import Store, TrialState
 from orchestrator.tracking import projection
-from orchestrator.tracking.projection import Label, Point, RunContent
+from orchestrator.tracking.projection import Point, RunContent
 from tests.methods import CASES
 
 Trial = Callable[..., TrialSpec]
@@ -40,7 +38,8 @@ Trial = Callable[..., TrialSpec]
 START = 1_750_000_000
 STARTED = "2025-06-15T15:06:40+00:00"
 FINISHED = "2025-06-15T16:06:40+00:00"
-LABEL = Label(method="own name", variant="wide", scale="FC16", benchmark="r-digits", seed="3")
+CELL = ManifestCell(method="own name", variant="wide", scale="FC16", benchmark="r-digits", trials={})
+SEED = 3
 BEGINNING = {"tasks_learned": 0, "step": 0}
 
 SAMPLE = {
@@ -190,7 +189,7 @@ def only(store: Store) -> str:
 
 
 def content_of(store: Store, state: TrialState = "done") -> RunContent:
-    content = projection.trial_content(store, only(store), state, LABEL)
+    content = projection.trial_content(store, only(store), state, CELL, SEED)
     assert content is not None
     return content
 
@@ -203,21 +202,14 @@ def series(content: RunContent, name: str) -> list[tuple[int, float, float]]:
 # What a trial is called
 
 
-def test_labels_name_trials_as_the_sweep_does() -> None:
-    """Every cell's trials by id, in the sweep's order; a part that is empty leaves no gap in the name."""
-    cells = (
-        ManifestCell(method="b", variant="", scale="FC16", benchmark="r", trials={0: "t1", 10: "t2"}),
-        ManifestCell(method="a", variant="x y", scale="FC16", benchmark="p", trials={0: "t0"}),
-    )
-    labels = projection.labels(Manifest(name="s", cells=cells))
-    assert list(labels) == ["t1", "t2", "t0"]
-    assert [label.cell for label in labels.values()] == ["b FC16 r", "b FC16 r", "a x y FC16 p"]
-    assert [label.run_name for label in labels.values()] == [
-        "b FC16 r, seed 0",
-        "b FC16 r, seed 10",
-        "a x y FC16 p, seed 0",
-    ]
-    assert labels["t0"] == Label(method="a", variant="x y", scale="FC16", benchmark="p", seed="0")
+def test_runs_are_named_as_the_sweep_names_trials() -> None:
+    """A part that is empty leaves no gap in the name, and one that is too long for MLflow loses its middle."""
+    cell = ManifestCell(method="b", variant="", scale="FC16", benchmark="r", trials={})
+    assert projection.run_name(cell, 10) == "b FC16 r, seed 10"
+    assert projection.run_name(dataclasses.replace(cell, variant="x y"), 0) == "b x y FC16 r, seed 0"
+    long = projection.run_name(dataclasses.replace(cell, method="m" * 300), 7)
+    assert len(long) == 250
+    assert long.endswith(" FC16 r, seed 7")
 
 
 # Params
@@ -444,7 +436,7 @@ def test_a_task_that_is_being_learned_shows_its_curve_alone(
     assert series(content, "accuracy") == [(1, 1 / 8, 11)]
     assert series(content, "task/accuracy") == [(1, 1 / 8, 11)]
     assert series(content, "task/final_accuracy") == []
-    assert content.tags["progress"] == "1/3 tasks, 12.5 % so far"
+    assert content.tags["progress"] == "1/3 tasks"
 
 
 def test_a_running_trial_whose_tasks_touch_each_other_has_the_accuracy_that_is_known(
@@ -535,17 +527,6 @@ def test_a_trial_starts_with_its_first_attempt_and_ends_with_its_last_sign_of_li
     assert (content.start, content.end) == (1000 * START, 1000 * (START + 3600))
 
 
-def test_started_is_when_the_first_attempt_began(
-    store: Store, trial: Trial, write_begun: Callable[..., None], write_finished: Callable[..., None]
-) -> None:
-    """Of a trial that was not begun it is 0."""
-    assert projection.started(store, tiny_trial().trial_id) == 0
-    write_begun(attempt(), attempt(started=FINISHED))
-    assert projection.started(store, only(store)) == 1000 * START
-    write_finished(trial(), provenance={"attempts": [attempt(), attempt(started=FINISHED)]})
-    assert projection.started(store, only(store)) == 1000 * START
-
-
 # Older records
 
 
@@ -579,7 +560,7 @@ def test_a_record_whose_provenance_is_empty_is_shown(
     }
     assert not {"host", "device", "commit"} & {name for name, value in content.tags.items() if value}
     assert content.end == 1000 * (START + 3000)
-    assert content.origin == "unknown unknown unknown"
+    assert content.tags["crwn.origin"] == "unknown unknown unknown"
 
 
 def test_a_row_without_a_curve_column_is_shown(store: Store, trial: Trial, write_finished: Callable[..., None]) -> None:
@@ -596,7 +577,7 @@ def test_an_unfinished_trial_of_an_older_store_is_shown(store: Store, write_begu
     assert content.params == {}
     assert content.points == []
     assert "progress" not in content.tags
-    assert content.tags["mlflow.runName"] == LABEL.run_name
+    assert content.tags["mlflow.runName"] == projection.run_name(CELL, SEED)
 
 
 # Tags
@@ -647,7 +628,7 @@ def test_a_finished_trial_has_the_tags_people_filter_by(
 def test_a_begun_trial_says_where_it_is(
     store: Store, trial: Trial, write_begun: Callable[..., None], state: TrialState
 ) -> None:
-    """Its last attempt's host, the number of attempts, the tasks learned and their accuracy so far."""
+    """Its last attempt's host, the number of attempts, and the tasks learned."""
     spec = trial(num_tasks=3)
     write_begun(attempt(spec), attempt(spec, host="there"), tests=rows_after(spec, 10, every=5))
     tags = content_of(store, state).tags
@@ -656,16 +637,8 @@ def test_a_begun_trial_says_where_it_is(
         "attempt": "2",
         "host": "there",
         "error": "",
-        "progress": "2/3 tasks, 18.8 % so far",
+        "progress": "2/3 tasks",
     }
-
-
-def test_a_trial_that_has_learned_nothing_has_no_accuracy_in_its_progress(
-    store: Store, trial: Trial, write_begun: Callable[..., None]
-) -> None:
-    """Nothing is averaged over nothing."""
-    write_begun(attempt(trial()))
-    assert content_of(store, "running").tags["progress"] == "0/2 tasks"
 
 
 def test_a_failed_trial_says_why(store: Store, trial: Trial, write_begun: Callable[..., None]) -> None:
@@ -681,27 +654,30 @@ def test_a_failed_trial_says_why(store: Store, trial: Trial, write_begun: Callab
 # Whether a run still shows the same computation
 
 
-def test_an_origin_is_the_attempt_that_began_at_the_beginning() -> None:
+def test_an_origin_is_the_attempt_that_began_at_the_beginning(
+    store: Store, trial: Trial, write_begun: Callable[..., None]
+) -> None:
     """Resuming keeps it, starting anew changes it, and an attempt that died before it started counts for nothing."""
-    first = attempt(pid=1)
-    resumed = attempt(pid=2, **{"from": {"tasks_learned": 1, "step": 0}})
-    resumed_in_a_task = attempt(pid=3, **{"from": {"tasks_learned": 0, "step": 40}})
-    restarted = attempt(pid=4, started=FINISHED, host="there")
-    died = attempt(pid=5)
+    spec = trial()
+    first = attempt(spec, pid=1)
+    resumed = attempt(spec, pid=2, **{"from": {"tasks_learned": 1, "step": 0}})
+    resumed_in_a_task = attempt(spec, pid=3, **{"from": {"tasks_learned": 0, "step": 40}})
+    restarted = attempt(spec, pid=4, started=FINISHED, host="there")
+    died = attempt(spec, pid=5)
     del died["from"]
-    origin = projection.origin(attempts_of(first))
-    assert origin == f"{STARTED} here 1"
-    assert projection.origin(attempts_of(first, resumed)) == origin
-    assert projection.origin(attempts_of(first, resumed_in_a_task, resumed)) == origin
-    assert projection.origin(attempts_of(first, died)) == origin
-    assert projection.origin(attempts_of(first, resumed, restarted)) == f"{FINISHED} there 4"
-    assert projection.origin(attempts_of(first, restarted, resumed, died)) == f"{FINISHED} there 4"
-    assert (
-        projection.origin(attempts_of(died))
-        == projection.origin(attempts_of(died, {**died, "pid": 6}))
-        == f"{STARTED} here 5"
-    )
-    assert projection.origin(attempts_of(died, first)) == origin
+
+    def origin(*attempts: Mapping[str, Any]) -> str:
+        write_begun(*attempts)
+        return content_of(store, "running").tags["crwn.origin"]
+
+    assert origin(first) == f"{STARTED} here 1"
+    assert origin(first, resumed) == f"{STARTED} here 1"
+    assert origin(first, resumed_in_a_task, resumed) == f"{STARTED} here 1"
+    assert origin(first, died) == f"{STARTED} here 1"
+    assert origin(first, resumed, restarted) == f"{FINISHED} there 4"
+    assert origin(first, restarted, resumed, died) == f"{FINISHED} there 4"
+    assert origin(died) == origin(died, {**died, "pid": 6}) == f"{STARTED} here 5"
+    assert origin(died, first) == f"{STARTED} here 1"
 
 
 def test_an_origin_stays_when_a_trial_is_finished(
@@ -712,7 +688,7 @@ def test_an_origin_stays_when_a_trial_is_finished(
     write_begun(attempt(trial()), resumed)
     begun = content_of(store, "running")
     write_finished(trial(), provenance={"attempts": [attempt(), {**resumed, "spec": None}]})
-    assert begun.origin == content_of(store).origin == content_of(store).tags["crwn.origin"]
+    assert begun.tags["crwn.origin"] == content_of(store).tags["crwn.origin"]
 
 
 def test_a_digest_changes_with_all_that_is_shown(
@@ -720,17 +696,17 @@ def test_a_digest_changes_with_all_that_is_shown(
 ) -> None:
     """With the record, with each of the sweep's names, and with what is shown of a record; and with nothing else."""
     write_finished(trial())
-    digests = [projection.digest(store, only(store), LABEL)]
-    assert projection.digest(Store(store.root), only(store), dataclasses.replace(LABEL)) == digests[0]
-    moved = dataclasses.replace(LABEL, method=f"{LABEL.method} {LABEL.variant}", variant="")
-    assert moved.run_name == LABEL.run_name  # and other tags all the same
-    digests.append(projection.digest(store, only(store), moved))
-    others = [dataclasses.replace(LABEL, **{item.name: "other"}) for item in dataclasses.fields(Label)]
-    digests += [projection.digest(store, only(store), label) for label in others]
+    digests = [projection.digest(store, only(store), CELL, SEED)]
+    assert projection.digest(Store(store.root), only(store), dataclasses.replace(CELL), SEED) == digests[0]
+    moved = dataclasses.replace(CELL, method=f"{CELL.method} {CELL.variant}", variant="")
+    assert projection.run_name(moved, SEED) == projection.run_name(CELL, SEED)  # and other tags all the same
+    cells = [moved, *(dataclasses.replace(CELL, **{name: "other"}) for name in CELL.names)]
+    digests += [projection.digest(store, only(store), cell, SEED) for cell in cells]
+    digests.append(projection.digest(store, only(store), CELL, SEED + 1))
     write_finished(trial(), provenance={"host": "there"})
-    digests.append(projection.digest(store, only(store), LABEL))
+    digests.append(projection.digest(store, only(store), CELL, SEED))
     monkeypatch.setattr(projection, "PROJECTION", projection.PROJECTION + 1)
-    digests.append(projection.digest(store, only(store), LABEL))
+    digests.append(projection.digest(store, only(store), CELL, SEED))
     assert len(set(digests)) == len(digests) == 9
     assert {len(digest) for digest in digests} == {16}
 
@@ -741,7 +717,7 @@ def test_a_trial_that_is_finished_while_it_is_read_is_left_to_the_next_look(
     """Its rows may be of both states, so nothing of them is shown, whenever it happened."""
     spec = trial()
     write_begun(attempt(spec), tests=rows_after(spec, 5, every=5))
-    assert projection.trial_content(store, only(store), "running", LABEL) is not None
+    assert projection.trial_content(store, only(store), "running", CELL, SEED) is not None
     read, finish = store.so_far, write_finished
 
     def read_and_finish(trial_id: str) -> Any:
@@ -750,41 +726,10 @@ def test_a_trial_that_is_finished_while_it_is_read_is_left_to_the_next_look(
         return rows
 
     store.so_far = read_and_finish  # type: ignore[method-assign]  # the moment that is tested
-    assert projection.trial_content(store, only(store), "running", LABEL) is None
+    assert projection.trial_content(store, only(store), "running", CELL, SEED) is None
     del store.so_far
-    assert projection.trial_content(store, only(store), "running", LABEL) is None  # its attempts are gone as well
-    assert projection.trial_content(store, only(store), "done", LABEL) is not None
-
-
-# The data set
-
-
-@pytest.mark.parametrize("base", BASE_SETS)
-def test_a_data_set_is_named_with_what_is_known_of_it(base: str) -> None:
-    """As MLflow's fields for one, which are text, and with a digest that MLflow takes."""
-    fields = projection.dataset(base)
-    known = BASE_SETS[base]
-    assert fields["name"] == base
-    assert json.loads(fields["profile"])["num_train"] == known.num_train
-    assert json.loads(fields["source"]).get("files", {}) == known.source.checksums
-    assert 0 < len(fields["digest"]) <= 36
-    assert all(isinstance(value, str) for value in fields.values())
-
-
-def test_data_sets_have_digests_of_their_own() -> None:
-    """It stands for the files' checksums."""
-    digests = {projection.dataset(base)["digest"] for base in BASE_SETS}
-    assert len(digests) == len(BASE_SETS) > 1
-
-
-def test_a_data_sets_digest_follows_its_files(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Another file under the same name is another data set."""
-    before = projection.dataset("mnist")["digest"]
-    source = BASE_SETS["mnist"].source
-    assert isinstance(source, VerifiedFiles)
-    source = dataclasses.replace(source, checksums={**source.checksums, source.expected[0]: "0" * 64})
-    monkeypatch.setattr(projection, "BASE_SETS", {"mnist": dataclasses.replace(BASE_SETS["mnist"], source=source)})
-    assert projection.dataset("mnist")["digest"] != before
+    assert projection.trial_content(store, only(store), "running", CELL, SEED) is None  # its attempts are gone as well
+    assert projection.trial_content(store, only(store), "done", CELL, SEED) is not None
 
 
 # Artifacts

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import getpass
 import hashlib
 import io
 import json
@@ -28,7 +27,7 @@ from crwn.benchmarks.rotated import RotatedSpec
 from crwn.spec import TrialSpec
 from crwn.testing import Conditions, finished_record, tiny_trial
 from orchestrator.errors import UserError
-from orchestrator.report import printable, sweep_tables
+from orchestrator.report import figures, page, printable, sweep_tables
 from orchestrator.store.attempts import Attempt, AttemptError
 from orchestrator.store.json_fields import Fields
 from orchestrator.store.manifests import Manifest, ManifestCell
@@ -37,9 +36,7 @@ from orchestrator.store.schemas import ATTEMPTS_FILE
 from orchestrator.store.store import Store, TrialState
 from orchestrator.tracking import projection
 from orchestrator.tracking import tracker as tracking
-from orchestrator.tracking.address import default_uri
-from orchestrator.tracking.errors import TrackingError
-from orchestrator.tracking.mlflow_runs import METRICS_PER_CALL
+from orchestrator.tracking.address import TrackingError, default_uri
 from orchestrator.tracking.tracker import MAX_FAULTS, Tracker
 
 Build = Callable[..., None]
@@ -193,13 +190,14 @@ def uri(new_uri: Callable[..., str]) -> str:
 @pytest.fixture(autouse=True)
 def plain_report(monkeypatch: pytest.MonkeyPatch) -> None:
     """Spares tests a second of drawing for each pass; one test undoes it."""
-    monkeypatch.setattr(projection, "sweep_report", lambda store, manifest: {REPORT: manifest.name.encode()})
+    monkeypatch.setattr(page, "report_files", lambda *_: {"report.html": b"a page"})
+    monkeypatch.setattr(page, "tables_of", lambda *_: [])
 
 
 @pytest.fixture
 def plain_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
     """Spares tests of many passes the drawing."""
-    monkeypatch.setattr(projection, "draw_accuracy_matrix", lambda matrix, title: f"{title}: {matrix}".encode())
+    monkeypatch.setattr(figures, "draw_accuracy_matrix", lambda matrix, title: f"{title}: {matrix}".encode())
 
 
 def rows_of(uri: str, query: str, *values: str) -> list[dict[str, Any]]:
@@ -237,13 +235,6 @@ def dump(uri: str, name: str = "small") -> list[dict[str, Any]]:
                 "tags": {key: value for key, value in tags.items() if value},
                 "metrics": [tuple(row.values()) for row in rows_of(uri, metrics.format("metrics"), run_id)],
                 "latest": [tuple(row.values()) for row in rows_of(uri, metrics.format("latest_metrics"), run_id)],
-                "inputs": rows_of(
-                    uri,
-                    "SELECT datasets.name, datasets.digest, dataset_source, dataset_profile, input_tags.value "
-                    "FROM inputs JOIN datasets ON source_id = dataset_uuid JOIN input_tags USING (input_uuid) "
-                    "WHERE destination_id = ?",
-                    run_id,
-                ),
                 "artifacts": artifacts_of(run["artifact_uri"]),
             }
         )
@@ -328,9 +319,9 @@ class Client:
 
 def spy(tracker: Tracker, **faults: Any) -> Client:
     """Replaces a tracker's client by one that counts and fails."""
-    runs = tracker._runs
-    client = Client(runs.client._client if isinstance(runs.client, Client) else runs.client, **faults)
-    runs.client = client  # type: ignore[assignment]  # it does what a client does
+    known = tracker._client
+    client = Client(known._client if isinstance(known, Client) else known, **faults)
+    tracker._client = client  # type: ignore[assignment]  # it does what a client does
     return client
 
 
@@ -345,7 +336,7 @@ def writes(client: Client) -> list[str]:
 def test_a_sweep_is_a_run_with_one_below_it_for_each_trial_that_was_begun(
     store: Store, uri: str, write_mix: Build
 ) -> None:
-    """Names, status, times, params, tags, data set and artifacts; nothing of a trial that was not begun."""
+    """Names, status, times, params, tags and metrics; nothing of a trial that was not begun."""
     write_mix(store)
     assert Tracker(store, uri).sync(sweep(*MIX), driven=True) == 3
     runs = named(dump(uri))
@@ -364,8 +355,7 @@ def test_a_sweep_is_a_run_with_one_below_it_for_each_trial_that_was_begun(
     }
     for trial_id, state in (("done", "done"), ("failed", "failed"), ("begun", "running")):
         run = runs[trial_id]
-        label = projection.labels(sweep(*MIX))[id_of(trial_id)]
-        content = projection.trial_content(store, id_of(trial_id), state, label)
+        content = projection.trial_content(store, id_of(trial_id), state, sweep(*MIX).cells[0], MIX.index(trial_id))
         assert content is not None
         assert run["params"] == content.params
         assert run["params"]["method"] == "neuromodnet"
@@ -376,9 +366,6 @@ def test_a_sweep_is_a_run_with_one_below_it_for_each_trial_that_was_begun(
         assert (run["start"], run["end"]) == (content.start, None if state == "running" else content.end)
         assert run["tags"]["mlflow.parentRunId"] == "the parent"
         assert run["tags"]["crwn.level"] == "trial"
-        (data_set,) = run["inputs"]
-        assert (data_set["name"], data_set["value"]) == ("digits", "training")
-        assert data_set["digest"] == projection.dataset("digits")["digest"]
     assert points(runs["done"], "accuracy") == [(1, 0.75), (2, 0.75)]
     assert runs["failed"]["tags"]["error"] == "ValueError: no such thing"
     assert runs["parent"]["start"] == runs["done"]["start"]
@@ -401,10 +388,10 @@ def test_artifacts_lie_beside_the_store_wherever_the_command_was_given(
         assert address.startswith((tmp_path / "mlartifacts" / "small").as_uri())
         assert bool(client.list_artifacts(run_id)) == (trial_id not in ("begun", "cell"))
     runs = named(dump(uri))
-    label = projection.labels(sweep(*MIX))[id_of("done")]
+    title = projection.run_name(sweep(*MIX).cells[0], 0)
     assert runs["done"]["artifacts"] == {
         name: hashlib.sha256(content).hexdigest()
-        for name, content in projection.artifacts(store, id_of("done"), label.run_name).items()
+        for name, content in projection.artifacts(store, id_of("done"), title).items()
     }
     attempts = hashlib.sha256((store.folder(id_of("failed")) / ATTEMPTS_FILE).read_bytes()).hexdigest()
     assert runs["failed"]["artifacts"] == {"attempts.json": attempts}
@@ -441,7 +428,9 @@ def test_a_cell_of_the_table_is_a_run(store: Store, uri: str, write: Build) -> N
     """Mean, deviation and number of seeds to the last digit, the settings that its trials share, and who is missing."""
     for trial_id, accuracy in (("a", 0.1 + 0.2), ("b", 1 / 3)):
         write(store, trial_id, "done", accuracy=accuracy)
+    spec = {name: value for name, value in json.loads(spec_of("a").canonical_json()).items() if name != "seed"}
     manifest = sweep("a", "b", "missing")
+    manifest = dataclasses.replace(manifest, cells=(dataclasses.replace(manifest.cells[0], spec=spec),))
     Tracker(store, uri).sync(manifest, driven=False)
     runs = named(dump(uri))
     cell = runs["cell"]
@@ -459,11 +448,10 @@ def test_a_cell_of_the_table_is_a_run(store: Store, uri: str, write: Build) -> N
 
 
 @pytest.mark.usefixtures("plain_pictures")
-def test_a_cell_is_shown_once_it_is_complete_and_replaced_when_it_changes(
-    store: Store, uri: str, write: Build, monkeypatch: pytest.MonkeyPatch
+def test_cells_are_written_when_the_work_rests_and_replaced_when_they_changed(
+    store: Store, uri: str, write: Build
 ) -> None:
-    """While seeds may come there is no mean of fewer. A run in MLflow keeps every value it ever had: it is replaced."""
-    monkeypatch.setattr(tracking, "TABLE_COST_FACTOR", 0)
+    """While seeds may come their means stay as they are. A run in MLflow keeps every value it had: it is replaced."""
     tracker = Tracker(store, uri)
     write(store, "a", "done", accuracy=0.25)
     write(store, "b", "running")
@@ -471,10 +459,10 @@ def test_a_cell_is_shown_once_it_is_complete_and_replaced_when_it_changes(
     assert "cell" not in named(dump(uri))
     tracker.sync(sweep("a", "b"), driven=False)
     assert points(named(dump(uri))["cell"], "cell/accuracy") == [(0, 0.25)]
-    tracker.sync(sweep("a", "b"), driven=True)
-    assert points(named(dump(uri))["cell"], "cell/accuracy") == [(0, 0.25)]
     write(store, "b", "done", accuracy=0.75)
     tracker.sync(sweep("a", "b"), driven=True)
+    assert points(named(dump(uri))["cell"], "cell/accuracy") == [(0, 0.25)]
+    tracker.sync(sweep("a", "b"), driven=False)
     assert points(named(dump(uri))["cell"], "cell/accuracy") == [(0, 0.5)]
     assert named(dump(uri))["cell"]["name"].endswith(", n=2")
     ids = run_ids(uri)
@@ -485,7 +473,7 @@ def test_a_cell_is_shown_once_it_is_complete_and_replaced_when_it_changes(
 
 @pytest.mark.usefixtures("plain_pictures")
 def test_a_cell_of_incompatible_trials_shows_no_mean(store: Store, uri: str, write: Build) -> None:
-    """It says in what they differ instead, and has the params on which they agree."""
+    """It says in what they differ instead."""
     write(store, "a", "done")
     write(store, "otherwise", "done")
     Tracker(store, uri).sync(sweep("a", "otherwise"), driven=False)
@@ -493,9 +481,7 @@ def test_a_cell_of_incompatible_trials_shows_no_mean(store: Store, uri: str, wri
     assert points(cell, "cell/n") == [(0, 2.0)]
     assert points(cell, "cell/accuracy") == []
     assert "training.learning_rate is " in cell["tags"]["mixed"]
-    assert not {"training.learning_rate", "benchmark.base"} & set(cell["params"])
-    assert cell["inputs"] == []
-    assert cell["params"]["training.batch_size"] == "128"
+    assert cell["params"] == {}
 
 
 def test_the_report_is_among_the_sweeps_artifacts(
@@ -517,7 +503,7 @@ def test_the_report_is_among_the_sweeps_artifacts(
     def draw(*_: object) -> dict[str, bytes]:
         raise AssertionError("drawn again")
 
-    monkeypatch.setattr(projection, "sweep_report", draw)
+    monkeypatch.setattr(tracking, "sweep_files", draw)
     Tracker(store, uri).sync(sweep(asked), driven=False)
     write(store, "b", "failed")
     with pytest.raises(TrackingError, match="drawn again"):
@@ -560,11 +546,11 @@ def test_the_sweeps_own_run_says_where_it_stands(
 
 
 def test_progress_is_told(store: Store, uri: str, write_mix: Build) -> None:
-    """After each trial how many are left to look at, those included that were not begun."""
+    """After each trial, those included that were not begun."""
     write_mix(store)
-    told: list[int] = []
-    Tracker(store, uri).sync(sweep(*MIX), driven=False, on_trial=told.append)
-    assert told == [3, 2, 1, 0]
+    told: list[None] = []
+    Tracker(store, uri).sync(sweep(*MIX), driven=False, on_trial=partial(told.append, None))
+    assert len(told) == len(MIX)
 
 
 @pytest.mark.usefixtures("plain_pictures")
@@ -628,8 +614,8 @@ def test_a_second_look_at_what_is_finished_costs_a_search(store: Store, uri: str
     tracker = Tracker(store, uri)
     client = spy(tracker)
     assert tracker.sync(sweep(*"abc"), driven=False) == 0
-    assert set(writes(client)) <= {"log_artifacts"}  # the table's files
-    assert len(client.calls) <= 4
+    assert writes(client) == []
+    assert len(client.calls) <= 2
 
 
 LIVE: tuple[Mapping[str, tuple[TrialState, Mapping[str, Any]]], ...] = (
@@ -678,7 +664,8 @@ def test_a_database_that_was_lost_is_built_again(
     sent = [
         len(kinds.get("metrics", ())) for client in clients for name, _, kinds in client.calls if name == "log_batch"
     ]
-    assert sum(sent) == sum(len(run["metrics"]) for run in followed)  # none is sent twice
+    if has_memory:
+        assert sum(sent) == sum(len(run["metrics"]) for run in followed)  # none is sent twice
 
 
 def test_nothing_stays_running_that_is_not(store: Store, uri: str, write: Build) -> None:
@@ -687,13 +674,24 @@ def test_nothing_stays_running_that_is_not(store: Store, uri: str, write: Build)
     write(store, "b", "running")
     tracker = Tracker(store, uri)
     tracker.sync(sweep("a", "b"), driven=True)
-    shutil.rmtree(store.folder(id_of("b")))
     for look in (tracker, Tracker(store, uri)):
         look.sync(sweep("a", "b"), driven=False)
         runs = named(dump(uri))
         assert [runs[name]["status"] for name in ("a", "b", "parent")] == ["KILLED"] * 3
         assert runs["a"]["tags"]["state"] == "interrupted"
         assert all(run["end"] for run in runs.values())
+
+
+@pytest.mark.parametrize("has_memory", [True, False])
+def test_a_trial_whose_files_are_gone_has_no_run(store: Store, uri: str, write: Build, *, has_memory: bool) -> None:
+    """The store has nothing to show of it."""
+    write(store, "a", "running")
+    write(store, "b", "running")
+    tracker = Tracker(store, uri)
+    tracker.sync(sweep("a", "b"), driven=True)
+    shutil.rmtree(store.folder(id_of("b")))
+    (tracker if has_memory else Tracker(store, uri)).sync(sweep("a", "b"), driven=False)
+    assert set(named(dump(uri))) == {"parent", "a"}
 
 
 def test_a_trial_that_goes_on_is_the_same_run(store: Store, uri: str, write: Build) -> None:
@@ -749,23 +747,8 @@ def test_a_trial_that_was_computed_anew_has_a_new_run(
     assert dump(live) == dump(rebuilt)
 
 
-def test_a_trial_that_starts_again_with_nothing_shown_keeps_its_run(store: Store, uri: str, write: Build) -> None:
-    """An attempt that died before its first point leaves nothing to take back."""
-    tracker = Tracker(store, uri)
-    store.unfinished.write_attempts(id_of("a"), [dataclasses.replace(Attempt.read(Fields(attempt())), began_at=None)])
-    tracker.sync(sweep("a"), driven=True)
-    ids = run_ids(uri)
-    write(store, "a", "done", attempts=({"from": None}, {"pid": 2}))
-    tracker.sync(sweep("a"), driven=False)
-    assert ids.items() <= run_ids(uri).items()
-    assert run_ids(uri, "deleted") == {}
-    assert named(dump(uri))["a"]["tags"]["crwn.origin"].endswith(" here 2")
-
-
-def test_a_trial_that_is_no_longer_asked_for_is_deleted_until_it_is_again(
-    store: Store, uri: str, write_mix: Build
-) -> None:
-    """A sweep's runs are those of its manifest; what comes back is the same run with all it had."""
+def test_a_trial_that_is_no_longer_asked_for_has_no_run(store: Store, uri: str, write_mix: Build) -> None:
+    """A sweep's runs are those of its manifest; what comes back has a new one, with all the other had."""
     write_mix(store)
     Tracker(store, uri).sync(sweep(*MIX), driven=False)
     before, ids = named(dump(uri)), run_ids(uri)
@@ -774,32 +757,11 @@ def test_a_trial_that_is_no_longer_asked_for_is_deleted_until_it_is_again(
     assert run_ids(uri, "deleted") == {name: ids[name] for name in ("done", "begun", "cell")}
     Tracker(store, uri).sync(sweep(*MIX), driven=False)
     assert named(dump(uri)) == before
-    assert run_ids(uri) == ids
 
 
-@RARER
-def test_a_trial_that_was_computed_anew_meanwhile_does_not_bring_its_old_run_back(
-    store: Store, uri: str, write: Build
-) -> None:
-    """The one that is restored would show numbers that the store does not have."""
-    write(store, "a", "done", accuracy=0.25, attempts=({"started": "2025-06-15T15:06:35+00:00"},))
-    write(store, "b", "done")
-    Tracker(store, uri).sync(sweep("a", "b"), driven=False)
-    old = run_ids(uri)
-    Tracker(store, uri).sync(sweep("b"), driven=False)
-    write(store, "a", "done", accuracy=0.75, attempts=({"pid": 7},))
-    Tracker(store, uri).sync(sweep("a", "b"), driven=False)
-    current = run_ids(uri)
-    assert current["a"] != old["a"]
-    assert points(named(dump(uri))["a"], "accuracy") == [(1, 0.75), (2, 0.75)]
-    for asked in ("b", "ab"):  # of the two that are deleted now it is the newer one that comes back
-        Tracker(store, uri).sync(sweep(*asked), driven=False)
-    assert run_ids(uri) == current
-
-
-@pytest.mark.parametrize("what", ["trial", "parent", "experiment"])
-def test_what_somebody_deleted_in_mlflow_comes_back(store: Store, uri: str, write_mix: Build, what: str) -> None:
-    """As it was, since the store has it; whoever wants it gone removes it from the sweep."""
+@pytest.mark.parametrize("what", ["trial", "cell", "parent", "experiment"])
+def test_what_somebody_deleted_in_mlflow_is_written_anew(store: Store, uri: str, write_mix: Build, what: str) -> None:
+    """By the next sync, since the store has it; whoever wants it gone removes it from the sweep."""
     write_mix(store)
     tracker = Tracker(store, uri)
     tracker.sync(sweep(*MIX), driven=False)
@@ -812,10 +774,9 @@ def test_what_somebody_deleted_in_mlflow_comes_back(store: Store, uri: str, writ
         client.delete_run(ids["done" if what == "trial" else what])
     Tracker(store, uri).sync(sweep(*MIX), driven=False)
     assert dump(uri) == before
-    assert run_ids(uri) == ids
 
 
-def test_a_run_that_is_deleted_while_it_is_followed_comes_back(store: Store, uri: str, write: Build) -> None:
+def test_a_run_that_is_deleted_while_it_is_followed_is_written_anew(store: Store, uri: str, write: Build) -> None:
     """The pass that finds it gone says so, and the next one goes on."""
     write(store, "a", "running", rows=1)
     tracker = Tracker(store, uri)
@@ -826,7 +787,7 @@ def test_a_run_that_is_deleted_while_it_is_followed_comes_back(store: Store, uri
     with pytest.raises(TrackingError, match="active"):
         tracker.sync(sweep("a"), driven=False)
     tracker.sync(sweep("a"), driven=False)
-    assert ids.items() <= run_ids(uri).items()
+    assert run_ids(uri)["parent"] == ids["parent"]
     assert named(dump(uri))["a"]["status"] == "FINISHED"
 
 
@@ -935,18 +896,6 @@ def test_an_older_store_is_known_by_its_path(uri: str, write: Build, tmp_path: P
     assert len(dump(uri)) == 6
 
 
-def test_a_user_without_a_name_is_shown(store: Store, uri: str, write: Build, monkeypatch: pytest.MonkeyPatch) -> None:
-    """In a container a user may be nothing but a number; that keeps no trial out of MLflow."""
-
-    def fail() -> str:
-        raise KeyError("getpwuid(): uid not found: 1234")
-
-    monkeypatch.setattr(getpass, "getuser", fail)
-    write(store, "a", "done")
-    Tracker(store, uri).sync(sweep("a"), driven=False)
-    assert set(named(dump(uri))) == {"parent", "a", "cell"}
-
-
 # When MLflow fails
 
 
@@ -970,12 +919,12 @@ def test_one_trial_that_cannot_be_written_holds_up_no_other(
     write_mix(store)
     Tracker(store, reference).sync(sweep(*MIX), driven=False)
     tracker = Tracker(store, live)
-    told: list[int] = []
+    told: list[None] = []
     with pytest.MonkeyPatch.context() as patch:
         break_one_run(patch, lambda trial_id: trial_id == id_of("done"))
         with pytest.raises(TrackingError, match="injected"):
-            tracker.sync(sweep(*MIX), driven=False, on_trial=told.append)
-    assert told == [3, 2, 1, 0]
+            tracker.sync(sweep(*MIX), driven=False, on_trial=partial(told.append, None))
+    assert len(told) == len(MIX)
     written, wanted = named(dump(live)), named(dump(reference))
     assert {name: written[name] for name in ("failed", "begun")} == {name: wanted[name] for name in ("failed", "begun")}
     assert written["done"] != wanted["done"]
@@ -1022,10 +971,8 @@ def call_is_lost(when: int) -> dict[str, Any]:
 def comparable(shown: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
     """A dump without the sweep's name."""
     runs = named(shown)
-    for run in runs.values():
-        run["tags"].pop("crwn.sweep")
     parent = runs["parent"]
-    del parent["name"], parent["tags"]["sweep"], parent["tags"]["mlflow.runName"]
+    del parent["name"], parent["tags"]["sweep"], parent["tags"]["crwn.sweep"], parent["tags"]["mlflow.runName"]
     assert parent["tags"].pop("crwn.projected")
     assert set(parent.pop("artifacts")) == {"sweep.json", "table.csv", "table.md", REPORT}  # the name is in them
     return runs
@@ -1073,7 +1020,7 @@ def test_a_pass_that_failed_anywhere_is_completed_by_the_next(
     tracker.sync(sweep(*MIX, name="undisturbed"), driven=False)
     undisturbed = comparable(dump(uri, "undisturbed"))
     num_calls = len(client.calls)
-    assert num_calls > 25
+    assert num_calls > 20
     for when in range(1, num_calls + 1):
         name = f"failed at call {when}"
         tracker = Tracker(store, uri)
@@ -1116,7 +1063,7 @@ def test_a_pass_over_earlier_runs_that_failed_anywhere_is_completed_by_the_next(
     tracker.sync(manifest, driven=False)
     assert comparable(dump(uri)) == at_once
     num_calls = len(client.calls)
-    assert num_calls > 25
+    assert num_calls > 20
     for when in range(1, num_calls + 1):
         earlier.restore()
         tracker = Tracker(later, uri)
@@ -1145,7 +1092,7 @@ def test_no_call_is_larger_than_mlflow_takes(store: Store, uri: str, write: Buil
         for name, _, named_arguments in client.calls
         if name == "log_batch"
     ]
-    assert max(size.get("metrics", 0) for size in sizes) == METRICS_PER_CALL == 1000
+    assert all(sum(size.values()) <= 1000 for size in sizes)
     assert all(size.get("params", 0) <= 100 and size.get("tags", 0) <= 100 for size in sizes)
     assert sum(size.get("metrics", 0) for size in sizes) > 7 * 600
     assert len(points(named(dump(uri))["a"], "system/gpu_power_usage_watts")) == 600

@@ -103,8 +103,7 @@ def test_a_port_that_is_taken_is_refused(crwn: Crwn, runs: Path) -> None:
         taken = other.getsockname()[1]
         ended = crwn("ui", runs, "--port", taken)
     assert (ended.code, ended.out) == (2, "")
-    assert ended.err.startswith(f"error: --port: expected a free port, given {taken}: ")
-    assert ended.err.endswith("Stop what uses it, or name another.\n")
+    assert ended.err == f"error: --port: expected a free port, given {taken}. Stop what uses it, or name another.\n"
 
 
 @pytest.mark.parametrize("given", [0, 65536, "http"])
@@ -169,41 +168,27 @@ def test_a_database_of_somebody_else_is_served(
     assert "secret" not in Path("told").read_text()
 
 
-@pytest.mark.usefixtures("stop_when_served", "runs")
-def test_a_proxy_is_not_asked_for_this_machine(
-    crwn: Crwn, server: Callable[[str], None], port: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Where $http_proxy is set, the server is found up all the same."""
-    monkeypatch.setattr(ui, "START_SECONDS", 5.0)
-    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
-    monkeypatch.delenv("no_proxy", raising=False)
-    server("serve()")
-    assert crwn("ui", "--port", port).code == 0
-
-
 @pytest.mark.usefixtures("runs")
 def test_a_server_that_dies_at_its_start_shows_why(crwn: Crwn, server: Callable[[str], None], port: int) -> None:
     """The end of what it printed, at once."""
     server("print('x' * 5000); sys.exit('the database is of another version')")
     ended = crwn("ui", "--port", port)
     assert (ended.code, ended.out) == (2, "")
-    assert ended.err.startswith("error: the MLflow server did not start:\nxxx")
+    assert ended.err.startswith("error: the MLflow server did not start within 90 s:\nxxx")
     assert ended.err.endswith("the database is of another version\n\n")
     assert len(ended.err) < 2200
 
 
 @pytest.mark.usefixtures("runs")
-@pytest.mark.parametrize("text", ["time.sleep(60)", "import socket; s = socket.create_server(('127.0.0.1', PORT))"])
 def test_a_server_that_does_not_answer_is_given_up(
-    *, crwn: Crwn, server: Callable[[str], None], port: int, monkeypatch: pytest.MonkeyPatch, text: str
+    crwn: Crwn, server: Callable[[str], None], port: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whether it listens or not; what it printed is shown."""
+    """What it printed is shown."""
     monkeypatch.setattr(ui, "START_SECONDS", 1.5)
-    monkeypatch.setattr(ui, "ANSWER_SECONDS", 0.2)
-    server(f"print('at work', flush=True); {text.replace('PORT', str(port))}; time.sleep(60)")
+    server("print('at work', flush=True); time.sleep(60)")
     ended = crwn("ui", "--port", port)
     assert ended.code == 2
-    assert ended.err.startswith("error: the MLflow server did not answer within 1.5 s:\nat work")
+    assert ended.err.startswith("error: the MLflow server did not start within 1.5 s:\nat work")
 
 
 @pytest.mark.usefixtures("runs")

@@ -1,4 +1,4 @@
-"""What goes wrong with MLflow, provoked, and what is said about it: where, why, and what to do."""
+"""Reaching MLflow: its database is made whole, by one process at a time; what goes wrong is said with what to do."""
 
 from __future__ import annotations
 
@@ -12,11 +12,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import filelock
 import pytest
 
 from crwn.testing import tiny_trial, write_finished, write_sweep
 from orchestrator.store.store import Store
-from orchestrator.tracking.errors import MAX_DETAIL, TrackingError, explain
+from orchestrator.tracking import connecting
+from orchestrator.tracking.address import TrackingError
+from orchestrator.tracking.connecting import MAX_DETAIL, explain, make_database
 from orchestrator.tracking.tracker import Tracker
 
 Complain = Callable[[str], str]
@@ -92,7 +95,7 @@ def test_a_server_that_refuses_its_own_name(serve: Callable[..., str], complain:
     uri = serve(403, "Invalid Host header - possible DNS rebinding attack detected")
     host = uri.rpartition("@")[2]
     assert complain(uri).startswith(
-        f"the MLflow server at {shown(uri)} refuses its own name; start it with --allowed-hosts '{host},localhost:*' ("
+        f"{shown(uri)} refuses its own name; start its server with --allowed-hosts '{host},localhost:*' ("
     )
 
 
@@ -109,7 +112,7 @@ def test_a_server_that_refuses_access(serve: Callable[..., str], complain: Compl
     """MLflow's own and a proxy's, which does not speak JSON."""
     uri = serve(status, body)
     assert complain(uri).startswith(
-        f"the MLflow server at {shown(uri)} refuses access; set $MLFLOW_TRACKING_USERNAME and _PASSWORD, or _TOKEN ("
+        f"{shown(uri)} refuses access; set $MLFLOW_TRACKING_USERNAME and _PASSWORD, or _TOKEN ("
     )
 
 
@@ -176,7 +179,7 @@ def test_a_database_of_another_version(tmp_path: Path, mlflow_database: Path, co
     connection.close()
     before = path.read_bytes()
     said = complain(f"sqlite:///{path}")
-    assert said.startswith(f"sqlite:///{path} is of another MLflow version; run `mlflow db upgrade` on a copy, or move")
+    assert said.startswith(f"sqlite:///{path} is no database of this MLflow; `mlflow db upgrade` a copy, or move it")
     assert version in said
     assert path.read_bytes() == before
 
@@ -185,9 +188,7 @@ def test_a_file_that_is_no_database(tmp_path: Path, complain: Complain) -> None:
     """It is somebody's, and left as it is."""
     path = tmp_path / "thesis.db"
     path.write_bytes(b"chapter one " * 1000)
-    assert complain(f"sqlite:///{path}").startswith(
-        f"sqlite:///{path} is not a database; name another with --tracking-uri, or move it away and crwn sync a new one"
-    )
+    assert complain(f"sqlite:///{path}").startswith(f"sqlite:///{path} is no database of this MLflow; `mlflow db")
     assert path.read_bytes() == b"chapter one " * 1000
 
 
@@ -197,7 +198,7 @@ def test_a_database_that_cannot_be_made(tmp_path: Path, complain: Complain, plac
     (tmp_path / "file").touch()
     (tmp_path / "folder").mkdir()
     uri = f"sqlite:///{tmp_path}/{place}"
-    assert complain(uri).startswith(f"MLflow at {uri}: the database's or the artifacts' folder cannot be written; name")
+    assert complain(uri).startswith(f"{uri}: the database's or the artifacts' folder cannot be written; name another")
 
 
 def test_artifacts_that_cannot_be_written(store: Store, mlflow_database: Path, tmp_path: Path) -> None:
@@ -211,7 +212,7 @@ def test_artifacts_that_cannot_be_written(store: Store, mlflow_database: Path, t
     with pytest.raises(TrackingError) as raised:
         tracker.sync(store.manifest("small"), driven=False)
     said = str(raised.value)
-    assert said.startswith(f"MLflow at {uri}: the database's or the artifacts' folder cannot be written; name another")
+    assert said.startswith(f"{uri}: the database's or the artifacts' folder cannot be written; name another")
     assert "mlartifacts" in said
 
 
@@ -221,9 +222,7 @@ def test_artifacts_that_cannot_be_written(store: Store, mlflow_database: Path, t
 @pytest.mark.parametrize("uri", ["./mlruns", "file:///tmp/mlruns"])
 def test_a_folder_is_no_longer_written(complain: Complain, uri: str) -> None:
     """MLflow's oldest way of keeping runs."""
-    assert complain(uri).startswith(
-        f"MLflow no longer writes folders such as {uri}; give a database (sqlite:///mlflow.db) or a server ("
-    )
+    assert complain(uri).startswith(f"{uri} is no address of MLflow's; give a server (http://HOST:5000) or a database")
     assert not Path("/tmp/mlruns").exists()  # noqa: S108 (named, not used)
 
 
@@ -243,6 +242,85 @@ def test_a_driver_that_is_not_installed(complain: Complain, scheme: str) -> None
     said = complain(f"{scheme}://user:secret@server/name")
     assert said.startswith(f"the driver for {scheme}://user:***@server/name is not installed; for PostgreSQL: pip ")
     assert "ModuleNotFoundError: No module named" in said
+
+
+# Making a database
+
+LOCK = ".mlflow.db.lock"
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    """Where a database is to be."""
+    return tmp_path / "runs" / "mlflow.db"
+
+
+@pytest.fixture
+def made(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The addresses at which databases were made, without MLflow, which takes seconds."""
+    uris: list[str] = []
+
+    def make(uri: str, _: Path) -> None:
+        uris.append(uri)
+        path = Path(uri.removeprefix("sqlite:///"))
+        path.write_text("a database")
+        path.with_name("mlflow.db-journal").touch()
+
+    monkeypatch.setattr(connecting, "_make_tables", make)
+    return uris
+
+
+def names(file: Path) -> list[str]:
+    return sorted(path.name for path in file.parent.iterdir())
+
+
+def test_a_database_gets_its_place_when_it_is_made(file: Path, made: list[str]) -> None:
+    """The folder that it was made in is gone then, and it is not made again; an empty file is none yet."""
+    file.parent.mkdir()
+    file.touch()
+    for _ in range(2):
+        make_database(file, file.parent)
+        assert file.read_text() == "a database"
+        assert names(file) == [LOCK, "mlflow.db"]
+    assert len(made) == 1
+    assert made != [f"sqlite:///{file}"]
+
+
+def test_one_that_cannot_be_made_leaves_nothing(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The next one tries again."""
+
+    def fail(*_: object) -> None:
+        raise OSError("no space")
+
+    monkeypatch.setattr(connecting, "_make_tables", fail)
+    for _ in range(2):
+        with pytest.raises(OSError, match="no space"):
+            make_database(file, file.parent)
+        assert names(file) == [LOCK]
+
+
+def test_what_a_killed_process_left_is_cleared(file: Path, made: list[str]) -> None:
+    """By the next that makes it; folders of anybody else stay."""
+    left = file.parent / ".mlflow.db.making"
+    left.mkdir(parents=True)
+    (left / "mlflow.db").write_text("half of one")
+    (file.parent / "mine").mkdir()
+    make_database(file, file.parent)
+    assert file.read_text() == "a database"
+    assert names(file) == [LOCK, "mine", "mlflow.db"]
+    assert len(made) == 1
+
+
+def test_two_that_make_one_database_wait_for_each_other(file: Path, made: list[str]) -> None:
+    """The second finds it made."""
+    file.parent.mkdir()
+    with filelock.FileLock(file.with_name(LOCK)):
+        second = threading.Thread(target=make_database, args=[file, file.parent])
+        second.start()
+        file.write_text("another's")
+    second.join()
+    assert made == []
+    assert file.read_text() == "another's"
 
 
 # Words

@@ -1,0 +1,130 @@
+"""MLflow's client for an address, whose database is made where it is missing; what goes wrong with it, in words.
+
+The only file that imports mlflow, so that its settings are made before.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import re
+import shutil
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+# Set before importing mlflow: no telemetry, no printing, and outages are noticed within seconds.
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")  # else it prints two lines for every run
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "15")
+
+import filelock
+import sqlalchemy
+from mlflow import MlflowClient, entities
+from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+
+from orchestrator.display import hide_password
+from orchestrator.errors import UserError, shortened
+from orchestrator.tracking.address import TrackingError, database_uri, sqlite_file
+
+__all__ = ["connect", "entities", "explained"]
+
+MAX_DETAIL = 300
+"""Number of characters shown of the original error."""
+
+
+def connect(uri: str, artifacts: Path | None) -> MlflowClient:
+    """A client that has reached its database, with the folder in which artifacts go, or its server, without one."""
+    for name in ("alembic", "mlflow"):
+        logging.getLogger(name).setLevel(logging.ERROR)  # they log every step of creating a database
+    if artifacts is None:
+        client = MlflowClient(uri)
+        client.search_experiments(max_results=1)
+        return client
+    file = sqlite_file(uri)
+    if file is not None:
+        make_database(file, artifacts)
+    engine = sqlalchemy.create_engine(uri)
+    engine.connect().close()  # MLflow itself would retry for minutes
+    engine.dispose()
+    if file is None:
+        _make_tables(uri, artifacts)
+    return MlflowClient(uri)
+
+
+def make_database(file: Path, artifacts: Path) -> None:
+    """Make an SQLite database where there is none, beside its place: two that make one destroy each other's work."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    folder = file.with_name(f".{file.name}.making")
+    with filelock.FileLock(file.with_name(f".{file.name}.lock")):
+        shutil.rmtree(folder, ignore_errors=True)  # of a process that was killed: half a database cannot be mended
+        if file.exists() and file.stat().st_size:
+            return
+        folder.mkdir()
+        try:
+            _make_tables(database_uri(folder / file.name), artifacts)
+            (folder / file.name).replace(file)
+        finally:
+            shutil.rmtree(folder)
+
+
+def _make_tables(uri: str, artifacts: Path) -> None:
+    """Create MLflow's tables if they are missing.
+
+    A client would do so too, but with its working folder in a statement that some folder names break.
+    """
+    made = SqlAlchemyStore(uri, artifacts.as_uri())  # type: ignore[no-untyped-call]  # MLflow leaves it untyped
+    made.engine.dispose()
+
+
+@contextlib.contextmanager
+def explained(uri: str) -> Iterator[None]:
+    """Turn whatever MLflow and its libraries raise into a TrackingError with advice."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:  # MLflow, SQLAlchemy, requests, drivers, the file system
+        raise TrackingError(explain(error, uri)) from error
+
+
+def explain(error: Exception, uri: str) -> str:
+    """What went wrong with MLflow at `uri`, and what to do; without the address's password."""
+    shown = hide_password(uri)
+    host = uri.partition("://")[2].partition("/")[0].rpartition("@")[2]  # urlsplit raises for invalid addresses
+    text = hide_password(f"{type(error).__name__}: {error}").strip()
+    detail = shortened(text.splitlines()[0], MAX_DETAIL)
+    for pattern, advice in _ADVICE:
+        if re.search(pattern, f"{getattr(error, 'error_code', '')} {text}"):
+            return f"{advice.format(uri=shown, host=host)} ({detail})"
+    return f"MLflow at {shown} cannot be written: {detail}"
+
+
+_ADVICE: Sequence[tuple[str, str]] = (
+    ("Invalid Host header", "{uri} refuses its own name; start its server with --allowed-hosts '{host},localhost:*'"),
+    (
+        "PERMISSION_DENIED|UNAUTHENTICATED|error code 40[13]",
+        "{uri} refuses access; set $MLFLOW_TRACKING_USERNAME and _PASSWORD, or _TOKEN",
+    ),
+    (
+        "out-of-date database schema|Can't locate revision|file is not a database",
+        "{uri} is no database of this MLflow; `mlflow db upgrade` a copy, or move it away and crwn sync again",
+    ),
+    ("No module named", "the driver for {uri} is not installed; for PostgreSQL: pip install 'psycopg[binary]'"),
+    (
+        "maintenance mode|RegistryStoreURI|unsupported URI|Could not parse|load plugin|InvalidUrl|IPv6|ArgumentError",
+        "{uri} is no address of MLflow's; give a server (http://HOST:5000) or a database (sqlite:///mlflow.db)",
+    ),
+    ("ENDPOINT_NOT|JSON format|code 404", "what answers at {uri} is no MLflow server; check host, port and path"),
+    (
+        "PermissionError|NotADirectory|FileNotFound|Read-only file|FileExistsError|unable to open database|readonly",
+        "{uri}: the database's or the artifacts' folder cannot be written; name another with --tracking-uri",
+    ),
+    ("too many 500|error code 500", "the MLflow server at {uri} fails; see what its log says"),
+    (
+        "Max retries exceeded|[Cc]onnection refused|ConnectionError|timed out|Timeout|OperationalError",
+        "MLflow at {uri} does not answer; see that it runs there and can be reached from this machine",
+    ),
+)
+"""Patterns of errors and advice; the first match counts."""
