@@ -50,10 +50,10 @@ SETTINGS: Any = {
     "grid.linewidth": 0.6,
     "lines.linewidth": 1.3,
     "lines.markersize": 4.5,
-    "text.parse_math": False,  # a label's dollars are no formula
+    "text.parse_math": False,  # dollar signs in labels are not formulas
     "legend.frameon": False,
     "legend.fontsize": 8,
-    "svg.hashsalt": "crwn",  # names inside of an SVG hang on nothing else
+    "svg.hashsalt": "crwn",  # makes ids in an SVG deterministic
     "svg.fonttype": "path",
     "pdf.fonttype": 42,
 }
@@ -111,7 +111,7 @@ def _figure(draw: Callable[[Axes], Sequence[Line]]) -> Figure:
 def _legend(figure: Figure, shown: Sequence[Line]) -> None:
     """A legend next to the plot, with the full style of each line."""
     handles = [Line2D([], [], **line.look) for line in shown]
-    # Matplotlib leaves out an entry whose label begins with `_`; what is set afterwards is shown as it is.
+    # Matplotlib omits entries whose label begins with `_`, but shows any label that is set afterwards.
     legend = figure.legend(handles, ["-"] * len(shown), loc="outside right upper", handlelength=4)
     for text, line in zip(legend.get_texts(), shown, strict=True):
         text.set(text=line.label, fontfamily=fonts.families(line.label))

@@ -1,9 +1,9 @@
-"""What differs between the finished trials of two stores, trial by trial. Pure.
+"""Differences between the finished trials of two stores, trial by trial. Pure.
 
-Two trials match where method and its settings, benchmark, scale and seed are equal; training settings may differ, and
-are then told. Results of equal settings and equal numerics on one machine are equal to the last bit; with other
-numerics, versions or machines they differ by rounding, which training makes larger: that is the noise, and its size
-is stated.
+Two trials match if method and its settings, benchmark, scale and seed are equal; training settings may differ, and
+are then reported. With equal settings and numerics on one machine, results are bitwise equal; with other numerics,
+versions or machines they differ by rounding errors, which training amplifies: this is the noise, and its size is
+stated.
 """
 
 from __future__ import annotations
@@ -34,19 +34,19 @@ _NOTED = [*(name for name in compatibility.NOTED if name not in compatibility.CO
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Differences:
-    """What differs between two sets of trials, A and B; differences are B less A.
+    """Differences between two sets of trials, A and B: B minus A.
 
     Attributes:
-        trials: a row for each trial that both have: method, variant, scale, benchmark, seed; trial_a, trial_b, their
-            ids; accuracy_a, accuracy_b; difference; max_task, the largest of a single task's differences by size;
-            settings, what differs in `compatibility.APART`, but for the code, whose effect is what is looked for;
-            noted, in the code, in `NOTED`, and between a trial's own attempts;
-            state: `same`, to the last bit; `noise`, within the noise; `different`.
-        cells: a row for each method, variant, scale and benchmark, over seeds: n and the columns of
+        trials: one row per trial that both have: method, variant, scale, benchmark, seed; trial_a, trial_b, their
+            ids; accuracy_a, accuracy_b; difference; max_task, the difference of a single task with the largest
+            magnitude; settings, what differs in `compatibility.APART`, except the code, whose effect is the question;
+            noted, what differs in the code, in `NOTED`, and between a trial's own attempts;
+            state: `same`, bitwise equal; `noise`, within the noise; `different`.
+        cells: one row per method, variant, scale and benchmark, over seeds: n and the columns of
             `comparison.paired`, with p_holm and p_tasks_holm.
-        only_a: trials that A alone has: method, variant, scale, benchmark, seed, trial_id.
+        only_a: trials that only A has: method, variant, scale, benchmark, seed, trial_id.
         only_b: likewise.
-        noise: what counts as the same.
+        noise: the tolerance.
     """
 
     trials: pd.DataFrame
@@ -70,13 +70,13 @@ def differ(a: pd.DataFrame, b: pd.DataFrame, noise: float = NOISE) -> Difference
     """Compare two sets of finished trials.
 
     Args:
-        a: as `frames.trials_frame` gives them.
+        a: trials, as returned by `frames.trials_frame`.
         b: likewise.
-        noise: accuracies, of a trial and of each of its tasks' means over seeds, that differ by no more are the same,
-            in [0, 1].
+        noise: accuracies, of a trial and of each of its tasks' means over seeds, that differ by no more count as
+            the same, in [0, 1].
 
     Raises:
-        ValueError: a set has several trials of one method, benchmark, scale and seed that differ in training alone.
+        ValueError: a set has several trials of one method, benchmark, scale and seed that differ only in training.
     """
     left, right = (_by_key(frame, name) for frame, name in ((a, "A"), (b, "B")))
     common = [key for key in left if key in right]
@@ -91,11 +91,11 @@ def differ(a: pd.DataFrame, b: pd.DataFrame, noise: float = NOISE) -> Difference
 
 
 def with_other_contexts(found: Differences, trial_ids: Collection[str]) -> Differences:
-    """The same, where contexts were compared too.
+    """The differences with those of contexts added.
 
     Args:
-        found: what differs.
-        trial_ids: those, of A, whose accuracies are equal to the last bit and whose contexts are not.
+        found: the differences so far.
+        trial_ids: the trials of A whose accuracies are bitwise equal but whose contexts are not.
     """
     trials = found.trials.copy()
     is_other = trials["trial_a"].isin(list(trial_ids))
@@ -161,20 +161,20 @@ def _between(a: Mapping[str, Any], b: Mapping[str, Any], names: Sequence[str]) -
 
 
 def _code_changes(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[str]:
-    """Which of two trials was computed under more than one code, and in what these differ."""
+    """Which of two trials was computed under more than one code, and how these codes differ."""
     sides = (("A", compatibility.code_changes(a)), ("B", compatibility.code_changes(b)))
     return [f"{name} went on under other code: {changes}" for name, changes in sides if changes]
 
 
 def _state(difference: float, by_task: Any, noise: float) -> str:
-    """A difference that is no number is a difference, never the same."""
+    """The state of a trial; a NaN difference counts as different, never as the same."""
     if difference == 0 and not by_task.any():
         return "same"
     return "noise" if abs(difference) <= noise + 1e-12 and np.all(np.isfinite(by_task)) else "different"
 
 
 def _cells(pairs: Sequence[tuple[Mapping[str, Any], Mapping[str, Any]]]) -> pd.DataFrame:
-    """Over seeds and tasks; a trial with an accuracy that is no number leaves its cell without numbers."""
+    """The differences over seeds and tasks; a trial with a NaN accuracy makes its cell's numbers NaN."""
     groups: dict[tuple[str, ...], list[tuple[Any, Any]]] = {}
     for a, b in pairs:
         key = (*(a[name] for name in GROUP), json.dumps(json.loads(a["settings"])["benchmark"]))
@@ -200,14 +200,14 @@ def _only(own: Mapping[Any, Mapping[str, Any]], other: Mapping[Any, Any]) -> pd.
 
 
 def as_json(found: Differences) -> str:
-    """All of it, for programs; what is no number is null."""
+    """All differences, for programs; NaN becomes null."""
     parts = {name: getattr(found, name) for name in ("cells", "trials", "only_a", "only_b")}
     content = {name: json.loads(frame.to_json(orient="records", double_precision=15)) for name, frame in parts.items()}
     return json.dumps({"same": bool(found.is_same), "noise": found.noise, **content}, indent=1)
 
 
 def lines(found: Differences) -> list[str]:
-    """What people read: what differs, a line each, and a last one that sums it up."""
+    """The differences as text, one line each, and a last line with a summary."""
     shown = []
     for row in aggregate.records(found.trials):
         because = "; ".join(filter(None, (row["settings"], row["noted"])))

@@ -21,11 +21,11 @@ MAX_TITLE = 70
 
 
 def draw_accuracy_matrix(matrix: NDArray[Any], title: str) -> bytes:
-    """An accuracy matrix as a PNG: a row for every number of tasks learned, a column for every task.
+    """An accuracy matrix as a PNG: one row per number of tasks learned, one column per task.
 
     Args:
-        matrix: [T, T], accuracies in [0, 1]; NaN, left white, where a task was not tested.
-        title: above it; of a long one the middle is left out.
+        matrix: [T, T], accuracies in [0, 1]; NaN, drawn white, if a task was not tested.
+        title: the title; a long one is shortened in the middle.
     """
     num_tasks = len(matrix)
     figure = Figure(figsize=INCHES)  # fixed margins: fitting them takes as long as drawing
@@ -34,7 +34,7 @@ def draw_accuracy_matrix(matrix: NDArray[Any], title: str) -> bytes:
     image = axes.imshow(100 * matrix, vmin=0, vmax=100, cmap="viridis", extent=edges, interpolation="nearest")
     axes.set(xlabel="task tested", ylabel="tasks learned")
     title = fonts.drawable(without_middle(title, MAX_TITLE))
-    # A label's dollars are no formula.
+    # Do not parse dollar signs in labels as formulas.
     axes.set_title(title, fontsize="medium", fontfamily=fonts.families(title), parse_math=False)
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_locator(MaxNLocator(integer=True, nbins=8))
@@ -45,7 +45,7 @@ def draw_accuracy_matrix(matrix: NDArray[Any], title: str) -> bytes:
         format="png",
         dpi=DOTS_PER_INCH,
         metadata={"Software": None},
-        pil_kwargs={"compress_level": 3},  # quicker than the best and a tenth larger: a sync draws a thousand of them
+        pil_kwargs={"compress_level": 3},  # fast, and 10 % larger than the best: a sync draws a thousand figures
     )
     return content.getvalue()
 

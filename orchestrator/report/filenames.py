@@ -1,9 +1,9 @@
-"""Names of files that are made from labels: unlike labels give unlike names, whatever else there is.
+"""File names made from labels: different labels always have different names.
 
-A label is any text of a line; a file's name is ASCII, short, and leads nowhere else. A plain label (small letters,
-digits, single hyphens and underscores between them) is its own name. Any other is shown as well as can be, with eight
-digits of its SHA-256 behind it: `a/b` is `a-b-c14cddc0`. So a name hangs on its label alone, not on the labels beside
-it, and no two differ by capitals alone, which some file systems take for the same.
+A label is any single-line text; a file name is short ASCII text without path separators. A plain label (lower-case
+letters, digits, single hyphens and underscores between them) is its own file name. Any other is transliterated as well
+as possible and followed by eight digits of its SHA-256: `a/b` becomes `a-b-c14cddc0`. So a name depends only on its
+label, not on other labels, and no two names differ only by case, which some file systems ignore.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _TABLE_OF_A_SWEEP = re.compile(
 
 
 def part(label: str) -> str:
-    """A label as a file's name or a part of one: letters, digits, `-` and `_`, at most `MAX_PLAIN` of them."""
+    """A label as a file name or a part of one: letters, digits, `-` and `_`, at most `MAX_PLAIN` of them."""
     if len(label) <= MAX_PLAIN and _PLAIN.fullmatch(label) and not _HASHED.fullmatch(label):
         return label
     shown = "-".join(re.findall("[A-Za-z0-9]+", label))[:MAX_SHOWN].strip("-")
@@ -44,36 +44,36 @@ def figure(sweep: str, benchmark: str, what: str) -> str:
     """The name of a figure's files.
 
     Args:
-        sweep: its name.
-        benchmark: its label.
-        what: which figure of the benchmark, a word.
+        sweep: the sweep's name.
+        benchmark: the benchmark's label.
+        what: which figure of the benchmark, in one word.
     """
     return f"{sweep}-{part(benchmark)}-{what}"
 
 
 def table(sweep: str) -> str:
-    """The name of the files of a sweep's own table: the sweep's, unless another table may be called so."""
+    """The file name of a sweep's own table: the sweep's name, unless another table could have it."""
     return f"{sweep}-{_digits(sweep)}" if _TABLE_OF_A_SWEEP.fullmatch(sweep) else sweep
 
 
 def against(sweep: str, reference: str) -> str:
-    """The name of the table that compares a sweep's rows with one of them."""
+    """The file name of the table that compares a sweep's rows with one of them."""
     return f"{sweep}.against-{part(reference)}"
 
 
 def dotted(name: str) -> str:
-    """A setting's name, such as `training.learning_rate`, as a part of a file's."""
+    """A setting's name, such as `training.learning_rate`, as a part of a file name."""
     return ".".join(map(part, name.split(".")))
 
 
 def distinct(names: Iterable[tuple[str, str]]) -> list[str]:
-    """Names of which no two are equal, nor differ by capitals alone.
+    """Make names distinct, ignoring case.
 
     Args:
-        names: each with what it is the name of: a hash of that follows a name that an earlier one has.
+        names: each with the thing it names: if an earlier one has the same name, a hash of the thing is appended.
 
     Returns:
-        As many, in the same order; those that are already unlike all earlier ones as they are.
+        As many names, in the same order; those already distinct from all earlier ones are unchanged.
     """
     found: list[str] = []
     taken: set[str] = set()

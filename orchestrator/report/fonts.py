@@ -1,8 +1,8 @@
-r"""Labels as matplotlib can draw them: with fonts that have their signs, and short enough.
+r"""Labels that matplotlib can draw: with fonts that have their characters, and short enough.
 
-Figures are set in DejaVu Sans, which comes with matplotlib and is equal everywhere. A sign that it lacks is drawn in a
-font of the machine that has it; where none does, the sign is written as its code, such as `\u7f51`, so that labels
-stay apart and matplotlib has nothing to warn of.
+Figures are set in DejaVu Sans, which comes with matplotlib and is the same everywhere. A character that it lacks is
+drawn in a font of the machine that has it; if there is none, the character is written as its code, such as `\u7f51`, so
+that labels remain distinct and matplotlib does not warn.
 """
 
 from __future__ import annotations
@@ -26,24 +26,24 @@ _NOT_FOR_TEXT = ("lastresort", "adobeblank", "stixsize", "stixnonunicode", "cm")
 
 
 def families(text: str) -> list[str]:
-    """The fonts that a text is drawn in, for matplotlib to look through in this order."""
+    """The fonts for drawing a text, in the order in which matplotlib tries them."""
     return [FONT, *_found(_beyond(text))[0]]
 
 
 def lacking(text: str) -> list[str]:
-    """The signs of a text that no font on this machine has, each once, in its order."""
+    """The characters of a text that no font on this machine has, each once, in the text's order."""
     missing = _found(_beyond(text))[1]
     return list(dict.fromkeys(sign for sign in text if sign in missing))
 
 
 def drawable(text: str) -> str:
-    """A text whose signs that no font has are written as codes."""
+    """A text with the characters that no font has written as codes."""
     missing = _found(_beyond(text))[1]
     return "".join(sign.encode("unicode_escape").decode() if sign in missing else sign for sign in text)
 
 
 def label(text: str) -> str:
-    """A text as a label in a figure: drawable, in a few lines; of a long one the middle is left out."""
+    """A text as a label in a figure: drawable, in a few lines; a long one is shortened in the middle."""
     signs = [drawable(sign) for sign in text]
     for room in range(LABEL_LINES * LABEL_WIDTH, LABEL_WIDTH, -1):
         shown = _cut(signs, room)
@@ -54,7 +54,7 @@ def label(text: str) -> str:
 
 
 def _cut(signs: Sequence[str], room: int) -> str:
-    """Signs one after another, without those in the middle for which there is no room, in letters' widths."""
+    """A sequence of characters shortened in the middle to a width, measured in letters."""
     widths = [_columns(sign) for sign in signs]
     if sum(widths) <= room:
         return "".join(signs)
@@ -66,18 +66,18 @@ def _cut(signs: Sequence[str], room: int) -> str:
 
 
 def _columns(text: str) -> int:
-    """How many letters' width a text takes: signs of East Asia are as wide as two."""
+    """The width of a text in letters: East Asian characters are two letters wide."""
     return sum(2 if unicodedata.east_asian_width(sign) in "WF" else 1 for sign in text)
 
 
 def _beyond(text: str) -> frozenset[str]:
-    """The signs of a text that the figures' own font lacks."""
+    """The characters of a text that the figures' own font lacks."""
     return frozenset() if text.isascii() else frozenset(text) - _signs(font_manager.findfont(FONT))
 
 
 @functools.lru_cache(maxsize=256)
 def _found(signs: frozenset[str]) -> tuple[tuple[str, ...], frozenset[str]]:
-    """Fonts of this machine that have some of these signs, and the signs that none has."""
+    """Fonts of this machine that have some of these characters, and the characters that none has."""
     found: list[str] = []
     fonts = _fonts() if signs else iter(())
     for name, file in fonts:
@@ -90,14 +90,14 @@ def _found(signs: frozenset[str]) -> tuple[tuple[str, ...], frozenset[str]]:
 
 
 def _fonts() -> Iterator[tuple[str, str]]:
-    """Name and file of every font of this machine that text may be set in, upright and of usual weight first."""
+    """Name and file of every text font of this machine, upright fonts of regular weight first."""
     known = {entry.fname for entry in font_manager.fontManager.ttflist}
-    for file in font_manager.findSystemFonts():  # matplotlib's own list may be older than a font
+    for file in font_manager.findSystemFonts():  # matplotlib's cached list may lack new fonts
         if file not in known:
             try:
                 font_manager.fontManager.addfont(file)
             except (OSError, RuntimeError, ValueError):
-                continue  # damaged, or of a kind that matplotlib cannot draw, such as pictures of one size
+                continue  # damaged, or of a kind that matplotlib cannot draw, such as bitmaps
     entries = sorted(
         font_manager.fontManager.ttflist,
         key=lambda entry: (entry.style != "normal", entry.weight != 400, entry.name, entry.fname),
@@ -109,8 +109,8 @@ def _fonts() -> Iterator[tuple[str, str]]:
 
 @functools.cache
 def _signs(file: str) -> frozenset[str]:
-    """The signs that a font has."""
-    if not Path(file).exists():  # of a font that was removed since matplotlib made its list
+    """The characters that a font has."""
+    if not Path(file).exists():  # removed since matplotlib cached its list
         return frozenset()
     try:
         return frozenset(map(chr, font_manager.get_font(file).get_charmap()))

@@ -1,4 +1,4 @@
-"""The store's rows as DataFrames, with what their JSON says in columns of its own."""
+"""The store's rows as DataFrames, with their JSON expanded into columns."""
 
 from __future__ import annotations
 
@@ -24,21 +24,21 @@ NAMES = ("method", "variant", "scale", "benchmark")
 
 
 def read_trials(store: Store, trial_ids: Iterable[str] | None = None) -> pd.DataFrame:
-    """The finished trials of a store, see `trials_frame`; those asked for, or all."""
+    """The finished trials of a store, see `trials_frame`; only the given ones, or all."""
     return trials_frame(results(store, trial_ids), store.accepted())
 
 
 def trials_frame(table: pa.Table, accepted: Accepted = NOTHING) -> pd.DataFrame:
-    """A row a finished trial.
+    """A frame with one row per finished trial.
 
     Args:
         table: rows of `index.RESULTS_SCHEMA`.
-        accepted: which codes count as one in their store.
+        accepted: which codes are accepted as equivalent in their store.
 
     Returns:
-        The columns of `RESULTS_SCHEMA` without JSON, of which final, learned and seen are arrays [T], benchmark is the
-        preset's name, and independent is known of older records too; train_seconds_per_task; group_size; and what
-        `compatibility.describe` gives: settings, crwn, backbones, numerics.device and so on.
+        The columns of `RESULTS_SCHEMA` without JSON, where final, learned and seen are arrays [T], benchmark is the
+        preset's name, and independent is also set for older records; train_seconds_per_task; group_size; and the
+        result of `compatibility.describe`: settings, crwn, backbones, numerics.device and so on.
     """
     texts = table.select(["spec", "numerics", "provenance", "fingerprint"]).to_pylist()
     trials: pd.DataFrame = table.drop_columns(["spec", "numerics", "provenance"]).to_pandas()
@@ -66,22 +66,22 @@ _DESCRIBED = (
 
 
 def empty_frame() -> pd.DataFrame:
-    """`trials_frame` of no trial."""
+    """The `trials_frame` of no trials."""
     return trials_frame(RESULTS_SCHEMA.empty_table())
 
 
 def asked_frame(manifests: Sequence[Manifest], trials: pd.DataFrame, sweep: str | None = None) -> pd.DataFrame:
-    """A row for every trial that is finished or asked for, each once.
+    """A frame with one row per trial that is finished or requested, each once.
 
     Args:
-        manifests: the store's.
-        trials: its finished trials, as `trials_frame` gives them.
-        sweep: only this sweep's trials, named by its own labels instead of the store's words.
+        manifests: the store's manifests.
+        trials: its finished trials, as returned by `trials_frame`.
+        sweep: only this sweep's trials, under its own labels instead of the store's names.
 
     Returns:
-        The columns of `trials`, and finished. Of a trial that is not finished only the names, the seed and the
-        settings are known: from its sweep's manifest, or, where an older crwn wrote that, from a finished trial of its
-        cell; where there is neither, its settings are None.
+        The columns of `trials`, and finished. Of an unfinished trial only the names, the seed and the settings are
+        known: from its sweep's manifest, or, if an older crwn wrote the manifest, from a finished trial of its cell;
+        if there is neither, its settings are None.
     """
     known = {row["trial_id"]: row for row in records(trials)}
     rows: dict[str, dict[str, Any]] = {}
@@ -102,7 +102,7 @@ def asked_frame(manifests: Sequence[Manifest], trials: pd.DataFrame, sweep: str 
 
 
 def _of_cell(cell: ManifestCell, known: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """What is known of a cell's trials before they are finished."""
+    """What is known about a cell's trials before they finish."""
     for trial_id in cell.trials.values():
         if trial_id in known:
             return {name: known[trial_id][name] for name in (*NAMES, "settings")}
@@ -112,7 +112,7 @@ def _of_cell(cell: ManifestCell, known: Mapping[str, Mapping[str, Any]]) -> dict
 
 
 def names_of(spec: Mapping[str, Any]) -> dict[str, str]:
-    """A spec's method, variant, scale and benchmark, as tables name them."""
+    """A spec's method, variant, scale and benchmark, as named in tables."""
     method = dict(spec["method"])
     kind = method.pop("kind")
     default = METHODS[kind].spec() if kind in METHODS else None

@@ -19,8 +19,8 @@ _SPECIAL = {
     "±": r"\ensuremath{\pm}",
     **{sign: rf"\ensuremath{{{sign}}}" for sign in "<>"},
     **{sign: f"\\{sign}" for sign in "&%$#_{}"},
-    **{sign: f"{{{sign}}}" for sign in "[]*"},  # after the end of a row they would be its argument
-    **{sign: rf"\symbol{{{ord(sign)}}}" for sign in '"`'},  # some languages have commands that begin so
+    **{sign: f"{{{sign}}}" for sign in "[]*"},  # after the end of a row, LaTeX reads them as its argument
+    **{sign: rf"\symbol{{{ord(sign)}}}" for sign in '"`'},  # some babel languages have commands that begin with these
 }
 
 _LIGATURE = re.compile(r"(?<=([-',]))(?=\1)")
@@ -37,17 +37,17 @@ _SEEDS = re.compile(r" \((?:n=(\d+)|(\d+/\d+))\)")
 def latex_table(
     table: pd.DataFrame, label: str, caption: str, notes: Sequence[str], name_columns: Sequence[str]
 ) -> str:
-    """A table as LaTeX, to be read in by the command input.
+    """A table as LaTeX, to be included with the command input.
 
     Args:
-        table: text; its numbers become siunitx's, in columns flush right.
-        label: of the table, after `tab:`.
-        caption: above it.
-        notes: lines below it.
-        name_columns: the columns that are text and stay as they are.
+        table: the table as text; siunitx formats its numbers, in right-aligned columns.
+        label: the table's label, after `tab:`.
+        caption: the caption above the table.
+        notes: lines below the table.
+        name_columns: the text columns, which are not formatted.
 
     Returns:
-        A `table` environment; its first lines say what the preamble must have.
+        A `table` environment; its first lines say what the preamble must contain.
     """
     columns = list(table.columns)
     alignment = "".join("l" if name in name_columns else "r" for name in columns)
@@ -93,7 +93,7 @@ def latex_table(
 
 
 def latex_text(text: str) -> str:
-    """A text as LaTeX that shows nothing but this text, in one line; pdfLaTeX shows signs that it lacks as codes."""
+    """A text escaped for LaTeX, in one line; pdfLaTeX shows characters that it lacks as codes."""
     text = printable(" ".join(text.splitlines()))
     escaped = "".join(_SPECIAL.get(sign, sign) for sign in text)
     return _FOREIGN.sub(_of_other_engines, _LIGATURE.sub(r"\\kern0pt{}", escaped))
@@ -105,7 +105,7 @@ def _of_other_engines(found: re.Match[str]) -> str:
 
 
 def latex_cell(text: str) -> str:
-    """A cell of numbers: `96.74 ± 0.31 (n=3)` becomes one number with its uncertainty; missing seeds are raised."""
+    """A cell of numbers: `96.74 ± 0.31 (n=3)` becomes a number with its uncertainty; missing seeds a superscript."""
     parts, end, cut = [], 0, _SEEDS.sub("", text)
     for found in _NUMBER.finditer(cut):
         parts.append(latex_text(cut[end : found.start()]))

@@ -1,13 +1,14 @@
-"""How methods look in figures: by their names alone, in every figure of a report.
+"""The look of methods in figures, determined by their names, in every figure of a report.
 
-The rule, from what is seen first:
+The rules, from the most to the least visible property:
 
-- A method of the registry has the colour and the marker that `KNOWN` gives it: Okabe and Ito's colours, which people
-  tell apart however they see colours, with black and grey for the bounds, and markers for grey.
-- Any other method's follow from a hash of its name: any hue, in one of three lightnesses that show on white, and one
-  of `MARKERS`. Only where two in a report are too alike, the one later in the alphabet takes the next marker.
-- A variant, and a sweep's own name for a method, has the method's colour and marker, the marker open, and dashes by a
-  hash of its name. Only where two of one method in a report have the same dashes, the later takes a colour of its own.
+- A registered method has its colour and marker from `KNOWN`: Okabe and Ito's colour-blind-safe palette, with black and
+  grey for the bounds, and markers that also work in greyscale.
+- Any other method's look depends on a hash of its name: any hue, in one of three lightnesses visible on white, and one
+  of `MARKERS`. Only if two in a report are too similar, the one later in the alphabet takes the next marker.
+- A variant, or a sweep's own name for a method, has the method's colour and marker, but the marker is open and the
+  dashes depend on a hash of its name. Only if two of one method in a report have the same dashes, the later takes
+  another colour.
 - Scales of a method are shades of a colour, from dark to light, by their size among those in the report.
 """
 
@@ -73,13 +74,13 @@ LIGHTEST = 0.5
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """How something is drawn, whatever it is called.
+    """The look of a line, without its label.
 
     Attributes:
         colour: red, green and blue in [0, 1].
-        marker: as matplotlib takes it.
-        face: the marker's inside, a colour.
-        dashes: the line's style, as matplotlib takes it.
+        marker: the marker in matplotlib's notation.
+        face: the marker's fill colour.
+        dashes: the line style in matplotlib's notation.
     """
 
     colour: Colour
@@ -90,10 +91,10 @@ class Look:
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """How a cell is drawn, see `Look`.
+    """The look of a cell's line, see `Look`.
 
     Attributes:
-        label: in the legend.
+        label: the label in the legend.
     """
 
     label: str
@@ -104,7 +105,7 @@ class Line:
 
     @property
     def look(self) -> dict[str, Any]:
-        """Matplotlib's arguments; a label is none of them, since matplotlib hides one that begins with `_`."""
+        """Arguments for matplotlib, without the label, since matplotlib hides labels that begin with `_`."""
         return {
             "color": self.colour,
             "marker": self.marker,
@@ -114,7 +115,7 @@ class Line:
 
 
 def style(kind: str) -> tuple[str | Colour, str]:
-    """A method's colour and marker by its name alone."""
+    """A method's colour and marker, which depend only on its name."""
     if kind in KNOWN:
         return KNOWN[kind]
     numbers = _hash(kind)
@@ -123,10 +124,10 @@ def style(kind: str) -> tuple[str | Colour, str]:
 
 
 def palette(names: Iterable[Names]) -> dict[Names, Look]:
-    """The looks of all that a report draws; no two methods or variants have the same.
+    """The looks of everything a report draws; all methods and variants are distinct.
 
     Args:
-        names: of everything in the report, in any order.
+        names: the names of everything in the report, in any order.
     """
     rows = set(names)
     named: dict[str, set[tuple[str, str]]] = {}
@@ -150,12 +151,12 @@ def palette(names: Iterable[Names]) -> dict[Names, Look]:
 def lines(
     cells: pd.DataFrame, kinds: Mapping[str, str], looks: Mapping[Names, Look] | None = None
 ) -> dict[tuple[str, str, str], Line]:
-    """How the cells of a table are drawn, by method, variant and scale.
+    """The lines of a table's cells, by method, variant and scale.
 
     Args:
-        cells: `aggregate.CELL`'s columns, in the table's order.
-        kinds: of `series.kinds`.
-        looks: of `palette`, over the whole report; by default over these cells.
+        cells: the columns of `aggregate.CELL`, in the table's order.
+        kinds: the result of `series.kinds`.
+        looks: the result of `palette` over the whole report; by default over these cells.
     """
     rows = list(cells[["method", "variant", "scale"]].drop_duplicates().itertuples(index=False, name=None))
     names = {row: (kinds.get(row[0], row[0]), *row) for row in rows}
@@ -169,7 +170,7 @@ def lines(
 
 
 def _families(kinds: Iterable[str]) -> dict[str, Look]:
-    """The look of each method as it is; all of `KNOWN` count, so that none is taken for another's."""
+    """The look of each method without variants; distinct also from all of `KNOWN`."""
     found = {kind: _filled(to_rgb(colour), marker, DASHES[0]) for kind, (colour, marker) in KNOWN.items()}
     colours: dict[tuple[str, Dashes], list[Colour]] = {}
     for look in found.values():
@@ -185,7 +186,7 @@ def _families(kinds: Iterable[str]) -> dict[str, Look]:
 
 
 def _versions(versions: Iterable[tuple[str, str]], kind: str, family: Look) -> dict[tuple[str, str], Look]:
-    """The looks of a method's variants and of a sweep's own names for it, by name and variant."""
+    """The looks of a method's variants and of sweeps' own names for it, by name and variant."""
     found: dict[tuple[str, str], Look] = {}
     colours: dict[Dashes, list[Colour]] = {}
     for method, variant in sorted(versions):
@@ -236,13 +237,13 @@ def _lighter(colour: Colour, share: float) -> Colour:
 
 
 def _by_size(scale: str) -> list[tuple[str, int, str]]:
-    """A key by which FC256 is before FC1024."""
+    """A sort key that puts FC256 before FC1024."""
     pieces = re.findall(r"([^0-9]+|^)([0-9]*)", scale)
     return [(text, len(number.lstrip("0")), number) for text, number in pieces]
 
 
 def _labels(rows: Iterable[tuple[str, str, str]]) -> dict[tuple[str, str, str], str]:
-    """What each cell is called in a figure; no two are called the same."""
+    """The labels of cells in a figure, all distinct."""
     found: dict[tuple[str, str, str], str] = {}
     for row in rows:
         parts = [part for part in row if part]

@@ -1,7 +1,7 @@
-"""One HTML page over any stores: what ran, tables, figures, failures, where every number is from; a paper's own.
+"""An HTML page over any stores: runs, tables, figures, failures and provenance; optionally those of a paper.
 
-The page is a single file: pictures, numbers and the few lines of script that sort its tables are in it. It asks no
-network and no server for anything.
+The page is a single file: it contains its pictures, its numbers and the short script that sorts its tables, and needs
+no network or server.
 """
 
 from __future__ import annotations
@@ -51,10 +51,10 @@ class Failure:
     """A trial that did not finish.
 
     Attributes:
-        trial: its id.
-        name: what it is.
-        state: failed, or interrupted.
-        error: of its last attempt, in a line.
+        trial: the trial's id.
+        name: the trial's description.
+        state: failed or interrupted.
+        error: the error of its last attempt, in one line.
     """
 
     trial: str
@@ -65,17 +65,17 @@ class Failure:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Section:
-    """What the page says of one sweep.
+    """The page's section on one sweep.
 
     Attributes:
-        store: its address.
-        table: the results.
-        charts: their figures.
-        shared: settings that all cells share, by their names.
-        settings: a line a cell, with the settings in which cells differ; text.
-        provenance: a line for each trial behind a number: the columns of `frames.trials_frame`, and cell.
-        versions: of the packages that computed them, as `name version`, all that occur.
-        failures: trials that were begun and did not finish.
+        store: the store's address.
+        table: the table of results.
+        charts: the figures of results.
+        shared: settings that all cells share, by name.
+        settings: one row per cell, with the settings in which cells differ; text.
+        provenance: one row per trial behind the numbers: the columns of `frames.trials_frame`, and cell.
+        versions: the versions of the packages that computed them, as `name version`, all that occur.
+        failures: trials that were started and did not finish.
     """
 
     store: str
@@ -89,22 +89,22 @@ class Section:
 
     @property
     def num_done(self) -> int:
-        """Trials that finished."""
+        """The number of finished trials."""
         return int(self.table.summary["n"].sum())
 
     @property
     def num_asked(self) -> int:
-        """Trials that the sweep asks for."""
+        """The number of trials that the sweep asks for."""
         return int(self.table.summary["asked"].sum())
 
 
 def sections(store: Store, sweep: str | None = None, looks: Mapping[Names, Look] | None = None) -> Iterator[Section]:
-    """One section a sweep of a store, or that of one sweep.
+    """One section per sweep of a store, or only that of one sweep.
 
     Args:
         store: the store.
-        sweep: its name.
-        looks: of `looks.palette`, over all that the page has; by default over each chart's cells.
+        sweep: the sweep's name.
+        looks: the result of `looks.palette` over the whole page; by default over each chart's cells.
 
     Raises:
         UserError: the store has no sweep, or a record cannot be read.
@@ -159,7 +159,7 @@ def _cell_name(cell: ManifestCell) -> str:
 
 
 def _settings(provenance: pd.DataFrame) -> tuple[dict[str, str], pd.DataFrame]:
-    """What all cells share, and a line a cell with what differs; the seed aside."""
+    """The settings that all cells share, and one row per cell with those that differ, except the seed."""
     first = provenance.drop_duplicates("cell")
     flat = pd.json_normalize([json.loads(text) for text in first["settings"]])
     texts = flat.map(lambda value: "" if value is None or value != value else str(value))  # noqa: PLR0124 (NaN)
@@ -181,13 +181,13 @@ def _failures(store: Store, manifest: Manifest) -> Iterator[Failure]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PaperSection:
-    """What the page says of a paper.
+    """The page's section on a paper.
 
     Attributes:
-        title: of the paper.
-        tables: its tables, of the trials that there are.
-        charts: its figures, of which there is something to draw.
-        verdicts: of its claims.
+        title: the paper's title.
+        tables: its tables, from the finished trials.
+        charts: its figures that have data.
+        verdicts: the verdicts on its claims.
     """
 
     title: str
@@ -202,13 +202,13 @@ def write_report(
     """Write the page and every figure of some stores.
 
     Args:
-        stores: any number of them.
-        to: where.
-        say: is told, in a line, which signs of labels no font has; see `fonts`.
-        paper: whose tables, figures and claims the page has too.
+        stores: any number of stores.
+        to: the folder to write to.
+        say: called with one line on the characters of labels that no font has; see `fonts`.
+        paper: a paper whose tables, figures and claims the page also shows.
 
     Returns:
-        The full names of the page and, where there is any, of the figures' folder.
+        The full paths of the page and, if there are figures, of their folder.
 
     Raises:
         UserError: a store has no sweep or cannot be read, or the folder cannot be written.
@@ -234,13 +234,13 @@ def report_files(
     formats: Collection[str] = tuple(FORMATS),
     paper: Paper | None = None,
 ) -> dict[str, bytes]:
-    """The page and every figure of some stores, by their names.
+    """The page and every figure of some stores, by file name.
 
     Args:
-        stores: any number of them.
-        sweep: only this one's, by its name, which each store has.
-        formats: of the figures, some of `charts.FORMATS`; svg, which the page shows, among them.
-        paper: whose tables, figures and claims the page has too.
+        stores: any number of stores.
+        sweep: only the sweep of this name, which each store must have.
+        formats: the figures' formats, some of `charts.FORMATS`, including svg, which the page shows.
+        paper: a paper whose tables, figures and claims the page also shows.
 
     Raises:
         UserError: a store has no such sweep or cannot be read.
@@ -278,7 +278,7 @@ def report_files(
 
 
 def _with_own_files(found: Sequence[Section]) -> list[Section]:
-    """Sections whose figures have names of their own, also where sweeps of several stores have the same name."""
+    """Sections with distinct names of figures, even if sweeps of several stores have the same name."""
     made = [(chart.name, f"{section.store} {chart.title}") for section in found for chart in section.charts]
     names = iter(distinct(made))
     return [
@@ -292,8 +292,8 @@ def page(found: Sequence[Section], pictures: Mapping[str, bytes], paper: PaperSe
 
     Args:
         found: its sections, in order.
-        pictures: every chart as SVG, by its name.
-        paper: the last one.
+        pictures: every chart as SVG, by name.
+        paper: the section on a paper, which comes last.
     """
     return _template().render(
         sections=found,
@@ -317,7 +317,7 @@ def _template() -> jinja2.Template:
 
 
 def _numbers(chart: Chart) -> str:
-    """Where a figure's numbers are: in the page; where they are many, beside it."""
+    """The link to a figure's numbers: in the page or, if they are many, next to it."""
     content = csv_text(chart.values).encode()
     if len(content) > MAX_NUMBERS:
         return quote(f"{FIGURES_FOLDER}/{chart.name}.csv")
@@ -325,7 +325,7 @@ def _numbers(chart: Chart) -> str:
 
 
 def _embedded(kind: str, content: bytes) -> str:
-    """An address that holds all that is there."""
+    """A data URL, which contains the whole content."""
     return f"data:{kind};base64,{base64.b64encode(content).decode()}"
 
 

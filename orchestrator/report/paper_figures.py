@@ -1,4 +1,4 @@
-"""A paper's figures over its own rows, drawn as the figures of a sweep are, from whatever trials there are."""
+"""A paper's figures over its own rows, drawn like the figures of a sweep, from the available trials."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ _Draw: TypeAlias = Callable[[Manifest, pd.DataFrame, str, Mapping[Names, Look] |
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Drawable:
-    """What a paper's figure is drawn from.
+    """The data of a paper's figure.
 
     Attributes:
-        name: of the figure.
+        name: the figure's name.
         figure: what it shows.
         manifest: its rows as the cells of a sweep, with the trials that were found.
-        trials: these, as `frames.trials_frame` gives them.
+        trials: these trials, as returned by `frames.trials_frame`.
     """
 
     name: str
@@ -41,18 +41,18 @@ class Drawable:
         """The figure.
 
         Args:
-            looks: of `looks.palette`, over all that a page has; by default over the figure's own rows.
+            looks: the result of `looks.palette` over the whole page; by default over the figure's own rows.
         """
         made = _DRAWN[self.figure.shows](self.manifest, self.trials, self.figure.benchmark, looks)
         return dataclasses.replace(made, name=self.name, title=self.figure.title)
 
 
 def paper_figures(paper: Paper, trials: pd.DataFrame) -> Iterator[Drawable]:
-    """The figures of a paper of which there is at least one row with a mean.
+    """The figures of a paper with at least one row that has a mean.
 
     Args:
         paper: the paper.
-        trials: of any stores, as `frames.trials_frame` gives them.
+        trials: trials of any stores, as returned by `frames.trials_frame`.
     """
     source = PaperSource(paper, trials)
     for name, figure in paper.figures.items():
@@ -83,7 +83,7 @@ def paper_figures(paper: Paper, trials: pd.DataFrame) -> Iterator[Drawable]:
 
 
 def _has_mean(rows: Any) -> bool:
-    """Whether trials are of one kind, with numbers; see `aggregate.seed_statistics`."""
+    """Whether trials are compatible and have valid accuracies; see `aggregate.seed_statistics`."""
     return bool(rows) and bool(pd.notna(aggregate.seed_statistics(rows)["accuracy"]))
 
 

@@ -1,10 +1,10 @@
-"""A paper's tables in the paper's layout, from whatever trials there are.
+"""A paper's tables in the paper's layout, from the available trials.
 
-A cell is what the paper's setting asks for, found by its settings, whatever sweep asked for it under whatever name. A
-trial of other settings never stands in for it: what is not there is marked as missing, of the paper's number of seeds.
-Parameters need no trial; they are worked out from the settings.
+The trials of a cell are found by the paper's settings, whichever sweep ran them under whichever name. A trial with
+other settings is never substituted: missing seeds, out of the paper's number of seeds, are marked. Parameters need no
+trial; they are computed from the settings.
 
-A sweep that runs the paper's rows at other settings, on fewer tasks, say, fills the same layout with `SweepSource`.
+A sweep that runs the paper's rows with other settings, such as fewer tasks, fills the same layout with `SweepSource`.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ from orchestrator.store.manifests import Manifest
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Found:
-    """What there is for one cell of a layout.
+    """The trials found for one cell of a layout.
 
     Attributes:
-        rows: finished trials.
-        asked: how many there should be.
+        rows: the finished trials.
+        asked: the number of trials requested.
         blueprint: what such a trial builds.
     """
 
@@ -44,32 +44,32 @@ class Found:
 
 
 class Source(Protocol):
-    """Where a layout's cells come from."""
+    """The source of a layout's cells."""
 
     @property
     def origin(self) -> str:
-        """Which settings its trials have, for a caption."""
+        """The settings of its trials, for a caption."""
         ...
 
     def benchmarks(self, layout: Layout) -> Sequence[str]:
-        """The columns of accuracies; none where there is nothing for this layout."""
+        """The columns of accuracies; empty if there is nothing for this layout."""
         ...
 
     def scales(self, line: Line) -> Sequence[str]:
-        """The scales of a line."""
+        """The scales of a row."""
         ...
 
     def find(self, line: Line, entry: Entry, scale: str, benchmark: str) -> Found | None:
-        """What there is for a cell of a line, its own entry's or that beside it; None where the layout has none."""
+        """The trials of a cell of a row, for its own entry or the one next to it; None if the layout has none."""
         ...
 
 
 class PaperSource:
-    """Trials of exactly the paper's settings.
+    """Trials with exactly the paper's settings.
 
     Args:
         paper: the paper.
-        trials: finished ones, as `frames.trials_frame` gives them.
+        trials: finished trials, as returned by `frames.trials_frame`.
     """
 
     def __init__(self, paper: Paper, trials: pd.DataFrame) -> None:
@@ -101,8 +101,8 @@ class SweepSource:
     """The cells of a sweep, whatever its benchmarks, widths and training.
 
     Args:
-        manifest: the sweep's.
-        trials: its finished ones, as `frames.trials_frame` gives them.
+        manifest: the sweep's manifest.
+        trials: its finished trials, as returned by `frames.trials_frame`.
     """
 
     def __init__(self, manifest: Manifest, trials: pd.DataFrame) -> None:
@@ -126,7 +126,7 @@ class SweepSource:
             self._kinds[cell.benchmark] = spec["benchmark"]["kind"]
 
     def benchmarks(self, layout: Layout) -> Sequence[str]:
-        """See `Source`: those of the kinds that the paper's table has, if the sweep has what makes it this table."""
+        """See `Source`: the benchmarks of the kinds in the paper's table, if the sweep has the methods that it needs."""
         methods = [json.loads(method) for method, _, _ in self._cells]
         has_needs = any(layout.needs.items() <= method.items() for method in methods)
         if not has_needs or (layout.reference and layout.reference.entry.method.kind not in self._scales):
@@ -135,7 +135,7 @@ class SweepSource:
         return [label for label, kind in self._kinds.items() if kind in kinds]
 
     def scales(self, line: Line) -> Sequence[str]:
-        """See `Source`: the sweep's own; a method's further lines in the layout have none of their own."""
+        """See `Source`: the sweep's own; further rows of a method in the layout have no scales of their own."""
         return () if line.only else tuple(self._scales.get(line.entry.method.kind, ()))
 
     def find(self, line: Line, entry: Entry, scale: str, benchmark: str) -> Found | None:
@@ -153,17 +153,17 @@ def _blueprint(spec: Mapping[str, Any]) -> Blueprint:
 
 
 def paper_tables(paper: Paper, source: Source, prefix: str = "") -> list[Table]:
-    """A paper's tables, as far as a source has benchmarks for them.
+    """A paper's tables for which a source has benchmarks.
 
     Args:
         paper: the paper.
-        source: where the trials are.
-        prefix: of the tables' names.
+        source: the source of trials.
+        prefix: the prefix of the tables' names.
 
     Returns:
-        Each with a summary of a row a cell: network, setting (of two columns), benchmark, and the columns of
-        `aggregate.seed_statistics`; where a second column stands beside also those of `comparison.difference` after
-        `difference_`, of the line's own entry less the other.
+        Tables whose summary has one row per cell: network, setting (of two columns), benchmark, and the columns of
+        `aggregate.seed_statistics`; with a second column next to it, also those of `comparison.difference`, prefixed
+        with `difference_`, of the row's own entry minus the other.
     """
     return [
         _table(f"{prefix}{name}", layout, source) for name, layout in paper.tables.items() if source.benchmarks(layout)
@@ -200,7 +200,7 @@ def _table(name: str, layout: Layout, source: Source) -> Table:
 
 
 def _cells_of(layout: Layout, line: Line, scale: str, source: Source) -> list[dict[str, Any]]:
-    """The cells of one row: a benchmark after the other, and each with what stands beside it."""
+    """The cells of one row, benchmark by benchmark, each with the cell next to it."""
     cells = []
     own_name, other_name = layout.columns or ("", "")
     for benchmark in source.benchmarks(layout):
@@ -231,7 +231,7 @@ def _cell(network: str, setting: str, benchmark: str, found: Found) -> dict[str,
 
 
 def _ratio(layout: Layout, found: Found, source: Source, benchmark: str) -> float:
-    """Parameters a task over those of the layout's reference."""
+    """Parameters per task divided by those of the layout's reference."""
     if layout.reference is None:
         return np.nan
     base = source.find(layout.reference, layout.reference.entry, source.scales(layout.reference)[0], benchmark)
@@ -239,7 +239,7 @@ def _ratio(layout: Layout, found: Found, source: Source, benchmark: str) -> floa
 
 
 def _difference(own: Found, other: Found) -> dict[str, Any]:
-    """A cell less the one beside it, paired by seed and task."""
+    """A cell minus the one next to it, paired by seed and task."""
     asked = min(own.asked, other.asked)
     return comparison.difference(own.rows, other.rows, asked)
 

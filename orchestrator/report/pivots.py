@@ -1,4 +1,4 @@
-"""Any rows and columns over the trials of one store or of several."""
+"""Pivot tables with any rows and columns over the trials of one or several stores."""
 
 from __future__ import annotations
 
@@ -25,22 +25,22 @@ def pivot_table(
     where: Mapping[str, str] | None = None,
     name: str = "pivot",
 ) -> Table:
-    """Means over seeds of any value, by any names.
+    """A table of the means over seeds of any value, grouped by any names.
 
     Args:
-        trials: as `frames.asked_frame` gives them; those of several stores may follow each other.
+        trials: as returned by `frames.asked_frame`; those of several stores may be concatenated.
         rows: names of columns of trials, or settings such as `training.learning_rate`.
-        columns: another such name, whose values get a column each.
+        columns: another such name, each of whose values gets a column.
         value: one of `measures.MEASURES`.
         where: only trials with these values under these names.
-        name: of the table.
+        name: the table's name.
 
     Returns:
-        Its summary has a row a cell: the names asked for; value; n, asked, mean, sd, ci95, missing_seeds,
+        A table whose summary has one row per cell: the names requested; value; n, asked, mean, sd, ci95, missing_seeds,
         invalid_seeds, mixed, noted, code_changes, each as in `aggregate.summarise`.
 
     Raises:
-        UserError: a name or a value is not known, no trial is left, or the value does not exist for some of them.
+        UserError: a name or a value is unknown, no trial is left, or the value does not exist for some trials.
     """
     if value not in MEASURES:
         raise UserError(f"--value: {nearest(value, MEASURES)}")
@@ -81,10 +81,10 @@ def pivot_table(
 
 
 def _check_known(trials: pd.DataFrame, measure: Measure) -> None:
-    """Refuse a measure that is not there for these trials, whatever their numbers are.
+    """Check that a measure exists for these trials, whatever its values.
 
     Raises:
-        UserError: with what would work.
+        UserError: the measure does not exist; the message says what would work.
     """
     finished = [row for row in aggregate.records(trials) if row["finished"]]
     streams = sorted({str(row["benchmark"]) for row in finished if row["stream"]})
@@ -102,7 +102,7 @@ def select(trials: pd.DataFrame, where: Mapping[str, str]) -> pd.DataFrame:
     """The trials that have these values under these names, see `pivot_table`.
 
     Raises:
-        UserError: a name is not known, or no trial has the value.
+        UserError: a name is unknown, or no trial has the value.
     """
     for name, given in where.items():
         if trials.empty:
@@ -115,10 +115,10 @@ def select(trials: pd.DataFrame, where: Mapping[str, str]) -> pd.DataFrame:
 
 
 def with_columns(trials: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
-    """The trials with a column for every name; settings are taken from `settings`.
+    """The trials with a column for every name; settings are read from `settings`.
 
     Raises:
-        UserError: a name is not known.
+        UserError: a name is unknown.
     """
     described = (*compatibility.DESCRIBED[1:], compatibility.CODE_CHANGES)
     own = [*NAMES, "seed", *described, *(["store"] if "store" in trials else [])]
@@ -133,7 +133,7 @@ def with_columns(trials: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
 
 
 def _groups(named: pd.DataFrame, wanted: Sequence[str]) -> dict[tuple[str, ...], list[dict[str, Any]]]:
-    """The trials of each cell, by what names it, as text."""
+    """The trials of each cell, keyed by the cell's names as text."""
     shown = named[list(wanted)].map(show)
     keys = list(zip(*(shown[name] for name in wanted), strict=True))
     groups: dict[tuple[str, ...], list[dict[str, Any]]] = {key: [] for key in keys}
@@ -143,14 +143,14 @@ def _groups(named: pd.DataFrame, wanted: Sequence[str]) -> dict[tuple[str, ...],
 
 
 def show(value: Any) -> str:
-    """A value of a name: text; `unknown` where a record does not say."""
+    """A value of a name as text; `unknown` if the record lacks it."""
     if pd.isna(value):
         return "unknown"
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _cell(rows: Sequence[Mapping[str, Any]], value: str) -> dict[str, Any]:
-    """The numbers of a cell, from its trials, finished or not."""
+    """The numbers of a cell from its trials, finished or not."""
     finished = compatibility.once([row for row in rows if row["finished"]])
     seeds = {row["seed"] for row in finished}
     mixed = compatibility.show_mixture(compatibility.mixture(rows)) or compatibility.show_repeated(finished)
@@ -190,7 +190,7 @@ def _shown(row: Mapping[str, Any], measure: Measure) -> str:
 
 
 def _order(summary: pd.DataFrame, rows: Sequence[str]) -> pd.Index:
-    """The rows in the order in which they first occur."""
+    """The rows in order of first occurrence."""
     first = summary[list(rows)].drop_duplicates()
     return pd.Index(first[rows[0]]) if len(rows) == 1 else pd.MultiIndex.from_frame(first)
 

@@ -1,7 +1,7 @@
-"""Frames as CSV that a spreadsheet opens without taking a text for a formula.
+"""Frames as CSV that spreadsheets open without interpreting text as formulas.
 
-A text or a column's name that begins as a formula does has a `'` in front, by which spreadsheets mark a text. So has
-one that begins with `'`: a program that takes one `'` off the front of each text has every one as it was.
+A text or column name that begins like a formula is prefixed with `'`, which marks text in spreadsheets. So is one that
+begins with `'`: programs restore all texts by removing one leading `'`.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import pandas as pd
 
 
 def csv_text(frame: pd.DataFrame) -> str:
-    """A frame as CSV, every digit; what begins as a formula does, or with a quote, has a quote in front."""
+    """A frame as CSV with all digits; text that begins like a formula or with a quote is prefixed with a quote."""
     return frame.map(_no_formula).rename(columns=_no_formula).to_csv(index=False, lineterminator="\n")
 
 

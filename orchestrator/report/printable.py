@@ -24,26 +24,26 @@ NAME_COLUMNS = ("method", "variant", "scale")
 
 
 class Printable(Protocol):
-    """What every table offers."""
+    """The interface of every table."""
 
     @property
     def name(self) -> str:
-        """Its heading."""
+        """The table's heading."""
         ...
 
     @property
     def file_name(self) -> str:
-        """Its files' name, without the ending; see `filenames`."""
+        """The name of its files, without extension; see `filenames`."""
         ...
 
     @property
     def summary(self) -> pd.DataFrame:
-        """As numbers, a row a cell."""
+        """The table as numbers, one row per cell."""
         ...
 
     @property
     def table(self) -> pd.DataFrame:
-        """As text, as people print it."""
+        """The table as text, for print."""
         ...
 
     @property
@@ -53,7 +53,7 @@ class Printable(Protocol):
 
     @property
     def notes(self) -> Sequence[str]:
-        """What must be known of single cells."""
+        """Notes on single cells."""
         ...
 
     @property
@@ -64,7 +64,7 @@ class Printable(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Table:
-    """A table, see `Printable`."""
+    """A table; see `Printable`."""
 
     name: str
     """Of `filenames`, since its files are called so too."""
@@ -94,14 +94,14 @@ def markdown_caption(table: Printable) -> str:
 
 
 def markdown_rows(table: Printable) -> str:
-    """A table in Markdown, nothing around it."""
+    """A table in Markdown, without heading, caption or notes."""
     header = list(table.table.columns)
     lines = [header, ["---"] * len(header), *table.table.to_numpy().tolist()]
     return "\n".join("| " + " | ".join(markdown_text(str(cell)) for cell in line) + " |" for line in lines)
 
 
 def markdown_text(text: str) -> str:
-    """A text as Markdown that is nothing but this text: no column, HTML, link, emphasis, formula or list, one line."""
+    """A text escaped for Markdown, in one line: no column, HTML, link, emphasis, formula or list."""
     return _SPECIAL.sub(_escaped, printable(" ".join(text.splitlines())))
 
 
@@ -141,11 +141,11 @@ def write(tables: Iterable[Printable], to: Files) -> list[str]:
     """Write tables in every format.
 
     Args:
-        tables: any number of them.
-        to: where they are written.
+        tables: any number of tables.
+        to: the folder to write to.
 
     Returns:
-        The full names of the files written.
+        The full paths of the files written.
 
     Raises:
         UserError: the folder cannot be written.
@@ -156,7 +156,7 @@ def write(tables: Iterable[Printable], to: Files) -> list[str]:
 
 
 def table_files(tables: Iterable[Printable]) -> dict[str, bytes]:
-    """Tables in every format, by the names of their files, of which no two are the same."""
+    """Tables in every format, by file name; the names are distinct."""
     tables = list(tables)
     names = distinct((table.file_name, f"{table.name} {table.caption}") for table in tables)
     return {
@@ -170,7 +170,7 @@ REMEDY = "Some files are written; the same command writes all of them again."
 
 
 def write_files(files: Mapping[str, bytes], to: Files) -> None:
-    """Write files by their names; raises as `write` does."""
+    """Write files by name; raises like `write`."""
     try:
         if to.kind() == "absent":
             to.make()

@@ -1,7 +1,7 @@
-"""What figures draw, as numbers: pure functions from a sweep's manifest and the store's rows to one row a point.
+"""The data of figures: pure functions from a sweep's manifest and the store's rows to one row per point.
 
-A figure's CSV is its frame, whole. A cell that has no mean in the sweep's table, since its trials are not of one kind
-or an accuracy is not a number, has no point either. Shapes: T tasks.
+A figure's CSV is its complete frame. A cell without a mean in the sweep's table, because its trials are incompatible
+or an accuracy is not a number, has no points either. Shapes: T tasks.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ MAX_DRAWN = 20
 
 
 def drawn(manifest: Manifest, summary: pd.DataFrame) -> Manifest:
-    """A sweep's manifest with those cells alone that figures draw: of each benchmark the best `MAX_DRAWN` with a mean.
+    """A sweep's manifest with only the cells that figures draw: the best `MAX_DRAWN` of each benchmark with a mean.
 
     Args:
-        manifest: the sweep's.
-        summary: of `aggregate.summarise`, a row a cell.
+        manifest: the sweep's manifest.
+        summary: the result of `aggregate.summarise`, one row per cell.
     """
     if summary.empty:
         return replace(manifest, cells=())
@@ -37,12 +37,12 @@ def drawn(manifest: Manifest, summary: pd.DataFrame) -> Manifest:
 
 
 def kinds(manifest: Manifest) -> dict[str, str]:
-    """The registry's name of the method behind each of a sweep's own; its own where an older manifest does not say."""
+    """The registered method behind each of a sweep's own names; the name itself if an older manifest does not say."""
     return {cell.method: cell.method_kind for cell in manifest.cells}
 
 
 def names(manifest: Manifest) -> list[tuple[str, str, str, str]]:
-    """Of each of a sweep's cells the registry's name of its method, and the sweep's names of method, variant, scale."""
+    """For each cell of a sweep, its method's registered name, and the sweep's names of method, variant and scale."""
     known = kinds(manifest)
     return [(known[cell.method], cell.method, cell.variant, cell.scale) for cell in manifest.cells]
 
@@ -51,12 +51,12 @@ def final_accuracies(manifest: Manifest, trials: pd.DataFrame) -> pd.DataFrame:
     """Test accuracy of every task after the last one, over a cell's seeds.
 
     Args:
-        manifest: of `drawn`.
-        trials: as `frames.trials_frame` gives them.
+        manifest: the result of `drawn`.
+        trials: as returned by `frames.trials_frame`.
 
     Returns:
-        A row a cell and task, in the sweep's order: the cell's names; task, counted from 1; accuracy in [0, 1], the
-        mean over seeds; sd, ci95 and n as in `aggregate.summarise`.
+        One row per cell and task, in the sweep's order: the cell's names; task, counted from 1; accuracy in [0, 1],
+        the mean over seeds; sd, ci95 and n as in `aggregate.summarise`.
     """
     named = _named(manifest, trials)[[*CELL, "final"]].explode("final").dropna(subset=["final"])
     named["task"] = named.groupby(level=0).cumcount() + 1
@@ -64,17 +64,16 @@ def final_accuracies(manifest: Manifest, trials: pd.DataFrame) -> pd.DataFrame:
 
 
 def seen_accuracies(manifest: Manifest, trials: pd.DataFrame) -> pd.DataFrame:
-    """The mean accuracy of the tasks seen so far, over a cell's seeds: the field's curve.
+    """The mean accuracy of the tasks seen so far, over a cell's seeds: the standard continual-learning curve.
 
     Args:
-        manifest: of `drawn`.
-        trials: as `frames.trials_frame` gives them.
+        manifest: the result of `drawn`.
+        trials: as returned by `frames.trials_frame`.
 
     Returns:
-        A row a cell and number of tasks: the cell's names; tasks_learned, counted from 1; accuracy in [0, 1], the mean
-        over seeds of `crwn.metrics.seen_accuracies`; sd, ci95 and n as in `aggregate.summarise`. Where a task was not
-        tested again after a number of tasks, that number is not there; nor are cells that learn all tasks at once, and
-        streams.
+        One row per cell and number of tasks: the cell's names; tasks_learned, counted from 1; accuracy in [0, 1], the
+        mean over seeds of `crwn.metrics.seen_accuracies`; sd, ci95 and n as in `aggregate.summarise`. Numbers of tasks
+        after which a task was not tested again are omitted, as are cells that learn all tasks at once, and streams.
     """
     named = _named(manifest, trials)
     curves = named.loc[named["grouping"] != "all", [*CELL, "seen"]].explode("seen")
@@ -83,15 +82,15 @@ def seen_accuracies(manifest: Manifest, trials: pd.DataFrame) -> pd.DataFrame:
 
 
 def learning_curves(manifest: Manifest, tasks: pd.DataFrame) -> pd.DataFrame:
-    """Training loss while a task is learned, over a cell's tasks and seeds.
+    """Training loss over the updates of a task, over a cell's tasks and seeds.
 
     Args:
-        manifest: of `drawn`.
-        tasks: the `tasks` rows that the store has of its trials.
+        manifest: the result of `drawn`.
+        tasks: the store's `tasks` rows of its trials.
 
     Returns:
-        A row a cell and update: the cell's names; step, updates since the task began; loss, in nats, the mean over
-        seeds of the tasks' mean; accuracy on the training batches in [0, 1], likewise; n, seeds.
+        One row per cell and update: the cell's names; step, updates since the task began; loss, in nats, the mean over
+        seeds of the tasks' mean; accuracy on the training batches in [0, 1], likewise; n, the number of seeds.
     """
     named = _named(manifest, tasks)
     curves = named[[*CELL, "seed", "curve"]].explode("curve").dropna(subset=["curve"])
@@ -108,14 +107,14 @@ def accuracy_matrices(manifest: Manifest, trials: pd.DataFrame, tasks: pd.DataFr
     """Accuracy of every task after every task, over a cell's seeds.
 
     Args:
-        manifest: of `drawn`.
-        trials: as `frames.trials_frame` gives them.
+        manifest: the result of `drawn`.
+        trials: as returned by `frames.trials_frame`.
         tasks: their `tasks` rows.
 
     Returns:
-        A row a cell, tasks learned and task: the cell's names; tasks_learned and task, counted from 1; accuracy in
-        [0, 1], the mean over seeds, of `crwn.metrics.accuracy_matrix`; sd, ci95, n. What was not tested, and cannot be
-        told from another test, is not there; nor are streams, which have no such matrix.
+        One row per cell, tasks learned and task: the cell's names; tasks_learned and task, counted from 1; accuracy in
+        [0, 1], the mean over seeds, of `crwn.metrics.accuracy_matrix`; sd, ci95, n. Entries that were not tested and
+        cannot be inferred from another test are omitted, as are streams, which have no such matrix.
     """
     made = tasks.dropna(subset=["accuracy"])
     tests = {str(trial_id): rows for trial_id, rows in made[made["update"].isna()].groupby("trial_id")}
@@ -127,7 +126,7 @@ def accuracy_matrices(manifest: Manifest, trials: pd.DataFrame, tasks: pd.DataFr
 
 
 def _entries(trial: Mapping[str, Any], tests: pd.DataFrame) -> Iterator[dict[str, Any]]:
-    """A trial's accuracy matrix, an entry a row."""
+    """A trial's accuracy matrix, one row per entry."""
     known = zip(tests["task"], tests["tasks_learned"], tests["accuracy"], strict=True)
     matrix_TT = accuracy_matrix(known, len(trial["final"]), independent=trial["independent"])
     names = {name: trial[name] for name in CELL}
@@ -136,7 +135,7 @@ def _entries(trial: Mapping[str, Any], tests: pd.DataFrame) -> Iterator[dict[str
 
 
 def _named(manifest: Manifest, rows: pd.DataFrame) -> pd.DataFrame:
-    """Rows under the sweep's own names, in its order; those of other trials are left out."""
+    """Rows under the sweep's own names, in its order, without those of other trials."""
     owners = pd.DataFrame(
         [
             {"trial_id": trial_id, "order": order, **cell.names}
@@ -150,7 +149,7 @@ def _named(manifest: Manifest, rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def _over_seeds(rows: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
-    """The mean accuracy of the rows with equal keys, its spread and their number; in the rows' order."""
+    """The mean accuracy of the rows with equal keys, its spread and their number, in the rows' order."""
     found = [
         {**dict(zip(keys, names, strict=True)), **_statistics(group["accuracy"].to_numpy(dtype=float))}
         for names, group in rows.groupby(keys, sort=False)

@@ -1,4 +1,4 @@
-"""The tables of a sweep, under its own names: its cells, its ablations, its comparisons with one row."""
+"""The tables of a sweep, under its own names: its cells, ablations, and comparisons with one row."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ class SweepTable:
     """One sweep's results.
 
     Attributes:
-        name: the sweep's.
-        summary: as numbers, a row a cell.
-        table: as text, as people print it.
-        reference: the method that ratios are to, or None.
+        name: the sweep's name.
+        summary: the table as numbers, one row per cell.
+        table: the table as text, for print.
+        reference: the method that ratios are relative to, or None.
         validation: the benchmarks whose tests were on held-out training images.
-        notes: what must be known of single cells.
+        notes: notes on single cells.
     """
 
     name: str
@@ -38,7 +38,7 @@ class SweepTable:
 
     @property
     def file_name(self) -> str:
-        """Its files' name, without the ending."""
+        """The name of its files, without extension."""
         return filenames.table(self.name)
 
     @property
@@ -83,17 +83,17 @@ class SweepTable:
 
 
 def sweep_trials(store: Store, manifest: Manifest) -> pd.DataFrame:
-    """The finished trials that a sweep asks for, as `frames.trials_frame` gives them."""
+    """The finished trials that a sweep asks for, as returned by `frames.trials_frame`."""
     return read_trials(store, manifest.trial_ids)
 
 
 def sweep_table(store: Store, manifest: Manifest, trials: pd.DataFrame | None = None) -> SweepTable:
-    """The results that a store has of a sweep.
+    """A store's results of a sweep.
 
     Args:
         store: the store.
-        manifest: the sweep's.
-        trials: those to look at, where it is not all that are finished: the others count as missing.
+        manifest: the sweep's manifest.
+        trials: the trials to include, by default all finished ones; others count as missing.
     """
     trials = sweep_trials(store, manifest) if trials is None else trials
     finished = set(trials["trial_id"])
@@ -110,11 +110,11 @@ def sweep_table(store: Store, manifest: Manifest, trials: pd.DataFrame | None = 
 
 
 def ablation_table(manifest: Manifest, trials: pd.DataFrame) -> Table | None:
-    """What each variant of a sweep's ablations changes; None where the sweep declares none.
+    """The table of what each variant of a sweep's ablations changes; None if the sweep declares no ablations.
 
     Args:
-        manifest: the sweep's.
-        trials: as `sweep_trials` gives them.
+        manifest: the sweep's manifest.
+        trials: as returned by `sweep_trials`.
     """
     if not any(cell.base for cell in manifest.cells):
         return None
@@ -123,12 +123,12 @@ def ablation_table(manifest: Manifest, trials: pd.DataFrame) -> Table | None:
 
 
 def comparison_table(manifest: Manifest, trials: pd.DataFrame, reference: str) -> Table:
-    """Every row of a sweep against one of them.
+    """The table that compares every row of a sweep with one of them; raises like `comparison.against`.
 
     Args:
-        manifest: the sweep's.
-        trials: as `sweep_trials` gives them.
-        reference: see `comparison.against`, and what it raises.
+        manifest: the sweep's manifest.
+        trials: as returned by `sweep_trials`.
+        reference: see `comparison.against`.
     """
     found = comparison.compare(manifest, trials, comparison.against(manifest, reference))
     return _comparisons(filenames.against(manifest.name, reference), found, reference)
@@ -176,7 +176,7 @@ def _comparisons(name: str, found: pd.DataFrame, base: str) -> Table:
 
 
 def show_difference(row: Mapping[str, Any]) -> str:
-    """A difference in points, mean +- sd, and the seeds that both sides have of those asked."""
+    """A difference in points, mean +- sd, and the seeds that both sides have out of the requested ones."""
     seeds = f"({aggregate.show_n(row)}){aggregate.show_mark(row)}"
     if row["apart"]:
         return f"not compared {seeds}"
@@ -193,18 +193,18 @@ def _interval(row: Mapping[str, Any]) -> str:
 
 
 def show_p(p: float) -> str:
-    """A p value in two digits; below 0.0001 it says no more than that."""
+    """A p value with two digits; smaller ones as below 0.0001."""
     if math.isnan(p):
         return "-"
     return "<0.0001" if p < 0.0001 else f"{p:.2g}"
 
 
 def rank_table(name: str, summary: pd.DataFrame) -> Table | None:
-    """Average ranks over a sweep's benchmarks; None where there is one benchmark only.
+    """The table of average ranks over a sweep's benchmarks; None if there is only one benchmark.
 
     Args:
-        name: the sweep's.
-        summary: as `aggregate.summarise` gives it.
+        name: the sweep's name.
+        summary: the result of `aggregate.summarise`.
     """
     if summary["benchmark"].nunique() < 2:
         return None

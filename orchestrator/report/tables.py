@@ -1,4 +1,4 @@
-"""Which tables are asked for, and what makes them: of every sweep of a store, or of any rows and columns."""
+"""The choice of tables and how to make them: of every sweep of a store, or of any rows and columns."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ from orchestrator.store.store import Store
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Choice:
-    """Which tables are wanted; by default those of all sweeps.
+    """A choice of tables; by default those of all sweeps.
 
     Attributes:
-        sweep: only this one's, by its own labels.
-        against: the row that a sweep's others are compared with, which are ranked too.
-        rows: names, whose values have a row each, in a table instead of the sweeps'; see `pivots.pivot_table`.
-        columns: with rows, a name whose values have a column each.
+        sweep: only this sweep's tables, under its own labels.
+        against: the row to compare a sweep's other rows with; the rows are also ranked.
+        rows: names whose values get one row each, in a table that replaces the sweeps'; see `pivots.pivot_table`.
+        columns: with rows, a name whose values get one column each.
         value: with rows, what the cells show.
         where: `NAME=VALUE`: only trials with this value.
         paper: the tables of the paper of this name instead.
@@ -58,11 +58,11 @@ def tables_of(stores: Sequence[Store], choice: Choice | None = None) -> list[Pri
     """The tables of stores.
 
     Args:
-        stores: one; several for any rows and columns, and for a paper's tables, over all their trials.
+        stores: one store; for `rows` or a paper's tables, any number, whose trials are pooled.
         choice: which tables; by default those of all sweeps, each followed by that of its ablations.
 
     Raises:
-        UserError: there is no sweep or no trial to make them of, or a name or value is not known.
+        UserError: there is no sweep or no trial to make them of, or a name or value is unknown.
     """
     choice = choice or Choice()
     _check(stores, choice)
@@ -93,7 +93,7 @@ def tables_of(stores: Sequence[Store], choice: Choice | None = None) -> list[Pri
 
 
 def _check(stores: Sequence[Store], choice: Choice) -> None:
-    """What does not go together is refused."""
+    """Refuse choices that cannot be combined."""
     if len(stores) > 1 and not (choice.rows or choice.paper is not None):
         raise UserError(f"expected one store, given {len(stores)}; tables over several are made with --rows or --paper")
     if len(stores) > 1 and choice.sweep is not None:
@@ -127,12 +127,12 @@ def _conditions(choice: Choice) -> dict[str, str]:
 
 
 def _chosen(trials: pd.DataFrame, choice: Choice) -> pd.DataFrame:
-    """A sweep's trials that fulfil the conditions; the others count as missing."""
+    """A sweep's trials that satisfy the conditions; the others count as missing."""
     return select(trials, _conditions(choice))
 
 
 def manifests_of(store: Store, sweep: str | None = None) -> list[Manifest]:
-    """The manifests of a store's sweeps, or of one; raises as `tables_of` does."""
+    """The manifests of a store's sweeps, or of one sweep; raises like `tables_of`."""
     manifests = store.manifests()
     if not manifests:
         raise UserError(f"{store.address}: expected a store with at least one sweep, found none; start with crwn run")
@@ -149,10 +149,10 @@ def write_tables(store: Store, to: Files) -> list[str]:
 
     Args:
         store: the store.
-        to: where they are written.
+        to: the folder to write to.
 
     Returns:
-        The full names of the files written.
+        The full paths of the files written.
 
     Raises:
         UserError: the store has no sweep, or the folder cannot be written.
@@ -161,7 +161,7 @@ def write_tables(store: Store, to: Files) -> list[str]:
 
 
 def differences(a: Store, b: Store, where: Sequence[str], noise: float) -> Differences:
-    """What differs between two stores' finished trials; where all accuracies are equal, their contexts are looked at.
+    """The differences between two stores' finished trials; if all accuracies are equal, contexts are compared too.
 
     Args:
         a: a store.
@@ -170,7 +170,7 @@ def differences(a: Store, b: Store, where: Sequence[str], noise: float) -> Diffe
         noise: see `diff.differ`.
 
     Raises:
-        UserError: a store has no finished trial, or several that match one of the other; or what is compared is
+        UserError: a store has no finished trial, or several that match one trial of the other; or compared files are
             damaged.
     """
     frames = []
