@@ -1,4 +1,4 @@
-"""One trial's accuracy matrix: as numbers, and drawn without a window and without pyplot, whose state is global."""
+"""One trial's accuracy matrix: as CSV, and as a figure drawn without a window or pyplot, whose state is global."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def matrix_files(tests: Tests, title: str, *, independent: bool) -> dict[str, by
 
 
 def matrix_csv(matrix: NDArray[Any]) -> str:
-    """An accuracy matrix [T, T] as CSV: a row for each number of tasks learned; empty where a task was not tested."""
+    """An accuracy matrix [T, T] as CSV: one row per number of tasks learned; empty if a task was not tested."""
     num_tasks = len(matrix)
     frame = pd.DataFrame(
         matrix,

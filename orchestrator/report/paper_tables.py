@@ -115,18 +115,18 @@ class SweepSource:
             rows = [{**known[id_], "seed": seed} for seed, id_ in cell.trials.items() if id_ in known]
             spec = cell.spec or (json.loads(rows[0]["settings"]) if rows else None)
             if spec is None:
-                continue  # an older manifest, and nothing is finished: nothing is known of the cell
+                continue  # an older manifest without finished trials: the cell's settings are unknown
             try:
                 blueprint = _blueprint(spec)
             except (KeyError, TypeError, ValueError, ArithmeticError):
-                continue  # what cannot be built here, such as a method that is not known, is none of a paper's
+                continue  # cannot be built here, for example an unknown method, so not in a paper
             found = Found(rows=rows, asked=len(cell.trials), blueprint=blueprint)
             self._cells[json.dumps(spec["method"], sort_keys=True), spec["scale"], cell.benchmark] = found
             self._scales.setdefault(spec["method"]["kind"], {})[spec["scale"]] = None
             self._kinds[cell.benchmark] = spec["benchmark"]["kind"]
 
     def benchmarks(self, layout: Layout) -> Sequence[str]:
-        """See `Source`: the benchmarks of the kinds in the paper's table, if the sweep has the methods that it needs."""
+        """See `Source`: benchmarks of the kinds in the paper's table, if the sweep has the methods that it needs."""
         methods = [json.loads(method) for method, _, _ in self._cells]
         has_needs = any(layout.needs.items() <= method.items() for method in methods)
         if not has_needs or (layout.reference and layout.reference.entry.method.kind not in self._scales):

@@ -64,7 +64,7 @@ def pivot_table(
         .pivot(index=list(rows), columns=columns, values="shown")
         .reindex(index=_order(summary, rows), columns=list(dict.fromkeys(summary[columns])))
         .fillna("")
-        .rename(columns={name: f"{columns}={name}" for name in rows})  # a value that a column of names is called
+        .rename(columns={name: f"{columns}={name}" for name in rows})  # a value of `columns` may equal a name in `rows`
         .reset_index()
     )
     return Table(

@@ -16,7 +16,7 @@ def csv_text(frame: pd.DataFrame) -> str:
     return frame.map(_no_formula).rename(columns=_no_formula).to_csv(index=False, lineterminator="\n")
 
 
-_WIDE = "\uff1d\uff0b\uff0d\uff20"  # = + - @ as East Asia also types them, which its spreadsheets take for the same
+_WIDE = "\uff1d\uff0b\uff0d\uff20"  # full-width = + - @, which East Asian spreadsheets treat like the ASCII ones
 _NO_TEXT = (*"=+-@'", *_WIDE)
 """What begins a formula, and the mark itself."""
 
