@@ -53,10 +53,10 @@ class Assignment:
 
     Attributes:
         spec: the trial.
-        resources: what it gets; GPUs None for whatever there is.
-        commit: of the code, where it is known.
-        max_group_size: limits the number of tasks learned at once; None leaves it to the rule.
-        keep_weights: whether trained weights are kept with the contexts.
+        resources: its resources; GPUs None for whatever the machine has.
+        commit: the commit of the code, if known.
+        max_group_size: limit of the number of tasks learned at once; None leaves it to the rule.
+        keep_weights: whether trained weights are stored with the contexts.
     """
 
     spec: TrialSpec

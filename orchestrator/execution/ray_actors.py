@@ -66,15 +66,15 @@ def _ask(home: HomeAddress) -> Ask:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sent:
-    """What an actor is sent to run a trial. Travels by pickle, from the driver to its own workers only.
+    """The data sent to an actor to run a trial. It is pickled, but only from the driver to its own workers.
 
     Attributes:
         assignment: the trial, and how it is to be computed.
         backbone: its frozen weights, in the object store.
         store: the store's address.
-        mark: what the run knows the store by.
-        home: how a machine that does not see the store reaches it; None where all see it.
-        data_roots: the folders to look for data sets in.
+        mark: the mark by which the run identifies the store.
+        home: how a machine that does not see the store reaches it; None if all machines see it.
+        data_roots: the folders to search for data sets.
     """
 
     assignment: Assignment
@@ -86,7 +86,7 @@ class Sent:
 
     @property
     def gpus(self) -> float:
-        """What the trial was given."""
+        """The GPUs assigned to the trial."""
         return self.assignment.resources.gpus or 0.0
 
 

@@ -171,7 +171,7 @@ def _run_wave(
 
 
 def _placed(sent: Sent) -> dict[str, float]:
-    """What Ray sets aside for a trial."""
+    """The resources that Ray reserves for a trial."""
     return {"CPU": sent.assignment.resources.cpus, "GPU": sent.gpus}
 
 

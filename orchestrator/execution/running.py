@@ -126,7 +126,7 @@ def run(sweep: Sweep, store: Store, options: Options, console: Console) -> bool:
 
 
 def _assignments(sweep: Sweep, resources: Resources) -> dict[TrialSpec, Assignment]:
-    """How the sweep wants its trials computed."""
+    """The sweep's trials as assignments, with the sweep's settings and the given resources."""
     commit, sizes = code_commit(), sweep.group_sizes
     return {
         trial: Assignment(

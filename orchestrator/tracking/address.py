@@ -55,12 +55,12 @@ _DRIVER = "sqlite+pysqlite"
 
 
 def how_to_open(runs: Path, given: str | None) -> str:
-    """How to view it: the command for a folder's own database, else the address."""
+    """How to view MLflow: the command for a folder's own database, else the address."""
     uri = tracking_uri(runs, given)
     if uri != default_uri(runs):
         return hide_password(uri)
     folder = str(runs.relative_to(Path.cwd()) if runs.is_relative_to(Path.cwd()) else runs)
-    return shlex.join(["crwn", "ui", f"./{folder}" if folder.startswith("-") else folder])  # no option
+    return shlex.join(["crwn", "ui", f"./{folder}" if folder.startswith("-") else folder])  # not an option
 
 
 def is_database(uri: str) -> bool:
@@ -81,5 +81,5 @@ def sqlite_file(uri: str) -> Path | None:
 
 
 def artifact_root(runs: Path, uri: str) -> Path | None:
-    """Where artifacts go, a full path: beside the stores with a database; None with a server, which has its own."""
+    """The full path of artifacts: next to the stores with a database; None with a server, which has its own."""
     return runs.absolute() / ARTIFACT_FOLDER if is_database(uri) else None

@@ -1,6 +1,6 @@
-"""MLflow's client for an address, whose database is made where it is missing; what goes wrong with it, in words.
+"""MLflow's client for an address, whose database is created if missing, and explanations of its errors.
 
-The only file that imports mlflow, so that its settings are made before.
+The only file that imports mlflow, so that its settings are made first.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ MAX_DETAIL = 300
 
 
 def connect(uri: str, artifacts: Path | None) -> MlflowClient:
-    """A client that has reached its database, with the folder in which artifacts go, or its server, without one."""
+    """A client that has reached its database, if there is a folder of artifacts, or else its server."""
     for name in ("alembic", "mlflow"):
         logging.getLogger(name).setLevel(logging.ERROR)  # they log every step of creating a database
     if artifacts is None:
@@ -54,11 +54,11 @@ def connect(uri: str, artifacts: Path | None) -> MlflowClient:
 
 
 def make_database(file: Path, artifacts: Path) -> None:
-    """Make an SQLite database where there is none, beside its place: two that make one destroy each other's work."""
+    """Create an SQLite database if it is missing, atomically and by one process at a time."""
     file.parent.mkdir(parents=True, exist_ok=True)
     folder = file.with_name(f".{file.name}.making")
     with filelock.FileLock(file.with_name(f".{file.name}.lock")):
-        shutil.rmtree(folder, ignore_errors=True)  # of a process that was killed: half a database cannot be mended
+        shutil.rmtree(folder, ignore_errors=True)  # left by a killed process: an incomplete database cannot be repaired
         if file.exists() and file.stat().st_size:
             return
         folder.mkdir()

@@ -1,8 +1,8 @@
 """Keeps MLflow up to date: in a separate process while a sweep runs, and with `crwn sync`.
 
 The process that follows a sweep polls the store and writes what is new, so a tracking server that is down, slow or full
-can neither stop nor slow down a trial. It reports in lines of JSON what the trouble is, or that there is none. When its
-input ends, also because the driver was killed, it makes a last pass and exits, so no run stays marked as running.
+can neither stop nor slow down a trial. It reports its problem, or that there is none, in lines of JSON. When its input
+ends, also because the driver was killed, it makes a last pass and exits, so no run stays marked as running.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ NOTE_SECONDS = 5.0
 
 @dataclass(slots=True)
 class _Heard:
-    """What a follower said: when it was last heard, what the trouble is, and what it was first, which was printed."""
+    """The reports of a follower: the time of the last one, its problem, and the first problem, which was printed."""
 
     at: float = 0.0
     trouble: str = ""
@@ -53,13 +53,13 @@ class _Heard:
 
 @contextlib.contextmanager
 def followed(store: Store, sweep: str, uri: str, console: Console) -> Iterator[None]:
-    """Show a sweep in MLflow while the block runs, by a process of its own, and to its end after that.
+    """Show a sweep in MLflow from a separate process while the block runs, and complete it afterwards.
 
     Args:
         store: the store, which this process drives; its mark `behind` says afterwards whether MLflow lacks something.
         sweep: the sweep's name.
         uri: MLflow's tracking URI.
-        console: where an error is reported, once.
+        console: where to report an error, once.
     """
     heard = _Heard()
 
@@ -113,7 +113,7 @@ def followed(store: Store, sweep: str, uri: str, console: Console) -> Iterator[N
 
 
 def _wait(process: subprocess.Popen[str], heard: _Heard, console: Console, *, is_interrupted: bool) -> str | None:
-    """Until a follower has ended, or there is no hope that it soon will.
+    """Wait until a follower has ended, or is not expected to end soon.
 
     Returns:
         Why it did not end well; None if it did, or if the run was interrupted.
@@ -142,7 +142,7 @@ def _wait(process: subprocess.Popen[str], heard: _Heard, console: Console, *, is
 
 
 def connected(store: Store, uri: str) -> Tracker:
-    """What shows a store in MLflow; a database that is not there is made. Raises `TrackingError` where none answers."""
+    """A tracker of a store; creates a missing database. Raises `TrackingError` if MLflow does not answer."""
     from orchestrator.tracking.tracker import Tracker  # noqa: PLC0415 (seconds, for MLflow)
 
     return Tracker(store, uri)
@@ -155,15 +155,15 @@ def follow(store: Store, sweep: str, uri: str, ended: threading.Event, say: Call
         store: the store.
         sweep: the sweep's name.
         uri: MLflow's tracking URI.
-        ended: set when there will be no more news.
-        say: called with what the trouble is, and with nothing after each trial and each pass.
+        ended: set when the run has ended.
+        say: called with each problem, and with an empty string after each trial and each pass.
     """
     tracker, lock = None, store.tracking_lock()
     while True:
         is_last = ended.is_set()
         began = time.monotonic()
         try:
-            store.check()  # its address may hold another store by now
+            store.check()  # another store may be at its address by now
             if not lock.is_held:
                 lock.acquire(timeout=MAX_PAUSE)
             tracker = tracker or connected(store, uri)
@@ -223,10 +223,10 @@ def main() -> None:
     """The follower: `python -m orchestrator.tracking.following STORE SWEEP`; it ends when its input ends."""
     root, sweep = sys.argv[1:]
     os.nice(10)  # trials come first
-    for sign in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # who stops a cluster's job sends them to all of it
+    for sign in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # stopping a cluster's job sends them to everyone
         signal.signal(sign, signal.SIG_IGN)
     ended, channel = threading.Event(), sys.stdout
-    sys.stdout = sys.stderr  # what a library prints is no news
+    sys.stdout = sys.stderr  # output of libraries is not a report
 
     def listen() -> None:
         sys.stdin.read()

@@ -55,8 +55,8 @@ class RunContent:
 
     Attributes:
         params: its settings.
-        tags: where it stands and what people filter by. Where the numbers are from is `crwn.origin`: of a trial the
-            attempt that began the computation, of a cell all that is shown. When it changes, they are another run's.
+        tags: its state and what people filter by. The tag `crwn.origin` is the origin of the numbers: for a trial, the
+            attempt that started the computation; for a cell, all that is shown. If it changes, a new run is created.
         points: its metrics.
         start, end: start and end of the work on it, in milliseconds since 1970; the end is the last known activity.
     """
@@ -78,7 +78,7 @@ def _labels(cell: ManifestCell) -> dict[str, str]:
 
 
 def params(spec: Mapping[str, Any]) -> dict[str, str]:
-    """A flattened spec: a trial's usual names, then every setting by its place in the spec.
+    """A flattened spec: a trial's usual names, then every setting by its path in the spec.
 
     It also takes the settings of a cell's trials, which have no seed.
     """
@@ -193,7 +193,7 @@ def _lengths(problem: ProblemShape, training: Mapping[str, Any]) -> list[int]:
 
 
 def _step(test: TestRow) -> int:
-    """After how many tasks a test was made, of a stream after how many updates; 0 while its task is learned."""
+    """The number of tasks before a test, for a stream the number of updates; 0 while its task is learned."""
     return (test.tasks_learned if test.update is None else test.update) or 0
 
 
@@ -212,8 +212,8 @@ def _accuracy_points(
 ) -> Iterator[Point]:
     """The average accuracy over the tasks learned so far, by their number; for a stream, by update.
 
-    The last one is the table's, at the trial's end. Where a task can change another, it is known once all those learned
-    so far were tested again.
+    The last one is the table's, at the trial's end. If a task can change another, an average is known once all tasks
+    learned so far were tested again.
     """
     is_stream = any(test.update is not None for test in tests)
     found: dict[int, list[TestRow]] = {}

@@ -1,12 +1,12 @@
 """Writes MLflow from the store.
 
 There is one experiment per sweep name; in it, one parent run per sweep and store, one child run per started trial, and,
-once the work rests, one per cell of the table: mean, deviation and number of seeds. All that they show is read from the
-store (`projection.py`), so it can lag behind, be lost, and be rebuilt.
+when no run is in progress, one per cell of the table: mean, deviation and number of seeds. Everything that they show is
+read from the store (`projection.py`), so it can lag behind, be lost, and be rebuilt.
 
-Metrics in MLflow can only be added to. A run therefore belongs to one origin of its numbers, its tag `crwn.origin`; for
-numbers of another, a new run takes its place. Runs that somebody deleted in MLflow are not looked at: the next process
-that shows the sweep makes new ones. One process at a time writes (`Store.tracking_lock`).
+MLflow can only append to metrics. A run therefore belongs to one origin of its numbers, its tag `crwn.origin`; numbers
+of another origin replace it by a new run. Runs that somebody deleted in MLflow are ignored: the next process that shows
+the sweep creates new ones. One process at a time writes (`Store.tracking_lock`).
 """
 
 from __future__ import annotations
@@ -98,7 +98,7 @@ class Tracker:
 
         Args:
             manifest: the sweep's manifest.
-            driven: whether a run is working on it; what comes from several trials then waits for its end.
+            driven: whether a run is working on it; numbers over several trials are then written only at its end.
             on_trial: called after each trial that was looked at.
 
         Returns:
@@ -110,7 +110,7 @@ class Tracker:
         """
         states = self._store.states(manifest.trial_ids, driven=driven)
         with explained(self._uri):
-            # Forgotten meanwhile: of a pass that fails it is not known what arrived, so the next one looks it up again.
+            # Removed during a pass: if it fails, it is unknown what arrived, and the next pass looks it up again.
             runs = self._known.pop(manifest.name, None) or self._look_up(manifest, states)
         if not runs:
             return 0  # nothing has started
@@ -133,7 +133,7 @@ class Tracker:
         return num_written
 
     def _look_up(self, manifest: Manifest, states: Mapping[str, TrialState]) -> Runs:
-        """The sweep's runs that are this store's and not deleted; its own is made where something was begun."""
+        """The sweep's runs of this store that are not deleted; creates the parent run if any trial has started."""
         experiment = self._experiment_id(manifest.name)
         begun = {trial_id: cell for cell, _, trial_id in manifest.trials() if states[trial_id] != "left"}
         asked = {PARENT, *(("trial", trial_id) for trial_id in begun), *(("cell", cell.key) for cell in begun.values())}
@@ -147,7 +147,7 @@ class Tracker:
             if place in asked and place not in runs:
                 shown = runs[place] = ShownRun(experiment, info.run_id, tags, info.start_time)
                 shown.status, shown.end, shown.params = info.status, info.end_time, dict(run.data.params)
-            else:  # no longer asked for or there, or twice: an answer was lost, and MLflow's client asked again
+            else:  # not requested any more, gone, or a duplicate: MLflow's client retried after a lost answer
                 self._client.delete_run(info.run_id)
         if PARENT not in runs and begun:
             attempts = [self._store.all_attempts(trial_id) for trial_id in begun]
@@ -155,7 +155,7 @@ class Tracker:
             tags = {"crwn.sweep": manifest.name, "crwn.level": "sweep", "mlflow.runName": manifest.name}
             runs[PARENT] = self._create(experiment, start, tags)
         for place, child in runs.items():
-            if place != PARENT:  # they may have been below another one
+            if place != PARENT:  # their parent may have been another run
                 self._write_tags(child, {"mlflow.parentRunId": runs[PARENT].run_id})
         return runs
 
@@ -166,9 +166,9 @@ class Tracker:
             # A name may contain characters unfit for paths; artifacts are found through MLflow, never by this name.
             folder = re.sub(r"[^\w.-]", "_", name)
             location = None if self._artifacts is None else (self._artifacts / folder).as_uri()
-            kind = {"mlflow.experimentKind": "custom_model_development"}  # the interface shows training, not prompts
+            kind = {"mlflow.experimentKind": "custom_model_development"}  # the UI shows training, not prompts
             return str(self._client.create_experiment(name, artifact_location=location, tags=kind))
-        if found.lifecycle_stage != "active":  # MLflow takes no other of its name
+        if found.lifecycle_stage != "active":  # MLflow accepts no second experiment of its name
             self._client.restore_experiment(found.experiment_id)
         return str(found.experiment_id)
 
@@ -177,7 +177,7 @@ class Tracker:
         place = ("trial", trial_id)
         shown = runs.get(place)
         if state == "left":
-            if shown is not None:  # somebody took its files away
+            if shown is not None:  # somebody removed its files
                 self._client.delete_run(runs.pop(place).run_id)
             return shown is not None
         seen = (state, cell.names, self._store.signature(trial_id))
@@ -193,14 +193,14 @@ class Tracker:
             if digest is not None:
                 files = projection.artifacts(self._store, trial_id, projection.run_name(cell, seed))
                 self._write_files(shown, files)
-                self._write_tags(shown, {"crwn.projected": digest})  # last: all of it is there
+                self._write_tags(shown, {"crwn.projected": digest})  # last: it marks the run as complete
             elif state == "failed":
                 self._write_files(shown, {ATTEMPTS_FILE: self._store.read(trial_id, ATTEMPTS_FILE) or b""})
         shown.seen = seen
         return not is_whole
 
     def _sync_parent(self, runs: Runs, manifest: Manifest, states: Mapping[str, TrialState], *, driven: bool) -> None:
-        """The sweep's own run: how many trials stand where, when the work ended, and, once it rests, its table."""
+        """Update the sweep's own run: the number of trials by state, when work ended, and, unless driven, its table."""
         counts = Counter(states.values())
         rests: TrialState = "failed" if counts["failed"] else "done" if counts["done"] == len(states) else "interrupted"
         state = "running" if driven else rests
@@ -212,7 +212,7 @@ class Tracker:
         self._write_status(runs[PARENT], STATUS[state], max(ends, default=runs[PARENT].start))
 
     def _sync_table(self, runs: Runs, manifest: Manifest, states: Mapping[str, TrialState]) -> None:
-        """The runs of the table's cells, then the table and the report, unless they are there."""
+        """Update the runs of the table's cells, then the table and the report, unless they are up to date."""
         if runs[PARENT].tags.get("crwn.projected") == self._digest(runs, manifest, states):
             return
         spans = {name: (run.start, run.end or 0) for (_, name), run in runs.items() if states.get(name) == "done"}
@@ -227,9 +227,9 @@ class Tracker:
         self._write_tags(runs[PARENT], tags)
 
     def _write(self, runs: Runs, place: tuple[str, str], content: RunContent, status: str) -> ShownRun:
-        """Have a run below the sweep's own show this: the one that is there, or a new one for other numbers.
+        """Write content to a child run: the existing one, or a new one for numbers of another origin.
 
-        A param that it has keeps its value, which MLflow never changes: an older crwn may have named it otherwise.
+        Existing params keep their values, which MLflow never changes: an older crwn may have named them differently.
         """
         shown = runs.get(place)
         if shown is not None and shown.tags.get("crwn.origin") != content.tags["crwn.origin"]:
@@ -256,7 +256,7 @@ class Tracker:
         """Create a run that begins at `start`; its name is the tag `mlflow.runName`."""
         tags = {
             "crwn.store": self._store.identity,
-            "mlflow.user": psutil.Process().username(),  # in a container it may be a number alone
+            "mlflow.user": psutil.Process().username(),  # in a container it may be just a number
             "mlflow.source.name": "crwn run",
             "mlflow.source.type": "LOCAL",
             **{name: value for name, value in tags.items() if value},
@@ -291,7 +291,7 @@ class Tracker:
             self._client.log_artifacts(shown.run_id, folder)
 
     def _digest(self, runs: Runs, manifest: Manifest, states: Mapping[str, TrialState]) -> str:
-        """What the sweep's own run shows of the others: their numbers, and which codes count as one."""
+        """A digest of what the sweep's own run depends on: the other runs' numbers, and the accepted codes."""
         names = ("crwn.projected", "error", "crwn.origin")
         others = {place: [run.tags.get(name) or "" for name in names] for place, run in runs.items() if place != PARENT}
         accepted = self._store.accepted().agreements
