@@ -40,13 +40,13 @@ CPU_GROUP_NUMBERS = 2**24
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Allowance:
-    """What a new trial may compute with; `decide_numerics` turns it into the trial's numerics.
+    """The compute resources of a new trial; `decide_numerics` derives the trial's numerics from them.
 
     Attributes:
         device: the kind of processor.
-        max_group_size: limits the number of tasks learned at once; None leaves it to the rule.
-        threads: CPU threads.
-        memory_share: the share of the device's memory that the trial may use; it limits the groups.
+        max_group_size: limit of the number of tasks learned at once; None leaves it to the rule.
+        threads: number of CPU threads.
+        memory_share: the share of the device's memory that the trial may use; it limits the group size.
     """
 
     device: DeviceKind = "cpu"
@@ -146,7 +146,7 @@ def iterate_trial(
         spec: the trial.
         data: reads the base set.
         backbones: returns the frozen weights, drawn or shared; their fingerprint is verified here.
-        allowance: what a new trial may compute with; a resumed trial keeps its numerics.
+        allowance: the compute resources of a new trial; a resumed trial keeps its numerics.
         resume_from: the content of a `ResumePoint` of this trial.
         numerics: overrides the numerics that the rule would give a new trial.
         keep_weights: whether to store trained weights with the contexts, both shared and per-task ones.

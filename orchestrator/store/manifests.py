@@ -71,7 +71,7 @@ class ManifestCell:
 
     @property
     def method_kind(self) -> str:
-        """The registry's name of the method; the sweep's own where an older manifest has no spec."""
+        """The method's name in the registry; the sweep's own name if an older manifest has no spec."""
         return str(self.spec["method"]["kind"]) if self.spec else self.method
 
     @property
@@ -91,7 +91,7 @@ class ManifestCell:
 
     @property
     def key(self) -> str:
-        """Its names, unlike any other cell's however they are cut into words."""
+        """A text that identifies the cell's names unambiguously, whatever spaces they contain."""
         return json.dumps([*self.names.values()])
 
     @classmethod

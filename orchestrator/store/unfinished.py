@@ -35,7 +35,7 @@ class Unfinished:
         # after the resume point, so that no row is ahead of it and computed again
         trial_files.write_tests(self._files, trial_id, tasks, system)
         if trial_files.is_finished(self._files, trial_id):
-            # finished while these rows were written, and its rows may be these: the trial is this run's again
+            # finished by another run meanwhile, whose rows these may have replaced: this run takes the trial back
             self._files.remove(of_trial(trial_id, TRIAL_FILE))
         return True
 
