@@ -26,7 +26,7 @@ app = typer.Typer(
 )
 
 data_app = typer.Typer(
-    name="data", help="Base data sets: what is known, there, and whole.", no_args_is_help=True, rich_markup_mode=None
+    name="data", help="List, download and verify base data sets.", no_args_is_help=True, rich_markup_mode=None
 )
 app.add_typer(data_app)
 

@@ -34,20 +34,20 @@ TrackingOption = Annotated[
 ]
 ExecutorOption = Annotated[
     str | None,
-    typer.Option(help="inline or ray; by default ray where more than a few trials are left, and on a cluster"),
+    typer.Option(help="inline or ray; by default ray on a cluster or if more than a few trials are left"),
 ]
-GpusOption = Annotated[float | None, typer.Option(help="GPUs a trial: a share, a whole number, or 0")]
-CpusOption = Annotated[float | None, typer.Option(help="CPU cores a trial")]
+GpusOption = Annotated[float | None, typer.Option(help="GPUs per trial: a share, a whole number, or 0")]
+CpusOption = Annotated[float | None, typer.Option(help="CPU cores per trial")]
 NoTrackingOption = Annotated[bool, typer.Option("--no-tracking", help="show nothing in MLflow")]
 RecomputeOption = Annotated[
     list[str] | None,
     typer.Option(
-        help="compute again what other code computed, of this method or of the trial with this id; may be repeated",
+        help="recompute what other code computed, of this method or of the trial with this id; may be repeated",
         metavar="METHOD|TRIAL",
     ),
 ]
 AddressOption = Annotated[
-    str, typer.Option(help="of the cluster's dashboard, such as http://127.0.0.1:8265", metavar="URL")
+    str, typer.Option(help="address of the cluster's dashboard, such as http://127.0.0.1:8265", metavar="URL")
 ]
 
 

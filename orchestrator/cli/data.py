@@ -10,26 +10,28 @@ from orchestrator.cli.arguments import DataRootOption
 
 
 def list_(data_root: DataRootOption = None) -> None:
-    """Show what is known, where it is looked for, and what is there."""
+    """List the known data sets, where they are looked for, and which are found."""
     from orchestrator import data_sets, display  # noqa: PLC0415
 
     data_sets.show(data_root, display.console())
 
 
 def fetch(
-    name: Annotated[str, typer.Argument(help="of the data set", metavar="NAME")], data_root: DataRootOption = None
+    name: Annotated[str, typer.Argument(help="name of the data set", metavar="NAME")], data_root: DataRootOption = None
 ) -> None:
-    """Download a data set to ~/.cache/crwn, or say why that cannot be done."""
+    """Download a data set to ~/.cache/crwn, or explain why that is impossible."""
     from orchestrator import data_sets, display  # noqa: PLC0415
 
     data_sets.fetch(name, data_root, display.console())
 
 
 def verify(
-    names: Annotated[list[str] | None, typer.Argument(help="of data sets; all by default", metavar="[NAME]...")] = None,
+    names: Annotated[
+        list[str] | None, typer.Argument(help="names of data sets; all by default", metavar="[NAME]...")
+    ] = None,
     data_root: DataRootOption = None,
 ) -> None:
-    """Check data sets against their checksums and counts; exit code 1 if one is damaged, or named and absent."""
+    """Check data sets against their checksums and counts; exit code 1 if one is damaged, or named and missing."""
     from orchestrator import data_sets, display  # noqa: PLC0415
 
     if not data_sets.verify(names or [], data_root, display.console()):

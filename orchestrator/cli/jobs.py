@@ -24,7 +24,9 @@ def submit(
     address: AddressOption,
     out: Annotated[
         str | None,
-        typer.Option(help="the store, where all of the cluster sees it; by default the sweep's own", metavar="STORE"),
+        typer.Option(
+            help="the store, at a path or URI that the whole cluster sees; by default the sweep's own", metavar="STORE"
+        ),
     ] = None,
     data_root: Annotated[
         str | None, typer.Option(help="on the cluster, look for data sets here first; then in its $CRWN_DATA")
@@ -39,7 +41,7 @@ def submit(
     recompute: RecomputeOption = None,
     follow: Annotated[bool, typer.Option("--follow", help="print the job's log and end with its exit code")] = False,
 ) -> None:
-    """Have a Ray cluster run what a sweep lacks, as a job; or follow the job that is at it."""
+    """Submit a sweep to a Ray cluster as a job, or follow the job that already runs it."""
     from orchestrator import display  # noqa: PLC0415
     from orchestrator.cluster import jobs, submitting  # noqa: PLC0415
     from orchestrator.cluster.dashboard import connect  # noqa: PLC0415
@@ -68,7 +70,7 @@ def stop(
     job: Annotated[str, typer.Argument(help="the job's id, as submit and status show it", metavar="JOB")],
     address: AddressOption,
 ) -> None:
-    """Stop a job on a Ray cluster; what it computed is kept."""
+    """Stop a job on a Ray cluster and keep what it computed."""
     from orchestrator import display  # noqa: PLC0415
     from orchestrator.cluster import jobs  # noqa: PLC0415
     from orchestrator.cluster.dashboard import connect  # noqa: PLC0415
@@ -81,13 +83,13 @@ def status(
         str | None, typer.Argument(help="the store, such as runs/quickstart or s3://bucket/prefix", metavar="[STORE]")
     ] = None,
     address: Annotated[
-        str | None, typer.Option(help="show the jobs of the cluster whose dashboard is here instead", metavar="URL")
+        str | None, typer.Option(help="instead show the jobs of the cluster with this dashboard", metavar="URL")
     ] = None,
     verbose: Annotated[
-        bool, typer.Option("--verbose", "-v", help="a line for every trial; of jobs, the end of the log")
+        bool, typer.Option("--verbose", "-v", help="print a line for every trial; for jobs, the end of the log")
     ] = False,
 ) -> None:
-    """Show what of a store's sweeps is done, running, failed and left, or how a cluster's jobs stand."""
+    """Show how many trials of a store are done, running, failed or left, or the state of a cluster's jobs."""
     from orchestrator import display  # noqa: PLC0415
     from orchestrator.execution import status as standing  # noqa: PLC0415
 

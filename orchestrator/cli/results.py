@@ -46,18 +46,16 @@ def tables(
     to: Annotated[
         str | None, typer.Option(help="where to write; by default the store's report/", metavar="DIR")
     ] = None,
-    sweep: Annotated[
-        str | None, typer.Option(help="of this sweep alone, by the names that it gives", metavar="NAME")
-    ] = None,
+    sweep: Annotated[str | None, typer.Option(help="only this sweep, under its own labels", metavar="NAME")] = None,
     against: Annotated[
         str | None,
-        typer.Option(help="compare every row with this one, paired by seed and task; rank all", metavar="ROW"),
+        typer.Option(help="compare every row with this one, paired by seed and task, and rank all rows", metavar="ROW"),
     ] = None,
     rows: Annotated[
-        str | None, typer.Option(help="instead of the sweeps' tables: a row for each value of these", metavar="NAMES")
+        str | None, typer.Option(help="instead of the sweeps' tables, one row for each value of these", metavar="NAMES")
     ] = None,
     cols: Annotated[
-        str, typer.Option(help="with --rows: a column for each value of this", metavar="NAME")
+        str, typer.Option(help="with --rows: one column for each value of this", metavar="NAME")
     ] = "benchmark",
     value: Annotated[str, typer.Option(help="with --rows: what the cells show", metavar="VALUE")] = "accuracy",
     where: Annotated[
@@ -67,13 +65,13 @@ def tables(
     paper: Annotated[
         str | None,
         typer.Option(
-            help="instead: the tables of this paper, from all trials at its settings",
+            help="instead, the tables of this paper, from all trials with its settings",
             metavar="NAME",
             callback=_known_paper,
         ),
     ] = None,
 ) -> None:
-    """Write and print the tables of a store's sweeps, any others over its trials, or a paper's."""
+    """Write and print the tables of a store's sweeps, a table of any rows and columns, or a paper's tables."""
     from orchestrator import display  # noqa: PLC0415
     from orchestrator.report.printable import write  # noqa: PLC0415
     from orchestrator.report.tables import Choice, tables_of  # noqa: PLC0415
@@ -108,13 +106,13 @@ def report_(
     paper: Annotated[
         str | None,
         typer.Option(
-            help="with this paper's tables, figures and claims, from all trials at its settings",
+            help="include this paper's tables, figures and claims, from all trials with its settings",
             metavar="NAME",
             callback=_known_paper,
         ),
     ] = None,
 ) -> None:
-    """Write one HTML page over stores: tables, figures, where every number is from; a paper's if asked for."""
+    """Write one HTML page about stores: tables, figures, and the source of every number."""
     from orchestrator.display import printable  # noqa: PLC0415
     from orchestrator.papers.reading import read_paper  # noqa: PLC0415
     from orchestrator.report.page import write_report  # noqa: PLC0415
@@ -136,11 +134,11 @@ def diff(
         typer.Option(help="only trials with this value, such as scale=FC256; may be repeated", metavar="NAME=VALUE"),
     ] = None,
     noise: Annotated[
-        float, typer.Option(help="points of accuracy by which a trial may differ and be the same", min=0, max=100)
+        float, typer.Option(help="points of accuracy by which equal trials may differ", min=0, max=100)
     ] = 0.1,
     as_json: Annotated[bool, typer.Option("--json", help="print everything as JSON")] = False,
 ) -> None:
-    """Show what changed between two stores' trials; exit code 0 the same within the noise, 1 different."""
+    """Compare two stores' trials; exit code 0 if they agree within the noise, 1 if they differ."""
     from orchestrator import display  # noqa: PLC0415
     from orchestrator.report import diff  # noqa: PLC0415
     from orchestrator.report.tables import differences  # noqa: PLC0415
@@ -156,7 +154,7 @@ def diff(
 
 
 def verify(store: StoreArgument) -> None:
-    """Read everything in a store and see that it is as it was written; exit code 0 if it is, 1 if not."""
+    """Check that everything in a store is as it was written; exit code 0 if it is, 1 if not."""
     from orchestrator import display  # noqa: PLC0415
     from orchestrator.store import verifying  # noqa: PLC0415
 
@@ -167,16 +165,16 @@ def verify(store: StoreArgument) -> None:
 def accept(
     *,
     store: StoreArgument,
-    methods: Annotated[list[str], typer.Argument(help="by their names in the registry", metavar="METHOD...")],
+    methods: Annotated[list[str], typer.Argument(help="names of methods, as in a sweep", metavar="METHOD...")],
     code: Annotated[
         list[str] | None,
-        typer.Option(help="only these codes, by their fingerprints; to be repeated", metavar="FINGERPRINT"),
+        typer.Option(help="accept only this version of the code; may be repeated", metavar="FINGERPRINT"),
     ] = None,
     results_version: Annotated[
-        list[int] | None, typer.Option(help="only these versions of results; to be repeated", metavar="NUMBER")
+        list[int] | None, typer.Option(help="accept only this version of results; may be repeated", metavar="NUMBER")
     ] = None,
 ) -> None:
-    """Have trials of a method's unlike codes count as one in a store: all that it has, and the present code."""
+    """Average a method's trials although its code changed: accept all versions in a store and the present one."""
     from orchestrator import display  # noqa: PLC0415
     from orchestrator.execution import accepting  # noqa: PLC0415
 

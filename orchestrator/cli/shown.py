@@ -13,7 +13,7 @@ from orchestrator.errors import UserError
 
 
 def sync(store: StoreArgument, tracking_uri: TrackingOption = None) -> None:
-    """Show all of a store in MLflow: rebuild what is lost there, catch up with what is missing."""
+    """Bring MLflow up to date with a store, rebuilding whatever is missing there."""
     from orchestrator import display  # noqa: PLC0415
     from orchestrator.tracking import address, following  # noqa: PLC0415
 
@@ -25,9 +25,9 @@ def sync(store: StoreArgument, tracking_uri: TrackingOption = None) -> None:
 
 def ui(
     runs: Annotated[str, typer.Argument(help="the folder that holds the stores", metavar="RUNS")] = "runs",
-    port: Annotated[int, typer.Option(help="on 127.0.0.1", min=1, max=65535)] = 5000,
+    port: Annotated[int, typer.Option(help="port on 127.0.0.1", min=1, max=65535)] = 5000,
 ) -> None:
-    """Open MLflow's interface on a folder of stores, on this machine, until Ctrl-C."""
+    """Serve MLflow's interface for a folder of stores on this machine, until Ctrl-C."""
     from orchestrator import display  # noqa: PLC0415
     from orchestrator.tracking.ui import serve  # noqa: PLC0415
 

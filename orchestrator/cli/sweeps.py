@@ -40,11 +40,13 @@ def plan(
     out: OutOption = None,
     cluster: Annotated[
         bool,
-        typer.Option("--cluster", help="how many trials run at once on the machines there are, and how long it takes"),
+        typer.Option(
+            "--cluster", help="show how many trials run at once on the available machines, and how long they take"
+        ),
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="print every trial with its resolved spec as JSON")] = False,
 ) -> None:
-    """Show what a sweep would run; start nothing and need no data."""
+    """Show what a sweep would run, without starting anything or reading data."""
     from orchestrator import display  # noqa: PLC0415
     from orchestrator.execution import planning  # noqa: PLC0415
     from orchestrator.sweeps.reading import load_sweep  # noqa: PLC0415
@@ -74,11 +76,11 @@ def run(
     tracking_uri: TrackingOption = None,
     no_tracking: NoTrackingOption = False,
     repair: Annotated[
-        bool, typer.Option("--repair", help="read all that is done, and compute again what is not as it was written")
+        bool, typer.Option("--repair", help="check all finished trials and recompute damaged ones")
     ] = False,
     recompute: RecomputeOption = None,
 ) -> None:
-    """Run what a sweep lacks, or go on with it, and end with its table."""
+    """Run or resume a sweep: compute the trials that are missing, then print the table."""
     from orchestrator import display  # noqa: PLC0415
     from orchestrator.execution import running  # noqa: PLC0415
     from orchestrator.sweeps.reading import load_sweep  # noqa: PLC0415
@@ -125,7 +127,7 @@ def doctor(
     tracking_uri: TrackingOption = None,
     no_tracking: NoTrackingOption = False,
 ) -> None:
-    """Find out whether a sweep would run here: machines, versions, store, data, disk, MLflow; start no trial."""
+    """Check whether a sweep would run here: machines, versions, store, data, disk, MLflow."""
     from orchestrator import display  # noqa: PLC0415
     from orchestrator.cluster import doctor as examination  # noqa: PLC0415
     from orchestrator.execution import running  # noqa: PLC0415
