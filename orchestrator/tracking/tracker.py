@@ -291,8 +291,10 @@ class Tracker:
             self._client.log_artifacts(shown.run_id, folder)
 
     def _digest(self, runs: Runs, manifest: Manifest, states: Mapping[str, TrialState]) -> str:
-        """A digest of what the sweep's own run depends on: the other runs' numbers, and the accepted codes."""
+        """A digest of what the sweep's own run depends on: the other runs, whole or running, and the accepted codes."""
         names = ("crwn.projected", "error", "crwn.origin")
-        others = {place: [run.tags.get(name) or "" for name in names] for place, run in runs.items() if place != PARENT}
-        accepted = self._store.accepted().agreements
-        return projection.digits(repr((sorted(others.items()), states, manifest.to_json_bytes(), accepted)))
+        shown = [
+            (place, runs[place].status, [runs[place].tags.get(name) or "" for name in names])
+            for place in sorted(runs.keys() - {PARENT})
+        ]
+        return projection.digits(repr((shown, states, manifest.to_json_bytes(), self._store.accepted().agreements)))
