@@ -43,6 +43,7 @@ cluster-test: $(INSTALLED)  ## `ray up` on machines in network namespaces: ten m
 lint: $(INSTALLED)  ## check style and layering
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports --no-cache
 
 types: $(INSTALLED)  ## check the types
 	$(BIN)/mypy

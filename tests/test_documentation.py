@@ -91,3 +91,11 @@ def test_the_commands_of_the_readme_come_before_its_prose_is_long() -> None:
     opening = "\n".join((ROOT / "README.md").read_text().splitlines()[:10])
     assert "make quickstart" in opening
     assert "make test" in opening
+
+
+def test_the_python_of_the_readme_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    """It learns three tasks and prints their accuracies: each as it was learned, then all at the end."""
+    (text,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), flags=re.DOTALL)
+    assert text.count("updates_per_task=100") == 1
+    exec(compile(text.replace("updates_per_task=100", "updates_per_task=5"), "README.md", "exec"), {})  # noqa: S102
+    assert re.fullmatch(r"\[0\.\d+(, 0\.\d+)*\]\n", capsys.readouterr().out)

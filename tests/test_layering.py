@@ -1,8 +1,7 @@
-"""Who may import whom, held twice: in fresh processes, and in the source.
+"""Imports that no linter sees: what comes along at start-up, and modules that are imported lazily or by name.
 
-A fresh process shows what an import costs, through all that it imports in turn. The source shows who asked
-for it, also where the import waits inside a function. The linter bans some of these imports too, but it
-excuses a file from all bans at once; here each library has its own list of files.
+A fresh process shows what an import costs, through all that it imports in turn. The source shows who asked for it, also
+in `LazyModule("torch")` and `import_module("ray")`. Who may import whom else is in pyproject.toml, for import-linter.
 """
 
 from __future__ import annotations
@@ -239,25 +238,6 @@ def test_what_is_imported_first_names_torch_only_for_the_type_checker(pattern: s
     assert offences(pattern, lambda _, item: item.at_import and is_within(item.name, "torch", "torchvision")) == []
 
 
-def test_nn_never_imports_methods() -> None:
-    """Layers know nothing of the methods that use them."""
-    assert offences("crwn/nn/**/*.py", lambda _, item: is_within(item.name, "crwn.methods")) == []
-
-
-def test_methods_never_import_each_other() -> None:
-    """A method is read on its own: of crwn.methods it imports what many share, and what else is its own."""
-    shared = ("protocol", "networks", "plain", "anchors")
-
-    def is_other_method(path: Path, item: Import) -> bool:
-        method = path.with_suffix("").parts[2]
-        if method in ("__init__", *shared):
-            return False
-        own = [f"crwn.methods.{name}" for name in (*shared, method)]
-        return is_within(item.name, "crwn.methods") and not is_within(item.name, *own)
-
-    assert offences("crwn/methods/**/*.py", is_other_method) == []
-
-
 @pytest.mark.parametrize(
     ("library", "allowed"),
     [
@@ -285,17 +265,6 @@ def test_a_library_of_the_cluster_has_its_files(library: str, allowed: tuple[str
     assert offences("orchestrator/**/*.py", is_elsewhere) == []
 
 
-ROOMS = ("store", "sweeps", "papers", "report", "tracking", "execution", "cluster", "cli")
-"""Of the orchestrator, from the ground up: each may import what stands before it."""
-
-
-@pytest.mark.parametrize("room", ROOMS[:-1])
-def test_a_room_imports_nothing_that_stands_above_it(room: str) -> None:
-    """The store is the truth: what fills it and what mirrors it come and go."""
-    above = [f"orchestrator.{other}" for other in ROOMS[ROOMS.index(room) + 1 :]]
-    assert offences(f"orchestrator/{room}/*.py", lambda _, item: is_within(item.name, *above)) == []
-
-
 def test_rays_job_client_is_imported_by_files_that_only_the_command_line_imports() -> None:
     """Jobs come and go with a cluster: nothing that computes or keeps knows of them, nor pays for their client."""
     knowing = ("dashboard", "jobs", "submitting")
@@ -308,15 +277,6 @@ def test_rays_job_client_is_imported_by_files_that_only_the_command_line_imports
         return is_within(item.name, "ray.job_submission", "ray.dashboard")
 
     assert offences("orchestrator/**/*.py", is_elsewhere) == []
-
-
-def test_what_computes_knows_nothing_of_tracking() -> None:
-    """MLflow is written by a process of its own, from the store: only what starts that process knows of it."""
-
-    def is_elsewhere(path: Path, item: Import) -> bool:
-        return is_within(item.name, "orchestrator.tracking") and path.name != "running.py"
-
-    assert offences("orchestrator/execution/*.py", is_elsewhere) == []
 
 
 def test_tracking_is_imported_by_its_process_and_by_sync_alone() -> None:

@@ -16,6 +16,7 @@ Shapes: G = 1 lane, B examples, R replayed per draw, m classes; d values per ima
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -82,15 +83,15 @@ class DERPPSpec:
     def blueprint(self, scale: str, problem: ProblemShape, seed: int) -> Blueprint:
         """One network and the buffer, with scores and a label for each image."""
         draws = (self.alpha > 0) + (self.beta > 0)
-        return plain_blueprint(
+        blueprint = plain_blueprint(
             scale,
             problem,
             seed,
             biases=self.biases,
             examples_kept=self.buffer,
-            outputs_kept=problem.num_classes,
             examples_replayed=draws * min(self.replay_batch, self.buffer),
         )
+        return dataclasses.replace(blueprint, stored_memory=self.buffer * problem.num_classes)  # scores
 
 
 class DERPP(Method):

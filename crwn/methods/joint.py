@@ -9,6 +9,7 @@ Shapes: G = 1 lane, B examples, m classes.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -49,7 +50,8 @@ class JointSpec:
 
     def blueprint(self, scale: str, problem: ProblemShape, seed: int) -> Blueprint:
         """One network, trained on all tasks jointly."""
-        return plain_blueprint(scale, problem, seed, biases=self.biases, presentation="together")
+        blueprint = plain_blueprint(scale, problem, seed, biases=self.biases)
+        return dataclasses.replace(blueprint, presentation="together")
 
 
 class Joint(Method):

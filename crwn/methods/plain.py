@@ -29,7 +29,7 @@ from crwn.methods.networks import (
     start_statistics,
 )
 from crwn.methods.protocol import ByHand, Step, Surroundings, Tensors, trained_from
-from crwn.spec import Blueprint, Need, Presentation, ProblemShape, TrainingSpec
+from crwn.spec import Blueprint, Need, ProblemShape, TrainingSpec
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -284,11 +284,9 @@ def plain_blueprint(
     *,
     biases: bool,
     needs: frozenset[Need] = frozenset(),
-    presentation: Presentation = "in turn",
     examples_kept: int = 0,
     examples_replayed: int = 0,
     memories: int = 0,
-    outputs_kept: int = 0,
 ) -> Blueprint:
     """The blueprint of a method with a plain network.
 
@@ -298,11 +296,9 @@ def plain_blueprint(
         seed: the trial's seed.
         biases: whether FC_H has biases.
         needs: what the method needs to be told.
-        presentation: whether it learns segments in turn or jointly.
         examples_kept: capacity of its replay buffer, in images.
         examples_replayed: replayed images per batch.
         memories: numbers stored per trained parameter.
-        outputs_kept: numbers stored per image of the buffer.
     """
     network = parse_network(scale, problem)
     trained = num_trained(network, biases=biases)
@@ -313,10 +309,9 @@ def plain_blueprint(
         stored_shared=trained + num_statistics(network),
         moves_shared="always",
         needs=needs,
-        presentation=presentation,
         examples_kept=examples_kept,
         examples_replayed=examples_replayed,
-        stored_memory=memories * trained + outputs_kept * examples_kept,
+        stored_memory=memories * trained,
         multiply_adds=plain_multiply_adds(network),
         activations=network.activations,
         backbone=BackboneSpec(
