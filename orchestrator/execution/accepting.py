@@ -50,11 +50,11 @@ def accept(store: Store, choice: Choice, console: Console) -> None:
         accepted = accepted.adding(method, codes=codes, results_versions=versions)
         one: dict[str, Sequence[object]] = {"codes": codes, "results versions": versions}
         shown = [f"{name} {', '.join(map(str, values))}" for name, values in one.items() if len(values) > 1]
-        said = f"{' and '.join(shown)} count as one" if shown else "all is of one code; nothing to accept"
+        said = f"{' and '.join(shown)} are equivalent" if shown else "one code alone; nothing to accept"
         lines.append(f"{method}: {said}")
     if accepted != before:
         store.write_accepted(accepted)
-        lines.append(f"kept in {store.address}; remove its {ACCEPTED_FILE} and every code counts for itself again")
+        lines.append(f"recorded in {store.address}; to undo, remove its {ACCEPTED_FILE}")
     for line in lines:
         print_line(console, line)
 
@@ -85,4 +85,4 @@ def _check(choice: Choice, known: dict[str, list[Code]], store: Store) -> None:
             if value not in there:
                 raise UserError(f"{name}: {nearest(value, there)}")
         if len(set(given)) == 1:
-            raise UserError(f"{name}: expected two or more that count as one, given {given[0]}; there are {there}")
+            raise UserError(f"{name}: expected two or more to make equivalent, given {given[0]}; there are {there}")

@@ -86,11 +86,11 @@ def show_other_code(computed: Mapping[str, Computed], accepted: Accepted, store:
     for method, trial_ids in found.items():
         kinds = dict.fromkeys(text for id_ in trial_ids for text in _differences(computed[id_], accepted))
         parts.append(f"{counted(len(trial_ids), 'trial')} of {method} ({', '.join(kinds)})")
-    print_line(console, f"computed by other code than this: {', '.join(parts)}")
+    print_line(console, f"computed by different code: {', '.join(parts)}")
     print_line(
         console,
-        "  no mean is taken over both: crwn run SWEEP --recompute METHOD|TRIAL computes them again, crwn accept "
-        f"{store.address} METHOD counts both codes as one",
+        "  They are not averaged with new ones. Recompute them: crwn run SWEEP --recompute METHOD|TRIAL. Or declare "
+        f"the codes equivalent: crwn accept {store.address} METHOD",
     )
 
 

@@ -60,23 +60,23 @@ class SweepTable:
             )
         if "forgetting" in self.table:
             caption += (
-                " forgetting: how far, on average, the accuracy on a task ends below the best one before the last "
-                "task, in points."
+                " forgetting: how far a task's final accuracy is below its best one before the last task, averaged "
+                "over tasks, in points."
             )
         if "examples kept" in self.table:
-            caption += " examples kept: training images that the replay buffer holds at most."
+            caption += " examples kept: capacity of the replay buffer, in training images."
         if self.reference:
-            caption += f" ratio: params/task to those of {self.reference}."
+            caption += f" ratio: params/task relative to {self.reference}."
         if "s/task" in self.table:
             devices = sorted(
                 {name for cell in self.summary["devices"] for name in cell.split(aggregate.SEPARATOR) if name}
             )
             caption += (
-                " s/task: training seconds of a task, its share of those learned together (how many), median over "
-                f"tasks, mean over seeds; on {' and '.join(devices)}."
+                " s/task: training seconds per task (in brackets: tasks that are learned together and share the time), "
+                f"median over tasks, mean over seeds; on {' and '.join(devices)}."
             )
         if not self.summary["continual"].all():
-            caption += " (not continual): learns all tasks at once."
+            caption += " (not continual): all tasks are learned at once."
         if self.validation:
             caption += f" Tested on held-out training images, not on the test set: {', '.join(self.validation)}."
         return caption

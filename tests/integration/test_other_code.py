@@ -38,7 +38,7 @@ training: {updates_per_task: 5}
 methods: {neuromodnet: {scales: [FC16]}}
 """
 
-SAID = "computed by other code than this"
+SAID = "computed by different code"
 
 COMMANDS = """\
 import json, sys

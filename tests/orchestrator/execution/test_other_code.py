@@ -24,7 +24,7 @@ Crwn = Callable[..., Any]
 SweepFile = Callable[..., Path]
 
 OTHER = "f" * 16
-SAID = "computed by other code than this"
+SAID = "computed by different code"
 
 
 @pytest.fixture

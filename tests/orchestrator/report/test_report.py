@@ -312,8 +312,8 @@ def test_markdown_says_what_is_not_continual_and_what_a_ratio_is_to(store: Store
         "| --- | --- | --- | --- | --- | --- |",
         "| own name (not continual) | FC16 | 50.00 ± - (n=1) | 99 | 1 | 1 (2) |",
     ]
-    assert " ratio: params/task to those of own name." in lines[2]
-    assert lines[2].endswith(" (not continual): learns all tasks at once.")
+    assert " ratio: params/task relative to own name." in lines[2]
+    assert lines[2].endswith(" (not continual): all tasks are learned at once.")
 
 
 def test_the_caption_says_nothing_of_what_is_not_there(store: Store) -> None:
