@@ -141,7 +141,7 @@ _LIST = (
         says="parameters per task in the paper's convention",
         unit="numbers",
         better="lower",
-        called="parameters a task",
+        called="parameters per task",
     ),
     Measure(name="trained_per_task", says="numbers trained per task", unit="numbers", better="lower"),
     Measure(name="stored_per_task", says="numbers stored per task", unit="numbers", better="lower"),
@@ -162,7 +162,7 @@ _LIST = (
         says="training seconds per task, its share of those learned together",
         unit="seconds",
         better="lower",
-        called="training seconds a task",
+        called="training seconds per task",
     ),
 )
 

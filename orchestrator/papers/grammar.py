@@ -11,7 +11,7 @@
         title: what it shows
         benchmarks: [r-mnist, p-mnist]               # presets, a column each
         reference: flynet                            # optional: ratios of parameters to this row's
-        seconds: true                                # optional: training seconds a task
+        seconds: true                                # optional: training seconds per task
         columns: [local+global, local]               # optional: names of a row's own column and of that beside it
         needs: {modulation: local}                   # optional: what a sweep must have to be shown in this layout
         rows:

@@ -105,7 +105,7 @@ class Layout:
         lines: in order.
         benchmarks: presets, a column each.
         reference: the line that ratios of parameters are to; None for no ratios.
-        seconds: whether it gives training seconds a task.
+        seconds: whether it gives training seconds per task.
         columns: what the entry of a line and that beside it are called; empty where nothing stands beside.
         needs: settings of a method without which a sweep is not this table.
     """

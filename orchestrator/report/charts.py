@@ -233,8 +233,8 @@ def accuracy_against(
 
 
 COSTS: Mapping[str, tuple[str, str, Callable[[], Formatter]]] = {
-    "params_per_task": ("parameters a task", "parameters", functools.partial(EngFormatter, sep="")),
-    "train_seconds_per_task": ("training seconds a task", "seconds", PLAIN_TICKS),
+    "params_per_task": ("parameters per task", "parameters", functools.partial(EngFormatter, sep="")),
+    "train_seconds_per_task": ("training seconds per task", "seconds", PLAIN_TICKS),
 }
 """An axis's label, what it is called in a file's name, and how its numbers are written."""
 
