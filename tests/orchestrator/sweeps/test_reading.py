@@ -20,38 +20,13 @@ from crwn.spec import TrainingSpec, TrialSpec
 from orchestrator.errors import UserError
 from orchestrator.sweeps.reading import load_sweep
 from orchestrator.sweeps.sweep import Resources, Sweep
-from tests.orchestrator.sweeps.texts import PARTS, text_of
+from tests.orchestrator.sweeps.texts import EXAMPLE, PARTS, text_of
 
 SweepFile = Callable[..., Path]
 Load = Callable[..., Sweep]
 Faults = Callable[..., list[str]]
 
 PRESET_NAMES = f"expected one of {', '.join(sorted(PRESETS))}"
-
-
-EXAMPLE = """\
-name: example
-store: runs/shared
-seeds: [0, 1, 2]
-benchmarks:
-  r-mnist:
-  six rotations: {preset: r-mnist, num_tasks: 6}
-  own: {kind: permuted, base: digits, num_tasks: 12}
-methods:
-  supsup: {scales: [FC256]}
-  neuromodnet:
-    scales: [FC256, FC1024]
-    settings: {initial_strength: 1.0}
-    training: {learning_rate: 0.01}
-    group_size: 8
-    variants:
-      both: {}
-      local: {settings: {modulation: local}}
-training: {updates_per_task: 1000}
-reference: supsup
-keep_weights: false
-resources: {gpus: 0.25, cpus: 1}
-"""
 
 
 def test_the_grammar_in_the_docstring_expands_to_its_grid(sweep_file: SweepFile) -> None:

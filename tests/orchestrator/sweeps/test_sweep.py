@@ -11,33 +11,10 @@ import pytest
 from orchestrator.store.manifests import Manifest
 from orchestrator.sweeps.reading import load_sweep
 from orchestrator.sweeps.sweep import Resources, Sweep
+from tests.orchestrator.sweeps.texts import EXAMPLE
 
 SweepFile = Callable[..., Path]
 Load = Callable[..., Sweep]
-
-EXAMPLE = """\
-name: example
-store: runs/shared
-seeds: [0, 1, 2]
-benchmarks:
-  r-mnist:
-  six rotations: {preset: r-mnist, num_tasks: 6}
-  own: {kind: permuted, base: digits, num_tasks: 12}
-methods:
-  supsup: {scales: [FC256]}
-  neuromodnet:
-    scales: [FC256, FC1024]
-    settings: {initial_strength: 1.0}
-    training: {learning_rate: 0.01}
-    group_size: 8
-    variants:
-      both: {}
-      local: {settings: {modulation: local}}
-training: {updates_per_task: 1000}
-reference: supsup
-keep_weights: false
-resources: {gpus: 0.25, cpus: 1}
-"""
 
 
 def test_resources_are_no_part_of_a_trial(load: Load) -> None:

@@ -2,7 +2,32 @@
 
 from __future__ import annotations
 
-# One part a line, in this order; a test replaces or adds some. Without a name the parts begin in line 1.
+EXAMPLE = """\
+name: example
+store: runs/shared
+seeds: [0, 1, 2]
+benchmarks:
+  r-mnist:
+  six rotations: {preset: r-mnist, num_tasks: 6}
+  own: {kind: permuted, base: digits, num_tasks: 12}
+methods:
+  supsup: {scales: [FC256]}
+  neuromodnet:
+    scales: [FC256, FC1024]
+    settings: {initial_strength: 1.0}
+    training: {learning_rate: 0.01}
+    group_size: 8
+    variants:
+      both: {}
+      local: {settings: {modulation: local}}
+training: {updates_per_task: 1000}
+reference: supsup
+keep_weights: false
+resources: {gpus: 0.25, cpus: 1}
+"""
+"""A sweep with something of everything."""
+
+# One part per line, in this order; a test replaces or adds some. Without a name the parts begin in line 1.
 PARTS = {"seeds": "[0]", "benchmarks": "[r-digits]", "methods": "{neuromodnet: {scales: [FC16]}}"}
 
 
