@@ -1,4 +1,4 @@
-"""`crwn data`: which base data sets are known, where they are looked for, what is there, and whether it is whole."""
+"""`crwn data`: lists, downloads and verifies base data sets."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from orchestrator.errors import UserError, nearest
 
 
 def show(data_root: str | None, console: Console) -> None:
-    """Print what is known, what is there, and where it is looked for."""
+    """Print the known data sets, which of them are present, and where they are looked for."""
     data = _datasets(data_root)
     rows = []
     for name, base in BASE_SETS.items():
@@ -36,10 +36,10 @@ def show(data_root: str | None, console: Console) -> None:
 
 
 def fetch(name: str, data_root: str | None, console: Console) -> None:
-    """Download a data set unless it is there.
+    """Download a data set if it is absent.
 
     Raises:
-        UserError: it is not known, damaged, or could not be downloaded; the message says what to do.
+        UserError: it is unknown, damaged, or could not be downloaded; the message says what to do.
     """
     _check_names([name])
     data = ensure([name], data_root, console)
@@ -47,14 +47,14 @@ def fetch(name: str, data_root: str | None, console: Console) -> None:
 
 
 def ensure(names: Sequence[str], data_root: str | None, console: Console) -> Datasets:
-    """Have base sets ready to load, downloaded and decoded, with progress where that takes a while.
+    """Make base sets ready to load: download and decode them if needed, with progress if that takes a while.
 
     Raises:
         UserError: some are damaged, or could not be downloaded; the message says what to do for each of them.
     """
     data = _datasets(data_root)
     faults = []
-    for name in names:  # all are there before the first is decoded
+    for name in names:  # download all before decoding the first
         try:
             data.obtain(name)
         except DataError as error:
@@ -74,7 +74,7 @@ def ensure(names: Sequence[str], data_root: str | None, console: Console) -> Dat
 
 @contextmanager
 def _decoding(name: str, console: Console) -> Iterator[OnProgress]:
-    """Shows how far decoding is: a line when it begins, and a bar in a terminal."""
+    """Shows the progress of decoding: a line at the start, and a bar in a terminal."""
     bars: list[TaskID] = []
     with Progress(transient=True, disable=not console.is_terminal, console=console) as progress:
 
@@ -88,15 +88,15 @@ def _decoding(name: str, console: Console) -> Iterator[OnProgress]:
 
 
 def verify(names: Sequence[str], data_root: str | None, console: Console) -> bool:
-    """Check files against their checksums, and images against the counts.
+    """Check files against their checksums, and images against the expected counts.
 
     Args:
-        names: the sets; all that are there if none is given.
-        data_root: looked in first.
-        console: a line for each set.
+        names: the sets to check; by default all that are present.
+        data_root: the folder to look in first.
+        console: receives one line per set.
 
     Returns:
-        Whether all of them are there and whole; a set that was not named may be absent.
+        Whether all of them are present and complete; a set that was not named may be absent.
     """
     _check_names(names)
     data = _datasets(data_root)
@@ -125,7 +125,7 @@ def verify(names: Sequence[str], data_root: str | None, console: Console) -> boo
 
 
 def _place(data: Datasets, name: str) -> str:
-    """Where a set is, in words."""
+    """Where a set is, for display."""
     if BASE_SETS[name].is_embedded:
         return "embedded"
     try:

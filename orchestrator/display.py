@@ -1,4 +1,4 @@
-"""Printing for people: tables and lines whose text is shown as it is, whole, in a terminal and without one."""
+"""Printing for people: tables and lines, shown literally and in full, with or without a terminal."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from rich.table import Table
 from rich.text import Text
 
 WITHOUT_TERMINAL = 10_000
-"""Columns: nothing is cut or wrapped to a screen's width where there is no screen."""
+"""Width in columns without a terminal: nothing is cut or wrapped."""
 
 NARROW = 130
-"""Columns below which a table has no room for spaces around its cells."""
+"""Width in columns below which a table drops the padding of its cells."""
 
 
 def console() -> Console:
@@ -23,17 +23,17 @@ def console() -> Console:
 
 
 def shown_method(label: str, *, continual: bool) -> str:
-    """A method's name in a table; one that sees all tasks at once is no peer of the others."""
+    """A method's name in a table; a method that sees all tasks at once is marked, since it is no peer of the others."""
     return label if continual else f"{label} (not continual)"
 
 
 def show_examples(count: float) -> str:
-    """Training images that a method keeps; a method that keeps none has no buffer."""
+    """The number of training examples that a method keeps; a dash for a method without a buffer."""
     return f"{count:,.0f}" if count else "-"
 
 
 def show_ratio(ratio: float) -> str:
-    """A ratio of parameter counts, in three digits."""
+    """A ratio of parameter counts, to three significant digits."""
     return f"{ratio:.3g}"
 
 
@@ -43,14 +43,14 @@ def counted(number: int, what: str) -> str:
 
 
 def printable(text: str) -> str:
-    """A text whose control characters are written out as Python does: what others wrote cannot steer a terminal."""
+    """Text with its control characters escaped as in Python, so that foreign text cannot control the terminal."""
     if text.isprintable():
         return text
     return "".join(sign if sign.isprintable() or sign in "\n\t" else repr(sign)[1:-1] for sign in text)
 
 
 def hide_password(uri: str) -> str:
-    """A URI as it may be shown, or a text with URIs in it."""
+    """A URI, or text that contains URIs, with passwords and secrets hidden."""
     return _PASSWORD.sub(_without_password, uri)
 
 
@@ -65,7 +65,7 @@ def _without_password(found: re.Match[str]) -> str:
 
 
 def without_middle(text: str, length: int) -> str:
-    """A text of at most so many characters: of a longer one the middle is left out."""
+    """Text cut to at most `length` characters; a longer text loses its middle."""
     if len(text) <= length:
         return text
     end = (length - 1) // 2
@@ -73,7 +73,7 @@ def without_middle(text: str, length: int) -> str:
 
 
 def print_line(target: Console, line: str) -> None:
-    """Print a line as it is: no wrapping, brackets are text, and control characters are written out."""
+    """Print a line literally: no wrapping, no markup, control characters escaped."""
     target.print(printable(line), markup=False, highlight=False, soft_wrap=True)
 
 
@@ -89,12 +89,12 @@ def print_table(
     """Print a table.
 
     Args:
-        target: where to.
-        title: above it.
-        text_columns: the first columns' headers; long texts are folded where the screen is narrow.
-        number_columns: the other columns' headers; numbers are never broken.
-        rows: a cell for each column.
-        caption: a line below it.
+        target: the console.
+        title: the line above the table.
+        text_columns: headers of the first columns; long text is folded on a narrow screen.
+        number_columns: headers of the remaining columns; numbers are never broken.
+        rows: one string for each column.
+        caption: the line below the table.
     """
     table = Table(title=_text(title), title_justify="left", padding=(0, 1 if target.width >= NARROW else 0))
     for name in text_columns:

@@ -1,4 +1,4 @@
-"""Errors that are the user's to mend: shown as a few lines, never as a traceback."""
+"""Errors that the user can fix: shown in a few lines, never as a traceback."""
 
 from __future__ import annotations
 
@@ -7,38 +7,38 @@ import difflib
 from collections.abc import Iterable, Iterator
 
 MAX_SHOWN = 100
-"""Characters of a faulty value that are shown, and names in a list of those that are known."""
+"""Limit on the characters shown of a faulty value, and on the names in a list of known ones."""
 
 
 class UserError(Exception):
-    """The input is wrong and nothing was started: exit code 2. Says what was expected, given, where, what to do."""
+    """The input is wrong; nothing was started: exit code 2. Says what was expected and given, where, and what to do."""
 
 
 class UnavailableError(UserError):
-    """Where trials are to run cannot be started or does not answer, so that nothing more can be asked there."""
+    """The place where trials should run cannot be started or does not answer, so no further checks are possible."""
 
 
 class UnfinishedError(UserError):
-    """Something was started or written, and what comes after it failed: exit code 1. Says how to go on."""
+    """Something was started or written, and a later step failed: exit code 1. Says how to go on."""
 
 
 class StorageError(UserError, OSError):
-    """A store's storage refused something, did not answer for longer than anybody waits, or leads elsewhere."""
+    """A store's storage refused an operation, did not answer in time, or leads elsewhere."""
 
 
 class LostError(StorageError, UnfinishedError):
-    """The store that a run works on is no longer where it was: renamed, removed, or another is in its place."""
+    """The store that a run works on is no longer in its place: renamed, removed, or replaced by another."""
 
 
 @contextlib.contextmanager
 def begun(remedy: str) -> Iterator[None]:
-    """Around what follows the first thing that a command starts or writes: its failures leave something unfinished.
+    """Wraps everything after the first thing that a command starts or writes, where a failure leaves work unfinished.
 
     Args:
-        remedy: how to go on, a sentence.
+        remedy: a sentence that says how to go on.
 
     Raises:
-        UnfinishedError: in the place of an error of the user's, of a storage's or of the operating system's.
+        UnfinishedError: instead of a user error, a storage error, or an error of the operating system.
     """
     try:
         yield
@@ -49,12 +49,12 @@ def begun(remedy: str) -> Iterator[None]:
 
 
 def shortened(text: str, length: int = MAX_SHOWN) -> str:
-    """A text of which only the beginning is shown where it is long."""
+    """Text cut to `length` characters."""
     return text if len(text) <= length else f"{text[:length]}..."
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """The known names, and the one that `name` was probably meant to be, for the end of an error."""
+    """The end of an error message: the known names, and the one that `name` was probably meant to be."""
     names = sorted(known)
     if not names:
         return f"expected none here; given {shortened(name)!r}"

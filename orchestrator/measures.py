@@ -1,7 +1,7 @@
-"""What is measured of a trial: one list, which the index, tables, pivots, MLflow and figures read. Pure.
+"""The measures of a trial: one list, read by the index, tables, pivots, MLflow and figures. Pure.
 
-A measure stands in the trial's record, or is computed from its tests whenever these are read, so that stores that were
-written before a measure was known have it too. Formulas and sources are in `crwn.metrics`.
+A measure is either stored in the trial's record or computed from its tests each time they are read, so that a new
+measure is also available for older stores. Formulas and sources are in `crwn.metrics`.
 
 Shapes: T tasks.
 """
@@ -19,24 +19,24 @@ from numpy.typing import NDArray
 from crwn import metrics
 
 Unit = Literal["percent", "points", "numbers", "images", "seconds"]
-"""How a value is shown: a share in [0, 1] in percent; a difference of shares in points of percent; a count; seconds."""
+"""How values are shown: fractions in [0, 1] as percentages; differences of fractions in points; counts; seconds."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Measure:
-    """One figure of a trial.
+    """One measure of a trial.
 
     Attributes:
-        name: the column that has it, and what `--value` takes.
-        says: what it is, in a caption.
-        called: what a sentence calls it, where that is not its name in words.
-        unit: of its values.
-        better: which values are; None where neither.
-        of: computes it from the accuracy matrix [T, T] and the accuracy on each task before anything was learned [T];
-            None where the trial's record has it.
-        is_known_for_streams: whether it exists where training is a stream, which does not come task by task.
-        lacks: what is to be said where no trial has it; empty for a measure that any trial may have.
-        is_shown: whether a sweep's own table has it as a column of its CSV file, and MLflow as a metric of a cell.
+        name: its column, and the name that `--value` takes.
+        says: its description in captions.
+        called: its name in sentences, if that differs from `name` with spaces.
+        unit: the unit of its values.
+        better: whether higher or lower values are better; None if neither.
+        of: computes it from the accuracy matrix [T, T] and the accuracy on each task before any training [T];
+            None if the trial's record has it.
+        is_known_for_streams: whether it exists for a stream, which has no sequence of tasks.
+        lacks: the message if no trial has it; empty for a measure that every trial can have.
+        is_shown: whether it is a column of the sweep table's CSV file and a metric of a cell in MLflow.
     """
 
     name: str
@@ -51,19 +51,19 @@ class Measure:
 
     @property
     def in_words(self) -> str:
-        """What a sentence calls it."""
+        """Its name in sentences."""
         return self.called or self.name.replace("_", " ")
 
     @property
     def is_in_percent(self) -> bool:
-        """Whether its values are shares, or differences of shares, which people read times a hundred."""
+        """Whether its values are fractions, or differences of fractions, which are shown times 100."""
         return self.unit in ("percent", "points")
 
 
 def _from_matrix(
     function: Callable[[NDArray[Any]], float], says: str, unit: Unit, better: Literal["higher", "lower"], **more: Any
 ) -> Measure:
-    """A measure that is computed from the accuracy matrix, named as its function."""
+    """A measure computed from the accuracy matrix, named after its function."""
     return Measure(
         name=function.__name__,
         says=says,
@@ -167,28 +167,28 @@ _LIST = (
 )
 
 MEASURES: Mapping[str, Measure] = MappingProxyType({measure.name: measure for measure in _LIST})
-"""By name."""
+"""All measures by name."""
 
 COMPUTED: Mapping[str, Measure] = MappingProxyType(
     {name: measure for name, measure in MEASURES.items() if measure.of is not None}
 )
-"""Those that are computed from the tests of a trial."""
+"""The measures that are computed from a trial's tests."""
 
 SHOWN = tuple(name for name, measure in MEASURES.items() if measure.is_shown)
-"""Those that a sweep's own table has a column of."""
+"""The measures that a sweep's table has as columns."""
 
 
 def of_matrix(matrix: NDArray[Any], untrained: NDArray[Any] | None = None) -> dict[str, float]:
-    """The measures of `COMPUTED`, by name; NaN where a test that one needs was not made.
+    """The measures of `COMPUTED`, by name; NaN if a test that a measure needs was not run.
 
     Args:
         matrix: accuracies [T, T], see `crwn.metrics`.
-        untrained: those before anything was learned [T]; by default unknown.
+        untrained: accuracy on each task before any training [T]; unknown by default.
     """
     before = np.full(len(matrix), np.nan) if untrained is None else untrained
     return {name: measure.of(matrix, before) for name, measure in COMPUTED.items() if measure.of is not None}
 
 
 def unknown() -> dict[str, float]:
-    """The measures of `COMPUTED` of a trial that has no accuracy matrix, by name: NaN."""
+    """The measures of `COMPUTED` for a trial without an accuracy matrix: NaN for each name."""
     return dict.fromkeys(COMPUTED, np.nan)

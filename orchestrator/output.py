@@ -1,7 +1,7 @@
-"""Standard output and error of the command: closed, full or given up by its reader, they stop nothing.
+"""Standard output and error that never stop a command, even if they are closed, full, or no longer read.
 
-A run must not end because of a pipe to `head`, a full disk under its log, or a terminal that was closed: what cannot be
-written is dropped, and said once.
+A run must not end because of a pipe to `head`, a full disk under its log, or a closed terminal. What cannot be written
+is dropped, and that is said once.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ if TYPE_CHECKING:
 
 
 class Stream(io.FileIO):
-    """Writes to a file descriptor until that fails once, and then to nowhere.
+    """Writes to a file descriptor until a write fails, and then discards everything.
 
     Args:
         descriptor: 1 or 2.
 
     Attributes:
-        error: why it no longer writes, or None.
-        farewell: said on standard error when nobody reads any more; nothing where a reader has seen enough of it.
-        is_result: whether what is printed is what the command is for, so that losing it is a failure.
+        error: the error that ended writing, or None.
+        farewell: printed to standard error if the output can no longer be written; may be empty.
+        is_result: whether the output is the command's purpose, so that losing it is a failure.
     """
 
     def __init__(self, descriptor: int) -> None:
@@ -36,7 +36,7 @@ class Stream(io.FileIO):
         self.is_result = True
 
     def write(self, content: ReadableBuffer, /) -> int:
-        """Write, or drop what cannot be written."""
+        """Write the bytes, or drop them if that is impossible."""
         while self.error is None:
             try:
                 written: int | None = super().write(content)
@@ -46,16 +46,16 @@ class Stream(io.FileIO):
             else:
                 if written is not None:
                     return written
-                select.select([], [self], [])  # another program has set the pipe or terminal not to block
+                select.select([], [self], [])  # another program made the pipe or terminal non-blocking
         return memoryview(content).nbytes
 
     @property
     def is_lost(self) -> bool:
-        """Whether a result could not be printed, and not because its reader left."""
+        """Whether a result could not be printed for a reason other than that its reader left."""
         return self.is_result and self.error is not None and self.error.errno != errno.EPIPE
 
     def _say(self) -> None:
-        if self.fileno() == 2:  # there is no other place to say it
+        if self.fileno() == 2:  # there is nowhere else to report it
             return
         if self.is_lost or self.farewell:
             assert self.error is not None
@@ -64,12 +64,12 @@ class Stream(io.FileIO):
 
 
 def take_over() -> Stream | None:
-    """Make both standard streams of this process ones that stop nothing.
+    """Replace both standard streams of this process by ones that never stop it.
 
     Returns:
-        Standard output; None where another one has been put into its place, as tests do.
+        The stream of standard output; None if something else, such as a test, has already replaced it.
     """
-    for descriptor in range(3):  # a file opened in the place of a closed one would get what others print
+    for descriptor in range(3):  # a file opened in place of a closed stream would receive what is printed
         try:
             os.fstat(descriptor)
         except OSError:
@@ -81,14 +81,14 @@ def take_over() -> Stream | None:
 
 
 def go_on_without(farewell: str) -> None:
-    """Have a command that is about more than its output say `farewell` where that is lost, and end as it would."""
+    """For a command that does more than print: if its output is lost, print `farewell` and go on as usual."""
     raw = getattr(getattr(sys.stdout, "buffer", None), "raw", None)
     if isinstance(raw, Stream):
         raw.farewell, raw.is_result = farewell, False
 
 
 def _taken(current: TextIO | None, original: TextIO | None, descriptor: int) -> TextIO:
-    """A stream in the place of Python's own; errors in encoding show another sign, not a traceback."""
+    """A replacement of Python's own stream; characters that cannot be encoded are replaced instead of raising."""
     if current is not None and current is not original:
         if isinstance(current, io.TextIOWrapper):
             current.reconfigure(errors="replace")

@@ -1,4 +1,4 @@
-"""Temporary folders that are found again: what a killed process left of its own, the next one removes."""
+"""Temporary folders that are cleaned up: what a killed process leaves behind, the next one removes."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from pathlib import Path
 
 @contextlib.contextmanager
 def folder(prefix: str) -> Iterator[Path]:
-    """A folder in the system's temporary one, there while the block runs; leftovers of its kind are removed first.
+    """Create a temporary folder that lives as long as the block; leftovers with the same prefix are removed first.
 
-    It is locked while its process lives: by that, and by nothing in its name, others know it from a leftover.
+    The folder is locked while its process lives. The lock, not the name, distinguishes it from a leftover.
 
     Args:
-        prefix: of its name, which goes on with this process's id.
+        prefix: the start of its name; this process's id follows.
     """
     clear(prefix)
     path, descriptor = _made(f"{prefix}{os.getpid()}-")
@@ -31,7 +31,7 @@ def folder(prefix: str) -> Iterator[Path]:
 
 
 def clear(prefix: str) -> None:
-    """Remove what `folder` made for processes of this user, on this machine, that have ended; follows no link."""
+    """Remove the folders that `folder` made for this user's ended processes on this machine; follows no link."""
     name = re.compile(rf"{re.escape(prefix)}\d+-\w+")
     with contextlib.suppress(OSError):
         for found in Path(tempfile.gettempdir()).iterdir():
@@ -43,19 +43,19 @@ def _clear_one(path: Path) -> None:
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
     except OSError:
-        return  # gone, no folder, a link, or another user's
+        return  # gone, not a folder, a link, or another user's
     try:
         if os.fstat(descriptor).st_uid == os.geteuid():
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             shutil.rmtree(path, ignore_errors=True)
     except OSError:
-        pass  # its process lives, or the file system has no locks and nobody can tell
+        pass  # its process lives, or the file system has no locks to tell by
     finally:
         os.close(descriptor)
 
 
 def _made(prefix: str) -> tuple[Path, int]:
-    """A new folder, and the descriptor that keeps it locked."""
+    """A new folder, and the file descriptor that keeps it locked."""
     while True:
         path = Path(tempfile.mkdtemp(prefix=prefix))
         descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
@@ -63,4 +63,4 @@ def _made(prefix: str) -> tuple[Path, int]:
             fcntl.flock(descriptor, fcntl.LOCK_EX)
         if path.exists():
             return path, descriptor
-        os.close(descriptor)  # another process took it for a leftover before it was locked
+        os.close(descriptor)  # another process removed it as a leftover before it was locked

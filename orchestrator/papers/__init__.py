@@ -1,12 +1,12 @@
-"""Papers as data: a file each with the tables, figures and claims of one, read strictly and typed.
+"""Papers as data: one YAML file per paper, with its tables, figures and claims, read strictly into typed values.
 
 paper.py       what a paper says, as values
-grammar.py     the parts of its file
-reading.py     its file read, with every fault at once
-*.yaml         the papers; the name of a file is the paper's
+grammar.py     the structure of its file
+reading.py     reads the file and reports all its faults at once
+*.yaml         the papers; a file's name is the paper's name
 
-A paper is one more file here, and its sweeps in `sweeps/<name>/`. What makes tables and verdicts of one is in
-`orchestrator/report/` and knows none of them.
+To add a paper, add a file here and its sweeps in `sweeps/<name>/`. The code that makes its tables and verdicts is in
+`orchestrator/report/` and knows no particular paper.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ ENDING = ".yaml"
 
 
 def names() -> list[str]:
-    """The papers that are known."""
+    """Names of all papers, sorted."""
     files = resources.files(__name__).iterdir()
     return sorted(file.name.removesuffix(ENDING) for file in files if file.name.endswith(ENDING))
 
 
 def file_of(name: str) -> Path:
-    """A paper's file.
+    """The file of a paper.
 
     Raises:
-        UserError: no paper is called so.
+        UserError: there is no paper of this name.
     """
     known = names()
     if name not in known:

@@ -1,19 +1,19 @@
-"""The grammar of a paper's file, and each part of it as the file has it.
+"""The structure of a paper's file: an example, and a dataclass for each part as it is written.
 
     title: authors, title, where it is
-    trials: The paper's settings, three seeds        # which trials its tables show, for captions
+    trials: The paper's settings, three seeds        # which trials its tables show; used in captions
     seeds: 3
-    rows:                                            # what is compared, by labels: a method, its settings, its training
+    rows:                                            # labelled rows: a method, its settings and training
       flynet: {method: flynet}
       flynet local: {method: flynet, settings: {modulation: local}, training: {learning_rate: 0.02}}
     tables:
       table1:
         title: what it shows
-        benchmarks: [r-mnist, p-mnist]               # presets, a column each
-        reference: flynet                            # optional: ratios of parameters to this row's
+        benchmarks: [r-mnist, p-mnist]               # presets, one column each
+        reference: flynet                            # optional: show parameters relative to this row
         seconds: true                                # optional: training seconds per task
-        columns: [local+global, local]               # optional: names of a row's own column and of that beside it
-        needs: {modulation: local}                   # optional: what a sweep must have to be shown in this layout
+        columns: [local+global, local]               # optional: names of a row's column and of the one beside it
+        needs: {modulation: local}                   # optional: settings that a sweep must have to be shown so
         rows:
           - {name: FlyNet, row: flynet, beside: flynet local, scales: [10d, 20d], only: [r-mnist]}
     figures:
@@ -21,7 +21,7 @@
     claims:
       - says: the claim in words
         checks:
-          - on: [r-mnist, p-mnist]                   # presets; every comparison is made on each
+          - on: [r-mnist, p-mnist]                   # presets; each comparison is made on every one
             compare:
               - {row: flynet 20d, higher: accuracy, than: [flynet 10d], by: 0.05}
               - {row: flynet 20d, lower: params_per_task, than: [flynet local 40d], times: 0.1}
@@ -29,9 +29,9 @@
               - {row: flynet 20d, equal: forgetting, to: 0}
               - {falling: accuracy, gains: [[flynet 10d, flynet local 10d], [flynet 20d, flynet local 20d]]}
 
-A row in a claim is a label, a scale, and `on` a benchmark where it is another than that of the check. What is compared
-is one of `paper.QUANTITIES`. `by` is a least difference, in the measure's own unit (accuracies in [0, 1]), paired by
-seed; `times` a least or greatest multiple, of means over seeds.
+A claim names a row by its label and scale, followed by `on` and a benchmark if that differs from the check's. The
+quantity compared is one of `paper.QUANTITIES`. `by` is the smallest difference that counts, paired by seed, in the
+measure's own unit (accuracies in [0, 1]); `times` bounds the ratio of the means over seeds.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ from orchestrator.papers.paper import Shows
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FilePart:
-    """The file's top level; what is nested in it has a class of its own."""
+    """The file's top level; each nested part has its own class."""
 
     __pydantic_config__: ClassVar[Mapping[str, Any]] = READ_STRICTLY
 
@@ -136,7 +136,7 @@ class CheckPart:
     """An element of `compare`.
 
     Raises:
-        ValueError: what is given is no comparison.
+        ValueError: the keys given do not make a comparison.
     """
 
     __pydantic_config__: ClassVar[Mapping[str, Any]] = READ_STRICTLY
@@ -170,12 +170,12 @@ class CheckPart:
 
     @property
     def relation(self) -> str:
-        """How the first is to differ: the one of `higher`, `lower` and so on that is given."""
+        """How the row should differ: whichever of `higher`, `lower` and so on is given."""
         return self._given(_RELATIONS)[0]
 
     @property
     def quantity(self) -> str:
-        """What is compared."""
+        """The quantity that is compared."""
         return str(getattr(self, self.relation))
 
 
@@ -186,4 +186,4 @@ _SIDES = (_TWO, _TWO | {"by"}, _TWO | {"times"}, _TWO | {"tasks"}, _BOUND)
 _SHAPES: Mapping[str, tuple[frozenset[str], ...]] = MappingProxyType(
     {"higher": _SIDES, "lower": _SIDES, "equal": (_BOUND,), "rising": (_GAINS,), "falling": (_GAINS,)}
 )
-"""What stands beside each relation."""
+"""Which other keys each relation takes."""

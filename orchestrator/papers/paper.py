@@ -1,4 +1,4 @@
-"""What a paper says, as values: rows at its settings, tables of them, and claims as comparisons between them."""
+"""What a paper says, as values: rows with their settings, tables of rows, and claims that compare rows."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from orchestrator.measures import MEASURES
 from orchestrator.store import compatibility
 
 SPREAD = "spread_over_tasks"
-"""The sample standard deviation over tasks of the accuracy after the last one."""
+"""The sample standard deviation, over tasks, of the accuracy after the last task."""
 
 QUANTITIES = (*MEASURES, SPREAD)
-"""What rows are compared by: every measure, and the spread over tasks."""
+"""The quantities that claims compare: every measure, and the spread over tasks."""
 
 Direction: TypeAlias = Literal["higher", "lower"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Entry:
-    """What the trials of a row have in common at any scale, on any benchmark.
+    """What a row's trials have in common, at every scale and on every benchmark.
 
     Attributes:
-        label: as the paper's file has it.
-        method: with the settings that are not the method's own defaults.
-        training: what is not the method's own training.
+        label: its name in the paper's file.
+        method: the method, with settings that differ from its defaults.
+        training: training settings that differ from the method's own.
     """
 
     label: str
@@ -40,7 +40,7 @@ class Entry:
         """The row at a scale, on a benchmark.
 
         Raises:
-            ValueError: the method has no such scale, or does not go with the benchmark.
+            ValueError: the method does not have this scale, or does not support the benchmark.
         """
         own: TrainingSpec = self.method.training(scale)
         spec = TrialSpec(
@@ -57,14 +57,14 @@ class Entry:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """Trials of a paper that differ by their seed alone.
+    """Trials of a paper that differ only in their seed.
 
     Attributes:
-        label: of the entry.
-        scale: of the network.
-        benchmark: a preset's name.
-        spec: of the trial at seed 0.
-        settings: what its trials' column of this name says; see `compatibility.describe`.
+        label: the label of its entry.
+        scale: the scale of the network.
+        benchmark: the name of a preset.
+        spec: the trial with seed 0.
+        settings: the value of its trials' column `settings`; see `compatibility.describe`.
     """
 
     label: str
@@ -82,11 +82,11 @@ class Line:
     """One row of a table, or one for each of several scales.
 
     Attributes:
-        name: as the paper has it; the scale follows it.
-        entry: what it shows.
-        scales: the paper's.
-        only: the benchmarks that the paper has it on; empty for all.
-        beside: what a second column shows, with the difference; None where there is none.
+        name: its name in the paper; the scale is appended.
+        entry: the entry that it shows.
+        scales: the scales in the paper.
+        only: the benchmarks for which the paper shows it; empty for all.
+        beside: the entry that a second column shows, with the difference; None without such a column.
     """
 
     name: str
@@ -101,13 +101,13 @@ class Layout:
     """One of a paper's tables.
 
     Attributes:
-        title: what it shows.
-        lines: in order.
-        benchmarks: presets, a column each.
-        reference: the line that ratios of parameters are to; None for no ratios.
-        seconds: whether it gives training seconds per task.
-        columns: what the entry of a line and that beside it are called; empty where nothing stands beside.
-        needs: settings of a method without which a sweep is not this table.
+        title: its caption.
+        lines: its rows, in order.
+        benchmarks: presets, one column each.
+        reference: parameters are shown relative to this line; None for no ratios.
+        seconds: whether it shows training seconds per task.
+        columns: the names of a line's column and of the one beside it; empty if there is only one.
+        needs: method settings that a sweep must have to be shown as this table.
     """
 
     title: str
@@ -120,7 +120,7 @@ class Layout:
 
 
 Shows: TypeAlias = Literal["tasks", "seen", "parameters", "seconds"]
-"""Of a figure: accuracy of every task; mean accuracy of the tasks seen so far; accuracy against either cost."""
+"""What a figure shows: accuracy of each task; mean accuracy of the tasks seen so far; accuracy against a cost."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -128,10 +128,10 @@ class Figure:
     """One of a paper's figures.
 
     Attributes:
-        title: what it shows.
+        title: its caption.
         shows: its kind.
         table: the name of the table whose rows it draws.
-        benchmark: one of that table's.
+        benchmark: one of that table's benchmarks.
     """
 
     title: str
@@ -142,15 +142,15 @@ class Figure:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Comparison:
-    """A quantity of one row is higher, or lower, than that of another.
+    """A quantity is higher, or lower, in one row than in another.
 
     Attributes:
-        row: a row.
-        than: another.
+        row: the first row.
+        than: the second row.
         quantity: one of `QUANTITIES`.
-        direction: in which the first differs from the second.
-        by: by at least so much.
-        times: where it is given, the first is at least, or at most, so many times the second.
+        direction: whether the first is higher or lower.
+        by: the smallest difference that counts.
+        times: if given, the first is at least (higher) or at most (lower) this multiple of the second.
     """
 
     row: Row
@@ -162,19 +162,19 @@ class Comparison:
 
     @property
     def rows(self) -> tuple[Row, ...]:
-        """Those that must have run."""
+        """Rows whose trials are needed."""
         return self.row, self.than
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TaskComparison:
-    """The accuracy on each of some tasks, after the last one, is higher, or lower, than another row's.
+    """After the last task, the accuracy on each of the given tasks is higher, or lower, in one row than in another.
 
     Attributes:
-        row: a row.
-        than: another.
-        direction: in which the first differs from the second.
-        tasks: counted from 1, or from -1 backwards.
+        row: the first row.
+        than: the second row.
+        direction: whether the first is higher or lower.
+        tasks: task numbers from 1, or from -1 counted backwards.
     """
 
     row: Row
@@ -184,18 +184,18 @@ class TaskComparison:
 
     @property
     def rows(self) -> tuple[Row, ...]:
-        """Those that must have run."""
+        """Rows whose trials are needed."""
         return self.row, self.than
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bound:
-    """A quantity of a row is a number, or on one side of it.
+    """A quantity of a row equals a number, or lies on one side of it.
 
     Attributes:
         row: the row.
         quantity: one of `QUANTITIES`.
-        relation: equal, at every seed; or higher or lower, in the mean over seeds, the number itself included.
+        relation: "equal" must hold for every seed; "higher" and "lower" for the mean over seeds, bound included.
         to: the number.
     """
 
@@ -206,18 +206,18 @@ class Bound:
 
     @property
     def rows(self) -> tuple[Row, ...]:
-        """Those that must have run."""
+        """Rows whose trials are needed."""
         return (self.row,)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trend:
-    """What rows gain over others becomes smaller, or greater, from pair to pair.
+    """The gain of one row over another rises, or falls, from pair to pair.
 
     Attributes:
-        gains: pairs of a row and the one that it is compared with, in order.
+        gains: pairs of a row and its baseline, in order.
         quantity: one of `QUANTITIES`.
-        direction: of the gains.
+        direction: whether the gains rise or fall.
     """
 
     gains: tuple[tuple[Row, Row], ...]
@@ -226,7 +226,7 @@ class Trend:
 
     @property
     def rows(self) -> tuple[Row, ...]:
-        """Those that must have run."""
+        """Rows whose trials are needed."""
         return tuple(row for pair in self.gains for row in pair)
 
 
@@ -238,8 +238,8 @@ class Claim:
     """A claim of a paper.
 
     Attributes:
-        says: in words.
-        checks: it holds where all of these do.
+        says: the claim in words.
+        checks: the claim holds if all of these hold.
     """
 
     says: str
@@ -251,13 +251,13 @@ class Paper:
     """A paper.
 
     Attributes:
-        name: of its file.
-        title: authors, title, where it is.
-        trials: which trials its tables show, for captions.
-        seeds: how many it has of each row.
-        tables: by their names.
-        figures: likewise.
-        claims: in its order.
+        name: the name of its file.
+        title: authors, title, venue.
+        trials: which trials its tables show; used in captions.
+        seeds: the number of seeds per row.
+        tables: its tables by name.
+        figures: its figures by name.
+        claims: its claims, in the paper's order.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""A paper's file as a `Paper`: YAML read strictly, with every fault at once and its line. See `grammar.py`."""
+"""Reads a paper's file into a `Paper`: strict YAML, all faults at once, each with its line. See `grammar.py`."""
 
 from __future__ import annotations
 
@@ -41,21 +41,21 @@ from orchestrator.sweeps.yaml_source import KeyPath, Source
 
 
 def read_paper(name: str) -> Paper:
-    """A paper by its name.
+    """Read a paper by name.
 
     Raises:
-        UserError: it is not known, or its file has faults; all of them are in the message.
+        UserError: there is no such paper, or its file has faults; the message lists all of them.
     """
     return read_file(file_of(name))
 
 
 def read_file(file: Path) -> Paper:
-    """A paper's file, such as that of `read_paper`; raises as that does."""
+    """Read a paper from its file; raises like `read_paper`."""
     return _Reader(yaml_source.read(file)).paper()
 
 
 class _Reader:
-    """Turns a parsed file into a paper, noting every fault on the way."""
+    """Turns a parsed file into a paper and collects every fault on the way."""
 
     def __init__(self, source: Source) -> None:
         self._source = source
@@ -96,7 +96,7 @@ class _Reader:
         )
 
     def _part(self, cls: type[Any], value: Any, place: KeyPath) -> Any:
-        """A nested part as a dataclass; None with its faults noted."""
+        """A nested part as a dataclass; None after noting its faults."""
         if not isinstance(value, dict):
             self._source.fault(place, f"expected keys with values; given {self._source.given(place, value)}")
             return None
@@ -196,7 +196,7 @@ class _Reader:
         return Claim(says=part.says, checks=checks)
 
     def _checks(self, value: Any, place: KeyPath) -> list[Check]:
-        """A group of checks: on each benchmark each comparison."""
+        """A group of checks: every comparison on every benchmark."""
         part: ChecksPart | None = self._part(ChecksPart, value, place)
         if part is None:
             return []
@@ -214,7 +214,7 @@ class _Reader:
         return [check for on in part.on for given, here in read for check in self._made(given, on, here)]
 
     def _made(self, given: CheckPart, on: str, place: KeyPath) -> Iterator[Check]:
-        """The checks that a comparison stands for, on a benchmark."""
+        """The checks that one comparison expands to on a benchmark."""
         if given.gains is not None:
             pairs = [
                 tuple(self._named(text, on, (*place, "gains", index, side)) for side, text in enumerate(pair))
@@ -250,7 +250,7 @@ class _Reader:
             )
 
     def _named(self, text: str, on: str, place: KeyPath) -> Row | None:
-        """The row that a claim names: a label, a scale, and perhaps `on` a benchmark of its own."""
+        """The row that a claim names: a label and a scale, optionally followed by `on` and a benchmark."""
         name, _, other = text.partition(" on ")
         label, _, scale = name.rpartition(" ")
         if not label:
@@ -265,7 +265,7 @@ class _Reader:
         return f"{self._labels[0] if self._labels else 'row'} SCALE"
 
     def _known(self, label: str, place: KeyPath) -> Entry | None:
-        """An entry of `rows`; one with faults of its own is none, and they have been noted."""
+        """An entry of `rows`; None if it is unknown or has faults, which have been noted."""
         if label not in self._labels:
             self._source.unknown(place, label, self._labels)
         return self._entries.get(label)
@@ -288,5 +288,5 @@ class _Reader:
 
 
 def _of_kind(value: Any, kind: type[Any]) -> Any:
-    """A part of the file, or an empty one where it is absent or of another kind, which is noted elsewhere."""
+    """A part of the file, or an empty one if it is absent or of the wrong kind, which is noted elsewhere."""
     return value if isinstance(value, kind) else kind()
