@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Mapping
+from typing import Annotated
 
 import typer
 
@@ -23,6 +24,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
 
 data_app = typer.Typer(
@@ -51,10 +53,31 @@ NAMING_PAPERS = ("tables", "report")
 
 DATA_COMMANDS: Mapping[str, Callable[..., None]] = {"list": data.list_, "fetch": data.fetch, "verify": data.verify}
 
+
+def _show_version(is_asked: bool) -> None:
+    if is_asked:
+        from importlib import metadata  # noqa: PLC0415
+
+        from crwn.code import RESULTS_VERSION  # noqa: PLC0415
+
+        typer.echo(f"crwn {metadata.version('crwn')}, results version {RESULTS_VERSION}")
+        raise typer.Exit
+
+
 for name, command in COMMANDS.items():
     app.command(name, cls=results.NamesPaper if name in NAMING_PAPERS else None)(command)
 for name, command in DATA_COMMANDS.items():
     data_app.command(name)(command)
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", is_eager=True, help="Show the version and exit.", callback=_show_version)
+    ] = False,
+) -> None:
+    """Run sweeps of continual-learning trials, on this machine or on a Ray cluster."""
+    del version  # shown by its callback
 
 
 def main() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -46,9 +47,38 @@ RecomputeOption = Annotated[
         metavar="METHOD|TRIAL",
     ),
 ]
+SeedsOption = Annotated[
+    str | None, typer.Option(help="only the trials with these of the sweep's seeds, such as 0,1", metavar="SEEDS")
+]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        help="change the sweep, such as methods.supsup.training.learning_rate=0.001; may be repeated",
+        metavar="KEY=VALUE",
+    ),
+]
 AddressOption = Annotated[
     str, typer.Option(help="address of the cluster's dashboard, such as http://127.0.0.1:8265", metavar="URL")
 ]
+
+
+def chosen_sweep(file: Path, seeds: str | None, changes: list[str] | None) -> Sweep:
+    """The sweep of a file with the changes and the seeds that the command line names.
+
+    Raises:
+        UserError: it has faults, or the seeds are not seeds of the sweep.
+    """
+    from orchestrator.sweeps.reading import load_sweep  # noqa: PLC0415
+
+    return load_sweep(file, changes=changes or (), seeds=None if seeds is None else _numbers(seeds))
+
+
+def _numbers(seeds: str) -> tuple[int, ...]:
+    texts = [text.strip() for text in seeds.split(",")]
+    if len(set(texts)) < len(texts) or not all(re.fullmatch("0|[1-9][0-9]{0,18}", text) for text in texts):
+        raise UserError(f"--seeds: expected different whole numbers with commas between them, 0,1; given {seeds!r}")
+    return tuple(map(int, texts))
 
 
 def store_of_run(sweep: Sweep, out: str | None) -> Store:

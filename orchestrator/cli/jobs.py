@@ -12,7 +12,10 @@ from orchestrator.cli.arguments import (
     GpusOption,
     NoTrackingOption,
     RecomputeOption,
+    SeedsOption,
+    SetOption,
     SweepArgument,
+    chosen_sweep,
     existing_store,
 )
 from orchestrator.errors import UserError
@@ -28,6 +31,8 @@ def submit(
             help="the store, at a path or URI that the whole cluster sees; by default the sweep's own", metavar="STORE"
         ),
     ] = None,
+    seeds: SeedsOption = None,
+    changes: SetOption = None,
     data_root: Annotated[
         str | None, typer.Option(help="on the cluster, look for data sets here first; then in its $CRWN_DATA")
     ] = None,
@@ -47,7 +52,6 @@ def submit(
     from orchestrator.cluster.dashboard import connect  # noqa: PLC0415
     from orchestrator.cluster.request import request  # noqa: PLC0415
     from orchestrator.execution import running  # noqa: PLC0415
-    from orchestrator.sweeps.reading import load_sweep  # noqa: PLC0415
 
     options = running.Options(
         data_root=data_root,
@@ -58,7 +62,7 @@ def submit(
         recompute=tuple(recompute or ()),
     )
     address = address.rstrip("/")
-    wanted = request(load_sweep(sweep), sweep, out, options)
+    wanted = request(chosen_sweep(sweep, seeds, changes), sweep, out, options)
     client = connect(address)
     console = display.console()
     job = submitting.submit(client, address, wanted, console)

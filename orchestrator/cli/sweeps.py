@@ -28,8 +28,11 @@ from orchestrator.cli.arguments import (
     NoTrackingOption,
     OutOption,
     RecomputeOption,
+    SeedsOption,
+    SetOption,
     SweepArgument,
     TrackingOption,
+    chosen_sweep,
     store_of_run,
 )
 
@@ -38,6 +41,8 @@ def plan(
     *,
     sweep: SweepArgument,
     out: OutOption = None,
+    seeds: SeedsOption = None,
+    changes: SetOption = None,
     cluster: Annotated[
         bool,
         typer.Option(
@@ -49,11 +54,10 @@ def plan(
     """Show what a sweep would run, without starting anything or reading data."""
     from orchestrator import display  # noqa: PLC0415
     from orchestrator.execution import planning  # noqa: PLC0415
-    from orchestrator.sweeps.reading import load_sweep  # noqa: PLC0415
 
     if cluster and as_json:
         raise UserError("--cluster and --json: expected one of them, given both")
-    loaded = load_sweep(sweep)
+    loaded = chosen_sweep(sweep, seeds, changes)
     store = store_of_run(loaded, out)
     if cluster:
         from orchestrator.execution.ray_tune import RayTuneExecutor  # noqa: PLC0415
@@ -69,6 +73,8 @@ def run(
     *,
     sweep: SweepArgument,
     out: OutOption = None,
+    seeds: SeedsOption = None,
+    changes: SetOption = None,
     data_root: DataRootOption = None,
     executor: ExecutorOption = None,
     gpus: GpusOption = None,
@@ -83,11 +89,10 @@ def run(
     """Run or resume a sweep: compute the trials that are missing, then print the table."""
     from orchestrator import display  # noqa: PLC0415
     from orchestrator.execution import running  # noqa: PLC0415
-    from orchestrator.sweeps.reading import load_sweep  # noqa: PLC0415
     from orchestrator.tracking import address  # noqa: PLC0415
 
     take_signals_for_interruptions()
-    loaded = load_sweep(sweep)
+    loaded = chosen_sweep(sweep, seeds, changes)
     store = store_of_run(loaded, out)
     output.go_on_without(f"The run goes on; look at it with: {shlex.join(['crwn', 'status', store.address])}")
     options = running.Options(

@@ -15,6 +15,7 @@ from orchestrator.errors import UserError
 from orchestrator.execution.other_code import check_names
 from orchestrator.execution.running import Options, chosen_executor, chosen_resources
 from orchestrator.store.address import SCHEMES, check_address
+from orchestrator.sweeps.changes import OPTION
 from orchestrator.sweeps.sweep import Sweep
 
 
@@ -60,6 +61,10 @@ class Request:
 
     def _options(self) -> Iterator[str]:
         """What `submit` and `run` both take."""
+        if self.sweep.seeds is not None:
+            yield from ("--seeds", ",".join(map(str, self.sweep.seeds)))
+        for change in self.sweep.changes:
+            yield from (OPTION, change)
         for name in ("data_root", "gpus", "cpus"):
             value = getattr(self.options, name)
             if value is not None:

@@ -57,7 +57,7 @@ def submit(client: JobSubmissionClient, address: str, wanted: Request, console: 
         job_id = f"{wanted.stem}{number}"
         if _start(client, address, wanted, job_id, console):
             break
-    print_line(console, f"sweep     {wanted.sweep.name}: {len(wanted.sweep.trials)} trials, into {wanted.store}")
+    print_line(console, f"sweep     {wanted.sweep.title}: {len(wanted.sweep.trials)} trials, into {wanted.store}")
     print_line(console, f"job       {job_id}")
     print_line(console, f"dashboard {address}/#/jobs/{job_id}")
     print_line(console, f"follow    {wanted.command(address)} --follow")

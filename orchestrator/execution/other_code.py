@@ -116,7 +116,7 @@ def _named(sweep: Sweep, name: str) -> list[TrialSpec]:
     """The trials of a method, named as in the registry or the sweep, or the trial with an id."""
     return [
         trial
-        for cell in sweep.cells
+        for cell in sweep.chosen
         for trial in cell.trials
         if name in (cell.method, trial.method.kind, trial.trial_id)
     ]

@@ -24,7 +24,7 @@ def show(sweep: Sweep, store: Store, console: Console) -> None:
     """Print one row per cell, and the totals."""
     finished = store.finished(trial.trial_id for trial in sweep.trials)
     rows, num_done, work = [], 0, 0.0
-    for cell in sweep.cells:
+    for cell in sweep.chosen:
         done = sum(trial.trial_id in finished for trial in cell.trials)
         left = len(cell.trials) - done
         num_done += done
@@ -47,7 +47,7 @@ def show(sweep: Sweep, store: Store, console: Console) -> None:
     text_columns = [name for name in shown[0] if name in TEXT_COLUMNS]
     print_table(
         console,
-        title=f"{sweep.name}: {len(sweep.trials)} trials",
+        title=f"{sweep.title}: {len(sweep.trials)} trials",
         text_columns=text_columns,
         number_columns=[name for name in shown[0] if name not in TEXT_COLUMNS],
         rows=[list(row.values()) for row in shown],
@@ -61,11 +61,11 @@ def show_capacity(sweep: Sweep, store: Store, capacity: Capacity, console: Conso
 
     Times are those of trials that differ only in their seed, on any machine.
     """
-    known = measured(store, sweep.trials)
+    known = measured(store, sweep.requested)
     cpus, gpus = (sum(getattr(node, name) for node in capacity.nodes) for name in ("cpus", "gpus"))
     memory = "" if capacity.gpu_memory is None else f" of {capacity.gpu_memory / 2**30:.0f} GiB"
     rows, seconds, num_unknown = [], 0.0, 0
-    for cell in sweep.cells:
+    for cell in sweep.chosen:
         left = [trial for trial in cell.trials if not store.is_finished(trial.trial_id)]
         past = known.get(cell.trials[0].trial_id)
         resources = resources_of(cell.trials[0], sweep.resources, capacity, past)
@@ -79,7 +79,7 @@ def show_capacity(sweep: Sweep, store: Store, capacity: Capacity, console: Conso
         rows.append([*names, cell.benchmark, f"{resources.gpus or 0:g}", str(slots), str(len(left)), each])
     print_table(
         console,
-        title=f"{sweep.name} on machines: {len(capacity.nodes)}, with {cpus:g} CPUs and {gpus:g} GPUs{memory}",
+        title=f"{sweep.title} on machines: {len(capacity.nodes)}, with {cpus:g} CPUs and {gpus:g} GPUs{memory}",
         text_columns=TEXT_COLUMNS[:4],
         number_columns=["GPUs\n/trial", "at\nonce", "left", "a trial\ntook"],
         rows=rows,
@@ -130,7 +130,7 @@ def as_json(sweep: Sweep, store: Store) -> str:
     finished = store.finished(trial.trial_id for trial in sweep.trials)
     trials = [
         _trial(sweep, cell, trial, is_finished=trial.trial_id in finished)
-        for cell in sweep.cells
+        for cell in sweep.chosen
         for trial in cell.trials
     ]
     return json.dumps({"sweep": sweep.name, "store": store.address, "trials": trials}, indent=1)

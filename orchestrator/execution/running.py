@@ -28,6 +28,7 @@ from orchestrator.store.index import Computed
 from orchestrator.store.locks import Holder
 from orchestrator.store.schemas import ATTEMPTS_FILE
 from orchestrator.store.store import Store
+from orchestrator.sweeps.changes import OPTION
 from orchestrator.sweeps.sweep import Resources, Sweep
 from orchestrator.tracking.address import TRACKING_VARIABLE, tracking_uri
 from orchestrator.tracking.following import followed
@@ -118,7 +119,7 @@ def run(sweep: Sweep, store: Store, options: Options, console: Console) -> bool:
             assignments=tuple(assignments[trial] for trial in work.left),
             store=store.driven(),
             data_roots=roots,
-            known_trials=tuple(trial for trial in sweep.trials if trial.trial_id not in damaged),
+            known_trials=tuple(trial for trial in sweep.requested if trial.trial_id not in damaged),
         )
         _begin(sweep, work, job.store, STARTS[name], console)
         again = tuple(assignments[trial] for trial in work.again)
@@ -168,12 +169,12 @@ def _begin(sweep: Sweep, work: _Work, store: Store, starts: str, console: Consol
     other_code.begin_anew((trial for trial in work.left if trial in work.recomputed), store)
     other_code.begin_anew((trial for trial in work.again if trial in work.recomputed), store.repairs())
     _clear_leftovers(sweep, store)
-    store.write_manifest(sweep.manifest())
+    _write_manifest(sweep, store, console)
     store.mark_behind(sweep.name, behind=True)  # MLflow, until it is brought up to date
     num_done = len(sweep.trials) - len(work.left) - len(work.again)
     again = f"{len(work.again)} to compute again, " if work.again else ""
     print_line(
-        console, f"{sweep.name}: {len(work.left)} trials to run, {again}{num_done} done; {starts}; {store.address}"
+        console, f"{sweep.title}: {len(work.left)} trials to run, {again}{num_done} done; {starts}; {store.address}"
     )
     other_code.show_other_code(work.others, work.accepted, store, console)
     if sweep.keep_weights and num_done:
@@ -224,13 +225,28 @@ def _drive(
 def _end_of_all(sweep: Sweep, store: Store, options: Options, console: Console, *, num_damaged: int) -> None:
     """If no trial is left, complete what an earlier run left undone, including MLflow's part."""
     all_ = f"all {len(sweep.trials)}" if not num_damaged else f"{len(sweep.trials) - num_damaged}/{len(sweep.trials)}"
-    print_line(console, f"{sweep.name}: {all_} trials are done; nothing to start")
+    print_line(console, f"{sweep.title}: {all_} trials are done; nothing to start")
     store.create()
     _clear_leftovers(sweep, store)
-    store.write_manifest(sweep.manifest())
+    _write_manifest(sweep, store, console)
     if store.is_behind(sweep.name):  # an earlier run was killed, MLflow was down, or another sweep computed the trials
         with _followed(sweep, store, options, console):
             pass
+
+
+def _write_manifest(sweep: Sweep, store: Store, console: Console) -> None:
+    """Have the store ask for the sweep's trials, and say what the command line changed in its file."""
+    before = next((manifest.changes for manifest in store.manifests() if manifest.name == sweep.name), sweep.changes)
+    for change in sweep.changes:
+        print_line(console, f"{OPTION} {change}")
+    if before != sweep.changes:
+        was = " ".join(f"{OPTION} {change}" for change in before) if before else f"without {OPTION}"
+        print_line(
+            console,
+            f"note: {sweep.name} last ran {was}. Its table now shows this run's trials, and the others stay in the "
+            f"store; a name of its own gives this run another table: {OPTION} name=NAME.",
+        )
+    store.write_manifest(sweep.manifest())
 
 
 def _execute(

@@ -16,6 +16,7 @@ from orchestrator.store.attempts import code_changes
 from orchestrator.store.manifests import ManifestCell
 from orchestrator.store.provenance import Provenance
 from orchestrator.store.store import Store, TrialState
+from orchestrator.sweeps.changes import OPTION
 
 STATES = get_args(TrialState)
 
@@ -36,7 +37,8 @@ def show(store: Store, console: Console, *, verbose: bool) -> None:
         finished += [trial_id for trial_id, state in states.items() if state == "done"]
         counts = Counter(states.values())
         shown = ", ".join(f"{counts[name]} {name}" for name in STATES if counts[name] or name in ("done", "left"))
-        print_line(console, f"{manifest.name}: {len(trials)} trials: {shown}")
+        changed = f" ({' '.join(f'{OPTION} {change}' for change in manifest.changes)})" if manifest.changes else ""
+        print_line(console, f"{manifest.name}{changed}: {len(trials)} trials: {shown}")
         changes = _code_changes(store, states, console) if verbose else {}
         for cell, seed, trial_id in trials if verbose else ():
             detail = changes.get(trial_id) or _detail(store, trial_id)

@@ -133,6 +133,13 @@ class Fields:
         """A name; None if there is none."""
         return None if self._value.get(name) is None else self.text(name)
 
+    def texts(self, name: str) -> tuple[str, ...]:
+        """An optional list of printable texts."""
+        value = self._value.get(name, [])
+        if not isinstance(value, list) or not all(map(_is_text, value)):
+            raise self._fault(name, "a list of printable texts", value)
+        return tuple(value)
+
     def flag(self, name: str, *, default: bool) -> bool:
         """A boolean."""
         value = self._value.get(name, default)

@@ -139,12 +139,14 @@ class Manifest:
         name: the sweep's name, which also names its file.
         cells: the cells, in the sweep's order.
         reference: the method with whose params/task the others are compared, or None.
+        changes: what the command line changed in the sweep's file, as it was typed.
         has_sum: whether the file has a checksum; False if an older crwn wrote it.
     """
 
     name: str
     cells: tuple[ManifestCell, ...]
     reference: str | None = None
+    changes: tuple[str, ...] = ()
     has_sum: bool = field(default=True, compare=False)
 
     @property
@@ -197,6 +199,7 @@ class Manifest:
                 ManifestCell._read(cell, f"cells[{index}]", has_sum=has_sum) for index, cell in enumerate(cells)
             ),
             reference=fields.optional_text("reference"),
+            changes=fields.texts("changes"),
             has_sum=has_sum,
         )
         found._check_names()
@@ -230,7 +233,8 @@ class Manifest:
     def content(self) -> dict[str, Any]:
         """The manifest as JSON values, without its checksum."""
         cells = [cell._content() for cell in self.cells]
-        return {"format": MANIFEST_FORMAT, "name": self.name, "reference": self.reference, "cells": cells}
+        content = {"format": MANIFEST_FORMAT, "name": self.name, "reference": self.reference, "cells": cells}
+        return content | ({"changes": list(self.changes)} if self.changes else {})
 
     def to_json_bytes(self) -> bytes:
         """The content of the manifest's file; equal manifests give equal bytes."""

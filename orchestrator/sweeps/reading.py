@@ -43,6 +43,7 @@ from orchestrator.errors import UserError
 from orchestrator.store.address import check_address
 from orchestrator.store.manifests import NAME
 from orchestrator.sweeps import grid, typed, yaml_source
+from orchestrator.sweeps.changes import make
 from orchestrator.sweeps.faults import check_distinct, check_label, check_null_label, mapping, name_at
 from orchestrator.sweeps.sweep import Resources, Sweep
 from orchestrator.sweeps.variants import Variant, variants_of
@@ -75,11 +76,16 @@ class _File:
     resources: dict[str, Any] = field(default_factory=dict)
 
 
-def load_sweep(file: Path) -> Sweep:
+def load_sweep(file: Path, *, changes: Sequence[str] = (), seeds: Sequence[int] | None = None) -> Sweep:
     """Read and validate a sweep file.
 
+    Args:
+        file: the file.
+        changes: changes of its settings, such as `methods.supsup.training.learning_rate=0.001`; see `changes.py`.
+        seeds: the seeds of the trials to run, out of the sweep's; None for all.
+
     Raises:
-        UserError: the file cannot be read, or has faults, all of which the message lists.
+        UserError: the file cannot be read, or has faults, all of which the message lists; or a seed is not the sweep's.
     """
     try:
         place = expanded(file)
@@ -87,7 +93,8 @@ def load_sweep(file: Path) -> Sweep:
         raise UserError(f"{error}.") from error
     if not place.exists() and (found := elsewhere(place)) is not None:
         raise UserError(f"{file}: expected a file, and there is none; there is {found}")
-    return _sweep(yaml_source.read(place))
+    sweep = _sweep(yaml_source.read(place), changes)
+    return sweep if seeds is None else sweep.only(seeds)
 
 
 def elsewhere(file: Path) -> Path | None:
@@ -112,12 +119,13 @@ def elsewhere(file: Path) -> Path | None:
     return min(found, key=unlikeness, default=None)
 
 
-def _sweep(source: Source) -> Sweep:
+def _sweep(source: Source, changes: Sequence[str]) -> Sweep:
     """The sweep of a parsed file; faults are collected on the way, and raised at the end."""
     value = source.value
     if not isinstance(value, dict):
         source.fault((), "expected a sweep: keys such as seeds, benchmarks and methods")
         source.raise_faults()
+    make(source, changes)
     top = typed.read(source, _File, value, ())
     # Parts are read from the raw values, so that faults at the top do not hide those below.
     resources = typed.override(source, Resources(), mapping(value, "resources"), ("resources",))
@@ -149,6 +157,7 @@ def _sweep(source: Source) -> Sweep:
         resources=resources,
         reference=top.reference,
         keep_weights=top.keep_weights,
+        changes=tuple(changes),
     )
 
 

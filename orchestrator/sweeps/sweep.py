@@ -5,14 +5,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar
 
 from annotated_types import Ge, Gt
 
 from crwn.spec import READ_STRICTLY, Blueprint, TrialSpec
+from orchestrator.errors import UserError
 from orchestrator.store.manifests import Manifest, ManifestCell
 
 
@@ -78,6 +80,8 @@ class Sweep:
         resources: the resources of each trial.
         reference: the method with whose params/task the others are compared, or None.
         keep_weights: whether trained weights are stored with the contexts.
+        changes: what the command line changed in the file, such as `methods.er.settings.buffer=200`.
+        seeds: the seeds of the trials to run; None for all. The sweep asks for all of its trials all the same.
     """
 
     name: str
@@ -86,11 +90,47 @@ class Sweep:
     resources: Resources
     reference: str | None = None
     keep_weights: bool = False
+    changes: tuple[str, ...] = ()
+    seeds: tuple[int, ...] | None = None
+
+    @property
+    def chosen(self) -> tuple[Cell, ...]:
+        """The cells, with the trials to run."""
+        if self.seeds is None:
+            return self.cells
+        return tuple(
+            dataclasses.replace(cell, trials=tuple(trial for trial in cell.trials if trial.seed in self.seeds))
+            for cell in self.cells
+        )
+
+    @property
+    def requested(self) -> tuple[TrialSpec, ...]:
+        """All trials, whether to run now or not, in the order of the file."""
+        return tuple(trial for cell in self.cells for trial in cell.trials)
 
     @property
     def trials(self) -> tuple[TrialSpec, ...]:
-        """All trials, in the order of the file."""
-        return tuple(trial for cell in self.cells for trial in cell.trials)
+        """The trials to run, in the order of the file."""
+        return tuple(trial for cell in self.chosen for trial in cell.trials)
+
+    @property
+    def title(self) -> str:
+        """The name, and the chosen seeds."""
+        return self.name if self.seeds is None else f"{self.name}, seeds {' '.join(map(str, self.seeds))}"
+
+    def only(self, seeds: Sequence[int]) -> Sweep:
+        """The same sweep, of which only the trials with these seeds are to run.
+
+        Raises:
+            UserError: a seed is not the sweep's.
+        """
+        known = tuple(trial.seed for trial in self.cells[0].trials)
+        if others := [seed for seed in seeds if seed not in known]:
+            raise UserError(
+                f"--seeds: expected seeds of the sweep {self.name}, which are {', '.join(map(str, known))}; given "
+                f"{', '.join(map(str, others))}. Others go into its file, or are set: --set 'seeds=[0, 1, 2]'"
+            )
+        return dataclasses.replace(self, seeds=tuple(seed for seed in known if seed in seeds))
 
     @property
     def group_sizes(self) -> dict[str, int]:
@@ -128,4 +168,4 @@ class Sweep:
             )
             for cell in self.cells
         )
-        return Manifest(name=self.name, reference=self.reference, cells=cells)
+        return Manifest(name=self.name, reference=self.reference, cells=cells, changes=self.changes)

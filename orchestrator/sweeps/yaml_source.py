@@ -7,7 +7,6 @@ a suggestion. The result has only plain values: objects with text keys, lists, t
 
 from __future__ import annotations
 
-import functools
 import os
 import re
 import select
@@ -18,7 +17,8 @@ from typing import Any, TypeAlias
 
 import yaml
 
-from orchestrator.errors import MAX_SHOWN, UserError, nearest, shortened
+from orchestrator.errors import UserError, nearest, shortened
+from orchestrator.sweeps.ambiguous import explain_number
 
 KeyPath: TypeAlias = tuple[str | int, ...]
 
@@ -60,6 +60,7 @@ class Source:
         written: the text in the file of plain scalars that are not text, if Python would print them differently.
         faults: the faults, in order of discovery.
         unread: places whose value could not be determined; no further faults are reported for them.
+        options: what the command line sets, by key path, as it was typed.
     """
 
     file: Path
@@ -68,6 +69,7 @@ class Source:
     written: dict[KeyPath, str] = field(default_factory=dict)
     faults: dict[Fault, None] = field(default_factory=dict)
     unread: set[KeyPath] = field(default_factory=set)
+    options: dict[KeyPath, str] = field(default_factory=dict)
 
     @property
     def is_full(self) -> bool:
@@ -105,20 +107,33 @@ class Source:
             return
         count = "1 fault" if len(self.faults) == 1 else f"{len(self.faults)} faults"
         in_order = sorted(list(self.faults)[:MAX_FAULTS], key=lambda fault: self._line(fault.path))
-        lines = [
-            f"  line {self._line(fault.path)}, {show_path(fault.path)}: {shortened(fault.message, MAX_MESSAGE)}"
-            for fault in in_order
-        ]
+        lines = [f"  {self._place(fault.path)}: {shortened(fault.message, MAX_MESSAGE)}" for fault in in_order]
         num_more = len(self.faults) - len(lines)
         if num_more:
             lines.append(f"  and {num_more} more")
         raise UserError("\n".join([f"{self.file}: {count}; nothing was started", *lines]))
 
+    def _place(self, path: KeyPath) -> str:
+        """Where the value at `path` comes from: its line, or the option of the command line that sets it."""
+        near = self._near(path)
+        if near in self.options:
+            option = shortened(self.options[near])
+            return option if near == path else f"{option}, {show_path(path)}"
+        within = next(
+            (f" with {shortened(text)}" for key, text in self.options.items() if path == key[: len(path)]), ""
+        )
+        return f"line {self.lines.get(near, 1)}, {show_path(path)}{within if path else ''}"
+
     def _line(self, path: KeyPath) -> int:
-        """The line of the value at `path`, or of the nearest enclosing one."""
-        while path not in self.lines and path:
+        """The line of the value at `path`; what the command line sets comes after the file."""
+        near = self._near(path)
+        return MAX_BYTES if near in self.options else self.lines.get(near, 1)
+
+    def _near(self, path: KeyPath) -> KeyPath:
+        """The nearest place at or around `path` that is in the file or was set."""
+        while path and path not in self.lines and path not in self.options:
             path = path[:-1]
-        return self.lines.get(path, 1)
+        return path
 
 
 MAX_MESSAGE = 2000
@@ -153,12 +168,21 @@ def read(file: Path) -> Source:
         raise UserError(f"{file}: expected a YAML file that can be read: {error}; save it as UTF-8 text") from error
     source = Source(file=file)
     try:
-        node = _Loader(text, file).get_single_node()
+        source.value = parse(source, text, ())
     except yaml.YAMLError as error:
         raise UserError(f"{file}: expected YAML, but it does not parse: {error}") from error
-    if node is not None:
-        source.value = _Builder(source).build(node, ())
     return source
+
+
+def parse(source: Source, text: str, path: KeyPath) -> Any:
+    """The value of one YAML document, read as the value at `path` of a source, which collects faults.
+
+    Raises:
+        yaml.YAMLError: it is not YAML, or more than one document.
+        UserError: it is too large.
+    """
+    node = _Loader(text, source.file).get_single_node()
+    return None if node is None else _Builder(source).build(node, path)
 
 
 def _content(file: Path) -> bytes:
@@ -274,7 +298,7 @@ class _Builder:
     def _scalar(self, node: yaml.ScalarNode, path: KeyPath) -> Any:
         text = self._counted(node.value)
         if node.tag not in _READERS:
-            return self._unread(path, _explain_number(text) if node.tag == _AMBIGUOUS else _explain_tag(node))
+            return self._unread(path, explain_number(text) if node.tag == _AMBIGUOUS else _explain_tag(node))
         try:
             value = _READERS[node.tag](text)
         except ValueError:
@@ -364,27 +388,3 @@ def _explain_tag(node: yaml.Node) -> str:
     if node.value in ("<<", "="):  # YAML 1.1 gives these two implicit tags
         return f"expected plain values, given {node.value}; write it in quotes: '{node.value}'"
     return f"expected plain values, given the YAML tag {node.tag!r}; remove the tag"
-
-
-def _explain_number(text: str) -> str:
-    """Why an ambiguous number is refused, and what to write instead."""
-    if len(text) > MAX_SHOWN:  # too long to be meant as a number
-        return f"expected int, given {shortened(text)!r}"
-    why = f"expected a number that all programs read alike, given {text}"
-    octal = re.fullmatch(r"0+([1-7][0-7]+)", text)
-    eight = "" if octal is None else f" (or 0o{octal[1]} for {int(octal[1], 8)})"
-    return f"{why}; write {_in_base_ten(text)}{eight}, or '{text}' in quotes where text is meant"
-
-
-def _in_base_ten(text: str) -> str:
-    """An ambiguous number as most likely meant, without leading zeros and underscores."""
-    sign, digits = "-" if text.startswith("-") else "", text.lstrip("+-").replace("_", "").lower()
-    if ":" in digits:
-        *high, last = digits.split(":")
-        whole, point, fraction = last.partition(".")
-        value = functools.reduce(lambda total, part: 60 * total + int(part), [*high, whole], 0)
-        return f"{sign}{value}{point}{fraction}"
-    if digits.startswith(("0b", "0x")):
-        return f"{sign}{int(digits, 0)}"
-    significant = digits.lstrip("0")
-    return sign + (significant if significant[:1].isdigit() else f"0{significant}")

@@ -12,12 +12,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import pytest
 import typer.main
 
+from crwn.code import RESULTS_VERSION
 from crwn.spec import TrialSpec
 from crwn.trial import Event, iterate_trial
 from orchestrator import cli
@@ -37,7 +39,7 @@ Listing = Callable[[Path], dict[str, bytes]]
 # Few flags on purpose: what can be set of a trial belongs into the sweep's file. A flag that is added or renamed must
 # be added or renamed here, in the same change, for a reason.
 OPTIONS = {
-    "plan": ["--cluster", "--json", "--out", "SWEEP"],
+    "plan": ["--cluster", "--json", "--out", "--seeds", "--set", "SWEEP"],
     "run": [
         "--cpus",
         "--data-root",
@@ -47,6 +49,8 @@ OPTIONS = {
         "--out",
         "--recompute",
         "--repair",
+        "--seeds",
+        "--set",
         "--tracking-uri",
         "SWEEP",
     ],
@@ -59,6 +63,8 @@ OPTIONS = {
         "--no-tracking",
         "--out",
         "--recompute",
+        "--seeds",
+        "--set",
         "--tracking-uri",
         "SWEEP",
     ],
@@ -163,6 +169,15 @@ def test_every_command_and_option_is_explained(crwn: Crwn, command: str) -> None
     assert shown.code == 0
     for option in OPTIONS[command]:
         assert re.search(rf"{re.escape(option)}.*\s\s+\S", shown.out), option
+
+
+def test_help_has_a_short_name_and_the_version_is_told(crwn: Crwn) -> None:
+    """`-h` of every command is its `--help`; `--version` also tells the version of results."""
+    for command in ([], *(name.split() for name in OPTIONS)):
+        assert crwn(*command, "-h") == crwn(*command, "--help")
+    shown = crwn("--version")
+    assert shown.code == 0
+    assert shown.out == f"crwn {metadata.version('crwn')}, results version {RESULTS_VERSION}\n"
 
 
 @pytest.mark.parametrize(
@@ -271,6 +286,58 @@ def test_a_new_seed_runs_alone(crwn: Crwn, sweep_file: SweepFile, workplace: Pat
     assert smaller.out.startswith("tiny: all 2 trials are done")
     assert "(n=2)" in smaller.out
     assert times_of(workplace / "runs/tiny/trials") == after
+
+
+def test_some_seeds_run_and_the_store_asks_for_all(crwn: Crwn, sweep_file: SweepFile, workplace: Path) -> None:
+    """`--seeds` chooses what runs now. The sweep asks for the others too, so they show as left, and run later."""
+    plan = json.loads(crwn("plan", sweep_file(), "--seeds", "1", "--json").out)
+    assert [entry["seed"] for entry in plan["trials"]] == [1]
+    first = crwn("run", sweep_file(), "--seeds", "1")
+    assert first.code == 0
+    assert first.out.startswith("tiny, seeds 1: 1 trials to run, 0 done")
+    assert "(1/2)" in first.out
+    assert "tiny: 2 trials: 1 done, 1 left" in crwn("status", workplace / "runs/tiny").out
+    again = crwn("run", sweep_file(), "--seeds", "1")
+    assert (again.code, again.out.splitlines()[0]) == (0, "tiny, seeds 1: all 1 trials are done; nothing to start")
+    rest = crwn("run", sweep_file())
+    assert rest.out.startswith("tiny: 1 trials to run, 1 done")
+    assert "(n=2)" in rest.out
+
+
+@pytest.mark.parametrize("seeds", ["2", "0,2", "0,0", "", "0,", "-1", "0-1", "01", "a"])
+def test_seeds_that_are_not_the_sweeps_start_nothing(
+    crwn: Crwn, sweep_file: SweepFile, workplace: Path, seeds: str
+) -> None:
+    """Another seed is a change of the sweep, and the error says how to make it."""
+    refused(crwn("run", sweep_file(), "--seeds", seeds), "--seeds: expected ")
+    assert list(workplace.iterdir()) == []
+
+
+def test_changes_of_the_command_line_are_kept_in_the_manifest(
+    crwn: Crwn, sweep_file: SweepFile, workplace: Path
+) -> None:
+    """Other settings are other trials; the store knows what was changed, and the next run without it says so."""
+    change = "methods.neuromodnet.training.learning_rate=0.001"
+    changed = crwn("run", sweep_file(), "--seeds", "0", "--set", change)
+    assert changed.code == 0
+    assert changed.out.splitlines()[0] == f"--set {change}"
+    store = Store(workplace / "runs/tiny")
+    manifest = store.manifest("tiny")
+    assert manifest.changes == (change,)
+    assert manifest.cells[0].spec["training"]["learning_rate"] == 0.001
+    assert f"tiny (--set {change}): 2 trials: 1 done, 1 left" in crwn("status", store.address).out
+    plain = crwn("run", sweep_file())
+    assert plain.out.startswith(f"note: tiny last ran --set {change}. Its table now shows this run's trials")
+    assert "tiny: 2 trials to run, 0 done" in plain.out
+    assert store.manifest("tiny").changes == ()
+    assert len(store.trial_ids()) == 3
+
+
+def test_a_change_that_cannot_be_made_starts_nothing(crwn: Crwn, sweep_file: SweepFile, workplace: Path) -> None:
+    """Exit code 2, the option instead of a line, and the nearest name."""
+    ended = crwn("run", sweep_file(), "--set", "methods.neuromodnt.scales=[FC8]")
+    refused(ended, "1 fault; nothing was started", "  --set methods.neuromodnt.scales=[FC8]: ", "mean 'neuromodnet'?")
+    assert list(workplace.iterdir()) == []
 
 
 def test_the_store_is_the_sweeps_own_unless_the_command_names_one(

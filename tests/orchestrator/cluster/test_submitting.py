@@ -42,8 +42,12 @@ def test_a_sweep_becomes_a_job(crwn: Crwn, sweep_file: SweepFile, cluster: Clust
 def test_the_runs_options_go_along(crwn: Crwn, sweep_file: SweepFile, cluster: Cluster) -> None:
     """What `submit` takes of `run` is in the job's command, and in the one that goes on with it."""
     options = ["--data-root", "/shared/my data", "--gpus", "0.25", "--cpus", "2.0", "--no-tracking"]
-    ended = submit(crwn, sweep_file(), *options)
-    said = "--data-root '/shared/my data' --gpus 0.25 --cpus 2.0 --no-tracking"
+    chosen = ["--seeds", "1", "--set", "training.updates_per_task=7", "--set", "seeds=[1, 2]"]
+    ended = submit(crwn, sweep_file(), *options, *chosen)
+    said = (
+        "--seeds 1 --set training.updates_per_task=7 --set 'seeds=[1, 2]' "
+        "--data-root '/shared/my data' --gpus 0.25 --cpus 2.0 --no-tracking"
+    )
     assert cluster.asked[0]["entrypoint"] == f"crwn run sweep.yaml --out {STORE} --executor ray {said}"
     assert f"--out {STORE} {said}\n" in ended.out
 

@@ -103,6 +103,13 @@ def test_a_manifest_is_read_as_it_was_written() -> None:
     assert found.has_sum
 
 
+def test_changes_of_the_command_line_are_read_as_they_were_written() -> None:
+    """A manifest without any has no such key, and so the bytes that it always had."""
+    changed = replace(MANIFEST, changes=("seeds=[0]", "methods.mtl.scales=[FC16]"))
+    assert Manifest.from_json(changed.to_json_bytes(), name="small", place="m.json") == changed
+    assert b"changes" not in MANIFEST.to_json_bytes()
+
+
 def test_a_cell_is_called_by_what_it_has() -> None:
     """A part that is empty leaves no gap."""
     assert (FIRST.row_name, SECOND.row_name) == ("own name local FC16", "mtl FC16")
@@ -195,6 +202,8 @@ def test_a_flipped_bit_in_the_sums_own_key_is_refused() -> None:
         (without("format"), "format: expected this key, not given"),
         (at_top(name="large"), "it is of another sweep, 'large'"),
         (at_top(name=["small"]), "it is of another sweep, ['small']"),
+        (at_top(changes="a=b"), "changes: expected a list of printable texts, given 'a=b'"),
+        (at_top(changes=["a=\n"]), "changes: expected a list of printable texts, given "),
         (at_top(reference=7), "reference: expected at most 10,000 printable characters, given 7"),
         (at_top(reference="x"), "reference: expected the method of a cell, given 'x'"),
         (at_top(reference=""), "reference: expected at most 10,000 printable characters, given ''"),
