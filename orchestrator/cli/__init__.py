@@ -33,6 +33,7 @@ data_app = typer.Typer(
 app.add_typer(data_app)
 
 COMMANDS: Mapping[str, Callable[..., None]] = {
+    "sweeps": sweeps.sweeps_,
     "plan": sweeps.plan,
     "run": sweeps.run,
     "doctor": sweeps.doctor,

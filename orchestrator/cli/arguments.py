@@ -14,7 +14,24 @@ if TYPE_CHECKING:
     from orchestrator.store.store import Store
     from orchestrator.sweeps.sweep import Sweep
 
-SweepArgument = Annotated[Path, typer.Argument(help="the sweep's YAML file", metavar="SWEEP")]
+
+def _named_or_file(given: Path) -> Path:
+    """The sweep's file, also where a bundled one is called by its name, which is told."""
+    from orchestrator.sweeps.bundled import named  # noqa: PLC0415
+
+    bundled = named(given)
+    if bundled is None:
+        return given
+    typer.echo(f"{given}: the sweep that comes with crwn, {bundled}", err=True)
+    return bundled
+
+
+SweepArgument = Annotated[
+    Path,
+    typer.Argument(
+        help="the sweep's YAML file, or the name of one that comes with crwn", metavar="SWEEP", callback=_named_or_file
+    ),
+]
 StoreArgument = Annotated[
     str, typer.Argument(help="the store: a folder such as runs/quickstart, or s3://bucket/prefix", metavar="STORE")
 ]

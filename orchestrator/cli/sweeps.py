@@ -1,10 +1,11 @@
-"""Commands on a sweep: plan, run, doctor."""
+"""Commands on sweeps: sweeps, plan, run, doctor."""
 
 from __future__ import annotations
 
 import shlex
 import signal
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -35,6 +36,23 @@ from orchestrator.cli.arguments import (
     chosen_sweep,
     store_of_run,
 )
+
+
+def sweeps_(
+    *,
+    name: Annotated[str | None, typer.Argument(help="copy this one", metavar="[NAME]")] = None,
+    to: Annotated[Path, typer.Argument(help="where to: a new file, or a folder", metavar="[TO]")] = Path(),
+) -> None:
+    """List the sweeps that come with crwn, or copy one in order to change it."""
+    from orchestrator import display  # noqa: PLC0415
+    from orchestrator.execution import planning  # noqa: PLC0415
+    from orchestrator.sweeps import bundled  # noqa: PLC0415
+
+    if name is None:
+        planning.show_bundled(display.console())
+    else:
+        copy = bundled.copy(name, to)
+        typer.echo(f"{copy}\nrun it with: {shlex.join(['crwn', 'run', str(copy)])}")
 
 
 def plan(

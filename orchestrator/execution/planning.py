@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from rich.console import Console
 
+from crwn.data import BASE_SETS
 from crwn.spec import TrialSpec
 from orchestrator import display
 from orchestrator.display import NARROW, print_line, print_table
@@ -15,6 +16,8 @@ from orchestrator.execution.packing import measured, num_slots, resources_of
 from orchestrator.execution.progress import show_seconds
 from orchestrator.execution.protocol import Capacity
 from orchestrator.store.store import Store
+from orchestrator.sweeps import bundled
+from orchestrator.sweeps.reading import load_sweep
 from orchestrator.sweeps.sweep import Cell, Sweep
 
 TEXT_COLUMNS = ("method", "variant", "scale", "benchmark", "scenario", "seeds")
@@ -54,6 +57,30 @@ def show(sweep: Sweep, store: Store, console: Console) -> None:
     )
     print_line(console, f"{len(sweep.trials) - num_done} trials to run, {num_done} done in {store.address}")
     print_line(console, f"{work:.3g} PFLOP of training left; nothing was started")
+
+
+def show_bundled(console: Console) -> None:
+    """Print the sweeps that come with crwn: name, what each runs, its data, its time, its number of trials."""
+    rows = []
+    for name, file in bundled.files().items():
+        said, trials = bundled.opening(file), load_sweep(file).trials
+        rows.append([name, said.what, ", ".join(_data(trials)), said.time, str(len(trials))])
+    print_table(
+        console,
+        title="sweeps that come with crwn",
+        text_columns=["name", "what it runs", "data", "on 2 CPU cores"],
+        number_columns=["trials"],
+        rows=rows,
+    )
+    print_line(
+        console, "crwn run NAME runs one; crwn sweeps NAME copies it, to be changed; crwn data list shows the data"
+    )
+
+
+def _data(trials: Iterable[TrialSpec]) -> list[str]:
+    """The names of the data sets that trials read; digits come with crwn."""
+    names = sorted({trial.benchmark.base for trial in trials})
+    return [f"{name} (embedded)" if BASE_SETS[name].is_embedded else name for name in names]
 
 
 def show_capacity(sweep: Sweep, store: Store, capacity: Capacity, console: Console) -> None:

@@ -39,6 +39,7 @@ Listing = Callable[[Path], dict[str, bytes]]
 # Few flags on purpose: what can be set of a trial belongs into the sweep's file. A flag that is added or renamed must
 # be added or renamed here, in the same change, for a reason.
 OPTIONS = {
+    "sweeps": ["[NAME]", "[TO]"],
     "plan": ["--cluster", "--json", "--out", "--seeds", "--set", "SWEEP"],
     "run": [
         "--cpus",
