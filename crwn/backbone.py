@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crwn import seeding
+from crwn.faults import InvalidError
 
 Array: TypeAlias = NDArray[np.float32]
 Arrays: TypeAlias = Mapping[str, Array]
@@ -69,9 +70,10 @@ class Backbone:
         """
         found = fingerprint(self.arrays)
         if found != self.fingerprint:
-            raise ValueError(
+            raise InvalidError(
+                "backbone-changed",
                 f"backbone: expected the fingerprint {self.fingerprint}, found {found}: the frozen weights were "
-                "changed after they were drawn. Results from them would be wrong; start the sweep again."
+                "changed after they were drawn. Results from them would be wrong; start the sweep again.",
             )
         return self
 

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from crwn import seeding
 from crwn.benchmarks.augmentation import Augmentation
 from crwn.benchmarks.protocol import Curriculum, Mixture, Segment, Split
+from crwn.faults import InvalidError
 
 Prepare = Callable[[int | None, torch.Tensor], torch.Tensor]
 """`Method.prepare`."""
@@ -66,7 +67,10 @@ class Batch:
             ValueError: tasks are not told.
         """
         if self.tasks is None:
-            raise ValueError("streams: expected a scenario in which tasks are told, given one in which they are not")
+            raise InvalidError(
+                "tasks-not-told",
+                "streams: expected a scenario in which tasks are told, given one in which they are not",
+            )
         return [seeding.numpy_generator(self._seed, "update", name, task, self.step) for task in self.tasks]
 
     def uniform(self, name: str, *shape: int) -> torch.Tensor:
@@ -325,7 +329,9 @@ class Table:
             self._images = mixture.images.new_empty(shape)
         if self._images.shape != shape:
             sizes = sorted([self._images.shape[1], mixture.num_examples])
-            raise ValueError(f"tasks learned together: expected equally many training examples, given {sizes}")
+            raise InvalidError(
+                "sizes-differ", f"tasks learned together: expected equally many training examples, given {sizes}"
+            )
         with timed():
             self._images[place] = mixture.images
         return mixture.labels

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from crwn import tensorfile
+from crwn.faults import InvalidError
 from crwn.methods.protocol import Tensors
 from crwn.spec import TrialSpec
 
@@ -68,9 +69,11 @@ def load(content: bytes) -> ContextBank:
     """
     tensors, header = tensorfile.parse(content)
     if header.get("content") != CONTENT:
-        raise ValueError(f"expected a file of contexts, given one of {header.get('content')!r}")
+        raise InvalidError("not-contexts", f"expected a file of contexts, given one of {header.get('content')!r}")
     if header.get("format") != FORMAT:
-        raise ValueError(f"contexts: expected format {FORMAT}, given {header.get('format')!r}; use a newer crwn")
+        raise InvalidError(
+            "newer-format", f"contexts: expected format {FORMAT}, given {header.get('format')!r}; use a newer crwn"
+        )
     return ContextBank(
         tensors=tensors, trial_id=header["trial_id"], spec=header["spec"], fingerprint=header["fingerprint"]
     )

@@ -20,6 +20,7 @@ from crwn.batches import Batch, Lanes, Table
 from crwn.benchmarks.protocol import Curriculum, Mixture, Segment
 from crwn.evaluation import Tester
 from crwn.events import EngineEvent, GroupHalved, Learned, Numerics, Progress, ResumePoint, TaskRow
+from crwn.faults import codes_of
 from crwn.groups import Group
 from crwn.methods.protocol import Method, Tensors
 from crwn.schedule import Schedule
@@ -332,7 +333,9 @@ class Engine:
                 group.load(saved)
                 self._groups.append(group)
         except (KeyError, RuntimeError) as error:
-            raise resume.ResumeError(f"the resume point cannot be used: {error}") from error
+            raise resume.ResumeError(
+                codes_of(error, "resume-point-unusable"), f"the resume point cannot be used: {error}"
+            ) from error
 
 
 def is_out_of_memory(error: BaseException) -> bool:

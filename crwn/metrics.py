@@ -19,6 +19,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from crwn.faults import InvalidError
+
 
 def accuracy_matrix(tests: Iterable[tuple[int, int, float]], num_tasks: int, *, independent: bool) -> NDArray[Any]:
     """The accuracy matrix [T, T] from individual tests; NaN where a task was not tested.
@@ -128,7 +130,10 @@ def forward_transfer(matrix: NDArray[Any], untrained_T: Sequence[float] | NDArra
         ValueError: the number of untrained accuracies differs from the number of tasks.
     """
     if len(untrained_T) != len(matrix):
-        raise ValueError(f"expected {len(matrix)} untrained accuracies, one a task, given {len(untrained_T)}")
+        raise InvalidError(
+            "untrained-not-one-a-task",
+            f"expected {len(matrix)} untrained accuracies, one a task, given {len(untrained_T)}",
+        )
     return _mean(matrix.diagonal(1) - np.asarray(untrained_T, dtype=float)[1:])
 
 

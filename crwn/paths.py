@@ -6,6 +6,8 @@ import logging
 import os
 from pathlib import Path
 
+from crwn.faults import InvalidError
+
 NO_HOME = Path("/dev/null")
 """A home folder in which nothing can be written, for libraries that fail to import without one."""
 
@@ -36,4 +38,6 @@ def expanded(path: str | Path) -> Path:
     if is_known:
         return found
     remedy = "set HOME, or write the path out" if name == "~" else "no such user is known here; write the path out"
-    raise ValueError(f"expected a path, given {str(path)!r}, but {name} has no home folder: {remedy}")
+    raise InvalidError(
+        "no-home-folder", f"expected a path, given {str(path)!r}, but {name} has no home folder: {remedy}"
+    )

@@ -14,6 +14,7 @@ import torch
 
 from crwn import tensorfile
 from crwn.events import CurvePoint, Numerics, TaskRow
+from crwn.faults import InvalidError, codes_of
 from crwn.methods.protocol import Tensors
 
 FORMAT = 7
@@ -21,7 +22,7 @@ READABLE = (6, FORMAT)
 """Formats that can be read. Format 6 has neither memory nor streams, nor the number of segments learned."""
 
 
-class ResumeError(ValueError):
+class ResumeError(InvalidError):
     """A resume point cannot be used: it is damaged, or it belongs to another trial or version."""
 
 
@@ -118,7 +119,9 @@ def load(content: bytes, *, identity: tuple[str, str]) -> Position:
     tensors, header = _parse(content)
     try:
         if tuple(header["identity"]) != identity:
-            raise ResumeError(f"it was made by {header['identity']}, expected {list(identity)}")
+            raise ResumeError(
+                "resume-point-of-another", f"it was made by {header['identity']}, expected {list(identity)}"
+            )
         rows = [_row(values) for values in header["rows"]]
         # A task counts as learned once it has a row; later rows are the final tests.
         learned = header["learned"] if header["format"] > 6 else len({row.task for row in rows})
@@ -131,7 +134,9 @@ def load(content: bytes, *, identity: tuple[str, str]) -> Position:
             groups=[_group(_below(tensors, f"{number}."), values) for number, values in enumerate(header["groups"])],
         )
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
-        raise ResumeError(f"the resume point cannot be used: {error}") from error
+        raise ResumeError(
+            codes_of(error, "resume-point-unusable"), f"the resume point cannot be used: {error}"
+        ) from error
 
 
 def read_numerics(content: bytes) -> Numerics:
@@ -144,7 +149,7 @@ def read_numerics(content: bytes) -> Numerics:
     try:
         return Numerics(**header["numerics"])
     except (KeyError, TypeError) as error:
-        raise ResumeError(f"the resume point cannot be read: {error}") from error
+        raise ResumeError("resume-point-unreadable", f"the resume point cannot be read: {error}") from error
 
 
 def _parse(content: bytes) -> tuple[Tensors, dict[str, Any]]:
@@ -152,10 +157,13 @@ def _parse(content: bytes) -> tuple[Tensors, dict[str, Any]]:
         tensors, header = tensorfile.parse(content)
         if header["format"] not in READABLE:
             raise ResumeError(
-                f"expected a resume point of format {' or '.join(map(str, READABLE))}, given {header['format']!r}"
+                "resume-point-format",
+                f"expected a resume point of format {' or '.join(map(str, READABLE))}, given {header['format']!r}",
             )
     except (KeyError, TypeError, ValueError) as error:
-        raise ResumeError(f"the resume point cannot be read: {error}") from error
+        raise ResumeError(
+            codes_of(error, "resume-point-unreadable"), f"the resume point cannot be read: {error}"
+        ) from error
     return tensors, header
 
 

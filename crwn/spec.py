@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Protocol, r
 import annotated_types
 
 from crwn.backbone import BackboneSpec
+from crwn.faults import Fault, InvalidError
 
 if TYPE_CHECKING:
     from crwn.data.base import Normalisation
@@ -200,9 +201,14 @@ def check_group_size(group_size: int, blueprint: Blueprint, num_tasks: int) -> N
         ValueError: it cannot.
     """
     if blueprint.grouping == "one" and group_size != 1:
-        raise ValueError(f"group_size: expected 1, given {group_size}; this method learns one task at a time")
+        raise InvalidError(
+            "group-not-one", f"group_size: expected 1, given {group_size}; this method learns one task at a time"
+        )
     if blueprint.grouping == "all" and group_size != num_tasks:
-        raise ValueError(f"group_size: expected {num_tasks}, given {group_size}; this method learns all tasks at once")
+        raise InvalidError(
+            "group-not-all",
+            f"group_size: expected {num_tasks}, given {group_size}; this method learns all tasks at once",
+        )
 
 
 def later_field(default: Any) -> Any:
@@ -251,16 +257,19 @@ class TrainingSpec:
         check_fields(self)
         faults = []
         if self.weight_decay and self.optimizer == "rmsprop":
-            faults.append(f"weight_decay: expected 0 for rmsprop, given {self.weight_decay}; adam and sgd have it")
+            message = f"weight_decay: expected 0 for rmsprop, given {self.weight_decay}; adam and sgd have it"
+            faults.append(Fault("setting-of-another-optimizer", message))
         if self.momentum and self.optimizer != "sgd":
-            faults.append(f"momentum: expected 0 for {self.optimizer}, given {self.momentum}; sgd has it")
+            message = f"momentum: expected 0 for {self.optimizer}, given {self.momentum}; sgd has it"
+            faults.append(Fault("setting-of-another-optimizer", message))
         if self.epochs_per_task and self.updates_per_task != DEFAULT_UPDATES:
-            faults.append(
+            message = (
                 f"epochs_per_task: expected alone, given {self.epochs_per_task} beside updates_per_task: "
                 f"{self.updates_per_task}; leave out one of them"
             )
+            faults.append(Fault("epochs-beside-updates", message))
         if faults:
-            raise ValueError("; ".join(faults))
+            raise InvalidError.of(faults)
 
     def num_updates(self, num_images: int, num_tasks: int = 1) -> int:
         """Optimiser steps of a segment.
@@ -335,7 +344,7 @@ class TrialSpec:
         check_fields(self)
         problem, blueprint = self.benchmark.problem(), self.blueprint()
         if faults := _scenario_faults(self, blueprint, problem):
-            raise ValueError("; ".join(faults))
+            raise InvalidError.of(faults)
 
     def blueprint(self) -> Blueprint:
         """What the method builds for this trial."""
@@ -375,35 +384,39 @@ class TrialSpec:
         return ",".join(f"{name}={getattr(self.method, name)}" for name in changed)
 
 
-def _scenario_faults(trial: TrialSpec, blueprint: Blueprint, problem: ProblemShape) -> list[str]:
+def _scenario_faults(trial: TrialSpec, blueprint: Blueprint, problem: ProblemShape) -> list[Fault]:
     """Why the method cannot learn the benchmark in its scenario or with these training settings; empty if it can."""
     method, scenario, training = trial.method.kind, problem.scenario, trial.training
     faults = []
     if missing := sorted(blueprint.needs - SCENARIOS[scenario]):
         able = [name for name, told in SCENARIOS.items() if blueprint.needs <= told]
-        faults.append(
+        message = (
             f"{method} needs to be told {' and '.join(_NEEDS[need] for need in missing)}, which the scenario "
             f"{scenario!r} of {trial.benchmark.kind!r} does not tell; it runs where the scenario is "
             f"{' or '.join(map(repr, able))}"
         )
+        faults.append(Fault("scenario-tells-too-little", message))
     elif "tasks" not in blueprint.needs and not problem.labels_are_shared:
-        faults.append(
+        message = (
             f"{method} is one network that is not told the task: expected a benchmark whose labels mean the same in "
             f"every task, given {trial.benchmark.kind!r}, whose tasks number their classes anew; take a benchmark of "
             "the scenario 'class', such as seq-cifar100, or a method with something of each task's own, such as stl"
         )
+        faults.append(Fault("labels-not-shared", message))
     if problem.segment_sizes and blueprint.examples_kept > problem.num_train:
-        faults.append(
+        message = (
             f"buffer: expected at most the {problem.num_train} training images of the benchmark, given "
             f"{blueprint.examples_kept}"
         )
+        faults.append(Fault("buffer-larger-than-data", message))
     # A stream is one epoch, which many methods have by default.
     if problem.is_stream and (training.epochs_per_task > 1 or training.updates_per_task != DEFAULT_UPDATES):
         name = "epochs_per_task" if training.epochs_per_task else "updates_per_task"
-        faults.append(
+        message = (
             f"{name}: expected to be left out on {trial.benchmark.kind!r}, a stream whose images are each seen once, "
             f"given {getattr(training, name)}; its number of images and batch_size decide"
         )
+        faults.append(Fault("length-of-a-stream", message))
     return faults
 
 
@@ -450,10 +463,10 @@ def check_fields(spec: Any) -> None:
                 value = float(value) + 0.0
                 object.__setattr__(spec, name, value)
         fault = _fault(hint, value)
-        if fault:
-            faults.append(f"{name}: expected {fault}, given {value!r}")
+        if fault is not None:
+            faults.append(Fault(fault.codes, f"{name}: expected {fault}, given {value!r}"))
     if faults:
-        raise ValueError("; ".join(faults))
+        raise InvalidError.of(faults)
 
 
 @functools.cache
@@ -467,31 +480,31 @@ def _plain_type(hint: Any) -> Any:
     return typing.get_args(hint)[0] if typing.get_origin(hint) is Annotated else hint
 
 
-_BOUNDS: Mapping[type, tuple[str, str, Callable[[Any, Any], bool]]] = types.MappingProxyType(
+_BOUNDS: Mapping[type, tuple[str, str, str, Callable[[Any, Any], bool]]] = types.MappingProxyType(
     {
-        annotated_types.Ge: ("ge", "at least", operator.ge),
-        annotated_types.Gt: ("gt", "more than", operator.gt),
-        annotated_types.Le: ("le", "at most", operator.le),
-        annotated_types.Lt: ("lt", "less than", operator.lt),
+        annotated_types.Ge: ("ge", "too-small", "at least", operator.ge),
+        annotated_types.Gt: ("gt", "too-small", "more than", operator.gt),
+        annotated_types.Le: ("le", "too-large", "at most", operator.le),
+        annotated_types.Lt: ("lt", "too-large", "less than", operator.lt),
     }
 )
 
 
-def _fault(hint: Any, value: Any) -> str | None:
+def _fault(hint: Any, value: Any) -> Fault | None:
     """What was expected, if `value` does not fit `hint`; else None."""
     plain = _plain_type(hint)
     if typing.get_origin(plain) is Literal:
         choices = typing.get_args(plain)
-        return None if value in choices else "one of " + ", ".join(map(repr, choices))
+        return None if value in choices else Fault("unknown-name", "one of " + ", ".join(map(repr, choices)))
     if not isinstance(value, plain) or (isinstance(value, bool) and plain is not bool):
-        return f"{plain.__name__}"
+        return Fault("wrong-type", plain.__name__)
     if plain is float and not math.isfinite(value):
-        return "a finite number"
+        return Fault("not-finite", "a finite number")
     for bound in typing.get_args(hint)[1:] if typing.get_origin(hint) is Annotated else ():
-        attribute, words, holds = _BOUNDS[type(bound)]
+        attribute, code, words, holds = _BOUNDS[type(bound)]
         limit = getattr(bound, attribute)
         if not holds(value, limit):
-            return f"{words} {limit}"
+            return Fault(code, f"{words} {limit}")
     return None
 
 

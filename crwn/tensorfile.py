@@ -14,6 +14,8 @@ import safetensors
 import safetensors.torch
 import torch
 
+from crwn.faults import InvalidError
+
 HEADER_KEY = "crwn"
 """The only metadata entry: safetensors writes several in no fixed order, and equal content must give equal bytes."""
 
@@ -40,9 +42,14 @@ def parse(content: bytes) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
         # The first comparison catches what parsing hides, such as a changed last digit of a long number.
         intact = text == _json(envelope) and envelope["sha256"] == _digest(tensors, header)
     except (safetensors.SafetensorError, ValueError, KeyError, TypeError, RecursionError) as error:
-        raise ValueError(f"expected a whole safetensors file of crwn's, given something else: {error!r}") from error
+        raise InvalidError(
+            "not-tensors", f"expected a whole safetensors file of crwn's, given something else: {error!r}"
+        ) from error
     if not intact:
-        raise ValueError("expected the content that was written, found another: the SHA-256 differs, it is damaged")
+        raise InvalidError(
+            "content-changed",
+            "expected the content that was written, found another: the SHA-256 differs, it is damaged",
+        )
     return tensors, header
 
 

@@ -32,6 +32,7 @@ from crwn import backbone
 from crwn.benchmarks import PRESETS
 from crwn.code import Code
 from crwn.data import BASE_SETS
+from crwn.faults import InvalidError
 from crwn.methods import METHODS
 from crwn.methods.protocol import ScaleError
 from crwn.spec import DEFAULT_UPDATES, BenchmarkSpec, MethodSpec, TrainingSpec, TrialSpec
@@ -226,7 +227,9 @@ def write_unfinished(
     rows = [row for row in _rows(spec, accuracy, conditions) if row.tasks_learned <= tasks_learned]
     num_tasks = spec.benchmark.problem().num_tasks
     if not 0 <= tasks_learned < num_tasks or len({row.task for row in rows}) != tasks_learned:
-        raise ValueError(f"tasks_learned: expected fewer than are learned at the end, given {tasks_learned}")
+        raise InvalidError(
+            "all-learned", f"tasks_learned: expected fewer than are learned at the end, given {tasks_learned}"
+        )
     record = finished_record(spec, accuracy, conditions)
     samples = record.system[: len(rows)]
     point = _resume_point(spec, rows, conditions)
@@ -323,13 +326,15 @@ def _matrix(spec: TrialSpec, accuracy: Accuracy) -> NDArray[Any]:
     num_tasks = problem.num_tasks
     if given.shape not in ((), (num_tasks,), (num_tasks, num_tasks)):
         shapes = f"one number, [{num_tasks}] or [{num_tasks}, {num_tasks}]"
-        raise ValueError(f"accuracy: expected {shapes}, given {list(given.shape)}")
+        raise InvalidError("wrong-shape", f"accuracy: expected {shapes}, given {list(given.shape)}")
     matrix = np.broadcast_to(given, (num_tasks, num_tasks))
     learned, tested = (np.tril_indices(num_tasks, ahead) for ahead in (0, int(problem.tests_ahead)))
     if not ((matrix[tested] >= 0) & (matrix[tested] <= 1)).all():
-        raise ValueError("accuracy: expected numbers in [0, 1]")
+        raise InvalidError("not-an-accuracy", "accuracy: expected numbers in [0, 1]")
     if spec.blueprint().is_independent and (matrix[learned] != np.diag(matrix)[learned[1]]).any():
-        raise ValueError("accuracy: expected a task's to stay what it was, since no other task changes it")
+        raise InvalidError(
+            "forgets-nothing", "accuracy: expected a task's to stay what it was, since no other task changes it"
+        )
     return matrix
 
 

@@ -25,6 +25,7 @@ from crwn.benchmarks.validation import hold_out
 from crwn.data import Datasets
 from crwn.engine import Engine
 from crwn.events import GroupHalved, Learned, Numerics, Progress, ResumePoint, TaskRow
+from crwn.faults import FaultError
 from crwn.memory import DeviceKind, tasks_that_fit
 from crwn.methods import METHODS
 from crwn.methods.protocol import Surroundings, Tensors
@@ -56,6 +57,10 @@ class Allowance:
 
 
 ONE_THREAD = Allowance()
+
+
+class EquipmentError(FaultError, RuntimeError):
+    """This machine lacks what a trial is to be computed with, or was begun with."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -161,16 +166,18 @@ def iterate_trial(
     if resume_from is not None:
         numerics = read_numerics(resume_from)
     if (numerics or allowance).device == "cuda" and not torch.cuda.is_available():
-        raise RuntimeError(
+        raise EquipmentError(
+            "no-gpu",
             "expected a GPU that torch can use, found none: the trial is to run, or was begun, on one. "
-            "Run it where there is a GPU, and check torch.cuda.is_available() there."
+            "Run it where there is a GPU, and check torch.cuda.is_available() there.",
         )
     if numerics is None:
         numerics = decide_numerics(spec, allowance)
     if not KERNELS[numerics.kernel].is_available():
-        raise RuntimeError(
+        raise EquipmentError(
+            "no-kernel",
             f"the trial was begun with the kernel {numerics.kernel!r}, which this build of torch lacks. Go on with the "
-            "torch it was begun with, or discard its resume point to begin it anew."
+            "torch it was begun with, or discard its resume point to begin it anew.",
         )
     blueprint = spec.blueprint()
     _keep_freed_memory()

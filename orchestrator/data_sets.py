@@ -58,15 +58,15 @@ def ensure(names: Sequence[str], data_root: str | None, console: Console) -> Dat
         try:
             data.obtain(name)
         except DataError as error:
-            faults.append(str(error))
+            faults.append(error)
     if faults:
-        raise UserError("\n".join(faults))
+        raise UserError.of(faults, "\n".join(map(str, faults)))
     for name in names:
         try:
             with _decoding(name, console) as on_progress:
                 notes = data.ensure(name, on_progress)
         except DataError as error:
-            raise UserError(str(error)) from error
+            raise UserError(error.codes, str(error)) from error
         for note in notes:
             print_line(console, f"{name}: {note}")
     return data
@@ -139,10 +139,10 @@ def _datasets(data_root: str | None) -> Datasets:
     try:
         return datasets(data_root)
     except DataError as error:
-        raise UserError(str(error)) from error
+        raise UserError(error.codes, str(error)) from error
 
 
 def _check_names(names: Sequence[str]) -> None:
     for name in names:
         if name not in BASE_SETS:
-            raise UserError(f"data set: {nearest(name, BASE_SETS)}")
+            raise UserError("unknown-name", f"data set: {nearest(name, BASE_SETS)}")

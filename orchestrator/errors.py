@@ -6,11 +6,13 @@ import contextlib
 import difflib
 from collections.abc import Iterable, Iterator
 
+from crwn.faults import FaultError, codes_of
+
 MAX_SHOWN = 100
 """Limit on the characters shown of a faulty value, and on the names in a list of known ones."""
 
 
-class UserError(Exception):
+class UserError(FaultError):
     """The input is wrong; nothing was started: exit code 2. Says what was expected and given, where, and what to do."""
 
 
@@ -45,7 +47,8 @@ def begun(remedy: str) -> Iterator[None]:
     except UnfinishedError:
         raise
     except (UserError, OSError) as error:
-        raise UnfinishedError(f"{str(error).rstrip('.')}. {remedy}") from error
+        codes = codes_of(error, "system-refused")
+        raise UnfinishedError(codes, f"{str(error).rstrip('.')}. {remedy}") from error
 
 
 def shortened(text: str, length: int = MAX_SHOWN) -> str:

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from crwn.benchmarks.protocol import Split
 from crwn.data import BASE_SETS
+from crwn.faults import InvalidError
 from crwn.lazy import LazyModule
 from crwn.spec import ProblemShape
 
@@ -53,8 +54,9 @@ def check_tests_ahead(*, tests_ahead: bool, task_known: bool) -> None:
         ValueError: the task is told, so a test may need tensors of the task that do not exist before it is learned.
     """
     if tests_ahead and task_known:
-        raise ValueError(
-            "tests_ahead: expected `task_known: false` beside it, given true; nothing answers for a told task before"
+        raise InvalidError(
+            "tests-ahead-of-told-tasks",
+            "tests_ahead: expected `task_known: false` beside it, given true; nothing answers for a told task before",
         )
 
 

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
+from crwn.faults import FaultError
 from crwn.lazy import LazyModule
 from crwn.spec import SCENARIOS, Scenario
 
@@ -42,6 +43,10 @@ class Split:
     def take(self, index_B: torch.Tensor) -> Split:
         """The examples at these indices."""
         return Split(images=self.images.index_select(0, index_B), labels=self.labels.index_select(0, index_B))
+
+
+class GateError(FaultError, PermissionError):
+    """Training data was asked for that is not open: of a task that is not being learned, or was learned before."""
 
 
 class Mixture(Protocol):
@@ -208,8 +213,8 @@ class Curriculum:
             PermissionError: a task of the segment was learned before.
         """
         if again := self._closed.intersection(segment.tasks):
-            raise PermissionError(
-                f"the tasks {sorted(again)} were learned already; their training data is closed for good"
+            raise GateError(
+                "task-closed", f"the tasks {sorted(again)} were learned already; their training data is closed for good"
             )
         self._open = frozenset(segment.tasks)
         try:
@@ -227,9 +232,10 @@ class Curriculum:
             PermissionError: one of the tasks is not being learned.
         """
         if unopened := sorted(set(tasks) - self._open):
-            raise PermissionError(
+            raise GateError(
+                "task-not-open",
                 f"the training data of the tasks {unopened} was asked for while the tasks {sorted(self._open)} are "
-                "learned; in continual learning a task's training data can be read only while that task is learned"
+                "learned; in continual learning a task's training data can be read only while that task is learned",
             )
         return self._benchmark.train_split(tasks[0]) if len(tasks) == 1 else self._benchmark.mixture(tasks)
 

@@ -20,6 +20,7 @@ from crwn.benchmarks.pixels import PixelMap, PixelTasks, check_tests_ahead, prob
 from crwn.benchmarks.specs import check_first, normalisation_of
 from crwn.benchmarks.validation import check_validation
 from crwn.data import BASE_SETS, GreyBase
+from crwn.faults import InvalidError
 from crwn.spec import READ_STRICTLY, Count, Index, PositiveFloat, ProblemShape, check_fields, kind_field, later_field
 
 if TYPE_CHECKING:
@@ -71,13 +72,15 @@ class RotatedSpec:
         check_tests_ahead(tests_ahead=self.tests_ahead, task_known=self.task_known)
         if self.angles == "random":
             if self.step_degrees != STEP_DEGREES:
-                raise ValueError(
-                    f"step_degrees: expected none with random angles, given {self.step_degrees:g}; leave it out"
+                raise InvalidError(
+                    "step-with-random-angles",
+                    f"step_degrees: expected none with random angles, given {self.step_degrees:g}; leave it out",
                 )
         elif (self.num_tasks - 1) * self.step_degrees >= 360:
-            raise ValueError(
+            raise InvalidError(
+                "full-turn",
                 f"num_tasks and step_degrees: expected rotations below 360 degrees, given {self.num_tasks} tasks by "
-                f"{self.step_degrees:g} degrees, up to {(self.num_tasks - 1) * self.step_degrees:g}; lower one of them"
+                f"{self.step_degrees:g} degrees, up to {(self.num_tasks - 1) * self.step_degrees:g}; lower one of them",
             )
 
     def problem(self) -> ProblemShape:

@@ -22,6 +22,7 @@ from crwn.benchmarks.by_class import Chosen, ClassTasks
 from crwn.benchmarks.specs import check_first, normalisation_of
 from crwn.benchmarks.validation import check_validation, left_of_each
 from crwn.data import BASE_SETS
+from crwn.faults import InvalidError
 from crwn.spec import READ_STRICTLY, Count, Index, ProblemShape, check_fields, kind_field
 
 if TYPE_CHECKING:
@@ -68,13 +69,16 @@ class SequentialSpec:
         base = BASE_SETS[self.base]
         if base.num_classes % self.num_tasks:
             choices = [tasks for tasks in range(1, base.num_classes + 1) if base.num_classes % tasks == 0]
-            raise ValueError(
+            raise InvalidError(
+                "classes-do-not-divide",
                 f"num_tasks: expected one of {', '.join(map(str, choices))}, so that the {base.num_classes} classes of "
-                f"{self.base!r} divide into equal groups, given {self.num_tasks}"
+                f"{self.base!r} divide into equal groups, given {self.num_tasks}",
             )
         check_first(self.first, self.num_tasks)
         if self.channels < base.image_shape[0]:
-            raise ValueError(f"channels: expected 3 for {self.base!r}, which is in colour, given {self.channels}")
+            raise InvalidError(
+                "channels-too-few", f"channels: expected 3 for {self.base!r}, which is in colour, given {self.channels}"
+            )
 
     def problem(self) -> ProblemShape:
         """The benchmark's sizes."""

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from crwn.data import BASE_SETS
 from crwn.data.base import AS_THEY_ARE, Normalisation
+from crwn.faults import InvalidError
 
 if TYPE_CHECKING:
     import torch
@@ -18,8 +19,9 @@ def check_first(first: int, num_tasks: int) -> None:
         ValueError: it does not.
     """
     if first >= num_tasks:
-        raise ValueError(
-            f"first: expected fewer than the {num_tasks} tasks of the sequence, or 0 for all of them, given {first}"
+        raise InvalidError(
+            "first-not-fewer",
+            f"first: expected fewer than the {num_tasks} tasks of the sequence, or 0 for all of them, given {first}",
         )
 
 

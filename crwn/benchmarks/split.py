@@ -20,6 +20,7 @@ from crwn.benchmarks.by_class import Chosen, ClassTasks
 from crwn.benchmarks.specs import check_first, normalisation_of
 from crwn.benchmarks.validation import check_validation, left_of_each
 from crwn.data import BASE_SETS
+from crwn.faults import InvalidError
 from crwn.spec import READ_STRICTLY, Count, Index, ProblemShape, check_fields, kind_field, later_field
 
 if TYPE_CHECKING:
@@ -62,9 +63,10 @@ class SplitSpec:
         num_classes = BASE_SETS[self.base].num_classes
         if num_classes % self.num_tasks or num_classes == self.num_tasks:
             choices = [tasks for tasks in range(1, num_classes) if num_classes % tasks == 0]
-            raise ValueError(
+            raise InvalidError(
+                "classes-do-not-divide",
                 f"num_tasks: expected one of {', '.join(map(str, choices))}, so that the {num_classes} classes of "
-                f"{self.base!r} divide into tasks of at least two, given {self.num_tasks}"
+                f"{self.base!r} divide into tasks of at least two, given {self.num_tasks}",
             )
         check_first(self.first, self.num_tasks)
 

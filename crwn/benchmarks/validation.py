@@ -7,6 +7,7 @@ import numpy as np
 from crwn import seeding
 from crwn.data import BASE_SETS
 from crwn.data.base import ImageSet, ImageSplit
+from crwn.faults import InvalidError
 
 SPLIT_SEED = 0
 """The same images are held out for every seed of a trial, so that settings are compared on equal terms."""
@@ -20,9 +21,10 @@ def check_validation(base: str, count: int) -> None:
     """
     num_train = BASE_SETS[base].num_train
     if count >= num_train:
-        raise ValueError(
+        raise InvalidError(
+            "validation-takes-all",
             f"validation: expected fewer than the {num_train} training images of {base!r}, given {count}; "
-            "the rest is trained on"
+            "the rest is trained on",
         )
 
 

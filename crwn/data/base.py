@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Protocol, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from crwn.faults import Fault, FaultError, codes_of
 from crwn.lazy import LazyModule
 from crwn.paths import expanded
 
@@ -30,7 +31,7 @@ OnProgress: TypeAlias = Callable[[int, int], None]
 """Called with the number of images decoded so far and the total."""
 
 
-class DataError(Exception):
+class DataError(FaultError):
     """A base data set is missing or damaged; the message says where we looked and what to do."""
 
 
@@ -265,7 +266,9 @@ def cache_root() -> Path:
     try:
         return expanded("~/.cache/crwn")
     except ValueError as error:
-        raise DataError("expected a home folder, for images in ~/.cache/crwn, and found none: set HOME") from error
+        raise DataError(
+            "no-home-folder", "expected a home folder, for images in ~/.cache/crwn, and found none: set HOME"
+        ) from error
 
 
 def data_roots(data_root: str | None = None) -> tuple[Path, ...]:
@@ -282,10 +285,11 @@ def data_roots(data_root: str | None = None) -> tuple[Path, ...]:
             try:
                 path = expanded(value).absolute()
             except ValueError as error:
-                raise DataError(f"{source}: {error}.") from error
+                raise DataError(codes_of(error, "no-home-folder"), f"{source}: {error}.") from error
             if not path.is_dir():
                 raise DataError(
-                    f"{source}: expected a folder, given {value!r}, which is none. Correct it or leave it out."
+                    "not-a-folder",
+                    f"{source}: expected a folder, given {value!r}, which is none. Correct it or leave it out.",
                 )
             roots.append(path)
     with contextlib.suppress(DataError):  # embedded sets need no folder; a download raises the error again
@@ -324,7 +328,7 @@ class Datasets:
                     if source.is_in(root):
                         return root
                 except PermissionError as error:
-                    raise DataError(f"{root} cannot be looked into: {error}.") from error
+                    raise DataError("folder-unreadable", f"{root} cannot be looked into: {error}.") from error
         return None
 
     def verify(self, name: str) -> None:
@@ -345,19 +349,19 @@ class Datasets:
             count = sum(counts)
             if split.images.shape != (count, *base.image_shape) or split.labels.shape != (count,):
                 given = f"{split.images.shape} and {split.labels.shape}"
-                faults.append(
-                    f"{part}: expected {count} images of {base.image_shape} and as many labels, found {given}"
-                )
+                message = f"{part}: expected {count} images of {base.image_shape} and as many labels, found {given}"
+                faults.append(Fault("images-miscounted", message))
             elif set(split.labels.tolist()) != set(range(base.num_classes)):
-                faults.append(f"{part}: expected labels from 0 to {base.num_classes - 1}, each of them")
+                message = f"{part}: expected labels from 0 to {base.num_classes - 1}, each of them"
+                faults.append(Fault("labels-incomplete", message))
             else:
                 faults += [
-                    f"{part}: expected {expected} images of class {name}, found {found}"
+                    Fault("class-miscounted", f"{part}: expected {expected} images of class {name}, found {found}")
                     for name, (expected, found) in enumerate(zip(counts, np.bincount(split.labels), strict=True))
                     if found != expected
                 ]
         if faults:
-            raise DataError(f"data set {name!r}: " + "; ".join(faults))
+            raise DataError.of(faults, f"data set {name!r}: " + "; ".join(faults))
 
     def obtain(self, name: str) -> Path | None:
         """The folder that holds `name`, downloaded if no folder does; None for an embedded set.
@@ -377,11 +381,12 @@ class Datasets:
             is_tried = base.source.is_fetchable and not isinstance(error, DataError)
             why = f"downloading it to {cache_root()} failed: {error}" if is_tried else str(error)
             raise DataError(
+                ("data-set-missing", *codes_of(error, "download-failed")),
                 f"data set {name!r}: expected in one of these folders, found in none:\n"
                 + "".join(f"  {root}\n" for root in self._roots)
                 + f"{why}\n"
                 f"Put these files into one of the folders, or name another with --data-root or $CRWN_DATA:\n"
-                + "".join(f"  {file}\n" for file in base.source.expected).rstrip()
+                + "".join(f"  {file}\n" for file in base.source.expected).rstrip(),
             ) from error
         return cache_root()
 
@@ -417,7 +422,7 @@ class Datasets:
                 places = f"one of {', '.join(map(str, self._roots))}, found in none of them"
                 if not self._roots:
                     places = "a folder named by --data-root or $CRWN_DATA, but none is named or known"
-                raise DataError(f"data set {name!r}: expected in {places} on this machine.")
+                raise DataError("data-set-missing", f"data set {name!r}: expected in {places} on this machine.")
             with _named(name):
                 self._loaded[name] = base.source.load(root)
         return self._loaded[name]
@@ -429,7 +434,7 @@ def _named(name: str) -> Iterator[None]:
     try:
         yield
     except (DataError, OSError) as error:
-        raise DataError(f"data set {name!r}: {error}") from error
+        raise DataError(codes_of(error, "file-unreadable"), f"data set {name!r}: {error}") from error
 
 
 def sha256_of(path: Path) -> str:

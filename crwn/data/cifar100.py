@@ -54,7 +54,9 @@ class TorchvisionFolder:
             try:
                 dataset = CIFAR100(str(root), train=train, download=False)
             except RuntimeError as error:
-                raise DataError(f"{file.parent} is damaged: {error}. Remove it to have it fetched again.") from error
+                raise DataError(
+                    "archive-damaged", f"{file.parent} is damaged: {error}. Remove it to have it fetched again."
+                ) from error
             found += _pictures(file, dataset.data, dataset.targets)
         return found
 
@@ -85,7 +87,7 @@ class PackedFolder:
             data, labels = np.asarray(fields.get("data")), fields.get("fine_labels")
             is_whole = data.dtype == np.uint8 and data.shape[1:] == (3072,)
             if not is_whole or not isinstance(labels, list) or len(labels) != len(data):
-                raise DataError(f"{file}: {name} holds no data [N, 3072] with as many fine_labels")
+                raise DataError("arrays-missing", f"{file}: {name} holds no data [N, 3072] with as many fine_labels")
             images_NHWC = data.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
             found += _pictures(file / name, images_NHWC, labels)
         return found
@@ -100,9 +102,11 @@ class PackedFolder:
                     raise KeyError(f"{name} is no file")
                 content = member.read(MAX_MEMBER + 1)
         except (tarfile.TarError, OSError, EOFError, zlib.error, KeyError) as error:
-            raise DataError(f"{file} is damaged: {reason(error)}. Remove it to have it fetched again.") from error
+            raise DataError(
+                "archive-damaged", f"{file} is damaged: {reason(error)}. Remove it to have it fetched again."
+            ) from error
         if len(content) > MAX_MEMBER:
-            raise DataError(f"{file} is damaged: {name} has more than {MAX_MEMBER} bytes")
+            raise DataError("unpacks-too-large", f"{file} is damaged: {name} has more than {MAX_MEMBER} bytes")
         return io.BytesIO(content)
 
 

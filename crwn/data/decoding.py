@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from crwn.faults import InvalidError
+
 if TYPE_CHECKING:
     from PIL.Image import Image as Picture
 
@@ -71,9 +73,13 @@ def _opened(content: bytes) -> Picture:
     try:
         image = Image.open(io.BytesIO(content))
     except UnidentifiedImageError as error:
-        raise ValueError(f"its {len(content)} bytes are no image in a format that is known") from error
+        raise InvalidError(
+            "image-of-no-known-format", f"its {len(content)} bytes are no image in a format that is known"
+        ) from error
     if image.width * image.height > MAX_PIXELS:
-        raise ValueError(f"it claims {image.height}x{image.width} pixels, expected at most {MAX_PIXELS:,}")
+        raise InvalidError(
+            "image-too-large", f"it claims {image.height}x{image.width} pixels, expected at most {MAX_PIXELS:,}"
+        )
     return image
 
 
@@ -89,5 +95,7 @@ def _of_8_bits(image: Picture) -> tuple[Picture, str]:
         levels = np.asarray(image).astype(np.int64)
         return Image.fromarray(((levels + 128) // 257).astype(np.uint8)), f"{image.mode}, of 16 bits, divided by 257"
     if image.mode in ("I", "F"):
-        raise ValueError(f"mode {image.mode}, whose levels have no known range; expected 8 or 16 bits")
+        raise InvalidError(
+            "levels-unknown", f"mode {image.mode}, whose levels have no known range; expected 8 or 16 bits"
+        )
     return image, image.mode

@@ -27,6 +27,7 @@ from crwn.data.listing import (
     read_list,
     reason,
 )
+from crwn.faults import Fault, FaultError, codes_of
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -111,7 +112,7 @@ class ParquetFiles:
             else:
                 absent.append(f"row {row} has no {self.label if content else self.image}")
         if absent:
-            raise DataError(f"{file}: {named(absent)}")
+            raise DataError("row-incomplete", f"{file}: {named(absent)}")
         return found
 
     def _columns(self, file: Path) -> tuple[list[bytes | None], list[ClassName | None]]:
@@ -134,10 +135,10 @@ class ParquetFiles:
                         images = compute.struct_field(images, "bytes")
                     return images.to_pylist(), table[self.label].to_pylist()
         except Exception as error:  # noqa: BLE001 (a damaged file raises almost anything)
-            fault = reason(error)
-        raise DataError(f"{file} cannot be read: expected {self.expected}; {fault}")
+            fault = Fault("parquet-unreadable", reason(error))
+        raise DataError(fault.codes, f"{file} cannot be read: expected {self.expected}; {fault}")
 
-    def _fault(self, schema: pa.Schema) -> str | None:
+    def _fault(self, schema: pa.Schema) -> Fault | None:
         """What is wrong with a file's columns; None if nothing is."""
         from pyarrow import types  # noqa: PLC0415 (as above)
 
@@ -146,15 +147,16 @@ class ParquetFiles:
             has = f"its columns are {', '.join(schema.names) or 'none'}"
             if self.label in missing and "label" in schema.names:
                 has += f"; label is the Hugging Face hub's name: call the column {self.label} if it names the classes"
-            return has
+            return Fault("columns-missing", has)
         image, label = (schema.field(name).type for name in (self.image, self.label))
         if types.is_dictionary(label):
             label = label.value_type
         encoded = [image.field(place).type for place in range(image.num_fields) if image.field(place).name == "bytes"]
         if not _is_binary(image) and not (_is_struct(image) and len(encoded) == 1 and _is_binary(encoded[0])):
-            return f"its column {self.image} is {reason(ValueError(image))}"
+            return Fault("column-of-wrong-type", f"its column {self.image} is {reason(ValueError(image))}")
         if not (types.is_integer(label) or types.is_string(label) or types.is_large_string(label)):
-            return f"its column {self.label} is {reason(ValueError(label))}, which is neither text nor integers"
+            message = f"its column {self.label} is {reason(ValueError(label))}, which is neither text nor integers"
+            return Fault("column-of-wrong-type", message)
         return None
 
 
@@ -215,34 +217,35 @@ class ClassFolders:
             faults += wrong
             for row in rows:
                 path, why = self._path(top, row)
-                if why:
-                    faults.append(f"{row.place}: {why}")
+                if why is not None:
+                    faults.append(Fault(why.codes, f"{row.place}: {why}"))
                 elif path is None:
                     missing.append(f"{row.name} ({file.name})")
                 elif path in found:
-                    faults.append(f"{row.place}: {path} is named a second time, first by {found[path].place}")
+                    message = f"{row.place}: {path} is named a second time, first by {found[path].place}"
+                    faults.append(Fault("image-listed-twice", message))
                 else:
                     found[path] = Picture(place=row.place, origin=file, class_name=row.label, content=path)
         if missing:
-            faults.append(f"{top} lacks {named(missing)} that its lists name")
+            faults.append(Fault("images-missing", f"{top} lacks {named(missing)} that its lists name"))
         if faults:
-            raise DataError(named(faults, "; "))
+            raise DataError.of(faults, named(faults, "; "))
         return [
             Picture(place=str(path), origin=picture.origin, class_name=picture.class_name, content=path)
             for path, picture in found.items()
         ]
 
-    def _path(self, top: Path, row: ListedImage) -> tuple[Path | None, str]:
-        """The path of a row's image, or what is wrong with the row; (None, "") if there is no such file."""
+    def _path(self, top: Path, row: ListedImage) -> tuple[Path | None, Fault | None]:
+        """The path of a row's image, or what is wrong with the row; (None, None) if there is no such file."""
         name = PurePosixPath(row.name)
         if name.is_absolute() or ".." in name.parts:
-            return None, f"{row.name!r} leads out of {top}; expected a file's name"
+            return None, Fault("path-leads-out", f"{row.name!r} leads out of {top}; expected a file's name")
         if is_hidden(name):
-            return None, f"{row.name!r} is hidden, so it is no image of the set"
+            return None, Fault("image-hidden", f"{row.name!r} is hidden, so it is no image of the set")
         places = [top / "images", top]
         if PurePosixPath(row.label).name == row.label and not is_hidden(PurePosixPath(row.label)):
             places = [top / row.label, top / "images" / row.label, *places]
-        return next((folder / name for folder in places if _is_file(folder / name)), None), ""
+        return next((folder / name for folder in places if _is_file(folder / name)), None), None
 
     def _by_folder(self, top: Path) -> Iterator[Picture]:
         parts = [top / part for part in PARTS if (top / part).is_dir()] or [top]
@@ -252,7 +255,9 @@ class ClassFolders:
             ):
                 images = sorted(files_below(folder, IMAGE_SUFFIXES))
                 if not images:
-                    raise DataError(f"{folder} holds no images ({', '.join(sorted(IMAGE_SUFFIXES))})")
+                    raise DataError(
+                        "folder-without-images", f"{folder} holds no images ({', '.join(sorted(IMAGE_SUFFIXES))})"
+                    )
                 for path in images:
                     yield Picture(place=str(path), origin=part, class_name=folder.name, content=path)
 
@@ -294,7 +299,7 @@ class PickledArrays:
     def _read(self, file: Path) -> list[Picture]:
         content = read_pickle(file)
         if not isinstance(content, dict):
-            raise DataError(f"{file}: expected a dictionary, found {type(content).__name__}")
+            raise DataError("not-a-dictionary", f"{file}: expected a dictionary, found {type(content).__name__}")
         fields = {_text(key): value for key, value in content.items()}
         try:
             if {"image_data", "class_dict"} <= set(fields):
@@ -305,9 +310,11 @@ class PickledArrays:
                 names = _labelled(fields["labels"], fields.get("catname2label", {}), len(images), file.stem)
                 rows = [(name, row) for row, name in enumerate(names)]
             else:
-                raise DataError(f"expected {self.expected}; found the keys {sorted(map(str, fields))[:MAX_NAMED]}")
+                raise DataError(
+                    "keys-missing", f"expected {self.expected}; found the keys {sorted(map(str, fields))[:MAX_NAMED]}"
+                )
         except DataError as error:
-            raise DataError(f"{file}: {error}") from error
+            raise DataError(error.codes, f"{file}: {error}") from error
         return [
             Picture(place=f"{file}, image {row}", origin=file, class_name=name, content=images[row])
             for name, row in rows
@@ -323,15 +330,17 @@ def _images(given: object) -> Sequence[NDArray[np.uint8]]:
     shapes = "expected images as unsigned bytes [N, H, W, 3]"
     if isinstance(given, np.ndarray):
         if given.dtype != np.uint8 or not (given.ndim == 3 or (given.ndim == 4 and given.shape[3] in (1, 3, 4))):
-            raise DataError(f"{shapes}, found {given.dtype} {given.shape}")
+            raise DataError("images-not-bytes", f"{shapes}, found {given.dtype} {given.shape}")
         return list(np.asarray(given))
     if not isinstance(given, list | tuple):
-        raise DataError(f"{shapes}, found {type(given).__name__}")
+        raise DataError("images-not-bytes", f"{shapes}, found {type(given).__name__}")
     for row, image in enumerate(given):
         if not isinstance(image, np.ndarray):
-            raise DataError(f"{shapes}, found {type(given).__name__} with {type(image).__name__} as image {row}")
+            raise DataError(
+                "images-not-bytes", f"{shapes}, found {type(given).__name__} with {type(image).__name__} as image {row}"
+            )
         if image.dtype != np.uint8 or not (image.ndim == 2 or (image.ndim == 3 and image.shape[2] in (1, 3, 4))):
-            raise DataError(f"{shapes}, found {image.dtype} {image.shape} as image {row}")
+            raise DataError("images-not-bytes", f"{shapes}, found {image.dtype} {image.shape} as image {row}")
     return given
 
 
@@ -342,19 +351,25 @@ def _members(class_dict: object, num_images: int) -> Iterator[tuple[str, int]]:
         DataError: `class_dict` is malformed, or lists a row that does not exist or is in another class.
     """
     if not isinstance(class_dict, dict):
-        raise DataError(f"expected class_dict to give each class's rows, found {type(class_dict).__name__}")
+        raise DataError(
+            "rows-not-listed", f"expected class_dict to give each class's rows, found {type(class_dict).__name__}"
+        )
     owners: dict[int, str] = {}
     for key, members in class_dict.items():
         name = _text(key)
         if not isinstance(name, str) or not isinstance(members, list | tuple | np.ndarray):
-            raise DataError(f"expected class_dict to give each class's rows, found {_kind(members)} for {name}")
+            raise DataError(
+                "rows-not-listed", f"expected class_dict to give each class's rows, found {_kind(members)} for {name}"
+            )
         for row in members:
             if not _is_integer(row):
-                raise DataError(f"class {name} names the image {_kind(row)}, expected integers")
+                raise DataError("row-not-an-integer", f"class {name} names the image {_kind(row)}, expected integers")
             if not 0 <= row < num_images:
-                raise DataError(f"class {name} names the image {row} of {num_images}")
+                raise DataError("row-beyond-images", f"class {name} names the image {row} of {num_images}")
             if row in owners:
-                raise DataError(f"image {row} is of class {owners[row]} and again of class {name}")
+                raise DataError(
+                    "image-in-two-classes", f"image {row} is of class {owners[row]} and again of class {name}"
+                )
             owners[int(row)] = name
             yield name, int(row)
 
@@ -366,20 +381,32 @@ def _labelled(labels: object, numbers: object, num_images: int, stem: str) -> li
         DataError: labels are neither integers nor text, or differ in number from the images.
     """
     if not isinstance(labels, list | tuple) and not (isinstance(labels, np.ndarray) and labels.ndim == 1):
-        raise DataError(f"expected labels [N], found {_kind(labels)}")
+        raise DataError("labels-not-a-list", f"expected labels [N], found {_kind(labels)}")
     if not isinstance(numbers, dict) or not all(map(_is_integer, numbers.values())):
-        raise DataError(f"expected catname2label to give a number for each name, found {_kind(numbers)}")
+        raise DataError(
+            "numbers-not-named", f"expected catname2label to give a number for each name, found {_kind(numbers)}"
+        )
     if len(labels) != num_images:
         if len(labels) > num_images:
-            raise DataError(f"the last of {len(labels)} labels names the image {len(labels) - 1} of {num_images}")
-        raise DataError(f"expected as many labels as images, found {len(labels)} labels and {num_images} images")
+            raise DataError(
+                "row-beyond-images",
+                f"the last of {len(labels)} labels names the image {len(labels) - 1} of {num_images}",
+            )
+        raise DataError(
+            "labels-fewer-than-images",
+            f"expected as many labels as images, found {len(labels)} labels and {num_images} images",
+        )
     names = {int(number): str(_text(name)) for name, number in numbers.items()}
     found = []
     for row, label in enumerate(map(_text, labels)):
         if not isinstance(label, str) and not _is_integer(label):
-            raise DataError(f"expected labels as integers or text, found {_kind(label)} for image {row}")
+            raise DataError(
+                "label-no-class", f"expected labels as integers or text, found {_kind(label)} for image {row}"
+            )
         if isinstance(label, str) is not isinstance(_text(labels[0]), str):
-            raise DataError(f"expected labels of one kind, found text and integers (image {row})")
+            raise DataError(
+                "labels-of-two-kinds", f"expected labels of one kind, found text and integers (image {row})"
+            )
         found.append(label if isinstance(label, str) else names.get(int(label), f"{stem} {int(label):05d}"))
     return found
 
@@ -392,6 +419,10 @@ def _kind(value: object) -> str:
     return f"{value.dtype} {value.shape}" if isinstance(value, np.ndarray) else type(value).__name__
 
 
+class _UnsafeError(FaultError, pickle.UnpicklingError):
+    """A pickle holds something else than arrays of numbers and text."""
+
+
 class _Dtype:
     """Stands in for `numpy.dtype` in pickles, for plain numbers and text only.
 
@@ -401,7 +432,7 @@ class _Dtype:
     def __init__(self, spec: Any, *_: Any) -> None:
         kind = np.dtype(spec) if isinstance(spec, str) else None
         if kind is None or kind.kind not in "biufSU":
-            raise pickle.UnpicklingError(f"it has an array of {spec!r}, expected numbers or text")
+            raise _UnsafeError("array-of-objects", f"it has an array of {spec!r}, expected numbers or text")
         self.plain = kind
 
     def __setstate__(self, state: Any) -> None:
@@ -415,7 +446,7 @@ class _Array(np.ndarray[Any, np.dtype[Any]]):
     def __setstate__(self, state: Any) -> None:
         version, shape, dtype, is_fortran, content = state
         if not isinstance(dtype, _Dtype) or not isinstance(content, bytes | bytearray):
-            raise pickle.UnpicklingError("it has an array whose content is not bytes")
+            raise _UnsafeError("array-not-of-bytes", "it has an array whose content is not bytes")
         super().__setstate__((version, shape, dtype.plain, is_fortran, bytes(content)))
 
 
@@ -426,7 +457,7 @@ def _reconstruct(*_: Any) -> _Array:
 def _from_buffer(buffer: Any, dtype: Any, shape: Any, order: Any, axes: Any = None) -> NDArray[Any]:
     """Stands in for NumPy's `_frombuffer`: an array over bytes in the pickle."""
     if not isinstance(dtype, _Dtype) or not isinstance(buffer, bytes | bytearray):
-        raise pickle.UnpicklingError("it has an array whose content is not bytes")
+        raise _UnsafeError("array-not-of-bytes", "it has an array whose content is not bytes")
     array = np.frombuffer(buffer, dtype=dtype.plain)
     if order == "K" and axes is not None:
         return array.reshape(shape, order="C").transpose(axes)
@@ -435,7 +466,7 @@ def _from_buffer(buffer: Any, dtype: Any, shape: Any, order: Any, axes: Any = No
 
 def _scalar(dtype: Any, content: Any) -> Any:
     if not isinstance(dtype, _Dtype):
-        raise pickle.UnpicklingError("it has a number of no known type")
+        raise _UnsafeError("number-of-no-type", "it has a number of no known type")
     content = content.encode("latin1") if isinstance(content, str) else content  # from Python 2
     return np.frombuffer(content, dtype=dtype.plain, count=1)[0]
 
@@ -471,7 +502,7 @@ class _ArraysOnly(pickle._Unpickler):
 
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) not in SAFE_GLOBALS:
-            raise pickle.UnpicklingError(f"it names {module}.{name}, which no array needs")
+            raise _UnsafeError("name-not-allowed", f"it names {module}.{name}, which no array needs")
         return SAFE_GLOBALS[module, name]
 
 
@@ -492,7 +523,10 @@ def read_pickle(file: Path, opened: BinaryIO | None = None) -> Any:
             return _ArraysOnly(from_disk, encoding="latin1").load()
     except Exception as error:  # a damaged pickle raises almost anything
         why = "its bytes are no pickle's" if isinstance(error, KeyError) else reason(error)  # no such opcode
-        raise DataError(f"{file} cannot be read as a pickle of arrays, and nothing in it was run: {why}") from error
+        raise DataError(
+            codes_of(error, "pickle-unreadable"),
+            f"{file} cannot be read as a pickle of arrays, and nothing in it was run: {why}",
+        ) from error
 
 
 def _of_all(files: Iterable[Path], read: Callable[[Path], list[Picture]]) -> list[Picture]:
@@ -507,9 +541,9 @@ def _of_all(files: Iterable[Path], read: Callable[[Path], list[Picture]]) -> lis
         try:
             found += read(file)
         except DataError as error:
-            faults.append(str(error))
+            faults.append(Fault(error.codes, str(error)))
     if faults:
-        raise DataError(named(faults, "; "))
+        raise DataError.of(faults, named(faults, "; "))
     return found
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePath
 
 from crwn.data.base import DataError
+from crwn.faults import Fault
 
 PARTS = ("train", "val", "test")
 """The parts of a set, in order; a file belongs to the part that a word of its name begins with."""
@@ -103,7 +104,7 @@ class ListedImage:
     label: str
 
 
-def read_list(file: Path) -> tuple[list[ListedImage], list[str]]:
+def read_list(file: Path) -> tuple[list[ListedImage], list[Fault]]:
     """The rows of a CSV list with the columns filename and label, and the faults of its malformed rows.
 
     Raises:
@@ -111,15 +112,16 @@ def read_list(file: Path) -> tuple[list[ListedImage], list[str]]:
     """
     rows = csv.reader(io.StringIO(_text_of(file), newline=""), strict=True, skipinitialspace=True)
     found: list[ListedImage] = []
-    faults: list[str] = []
+    faults: list[Fault] = []
     number = 0
     try:
         header = [cell.strip() for cell in next(rows, [])]
         if header.count("filename") != 1 or header.count("label") != 1:
             separate = any(sign in cell for cell in header for sign in ";\t|")
             raise DataError(
+                "columns-missing",
                 f"{file}: expected the columns filename and label, found {header} in its first row"
-                + (". Separate the columns by commas." if separate else "")
+                + (". Separate the columns by commas." if separate else ""),
             )
         for number, row in enumerate(rows, start=2):
             cells = [cell.strip() for cell in row]
@@ -130,22 +132,24 @@ def read_list(file: Path) -> tuple[list[ListedImage], list[str]]:
             if len(cells) == len(header) and name and label:
                 found.append(ListedImage(place=f"{file}, row {number}", name=name, label=label))
             else:
-                faults.append(f"{file}, row {number}: expected {','.join(header)}, found {','.join(cells)!r}")
+                message = f"{file}, row {number}: expected {','.join(header)}, found {','.join(cells)!r}"
+                faults.append(Fault("row-incomplete", message))
     except csv.Error as error:
-        raise DataError(f"{file} is no CSV after row {max(number, 1)}: {error}") from error
+        raise DataError("not-csv", f"{file} is no CSV after row {max(number, 1)}: {error}") from error
     return found, faults
 
 
 def _text_of(file: Path) -> str:
     content = file.read_bytes()
     if content.startswith(UTF_16_AND_32):
-        raise DataError(f"{file} is text in UTF-16 or UTF-32, expected UTF-8. {SAVE_AS_UTF_8}.")
+        raise DataError("text-not-utf-8", f"{file} is text in UTF-16 or UTF-32, expected UTF-8. {SAVE_AS_UTF_8}.")
     if b"\0" in content:
-        raise DataError(f"{file} holds zero bytes, as no text in UTF-8 does. {SAVE_AS_UTF_8}.")
+        raise DataError("text-not-utf-8", f"{file} holds zero bytes, as no text in UTF-8 does. {SAVE_AS_UTF_8}.")
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         row = content[: error.start].count(b"\n") + 1
         raise DataError(
-            f"{file}, row {row}: expected UTF-8, found the byte 0x{content[error.start]:02x}. {SAVE_AS_UTF_8}."
+            "text-not-utf-8",
+            f"{file}, row {row}: expected UTF-8, found the byte 0x{content[error.start]:02x}. {SAVE_AS_UTF_8}.",
         ) from error

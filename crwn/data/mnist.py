@@ -35,7 +35,7 @@ def read(root: Path) -> ImageSet:
     def content(name: str) -> bytearray:
         place = SOURCE.place(root, f"{FOLDER}/{name}")
         if place is None:
-            raise DataError(f"{root} no longer holds {name}")
+            raise DataError("file-vanished", f"{root} no longer holds {name}")
         return unpacked(place)
 
     def split(part: str) -> ImageSplit:

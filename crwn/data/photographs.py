@@ -28,6 +28,7 @@ from crwn.data.base import DataError, ImageSet, ImageSplit, OnProgress, cache_ro
 from crwn.data.decoding import pixels
 from crwn.data.layouts import ClassName, Layout, Picture
 from crwn.data.listing import named, reason
+from crwn.faults import Fault, codes_of
 
 CACHE_FORMAT = 2
 """Version of the cache. Format 1 turned 16-bit grey images white and included hidden copies of images."""
@@ -95,7 +96,9 @@ class Photographs:
                 has no download.
         """
         if self.download is None:
-            raise RuntimeError("It is not downloaded for you: its terms do not let this program pass it on.")
+            raise DataError(
+                "download-not-allowed", "It is not downloaded for you: its terms do not let this program pass it on."
+            )
         root.mkdir(parents=True, exist_ok=True)
         with FileLock(root / ".photographs.lock"), tempfile.TemporaryDirectory(dir=root) as folder:
             if self.is_in(root):
@@ -143,7 +146,8 @@ class Photographs:
         except OSError as error:
             size = self.num_classes * (self.train_each + self.test_each) * int(np.prod(self.image_shape)) / 2**20
             raise DataError(
-                f"its images are decoded once into {folder.parent}, which takes {2 * size:.0f} MB there: {error}"
+                "cache-not-written",
+                f"its images are decoded once into {folder.parent}, which takes {2 * size:.0f} MB there: {error}",
             ) from error
         return folder, notes
 
@@ -156,15 +160,16 @@ class Photographs:
             images = {part: np.load(folder / f"{part}.npy", mmap_mode="r") for part in ("train", "test")}
         except Exception as error:  # a damaged header raises almost anything
             raise DataError(
-                f"the cache {folder} is damaged: {reason(error)}. Remove it to have it made again."
+                "cache-damaged", f"the cache {folder} is damaged: {reason(error)}. Remove it to have it made again."
             ) from error
         splits = {}
         for part, each in (("train", self.train_each), ("test", self.test_each)):
             shape = (self.num_classes * each, *self.image_shape)
             if made.get("format") != CACHE_FORMAT or images[part].shape != shape or images[part].dtype != np.uint8:
                 raise DataError(
+                    "cache-of-another-version",
                     f"the cache {folder} was made by another version: expected format {CACHE_FORMAT} and {shape}, "
-                    f"found {made.get('format')} and {images[part].shape}. Remove it to have it made again."
+                    f"found {made.get('format')} and {images[part].shape}. Remove it to have it made again.",
                 )
             splits[part] = ImageSplit(images=images[part], labels=np.repeat(np.arange(self.num_classes), each))
         return ImageSet(**splits)
@@ -178,8 +183,9 @@ class Photographs:
             whole.update(split.images.data)
         if whole.hexdigest() != (self.decoded or _made(folder).get("sha256")):
             raise DataError(
+                "cache-damaged",
                 f"the cache {folder} is damaged: its images are not those that were decoded. Remove it to have it made "
-                "again."
+                "again.",
             )
 
     def _found(self, root: Path) -> tuple[Layout | None, list[Path]]:
@@ -207,17 +213,18 @@ class Photographs:
         decoded_NCHW = np.lib.format.open_memmap(
             folder / "raw.npy", mode="w+", dtype=np.uint8, shape=(len(chosen), *self.image_shape)
         )
-        faults: list[str] = []
+        faults: list[Fault] = []
         changes: collections.Counter[str] = collections.Counter()
         digests: list[bytes] = []
 
-        def decode(number: int) -> tuple[bytes, list[str], str | None]:
+        def decode(number: int) -> tuple[bytes, list[str], Fault | None]:
             """An image's digest, its conversions, and what is wrong with it (None if nothing is)."""
             picture = chosen[number][2]
             try:
                 pixels_HWC, changed = pixels(picture.content, self.image_shape)
             except Exception as error:  # noqa: BLE001 (decoders raise almost anything; all faults are reported at once)
-                return b"", [], f"{picture.place} ({reason(error)})"
+                fault = Fault(codes_of(error, "image-undecodable"), f"{picture.place} ({reason(error)})")
+                return b"", [], fault
             decoded_NCHW[number] = pixels_HWC.transpose(2, 0, 1)
             return hashlib.sha256(decoded_NCHW[number].tobytes()).digest(), changed, None
 
@@ -231,7 +238,7 @@ class Photographs:
                     faults += [] if fault is None else [fault]
         on_progress(len(chosen), len(chosen))
         if faults:
-            raise DataError(f"{len(faults)} images cannot be decoded: {named(sorted(faults))}")
+            raise DataError.of(faults, f"{len(faults)} images cannot be decoded: {named(sorted(faults))}")
         notes = [f"{count} images {change}" for change, count in sorted(changes.items())]
         notes += self._shared(chosen, digests)
         whole = hashlib.sha256()
@@ -248,8 +255,9 @@ class Photographs:
             whole.update(images.data)
         if self.decoded not in (None, whole.hexdigest()):
             raise DataError(
+                "images-not-as-published",
                 f"its images are not those of the published set: expected the SHA-256 {self.decoded} over them, found "
-                f"{whole.hexdigest()}. Fetch the files again."
+                f"{whole.hexdigest()}. Fetch the files again.",
             )
         (folder / "raw.npy").unlink()
         made = {"format": CACHE_FORMAT, "sha256": whole.hexdigest(), "changes": dict(changes)}
@@ -271,8 +279,9 @@ class Photographs:
             kinds.setdefault(isinstance(picture.class_name, str), picture)
         if len(kinds) > 1:
             raise DataError(
+                "classes-of-two-kinds",
                 f"expected classes of one kind, found text ({kinds[True].class_name!r}, {kinds[True].place}) and "
-                f"integers ({kinds[False].class_name}, {kinds[False].place})"
+                f"integers ({kinds[False].class_name}, {kinds[False].place})",
             )
         needed = self.train_each + self.test_each
         counts = sorted((name, len(numbers)) for name, numbers in members.items())
@@ -280,16 +289,18 @@ class Photographs:
         many = [f"{name} ({count})" for name, count in counts if count > needed]
         faults = []
         if len(members) != self.num_classes:
-            faults.append(f"expected {self.num_classes} classes, found {len(members)}")
+            faults.append(Fault("classes-miscounted", f"expected {self.num_classes} classes, found {len(members)}"))
         if few:
-            faults.append(f"expected at least {needed} images of every class, found fewer of {named(few)}")
+            message = f"expected at least {needed} images of every class, found fewer of {named(few)}"
+            faults.append(Fault("images-too-few", message))
         if many:
-            faults.append(f"expected at most {needed} images of every class, found more of {named(many)}")
+            message = f"expected at most {needed} images of every class, found more of {named(many)}"
+            faults.append(Fault("images-too-many", message))
         if faults:
             read = [
                 f"{sum(found.values())} images of {len(found)} classes in {where}" for where, found in origins.items()
             ]
-            raise DataError("; ".join([*faults, f"read {named(read) or 'no images'}"]))
+            raise DataError.of(faults, "; ".join([*faults, f"read {named(read) or 'no images'}"]))
         places = [("", -1)] * len(pictures)
         for label, name in enumerate(sorted(members)):
             for place, number in enumerate(members[name]):
@@ -317,8 +328,9 @@ class Photographs:
                 (same if label in twins else other).append(f"{picture.place} and {twin.place}")
         if same or len(other) > MAX_SHARED * self.num_classes * self.test_each:
             raise DataError(
+                "test-images-in-training",
                 f"{len(same) + len(other)} test images are training images as well, pixel for pixel: "
-                f"{named([*same, *other])}"
+                f"{named([*same, *other])}",
             )
         return [f"{len(other)} test images are training images of another class: {named(other)}"] if other else []
 
@@ -327,7 +339,7 @@ def _listed(layout: Layout, root: Path) -> list[Picture]:
     try:
         return layout.pictures(root)
     except OSError as error:
-        raise DataError(str(error)) from error
+        raise DataError("file-unreadable", str(error)) from error
 
 
 def _made(folder: Path) -> dict[str, Any]:

@@ -63,8 +63,9 @@ class VerifiedFiles:
             return False  # an interrupted download may leave part of the set in the cache; the next completes it
         if missing:
             raise DataError(
+                "data-set-incomplete",
                 f"{root} holds only a part of it; missing: {', '.join(missing)}. "
-                "Complete it, or remove the rest so that the next folder is used."
+                "Complete it, or remove the rest so that the next folder is used.",
             )
         for file, expected in self.checksums.items():
             place = places[file]
@@ -73,8 +74,9 @@ class VerifiedFiles:
             if found != expected:
                 where = ", unpacked" if place.suffix == PACKED else ""
                 raise DataError(
+                    "checksum-differs",
                     f"{place} is damaged ({place.stat().st_size} bytes{where}): expected the SHA-256 "
-                    f"{expected}, found {found}. Replace the file, or remove all of the set to have it fetched."
+                    f"{expected}, found {found}. Replace the file, or remove all of the set to have it fetched.",
                 )
         return True
 
@@ -148,11 +150,14 @@ def _pieces(place: Path) -> Iterator[bytes]:
                 yield piece
                 size += len(piece)
                 if place.suffix == PACKED and size > MAX_UNPACKED:
-                    raise DataError(f"{place} is damaged: more than {MAX_UNPACKED} bytes are packed in it")
+                    raise DataError(
+                        "unpacks-too-large", f"{place} is damaged: more than {MAX_UNPACKED} bytes are packed in it"
+                    )
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise DataError(
+            "archive-damaged",
             f"{place} is damaged and cannot be unpacked: {error}. "
-            "Replace the file, or remove all of the set to have it fetched."
+            "Replace the file, or remove all of the set to have it fetched.",
         ) from error
 
 

@@ -268,8 +268,9 @@ def parse_network(scale: str, problem: ProblemShape) -> Network:
         except ScaleError:
             continue
     raise ScaleError(
+        "unknown-scale",
         f"scale: expected one such as {FULLY_CONNECTED.examples}, or, for a ResNet-18, {MULTIPLES.examples}, "
-        f"{FEATURE_MAPS.examples}; given {scale!r}"
+        f"{FEATURE_MAPS.examples}; given {scale!r}",
     )
 
 

@@ -27,6 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crwn import seeding
+from crwn.faults import InvalidError
 from crwn.lazy import LazyModule
 
 if TYPE_CHECKING:
@@ -292,7 +293,7 @@ FULLY_CONNECTED = ScaleFamily(pattern=r"FC([1-9][0-9]{0,5})", examples="FC256 or
 """FC_H: two hidden layers of H units."""
 
 
-class ScaleError(ValueError):
+class ScaleError(InvalidError):
     """A scale that the method does not have."""
 
 
@@ -304,7 +305,7 @@ def parse_scale(scale: str, family: ScaleFamily) -> int:
     """
     match = re.fullmatch(family.pattern, scale)
     if match is None:
-        raise ScaleError(f"scale: expected one such as {family.examples}, given {scale!r}")
+        raise ScaleError("unknown-scale", f"scale: expected one such as {family.examples}, given {scale!r}")
     return int(match[1])
 
 
@@ -315,7 +316,7 @@ def check_range(low_name: str, low: float, high_name: str, high: float) -> None:
         ValueError: it is.
     """
     if low > high:
-        raise ValueError(f"{low_name}: expected at most {high_name} ({high}), given {low}")
+        raise InvalidError("range-inverted", f"{low_name}: expected at most {high_name} ({high}), given {low}")
 
 
 def modulated_counts(num_inputs: int, num_layers: int, modulation: Modulation) -> tuple[int, int]:

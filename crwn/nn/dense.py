@@ -35,6 +35,7 @@ from typing import Any, TypeVar
 import torch
 from torch.autograd.function import once_differentiable
 
+from crwn.faults import InvalidError
 from crwn.nn.kernels import FrozenLinear, Kernel
 from crwn.nn.weights import MovingWeight
 
@@ -65,7 +66,10 @@ class DenseLayer:
 
     def __post_init__(self) -> None:
         if self.strength_G is not None and self.in_scale_GI is None:
-            raise ValueError("strength_G: expected beside in_scale_GI, which it multiplies; given without it")
+            raise InvalidError(
+                "strength-without-scale",
+                "strength_G: expected beside in_scale_GI, which it multiplies; given without it",
+            )
 
     @property
     def tensors(self) -> tuple[torch.Tensor | None, ...]:

@@ -41,6 +41,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, ClassVar
 
+from crwn.faults import InvalidError
 from crwn.spec import READ_STRICTLY, Count
 from orchestrator.papers.paper import Shows
 
@@ -156,14 +157,18 @@ class CheckPart:
 
     def __post_init__(self) -> None:
         if len(self._given(_RELATIONS)) != 1:
-            raise ValueError(f"expected one of {', '.join(_RELATIONS)} with what is compared")
+            raise InvalidError("relation-not-one", f"expected one of {', '.join(_RELATIONS)} with what is compared")
         given = set(self._given(("row", "than", "gains", "by", "times", "tasks", "to")))
         allowed = _SHAPES[self.relation]
         if given not in allowed:
             shapes = " or ".join(" and ".join(sorted(shape)) for shape in allowed)
-            raise ValueError(f"expected {shapes} beside {self.relation}; given {' and '.join(sorted(given)) or 'none'}")
+            raise InvalidError(
+                "comparison-incomplete",
+                f"expected {shapes} beside {self.relation}; given {' and '.join(sorted(given)) or 'none'}",
+            )
         if self.tasks is not None and (self.quantity != "accuracy" or not self.tasks or 0 in self.tasks):
-            raise ValueError("expected tasks, counted from 1 or from -1 backwards, with accuracy alone")
+            message = "expected tasks, counted from 1 or from -1 backwards, with accuracy alone"
+            raise InvalidError("tasks-without-accuracy", message)
 
     def _given(self, names: Sequence[str]) -> list[str]:
         return [name for name in names if getattr(self, name) is not None]

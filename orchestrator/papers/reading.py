@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Literal, cast
 
 from crwn.benchmarks import PRESETS
+from crwn.faults import codes_of
 from crwn.methods import METHODS
 from crwn.spec import MethodSpec, TrainingSpec
 from orchestrator.papers import file_of
@@ -37,7 +38,8 @@ from orchestrator.papers.paper import (
     Trend,
 )
 from orchestrator.sweeps import typed, yaml_source
-from orchestrator.sweeps.yaml_source import KeyPath, Source
+from orchestrator.sweeps.places import KeyPath
+from orchestrator.sweeps.yaml_source import Source
 
 
 def read_paper(name: str) -> Paper:
@@ -65,7 +67,7 @@ class _Reader:
     def paper(self) -> Paper:
         value = self._source.value
         if not isinstance(value, dict):
-            self._source.fault((), "expected a paper: keys such as title, rows, tables and claims")
+            self._source.fault((), "not-a-paper", "expected a paper: keys such as title, rows, tables and claims")
             self._source.raise_faults()
         top = typed.read(self._source, FilePart, value, ())
         # Parts are read from the raw values, so that faults at the top do not hide those below.
@@ -98,7 +100,8 @@ class _Reader:
     def _part(self, cls: type[Any], value: Any, place: KeyPath) -> Any:
         """A nested part as a dataclass; None after noting its faults."""
         if not isinstance(value, dict):
-            self._source.fault(place, f"expected keys with values; given {self._source.given(place, value)}")
+            message = f"expected keys with values; given {self._source.given(place, value)}"
+            self._source.fault(place, "wrong-type", message)
             return None
         return typed.read(self._source, cls, value, place)
 
@@ -117,7 +120,8 @@ class _Reader:
         is_sound = len(self._source.faults) == num_faults
         training = {**typed.other_length(part.training), **part.training} if is_sound else {}
         if " on " in label or not label.strip():
-            self._source.fault(place, f"expected a label without ' on ', which a benchmark follows; given {label!r}")
+            message = f"expected a label without ' on ', which a benchmark follows; given {label!r}"
+            self._source.fault(place, "label-names-a-benchmark", message)
         return Entry(label=label, method=changed, training=training)
 
     def _table(self, label: str, value: Any) -> Layout | None:
@@ -133,9 +137,10 @@ class _Reader:
             if (line := self._line(given, part.benchmarks, (*place, "rows", index)))
         ]
         if part.columns and len(part.columns) != 2:
-            self._source.fault((*place, "columns"), "expected two names: of a row's own column and of that beside it")
+            message = "expected two names: of a row's own column and of that beside it"
+            self._source.fault((*place, "columns"), "columns-not-two", message)
         if not part.columns and any(line.beside for line in lines):
-            self._source.fault(place, "expected columns: what a row and that beside it are called")
+            self._source.fault(place, "columns-missing", "expected columns: what a row and that beside it are called")
         by_label = {line.entry.label: line for line in reversed(lines)}
         named = [str(given.get("row")) for given in part.rows if isinstance(given, dict)]
         if part.reference is not None and part.reference not in named:
@@ -165,7 +170,8 @@ class _Reader:
 
     def _numbered(self, label: str, what: str, place: KeyPath) -> None:
         if not (label.removeprefix(what).isdecimal() and label.startswith(what)):
-            self._source.fault(place, f"expected {what}1, {what}2 and so on, since files are named by it")
+            message = f"expected {what}1, {what}2 and so on, since files are named by it"
+            self._source.fault(place, "label-not-numbered", message)
 
     def _line(self, value: Any, benchmarks: Sequence[str], place: KeyPath) -> Line | None:
         part: LinePart | None = self._part(LinePart, value, place)
@@ -192,7 +198,8 @@ class _Reader:
         found = [self._checks(given, (*place, "checks", number)) for number, given in enumerate(part.checks)]
         checks = tuple(check for group in found for check in group)
         if not part.checks:
-            self._source.fault((*place, "checks"), "expected at least one; a claim without any would always hold")
+            message = "expected at least one; a claim without any would always hold"
+            self._source.fault((*place, "checks"), "empty", message)
         return Claim(says=part.says, checks=checks)
 
     def _checks(self, value: Any, place: KeyPath) -> list[Check]:
@@ -202,7 +209,7 @@ class _Reader:
             return []
         self._presets(part.on, (*place, "on"))
         if not part.compare:
-            self._source.fault((*place, "compare"), "expected at least one comparison")
+            self._source.fault((*place, "compare"), "empty", "expected at least one comparison")
         read = [
             (given, (*place, "compare", index))
             for index, value in enumerate(part.compare)
@@ -237,7 +244,8 @@ class _Reader:
             if given.tasks is not None:
                 num_tasks = min(one.spec.benchmark.problem().num_tasks for one in (row, than))
                 if max(map(abs, given.tasks)) > num_tasks:
-                    self._source.fault((*place, "tasks"), f"expected tasks up to {num_tasks}; given {given.tasks}")
+                    message = f"expected tasks up to {num_tasks}; given {given.tasks}"
+                    self._source.fault((*place, "tasks"), "tasks-beyond-benchmark", message)
                 yield TaskComparison(row=row, than=than, direction=direction_, tasks=given.tasks)
                 continue
             yield Comparison(
@@ -254,7 +262,8 @@ class _Reader:
         name, _, other = text.partition(" on ")
         label, _, scale = name.rpartition(" ")
         if not label:
-            self._source.fault(place, f"expected a row and a scale, such as {self._example()!r}; given {text!r}")
+            message = f"expected a row and a scale, such as {self._example()!r}; given {text!r}"
+            self._source.fault(place, "row-without-scale", message)
             return None
         entry = self._known(label, place)
         if other:
@@ -276,12 +285,12 @@ class _Reader:
         try:
             return entry.at(scale, benchmark)
         except ValueError as error:
-            self._source.fault(place, str(error))
+            self._source.fault(place, codes_of(error, "setting-refused"), str(error))
             return None
 
     def _presets(self, names: Sequence[str], place: KeyPath) -> None:
         if not names:
-            self._source.fault(place, "expected at least one benchmark")
+            self._source.fault(place, "no-benchmark", "expected at least one benchmark")
         for index, name in enumerate(names):
             if name not in PRESETS:
                 self._source.unknown((*place, index), name, PRESETS)

@@ -7,6 +7,7 @@ import unicodedata
 from pathlib import Path
 from urllib.parse import parse_qsl, urlsplit
 
+from crwn.faults import InvalidError
 from crwn.paths import expanded
 from orchestrator.errors import UserError
 from orchestrator.store.files import Files
@@ -35,13 +36,14 @@ def check_address(address: str) -> None:
     settings = parse_qsl(parts.query, keep_blank_values=True)
     # Must come before any error that repeats the address
     if "@" in parts.netloc or any("@" in value or _SECRET.search(name) for name, value in settings):
-        raise ValueError(
+        raise InvalidError(
+            "address-with-credentials",
             "expected an address without credentials, given one with: it is shown, logged and handed to other "
-            "machines. Put them into AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or a profile in ~/.aws"
+            "machines. Put them into AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or a profile in ~/.aws",
         )
     _check_printable(address)
     if scheme not in SCHEMES or not parts.netloc:
-        raise ValueError(f"expected a path, {known}; given {address!r}")
+        raise InvalidError("address-unknown", f"expected a path, {known}; given {address!r}")
 
 
 def is_shown(address: str) -> bool:
@@ -51,7 +53,7 @@ def is_shown(address: str) -> bool:
 
 def _check_printable(address: str) -> None:
     if not is_shown(address):
-        raise ValueError(f"expected an address of printable characters, given {address!r}")
+        raise InvalidError("address-not-printable", f"expected an address of printable characters, given {address!r}")
 
 
 def open_files(address: str | Path) -> Files:
@@ -62,16 +64,19 @@ def open_files(address: str | Path) -> Files:
     """
     try:
         check_address(str(address))
-    except ValueError as error:
-        raise UserError(f"{error}.") from error
+    except InvalidError as error:
+        raise UserError(error.codes, f"{error}.") from error
     if urlsplit(str(address)).scheme in SCHEMES:
         from orchestrator.store.object_storage import ObjectFiles  # noqa: PLC0415 (only for those who use it)
 
         return ObjectFiles(str(address))
     try:
         files = LocalFiles(expanded(address))
-    except ValueError as error:
-        raise UserError(f"{error}.") from error
+    except InvalidError as error:
+        raise UserError(error.codes, f"{error}.") from error
     if not is_shown(files.address):  # including the working folder of a relative path
-        raise UserError(f"expected a folder with a full path of printable characters, given {files.address!r}.")
+        raise UserError(
+            "address-not-printable",
+            f"expected a folder with a full path of printable characters, given {files.address!r}.",
+        )
     return files

@@ -46,7 +46,7 @@ def file_of(name: str) -> Path:
     """
     known = files()
     if name not in known:
-        raise UserError(f"{name}: expected the name of a bundled sweep: {nearest(name, known)}")
+        raise UserError("unknown-name", f"{name}: expected the name of a bundled sweep: {nearest(name, known)}")
     return known[name]
 
 
@@ -66,10 +66,15 @@ def named(given: Path) -> Path | None:
     if name in known:
         return known[name]
     if not given.suffix and not place.exists():
-        raise UserError(f"{given}: expected a sweep's file, or the name of a bundled one: {nearest(name, known)}")
+        raise UserError(
+            "unknown-name", f"{given}: expected a sweep's file, or the name of a bundled one: {nearest(name, known)}"
+        )
     named = given.with_suffix("").as_posix().removeprefix("sweeps/")
     if named in known and not Path("sweeps").is_dir():
-        raise UserError(f"{given}: expected a file, and there is none; the one that comes with crwn is called {named}")
+        raise UserError(
+            "file-elsewhere",
+            f"{given}: expected a file, and there is none; the one that comes with crwn is called {named}",
+        )
     return None
 
 
@@ -104,7 +109,9 @@ def copy(name: str, to: Path) -> Path:
         with target.open("xb") as file:
             file.write(content)
     except FileExistsError:
-        raise UserError(f"{target}: expected no file there, which the copy would replace; name another") from None
+        raise UserError(
+            "file-exists", f"{target}: expected no file there, which the copy would replace; name another"
+        ) from None
     except OSError as error:
-        raise UserError(f"{target}: expected a place for the copy: {error.strerror}") from error
+        raise UserError("file-not-written", f"{target}: expected a place for the copy: {error.strerror}") from error
     return target

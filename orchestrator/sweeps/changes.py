@@ -14,7 +14,8 @@ import yaml
 
 from orchestrator.errors import nearest
 from orchestrator.store.json_fields import MAX_TEXT
-from orchestrator.sweeps.yaml_source import KeyPath, Source, parse
+from orchestrator.sweeps.places import KeyPath
+from orchestrator.sweeps.yaml_source import Source, parse
 
 OPTION = "--set"
 
@@ -29,14 +30,16 @@ def make(source: Source, changes: Iterable[str]) -> None:
     for change in changes:
         if not change.isprintable() or len(change) > MAX_TEXT:
             message = f"expected at most {MAX_TEXT:,} printable characters, since the store keeps it"
-            _refuse(source, (change,), change if change.isprintable() else repr(change), message)
+            _refuse(
+                source, (change,), change if change.isprintable() else repr(change), "change-not-printable", message
+            )
             continue
         found = _split(source, change)
         if found is None:
             continue
         path, text = found
         if path in source.options:
-            source.fault(path, f"given twice, also as {OPTION} {change}; keep one of them")
+            source.fault(path, "repeated-key", f"given twice, also as {OPTION} {change}; keep one of them")
         else:
             _put(source, path, text, f"{OPTION} {change}")
 
@@ -53,17 +56,18 @@ def _split(source: Source, change: str) -> tuple[KeyPath, str] | None:
             here = _with_keys(source, here)
         names = {} if here is None else here
         if not isinstance(names, dict):
-            _refuse(source, path, change, f"expected keys, given {source.given(path, here)}; set it as a whole")
+            message = f"expected keys, given {source.given(path, here)}; set it as a whole"
+            _refuse(source, path, change, "wrong-type", message)
             return None
         fitting = [name for name in names if rest.startswith((f"{name}.", f"{name}="))]
         key = max(fitting, key=len, default=rest[: _end(rest)])
         path = (*path, key)
         if _end(rest) == len(rest):
             example = "methods.supsup.training.learning_rate=0.001"
-            _refuse(source, path, change, f"expected a key, = and a value, such as {example}")
+            _refuse(source, path, change, "change-without-value", f"expected a key, = and a value, such as {example}")
             return None
         if _is_label(path) and key not in names:
-            _refuse(source, path, change, nearest(key, names))
+            _refuse(source, path, change, "unknown-name", nearest(key, names))
             return None
         here, end, rest = names.get(key), rest[len(key)], rest[len(key) + 1 :]
         if end == "=":
@@ -80,9 +84,9 @@ def _is_label(path: KeyPath) -> bool:
     return path[:-1] in (("methods",), ("benchmarks",)) or (len(path) == 4 and path[2] == "variants")
 
 
-def _refuse(source: Source, path: KeyPath, change: str, message: str) -> None:
+def _refuse(source: Source, path: KeyPath, change: str, code: str, message: str) -> None:
     source.options[path] = f"{OPTION} {change}"
-    source.fault(path, message)
+    source.fault(path, code, message)
 
 
 def _with_keys(source: Source, presets: list[Any]) -> Any:
@@ -109,7 +113,8 @@ def _put(source: Source, path: KeyPath, text: str, option: str) -> None:
         here[str(path[-1])] = parse(source, text, path)
     except yaml.YAMLError as error:
         why = getattr(error, "problem", None) or " ".join(str(error).split())
-        source.fault(path, f"expected a value in YAML, but it does not parse: {why}; quote what is text")
+        message = f"expected a value in YAML, but it does not parse: {why}; quote what is text"
+        source.fault(path, "value-not-yaml", message)
         source.unread.add(path)
     source.lines = _without(source.lines, path)
 

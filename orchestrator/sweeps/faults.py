@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from orchestrator.sweeps.yaml_source import KeyPath, Source
+from orchestrator.sweeps.places import KeyPath
+from orchestrator.sweeps.yaml_source import Source
 
 MAX_TRIALS = 200_000
 """Limit of a sweep's trials; a few short lists can ask for more than any machine can list."""
@@ -28,15 +29,17 @@ def name_at(source: Source, place: KeyPath, value: Any) -> str:
 def check_null_label(source: Source, given: Any, labels: Mapping[str, Any], place: KeyPath) -> None:
     """Report a reference written as `null` if there is a label `null`: unquoted, it means no value."""
     if given is None and source.written.get(place) in labels:
-        source.fault(place, f"expected a label; given nothing; {source.in_quotes(place, given)}")
+        source.fault(place, "label-unquoted", f"expected a label; given nothing; {source.in_quotes(place, given)}")
 
 
 def check_label(source: Source, label: str, place: KeyPath) -> None:
     """Check that a label is fit for tables, figures and messages."""
     if not label.strip() or not label.isprintable():
-        source.fault(place, f"expected a label of printable characters on one line, given {label!r}")
+        message = f"expected a label of printable characters on one line, given {label!r}"
+        source.fault(place, "label-not-printable", message)
     elif len(label) > MAX_LABEL:
-        source.fault(place, f"expected a label of at most {MAX_LABEL} characters, given {len(label):,}")
+        message = f"expected a label of at most {MAX_LABEL} characters, given {len(label):,}"
+        source.fault(place, "label-too-long", message)
 
 
 def check_distinct(source: Source, values: Sequence[Any], place: KeyPath) -> None:
@@ -44,14 +47,14 @@ def check_distinct(source: Source, values: Sequence[Any], place: KeyPath) -> Non
     seen = set()
     for index, value in enumerate(values):
         if repr(value) in seen:  # by repr, since a file may hold lists, which are not hashable
-            source.fault((*place, index), f"asks for the same trials twice: {value!r} is repeated; remove it")
+            message = f"asks for the same trials twice: {value!r} is repeated; remove it"
+            source.fault((*place, index), "same-trials-twice", message)
         seen.add(repr(value))
 
 
 def has_too_many(source: Source, num_trials: int, place: KeyPath) -> bool:
     """Whether a part of the file alone asks for more trials than a sweep may have, which is reported."""
     if num_trials > MAX_TRIALS:
-        source.fault(
-            place, f"expected at most {MAX_TRIALS:,} trials, given lists that make {num_trials:,}; split the sweep"
-        )
+        message = f"expected at most {MAX_TRIALS:,} trials, given lists that make {num_trials:,}; split the sweep"
+        source.fault(place, "too-many-trials", message)
     return num_trials > MAX_TRIALS

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
+from crwn.faults import InvalidError, codes_of
 from crwn.methods.protocol import ScaleError
 from crwn.spec import BenchmarkSpec, TrialSpec, check_group_size
 from orchestrator.sweeps.faults import check_distinct, has_too_many
+from orchestrator.sweeps.places import show_path
 from orchestrator.sweeps.sweep import Cell
 from orchestrator.sweeps.variants import Variant
-from orchestrator.sweeps.yaml_source import Source, show_path
+from orchestrator.sweeps.yaml_source import Source
 
 
 def cells(
@@ -37,7 +39,8 @@ def cells(
                 where = f"{show_path(variant.place)} at {scale} on {benchmark}"
                 first = asked.setdefault(trials[0].trial_id, where)
                 if first != where and variant.is_sound:  # an override left out for a fault may be the difference
-                    source.fault(variant.place, f"asks for the same trials twice: {where} equals {first}; remove one")
+                    message = f"asks for the same trials twice: {where} equals {first}; remove one"
+                    source.fault(variant.place, "same-trials-twice", message)
                 yield Cell(
                     method=variant.label,
                     variant=variant.variant,
@@ -75,14 +78,14 @@ def _trials(
             for seed in dict.fromkeys(seeds)
         )
     except ScaleError as error:
-        source.fault((*variant.entry, "scales", scale), str(error))
+        source.fault((*variant.entry, "scales", scale), error.codes, str(error))
         return ()
     except ValueError as error:
-        source.fault(variant.place, str(error))
+        source.fault(variant.place, codes_of(error, "setting-refused"), str(error))
         return ()
     if variant.group_size is not None:
         try:
             check_group_size(variant.group_size, trials[0].blueprint(), benchmark.problem().num_tasks)
-        except ValueError as error:
-            source.fault((*variant.entry, "group_size"), str(error).removeprefix("group_size: "))
+        except InvalidError as error:
+            source.fault((*variant.entry, "group_size"), error.codes, str(error).removeprefix("group_size: "))
     return trials

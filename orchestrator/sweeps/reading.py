@@ -37,6 +37,7 @@ from typing import Annotated, Any, ClassVar
 from annotated_types import MinLen
 
 from crwn.benchmarks import BENCHMARKS, PRESETS
+from crwn.faults import InvalidError
 from crwn.paths import expanded
 from crwn.spec import READ_STRICTLY, BenchmarkSpec, Index, TrainingSpec
 from orchestrator.errors import UserError
@@ -45,9 +46,10 @@ from orchestrator.store.manifests import NAME
 from orchestrator.sweeps import grid, typed, yaml_source
 from orchestrator.sweeps.changes import make
 from orchestrator.sweeps.faults import check_distinct, check_label, check_null_label, mapping, name_at
+from orchestrator.sweeps.places import KeyPath
 from orchestrator.sweeps.sweep import Resources, Sweep
 from orchestrator.sweeps.variants import Variant, variants_of
-from orchestrator.sweeps.yaml_source import KeyPath, Source
+from orchestrator.sweeps.yaml_source import Source
 
 SWEEPS_FOLDER = "sweeps"
 """The folder in which a project keeps its sweeps."""
@@ -89,10 +91,10 @@ def load_sweep(file: Path, *, changes: Sequence[str] = (), seeds: Sequence[int] 
     """
     try:
         place = expanded(file)
-    except ValueError as error:
-        raise UserError(f"{error}.") from error
+    except InvalidError as error:
+        raise UserError(error.codes, f"{error}.") from error
     if not place.exists() and (found := elsewhere(place)) is not None:
-        raise UserError(f"{file}: expected a file, and there is none; there is {found}")
+        raise UserError("file-elsewhere", f"{file}: expected a file, and there is none; there is {found}")
     sweep = _sweep(yaml_source.read(place), changes)
     return sweep if seeds is None else sweep.only(seeds)
 
@@ -123,7 +125,7 @@ def _sweep(source: Source, changes: Sequence[str]) -> Sweep:
     """The sweep of a parsed file; faults are collected on the way, and raised at the end."""
     value = source.value
     if not isinstance(value, dict):
-        source.fault((), "expected a sweep: keys such as seeds, benchmarks and methods")
+        source.fault((), "not-a-sweep", "expected a sweep: keys such as seeds, benchmarks and methods")
         source.raise_faults()
     make(source, changes)
     top = typed.read(source, _File, value, ())
@@ -143,8 +145,8 @@ def _sweep(source: Source, changes: Sequence[str]) -> Sweep:
             check_address(top.store)
             if "://" not in top.store:
                 expanded(top.store)
-        except ValueError as error:
-            source.fault(("store",), str(error))
+        except InvalidError as error:
+            source.fault(("store",), error.codes, str(error))
     # If the seeds are faulty, any seed will do to find faults of the scales.
     cells = tuple(grid.cells(source, methods, benchmarks, top.seeds if top is not None else (0,)))
     _reference(source, value.get("reference"), methods)
@@ -171,9 +173,8 @@ def _reference(source: Source, label: Any, variants: Sequence[Variant]) -> None:
     if label not in labels:
         source.unknown(("reference",), label, labels)
     elif len(own) > 1 or any(len(variant.scales) > 1 for variant in own):
-        source.fault(
-            ("reference",), f"expected a method with one scale and no variants to compare with; {label!r} has more"
-        )
+        message = f"expected a method with one scale and no variants to compare with; {label!r} has more"
+        source.fault(("reference",), "reference-is-several", message)
 
 
 def _name(source: Source, given: Any) -> str:
@@ -182,9 +183,10 @@ def _name(source: Source, given: Any) -> str:
     if not NAME.fullmatch(name):
         expected = "expected at most 100 letters, digits, '.', '_' and '-', since files are named by it"
         if isinstance(given, str):
-            source.fault(("name",), f"{expected}; given {name!r}")
+            source.fault(("name",), "name-no-filename", f"{expected}; given {name!r}")
         else:
-            source.fault((), f"add a `name:`, since the file's own does not do: {expected}; given {name!r}")
+            message = f"add a `name:`, since the file's own does not do: {expected}; given {name!r}"
+            source.fault((), "name-no-filename", message)
     return name
 
 
@@ -202,20 +204,24 @@ def _benchmarks(source: Source, value: Any) -> Iterator[tuple[str, BenchmarkSpec
             benchmark = _benchmark(source, label, {} if settings is None else settings, (*place, label))
             check_label(source, label, (*place, label))
             if label in _RESERVED_LABELS:
-                source.fault((*place, label), f"expected another label: the table has a column called {label!r}")
+                message = f"expected another label: the table has a column called {label!r}"
+                source.fault((*place, label), "label-reserved", message)
             if benchmark is not None:
                 yield label, benchmark
     elif value is not None or "benchmarks" in source.value:
-        source.fault(place, "expected at least one benchmark: a list of presets, or labels with settings")
+        source.fault(
+            place, "no-benchmark", "expected at least one benchmark: a list of presets, or labels with settings"
+        )
 
 
 def _benchmark(source: Source, label: str, settings: Any, place: KeyPath) -> BenchmarkSpec | None:
     if not isinstance(settings, dict):
-        source.fault(place, f"expected settings such as {{preset: r-mnist, num_tasks: 6}}, given {settings!r}")
+        message = f"expected settings such as {{preset: r-mnist, num_tasks: 6}}, given {settings!r}"
+        source.fault(place, "wrong-type", message)
         return None
     changes = {key: value for key, value in settings.items() if key not in ("preset", "kind")}
     if "kind" in settings and "preset" in settings:
-        source.fault(place, "expected either preset or kind, given both; remove one")
+        source.fault(place, "preset-and-kind", "expected either preset or kind, given both; remove one")
         return None
     if "kind" in settings:
         kind = settings["kind"]

@@ -13,6 +13,7 @@ from typing import Annotated, Any, ClassVar
 
 from annotated_types import Ge, Gt
 
+from crwn.faults import InvalidError
 from crwn.spec import READ_STRICTLY, Blueprint, TrialSpec
 from orchestrator.errors import UserError
 from orchestrator.store.manifests import Manifest, ManifestCell
@@ -37,7 +38,9 @@ class Resources:
 
     def __post_init__(self) -> None:
         if self.gpus is not None and self.gpus > 1 and self.gpus != int(self.gpus):
-            raise ValueError(f"gpus: expected a share of at most 1 or a whole number, given {self.gpus:g}")
+            raise InvalidError(
+                "gpus-no-share", f"gpus: expected a share of at most 1 or a whole number, given {self.gpus:g}"
+            )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -127,8 +130,9 @@ class Sweep:
         known = tuple(trial.seed for trial in self.cells[0].trials)
         if others := [seed for seed in seeds if seed not in known]:
             raise UserError(
+                "unknown-seed",
                 f"--seeds: expected seeds of the sweep {self.name}, which are {', '.join(map(str, known))}; given "
-                f"{', '.join(map(str, others))}. Others go into its file, or are set: --set 'seeds=[0, 1, 2]'"
+                f"{', '.join(map(str, others))}. Others go into its file, or are set: --set 'seeds=[0, 1, 2]'",
             )
         return dataclasses.replace(self, seeds=tuple(seed for seed in known if seed in seeds))
 

@@ -12,9 +12,11 @@ from typing import Any, TypeVar
 from pydantic import TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 
+from crwn.faults import Codes, codes_of
 from crwn.spec import TrainingSpec
 from orchestrator.errors import nearest
-from orchestrator.sweeps.yaml_source import KeyPath, Source
+from orchestrator.sweeps.places import KeyPath
+from orchestrator.sweeps.yaml_source import Source
 
 T = TypeVar("T")
 
@@ -43,7 +45,8 @@ def read(source: Source, cls: type[T], value: Mapping[str, Any], place: KeyPath)
             if details["type"] == "too_short" and details["input"]:
                 continue  # all its elements are faulty, which is reported for each; it is not empty
             here = (*place, *details["loc"])
-            source.fault(here, details["msg"] if source.is_full else _explain(source, details, cls, here))
+            message = details["msg"] if source.is_full else _explain(source, details, cls, here)
+            source.fault(here, _codes(details), message)
         return None
 
 
@@ -74,6 +77,28 @@ def other_length(changes: Mapping[str, Any]) -> dict[str, Any]:
         for given, other in (_LENGTHS, _LENGTHS[::-1])
         if given in changes and other not in changes
     }
+
+
+_CODES: Mapping[str, str] = {
+    "unexpected_keyword_argument": "unknown-key",
+    "missing": "missing-key",
+    "missing_keyword_only_argument": "missing-key",
+    "literal_error": "unknown-name",
+    "too_short": "empty",
+    "finite_number": "not-finite",
+    "greater_than": "too-small",
+    "greater_than_equal": "too-small",
+    "less_than": "too-large",
+    "less_than_equal": "too-large",
+}
+"""The codes of pydantic's errors, the same as of `crwn.spec.check_fields`; all others are of values of a wrong type."""
+
+
+def _codes(details: ErrorDetails) -> Codes:
+    """The codes of one of pydantic's errors: those of the dataclass, if it refused its fields itself."""
+    if details["type"] == "value_error":
+        return codes_of(details["ctx"]["error"], "setting-refused")
+    return _CODES.get(details["type"], "wrong-type")
 
 
 def _explain(source: Source, details: ErrorDetails, cls: type[Any], place: KeyPath) -> str:

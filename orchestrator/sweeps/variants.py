@@ -12,7 +12,8 @@ from crwn.methods import METHODS
 from crwn.spec import READ_STRICTLY, Count, MethodSpec, TrainingSpec
 from orchestrator.sweeps import typed
 from orchestrator.sweeps.faults import check_distinct, check_label, check_null_label, has_too_many, mapping, name_at
-from orchestrator.sweeps.yaml_source import KeyPath, Source
+from orchestrator.sweeps.places import KeyPath
+from orchestrator.sweeps.yaml_source import Source
 
 T = TypeVar("T")
 
@@ -79,7 +80,7 @@ def variants_of(source: Source, label: str, value: Any, training: Mapping[str, A
     place: KeyPath = ("methods", label)
     check_label(source, label, place)
     if not isinstance(value, dict):
-        source.fault(place, f"expected an entry such as {{scales: [FC256]}}, given {value!r}")
+        source.fault(place, "wrong-type", f"expected an entry such as {{scales: [FC256]}}, given {value!r}")
         return
     num_faults = len(source.faults)
     entry = typed.read(source, _MethodEntry, value, place)
@@ -109,7 +110,8 @@ def variants_of(source: Source, label: str, value: Any, training: Mapping[str, A
             check_label(source, variant, here)
         changes = {} if given is None else given
         if not isinstance(changes, dict):
-            source.fault(here, f"expected overrides such as {{settings: {{...}}}}, given {changes!r}")
+            message = f"expected overrides such as {{settings: {{...}}}}, given {changes!r}"
+            source.fault(here, "wrong-type", message)
             continue
         typed.read(source, _Overrides, changes, here)
         overridden = typed.override(source, method, mapping(changes, "settings"), (*here, "settings"))
@@ -136,11 +138,13 @@ def _base(source: Source, entry: Mapping[str, Any], place: KeyPath) -> None:
     if not isinstance(base, str):
         return  # not given, or the fault is reported elsewhere
     if not isinstance(variants, dict) or not variants:
-        source.fault((*place, "base"), "expected variants beside it, one of which it names; given none")
+        message = "expected variants beside it, one of which it names; given none"
+        source.fault((*place, "base"), "base-without-variants", message)
     elif base not in variants:
         source.unknown((*place, "base"), base, variants)
     elif len(variants) == 1:
-        source.fault((*place, "base"), f"expected variants to compare with {base!r}; given no other")
+        message = f"expected variants to compare with {base!r}; given no other"
+        source.fault((*place, "base"), "base-alone", message)
 
 
 def _override_each(source: Source, bases: Mapping[str, T], changes: Mapping[str, Any], place: KeyPath) -> dict[str, T]:

@@ -13,14 +13,14 @@ import select
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 import yaml
 
+from crwn.faults import Codes
 from orchestrator.errors import UserError, nearest, shortened
 from orchestrator.sweeps.ambiguous import explain_number
-
-KeyPath: TypeAlias = tuple[str | int, ...]
+from orchestrator.sweeps.places import Fault, FileFaultsError, KeyPath, show_path
 
 MAX_BYTES = 1_000_000
 """Limit of a file's size, several times that of a sweep of 20,000 trials; parsing that takes seconds and 200 MB."""
@@ -39,14 +39,6 @@ MAX_FAULTS = 50
 
 PIPE_SECONDS = 10.0
 """Seconds without data after which a pipe is assumed to have no writer."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Fault:
-    """One thing wrong in a file, and where."""
-
-    path: KeyPath
-    message: str
 
 
 @dataclass(slots=True)
@@ -76,14 +68,16 @@ class Source:
         """Whether there are as many faults as are shown, so that further messages need not be computed."""
         return len(self.faults) >= MAX_FAULTS
 
-    def fault(self, path: KeyPath, message: str) -> None:
+    def fault(self, path: KeyPath, codes: Codes, message: str) -> None:
         """Add a fault, once."""
         if path not in self.unread:
-            self.faults[Fault(path=path, message=message)] = None
+            codes = (codes,) if isinstance(codes, str) else codes
+            self.faults[Fault(path=path, codes=codes, message=message)] = None
 
     def unknown(self, path: KeyPath, name: str, known: Iterable[str], more: str = "") -> None:
         """Add the fault that a name is unknown, with the nearest known name."""
-        self.fault(path, f"unknown name {name!r}" if self.is_full else nearest(name, known) + more)
+        message = f"unknown name {name!r}" if self.is_full else nearest(name, known) + more
+        self.fault(path, "unknown-name", message)
 
     def given(self, path: KeyPath, value: Any) -> str:
         """A value for the end of a message: as Python prints it, and as written in the file if that differs."""
@@ -101,17 +95,20 @@ class Source:
         """Raise all faults found.
 
         Raises:
-            UserError: with file, line, key path and message of up to `MAX_FAULTS` faults.
+            FileFaultsError: with file, line, key path and message of up to `MAX_FAULTS` faults.
         """
         if not self.faults:
             return
         count = "1 fault" if len(self.faults) == 1 else f"{len(self.faults)} faults"
-        in_order = sorted(list(self.faults)[:MAX_FAULTS], key=lambda fault: self._line(fault.path))
+        found = list(self.faults)
+        in_order = sorted(found[:MAX_FAULTS], key=lambda fault: self._line(fault.path))
         lines = [f"  {self._place(fault.path)}: {shortened(fault.message, MAX_MESSAGE)}" for fault in in_order]
         num_more = len(self.faults) - len(lines)
         if num_more:
             lines.append(f"  and {num_more} more")
-        raise UserError("\n".join([f"{self.file}: {count}; nothing was started", *lines]))
+        raise FileFaultsError(
+            [*in_order, *found[MAX_FAULTS:]], "\n".join([f"{self.file}: {count}; nothing was started", *lines])
+        )
 
     def _place(self, path: KeyPath) -> str:
         """Where the value at `path` comes from: its line, or the option of the command line that sets it."""
@@ -140,16 +137,6 @@ MAX_MESSAGE = 2000
 """Limit of a message's length, longer than any list of names; quoted values are shortened before."""
 
 
-def show_path(path: KeyPath) -> str:
-    """A key path as text, such as `methods.flynet.scales[1]`."""
-    text = "".join(f"[{step}]" if isinstance(step, int) else f".{_shown(step)}" for step in path)
-    return text.removeprefix(".") or "the file"
-
-
-def _shown(key: str) -> str:
-    return shortened(key if key.isprintable() else repr(key))
-
-
 def read(file: Path) -> Source:
     """Parse a YAML file.
 
@@ -163,14 +150,16 @@ def read(file: Path) -> Source:
         content = _content(file)
         text = content.decode()
     except OSError as error:
-        raise UserError(f"{file}: expected a YAML file that can be read: {error}") from error
+        raise UserError("file-unreadable", f"{file}: expected a YAML file that can be read: {error}") from error
     except UnicodeDecodeError as error:
-        raise UserError(f"{file}: expected a YAML file that can be read: {error}; save it as UTF-8 text") from error
+        raise UserError(
+            "file-not-utf-8", f"{file}: expected a YAML file that can be read: {error}; save it as UTF-8 text"
+        ) from error
     source = Source(file=file)
     try:
         source.value = parse(source, text, ())
     except yaml.YAMLError as error:
-        raise UserError(f"{file}: expected YAML, but it does not parse: {error}") from error
+        raise UserError("file-not-yaml", f"{file}: expected YAML, but it does not parse: {error}") from error
     return source
 
 
@@ -197,14 +186,19 @@ def _content(file: Path) -> bytes:
     try:
         while len(content) <= MAX_BYTES:
             if not select.select([descriptor], [], [], PIPE_SECONDS)[0]:
-                raise UserError(f"{file}: expected a YAML file; nothing came out of it within {PIPE_SECONDS:g} s")
+                raise UserError(
+                    "pipe-silent", f"{file}: expected a YAML file; nothing came out of it within {PIPE_SECONDS:g} s"
+                )
             chunk = os.read(descriptor, MAX_BYTES + 1 - len(content))
             if not chunk:
                 return content
             content += chunk
     finally:
         os.close(descriptor)
-    raise UserError(f"{file}: expected a sweep of at most {MAX_BYTES:,} bytes, given more; is it another kind of file?")
+    raise UserError(
+        "file-too-large",
+        f"{file}: expected a sweep of at most {MAX_BYTES:,} bytes, given more; is it another kind of file?",
+    )
 
 
 _TOO_DEEP = "expected plain values, given some that contain themselves or nest too deep"
@@ -253,7 +247,7 @@ class _Loader(yaml.SafeLoader):
         """The next value or key of the file."""
         self._num_nodes += 1
         if self._num_nodes > MAX_NODES:
-            raise UserError(f"{self._file}: {_TOO_MANY}")
+            raise UserError("too-many-values", f"{self._file}: {_TOO_MANY}")
         if self._num_levels > MAX_DEPTH:
             raise yaml.YAMLError(f"values nest too deep, beyond {MAX_DEPTH} levels")
         self._num_levels += 1
@@ -278,9 +272,9 @@ class _Builder:
         """The value of a node; faulty parts are reported and left out."""
         self._num_nodes += 1
         if self._num_nodes > MAX_NODES:  # a node that contains itself ends here too
-            raise UserError(f"{self._source.file}: {_TOO_MANY}")
+            raise UserError("too-many-values", f"{self._source.file}: {_TOO_MANY}")
         if len(path) > MAX_DEPTH:
-            raise UserError(f"{self._source.file}: {_TOO_DEEP}")
+            raise UserError("nested-too-deep", f"{self._source.file}: {_TOO_DEEP}")
         self._source.lines.setdefault(path, node.start_mark.line + 1)
         match node:
             case yaml.MappingNode(tag="tag:yaml.org,2002:map"):
@@ -289,21 +283,23 @@ class _Builder:
                 return [self.build(child, (*path, index)) for index, child in enumerate(node.value)]
             case yaml.ScalarNode():
                 return self._scalar(node, path)
-        return self._unread(path, _explain_tag(node))
+        return self._unread(path, "yaml-tag", _explain_tag(node))
 
-    def _unread(self, path: KeyPath, message: str) -> None:
-        self._source.fault(path, message)
+    def _unread(self, path: KeyPath, code: str, message: str) -> None:
+        self._source.fault(path, code, message)
         self._source.unread.add(path)
 
     def _scalar(self, node: yaml.ScalarNode, path: KeyPath) -> Any:
         text = self._counted(node.value)
         if node.tag not in _READERS:
-            return self._unread(path, explain_number(text) if node.tag == _AMBIGUOUS else _explain_tag(node))
+            if node.tag == _AMBIGUOUS:
+                return self._unread(path, "ambiguous-number", explain_number(text))
+            return self._unread(path, "yaml-tag", _explain_tag(node))
         try:
             value = _READERS[node.tag](text)
         except ValueError:
             kind = node.tag.removeprefix(_STANDARD)
-            return self._unread(path, f"expected {kind}, given {shortened(text)!r}")
+            return self._unread(path, "wrong-type", f"expected {kind}, given {shortened(text)!r}")
         if not isinstance(value, str) and repr(value) != text:
             self._source.written[path] = text
         return value
@@ -313,14 +309,15 @@ class _Builder:
         for key_node, value_node in node.value:
             key, line = key_node.value, key_node.start_mark.line + 1
             if key_node.tag == "tag:yaml.org,2002:merge":
-                self._source.fault(
-                    path, f"expected plain keys, given the merge key << in line {line}; write its keys out"
-                )
+                message = f"expected plain keys, given the merge key << in line {line}; write its keys out"
+                self._source.fault(path, "merge-key", message)
             elif not isinstance(key_node, yaml.ScalarNode) or not _is_key(key_node):
-                self._source.fault(path, f"expected keys that are text, given another kind of key in line {line}")
+                message = f"expected keys that are text, given another kind of key in line {line}"
+                self._source.fault(path, "key-not-text", message)
             elif key in values:
                 first = self._source.lines[(*path, key)]
-                self._source.fault((*path, key), f"given twice, in line {first} and in line {line}; keep one of them")
+                message = f"given twice, in line {first} and in line {line}; keep one of them"
+                self._source.fault((*path, key), "repeated-key", message)
             else:
                 self._source.lines[(*path, self._counted(key))] = line
                 values[key] = self.build(value_node, (*path, key))
@@ -330,7 +327,7 @@ class _Builder:
         """Count a text of the file, so that aliases cannot exceed the size of a file."""
         self._num_characters += len(text)
         if self._num_characters > MAX_BYTES:
-            raise UserError(f"{self._source.file}: {_TOO_LONG}")
+            raise UserError("text-too-long", f"{self._source.file}: {_TOO_LONG}")
         return text
 
 

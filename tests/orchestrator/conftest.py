@@ -12,9 +12,10 @@ from typing import Any
 import pytest
 
 from crwn.benchmarks.rotated import RotatedSpec
+from crwn.faults import codes_of
 from crwn.spec import TrialSpec
 from crwn.testing import new_store, tiny_trial
-from orchestrator.cli import main
+from orchestrator import cli
 from orchestrator.store.store import Store
 
 # Two trials of a fraction of a second each, on embedded data.
@@ -29,11 +30,12 @@ methods: {neuromodnet: {scales: [FC16]}}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """How a command ended and what it printed."""
+    """How a command ended, what it printed, and the codes of the error that ended it."""
 
     code: int
     out: str
     err: str
+    codes: tuple[str, ...]
 
 
 @pytest.fixture
@@ -69,13 +71,23 @@ def crwn(
     """Runs a command line in this process, from its arguments to its exit code."""
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
 
+    codes: list[str] = []
+    print_error = cli._print_error
+
+    def note(error: Exception) -> None:
+        codes.extend(codes_of(error, "system-refused"))
+        print_error(error)
+
+    monkeypatch.setattr(cli, "_print_error", note)
+
     def call(*arguments: object) -> Outcome:
+        codes.clear()
         monkeypatch.setattr(sys, "argv", ["crwn", *map(str, arguments)])
         capsys.readouterr()
         with pytest.raises(SystemExit) as ended:
-            main()
+            cli.main()
         printed = capsys.readouterr()
-        return Outcome(code=int(ended.value.code or 0), out=printed.out, err=printed.err)
+        return Outcome(code=int(ended.value.code or 0), out=printed.out, err=printed.err, codes=tuple(codes))
 
     yield call
     for number, handler in handlers.items():

@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.errors import UserError
+from orchestrator.sweeps.places import FileFaultsError
 from orchestrator.sweeps.reading import load_sweep
 from orchestrator.sweeps.sweep import Sweep
-from tests.orchestrator.sweeps.texts import text_of
+from tests.orchestrator.sweeps.texts import Found, found_in, text_of
 
 SweepFile = Callable[..., Path]
 Load = Callable[..., Sweep]
-Faults = Callable[..., list[str]]
+Faults = Callable[..., list[Found]]
 
 
 @pytest.fixture
@@ -29,11 +29,11 @@ def load(sweep_file: SweepFile) -> Load:
 
 @pytest.fixture
 def faults(sweep_file: SweepFile) -> Faults:
-    """The faults of a small sweep with some parts replaced, or of a text, each as `line N, path: message`."""
+    """The faults of a small sweep with some parts replaced, or of a text, in the order of their lines."""
 
-    def read(text: str | None = None, **parts: str) -> list[str]:
-        with pytest.raises(UserError, match=r"sweep\.yaml: \d+ faults?; nothing was started") as error:
+    def read(text: str | None = None, **parts: str) -> list[Found]:
+        with pytest.raises(FileFaultsError, match=r"sweep\.yaml: \d+ ") as error:
             load_sweep(sweep_file(text_of(**parts) if text is None else text))
-        return [line.strip() for line in str(error.value).splitlines()[1:]]
+        return found_in(error.value)
 
     return read

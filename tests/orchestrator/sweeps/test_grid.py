@@ -7,9 +7,10 @@ from collections.abc import Callable
 import pytest
 
 from orchestrator.sweeps.sweep import Sweep
+from tests.orchestrator.sweeps.texts import Found
 
 Load = Callable[..., Sweep]
-Faults = Callable[..., list[str]]
+Faults = Callable[..., list[Found]]
 
 
 @pytest.mark.parametrize(
@@ -29,7 +30,7 @@ Faults = Callable[..., list[str]]
 def test_lists_that_make_more_trials_than_can_be_listed_are_refused(faults: Faults, parts: dict[str, str]) -> None:
     """A few kilobytes of lists may ask for millions: that is said before they are made."""
     closed = {part: value + "}" * (value.count("{") - value.count("}")) for part, value in parts.items()}
-    assert any("expected at most 200,000 trials, given lists that make" in fault for fault in faults(**closed))
+    assert ("too-many-trials",) in [fault.codes for fault in faults(**closed)]
 
 
 def test_an_entry_may_be_for_some_benchmarks(load: Load) -> None:
@@ -41,18 +42,21 @@ def test_an_entry_may_be_for_some_benchmarks(load: Load) -> None:
 
 
 @pytest.mark.parametrize(
-    ("benchmarks", "fault"),
+    ("benchmarks", "place", "code", "facts"),
     [
-        ("[r-digit]", "[0]: expected one of r-digits; given 'r-digit'; did you mean 'r-digits'?"),
-        ("[r-digits, r-digits]", "[1]: asks for the same trials twice: 'r-digits' is repeated; remove it"),
-        ("[]", ": expected "),
-        ("r-digits", ": expected "),
+        ("[r-digit]", "[0]", "unknown-name", ["'r-digit'", "'r-digits'"]),
+        ("[r-digits, r-digits]", "[1]", "same-trials-twice", ["'r-digits'"]),
+        ("[]", "", "empty", []),
+        ("r-digits", "", "wrong-type", ["'r-digits'"]),
     ],
 )
-def test_an_entrys_benchmarks_are_the_sweeps(faults: Faults, benchmarks: str, fault: str) -> None:
+def test_an_entrys_benchmarks_are_the_sweeps(
+    faults: Faults, benchmarks: str, place: str, code: str, facts: list[str]
+) -> None:
     """A label that the sweep does not have, or has once, is refused with its place."""
     (found,) = faults(methods=f"{{supsup: {{scales: [FC16], benchmarks: {benchmarks}}}}}")
-    assert found.startswith(f"line 3, methods.supsup.benchmarks{fault}")
+    assert (found.where, found.codes) == (f"line 3, methods.supsup.benchmarks{place}", (code,))
+    assert all(fact in found.message for fact in facts)
 
 
 @pytest.mark.parametrize(
@@ -74,18 +78,14 @@ def test_an_entrys_benchmarks_are_the_sweeps(faults: Faults, benchmarks: str, fa
 def test_asking_for_a_trial_twice_is_refused(faults: Faults, parts: dict[str, str], place: str) -> None:
     """Equal trials under two names would count one result twice."""
     (fault,) = faults(**parts)
-    assert fault.startswith(f"{place}: asks for the same trials twice: ")
-    assert fault.endswith(("remove it", "remove one"))
+    assert (fault.where, fault.codes) == (place, ("same-trials-twice",))
 
 
 def test_what_is_asked_for_twice_is_named(faults: Faults) -> None:
     """Both places are in the message."""
-    assert faults(methods="{flynet: {scales: [1d], variants: {a: , b: {}}}}") == [
-        (
-            "line 3, methods.flynet.variants.b: asks for the same trials twice: methods.flynet.variants.b at 1d on "
-            "r-digits equals methods.flynet.variants.a at 1d on r-digits; remove one"
-        )
-    ]
+    (fault,) = faults(methods="{flynet: {scales: [1d], variants: {a: , b: {}}}}")
+    for place in ("methods.flynet.variants.b at 1d on r-digits", "methods.flynet.variants.a at 1d on r-digits"):
+        assert place in fault.message
 
 
 def test_group_sizes_that_a_method_cannot_have_are_refused_at_once(faults: Faults) -> None:
@@ -111,14 +111,17 @@ methods:
     group_size: 100
 reference: mtl
 """
-    assert faults(text) == [
-        "line 6, methods.psp.group_size: expected 1, given 2; this method learns one task at a time",
-        "line 9, methods.mtl.group_size: expected 4, given 3; this method learns all tasks at once",
-        "line 9, methods.mtl.group_size: expected 6, given 3; this method learns all tasks at once",
-        "line 12, methods.neuromodnet.group_size: expected greater than or equal to 1; given 0",
-        "line 14, methods.supsup.group_size: expected a valid integer; given 'all'",
-        "line 19, reference: expected a method with one scale and no variants to compare with; 'mtl' has more",
+    expected = [
+        ("line 6, methods.psp.group_size", "group-not-one", "expected 1, given 2"),
+        ("line 9, methods.mtl.group_size", "group-not-all", "expected 4, given 3"),
+        ("line 9, methods.mtl.group_size", "group-not-all", "expected 6, given 3"),
+        ("line 12, methods.neuromodnet.group_size", "too-small", "given 0"),
+        ("line 14, methods.supsup.group_size", "wrong-type", "'all'"),
+        ("line 19, reference", "reference-is-several", "'mtl'"),
     ]
+    for fault, (where, code, fact) in zip(faults(text), expected, strict=True):
+        assert (fault.where, fault.codes) == (where, (code,))
+        assert fact in fault.message
 
 
 def test_group_sizes_are_those_of_the_entries(load: Load) -> None:

@@ -15,7 +15,7 @@ import pytest
 
 from orchestrator.errors import UserError
 from orchestrator.sweeps import yaml_source
-from orchestrator.sweeps.yaml_source import show_path
+from orchestrator.sweeps.places import show_path
 
 SweepFile = Callable[..., Path]
 
@@ -384,9 +384,9 @@ def test_a_folder_is_refused(tmp_path: Path) -> None:
 def test_faults_are_sorted_by_line_and_told_once(sweep_file: SweepFile) -> None:
     """They are noted in any order and read from the top; one that is noted twice is told once."""
     source = yaml_source.read(sweep_file("a: 1\nb:\n  c: 2\n"))
-    source.fault(("b", "c"), "second")
-    source.fault(("a",), "first")
-    source.fault(("b", "c"), "second")
+    source.fault(("b", "c"), "late", "second")
+    source.fault(("a",), "early", "first")
+    source.fault(("b", "c"), "late", "second")
     with pytest.raises(UserError, match=r"2 faults; nothing was started\n  line 1, a: first\n  line 3, b\.c: second$"):
         source.raise_faults()
 
@@ -408,7 +408,7 @@ def test_of_many_faults_the_first_are_shown(sweep_file: SweepFile) -> None:
 def test_of_a_place_that_could_not_be_read_nothing_else_is_said(sweep_file: SweepFile) -> None:
     """That its value is missing follows from the first fault."""
     source = yaml_source.read(sweep_file("a: 010\n"))
-    source.fault(("a",), "expected a valid integer; given nothing")
+    source.fault(("a",), "wrong-type", "expected a valid integer; given nothing")
     with pytest.raises(UserError, match=r"1 fault; nothing was started\n  line 1, a: expected a number that all.*$"):
         source.raise_faults()
 
@@ -422,7 +422,7 @@ def test_long_keys_and_values_are_shortened(faults_of: Callable[[str], list[str]
 def test_a_fault_of_something_absent_has_the_line_of_what_should_hold_it(sweep_file: SweepFile) -> None:
     """A missing key is missed where it should stand."""
     source = yaml_source.read(sweep_file("a: 1\nb:\n  c: 2\n"))
-    source.fault(("b", "absent", 3), "missing")
+    source.fault(("b", "absent", 3), "missing-key", "missing")
     with pytest.raises(UserError, match=r"line 2, b\.absent\[3\]: missing$"):
         source.raise_faults()
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from orchestrator.sweeps.places import FileFaultsError
+
 EXAMPLE = """\
 name: example
 store: runs/shared
@@ -34,3 +36,30 @@ PARTS = {"seeds": "[0]", "benchmarks": "[r-digits]", "methods": "{neuromodnet: {
 def text_of(**parts: str) -> str:
     """A small sweep: seeds in line 1, benchmarks in line 2, methods in line 3, the parts given after them."""
     return "".join(f"{name}: {value}\n" for name, value in {**PARTS, **parts}.items())
+
+
+class Found(str):
+    """A fault of a file as it is printed, `line N, place: message`.
+
+    Attributes:
+        where: the line and the place, `line 3, methods.flynet`.
+        codes: its codes.
+        message: what is said of it.
+    """
+
+    __slots__ = ("codes", "message", "where")
+
+    where: str
+    codes: tuple[str, ...]
+    message: str
+
+
+def found_in(error: FileFaultsError) -> list[Found]:
+    """The faults that an error prints, in their order."""
+    found = []
+    for line, fault in zip(str(error).splitlines()[1:], error.faults, strict=False):  # it may end with "and 10 more"
+        told = Found(line.strip())
+        told.codes, told.message = fault.codes, fault.message
+        told.where = told.removesuffix(f": {fault.message}")
+        found.append(told)
+    return found

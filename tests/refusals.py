@@ -1,0 +1,36 @@
+"""What tests say of an error: its type, the codes of its faults, and the facts in its message, whatever the words."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from typing import TypeVar
+
+import pytest
+
+from crwn.faults import FaultError
+
+E = TypeVar("E", bound=FaultError)
+
+
+@contextlib.contextmanager
+def refused(kind: type[E], *codes: str, says: str | Sequence[str] = ()) -> Iterator[pytest.ExceptionInfo[E]]:
+    """Check that the block raises an error of this type, with exactly these codes, in the order of its faults.
+
+    Args:
+        kind: the error's type.
+        codes: of all the faults that it reports.
+        says: facts that its message must have: the name and value given, the nearest name, a file's path. Its words
+            are in `tests/test_sentences.py`.
+    """
+    with pytest.raises(kind) as caught:
+        yield caught
+    check_refusal(caught.value, *codes, says=says)
+
+
+def check_refusal(error: BaseException, *codes: str, says: str | Sequence[str] = ()) -> None:
+    """The same of an error that was returned or stored."""
+    assert isinstance(error, FaultError)
+    assert error.codes == codes, f"{error.codes}: {error}"
+    for fact in [says] if isinstance(says, str) else says:
+        assert fact in str(error)
