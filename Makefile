@@ -13,7 +13,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install quickstart test test-all chaos cluster-test lint types format perf perf-full gpu clean
+.PHONY: help install quickstart test test-all chaos cluster-test lint types format docs perf perf-full gpu clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' Makefile
@@ -47,6 +47,10 @@ lint: $(INSTALLED)  ## check style and layering
 
 types: $(INSTALLED)  ## check the types
 	$(BIN)/mypy
+
+docs: $(INSTALLED)  ## build the documentation as a site, in build/site; reading it needs no network
+	$(BIN)/python -m sphinx --fail-on-warning --keep-going --quiet -c docs -b html . build/site
+	@echo "open build/site/index.html"
 
 perf: $(INSTALLED)  ## measure the engine's speed, minutes on an idle machine; CRWN_DATA=... must hold MNIST
 	$(BIN)/python -m perf.engine

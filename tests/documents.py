@@ -2,12 +2,15 @@
 
     .venv/bin/python -m tests.documents
 
-writes them anew. A table stands between two comments that name it.
+writes them anew. A table stands between two comments that name it. The site (`make docs`) also has a page for each
+method, made here.
 """  # noqa: D415 (the first line ends in a command)
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import inspect
 import re
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -121,6 +124,79 @@ def main() -> None:
     for name, (document, _) in TABLES.items():
         before, _, after = parts(name)
         (ROOT / document).write_text(f"{before}{table(name)}\n{after}", encoding="utf-8")
+
+
+def page(name: str) -> str:
+    """A method's page: the head of its file, its settings, its row of the table of methods, a sweep to start from."""
+    case = CASES[name]
+    names, *rows = methods()
+    (facts,) = [row for row in rows if row[0] == f"`{name}`"]
+    sweep = f"""```yaml
+seeds: [0, 1, 2]
+benchmarks: [{_embedded(case)}]
+methods:
+  {name}: {{scales: [{case.table_scale}]}}
+```"""
+    return "\n\n".join(
+        [
+            f"# `{name}`",
+            inspect.cleandoc(_head(case.method)),
+            "## Settings",
+            _markdown(["setting", "default", "meaning"], _explained(case.method)),
+            "Scales: " + _scales(case) + ". Training: " + _training(case) + ".",
+            "## At a glance",
+            _markdown(["", ""], [list(pair) for pair in zip(names, facts, strict=True)][2:-1]),
+            "[Methods](../methods.md) explains the rows and compares all methods.",
+            "## A sweep to start from",
+            sweep,
+            f"The code: `crwn/methods/{name}.py`.",
+            "",
+        ]
+    )
+
+
+def write_pages(folder: Path) -> None:
+    """Write every method's page into a folder, as files named after the methods."""
+    folder.mkdir(exist_ok=True)
+    for name in METHODS:
+        (folder / f"{name}.md").write_text(page(name), encoding="utf-8")
+
+
+def _markdown(head: list[str], rows: list[list[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |" for cells in lines)
+
+
+def _explained(method: MethodSpec) -> list[list[str]]:
+    """A row for each setting: its default and other choices, and what the spec's docstring says of it."""
+    hints = get_type_hints(type(method))
+    said = dict(
+        re.findall(r"^    (\w+): (.*(?:\n {5,}.*)*)", inspect.cleandoc(type(method).__doc__ or ""), re.MULTILINE)
+    )
+    return [
+        [
+            f"`{field.name}`",
+            _default(getattr(method, field.name), hints[field.name]),
+            re.sub(r"\s+", " ", said[field.name]),
+        ]
+        for field in dataclasses.fields(method)
+        if field.init
+    ]
+
+
+def _default(value: Any, hint: Any) -> str:
+    """A setting's default, and its other values where there are few."""
+    others = [choice for choice in get_args(hint) if choice != value] if get_origin(hint) is Literal else []
+    return f"`{_yaml(value)}`" + (f" (or {', '.join(f'`{choice}`' for choice in others)})" if others else "")
+
+
+def _embedded(case: Case) -> str:
+    """A preset on embedded digits that the method learns."""
+    for name in ("r-digits", "seq-digits"):
+        with contextlib.suppress(ValueError):
+            case.trial(benchmark=PRESETS[name])
+            return name
+    raise AssertionError(f"{case.method.kind}: expected to learn one of the presets on digits")
 
 
 def _shapes(case: Case) -> list[BenchmarkSpec]:

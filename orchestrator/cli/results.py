@@ -52,12 +52,19 @@ def tables(
         typer.Option(help="compare every row with this one, paired by seed and task, and rank all rows", metavar="ROW"),
     ] = None,
     rows: Annotated[
-        str | None, typer.Option(help="instead of the sweeps' tables, one row for each value of these", metavar="NAMES")
+        str | None,
+        typer.Option(
+            help="instead of the sweeps' tables, one row for each value of these; by default of method, variant, "
+            "scale, if --cols or --value asks for such a table",
+            metavar="NAMES",
+        ),
     ] = None,
     cols: Annotated[
-        str, typer.Option(help="with --rows: one column for each value of this", metavar="NAME")
-    ] = "benchmark",
-    value: Annotated[str, typer.Option(help="with --rows: what the cells show", metavar="VALUE")] = "accuracy",
+        str | None, typer.Option(help="its columns: one for each value of this; benchmark by default", metavar="NAME")
+    ] = None,
+    value: Annotated[
+        str | None, typer.Option(help="what its cells show: a measure; accuracy by default", metavar="VALUE")
+    ] = None,
     where: Annotated[
         list[str] | None,
         typer.Option(help="only trials with this value, such as scale=FC256; may be repeated", metavar="NAME=VALUE"),

@@ -30,6 +30,9 @@ from orchestrator.store.files import Files
 from orchestrator.store.manifests import Manifest
 from orchestrator.store.store import Store
 
+CELL = ("method", "variant", "scale", "benchmark")
+"""What tells cells apart: by default, one of these makes a table's columns and the others its rows."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Choice:
@@ -39,8 +42,8 @@ class Choice:
         sweep: only this sweep's tables, under its own labels.
         against: the row to compare a sweep's other rows with; the rows are also ranked.
         rows: names whose values get one row each, in a table that replaces the sweeps'; see `pivots.pivot_table`.
-        columns: with rows, a name whose values get one column each.
-        value: with rows, what the cells show.
+        columns: a name whose values get one column each, likewise.
+        value: what the cells show, likewise. Any of the three asks for that table.
         where: `NAME=VALUE`: only trials with this value.
         paper: the tables of the paper of this name instead.
     """
@@ -48,10 +51,18 @@ class Choice:
     sweep: str | None = None
     against: str | None = None
     rows: tuple[str, ...] = ()
-    columns: str = "benchmark"
-    value: str = "accuracy"
+    columns: str | None = None
+    value: str | None = None
     where: tuple[str, ...] = ()
     paper: str | None = None
+
+    @property
+    def pivot(self) -> tuple[tuple[str, ...], str, str] | None:
+        """Rows, columns and value of the table that replaces the sweeps'; None if it is not asked for."""
+        if not self.rows and self.columns is None and self.value is None:
+            return None
+        columns = self.columns or "benchmark"
+        return self.rows or tuple(name for name in CELL if name != columns), columns, self.value or "accuracy"
 
 
 def tables_of(stores: Sequence[Store], choice: Choice | None = None) -> list[Printable]:
@@ -74,8 +85,8 @@ def tables_of(stores: Sequence[Store], choice: Choice | None = None) -> list[Pri
         return list(
             paper_tables(paper, PaperSource(paper, select(trials, _conditions(choice))), f"paper-{paper.name}-")
         )
-    if choice.rows:
-        return [_pivot(stores, choice)]
+    if choice.pivot is not None:
+        return [_pivot(stores, choice, *choice.pivot)]
     found: list[Printable] = []
     for manifest in manifests_of(stores[0], choice.sweep):
         trials = _chosen(sweep_trials(stores[0], manifest), choice)
@@ -94,26 +105,30 @@ def tables_of(stores: Sequence[Store], choice: Choice | None = None) -> list[Pri
 
 def _check(stores: Sequence[Store], choice: Choice) -> None:
     """Refuse choices that cannot be combined."""
-    if len(stores) > 1 and not (choice.rows or choice.paper is not None):
+    if len(stores) > 1 and choice.pivot is None and choice.paper is None:
         raise UserError(f"expected one store, given {len(stores)}; tables over several are made with --rows or --paper")
     if len(stores) > 1 and choice.sweep is not None:
         raise UserError(f"--sweep: expected one store with it, given {len(stores)}")
-    given = {"--rows": bool(choice.rows), "--paper": choice.paper is not None, "--against": choice.against is not None}
+    asked = {"--rows": bool(choice.rows), "--cols": choice.columns is not None, "--value": choice.value is not None}
+    pivot = next((name for name, is_given in asked.items() if is_given), "--rows")
+    given = {
+        pivot: choice.pivot is not None,
+        "--paper": choice.paper is not None,
+        "--against": choice.against is not None,
+    }
     several = [name for name, is_given in given.items() if is_given]
     if len(several) > 1:
         raise UserError(f"{' and '.join(several)}: expected one of them")
 
 
-def _pivot(stores: Sequence[Store], choice: Choice) -> Table:
+def _pivot(stores: Sequence[Store], choice: Choice, rows: Sequence[str], columns: str, value: str) -> Table:
     frames = [
         asked_frame(store.manifests(), read_trials(store), choice.sweep).assign(store=store.address)
         for store in stores
         if choice.sweep is None or manifests_of(store, choice.sweep)
     ]
-    names = "-by-".join(["-".join(map(dotted, [choice.value, *choice.rows])), dotted(choice.columns)])
-    return pivot_table(
-        pd.concat(frames), choice.rows, choice.columns, choice.value, where=_conditions(choice), name=names
-    )
+    name = "-by-".join(["-".join(map(dotted, [value, *rows])), dotted(columns)])
+    return pivot_table(pd.concat(frames), rows, columns, value, where=_conditions(choice), name=name)
 
 
 def _conditions(choice: Choice) -> dict[str, str]:

@@ -82,3 +82,20 @@ def test_a_stream_has_no_figures_of_single_tasks(store: Store) -> None:
     for name in refused:
         with pytest.raises(UserError, match=rf"--value {name}: .* given streams of r-digits.*take accuracy"):
             mean(store, name)
+
+
+@pytest.mark.parametrize(
+    ("choice", "same"),
+    [
+        (
+            Choice(value="forgetting"),
+            Choice(rows=("method", "variant", "scale"), columns="benchmark", value="forgetting"),
+        ),
+        (Choice(columns="scale"), Choice(rows=("method", "variant", "benchmark"), columns="scale", value="accuracy")),
+    ],
+)
+def test_a_value_or_columns_alone_ask_for_a_table_of_cells(classes: Store, choice: Choice, same: Choice) -> None:
+    """Its rows are what tells cells apart; nothing that is asked for is passed over."""
+    (table,), (whole,) = tables_of([classes], choice), tables_of([classes], same)
+    assert table.table.equals(whole.table)
+    assert table.name == whole.name
