@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
@@ -11,12 +11,13 @@ from rich.console import Console
 from crwn.data import BASE_SETS
 from crwn.spec import TrialSpec
 from orchestrator import display
-from orchestrator.display import NARROW, print_line, print_table
+from orchestrator.display import NARROW, counted, print_line, print_table
+from orchestrator.execution.expecting import about, duration, expected, past_trials
 from orchestrator.execution.packing import measured, num_slots, resources_of
 from orchestrator.execution.progress import show_seconds
 from orchestrator.execution.protocol import Capacity
 from orchestrator.store.store import Store
-from orchestrator.sweeps import bundled
+from orchestrator.sweeps import bundled, departures
 from orchestrator.sweeps.reading import load_sweep
 from orchestrator.sweeps.sweep import Cell, Sweep
 
@@ -24,15 +25,28 @@ TEXT_COLUMNS = ("method", "variant", "scale", "benchmark", "scenario", "seeds")
 
 
 def show(sweep: Sweep, store: Store, console: Console) -> None:
-    """Print one row per cell, and the totals."""
+    """Print one row per cell, what differs from the methods' own settings, the time, and the totals."""
     finished = store.finished(trial.trial_id for trial in sweep.trials)
-    rows, num_done, work = [], 0, 0.0
-    for cell in sweep.chosen:
-        done = sum(trial.trial_id in finished for trial in cell.trials)
-        left = len(cell.trials) - done
-        num_done += done
-        work += left * petaflop(cell.trials[0])
-        rows.append(_cell(sweep, cell, done))
+    left = [trial for trial in sweep.trials if trial.trial_id not in finished]
+    rows = [_cell(sweep, cell, sum(trial.trial_id in finished for trial in cell.trials)) for cell in sweep.chosen]
+    left_out = _left_out(sweep, console)
+    shown = [{name: text for name, text in row.items() if name not in left_out} for row in rows]
+    text_columns = [name for name in shown[0] if name in TEXT_COLUMNS]
+    print_table(
+        console,
+        title=f"{sweep.title}: {len(sweep.trials)} trials",
+        text_columns=text_columns,
+        number_columns=[name for name in shown[0] if name not in TEXT_COLUMNS],
+        rows=[list(row.values()) for row in shown],
+    )
+    for line in (*departures.lines(sweep.chosen), *departures.warnings(sweep.chosen), *_time(sweep, store, left)):
+        print_line(console, line)
+    print_line(console, f"{len(left)} trials to run, {len(finished)} done in {store.address}")
+    print_line(console, f"{sum(map(petaflop, left)):.3g} PFLOP of training left; nothing was started")
+
+
+def _left_out(sweep: Sweep, console: Console) -> set[str]:
+    """The columns that say nothing of this sweep, or for which a narrow screen has no room."""
     left_out = set()
     if not any(cell.blueprint.statistics_per_task for cell in sweep.cells):
         left_out.add("statistics\n/task")
@@ -46,17 +60,21 @@ def show(sweep: Sweep, store: Store, console: Console) -> None:
             left_out.add("variant")
         if sweep.reference:
             left_out.add("updates\n/task")
-    shown = [{name: text for name, text in row.items() if name not in left_out} for row in rows]
-    text_columns = [name for name in shown[0] if name in TEXT_COLUMNS]
-    print_table(
-        console,
-        title=f"{sweep.title}: {len(sweep.trials)} trials",
-        text_columns=text_columns,
-        number_columns=[name for name in shown[0] if name not in TEXT_COLUMNS],
-        rows=[list(row.values()) for row in shown],
-    )
-    print_line(console, f"{len(sweep.trials) - num_done} trials to run, {num_done} done in {store.address}")
-    print_line(console, f"{work:.3g} PFLOP of training left; nothing was started")
+    return left_out
+
+
+def _time(sweep: Sweep, store: Store, left: Sequence[TrialSpec]) -> Iterator[str]:
+    """How long the trials that are left may take here, and what that is based on."""
+    if not left:
+        return
+    found = duration(left, sweep.resources, store)
+    cores = counted(found.cpus, "CPU core")
+    if found.slots:
+        bounds = f"between {about(found.least)} and {about(found.most)}"
+        yield f"time: about {about(found.seconds)} on this machine, {bounds}; {found.slots} at once on {cores}"
+    else:
+        yield f"time: not known; a trial takes {sweep.resources.cpus:g} CPU cores, and this machine has {cores}"
+    yield from (f"  {part}" for part in found.parts)
 
 
 def show_bundled(console: Console) -> None:
@@ -153,10 +171,15 @@ def petaflop(trial: TrialSpec) -> float:
 
 
 def as_json(sweep: Sweep, store: Store) -> str:
-    """The plan for programs: every trial with its identity, names, resolved spec and counts."""
+    """The plan for programs: every trial with its identity, names, resolved spec, counts and expected time."""
     finished = store.finished(trial.trial_id for trial in sweep.trials)
+    times = iter(expected(sweep.trials, past_trials(store)))
     trials = [
-        _trial(sweep, cell, trial, is_finished=trial.trial_id in finished)
+        {
+            **_trial(sweep, cell, trial, is_finished=trial.trial_id in finished),
+            **next(times).as_json(),
+            "departures": departures.departures(trial),
+        }
         for cell in sweep.chosen
         for trial in cell.trials
     ]

@@ -29,6 +29,7 @@ from orchestrator.store.locks import Holder
 from orchestrator.store.schemas import ATTEMPTS_FILE
 from orchestrator.store.store import Store
 from orchestrator.sweeps.changes import OPTION
+from orchestrator.sweeps.departures import warnings
 from orchestrator.sweeps.sweep import Resources, Sweep
 from orchestrator.tracking.address import TRACKING_VARIABLE, tracking_uri
 from orchestrator.tracking.following import followed
@@ -176,6 +177,8 @@ def _begin(sweep: Sweep, work: _Work, store: Store, starts: str, console: Consol
     print_line(
         console, f"{sweep.title}: {len(work.left)} trials to run, {again}{num_done} done; {starts}; {store.address}"
     )
+    for line in warnings(sweep.chosen):
+        print_line(console, line)
     other_code.show_other_code(work.others, work.accepted, store, console)
     if sweep.keep_weights and num_done:
         print_line(console, f"keep_weights: the {num_done} trials that are done keep what they have")

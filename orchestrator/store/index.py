@@ -111,6 +111,19 @@ def results(store: Store, trial_ids: Iterable[str] | None = None) -> pa.Table:
     return table.take(pa.array([places[trial_id] for trial_id in wanted if trial_id in places], pa.int64()))
 
 
+def glance(store: Store) -> pa.Table:
+    """The finished trials of a store as far as they can be had at once: of a small store all, else those of its index.
+
+    Returns:
+        Rows of `RESULTS_SCHEMA`. Nothing is written, and damaged records are left out.
+    """
+    signatures = store.signatures()
+    if len(signatures) < FEW:
+        return _read(store, list(signatures)).table.select(RESULTS_SCHEMA.names)
+    known = _load(store, RESULTS_SCHEMA)
+    return RESULTS_SCHEMA.empty_table() if known is None else known
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Computed:
     """The code that computed a finished trial.

@@ -247,6 +247,8 @@ def test_run_ends_with_the_table_and_where_everything_is(crwn: Crwn, sweep_file:
     store = workplace / "runs" / "tiny"
     lines = ended.out.splitlines()
     assert lines[0] == f"tiny: 2 trials to run, 0 done; executor inline; {store}"
+    assert [line for line in lines if line.startswith("warning: ")] == [lines[1]]
+    assert "neuromodnet: 0 % of its own updates, at the learning rate for all of them (0.01)" in lines[1]
     assert any(line.startswith("2/2 trials done, 0 running, 0 failed, 0 waiting") for line in lines)
     assert re.search(r"│ neuromodnet │ FC16 +│ \d+\.\d\d ± \d+\.\d\d \(n=2\) │ +99 │", ended.out)
     assert lines[-3:] == [

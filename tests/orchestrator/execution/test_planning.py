@@ -251,6 +251,22 @@ def test_labels_are_shown_as_they_are(sweep_file: SweepFile, absent: Store) -> N
     assert [row[3] for row in cells_of(printed(sweep, absent))[:3]] == labels
 
 
+def test_the_plan_tells_the_time_and_what_departs(sweep_file: SweepFile, absent: Store) -> None:
+    """How long it may take, within which bounds and why; the settings that are not the methods' own; the warnings."""
+    text = printed(load_sweep(sweep_file(PAPER + "training: {updates_per_task: 100}\n")), absent)
+    lines = text[text.rindex("┘") :].splitlines()[1:]
+    assert lines[0] == (
+        "not the method's own: 100 updates per task instead of 1000 updates: neuromodnet, flynet, supsup"
+    )
+    assert [line.partition(": 10 %")[0] for line in lines[1:4]] == [
+        f"warning: {method}" for method in ("neuromodnet", "flynet", "supsup")
+    ]
+    time = r"time: about \S+ \w+ on this machine, between \S+ \w+ and \S+ \w+; \d+ at once on \d+ CPU cores?"
+    assert re.fullmatch(time, lines[5])
+    assert re.fullmatch(r"  9 trials by counting operations, at \d+ billion multiply-adds per second .*", lines[6])
+    assert len(lines) == 9
+
+
 def test_the_json_has_every_trial(paper: Sweep, store: Store) -> None:
     """Identity, names, whether it is finished, counts and the resolved spec: enough to run it elsewhere."""
     done = paper.trials[1].trial_id
@@ -265,6 +281,8 @@ def test_the_json_has_every_trial(paper: Sweep, store: Store) -> None:
         assert (entry["scale"], entry["seed"]) == (trial.scale, trial.seed)
         assert entry["params_per_task"] == PARAMETERS[trial.method.kind]
         assert entry["petaflop"] == petaflop(trial)
+        assert 0 < entry["seconds_least"] < entry["seconds"] < entry["seconds_most"]
+        assert entry["departures"] == {}
 
 
 # The paper's tables. Their parameters a task by hand: FC256 on 784 pixels has
@@ -438,7 +456,7 @@ def test_a_method_that_is_not_continual_is_marked(sweep_file: SweepFile, absent:
 def test_without_a_reference_there_is_no_ratio(sweep_file: SweepFile, absent: Store) -> None:
     """No column of the plan, and null in its JSON; with one the column names it."""
     plain = load_sweep(sweep_file(COMPARED))
-    assert "ratio" not in printed(plain, absent)
+    assert "ratio to" not in printed(plain, absent)
     assert {entry["ratio"] for entry in json.loads(as_json(plain, absent))["trials"]} == {None}
     compared = load_sweep(sweep_file(COMPARED + "reference: both\n"))
     text = printed(compared, absent)

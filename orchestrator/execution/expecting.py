@@ -1,0 +1,257 @@
+"""How long trials may take on this machine, and what that is based on.
+
+The best basis at hand is taken for each trial: finished trials that differ from it only in their seed; finished trials
+of its method, in proportion to their work; or a count of its operations, at a speed that is measured here.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import itertools
+import json
+import os
+import socket
+import statistics
+import time
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from crwn.benchmarks import BENCHMARKS
+from crwn.methods import METHODS
+from crwn.spec import TrainingSpec, TrialSpec
+from orchestrator.display import counted
+from orchestrator.errors import UserError
+from orchestrator.execution.executors import default_executor
+from orchestrator.execution.packing import num_slots
+from orchestrator.execution.progress import estimated_work
+from orchestrator.execution.protocol import NodeResources
+from orchestrator.store import index
+from orchestrator.store.provenance import Provenance
+from orchestrator.store.store import Store
+from orchestrator.sweeps.sweep import Resources
+
+MAX_STORES = 50
+"""Number of stores that are looked at, besides the sweep's own."""
+
+MEASURED_SECONDS = 0.1
+"""Seconds of this process's time for which products are timed."""
+
+SHARE = 0.5
+"""Share of the speed of large products that trials reach: quickstart, cifar100-10-epochs and r-mnist-wider took 0.4 to
+0.8 of it on the machine of docs/results.md."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Basis:
+    """What an expected time is based on.
+
+    Attributes:
+        text: as a part of a sentence.
+        factor: the time is expected between its quotient and its product with this.
+    """
+
+    text: str
+    factor: float
+
+
+SAME = Basis(text="as trials that differ by their seed took", factor=1.25)
+ALIKE = Basis(text="as trials of the same methods took, in proportion to their operations", factor=2.0)
+COUNTED = Basis(text="by counting operations", factor=3.0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Past:
+    """A finished trial.
+
+    Attributes:
+        spec: the trial.
+        seconds: of training and tests.
+        store: the address of its store.
+        is_here: whether this machine computed it.
+    """
+
+    spec: TrialSpec
+    seconds: float
+    store: str
+    is_here: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Expected:
+    """The expected time of one trial.
+
+    Attributes:
+        seconds: on one of this machine's places for trials.
+        basis: what that is based on.
+        past: the finished trials that it is based on.
+    """
+
+    seconds: float
+    basis: Basis
+    past: tuple[Past, ...] = ()
+
+    def as_json(self) -> dict[str, float | str]:
+        """The time with its bounds, in seconds, and its basis."""
+        least, most = self.seconds / self.basis.factor, self.seconds * self.basis.factor
+        return {"seconds": self.seconds, "seconds_least": least, "seconds_most": most, "basis": self.basis.text}
+
+
+def expected(trials: Iterable[TrialSpec], past: Sequence[Past]) -> list[Expected]:
+    """The expected time of each trial, from past ones; those of other machines count where this one computed none."""
+    past = [each for each in past if each.is_here] or past
+    alike: dict[tuple[str, ...], list[Past]] = defaultdict(list)
+    for each in past:
+        for key in _keys(each.spec):
+            alike[key].append(each)
+    return [_expected(trial, alike) for trial in trials]
+
+
+def _expected(trial: TrialSpec, alike: Mapping[tuple[str, ...], Sequence[Past]]) -> Expected:
+    same, *others = _keys(trial)
+    if same in alike:
+        mean = statistics.mean(each.seconds for each in alike[same])
+        return Expected(seconds=mean, basis=SAME, past=tuple(alike[same]))
+    work = estimated_work(trial)
+    for key in others:
+        if key in alike:
+            done = sum(estimated_work(each.spec) for each in alike[key])
+            rate = sum(each.seconds for each in alike[key]) / done
+            return Expected(seconds=work * rate, basis=ALIKE, past=tuple(alike[key]))
+    return Expected(seconds=work / (SHARE * measured_speed()), basis=COUNTED)
+
+
+def _keys(trial: TrialSpec) -> tuple[tuple[str, ...], ...]:
+    """What trials have in common that take similar times: all but the seed; method and scale; method."""
+    kind = trial.method.kind
+    return (replace(trial, seed=0).canonical_json(),), (kind, trial.scale), (kind,)
+
+
+@functools.cache
+def measured_speed() -> float:
+    """The multiply-adds per second of one CPU core in products as trials have them, whatever else the machine does."""
+    import numpy as np  # noqa: PLC0415 (takes a tenth of a second, only where nothing was measured before)
+    from threadpoolctl import threadpool_limits  # noqa: PLC0415
+
+    generator = np.random.Generator(np.random.PCG64(0))
+    left, right = (generator.random(shape, np.float32) for shape in ((128, 784), (784, 256)))
+    with threadpool_limits(1):
+        number, began = 0, time.thread_time()
+        while time.thread_time() - began < MEASURED_SECONDS:
+            left @ right
+            number += 1
+    return number * 128 * 784 * 256 / (time.thread_time() - began)
+
+
+def past_trials(store: Store) -> list[Past]:
+    """The finished trials of a store and of those beside it, as far as they can be read; nothing is written."""
+    found: dict[TrialSpec, Past] = {}
+    for each in (store, *_beside(store)):
+        with contextlib.suppress(OSError, UserError):
+            for past in _past(each):
+                found.setdefault(past.spec, past)
+    return list(found.values())
+
+
+def _beside(store: Store) -> Iterator[Store]:
+    """The other stores in a store's folder."""
+    with contextlib.suppress(OSError):
+        folders = sorted(path for path in store.beside.iterdir() if path.is_dir())
+        stores = (Store(folder) for folder in folders)
+        others = (other for other in stores if other.address != store.address and other.exists)
+        yield from itertools.islice(others, MAX_STORES)
+
+
+def _past(store: Store) -> Iterator[Past]:
+    if not store.exists:
+        return
+    here = socket.gethostname()
+    table = index.glance(store).select(["trial_id", "spec", "seconds", "provenance"])
+    for row in table.to_pylist():
+        spec = trial_of(row["spec"])
+        if spec is not None and spec.trial_id == row["trial_id"] and row["seconds"]:
+            host = Provenance.from_json(row["provenance"], with_attempts=False).host
+            yield Past(spec=spec, seconds=row["seconds"], store=store.address, is_here=host == here)
+
+
+def trial_of(text: str) -> TrialSpec | None:
+    """The trial of a canonical JSON; None if this crwn does not know its parts."""
+    try:
+        said = json.loads(text)
+        method, benchmark = dict(said["method"]), dict(said["benchmark"])
+        return TrialSpec(
+            method=METHODS[method.pop("kind")].spec(**method),
+            benchmark=BENCHMARKS[benchmark.pop("kind")].spec(**benchmark),
+            scale=said["scale"],
+            seed=said["seed"],
+            training=TrainingSpec(**said["training"]),
+        )
+    except (KeyError, TypeError, ValueError):
+        return None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Duration:
+    """How long trials may take on this machine, with as many at once as it has places for.
+
+    Attributes:
+        seconds: the most likely time.
+        least, most: bounds.
+        slots: number of trials at once; 0 if this machine has no place for any.
+        cpus: CPU cores of this machine.
+        parts: what it is based on, one line each.
+    """
+
+    seconds: float
+    least: float
+    most: float
+    slots: int
+    cpus: int
+    parts: tuple[str, ...]
+
+
+def duration(trials: Sequence[TrialSpec], resources: Resources, store: Store) -> Duration:
+    """The expected time of trials, one after another where few are left, else as many at once as there are places."""
+    times = expected(trials, past_trials(store))
+    cpus = len(os.sched_getaffinity(0))
+    slots = num_slots(replace(resources, gpus=0.0), [NodeResources(cpus=cpus, gpus=0)])
+    slots = min(slots, len(trials), 1 if default_executor(len(trials)) == "inline" else len(trials))
+    parts = []
+    for basis in (SAME, ALIKE, COUNTED):
+        based = [each for each in times if each.basis == basis]
+        if based:
+            parts.append(f"{counted(len(based), 'trial')} {basis.text}{_where(based)}")
+
+    def together(seconds: Iterable[float]) -> float:
+        all_ = list(seconds)
+        return max(*all_, sum(all_) / max(1, slots))
+
+    return Duration(
+        seconds=together(each.seconds for each in times),
+        least=together(each.seconds / each.basis.factor for each in times),
+        most=together(each.seconds * each.basis.factor for each in times),
+        slots=slots,
+        cpus=cpus,
+        parts=tuple(parts),
+    )
+
+
+def _where(based: Sequence[Expected]) -> str:
+    """Where the trials are that an expected time is based on."""
+    past = {each.spec: each for times in based for each in times.past}
+    if not past:
+        return f", at {SHARE * measured_speed() / 1e9:.0f} billion multiply-adds per second and core, measured just now"
+    stores = sorted({each.store for each in past.values()})
+    more = f" and {len(stores) - 3} more" if len(stores) > 3 else ""
+    there = "" if any(each.is_here for each in past.values()) else ", on another machine"
+    return f" in {', '.join(stores[:3])}{more}{there}"
+
+
+def about(seconds: float) -> str:
+    """A duration as text with about two digits."""
+    if seconds < 90:
+        return f"{max(1, round(seconds))} s" if seconds < 10 else f"{5 * round(seconds / 5)} s"
+    if seconds < 90 * 60:
+        return f"{round(seconds / 60)} min"
+    return f"{seconds / 3600:.1f} h" if seconds < 10 * 3600 else f"{round(seconds / 3600)} h"

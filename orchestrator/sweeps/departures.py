@@ -1,0 +1,74 @@
+"""How a sweep's trials depart from their methods' own settings, and where that makes a comparison doubtful. Pure."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from crwn.spec import TrainingSpec, TrialSpec
+from orchestrator.sweeps.sweep import Cell
+
+_LENGTHS = ("updates_per_task", "epochs_per_task")
+
+
+def departures(trial: TrialSpec) -> dict[str, tuple[Any, Any]]:
+    """The settings of a trial that are not its method's own.
+
+    Returns:
+        Each as given and the method's own, by the part of a sweep and the name: `settings.buffer`.
+    """
+    given, own = trial.training, trial.method.training(trial.scale)
+    method = type(trial.method)()
+    pairs = {
+        **{f"settings.{item.name}": (trial.method, method) for item in dataclasses.fields(method)},  # type: ignore[arg-type]  # every spec is a dataclass
+        **{f"training.{item.name}": (given, own) for item in dataclasses.fields(own) if item.name not in _LENGTHS},
+    }
+    found = {name: tuple(getattr(each, name.partition(".")[2]) for each in pair) for name, pair in pairs.items()}
+    found["training.length"] = (_length(given), _length(own))
+    return {name: (first, second) for name, (first, second) in found.items() if first != second}
+
+
+def _length(training: TrainingSpec) -> str:
+    """The length of training per task, in words."""
+    if training.epochs_per_task:
+        return f"{training.epochs_per_task} epoch{'s' * (training.epochs_per_task > 1)}"
+    return f"{training.updates_per_task} updates"
+
+
+def lines(cells: Iterable[Cell]) -> Iterator[str]:
+    """The settings that are not a method's own, one line for each value, with the methods that have it."""
+    found: dict[str, dict[str, None]] = defaultdict(dict)
+    for cell in cells:
+        for name, (given, own) in departures(cell.trials[0]).items():
+            text = f"{given} per task" if name == "training.length" else f"{name.partition('.')[2]} {_text(given)}"
+            found[f"{text} instead of {_text(own)}"][" ".join(filter(None, (cell.method, cell.variant)))] = None
+    for text, methods in found.items():
+        yield f"not the method's own: {text}: {', '.join(methods)}"
+
+
+def _text(value: Any) -> str:
+    """A value as a sweep writes it."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def warnings(cells: Iterable[Cell]) -> list[str]:
+    """One line for each method that learns for less time than its own, at the learning rate meant for that time."""
+    found = {}
+    for cell in cells:
+        trial = cell.trials[0]
+        own = dataclasses.replace(trial, training=trial.method.training(trial.scale))
+        share, rate = trial.num_updates() / own.num_updates(), trial.training.learning_rate
+        if share < 1 and rate == own.training.learning_rate and cell.method not in found:
+            found[cell.method] = (
+                f"{100 * share:.0f} % of its own updates, at the learning rate for all of them ({rate:g})"
+            )
+    said = [f"warning: {method}: {text}; its rank may be lower than it could be" for method, text in found.items()]
+    if said:
+        said.append(
+            f"  to see, try a higher one, such as --set 'methods.{next(iter(found))}.training.learning_rate=...'"
+        )
+    return said

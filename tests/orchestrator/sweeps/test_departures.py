@@ -1,0 +1,61 @@
+"""Settings that are not a method's own, and the warning where training is shorter than its learning rate is for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from orchestrator.sweeps.departures import departures, lines, warnings
+from orchestrator.sweeps.reading import load_sweep
+
+SweepFile = Callable[..., Path]
+
+TEXT = """\
+seeds: [0, 1]
+benchmarks: [r-digits, p-digits]
+training: {updates_per_task: 250}
+methods:
+  stl: {scales: [FC16]}
+  psp: {scales: [FC16], training: {learning_rate: 0.001}}
+  mtl: {scales: [FC16], training: {updates_per_task: 1000}}
+  er: {scales: [FC16], settings: {buffer: 20}}
+  own: {method: neuromodnet, scales: [FC16, FC32], variants: {plain: {}, pretrained: {settings: {pretrained: true}}}}
+"""
+
+
+def test_the_settings_of_each_value_are_told_once_with_their_methods(sweep_file: SweepFile) -> None:
+    """Whatever the numbers of scales, benchmarks and seeds; two ways to say a length are one setting."""
+    sweep = load_sweep(sweep_file(TEXT))
+    assert list(lines(sweep.cells)) == [
+        "not the method's own: 250 updates per task instead of 1000 updates: stl, psp, own plain, own pretrained",
+        "not the method's own: learning_rate 0.001 instead of 0.0001: psp",
+        "not the method's own: buffer 20 instead of 500: er",
+        "not the method's own: 250 updates per task instead of 1 epoch: er",
+        "not the method's own: pretrained true instead of false: own pretrained",
+    ]
+    trials = {cell.method: cell.trials[0] for cell in sweep.cells}
+    assert departures(trials["mtl"]) == {}
+    assert departures(trials["er"]) == {
+        "settings.buffer": (20, 500),
+        "training.length": ("250 updates", "1 epoch"),
+    }
+
+
+def test_shorter_training_at_the_own_rate_is_warned_of_once_a_method(sweep_file: SweepFile) -> None:
+    """Not where the rate was set, where training is whole, or where it is longer than the method's own."""
+    found = warnings(load_sweep(sweep_file(TEXT)).cells)
+    assert [line.partition(",")[0] for line in found] == [
+        "warning: stl: 25 % of its own updates",
+        "warning: own: 25 % of its own updates",
+        "  to see",
+    ]
+    assert "(0.0001)" in found[0]
+    assert "--set 'methods.stl.training.learning_rate=...'" in found[-1]
+    assert warnings(load_sweep(sweep_file(TEXT.replace("updates_per_task: 250", "updates_per_task: 1000"))).cells) == []
+
+
+def test_epochs_and_batches_count_as_updates(sweep_file: SweepFile) -> None:
+    """Twelvefold batches are a twelfth of the updates; a stream is learned once, in batches of its own."""
+    text = "seeds: [0]\nbenchmarks: [seq-digits]\nmethods: {er: {scales: [FC16], training: {batch_size: 120}}}\n"
+    (line, _) = warnings(load_sweep(sweep_file(text)).cells)
+    assert line.startswith("warning: er: 10 % of its own updates, at the learning rate for all of them (0.1)")
