@@ -94,7 +94,9 @@ def chosen_sweep(file: Path, seeds: str | None, changes: list[str] | None) -> Sw
 def _numbers(seeds: str) -> tuple[int, ...]:
     texts = [text.strip() for text in seeds.split(",")]
     if len(set(texts)) < len(texts) or not all(re.fullmatch("0|[1-9][0-9]{0,18}", text) for text in texts):
-        raise UserError(f"--seeds: expected different whole numbers with commas between them, 0,1; given {seeds!r}")
+        raise UserError(
+            "not-seeds", f"--seeds: expected different whole numbers with commas between them, 0,1; given {seeds!r}"
+        )
     return tuple(map(int, texts))
 
 
@@ -103,14 +105,14 @@ def store_of_run(sweep: Sweep, out: str | None) -> Store:
     try:
         return _open(out or sweep.store or f"runs/{sweep.name}")
     except UserError as error:
-        raise UserError(f"{error} Another store is named with --out.") from error
+        raise UserError(error.codes, f"{error} Another store is named with --out.") from error
 
 
 def existing_store(address: str) -> Store:
     """A store that is there; where none is, the user is told what makes one."""
     store = _open(address)
     if not store.exists:
-        raise UserError(f"{address}: expected a store, found none there; crwn run makes one")
+        raise UserError("store-missing", f"{address}: expected a store, found none there; crwn run makes one")
     return store
 
 

@@ -99,7 +99,7 @@ def status(
 
     if (store is None) == (address is None):
         given = "neither" if store is None else "both"
-        raise UserError(f"status: expected a store, or a cluster with --address; given {given}")
+        raise UserError("options-conflict", f"status: expected a store, or a cluster with --address; given {given}")
     if store is not None:
         standing.show(existing_store(store), display.console(), verbose=verbose)
         return

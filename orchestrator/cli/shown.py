@@ -42,7 +42,8 @@ def _folder_of_stores(runs: str) -> Path:
 
     if not isinstance(open_files(runs), LocalFiles):  # which also finds what is wrong with a path
         raise UserError(
+            "not-a-folder",
             f"{runs}: expected a folder on this machine, where MLflow's database is. For a store on object storage it "
-            "is in runs/ of the folder where crwn run was typed; crwn sync STORE makes it anew, then type: crwn ui"
+            "is in runs/ of the folder where crwn run was typed; crwn sync STORE makes it anew, then type: crwn ui",
         )
     return expanded(runs)

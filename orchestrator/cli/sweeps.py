@@ -74,7 +74,7 @@ def plan(
     from orchestrator.execution import planning  # noqa: PLC0415
 
     if cluster and as_json:
-        raise UserError("--cluster and --json: expected one of them, given both")
+        raise UserError("options-conflict", "--cluster and --json: expected one of them, given both")
     loaded = chosen_sweep(sweep, seeds, changes)
     store = store_of_run(loaded, out)
     if cluster:

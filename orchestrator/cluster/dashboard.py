@@ -42,8 +42,9 @@ def connect(address: str) -> JobSubmissionClient:
     parts = urlsplit(address)
     if "@" in parts.netloc:  # before anything that repeats it
         raise UserError(
+            "password-shown",
             "--address: expected the address of Ray's dashboard without a user or a password, given one with: it is "
-            "shown in the commands to go on with. Use a tunnel, such as ssh -N -L 8265:127.0.0.1:8265 HEAD"
+            "shown in the commands to go on with. Use a tunnel, such as ssh -N -L 8265:127.0.0.1:8265 HEAD",
         )
     try:
         port = parts.port or (443 if parts.scheme == "https" else 80)
@@ -51,7 +52,8 @@ def connect(address: str) -> JobSubmissionClient:
         port = 0
     if parts.scheme not in ("http", "https") or not parts.hostname or not port:
         raise UserError(
-            f"--address: expected the address of Ray's dashboard, such as http://127.0.0.1:8265; given {address!r}"
+            "address-invalid",
+            f"--address: expected the address of Ray's dashboard, such as http://127.0.0.1:8265; given {address!r}",
         )
     for name in CHATTY:
         logging.getLogger(name).setLevel(logging.ERROR)
@@ -95,8 +97,9 @@ def within(seconds: float, call: Callable[[], _Value]) -> _Value:
 def unreachable(address: str, error: BaseException) -> UserError:
     """That nothing answers at an address, as the user's to mend."""
     return UserError(
+        "cluster-unreachable",
         f"--address: expected Ray's dashboard at {address}, but it cannot be reached: {error}. Is the cluster up, and "
-        "the tunnel to its head (ssh -N -L 8265:127.0.0.1:8265 HEAD)?"
+        "the tunnel to its head (ssh -N -L 8265:127.0.0.1:8265 HEAD)?",
     )
 
 
@@ -113,12 +116,13 @@ def explained(address: str) -> Iterator[None]:
         is_set = os.environ.get("RAY_AUTH_MODE", "").lower() == "token"
         given = "none or another was given" if is_set else "none was given: set RAY_AUTH_MODE=token"
         raise UserError(
-            f"--address: the cluster at {address} expects its token, and {given}. {TOKEN_PLACES}"
+            "token-refused", f"--address: the cluster at {address} expects its token, and {given}. {TOKEN_PLACES}"
         ) from error
     except (ConnectionError, requests.ConnectionError, requests.Timeout) as error:
         raise unreachable(address, error) from error
     except (RuntimeError, requests.RequestException, ValueError, KeyError) as error:
         raise UserError(
+            "not-a-dashboard",
             f"--address: expected Ray's dashboard at {address}, which refused or is another server: "
-            f"{type(error).__name__}: {error}"
+            f"{type(error).__name__}: {error}",
         ) from error

@@ -123,7 +123,7 @@ def stop(client: JobSubmissionClient, address: str, job_id: str, console: Consol
     """
     jobs = {job.job_id: job for job in jobs_of(client, address)}
     if job_id not in jobs:
-        raise UserError(f"JOB: {nearest(job_id, jobs)}; crwn status --address {address} shows them")
+        raise UserError("unknown-name", f"JOB: {nearest(job_id, jobs)}; crwn status --address {address} shows them")
     if jobs[job_id].has_ended:
         print_line(console, f"{job_id}: {state_of(jobs[job_id].details)} already")
         return

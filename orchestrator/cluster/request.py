@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from crwn.faults import InvalidError
 from orchestrator.display import hide_password
 from orchestrator.errors import UserError
 from orchestrator.execution.other_code import check_names
@@ -87,17 +88,20 @@ def request(sweep: Sweep, file: Path, out: str | None, options: Options) -> Requ
     where = "an absolute path that all machines of the cluster share, such as /shared/runs/NAME, or s3://bucket/prefix"
     given = out if out is not None else None if sweep.store is None else str(sweep.store)
     if given is None:
-        raise UserError(f"--out: expected where the cluster keeps the store, {where}; given nothing")
+        raise UserError("store-not-named", f"--out: expected where the cluster keeps the store, {where}; given nothing")
     source = "--out" if out is not None else f"{file}: store"
     try:
         check_address(given)
-    except ValueError as error:
-        raise UserError(f"{source}: {error}.") from error
+    except InvalidError as error:
+        raise UserError(error.codes, f"{source}: {error}.") from error
     is_elsewhere = urlsplit(given).scheme in SCHEMES
     if not (given.startswith("/") or is_elsewhere):
-        raise UserError(f"{source}: expected {where}; given {given!r}. A job's own folder vanishes with it.")
+        raise UserError(
+            "path-not-absolute", f"{source}: expected {where}; given {given!r}. A job's own folder vanishes with it."
+        )
     if options.data_root is not None and not options.data_root.startswith("/"):
         raise UserError(
-            f"--data-root: expected an absolute path on the cluster's machines; given {options.data_root!r}"
+            "path-not-absolute",
+            f"--data-root: expected an absolute path on the cluster's machines; given {options.data_root!r}",
         )
     return Request(sweep=sweep, file=file, store=given if is_elsewhere else posixpath.normpath(given), options=options)

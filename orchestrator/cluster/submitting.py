@@ -72,9 +72,10 @@ def _same(job: ClusterJob, wanted: Request, address: str) -> str:
     if (job.notes[SWEEP], job.notes[TRIALS]) == (wanted.sweep.name, wanted.trials):
         return job.job_id
     raise UserError(
+        "store-taken",
         f"{wanted.store}: expected no other job on this store, but {job.job_id} runs the sweep {job.notes[SWEEP]!r} of "
         f"{job.notes[NUM_TRIALS]} trials there, which is not that of {wanted.file}. Wait for it, stop it "
-        f"(crwn stop --address {address} {job.job_id}), or name another store with --out."
+        f"(crwn stop --address {address} {job.job_id}), or name another store with --out.",
     )
 
 
@@ -140,8 +141,9 @@ def _tracking_uri(options: Options, console: Console) -> str | None:
     if options.tracking_uri is not None:
         if sqlite_file(options.tracking_uri) and not options.tracking_uri.partition(":///")[2].startswith("/"):
             raise UserError(
+                "path-not-absolute",
                 "--tracking-uri: expected an absolute path on the cluster's head (four slashes), "
-                f"given {options.tracking_uri}"
+                f"given {options.tracking_uri}",
             )
         return options.tracking_uri
     uri = os.environ.get(TRACKING_VARIABLE)

@@ -71,11 +71,15 @@ def _of(method: str, codes: Sequence[Code]) -> tuple[list[str], list[int]]:
 def _check(choice: Choice, known: dict[str, list[Code]], store: Store) -> None:
     for method in choice.methods:
         if method not in known:
-            raise UserError(f"{store.address}: a method of its finished trials: {nearest(method, known)}")
+            raise UserError(
+                "unknown-name", f"{store.address}: a method of its finished trials: {nearest(method, known)}"
+            )
     if not (choice.codes or choice.results_versions):
         return
     if len(choice.methods) > 1:
-        raise UserError(f"--code and --results-version: expected one method, given {', '.join(choice.methods)}")
+        raise UserError(
+            "several-methods", f"--code and --results-version: expected one method, given {', '.join(choice.methods)}"
+        )
     codes, versions = _of(choice.methods[0], known[choice.methods[0]])
     for name, given, there in (
         ("--code", choice.codes, codes),
@@ -83,6 +87,8 @@ def _check(choice: Choice, known: dict[str, list[Code]], store: Store) -> None:
     ):
         for value in given:
             if value not in there:
-                raise UserError(f"{name}: {nearest(value, there)}")
+                raise UserError("unknown-name", f"{name}: {nearest(value, there)}")
         if len(set(given)) == 1:
-            raise UserError(f"{name}: expected two or more to make equivalent, given {given[0]}; there are {there}")
+            raise UserError(
+                "too-few", f"{name}: expected two or more to make equivalent, given {given[0]}; there are {there}"
+            )

@@ -105,7 +105,9 @@ def check_names(sweep: Sweep, names: Sequence[str]) -> None:
             is_id = TRIAL_ID.fullmatch(name) is not None
             known = {trial.trial_id for trial in sweep.trials} if is_id else _methods(sweep)
             what = "a trial" if is_id else "a method, or a trial's id"
-            raise UserError(f"--recompute: expected {what} of the sweep {sweep.name}: {nearest(name, known)}")
+            raise UserError(
+                "unknown-name", f"--recompute: expected {what} of the sweep {sweep.name}: {nearest(name, known)}"
+            )
 
 
 def _methods(sweep: Sweep) -> set[str]:

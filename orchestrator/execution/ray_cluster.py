@@ -87,7 +87,7 @@ def _explained(what_failed: str, what_to_do: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        raise UnavailableError(f"{what_failed}: {_reason(error)}. {what_to_do}") from error
+        raise UnavailableError("ray-not-started", f"{what_failed}: {_reason(error)}. {what_to_do}") from error
 
 
 def _reason(error: BaseException) -> str:
@@ -125,7 +125,9 @@ def alive() -> list[dict[str, Any]]:
             nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]  # Ray leaves it untyped
         except RaySystemError as error:
             if time.monotonic() > until:
-                raise UserError(f"expected the cluster's head to answer: {error}. Is it up? `ray status`") from error
+                raise UserError(
+                    "cluster-silent", f"expected the cluster's head to answer: {error}. Is it up? `ray status`"
+                ) from error
             time.sleep(PAUSE_SECONDS)
         else:
             return [node for node in nodes if node["Alive"]]

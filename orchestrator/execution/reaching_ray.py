@@ -17,6 +17,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from crwn.faults import Fault
 from orchestrator.errors import UnavailableError
 
 ADDRESS_VARIABLE = "RAY_ADDRESS"
@@ -109,17 +110,18 @@ def check_start() -> None:
     """
     faults = [*_folder_faults(ray_folder()), *_shared_memory_faults(), *_limit_faults(), *_home_faults()]
     if faults:
-        raise UnavailableError(" ".join(faults) + " Or run the trials without Ray: --executor inline.")
+        raise UnavailableError.of(faults, " ".join(faults) + " Or run the trials without Ray: --executor inline.")
 
 
-def _home_faults() -> Iterator[str]:
+def _home_faults() -> Iterator[Fault]:
     """Faults of the home folder, in which Ray creates a token unless it has one or needs none."""
     if os.environ.get("RAY_AUTH_MODE", "token") != "token" or any(os.environ.get(name) for name in TOKEN_VARIABLES):
         return
     token = Path.home() / ".ray" / "auth_token"
     there = next(path for path in (token, *token.parents) if os.path.lexists(path))
     if there != token and not (there.is_dir() and os.access(there, os.W_OK)):
-        yield f"HOME: expected a home folder that can be written, for Ray's {token}; {there} cannot. Set HOME."
+        said = f"HOME: expected a home folder that can be written, for Ray's {token}; {there} cannot. Set HOME."
+        yield Fault("home-not-writable", said)
 
 
 def longest_parent() -> int:
@@ -128,22 +130,25 @@ def longest_parent() -> int:
     return SOCKET_PATH_BYTES - len(f"/ray/{session}/sockets/plasma_store")
 
 
-def _folder_faults(folder: RayFolder) -> Iterator[str]:
+def _folder_faults(folder: RayFolder) -> Iterator[Fault]:
     variable = f"${folder.variable}" if folder.variable else "Ray's folder"
     shorter = "Name another one: export RAY_TMPDIR=/tmp."
     if not folder.parent.startswith("/"):
-        yield f"{variable}: expected an absolute path, for Ray's session folder; given {folder.parent!r}. {shorter}"
+        said = f"{variable}: expected an absolute path, for Ray's session folder; given {folder.parent!r}. {shorter}"
+        yield Fault("path-not-absolute", said)
         return
     given, allowed = len(os.fsencode(folder.path)) - len("/ray"), longest_parent()
     if given > allowed:
-        yield (
+        yield Fault(
+            "path-too-long",
             f"{variable}: expected a path of at most {allowed} characters (bytes), given one of {given}: "
             f"{folder.parent}. Ray's sockets are some folders below it, and the path of a socket has at most "
-            f"{SOCKET_PATH_BYTES}. Name a shorter one: export RAY_TMPDIR=/tmp."
+            f"{SOCKET_PATH_BYTES}. Name a shorter one: export RAY_TMPDIR=/tmp.",
         )
     there = next(path for path in (folder.path, *folder.path.parents) if os.path.lexists(path))
     if not there.is_dir():
-        yield f"{variable}: expected a folder, for Ray's session folder below it; {there} is none. {shorter}"
+        said = f"{variable}: expected a folder, for Ray's session folder below it; {there} is none. {shorter}"
+        yield Fault("not-a-folder", said)
         return
     try:
         with tempfile.TemporaryFile(dir=there) as file:
@@ -151,39 +156,44 @@ def _folder_faults(folder: RayFolder) -> Iterator[str]:
             file.flush()
         free = os.statvfs(there).f_bavail * os.statvfs(there).f_frsize
     except OSError as error:
-        yield f"{variable}: expected to write Ray's session folder in {there}: {error.strerror}. {shorter}"
+        said = f"{variable}: expected to write Ray's session folder in {there}: {error.strerror}. {shorter}"
+        yield Fault("folder-not-writable", said)
         return
     if free < MIN_FREE_BYTES:
-        yield (
+        yield Fault(
+            "disk-full",
             f"{variable}: expected {MIN_FREE_BYTES / 2**20:.0f} MiB free for Ray's session folder in {there}, found "
-            f"{free / 2**20:.1f} MiB. Free some. {shorter}"
+            f"{free / 2**20:.1f} MiB. Free some. {shorter}",
         )
 
 
-def _shared_memory_faults() -> Iterator[str]:
+def _shared_memory_faults() -> Iterator[Fault]:
     if not sys.platform.startswith("linux"):
         return
     if not (SHARED_MEMORY.is_dir() and os.access(SHARED_MEMORY, os.W_OK | os.X_OK)):
-        yield (
+        yield Fault(
+            "shared-memory-missing",
             f"{SHARED_MEMORY}: expected a folder in memory that can be written, for Ray's object store. Mount one, "
-            "such as by docker run --shm-size=8gb."
+            "such as by docker run --shm-size=8gb.",
         )
 
 
-def _limit_faults() -> Iterator[str]:
+def _limit_faults() -> Iterator[Fault]:
     _, files = resource.getrlimit(resource.RLIMIT_NOFILE)  # Ray raises the soft limit to this one
     if files != resource.RLIM_INFINITY and files < MIN_OPEN_FILES:
-        yield (
+        yield Fault(
+            "too-few-files",
             f"ulimit -n: expected at least {MIN_OPEN_FILES} open files for each of Ray's processes, given {files}. "
-            "Raise it: ulimit -n 8192."
+            "Raise it: ulimit -n 8192.",
         )
     processes, _ = resource.getrlimit(resource.RLIMIT_NPROC)
     if processes != resource.RLIM_INFINITY and os.geteuid() != 0:  # it does not apply to root
         free = processes - _running_threads()
         if free < MIN_FREE_PROCESSES:
-            yield (
+            yield Fault(
+                "too-few-processes",
                 f"ulimit -u: expected room for {MIN_FREE_PROCESSES} processes and threads of Ray, found {max(0, free)} "
-                f"of {processes}. Raise it, or end others of yours."
+                f"of {processes}. Raise it, or end others of yours.",
             )
 
 
@@ -213,7 +223,8 @@ def check_cluster(address: str) -> None:
             return  # Ray looks for a head's processes on this machine, and reports if there are none
         if not _HOST_AND_PORT.fullmatch(recorded):
             raise UnavailableError(
-                f"$RAY_ADDRESS=auto: expected a cluster's address in {file}, found none. Remove the file: ray stop."
+                "address-missing",
+                f"$RAY_ADDRESS=auto: expected a cluster's address in {file}, found none. Remove the file: ray stop.",
             )
         _wait_for_head(recorded, f"$RAY_ADDRESS=auto, which is {recorded} by {file}", os.environ)
         return
@@ -222,8 +233,9 @@ def check_cluster(address: str) -> None:
     if not found or not 0 < int(found[1]) < 2**16:
         client = " Ray's client (ray://) cannot run trials." if address.startswith("ray://") else ""
         raise UnavailableError(
+            "address-invalid",
             "$RAY_ADDRESS: expected the address of a cluster's head as HOST:PORT, such as 10.0.0.1:6379, or auto on "
-            f"the head; given {shown!r}.{client} From elsewhere: crwn submit. To use this machine: unset RAY_ADDRESS."
+            f"the head; given {shown!r}.{client} From elsewhere: crwn submit. To use this machine: unset RAY_ADDRESS.",
         )
     _wait_for_head(address, f"$RAY_ADDRESS={shown}", os.environ)
 
@@ -246,8 +258,9 @@ def _wait_for_head(address: str, name: str, environment: Mapping[str, str]) -> N
         if answer.is_other or time.monotonic() + PAUSE_SECONDS > until:
             tried = "" if answer.is_other else f" (asked for {WAIT_SECONDS:.0f} s)"
             raise UnavailableError(
+                "cluster-unreachable",
                 f"{name}: expected the head of a Ray cluster there, but {answer.why}{tried}. Start one with `ray start "
-                "--head`, or `unset RAY_ADDRESS` to use this machine."
+                "--head`, or `unset RAY_ADDRESS` to use this machine.",
             )
         time.sleep(PAUSE_SECONDS)
 

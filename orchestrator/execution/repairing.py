@@ -69,7 +69,7 @@ def show_damaged(damaged: Mapping[str, Sequence[str]], store: Store, console: Co
         return
     said = f"{counted(len(damaged), 'finished trial')} damaged; the same command with --repair computes them again"
     if any(isinstance(result, UserError) for result in store.records.results(list(damaged))):
-        raise UnfinishedError(f"no table is made: {said}.")
+        raise UnfinishedError("records-damaged", f"no table is made: {said}.")
     print_line(console, said)
 
 

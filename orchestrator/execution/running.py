@@ -14,6 +14,7 @@ from typing import Any
 
 from rich.console import Console
 
+from crwn.faults import InvalidError
 from crwn.spec import TrialSpec
 from orchestrator import data_sets
 from orchestrator.display import hide_password, print_line
@@ -321,9 +322,9 @@ def chosen_executor(options: Options, num_trials: int) -> str:
         UserError: the options are wrong.
     """
     if options.tracking_uri is not None and not options.tracking:
-        raise UserError("--tracking-uri and --no-tracking: expected one of them, given both")
+        raise UserError("options-conflict", "--tracking-uri and --no-tracking: expected one of them, given both")
     if options.executor is not None and options.executor not in EXECUTORS:
-        raise UserError(f"--executor: {nearest(options.executor, EXECUTORS)}")
+        raise UserError("unknown-name", f"--executor: {nearest(options.executor, EXECUTORS)}")
     return options.executor or default_executor(num_trials)
 
 
@@ -336,8 +337,9 @@ def check_secrets(options: Options, executor: str) -> None:
     uri = options.tracking_uri
     if executor == "ray" and uri is not None and hide_password(uri) != uri:
         raise UserError(
+            "password-shown",
             f"--tracking-uri: expected an address without a password, given {hide_password(uri)}: Ray's list of jobs "
-            f"shows the command. Put it into ${TRACKING_VARIABLE}"
+            f"shows the command. Put it into ${TRACKING_VARIABLE}",
         )
 
 
@@ -351,16 +353,16 @@ def chosen_resources(sweep: Sweep, options: Options) -> Resources:
     given: dict[str, Any] = {"gpus": options.gpus, "cpus": options.cpus}
     for name, value in given.items():
         if value is not None and not 0 <= value < float("inf"):
-            raise UserError(f"--{name}: expected a number of at least 0, given {value}")
+            raise UserError("too-small", f"--{name}: expected a number of at least 0, given {value}")
     if options.cpus == 0:
-        raise UserError("--cpus: expected more than 0, given 0")
+        raise UserError("too-small", "--cpus: expected more than 0, given 0")
     try:
         return Resources(
             gpus=asked.gpus if options.gpus is None else options.gpus,
             cpus=asked.cpus if options.cpus is None else options.cpus,
         )
-    except ValueError as error:
-        raise UserError(f"--{error}") from error
+    except InvalidError as error:
+        raise UserError(error.codes, f"--{error}") from error
 
 
 def code_commit() -> str | None:

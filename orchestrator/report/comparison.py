@@ -230,10 +230,13 @@ def against(manifest: Manifest, reference: str) -> BaseOf:
         if reference in (cell.method, cell.row_name, f"{cell.method} {cell.variant}", f"{cell.method} {cell.scale}"):
             if cell.benchmark in chosen:
                 several = [name for name in names if name.startswith(cell.method)]
-                raise UserError(f"--against: expected one row, given {reference!r}; it may be {' or '.join(several)}")
+                raise UserError(
+                    "several-rows-match",
+                    f"--against: expected one row, given {reference!r}; it may be {' or '.join(several)}",
+                )
             chosen[cell.benchmark] = cell
     if not chosen:
-        raise UserError(f"--against: {nearest(reference, names)}")
+        raise UserError("unknown-name", f"--against: {nearest(reference, names)}")
 
     def base_of(cell: ManifestCell) -> ManifestCell | None:
         base = chosen.get(cell.benchmark)

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from crwn.faults import InvalidError
 from orchestrator.report import aggregate
 from orchestrator.report.comparison import holm, paired
 from orchestrator.store import compatibility
@@ -76,7 +77,7 @@ def differ(a: pd.DataFrame, b: pd.DataFrame, noise: float = NOISE) -> Difference
             the same, in [0, 1].
 
     Raises:
-        ValueError: a set has several trials of one method, benchmark, scale and seed that differ only in training.
+        InvalidError: a set has several trials of one method, benchmark, scale and seed that differ only in training.
     """
     left, right = (_by_key(frame, name) for frame, name in ((a, "A"), (b, "B")))
     common = [key for key in left if key in right]
@@ -121,9 +122,10 @@ def _by_key(frame: pd.DataFrame, name: str) -> dict[tuple[str, int], dict[str, A
             apart = compatibility.mixture(
                 [{**found[key], "seed": found[key]["trial_id"]}, {**row, "seed": row["trial_id"]}]
             )
-            raise ValueError(
+            raise InvalidError(
+                "several-trials-match",
                 f"{name} has several trials of {_name(row)} at seed {row['seed']}: "
-                f"{', '.join(apart) or 'of equal settings'} differ; choose with --where"
+                f"{', '.join(apart) or 'of equal settings'} differ; choose with --where",
             )
         found[key] = row
     return found

@@ -43,15 +43,17 @@ def pivot_table(
         UserError: a name or a value is unknown, no trial is left, or the value does not exist for some trials.
     """
     if value not in MEASURES:
-        raise UserError(f"--value: {nearest(value, MEASURES)}")
+        raise UserError("unknown-name", f"--value: {nearest(value, MEASURES)}")
     measure = MEASURES[value]
     wanted = [*rows, columns]
     if len(set(wanted)) < len(wanted):
-        raise UserError(f"--rows and --cols: expected each name once, given {', '.join(wanted)}")
+        raise UserError("name-repeated", f"--rows and --cols: expected each name once, given {', '.join(wanted)}")
     is_placed = trials["settings"].notna()
     named = with_columns(select(trials[is_placed], where or {}), wanted)
     if named.empty:
-        raise UserError("expected at least one trial, finished or asked for; found none. Start with crwn run")
+        raise UserError(
+            "store-empty", "expected at least one trial, finished or asked for; found none. Start with crwn run"
+        )
     _check_known(named, measure)
     summary = pd.DataFrame(
         [
@@ -90,12 +92,16 @@ def _check_known(trials: pd.DataFrame, measure: Measure) -> None:
     streams = sorted({str(row["benchmark"]) for row in finished if row["stream"]})
     if streams and not measure.is_known_for_streams:
         raise UserError(
+            "stream-has-no-tasks",
             f"--value {measure.name}: expected trials whose tasks come one after another, given streams of "
             f"{', '.join(streams)}, which have no figures of single tasks; take accuracy, or leave them out: "
-            "--where benchmark=NAME"
+            "--where benchmark=NAME",
         )
     if finished and measure.lacks and all(pd.isna(row[measure.name]) for row in finished):
-        raise UserError(f"--value {measure.name}: {measure.lacks}; none of these trials has it. Take another value.")
+        raise UserError(
+            "measure-not-taken",
+            f"--value {measure.name}: {measure.lacks}; none of these trials has it. Take another value.",
+        )
 
 
 def select(trials: pd.DataFrame, where: Mapping[str, str]) -> pd.DataFrame:
@@ -106,10 +112,12 @@ def select(trials: pd.DataFrame, where: Mapping[str, str]) -> pd.DataFrame:
     """
     for name, given in where.items():
         if trials.empty:
-            raise UserError(f"--where {name}={given}: expected at least one trial to choose from, found none")
+            raise UserError(
+                "store-empty", f"--where {name}={given}: expected at least one trial to choose from, found none"
+            )
         texts = with_columns(trials, [name])[name].map(show)
         if given not in set(texts):
-            raise UserError(f"--where {name}: {nearest(given, set(texts))}")
+            raise UserError("unknown-name", f"--where {name}: {nearest(given, set(texts))}")
         trials = trials[texts == given]
     return trials
 
@@ -126,7 +134,7 @@ def with_columns(trials: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
     known = dict.fromkeys([*own, *(name for setting in settings for name in setting)])
     for name in names:
         if name not in known:
-            raise UserError(f"--rows, --cols and --where: {nearest(name, known)}")
+            raise UserError("unknown-name", f"--rows, --cols and --where: {nearest(name, known)}")
     return trials.assign(
         **{name: [setting.get(name, compatibility.ABSENT) for setting in settings] for name in names if name not in own}
     )

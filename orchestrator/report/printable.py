@@ -181,5 +181,6 @@ def write_files(files: Mapping[str, bytes], to: Files) -> None:
         raise
     except OSError as error:
         raise UserError(
-            f"{to.address}: expected a folder that can be written: {error}. Name another with --to."
+            "folder-not-writable",
+            f"{to.address}: expected a folder that can be written: {error}. Name another with --to.",
         ) from error

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+from crwn.faults import InvalidError
 from orchestrator.errors import UserError, nearest
 from orchestrator.papers.reading import read_paper
 from orchestrator.report.diff import Differences, differ, with_other_contexts
@@ -81,7 +82,9 @@ def tables_of(stores: Sequence[Store], choice: Choice | None = None) -> list[Pri
     if paper is not None and choice.sweep is None:
         trials = pd.concat([read_trials(store) for store in stores])
         if trials.empty and not any(store.manifests() for store in stores):
-            raise UserError(f"{stores[0].address}: expected at least one trial, found none; start with crwn run")
+            raise UserError(
+                "store-empty", f"{stores[0].address}: expected at least one trial, found none; start with crwn run"
+            )
         return list(
             paper_tables(paper, PaperSource(paper, select(trials, _conditions(choice))), f"paper-{paper.name}-")
         )
@@ -99,16 +102,22 @@ def tables_of(stores: Sequence[Store], choice: Choice | None = None) -> list[Pri
             more += [comparison_table(manifest, trials, choice.against), rank_table(manifest.name, table.summary)]
         found += [table, *(item for item in more if item is not None)]
     if not found:
-        raise UserError(f"--paper: expected a sweep with rows of the paper's tables; {choice.sweep!r} has none")
+        raise UserError(
+            "paper-without-rows",
+            f"--paper: expected a sweep with rows of the paper's tables; {choice.sweep!r} has none",
+        )
     return found
 
 
 def _check(stores: Sequence[Store], choice: Choice) -> None:
     """Refuse choices that cannot be combined."""
     if len(stores) > 1 and choice.pivot is None and choice.paper is None:
-        raise UserError(f"expected one store, given {len(stores)}; tables over several are made with --rows or --paper")
+        raise UserError(
+            "several-stores",
+            f"expected one store, given {len(stores)}; tables over several are made with --rows or --paper",
+        )
     if len(stores) > 1 and choice.sweep is not None:
-        raise UserError(f"--sweep: expected one store with it, given {len(stores)}")
+        raise UserError("several-stores", f"--sweep: expected one store with it, given {len(stores)}")
     asked = {"--rows": bool(choice.rows), "--cols": choice.columns is not None, "--value": choice.value is not None}
     pivot = next((name for name, is_given in asked.items() if is_given), "--rows")
     given = {
@@ -118,7 +127,7 @@ def _check(stores: Sequence[Store], choice: Choice) -> None:
     }
     several = [name for name, is_given in given.items() if is_given]
     if len(several) > 1:
-        raise UserError(f"{' and '.join(several)}: expected one of them")
+        raise UserError("options-conflict", f"{' and '.join(several)}: expected one of them")
 
 
 def _pivot(stores: Sequence[Store], choice: Choice, rows: Sequence[str], columns: str, value: str) -> Table:
@@ -136,7 +145,7 @@ def _conditions(choice: Choice) -> dict[str, str]:
     for text in choice.where:
         name, sign, value = text.partition("=")
         if not (name and sign):
-            raise UserError(f"--where: expected NAME=VALUE, such as scale=FC256; given {text!r}")
+            raise UserError("not-name-value", f"--where: expected NAME=VALUE, such as scale=FC256; given {text!r}")
         conditions[name] = value
     return conditions
 
@@ -150,12 +159,14 @@ def manifests_of(store: Store, sweep: str | None = None) -> list[Manifest]:
     """The manifests of a store's sweeps, or of one sweep; raises like `tables_of`."""
     manifests = store.manifests()
     if not manifests:
-        raise UserError(f"{store.address}: expected a store with at least one sweep, found none; start with crwn run")
+        raise UserError(
+            "store-empty", f"{store.address}: expected a store with at least one sweep, found none; start with crwn run"
+        )
     if sweep is None:
         return manifests
     chosen = [manifest for manifest in manifests if manifest.name == sweep]
     if not chosen:
-        raise UserError(f"--sweep: {nearest(sweep, (manifest.name for manifest in manifests))}")
+        raise UserError("unknown-name", f"--sweep: {nearest(sweep, (manifest.name for manifest in manifests))}")
     return chosen
 
 
@@ -192,12 +203,14 @@ def differences(a: Store, b: Store, where: Sequence[str], noise: float) -> Diffe
     for store in (a, b):
         trials = read_trials(store)
         if trials.empty:
-            raise UserError(f"{store.address}: expected at least one finished trial to compare, found none")
+            raise UserError(
+                "store-empty", f"{store.address}: expected at least one finished trial to compare, found none"
+            )
         frames.append(select(trials, _conditions(Choice(where=tuple(where)))))
     try:
         found = differ(frames[0], frames[1], noise)
-    except ValueError as error:
-        raise UserError(f"diff: {error}.") from error
+    except InvalidError as error:
+        raise UserError(error.codes, f"diff: {error}.") from error
     same = found.trials[(found.trials["state"] == "same") & (found.trials["trial_a"] == found.trials["trial_b"])]
     return with_other_contexts(
         found,

@@ -33,7 +33,7 @@ def tracking_uri(runs: Path, given: str | None) -> str:
     kind, mark, path = uri.partition("://")
     if kind.startswith("sqlite") and "/" in path.partition("?")[2]:
         how = "expected settings after ?; in a path, write %3F for it, and %25 for a percent sign."
-        raise UserError(f"{hide_password(uri)}: {how}")
+        raise UserError("question-mark-in-path", f"{hide_password(uri)}: {how}")
     return f"{_DRIVER}{mark}{path}" if kind == "sqlite" and "%" in path.partition("?")[0] else uri
 
 

@@ -24,6 +24,7 @@ import sqlalchemy
 from mlflow import MlflowClient, entities
 from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
+from crwn.faults import Fault
 from orchestrator.display import hide_password
 from orchestrator.errors import UserError, shortened
 from orchestrator.tracking.address import TrackingError, database_uri, sqlite_file
@@ -86,45 +87,62 @@ def explained(uri: str) -> Iterator[None]:
     except UserError:
         raise
     except Exception as error:  # MLflow, SQLAlchemy, requests, drivers, the file system
-        raise TrackingError(explain(error, uri)) from error
+        raise TrackingError.of([explain(error, uri)]) from error
 
 
-def explain(error: Exception, uri: str) -> str:
+def explain(error: Exception, uri: str) -> Fault:
     """What went wrong with MLflow at `uri`, and what to do; without the address's password."""
     shown = hide_password(uri)
     host = uri.partition("://")[2].partition("/")[0].rpartition("@")[2]  # urlsplit raises for invalid addresses
     text = hide_password(f"{type(error).__name__}: {error}").strip()
     detail = shortened(text.splitlines()[0], MAX_DETAIL)
-    for pattern, advice in _ADVICE:
+    for code, pattern, advice in _ADVICE:
         if re.search(pattern, f"{getattr(error, 'error_code', '')} {text}"):
-            return f"{advice.format(uri=shown, host=host)} ({detail})"
-    return f"MLflow at {shown} cannot be written: {detail}"
+            return Fault(code, f"{advice.format(uri=shown, host=host)} ({detail})")
+    return Fault("tracking-failed", f"MLflow at {shown} cannot be written: {detail}")
 
 
-_ADVICE: Sequence[tuple[str, str]] = (
-    ("Invalid Host header", "{uri} refuses its own name; start its server with --allowed-hosts '{host},localhost:*'"),
+_ADVICE: Sequence[tuple[str, str, str]] = (
     (
+        "host-refused",
+        "Invalid Host header",
+        "{uri} refuses its own name; start its server with --allowed-hosts '{host},localhost:*'",
+    ),
+    (
+        "access-denied",
         "PERMISSION_DENIED|UNAUTHENTICATED|error code 40[13]",
         "{uri} refuses access; set $MLFLOW_TRACKING_USERNAME and _PASSWORD, or _TOKEN",
     ),
     (
+        "database-of-another-version",
         "out-of-date database schema|Can't locate revision|file is not a database",
         "{uri} is no database of this MLflow; `mlflow db upgrade` a copy, or move it away and crwn sync again",
     ),
-    ("No module named", "the driver for {uri} is not installed; for PostgreSQL: pip install 'psycopg[binary]'"),
     (
+        "driver-missing",
+        "No module named",
+        "the driver for {uri} is not installed; for PostgreSQL: pip install 'psycopg[binary]'",
+    ),
+    (
+        "tracking-address-invalid",
         "maintenance mode|RegistryStoreURI|unsupported URI|Could not parse|load plugin|InvalidUrl|IPv6|ArgumentError",
         "{uri} is no address of MLflow's; give a server (http://HOST:5000) or a database (sqlite:///mlflow.db)",
     ),
-    ("ENDPOINT_NOT|JSON format|code 404", "what answers at {uri} is no MLflow server; check host, port and path"),
     (
+        "not-an-mlflow-server",
+        "ENDPOINT_NOT|JSON format|code 404",
+        "what answers at {uri} is no MLflow server; check host, port and path",
+    ),
+    (
+        "folder-not-writable",
         "PermissionError|NotADirectory|FileNotFound|Read-only file|FileExistsError|unable to open database|readonly",
         "{uri}: the database's or the artifacts' folder cannot be written; name another with --tracking-uri",
     ),
-    ("too many 500|error code 500", "the MLflow server at {uri} fails; see what its log says"),
+    ("server-failed", "too many 500|error code 500", "the MLflow server at {uri} fails; see what its log says"),
     (
+        "tracking-unreachable",
         "Max retries exceeded|[Cc]onnection refused|ConnectionError|timed out|Timeout|OperationalError",
         "MLflow at {uri} does not answer; see that it runs there and can be reached from this machine",
     ),
 )
-"""Patterns of errors and advice; the first match counts."""
+"""Codes, patterns of errors, and advice; the first match counts."""

@@ -198,10 +198,10 @@ def sync(store: Store, uri: str, console: Console) -> None:
     try:
         lock.acquire(timeout=1.0)
     except (TakenError, OSError) as error:
-        reason = f"expected a store that can be written: {error}"
+        code, reason = "store-not-writable", f"expected a store that can be written: {error}"
         if isinstance(error, TakenError):
-            reason = "a run is working on this store and keeps MLflow up to date itself"
-        raise UserError(f"{store.address}: {reason}.") from error
+            code, reason = "store-driven", "a run is working on this store and keeps MLflow up to date itself"
+        raise UserError(code, f"{store.address}: {reason}.") from error
     bar = Progress(console=console, transient=True, disable=not console.is_terminal)
     try:
         driven, tracker = store.is_driven, connected(store, uri)

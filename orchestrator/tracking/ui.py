@@ -49,11 +49,14 @@ def serve(runs: Path, port: int, console: Console) -> None:
         return
     if uri == default_uri(runs) and not (runs / DATABASE_FILE).exists():
         raise UserError(
+            "database-missing",
             f"{runs}: expected a folder of stores with {DATABASE_FILE}, found none; crwn run makes one, "
-            "and crwn sync STORE one for a store that has none."
+            "and crwn sync STORE one for a store that has none.",
         )
     if _is_open(port):
-        raise UserError(f"--port: expected a free port, given {port}. Stop what uses it, or name another.")
+        raise UserError(
+            "port-taken", f"--port: expected a free port, given {port}. Stop what uses it, or name another."
+        )
     command = [sys.executable, "-m", "mlflow", "server", "--host", HOST, "--port", str(port), "--workers", "1"]
     command += ["--artifacts-destination", (runs.absolute() / ARTIFACT_FOLDER).as_uri()]
     with contextlib.suppress(KeyboardInterrupt), tempfile.TemporaryFile() as log:
@@ -68,7 +71,7 @@ def serve(runs: Path, port: int, console: Console) -> None:
         size = os.fstat(log.fileno()).st_size
         said = os.pread(log.fileno(), 2000, max(0, size - 2000)).decode(errors="replace")
         how = "ended by itself" if is_up else f"did not start within {START_SECONDS:g} s"
-        raise UserError(f"the MLflow server {how}:\n{hide_password(said)}")
+        raise UserError("server-failed", f"the MLflow server {how}:\n{hide_password(said)}")
 
 
 def _is_open(port: int) -> bool:
