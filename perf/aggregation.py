@@ -8,7 +8,6 @@ each step in a process of its own. Writes the table of README.md between its mar
 
 from __future__ import annotations
 
-import json
 import resource
 import subprocess
 import sys
@@ -23,6 +22,7 @@ from crwn.methods.neuromodnet import NeuroModNetSpec
 from crwn.spec import TrainingSpec, TrialSpec
 from crwn.testing import Conditions, new_store, write_finished
 from orchestrator.store.manifests import Manifest, ManifestCell
+from orchestrator.store.recorded_spec import RecordedSpec
 from orchestrator.store.store import Store
 
 TRIALS, TASKS, SEEDS, MORE = 10_000, 100, 3, 100
@@ -125,7 +125,7 @@ def write(store: Store, numbers: range, num_tasks: int) -> None:
             benchmark="permuted digits",
             trials={**(others.trials if others else {}), seed: spec.trial_id},
             params_per_task=1299.0,
-            spec={name: part for name, part in json.loads(spec.canonical_json()).items() if name != "seed"},
+            spec=RecordedSpec.of(spec).without_seed,
         )
     store.write_manifest(Manifest(name="large", cells=tuple(cells.values())))
 

@@ -6,7 +6,6 @@ import contextlib
 import dataclasses
 import datetime
 import functools
-import json
 import math
 import os
 import platform
@@ -38,6 +37,7 @@ from orchestrator.store import integrity
 from orchestrator.store.attempts import Attempt, AttemptError, OutOfMemory, Position, code_changes
 from orchestrator.store.finished import TrialRecord
 from orchestrator.store.provenance import Provenance, RecordedNumerics
+from orchestrator.store.recorded_spec import RecordedSpec
 from orchestrator.store.rows import CurveEntry, Sample, TestRow, TrialRow
 from orchestrator.store.store import Store
 
@@ -198,7 +198,7 @@ def new_attempt(spec: TrialSpec, gpus: float | None) -> Attempt:
         started=_now(),
         host=socket.gethostname(),
         pid=os.getpid(),
-        spec=json.loads(spec.canonical_json()),
+        spec=RecordedSpec.of(spec),
         grouping=spec.blueprint().grouping,
         gpus=gpus,
         versions={**versions(), "python": platform.python_version()},
@@ -298,7 +298,7 @@ def record_of(
         grouping=blueprint.grouping,
         independent=blueprint.is_independent,
         fingerprint=finished.fingerprint,
-        spec=json.loads(spec.canonical_json()),
+        spec=RecordedSpec.of(spec),
         numerics=RecordedNumerics(**dataclasses.asdict(finished.numerics)),
         seconds=train_seconds + eval_seconds,
         provenance=provenance,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -18,6 +17,7 @@ from rich.text import Text
 from crwn.benchmarks import benchmark_name
 from orchestrator.display import print_line
 from orchestrator.execution.protocol import TrialUpdate
+from orchestrator.store.recorded_spec import RecordedSpec
 
 if TYPE_CHECKING:
     from crwn.events import Progress
@@ -198,7 +198,7 @@ def show_progress(progress: Progress | None) -> str:
 def describe(spec: TrialSpec) -> str:
     """A short description of a trial."""
     variant = f" ({spec.variant})" if spec.variant else ""
-    benchmark = benchmark_name(json.loads(spec.canonical_json())["benchmark"])
+    benchmark = benchmark_name(RecordedSpec.of(spec).benchmark)
     return f"{spec.method.kind} {spec.scale}{variant}, {benchmark}, seed {spec.seed}"
 
 

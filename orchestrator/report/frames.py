@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -16,6 +15,7 @@ from orchestrator.store import compatibility
 from orchestrator.store.accepted import NOTHING, Accepted
 from orchestrator.store.index import RESULTS_SCHEMA, results
 from orchestrator.store.manifests import Manifest, ManifestCell
+from orchestrator.store.recorded_spec import RecordedSpec
 from orchestrator.store.rows import independent
 from orchestrator.store.store import Store
 
@@ -51,7 +51,7 @@ def trials_frame(table: pa.Table, accepted: Accepted = NOTHING) -> pd.DataFrame:
     trials["group_size"] = trials["numerics.group_size"].astype("Int64")
     said = zip(table["grouping"].to_pylist(), table["independent"].to_pylist(), strict=True)
     trials["independent"] = pd.Series([independent(*each) for each in said], index=trials.index, dtype=bool)
-    trials["benchmark"] = [benchmark_name(json.loads(text["spec"])["benchmark"]) for text in texts]
+    trials["benchmark"] = [benchmark_name(RecordedSpec.from_index(text["spec"]).benchmark) for text in texts]
     for name in ("examples_kept", "stored_memory"):  # an older record has none
         trials[name] = trials[name].fillna(0).astype(int)
     return trials
@@ -108,18 +108,17 @@ def _of_cell(cell: ManifestCell, known: Mapping[str, Mapping[str, Any]]) -> dict
             return {name: known[trial_id][name] for name in (*NAMES, "settings")}
     if cell.spec is None:
         return {"settings": None}
-    return {**names_of(cell.spec), "settings": compatibility.settings_of(cell.spec)}
+    return {**names_of(cell.spec), "settings": compatibility.settings_of(cell.spec.values)}
 
 
-def names_of(spec: Mapping[str, Any]) -> dict[str, str]:
+def names_of(spec: RecordedSpec) -> dict[str, str]:
     """A spec's method, variant, scale and benchmark, as named in tables."""
-    method = dict(spec["method"])
-    kind = method.pop("kind")
+    kind = spec.method_kind
     default = METHODS[kind].spec() if kind in METHODS else None
-    changed = {name: value for name, value in method.items() if value != getattr(default, name, None)}
+    changed = {name: value for name, value in spec.method_settings.items() if value != getattr(default, name, None)}
     return {
         "method": kind,
         "variant": ",".join(f"{name}={value}" for name, value in sorted(changed.items())),
-        "scale": spec["scale"],
-        "benchmark": benchmark_name(spec["benchmark"]),
+        "scale": spec.scale,
+        "benchmark": benchmark_name(spec.benchmark),
     }

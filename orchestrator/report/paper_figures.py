@@ -17,6 +17,7 @@ from orchestrator.report.looks import Look, Names
 from orchestrator.report.paper_tables import PaperSource
 from orchestrator.store import compatibility
 from orchestrator.store.manifests import Manifest, ManifestCell
+from orchestrator.store.recorded_spec import RecordedSpec
 
 _Draw: TypeAlias = Callable[[Manifest, pd.DataFrame, str, Mapping[Names, Look] | None], Chart]
 
@@ -72,7 +73,7 @@ def paper_figures(paper: Paper, trials: pd.DataFrame) -> Iterator[Drawable]:
                         benchmark=figure.benchmark,
                         trials={row["seed"]: row["trial_id"] for row in rows},
                         params_per_task=float(cell.blueprint.params_per_task),
-                        spec={"method": {"kind": line.entry.method.kind}},
+                        spec=RecordedSpec.from_index(rows[0]["settings"]),
                     )
                 )
         if cells:

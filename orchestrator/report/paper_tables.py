@@ -9,7 +9,6 @@ A sweep that runs the paper's rows with other settings, such as fewer tasks, fil
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -26,6 +25,7 @@ from orchestrator.report import aggregate, comparison
 from orchestrator.report.printable import Table
 from orchestrator.report.sweep_tables import show_difference
 from orchestrator.store.manifests import Manifest
+from orchestrator.store.recorded_spec import RecordedSpec
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,11 +109,12 @@ class SweepSource:
         self.origin = f"The settings of the sweep {manifest.name}, which are not the paper's in all"
         known = {row["trial_id"]: row for row in aggregate.records(trials)}
         self._cells: dict[tuple[str, str, str], Found] = {}
+        self._methods: list[Mapping[str, Any]] = []
         self._scales: dict[str, dict[str, None]] = {}
         self._kinds: dict[str, str] = {}
         for cell in manifest.cells:
             rows = [{**known[id_], "seed": seed} for seed, id_ in cell.trials.items() if id_ in known]
-            spec = cell.spec or (json.loads(rows[0]["settings"]) if rows else None)
+            spec = cell.spec or (RecordedSpec.from_index(rows[0]["settings"]) if rows else None)
             if spec is None:
                 continue  # an older manifest without finished trials: the cell's settings are unknown
             try:
@@ -121,14 +122,14 @@ class SweepSource:
             except (KeyError, TypeError, ValueError, ArithmeticError):
                 continue  # cannot be built here, for example an unknown method, so not in a paper
             found = Found(rows=rows, asked=len(cell.trials), blueprint=blueprint)
-            self._cells[json.dumps(spec["method"], sort_keys=True), spec["scale"], cell.benchmark] = found
-            self._scales.setdefault(spec["method"]["kind"], {})[spec["scale"]] = None
-            self._kinds[cell.benchmark] = spec["benchmark"]["kind"]
+            self._methods.append(spec.method)
+            self._cells[canonical_json(spec.method), spec.scale, cell.benchmark] = found
+            self._scales.setdefault(spec.method_kind, {})[spec.scale] = None
+            self._kinds[cell.benchmark] = spec.benchmark_kind
 
     def benchmarks(self, layout: Layout) -> Sequence[str]:
         """See `Source`: benchmarks of the kinds in the paper's table, if the sweep has the methods that it needs."""
-        methods = [json.loads(method) for method, _, _ in self._cells]
-        has_needs = any(layout.needs.items() <= method.items() for method in methods)
+        has_needs = any(layout.needs.items() <= method.items() for method in self._methods)
         if not has_needs or (layout.reference and layout.reference.entry.method.kind not in self._scales):
             return ()
         kinds = {PRESETS[name].kind for name in layout.benchmarks}
@@ -141,14 +142,12 @@ class SweepSource:
     def find(self, line: Line, entry: Entry, scale: str, benchmark: str) -> Found | None:
         """See `Source`."""
         del line
-        method = json.loads(canonical_json(entry.method))
-        return self._cells.get((json.dumps(method, sort_keys=True), scale, benchmark))
+        return self._cells.get((canonical_json(entry.method), scale, benchmark))
 
 
-def _blueprint(spec: Mapping[str, Any]) -> Blueprint:
-    method, benchmark = ({k: v for k, v in spec[part].items() if k != "kind"} for part in ("method", "benchmark"))
-    problem = BENCHMARKS[spec["benchmark"]["kind"]].spec(**benchmark).problem()
-    blueprint: Blueprint = METHODS[spec["method"]["kind"]].spec(**method).blueprint(spec["scale"], problem, 0)
+def _blueprint(spec: RecordedSpec) -> Blueprint:
+    problem = BENCHMARKS[spec.benchmark_kind].spec(**spec.benchmark_settings).problem()
+    blueprint: Blueprint = METHODS[spec.method_kind].spec(**spec.method_settings).blueprint(spec.scale, problem, 0)
     return blueprint
 
 

@@ -14,6 +14,7 @@ from typing import Any
 from crwn.code import Code
 from orchestrator.errors import shortened
 from orchestrator.store.json_fields import Fields, parse, sealed_bytes, without_none
+from orchestrator.store.recorded_spec import RecordedSpec
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,7 +103,7 @@ class Attempt:
         started: start time, in ISO 8601.
         host: the machine's name.
         pid: the process id.
-        spec: the trial's spec, as JSON values, so that an unfinished trial's folder says what it is.
+        spec: the trial's settings, so that an unfinished trial's folder says what it is.
         grouping: how many of its tasks can be learned at once; likewise.
         gpus: the GPUs assigned to it; None: whatever the machine has.
         began_at: the position from which it started or resumed.
@@ -117,7 +118,7 @@ class Attempt:
     started: str | None = None
     host: str | None = None
     pid: int | None = None
-    spec: Mapping[str, Any] | None = None
+    spec: RecordedSpec | None = None
     grouping: str | None = None
     gpus: float | None = None
     began_at: Position | None = None
@@ -144,7 +145,7 @@ class Attempt:
             started=said.said_time("started"),
             host=said.said_name("host"),
             pid=said.said_count("pid"),
-            spec=said.settings("spec", of_one_trial=True),
+            spec=RecordedSpec.read(said, "spec", of_one_trial=True),
             grouping=said.said_name("grouping"),
             gpus=said.number("gpus"),
             began_at=Position._read(said.part("from")),
@@ -164,7 +165,7 @@ class Attempt:
                 started=self.started,
                 host=self.host,
                 pid=self.pid,
-                spec=self.spec,
+                spec=None if self.spec is None else self.spec.values,
                 grouping=self.grouping,
                 discarded_resume_point=self.discarded_resume_point,
                 versions=self.versions,

@@ -14,7 +14,7 @@ import hashlib
 import json
 import math
 import reprlib
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 MAX_TEXT = 10_000
@@ -32,7 +32,12 @@ CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), allow_nan=Fa
 _SETTINGS: Mapping[str, tuple[str, ...]] = {"method": ("kind",), "benchmark": ("kind", "base"), "training": ()}
 """The parts of a spec that have settings, each with its text fields."""
 
-_COUNTS: Mapping[str, tuple[str, bool]] = {"benchmark": ("num_tasks", False), "training": ("updates_per_task", True)}
+_COUNTS: Sequence[tuple[str, str, bool]] = (
+    ("benchmark", "num_tasks", False),
+    ("training", "updates_per_task", True),
+    ("training", "epochs_per_task", False),
+    ("training", "batch_size", False),
+)
 """Numbers in a trial's settings by part, and whether they are required: a stream's benchmark has no number of tasks."""
 
 
@@ -276,7 +281,7 @@ class Fields:
         settings.text("scale")
         if of_one_trial:
             settings.count("seed")
-            for part, (number, is_said) in _COUNTS.items():
+            for part, number, is_said in _COUNTS:
                 counts = Fields(settings.take(part), f"{place}.{part}")
                 counts.count(number) if is_said else counts.said_count(number)
             check_values(value, place)

@@ -25,6 +25,7 @@ from orchestrator.store.json_fields import (
     parse,
     sealed_bytes,
 )
+from orchestrator.store.recorded_spec import RecordedSpec
 
 MANIFEST_FORMAT = 1
 """A reader refuses a newer format; adding fields does not change the format."""
@@ -51,7 +52,7 @@ class ManifestCell:
         validation: number of training images held out for testing; 0: test on the real test images.
         params_per_task: parameters per task in the paper's convention; None in an older manifest.
         ratio: params_per_task relative to the sweep's reference on this benchmark; None without a reference.
-        spec: the trials' spec without the seed, as JSON values; None in an older manifest.
+        spec: the settings that its trials share; None in an older manifest.
         base: the variant with which an ablation is compared; None outside ablations.
         examples_kept: capacity of the replay buffer, in training images.
     """
@@ -65,14 +66,14 @@ class ManifestCell:
     validation: int = 0
     params_per_task: float | None = None
     ratio: float | None = None
-    spec: Mapping[str, Any] | None = None
+    spec: RecordedSpec | None = None
     base: str | None = None
     examples_kept: int = 0
 
     @property
     def method_kind(self) -> str:
         """The method's name in the registry; the sweep's own name if an older manifest has no spec."""
-        return str(self.spec["method"]["kind"]) if self.spec else self.method
+        return self.method if self.spec is None else self.spec.method_kind
 
     @property
     def names(self) -> dict[str, str]:
@@ -99,10 +100,10 @@ class ManifestCell:
         fields = Fields(value, place)
         if not has_sum:
             fields.refuse_others(_CELL_FIELDS)
-        spec = fields.settings("spec")
+        spec = RecordedSpec.read(fields, "spec")
         trials = _trials(fields.take("trials"), f"{place}.trials")
         if spec is not None:
-            _check_settings(spec, trials, place)
+            _check_settings(spec.values, trials, place)
         return cls(
             method=fields.text("method"),
             variant=fields.text("variant", may_be_empty=True),
@@ -119,7 +120,8 @@ class ManifestCell:
         )
 
     def _content(self) -> dict[str, Any]:
-        later = {"params_per_task": self.params_per_task, "spec": self.spec, "base": self.base}
+        spec = None if self.spec is None else self.spec.values
+        later = {"params_per_task": self.params_per_task, "spec": spec, "base": self.base}
         later |= {"examples_kept": self.examples_kept or None}
         return {
             **self.names,

@@ -12,6 +12,7 @@ from typing import Any
 
 from orchestrator.store.json_fields import Fields, canonical, parse
 from orchestrator.store.provenance import Provenance, RecordedNumerics
+from orchestrator.store.recorded_spec import RecordedSpec
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,7 +33,7 @@ class TrialRow:
         independent: whether learning a task leaves earlier tasks unchanged; None in an older record, where it follows
             from the grouping, see `is_independent`.
         fingerprint: the fingerprint of the backbone.
-        spec: the trial's spec, as JSON values.
+        spec: the trial's settings.
         numerics: what its last bits depend on besides the spec.
         seconds: time of training and tests.
         provenance: where its results come from.
@@ -56,7 +57,7 @@ class TrialRow:
     grouping: str | None = None
     independent: bool | None = None
     fingerprint: str
-    spec: Mapping[str, Any]
+    spec: RecordedSpec
     numerics: RecordedNumerics
     seconds: float | None = None
     provenance: Provenance
@@ -75,7 +76,7 @@ class TrialRow:
         """
         said = Fields(dict(row))
         specs = Fields({"spec": parse(said.text_of("spec"))})
-        spec = specs.settings("spec", of_one_trial=True)
+        spec = RecordedSpec.read(specs, "spec", of_one_trial=True)
         if spec is None:
             raise ValueError("spec: expected settings, given none")
         return cls(
@@ -108,7 +109,7 @@ class TrialRow:
         row = {item.name: getattr(self, item.name) for item in fields(self)}
         return {
             **row,
-            "spec": canonical(self.spec),
+            "spec": canonical(self.spec.values),
             "numerics": self.numerics.to_json(),
             "provenance": self.provenance.to_json(),
         }

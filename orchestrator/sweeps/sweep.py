@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar
@@ -17,6 +16,7 @@ from crwn.faults import InvalidError
 from crwn.spec import READ_STRICTLY, Blueprint, TrialSpec
 from orchestrator.errors import UserError
 from orchestrator.store.manifests import Manifest, ManifestCell
+from orchestrator.store.recorded_spec import RecordedSpec
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,12 +64,6 @@ class Cell:
     def blueprint(self) -> Blueprint:
         """The trials' blueprint; only drawn numbers differ between seeds."""
         return self.trials[0].blueprint()
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        """The trials' spec without the seed, as JSON values."""
-        spec: dict[str, Any] = json.loads(self.trials[0].canonical_json())
-        return {name: value for name, value in spec.items() if name != "seed"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -166,7 +160,7 @@ class Sweep:
                 validation=cell.trials[0].benchmark.validation,
                 params_per_task=float(cell.blueprint.params_per_task),
                 ratio=self.ratio(cell),
-                spec=cell.settings,
+                spec=RecordedSpec.of(cell.trials[0]).without_seed,
                 base=cell.base,
                 examples_kept=cell.blueprint.examples_kept,
             )

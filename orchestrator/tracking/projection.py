@@ -12,7 +12,6 @@ import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from crwn.benchmarks import benchmark_name, problem_of
 from crwn.spec import ProblemShape
@@ -25,6 +24,7 @@ from orchestrator.store import integrity
 from orchestrator.store.attempts import Attempt, Position, attempts_bytes
 from orchestrator.store.json_fields import milliseconds
 from orchestrator.store.manifests import Manifest, ManifestCell
+from orchestrator.store.recorded_spec import RecordedSpec
 from orchestrator.store.rows import Sample, TestRow, TrialRow, independent
 from orchestrator.store.schemas import CONTEXTS_FILE, SYSTEM_FILE, TASKS_FILE, TRIAL_FILE
 from orchestrator.store.store import Store, TrialState
@@ -77,23 +77,24 @@ def _labels(cell: ManifestCell) -> dict[str, str]:
     return {f"label.{name}": cell.names[name][:MAX_TAG] for name in ("method", "variant", "benchmark")}
 
 
-def params(spec: Mapping[str, Any]) -> dict[str, str]:
+def params(spec: RecordedSpec | None) -> dict[str, str]:
     """A flattened spec: a trial's usual names, then every setting by its path in the spec.
 
-    It also takes the settings of a cell's trials, which have no seed.
+    Args:
+        spec: the settings of a trial or of a cell; None if an older crwn did not record them.
     """
-    if not spec:
+    if spec is None:
         return {}
     flat = {
-        "method": spec["method"]["kind"],
-        "benchmark": benchmark_name(spec["benchmark"]),
-        "benchmark.kind": spec["benchmark"]["kind"],
-        "scale": spec["scale"],
+        "method": spec.method_kind,
+        "benchmark": benchmark_name(spec.benchmark),
+        "benchmark.kind": spec.benchmark_kind,
+        "scale": spec.scale,
     }
-    if "seed" in spec:
-        flat["seed"] = str(spec["seed"])
-    for part in ("method", "benchmark", "training"):
-        settings = {name: value for name, value in spec[part].items() if name != "kind"}
+    if spec.seed is not None:
+        flat["seed"] = str(spec.seed)
+    parts = {"method": spec.method_settings, "benchmark": spec.benchmark_settings, "training": spec.training_settings}
+    for part, settings in parts.items():
         for name, value in settings.items():
             flat[f"{part}.{name}"] = value if isinstance(value, str) else json.dumps(value)
     return {name: value[:MAX_PARAM] for name, value in flat.items()}
@@ -120,7 +121,7 @@ def artifacts(store: Store, trial_id: str, title: str) -> dict[str, bytes]:
     files[f"contexts/{CONTEXTS_FILE}"] = store.records.contexts(trial_id)
     row = store.records.rows([trial_id])[trial_id]
     files["attempts.json"] = attempts_bytes(row.provenance.attempts)
-    files["spec.json"] = (json.dumps(row.spec, indent=1, sort_keys=True) + "\n").encode()
+    files["spec.json"] = (json.dumps(row.spec.values, indent=1, sort_keys=True) + "\n").encode()
     tests = integrity.Tests.of_rows(store.so_far(trial_id)[0])
     return files | matrix_files(tests, title, independent=row.is_independent)
 
@@ -135,12 +136,14 @@ def trial_content(store: Store, trial_id: str, state: TrialState, cell: Manifest
     if finished is not None:
         store.records.check_whole(trial_id)
         attempts: Sequence[Attempt] = finished.provenance.attempts or (Attempt(),)
-        spec, is_independent, ended = finished.spec, finished.is_independent, finished.provenance.finished
+        spec: RecordedSpec | None = finished.spec
+        is_independent, ended = finished.is_independent, finished.provenance.finished
     else:
         attempts = store.unfinished.attempts(trial_id)
         if not attempts:
             return None
-        spec, is_independent, ended = attempts[-1].spec or {}, independent(attempts[-1].grouping, None), None
+        spec = attempts[-1].spec
+        is_independent, ended = independent(attempts[-1].grouping, None), None
     tests, system = store.so_far(trial_id)
     if finished is None and store.is_finished(trial_id):
         return None  # its files were replaced while being read
@@ -149,8 +152,8 @@ def trial_content(store: Store, trial_id: str, state: TrialState, cell: Manifest
     signs += [round(1000 * time) for time in (*times, *(sample.time for sample in system)) if time]
     start = signs[0] or min((sign for sign in signs if sign), default=0)  # an older record may lack its start
     end = max(signs)
-    problem = problem_of(spec["benchmark"]) if spec else None
-    lengths = [] if problem is None else _lengths(problem, spec["training"])
+    problem = None if spec is None else problem_of(spec.benchmark)
+    lengths = [] if spec is None or problem is None else _lengths(problem, spec)
     # MLflow shows metrics in order of arrival: the one that is compared first, the machine's last.
     points = [
         *_accuracy_points(tests, problem, finished, end, independent=is_independent),
@@ -182,14 +185,13 @@ def _origin(attempts: Sequence[Attempt]) -> str:
     return " ".join("unknown" if said is None else str(said) for said in (first.started, first.host, first.pid))
 
 
-def _lengths(problem: ProblemShape, training: Mapping[str, Any]) -> list[int]:
+def _lengths(problem: ProblemShape, spec: RecordedSpec) -> list[int]:
     """The number of updates of each task, or of the stream, as far as known without the data."""
-    epochs, batch_size = training.get("epochs_per_task", 0), training.get("batch_size", 1)
     if problem.is_stream:
-        return [math.ceil(problem.num_train / batch_size)]
-    if epochs:
-        return [epochs * math.ceil(size / batch_size) for size in problem.segment_sizes]
-    return [training["updates_per_task"]] * problem.num_tasks
+        return [math.ceil(problem.num_train / spec.batch_size)]
+    if spec.epochs_per_task:
+        return [spec.epochs_per_task * math.ceil(size / spec.batch_size) for size in problem.segment_sizes]
+    return [spec.updates_per_task] * problem.num_tasks
 
 
 def _step(test: TestRow) -> int:
@@ -328,7 +330,7 @@ def cell_contents(
         name = without_middle(f"{cell.name}, {aggregate.show_n(row)}", MAX_RUN_NAME)
         tags = {"mlflow.runName": name, "state": "done" if row["n"] == row["asked"] else "incomplete", **_labels(cell)}
         tags |= {name: str(row[name])[:MAX_TAG] for name in _CELL_TAGS if row[name]}
-        settings = params(cell.spec or {})  # an older manifest does not say what its trials have in common
+        settings = params(cell.spec)
         tags["crwn.origin"] = digits(repr((settings, tags, points, start, end)))
         yield cell, RunContent(params=settings, tags=tags, points=points, start=start, end=end)
 

@@ -18,6 +18,7 @@ from orchestrator.report.frames import empty_frame
 from orchestrator.report.paper_tables import PaperSource, SweepSource, paper_tables
 from orchestrator.report.tables import Choice, tables_of
 from orchestrator.store.manifests import Manifest, ManifestCell
+from orchestrator.store.recorded_spec import RecordedSpec
 from orchestrator.store.store import Store
 from orchestrator.sweeps.reading import load_sweep
 
@@ -117,7 +118,9 @@ def test_settings_that_cannot_be_built_here_are_none_of_the_papers(changes: dict
     """A stranger's manifest, or one of a crwn with other methods, asks for them."""
     spec = json.loads(paper_trial("supsup", "FC16", "r-digits", 0).canonical_json()) | changes
     del spec["seed"]
-    cell = ManifestCell(method="x", variant="", scale="FC16", benchmark="b", trials={0: "a" * 16}, spec=spec)
+    cell = ManifestCell(
+        method="x", variant="", scale="FC16", benchmark="b", trials={0: "a" * 16}, spec=RecordedSpec(spec)
+    )
     assert paper_tables(PAPER, SweepSource(Manifest(name="odd", cells=(cell,)), empty_frame())) == []
 
 

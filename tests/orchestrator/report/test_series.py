@@ -11,6 +11,7 @@ from scipy import stats
 
 from orchestrator.report import series
 from orchestrator.store.manifests import Manifest, ManifestCell
+from orchestrator.store.recorded_spec import RecordedSpec
 
 CELL = {"method": "mine", "variant": "", "scale": "FC16", "benchmark": "b"}
 
@@ -139,7 +140,7 @@ def test_of_many_cells_the_best_of_each_benchmark_are_drawn_in_the_sweeps_order(
 
 def test_methods_are_known_by_their_kind() -> None:
     """From the spec that a manifest has of a cell; an older one has none."""
-    spec = {"method": {"kind": "supsup"}}
+    spec = RecordedSpec({"method": {"kind": "supsup"}})
     manifest = sweep({"spec": spec}, {"method": "older"})
     assert series.kinds(manifest) == {"mine": "supsup", "older": "older"}
 

@@ -132,8 +132,8 @@ def test_an_error_is_told_in_a_line() -> None:
         ({"code": {"method": 1}}, "code.method: expected text"),
         ({"code": {"results_version": -1}}, "code.results_version: expected a whole number"),
         ({"spec": {}}, "spec.method: expected this key"),
-        ({"spec": {**RECORD.trial.spec, "training": {}}}, "spec.training.updates_per_task: expected this key"),
-        ({"spec": {**RECORD.trial.spec, "seed": None}}, "spec.seed: expected a whole number"),
+        ({"spec": {**RECORD.trial.spec.values, "training": {}}}, "spec.training.updates_per_task: expected this key"),
+        ({"spec": {**RECORD.trial.spec.values, "seed": None}}, "spec.seed: expected a whole number"),
     ],
 )
 def test_an_attempt_of_another_kind_is_refused(said: dict[str, Any], fault: str) -> None:

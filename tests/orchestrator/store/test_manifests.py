@@ -15,6 +15,7 @@ from crwn.spec import trial_id_of
 from orchestrator.errors import UserError
 from orchestrator.store.json_fields import MAX_TEXT, SUM, sealed
 from orchestrator.store.manifests import Manifest, ManifestCell
+from orchestrator.store.recorded_spec import RecordedSpec
 
 SPEC = {
     "method": {"kind": "supsup"},
@@ -39,7 +40,7 @@ FIRST = ManifestCell(
     trials=trials(SPEC, 0, 1, 10),
     params_per_task=1299.0,
     ratio=0.25,
-    spec=SPEC,
+    spec=RecordedSpec(SPEC),
     base="local",
 )
 SECOND = ManifestCell(
@@ -51,7 +52,7 @@ SECOND = ManifestCell(
     continual=False,
     validation=100,
     params_per_task=99.5,
-    spec=OTHER_SPEC,
+    spec=RecordedSpec(OTHER_SPEC),
 )
 MANIFEST = Manifest(name="small", cells=(FIRST, SECOND), reference="mtl")
 

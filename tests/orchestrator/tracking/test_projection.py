@@ -26,6 +26,7 @@ from orchestrator.store.attempts import Attempt
 from orchestrator.store.json_fields import Fields, canonical
 from orchestrator.store.manifests import ManifestCell
 from orchestrator.store.provenance import Provenance, RecordedNumerics
+from orchestrator.store.recorded_spec import RecordedSpec
 from orchestrator.store.rows import Sample, TestRow
 from orchestrator.store.store import Store, TrialState
 from orchestrator.tracking import projection
@@ -217,7 +218,7 @@ def test_runs_are_named_as_the_sweep_names_trials() -> None:
 
 def test_params_are_the_spec_under_flat_names(trial: Trial) -> None:
     """First what a trial is by its usual names, then every setting by its place, numbers as JSON has them."""
-    params = projection.params(json.loads(trial(seed=3, weight_gain=0.1).canonical_json()))
+    params = projection.params(RecordedSpec.of(trial(seed=3, weight_gain=0.1)))
     assert params == {
         "method": "neuromodnet",
         "benchmark": "r-digits",
@@ -245,7 +246,7 @@ def test_params_are_the_spec_under_flat_names(trial: Trial) -> None:
 def test_no_setting_of_any_method_is_left_out(kind: str) -> None:
     """The spec can be put together again from its params alone."""
     spec = json.loads(CASES[kind].trial().canonical_json())
-    params = projection.params(spec)
+    params = projection.params(RecordedSpec(spec))
     rebuilt: dict[str, Any] = {"scale": params["scale"], "seed": int(params["seed"])}
     for part in ("method", "benchmark", "training"):
         rebuilt[part] = {"kind": params[part]} if part == "method" else {}
@@ -260,14 +261,14 @@ def test_a_setting_that_is_longer_than_mlflow_takes_is_cut(trial: Trial) -> None
     """A list of thousands of numbers cannot keep a trial out of MLflow."""
     spec = json.loads(trial().canonical_json())
     spec["method"]["layers"] = list(range(5000))
-    params = projection.params(spec)
+    params = projection.params(RecordedSpec(spec))
     assert len(params["method.layers"]) == projection.MAX_PARAM
     assert params["method.layers"].startswith("[0, 1, 2")
 
 
 def test_a_trial_without_a_spec_has_no_params() -> None:
     """An unfinished trial of an older store does not say what it is."""
-    assert projection.params({}) == {}
+    assert projection.params(None) == {}
 
 
 def test_a_trial_shows_its_params_from_the_first_attempt_on(
@@ -278,7 +279,7 @@ def test_a_trial_shows_its_params_from_the_first_attempt_on(
     write_begun(attempt(spec))
     begun = content_of(store, "running").params
     write_finished(spec)
-    assert begun == content_of(store).params == projection.params(json.loads(spec.canonical_json()))
+    assert begun == content_of(store).params == projection.params(RecordedSpec.of(spec))
 
 
 # Points of tests and curves

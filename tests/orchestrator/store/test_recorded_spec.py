@@ -1,0 +1,66 @@
+"""A trial's settings as records hold them: what every crwn writes has a type, the rest is kept."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from crwn.methods import METHODS
+from crwn.testing import tiny_trial
+from orchestrator.store.json_fields import Fields
+from orchestrator.store.recorded_spec import RecordedSpec
+from tests.methods import CASES
+
+
+@pytest.mark.parametrize("kind", METHODS)
+def test_a_trials_settings_are_those_of_its_spec(kind: str) -> None:
+    """Together they are the whole spec again."""
+    trial = CASES[kind].trial()
+    spec = RecordedSpec.of(trial)
+    assert (spec.method_kind, spec.benchmark_kind) == (kind, trial.benchmark.kind)
+    assert (spec.scale, spec.seed) == (trial.scale, trial.seed)
+    training = trial.training
+    assert spec.batch_size == training.batch_size
+    assert (spec.updates_per_task, spec.epochs_per_task) == (training.updates_per_task, training.epochs_per_task)
+    assert spec.method == {"kind": kind, **spec.method_settings}
+    assert spec.benchmark == {"kind": spec.benchmark_kind, **spec.benchmark_settings}
+    parts = {"method": spec.method, "benchmark": spec.benchmark, "training": spec.training_settings}
+    assert {**parts, "scale": spec.scale, "seed": spec.seed} == json.loads(trial.canonical_json())
+
+
+def test_a_cells_settings_have_no_seed() -> None:
+    """And are otherwise the trial's."""
+    spec = RecordedSpec.of(tiny_trial())
+    assert spec.without_seed.seed is None
+    assert {**spec.without_seed.values, "seed": tiny_trial().seed} == spec.values
+
+
+def test_what_another_crwn_recorded_is_kept() -> None:
+    """Settings that are not known here stay; those that an older crwn did not have mean as before."""
+    values = json.loads(tiny_trial().canonical_json())
+    values["method"]["later"] = [1]
+    values["later"] = {"a": 1}
+    del values["training"]["batch_size"]
+    spec = RecordedSpec.read(Fields({"spec": values}), "spec", of_one_trial=True)
+    assert spec is not None
+    assert spec.values == values
+    assert spec.method_settings["later"] == [1]
+    assert (spec.epochs_per_task, spec.batch_size) == (0, 1)
+
+
+@pytest.mark.parametrize("name", ["updates_per_task", "epochs_per_task", "batch_size"])
+@pytest.mark.parametrize("value", ["1", -1, 1.5, True])
+def test_counts_of_a_trial_are_whole_numbers(name: str, value: Any) -> None:
+    """Whoever reads a record reads no further."""
+    values = json.loads(tiny_trial().canonical_json())
+    values["training"][name] = value
+    with pytest.raises(ValueError, match=rf"spec\.training\.{name}: expected a whole number of at least 0"):
+        RecordedSpec.read(Fields({"spec": values}), "spec", of_one_trial=True)
+
+
+def test_a_batch_has_an_example() -> None:
+    """A record that says otherwise divides nothing by zero."""
+    values = json.loads(tiny_trial().canonical_json())
+    assert RecordedSpec({**values, "training": {**values["training"], "batch_size": 0}}).batch_size == 1
