@@ -12,6 +12,7 @@ import hashlib
 import importlib.util
 import sys
 import warnings
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,8 +31,8 @@ class Code:
     """The code that computed a trial.
 
     Attributes:
-        method: fingerprint of the file that defines the trial's method; None if its source is not available, as in a
-            notebook.
+        method: fingerprint of the file that defines the trial's method (for one of an installed package, of the package
+            in which it lies); None if its source is not available, as in a notebook.
         crwn: fingerprint of all files of this package; None likewise.
         results_version: `RESULTS_VERSION` at that time.
     """
@@ -57,39 +58,68 @@ def code_of(method: object) -> Code:
 
 
 def method_code(method: object) -> str | None:
-    """The fingerprint of the file that defines a method; None if its source is not available.
+    """The fingerprint of what defines a method; None if its source is not available.
 
     Args:
         method: the method's spec.
     """
-    return _module_code(type(method).__module__)
+    return module_code(type(method).__module__)
 
 
 @functools.cache
 def crwn_code() -> str | None:
     """The fingerprint of all files of this package and their names; None if a source is not available."""
-    folder = Path(__file__).parent
+    return _folder_code(Path(__file__).parent, NO_PART_IN_RESULTS)
+
+
+@functools.cache
+def module_code(name: str) -> str | None:
+    """The fingerprint of an imported module; None if its source is not available.
+
+    For a module of this package, or of none, that of its file: one file defines a method, and the rest of this package
+    has a version of its results. For another package's module, that of all files of the package in which it lies.
+    """
+    module = sys.modules.get(name)
+    file = getattr(module, "__file__", None)
+    if file is None:
+        return None
+    package = getattr(module, "__package__", None) or ""
+    if package and package.partition(".")[0] != __package__:
+        return _folder_code(Path(file).parent)
+    try:
+        return _fingerprint_of_bytes(_content(module, file))
+    except _NO_SOURCE:
+        return None
+
+
+def _folder_code(folder: Path, left_out: Iterable[str] = ()) -> str | None:
+    """The fingerprint of all files of a package and their names; None if a source is not available."""
     digest = hashlib.sha256()
     try:
         files = {file.relative_to(folder).as_posix(): file for file in folder.rglob("*.py")}
-        for name in sorted(files.keys() - set(NO_PART_IN_RESULTS)):
-            digest.update(f"{name} {_file_code(files[name])}\n".encode())
+        for name in sorted(files.keys() - set(left_out)):
+            digest.update(f"{name} {_fingerprint_of_bytes(files[name].read_bytes())}\n".encode())
     except _NO_SOURCE:
         return None
     return digest.hexdigest()[:NUM_DIGITS] if files else None
 
 
-@functools.cache
-def _module_code(name: str) -> str | None:
-    file = getattr(sys.modules.get(name), "__file__", None)
+def _content(module: object, file: str) -> bytes:
+    """A module's source, from what loaded it: a plug-in's file may have changed since, or be on another machine."""
+    loaded: Callable[[str], bytes] | None = getattr(getattr(module, "__loader__", None), "get_data", None)
+    return Path(file).read_bytes() if loaded is None else loaded(file)
+
+
+def _fingerprint_of_bytes(content: bytes) -> str:
+    return fingerprint(importlib.util.decode_source(content))
+
+
+def fingerprint_of_bytes(content: bytes) -> str | None:
+    """The fingerprint of a source as its file's bytes; None if it is no Python source."""
     try:
-        return None if file is None else _file_code(Path(file))
+        return _fingerprint_of_bytes(content)
     except _NO_SOURCE:
         return None
-
-
-def _file_code(file: Path) -> str:
-    return fingerprint(importlib.util.decode_source(file.read_bytes()))
 
 
 def fingerprint(source: str) -> str:

@@ -13,6 +13,7 @@ from xdist.scheduler import LoadScopeScheduling
 from crwn.data import BASE_SETS, Datasets
 from tests import object_storage
 from tests.object_storage import ObjectStorage
+from tests.plugged import no_traces
 
 
 @pytest.fixture(scope="session")
@@ -47,6 +48,13 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture
+def no_plugins() -> Iterator[None]:
+    """After the test, this process has no plug-in that it loaded."""
+    with no_traces():
+        yield
 
 
 FIRST = (

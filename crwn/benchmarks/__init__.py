@@ -11,6 +11,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from crwn.benchmarks import permuted, rotated, sequential, split, turning
+from crwn.registry import Registry
 from crwn.spec import BenchmarkSpec, ProblemShape
 
 if TYPE_CHECKING:
@@ -28,14 +29,15 @@ class BenchmarkEntry:
     build: Callable[[Any, ImageSet, int, torch.device], Benchmark]
 
 
-BENCHMARKS: Mapping[str, BenchmarkEntry] = MappingProxyType(
+BENCHMARKS: Registry[BenchmarkEntry] = Registry(
+    "benchmark",
     {
         "rotated": BenchmarkEntry(spec=rotated.RotatedSpec, build=rotated.build),
         "permuted": BenchmarkEntry(spec=permuted.PermutedSpec, build=permuted.build),
         "split": BenchmarkEntry(spec=split.SplitSpec, build=split.build),
         "sequential": BenchmarkEntry(spec=sequential.SequentialSpec, build=sequential.build),
         "turning": BenchmarkEntry(spec=turning.TurningSpec, build=turning.build),
-    }
+    },
 )
 
 PRESETS: Mapping[str, BenchmarkSpec] = MappingProxyType(

@@ -5,14 +5,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from types import MappingProxyType
 from typing import Literal, TypeAlias
 
 from crwn.data import cifar100, digits, imagenet, mnist
 from crwn.data.base import BaseSet, DataError, Datasets, data_roots
+from crwn.registry import Registry
 
-BASE_SETS: Mapping[str, BaseSet] = MappingProxyType(
+BASE_SETS: Registry[BaseSet] = Registry(
+    "data set",
     {
         base.name: base
         for base in (
@@ -22,7 +22,7 @@ BASE_SETS: Mapping[str, BaseSet] = MappingProxyType(
             imagenet.MINI_IMAGENET,
             imagenet.TINY_IMAGENET,
         )
-    }
+    },
 )
 
 GreyBase: TypeAlias = Literal["digits", "mnist"]

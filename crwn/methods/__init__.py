@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
-from types import MappingProxyType
 from typing import Any
 
 from crwn.methods import (
@@ -25,6 +24,7 @@ from crwn.methods import (
     supsup,
 )
 from crwn.methods.protocol import Method, Surroundings
+from crwn.registry import Registry
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,7 +35,8 @@ class MethodEntry:
     build: Callable[[Any, Surroundings], Method]
 
 
-METHODS: Mapping[str, MethodEntry] = MappingProxyType(
+METHODS: Registry[MethodEntry] = Registry(
+    "method",
     {
         "neuromodnet": MethodEntry(spec=neuromodnet.NeuroModNetSpec, build=neuromodnet.NeuroModNet),
         "flynet": MethodEntry(spec=flynet.FlyNetSpec, build=flynet.FlyNet),
@@ -52,5 +53,5 @@ METHODS: Mapping[str, MethodEntry] = MappingProxyType(
         "agem": MethodEntry(spec=agem.AGEMSpec, build=agem.AGEM),
         "er": MethodEntry(spec=er.ERSpec, build=er.ER),
         "derpp": MethodEntry(spec=derpp.DERPPSpec, build=derpp.DERPP),
-    }
+    },
 )

@@ -14,7 +14,7 @@ import typer
 
 from crwn.paths import stand_in_for_home
 from orchestrator import output
-from orchestrator.cli import data, jobs, results, shown, sweeps
+from orchestrator.cli import data, jobs, new, results, shown, sweeps
 from orchestrator.errors import UnfinishedError, UserError
 
 app = typer.Typer(
@@ -31,6 +31,17 @@ data_app = typer.Typer(
     name="data", help="List, download and verify base data sets.", no_args_is_help=True, rich_markup_mode=None
 )
 app.add_typer(data_app)
+
+new_app = typer.Typer(
+    name="new", help="Write a plug-in of your own to begin with.", no_args_is_help=True, rich_markup_mode=None
+)
+app.add_typer(new_app)
+
+
+@new_app.callback()
+def _write() -> None:
+    """Write a plug-in of your own to begin with."""
+
 
 COMMANDS: Mapping[str, Callable[..., None]] = {
     "sweeps": sweeps.sweeps_,
@@ -69,6 +80,7 @@ for name, command in COMMANDS.items():
     app.command(name, cls=results.NamesPaper if name in NAMING_PAPERS else None)(command)
 for name, command in DATA_COMMANDS.items():
     data_app.command(name)(command)
+new_app.command("method")(new.method)
 
 
 @app.callback()

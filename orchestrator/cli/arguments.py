@@ -75,20 +75,32 @@ SetOption = Annotated[
         metavar="KEY=VALUE",
     ),
 ]
+PluginOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="run the code of this plug-in, which the sweep lists and which lies beside it; may be repeated",
+        metavar="FILE",
+    ),
+]
 AddressOption = Annotated[
     str, typer.Option(help="address of the cluster's dashboard, such as http://127.0.0.1:8265", metavar="URL")
 ]
 
 
-def chosen_sweep(file: Path, seeds: str | None, changes: list[str] | None) -> Sweep:
-    """The sweep of a file with the changes and the seeds that the command line names.
+def chosen_sweep(file: Path, seeds: str | None, changes: list[str] | None, plugins: list[str] | None) -> Sweep:
+    """The sweep of a file with the changes, the seeds and the plug-ins that the command line names.
 
     Raises:
         UserError: it has faults, or the seeds are not seeds of the sweep.
     """
     from orchestrator.sweeps.reading import load_sweep  # noqa: PLC0415
 
-    return load_sweep(file, changes=changes or (), seeds=None if seeds is None else _numbers(seeds))
+    return load_sweep(
+        file,
+        changes=changes or (),
+        seeds=None if seeds is None else _numbers(seeds),
+        plugins=plugins or (),
+    )
 
 
 def _numbers(seeds: str) -> tuple[int, ...]:

@@ -11,6 +11,7 @@ from orchestrator.cli.arguments import (
     CpusOption,
     GpusOption,
     NoTrackingOption,
+    PluginOption,
     RecomputeOption,
     SeedsOption,
     SetOption,
@@ -31,6 +32,7 @@ def submit(
             help="the store, at a path or URI that the whole cluster sees; by default the sweep's own", metavar="STORE"
         ),
     ] = None,
+    plugin: PluginOption = None,
     seeds: SeedsOption = None,
     changes: SetOption = None,
     data_root: Annotated[
@@ -62,7 +64,7 @@ def submit(
         recompute=tuple(recompute or ()),
     )
     address = address.rstrip("/")
-    wanted = request(chosen_sweep(sweep, seeds, changes), sweep, out, options)
+    wanted = request(chosen_sweep(sweep, seeds, changes, plugin), sweep, out, options)
     client = connect(address)
     console = display.console()
     job = submitting.submit(client, address, wanted, console)

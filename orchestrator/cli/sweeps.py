@@ -28,6 +28,7 @@ from orchestrator.cli.arguments import (
     GpusOption,
     NoTrackingOption,
     OutOption,
+    PluginOption,
     RecomputeOption,
     SeedsOption,
     SetOption,
@@ -59,6 +60,7 @@ def plan(
     *,
     sweep: SweepArgument,
     out: OutOption = None,
+    plugin: PluginOption = None,
     seeds: SeedsOption = None,
     changes: SetOption = None,
     cluster: Annotated[
@@ -75,7 +77,7 @@ def plan(
 
     if cluster and as_json:
         raise UserError("options-conflict", "--cluster and --json: expected one of them, given both")
-    loaded = chosen_sweep(sweep, seeds, changes)
+    loaded = chosen_sweep(sweep, seeds, changes, plugin)
     store = store_of_run(loaded, out)
     if cluster:
         from orchestrator.execution.ray_tune import RayTuneExecutor  # noqa: PLC0415
@@ -91,6 +93,7 @@ def run(
     *,
     sweep: SweepArgument,
     out: OutOption = None,
+    plugin: PluginOption = None,
     seeds: SeedsOption = None,
     changes: SetOption = None,
     data_root: DataRootOption = None,
@@ -110,7 +113,7 @@ def run(
     from orchestrator.tracking import address  # noqa: PLC0415
 
     take_signals_for_interruptions()
-    loaded = chosen_sweep(sweep, seeds, changes)
+    loaded = chosen_sweep(sweep, seeds, changes, plugin)
     store = store_of_run(loaded, out)
     output.go_on_without(f"The run goes on; look at it with: {shlex.join(['crwn', 'status', store.address])}")
     options = running.Options(
@@ -143,6 +146,7 @@ def doctor(
     *,
     sweep: SweepArgument,
     out: OutOption = None,
+    plugin: PluginOption = None,
     data_root: DataRootOption = None,
     executor: ExecutorOption = None,
     gpus: GpusOption = None,
@@ -156,7 +160,7 @@ def doctor(
     from orchestrator.execution import running  # noqa: PLC0415
     from orchestrator.sweeps.reading import load_sweep  # noqa: PLC0415
 
-    loaded = load_sweep(sweep)
+    loaded = load_sweep(sweep, plugins=plugin or ())
     options = running.Options(
         data_root=data_root,
         executor=executor,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from rich.console import Console
 
@@ -25,9 +24,6 @@ from orchestrator.store.store import Store
 from orchestrator.sweeps.sweep import Sweep
 from orchestrator.tracking import following
 from orchestrator.tracking.address import tracking_uri
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 MEBIBYTE, GIBIBYTE = 2**20, 2**30
 ROWS_BYTES = 2**17
@@ -94,7 +90,15 @@ def examine(sweep: Sweep, store: Store, options: Options) -> Iterator[Finding]:
         yield Finding(subject="resources", found=f"some machine has {resources.cpus:g} CPUs{gpus} for a trial")
     store.create()
     bases = tuple(sorted({trial.benchmark.base for trial in left}))
-    survey = _surveyed(ask, store, bases, data_roots(options.data_root), gpus=bool(resources.gpus))
+    wanted = Questions(
+        plugins=sweep.plugins,
+        store=store.address,
+        probe=f"{uuid.uuid4().hex}{TEMPORARY}",
+        bases=bases,
+        data_roots=data_roots(options.data_root),
+        gpus=bool(resources.gpus),
+    )
+    survey = _surveyed(ask, wanted)
     here = survey.here
     if ask is not _nobody:
         yield from _machines(survey)
@@ -136,12 +140,9 @@ class _Surveyed:
     seen: frozenset[str]
 
 
-def _surveyed(
-    survey: Survey, store: Store, bases: tuple[str, ...], roots: tuple[Path, ...], *, gpus: bool
-) -> _Surveyed:
+def _surveyed(survey: Survey, questions: Questions) -> _Surveyed:
     """Ask all machines; the files that they leave for one another are removed."""
-    files, probe = open_files(store.address), f"{uuid.uuid4().hex}{TEMPORARY}"
-    questions = Questions(store=store.address, probe=probe, bases=bases, data_roots=roots, gpus=gpus)
+    files, probe = open_files(questions.store), questions.probe
     files.write(probe, b"")
     try:
         answers = survey(questions)

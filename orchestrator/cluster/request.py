@@ -11,6 +11,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from crwn.faults import InvalidError
+from crwn.plugins import FilePlugin
 from orchestrator.display import hide_password
 from orchestrator.errors import UserError
 from orchestrator.execution.other_code import check_names
@@ -37,6 +38,11 @@ class Request:
     options: Options
 
     @property
+    def plugin_files(self) -> tuple[FilePlugin, ...]:
+        """The plug-in files of the sweep, which the job gets too."""
+        return tuple(plugin for plugin in self.sweep.plugins if isinstance(plugin, FilePlugin))
+
+    @property
     def stem(self) -> str:
         """What the ids of all jobs of this sweep and store begin with."""
         digest = hashlib.sha256(f"{self.sweep.name}\n{self.store}".encode()).hexdigest()
@@ -44,20 +50,29 @@ class Request:
 
     @property
     def trials(self) -> str:
-        """A checksum of the trials, whatever their order."""
-        return hashlib.sha256("\n".join(sorted(trial.trial_id for trial in self.sweep.trials)).encode()).hexdigest()
+        """A checksum of the trials and of the plug-ins that compute them, whatever their order."""
+        asked = sorted(trial.trial_id for trial in self.sweep.trials)
+        asked += sorted(f"{plugin.name} {plugin.version}" for plugin in self.sweep.plugins)
+        return hashlib.sha256("\n".join(asked).encode()).hexdigest()
 
     @property
     def entrypoint(self) -> str:
         """The command that the job runs."""
         # Ray also where few trials are left: the head may have neither GPUs nor cores to spare.
-        return shlex.join(["crwn", "run", self.file.name, "--out", self.store, "--executor", "ray", *self._options()])
+        return shlex.join(
+            [
+                *("crwn", "run", self.file.name, "--out", self.store, "--executor", "ray"),
+                *(word for plugin in self.plugin_files for word in ("--plugin", plugin.name)),
+                *self._options(),
+            ]
+        )
 
     def command(self, address: str) -> str:
         """The command that submits this."""
         uri = self.options.tracking_uri
         tracking = [] if uri is None else ["--tracking-uri", hide_password(uri)]
         words = ["crwn", "submit", str(self.file), "--address", address, "--out", self.store]
+        words += [word for plugin in self.plugin_files for word in ("--plugin", plugin.place)]
         return shlex.join([*words, *self._options(), *tracking])
 
     def _options(self) -> Iterator[str]:

@@ -98,7 +98,7 @@ def _start(client: JobSubmissionClient, address: str, wanted: Request, job_id: s
         variables[COMMIT_VARIABLE] = commit
     if uri := _tracking_uri(wanted.options, console):
         variables[TRACKING_VARIABLE] = uri  # not in the command, which everybody sees: it may have a password
-    with _packed(wanted.file) as folder, explained(address):
+    with _packed(wanted) as folder, explained(address):
         until = time.monotonic() + START_SECONDS
         while True:
             try:
@@ -119,8 +119,8 @@ def _start(client: JobSubmissionClient, address: str, wanted: Request, job_id: s
 
 
 @contextlib.contextmanager
-def _packed(file: Path) -> Iterator[Path]:
-    """A folder with what a job needs: the two packages, and the sweep.
+def _packed(wanted: Request) -> Iterator[Path]:
+    """A folder with what a job needs: the two packages, the sweep, and its plug-ins, as they were read.
 
     It is filled rather than the project's folder thinned out: neither data nor runs nor an environment can get in,
     wherever they are, and a sweep may lie anywhere.
@@ -130,7 +130,9 @@ def _packed(file: Path) -> Iterator[Path]:
             assert package.__file__ is not None
             source = Path(package.__file__).parent
             shutil.copytree(source, folder / source.name, ignore=shutil.ignore_patterns("__pycache__", "*.py[cod]"))
-        shutil.copy(file, folder / file.name)
+        shutil.copy(wanted.file, folder / wanted.file.name)
+        for plugin in wanted.plugin_files:
+            (folder / plugin.name).write_bytes(plugin.source)
         yield folder
 
 

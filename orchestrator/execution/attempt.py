@@ -26,6 +26,7 @@ from crwn.data import Datasets
 from crwn.events import CurvePoint, GroupHalved, Progress, ResumePoint, TaskRow
 from crwn.memory import predicted_peak
 from crwn.metrics import average_accuracy
+from crwn.plugins import InstalledPlugin, used_by
 from crwn.resume import ResumeError
 from crwn.spec import BenchmarkSpec, TrialSpec
 from crwn.trial import Allowance, Event, Finished, Started, iterate_trial
@@ -201,7 +202,7 @@ def new_attempt(spec: TrialSpec, gpus: float | None) -> Attempt:
         spec=RecordedSpec.of(spec),
         grouping=spec.blueprint().grouping,
         gpus=gpus,
-        versions={**versions(), "python": platform.python_version()},
+        versions={**versions_for(spec), "python": platform.python_version()},
         code=code_of(spec.method),
     )
 
@@ -210,6 +211,12 @@ def new_attempt(spec: TrialSpec, gpus: float | None) -> Attempt:
 def versions() -> Mapping[str, str]:
     """The versions of the recorded libraries in this process."""
     return MappingProxyType({name: metadata.version(name) for name in RECORDED_VERSIONS})
+
+
+def versions_for(spec: TrialSpec) -> dict[str, str]:
+    """The same, and those of the installed plug-ins that define parts of a trial."""
+    installed = (plugin for plugin in used_by(spec) if isinstance(plugin, InstalledPlugin))
+    return {**versions(), **{plugin.name: plugin.version for plugin in installed}}
 
 
 def _now() -> str:
@@ -280,7 +287,7 @@ def record_of(
         eval_seconds=eval_seconds,
         commit=commit,
         python=platform.python_version(),
-        versions=dict(versions()),
+        versions=versions_for(spec),
         code=code_of(spec.method),
         code_changes=code_changes(attempts),
     )

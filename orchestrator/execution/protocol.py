@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
 
 if TYPE_CHECKING:
     from crwn.events import Progress
+    from crwn.plugins import Plugin
     from crwn.spec import TrialSpec
     from orchestrator.execution.survey import NodeReport, Questions
     from orchestrator.store.store import Store
@@ -75,12 +76,14 @@ class Job:
         store: where results are written.
         data_roots: the folders to search for data sets, on every machine.
         known_trials: all trials of the sweep; measurements of finished ones predict the resources of others.
+        plugins: the plug-ins that define parts of the trials, loaded in this process.
     """
 
     assignments: tuple[Assignment, ...]
     store: Store
     data_roots: tuple[Path, ...]
     known_trials: tuple[TrialSpec, ...] = ()
+    plugins: tuple[Plugin, ...] = ()
 
     @property
     def trials(self) -> tuple[TrialSpec, ...]:

@@ -16,6 +16,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from crwn.backbone import Arrays, Backbone, BackboneSpec
 from crwn.data import BASE_SETS, Datasets
+from crwn.plugins import Plugin
 from orchestrator.execution.backbones import SharedBackbone
 from orchestrator.execution.home import Ask, Home, SentFiles
 from orchestrator.execution.protocol import Assignment, TrialUpdate
@@ -68,7 +69,10 @@ def _ask(home: HomeAddress) -> Ask:
 class Sent:
     """The data sent to an actor to run a trial. It is pickled, but only from the driver to its own workers.
 
+    Unpickling loads the plug-ins; they come first, since they define classes of the assignment.
+
     Attributes:
+        plugins: the plug-ins that the run uses; a worker that finds other code refuses.
         assignment: the trial, and how it is to be computed.
         backbone: its frozen weights, in the object store.
         store: the store's address.
@@ -77,6 +81,7 @@ class Sent:
         data_roots: the folders to search for data sets.
     """
 
+    plugins: tuple[Plugin, ...]
     assignment: Assignment
     backbone: SharedBackbone
     store: str

@@ -130,6 +130,7 @@ def _run_wave(
     shared.keep_only(each.spec.blueprint().backbone for each in wave)
     sent = {
         each.spec.trial_id: Sent(
+            plugins=job.plugins,
             assignment=each,
             backbone=shared.get(each.spec.blueprint().backbone),
             store=job.store.address,

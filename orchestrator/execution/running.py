@@ -122,6 +122,7 @@ def run(sweep: Sweep, store: Store, options: Options, console: Console) -> bool:
             store=store.driven(),
             data_roots=roots,
             known_trials=tuple(trial for trial in sweep.requested if trial.trial_id not in damaged),
+            plugins=sweep.plugins,
         )
         _begin(sweep, work, job.store, STARTS[name], console)
         again = tuple(assignments[trial] for trial in work.again)

@@ -13,6 +13,7 @@ from importlib import metadata
 from pathlib import Path
 
 from crwn.data import BASE_SETS, DataError, Datasets
+from crwn.plugins import Plugin
 from orchestrator.store.address import open_files
 from orchestrator.store.files import TEMPORARY, Files
 
@@ -24,9 +25,10 @@ ABSENT = "found in none of "
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Questions:
-    """The questions to a machine.
+    """The questions to a machine; unpickling them loads the plug-ins there.
 
     Attributes:
+        plugins: the plug-ins that trials use.
         store: the store's address.
         probe: a file that the driver has written to the store.
         bases: the data sets that trials read.
@@ -34,6 +36,7 @@ class Questions:
         gpus: whether trials need GPUs.
     """
 
+    plugins: tuple[Plugin, ...] = ()
     store: str
     probe: str
     bases: tuple[str, ...]

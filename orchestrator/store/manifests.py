@@ -24,6 +24,7 @@ from orchestrator.store.json_fields import (
     check_values,
     parse,
     sealed_bytes,
+    without_none,
 )
 from orchestrator.store.recorded_spec import RecordedSpec
 
@@ -134,6 +135,32 @@ class ManifestCell:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ManifestPlugin:
+    """Code from outside of crwn that a sweep's trials use.
+
+    Attributes:
+        name: a file's name, or an installed distribution's.
+        version: the SHA-256 of the file's bytes, or the distribution's version.
+        code: the fingerprint of what it does, see `crwn.code`; None if its source is not available.
+    """
+
+    name: str
+    version: str
+    code: str | None = None
+
+    @classmethod
+    def _read(cls, fields: Fields) -> ManifestPlugin:
+        return cls(
+            name=fields.text("name"),
+            version=fields.text("version", may_be_empty=True),
+            code=fields.optional_text("code"),
+        )
+
+    def _content(self) -> dict[str, Any]:
+        return without_none(name=self.name, version=self.version, code=self.code)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Manifest:
     """The trials that a sweep asks for.
 
@@ -142,6 +169,7 @@ class Manifest:
         cells: the cells, in the sweep's order.
         reference: the method with whose params/task the others are compared, or None.
         changes: what the command line changed in the sweep's file, as it was typed.
+        plugins: the code from outside of crwn that the trials use, as it was when the sweep was last run.
         has_sum: whether the file has a checksum; False if an older crwn wrote it.
     """
 
@@ -149,6 +177,7 @@ class Manifest:
     cells: tuple[ManifestCell, ...]
     reference: str | None = None
     changes: tuple[str, ...] = ()
+    plugins: tuple[ManifestPlugin, ...] = ()
     has_sum: bool = field(default=True, compare=False)
 
     @property
@@ -202,6 +231,7 @@ class Manifest:
             ),
             reference=fields.optional_text("reference"),
             changes=fields.texts("changes"),
+            plugins=tuple(map(ManifestPlugin._read, fields.parts("plugins"))),
             has_sum=has_sum,
         )
         found._check_names()
@@ -236,7 +266,11 @@ class Manifest:
         """The manifest as JSON values, without its checksum."""
         cells = [cell._content() for cell in self.cells]
         content = {"format": MANIFEST_FORMAT, "name": self.name, "reference": self.reference, "cells": cells}
-        return content | ({"changes": list(self.changes)} if self.changes else {})
+        if self.changes:
+            content["changes"] = list(self.changes)
+        if self.plugins:
+            content["plugins"] = [each._content() for each in self.plugins]
+        return content
 
     def to_json_bytes(self) -> bytes:
         """The content of the manifest's file; equal manifests give equal bytes."""

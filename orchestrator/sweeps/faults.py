@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from crwn.plugins import PluginError, find, installed_names
+from crwn.registry import Registry
 from orchestrator.sweeps.places import KeyPath
 from orchestrator.sweeps.yaml_source import Source
 
@@ -24,6 +26,18 @@ def mapping(value: Mapping[str, Any], key: str) -> dict[str, Any]:
 def name_at(source: Source, place: KeyPath, value: Any) -> str:
     """The value given as a name: the text, or the text in the file if YAML reads it as something else."""
     return value if isinstance(value, str) else source.written.get(place, str(value))
+
+
+def is_known(source: Source, registry: Registry[Any], name: Any, place: KeyPath) -> bool:
+    """Whether a registry has a name, or an installed plug-in, which is then imported; if not, that is reported."""
+    try:
+        if isinstance(name, str) and find(registry, name):
+            return True
+    except PluginError as error:
+        source.fault(place, error.codes, str(error))
+        return False
+    source.unknown(place, name_at(source, place, name), {*registry, *installed_names(registry)})
+    return False
 
 
 def check_null_label(source: Source, given: Any, labels: Mapping[str, Any], place: KeyPath) -> None:

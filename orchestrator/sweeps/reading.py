@@ -21,6 +21,7 @@
     training: {updates_per_task: 1000}   # for every method
     reference: supsup                    # optional; params/task are also given as a ratio to this method's
     keep_weights: false                  # whether trained weights are stored with the contexts
+    plugins: [my_method.py]              # files beside this one; their code runs only with --plugin my_method.py
     resources: {gpus: 0.25, cpus: 1}     # per trial; not part of its identity
 
 Settings that are not given are the paper's; `updates_per_task` replaces a method's own `epochs_per_task`, and vice
@@ -43,9 +44,9 @@ from crwn.spec import READ_STRICTLY, BenchmarkSpec, Index, TrainingSpec
 from orchestrator.errors import UserError
 from orchestrator.store.address import check_address
 from orchestrator.store.manifests import NAME
-from orchestrator.sweeps import grid, typed, yaml_source
+from orchestrator.sweeps import grid, plugin_files, typed, yaml_source
 from orchestrator.sweeps.changes import make
-from orchestrator.sweeps.faults import check_distinct, check_label, check_null_label, mapping, name_at
+from orchestrator.sweeps.faults import check_distinct, check_label, check_null_label, is_known, mapping, name_at
 from orchestrator.sweeps.places import KeyPath
 from orchestrator.sweeps.sweep import Resources, Sweep
 from orchestrator.sweeps.variants import Variant, variants_of
@@ -74,20 +75,29 @@ class _File:
     store: Annotated[str, MinLen(1)] | None = None
     reference: str | None = None
     keep_weights: bool = False
+    plugins: tuple[str, ...] = ()
     training: dict[str, Any] = field(default_factory=dict)
     resources: dict[str, Any] = field(default_factory=dict)
 
 
-def load_sweep(file: Path, *, changes: Sequence[str] = (), seeds: Sequence[int] | None = None) -> Sweep:
+def load_sweep(
+    file: Path,
+    *,
+    changes: Sequence[str] = (),
+    seeds: Sequence[int] | None = None,
+    plugins: Sequence[str | Path] = (),
+) -> Sweep:
     """Read and validate a sweep file.
 
     Args:
         file: the file.
         changes: changes of its settings, such as `methods.supsup.training.learning_rate=0.001`; see `changes.py`.
         seeds: the seeds of the trials to run, out of the sweep's; None for all.
+        plugins: the plug-in files that it lists under `plugins`: their code is run.
 
     Raises:
-        UserError: the file cannot be read, or has faults, all of which the message lists; or a seed is not the sweep's.
+        UserError: the file cannot be read, or has faults, all of which the message lists; a seed or a plug-in is not
+            the sweep's.
     """
     try:
         place = expanded(file)
@@ -95,7 +105,7 @@ def load_sweep(file: Path, *, changes: Sequence[str] = (), seeds: Sequence[int] 
         raise UserError(error.codes, f"{error}.") from error
     if not place.exists() and (found := elsewhere(place)) is not None:
         raise UserError("file-elsewhere", f"{file}: expected a file, and there is none; there is {found}")
-    sweep = _sweep(yaml_source.read(place), changes)
+    sweep = _sweep(yaml_source.read(place), changes, plugins)
     return sweep if seeds is None else sweep.only(seeds)
 
 
@@ -121,7 +131,7 @@ def elsewhere(file: Path) -> Path | None:
     return min(found, key=unlikeness, default=None)
 
 
-def _sweep(source: Source, changes: Sequence[str]) -> Sweep:
+def _sweep(source: Source, changes: Sequence[str], named: Sequence[str | Path]) -> Sweep:
     """The sweep of a parsed file; faults are collected on the way, and raised at the end."""
     value = source.value
     if not isinstance(value, dict):
@@ -129,6 +139,7 @@ def _sweep(source: Source, changes: Sequence[str]) -> Sweep:
         source.raise_faults()
     make(source, changes)
     top = typed.read(source, _File, value, ())
+    files = plugin_files.load(source, value.get("plugins"), named)
     # Parts are read from the raw values, so that faults at the top do not hide those below.
     resources = typed.override(source, Resources(), mapping(value, "resources"), ("resources",))
     benchmarks = dict(_benchmarks(source, value.get("benchmarks")))
@@ -160,6 +171,7 @@ def _sweep(source: Source, changes: Sequence[str]) -> Sweep:
         reference=top.reference,
         keep_weights=top.keep_weights,
         changes=tuple(changes),
+        plugins=(*files, *plugin_files.installed(cells)),
     )
 
 
@@ -225,8 +237,7 @@ def _benchmark(source: Source, label: str, settings: Any, place: KeyPath) -> Ben
         return None
     if "kind" in settings:
         kind = settings["kind"]
-        if not isinstance(kind, str) or kind not in BENCHMARKS:
-            source.unknown((*place, "kind"), name_at(source, (*place, "kind"), kind), BENCHMARKS)
+        if not is_known(source, BENCHMARKS, kind, (*place, "kind")):
             return None
         base: BenchmarkSpec = BENCHMARKS[kind].spec()
     else:

@@ -13,9 +13,10 @@ from typing import Annotated, Any, ClassVar
 from annotated_types import Ge, Gt
 
 from crwn.faults import InvalidError
+from crwn.plugins import Plugin
 from crwn.spec import READ_STRICTLY, Blueprint, TrialSpec
 from orchestrator.errors import UserError
-from orchestrator.store.manifests import Manifest, ManifestCell
+from orchestrator.store.manifests import Manifest, ManifestCell, ManifestPlugin
 from orchestrator.store.recorded_spec import RecordedSpec
 
 
@@ -79,6 +80,7 @@ class Sweep:
         keep_weights: whether trained weights are stored with the contexts.
         changes: what the command line changed in the file, such as `methods.er.settings.buffer=200`.
         seeds: the seeds of the trials to run; None for all. The sweep asks for all of its trials all the same.
+        plugins: the files that it lists, and the installed plug-ins that its trials use.
     """
 
     name: str
@@ -89,6 +91,7 @@ class Sweep:
     keep_weights: bool = False
     changes: tuple[str, ...] = ()
     seeds: tuple[int, ...] | None = None
+    plugins: tuple[Plugin, ...] = ()
 
     @property
     def chosen(self) -> tuple[Cell, ...]:
@@ -166,4 +169,9 @@ class Sweep:
             )
             for cell in self.cells
         )
-        return Manifest(name=self.name, reference=self.reference, cells=cells, changes=self.changes)
+        plugins = dict.fromkeys(
+            ManifestPlugin(name=each.name, version=each.version, code=each.code) for each in self.plugins
+        )
+        return Manifest(
+            name=self.name, reference=self.reference, cells=cells, changes=self.changes, plugins=tuple(plugins)
+        )

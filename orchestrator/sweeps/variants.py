@@ -11,7 +11,7 @@ from annotated_types import MinLen
 from crwn.methods import METHODS
 from crwn.spec import READ_STRICTLY, Count, MethodSpec, TrainingSpec
 from orchestrator.sweeps import typed
-from orchestrator.sweeps.faults import check_distinct, check_label, check_null_label, has_too_many, mapping, name_at
+from orchestrator.sweeps.faults import check_distinct, check_label, check_null_label, has_too_many, is_known, mapping
 from orchestrator.sweeps.places import KeyPath
 from orchestrator.sweeps.yaml_source import Source
 
@@ -85,10 +85,9 @@ def variants_of(source: Source, label: str, value: Any, training: Mapping[str, A
     num_faults = len(source.faults)
     entry = typed.read(source, _MethodEntry, value, place)
     name = value.get("method", label)
-    if not isinstance(name, str) or name not in METHODS:
-        here = (*place, "method") if "method" in value else place
-        source.unknown(here, name_at(source, here, name), METHODS)
+    if not is_known(source, METHODS, name, (*place, "method") if "method" in value else place):
         return
+    assert isinstance(name, str)
     scales = entry.scales if entry is not None else ()
     check_distinct(source, scales, (*place, "scales"))
     method: MethodSpec = METHODS[name].spec()

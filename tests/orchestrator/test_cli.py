@@ -40,7 +40,7 @@ Listing = Callable[[Path], dict[str, bytes]]
 # be added or renamed here, in the same change, for a reason.
 OPTIONS = {
     "sweeps": ["[NAME]", "[TO]"],
-    "plan": ["--cluster", "--json", "--out", "--seeds", "--set", "SWEEP"],
+    "plan": ["--cluster", "--json", "--out", "--plugin", "--seeds", "--set", "SWEEP"],
     "run": [
         "--cpus",
         "--data-root",
@@ -48,6 +48,7 @@ OPTIONS = {
         "--gpus",
         "--no-tracking",
         "--out",
+        "--plugin",
         "--recompute",
         "--repair",
         "--seeds",
@@ -63,6 +64,7 @@ OPTIONS = {
         "--gpus",
         "--no-tracking",
         "--out",
+        "--plugin",
         "--recompute",
         "--seeds",
         "--set",
@@ -75,12 +77,16 @@ OPTIONS = {
     "tables": ["--against", "--cols", "--paper", "--rows", "--sweep", "--to", "--value", "--where", "STORE"],
     "diff": ["--json", "--noise", "--where", "A", "B"],
     "doctor": sorted(
-        ["--cpus", "--data-root", "--executor", "--gpus", "--no-tracking", "--out", "--tracking-uri", "SWEEP"]
+        [
+            *("--cpus", "--data-root", "--executor", "--gpus", "--no-tracking", "--out", "--plugin", "--tracking-uri"),
+            "SWEEP",
+        ]
     ),
     "sync": ["--tracking-uri", "STORE"],
     "ui": ["--port", "RUNS"],
     "verify": ["STORE"],
     "accept": ["--code", "--results-version", "METHOD...", "STORE"],
+    "new method": ["NAME"],
     "data list": ["--data-root"],
     "data fetch": ["--data-root", "NAME"],
     "data verify": ["--data-root", "[NAME]..."],

@@ -176,7 +176,8 @@ def test_all_faults_are_reported_at_once(faults: Faults) -> None:
     entry = "methods.neuromodnet"
     expected = [
         (
-            "line 1, seed: unknown key; expected one of benchmarks, keep_weights, methods, name, reference, resources, "
+            "line 1, seed: unknown key; expected one of benchmarks, keep_weights, methods, name, plugins, reference, "
+            "resources, "
             "seeds, store, training; given 'seed'; did you mean 'seeds'?"
         ),
         "line 2, seeds[1]: expected greater than or equal to 0; given -1",

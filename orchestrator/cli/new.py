@@ -1,0 +1,59 @@
+"""Commands that write a plug-in to begin with: new method."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from orchestrator.errors import UserError
+
+_NAME = re.compile(r"[a-z][a-z0-9_]{0,49}")
+
+_SWEEP = """\
+# crwn run {name}.yaml --plugin {name}.py
+name: {name}
+plugins: [{name}.py]
+seeds: [0, 1, 2]
+benchmarks: [seq-digits]
+methods:
+  {name}: {{scales: [FC100]}}
+  finetune: {{scales: [FC100]}}
+  joint: {{scales: [FC100]}}
+"""
+
+
+def method(
+    name: Annotated[str, typer.Argument(help="its name in sweeps, such as my_method", metavar="NAME")],
+) -> None:
+    """Write a method of your own to begin with, and a sweep that compares it: NAME.py and NAME.yaml."""
+    from crwn.methods import METHODS  # noqa: PLC0415
+    from orchestrator import template  # noqa: PLC0415
+
+    if not _NAME.fullmatch(name):
+        raise UserError(
+            "name-unfit",
+            f"NAME: expected at most 50 lower-case letters, digits and '_', beginning with a letter; given {name!r}",
+        )
+    if name in METHODS.built_in:
+        raise UserError(
+            "name-taken", f"NAME: expected a name of its own, given {name!r}, which is built in; choose another"
+        )
+    title = "".join(word.capitalize() for word in name.split("_"))
+    text = Path(template.__file__).read_text(encoding="utf-8")
+    text = re.sub(r"\bmine\b", name, re.sub(r"\bMine", title, text))
+    files = {Path(f"{name}.py"): text, Path(f"{name}.yaml"): _SWEEP.format(name=name)}
+    for file in files:
+        if file.exists() or file.is_symlink():
+            raise UserError(
+                "file-exists", f"{file}: expected no such file here, and there is one; choose another name or move it"
+            )
+    for file, content in files.items():
+        with file.open("x", encoding="utf-8") as opened:
+            opened.write(content)
+        typer.echo(f"written   {file}")
+    typer.echo(f"run       {shlex.join(['crwn', 'run', f'{name}.yaml', '--plugin', f'{name}.py'])}")
+    typer.echo(f"check     python -c 'from crwn.testing import check_method; check_method(\"{name}.py\")'")

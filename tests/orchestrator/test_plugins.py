@@ -1,0 +1,142 @@
+"""Plug-ins from the command line: written, run, resumed, submitted, reported; refused before anything starts."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from crwn.code import fingerprint, method_code
+from crwn.methods import METHODS
+from orchestrator import template
+from orchestrator.store.store import Store
+from tests.plugged import METHOD, SWEEP, no_traces
+
+pytestmark = pytest.mark.usefixtures("no_plugins")
+
+Crwn = Callable[..., Any]
+Listing = Callable[[Path], dict[str, bytes]]
+
+
+@pytest.fixture
+def files(workplace: Path) -> Path:
+    """A sweep with its plug-in, in the working directory."""
+    (workplace / "sweep.yaml").write_text(SWEEP)
+    (workplace / "my_method.py").write_text(METHOD)
+    return workplace
+
+
+RUN = ("run", "sweep.yaml", "--executor", "inline", "--no-tracking")
+
+
+def test_a_plug_in_is_run_where_the_command_names_it(crwn: Crwn, files: Path) -> None:
+    """Its trials are like all others: their record says which code, and reports need no plug-in."""
+    with no_traces():
+        ran = crwn(*RUN, "--plugin", "my_method.py")
+    assert (ran.code, ran.err) == (0, "")
+    assert "mine" not in METHODS
+    store = Store(files / "runs" / "mine")
+    (trial_id,) = store.trial_ids()
+    row = store.records.row(trial_id)
+    assert row is not None
+    assert (row.method, row.variant) == ("mine", "strength=2.0")
+    assert row.provenance.code is not None
+    assert row.provenance.code.method == fingerprint(METHOD)
+    manifest = json.loads((store.root / "sweeps" / "mine.json").read_bytes())
+    assert [plugin["code"] for plugin in manifest["plugins"]] == [fingerprint(METHOD)]
+
+    assert crwn("status", "runs/mine").out.endswith("mine: 1 trials: 1 done, 0 left\n")
+    tables = crwn("tables", "runs/mine")
+    assert tables.code == 0
+    assert "mine" in tables.out
+    assert crwn("verify", "runs/mine").code == 0
+    assert "mine" not in METHODS
+
+
+@pytest.mark.parametrize(
+    "command", [("plan",), ("run", "--no-tracking"), ("doctor",), ("submit", "--address", "http://head:8265")]
+)
+def test_no_command_runs_a_plug_in_that_it_does_not_name(
+    crwn: Crwn, files: Path, listing: Listing, command: tuple[str, ...]
+) -> None:
+    """Each says which flag to add; nothing is written."""
+    (files / "my_method.py").write_text("open('it ran', 'w')")
+    before = listing(files)
+    name, *options = command
+    refused = crwn(name, "sweep.yaml", *options)
+    assert (refused.code, refused.codes) == (2, ("plugin-not-named",))
+    assert refused.err.endswith(" --plugin my_method.py\n")
+    assert listing(files) == before
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "code"),
+    [
+        ("METHODS =", "1 / 0\nMETHODS =", "plugin-not-importable"),
+        ('{"mine":', '{"er":', "name-taken"),
+        ("frozen=True, ", "", "spec-not-frozen"),
+    ],
+)
+def test_a_faulty_plug_in_is_refused_in_a_line(
+    crwn: Crwn, files: Path, listing: Listing, old: str, new: str, code: str
+) -> None:
+    """Exit code 2, and nothing is started."""
+    (files / "my_method.py").write_text(METHOD.replace(old, new))
+    before = listing(files)
+    refused = crwn(*RUN, "--plugin", "my_method.py")
+    assert (refused.code, refused.codes, refused.out) == (2, (code,), "")
+    _, line = refused.err.splitlines()
+    assert line.startswith("  line 3, plugins[0]: my_method.py: ")
+    assert listing(files) == before
+
+
+def test_an_edited_plug_in_is_other_code(crwn: Crwn, files: Path) -> None:
+    """Its old trials stay, and the run says so; `--recompute` computes them again."""
+    with no_traces():
+        assert crwn(*RUN, "--plugin", "my_method.py").code == 0
+    (files / "my_method.py").write_text(METHOD.replace("plain_training(0.03)", "plain_training(0.01 + 0.02)"))
+    with no_traces():
+        again = crwn(*RUN, "--plugin", "my_method.py")
+    assert "computed by different code: 1 trial of mine (other code of the method)" in again.out
+    with no_traces():
+        again = crwn(*RUN, "--plugin", "my_method.py", "--recompute", "mine")
+        assert again.code == 0
+        assert "computed by different code" not in crwn(*RUN, "--plugin", "my_method.py").out
+
+
+def test_a_new_method_runs(crwn: Crwn, workplace: Path) -> None:
+    """What `new method` writes is a method under its name and a sweep; nothing is overwritten."""
+    made = crwn("new", "method", "slow_pull")
+    assert (made.code, made.err) == (0, "")
+    assert "run       crwn run slow_pull.yaml --plugin slow_pull.py\n" in made.out
+    text = (workplace / "slow_pull.py").read_text()
+    assert "class SlowPullSpec:" in text
+    assert 'METHODS = {"slow_pull": MethodEntry(spec=SlowPullSpec, build=SlowPull)}' in text
+    assert "mine" not in text.lower().split()
+
+    sweep = workplace / "slow_pull.yaml"
+    sweep.write_text(sweep.read_text().replace("[0, 1, 2]", "[0]").replace("FC100", "FC16"))
+    ran = crwn("run", sweep, "--plugin", "slow_pull.py", "--executor", "inline", "--no-tracking")
+    assert (ran.code, ran.err) == (0, "")
+    assert method_code(METHODS["slow_pull"].spec()) == fingerprint(text)
+
+    again = crwn("new", "method", "slow_pull")
+    assert (again.code, again.codes) == (2, ("file-exists",))
+    assert "slow_pull.py" in again.err
+
+
+@pytest.mark.parametrize(("name", "code"), [("er", "name-taken"), ("My-M", "name-unfit"), ("../x", "name-unfit")])
+def test_a_new_method_needs_a_name_of_its_own(crwn: Crwn, workplace: Path, name: str, code: str) -> None:
+    """Which a module and a sweep can have; else nothing is written."""
+    refused = crwn("new", "method", name)
+    assert (refused.code, refused.codes) == (2, (code,))
+    assert repr(name) in refused.err
+    assert list(workplace.iterdir()) == []
+
+
+def test_the_template_is_a_method_of_this_package() -> None:
+    """So that it is checked with the rest of the code."""
+    assert template.METHODS.keys() == {"mine"}
