@@ -92,7 +92,12 @@ def status(
         str | None, typer.Option(help="instead show the jobs of the cluster with this dashboard", metavar="URL")
     ] = None,
     verbose: Annotated[
-        bool, typer.Option("--verbose", "-v", help="print a line for every trial; for jobs, the end of the log")
+        bool,
+        typer.Option(
+            "--verbose",
+            "-v",
+            help="print a line for every trial, and the tracebacks of failed ones; for jobs, the end of the log",
+        ),
     ] = False,
 ) -> None:
     """Show how many trials of a store are done, running, failed or left, or the state of a cluster's jobs."""

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from crwn import backbone
 from crwn.data import BASE_SETS, Datasets
 from orchestrator.execution.attempt import attempt
-from orchestrator.execution.protocol import Job, TrialUpdate
+from orchestrator.execution.protocol import Job, TrialUpdate, say_nothing
 from orchestrator.execution.resources import check_resources, this_machine
 from orchestrator.execution.survey import NodeReport, Questions, look
 from orchestrator.sweeps.sweep import Resources
@@ -28,8 +28,11 @@ class InlineExecutor:
         """This machine's answer."""
         return {"this machine": look(questions)}
 
-    def run(self, job: Job, on_update: Callable[[TrialUpdate], None]) -> None:
-        """Run the trials in order."""
+    def run(
+        self, job: Job, on_update: Callable[[TrialUpdate], None], on_wait: Callable[[str], None] = say_nothing
+    ) -> None:
+        """Run the trials in order, for which nothing is waited."""
+        del on_wait
         data = Datasets(BASE_SETS, job.data_roots)
         for assignment in job.assignments:
             for update in attempt(assignment, store=job.store, data=data, backbones=backbone.draw):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -25,6 +26,9 @@ if TYPE_CHECKING:
 
 PLAIN_SECONDS = 10.0
 """Seconds after the last plain progress line until the next one, which adds one line per running trial."""
+
+QUIET_SECONDS = 12.0
+"""Seconds after the last plain line until the next one where no update comes, which says what is waited for."""
 
 ESTIMATE_AFTER_SECONDS = 5.0
 """Seconds of work before the time left is estimated: the first steps of a process are slow."""
@@ -66,10 +70,16 @@ class RunProgress:
         self._started = clock()
         self._first_progress: float | None = None
         self._skipped_work = 0.0
+        self._waits_for: tuple[str, float] | None = None
+
+    def wait_for(self, what: str) -> None:
+        """Note what the next update has to wait for."""
+        self._waits_for = what, self._clock()
 
     def update(self, update: TrialUpdate) -> str | None:
         """Process an update of a trial; returns a line to print, if it is worth one."""
         trial_id, line = update.trial_id, None
+        self._waits_for = None
         if update.note and update.note not in self.notes:
             self.notes.append(update.note)
             line = f"note: {update.note}"
@@ -124,6 +134,13 @@ class RunProgress:
         ]
         return ", ".join(parts) + (f", about {show_seconds(left)} left" if left is not None else "")
 
+    def standing(self) -> str:
+        """One line that says what is waited for, and since when; without that, the numbers of trials."""
+        if self._waits_for is None:
+            return self.summary()
+        what, since = self._waits_for
+        return f"waiting for {what}, {self._clock() - since:.0f} s so far"
+
     def details(self) -> Iterator[str]:
         """One line per running trial."""
         for trial_id, running in self.running.items():
@@ -147,22 +164,60 @@ def shown(progress: RunProgress, console: Console) -> Iterator[Callable[[TrialUp
 
             yield show
         return
-    printed = time.monotonic()
+    with _PlainLines(progress, console) as lines:
+        yield lines.show
 
-    def write(update: TrialUpdate) -> None:
-        nonlocal printed
-        num_finished = len(progress.finished)
-        line = progress.update(update)
-        if line:
-            print_line(console, line)
-        is_due = time.monotonic() - printed >= PLAIN_SECONDS
-        if len(progress.finished) > num_finished or is_due:
-            printed = time.monotonic()
-            print_line(console, progress.summary())
-        for detail in progress.details() if is_due else ():
-            print_line(console, f"  {detail}")
 
-    yield write
+class _PlainLines:
+    """Shows a run's progress in lines, of which there is one at least every `QUIET_SECONDS`."""
+
+    def __init__(self, progress: RunProgress, console: Console) -> None:
+        self._progress = progress
+        self._console = console
+        self._printed = time.monotonic()
+        self._lock = threading.Lock()
+        self._is_over = threading.Event()
+        self._thread = threading.Thread(target=self._break_silence, daemon=True)
+
+    def __enter__(self) -> _PlainLines:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._is_over.set()
+        self._thread.join()
+
+    def show(self, update: TrialUpdate) -> None:
+        """Print what is worth it after an update."""
+        with self._lock:
+            num_finished = len(self._progress.finished)
+            line = self._progress.update(update)
+            if line:
+                print_line(self._console, line)
+            is_due = time.monotonic() - self._printed >= PLAIN_SECONDS
+            if len(self._progress.finished) > num_finished or is_due:
+                self._say(with_details=is_due)
+
+    def _break_silence(self) -> None:
+        while not self._is_over.wait(max(0.1, self._printed + QUIET_SECONDS - time.monotonic())):
+            with self._lock:
+                if time.monotonic() - self._printed >= QUIET_SECONDS:
+                    self._say(with_details=True)
+
+    def _say(self, *, with_details: bool) -> None:
+        self._printed = time.monotonic()
+        print_line(self._console, self._progress.standing())
+        for detail in self._progress.details() if with_details else ():
+            print_line(self._console, f"  {detail}")
+
+
+@contextmanager
+def waiting(what: str, console: Console) -> Iterator[None]:
+    """Say what is waited for while a `with` block takes long."""
+    progress = RunProgress((), num_done=0)
+    progress.wait_for(what)
+    with shown(progress, console):
+        yield
 
 
 def _renderable(progress: RunProgress) -> Group:
@@ -177,7 +232,7 @@ def _renderable(progress: RunProgress) -> Group:
     hidden = len(progress.running) - SHOWN_TRIALS
     if hidden > 0:
         table.add_row(Text(f"and {hidden} more"))
-    return Group(Text(progress.summary(), style="bold"), table)
+    return Group(Text(progress.standing(), style="bold"), table)
 
 
 def share(progress: Progress) -> float:

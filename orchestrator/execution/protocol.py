@@ -112,6 +112,11 @@ class TrialUpdate:
     is_lost: bool = False
 
 
+def say_nothing(what: str) -> None:
+    """What an executor waits for interests nobody."""
+    del what
+
+
 class Executor(Protocol):
     """Runs trials."""
 
@@ -131,13 +136,16 @@ class Executor(Protocol):
         """
         ...
 
-    def run(self, job: Job, on_update: Callable[[TrialUpdate], None]) -> None:
+    def run(
+        self, job: Job, on_update: Callable[[TrialUpdate], None], on_wait: Callable[[str], None] = say_nothing
+    ) -> None:
         """Run every trial of the job; each ends finished or failed, and a failure does not stop the others.
 
         Args:
             job: what to run.
             on_update: called in this process, for every trial at most several times a second; an exception that it
                 raises ends the run.
+            on_wait: called with what the next update has to wait for, whenever that may take seconds.
 
         Raises:
             KeyboardInterrupt: the user stopped the run; everything up to the last resume points is kept.

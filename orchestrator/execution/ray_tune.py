@@ -23,7 +23,7 @@ from crwn.spec import TrialSpec
 from orchestrator import scratch
 from orchestrator.execution.backbones import SharedBackbones
 from orchestrator.execution.packing import measured, resources_of
-from orchestrator.execution.protocol import Assignment, Capacity, Job, NodeResources, TrialUpdate
+from orchestrator.execution.protocol import Assignment, Capacity, Job, NodeResources, TrialUpdate, say_nothing
 from orchestrator.execution.ray_actors import HomeAddress, Sent, TrialActor, home_of
 from orchestrator.execution.ray_cluster import ask_each, cluster_capacity, cluster_nodes, connect
 from orchestrator.execution.reaching_ray import check_start, cluster_address
@@ -73,10 +73,14 @@ class RayTuneExecutor:
         connect()
         return ask_each(questions)
 
-    def run(self, job: Job, on_update: Callable[[TrialUpdate], None]) -> None:
+    def run(
+        self, job: Job, on_update: Callable[[TrialUpdate], None], on_wait: Callable[[str], None] = say_nothing
+    ) -> None:
         """Run the trials in waves; see `Executor.run`."""
+        on_wait("the Ray cluster to answer" if cluster_address() else "Ray to start on this machine")
         started_here = connect()
         try:
+            on_wait("the first trial's process to start")
             given = _with_gpus(job)
             shared, home = SharedBackbones(ray.put), home_of(job.store)
             for wave in _waves(given):
@@ -86,6 +90,7 @@ class RayTuneExecutor:
                 _run_wave(job, wave, on_update, shared=shared, home=home)
         finally:
             if started_here:
+                on_wait("Ray to stop")
                 ray.shutdown()
 
 

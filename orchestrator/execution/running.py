@@ -21,7 +21,7 @@ from orchestrator.display import hide_password, print_line
 from orchestrator.errors import UserError, begun, nearest
 from orchestrator.execution import other_code
 from orchestrator.execution.executors import EXECUTORS, default_executor
-from orchestrator.execution.progress import RunProgress, show_seconds, shown
+from orchestrator.execution.progress import RunProgress, show_seconds, shown, waiting
 from orchestrator.execution.protocol import Assignment, Executor, Job, TrialUpdate
 from orchestrator.execution.repairing import Standing, look_at, show_damaged, take_repairs
 from orchestrator.store.accepted import NOTHING, Accepted
@@ -111,8 +111,9 @@ def run(sweep: Sweep, store: Store, options: Options, console: Console) -> bool:
         return bool(damaged)
     bases = sorted({trial.benchmark.base for trial in (*work.left, *work.again)})
     roots = data_sets.ensure(bases, options.data_root, console).roots
-    executor = EXECUTORS[name]()
-    executor.check(resources)
+    with waiting(f"the executor {name} to be loaded and to answer", console):
+        executor = EXECUTORS[name]()
+        executor.check(resources)
     store.create()
     with store.lock(lambda driver: _show_driver(driver, console)), begun(REMEDY):
         work = dataclasses.replace(work, left=trials_left(sweep, store))  # another run may have ended meanwhile
@@ -261,11 +262,13 @@ def _execute(
     with shown(progress, console) as show:
         on_update = _checked(job.store, show)
         if job.assignments:
-            executor.run(job, on_update)
+            executor.run(job, on_update, progress.wait_for)
         if again:
             beside = job.store.repairs()
             beside.create()
-            executor.run(dataclasses.replace(job, assignments=again, store=beside.driven()), on_update)
+            executor.run(
+                dataclasses.replace(job, assignments=again, store=beside.driven()), on_update, progress.wait_for
+            )
     job.store.check()  # trials that only read would not notice a lost store
 
 

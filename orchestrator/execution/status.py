@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import get_args
 
 from rich.console import Console
@@ -15,10 +15,14 @@ from orchestrator.store import index
 from orchestrator.store.attempts import code_changes
 from orchestrator.store.manifests import ManifestCell
 from orchestrator.store.provenance import Provenance
+from orchestrator.store.schemas import ATTEMPTS_FILE
 from orchestrator.store.store import Store, TrialState
 from orchestrator.sweeps.changes import OPTION
 
 STATES = get_args(TrialState)
+
+TRACEBACK_LINES = 60
+"""Limit of the lines of a traceback, of which the last ones say what went wrong."""
 
 
 def show(store: Store, console: Console, *, verbose: bool) -> None:
@@ -43,6 +47,8 @@ def show(store: Store, console: Console, *, verbose: bool) -> None:
         for cell, seed, trial_id in trials if verbose else ():
             detail = changes.get(trial_id) or _detail(store, trial_id)
             print_line(console, f"  {states[trial_id]:11} {trial_id} {_label(cell, seed)}{detail}")
+            for line in _traceback(store, trial_id) if states[trial_id] == "failed" else ():
+                print_line(console, f"    {line}")
         for cell, seed, trial_id in trials:
             if states[trial_id] == "failed" and not verbose:
                 print_line(console, f"  failed {trial_id} {_label(cell, seed)}{_detail(store, trial_id)}")
@@ -89,6 +95,15 @@ def _code_changes(store: Store, states: Mapping[str, TrialState], console: Conso
     return {
         trial_id: f": computed under more than one code: {changes}" for trial_id, changes in said.items() if changes
     }
+
+
+def _traceback(store: Store, trial_id: str) -> Sequence[str]:
+    """The end of the traceback with which the last attempt at a trial failed, as lines."""
+    attempts = store.unfinished.attempts(trial_id)
+    error = attempts[-1].error if attempts else None
+    lines = error.traceback.rstrip().splitlines() if error is not None and error.traceback else []
+    hidden = len(lines) - TRACEBACK_LINES
+    return lines if hidden <= 0 else [f"({hidden} lines before are in {ATTEMPTS_FILE})", *lines[hidden:]]
 
 
 def _detail(store: Store, trial_id: str) -> str:

@@ -333,7 +333,7 @@ def test_changes_of_the_command_line_are_kept_in_the_manifest(
     store = Store(workplace / "runs/tiny")
     manifest = store.manifest("tiny")
     assert manifest.changes == (change,)
-    assert manifest.cells[0].spec["training"]["learning_rate"] == 0.001
+    assert manifest.cells[0].spec.values["training"]["learning_rate"] == 0.001
     assert f"tiny (--set {change}): 2 trials: 1 done, 1 left" in crwn("status", store.address).out
     plain = crwn("run", sweep_file())
     assert plain.out.startswith(f"note: tiny last ran --set {change}. Its table now shows this run's trials")

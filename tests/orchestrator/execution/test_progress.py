@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import io
+import time
 from collections.abc import Callable
 
 import pytest
@@ -341,6 +342,38 @@ def test_plain_lines_come_now_and_then_while_trials_run(trial: Trial, monkeypatc
         "0/1 trials done, 1 running, 0 failed, 0 waiting",
         f"  {describe(trial())}: task 1/2, accuracy so far 90.0 %",
     ]
+
+
+def test_a_log_is_never_silent_for_long(trial: Trial, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where no update comes, lines say what is waited for and since when; after the first one, what runs."""
+    console, file = plain()
+    monkeypatch.setattr(progress_module, "QUIET_SECONDS", 0.2)
+    progress = RunProgress([trial()], num_done=0)
+
+    def next_lines() -> list[str]:
+        before, until = file.getvalue(), time.monotonic() + 20
+        while file.getvalue().count("\n") < before.count("\n") + 2 and time.monotonic() < until:
+            time.sleep(0.01)
+        return file.getvalue().removeprefix(before).splitlines()
+
+    with shown(progress, console) as show:
+        progress.wait_for("Ray to start")
+        assert next_lines()[0] == "waiting for Ray to start, 0 s so far"
+        show(running(trial(), at(1)))
+        lines = next_lines()
+        assert "0/1 trials done, 1 running, 0 failed, 0 waiting" in lines
+        assert f"  {describe(trial())}: task 1/2" in lines
+    assert progress.summary() == "0/1 trials done, 1 running, 0 failed, 0 waiting"
+
+
+def test_a_terminal_shows_what_is_waited_for() -> None:
+    """Instead of the numbers of trials, until the first update."""
+    file = io.StringIO()
+    progress = RunProgress([], num_done=0)
+    progress.wait_for("Ray to start")
+    with shown(progress, Console(file=file, force_terminal=True, width=120, color_system=None)):
+        pass
+    assert "waiting for Ray to start, 0 s so far" in file.getvalue()
 
 
 def test_a_terminal_shows_the_running_trials(trial: Trial) -> None:

@@ -20,7 +20,9 @@ from orchestrator.store.store import Store
 from tests.orchestrator.made_up import SPECS, A, B, C, D, record
 
 DONE, FAILED, BEGUN, ABSENT = A, B, C, D
-ERROR = AttemptError(type="OSError", message="no space\nleft", traceback="...")
+ERROR = AttemptError(
+    type="OSError", message="no space\nleft", traceback="Traceback (most recent call last):\n  in a file\n"
+)
 
 
 HERE = Conditions(code=code_of(SPECS[A].method))
@@ -66,9 +68,20 @@ def test_verbose_has_a_line_for_every_trial(mixed: Store) -> None:
         "small: 4 trials: 1 done, 1 failed, 1 interrupted, 1 left",
         f"  done        {DONE} own name local FC16 r-digits seed 0",
         f"  failed      {FAILED} own name local FC16 r-digits seed 1: OSError: no space",
+        "    Traceback (most recent call last):",
+        "      in a file",
         f"  interrupted {BEGUN} own name local FC16 r-digits seed 2: 3 tasks learned, update 40 of the next",
         f"  left        {ABSENT} own name local FC16 r-digits seed 3",
     ]
+
+
+def test_of_a_long_traceback_the_end_is_shown(mixed: Store) -> None:
+    """Which says what went wrong; control characters of whoever wrote it are written out."""
+    text = "".join(f"line {number}\x1b\n" for number in range(1000))
+    error = AttemptError(type="OSError", message="full", traceback=text)
+    mixed.unfinished.write_attempts(FAILED, [Attempt(error=error)])
+    lines = [line for line in printed(mixed, verbose=True) if line.startswith("    ")]
+    assert lines == ["    (940 lines before are in attempts.json)", *(f"    line {i}\\x1b" for i in range(940, 1000))]
 
 
 def test_verbose_says_what_was_computed_under_more_than_one_code(store: Store) -> None:
