@@ -43,6 +43,11 @@ SHARE = 0.5
 0.8 of it on the machine of docs/results.md."""
 
 
+WITHIN = 10
+"""Factor within which the operations of trials must lie for their times to be in proportion: short trials take most of
+their time for what does not grow with their training."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Basis:
     """What an expected time is based on.
@@ -57,7 +62,7 @@ class Basis:
 
 
 SAME = Basis(text="as trials that differ by their seed took", factor=1.25)
-ALIKE = Basis(text="as trials of the same methods took, in proportion to their operations", factor=2.0)
+ALIKE = Basis(text="in proportion to what trials of the same methods took", factor=2.0)
 COUNTED = Basis(text="by counting operations", factor=3.0)
 
 
@@ -115,10 +120,14 @@ def _expected(trial: TrialSpec, alike: Mapping[tuple[str, ...], Sequence[Past]])
         return Expected(seconds=mean, basis=SAME, past=tuple(alike[same]))
     work = estimated_work(trial)
     for key in others:
-        if key in alike:
-            done = sum(estimated_work(each.spec) for each in alike[key])
-            rate = sum(each.seconds for each in alike[key]) / done
-            return Expected(seconds=work * rate, basis=ALIKE, past=tuple(alike[key]))
+        near = {
+            each: done
+            for each in alike.get(key, ())
+            if 1 / WITHIN < (done := estimated_work(each.spec)) / work < WITHIN
+        }
+        if near:
+            rate = sum(each.seconds for each in near) / sum(near.values())
+            return Expected(seconds=work * rate, basis=ALIKE, past=tuple(near))
     return Expected(seconds=work / (SHARE * measured_speed()), basis=COUNTED)
 
 

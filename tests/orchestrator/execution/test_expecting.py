@@ -50,6 +50,7 @@ def test_the_nearest_finished_trials_are_the_basis(trial: MakeTrial) -> None:
     assert alike.basis == ALIKE
     assert alike.seconds == pytest.approx(106.0 / work * estimated_work(trial(2, updates_per_task=10)))
     assert counted.basis == COUNTED
+    assert expected([trial(2, updates_per_task=5000)], known)[0].basis == COUNTED  # too far from what was measured
     assert counted.seconds == pytest.approx(estimated_work(trial(0, kind="supsup")) / (0.5 * SPEED))
 
 
