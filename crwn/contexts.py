@@ -1,27 +1,48 @@
-"""The context bank: the tensors kept for every learned task.
+"""The context bank: the tensors kept for every learned task, and predictions with them.
 
-Shapes: T tasks. The task axis comes first.
+Shapes: T tasks, B images, C channels, H height, W width, m classes. The task axis comes first.
 """
 
 from __future__ import annotations
 
+import functools
 import json
+import operator
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
-from crwn import tensorfile
+from crwn import backbone, learner, tensorfile
+from crwn.benchmarks.specs import AddsClasses
+from crwn.evaluation import EVALUATION_BATCH, among
 from crwn.faults import InvalidError
-from crwn.methods.protocol import Tensors
-from crwn.spec import TrialSpec
+from crwn.methods.protocol import Method, Tensors
+from crwn.nn.kernels import choose_kernel
+from crwn.spec import SCENARIOS, TrialSpec
+from crwn.spec_json import trial_of
 
 CONTENT = "contexts"
 FORMAT = 1
 
+SHARED = "shared."
+"""The prefix of the names of weights that tasks share."""
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+HOW_TO_KEEP_WEIGHTS = "with `keep_weights: true` in its sweep, or with crwn.run(..., keep_weights=True)"
+
+Pictures: TypeAlias = "torch.Tensor | NDArray[np.uint8]"
+"""Images as unsigned bytes: [B, C, H, W], [B, C H W], or [B, H, W] if there is one channel."""
+
+
+class WeightsError(InvalidError):
+    """A bank lacks the trained weights that its trial predicts with."""
+
+
+@dataclass(frozen=True, kw_only=True)  # without slots, for what is built at the first prediction
 class ContextBank:
     """The tensors kept for all tasks, and the trial and backbone that they belong to.
 
@@ -39,6 +60,154 @@ class ContextBank:
     spec: dict[str, Any]
     fingerprint: str
 
+    @functools.cached_property
+    def trial(self) -> TrialSpec:
+        """The trial that learned them.
+
+        Raises:
+            ValueError: the spec is none that this crwn knows, or of another trial.
+        """
+        found = trial_of(self.spec)
+        if found.trial_id != self.trial_id:
+            message = f"contexts: expected the spec of the trial {self.trial_id}, given {found.trial_id}'s"
+            raise InvalidError("another-trial", message)
+        return found
+
+    @property
+    def num_tasks(self) -> int:
+        """T, the number of tasks."""
+        return self.trial.benchmark.problem().num_tasks
+
+    @property
+    def needs_task(self) -> bool:
+        """Whether `predict` needs the task of the images; else one network answers for all tasks."""
+        problem = self.trial.benchmark.problem()
+        return "tasks" in SCENARIOS[problem.scenario] and self.trial.blueprint().is_continual
+
+    def predict(self, images: Pictures, task: int | None = None) -> torch.Tensor:
+        """The class scores of images of a task.
+
+        The first call draws the frozen weights again, from the trial's spec. Nothing depends on earlier calls.
+
+        Args:
+            images: as the benchmark gives those of the task (rotated, permuted), as unsigned bytes, which the network
+                normalises itself. Where a test of the method depends on its batch, so do these scores.
+            task: their task, from 0; None where `needs_task` is false.
+
+        Returns:
+            [B, m] on the CPU; a label is the index of the highest score. Classes that were not learned have minus
+            infinity.
+
+        Raises:
+            WeightsError: the trial did not keep its trained weights.
+            ValueError: images or task are not as expected, the bank is damaged, or the frozen weights cannot be drawn
+                as they were.
+        """
+        place, bytes_BCHW = self._place(task), self._bytes(images)
+        method, state = self._learned
+        with torch.no_grad():
+            if place is not None:
+                own = {name: tensor[place : place + 1] for name, tensor in self._own.items()}
+                state = state | method.unpack(own, [place])
+            prepared = method.prepare(place, bytes_BCHW)
+            batch_size = len(prepared) if self.trial.blueprint().tests_by_batch else EVALUATION_BATCH
+            logits = [method.logits(state, batch[None])[0] for batch in prepared.split(max(1, batch_size))]
+            logits_Bm = torch.cat(logits)
+            if self._classes is not None:
+                logits_Bm = among(logits_Bm[None], torch.tensor(self._classes))[0]
+        return logits_Bm.to(torch.promote_types(logits_Bm.dtype, torch.float32))
+
+    def _place(self, task: int | None) -> int | None:
+        """The task as an index."""
+        if not self.needs_task:
+            if task is not None:
+                raise InvalidError(
+                    "task-not-told",
+                    f"task: expected none, given {task!r}: one network of {self.trial.method.kind} answers for all "
+                    "tasks, and is not told which an image is from",
+                )
+            return None
+        last = self.num_tasks - 1
+        try:
+            place = operator.index(-1 if task is None or isinstance(task, bool) else task)
+        except TypeError:
+            place = -1
+        if not 0 <= place <= last:
+            message = f"task: expected the task of the images, from 0 to {last}, given {task!r}"
+            raise InvalidError("unknown-task", message)
+        return place
+
+    def _bytes(self, images: Pictures) -> torch.Tensor:
+        """The images as a tensor on the CPU [B, C, H, W]."""
+        channels, height, width = shape = self.trial.benchmark.problem().input_shape
+        shapes = [shape, (channels * height * width,), *([(height, width)] if channels == 1 else [])]
+        given = images if isinstance(images, torch.Tensor) else np.asarray(images)
+        if given.dtype not in (torch.uint8, np.dtype(np.uint8)) or tuple(given.shape[1:]) not in shapes:
+            expected = " or ".join(f"[B, {', '.join(map(str, each))}]" for each in shapes)
+            raise InvalidError(
+                "not-the-tasks-images",
+                f"images: expected bytes from 0 to 255 (uint8), {expected}, given {given.dtype} {list(given.shape)}; "
+                "the network normalises them itself",
+            )
+        tensor = given.cpu() if isinstance(given, torch.Tensor) else torch.tensor(given)
+        return tensor.reshape(-1, *shape)
+
+    @functools.cached_property
+    def _own(self) -> Tensors:
+        """The tensors with a task axis."""
+        return {name: tensor for name, tensor in self.tensors.items() if not name.startswith(SHARED)}
+
+    @functools.cached_property
+    def _classes(self) -> tuple[int, ...] | None:
+        """The classes that were learned, where tasks add classes; None: all."""
+        benchmark = self.trial.benchmark
+        if not isinstance(benchmark, AddsClasses):
+            return None
+        return tuple(sorted({label for group in benchmark.classes(self.trial.seed) for label in group}))
+
+    @functools.cached_property
+    def _learned(self) -> tuple[Method, Tensors]:
+        """The method on its frozen weights, and the weights that tasks share, as learned."""
+        blueprint = self.trial.blueprint()
+        memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        if blueprint.backbone.num_bytes > memory:
+            raise InvalidError(
+                "larger-than-memory",
+                f"backbone: expected weights that fit into this machine's {memory:,} bytes of memory, given "
+                f"{self.trial.method.kind} {self.trial.scale} with {blueprint.backbone.num_bytes:,} bytes",
+            )
+        drawn = backbone.draw(blueprint.backbone)
+        if drawn.fingerprint != self.fingerprint:
+            raise InvalidError(
+                "other-backbone",
+                f"backbone: expected the frozen weights with the fingerprint {self.fingerprint}, drew "
+                f"{drawn.fingerprint}: this NumPy draws other numbers than the trial's; use the version that it had",
+            )
+        kernel = choose_kernel("cpu", learner.product_dtype(self.trial))
+        method = learner.build(self.trial, drawn, torch.device("cpu"), kernel)
+        shared = {name.removeprefix(SHARED): tensor for name, tensor in self.tensors.items() if name.startswith(SHARED)}
+        expected = {} if blueprint.moves_shared == "never" else method.needed_to_predict(method.start_shared())
+        self._check(shared, {name: tuple(tensor.shape) for name, tensor in expected.items()})
+        if self.needs_task:
+            one = method.pack({name: tensor.detach() for name, tensor in method.start([0]).items()})
+            own = {name: (self.num_tasks, *tensor.shape[1:]) for name, tensor in one.items()}
+            self._check(self._own, own)
+        return method, shared
+
+    def _check(self, given: Tensors, expected: dict[str, tuple[int, ...]]) -> None:
+        """Check that tensors are there, in the expected shapes."""
+        if expected and not given:
+            raise WeightsError(
+                "weights-not-kept",
+                f"{self.trial.method.kind} predicts with trained weights, and the trial {self.trial_id} kept none: run "
+                f"it in a new store {HOW_TO_KEEP_WEIGHTS}",
+            )
+        shapes = {name: tuple(tensor.shape) for name, tensor in given.items()}
+        for name in sorted(expected.keys() | shapes.keys()):
+            if expected.get(name) != shapes.get(name):
+                wanted, found = (list(sizes[name]) if name in sizes else "none" for sizes in (expected, shapes))
+                raise InvalidError("tensors-do-not-fit", f"contexts: expected {name} {wanted}, given {found}")
+
 
 def dump(kept: Sequence[Tensors], shared: Tensors, spec: TrialSpec, fingerprint: str) -> bytes:
     """The contexts of all tasks as a safetensors file.
@@ -50,7 +219,7 @@ def dump(kept: Sequence[Tensors], shared: Tensors, spec: TrialSpec, fingerprint:
         fingerprint: the fingerprint of its backbone.
     """
     stacked = {name: torch.cat([task[name].cpu() for task in kept]) for name in (kept[0] if kept else ())}
-    stacked |= {f"shared.{name}": tensor.cpu() for name, tensor in shared.items()}
+    stacked |= {f"{SHARED}{name}": tensor.cpu() for name, tensor in shared.items()}
     header = {
         "content": CONTENT,
         "format": FORMAT,

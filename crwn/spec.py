@@ -24,9 +24,13 @@ import annotated_types
 
 from crwn.backbone import BackboneSpec
 from crwn.faults import Fault, InvalidError
+from crwn.lazy import LazyModule
 
 if TYPE_CHECKING:
+    from crwn import spec_json
     from crwn.data.base import Normalisation
+else:
+    spec_json = LazyModule("crwn.spec_json")  # it imports every method's and benchmark's spec, which need this file
 
 Count = Annotated[int, annotated_types.Ge(1), annotated_types.Le(2**63 - 1)]
 Index = Annotated[int, annotated_types.Ge(0), annotated_types.Le(2**63 - 1)]
@@ -345,6 +349,18 @@ class TrialSpec:
         problem, blueprint = self.benchmark.problem(), self.blueprint()
         if faults := _scenario_faults(self, blueprint, problem):
             raise InvalidError.of(faults)
+
+    @classmethod
+    def from_json(cls, text: str) -> TrialSpec:
+        """The trial whose spec is this JSON: what `canonical_json` gives, or what is written by hand.
+
+        Settings of the method, the benchmark and the training that are left out have their spec's defaults.
+
+        Raises:
+            ValueError: it is no JSON, a key is unknown, missing or given twice, or a value is wrong; the message names
+                all faults that can be known together.
+        """
+        return spec_json.trial_from_json(text)
 
     def blueprint(self) -> Blueprint:
         """What the method builds for this trial."""

@@ -472,23 +472,9 @@ def _at_seed_0(spec: TrialSpec) -> TrialSpec:
 def _method(spec: TrialSpec) -> Method:
     import torch
 
-    from crwn.methods.protocol import Surroundings
-    from crwn.nn.kernels import KERNELS
-    from crwn.trial import tensors_on
+    from crwn import learner
 
-    surroundings = Surroundings(
-        scale=spec.scale,
-        problem=spec.benchmark.problem(),
-        seed=spec.seed,
-        backbone=tensors_on(backbone.draw(spec.blueprint().backbone), torch.device("cpu"), torch.float32),
-        normalisation=BASE_SETS[spec.benchmark.base].normalisation,
-        device=torch.device("cpu"),
-        dtype=torch.float32,
-        product_dtype=torch.float32,
-        kernel=KERNELS["plain"],
-    )
-    learner: Method = METHODS[spec.method.kind].build(spec.method, surroundings)
-    return learner
+    return learner.build(spec, backbone.draw(spec.blueprint().backbone), torch.device("cpu"), "plain")
 
 
 @functools.lru_cache(maxsize=100)

@@ -8,7 +8,6 @@ import functools
 import os
 import resource
 import sys
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ from typing import TypeAlias
 
 import torch
 
-from crwn import contexts
+from crwn import contexts, learner
 from crwn.backbone import Backbone, BackboneSource
 from crwn.benchmarks import BENCHMARKS
 from crwn.benchmarks.protocol import Curriculum
@@ -27,8 +26,6 @@ from crwn.engine import Engine
 from crwn.events import GroupHalved, Learned, Numerics, Progress, ResumePoint, TaskRow
 from crwn.faults import FaultError
 from crwn.memory import DeviceKind, tasks_that_fit
-from crwn.methods import METHODS
-from crwn.methods.protocol import Surroundings, Tensors
 from crwn.nn.kernels import KERNELS, choose_kernel
 from crwn.resume import read_numerics
 from crwn.spec import TrialSpec
@@ -231,7 +228,7 @@ def decide_numerics(spec: TrialSpec, allowance: Allowance = ONE_THREAD) -> Numer
             favourable = _tasks_for_a_cpu(spec) if device == "cpu" else num_tasks
             fitting = tasks_that_fit(spec, _memory(device), allowance.memory_share)
             group_size = min(favourable, fitting, allowance.max_group_size or num_tasks)
-    kernel = choose_kernel(device, _product_dtype(spec))
+    kernel = choose_kernel(device, learner.product_dtype(spec))
     return Numerics(device=device, group_size=group_size, kernel=kernel, threads=allowance.threads)
 
 
@@ -252,24 +249,11 @@ def _memory(device: DeviceKind) -> int:
 
 def _build_engine(spec: TrialSpec, data: Datasets, backbone: Backbone, numerics: Numerics) -> Engine:
     device = torch.device(numerics.device)
-    product_dtype = _product_dtype(spec)
-    dtype = torch.promote_types(product_dtype, torch.float32)
     problem = spec.benchmark.problem()
     images = hold_out(data.load(spec.benchmark.base), spec.benchmark.validation)
     benchmark = BENCHMARKS[spec.benchmark.kind].build(spec.benchmark, images, spec.seed, device)
-    surroundings = Surroundings(
-        scale=spec.scale,
-        problem=problem,
-        seed=spec.seed,
-        backbone=tensors_on(backbone, device, dtype),
-        normalisation=spec.benchmark.normalisation(),
-        device=device,
-        dtype=dtype,
-        product_dtype=product_dtype,
-        kernel=KERNELS[numerics.kernel],
-    )
     return Engine(
-        method=METHODS[spec.method.kind].build(spec.method, surroundings),
+        method=learner.build(spec, backbone, device, numerics.kernel),
         curriculum=Curriculum(benchmark, problem.scenario, tests_ahead=problem.tests_ahead),
         blueprint=spec.blueprint(),
         training=spec.training,
@@ -277,19 +261,6 @@ def _build_engine(spec: TrialSpec, data: Datasets, backbone: Backbone, numerics:
         numerics=numerics,
         identity=(spec.trial_id, backbone.fingerprint),
     )
-
-
-def _product_dtype(spec: TrialSpec) -> torch.dtype:
-    dtype: torch.dtype = getattr(torch, spec.training.dtype)
-    return dtype
-
-
-def tensors_on(backbone: Backbone, device: torch.device, dtype: torch.dtype) -> Tensors:
-    """The arrays as tensors; on a CPU, in float32, they share the arrays' memory."""
-    with warnings.catch_warnings():
-        # The arrays are read-only on purpose: nothing writes to frozen weights.
-        warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
-        return {name: torch.from_numpy(array).to(device, dtype) for name, array in backbone.arrays.items()}
 
 
 @functools.cache

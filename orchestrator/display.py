@@ -18,8 +18,15 @@ NARROW = 130
 
 
 def console() -> Console:
-    """A console on standard output."""
-    return Console() if sys.stdout.isatty() else Console(width=WITHOUT_TERMINAL, force_terminal=False)
+    """A console on standard output; in a notebook, too, lines are plain text."""
+    if sys.stdout.isatty():
+        return Console()
+    return Console(width=WITHOUT_TERMINAL, force_terminal=False, force_jupyter=False)
+
+
+def is_notebook() -> bool:
+    """Whether this process is a notebook's kernel, whose outputs can change."""
+    return Console().is_jupyter
 
 
 def shown_method(label: str, *, continual: bool) -> str:

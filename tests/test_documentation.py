@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+import doctest
 import re
 from pathlib import Path
 
 import pytest
 
 from crwn.benchmarks import BENCHMARKS
+from crwn.testing import new_store, write_finished
+from orchestrator.measures import MEASURES
 from orchestrator.sweeps.reading import load_sweep
 from tests import documents
 
@@ -93,9 +96,46 @@ def test_the_commands_of_the_readme_come_before_its_prose_is_long() -> None:
     assert "make test" in opening
 
 
-def test_the_python_of_the_readme_runs(capsys: pytest.CaptureFixture[str]) -> None:
-    """It learns three tasks and prints their accuracies: each as it was learned, then all at the end."""
+def test_the_python_of_the_readme_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """After `make quickstart` it prints trials, a matrix, and what the network answers and should."""
     (text,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), flags=re.DOTALL)
-    assert text.count("updates_per_task=100") == 1
-    exec(compile(text.replace("updates_per_task=100", "updates_per_task=5"), "README.md", "exec"), {})  # noqa: S102
-    assert re.fullmatch(r"\[0\.\d+(, 0\.\d+)*\]\n", capsys.readouterr().out)
+    (tmp_path / "runs").mkdir()
+    store = new_store(tmp_path / "runs" / "quickstart")
+    for trial in load_sweep(ROOT / "sweeps" / "quickstart.yaml").trials:
+        if trial.method.kind == "neuromodnet" and not trial.variant and trial.seed == 0:
+            write_finished(store, trial, accuracy=0.75)
+    monkeypatch.chdir(tmp_path)
+    exec(compile(text, "README.md", "exec"), {})  # noqa: S102
+    out = capsys.readouterr().out
+    assert "neuromodnet  r-digits     0      0.75" in out
+    assert "tasks_learned" in out
+    assert len(re.findall(r"tensor\(\[\d(, \d){9}\]\)", out)) == 2
+
+
+@pytest.mark.slow(reason="learns five small trials")
+def test_the_examples_of_python_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every example of the page, with the sweep that it begins with, prints what the page says."""
+    page = (ROOT / "docs" / "python.md").read_text(encoding="utf-8")
+    (sweep,) = re.findall(r"```yaml\n(.*?)```", page, flags=re.DOTALL)
+    (tmp_path / "small.yaml").write_text(sweep, encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    examples = doctest.DocTestParser().get_doctest(page, {}, "python.md", str(ROOT / "docs" / "python.md"), 0)
+    runner = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE)
+    said: list[str] = []
+    runner.run(examples, out=said.append)
+    assert runner.summarize(verbose=False).failed == 0, "".join(said)
+    assert len(examples.examples) > 15
+
+
+def test_the_columns_of_trials_are_on_their_page() -> None:
+    """All of them, and no other."""
+    rows = (ROOT / "docs" / "python.md").read_text(encoding="utf-8").partition("| column of `trials`")[2]
+    table = rows.partition("\n\n")[0].splitlines()[2:]
+    named = [name for line in table for name in re.findall(r"`(\w+)`", line.split("|")[1])]
+    assert named == [
+        *("id", "method", "variant", "benchmark", "scale", "scenario", "seed", "num_tasks", "status"),
+        *MEASURES,
+        *("seconds", "started", "finished"),
+    ]

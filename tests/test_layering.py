@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+import crwn
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
@@ -31,6 +33,7 @@ FORBIDDEN_IN_CRWN = ("orchestrator", "ray", "mlflow", "pydantic", "pandas")
 # What must not come along with a module that is imported. A process imports the modules of a list in turn, and what
 # comes along with one is there for all after it: the most forbidding ones are first.
 LIGHT_IN_CRWN = {
+    "crwn": ("torch", "numpy", *FORBIDDEN_IN_CRWN),
     "crwn.spec": ("torch", *FORBIDDEN_IN_CRWN),
     "crwn.methods": ("torch", *FORBIDDEN_IN_CRWN),
     "crwn.benchmarks": ("torch", *FORBIDDEN_IN_CRWN),
@@ -38,6 +41,7 @@ LIGHT_IN_CRWN = {
     "crwn.trial": FORBIDDEN_IN_CRWN,
 }
 LIGHT_IN_ORCHESTRATOR = {
+    "orchestrator.api": ("torch", "ray", "mlflow", "matplotlib", "pandas", "pyarrow", "pydantic"),
     "orchestrator.cli": ("torch", "ray", "mlflow", "matplotlib", "pandas", "pyarrow", "pydantic"),
     "orchestrator.data_sets": ("torch", "ray", "mlflow", "matplotlib", "pandas", "pyarrow", "sklearn"),
     "orchestrator.tracking.ui": ("torch", "ray", "mlflow", "sqlalchemy", "matplotlib", "pandas", "pyarrow"),
@@ -216,17 +220,21 @@ def test_crwn_imports_without_the_libraries_it_must_not_know(in_fresh_processes:
 
 
 def test_crwn_never_imports_the_orchestrator_or_its_libraries() -> None:
-    """No file of crwn imports the orchestrator or its libraries, not even for the type checker.
+    """No file of crwn imports the orchestrator or its libraries, not even for the type checker, but two.
 
-    One fills the orchestrator's stores, for tests: it imports that in its functions, and nothing else of the list.
+    One fills the orchestrator's stores, for tests: it imports that in its functions, and nothing else of the list. The
+    package itself names the Python interface for type checkers, and imports it when one of its names is first used.
     """
 
     def is_offence(path: Path, item: Import) -> bool:
         if path.as_posix() == "crwn/testing.py" and not item.at_import:
             return is_within(item.name, *FORBIDDEN_IN_CRWN) and not is_within(item.name, "orchestrator")
+        if path.as_posix() == "crwn/__init__.py" and not item.at_import:
+            return is_within(item.name, *FORBIDDEN_IN_CRWN) and not is_within(item.name, "orchestrator.api")
         return is_within(item.name, *FORBIDDEN_IN_CRWN, "crwn.testing")
 
     assert offences("crwn/**/*.py", is_offence) == []
+    assert {module for module, _ in crwn._PLACES.values()} == {"crwn.spec", "orchestrator.api"}
 
 
 @pytest.mark.parametrize(

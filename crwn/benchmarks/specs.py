@@ -1,8 +1,8 @@
-"""Helpers that the specs of several benchmarks share: truncated sequences, normalisation, channels."""
+"""What the specs of several benchmarks share: classes, truncated sequences, normalisation, channels."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from crwn.data import BASE_SETS
 from crwn.data.base import AS_THEY_ARE, Normalisation
@@ -10,6 +10,14 @@ from crwn.faults import InvalidError
 
 if TYPE_CHECKING:
     import torch
+
+
+@runtime_checkable
+class AddsClasses(Protocol):
+    """The interface of the spec of a benchmark whose tasks add classes to one label space."""
+
+    def classes(self, seed: int) -> tuple[tuple[int, ...], ...]:
+        """Each task's classes."""
 
 
 def check_first(first: int, num_tasks: int) -> None:

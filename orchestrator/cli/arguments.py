@@ -114,21 +114,16 @@ def _numbers(seeds: str) -> tuple[int, ...]:
 
 def store_of_run(sweep: Sweep, out: str | None) -> Store:
     """The store of a run: the one named on the command line, the sweep's, or runs/<name>."""
+    from orchestrator.store.store import Store  # noqa: PLC0415
+
     try:
-        return _open(out or sweep.store or f"runs/{sweep.name}")
+        return Store(sweep.address(out))
     except UserError as error:
         raise UserError(error.codes, f"{error} Another store is named with --out.") from error
 
 
 def existing_store(address: str) -> Store:
-    """A store that is there; where none is, the user is told what makes one."""
-    store = _open(address)
-    if not store.exists:
-        raise UserError("store-missing", f"{address}: expected a store, found none there; crwn run makes one")
-    return store
-
-
-def _open(address: str) -> Store:
+    """The store at an address; where none is, the user is told what makes one."""
     from orchestrator.store.store import Store  # noqa: PLC0415
 
-    return Store(address)
+    return Store.existing(address)

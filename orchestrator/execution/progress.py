@@ -1,7 +1,8 @@
-"""Shows the progress of a run: a live display in a terminal, plain lines elsewhere."""
+"""Shows the progress of a run: a live display in a terminal or a notebook, plain lines elsewhere."""
 
 from __future__ import annotations
 
+import html
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -16,7 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from crwn.benchmarks import benchmark_name
-from orchestrator.display import print_line
+from orchestrator.display import is_notebook, print_line, printable
 from orchestrator.execution.protocol import TrialUpdate
 from orchestrator.store.recorded_spec import RecordedSpec
 
@@ -39,6 +40,9 @@ images seems slow."""
 
 SHOWN_TRIALS = 12
 """Number of running trials that the live display lists."""
+
+NOTEBOOK_SECONDS = 0.25
+"""Least time between two changes of the display in a notebook."""
 
 
 @dataclass(slots=True)
@@ -164,6 +168,10 @@ def shown(progress: RunProgress, console: Console) -> Iterator[Callable[[TrialUp
 
             yield show
         return
+    if is_notebook():
+        with _shown_in_notebook(progress, console) as show_there:
+            yield show_there
+        return
     with _PlainLines(progress, console) as lines:
         yield lines.show
 
@@ -220,15 +228,54 @@ def waiting(what: str, console: Console) -> Iterator[None]:
         yield
 
 
-def _renderable(progress: RunProgress) -> Group:
-    table = Table.grid(padding=(0, 1))
+@contextmanager
+def _shown_in_notebook(progress: RunProgress, console: Console) -> Iterator[Callable[[TrialUpdate], None]]:
+    """Show a run's progress in one output of a notebook's cell, which changes in place and is empty in the end."""
+    from IPython.display import display  # noqa: PLC0415 (it is there in a notebook alone)
+
+    changed, place = time.monotonic(), display(_as_html(progress), raw=True, display_id=True)  # type: ignore[no-untyped-call]
+
+    def show(update: TrialUpdate) -> None:
+        nonlocal changed
+        if line := progress.update(update):
+            print_line(console, line)
+        if time.monotonic() - changed >= NOTEBOOK_SECONDS:
+            changed = time.monotonic()
+            place.update(_as_html(progress), raw=True)
+
+    try:
+        yield show
+    finally:
+        place.update({"text/plain": ""}, raw=True)
+
+
+def _as_html(progress: RunProgress) -> dict[str, str]:
+    """What a notebook shows of a run, by media type."""
+    rows = [
+        f'<tr><td style="text-align: left">{html.escape(what)}</td><td><progress value="{done:.3f}"></progress></td>'
+        f'<td style="text-align: left">{html.escape(where)}</td></tr>'
+        for what, done, where in _lines(progress)
+    ]
+    hidden = len(progress.running) - SHOWN_TRIALS
+    more = f"and {hidden} more" if hidden > 0 else ""
+    standing = progress.standing()
+    return {
+        "text/plain": standing,
+        "text/html": f"<b>{html.escape(standing)}</b><table>{''.join(rows)}</table>{more}",
+    }
+
+
+def _lines(progress: RunProgress) -> Iterator[tuple[str, float, str]]:
+    """The running trials that a live display lists: what each is, its share done, and where it is."""
     for trial_id, running in list(progress.running.items())[:SHOWN_TRIALS]:
         done = share(running.progress) if running.progress is not None else 0.0
-        table.add_row(
-            Text(describe(progress.specs[trial_id])),
-            ProgressBar(total=1.0, completed=done, width=20),
-            Text(show_progress(running.progress)),
-        )
+        yield printable(describe(progress.specs[trial_id])), done, show_progress(running.progress)
+
+
+def _renderable(progress: RunProgress) -> Group:
+    table = Table.grid(padding=(0, 1))
+    for what, done, where in _lines(progress):
+        table.add_row(Text(what), ProgressBar(total=1.0, completed=done, width=20), Text(where))
     hidden = len(progress.running) - SHOWN_TRIALS
     if hidden > 0:
         table.add_row(Text(f"and {hidden} more"))

@@ -73,6 +73,14 @@ class Store:
         self.unfinished = Unfinished(self._files)
         marks.check_folder(self._files)
 
+    @classmethod
+    def existing(cls, address: Path | str) -> Store:
+        """The store at an address; raises like the class, and a UserError if there is none."""
+        store = cls(address)
+        if not store.exists:
+            raise UserError("store-missing", f"{address}: expected a store, found none there; crwn run makes one")
+        return store
+
     def __reduce__(self) -> tuple[type[Store], tuple[str, Mark | None]]:
         return Store, (self.address, self._mark)
 

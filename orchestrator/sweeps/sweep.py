@@ -133,6 +133,10 @@ class Sweep:
             )
         return dataclasses.replace(self, seeds=tuple(seed for seed in known if seed in seeds))
 
+    def address(self, given: str | None = None) -> str:
+        """The address of its store: the one given to a run, its own, or runs/<its name>."""
+        return given or self.store or f"runs/{self.name}"
+
     @property
     def group_sizes(self) -> dict[str, int]:
         """The limit of the number of tasks learned at once, by trial; trials without a limit are left out."""

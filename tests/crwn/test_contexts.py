@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 
 import numpy as np
@@ -11,14 +12,17 @@ import torch
 import crwn.engine
 from crwn import backbone, contexts, tensorfile
 from crwn.benchmarks import BENCHMARKS
+from crwn.benchmarks.sequential import SequentialSpec
 from crwn.data import Datasets
 from crwn.events import Numerics, ResumePoint
+from crwn.faults import InvalidError
 from crwn.methods import METHODS
 from crwn.methods.protocol import Method
-from crwn.spec import SCENARIOS, TrialSpec
+from crwn.spec import TrialSpec
 from crwn.trial import Event, Finished, run_trial
 from tests.crwn.methods.building import plain_surroundings
 from tests.methods import CASES
+from tests.refusals import refused
 
 SHAPES = {
     "neuromodnet": {
@@ -195,25 +199,141 @@ def test_the_bank_holds_what_was_learned(
             assert torch.equal(bank[key], learned)
 
 
+def told(bank: contexts.ContextBank, task: int) -> int | None:
+    """What `predict` is told of a task."""
+    return task if bank.needs_task else None
+
+
 @pytest.mark.parametrize("name", CASES)
 def test_a_bank_gives_the_accuracies_that_were_reported(name: str, digits: Datasets) -> None:
-    """The last row of the trial again, from nothing but the bank and the frozen weights: what contexts are kept for."""
+    """The last row of the trial again, from nothing but the file: what contexts are kept for."""
     spec, cpu = trial(name), torch.device("cpu")
     finished, _ = run(name, digits)
     bank = contexts.load(finished.contexts)
-    method, num_tasks = method_of(name), num_tasks_of(name)
     entry = BENCHMARKS[spec.benchmark.kind]
     tasks = entry.build(spec.benchmark, digits.load("digits"), spec.seed, cpu)
-    accuracies = {row.task: row.accuracy for row in finished.rows if row.tasks_learned == num_tasks}
-    own = {key: tensor for key, tensor in bank.tensors.items() if not key.startswith("shared.")}
-    shared = {key.removeprefix("shared."): tensor for key, tensor in bank.tensors.items() if key not in own}
-    assert len(accuracies) == num_tasks
+    accuracies = {row.task: row.accuracy for row in finished.rows if row.tasks_learned == bank.num_tasks}
+    assert len(accuracies) == num_tasks_of(name)
     for task, accuracy in accuracies.items():
-        state = method.unpack({key: tensor[task : task + 1] for key, tensor in own.items()}, [task]) | shared
         split = tasks.test_split(task)
-        told = task if "tasks" in SCENARIOS[spec.benchmark.problem().scenario] else None
-        logits = method.logits(state, method.prepare(told, split.images)[None])[0]
+        logits = bank.predict(split.images, task=told(bank, task))
+        assert logits.dtype == torch.float32
         assert (logits.argmax(dim=1) == split.labels).double().mean().item() == pytest.approx(accuracy, abs=1e-12)
+
+
+def test_the_task_is_an_argument(digits: Datasets) -> None:
+    """Answers depend on the task that is named, and not on what was asked before."""
+    bank = contexts.load(run("neuromodnet", digits)[0].contexts)
+    images = digits.load("digits").test.images[:7]
+    first, other, again = (bank.predict(images, task=task) for task in (0, 1, 0))
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+
+
+def test_images_may_come_in_several_forms(digits: Datasets) -> None:
+    """With their channels, as rows of pixels, as grey pictures; from NumPy and torch; in parts, one or none."""
+    bank = contexts.load(run("flynet", digits)[0].contexts)
+    images = digits.load("digits").test.images[:6]
+    expected = bank.predict(images, task=2)
+    assert expected.shape == (6, 10)
+    for given in (images[:, 0], images.reshape(6, -1), torch.from_numpy(images), images[::-1][::-1]):
+        assert torch.equal(bank.predict(given, task=np.int64(2)), expected)
+    assert torch.allclose(bank.predict(images[:1], task=2), expected[:1])
+    assert bank.predict(images[:0], task=2).shape == (0, 10)
+    many = np.repeat(images, 100, axis=0)
+    assert torch.allclose(bank.predict(many, task=2), expected.repeat_interleave(100, dim=0), atol=1e-6)
+
+
+def test_classes_that_were_not_learned_are_no_answer(digits: Datasets) -> None:
+    """A sequence that was cut has outputs for all classes, and answers with those of its tasks alone."""
+    spec = CASES["er"].trial(benchmark=SequentialSpec(base="digits", order="drawn", first=2), scale="FC9")
+    finished = run_trial(spec, data=digits, backbones=backbone.draw, keep_weights=True)
+    bank = contexts.load(finished.contexts)
+    learned = [label for group in SequentialSpec(base="digits", order="drawn", first=2).classes(0) for label in group]
+    scores = bank.predict(digits.load("digits").test.images)
+    assert sorted(learned) == torch.isfinite(scores).all(dim=0).nonzero().flatten().tolist()
+
+
+@pytest.mark.parametrize(
+    ("name", "task", "code"),
+    [
+        ("neuromodnet", None, "unknown-task"),
+        ("neuromodnet", 3, "unknown-task"),
+        ("neuromodnet", -1, "unknown-task"),
+        ("neuromodnet", True, "unknown-task"),
+        ("neuromodnet", "first", "unknown-task"),
+        ("mtl", 1, "task-not-told"),
+        ("finetune-class", 0, "task-not-told"),
+    ],
+)
+def test_a_task_that_is_none_is_refused(name: str, task: int | None, code: str, digits: Datasets) -> None:
+    """Where a task is needed it is one of the trial's, and where none is told none is taken."""
+    bank = contexts.load(run(name, digits)[0].contexts)
+    with refused(InvalidError, code, says=f"given {task!r}"):
+        bank.predict(digits.load("digits").test.images[:2], task=task)
+
+
+@pytest.mark.parametrize(
+    "images",
+    [
+        np.zeros((2, 8, 8)),
+        np.zeros((2, 64), dtype=np.float32),
+        np.zeros((8, 8), dtype=np.uint8),
+        np.zeros((2, 3, 8, 8), dtype=np.uint8),
+        np.zeros((2, 784), dtype=np.uint8),
+        np.uint8(0),
+        torch.zeros(2, 64),
+        [[0] * 64],
+        ["image"],
+        None,
+    ],
+)
+def test_images_of_another_kind_are_refused(images: object, digits: Datasets) -> None:
+    """Floats, another size, no batch: the message says what images are expected."""
+    bank = contexts.load(run("flynet", digits)[0].contexts)
+    with refused(InvalidError, "not-the-tasks-images", says=["uint8", "[B, 1, 8, 8] or [B, 64] or [B, 8, 8], given"]):
+        bank.predict(images, task=0)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("name", ["stl", "batche", "psp", "mtl", "neuromodnet-pretrained", "er"])
+def test_without_weights_that_were_trained_nothing_is_predicted(name: str, digits: Datasets) -> None:
+    """The message says how they are kept."""
+    bank = contexts.load(run_trial(trial(name), data=digits, backbones=backbone.draw).contexts)
+    with refused(contexts.WeightsError, "weights-not-kept", says=["keep_weights: true", "keep_weights=True"]):
+        bank.predict(digits.load("digits").test.images[:2], task=told(bank, 0))
+
+
+def test_a_bank_that_does_not_fit_its_trial_is_refused(digits: Datasets) -> None:
+    """Other frozen weights, another trial's spec, one that is none, tensors that are missing, short or too many."""
+    images, whole = digits.load("digits").test.images[:2], contexts.load(run("flynet", digits)[0].contexts)
+    name = "decoder.context"
+    for changes, code, says in (
+        ({"fingerprint": "f" * 64}, "other-backbone", "f" * 64),
+        ({"trial_id": "0" * 16}, "another-trial", "0" * 16),
+        ({"spec": {**whole.spec, "seed": 1}}, "another-trial", whole.trial_id),
+        ({"spec": {}}, "missing-key", "method: "),
+        ({"tensors": {name: whole.tensors[name]}}, "tensors-do-not-fit", "decoder.strength [3], given none"),
+        (
+            {"tensors": {key: tensor[:2] for key, tensor in whole.tensors.items()}},
+            "tensors-do-not-fit",
+            "decoder.context [3, 128], given [2, 128]",
+        ),
+        (
+            {"tensors": {**whole.tensors, "more": whole.tensors[name]}},
+            "tensors-do-not-fit",
+            "more none, given [3, 128]",
+        ),
+    ):
+        with refused(InvalidError, code, says=says):
+            dataclasses.replace(whole, **changes).predict(images, task=0)  # type: ignore[arg-type]
+
+
+def test_a_backbone_that_no_memory_holds_is_not_drawn() -> None:
+    """A small file can name a network of terabytes."""
+    spec = CASES["neuromodnet"].trial(scale="FC999999")
+    bank = contexts.load(contexts.dump([{"x": torch.ones(1)}], {}, spec, "f" * 64))
+    with refused(InvalidError, "larger-than-memory", says="FC999999"):
+        bank.predict(np.zeros((1, 64), dtype=np.uint8), task=0)
 
 
 def test_a_newer_format_is_refused() -> None:

@@ -18,6 +18,7 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 import crwn.engine
+import crwn.learner
 import crwn.trial
 from crwn import backbone, replay
 from crwn.batches import Batch, Lanes
@@ -270,7 +271,7 @@ def test_a_mistake_is_found(
             return dataclasses.replace(step, loss_G=mistake(step))
 
     entry = dataclasses.replace(METHODS["finetune"], build=Mistaken)
-    monkeypatch.setattr(crwn.trial, "METHODS", {"finetune": entry})
+    monkeypatch.setattr(crwn.learner, "METHODS", {"finetune": entry})
     with pytest.raises(DeviceError):
         run(trial("finetune"), digits, device)
 

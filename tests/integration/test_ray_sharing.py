@@ -62,7 +62,7 @@ def test_a_shared_backbone_costs_a_worker_nothing(ray_session: Any) -> None:
         def read(self) -> dict[str, Any]:
             import psutil
 
-            from crwn.trial import tensors_on
+            from crwn.learner import tensors_on
 
             process = psutil.Process()
             before = process.memory_full_info().uss

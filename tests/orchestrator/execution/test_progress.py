@@ -14,6 +14,7 @@ from crwn.events import Progress
 from crwn.methods.er import ERSpec
 from crwn.spec import TrainingSpec, TrialSpec
 from crwn.testing import tiny_trial
+from orchestrator import display
 from orchestrator.execution import progress as progress_module
 from orchestrator.execution.progress import (
     ESTIMATE_AFTER_SECONDS,
@@ -393,3 +394,45 @@ def test_a_terminal_shows_the_running_trials(trial: Trial) -> None:
     assert "task 1/2, update 5/10, accuracy so far 50.0 %" in text
     assert "and 3 more" in text
     assert f"failed: {describe(trial(99))}: ValueError: [red] is no markup" in text
+
+
+# In a notebook; tests/integration/test_notebook.py has a kernel of Jupyter's run one
+
+
+def test_a_notebook_shows_one_output_that_changes(monkeypatch: pytest.MonkeyPatch, trial: Trial) -> None:
+    """Bars for the first trials and a count of the others; lines of their own for failures; nothing in the end."""
+    import IPython.display
+
+    shown: list[dict[str, str]] = []
+
+    class Place:
+        def update(self, data: dict[str, str], *, raw: bool) -> None:
+            assert raw
+            shown.append(data)
+
+    def shown_at(data: dict[str, str], *, raw: bool, display_id: bool) -> Place:
+        assert raw
+        assert display_id
+        shown.append(data)
+        return Place()
+
+    monkeypatch.setattr(IPython.display, "display", shown_at)
+    monkeypatch.setattr(progress_module, "is_notebook", lambda: True)
+    monkeypatch.setattr(progress_module, "NOTEBOOK_SECONDS", 0.0)
+    console = Console(file=io.StringIO(), width=1000)
+    specs = [trial(seed) for seed in range(SHOWN_TRIALS + 2)]
+    with progress_module.shown(RunProgress(specs, num_done=0), console) as show:
+        for spec in specs:
+            show(running(spec, at(1, 5)))
+        assert shown[-1]["text/html"].count('<progress value="0.750">') == SHOWN_TRIALS
+        assert shown[-1]["text/html"].endswith("and 2 more")
+        assert shown[-1]["text/plain"] == "0/14 trials done, 14 running, 0 failed, 0 waiting"
+        show(failed(specs[0], "OSError: <b>no</b>"))
+    assert shown[-1] == {"text/plain": ""}
+    assert isinstance(console.file, io.StringIO)
+    assert "OSError: <b>no</b>" in console.file.getvalue()
+
+
+def test_a_plain_process_is_no_notebook() -> None:
+    """Where IPython is installed but not at work, progress is lines."""
+    assert not display.is_notebook()

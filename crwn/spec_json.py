@@ -1,0 +1,125 @@
+"""Reads a trial's spec from JSON, strictly: all faults are reported at once, each with its place."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import json
+from collections.abc import Iterable, Mapping
+from typing import Any, NoReturn
+
+from crwn.benchmarks import BENCHMARKS
+from crwn.faults import Fault, InvalidError, codes_of
+from crwn.methods import METHODS
+from crwn.plugins import PluginError, find, installed_names
+from crwn.registry import Registry
+from crwn.spec import TrainingSpec, TrialSpec
+
+MAX_SHOWN = 100
+"""Characters of a faulty value that are shown."""
+
+
+def trial_from_json(text: str) -> TrialSpec:
+    """The trial whose spec is this JSON; see `TrialSpec.from_json`."""
+    if not isinstance(text, str):
+        raise InvalidError("wrong-type", f"expected a trial's spec as JSON text, given {type(text).__name__}")
+    try:
+        values = json.loads(text, object_pairs_hook=_distinct, parse_constant=_refuse_constant)
+    except RecursionError as error:
+        message = "expected a trial's spec as JSON, given text that is nested too deeply"
+        raise InvalidError("not-json", message) from error
+    except ValueError as error:
+        message = f"expected a trial's spec as JSON, given {_shown(text)}: {error}"
+        raise InvalidError(codes_of(error, "not-json"), message) from error
+    return trial_of(values)
+
+
+def trial_of(values: Any) -> TrialSpec:
+    """The trial whose spec is this, as parsed JSON; raises like `TrialSpec.from_json`."""
+    names = [item.name for item in dataclasses.fields(TrialSpec)]
+    if not isinstance(values, Mapping):
+        message = f"expected a trial's spec, with {', '.join(names)}, given {_shown(values)}"
+        raise InvalidError("wrong-type", message)
+    faults = _key_faults("", values, names, needed=names)
+    registries: dict[str, Registry[Any]] = {"method": METHODS, "benchmark": BENCHMARKS}
+    parts = {name: _part(name, values[name], known, faults) for name, known in registries.items() if name in values}
+    if "training" in values:
+        parts["training"] = _built("training", TrainingSpec, values["training"], faults)
+    if faults:
+        raise InvalidError.of(faults)
+    return TrialSpec(**{**values, **parts})
+
+
+def _part(place: str, value: Any, known: Registry[Any], faults: list[Fault]) -> Any:
+    """A method's or benchmark's spec, built in or of an installed plug-in; None if it has faults."""
+    kind = value.get("kind") if isinstance(value, Mapping) else None
+    if not isinstance(kind, str):
+        expected = f"settings with a kind, one of {', '.join(known)}"
+        faults.append(Fault("wrong-type", f"{place}: expected {expected}; given {_shown(value)}"))
+        return None
+    try:
+        if not find(known, kind):
+            names = sorted({*known, *installed_names(known)})
+            faults.append(Fault("unknown-name", f"{place}.kind: {_unknown(kind, names)}"))
+            return None
+    except PluginError as error:
+        faults.append(Fault(error.codes, f"{place}.kind: {error}"))
+        return None
+    settings = {name: each for name, each in value.items() if name != "kind"}
+    return _built(place, known[kind].spec, settings, faults)
+
+
+def _built(place: str, spec: Any, value: Any, faults: list[Fault]) -> Any:
+    """An object of the class `spec`, by its fields; None if it has faults."""
+    if not isinstance(value, Mapping):
+        faults.append(Fault("wrong-type", f"{place}: expected settings, given {_shown(value)}"))
+        return None
+    fields = [item for item in dataclasses.fields(spec) if item.init]
+    needed = [item.name for item in fields if item.default is dataclasses.MISSING]
+    found = _key_faults(f"{place}.", value, [item.name for item in fields], needed=needed)
+    faults += found
+    if found:
+        return None
+    try:
+        return spec(**value)
+    except ValueError as error:
+        faults.append(Fault(codes_of(error, "setting-refused"), f"{place}: {error}"))
+        return None
+
+
+def _key_faults(prefix: str, value: Mapping[str, Any], known: Iterable[str], *, needed: Iterable[str]) -> list[Fault]:
+    """The keys that are unknown or missing."""
+    unknown = [name for name in value if name not in known]
+    missing = [name for name in needed if name not in value]
+    return [
+        *(Fault("unknown-key", f"{prefix}{_cut(name)}: {_unknown(name, known)}") for name in unknown),
+        *(Fault("missing-key", f"{prefix}{name}: expected this key, not given; add it") for name in missing),
+    ]
+
+
+def _unknown(name: str, known: Iterable[str]) -> str:
+    close = difflib.get_close_matches(name[:MAX_SHOWN], known, n=1)
+    hint = f"; did you mean {close[0]!r}?" if close else ""
+    return f"expected one of {', '.join(known)}; given {_shown(name)}{hint}"
+
+
+def _shown(value: Any) -> str:
+    return _cut(repr(value))
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}..."
+
+
+def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object of JSON, whose keys must be distinct: readers disagree on which of two equal ones counts."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise InvalidError("repeated-key", f"the key {_shown(twice)} is given twice")
+    return found
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise InvalidError("not-finite", f"expected a finite number, given {name}")
