@@ -16,15 +16,15 @@ import pandas as pd
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
-from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import EngFormatter, Formatter, LogLocator, MaxNLocator, NullFormatter, StrMethodFormatter
 from numpy.typing import NDArray
 
-from orchestrator.report import filenames, fonts
+from orchestrator.report import filenames, fonts, pointing
 from orchestrator.report.aggregate import CELL
 from orchestrator.report.looks import Line, Look, Names, lines, palette, style
 from orchestrator.report.plain import csv_text
+from orchestrator.report.pointing import MAX_POINTS, Point, PointedFigure, pointed
 
 __all__ = ["FORMATS", "Chart", "Line", "charts", "lines", "palette", "style"]
 
@@ -76,6 +76,7 @@ class Chart:
 
     Attributes:
         name: the name of its files.
+        benchmark: the sweep's own name for the benchmark.
         title: what it shows, in one line.
         caption: what is drawn, from which numbers.
         values: the numbers, one row per point.
@@ -83,10 +84,11 @@ class Chart:
     """
 
     name: str
+    benchmark: str
     title: str
     caption: str
     values: pd.DataFrame
-    draw: Callable[[], Figure]
+    draw: Callable[[], PointedFigure]
 
     def files(self, formats: Collection[str] = tuple(FORMATS)) -> Iterator[tuple[str, bytes]]:
         """The figure in some of `FORMATS`, and its numbers, by file name."""
@@ -95,20 +97,25 @@ class Chart:
             content = io.BytesIO()
             with rc_context(SETTINGS):
                 figure.savefig(content, format=suffix, dpi=DOTS_PER_INCH, metadata=FORMATS[suffix])
-            yield f"{self.name}.{suffix}", content.getvalue()
+            drawn = content.getvalue()
+            yield f"{self.name}.{suffix}", pointed(figure, drawn.decode()).encode() if suffix == "svg" else drawn
         yield f"{self.name}.csv", csv_text(self.values).encode()
 
 
-def _figure(draw: Callable[[Axes], Sequence[Line]]) -> Figure:
+Draw: TypeAlias = Callable[[Axes, list[Point]], Sequence[Line]]
+"""Draws into a plot, names its points, and gives the lines of the legend."""
+
+
+def _figure(draw: Draw) -> PointedFigure:
     """A figure of one plot and its legend, tall enough for both."""
     with rc_context(SETTINGS):
-        figure = Figure(figsize=INCHES, layout="constrained")
-        shown = draw(figure.subplots())
+        figure = PointedFigure(figsize=INCHES, layout="constrained")
+        shown = draw(figure.subplots(), figure.points)
         _legend(figure, shown)
         return figure
 
 
-def _legend(figure: Figure, shown: Sequence[Line]) -> None:
+def _legend(figure: PointedFigure, shown: Sequence[Line]) -> None:
     """A legend next to the plot, with the full style of each line."""
     handles = [Line2D([], [], **line.look) for line in shown]
     # Matplotlib omits entries whose label begins with `_`, but shows any label that is set afterwards.
@@ -133,17 +140,20 @@ def accuracy_by_task(
         looks: the result of `palette` over the whole report; by default over these values.
     """
 
-    def draw(axes: Axes) -> Sequence[Line]:
+    def draw(axes: Axes, points: list[Point]) -> Sequence[Line]:
         cells = lines(values, kinds, looks)
         for names, line in cells.items():
             _band(axes, _of(values, names), "task", line)
+            points += pointing.accuracies(axes, _of(values, names), "task", names, MAX_POINTS // len(cells))
         axes.set(xlabel="task", ylabel="test accuracy after the last task, %")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        _up_to_100(axes)
         return list(cells.values())
 
     return Chart(
         name=filenames.figure(sweep, benchmark, "tasks"),
-        title=f"Accuracy of every task: {benchmark}",
+        benchmark=benchmark,
+        title="Accuracy of every task",
         caption="Test accuracy of each task after the last one was learned: mean over seeds, shaded by one standard "
         "deviation.",
         values=values,
@@ -164,17 +174,20 @@ def accuracy_so_far(
         looks: the result of `palette` over the whole report; by default over these values.
     """
 
-    def draw(axes: Axes) -> Sequence[Line]:
+    def draw(axes: Axes, points: list[Point]) -> Sequence[Line]:
         cells = lines(values, kinds, looks)
         for names, line in cells.items():
             _band(axes, _of(values, names), "tasks_learned", line)
+            points += pointing.accuracies(axes, _of(values, names), "tasks_learned", names, MAX_POINTS // len(cells))
         axes.set(xlabel="tasks learned", ylabel="mean accuracy of the tasks seen so far, %")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        _up_to_100(axes)
         return list(cells.values())
 
     return Chart(
         name=filenames.figure(sweep, benchmark, "seen"),
-        title=f"Mean accuracy of the tasks seen so far: {benchmark}",
+        benchmark=benchmark,
+        title="Mean accuracy of the tasks seen so far",
         caption="Test accuracy after each number of tasks, averaged over the tasks learned by then: mean over seeds, "
         "shaded by one standard deviation. Methods that learn all tasks at once have no such curve.",
         values=values,
@@ -185,8 +198,15 @@ def accuracy_so_far(
 def _band(axes: Axes, rows: pd.DataFrame, x: str, line: Line) -> None:
     """A line of accuracies in percent, shaded by one standard deviation."""
     accuracy, spread = 100 * rows["accuracy"], 100 * rows["sd"].fillna(0.0)
-    axes.plot(rows[x], accuracy, markevery=max(1, len(rows) // 12), **line.look)
-    axes.fill_between(rows[x], accuracy - spread, accuracy + spread, color=line.colour, alpha=0.15, lw=0)
+    axes.plot(rows[x], accuracy, markevery=max(1, len(rows) // 12), clip_on=False, **line.look)
+    low, high = (accuracy - spread).clip(lower=0), (accuracy + spread).clip(upper=100)
+    axes.fill_between(rows[x], low, high, color=line.colour, alpha=0.15, lw=0)
+
+
+def _up_to_100(axes: Axes) -> None:
+    """Keep an axis of percentages within 0 and 100; markers at its ends are drawn whole."""
+    low, high = axes.get_ylim()
+    axes.set_ylim(max(low, 0.0), min(high, 100.0))
 
 
 def accuracy_against(
@@ -206,7 +226,7 @@ def accuracy_against(
     values = known[[*CELL, cost, "accuracy", "sd", "ci95", "n", "asked"]]
     label, what, ticks = COSTS[cost]
 
-    def draw(axes: Axes) -> Sequence[Line]:
+    def draw(axes: Axes, points: list[Point]) -> Sequence[Line]:
         styles = lines(values, kinds, looks)
         for names, rows in values.groupby(["method", "variant"], sort=False):
             method, variant = map(str, names)
@@ -215,16 +235,19 @@ def accuracy_against(
             axes.plot(costs, accuracies, color=own[0].colour, linestyle=own[0].dashes, lw=1)
             for at, accuracy, width, line in zip(costs, accuracies, 100 * rows["ci95"], own, strict=True):
                 if not np.isnan(width):
-                    axes.vlines(at, accuracy - width, accuracy + width, color=line.colour, lw=1)
-                axes.plot([at], [accuracy], **{**line.look, "linestyle": "none"})
+                    axes.vlines(at, max(0, accuracy - width), min(100, accuracy + width), color=line.colour, lw=1)
+                axes.plot([at], [accuracy], clip_on=False, **{**line.look, "linestyle": "none"})
+            points += pointing.costed(axes, rows, cost, label)
         axes.set_xscale("log")
+        _up_to_100(axes)
         _few_ticks(axes.xaxis, ticks)
         axes.set(xlabel=label, ylabel="test accuracy, average over tasks, %")
         return list(styles.values())
 
     return Chart(
         name=filenames.figure(sweep, benchmark, what),
-        title=f"Accuracy against {label}: {benchmark}",
+        benchmark=benchmark,
+        title=f"Accuracy against {label}",
         caption="Average test accuracy after the last task: mean over seeds with its 95 % interval where there are two "
         "seeds or more. Scales of a method are joined.",
         values=values,
@@ -252,11 +275,12 @@ def training_loss(
         looks: the result of `palette` over the whole report; by default over these values.
     """
 
-    def draw(axes: Axes) -> Sequence[Line]:
+    def draw(axes: Axes, points: list[Point]) -> Sequence[Line]:
         cells = lines(values, kinds, looks)
         for names, line in cells.items():
             rows = _of(values, names)
             axes.plot(rows["step"], rows["loss"], markevery=max(1, len(rows) // 8), **line.look)
+            points += pointing.losses(axes, rows, names, MAX_POINTS // len(cells))
         axes.set_yscale("log")
         _few_ticks(axes.yaxis, PLAIN_TICKS)
         axes.set(xlabel="update of a task", ylabel="training loss, nats")
@@ -264,7 +288,8 @@ def training_loss(
 
     return Chart(
         name=filenames.figure(sweep, benchmark, "curves"),
-        title=f"Learning curves: {benchmark}",
+        benchmark=benchmark,
+        title="Learning curves",
         caption="Training loss while a task is learned: mean over tasks and seeds.",
         values=values,
         draw=functools.partial(_figure, draw),
@@ -282,13 +307,13 @@ def matrices(sweep: str, benchmark: str, values: pd.DataFrame, kinds: Mapping[st
         looks: the result of `palette` over the whole report; by default over these values.
     """
 
-    def draw() -> Figure:
+    def draw() -> PointedFigure:
         cells = lines(values, kinds, looks)
         lowest = 10 * np.floor(10 * values["accuracy"].min())
         num_columns = min(4, len(cells))
         num_rows = -(-len(cells) // num_columns)
         with rc_context({**SETTINGS, "axes.grid": False}):
-            figure = Figure(figsize=(2.1 * num_columns + 0.6, 2.3 * num_rows + 0.4), layout="constrained")
+            figure = PointedFigure(figsize=(2.1 * num_columns + 0.6, 2.3 * num_rows + 0.4), layout="constrained")
             grid = figure.subplots(num_rows, num_columns, squeeze=False)
             for axes in grid.flat[len(cells) :]:
                 axes.set_axis_off()
@@ -298,6 +323,7 @@ def matrices(sweep: str, benchmark: str, values: pd.DataFrame, kinds: Mapping[st
                 image = axes.imshow(
                     matrix, vmin=lowest, vmax=100, cmap="cividis", extent=edges, interpolation="nearest"
                 )
+                figure.points += pointing.entries(axes, _of(values, names), names)
                 size = 8 if max(map(len, line.label.split("\n"))) <= MATRIX_LETTERS else 6
                 axes.set_title(line.label, fontsize=size, fontfamily=fonts.families(line.label))
                 for axis in (axes.xaxis, axes.yaxis):
@@ -309,7 +335,8 @@ def matrices(sweep: str, benchmark: str, values: pd.DataFrame, kinds: Mapping[st
 
     return Chart(
         name=filenames.figure(sweep, benchmark, "matrix"),
-        title=f"Accuracy of every task after every task: {benchmark}",
+        benchmark=benchmark,
+        title="Accuracy of every task after every task",
         caption="Test accuracy of each task (columns) after each number of tasks learned (rows), mean over seeds. "
         "Where tasks do not interfere, what was not tested again is what it was; white: not learned, or not tested.",
         values=values,

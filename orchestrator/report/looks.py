@@ -2,54 +2,68 @@
 
 The rules, from the most to the least visible property:
 
-- A registered method has its colour and marker from `KNOWN`: Okabe and Ito's colour-blind-safe palette, with black and
-  grey for the bounds, and markers that also work in greyscale.
-- Any other method's look depends on a hash of its name: any hue, in one of three lightnesses visible on white, and one
-  of `MARKERS`. Only if two in a report are too similar, the one later in the alphabet takes the next marker.
+- A registered method has its colour and marker from `KNOWN`: colours of `colours.PALETTE`, and markers that also work
+  in greyscale.
+- Any other method takes a colour of the palette and a marker by a hash of its name. If another method of the report has
+  the colour, the one later in the alphabet takes the next free colour; once all are taken, the next free marker.
 - A variant, or a sweep's own name for a method, has the method's colour and marker, but the marker is open and the
   dashes depend on a hash of its name. Only if two of one method in a report have the same dashes, the later takes
   another colour.
-- Scales of a method are shades of a colour, from dark to light, by their size among those in the report.
+- Scales of a method are shades of a colour, from dark to light, by their size among those in the report. None is so
+  light that it is lost on white.
 """
 
 from __future__ import annotations
 
-import colorsys
 import hashlib
-import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 import pandas as pd
 from matplotlib.colors import to_rgb
 
-from orchestrator.report import fonts
+from orchestrator.report import colours, fonts
+from orchestrator.report.colours import Colour
 
-Colour: TypeAlias = tuple[float, float, float]
+Marker: TypeAlias = str | tuple[int, int, int]
 Dashes: TypeAlias = str | tuple[int, tuple[float, ...]]
 Names: TypeAlias = tuple[str, str, str, str]
 """What is drawn: the registry's name of the method; the sweep's names of method, variant and scale."""
 
-KNOWN: Mapping[str, tuple[str, str]] = MappingProxyType(
+_Item = TypeVar("_Item")
+
+KNOWN: Mapping[str, tuple[str, Marker]] = MappingProxyType(
     {
         "neuromodnet": ("#0072b2", "o"),
         "flynet": ("#d55e00", "s"),
-        "supsup": ("#009e73", "v"),
-        "batche": ("#e69f00", "^"),
-        "psp": ("#cc79a7", "D"),
+        "supsup": ("#1e693c", "v"),
+        "batche": ("#784b00", "^"),
+        "psp": ("#e15ae1", "D"),
         "mtl": ("#000000", "P"),
-        "stl": ("#7f7f7f", "X"),
+        "stl": ("#b47878", "X"),
+        "finetune": ("#d21e4b", "<"),
+        "joint": ("#3c2d78", ">"),
+        "er": ("#0096a5", "*"),
+        "derpp": ("#4b0096", "h"),
+        "ewc": ("#3ca52d", "p"),
+        "si": ("#690000", "d"),
+        "lwf": ("#0069f0", "8"),
+        "agem": ("#b41e78", (4, 1, 45)),
     }
 )
 """Colour and marker by a method's name in the registry."""
 
-MARKERS = ("o", "s", "v", "^", "D", "P", "X", "*", "h", "<", ">", "p")
+MARKERS: tuple[Marker, ...] = (
+    *("o", "s", "v", "^", "D", "P", "X", "*", "h", "<", ">", "p", "d", "8"),
+    (4, 1, 45),
+)
+"""In matplotlib's notation; the last is a star of four points."""
 
 LUMINANCES = (0.08, 0.16, 0.28)
-"""Of colours that follow from a name; white has 1, against which the lightest has a contrast of 3 to 1."""
+"""Of colours beyond the palette; white has 1, against which the lightest has a contrast of 3 to 1."""
 
 DASHES: tuple[Dashes, ...] = (
     "-",
@@ -62,14 +76,11 @@ DASHES: tuple[Dashes, ...] = (
 )
 """Solid for a method as it is; the others for its variants."""
 
-ALIKE = 0.3
-"""The distance between two colours, as red, green and blue in [0, 1], below which they are taken for one."""
+ALIKE = 20.0
+"""The distance between two colours (`colours.distance`) below which they are taken for one."""
 
 NUM_TRIES, CROWD = 50, 60
 """Colours tried for a variant whose dashes others have, and how many others: among more, no colour is unlike all."""
-
-LIGHTEST = 0.5
-"""How far the last scale of a method is on the way from its colour to white."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +95,7 @@ class Look:
     """
 
     colour: Colour
-    marker: str
+    marker: Marker
     face: Any
     dashes: Dashes
 
@@ -99,7 +110,7 @@ class Line:
 
     label: str
     colour: Colour
-    marker: str
+    marker: Marker
     face: Any
     dashes: Dashes
 
@@ -114,13 +125,12 @@ class Line:
         }
 
 
-def style(kind: str) -> tuple[str | Colour, str]:
+def style(kind: str) -> tuple[str, Marker]:
     """A method's colour and marker, which depend only on its name."""
     if kind in KNOWN:
         return KNOWN[kind]
     numbers = _hash(kind)
-    hue = int.from_bytes(numbers[:2], "big") / 2**16
-    return _colour(hue, LUMINANCES[numbers[2] % len(LUMINANCES)]), MARKERS[numbers[3] % len(MARKERS)]
+    return colours.PALETTE[numbers[0] % len(colours.PALETTE)], MARKERS[numbers[3] % len(MARKERS)]
 
 
 def palette(names: Iterable[Names]) -> dict[Names, Look]:
@@ -142,7 +152,7 @@ def palette(names: Iterable[Names]) -> dict[Names, Look]:
     for kind, method, variant, scale in rows:
         look = versions[kind][method, variant]
         order = orders[kind]
-        shade = _lighter(look.colour, LIGHTEST * order.index(scale) / max(1, len(order) - 1))
+        shade = colours.shades(look.colour, len(order))[order.index(scale)]
         face = shade if look.face == look.colour else look.face
         looks[kind, method, variant, scale] = Look(shade, look.marker, face, look.dashes)
     return looks
@@ -170,70 +180,68 @@ def lines(
 
 
 def _families(kinds: Iterable[str]) -> dict[str, Look]:
-    """The look of each method without variants; distinct also from all of `KNOWN`."""
-    found = {kind: _filled(to_rgb(colour), marker, DASHES[0]) for kind, (colour, marker) in KNOWN.items()}
-    colours: dict[tuple[str, Dashes], list[Colour]] = {}
-    for look in found.values():
-        colours.setdefault((look.marker, look.dashes), []).append(look.colour)
-    for kind in sorted(set(kinds) - KNOWN.keys()):
-        own, first = style(kind)
-        colour, start = to_rgb(own), MARKERS.index(first)
-        ways = [(marker, dashes) for dashes in DASHES for marker in MARKERS[start:] + MARKERS[:start]]
-        marker, dashes = next((way for way in ways if _is_free(colour, colours.get(way, ()))), ways[0])
-        colours.setdefault((marker, dashes), []).append(colour)
-        found[kind] = _filled(colour, marker, dashes)
+    """The look of each method without variants; distinct."""
+    present = set(kinds)
+    found = {kind: _filled(to_rgb(KNOWN[kind][0]), KNOWN[kind][1], DASHES[0]) for kind in present & KNOWN.keys()}
+    taken = {(look.colour, look.marker, look.dashes) for look in found.values()}
+    for kind in sorted(present - KNOWN.keys()):
+        own, marker = style(kind)
+        own_colours = _from(colours.palette(), to_rgb(own))
+        used = {colour for colour, _, _ in taken}
+        free = [colour for colour in own_colours if colour not in used] or own_colours[:1]
+        ways = ((free[0], other, dashes) for dashes in DASHES for other in _from(MARKERS, marker))
+        way = next((way for way in ways if way not in taken), (free[0], marker, DASHES[0]))
+        taken.add(way)
+        found[kind] = _filled(*way)
     return found
 
 
 def _versions(versions: Iterable[tuple[str, str]], kind: str, family: Look) -> dict[tuple[str, str], Look]:
     """The looks of a method's variants and of sweeps' own names for it, by name and variant."""
     found: dict[tuple[str, str], Look] = {}
-    colours: dict[Dashes, list[Colour]] = {}
+    shown: dict[Dashes, list[Colour]] = {}
     for method, variant in sorted(versions):
         if not variant and re.sub("[^a-z0-9]", "", method.lower()) == re.sub("[^a-z0-9]", "", kind.lower()):
             found[method, variant] = family
             continue
         name = f"{method}\n{variant}"
         dashes = DASHES[1:][_hash(name)[0] % len(DASHES[1:])]
-        taken = colours.setdefault(dashes, [])
-        others = (to_rgb(style(f"{name}\n{number}")[0]) for number in range(NUM_TRIES if len(taken) < CROWD else 1))
-        colour = family.colour if not taken else next((other for other in others if _is_free(other, taken)), None)
-        colour = colour or to_rgb(style(name)[0])
+        taken = shown.setdefault(dashes, [])
+        colour = family.colour if not taken else _unlike(taken, name)
         taken.append(colour)
         found[method, variant] = Look(colour, family.marker, "white", dashes)
     return found
 
 
-def _filled(colour: Colour, marker: str, dashes: Dashes) -> Look:
+def _unlike(taken: Sequence[Colour], name: str) -> Colour:
+    """A colour by a name that is like none of others: one of the palette, or, if all are taken, of any hue."""
+    own = _from(colours.palette(), to_rgb(colours.PALETTE[_hash(name)[0] % len(colours.PALETTE)]))
+    more = (_of_any_hue(f"{name}\n{number}") for number in range(NUM_TRIES if len(taken) < CROWD else 0))
+    return next((other for other in (*own, *more) if _is_free(other, taken)), None) or _of_any_hue(name)
+
+
+def _of_any_hue(name: str) -> Colour:
+    numbers = _hash(name)
+    hue = int.from_bytes(numbers[:2], "big") / 2**16
+    return colours.hue_at(hue, LUMINANCES[numbers[2] % len(LUMINANCES)])
+
+
+def _from(items: Sequence[_Item], first: _Item) -> list[_Item]:
+    """Items in their order, from one of them round to the one before it."""
+    start = items.index(first)
+    return [*items[start:], *items[:start]]
+
+
+def _filled(colour: Colour, marker: Marker, dashes: Dashes) -> Look:
     return Look(colour, marker, colour, dashes)
 
 
 def _is_free(colour: Colour, taken: Iterable[Colour]) -> bool:
-    return all(math.dist(colour, other) >= ALIKE for other in taken)
+    return all(colours.distance(colour, other) >= ALIKE for other in taken)
 
 
 def _hash(name: str) -> bytes:
     return hashlib.sha256(name.encode(errors="surrogatepass")).digest()
-
-
-def _colour(hue: float, luminance: float) -> Colour:
-    """A vivid colour of a hue in [0, 1) and a relative luminance, as WCAG defines it."""
-    low, high = 0.0, 1.0
-    for _ in range(20):  # lightness by bisection: luminance grows with it
-        middle = (low + high) / 2
-        colour = colorsys.hls_to_rgb(hue, middle, 0.85)
-        low, high = (middle, high) if _luminance(colour) < luminance else (low, middle)
-    return colour
-
-
-def _luminance(colour: Colour) -> float:
-    linear = [value / 12.92 if value <= 0.04045 else ((value + 0.055) / 1.055) ** 2.4 for value in colour]
-    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
-
-
-def _lighter(colour: Colour, share: float) -> Colour:
-    red, green, blue = (value + share * (1 - value) for value in colour)
-    return red, green, blue
 
 
 def _by_size(scale: str) -> list[tuple[str, int, str]]:

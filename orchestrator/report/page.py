@@ -16,7 +16,9 @@ from urllib.parse import quote
 
 import jinja2
 import pandas as pd
+from markupsafe import Markup
 
+from orchestrator.display import printable, without_middle
 from orchestrator.papers.paper import Paper
 from orchestrator.report import aggregate, claims, fonts, series
 from orchestrator.report.charts import FORMATS, Chart, charts
@@ -27,6 +29,7 @@ from orchestrator.report.looks import Look, Names, palette
 from orchestrator.report.paper_figures import Drawable, paper_figures
 from orchestrator.report.paper_tables import PaperSource, paper_tables
 from orchestrator.report.plain import csv_text
+from orchestrator.report.pointing import inline
 from orchestrator.report.printable import Table, markdown, table_files, write_files
 from orchestrator.report.sweep_tables import SweepTable, sweep_table, sweep_trials
 from orchestrator.report.tables import Choice, manifests_of, tables_of
@@ -40,6 +43,8 @@ MAX_NUMBERS = 500_000
 """Bytes of a figure's CSV that are put into the page: one that opens at once is worth more than a second copy."""
 VERSIONS = ("torch", "numpy")
 """Packages whose versions a store's numbers may hang on."""
+MAX_TRACEBACK, MAX_TRACEBACKS = 10_000, 20
+"""Characters of a traceback in the page, and how many tracebacks: many trials fail in the same way."""
 MAX_SIGNS = 10
 """Of those that no font has, named in a line."""
 NUMERIC = ("masked", "forgetting", "params/task", "ratio", "examples kept", "s/task")
@@ -55,12 +60,14 @@ class Failure:
         name: the trial's description.
         state: failed or interrupted.
         error: the error of its last attempt, in one line.
+        traceback: its traceback, shortened; empty if there is none.
     """
 
     trial: str
     name: str
     state: str
     error: str
+    traceback: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,6 +93,23 @@ class Section:
     provenance: pd.DataFrame
     versions: tuple[str, ...]
     failures: tuple[Failure, ...]
+
+    @property
+    def figures(self) -> dict[str, list[Chart]]:
+        """The figures by benchmark, in the sweep's order."""
+        found: dict[str, list[Chart]] = {}
+        for chart in self.charts:
+            found.setdefault(chart.benchmark, []).append(chart)
+        return found
+
+    @property
+    def tracebacks(self) -> dict[str, list[str]]:
+        """The first `MAX_TRACEBACKS` tracebacks that differ, each with the names of the trials that have it."""
+        found: dict[str, list[str]] = {}
+        for failure in self.failures:
+            if failure.traceback in found or (failure.traceback and len(found) < MAX_TRACEBACKS):
+                found.setdefault(failure.traceback, []).append(failure.name)
+        return found
 
     @property
     def num_done(self) -> int:
@@ -174,9 +198,15 @@ def _failures(store: Store, manifest: Manifest) -> Iterator[Failure]:
     names = {trial_id: f"{_cell_name(cell)}, seed {seed}" for cell, seed, trial_id in manifest.trials()}
     states = store.states(names, driven=store.is_driven)
     begun = [trial_id for trial_id, state in states.items() if state in ("failed", "interrupted")]
-    errors = store.unfinished.errors(begun)
+    errors, tracebacks = store.unfinished.errors(begun), store.unfinished.tracebacks(begun)
     for trial_id in begun:
-        yield Failure(trial=trial_id, name=names[trial_id], state=states[trial_id], error=errors.get(trial_id, ""))
+        yield Failure(
+            trial=trial_id,
+            name=names[trial_id],
+            state=states[trial_id],
+            error=errors.get(trial_id, ""),
+            traceback=without_middle(tracebacks.get(trial_id, ""), MAX_TRACEBACK),
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -279,7 +309,11 @@ def report_files(
 
 def _with_own_files(found: Sequence[Section]) -> list[Section]:
     """Sections with distinct names of figures, even if sweeps of several stores have the same name."""
-    made = [(chart.name, f"{section.store} {chart.title}") for section in found for chart in section.charts]
+    made = [
+        (chart.name, f"{section.store} {chart.title}: {chart.benchmark}")
+        for section in found
+        for chart in section.charts
+    ]
     names = iter(distinct(made))
     return [
         replace(section, charts=tuple(replace(chart, name=next(names)) for chart in section.charts))
@@ -298,7 +332,7 @@ def page(found: Sequence[Section], pictures: Mapping[str, bytes], paper: PaperSe
     return _template().render(
         sections=found,
         paper=paper,
-        pictures={name: _embedded("image/svg+xml", content) for name, content in pictures.items()},
+        pictures={name: Markup(inline(content.decode())) for name, content in pictures.items()},  # noqa: S704 (ours)
         title=", ".join(dict.fromkeys(section.table.name for section in found)),
         version=metadata.version("crwn"),
         numeric=NUMERIC,
@@ -309,11 +343,16 @@ def page(found: Sequence[Section], pictures: Mapping[str, bytes], paper: PaperSe
 @functools.cache
 def _template() -> jinja2.Template:
     environment = jinja2.Environment(
-        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
+        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined, finalize=_shown
     )
     environment.globals["zip"] = zip
     environment.filters["numbers"] = _numbers
     return environment.from_string(resources.files("orchestrator.report").joinpath("page.html").read_text())
+
+
+def _shown(value: object) -> object:
+    """Text of a store without control characters; see `printable`."""
+    return printable(value) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
 def _numbers(chart: Chart) -> str:

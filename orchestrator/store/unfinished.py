@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Literal
 
 from orchestrator.store import trial_files
-from orchestrator.store.attempts import Attempt, attempts_bytes, read_attempts
+from orchestrator.store.attempts import Attempt, AttemptError, attempts_bytes, read_attempts
 from orchestrator.store.files import Files
 from orchestrator.store.rows import Sample, TestRow
 from orchestrator.store.schemas import ATTEMPTS_FILE, RESUME_FILE, SYSTEM_FILE, TASKS_FILE, TRIAL_FILE, of_trial
@@ -69,14 +69,19 @@ class Unfinished:
 
     def errors(self, trial_ids: Iterable[str]) -> dict[str, str]:
         """The errors of unfinished trials whose last attempt failed, by trial, in one line each."""
+        return {trial_id: error.line for trial_id, error in self._last_errors(trial_ids)}
+
+    def tracebacks(self, trial_ids: Iterable[str]) -> dict[str, str]:
+        """The tracebacks of these errors as Python prints them, by trial; without those of processes that died."""
+        return {trial_id: error.traceback for trial_id, error in self._last_errors(trial_ids) if error.traceback}
+
+    def _last_errors(self, trial_ids: Iterable[str]) -> Iterator[tuple[str, AttemptError]]:
         wanted = list(trial_ids)
         contents = self._files.read_all([of_trial(trial_id, ATTEMPTS_FILE) for trial_id in wanted])
-        errors = {}
         for trial_id, content in zip(wanted, contents, strict=True):
             attempts = attempts_of(content)
             if attempts and attempts[-1].error is not None:
-                errors[trial_id] = attempts[-1].error.line
-        return errors
+                yield trial_id, attempts[-1].error
 
     def states(self, trial_ids: Sequence[str], *, driven: bool) -> dict[str, UnfinishedState]:
         """The states of unfinished trials by their attempts, in the order given; see `Store.state`."""

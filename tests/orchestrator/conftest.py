@@ -96,11 +96,12 @@ def crwn(
 
 @pytest.fixture
 def plain_figures(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Spares tests of pages a second of drawing for each figure: its files are there, and empty."""
+    """Spares tests of pages a second of drawing for each figure: its files are there, and show nothing."""
     from orchestrator.report.charts import FORMATS, Chart
 
     def files(chart: Chart, formats: Collection[str] = tuple(FORMATS)) -> Iterator[tuple[str, bytes]]:
-        yield from ((f"{chart.name}.{suffix}", b"") for suffix in (*formats, "csv"))
+        nothing = b'<svg viewBox="0 0 1 1"></svg>'
+        yield from ((f"{chart.name}.{suffix}", nothing) for suffix in (*formats, "csv"))
 
     monkeypatch.setattr(Chart, "files", files)
 

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import itertools
-import math
 
 import pandas as pd
 import pytest
-from matplotlib.colors import to_rgb
 
 from crwn.methods import METHODS
-from orchestrator.report import looks
+from orchestrator.report import colours, looks
 from orchestrator.report.looks import Look, Names
 
 
@@ -38,7 +36,7 @@ def test_any_number_of_methods_is_told_apart(number: int) -> None:
     assert len({key(look) for look in found.values()}) == len(names)
     for one, other in itertools.combinations(found.values(), 2):
         if (one.marker, one.dashes) == (other.marker, other.dashes):
-            assert math.dist(one.colour, other.colour) >= looks.ALIKE
+            assert colours.distance(one.colour, other.colour) >= looks.ALIKE
 
 
 @pytest.mark.parametrize("number", [1, 9, 10, 50, 200])
@@ -63,11 +61,37 @@ def test_a_look_hangs_on_the_name_alone() -> None:
     assert looks.style("method 7") == looks.style("method 7")
 
 
-def test_every_colour_shows_on_white() -> None:
-    """A contrast of 3 to 1 at least, for methods that nobody chose a colour for."""
-    for index in range(500):
-        luminance = looks._luminance(to_rgb(looks.style(f"method {index}")[0]))
-        assert 1.05 / (luminance + 0.05) > 2.99
+@pytest.mark.parametrize("number", range(2, 31))
+def test_methods_have_colours_that_stand_out_on_white_and_apart(number: int) -> None:
+    """Whoever looks at them; beyond as many as the palette has, markers and lines tell apart those of one colour."""
+    found = looks.palette(plain(kind) for kind in [*METHODS, *(f"method {index}" for index in range(30))][:number])
+    shown = {look.colour for look in found.values()}
+    assert len(shown) == min(number, len(colours.PALETTE))
+    assert len({key(look) for look in found.values()}) == number
+    for colour in shown:
+        assert colours.contrast(colour) >= colours.CONTRAST
+    for one, other in itertools.combinations(shown, 2):
+        assert colours.distance(one, other) >= colours.APART
+        for vision in colours.VISIONS:
+            assert colours.distance(one, other, vision) >= colours.APART_UNSEEN
+
+
+def test_colours_are_measured_as_elsewhere() -> None:
+    """Values of CIELAB that are published: white to black, red to green and blue."""
+    white, red, green, blue = (1.0, 1.0, 1.0), (1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0)
+    assert colours.distance(white, (0.0, 0.0, 0.0)) == pytest.approx(100, abs=0.01)
+    assert colours.distance(red, green) == pytest.approx(170.6, abs=0.1)
+    assert colours.distance(red, blue) == pytest.approx(176.3, abs=0.1)
+    assert colours.distance(red, green, "deuteranopia") < 80
+    assert colours.contrast(blue) == pytest.approx(8.59, abs=0.01)
+    assert colours.contrast(white) == pytest.approx(1, abs=1e-5)
+
+
+def test_variants_and_scales_stand_out_on_white() -> None:
+    """Also where colours of the palette do not suffice, and in the lightest shade."""
+    names: list[Names] = [("psp", "psp", f"{index}", "FC256") for index in range(200)]
+    names += [(kind, kind, "", f"FC{scale}") for kind in METHODS for scale in (10, 100, 1000)]
+    assert min(colours.contrast(look.colour) for look in looks.palette(names).values()) > 2.99
 
 
 def test_a_methods_name_in_other_letters_is_the_method() -> None:

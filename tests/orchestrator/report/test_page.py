@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import dataclasses
 import functools
 import html
@@ -16,7 +15,6 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from matplotlib.figure import Figure
 
 from crwn.code import Code
 from crwn.testing import Conditions, tiny_trial, write_finished, write_unfinished
@@ -26,6 +24,7 @@ from orchestrator.report import fonts
 from orchestrator.report import page as page_module
 from orchestrator.report.charts import Chart
 from orchestrator.report.page import sections, write_report
+from orchestrator.report.pointing import PointedFigure, inline
 from orchestrator.store.address import open_files
 from orchestrator.store.manifests import Manifest
 from orchestrator.store.store import Store
@@ -43,15 +42,37 @@ addEventListener("load", () => {
   const rows = () => [...table.tBodies[0].rows].map(r => r.cells[2].textContent).join();
   const states = [rows()];
   for (let i = 0; i < 2; i++) { head.querySelector("button").click(); states.push(head.ariaSort + " " + rows()); }
-  const images = [...document.images].map(i => i.complete && i.naturalWidth > 0 && i.alt.length > 20);
+  const figures = [...document.querySelectorAll("figure")].map(f => {
+    const picture = f.querySelector("a.picture"), svg = picture.querySelector("svg");
+    return svg.getBoundingClientRect().width > 300 && picture.ariaLabel.length > 20;
+  });
+  const circle = document.querySelector(".points circle");
+  circle.dispatchEvent(new PointerEvent("pointerover", { bubbles: true, clientX: innerWidth - 1, clientY: 300 }));
+  const tip = document.querySelector(".tip"), told = tip.textContent;
+  const wide = [document.documentElement, document.body].map(e => e.scrollWidth - e.clientWidth);
+  const parts = [...document.querySelectorAll("main > section > *")];
+  const cut = parts.filter(e => e.getBoundingClientRect().right > innerWidth).length;
+  const tipped = tip.getBoundingClientRect().right <= innerWidth;
+  const figure = document.querySelector("figure"), small = figure.querySelector("svg").getBoundingClientRect().width;
+  location.hash = figure.id;
+  const large = figure.querySelector("svg").getBoundingClientRect().width;
   const out = document.createElement("pre");
   out.id = "found";
   const unnamed = [...document.querySelectorAll("button,a")].filter(e => !e.textContent.trim()).length;
-  const wide = document.documentElement.scrollWidth - innerWidth;
-  out.textContent = JSON.stringify({ states, images, errors, wide, unnamed });
+  const window_ = innerWidth, enlarged = [getComputedStyle(figure).position, large > small];
+  out.textContent = JSON.stringify({ states, figures, errors, wide, unnamed, told, tipped, cut, window_, enlarged });
   document.body.append(out);
+  parent.postMessage(out.textContent, "*");
 });
 </script>"""
+FRAME = """<!DOCTYPE html><iframe src="%s" style="width: %spx; height: %spx; border: 0"></iframe>
+<script>addEventListener("message", message => {
+  const out = document.createElement("pre");
+  out.id = "found";
+  out.textContent = message.data;
+  document.body.append(out);
+});</script>"""
+"""A window of any width: that of a browser without a screen is no narrower than 500 pixels."""
 LISTEN = """<script>const errors = []; addEventListener("error", e => errors.push(e.message));
 console.error = (...said) => errors.push(said.join(" "));</script>"""
 
@@ -84,7 +105,8 @@ def written(store: Store, folder: Path, paper: Paper | None = None) -> str:
 
 def test_many_numbers_are_linked_and_few_are_in_the_page() -> None:
     """A matrix over a hundred tasks is megabytes of text, which would keep the page from opening at once."""
-    chart = Chart(name="s-a%b-matrix", title="", caption="", values=pd.DataFrame({"x": range(9)}), draw=Figure)
+    values = pd.DataFrame({"x": range(9)})
+    chart = Chart(name="s-a%b-matrix", benchmark="", title="", caption="", values=values, draw=PointedFigure)
     assert page_module._numbers(chart).startswith("data:text/csv;base64,")
     large = dataclasses.replace(chart, values=pd.DataFrame({"x": range(200_000)}))
     assert page_module._numbers(large) == "figures/s-a%25b-matrix.csv"
@@ -105,6 +127,22 @@ def test_a_section_says_what_ran_and_what_did_not(filled: Store) -> None:
     }
     assert section.shared["scale"] == "FC16"
     assert "seed" not in section.shared
+
+
+@pytest.mark.usefixtures("plain_figures")
+def test_tracebacks_are_shown_once_and_not_without_end(store: Store, tmp_path: Path) -> None:
+    """Trials that failed alike share one; what a stranger wrote is text, shortened, and moves no terminal."""
+    specs = [tiny_trial(seed=seed) for seed in range(30)]
+    for seed, spec in enumerate(specs):
+        write_unfinished(store, spec, error=ValueError("<i>\x1b[1m" + ("same" if seed < 3 else f"{seed}" * 20_000)))
+    store.write_manifest(manifest("main", trials={spec.seed: spec.trial_id for spec in specs}))
+    (section,) = sections(store)
+    assert [len(names) for names in section.tracebacks.values()] == [3] + [1] * (page_module.MAX_TRACEBACKS - 1)
+    assert max(map(len, section.tracebacks)) <= page_module.MAX_TRACEBACK + 10
+    page = written(store, tmp_path / "report")
+    assert "seed 0 and 2 more</summary>" in page
+    assert "<i>" not in page
+    assert "\x1b" not in page
 
 
 @pytest.mark.usefixtures("plain_figures")
@@ -130,6 +168,9 @@ def test_the_page_is_whole_in_itself(filled: Store, tmp_path: Path) -> None:
     assert html.escape("<b>loss</b>") in page
     for expected in ("62.50 ± 17.68 (n=2)", "90.00 ± - (1/2)", "ValueError", "3 of 4 trials done"):
         assert expected in page
+    summary = "<summary>Traceback of neuromodnet FC16, r-digits, seed 1</summary>"
+    assert re.search(summary + r"\n<div [^>]*><pre>[^<]*ValueError: a &lt;b&gt;loss", page)
+    assert '<h3 id="sweep-1-1">r-digits</h3>' in page
     files = {path.name for path in (tmp_path / "report" / "figures").iterdir()}
     assert {f"main-r-digits-tasks.{suffix}" for suffix in ("svg", "pdf", "png", "csv")} <= files
 
@@ -170,7 +211,7 @@ def test_sweeps_of_one_name_in_two_stores_keep_their_figures(filled: Store, tmp_
     assert svgs[0] == "figures/main-r-digits-tasks.svg"
     assert len(svgs) == 2
     for name in svgs:
-        assert base64.b64encode(files[name]) in files["report.html"]
+        assert inline(files[name].decode()).encode() in files["report.html"]
 
 
 def test_labels_of_a_store_of_old_are_reported_however_long(store: Store) -> None:
@@ -209,13 +250,17 @@ def test_a_sweep_without_results_has_a_page(store: Store, tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("size", ["1280,900", "390,800"])
-def test_in_a_browser_tables_sort_and_figures_load(browser: str, filled: Store, tmp_path: Path, size: str) -> None:
-    """At a desk and on a phone: no error, nothing wider than the window, every picture there and described."""
+def test_in_a_browser_tables_sort_and_figures_tell(browser: str, filled: Store, tmp_path: Path, size: str) -> None:
+    """At a desk and on a phone: no error, nothing cut off; a figure tells its values and becomes larger."""
     found = browsed(browser, written(filled, tmp_path / "report"), tmp_path, size)
     assert found["errors"] == []
-    assert found["images"]
-    assert all(found["images"])
-    assert (found["wide"] <= 0, found["unnamed"]) == (True, 0)
+    assert found["figures"]
+    assert all(found["figures"])
+    assert found["window_"] == int(size.partition(",")[0])
+    assert max(found["wide"]) <= 0
+    assert (found["unnamed"], found["cut"], found["tipped"]) == (0, 0, True)
+    assert re.fullmatch(r"stl FC16, task 1: 62\.50 ± 17\.68 % \(n=2\)", found["told"])
+    assert found["enlarged"] == ["fixed", True]
     low, high = "62.50 ± 17.68 (n=2)", "90.00 ± - (1/2)"
     assert found["states"] == [f"{low},{high}", f"ascending {low},{high}", f"descending {high},{low}"]
 
@@ -226,9 +271,11 @@ def browsed(browser: str, page: str, folder: Path, size: str) -> Any:
     file.write_text(page.replace("<head>", "<head>" + LISTEN, 1).replace("</body>", PROBE + "</body>"))
     options = ["--headless", "--disable-gpu", "--no-first-run", "--disable-background-networking", "--disable-sync"]
     options += ["--no-sandbox"] if os.getuid() == 0 else []
-    command = [browser, *options, f"--user-data-dir={folder / 'browser'}", f"--window-size={size}"]
+    command = [browser, *options, f"--user-data-dir={folder / 'browser'}", "--window-size=1600,1200"]
+    frame = folder / "frame.html"
+    frame.write_text(FRAME % (file.as_uri(), *size.split(",")))
     done = subprocess.run(
-        [*command, "--virtual-time-budget=5000", "--dump-dom", file.as_uri()],
+        [*command, "--virtual-time-budget=5000", "--dump-dom", frame.as_uri()],
         capture_output=True,
         text=True,
         timeout=120,
