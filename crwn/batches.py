@@ -6,6 +6,7 @@ Shapes: G lanes (tasks learned at once), B examples per batch, N training exampl
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
@@ -24,6 +25,9 @@ from crwn.faults import InvalidError
 Prepare = Callable[[int | None, torch.Tensor], torch.Tensor]
 """`Method.prepare`."""
 
+BLOCK_BYTES = 2**18
+"""Batches taken at once have images of up to as many bytes: an operation on small batches costs mostly its call."""
+
 
 @dataclass(slots=True, kw_only=True, eq=False)
 class Batch:
@@ -36,6 +40,7 @@ class Batch:
         segment: the segment's number, from 0.
         step: the update within the segment, from 0.
         update: the update within the trial, from 0.
+        seen: number of examples in the trial's earlier updates, per lane.
         rate: the learning rate.
     """
 
@@ -45,6 +50,7 @@ class Batch:
     segment: int
     step: int
     update: int
+    seen: int
     rate: float
     _seed: int
     _bytes: Callable[[], torch.Tensor]
@@ -96,6 +102,7 @@ class Lanes:
         seed: the trial's seed.
         batch_size: B; the short last batch of an epoch is kept.
         augmentation: random augmentation of examples; None: none.
+        before: number of updates and of examples of the trial before the segment.
 
     Attributes:
         segment: the segment's number, from 0.
@@ -113,10 +120,12 @@ class Lanes:
         seed: int,
         batch_size: int,
         augmentation: Augmentation | None,
+        before: tuple[int, int] = (0, 0),
     ) -> None:
         self.segment = segment.number
         self.num_each = examples.num_examples // len(segment.lanes)
         self.per_epoch = math.ceil(self.num_each / batch_size)
+        self._updates_before, self._seen_before = before
         self._segment = segment
         self._examples = examples
         self._originals = originals
@@ -128,47 +137,64 @@ class Lanes:
         self._order_GN = torch.empty(0)
         self._draws_GN3 = torch.empty(0)
         self._epoch = -1
+        self._block: list[tuple[torch.Tensor, ...]] = []  # the batches taken last
+        self._first = 0  # the first one's step
+        self._at_once = 1
 
-    def batch(self, step: int, *, rate: float, update: int) -> Batch:
+    def batch(self, step: int, *, rate: float) -> Batch:
         """The batch of an update, counted from 0; each lane has a different order in every epoch.
 
         The order and the augmentation are drawn from (seed, lane, epoch).
         """
+        if not self._first <= step < self._first + len(self._block):
+            self._first, self._block = step, self._take(step)
+        images, labels, taken, chosen_GB = self._block[step - self._first]
+        if self._augmentation is not None:  # no image occurs twice, so prepare each batch separately
+            images = self._prepared(images)
+        return Batch(
+            images=images,
+            labels=labels,
+            tasks=self._segment.told,
+            segment=self.segment,
+            step=step,
+            update=self._updates_before + step,
+            seen=self._seen_before + num_seen(step, self.num_each, self._batch_size),
+            rate=rate,
+            _seed=self._seed,
+            _bytes=functools.partial(self._as_bytes, taken, chosen_GB),
+            _prepare=self._prepare,
+            _augmentation=self._augmentation,
+        )
+
+    def _take(self, step: int) -> list[tuple[torch.Tensor, ...]]:
+        """Some batches from a step on: each one's images, labels, images before augmentation, and indices."""
         epoch, number = divmod(step, self.per_epoch)
         if epoch != self._epoch:
             self._order_GN = self._draw_order(epoch)
             if self._augmentation is not None:
                 self._draws_GN3 = self._draw_changes(self._augmentation, epoch)
             self._epoch = epoch
-        places = slice(number * self._batch_size, (number + 1) * self._batch_size)
-        chosen_GB = self._order_GN[:, places]
-        chosen = chosen_GB.reshape(-1)
-        examples = self._examples.take(chosen)
-        images = taken = examples.images
+        first = number * self._batch_size
+        num = max(1, min(self._at_once, (self.num_each - first) // self._batch_size))  # a short last one comes alone
+        places = slice(first, first + num * self._batch_size)
 
-        def originals() -> torch.Tensor:
-            whole = self._originals()
-            images = taken if whole is self._examples else whole.take(chosen).images
-            return images.view(*chosen_GB.shape, *images.shape[1:])
-
+        chosen_nGB = self._order_GN[:, places].unflatten(1, (num, -1)).transpose(0, 1).contiguous()
+        examples = self._examples.take(chosen_nGB.flatten())
+        self._at_once = max(1, BLOCK_BYTES * num // examples.images.nbytes)
+        images = examples.images
         if self._augmentation is not None:
-            images = self._augmentation(images, self._draws_GN3[:, places].flatten(0, 1))
-        images = images.unflatten(0, chosen_GB.shape)
-        if self._augmentation is not None:  # no image occurs twice, so prepare each batch separately
-            images = self._prepared(images)
-        return Batch(
-            images=images,
-            labels=examples.labels.view(chosen_GB.shape),
-            tasks=self._segment.told,
-            segment=self._segment.number,
-            step=step,
-            update=update,
-            rate=rate,
-            _seed=self._seed,
-            _bytes=originals,
-            _prepare=self._prepare,
-            _augmentation=self._augmentation,
-        )
+            draws_nGB3 = self._draws_GN3[:, places].unflatten(1, (num, -1)).transpose(0, 1)
+            images = self._augmentation(images, draws_nGB3.flatten(0, 2))
+        parts = (images, examples.labels, examples.images, chosen_nGB.flatten())
+        return list(zip(*(part.unflatten(0, chosen_nGB.shape).unbind() for part in parts), strict=True))
+
+    def _as_bytes(self, taken: torch.Tensor, chosen_GB: torch.Tensor) -> torch.Tensor:
+        """A batch's images as bytes, given the images as taken, and the indices of these."""
+        whole = self._originals()
+        if whole is self._examples:
+            return taken
+        images = whole.take(chosen_GB.flatten()).images
+        return images.view(*chosen_GB.shape, *images.shape[1:])
 
     def whole(self) -> Examples:
         """All examples, in the order of the data."""
@@ -270,6 +296,7 @@ class Table:
         prepare: Prepare,
         seed: int,
         batch_size: int,
+        before: tuple[int, int],
         timed: Callable[[], AbstractContextManager[None]],
     ) -> Lanes:
         """The training examples of an open segment, prepared unless they are augmented.
@@ -281,13 +308,14 @@ class Table:
             prepare: `Method.prepare`.
             seed: the trial's seed.
             batch_size: examples per batch.
+            before: number of updates and of examples of the trial before the segment.
             timed: a context that counts the time as training: of preparing and copying images, not of building them.
 
         Raises:
             ValueError: lanes differ in their number of examples.
         """
         augmentation, told = curriculum.augmentation, segment.told
-        before = (lambda _, images: images) if augmentation is not None else prepare
+        in_advance = (lambda _, images: images) if augmentation is not None else prepare
         changed = False
 
         def prepared(place: int, mixture: Mixture) -> Mixture:
@@ -295,7 +323,7 @@ class Table:
             if not isinstance(mixture, Split):
                 return mixture  # built batch by batch
             with timed():
-                images = before(told[place] if told is not None else None, mixture.images)
+                images = in_advance(told[place] if told is not None else None, mixture.images)
             changed |= images is not mixture.images
             return Split(images=images, labels=mixture.labels)
 
@@ -316,6 +344,7 @@ class Table:
             seed=seed,
             batch_size=batch_size,
             augmentation=augmentation,
+            before=before,
         )
 
     def _put(
@@ -335,6 +364,12 @@ class Table:
         with timed():
             self._images[place] = mixture.images
         return mixture.labels
+
+
+def num_seen(updates: int, num_examples: int, batch_size: int) -> int:
+    """The number of examples in the first updates of a segment, whose last batch of an epoch may be short."""
+    epochs, batches = divmod(updates, math.ceil(num_examples / batch_size))
+    return epochs * num_examples + batches * batch_size
 
 
 def sent(drawn: NDArray[Any], device: torch.device) -> torch.Tensor:

@@ -137,45 +137,51 @@ class Engine:
 
     def _learn(self, group: Group, lanes: Lanes) -> Iterator[EngineEvent]:
         """Learn a segment: everything here is all that a method sees of its training data."""
-        method, tells = self._method, group.segment.tells_ends
-        updates_before = self._schedule.updates_before(group.segment)
+        method, tells, rate = self._method, group.segment.tells_ends, self._rate(group)
         if tells and not group.begun:
-            rate = self._rate(group)
             with self._timed(group):
                 self._keep(group, method.begin(self._state(group), lanes.whole(), rate))
         group.begun = True
         while not group.is_learned:
             with self._timed(group):
-                rate = self._schedule.rate(self._rate(group), group.step, group.num_steps, lanes.per_epoch)
-                self._update(group, lanes.batch(group.step, rate=rate, update=updates_before + group.step))
+                self._update_until_due(group, lanes, rate)
             self._test_stream(group)
             yield from self._due_events()
         if tells:
             with self._timed(group):
                 self._keep(group, method.end(self._state(group), lanes.whole()))
 
+    @torch.no_grad()
+    def _update_until_due(self, group: Group, lanes: Lanes, rate: float) -> None:
+        """Make updates until all are done, or events or tests in the middle of a stream may be due."""
+        due, test_every = min(self._resume_due, self._progress_due), self._curriculum.test_every
+        while not group.is_learned:
+            rate_now = self._schedule.rate(rate, group.step, group.num_steps, lanes.per_epoch)
+            self._update(group, lanes.batch(group.step, rate=rate_now))
+            if self._clock() >= due or (test_every and group.step % test_every == 0):
+                return
+
     def _update(self, group: Group, batch: Batch) -> None:
         """Make one update: the method's step, each task's gradient of its own loss, and the optimiser's step."""
-        state, trained = self._state(group), group.trained
-        step = self._method.learn(state, batch)
-        gradients = step.gradients(trained)
-        with torch.no_grad():
-            gradients, adjusted = self._method.adjust(state, batch, gradients)
-            group.optimizer.step(gradients, batch.rate)
-            self._keep(group, {**step.moved, **adjusted})
-            group.note(step, batch.labels, rate=self._rate(group))
+        method, state = self._method, self._state(group)
+        with torch.set_grad_enabled(not method.learns_by_hand):
+            step = method.learn(state, batch)
+            gradients = step.gradients(group.trained)
+        gradients, adjusted = method.adjust(state, batch, gradients)
+        group.optimizer.step(gradients, batch.rate)
+        self._keep(group, {**step.moved, **adjusted})
+        group.note(step, batch.labels, rate=self._rate(group))
 
     def _state(self, group: Group) -> Tensors:
         return {**self._shared, **self._memory, **group.own, **group.trained}
 
-    @torch.no_grad()
     def _keep(self, group: Group, moved: Mapping[str, torch.Tensor]) -> None:
         """Replace old values of state or memory by new ones."""
         for name, tensor in moved.items():
             if name in self._memory:
                 self._memory[name] = tensor
             elif name in group.trained:
-                group.trained[name].copy_(tensor)
+                group.trained[name].detach().copy_(tensor)
             elif name in group.own:
                 group.own[name] = tensor
                 group.moving.add(name)
@@ -209,6 +215,7 @@ class Engine:
             prepare=self._method.prepare,
             seed=self._seed,
             batch_size=self._training.batch_size,
+            before=self._schedule.before(group.segment),
             timed=lambda: self._timed(group),
         )
 
@@ -238,9 +245,8 @@ class Engine:
         if self._device.type == "cuda":
             torch.cuda.empty_cache()
         self._numerics = dataclasses.replace(self._numerics, group_size=group_size)
-        step = self._groups[0].step if self._groups else 0
         self._groups = [part for group in self._groups for part in self._parts(group, group_size)]
-        return GroupHalved(group_size=group_size, step=step, error=error)
+        return GroupHalved(group_size=group_size, step=self._groups[0].step if self._groups else 0, error=error)
 
     def _parts(self, group: Group, size: int) -> Iterator[Group]:
         for first in range(0, len(group.segment.lanes), size):

@@ -35,7 +35,9 @@ class Group:
         moving: the names of those among `own` that have changed.
         optimizer: the optimiser of `trained`.
         block_loss_G: sum of losses over the examples since the last point of the curve.
-        block_correct_G: number of correct predictions among them.
+        block_correct_G: number of correct predictions among them, but for those that are not yet counted.
+        uncounted: scores [G, B, m] and labels [G, B] of the latest updates, whose correct predictions are counted
+            together.
         block_examples: number of these examples per lane.
         curves: the curve of each lane.
         step: number of updates done.
@@ -51,6 +53,7 @@ class Group:
     block_loss_G: torch.Tensor
     block_correct_G: torch.Tensor
     curves: list[list[CurvePoint]]
+    uncounted: list[tuple[torch.Tensor, torch.Tensor]] = field(default_factory=list)
     moving: set[str] = field(default_factory=set)
     step: int = 0
     block_examples: int = 0
@@ -116,13 +119,21 @@ class Group:
         batch_size = labels_GB.shape[1]
         self.step += 1
         self.block_loss_G.add_(step.loss_G, alpha=batch_size)
-        self.block_correct_G += (step.logits_GBm.argmax(dim=2) == labels_GB).sum(dim=1)
+        self.uncounted.append((step.logits_GBm.detach(), labels_GB))
         self.block_examples += batch_size
         if self.step % CURVE_EVERY == 0 or self.is_learned:
             self._close_block(rate)
 
+    def _count(self) -> None:
+        """Count the correct predictions of the latest updates."""
+        if self.uncounted:
+            logits, labels = (torch.cat(parts, dim=1) for parts in zip(*self.uncounted, strict=True))
+            self.block_correct_G += (logits.argmax(dim=2) == labels).sum(dim=1)
+            self.uncounted.clear()
+
     def _close_block(self, rate: float) -> None:
         """Add a point to the curves and start a new block; the only place where training waits for the device."""
+        self._count()
         losses = (self.block_loss_G / self.block_examples).tolist()
         accuracies = (self.block_correct_G / self.block_examples).tolist()
         now = time.time()
@@ -142,6 +153,7 @@ class Group:
             segment: the segment of these lanes only.
             fresh: a group of the same lanes before its first update, which receives the state.
         """
+        self._count()
         cut = SavedGroup(
             tasks=segment.tasks,
             step=self.step,
@@ -160,6 +172,7 @@ class Group:
 
     def saved(self) -> SavedGroup:
         """The group's part of a resume point; constants are not saved, but drawn again."""
+        self._count()
         return SavedGroup(
             tasks=self.segment.tasks,
             step=self.step,

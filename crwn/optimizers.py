@@ -28,7 +28,7 @@ class Optimizer(Protocol):
     state: Tensors
 
     def step(self, gradients: Mapping[str, torch.Tensor], rate: float) -> None:
-        """Make one update.
+        """Make one update; called without autograd.
 
         Args:
             gradients: gradients of some or all trained tensors, by name.
@@ -117,7 +117,6 @@ class SGD:
         self._buffers = _zeros_beside(trained) if momentum else {}
         self.state = _named("momentum_buffer", self._buffers)
 
-    @torch.no_grad()
     def step(self, gradients: Mapping[str, torch.Tensor], rate: float) -> None:
         """Make one update."""
         moved, moving = _moved(self._trained, gradients)
@@ -166,7 +165,6 @@ def _moved(trained: Tensors, gradients: Mapping[str, torch.Tensor]) -> tuple[lis
     return names, [gradients[name].contiguous() for name in names]
 
 
-@torch.no_grad()
 def _fused_adam(
     trained: list[torch.Tensor],
     gradients: list[torch.Tensor],

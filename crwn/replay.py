@@ -2,9 +2,9 @@
 
 A buffer consists of tensors in a method's memory: `buffer.images`, one flattened image of unsigned bytes per row;
 `buffer.labels`; `buffer.seen`, the number of examples offered; and further fields, such as `buffer.logits`. A buffer of
-capacity 0 has no tensors. The host reads no value back: counts and slots are computed on the device, so that every step
-runs the same operations. A buffer is updated in place, after a step has read what it needs: copying it in every step
-would often cost more than the rest of the step.
+capacity 0 has no tensors. The host reads no value back: where an example goes depends on random numbers and on how many
+came before it, both of which the host knows, and what is drawn is computed on the device. A buffer is updated in place,
+after a step has read what it needs: copying it in every step would often cost more than the rest of the step.
 
 Examples are chosen by reservoir sampling (Vitter, "Random Sampling with a Reservoir", ACM TOMS 11, 1985, algorithm R):
 each of the examples offered so far is stored with equal probability. The random numbers come from the caller.
@@ -14,11 +14,14 @@ Shapes: K slots, B examples offered, R examples drawn, d values per image.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
+from crwn.batches import sent
 from crwn.methods.protocol import Tensors
 
 IMAGES, LABELS, SEEN = "buffer.images", "buffer.labels", "buffer.seen"
@@ -90,8 +93,9 @@ def empty(
 def offer_(
     state: Mapping[str, torch.Tensor],
     examples: Mapping[str, torch.Tensor],
-    uniforms_B: torch.Tensor,
-    accepted_B: torch.Tensor | None = None,
+    uniforms_B: NDArray[np.float64],
+    seen: int,
+    accepted: Sequence[bool] | None = None,
 ) -> None:
     """Offer examples to a reservoir, one after another; the buffer is updated in place.
 
@@ -101,28 +105,27 @@ def offer_(
     Args:
         state: holds the buffer; without one, nothing is done.
         examples: every field of the examples, by its name without `buffer.`: [B, ...]; images of any shape.
-        uniforms_B: one number in [0, 1) per example, float64.
-        accepted_B: where false, the example is not offered: neither stored nor counted.
+        uniforms_B: one number in [0, 1) per example.
+        seen: the number of examples offered before.
+        accepted: where false, the example is not offered: neither stored nor counted.
     """
     if SEEN not in state:
         return
-    seen, capacity = state[SEEN], len(state[LABELS])
-    order_B = torch.arange(1, len(uniforms_B) + 1, device=seen.device)
-    counted_B = order_B if accepted_B is None else accepted_B.cumsum(0)
-    number_B = seen + counted_B
-    slot_B = torch.where(number_B > capacity, uniforms_B * number_B, number_B - 1).to(torch.int64).clamp_(max=capacity)
-    if accepted_B is not None:
-        slot_B = slot_B.masked_fill(~accepted_B, capacity)
-    # On GPUs, several rows written to one slot arrive in no fixed order. So each example writes the slot's final
-    # content: the last example that falls into it. Examples that are not stored, with slot K, write slot 0, which keeps
-    # its own row if no example falls into it.
-    written_B = slot_B.remainder(capacity)
-    last_B = ((written_B[:, None] == slot_B) * order_B).amax(dim=1)
-    for name, given in examples.items():
-        stored = state[f"buffer.{name}"]
-        rows = torch.cat([stored[:1], given.detach().reshape(-1, *stored.shape[1:])]).index_select(0, last_B)
-        _in_words(stored).index_copy_(0, written_B, _in_words(rows))
-    seen += counted_B[-1]
+    capacity, number = state[LABELS].shape[0], seen
+    stored = dict[int, int]()  # which example each slot receives
+    for place, uniform in enumerate(uniforms_B.tolist()):
+        if accepted is None or accepted[place]:
+            number += 1
+            slot = number - 1 if number <= capacity else int(uniform * number)
+            if slot < capacity:
+                stored[slot] = place
+    if stored:
+        slots, places = sent(np.array([[*stored], [*stored.values()]]), state[LABELS].device)
+        for name, given in examples.items():
+            kept = state[f"buffer.{name}"]
+            rows = given.detach().reshape(-1, *kept.shape[1:]).index_select(0, places)
+            _in_words(kept).index_copy_(0, slots, _in_words(rows))
+    state[SEEN].add_(number - seen)
 
 
 def put(state: Mapping[str, torch.Tensor], examples: Mapping[str, torch.Tensor]) -> Tensors:

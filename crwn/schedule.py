@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from crwn.batches import num_seen
 from crwn.benchmarks.protocol import Curriculum, Segment
 from crwn.spec import Blueprint, TrainingSpec
 
@@ -69,9 +70,15 @@ class Schedule:
             return math.ceil(num_images / self._training.batch_size)
         return self._training.num_updates(num_images, len(segment.lanes[0]))
 
-    def updates_before(self, segment: Segment) -> int:
-        """Updates of the trial before a segment; each task counts separately, so group sizes make no difference."""
-        return sum(self.num_steps(self.segment([task])) for task in range(segment.number))
+    def before(self, segment: Segment) -> tuple[int, int]:
+        """Updates of the trial before a segment, and their examples.
+
+        Each task counts separately, so group sizes make no difference.
+        """
+        sizes = [self._curriculum.num_examples([task]) for task in range(segment.number)]
+        updates = [self._training.num_updates(size, 1) for size in sizes]
+        seen = map(num_seen, updates, sizes, [self._training.batch_size] * len(sizes))
+        return sum(updates), sum(seen)
 
     def rate(self, rate: float, step: int, num_steps: int, steps_per_epoch: int) -> float:
         """The learning rate of an update: constant, or per epoch as in torch's CosineAnnealingLR.

@@ -27,19 +27,37 @@ The purposes in use:
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
+from typing import TYPE_CHECKING
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from hashlib import _Hash
 
 
 def stream_key(seed: int, *purpose: str | int) -> int:
     """The 128-bit key of the stream `purpose` of `seed`."""
-    name = json.dumps(["crwn-stream-1", seed, *purpose])
-    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:16], "little")
+    return int.from_bytes(_key_bytes(seed, *purpose), "little")
 
 
 def numpy_generator(seed: int, *purpose: str | int) -> np.random.Generator:
     """A NumPy PCG64 generator: the same bits on every machine and with any number of threads."""
-    words = np.frombuffer(stream_key(seed, *purpose).to_bytes(16, "little"), dtype="<u4")  # one number is slow to split
+    words = np.frombuffer(_key_bytes(seed, *purpose), dtype="<u4")  # NumPy is slow to split a single number
     return np.random.Generator(np.random.PCG64(words))
+
+
+def _key_bytes(seed: int, *purpose: str | int) -> bytes:
+    """The first 16 bytes of the SHA-256 of the stream's name, a list in JSON."""
+    *start, last = purpose
+    name = _hashed(seed, *start).copy()
+    name.update(f", {json.dumps(last)}]".encode())
+    return name.digest()[:16]
+
+
+@functools.lru_cache(maxsize=64, typed=True)
+def _hashed(seed: int, *start: str | int) -> _Hash:
+    """The SHA-256 of a name without its last part, in which the streams of a trial's updates differ."""
+    return hashlib.sha256(json.dumps(["crwn-stream-1", seed, *start])[:-1].encode())

@@ -77,7 +77,9 @@ class Normalisation:
         """Normalise bytes to a network's inputs, in the same shape: [..., C, H, W], or any shape for one channel."""
         values = images.to(dtype)
         if len(self.mean) == 1:
-            return values.mul_(self.factors[0]).sub_(self.offsets[0])
+            (factor,), (offset,) = self.factors, self.offsets
+            values.mul_(factor)
+            return values.sub_(offset) if offset else values
         numbers_2C = torch.tensor([self.factors, self.offsets], dtype=values.dtype)
         factor_C11, offset_C11 = numbers_2C.to(values.device, non_blocking=True)[..., None, None]
         return values.mul_(factor_C11).sub_(offset_C11)

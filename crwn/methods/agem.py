@@ -116,6 +116,11 @@ class AGEM(Method):
         self._num_segments = surroundings.problem.num_segments
         self._kept_of_task = kept_of_task(spec.buffer, self._num_segments)
 
+    @property
+    def learns_by_hand(self) -> bool:
+        """If the network does."""
+        return self._network.by_hand
+
     def start_shared(self) -> Tensors:
         """The network's initial state."""
         return self._network.start()
@@ -143,12 +148,12 @@ class AGEM(Method):
         drawn = replay.draw(state, self._spec.replay_batch, keys_K)
         images = drawn.take(state, "images").view(-1, *batch.originals.shape[2:])
         replayed = batch.view(images, "replayed")
-        with torch.enable_grad():
+        with torch.set_grad_enabled(not self._network.by_hand):
             passed = self._network.passed(state, [replayed[None]], {})
             (logits_1Rm,), labels_1R = passed.logits, drawn.take(state, "labels")[None]
-            losses_1R = losses.cross_entropies(logits_1Rm, labels_1R)
+            weights_1R = drawn.mean_weights(self._surroundings.dtype)[None]
+            losses_1R, slopes_1Rm = losses.with_slopes(logits_1Rm, labels_1R, weights_1R)
             loss_1 = drawn.mean(losses_1R)
-            slopes_1Rm = losses.slopes(logits_1Rm, labels_1R, drawn.mean_weights(losses_1R.dtype)[None])
             made = Step(loss_G=loss_1, logits_GBm=logits_1Rm, by_hand=passed.by_hand(loss_1, [slopes_1Rm]))
             reference = made.gradients({name: state[name] for name in gradients})
         return projected(gradients, reference), {}

@@ -102,6 +102,11 @@ class DERPP(Method):
         self._surroundings = surroundings
         self._network = PlainNetwork(surroundings, biases=spec.biases)
 
+    @property
+    def learns_by_hand(self) -> bool:
+        """If the network does."""
+        return self._network.by_hand
+
     def start_shared(self) -> Tensors:
         """The network's initial state."""
         return self._network.start()
@@ -135,8 +140,8 @@ class DERPP(Method):
         moved: Tensors = {}
         passed = self._network.passed(state, batches, moved)
         logits_1Bm, *replayed = passed.logits
-        loss_1 = losses.cross_entropy(logits_1Bm, labels_1B)
-        slopes = [losses.mean_slopes(logits_1Bm, labels_1B)]
+        loss_1, slopes_1Bm = losses.mean_with_slopes(logits_1Bm, labels_1B)
+        slopes = [slopes_1Bm]
         for (name, drawn), logits_1Rm in zip(draws.items(), replayed, strict=True):
             if name == "scores":
                 errors_1Rm = logits_1Rm - drawn.take(state, "logits")
@@ -145,11 +150,11 @@ class DERPP(Method):
                 slopes.append((weights_R[:, None] * (2 * errors_1Rm.detach())).to(logits_1Rm.dtype))
             else:
                 labels_1R = drawn.take(state, "labels")[None]
-                losses_1R = losses.cross_entropies(logits_1Rm, labels_1R)
+                weights_R = drawn.mean_weights(self._surroundings.dtype, spec.beta)
+                losses_1R, slopes_1Rm = losses.with_slopes(logits_1Rm, labels_1R, weights_R[None])
                 loss_1 = loss_1 + spec.beta * drawn.mean(losses_1R)
-                weights_R = drawn.mean_weights(losses_1R.dtype, spec.beta)
-                slopes.append(losses.slopes(logits_1Rm, labels_1R, weights_R[None]))
+                slopes.append(slopes_1Rm)
         by_hand = passed.by_hand(loss_1, slopes)
         seen = {"images": originals_B, "labels": labels_1B[0], "logits": logits_1Bm[0].to(self._surroundings.dtype)}
-        replay.offer_(state, seen, batch.uniform("reservoir", labels_1B.shape[1]))
+        replay.offer_(state, seen, batch.stream("reservoir").random(labels_1B.shape[1]), batch.seen)
         return Step(loss_G=loss_1, logits_GBm=logits_1Bm, moved=moved, by_hand=by_hand)

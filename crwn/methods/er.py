@@ -80,6 +80,11 @@ class ER(Method):
         self._surroundings = surroundings
         self._network = PlainNetwork(surroundings, biases=spec.biases)
 
+    @property
+    def learns_by_hand(self) -> bool:
+        """If the network does."""
+        return self._network.by_hand
+
     def start_shared(self) -> Tensors:
         """The network's initial state."""
         return self._network.start()
@@ -99,8 +104,10 @@ class ER(Method):
         """Learn the batch together with a draw from the buffer; then offer the batch to the buffer."""
         learn = self._with_replayed if self._spec.buffer and batch.update else self._network.learn
         step = learn(state, batch)
-        originals_B, labels_B = batch.originals[0], batch.labels[0]
-        replay.offer_(state, {"images": originals_B, "labels": labels_B}, batch.uniform("reservoir", len(labels_B)))
+        if self._spec.buffer:
+            uniforms_B = batch.stream("reservoir").random(batch.labels.shape[1])
+            seen = {"images": batch.originals[0], "labels": batch.labels[0]}
+            replay.offer_(state, seen, uniforms_B, batch.seen)
         return step
 
     def _with_replayed(self, state: Tensors, batch: Batch) -> Step:
@@ -111,10 +118,10 @@ class ER(Method):
         passed = self._network.passed(state, [torch.cat([batch.images, replayed[None]], dim=1)], moved)
         (logits_1Xm,) = passed.logits
         labels_1X = torch.cat([labels_B, drawn.take(state, "labels")])[None]
-        weights_X = torch.cat([torch.ones_like(drawn.weights_R[:1]).expand(len(labels_B)), drawn.weights_R])
-        losses_1X = losses.cross_entropies(logits_1Xm, labels_1X)
-        weights_X = weights_X.to(losses_1X.dtype)
-        loss_1 = (losses_1X * weights_X).sum(dim=1) / weights_X.sum()
-        slopes_1Xm = losses.slopes(logits_1Xm, labels_1X, (weights_X * weights_X.sum().reciprocal())[None])
+        weights_R = drawn.weights_R.to(self._surroundings.dtype)
+        weights_1X = torch.cat([weights_R.new_ones(labels_B.shape), weights_R])[None]
+        total = weights_1X.sum()
+        losses_1X, slopes_1Xm = losses.with_slopes(logits_1Xm, labels_1X, weights_1X * total.reciprocal())
+        loss_1 = (losses_1X * weights_1X).sum(dim=1) / total
         by_hand = passed.by_hand(loss_1, [slopes_1Xm])
-        return Step(loss_G=loss_1, logits_GBm=logits_1Xm[:, : len(labels_B)], moved=moved, by_hand=by_hand)
+        return Step(loss_G=loss_1, logits_GBm=logits_1Xm[:, : labels_B.shape[0]], moved=moved, by_hand=by_hand)

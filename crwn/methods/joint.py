@@ -60,6 +60,11 @@ class Joint(Method):
     def __init__(self, spec: JointSpec, surroundings: Surroundings) -> None:
         self._network = PlainNetwork(surroundings, biases=spec.biases)
 
+    @property
+    def learns_by_hand(self) -> bool:
+        """If the network does."""
+        return self._network.by_hand
+
     def start_shared(self) -> Tensors:
         """The network's initial state."""
         return self._network.start()

@@ -148,8 +148,8 @@ class LwF(Method):
         (logits_1Bm,) = passed.logits
         unseen_m = ~state[SEEN]
         masked_1Bm = logits_1Bm.masked_fill(unseen_m, -torch.inf)
-        loss_1 = losses.cross_entropy(masked_1Bm, batch.labels)
-        slopes_1Bm = losses.mean_slopes(masked_1Bm, batch.labels).masked_fill(unseen_m, 0)
+        loss_1, slopes_1Bm = losses.mean_with_slopes(masked_1Bm, batch.labels)
+        slopes_1Bm = slopes_1Bm.masked_fill(unseen_m, 0)
         if batch.segment and self._spec.alpha:
             teacher = {name.removeprefix(TEACHER): state[name] for name in state if name.startswith(TEACHER)}
             taught_1Bm = self._network.logits(teacher, batch.images)

@@ -39,10 +39,11 @@ if TYPE_CHECKING:
 
     from crwn.batches import Batch
     from crwn.methods.networks import ConvWeight
-    from crwn.nn import losses
+    from crwn.nn import kernels, losses
 else:
     torch = LazyModule("torch")
     functional = LazyModule("torch.nn.functional")
+    kernels = LazyModule("crwn.nn.kernels")
     losses = LazyModule("crwn.nn.losses")
 
 MAX_COPIED = 2**24
@@ -85,6 +86,11 @@ class PlainNetwork:
         self._biased = _biased(self._network, biases=biases)
         self._head = list(self._network.layers)[-1]
 
+    @property
+    def by_hand(self) -> bool:
+        """Whether `Passed.by_hand` gives the gradients: unless there is batch normalisation."""
+        return not self._network.normalised
+
     def start(self) -> Tensors:
         """The initial state.
 
@@ -114,8 +120,8 @@ class PlainNetwork:
         moved: Tensors = {}
         passed = self.passed(state, [batch.images], moved)
         (logits_GBm,) = passed.logits
-        loss_G = losses.cross_entropy(logits_GBm, batch.labels)
-        by_hand = passed.by_hand(loss_G, [losses.mean_slopes(logits_GBm, batch.labels)])
+        loss_G, slopes_GBm = losses.mean_with_slopes(logits_GBm, batch.labels)
+        by_hand = passed.by_hand(loss_G, [slopes_GBm])
         return Step(loss_G=loss_G, logits_GBm=logits_GBm, moved=moved, by_hand=by_hand)
 
     def passed(self, state: Tensors, batches: Sequence[torch.Tensor], moved: Tensors) -> Passed:
@@ -131,16 +137,16 @@ class PlainNetwork:
         if self._network.normalised:
             scores = [self.logits({**state, **moved}, batch, training=True, moved=moved) for batch in batches]
             return Passed(scores, None)
-        inputs: Tensors = {}
-
-        def linear(name: str, input_XI: torch.Tensor) -> torch.Tensor:
-            inputs[name] = input_XI
-            return self._linear(state, name, input_XI)
-
         images = torch.cat(list(batches), dim=1) if len(batches) > 1 else batches[0]
-        logits_GXm = self._scores(state, images, linear=linear, training=True)
-        sizes = [batch.shape[1] for batch in batches]
-        scores = list(logits_GXm.split(sizes, dim=1)) if len(batches) > 1 else [logits_GXm]
+        hidden_XI = self._surroundings.normalised(images).flatten(2).flatten(0, 1)
+        inputs: list[torch.Tensor] = []
+        for name in self._network.layers:
+            inputs.append(functional.relu_(hidden_XI) if inputs else hidden_XI)
+            hidden_XI = self._linear(state, name, inputs[-1])
+        logits_GXm = hidden_XI.view(*images.shape[:2], -1)
+        scores = [logits_GXm]
+        if len(batches) > 1:
+            scores = list(logits_GXm.split([batch.shape[1] for batch in batches], dim=1))
         return Passed(scores, lambda slopes_GXm: self._gradients(state, inputs, slopes_GXm.flatten(0, 1)))
 
     @property
@@ -232,17 +238,17 @@ class PlainNetwork:
         )
         return logits_1Xm if len(images) == 1 else logits_1Xm.view(*images.shape[:2], -1)
 
-    def _gradients(self, state: Tensors, inputs: Tensors, slopes_XO: torch.Tensor) -> Tensors:
-        """The gradients of dense layers' weights and biases, from their inputs by name and the scores' gradient."""
+    def _gradients(self, state: Tensors, inputs: Sequence[torch.Tensor], slopes_XO: torch.Tensor) -> Tensors:
+        """The gradients of dense layers' weights and biases, from their inputs and the scores' gradient."""
+        dtype = self._surroundings.dtype
         found: Tensors = {}
-        for number, (name, input_XI) in reversed(list(enumerate(inputs.items()))):
-            weight_OI = state[f"{name}.weight"]
-            found[f"{name}.weight"] = (slopes_XO.t() @ input_XI).to(weight_OI.dtype)
+        for name, input_XI in reversed(list(zip(self._network.layers, inputs, strict=True))):
+            found[f"{name}.weight"] = kernels.cast(slopes_XO.t() @ input_XI, dtype)
             if name in self._biased:
-                found[f"{name}.bias"] = slopes_XO.sum(dim=0).to(weight_OI.dtype)
-            if number:  # its input is the output of ReLU: positive exactly where ReLU's input was
-                below_XI = slopes_XO @ weight_OI.to(slopes_XO.dtype)
-                slopes_XO = torch.ops.aten.threshold_backward(below_XI, input_XI, 0)
+                found[f"{name}.bias"] = kernels.cast(slopes_XO.sum(dim=0), dtype)
+            if input_XI is not inputs[0]:  # it is the output of ReLU: positive exactly where ReLU's input was
+                below_XI = slopes_XO @ kernels.cast(state[f"{name}.weight"], slopes_XO.dtype)
+                slopes_XO = torch.ops.aten.threshold_backward.default(below_XI, input_XI, 0)
         return found
 
     def _forward(
@@ -272,9 +278,9 @@ class PlainNetwork:
         return self._network.forward(pixels, linears=linears, conv_weight=conv_weight, norm=norm)
 
     def _linear(self, state: Tensors, name: str, input_XI: torch.Tensor) -> torch.Tensor:
-        dtype, bias_O = self._surroundings.product_dtype, state.get(f"{name}.bias")
-        weight_OI = state[f"{name}.weight"].to(dtype)
-        return functional.linear(input_XI, weight_OI, None if bias_O is None else bias_O.to(dtype))
+        dtype = self._surroundings.product_dtype
+        bias_O = kernels.cast(state[f"{name}.bias"], dtype) if name in self._biased else None
+        return functional.linear(input_XI, kernels.cast(state[f"{name}.weight"], dtype), bias_O)
 
 
 def plain_blueprint(

@@ -35,11 +35,12 @@ if TYPE_CHECKING:
 
     from crwn.batches import Batch, Examples
     from crwn.data.base import Normalisation
-    from crwn.nn import losses, weights
+    from crwn.nn import kernels, losses, weights
     from crwn.nn.kernels import FrozenLinear, Kernel
     from crwn.spec import ProblemShape
 else:
     torch = LazyModule("torch")
+    kernels = LazyModule("crwn.nn.kernels")
     losses = LazyModule("crwn.nn.losses")
     weights = LazyModule("crwn.nn.weights")
 
@@ -77,7 +78,7 @@ class Surroundings:
 
     def normalised(self, bytes_GBd: torch.Tensor) -> torch.Tensor:
         """The normalised pixels, in `product_dtype`."""
-        return self.normalisation(bytes_GBd, self.dtype).to(self.product_dtype)
+        return kernels.cast(self.normalisation(bytes_GBd, self.dtype), self.product_dtype)
 
     def draw(self, tasks: Sequence[int], name: str, shape: tuple[int, ...], low: float, high: float) -> torch.Tensor:
         """Draw uniform numbers for the tensor `name` of each task, from that task's own stream.
@@ -128,7 +129,7 @@ class SharedWeights:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ByHand:
-    """Gradients computed without autograd, which takes twice as long for a small network.
+    """Gradients computed without autograd, which takes more than twice as long for a small network.
 
     Attributes:
         loss_G: the losses whose sum they are the gradients of; they do not hold for tensors computed from these.
@@ -144,8 +145,8 @@ class Step:
     """What a method computes from a batch.
 
     Attributes:
-        loss_G: one loss per task learned at once; each task's own tensors get the gradient of its own loss. Always
-            differentiable, so that a method may add to another's loss.
+        loss_G: one loss per task learned at once; each task's own tensors get the gradient of its own loss. With
+            autograd it is differentiable, so that a method may add to another's loss.
         logits_GBm: class scores of the batch, for the learning curve.
         moved: new values by name of tensors without gradients: running statistics and memory. They take effect once the
             optimiser has stepped.
@@ -162,6 +163,12 @@ class Step:
         if self.by_hand is not None and self.by_hand.loss_G is self.loss_G:
             known = self.by_hand.gradients
             return {name: known[name] for name in trained if name in known}
+        if not self.loss_G.requires_grad:
+            raise InvalidError(
+                "loss-without-graph",
+                "loss_G: expected the loss whose gradients are given by hand, or one with a graph; given another. "
+                "A method that changes such a loss sets `learns_by_hand = False`.",
+            )
         # (Use a sum: given grad_outputs, torch would import its compiler, which takes seconds.)
         found = torch.autograd.grad(self.loss_G.sum(), list(trained.values()), allow_unused=True)
         pairs = zip(trained, found, strict=True)
@@ -173,6 +180,11 @@ class Method(ABC):
 
     `state` always holds the shared tensors, the memory and, if tasks are told, the tasks' own tensors.
     """
+
+    @property
+    def learns_by_hand(self) -> bool:
+        """Whether `learn` computes all gradients by hand in every update; the engine then calls it without autograd."""
+        return False
 
     def start_shared(self) -> Tensors:
         """The initial values of the shared tensors that learning changes; empty if all are frozen.

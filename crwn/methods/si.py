@@ -82,6 +82,11 @@ class SI(Method):
         self._spec = spec
         self._network = PlainNetwork(surroundings, biases=spec.biases)
 
+    @property
+    def learns_by_hand(self) -> bool:
+        """If the network does."""
+        return self._network.by_hand
+
     def start_shared(self) -> Tensors:
         """The network's initial state."""
         return self._network.start()

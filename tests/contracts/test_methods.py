@@ -135,6 +135,7 @@ def batch_of(method: Method, tasks: Sequence[int], images: torch.Tensor, labels_
         segment=tasks[0],
         step=0,
         update=0,
+        seen=0,
         rate=0.01,
         _seed=0,
         _bytes=lambda: images,
@@ -165,6 +166,7 @@ def opened(spec: TrialSpec, method: Method, data: Datasets) -> Iterator[Lanes]:
             prepare=method.prepare,
             seed=spec.seed,
             batch_size=spec.training.batch_size,
+            before=schedule.before(segment),
             timed=nullcontext,
         )
 
@@ -421,7 +423,7 @@ def test_gradients_by_hand_are_those_of_autograd(name: str, digits: Datasets) ->
         state = begin(method, [0])
         trained = {key: tensor for key, tensor in state.items() if tensor.requires_grad}
         for update in range(2):
-            batch = dataclasses.replace(lanes.batch(update, rate=0.01, update=update), segment=update)
+            batch = dataclasses.replace(lanes.batch(update, rate=0.01), segment=update)
             step = method.learn(state, batch)
             by_hand = step.gradients(trained)
             found = torch.autograd.grad(step.loss_G.sum(), list(trained.values()), retain_graph=True)
@@ -429,6 +431,29 @@ def test_gradients_by_hand_are_those_of_autograd(name: str, digits: Datasets) ->
             assert same(by_hand, dict(zip(trained, found, strict=True))) == set(trained)
             doubled = dataclasses.replace(step, loss_G=2 * step.loss_G).gradients(trained)
             assert same(doubled, {key: 2 * tensor for key, tensor in by_hand.items()}) == set(trained)
+
+
+@in_every_setting
+def test_what_learns_by_hand_needs_no_autograd(name: str, digits: Datasets) -> None:
+    """Without it every gradient is as with it; a loss that was changed has none, and the error says what to do."""
+    spec = trial(name)
+    if not build(spec).learns_by_hand:
+        assert not hasattr(SETTINGS[name].method, "biases") or name.startswith("lwf")
+        return
+    steps = []
+    for with_autograd in (True, False):
+        method = build(spec)
+        with opened(spec, method, digits) as lanes, torch.set_grad_enabled(with_autograd):
+            state = begin(method, [0])
+            trained = {key: tensor for key, tensor in state.items() if tensor.requires_grad}
+            for update in range(2):
+                batch = dataclasses.replace(lanes.batch(update, rate=0.01), segment=update)
+                step = method.learn(state, batch)
+                steps.append(step.gradients(trained))
+    for by_hand, without in zip(steps[:2], steps[2:], strict=True):
+        assert same(by_hand, without) == set(by_hand) == set(without)
+    with pytest.raises(ValueError, match="sets `learns_by_hand = False`"):
+        dataclasses.replace(step, loss_G=2 * step.loss_G).gradients(trained)
 
 
 @in_every_setting
@@ -440,7 +465,7 @@ def test_learning_gives_values(name: str, digits: Datasets) -> None:
     spec = trial(name)
     method = build(spec)
     with opened(spec, method, digits) as lanes:
-        batch = lanes.batch(0, rate=0.01, update=0)
+        batch = lanes.batch(0, rate=0.01)
         state = begin(method, batch.tasks or [0])
         trained = {key: tensor for key, tensor in state.items() if tensor.requires_grad}
         memory = method.start_memory()

@@ -13,6 +13,7 @@ from contextlib import ExitStack, contextmanager
 from typing import Any, Literal
 from unittest import mock
 
+import numpy as np
 import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
@@ -201,13 +202,12 @@ def test_a_buffer_stays_on_its_device(device: Device) -> None:
         images = torch.zeros(3, 64, dtype=torch.uint8, **on_device)
         examples = {"images": images, "labels": torch.zeros(3, dtype=torch.int64, **on_device)}
         examples["logits"] = torch.zeros(3, 10, **on_device)
-        uniforms = torch.zeros(3, dtype=torch.float64, **on_device)
-        for accepted in (None, torch.zeros(3, dtype=torch.bool, **on_device)):
-            replay.offer_(buffer, examples, uniforms, accepted)
+        for seen, accepted in ((0, None), (3, [True, False, True])):
+            replay.offer_(buffer, examples, np.zeros(3), seen, accepted)
         buffer |= replay.put(buffer, examples)
         drawn = replay.draw(buffer, 3, torch.zeros(4, dtype=torch.float64, **on_device))
         assert drawn.take(buffer, "images").device.type == device
-        assert drawn.mean(uniforms).device.type == device
+        assert drawn.mean(torch.zeros(3, dtype=torch.float64, **on_device)).device.type == device
         assert watch.waits == []
 
 
@@ -266,6 +266,8 @@ def test_a_mistake_is_found(
     """An operand or an index from the CPU; a value that is read, branched on or selects; a copy that is waited for."""
 
     class Mistaken(Finetune):
+        learns_by_hand = False  # it changes the loss
+
         def learn(self, state: Tensors, batch: Batch) -> Step:
             step = super().learn(state, batch)
             return dataclasses.replace(step, loss_G=mistake(step))

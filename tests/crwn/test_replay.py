@@ -64,8 +64,7 @@ def test_it_keeps_what_a_plain_reservoir_keeps(capacity: int, batch_size: int, w
         numbers = range(first, min(first + batch_size, 200))
         uniforms = generator.random(len(numbers))
         accepted = generator.random(len(numbers)) < (0.6 if with_rejection else 1)
-        accepted_B = torch.from_numpy(accepted) if with_rejection else None
-        replay.offer_(state, examples(numbers), torch.from_numpy(uniforms), accepted_B)
+        replay.offer_(state, examples(numbers), uniforms, len(offered), accepted.tolist() if with_rejection else None)
         offered += [(n, u) for n, u, is_accepted in zip(numbers, uniforms, accepted, strict=True) if is_accepted]
         assert stored(state) == reservoir(capacity, iter(offered))
         assert state[replay.SEEN] == len(offered)
@@ -78,13 +77,14 @@ def test_each_position_is_equally_likely(with_rejection: bool) -> None:
     accepted = np.random.default_rng(0).permutation(np.arange(2 * length) < length) if with_rejection else None
     number = np.arange(length) if accepted is None else np.cumsum(accepted) - 1
     labels = torch.from_numpy(number).chunk(num_batches)
-    accepted_in = [None] * num_batches if accepted is None else torch.from_numpy(accepted).chunk(num_batches)
+    accepted_in = [None] * num_batches if accepted is None else np.split(accepted, num_batches)
     pairs = dict.fromkeys(combinations(range(length), 2), 0)
     for seed in range(NUM_SEEDS):
         state = replay.empty(2, 1, device=CPU)
-        uniforms = torch.from_numpy(np.random.default_rng([seed, with_rejection]).random(len(number)))
-        for labels_B, uniforms_B, accepted_B in zip(labels, uniforms.chunk(num_batches), accepted_in, strict=True):
-            replay.offer_(state, {"labels": labels_B}, uniforms_B, accepted_B)
+        uniforms, seen = np.random.default_rng([seed, with_rejection]).random(len(number)), 0
+        for labels_B, uniforms_B, accepted_B in zip(labels, np.split(uniforms, num_batches), accepted_in, strict=True):
+            replay.offer_(state, {"labels": labels_B}, uniforms_B, seen, accepted_B)
+            seen += len(labels_B) if accepted_B is None else sum(accepted_B)
         first, second = sorted(state[replay.LABELS].tolist())
         pairs[first, second] += 1
     positions = np.bincount(np.ravel([pair for pair, count in pairs.items() for _ in range(count)]), minlength=length)
@@ -97,45 +97,45 @@ def test_each_position_is_equally_likely(with_rejection: bool) -> None:
 def test_the_later_of_two_in_one_slot_stays() -> None:
     """Whatever their places in the batch, and whatever else is in it."""
     state = buffer(4)
-    replay.offer_(state, examples(range(4)), torch.zeros(4, dtype=torch.float64))
-    uniforms_B = torch.tensor([0.3, 0.0, 0.99, 0.3, 0.0, 0.99], dtype=torch.float64)  # of 5, 6, 7, 8, 9, 10
-    replay.offer_(state, examples(range(4, 10)), uniforms_B)
+    replay.offer_(state, examples(range(4)), np.zeros(4), 0)
+    uniforms_B = np.array([0.3, 0.0, 0.99, 0.3, 0.0, 0.99])  # of 5, 6, 7, 8, 9, 10
+    replay.offer_(state, examples(range(4, 10)), uniforms_B, 4)
     assert stored(state) == [8, 4, 7, 3]  # slots 1, 0, 6, 2, 0, 9
 
 
 def test_the_largest_uniform_number_is_below_every_bound() -> None:
     """The largest number below 1 leaves a full buffer alone, whatever was seen."""
-    largest = torch.full((1,), np.nextafter(1.0, 0.0), dtype=torch.float64)
+    largest = np.full(1, np.nextafter(1.0, 0.0))
     state = buffer(2)
     for number in range(1000):
-        replay.offer_(state, examples([number % 256]), largest)
+        replay.offer_(state, examples([number % 256]), largest, number)
     assert stored(state) == [0, 1]
 
 
 def test_of_no_capacity_there_is_no_buffer() -> None:
     """It has no tensors, and offers change nothing."""
     state = buffer(0)
-    replay.offer_(state, examples([1]), torch.zeros(1, dtype=torch.float64))
+    replay.offer_(state, examples([1]), np.zeros(1), 0)
     assert state == {}
 
 
 def test_it_is_never_larger_than_asked_for() -> None:
     """However much is offered, at once or in turn."""
     state = buffer(3)
-    for _ in range(3):
-        replay.offer_(state, examples(range(50)), torch.rand(50, dtype=torch.float64))
+    for time in range(3):
+        replay.offer_(state, examples(range(50)), np.random.default_rng(time).random(50), 50 * time)
         assert {len(tensor) for name, tensor in state.items() if name != replay.SEEN} == {3}
         assert state[replay.IMAGES].untyped_storage().nbytes() == 3 * 8
 
 
 def test_nothing_of_a_rejected_batch_is_kept() -> None:
     """It leaves no trace in an empty buffer or in a full one."""
-    state, uniforms_B, none = buffer(3), torch.zeros(5, dtype=torch.float64), torch.zeros(5, dtype=torch.bool)
-    for _ in range(2):
+    state, uniforms_B, none = buffer(3), np.zeros(5), [False] * 5
+    for seen in (0, 5):
         before = {name: tensor.clone() for name, tensor in state.items()}
-        replay.offer_(state, examples(range(5)), uniforms_B, none)
+        replay.offer_(state, examples(range(5)), uniforms_B, seen, none)
         assert all(torch.equal(tensor, before[name]) for name, tensor in state.items())
-        replay.offer_(state, examples(range(5)), uniforms_B)
+        replay.offer_(state, examples(range(5)), uniforms_B, seen)
 
 
 @pytest.mark.parametrize("image_size", [8, 16, 9])
@@ -144,7 +144,7 @@ def test_images_of_any_size_are_kept(image_size: int) -> None:
     state = replay.empty(2, image_size, device=CPU)
     images = torch.randint(0, 256, (3, image_size), dtype=torch.uint8)
     given = {"images": images, "labels": torch.arange(3)}
-    replay.offer_(state, given, torch.tensor([0.0, 0.0, 0.5], dtype=torch.float64))
+    replay.offer_(state, given, np.array([0.0, 0.0, 0.5]), 0)
     assert torch.equal(state[replay.IMAGES], images[[0, 2]])
 
 
@@ -152,7 +152,7 @@ def test_images_of_any_size_are_kept(image_size: int) -> None:
 def test_a_draw_is_of_distinct_stored_examples(seen: int, capacity: int, count: int) -> None:
     """As many as asked for, or all that are stored, once; what fills up is stored too, and has no weight."""
     state = buffer(capacity)
-    replay.offer_(state, examples(range(1, seen + 1)), torch.rand(seen, dtype=torch.float64))
+    replay.offer_(state, examples(range(1, seen + 1)), np.random.default_rng(seen).random(seen), 0)
     drawn = replay.draw(state, count, torch.rand(capacity, dtype=torch.float64))
     numbers, weights = drawn.take(state, "labels").tolist(), drawn.weights_R.tolist()
     expected = min(count, seen, capacity)
@@ -167,7 +167,7 @@ def test_a_draw_is_of_distinct_stored_examples(seen: int, capacity: int, count: 
 def test_the_smallest_keys_are_drawn() -> None:
     """Among the filled slots, in the order of their keys."""
     state = buffer(5)
-    replay.offer_(state, examples(range(4)), torch.zeros(4, dtype=torch.float64))
+    replay.offer_(state, examples(range(4)), np.zeros(4), 0)
     drawn = replay.draw(state, 3, torch.tensor([0.5, 0.1, 0.9, 0.3, 0.0], dtype=torch.float64))
     assert drawn.slots_R.tolist() == [1, 3, 0]
 
@@ -201,9 +201,8 @@ def run_everything(device: torch.device) -> list[torch.Tensor]:
         "labels": torch.zeros(4, dtype=torch.int64, device=device),
         "logits": torch.zeros(4, 3, device=device),
     }
-    uniforms_B = torch.zeros(4, dtype=torch.float64, device=device)
-    replay.offer_(state, given, uniforms_B)
-    replay.offer_(state, given, uniforms_B, torch.ones(4, dtype=torch.bool, device=device))
+    replay.offer_(state, given, np.zeros(4), 0)
+    replay.offer_(state, given, np.zeros(4), 4, [True, False, True, True])
     state |= replay.put(state, given)
     drawn = replay.draw(state, 3, torch.zeros(5, dtype=torch.float64, device=device))
     return [*state.values(), drawn.take(state, "images"), drawn.mean(drawn.take(state, "logits").mT)]
