@@ -44,9 +44,7 @@ class FaultError(Exception):
 
     codes: tuple[str, ...]
 
-    def __init__(self, codes: Codes, message: str | None = None) -> None:
-        if message is None:  # until every error has a code
-            codes, message = "uncoded", str(codes)
+    def __init__(self, codes: Codes, message: str) -> None:
         super().__init__(message)
         self.codes = (codes,) if isinstance(codes, str) else tuple(dict.fromkeys(codes))
         self.args = (self.codes, message)  # what a copy in another process is made from

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from rich.console import Console
 
+from crwn.faults import Fault
 from crwn.spec import TrialSpec
 from orchestrator.display import counted, print_line
 from orchestrator.errors import UnfinishedError, UserError
@@ -46,11 +47,11 @@ def look_at(sweep: Sweep, store: Store, *, thoroughly: bool) -> Standing:
         found = {trial_id: list(verifying.finished_faults(store, trial_id)) for trial_id in asked}
         damaged = {trial_id: faults for trial_id, faults in found.items() if faults}
     else:
-        damaged = {trial_id: [str(error)] for trial_id, error in looked.faults.items()}
+        damaged = {trial_id: [Fault(error.codes, str(error))] for trial_id, error in looked.faults.items()}
         for trial_id in store.without_contexts(asked):
             place = store.locate(trial_id, CONTEXTS_FILE)
             gone = f"{place}: expected the contexts of a finished trial; they are gone."
-            damaged.setdefault(trial_id, []).append(gone)
+            damaged.setdefault(trial_id, []).append(Fault("file-missing", gone))
     return Standing(damaged=damaged, computed=looked.computed)
 
 

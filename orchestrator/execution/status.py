@@ -8,6 +8,7 @@ from typing import get_args
 
 from rich.console import Console
 
+from crwn.faults import Fault
 from orchestrator.display import counted, print_line
 from orchestrator.errors import UserError
 from orchestrator.execution.other_code import show_other_code
@@ -73,7 +74,7 @@ def _show_doubts(store: Store, finished: Iterable[str], console: Console) -> Non
         print_line(console, f"{counted(found.unsealed, 'finished trial')} without checksums: an older crwn wrote them")
 
 
-def _faults(store: Store, states: Mapping[str, TrialState]) -> list[str]:
+def _faults(store: Store, states: Mapping[str, TrialState]) -> list[Fault]:
     """What is wrong with the attempts files of started trials, which determine their states."""
     begun = [trial_id for trial_id, state in states.items() if state not in ("done", "left")]
     return [fault for fault in map(store.unfinished.attempts_fault, begun) if fault is not None]

@@ -11,6 +11,7 @@ from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from crwn.faults import InvalidError, codes_of
 from orchestrator.errors import UserError
 from orchestrator.store.files import Files
 from orchestrator.store.json_fields import Fields, parse, sealed_bytes
@@ -48,7 +49,7 @@ class Agreement:
             results_versions=said.said_counts("results_versions") or (),
         )
         if max(len(found.codes), len(found.results_versions)) < _FEWEST:
-            raise ValueError(f"{place}: expected two codes or more, or two versions of results")
+            raise InvalidError("accepts-nothing", f"{place}: expected two codes or more, or two versions of results")
         return found
 
     def _content(self) -> dict[str, Any]:
@@ -108,16 +109,19 @@ class Accepted:
             found = cls() if is_newer else cls._read(said)
         except (ValueError, RecursionError) as error:
             raise UserError(
-                f"{place}: expected what crwn accept wrote: {error}. Remove it; crwn accept writes it again."
+                codes_of(error, "json-unreadable"),
+                f"{place}: expected what crwn accept wrote: {error}. Remove it; crwn accept writes it again.",
             ) from error
         if is_newer:
-            raise UserError(f"{place}: expected format {FORMAT} or older, given a newer one; upgrade crwn.")
+            raise UserError(
+                "newer-format", f"{place}: expected format {FORMAT} or older, given a newer one; upgrade crwn."
+            )
         return found
 
     @classmethod
     def _read(cls, said: Fields) -> Accepted:
         if not said.check_sum(("format", "accepted")):
-            raise ValueError("it has no sum of its content")
+            raise InvalidError("missing-key", "it has no sum of its content")
         parts = enumerate(said.parts("accepted"))
         return cls(agreements=tuple(Agreement._read(part, f"accepted[{index}]") for index, part in parts))
 
@@ -145,7 +149,7 @@ def read(files: Files) -> Accepted:
     except UserError:
         raise
     except OSError as error:
-        raise UserError(f"{place}: expected a file that can be read: {error}.") from error
+        raise UserError("file-unreadable", f"{place}: expected a file that can be read: {error}.") from error
     return NOTHING if content is None else Accepted.from_json(content, place=place)
 
 
@@ -155,5 +159,7 @@ def _having(value: Value, groups: Iterable[tuple[Value, ...]]) -> list[tuple[Val
 
 def _codes(value: Any, place: str) -> tuple[str, ...]:
     if not isinstance(value, list) or not all(isinstance(code, str) and _CODE.fullmatch(code) for code in value):
-        raise ValueError(f"{place}: expected fingerprints of 16 hexadecimal digits, given {reprlib.repr(value)}")
+        raise InvalidError(
+            "not-a-fingerprint", f"{place}: expected fingerprints of 16 hexadecimal digits, given {reprlib.repr(value)}"
+        )
     return tuple(value)

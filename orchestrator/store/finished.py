@@ -171,7 +171,7 @@ class Records:
         content = self._read(trial_id, CONTEXTS_FILE)
         with refused(self._locate(trial_id, CONTEXTS_FILE)):
             if content is None:
-                raise DamagedError("it is missing")
+                raise DamagedError("file-missing", "it is missing")
             integrity.check_contexts(trial, content)
         return content
 

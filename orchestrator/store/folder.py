@@ -101,7 +101,8 @@ class LocalFiles:
             return
         found = {"absent": "nothing", "file": "a file", "folder": "another folder"}[LocalFiles(self._whole).kind()]
         raise LostError(
-            f"{self._whole}: expected the store that this run began on, found {found}. {self._whereabouts()}"
+            "store-moved",
+            f"{self._whole}: expected the store that this run began on, found {found}. {self._whereabouts()}",
         )
 
     def _whereabouts(self) -> str:
@@ -165,7 +166,9 @@ class LocalFiles:
         path = self._place(name)
         with open(path, "rb", opener=_at_once) as file:
             if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-                raise StorageError(f"{path}: expected a file, given a pipe or a device. Nothing was read; remove it.")
+                raise StorageError(
+                    "not-a-file", f"{path}: expected a file, given a pipe or a device. Nothing was read; remove it."
+                )
             return file.read()
 
     def read_all(self, names: Iterable[str]) -> Iterator[bytes | None]:
@@ -226,8 +229,9 @@ class LocalFiles:
             path /= part
             if part in ("..", "/") or path.is_symlink():
                 raise StorageError(
+                    "link-leads-out",
                     f"{path}: expected a file or a folder of the store itself, given a link out of it. It was neither "
-                    "read nor written; remove it, or ask who made the store."
+                    "read nor written; remove it, or ask who made the store.",
                 )
         return path
 
@@ -246,7 +250,8 @@ class LocalFiles:
             self.check()
             if not self._whole.exists():
                 raise StorageError(
-                    f"{self._whole}: expected a folder to write into, found nothing; it was moved or removed."
+                    "store-moved",
+                    f"{self._whole}: expected a folder to write into, found nothing; it was moved or removed.",
                 ) from error
             raise
 

@@ -247,7 +247,7 @@ def _refuse(faults: Mapping[str, UserError]) -> None:
         return
     lines = [str(error) for error in faults.values()]
     more = [f"and the records of {len(lines) - MOST_FAULTS} more trials"] if len(lines) > MOST_FAULTS else []
-    raise UserError("\n".join(lines[:MOST_FAULTS] + more))
+    raise UserError.of(faults.values(), "\n".join(lines[:MOST_FAULTS] + more))
 
 
 def _up_to_date(store: Store, signatures: Mapping[str, tuple[tuple[int, int], ...]]) -> _Found:

@@ -115,20 +115,20 @@ def check_trial(table: pa.Table, trial_id: str) -> TrialRow:
         ValueError, RecursionError: it is something else.
     """
     if len(table) != 1:
-        raise DamagedError(f"expected one row, given {len(table):,}")
+        raise DamagedError("rows-miscounted", f"expected one row, given {len(table):,}")
     values = table.to_pylist()[0]
     row = TrialRow.read(values)
     if row.trial_id != trial_id:
-        raise DamagedError(f"it is of another trial, {row.trial_id!r}")
+        raise DamagedError("of-another-trial", f"it is of another trial, {row.trial_id!r}")
     if trial_id_of(values["spec"]) != trial_id:
-        raise DamagedError(f"its spec is of another trial, {trial_id_of(values['spec'])!r}")
+        raise DamagedError("of-another-trial", f"its spec is of another trial, {trial_id_of(values['spec'])!r}")
     _check_names(row)
     for names, least, most in ((_SHARES, 0, 1), (_GAINS, -1, 1), (_COUNTS, 0, math.inf)):
         for name in names:
             _check_number(name, getattr(row, name), least, most)
     group_size = row.numerics.group_size
     if group_size is not None and not 1 <= group_size <= MAX_GROUP_SIZE:
-        raise DamagedError(f"expected a group of 1 to {MAX_GROUP_SIZE} tasks, given {group_size}")
+        raise DamagedError("out-of-range", f"expected a group of 1 to {MAX_GROUP_SIZE} tasks, given {group_size}")
     return row
 
 
@@ -144,7 +144,9 @@ def _check_names(row: TrialRow) -> None:
     for name, expected in said.items():
         given = getattr(row, name)
         if given != expected:
-            raise DamagedError(f"its column {name} is {given!r}, but that of its spec {expected!r}")
+            raise DamagedError(
+                "column-of-another-spec", f"its column {name} is {given!r}, but that of its spec {expected!r}"
+            )
 
 
 def benchmark_of(benchmark: Mapping[str, Any]) -> str:
@@ -157,7 +159,7 @@ def benchmark_of(benchmark: Mapping[str, Any]) -> str:
 
 def _check_number(name: str, value: float | None, least: float, most: float) -> None:
     if value is not None and not math.isnan(value) and not (least <= value <= most and math.isfinite(value)):
-        raise DamagedError(f"expected {name} from {least} to {most}, given {value!r}")
+        raise DamagedError("out-of-range", f"expected {name} from {least} to {most}, given {value!r}")
 
 
 def check_tests(table: pa.Table, trial_id: str) -> Tests:
@@ -173,10 +175,10 @@ def check_tests(table: pa.Table, trial_id: str) -> Tests:
     """
     check_owner(table, trial_id)
     if any(table[name].null_count for name in ("task", "tasks_learned")):
-        raise DamagedError("a test does not say of which task it is, or after which")
+        raise DamagedError("test-of-no-task", "a test does not say of which task it is, or after which")
     is_stream = len(table) > 0 and table["update"].null_count < len(table)
     if is_stream and table["update"].null_count:
-        raise DamagedError("some tests say after which update they were made, and others do not")
+        raise DamagedError("tests-of-two-kinds", "some tests say after which update they were made, and others do not")
     task, tasks_learned, accuracy, told = (
         table[name].to_numpy() for name in ("task", "tasks_learned", "accuracy", "accuracy_told")
     )
@@ -186,17 +188,18 @@ def check_tests(table: pa.Table, trial_id: str) -> Tests:
         last = len(values) - (name == "task")
         if len(values) and not first <= values.min() <= values.max() <= last:
             raise DamagedError(
+                "out-of-range",
                 f"expected {name} from {first} to {last}, as {len(values):,} tests have it, "
-                f"given {values.min()} to {values.max()}"
+                f"given {values.min()} to {values.max()}",
             )
     update = table["update"].to_numpy() if is_stream else None
     _, time = np.unique(tasks_learned if update is None else update, return_inverse=True)
     if len(np.unique(time * (len(task) + 1) + task)) != len(task):
-        raise DamagedError("a task was tested twice after the same number of tasks or updates")
+        raise DamagedError("task-tested-twice", "a task was tested twice after the same number of tasks or updates")
     for name, values in (("accuracies", accuracy), ("accuracies with the task told", told)):
         known = values[~np.isnan(values)]
         if len(known) and not 0 <= known.min() <= known.max() <= 1:
-            raise DamagedError(f"expected {name} from 0 to 1, given {known.min()} to {known.max()}")
+            raise DamagedError("out-of-range", f"expected {name} from 0 to 1, given {known.min()} to {known.max()}")
     return Tests(task=task, tasks_learned=tasks_learned, accuracy=accuracy, accuracy_told=told, update=update)
 
 
@@ -208,7 +211,7 @@ def check_owner(table: pa.Table, trial_id: str) -> None:
     """
     others = [name for name in table["trial_id"].unique().to_pylist() if name != trial_id]
     if others:
-        raise DamagedError(f"it has rows of another trial, {others[0]!r}")
+        raise DamagedError("of-another-trial", f"it has rows of another trial, {others[0]!r}")
 
 
 def check_same_tests(trial: Sealed, tests: Sealed) -> None:
@@ -219,7 +222,9 @@ def check_same_tests(trial: Sealed, tests: Sealed) -> None:
     """
     expected = trial.said.get(TASKS_SUM)
     if expected is not None and tests.stable != expected:
-        raise DamagedError("its tests are not those that the trial's record was made with: the SHA-256 differs")
+        raise DamagedError(
+            "made-with-others", "its tests are not those that the trial's record was made with: the SHA-256 differs"
+        )
 
 
 def check_mean(accuracy: float | None, final: NDArray[Any], name: str = "accuracy") -> None:
@@ -238,7 +243,9 @@ def check_mean(accuracy: float | None, final: NDArray[Any], name: str = "accurac
     if math.isnan(mean) and math.isnan(given):
         return
     if not abs(given - mean) <= MEAN_TOLERANCE:
-        raise DamagedError(f"its {name} is {accuracy}, but the mean of its tests after the last task {mean}")
+        raise DamagedError(
+            "mean-differs", f"its {name} is {accuracy}, but the mean of its tests after the last task {mean}"
+        )
 
 
 def check_contexts(trial: Sealed, content: bytes) -> None:
@@ -249,7 +256,9 @@ def check_contexts(trial: Sealed, content: bytes) -> None:
     """
     expected = trial.said.get(CONTEXTS_SUM)
     if expected is not None and hashlib.sha256(content).hexdigest() != expected:
-        raise DamagedError("it is not the file that the trial's record was made with: the SHA-256 differs")
+        raise DamagedError(
+            "made-with-others", "it is not the file that the trial's record was made with: the SHA-256 differs"
+        )
 
 
 def outcome(tests: Tests, *, independent: bool) -> Outcome:

@@ -17,6 +17,8 @@ import reprlib
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
+from crwn.faults import InvalidError
+
 MAX_TEXT = 10_000
 """Limit of a name's length. Sweeps limit labels to fewer characters, but once had no limit."""
 
@@ -97,7 +99,9 @@ class Fields:
     def __init__(self, value: Any, place: str = "") -> None:
         self._prefix = f"{place}." if place else ""
         if not isinstance(value, dict):
-            raise ValueError(f"{place or 'at the top'}: expected keys with values, given {reprlib.repr(value)}")
+            raise InvalidError(
+                "wrong-type", f"{place or 'at the top'}: expected keys with values, given {reprlib.repr(value)}"
+            )
         self._value = value
 
     def check_sum(self, known: Collection[str]) -> bool:
@@ -108,8 +112,9 @@ class Fields:
         """
         if SUM in self._value:
             if self._value[SUM] != _sum(self._value):
-                raise ValueError(
-                    f"its content is not what was written, by its {SUM}; it was damaged, or changed by hand"
+                raise InvalidError(
+                    "content-changed",
+                    f"its content is not what was written, by its {SUM}; it was damaged, or changed by hand",
                 )
             return True
         self.refuse_others(known)
@@ -119,19 +124,21 @@ class Fields:
         """Check that there are no other fields, as required without a checksum."""
         for name in self._value:
             if name not in known:
-                raise ValueError(f"{self._prefix}{reprlib.repr(name)}: no file without a {SUM} has such a key")
+                raise InvalidError(
+                    "unknown-key", f"{self._prefix}{reprlib.repr(name)}: no file without a {SUM} has such a key"
+                )
 
     def take(self, name: str) -> Any:
         """A required field."""
         if name not in self._value:
-            raise ValueError(f"{self._prefix}{name}: expected this key, not given")
+            raise InvalidError("missing-key", f"{self._prefix}{name}: expected this key, not given")
         return self._value[name]
 
     def text(self, name: str, *, may_be_empty: bool = False) -> str:
         """A required name, fit for display."""
         value = self.take(name)
         if not _is_text(value) or not (may_be_empty or value.strip()):
-            raise self._fault(name, f"at most {MAX_TEXT:,} printable characters", value)
+            raise self._fault("text-not-printable", name, f"at most {MAX_TEXT:,} printable characters", value)
         return str(value)
 
     def optional_text(self, name: str) -> str | None:
@@ -142,21 +149,21 @@ class Fields:
         """An optional list of printable texts."""
         value = self._value.get(name, [])
         if not isinstance(value, list) or not all(map(_is_text, value)):
-            raise self._fault(name, "a list of printable texts", value)
+            raise self._fault("text-not-printable", name, "a list of printable texts", value)
         return tuple(value)
 
     def flag(self, name: str, *, default: bool) -> bool:
         """A boolean."""
         value = self._value.get(name, default)
         if not isinstance(value, bool):
-            raise self._fault(name, "true or false", value)
+            raise self._fault("wrong-type", name, "true or false", value)
         return value
 
     def count(self, name: str, *, default: int | None = None) -> int:
         """A non-negative integer."""
         value = self.take(name) if default is None else self._value.get(name, default)
         if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= MAX_INTEGER:
-            raise self._fault(name, "a whole number of at least 0", value)
+            raise self._fault("not-a-count", name, "a whole number of at least 0", value)
         return value
 
     def number(self, name: str) -> float | None:
@@ -165,7 +172,7 @@ class Fields:
         if value is None:
             return None
         if not _is_number(value) or value < 0:
-            raise self._fault(name, "a finite number of at least 0", value)
+            raise self._fault("not-a-quantity", name, "a finite number of at least 0", value)
         return float(value)
 
     def said(self, name: str) -> str | None:
@@ -178,35 +185,35 @@ class Fields:
         if value is None:
             return None
         if not isinstance(value, str):
-            raise self._fault(name, "text", value)
+            raise self._fault("wrong-type", name, "text", value)
         return value.encode(errors="backslashreplace").decode()
 
     def said_name(self, name: str) -> str | None:
         """Text short enough to display; None if there is none."""
         value = self.said(name)
         if value is not None and len(value) > MAX_TEXT:
-            raise self._fault(name, f"at most {MAX_TEXT:,} characters", value)
+            raise self._fault("text-too-long", name, f"at most {MAX_TEXT:,} characters", value)
         return value
 
     def text_of(self, name: str) -> str:
         """Any text; required."""
         value = self.said(name)
         if value is None:
-            raise self._fault(name, "text", value)
+            raise self._fault("wrong-type", name, "text", value)
         return value
 
     def said_float(self, name: str) -> float | None:
         """Any number, as a numeric column holds it; None if there is none."""
         value = self._value.get(name)
         if value is not None and (not isinstance(value, int | float) or isinstance(value, bool)):
-            raise self._fault(name, "a number", value)
+            raise self._fault("wrong-type", name, "a number", value)
         return value
 
     def float_of(self, name: str) -> float:
         """Any number; required."""
         value = self.said_float(name)
         if value is None:
-            raise self._fault(name, "a number", value)
+            raise self._fault("wrong-type", name, "a number", value)
         return value
 
     def said_count(self, name: str) -> int | None:
@@ -219,7 +226,7 @@ class Fields:
         if value is None:
             return None
         if not isinstance(value, list):
-            raise self._fault(name, "a list", value)
+            raise self._fault("wrong-type", name, "a list", value)
         parts = Fields({f"{name}[{place}]": part for place, part in enumerate(value)})
         return tuple(parts.count(part) for part in parts._value)
 
@@ -234,7 +241,7 @@ class Fields:
             if value is not None:
                 datetime.datetime.fromisoformat(value).timestamp()
         except (ValueError, OverflowError, OSError) as error:
-            raise self._fault(name, "a time such as 2026-01-31T12:00:00+00:00", value) from error
+            raise self._fault("not-a-time", name, "a time such as 2026-01-31T12:00:00+00:00", value) from error
         return value
 
     def said_texts(self, name: str) -> dict[str, str] | None:
@@ -256,7 +263,7 @@ class Fields:
         if value is None:
             return []
         if not isinstance(value, list):
-            raise self._fault(name, "a list", value)
+            raise self._fault("wrong-type", name, "a list", value)
         return [Fields(part, f"{self._prefix}{name}[{index}]") for index, part in enumerate(value)]
 
     def settings(self, name: str, *, of_one_trial: bool = False) -> dict[str, Any] | None:
@@ -273,7 +280,9 @@ class Fields:
         place = f"{self._prefix}{name}"
         settings = Fields(value, place)
         if not of_one_trial and "seed" in value:
-            raise ValueError(f"{place}.seed: expected settings that all seeds share, given a seed")
+            raise InvalidError(
+                "settings-with-seed", f"{place}.seed: expected settings that all seeds share, given a seed"
+            )
         for part, texts in _SETTINGS.items():
             inner = Fields(settings.take(part), f"{place}.{part}")
             for text in texts:
@@ -287,8 +296,8 @@ class Fields:
             check_values(value, place)
         return dict(value)
 
-    def _fault(self, name: str, expected: str, value: Any) -> ValueError:
-        return ValueError(f"{self._prefix}{name}: expected {expected}, given {reprlib.repr(value)}")
+    def _fault(self, code: str, name: str, expected: str, value: Any) -> InvalidError:
+        return InvalidError(code, f"{self._prefix}{name}: expected {expected}, given {reprlib.repr(value)}")
 
 
 def check_values(value: Any, place: str, depth: int = 0) -> None:
@@ -300,15 +309,20 @@ def check_values(value: Any, place: str, depth: int = 0) -> None:
     if isinstance(value, dict):
         for name in value:
             if not _is_text(name):
-                raise ValueError(f"{place}: expected printable keys, given {reprlib.repr(name)}")
+                raise InvalidError(
+                    "text-not-printable", f"{place}: expected printable keys, given {reprlib.repr(name)}"
+                )
     for name, part in value.items() if isinstance(value, dict) else enumerate(value):
         if isinstance(part, dict | list):
             if depth == MAX_DEPTH:
-                raise ValueError(f"{place}.{name}: expected values that nest at most {MAX_DEPTH} deep")
+                raise InvalidError(
+                    "nested-too-deep", f"{place}.{name}: expected values that nest at most {MAX_DEPTH} deep"
+                )
             check_values(part, f"{place}.{name}", depth + 1)
         elif not (part is None or part is True or part is False or _is_text(part) or _is_number(part)):
-            raise ValueError(
-                f"{place}.{name}: expected a printable text or a finite number, given {reprlib.repr(part)}"
+            raise InvalidError(
+                "setting-impossible",
+                f"{place}.{name}: expected a printable text or a finite number, given {reprlib.repr(part)}",
             )
 
 
@@ -329,9 +343,9 @@ def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(found) < len(pairs):
         names = [name for name, _ in pairs]
         again = next(name for name in names if names.count(name) > 1)
-        raise ValueError(f"the key {reprlib.repr(again)} occurs twice in one object")
+        raise InvalidError("repeated-key", f"the key {reprlib.repr(again)} occurs twice in one object")
     return found
 
 
 def _refuse(constant: str) -> None:
-    raise ValueError(f"expected finite numbers, given {constant}")
+    raise InvalidError("not-finite", f"expected finite numbers, given {constant}")

@@ -97,8 +97,9 @@ def driving(claim: Claim, address: str, on_other: OnOther | None = None) -> Iter
         )  # a process that only asks for the driver holds the lock for an instant
     except TakenError as error:
         raise UserError(
+            "store-driven",
             f"{address}: expected no other run on this store, but one is working on it. "
-            "Wait for it (crwn status shows it), stop it, or name another store with --out."
+            "Wait for it (crwn status shows it), stop it, or name another store with --out.",
         ) from error
     try:
         yield found

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from crwn.faults import InvalidError, codes_of
 from crwn.spec import TRIAL_ID, trial_id_of
 from orchestrator.errors import UserError
 from orchestrator.store.json_fields import (
@@ -209,10 +210,13 @@ class Manifest:
             found = None if newer else cls._read(fields, name)
         except (ValueError, RecursionError) as error:
             raise UserError(
-                f"{place}: expected a sweep's manifest: {error}. Remove it; crwn run on the sweep writes it again."
+                codes_of(error, "json-unreadable"),
+                f"{place}: expected a sweep's manifest: {error}. Remove it; crwn run on the sweep writes it again.",
             ) from error
         if found is None:
-            raise UserError(f"{place}: expected format {MANIFEST_FORMAT} or older, given a newer one; upgrade crwn.")
+            raise UserError(
+                "newer-format", f"{place}: expected format {MANIFEST_FORMAT} or older, given a newer one; upgrade crwn."
+            )
         return found
 
     @classmethod
@@ -220,10 +224,10 @@ class Manifest:
         has_sum = fields.check_sum(_TOP_FIELDS)
         given = fields.take("name")
         if given != name or not NAME.fullmatch(name):
-            raise ValueError(f"it is of another sweep, {reprlib.repr(given)}")
+            raise InvalidError("manifest-of-another-sweep", f"it is of another sweep, {reprlib.repr(given)}")
         cells = fields.take("cells")
         if not isinstance(cells, list) or not cells:
-            raise ValueError(f"cells: expected a list of cells, given {reprlib.repr(cells)}")
+            raise InvalidError("no-cells", f"cells: expected a list of cells, given {reprlib.repr(cells)}")
         found = cls(
             name=name,
             cells=tuple(
@@ -245,21 +249,30 @@ class Manifest:
         """
         rows = {(cell.method, cell.variant) for cell in self.cells}
         if self.reference is not None and self.reference not in {method for method, _ in rows}:
-            raise ValueError(f"reference: expected the method of a cell, given {reprlib.repr(self.reference)}")
+            raise InvalidError(
+                "reference-unknown", f"reference: expected the method of a cell, given {reprlib.repr(self.reference)}"
+            )
         named: set[tuple[str, ...]] = set()
         asked: set[str] = set()
         for index, cell in enumerate(self.cells):
             names = tuple(cell.names.values())
             if names in named:
-                raise ValueError(f"cells[{index}]: another cell has the same names, {' '.join(filter(None, names))}")
+                raise InvalidError(
+                    "cells-with-same-names",
+                    f"cells[{index}]: another cell has the same names, {' '.join(filter(None, names))}",
+                )
             named.add(names)
             if cell.base is not None and (cell.method, cell.base) not in rows:
-                raise ValueError(
-                    f"cells[{index}].base: expected another cell's variant, given {reprlib.repr(cell.base)}"
+                raise InvalidError(
+                    "base-unknown",
+                    f"cells[{index}].base: expected another cell's variant, given {reprlib.repr(cell.base)}",
                 )
             for seed, trial_id in cell.trials.items():
                 if trial_id in asked:
-                    raise ValueError(f"cells[{index}].trials: the trial of seed {seed}, {trial_id}, is asked for twice")
+                    raise InvalidError(
+                        "same-trials-twice",
+                        f"cells[{index}].trials: the trial of seed {seed}, {trial_id}, is asked for twice",
+                    )
                 asked.add(trial_id)
 
     def content(self) -> dict[str, Any]:
@@ -283,12 +296,16 @@ _SEED = re.compile("0|[1-9][0-9]{0,18}")
 def _trials(value: Any, place: str) -> dict[int, str]:
     """The ids of a cell's trials by seed; JSON keys are the seeds as text."""
     if not isinstance(value, dict) or not value:
-        raise ValueError(f"{place}: expected seeds with trials, given {reprlib.repr(value)}")
+        raise InvalidError("no-trials", f"{place}: expected seeds with trials, given {reprlib.repr(value)}")
     for seed, trial_id in value.items():
         if not _SEED.fullmatch(seed) or int(seed) > MAX_INTEGER:
-            raise ValueError(f"{place}: expected a whole number as a seed, given {reprlib.repr(seed)}")
+            raise InvalidError(
+                "seed-not-whole", f"{place}: expected a whole number as a seed, given {reprlib.repr(seed)}"
+            )
         if not isinstance(trial_id, str) or not TRIAL_ID.fullmatch(trial_id):
-            raise ValueError(f"{place}.{seed}: expected a trial's id, given {reprlib.repr(trial_id)}")
+            raise InvalidError(
+                "not-a-trial-id", f"{place}.{seed}: expected a trial's id, given {reprlib.repr(trial_id)}"
+            )
     return {int(seed): trial_id for seed, trial_id in value.items()}
 
 
@@ -305,8 +322,9 @@ def _check_settings(spec: Mapping[str, Any], trials: Mapping[int, str], place: s
     for seed, trial_id in trials.items():
         expected = trial_id_of(f'{before}"seed":{seed}{others[0]}')
         if trial_id != expected:
-            raise ValueError(
-                f"{place}.trials.{seed}: expected {expected}, the trial of the cell's spec, given {trial_id}"
+            raise InvalidError(
+                "trial-of-other-settings",
+                f"{place}.trials.{seed}: expected {expected}, the trial of the cell's spec, given {trial_id}",
             )
 
 

@@ -7,6 +7,7 @@ import json
 import reprlib
 import uuid
 
+from crwn.faults import InvalidError, codes_of
 from orchestrator.errors import UserError
 from orchestrator.store.files import TEMPORARY, Files
 from orchestrator.store.folder import LOCKS
@@ -26,18 +27,23 @@ def check_folder(files: Files) -> None:
     except UserError:
         raise
     except OSError as error:  # no permission, or a name that is too long
-        raise UserError(f"{files.address}: expected a store's folder, which cannot be looked up: {error}.") from error
+        raise UserError(
+            "folder-unreadable", f"{files.address}: expected a store's folder, which cannot be looked up: {error}."
+        ) from error
     if kind == "absent":
         return
     if kind == "file":
-        raise UserError(f"{files.address}: expected a store's folder, such as runs/quickstart, given a file.")
+        raise UserError(
+            "not-a-folder", f"{files.address}: expected a store's folder, such as runs/quickstart, given a file."
+        )
     try:
         if not files.exists(MARK_FILE):
             # An empty folder may become a store, and so may one in which creating a store was interrupted.
             if not all(_is_left_over(name) for name in files.names("")):
                 raise UserError(
+                    "folder-in-use",
                     f"{files.address}: expected a store or an empty folder; it holds other files and no store.json. "
-                    "Nothing there is touched."
+                    "Nothing there is touched.",
                 )
             return
         version, _ = read_mark(files.read(MARK_FILE))
@@ -46,13 +52,15 @@ def check_folder(files: Files) -> None:
     except (OSError, ValueError, RecursionError) as error:
         place = files.locate(MARK_FILE)
         raise UserError(
+            codes_of(error, "json-unreadable"),
             f"{place}: expected a store's mark that can be read: {error}. Put back a copy of it; all else in the "
-            "store is whole."
+            "store is whole.",
         ) from error
     if version[0] > STORE_VERSION[0]:
         raise UserError(
+            "newer-version",
             f"{files.address}: expected a store of version {STORE_VERSION[0]} or older, given version {version[0]}. "
-            "It was written by a newer crwn: upgrade crwn."
+            "It was written by a newer crwn: upgrade crwn.",
         )
 
 
@@ -76,18 +84,20 @@ def read_mark(content: bytes) -> tuple[tuple[int, int], str | None]:
     """
     said = parse(content)
     if not isinstance(said, dict):
-        raise ValueError("expected an object")
+        raise InvalidError("wrong-type", "expected an object")
     version, id_ = said.get("version"), said.get("id")
     if not isinstance(version, list) or len(version) < _MARK_NUMBERS or not all(type(part) is int for part in version):
-        raise ValueError(f"version: expected two whole numbers, given {reprlib.repr(version)}")
+        raise InvalidError("not-a-version", f"version: expected two whole numbers, given {reprlib.repr(version)}")
     if id_ is not None and not (isinstance(id_, str) and id_.isprintable()):
-        raise ValueError(f"expected an id in text, given {reprlib.repr(id_)}")
+        raise InvalidError("text-not-printable", f"expected an id in text, given {reprlib.repr(id_)}")
     token, dash, checksum = (id_ or "").partition("-")
     if dash and (checksum != _mark_sum((version[0], version[1]), token) or said.get("format") != "crwn-store"):
-        raise ValueError("its version, format or id is not what was written, by the id's checksum")
+        raise InvalidError("content-changed", "its version, format or id is not what was written, by the id's checksum")
     is_older = id_ is None or (version[0], version[1]) < SEALED_SINCE
     if not dash and (not is_older or len(id_ or "") > _OLDER_ID or set(said) - {"format", "version", "id"}):
-        raise ValueError(f"expected format, version and an id with its checksum, given {reprlib.repr(said)}")
+        raise InvalidError(
+            "mark-incomplete", f"expected format, version and an id with its checksum, given {reprlib.repr(said)}"
+        )
     return (version[0], version[1]), id_
 
 

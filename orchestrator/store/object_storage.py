@@ -77,7 +77,9 @@ class ObjectFiles:
         try:
             filesystem, path = fs.FileSystem.from_uri(self._address + mark + settings)
         except (pa.ArrowInvalid, ValueError) as error:
-            raise UserError(f"{self._address}: expected an address that pyarrow can open: {error}.") from error
+            raise UserError(
+                "address-unknown", f"{self._address}: expected an address that pyarrow can open: {error}."
+            ) from error
         return filesystem, path.rstrip("/")
 
     def _path(self, name: str) -> str:
@@ -119,9 +121,10 @@ class ObjectFiles:
         if found != self._mark.content:
             what = "no store" if found is None else "another store"
             raise LostError(
+                "store-moved",
                 f"{self.locate('')}: expected the store that this run began on, found {what}. It was moved or removed; "
                 "nothing was written elsewhere. Where it still is, it has all up to the last resume points: go on "
-                "with --out and its new place"
+                "with --out and its new place",
             )
 
     def kind(self) -> Literal["absent", "file", "folder"]:
@@ -253,16 +256,18 @@ class ObjectFiles:
                 reason = str(error).splitlines()[0]
                 if _PERMANENT.search(reason):
                     raise StorageError(
+                        "bucket-refused",
                         f"{self.locate(name)}: expected a bucket that this machine may use: {reason}. Check the "
                         "bucket's name and region, the credentials here (for S3 AWS_ACCESS_KEY_ID and "
-                        "AWS_SECRET_ACCESS_KEY, or a profile) and what they allow."
+                        "AWS_SECRET_ACCESS_KEY, or a profile) and what they allow.",
                     ) from error
                 now = time.monotonic()
                 deadline = now + PATIENCE if deadline is None else deadline
                 if now >= deadline:
                     raise StorageError(
+                        "storage-away",
                         f"{self.locate(name)}: expected an answer within {PATIENCE:g} s, but the storage is away: "
-                        f"{reason}. What it has is safe; run the same command again when it is back."
+                        f"{reason}. What it has is safe; run the same command again when it is back.",
                     ) from error
                 if not self._is_away:
                     self._is_away = True

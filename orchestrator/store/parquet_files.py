@@ -28,6 +28,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from crwn.faults import InvalidError, codes_of
 from orchestrator.errors import UserError
 
 STORE_VERSION = (1, 3)
@@ -61,7 +62,7 @@ _NO_SUM = b"0" * 64
 """Placeholder while the checksum is computed."""
 
 
-class DamagedError(ValueError):
+class DamagedError(InvalidError):
     """A file is not as written, or not a file of crwn."""
 
 
@@ -141,7 +142,7 @@ def _is_as_written(content: bytes) -> bool:
     digest.update(_NO_SUM)
     digest.update(content[end:])
     if digest.hexdigest().encode() != content[start:end]:
-        raise DamagedError("its bytes are not those that were written: the SHA-256 differs")
+        raise DamagedError("content-changed", "its bytes are not those that were written: the SHA-256 differs")
     return True
 
 
@@ -163,7 +164,7 @@ def load(content: bytes | None, schema: pa.Schema, place: str) -> Sealed:
     """
     try:
         if content is None:
-            raise DamagedError("it is missing")
+            raise DamagedError("file-missing", "it is missing")
         return _load(content, schema, place)
     except UserError:
         raise
@@ -173,12 +174,13 @@ def load(content: bytes | None, schema: pa.Schema, place: str) -> Sealed:
         raise refusal(place, error) from error
 
 
-def refusal(place: str, error: Exception | str) -> UserError:
+def refusal(place: str, error: Exception) -> UserError:
     """The error for a damaged record; the advice is the same whatever is wrong."""
     said = " ".join(str(error).split()).rstrip(".") or repr(error)
     return UserError(
+        codes_of(error, "record-unreadable"),
         f"{place}: expected a record that can be read: {said[:_SHOWN]}. Have its trial computed again: crwn run SWEEP "
-        "--repair, or remove its folder."
+        "--repair, or remove its folder.",
     )
 
 
@@ -196,18 +198,20 @@ def _load(content: bytes, schema: pa.Schema, place: str) -> Sealed:
     version = _version(metadata)
     if version[0] > STREAM_VERSION[0]:
         given = ".".join(map(str, version))
-        raise UserError(f"{place}: expected version {STREAM_VERSION[0]} or older, given {given}; upgrade crwn.")
+        raise UserError(
+            "newer-version", f"{place}: expected version {STREAM_VERSION[0]} or older, given {given}; upgrade crwn."
+        )
     _check_size(file.metadata, columns_too=is_as_written)
     sums = _sums(metadata, version)
     if sums is not None and sorted(sums) != sorted(written.names):
-        raise DamagedError("its columns are not those that were written")
+        raise DamagedError("columns-changed", "its columns are not those that were written")
     present = set(written.names)
     table = file.read(columns=[name for name in schema.names if name in present], use_threads=False)  # they are small
     if sums is None:
         table.validate(full=True)
     for name in table.schema.names:
         if sums is not None and column_sum(table[name]) != sums[name]:
-            raise DamagedError(f"its column {name} is not what was written: the SHA-256 differs")
+            raise DamagedError("content-changed", f"its column {name} is not what was written: the SHA-256 differs")
     for item in schema:  # an older record has fewer columns
         if item.name not in present:
             table = table.append_column(item, pa.nulls(len(table), item.type))
@@ -220,10 +224,10 @@ def _load(content: bytes, schema: pa.Schema, place: str) -> Sealed:
 
 def _version(metadata: Mapping[bytes, bytes]) -> tuple[int, int]:
     if _VERSION not in metadata:
-        raise DamagedError("it is a Parquet file, but none of crwn's")
+        raise DamagedError("not-a-record", "it is a Parquet file, but none of crwn's")
     found = re.fullmatch(r"(\d{1,6})\.(\d{1,6})", metadata[_VERSION].decode())
     if found is None:
-        raise DamagedError(f"expected a version such as 1.2, given {metadata[_VERSION].decode()!r}")
+        raise DamagedError("not-a-version", f"expected a version such as 1.2, given {metadata[_VERSION].decode()!r}")
     return int(found[1]), int(found[2])
 
 
@@ -243,7 +247,7 @@ def _check_size(metadata: pq.FileMetaData, *, columns_too: bool) -> None:
         values = max((column.num_values for column in columns), default=0)
     for given, most, what in ((rows, MOST_ROWS, "rows"), (values, MOST_VALUES, "values"), (size, MOST_BYTES, "bytes")):
         if not 0 <= given <= most:
-            raise DamagedError(f"expected at most {most:,} {what}, given {given:,}")
+            raise DamagedError("file-too-large", f"expected at most {most:,} {what}, given {given:,}")
 
 
 def _sums(metadata: Mapping[bytes, bytes], version: tuple[int, int]) -> dict[str, str] | None:
@@ -255,7 +259,7 @@ def _sums(metadata: Mapping[bytes, bytes], version: tuple[int, int]) -> dict[str
     if not {_SUM, _COLUMNS, _BYTES} & set(metadata) and version < SEALED_SINCE:
         return None
     if metadata.get(_SUM, b"").decode() != _content_sum(metadata):
-        raise DamagedError("what it says of itself is not what was written: the SHA-256 differs")
+        raise DamagedError("content-changed", "what it says of itself is not what was written: the SHA-256 differs")
     sums: dict[str, str] = json.loads(metadata[_COLUMNS])
     return sums
 

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
+from crwn.faults import InvalidError
 from orchestrator.store.json_fields import Fields, canonical, parse
 from orchestrator.store.provenance import Provenance, RecordedNumerics
 from orchestrator.store.recorded_spec import RecordedSpec
@@ -78,7 +79,7 @@ class TrialRow:
         specs = Fields({"spec": parse(said.text_of("spec"))})
         spec = RecordedSpec.read(specs, "spec", of_one_trial=True)
         if spec is None:
-            raise ValueError("spec: expected settings, given none")
+            raise InvalidError("missing-key", "spec: expected settings, given none")
         return cls(
             trial_id=said.text_of("trial_id"),
             method=said.text_of("method"),
@@ -196,7 +197,7 @@ class TestRow:
         said = Fields(dict(row))
         curve, times = said.parts("curve"), row.get("curve_times") or []
         if times and len(times) != len(curve):
-            raise ValueError(f"curve_times: expected {len(curve)} times, given {len(times)}")
+            raise InvalidError("times-miscounted", f"curve_times: expected {len(curve)} times, given {len(times)}")
         return cls(
             trial_id=said.text_of("trial_id"),
             method=said.text_of("method"),

@@ -107,7 +107,9 @@ class Store:
             UserError: the store is on object storage.
         """
         if not isinstance(self._files, LocalFiles):
-            raise UserError(f"{self.address}: expected a store on a path, given one on object storage.")
+            raise UserError(
+                "not-on-a-path", f"{self.address}: expected a store on a path, given one on object storage."
+            )
         return self._files.root
 
     @property
@@ -149,7 +151,8 @@ class Store:
             raise
         except OSError as error:
             raise UserError(
-                f"{self.address}: expected a folder that can be written: {error}. Name another with --out."
+                "folder-not-writable",
+                f"{self.address}: expected a folder that can be written: {error}. Name another with --out.",
             ) from error
 
     # Who works on it
@@ -236,9 +239,9 @@ class Store:
             except StorageError:  # the storage does not answer, or refuses
                 raise
             except UserError as error:
-                faults.append(str(error))
+                faults.append(error)
         if faults:
-            raise UserError("\n".join(faults))
+            raise UserError.of(faults, "\n".join(map(str, faults)))
         return found
 
     def manifest_names(self) -> list[str]:
@@ -259,7 +262,9 @@ class Store:
         except UserError:
             raise
         except OSError as error:
-            raise UserError(f"{place}: expected a sweep's manifest that can be read: {error}.") from error
+            raise UserError(
+                "file-unreadable", f"{place}: expected a sweep's manifest that can be read: {error}."
+            ) from error
         return Manifest.from_json(content, name=name, place=place)
 
     def mark_behind(self, name: str, *, behind: bool) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Literal
 
+from crwn.faults import Fault, codes_of
 from orchestrator.store import trial_files
 from orchestrator.store.attempts import Attempt, AttemptError, attempts_bytes, read_attempts
 from orchestrator.store.files import Files
@@ -58,14 +59,15 @@ class Unfinished:
         """The attempts at an unfinished trial, oldest first; empty if their file is damaged."""
         return attempts_of(trial_files.read(self._files, trial_id, ATTEMPTS_FILE))
 
-    def attempts_fault(self, trial_id: str) -> str | None:
+    def attempts_fault(self, trial_id: str) -> Fault | None:
         """What is wrong with an unfinished trial's attempts file, in one line; None if nothing is."""
         content = trial_files.read(self._files, trial_id, ATTEMPTS_FILE)
         error = None if content is None else _notes_fault(content)
         if error is None:
             return None
         place = self._files.locate(of_trial(trial_id, ATTEMPTS_FILE))
-        return f"{place}: expected notes of attempts that can be read: {error}. The next run goes on without them."
+        message = f"{place}: expected notes of attempts that can be read: {error}. The next run goes on without them."
+        return Fault(codes_of(error, "notes-unreadable"), message)
 
     def errors(self, trial_ids: Iterable[str]) -> dict[str, str]:
         """The errors of unfinished trials whose last attempt failed, by trial, in one line each."""

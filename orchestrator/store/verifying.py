@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import pyarrow as pa
 from rich.console import Console
 
+from crwn.faults import Fault, InvalidError, codes_of
 from crwn.lazy import LazyModule
 from crwn.spec import trial_id_of
 from orchestrator.display import counted, print_line
@@ -45,7 +46,7 @@ class Findings:
     unfinished: int = 0
     unsealed: int = 0
     manifests: int = 0
-    faults: list[str] = field(default_factory=list)
+    faults: list[Fault] = field(default_factory=list)
 
 
 def verify(store: Store, on_trial: Callable[[int, int], None] = lambda done, all_: None) -> Findings:
@@ -61,13 +62,13 @@ def verify(store: Store, on_trial: Callable[[int, int], None] = lambda done, all
         try:
             store.manifest(name)
         except UserError as error:
-            found.faults.append(str(error))
+            found.faults.append(Fault(error.codes, str(error)))
     try:
         store.accepted()
     except StorageError:  # it does not answer, or will not give it
         raise
     except UserError as error:
-        found.faults.append(str(error))
+        found.faults.append(Fault(error.codes, str(error)))
     folders = store.trial_folders()
     for number, trial_id in enumerate(folders, start=1):
         is_finished = store.is_finished(trial_id)
@@ -79,17 +80,18 @@ def verify(store: Store, on_trial: Callable[[int, int], None] = lambda done, all
         except OSError as error:
             if not store.is_folder:  # if object storage does not answer, it will not answer for the next trial either
                 raise
-            faults = [f"{store.folder(trial_id)}: expected files that can be read: {error}"]
+            message = f"{store.folder(trial_id)}: expected files that can be read: {error}"
+            faults = [Fault(codes_of(error, "file-unreadable"), message)]
         found.faults += faults
         on_trial(number, len(folders))
     return found
 
 
-def finished_faults(store: Store, trial_id: str) -> Iterator[str]:
+def finished_faults(store: Store, trial_id: str) -> Iterator[Fault]:
     """What is wrong with a finished trial's files, all of which are read completely; one line per fault."""
     (result,) = store.records.results([trial_id])
     if isinstance(result, UserError):
-        yield str(result)
+        yield Fault(result.codes, str(result))
     if store.read(trial_id, TRIAL_FILE) is None:
         return
     for file, schema in ((TASKS_FILE, TASKS_SCHEMA), (SYSTEM_FILE, SYSTEM_SCHEMA)):
@@ -101,12 +103,12 @@ def finished_faults(store: Store, trial_id: str) -> Iterator[str]:
         content = store.records.contexts(trial_id)
     except UserError as error:
         if str(error) != str(result):  # if equal, the trial's record itself cannot be read
-            yield str(error)
+            yield Fault(error.codes, str(error))
         return
     yield from _contexts_faults(content, store, trial_id)
 
 
-def unfinished_faults(store: Store, trial_id: str) -> Iterator[str]:
+def unfinished_faults(store: Store, trial_id: str) -> Iterator[Fault]:
     """What is wrong with an unfinished trial's rows, attempts and resume point; one line per fault."""
     for file, schema in ((TASKS_FILE, TASKS_SCHEMA), (SYSTEM_FILE, SYSTEM_SCHEMA)):
         content = store.read(trial_id, file)
@@ -122,31 +124,33 @@ def unfinished_faults(store: Store, trial_id: str) -> Iterator[str]:
         _, header = tensorfile.parse(point)
         owner = header["identity"][0]
         if owner != trial_id:
-            raise ValueError(f"it is of another trial, {owner!r}")
+            raise InvalidError("of-another-trial", f"it is of another trial, {owner!r}")
     except (ValueError, KeyError, TypeError, IndexError) as error:
         place = store.locate(trial_id, RESUME_FILE)
-        yield f"{place}: expected a resume point that can be read: {error}. The next run begins the trial anew."
+        message = f"{place}: expected a resume point that can be read: {error}. The next run begins the trial anew."
+        yield Fault(codes_of(error, "resume-point-unreadable"), message)
 
 
-def _rows_faults(content: bytes, schema: pa.Schema, store: Store, trial_id: str, file: str) -> Iterator[str]:
+def _rows_faults(content: bytes, schema: pa.Schema, store: Store, trial_id: str, file: str) -> Iterator[Fault]:
     place = store.locate(trial_id, file)
     try:
         table = parquet_files.load(content, schema, place).table
         integrity.check_owner(table, trial_id)
     except UserError as error:
-        yield str(error)
+        yield Fault(error.codes, str(error))
     except parquet_files.DamagedError as error:
-        yield str(parquet_files.refusal(place, error))
+        yield Fault(error.codes, str(parquet_files.refusal(place, error)))
 
 
-def _contexts_faults(content: bytes, store: Store, trial_id: str) -> Iterator[str]:
+def _contexts_faults(content: bytes, store: Store, trial_id: str) -> Iterator[Fault]:
     try:
         bank = contexts.load(content)
         owners = {bank.trial_id, trial_id_of(canonical(bank.spec))}
         if owners != {trial_id}:
-            raise ValueError(f"they are of another trial, {sorted(owners - {trial_id})[0]!r}")
+            raise InvalidError("of-another-trial", f"they are of another trial, {sorted(owners - {trial_id})[0]!r}")
     except (ValueError, KeyError, TypeError) as error:
-        yield str(parquet_files.refusal(store.locate(trial_id, CONTEXTS_FILE), error))
+        refusal = parquet_files.refusal(store.locate(trial_id, CONTEXTS_FILE), error)
+        yield Fault(refusal.codes, str(refusal))
 
 
 def show(store: Store, console: Console) -> bool:

@@ -214,7 +214,7 @@ def sync(store: Store, uri: str, console: Console) -> None:
                 print_line(console, f"{manifest.name}: {written} of {total} trials written; the others were up to date")
     except TrackingError as error:
         kind = UnfinishedError if any(task.completed for task in bar.tasks) else UserError
-        raise kind(f"{_words(error)}. What the store has is safe; run crwn sync again.") from error
+        raise kind(error.codes, f"{_words(error)}. What the store has is safe; run crwn sync again.") from error
     finally:
         lock.release()
 

@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 
 from crwn.backbone import ALIGNMENT, ArraySpec, Backbone, BackboneSpec, draw, fingerprint
+from crwn.faults import InvalidError
+from tests.refusals import refused
 
 NORMAL = ArraySpec(name="a", shape=(3, 5), distribution="normal", parameter=0.5)
 SIGNS = ArraySpec(name="b", shape=(2, 7), distribution="signed-constant", parameter=0.25)
@@ -133,7 +135,7 @@ def test_a_backbone_is_checked_where_it_is_used() -> None:
     backbone = draw(SMALL)
     assert backbone.checked() is backbone
     changed = {**backbone.arrays, "a": backbone.arrays["a"] + np.float32(1e-3)}
-    with pytest.raises(ValueError, match=f"backbone: expected the fingerprint {backbone.fingerprint}, found "):
+    with refused(InvalidError, "backbone-changed", says=backbone.fingerprint):
         Backbone(arrays=changed, fingerprint=backbone.fingerprint).checked()
 
 

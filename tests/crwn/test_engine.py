@@ -31,10 +31,12 @@ from crwn.events import (
     ResumePoint,
     TaskRow,
 )
+from crwn.faults import InvalidError
 from crwn.methods.protocol import Method, Tensors
 from crwn.optimizers import OPTIMIZERS
 from crwn.resume import read_numerics
 from crwn.spec import Blueprint, TrainingSpec
+from tests.refusals import refused
 
 NUM_CLASSES = 3
 
@@ -437,17 +439,15 @@ def test_tasks_that_disturb_each_other_are_all_tested_after_each() -> None:
 
 
 @pytest.mark.parametrize(
-    ("plan", "group_size", "expected"),
-    [
-        (IN_TURN, 2, "group_size: expected 1, given 2; this method learns one task at a time"),
-        (MIXED, 1, "group_size: expected 3, given 1; this method learns all tasks at once"),
-        (MIXED, 4, "group_size: expected 3, given 4; this method learns all tasks at once"),
-    ],
+    ("plan", "group_size", "code", "expected"),
+    [(IN_TURN, 2, "group-not-one", 1), (MIXED, 1, "group-not-all", 3), (MIXED, 4, "group-not-all", 3)],
 )
-def test_groups_that_a_method_cannot_learn_are_refused(plan: Blueprint, group_size: int, expected: str) -> None:
+def test_groups_that_a_method_cannot_learn_are_refused(
+    plan: Blueprint, group_size: int, code: str, expected: int
+) -> None:
     """Before anything is read or learned, with the reason."""
     benchmark = Numbered()
-    with pytest.raises(ValueError, match=f"^{expected}$"):
+    with refused(InvalidError, code, says=["group_size: ", f"expected {expected}, given {group_size}"]):
         make_engine(Alone(), benchmark, plan=plan, group_size=group_size)
     assert not benchmark.reads
 
@@ -501,9 +501,7 @@ def test_tasks_of_a_group_have_equally_many_examples() -> None:
         def train_split(self, task: int) -> Split:
             return self._split(task, 10 + task)
 
-    with pytest.raises(
-        ValueError, match=r"learned together: expected equally many training examples, given \[10, 11\]"
-    ):
+    with refused(InvalidError, "sizes-differ", says="[10, 11]"):
         learn(Softmax(), Uneven(num_tasks=2), group_size=2)
     learn(Softmax(), Uneven(num_tasks=2), group_size=1)
 
@@ -646,8 +644,7 @@ def test_a_rate_far_too_high_is_an_error() -> None:
             is_second = self.groups[-1][0] == 1
             return logits * (math.inf if is_second and torch.is_grad_enabled() else 1)
 
-    expected = "task 1: the training loss is nan after 7 updates; training diverged. Lower the learning rate, given 0.1"
-    with pytest.raises(FloatingPointError, match=expected):
+    with pytest.raises(FloatingPointError, match=r"^task 1: .* nan .* 7 updates; .* given 0\.1\.$"):
         learn(Exploding(), Numbered())
 
 
@@ -663,7 +660,7 @@ def test_the_rate_to_lower_is_the_one_that_was_used() -> None:
             return super().logits(state, images_GBd) * (math.inf if self._task in self.groups[-1] else 1)
 
     for task, rate in ((0, 0.001), (1, 0.1)):
-        with pytest.raises(FloatingPointError, match=f"^task {task}: .* Lower the learning rate, given {rate}.$"):
+        with pytest.raises(FloatingPointError, match=f"^task {task}: .* given {rate}.$"):
             learn(Exploding(task), Numbered(), plan=FIRST_TASK)
 
 
@@ -872,13 +869,13 @@ def test_a_step_that_did_not_fit_moves_no_statistic() -> None:
 @pytest.mark.parametrize("group_size", [1, 3])
 def test_one_task_that_does_not_fit_fails(group_size: int) -> None:
     """There is nothing to halve: the allocator's own words are the trial's error."""
-    with pytest.raises(torch.OutOfMemoryError, match=r"Tried to allocate 2.00 GiB"):
+    with pytest.raises(torch.OutOfMemoryError, match=r"2\.00 GiB"):
         learn(Limited([0], OUT_OF_MEMORY[0]), Numbered(), group_size=group_size)
 
 
 def test_other_errors_are_not_taken_for_it() -> None:
     """A fault of the program is raised as it is, at once."""
     method = Limited([1], RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
-    with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
+    with pytest.raises(RuntimeError, match="shapes"):
         learn(method, Numbered(), group_size=3)
     assert method.sizes == [3]

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from crwn.faults import InvalidError
 from crwn.metrics import (
     accuracy_matrix,
     average_accuracy,
@@ -23,6 +24,7 @@ from crwn.metrics import (
     incremental_accuracy,
     seen_accuracies,
 )
+from tests.refusals import refused
 
 NAN = math.nan
 
@@ -117,7 +119,7 @@ def test_forward_transfer_is_what_earlier_tasks_lift_above_no_training() -> None
     assert forward_transfer(matrix, [NAN, 0.1, 0.3]) == pytest.approx(0.075, abs=1e-15)
     assert forward_transfer(matrix, np.array([0.5, 0.3, 0.25])) == 0.0
     assert math.isnan(forward_transfer(matrix, [0.1, NAN, 0.1]))
-    with pytest.raises(ValueError, match="expected 3 untrained accuracies, one a task, given 2"):
+    with refused(InvalidError, "untrained-not-one-a-task", says=["expected 3", "given 2"]):
         forward_transfer(matrix, [0.1, 0.1])
 
 

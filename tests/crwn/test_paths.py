@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 
 from crwn import paths
+from crwn.faults import InvalidError
 from crwn.paths import expanded, stand_in_for_home
+from tests.refusals import refused
 
 
 def test_a_tilde_is_the_home_folder(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -25,7 +27,7 @@ def test_a_tilde_is_the_home_folder(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_an_unknown_user_is_refused() -> None:
     """A folder called ~name is not made in silence."""
-    with pytest.raises(ValueError, match=r"given '~nobody-here/x', but ~nobody-here has no home folder: no such user"):
+    with refused(InvalidError, "no-home-folder", says="'~nobody-here/x'"):
         expanded("~nobody-here/x")
 
 
@@ -42,5 +44,5 @@ def test_without_a_home_libraries_get_one_and_paths_do_not(monkeypatch: pytest.M
         without.setattr(paths.Path, "home", unknown)
         stand_in_for_home()
     assert Path.home() == paths.NO_HOME
-    with pytest.raises(ValueError, match=r"given '~/x', but ~ has no home folder: set HOME"):
+    with refused(InvalidError, "no-home-folder", says=["'~/x'", "HOME"]):
         expanded("~/x")

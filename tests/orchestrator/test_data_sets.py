@@ -22,6 +22,7 @@ from crwn.data.photographs import Photographs
 from crwn.data.verified import VerifiedFiles
 from orchestrator import data_sets
 from orchestrator.errors import UserError
+from tests.refusals import refused
 
 Crwn = Callable[..., Any]  # gives an Outcome: code, out, err
 
@@ -140,8 +141,8 @@ def test_a_data_root_that_is_no_folder_is_refused(crwn: Crwn, workplace: Path, c
     """By every command, in words, with code 2."""
     del workplace
     ended = crwn("data", *command, "--data-root", "nowhere")
-    assert (ended.code, ended.out) == (2, "")
-    assert ended.err.startswith("error: --data-root: expected a folder, given 'nowhere', which is none")
+    assert (ended.code, ended.out, ended.codes) == (2, "", ("not-a-folder",))
+    assert all(fact in ended.err for fact in ("error: --data-root: ", "'nowhere'"))
 
 
 # Fetching
@@ -176,9 +177,9 @@ def test_what_is_absent_is_fetched_into_the_cache(crwn: Crwn, know: Callable[...
 def test_what_cannot_be_fetched_is_told_with_what_to_do(crwn: Crwn, workplace: Path) -> None:
     """Code 2, the folders that were looked in, why it failed, which files to put where."""
     ended = crwn("data", "fetch", "mnist", "--data-root", workplace)
-    assert (ended.code, ended.out) == (2, "")
+    assert (ended.code, ended.out, ended.codes) == (2, "", ("data-set-missing", "download-failed"))
     assert "Traceback" not in ended.err
-    for part in (str(workplace), str(Path.home() / ".cache" / "crwn"), "the network is unreachable", *MNIST_FILES):
+    for part in (str(workplace), str(Path.home() / ".cache" / "crwn"), *MNIST_FILES):
         assert part in ended.err
 
 
@@ -187,8 +188,8 @@ def test_a_damaged_set_is_not_fetched_over(crwn: Crwn, know: Callable[..., None]
     know(TOY)
     (toy_root / TOY_FILE).write_bytes(b"half")
     ended = crwn("data", "fetch", "toy", "--data-root", toy_root)
-    assert ended.code == 2
-    assert f"{toy_root / TOY_FILE} is damaged (4 bytes)" in ended.err
+    assert (ended.code, ended.codes) == (2, ("checksum-differs",))
+    assert all(fact in ended.err for fact in (f"{toy_root / TOY_FILE} ", "4 bytes"))
     assert (toy_root / TOY_FILE).read_bytes() == b"half"
 
 
@@ -196,20 +197,18 @@ def test_a_damaged_set_is_not_fetched_over(crwn: Crwn, know: Callable[..., None]
 def test_an_unknown_name_is_refused(crwn: Crwn, command: list[str]) -> None:
     """With the known ones and the nearest; before anything is done."""
     ended = crwn("data", *command)
-    assert (ended.code, ended.out) == (2, "")
+    assert (ended.code, ended.out, ended.codes) == (2, "", ("unknown-name",))
     known = "cifar100, digits, miniimagenet, mnist, tinyimagenet"
-    expected = f"error: data set: expected one of {known}; given 'mnst'; did you mean 'mnist'?\n"
-    assert ended.err == expected
+    assert all(fact in ended.err for fact in (known, "'mnst'", "'mnist'"))
 
 
 def test_all_that_is_missing_is_told_at_once(crwn: Crwn, know: Callable[..., None], workplace: Path) -> None:
     """Of two sets that a sweep needs and nobody has, both, with what to put where; nothing is decoded before."""
     del crwn
     know(TOY, dataclasses.replace(TOY, name="other"))
-    with pytest.raises(UserError) as error:
+    with refused(UserError, "data-set-missing", "download-failed", says=["'other'", "'toy'"]) as caught:
         data_sets.ensure(["other", "toy"], str(workplace), Console())
-    assert str(error.value).count("the network is unreachable") == 2
-    assert [name in str(error.value) for name in ("'other'", "'toy'")] == [True, True]
+    assert str(caught.value).count("unreachable") == 2
 
 
 def test_decoding_is_told(crwn: Crwn, know: Callable[..., None], workplace: Path) -> None:
@@ -309,7 +308,8 @@ def test_a_damaged_file_is_a_fault(crwn: Crwn, know: Callable[..., None], toy_ro
     (toy_root / TOY_FILE).write_bytes(TOY_CONTENT[:-1] + b"\x05")
     ended = crwn("data", "verify", *names, "--data-root", toy_root)
     assert ended.code == 1
-    assert ended.out.startswith(f"toy: data set 'toy': {toy_root / TOY_FILE} is damaged (400 bytes)")
+    assert ended.out.startswith("toy: ")
+    assert all(fact in ended.out for fact in (f"{toy_root / TOY_FILE} ", "400 bytes"))
     assert ended.out.count(": whole; ") == (not names)
 
 
@@ -318,7 +318,7 @@ def test_counts_that_are_wrong_are_a_fault(crwn: Crwn, know: Callable[..., None]
     know(dataclasses.replace(TOY, train_counts=(50, 49)))
     ended = crwn("data", "verify", "--data-root", toy_root)
     assert ended.code == 1
-    assert re.search(r"^toy: .*training: expected 99 images of \(3, 1, 1\) .* found \(100, 3, 1, 1\)", ended.out)
+    assert re.search(r"^toy: .*training: .*99.*\(3, 1, 1\).*\(100, 3, 1, 1\)", ended.out)
 
 
 @pytest.mark.data
@@ -345,4 +345,4 @@ def test_mnist_with_one_bit_flipped(crwn: Crwn, mnist: Path, workplace: Path, fi
         opened.write(bytes([byte ^ 1]))
     ended = crwn("data", "verify", "--data-root", workplace)
     assert ended.code == 1
-    assert f"mnist: data set 'mnist': {workplace / file} is damaged" in ended.out
+    assert f"{workplace / file} " in ended.out

@@ -28,6 +28,7 @@ from orchestrator.sweeps.reading import load_sweep
 from orchestrator.tracking import projection
 from tests.older_records import make_older
 from tests.orchestrator.conftest import TINY
+from tests.refusals import refused
 
 Crwn = Callable[..., Any]  # gives an Outcome: code, out, err
 Listing = Callable[[Path], dict[str, bytes]]
@@ -68,48 +69,56 @@ def test_the_hostile_files_are_hostile(workplace: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "match"),
+    ("text", "code", "fact"),
     [
-        (APPLY, "given the YAML tag 'tag:yaml.org,2002:python/object/apply:os.system'"),
-        (TINY.replace("tiny", APPLY), "given the YAML tag"),
-        (f"{TINY}? {APPLY}\n: 1\n", "expected keys that are text"),
-        (f"{TINY}<<: {{store: elsewhere}}\n", "given the merge key"),
-        (BOMB, "look for aliases"),
-        ("a: " + NESTED[:5000] + "]" * 5000, "does not parse"),
-        (TINY.replace("num_tasks: 2", f"num_tasks: {'[' * 60}{']' * 60}"), "nest too deep"),
-        (TINY.replace("[0, 1]", f"[{DIGITS}]"), "seeds[0]: expected int"),
-        (TINY.replace("[0, 1]", "[0x" + "f" * 100_000 + "]"), "seeds[0]: expected int"),
-        (TINY.replace("[0, 1]", "[1" + ":59" * 5000 + "]"), "seeds[0]: expected int"),
-        (TINY.replace("[0, 1]", "[!!int '']"), "seeds[0]: expected int, given ''"),
-        (TINY.replace("num_tasks: 2", f"num_tasks: {10**200}"), "less than or equal to 9223372036854775807"),
-        (TINY.replace("updates_per_task: 5", f"batch_size: {10**200}"), "less than or equal to 9223372036854775807"),
-        (TINY.replace("updates_per_task: 5", "learning_rate: 1e999"), "expected a finite number"),
-        (TINY.replace("tiny", "../../x"), "files are named by it"),
-        (TINY.replace("tiny", "/etc/x"), "files are named by it"),
-        (TINY.replace("tiny", json.dumps("a\nb")), "files are named by it"),
-        (TINY.replace("tiny", json.dumps(ESCAPE)), "files are named by it"),
-        (TINY.replace("tiny", '"\\ud800"'), "name: expected str"),
-        (TINY.replace("tiny", ESCAPE), "special characters are not allowed"),
-        (with_label(f"a{ESCAPE}"), "a label of printable characters"),
-        (with_label("a\nb"), "a label of printable characters"),
-        (with_label("a\u202eb"), "a label of printable characters"),
-        (with_label(f"a{ESCAPE}") + "reference: x\n", "reference: expected one of a\\x1b]0;owned\\x07"),
-        (f"{TINY}store: {json.dumps(f'runs/{ESCAPE}')}\n", "an address of printable characters"),
-        (f"{TINY}store: {json.dumps(f's3://bucket/{ESCAPE}')}\n", "an address of printable characters"),
-        (f"{TINY}store: {'a' * 5000}\n", "cannot be looked up"),
+        (APPLY, "yaml-tag", "'tag:yaml.org,2002:python/object/apply:os.system'"),
+        (TINY.replace("tiny", APPLY), "yaml-tag", ""),
+        (f"{TINY}? {APPLY}\n: 1\n", "key-not-text", ""),
+        (f"{TINY}<<: {{store: elsewhere}}\n", "merge-key", ""),
+        (BOMB, "too-many-values", "aliases"),
+        ("a: " + NESTED[:5000] + "]" * 5000, "file-not-yaml", ""),
+        (TINY.replace("num_tasks: 2", f"num_tasks: {'[' * 60}{']' * 60}"), "file-not-yaml", "levels"),
+        (TINY.replace("[0, 1]", f"[{DIGITS}]"), "wrong-type", "seeds[0]: "),
+        (TINY.replace("[0, 1]", "[0x" + "f" * 100_000 + "]"), "wrong-type", "seeds[0]: "),
+        (TINY.replace("[0, 1]", "[1" + ":59" * 5000 + "]"), "ambiguous-number", "seeds[0]: "),
+        (TINY.replace("[0, 1]", "[!!int '']"), "wrong-type", "seeds[0]: "),
+        (TINY.replace("num_tasks: 2", f"num_tasks: {10**200}"), "too-large", "9223372036854775807"),
+        (TINY.replace("updates_per_task: 5", f"batch_size: {10**200}"), "too-large", "9223372036854775807"),
+        (TINY.replace("updates_per_task: 5", "learning_rate: 1e999"), "not-finite", "learning_rate"),
+        (TINY.replace("tiny", "../../x"), "name-no-filename", "name: "),
+        (TINY.replace("tiny", "/etc/x"), "name-no-filename", "name: "),
+        (TINY.replace("tiny", json.dumps("a\nb")), "name-no-filename", "name: "),
+        (TINY.replace("tiny", json.dumps(ESCAPE)), "name-no-filename", "name: "),
+        (TINY.replace("tiny", '"\\ud800"'), "wrong-type", "name: "),
+        (TINY.replace("tiny", ESCAPE), "file-not-yaml", ""),
+        (with_label(f"a{ESCAPE}"), "label-not-printable", ""),
+        (with_label("a\nb"), "label-not-printable", ""),
+        (with_label("a\u202eb"), "label-not-printable", ""),
+        (with_label(f"a{ESCAPE}") + "reference: x\n", "label-not-printable unknown-name", "reference: "),
+        (f"{TINY}store: {json.dumps(f'runs/{ESCAPE}')}\n", "address-not-printable", "store: "),
+        (f"{TINY}store: {json.dumps(f's3://bucket/{ESCAPE}')}\n", "address-not-printable", "store: "),
+        (f"{TINY}store: {'a' * 5000}\n", "folder-unreadable", ""),
     ],
 )
 @pytest.mark.parametrize("command", ["plan", "run"])
 def test_a_hostile_sweep_is_refused(
-    *, crwn: Crwn, sweep_file: SweepFile, workplace: Path, listing: Listing, command: str, text: str, match: str
+    *,
+    crwn: Crwn,
+    sweep_file: SweepFile,
+    workplace: Path,
+    listing: Listing,
+    command: str,
+    text: str,
+    code: str,
+    fact: str,
 ) -> None:
     """Without a traceback and without its control characters; nothing is run and nothing is written."""
     file = sweep_file(text)
     before = listing(workplace.parent)
     ended = crwn(command, file)
-    assert (ended.code, ended.out) == (2, "")
+    assert (ended.code, ended.out, ended.codes) == (2, "", tuple(code.split()))
     assert ended.err.startswith("error: ")
-    assert match in ended.err
+    assert fact in ended.err
     assert "\x1b" not in ended.err
     assert listing(workplace.parent) == before
 
@@ -220,8 +229,8 @@ def test_a_hostile_manifest_is_refused(
     file.write_text(json.dumps(sealed(made) if isinstance(made, dict) else made))
     before = listing(workplace.parent)
     status, tables, _ = read_by_every_command(crwn, sweep_file())
-    assert "tiny.json: expected a sweep's manifest: " in status.err
-    assert "tiny.json: expected a sweep's manifest: " in tables.err
+    assert "tiny.json: " in status.err
+    assert "tiny.json: " in tables.err
     assert listing(workplace.parent) == before
 
 
@@ -348,7 +357,7 @@ def test_a_hostile_record_runs_nothing(
     file = stranger.folder(done) / TRIAL_FILE
     make_older(file, change)  # without sums, so that all of it is read
     _, tables, _ = read_by_every_command(crwn, sweep_file())
-    assert ("trial.parquet: expected a record that can be read" in tables.err) == is_refused
+    assert ("trial.parquet: " in tables.err) == is_refused
     assert (tables.code == 2) == is_refused
 
 
@@ -409,7 +418,8 @@ def test_a_record_that_is_no_parquet_is_refused(
     done = load_sweep(sweep_file()).trials[0].trial_id
     (stranger.folder(done) / TRIAL_FILE).write_bytes(content)
     _, tables, _ = read_by_every_command(crwn, sweep_file())
-    assert "trial.parquet: expected a record that can be read" in tables.err
+    assert "trial.parquet: " in tables.err
+    assert tables.codes == ("record-unreadable",)
 
 
 @pytest.mark.parametrize(
@@ -433,7 +443,7 @@ def test_a_hostile_resume_point_is_discarded(
     (stranger.folder(done) / CONTEXTS_FILE).write_bytes(content)
     ended = crwn("run", sweep_file(), "--executor", "inline", "--no-tracking")
     assert ended.code == 0, ended.err
-    assert "resume point cannot be read" in (stranger.all_attempts(failed)[-1].discarded_resume_point or "")
+    assert stranger.all_attempts(failed)[-1].discarded_resume_point
     assert projection.artifacts(stranger, done, "done")[f"contexts/{CONTEXTS_FILE}"] == content
     assert not Path("canary").exists()
 
@@ -465,7 +475,7 @@ def test_a_link_in_a_store_leads_nowhere(
     before = listing(tmp_path / "outside") if outside.is_dir() else {"": outside.read_bytes()}
     read_by_every_command(crwn, sweep_file())
     ended = crwn("run", sweep_file(), "--executor", "inline", "--no-tracking")
-    assert "given a link out of it" in ended.out + ended.err
+    assert all(fact in ended.out + ended.err for fact in (place.name, "link"))
     assert ended.code in (1, 2)
     assert (listing(tmp_path / "outside") if outside.is_dir() else {"": outside.read_bytes()}) == before
 
@@ -487,7 +497,7 @@ def test_a_file_of_this_machine_is_not_shown_in_mlflow(stranger: Store, sweep_fi
     (tmp_path / "id_ed25519").write_text("a key")
     (stranger.folder(done) / CONTEXTS_FILE).unlink()
     (stranger.folder(done) / CONTEXTS_FILE).symlink_to(tmp_path / "id_ed25519")
-    with pytest.raises(UserError, match=r"contexts\.safetensors: expected a file .* given a link out of it"):
+    with refused(UserError, "link-leads-out", says="contexts.safetensors: "):
         projection.artifacts(stranger, done, "done")
 
 

@@ -9,6 +9,8 @@ from PIL import Image
 
 from crwn.benchmarks.rotated import RotatedSpec, build, rotation_map
 from crwn.data import Datasets
+from crwn.faults import InvalidError
+from tests.refusals import refused
 
 ANGLES = (0, 10, 45, 90, 130, 180, 270, 350)
 CPU = torch.device("cpu")
@@ -79,16 +81,12 @@ def test_the_tasks_are_the_same_at_every_seed(digits: Datasets) -> None:
 
 
 @pytest.mark.parametrize(
-    ("num_tasks", "step_degrees", "given"),
-    [
-        (37, 10, "37 tasks by 10 degrees, up to 360"),
-        (2, 360, "2 tasks by 360 degrees, up to 360"),
-        (36, 12.5, "36 tasks by 12.5 degrees, up to 437.5"),
-    ],
+    ("num_tasks", "step_degrees", "up_to"),
+    [(37, 10, 360), (2, 360, 360), (36, 12.5, 437.5)],
 )
-def test_rotations_that_repeat_are_refused(num_tasks: int, step_degrees: float, given: str) -> None:
+def test_rotations_that_repeat_are_refused(num_tasks: int, step_degrees: float, up_to: float) -> None:
     """A task that shows what an earlier one showed would not be a new task."""
-    with pytest.raises(ValueError, match=f"expected rotations below 360 degrees, given {given}; lower one of them"):
+    with refused(InvalidError, "full-turn", says=[str(num_tasks), f"{step_degrees:g} degrees", f"up to {up_to:g}"]):
         RotatedSpec(num_tasks=num_tasks, step_degrees=step_degrees)
 
 
@@ -118,7 +116,7 @@ def test_a_random_rotation_is_shown(digits: Datasets) -> None:
 
 def test_random_angles_have_no_step() -> None:
     """A step that would mean nothing is refused; so many steps do not matter then."""
-    with pytest.raises(ValueError, match=r"^step_degrees: expected none with random angles, given 5; leave it out$"):
+    with refused(InvalidError, "step-with-random-angles", says=["step_degrees: ", "5"]):
         RotatedSpec(angles="random", step_degrees=5)
     assert RotatedSpec(angles="random", num_tasks=100).problem().num_tasks == 100
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import pickle
-import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -21,6 +20,7 @@ from crwn.data.layouts import ClassFolders, ParquetFiles, PickledArrays, in_part
 from crwn.data.listing import files_in
 from crwn.data.photographs import Photographs
 from tests.crwn.data.conftest import CLASSES, FORMS, TEST_EACH, TRAIN_EACH, write_parquet, write_pickle
+from tests.refusals import refused
 
 Pixels = NDArray[np.uint8]
 LaidOut = Callable[..., Path]
@@ -81,7 +81,7 @@ def test_parquet_with_other_columns_is_refused(tmp_path: Path, classes: dict[str
     """The file is named, with the columns that were expected."""
     write_parquet(tmp_path, classes)
     layout = ParquetFiles(folder=".", image="img", label="fine_label")
-    with pytest.raises(DataError, match=r"train-00000-of-00001.parquet cannot be read: expected .*img\{bytes, path\}"):
+    with refused(DataError, "columns-missing", says=["train-00000-of-00001.parquet", "img{bytes, path}", "fine_label"]):
         layout.pictures(tmp_path)
 
 
@@ -90,7 +90,7 @@ def test_parquet_that_is_cut_off_is_refused(laid_out: LaidOut, photographs: Phot
     root = laid_out("Parquet")
     file = root / "toy" / "test-00000-of-00001.parquet"
     file.write_bytes(file.read_bytes()[:-100])
-    with pytest.raises(DataError, match=re.escape(f"{file} cannot be read")):
+    with refused(DataError, "parquet-unreadable", says=str(file)):
         photographs.load(root)
 
 
@@ -104,54 +104,63 @@ def column(table: pa.Table, name: str, values: list[Any], kind: pa.DataType | No
     return table.set_column(table.schema.names.index(name), name, pa.array(values, kind))
 
 
+TEST_FILE = "test-00000-of-00001.parquet"
 WITHOUT_BYTES = {"bytes": None, "path": "a.png"}
 
 
 @pytest.mark.parametrize(
-    ("change", "fault"),
+    ("change", "code", "facts"),
     [
         (
             lambda table: column(table, "wnid", [None, *table["wnid"].to_pylist()[1:]]),
-            r"test-00000-of-00001.parquet: row 0 has no wnid$",
+            "row-incomplete",
+            [f"{TEST_FILE}: ", "row 0 ", "wnid"],
         ),
         (
             lambda table: column(table, "image", [*table["image"].to_pylist()[:5], WITHOUT_BYTES]),
-            r"test-00000-of-00001.parquet: row 5 has no image$",
+            "row-incomplete",
+            [f"{TEST_FILE}: ", "row 5 ", "image"],
         ),
         (
             lambda table: column(table, "image", [None] * 6, table["image"].type),
-            r"row 0 has no image, row 1 has .*row 5",
+            "row-incomplete",
+            ["row 0 ", "row 1 ", "row 5 ", "image"],
         ),
-        (lambda table: column(table, "image", [[1, 2]] * 6), r"its column image is list<.*int64>$"),
+        (lambda table: column(table, "image", [[1, 2]] * 6), "column-of-wrong-type", ["image", "int64>"]),
         (
             lambda table: column(table, "wnid", [0.5] * 6),
-            r"its column wnid is double, which is neither text nor integers$",
+            "column-of-wrong-type",
+            ["wnid", "double"],
         ),
         (
             lambda table: column(table, "wnid", [[1]] * 6),
-            r"its column wnid is list<.*which is neither text nor integers$",
+            "column-of-wrong-type",
+            ["wnid", "list<"],
         ),
         (
             lambda table: table.drop_columns(["wnid"]),
-            r"its columns are image, label; label is the Hugging Face hub's name",
+            "columns-missing",
+            ["image, label", "wnid"],
         ),
         (
             lambda table: table.select(["label"]),
-            r"test-00000-of-00001.parquet cannot .*its columns are label; label is",
+            "columns-missing",
+            [TEST_FILE, "wnid"],
         ),
         (
             lambda table: column(table, "wnid", table["label"].to_pylist()),
-            r"of one kind, found text \('n03', .*train.*\) and integers \(0",
+            "classes-of-two-kinds",
+            ["'n03'", "train", "(0, "],
         ),
     ],
 )
 def test_what_is_wrong_in_a_parquet_file_is_said(
-    change: Callable[[pa.Table], pa.Table], fault: str, laid_out: LaidOut, photographs: Photographs
+    change: Callable[[pa.Table], pa.Table], code: str, facts: list[str], laid_out: LaidOut, photographs: Photographs
 ) -> None:
     """In one line, with the file and the row or the column; a column that only the reader knows is never shown."""
     root = laid_out("Parquet")
     rewrite(root / "toy" / "test-00000-of-00001.parquet", change)
-    with pytest.raises(DataError, match=fault) as caught:
+    with refused(DataError, code, says=facts) as caught:
         photographs.load(root)
     assert len(str(caught.value).splitlines()) == 1
     assert "__" not in str(caught.value)
@@ -208,8 +217,7 @@ def test_images_that_a_list_names_must_be_there(laid_out: LaidOut, photographs: 
     root = laid_out("lists")
     for name in ("n0100000099.png", "n0300000095.png"):
         (root / "toy" / "images" / name).unlink()
-    expected = "toy lacks n0300000095.png (val.csv), n0100000099.png (test.csv) that its lists name"
-    with pytest.raises(DataError, match=re.escape(expected)):
+    with refused(DataError, "images-missing", says=["toy", "n0300000095.png (val.csv), n0100000099.png (test.csv)"]):
         photographs.load(root)
 
 
@@ -217,9 +225,7 @@ def test_a_list_has_two_columns(laid_out: LaidOut, photographs: Photographs) -> 
     """The list is named, with what it has instead."""
     root = laid_out("lists")
     (root / "toy" / "train.csv").write_text("file,class\na.png,n01\n")
-    with pytest.raises(
-        DataError, match=r"train.csv: expected the columns filename and label, found \['file', 'class'\]"
-    ):
+    with refused(DataError, "columns-missing", says=["train.csv: ", "filename", "label", "['file', 'class']"]):
         photographs.load(root)
 
 
@@ -243,7 +249,7 @@ def test_an_empty_class_is_named(laid_out: LaidOut, photographs: Photographs) ->
     root = laid_out("folders")
     (root / "toy" / "n04").mkdir()
     (root / "toy" / "n04" / "readme.txt").touch()
-    with pytest.raises(DataError, match=r"n04 holds no images"):
+    with refused(DataError, "folder-without-images", says="n04"):
         photographs.load(root)
 
 
@@ -266,37 +272,38 @@ LISTED = b"filename,label\na.png,n01\n"
 
 
 @pytest.mark.parametrize(
-    ("content", "fault"),
+    ("content", "codes", "facts"),
     [
-        (b"filename,label\na.png,n01\nb.png\n", "train.csv, row 3: expected filename,label, found 'b.png'"),
-        (b"filename,label\na.png,n01\nb.png,\n", "train.csv, row 3: expected filename,label, found 'b.png,'"),
-        (b"filename,label\n\n,n01\n", "train.csv, row 3: expected filename,label, found ',n01'"),
-        (b"filename,label\na.png,n01,4\n", "train.csv, row 2: expected filename,label, found 'a.png,n01,4'"),
+        (b"filename,label\na.png,n01\nb.png\n", "row-incomplete images-missing", ["train.csv, row 3: ", "'b.png'"]),
+        (b"filename,label\na.png,n01\nb.png,\n", "row-incomplete images-missing", ["train.csv, row 3: ", "'b.png,'"]),
+        (b"filename,label\n\n,n01\n", "row-incomplete", ["train.csv, row 3: ", "',n01'"]),
+        (b"filename,label\na.png,n01,4\n", "row-incomplete", ["train.csv, row 2: ", "'a.png,n01,4'"]),
         (
             LISTED.decode().encode("utf-16"),
-            "train.csv is text in UTF-16 or UTF-32, expected UTF-8. Save the list as UTF-8",
+            "text-not-utf-8",
+            ["train.csv", "UTF-16"],
         ),
-        (LISTED.decode().encode("utf-16-le"), "train.csv holds zero bytes, as no text in UTF-8 does"),
-        (LISTED + "é.png,n01\n".encode("latin-1"), "train.csv, row 3: expected UTF-8, found the byte 0xe9"),
-        (b"filename;label\na.png;n01\n", "found ['filename;label'] in its first row. Separate the columns by commas."),
-        (b"a.png,n01\nb.png,n01\n", "expected the columns filename and label, found ['a.png', 'n01'] in its first row"),
-        (b"", "expected the columns filename and label, found [] in its first row"),
-        (b'filename,label\n"a.png,n01\nb.png,n01\n', "train.csv is no CSV after row 1: unexpected end of data"),
-        (b"filename,label\n/etc/passwd,n01\n", "train.csv, row 2: '/etc/passwd' leads out of"),
-        (b"filename,label\n../../a.png,n01\n", "train.csv, row 2: '../../a.png' leads out of"),
-        (b"filename,label\na.png,..\n", "lacks a.png (train.csv) that its lists name"),
-        (b"filename,label\n" + b"a" * 300 + b",n01\n", "aaa (train.csv) that its lists name"),
-        (b"filename,label\n.ipynb_checkpoints/a.png,n01\n", "row 2: '.ipynb_checkpoints/a.png' is hidden"),
+        (LISTED.decode().encode("utf-16-le"), "text-not-utf-8", ["train.csv"]),
+        (LISTED + "é.png,n01\n".encode("latin-1"), "text-not-utf-8", ["train.csv, row 3: ", "0xe9"]),
+        (b"filename;label\na.png;n01\n", "columns-missing", ["['filename;label']", "commas"]),
+        (b"a.png,n01\nb.png,n01\n", "columns-missing", ["['a.png', 'n01']"]),
+        (b"", "columns-missing", ["[]"]),
+        (b'filename,label\n"a.png,n01\nb.png,n01\n', "not-csv", ["train.csv", "row 1"]),
+        (b"filename,label\n/etc/passwd,n01\n", "path-leads-out", ["train.csv, row 2: ", "'/etc/passwd'"]),
+        (b"filename,label\n../../a.png,n01\n", "path-leads-out", ["train.csv, row 2: ", "'../../a.png'"]),
+        (b"filename,label\na.png,..\n", "images-missing", ["a.png (train.csv)"]),
+        (b"filename,label\n" + b"a" * 300 + b",n01\n", "images-missing", ["aaa (train.csv)"]),
+        (b"filename,label\n.ipynb_checkpoints/a.png,n01\n", "image-hidden", ["row 2: ", "'.ipynb_checkpoints/a.png'"]),
     ],
 )
 def test_what_is_wrong_in_a_list_is_said(
-    content: bytes, fault: str, laid_out: LaidOut, photographs: Photographs, tmp_path: Path
+    content: bytes, codes: str, facts: list[str], laid_out: LaidOut, photographs: Photographs, tmp_path: Path
 ) -> None:
     """With the list and the row, counted as a spreadsheet does; and nothing outside of the set is looked at."""
     root = laid_out("lists")
     (tmp_path / "a.png").touch()
     (root / "toy" / "train.csv").write_bytes(content)
-    with pytest.raises(DataError, match=re.escape(fault)) as caught:
+    with refused(DataError, *codes.split(), says=facts) as caught:
         photographs.load(root)
     assert len(str(caught.value).splitlines()) == 1
 
@@ -356,9 +363,7 @@ def test_code_in_a_pickle_is_not_run(
     mark = tmp_path / "run"
     for content in (Hostile(mark, call), {"image_data": Hostile(mark, call), "class_dict": {}}):
         write_pickle(root / "toy" / "mini-imagenet-cache-train.pkl", content)
-        with pytest.raises(
-            DataError, match=r"cannot be read as a pickle of arrays, .* it names \w+\.(system|eval|exec)"
-        ):
+        with refused(DataError, "name-not-allowed", says=f".{call.__name__}"):
             photographs.load(root)
         assert not mark.exists()
 
@@ -375,7 +380,7 @@ def test_the_hostile_pickle_is_hostile(tmp_path: Path) -> None:
 def test_numpys_own_functions_are_no_exception(tmp_path: Path, name: str) -> None:
     """Only what builds an array or a number is let through, not all of NumPy."""
     (tmp_path / "file").write_bytes(b"c" + name.encode() + b"\n(S'x'\ntR.")
-    with pytest.raises(DataError, match=f"it names {name.splitlines()[0]}.{name.splitlines()[1]}"):
+    with refused(DataError, "name-not-allowed", says=".".join(name.splitlines())):
         read_pickle(tmp_path / "file")
 
 
@@ -393,14 +398,14 @@ def test_pickles_of_python_2_are_read(tmp_path: Path) -> None:
 def test_a_damaged_pickle_is_named(tmp_path: Path, content: bytes) -> None:
     """Cut off or something else altogether."""
     (tmp_path / "file").write_bytes(content)
-    with pytest.raises(DataError, match=re.escape(f"{tmp_path / 'file'} cannot be read as a pickle of arrays")):
+    with refused(DataError, "pickle-unreadable", says=str(tmp_path / "file")):
         read_pickle(tmp_path / "file")
 
 
 def test_a_packed_pickle_is_no_pickle(tmp_path: Path) -> None:
     """The reason is in words, and not the code of an instruction."""
     (tmp_path / "file").write_bytes(b"\x1f\x8b\x08")
-    with pytest.raises(DataError, match="nothing in it was run: its bytes are no pickle's"):
+    with refused(DataError, "pickle-unreadable"):
         read_pickle(tmp_path / "file")
 
 
@@ -417,37 +422,45 @@ IMAGES = np.zeros((2, 8, 8, 3), dtype=np.uint8)
 
 
 @pytest.mark.parametrize(
-    ("content", "fault"),
+    ("content", "code", "facts"),
     [
-        ([1, 2], "expected a dictionary, found list"),
-        ({"images": IMAGES}, r"expected .*image_data and class_dict.*; found the keys \['images'\]"),
-        ({"data": IMAGES.astype(np.float32), "labels": [0, 1]}, r"found float32 \(2, 8, 8, 3\)"),
-        ({"data": [1, 2], "labels": [0, 1]}, "as unsigned bytes .* found list with int as image 0"),
-        ({"data": IMAGES, "labels": [0, 1, 2]}, "names the image 2 of 2"),
-        ({"image_data": IMAGES, "class_dict": {"n01": [-1]}}, "class n01 names the image -1 of 2"),
-        ({"data": IMAGES}, r"found the keys \['data'\]"),
-        ({"data": IMAGES, 3: 1, b"\xff": 2}, r"found the keys \['3', 'data', 'ÿ'\]"),
-        ({"data": IMAGES, "labels": [0]}, "expected as many labels as images, found 1 labels and 2 images"),
-        ({"data": IMAGES, "labels": 3}, r"expected labels \[N\], found int"),
-        ({"data": IMAGES, "labels": np.zeros((2, 1))}, r"expected labels \[N\], found float64 \(2, 1\)"),
-        ({"data": IMAGES, "labels": np.zeros(2)}, "expected labels as integers or text, found float64 for image 0"),
-        ({"data": IMAGES, "labels": [0, None]}, "expected labels as integers or text, found NoneType for image 1"),
-        ({"data": IMAGES, "labels": [0, "n01"]}, r"of one kind, found text and integers \(image 1\)"),
-        ({"data": IMAGES, "labels": [0, 1], "catname2label": ["n01"]}, "catname2label to give a number .* found list"),
-        ({"data": IMAGES, "labels": [0, 1], "catname2label": {"n01": None}}, "catname2label to give a number"),
-        ({"data": IMAGES.transpose(0, 3, 1, 2), "labels": [0, 1]}, r"H, W, 3\], found uint8 \(2, 3, 8, 8\)"),
-        ({"data": [IMAGES[0], None], "labels": [0, 1]}, "found list with NoneType as image 1"),
-        ({"data": [IMAGES[0], IMAGES[0] > 1], "labels": [0, 1]}, r"found bool \(8, 8, 3\) as image 1"),
-        ({"image_data": IMAGES, "class_dict": [[0], [1]]}, "class_dict to give each class's rows, found list"),
-        ({"image_data": IMAGES, "class_dict": {"n01": 1}}, "class_dict to give each class's rows, found int for n01"),
-        ({"image_data": IMAGES, "class_dict": {"n01": ["0"]}}, "class n01 names the image str, expected integers"),
-        ({"image_data": IMAGES, "class_dict": {"a": [0], "b": [1, 0]}}, "image 0 is of class a and again of class b"),
+        ([1, 2], "not-a-dictionary", ["list"]),
+        ({"images": IMAGES}, "keys-missing", ["image_data", "class_dict", "['images']"]),
+        ({"data": IMAGES.astype(np.float32), "labels": [0, 1]}, "images-not-bytes", ["float32 (2, 8, 8, 3)"]),
+        ({"data": [1, 2], "labels": [0, 1]}, "images-not-bytes", ["int", "image 0"]),
+        ({"data": IMAGES, "labels": [0, 1, 2]}, "row-beyond-images", ["2 of 2"]),
+        ({"image_data": IMAGES, "class_dict": {"n01": [-1]}}, "row-beyond-images", ["n01", "-1 of 2"]),
+        ({"data": IMAGES}, "keys-missing", ["['data']"]),
+        ({"data": IMAGES, 3: 1, b"\xff": 2}, "keys-missing", ["['3', 'data', 'ÿ']"]),
+        ({"data": IMAGES, "labels": [0]}, "labels-fewer-than-images", ["1 labels", "2 images"]),
+        ({"data": IMAGES, "labels": 3}, "labels-not-a-list", ["found int"]),
+        ({"data": IMAGES, "labels": np.zeros((2, 1))}, "labels-not-a-list", ["float64 (2, 1)"]),
+        ({"data": IMAGES, "labels": np.zeros(2)}, "label-no-class", ["float64", "image 0"]),
+        ({"data": IMAGES, "labels": [0, None]}, "label-no-class", ["NoneType", "image 1"]),
+        ({"data": IMAGES, "labels": [0, "n01"]}, "labels-of-two-kinds", ["image 1"]),
+        ({"data": IMAGES, "labels": [0, 1], "catname2label": ["n01"]}, "numbers-not-named", ["catname2label", "list"]),
+        (
+            {"data": IMAGES, "labels": [0, 1], "catname2label": {"n01": None}},
+            "numbers-not-named",
+            ["catname2label", "dict"],
+        ),
+        ({"data": IMAGES.transpose(0, 3, 1, 2), "labels": [0, 1]}, "images-not-bytes", ["uint8 (2, 3, 8, 8)"]),
+        ({"data": [IMAGES[0], None], "labels": [0, 1]}, "images-not-bytes", ["NoneType", "image 1"]),
+        ({"data": [IMAGES[0], IMAGES[0] > 1], "labels": [0, 1]}, "images-not-bytes", ["bool (8, 8, 3)", "image 1"]),
+        ({"image_data": IMAGES, "class_dict": [[0], [1]]}, "rows-not-listed", ["class_dict", "list"]),
+        ({"image_data": IMAGES, "class_dict": {"n01": 1}}, "rows-not-listed", ["class_dict", "int", "n01"]),
+        ({"image_data": IMAGES, "class_dict": {"n01": ["0"]}}, "row-not-an-integer", ["n01", "str"]),
+        (
+            {"image_data": IMAGES, "class_dict": {"a": [0], "b": [1, 0]}},
+            "image-in-two-classes",
+            ["image 0 ", "class a", "class b"],
+        ),
     ],
 )
-def test_a_pickle_of_something_else_is_refused(tmp_path: Path, content: Any, fault: str) -> None:
+def test_a_pickle_of_something_else_is_refused(tmp_path: Path, content: Any, code: str, facts: list[str]) -> None:
     """The file is named, with what it has."""
     write_pickle(tmp_path / "cache.pkl", content)
-    with pytest.raises(DataError, match=rf"cache.pkl: .*{fault}"):
+    with refused(DataError, code, says=["cache.pkl: ", *facts]):
         PickledArrays(folder=".").pictures(tmp_path)
 
 
@@ -489,7 +502,7 @@ def test_all_damaged_files_are_named_at_once(tmp_path: Path) -> None:
     """Each with its own fault."""
     for part in ("train", "test"):
         write_pickle(tmp_path / f"{part}.pkl", {part: IMAGES})
-    with pytest.raises(DataError, match=r"train.pkl: .*\['train'\]; .*test.pkl: .*\['test'\]"):
+    with refused(DataError, "keys-missing", says=["train.pkl: ", "['train']", "test.pkl: ", "['test']"]):
         PickledArrays(folder=".").pictures(tmp_path)
 
 
@@ -521,7 +534,7 @@ OBJECT = Built(np.dtype, ("O8", False, True), (3, "|", None, None, None, -1, -1,
 def test_bytes_are_never_taken_for_objects(tmp_path: Path, content: Any) -> None:
     """By NumPy's own functions a file could name addresses in memory, which is as good as code."""
     write_pickle(tmp_path / "file", content)
-    with pytest.raises(DataError, match=r"nothing in it was run: it has an array of .*, expected numbers or text"):
+    with refused(DataError, "array-of-objects"):
         read_pickle(tmp_path / "file")
 
 

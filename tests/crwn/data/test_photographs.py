@@ -6,7 +6,6 @@ import dataclasses
 import json
 import multiprocessing
 import os
-import re
 import shutil
 import signal
 import threading
@@ -22,6 +21,7 @@ from numpy.typing import NDArray
 from crwn.data.base import BaseSet, DataError, Datasets
 from crwn.data.photographs import Photographs
 from tests.crwn.data.conftest import FORMS, SIZE, TEST_EACH, TRAIN_EACH, write_folders
+from tests.refusals import refused
 
 Pixels = NDArray[np.uint8]
 LaidOut = Callable[..., Path]
@@ -45,8 +45,7 @@ def test_too_few_classes_and_images_are_told_at_once(
     """How many classes there are, and which have too few images and how many."""
     few = {name: images[:5] if name != "n01" else images for name, images in classes.items()}
     four = dataclasses.replace(photographs, num_classes=4)
-    expected = "expected 4 classes, found 3; expected at least 6 images of every class, found fewer of n02 (5), n03 (5)"
-    with pytest.raises(DataError, match=re.escape(expected)):
+    with refused(DataError, "classes-miscounted", "images-too-few", says=["expected 4", "found 3", "n02 (5), n03 (5)"]):
         four.load(laid_out("folders", few))
 
 
@@ -56,9 +55,8 @@ def test_images_that_cannot_be_decoded_are_all_named(laid_out: LaidOut, photogra
     bad = [root / "toy" / "n01" / "n01_0000.png", root / "toy" / "n03" / "n03_0005.png"]
     bad[0].write_bytes(b"no image")
     bad[1].write_bytes(bad[1].read_bytes()[:60])
-    with pytest.raises(DataError, match="2 images cannot be decoded") as caught:
+    with refused(DataError, "image-of-no-known-format", "image-undecodable", says=[f"{path} (" for path in bad]):
         photographs.load(root)
-    assert all(f"{path} (" in str(caught.value) for path in bad)
     assert decoded(cache) == []
 
 
@@ -68,10 +66,7 @@ def test_more_images_than_the_set_has_are_refused(
     """Nobody knows which of them are the set's: the class, how many there are, and where they were read."""
     more = {name: [*images, 255 - images[0]] if name == "n02" else images for name, images in classes.items()}
     root = laid_out("folders", more)
-    expected = (
-        f"expected at most 6 images of every class, found more of n02 (7); read 19 images of 3 classes in {root}/toy"
-    )
-    with pytest.raises(DataError, match=re.escape(expected)):
+    with refused(DataError, "images-too-many", says=["n02 (7)", "19 images", "3 classes", f"{root}/toy"]):
         photographs.load(root)
 
 
@@ -85,9 +80,9 @@ def test_phases_of_one_set_are_not_added_up(
     for phase in phases:
         shutil.copyfile(file, phase)
     file.unlink()
-    with pytest.raises(DataError, match=r"found more of n01 \(18\), n02 \(18\), n03 \(18\)") as caught:
+    with refused(DataError, "images-too-many", says=["n01 (18), n02 (18), n03 (18)", *map(str, phases)]) as caught:
         photographs.load(root)
-    assert all(f"18 images of 3 classes in {phase}" in str(caught.value) for phase in phases)
+    assert str(caught.value).count("18 images of 3 classes") == 3
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -96,7 +91,7 @@ def test_an_image_on_both_sides_is_refused(
 ) -> None:
     """Whatever its name and place: a copy of a test image among the training images of its class, pixel for pixel."""
     classes["n02"][1] = classes["n02"][5]
-    with pytest.raises(DataError, match=r"1 test images are training images as well, pixel for pixel: .+ and ."):
+    with refused(DataError, "test-images-in-training"):
         photographs.load(laid_out(form, classes))
     assert decoded(cache) == []
 
@@ -110,11 +105,11 @@ def test_an_image_of_two_classes_is_refused_unless_such_are_rare(
     """Published sets have some (CIFAR-100 six of 10,000): up to one in a thousand test images is said, not refused."""
     classes["n02"][1] = classes["n01"][5]
     root = laid_out("folders", classes)
-    with pytest.raises(DataError, match=r"pixel for pixel: .*n01_0005.png and .*n02_0001.png"):
+    with refused(DataError, "test-images-in-training", says=["n01_0005.png", "n02_0001.png"]):
         photographs.load(root)
     monkeypatch.setattr("crwn.data.photographs.MAX_SHARED", 1 / 6)
     (note,) = photographs.prepare(root, nothing)
-    assert note.startswith("1 test images are training images of another class: ")
+    assert all(name in note for name in ("n01_0005.png", "n02_0001.png"))
 
 
 def test_twins_within_a_side_are_allowed(
@@ -136,7 +131,7 @@ def test_another_publication_is_refused(laid_out: LaidOut, photographs: Photogra
     assert known.checksums == {"decoded images": checksum}
     known.load(root)
     shutil.rmtree(folder)
-    with pytest.raises(DataError, match=f"expected the SHA-256 {'0' * 64} over them, found {checksum}"):
+    with refused(DataError, "images-not-as-published", says=["0" * 64, checksum]):
         dataclasses.replace(photographs, decoded="0" * 64).load(root)
     assert decoded(cache) == []
 
@@ -274,36 +269,34 @@ def test_two_who_need_a_set_decode_it_once(laid_out: LaidOut, photographs: Photo
 
 
 @pytest.mark.parametrize(
-    ("spoil", "message"),
+    ("spoil", "code"),
     [
-        (lambda folder: (folder / "made.json").write_text('{"format": 99}'), "was made by another version"),
-        (lambda folder: (folder / "made.json").write_text(""), "is damaged"),
-        (lambda folder: (folder / "train.npy").unlink(), "is damaged"),
-        (lambda folder: os.truncate(folder / "test.npy", 200), "is damaged"),
+        (lambda folder: (folder / "made.json").write_text('{"format": 99}'), "cache-of-another-version"),
+        (lambda folder: (folder / "made.json").write_text(""), "cache-damaged"),
+        (lambda folder: (folder / "train.npy").unlink(), "cache-damaged"),
+        (lambda folder: os.truncate(folder / "test.npy", 200), "cache-damaged"),
         (
             lambda folder: (folder / "test.npy").write_bytes(
                 (folder / "test.npy").read_bytes().replace(b"6, 3", b"(6,3")
             ),
-            "is damaged",
+            "cache-damaged",
         ),
         (
             lambda folder: np.save(folder / "test.npy", np.zeros((6, 3, 4, 4), dtype=np.uint8)),
-            "made by another version",
+            "cache-of-another-version",
         ),
     ],
 )
 def test_a_cache_that_is_not_ours_is_refused(
-    spoil: Callable[[Path], Any], message: str, laid_out: LaidOut, photographs: Photographs, cache: Path
+    spoil: Callable[[Path], Any], code: str, laid_out: LaidOut, photographs: Photographs, cache: Path
 ) -> None:
     """Of another version or damaged: it is named, with what to do, which works."""
     root = laid_out("folders")
     photographs.load(root)
     (folder,) = decoded(cache)
     spoil(folder)
-    with pytest.raises(DataError, match=re.escape(str(folder))) as caught:
+    with refused(DataError, code, says=str(folder)):
         photographs.load(root)
-    assert message in str(caught.value)
-    assert "Remove it to have it made again." in str(caught.value)
     shutil.rmtree(folder)
     photographs.load(root)
 
@@ -314,7 +307,7 @@ def test_a_cache_that_cannot_be_written_says_how_much_it_needs(
     """The folder, the megabytes, and why not."""
     cache.parent.mkdir(parents=True)
     cache.touch()
-    with pytest.raises(DataError, match=rf"are decoded once into {cache}/decoded, which takes 0 MB there: "):
+    with refused(DataError, "cache-not-written", says=[f"{cache}/decoded", "0 MB"]):
         photographs.load(laid_out("folders"))
 
 
@@ -326,7 +319,7 @@ def test_a_changed_cache_is_found_by_verifying(laid_out: LaidOut, photographs: P
     content = bytearray((folder / "test.npy").read_bytes())
     content[-7] ^= 1
     (folder / "test.npy").write_bytes(content)
-    with pytest.raises(DataError, match=re.escape(f"the cache {folder} is damaged")):
+    with refused(DataError, "cache-damaged", says=str(folder)):
         Datasets({"toy": base_set(photographs)}, known.roots).verify("toy")
 
 
@@ -335,7 +328,7 @@ def test_a_folder_that_may_not_be_read_is_named(laid_out: LaidOut, photographs: 
     """It is not passed over as if it held nothing."""
     root = laid_out("folders")
     (root / "toy" / "n02").chmod(0)
-    with pytest.raises(DataError, match=r"'toy': .*Permission denied.*n02"):
+    with refused(DataError, "file-unreadable", says=["'toy'", "Permission denied", "n02"]):
         Datasets({"toy": base_set(photographs)}, [root]).load("toy")
 
 
@@ -344,7 +337,7 @@ def test_a_link_that_leads_nowhere_is_named(laid_out: LaidOut, photographs: Phot
     root = laid_out("folders")
     (root / "toy" / "n02" / "n02_0001.png").unlink()
     (root / "toy" / "n02" / "n02_0001.png").symlink_to("nowhere.png")
-    with pytest.raises(DataError, match=r"'toy': .*No such file.*n02_0001.png"):
+    with refused(DataError, "file-unreadable", says=["'toy'", "n02_0001.png"]):
         Datasets({"toy": base_set(photographs)}, [root]).load("toy")
 
 
@@ -365,7 +358,7 @@ def base_set(source: Photographs) -> BaseSet:
 
 def test_a_set_that_may_not_be_passed_on_is_asked_for(photographs: Photographs, cache: Path) -> None:
     """Where to put it, and in which forms."""
-    with pytest.raises(DataError, match="its terms do not let this program pass it on") as caught:
+    with refused(DataError, "data-set-missing", "download-not-allowed") as caught:
         Datasets({"toy": base_set(photographs)}, [cache]).ensure("toy")
     lines = str(caught.value).splitlines()
     assert lines[-3].startswith("  toy/*.parquet")
@@ -398,7 +391,7 @@ def test_a_download_that_fails_leaves_nothing(photographs: Photographs, cache: P
             raise RuntimeError("connection reset")
 
     known = Datasets({"toy": base_set(dataclasses.replace(photographs, download=download))}, [cache])
-    with pytest.raises(DataError, match="connection reset" if fails else "the download left no files"):
+    with refused(DataError, "data-set-missing", "download-failed", says="connection reset" if fails else "'toy'"):
         known.ensure("toy")
     assert {path.name for path in cache.iterdir()} == {".photographs.lock"}
 

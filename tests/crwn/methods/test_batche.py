@@ -11,10 +11,12 @@ from crwn import backbone, contexts, seeding
 from crwn.benchmarks.rotated import RotatedSpec
 from crwn.data import Datasets
 from crwn.data.digits import DIGITS
+from crwn.faults import InvalidError
 from crwn.methods.batche import BatchE, BatchESpec
 from crwn.spec import ProblemShape, TrainingSpec, TrialSpec
 from crwn.trial import run_trial
 from tests.crwn.methods.building import plain_surroundings
+from tests.refusals import refused
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -106,5 +108,5 @@ def test_the_first_task_has_its_own_rate() -> None:
         method = BatchE(spec, plain_surroundings("FC8", problem, backbone=arrays))
         assert [method.rate(segment, 0.01) for segment in range(3)] == [first, 0.01, 0.01]
     assert BatchESpec().training("FC256").learning_rate == 0.01
-    with pytest.raises(ValueError, match=r"^first_task_rate: expected more than 0, given 0\.0$"):
+    with refused(InvalidError, "too-small", says=["first_task_rate: ", "0.0"]):
         BatchESpec(first_task_rate=0)

@@ -34,6 +34,7 @@ from crwn.nn.dense import DenseLayer
 from crwn.nn.kernels import PLAIN
 from crwn.nn.weights import SharedWeight
 from crwn.spec import ProblemShape, TrainingSpec
+from tests.refusals import refused
 
 PROBLEM = ProblemShape(input_shape=(3, 4, 5), num_classes=7, num_tasks=2)
 CIFAR = ProblemShape(input_shape=(3, 32, 32), num_classes=5, num_tasks=20, labels_are_shared=False)
@@ -120,7 +121,7 @@ def test_a_scale_multiplies_the_feature_maps(scale: str, problem: ProblemShape, 
 @pytest.mark.parametrize("scale", ["", "FC", "0d", "d", "nf0", "nf", "1D", "FC256d", "10d"])
 def test_other_scales_are_refused(scale: str) -> None:
     """With examples of each family."""
-    with pytest.raises(ScaleError, match="such as FC256 or FC4096, or, for a ResNet-18, 1d or 6d, nf10 or nf64; given"):
+    with refused(ScaleError, "unknown-scale", says=["FC256", "1d", "nf10", repr(scale)]):
         parse_network(scale, CIFAR)
 
 

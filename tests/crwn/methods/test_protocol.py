@@ -9,12 +9,14 @@ import torch
 
 from crwn.methods.protocol import (
     FULLY_CONNECTED,
+    ScaleError,
     ScaleFamily,
     Surroundings,
     parse_scale,
 )
 from crwn.spec import ProblemShape
 from tests.crwn.methods.building import plain_surroundings
+from tests.refusals import refused
 
 PROBLEM = ProblemShape(input_shape=(3, 4, 5), num_classes=7, num_tasks=2)
 
@@ -28,7 +30,7 @@ def test_a_scale_is_its_number() -> None:
     assert parse_scale("FC256", FULLY_CONNECTED) == 256
     assert parse_scale("FC999999", FULLY_CONNECTED) == 999_999
     assert parse_scale("6w", ScaleFamily(pattern=r"(\d)w", examples="6w")) == 6
-    with pytest.raises(ValueError, match="scale: expected one such as 6w, given '16w'"):
+    with refused(ScaleError, "unknown-scale", says=["scale: ", "6w", "'16w'"]):
         parse_scale("16w", ScaleFamily(pattern=r"(\d)w", examples="6w"))
 
 

@@ -15,10 +15,12 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from crwn.faults import InvalidError
 from crwn.nn import dense
 from crwn.nn.dense import DenseLayer, in_a_row
 from crwn.nn.kernels import PLAIN, Kernel
 from crwn.nn.weights import MaskedWeight, OwnWeight, RotatedWeight, SharedWeight
+from tests.refusals import refused
 
 CRWN, BATCHE = "gbi,oi,gi,g->gbo", "gbi,oi,gi,go->gbo"  # y = a (R * c) x and y = (W * r s^T) x, as the arguments come
 NAMES = {CRWN: ("in_scale_GI", "strength_G"), BATCHE: ("in_scale_GI", "out_scale_GO")}
@@ -219,7 +221,7 @@ def test_second_products_are_computed_once_and_only_if_read(
 
 def test_a_strength_without_a_scale_to_multiply_is_refused(numbers: Callable[..., torch.Tensor]) -> None:
     """It would be ignored."""
-    with pytest.raises(ValueError, match="strength_G: expected beside in_scale_GI"):
+    with refused(InvalidError, "strength-without-scale", says=["strength_G: ", "in_scale_GI"]):
         DenseLayer(weight=SharedWeight(numbers(2, 5), PLAIN), strength_G=numbers(3))
 
 

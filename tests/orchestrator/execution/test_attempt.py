@@ -302,7 +302,7 @@ def test_an_attempt_passes_on_how_to_run_the_trial(
     def iterate(*arguments: Any, **named: Any) -> Iterator[Event]:
         allowed = named["allowance"]
         seen.append((allowed.max_group_size, allowed.threads, named["keep_weights"]))
-        raise resume.ResumeError("...") if named.get("resume_from") else OSError("...")
+        raise resume.ResumeError("resume-point-unusable", "...") if named.get("resume_from") else OSError("...")
 
     monkeypatch.setattr(attempt_module, "iterate_trial", iterate)
     list(begin(trial(), max_group_size=None, cpus=0.25))

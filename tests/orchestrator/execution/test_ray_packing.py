@@ -25,7 +25,7 @@ def test_what_the_driver_raises_over_news_ends_the_wave(
     store: Store, trial: Callable[..., TrialSpec], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As it was raised, where Tune makes an error of its own out of it: a run ends so whose store is lost."""
-    lost = LostError("it is now elsewhere")
+    lost = LostError("store-moved", "it is now elsewhere")
     wave = (trial(),)
 
     class Tuner:

@@ -22,6 +22,7 @@ from orchestrator.store.folder import LocalFiles
 from orchestrator.store.locks import TakenError
 from orchestrator.store.object_storage import FEW, ObjectFiles
 from tests.object_storage import BUCKET, ObjectStorage
+from tests.refusals import refused
 
 KINDS = ["folder", "objects", "sent"]
 
@@ -318,7 +319,7 @@ def test_a_folder_that_is_lost_in_the_middle_of_a_write(
 ) -> None:
     """The file is in no other folder, also where it was about to be moved into its place."""
     monkeypatch.setattr(os, "fsync", lambda _: lose(tmp_path / "runs"))
-    with pytest.raises(LostError, match=f"found {found}"):
+    with refused(LostError, "store-moved", says=found):
         marked.write("trials/a/x", b"later")
     assert b"later" not in [path.read_bytes() for path in tmp_path.rglob("*") if path.name == "x" and path.is_file()]
     assert list(marked.root.rglob("*.part")) == []
@@ -338,9 +339,9 @@ def test_writing_makes_no_folder_that_was_not_made(tmp_path: Path, name: str) ->
     """Neither the files' own nor, for those below, the one that they belong to; nor does locking it."""
     files = LocalFiles(tmp_path / "deep" / "store")
     for write in (files.write, files.below("report").write):
-        with pytest.raises(StorageError, match="expected a folder to write into, found nothing"):
+        with refused(StorageError, "store-moved", says=str(files.root)):
             write(name, b"content")
-    with pytest.raises(StorageError, match="expected a folder to write into"):
+    with refused(StorageError, "store-moved", says=str(files.root)):
         files.below("report").make()
     with pytest.raises(FileNotFoundError):
         files.claim("tracking").acquire(timeout=0)
@@ -356,7 +357,7 @@ def test_a_prefix_that_is_lost_is_not_written(storage: ObjectStorage) -> None:
         run = files.marked(mark)
         run.write("trials/a/x", b"before")
         files.remove(mark.name) if found is None else files.write(mark.name, found)
-        with pytest.raises(LostError, match=f"expected the store that this run began on, found {said}.*--out"):
+        with refused(LostError, "store-moved", says=[said, "--out"]):
             run.write("trials/a/y", b"after")
         with pytest.raises(LostError):
             run.remove("trials/a/x")
@@ -384,7 +385,7 @@ def test_a_path_below_a_folder_that_cannot_be_shown_is_refused(
         (tmp_path / folder).mkdir()
         monkeypatch.chdir(tmp_path / folder)
         if folder == name:
-            with pytest.raises(UserError, match="expected a folder with a full path of printable characters"):
+            with refused(UserError, "address-not-printable", says=repr(name)[1:-1]):
                 open_files("runs/a")
         else:
             assert open_files(open_files("runs/a").address).address == str(tmp_path / folder / "runs" / "a")
@@ -393,7 +394,7 @@ def test_a_path_below_a_folder_that_cannot_be_shown_is_refused(
 @pytest.mark.parametrize("address", ["s3:/bucket/a", "s3:///a", "http://server/a", "file:///a", "hdfs://a/b", "S4://a"])
 def test_another_kind_of_address_is_refused(address: str) -> None:
     """With what there is instead."""
-    with pytest.raises(UserError, match=r"expected a path, s3://bucket/prefix or gs://bucket/prefix; given"):
+    with refused(UserError, "address-unknown", says=["s3://bucket/prefix", "gs://bucket/prefix", repr(address)]):
         open_files(address)
 
 
@@ -410,14 +411,14 @@ def test_another_kind_of_address_is_refused(address: str) -> None:
 )
 def test_an_address_with_credentials_is_refused(address: str) -> None:
     """It would be shown and stored; the refusal says where they belong, and does not repeat them."""
-    with pytest.raises(UserError, match=r"expected an address without credentials.*AWS_SECRET_ACCESS_KEY") as refused:
+    with refused(UserError, "address-with-credentials", says="AWS_SECRET_ACCESS_KEY") as caught:
         open_files(address)
-    assert "hidden" not in str(refused.value)
+    assert "hidden" not in str(caught.value)
 
 
 def test_a_setting_that_pyarrow_does_not_know_is_refused(storage: ObjectStorage) -> None:
     """In its words, at the first use."""
-    with pytest.raises(UserError, match=r"expected an address that pyarrow can open: .*'colour'"):
+    with refused(UserError, "address-unknown", says="'colour'"):
         open_files(f"{storage.new_address()}&colour=blue").exists("x")
 
 
@@ -437,7 +438,7 @@ def test_the_endpoint_comes_from_the_environment_too(storage: ObjectStorage, mon
 def test_a_bucket_that_does_not_exist_is_named_at_once(storage: ObjectStorage) -> None:
     """Waiting would not mend it."""
     files = open_files(storage.new_address().replace(BUCKET, "another"))
-    with pytest.raises(StorageError, match=r"s3://another/.*NO_SUCH_BUCKET.*Check the bucket's name"):
+    with refused(StorageError, "bucket-refused", says=["s3://another/", "NO_SUCH_BUCKET"]):
         files.make()
 
 
@@ -486,7 +487,7 @@ def test_an_outage_that_lasts_is_an_error_that_names_the_object(clock: list[floa
     """After a minute and a half; the next call has as much patience."""
     files = ObjectFiles("s3://bucket/a?region=x", sleep=clock.append)
     for start in (0, 90):
-        with pytest.raises(StorageError, match=r"s3://bucket/a/x: expected an answer within 90 s.*NETWORK_CONNECTION"):
+        with refused(StorageError, "storage-away", says=["s3://bucket/a/x: ", "90 s", "NETWORK_CONNECTION"]):
             patiently(files, Failing(10_000, OSError(REFUSED)))
         assert sum(clock) == start + 90
 
@@ -503,9 +504,8 @@ def test_an_outage_that_lasts_is_an_error_that_names_the_object(clock: list[floa
 def test_what_waiting_does_not_mend_is_an_error_at_once(clock: list[float], reason: str) -> None:
     """With the reason, and what to look at."""
     files = ObjectFiles("s3://bucket/a?region=x", sleep=clock.append)
-    with pytest.raises(StorageError, match=r"s3://bucket/a/x: .*AWS_ACCESS_KEY_ID") as refused:
+    with refused(StorageError, "bucket-refused", says=["s3://bucket/a/x: ", "AWS_ACCESS_KEY_ID", reason]):
         patiently(files, Failing(1, OSError(reason)))
-    assert reason in str(refused.value)
     assert clock == []
 
 
@@ -594,5 +594,5 @@ def test_a_trial_elsewhere_leaves_to_the_driver_what_is_the_drivers(tmp_path: Pa
         lambda: sent.beside,
         lambda: sent.marked(MARK),
     ):
-        with pytest.raises(TypeError, match="on the driver's machine"):
+        with pytest.raises(TypeError, match="driver"):
             ask()

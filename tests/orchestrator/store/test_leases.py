@@ -270,7 +270,7 @@ def test_a_lease_is_renewed_also_after_an_outage(files: LocalFiles, monkeypatch:
 
     def write_or_fail(name: str, content: bytes) -> None:
         if next(calls) % 2:
-            raise StorageError("away")
+            raise StorageError("storage-away", "away")
         write(name, content)
 
     monkeypatch.setattr(files, "write", write_or_fail)
@@ -290,7 +290,7 @@ def test_a_lease_that_cannot_be_given_back_stays(files: LocalFiles, monkeypatch:
     mine.acquire(timeout=0)
 
     def fail(_: str) -> None:
-        raise StorageError("away")
+        raise StorageError("storage-away", "away")
 
     with monkeypatch.context() as patch:
         patch.setattr(files, "remove", fail)

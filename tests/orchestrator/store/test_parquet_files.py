@@ -15,6 +15,7 @@ import pytest
 from orchestrator.errors import UserError
 from orchestrator.store import parquet_files
 from orchestrator.store.parquet_files import DamagedError, dump, from_rows, load, stable_sum
+from tests.refusals import refused
 
 POINT = pa.struct([("step", pa.int64()), ("loss", pa.float64())])
 
@@ -122,10 +123,10 @@ def test_a_flipped_bit_is_noticed() -> None:
     content = written()
     end = content.rindex(b"crwn.bytes")
     for damaged in flipped(content, np.random.default_rng(0).choice(8 * end, 400, replace=False).tolist()):
-        with pytest.raises(UserError) as refused:
+        with pytest.raises(UserError) as caught:
             load(damaged, SCHEMA, "there/x.parquet")
-        assert str(refused.value).startswith("there/x.parquet: expected a record that can be read: ")
-        assert "\n" not in str(refused.value)
+        assert str(caught.value).startswith("there/x.parquet: ")
+        assert "\n" not in str(caught.value)
 
 
 def test_a_flipped_bit_in_the_mark_of_the_sum_changes_nothing() -> None:
@@ -153,7 +154,7 @@ def stripped(content: bytes, change: Callable[[dict[bytes, bytes]], dict[bytes, 
 def test_a_file_of_this_version_has_its_sums(lost: list[bytes]) -> None:
     """Without them it is no older file but a damaged one; nothing that it says of itself may be missing."""
     content = stripped(written(), lambda said: {key: value for key, value in said.items() if key not in lost})
-    with pytest.raises(UserError, match="SHA-256 differs"):
+    with refused(UserError, "content-changed"):
         load(content, SCHEMA, "x")
 
 
@@ -178,7 +179,7 @@ def test_a_newer_minor_version_may_have_more_columns() -> None:
 @pytest.mark.parametrize("version", [b"", b"1", b"one.two", b"1.2.3", b"\xff", b"-1.0"])
 def test_a_version_that_is_none_is_refused(version: bytes) -> None:
     """In a line, as all else."""
-    with pytest.raises(UserError, match="expected a record that can be read"):
+    with refused(UserError, "record-unreadable" if version == b"\xff" else "not-a-version"):
         load(stripped(written(), lambda said: said | {b"crwn.version": version}), SCHEMA, "x")
 
 
@@ -193,25 +194,25 @@ def test_a_file_with_too_many_rows_is_not_unpacked(monkeypatch: pytest.MonkeyPat
         raise AssertionError("it was unpacked")
 
     monkeypatch.setattr(pq.ParquetFile, "read", refuse)
-    with pytest.raises(UserError, match="expected at most 1,000,000 rows, given 1,000,001"):
+    with refused(UserError, "file-too-large", says="1,000,001"):
         load(content, schema, "x")
 
 
 def test_lists_and_text_are_bounded_too(monkeypatch: pytest.MonkeyPatch) -> None:
     """One row may hold as much as a million."""
     monkeypatch.setattr(parquet_files, "MOST_VALUES", 100)
-    with pytest.raises(UserError, match="expected at most 100 values, given 101"):
+    with refused(UserError, "file-too-large", says=["100", "101"]):
         load(written([ROWS[0] | {"points": [{"step": 1, "loss": 1.0}] * 101}]), SCHEMA, "x")
     monkeypatch.setattr(parquet_files, "MOST_BYTES", 10_000)
-    with pytest.raises(UserError, match="expected at most 10,000 bytes"):
+    with refused(UserError, "file-too-large", says="10,000"):
         load(written([ROWS[0] | {"name": "a" * 20_000}]), SCHEMA, "x")
 
 
 def test_a_missing_file_and_a_library_s_long_error_are_one_line() -> None:
     """Whatever Arrow says of a file."""
-    with pytest.raises(UserError, match="x: expected a record that can be read: it is missing"):
+    with refused(UserError, "file-missing", says="x: "):
         load(None, SCHEMA, "x")
-    with pytest.raises(UserError) as refused:
+    with refused(UserError, "record-unreadable") as caught:
         load(b"PAR1" + b"\n" * 1000 + b"PAR1", SCHEMA, "x")
-    assert "\n" not in str(refused.value)
+    assert "\n" not in str(caught.value)
     assert issubclass(DamagedError, ValueError)

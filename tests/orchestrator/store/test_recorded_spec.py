@@ -7,11 +7,13 @@ from typing import Any
 
 import pytest
 
+from crwn.faults import InvalidError
 from crwn.methods import METHODS
 from crwn.testing import tiny_trial
 from orchestrator.store.json_fields import Fields
 from orchestrator.store.recorded_spec import RecordedSpec
 from tests.methods import CASES
+from tests.refusals import refused
 
 
 @pytest.mark.parametrize("kind", METHODS)
@@ -56,7 +58,7 @@ def test_counts_of_a_trial_are_whole_numbers(name: str, value: Any) -> None:
     """Whoever reads a record reads no further."""
     values = json.loads(tiny_trial().canonical_json())
     values["training"][name] = value
-    with pytest.raises(ValueError, match=rf"spec\.training\.{name}: expected a whole number of at least 0"):
+    with refused(InvalidError, "not-a-count", says=f"spec.training.{name}: "):
         RecordedSpec.read(Fields({"spec": values}), "spec", of_one_trial=True)
 
 

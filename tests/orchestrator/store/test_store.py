@@ -30,6 +30,7 @@ from orchestrator.store.store import Store, sees
 from tests.object_storage import ObjectStorage
 from tests.older_records import make_older
 from tests.orchestrator.made_up import A, B, C, D, files_of, record
+from tests.refusals import refused
 
 Listing = Callable[[Path], dict[str, bytes]]
 
@@ -107,12 +108,21 @@ def test_manifests_come_by_name(anywhere: Store) -> None:
     assert [manifest.name for manifest in anywhere.manifests()] == ["a", "b"]
 
 
-@pytest.mark.parametrize("content", ["", "{", "[]", "{}", "null"])
-def test_a_damaged_manifest_is_named(store: Store, content: str) -> None:
+@pytest.mark.parametrize(
+    ("content", "code"),
+    [
+        ("", "json-unreadable"),
+        ("{", "json-unreadable"),
+        ("[]", "wrong-type"),
+        ("{}", "missing-key"),
+        ("null", "wrong-type"),
+    ],
+)
+def test_a_damaged_manifest_is_named(store: Store, content: str, code: str) -> None:
     """A file that was changed by hand is the user's to mend; the run that wrote it can write it again."""
     store.write_manifest(MANIFEST)
     (store.root / "sweeps" / "small.json").write_text(content)
-    with pytest.raises(UserError, match=r"small\.json: expected a sweep's manifest.*crwn run"):
+    with refused(UserError, code, says=["small.json: ", "crwn run"]):
         store.manifests()
 
 
@@ -121,7 +131,7 @@ def test_a_manifest_of_a_newer_format_is_refused(store: Store) -> None:
     store.write_manifest(MANIFEST)
     path = store.root / "sweeps" / "small.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "format": 2}))
-    with pytest.raises(UserError, match=r"small\.json: expected format 1 or older.*upgrade crwn"):
+    with refused(UserError, "newer-format", says="small.json: "):
         store.manifests()
 
 
@@ -233,7 +243,7 @@ def test_a_folder_that_cannot_be_made_is_refused(tmp_path: Path, listing: Listin
     """A store below a file, for one; the file stays as it was."""
     (tmp_path / "file").write_text("mine")
     before = listing(tmp_path)
-    with pytest.raises(UserError, match=r"file/store: expected a folder that can be written: .*--out"):
+    with refused(UserError, "folder-not-writable", says=[str(tmp_path / "file" / "store"), "--out"]):
         Store(tmp_path / "file" / "store").create()
     assert listing(tmp_path) == before
 
@@ -245,7 +255,7 @@ def test_a_folder_that_cannot_be_written_is_refused(store: Store, monkeypatch: p
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr(Path, "touch", fail)
-    with pytest.raises(UserError, match=r"store: expected a folder that can be written: .*Permission denied"):
+    with refused(UserError, "folder-not-writable", says=[str(store.root), "Permission denied"]):
         store.create()
 
 
@@ -257,7 +267,7 @@ def test_a_second_driver_is_refused(store: Store) -> None:
     with store.lock():
         assert Store(store.root).is_driven
         with (
-            pytest.raises(UserError, match=r"expected no other run on this store.*crwn status.*--out"),
+            refused(UserError, "store-driven", says=[str(store.root), "crwn status", "--out"]),
             Store(store.root).lock(),
         ):
             pass
@@ -278,7 +288,7 @@ def test_a_driver_in_another_process_is_seen(store: Store) -> None:
         assert process.stdout is not None
         assert process.stdout.readline() == "locked\n"
         assert store.is_driven
-        with pytest.raises(UserError, match="expected no other run"), store.lock():
+        with refused(UserError, "store-driven", says=str(store.root)), store.lock():
             pass
         process.kill()
         process.wait()
@@ -342,7 +352,7 @@ def test_a_run_and_its_other_processes_know_the_store(anywhere: Store) -> None:
     shown.mark_behind("tiny", behind=True)
     anywhere.mark_behind("tiny", behind=False)
     if anywhere.is_folder:
-        with pytest.raises(LostError, match="expected the store that this run began on, found another folder"):
+        with refused(LostError, "store-moved", says="another folder"):
             again.unfinished.write_attempts("c", [])
     assert (anywhere.trial_ids(), anywhere.is_behind("tiny")) == ([A, B], False)
 

@@ -21,6 +21,7 @@ from orchestrator.store.schemas import (
 )
 from orchestrator.store.store import Store
 from tests.orchestrator.made_up import A, B, D, files_of, record
+from tests.refusals import refused
 
 Listing = Callable[[Path], dict[str, bytes]]
 
@@ -100,7 +101,7 @@ def test_damaged_rows_so_far_are_named(store: Store, file: str) -> None:
     """As those of a finished trial are."""
     store.unfinished.write_resume(A, b"...", record(A).tasks, record(A).system)
     (store.folder(A) / file).write_bytes(b"PAR1 and no more")
-    with pytest.raises(UserError, match=rf"{file}: expected a record that can be read"):
+    with refused(UserError, "record-unreadable", says=f"{file}: "):
         store.so_far(A)
 
 
@@ -198,7 +199,9 @@ def test_a_changed_letter_in_attempts_is_seen(store: Store) -> None:
     file = store.folder(A) / ATTEMPTS_FILE
     file.write_bytes(file.read_bytes().replace(b"no room", b"no rook"))
     assert store.unfinished.attempts(A) == ()
-    assert "its content is not what was written" in (store.unfinished.attempts_fault(A) or "")
+    fault = store.unfinished.attempts_fault(A)
+    assert fault is not None
+    assert fault.codes == ("content-changed",)
 
 
 @pytest.mark.parametrize("driven", [False, True])

@@ -146,9 +146,10 @@ def test_methods_that_a_scenario_does_not_fit_are_refused_at_once(faults: Faults
         methods="{finetune: {scales: [FC16, FC32]}, stl: {scales: [FC16], group_size: 0}}",
     )
     assert len(found) == 2
-    refused = next(line for line in found if "methods.finetune" in line)
+    fault = next(fault for fault in found if "methods.finetune" in fault.where)
+    assert fault.codes == ("labels-not-shared",)
     for part in ("line 3", "finetune", "'split'", "such as stl"):
-        assert part in refused
+        assert part in fault
 
 
 WRONG_IN_MANY_WAYS = """\
@@ -170,19 +171,19 @@ methods:
 def test_all_that_a_scenario_does_not_allow_is_told_at_once(faults: Faults) -> None:
     """Each where it stands, with both names and what would work; nothing is told twice."""
     expected = (
-        ("line 5, benchmarks.odd", "num_tasks", "1, 2, 5, 10", "given 3"),
-        ("line 7, methods.er", "at most the 1437 training images", "given 1438"),
-        ("line 8, methods.agem.settings.buffer", "equal to 1", "given 0"),
-        ("line 9, methods.ewc", "ewc", "'general' of 'turning'", "'task' or 'domain' or 'class'"),
-        ("line 10, methods.stl", "stl", "'class' of 'sequential'", "runs where the scenario is 'task'"),
-        ("line 11, methods.joint", "updates_per_task", "'turning'", "given 9"),
-        ("line 12, methods.finetune.training", "epochs_per_task", "updates_per_task: 7"),
+        ("line 5, benchmarks.odd", "classes-do-not-divide", "num_tasks", "1, 2, 5, 10", "given 3"),
+        ("line 7, methods.er", "buffer-larger-than-data", "1437", "given 1438"),
+        ("line 8, methods.agem.settings.buffer", "too-small", "given 0"),
+        ("line 9, methods.ewc", "scenario-tells-too-little", "ewc", "'general'", "'turning'", "'domain' or 'class'"),
+        ("line 10, methods.stl", "scenario-tells-too-little", "stl", "'class'", "'sequential'", "'task'"),
+        ("line 11, methods.joint", "length-of-a-stream", "updates_per_task", "'turning'", "given 9"),
+        ("line 12, methods.finetune.training", "epochs-beside-updates", "epochs_per_task", "updates_per_task: 7"),
     )
     found = faults(WRONG_IN_MANY_WAYS)
     assert len(found) == len(expected)
-    for line, parts in zip(found, expected, strict=True):
-        for part in parts:
-            assert part in line
+    for fault, (where, code, *facts) in zip(found, expected, strict=True):
+        assert (fault.where, fault.codes) == (where, (code,))
+        assert all(fact in fault.message for fact in facts)
 
 
 def test_what_a_scenario_allows_is_planned(load: Load) -> None:

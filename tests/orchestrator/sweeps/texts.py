@@ -57,7 +57,10 @@ class Found(str):
 def found_in(error: FileFaultsError) -> list[Found]:
     """The faults that an error prints, in their order."""
     found = []
-    for line, fault in zip(str(error).splitlines()[1:], error.faults, strict=False):  # it may end with "and 10 more"
+    lines = [
+        line for line in str(error).splitlines()[1:] if ": " in line
+    ]  # the last may count those that are not shown
+    for line, fault in zip(lines, error.faults, strict=False):
         told = Found(line.strip())
         told.codes, told.message = fault.codes, fault.message
         told.where = told.removesuffix(f": {fault.message}")

@@ -29,7 +29,7 @@ Crwn = Callable[..., Any]  # gives an Outcome: code, out, err
 Act = Callable[[], int]
 Block = contextlib.AbstractContextManager[None]
 
-OUTAGE = TrackingError("MLflow at http://x does not answer.")
+OUTAGE = TrackingError("mlflow-unreachable", "MLflow at http://x does not answer.")
 
 
 class FakeTracker:
@@ -154,7 +154,10 @@ def test_a_server_that_is_not_there_yet_is_tried_again(swept: Store, tracker: ty
 @pytest.mark.parametrize(
     ("error", "said"),
     [
-        (UserError("trial.parquet: expected a record that can be read."), "trial.parquet: expected a record that can"),
+        (
+            UserError("record-unreadable", "trial.parquet: expected a record that can be read."),
+            "trial.parquet: expected a record that can",
+        ),
         (RuntimeError("no luck\nwith details"), "MLflow could not be used: RuntimeError: no luck"),
         (ModuleNotFoundError("No module named 'mlflow'"), "MLflow could not be used: ModuleNotFoundError: No module"),
     ],
