@@ -12,14 +12,27 @@ from typing import Any
 
 import pytest
 
+from crwn import tensorfile
 from crwn.benchmarks.rotated import RotatedSpec
 from crwn.benchmarks.sequential import SequentialSpec
 from crwn.benchmarks.turning import TurningSpec
+from crwn.data import BASE_SETS, Datasets
+from crwn.data.base import data_roots
+from crwn.data.layouts import read_pickle
+from crwn.data.listing import read_list
 from crwn.faults import FaultError
 from crwn.methods.er import ERSpec
 from crwn.methods.ewc import EWCSpec
 from crwn.methods.neuromodnet import NeuroModNetSpec
-from crwn.spec import TrainingSpec, TrialSpec
+from crwn.methods.psp import PSPSpec
+from crwn.resume import read_numerics
+from crwn.spec import TrainingSpec, TrialSpec, check_group_size
+from crwn.testing import new_store
+from orchestrator.store import parquet_files
+from orchestrator.store.address import open_files
+from orchestrator.store.manifests import Manifest
+from orchestrator.store.schemas import TRIALS_SCHEMA
+from orchestrator.store.store import Store
 from orchestrator.sweeps.reading import load_sweep
 
 SWEEP = """\
@@ -40,6 +53,27 @@ def sweep(folder: Path, benchmark: str = "r-digits", entry: str = "scales: [FC16
     file = folder / "sweep.yaml"
     file.write_text(SWEEP.format(benchmark=benchmark, entry=entry))
     load_sweep(file)
+
+
+def written(file: Path, text: str) -> Path:
+    """The file, with this text."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(text)
+    return file
+
+
+def second_driver(folder: Path) -> None:
+    """Drives a store twice."""
+    store = new_store(folder / "store")
+    with store.lock(), Store(store.root).lock():
+        pass
+
+
+def link_out(folder: Path) -> None:
+    """Reads a file of a store that is a link."""
+    store = new_store(folder / "store")
+    (store.root / "x").symlink_to(written(folder / "outside", "mine"))
+    open_files(store.root).read("x")
 
 
 MESSAGES: dict[str, tuple[Callable[[Path], object], str]] = {
@@ -66,6 +100,43 @@ MESSAGES: dict[str, tuple[Callable[[Path], object], str]] = {
         lambda _: trial(ERSpec(buffer=2000), benchmark=SequentialSpec(base="digits")),
         "buffer: expected at most the 1437 training images of the benchmark, given 2000",
     ),
+    "a group that a method cannot learn": (
+        lambda _: check_group_size(2, trial(PSPSpec()).blueprint(), 36),
+        "group_size: expected 1, given 2; this method learns one task at a time",
+    ),
+    "a resume point of another format": (
+        lambda _: read_numerics(tensorfile.dump({}, {"format": 99})),
+        "the resume point cannot be read: expected a resume point of format 6 or 7, given 99",
+    ),
+    "a file whose content changed": (
+        lambda _: tensorfile.parse(tensorfile.dump({}, {"step": 1}).replace(b"1}", b"2}")),
+        "expected the content that was written, found another: the SHA-256 differs, it is damaged",
+    ),
+    "a data root that is no folder": (
+        lambda _: data_roots("/no/such/folder"),
+        "--data-root: expected a folder, given '/no/such/folder', which is none. Correct it or leave it out.",
+    ),
+    "a data set that is nowhere": (
+        lambda _: Datasets(BASE_SETS, roots=()).load("mnist"),
+        (
+            "data set 'mnist': expected in a folder named by --data-root or $CRWN_DATA, but none is named or known on "
+            "this machine."
+        ),
+    ),
+    "a list of images without its columns": (
+        lambda folder: read_list(written(folder / "train.csv", "file;class")),
+        (
+            "{folder}/train.csv: expected the columns filename and label, found ['file;class'] in its first row. "
+            "Separate the columns by commas."
+        ),
+    ),
+    "a pickle that would run code": (
+        lambda folder: read_pickle(written(folder / "x.pkl", "cos\nsystem\n.")),
+        (
+            "{folder}/x.pkl cannot be read as a pickle of arrays, and nothing in it was run: it names os.system, which "
+            "no array needs"
+        ),
+    ),
     "a sweep with faults": (
         lambda folder: sweep(folder, benchmark="r-digit", entry="scales: [FC16], settings: {weight_gain: 010}"),
         (
@@ -73,6 +144,56 @@ MESSAGES: dict[str, tuple[Callable[[Path], object], str]] = {
             "  line 2, benchmarks[0]: expected one of {presets}; given 'r-digit'; did you mean 'r-digits'?\n"
             "  line 3, methods.neuromodnet.settings.weight_gain: expected a number that all programs read alike, given "
             "010; write 10 (or 0o10 for 8), or '010' in quotes where text is meant"
+        ),
+    ),
+    "a sweep that moved": (
+        lambda folder: load_sweep(written(folder / "sweeps/paper/table1.yaml", "").parents[1] / "table1.yaml"),
+        ("{folder}/sweeps/table1.yaml: expected a file, and there is none; there is {folder}/sweeps/paper/table1.yaml"),
+    ),
+    "a folder of other files": (
+        lambda folder: Store(written(folder / "thesis.tex", "...").parent),
+        (
+            "{folder}: expected a store or an empty folder; it holds other files and no store.json. Nothing there is "
+            "touched."
+        ),
+    ),
+    "a store on which a run works": (
+        second_driver,
+        (
+            "{folder}/store: expected no other run on this store, but one is working on it. Wait for it (crwn status "
+            "shows it), stop it, or name another store with --out."
+        ),
+    ),
+    "a record that is gone": (
+        lambda _: parquet_files.load(None, TRIALS_SCHEMA, "trial.parquet"),
+        (
+            "trial.parquet: expected a record that can be read: it is missing. Have its trial computed again: crwn run "
+            "SWEEP --repair, or remove its folder."
+        ),
+    ),
+    "a manifest that was changed by hand": (
+        lambda _: Manifest.from_json(b"[]", name="tiny", place="tiny.json"),
+        (
+            "tiny.json: expected a sweep's manifest: at the top: expected keys with values, given []. Remove it; crwn "
+            "run on the sweep writes it again."
+        ),
+    ),
+    "an address with credentials": (
+        lambda _: open_files("s3://key:secret@bucket/runs"),
+        (
+            "expected an address without credentials, given one with: it is shown, logged and handed to other "
+            "machines. Put them into AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or a profile in ~/.aws."
+        ),
+    ),
+    "an address of another kind": (
+        lambda _: open_files("http://server/runs"),
+        "expected a path, s3://bucket/prefix or gs://bucket/prefix; given 'http://server/runs'.",
+    ),
+    "a link out of a store": (
+        link_out,
+        (
+            "{folder}/store/x: expected a file or a folder of the store itself, given a link out of it. It was neither "
+            "read nor written; remove it, or ask who made the store."
         ),
     ),
 }
