@@ -57,7 +57,7 @@ def jobs(monkeypatch: pytest.MonkeyPatch) -> list[Job]:
     """Puts an executor in the inline one's place that runs nothing, leaves records, and notes its jobs."""
     noted: list[Job] = []
 
-    def pretend(_: InlineExecutor, job: Job, on_update: Callable[[TrialUpdate], None]) -> None:
+    def pretend(_: InlineExecutor, job: Job, on_update: Callable[[TrialUpdate], None], on_wait: object) -> None:
         noted.append(job)
         for spec in job.trials:
             finish(job.store, spec)
@@ -257,7 +257,7 @@ def test_failures_are_told_with_their_tracebacks_place(
     """Each with the file that has the traceback, and what to do."""
     first, second = sweep.trials
 
-    def pretend(_: InlineExecutor, job: Job, on_update: Callable[[TrialUpdate], None]) -> None:
+    def pretend(_: InlineExecutor, job: Job, on_update: Callable[[TrialUpdate], None], on_wait: object) -> None:
         on_update(TrialUpdate(trial_id=first.trial_id, state="failed", error="OSError: no"))
         finish(job.store, second)
         on_update(TrialUpdate(trial_id=second.trial_id, state="finished"))
