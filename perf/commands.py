@@ -42,16 +42,21 @@ def main() -> None:
         plan.write_text(PLAN_300)
         tiny.write_text(TINY)
         subprocess.run([CRWN, "run", tiny, "--out", store], check=True, capture_output=True)
+        print(f"| `import crwn` | {_seconds_of(sys.executable, '-c', 'import crwn')} |")
         print(f"| `crwn --help` | {_seconds('--help')} |")
         print(f"| `crwn plan`, 300 trials | {_seconds('plan', str(plan))} |")
         print(f"| `crwn run`, nothing left to do | {_seconds('run', str(tiny), '--out', store)} |")
 
 
 def _seconds(*arguments: str) -> str:
+    return _seconds_of(str(CRWN), *arguments)
+
+
+def _seconds_of(*command: str) -> str:
     taken = []
     for _ in range(REPEATS):
         started = time.perf_counter()
-        subprocess.run([CRWN, *arguments], check=True, capture_output=True)
+        subprocess.run(command, check=True, capture_output=True)
         taken.append(time.perf_counter() - started)
     return f"{statistics.median(taken):.2f}"
 
