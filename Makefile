@@ -37,7 +37,7 @@ chaos: $(INSTALLED)  ## kill, starve and cut off runs, a soak of 500 trials, dam
 	$(BIN)/python -m tests.chaos.fuzz_store
 	$(BIN)/python -m tests.chaos.fuzz_data
 
-cluster-test: $(INSTALLED)  ## `ray up` on machines in network namespaces: ten minutes on 2 busy cores, as root
+cluster-test: $(INSTALLED)  ## `ray up` and Slurm in network namespaces: half an hour on 2 busy cores, as root
 	$(BIN)/python -m pytest -m "cluster"
 
 lint: $(INSTALLED)  ## check style and layering

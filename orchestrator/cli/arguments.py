@@ -83,7 +83,8 @@ PluginOption = Annotated[
     ),
 ]
 AddressOption = Annotated[
-    str, typer.Option(help="address of the cluster's dashboard, such as http://127.0.0.1:8265", metavar="URL")
+    str | None,
+    typer.Option(help="address of a Ray cluster's dashboard, such as http://127.0.0.1:8265", metavar="URL"),
 ]
 
 

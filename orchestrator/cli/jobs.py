@@ -1,7 +1,8 @@
-"""Commands on a cluster: submit, stop; and status, of a store or of a cluster."""
+"""Commands on a cluster of Ray or of Slurm: submit, stop; and status, of a store or of a cluster."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -25,11 +26,14 @@ from orchestrator.errors import UserError
 def submit(
     *,
     sweep: SweepArgument,
-    address: AddressOption,
+    address: AddressOption = None,
+    slurm: Annotated[bool, typer.Option("--slurm", help="submit to Slurm, on a machine that has its sbatch")] = False,
     out: Annotated[
         str | None,
         typer.Option(
-            help="the store, at a path or URI that the whole cluster sees; by default the sweep's own", metavar="STORE"
+            help="the store, at a path or URI that the whole cluster sees; by default the sweep's own; on "
+            "Slurm, else runs/<its name>",
+            metavar="STORE",
         ),
     ] = None,
     plugin: PluginOption = None,
@@ -47,12 +51,25 @@ def submit(
     no_tracking: NoTrackingOption = False,
     recompute: RecomputeOption = None,
     follow: Annotated[bool, typer.Option("--follow", help="print the job's log and end with its exit code")] = False,
+    nodes: Annotated[int | None, typer.Option(help="Slurm: machines, one by default")] = None,
+    gpus_per_node: Annotated[int | None, typer.Option(help="Slurm: GPUs on each of them")] = None,
+    cpus_per_node: Annotated[int | None, typer.Option(help="Slurm: CPUs on each of them")] = None,
+    time: Annotated[
+        str | None, typer.Option(help="Slurm: time limit, such as 8:00:00; the job goes on after it by itself")
+    ] = None,
+    partition: Annotated[str | None, typer.Option(help="Slurm: the partition")] = None,
+    account: Annotated[str | None, typer.Option(help="Slurm: the account")] = None,
+    sbatch: Annotated[
+        list[str] | None,
+        typer.Option(help='Slurm: another option of sbatch, as "--qos=high"; may be repeated', metavar="OPTION"),
+    ] = None,
+    write: Annotated[
+        Path | None, typer.Option(help="Slurm: write the script for sbatch here, and submit nothing", metavar="FILE")
+    ] = None,
 ) -> None:
-    """Submit a sweep to a Ray cluster as a job, or follow the job that already runs it."""
+    """Submit a sweep to a Ray cluster or to Slurm as a job, or find the job that already runs it."""
     from orchestrator import display  # noqa: PLC0415
-    from orchestrator.cluster import jobs, submitting  # noqa: PLC0415
-    from orchestrator.cluster.dashboard import connect  # noqa: PLC0415
-    from orchestrator.cluster.request import request  # noqa: PLC0415
+    from orchestrator.cluster import request  # noqa: PLC0415
     from orchestrator.execution import running  # noqa: PLC0415
 
     options = running.Options(
@@ -63,34 +80,109 @@ def submit(
         tracking=not no_tracking,
         recompute=tuple(recompute or ()),
     )
+    allocation = {
+        "nodes": nodes,
+        "gpus_per_node": gpus_per_node,
+        "cpus_per_node": cpus_per_node,
+        "time": time,
+        "partition": partition,
+        "account": account,
+        "sbatch": tuple(sbatch) if sbatch else None,
+        "write": write,
+    }
+    given = [f"--{name.replace('_', '-')}" for name, value in allocation.items() if value is not None]
+    _check_where(address, slurm=slurm, follow=follow, for_slurm=given)
+    loaded, console = chosen_sweep(sweep, seeds, changes, plugin), display.console()
+    if address is None:
+        from orchestrator.cluster import slurm as on_slurm  # noqa: PLC0415
+        from orchestrator.cluster.slurm_script import Allocation  # noqa: PLC0415
+
+        wanted = request.request_here(loaded, sweep, out, options)
+        on_slurm.submit(
+            wanted,
+            Allocation(
+                nodes=1 if nodes is None else nodes,
+                gpus=gpus_per_node,
+                cpus=cpus_per_node,
+                time=time,
+                partition=partition,
+                account=account,
+                more=tuple(sbatch or ()),
+            ),
+            console,
+            script_file=write,
+        )
+        return
+    from orchestrator.cluster import jobs, submitting  # noqa: PLC0415
+    from orchestrator.cluster.dashboard import connect  # noqa: PLC0415
+
     address = address.rstrip("/")
-    wanted = request(chosen_sweep(sweep, seeds, changes, plugin), sweep, out, options)
+    wanted = request.request(loaded, sweep, out, options)
     client = connect(address)
-    console = display.console()
     job = submitting.submit(client, address, wanted, console)
     if follow:
         raise typer.Exit(jobs.follow(client, address, job, console))
 
 
+def _check_where(address: str | None, *, slurm: bool, follow: bool, for_slurm: list[str]) -> None:
+    """Check that one cluster is named, and nothing that only the other kind has.
+
+    Raises:
+        UserError: it is not so.
+    """
+    if slurm == (address is not None):
+        given = "both" if slurm else "neither"
+        raise UserError("options-conflict", f"submit: expected a Ray cluster's --address or --slurm, given {given}")
+    if not slurm and for_slurm:
+        raise UserError("options-conflict", f"{', '.join(for_slurm)}: expected --slurm with it, given --address")
+    if slurm and follow:
+        raise UserError(
+            "options-conflict",
+            "--follow: expected a Ray cluster's --address with it; Slurm's job has a log, for tail -F",
+        )
+
+
 def stop(
-    job: Annotated[str, typer.Argument(help="the job's id, as submit and status show it", metavar="JOB")],
-    address: AddressOption,
+    job: Annotated[
+        str, typer.Argument(help="the job's id, as submit and status show it; a number is Slurm's", metavar="JOB")
+    ],
+    address: AddressOption = None,
 ) -> None:
-    """Stop a job on a Ray cluster and keep what it computed."""
+    """Stop a job on a Ray cluster or of Slurm and keep what it computed."""
     from orchestrator import display  # noqa: PLC0415
+
+    if is_slurms(job, address):
+        from orchestrator.cluster import slurm  # noqa: PLC0415
+
+        slurm.stop(job, display.console())
+        return
+    if address is None:
+        raise UserError(
+            "cluster-not-named", f"--address: expected that of the Ray cluster that runs {job}; given nothing"
+        )
     from orchestrator.cluster import jobs  # noqa: PLC0415
     from orchestrator.cluster.dashboard import connect  # noqa: PLC0415
 
     jobs.stop(connect(address), address, job, display.console())
 
 
+def is_slurms(name: str, address: str | None) -> bool:
+    """Whether something is the number of a job of Slurm."""
+    return address is None and name.isascii() and name.isdigit()
+
+
 def status(
     store: Annotated[
-        str | None, typer.Argument(help="the store, such as runs/quickstart or s3://bucket/prefix", metavar="[STORE]")
+        str | None,
+        typer.Argument(
+            help="the store, such as runs/quickstart or s3://bucket/prefix; a number is a job of Slurm",
+            metavar="[STORE|JOB]",
+        ),
     ] = None,
     address: Annotated[
-        str | None, typer.Option(help="instead show the jobs of the cluster with this dashboard", metavar="URL")
+        str | None, typer.Option(help="instead show the jobs of the Ray cluster with this dashboard", metavar="URL")
     ] = None,
+    slurm: Annotated[bool, typer.Option("--slurm", help="instead show your jobs of Slurm")] = False,
     verbose: Annotated[
         bool,
         typer.Option(
@@ -102,16 +194,27 @@ def status(
 ) -> None:
     """Show how many trials of a store are done, running, failed or left, or the state of a cluster's jobs."""
     from orchestrator import display  # noqa: PLC0415
-    from orchestrator.execution import status as standing  # noqa: PLC0415
 
-    if (store is None) == (address is None):
-        given = "neither" if store is None else "both"
-        raise UserError("options-conflict", f"status: expected a store, or a cluster with --address; given {given}")
-    if store is not None:
+    asked = [store is not None, address is not None, slurm]
+    if sum(asked) != 1:
+        given = "several" if any(asked) else "none"
+        raise UserError(
+            "options-conflict", f"status: expected one of a store, a job of Slurm, --address and --slurm; given {given}"
+        )
+    if slurm or (store is not None and is_slurms(store, address)):
+        from orchestrator.cluster import slurm as on_slurm  # noqa: PLC0415
+
+        if store is None:
+            on_slurm.show_all(display.console(), verbose=verbose)
+        else:
+            on_slurm.show(store, display.console(), verbose=verbose)
+    elif store is not None:
+        from orchestrator.execution import status as standing  # noqa: PLC0415
+
         standing.show(existing_store(store), display.console(), verbose=verbose)
-        return
-    assert address is not None
-    from orchestrator.cluster import jobs  # noqa: PLC0415
-    from orchestrator.cluster.dashboard import connect  # noqa: PLC0415
+    else:
+        assert address is not None
+        from orchestrator.cluster import jobs  # noqa: PLC0415
+        from orchestrator.cluster.dashboard import connect  # noqa: PLC0415
 
-    jobs.show(connect(address), address, display.console(), verbose=verbose)
+        jobs.show(connect(address), address, display.console(), verbose=verbose)

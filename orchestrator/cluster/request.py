@@ -15,8 +15,9 @@ from crwn.plugins import FilePlugin
 from orchestrator.display import hide_password
 from orchestrator.errors import UserError
 from orchestrator.execution.other_code import check_names
-from orchestrator.execution.running import Options, chosen_executor, chosen_resources
+from orchestrator.execution.running import Options, check_secrets, chosen_executor, chosen_resources
 from orchestrator.store.address import SCHEMES, check_address
+from orchestrator.store.store import Store
 from orchestrator.sweeps.changes import OPTION
 from orchestrator.sweeps.sweep import Sweep
 
@@ -55,23 +56,29 @@ class Request:
         asked += sorted(f"{plugin.name} {plugin.version}" for plugin in self.sweep.plugins)
         return hashlib.sha256("\n".join(asked).encode()).hexdigest()
 
-    @property
-    def entrypoint(self) -> str:
-        """The command that the job runs."""
-        # Ray also where few trials are left: the head may have neither GPUs nor cores to spare.
-        return shlex.join(
-            [
-                *("crwn", "run", self.file.name, "--out", self.store, "--executor", "ray"),
-                *(word for plugin in self.plugin_files for word in ("--plugin", plugin.name)),
-                *self._options(),
-            ]
-        )
+    def run(self, folder: Path | None = None) -> list[str]:
+        """The words of the command that the job runs.
 
-    def command(self, address: str) -> str:
-        """The command that submits this."""
+        Args:
+            folder: with copies of the sweep and its plug-ins; None if they are where the command runs.
+        """
+        # Ray also where few trials are left: the head may have neither GPUs nor cores to spare.
+        at = Path() if folder is None else folder
+        return [
+            *("crwn", "run", str(at / self.file.name), "--out", self.store, "--executor", "ray"),
+            *(word for plugin in self.plugin_files for word in ("--plugin", str(at / plugin.name))),
+            *self._options(),
+        ]
+
+    def command(self, *where: str) -> str:
+        """The command that submits this.
+
+        Args:
+            where: the words that say to what.
+        """
         uri = self.options.tracking_uri
         tracking = [] if uri is None else ["--tracking-uri", hide_password(uri)]
-        words = ["crwn", "submit", str(self.file), "--address", address, "--out", self.store]
+        words = ["crwn", "submit", str(self.file), *where, "--out", self.store]
         words += [word for plugin in self.plugin_files for word in ("--plugin", plugin.place)]
         return shlex.join([*words, *self._options(), *tracking])
 
@@ -97,19 +104,13 @@ def request(sweep: Sweep, file: Path, out: str | None, options: Options) -> Requ
     Raises:
         UserError: something of it cannot work there.
     """
-    chosen_resources(sweep, options)
-    check_names(sweep, options.recompute)
-    chosen_executor(options, len(sweep.trials))
+    _check_options(sweep, options)
     where = "an absolute path that all machines of the cluster share, such as /shared/runs/NAME, or s3://bucket/prefix"
     given = out if out is not None else None if sweep.store is None else str(sweep.store)
     if given is None:
         raise UserError("store-not-named", f"--out: expected where the cluster keeps the store, {where}; given nothing")
     source = "--out" if out is not None else f"{file}: store"
-    try:
-        check_address(given)
-    except InvalidError as error:
-        raise UserError(error.codes, f"{source}: {error}.") from error
-    is_elsewhere = urlsplit(given).scheme in SCHEMES
+    is_elsewhere = _is_elsewhere(given, source)
     if not (given.startswith("/") or is_elsewhere):
         raise UserError(
             "path-not-absolute", f"{source}: expected {where}; given {given!r}. A job's own folder vanishes with it."
@@ -120,3 +121,35 @@ def request(sweep: Sweep, file: Path, out: str | None, options: Options) -> Requ
             f"--data-root: expected an absolute path on the cluster's machines; given {options.data_root!r}",
         )
     return Request(sweep=sweep, file=file, store=given if is_elsewhere else posixpath.normpath(given), options=options)
+
+
+def request_here(sweep: Sweep, file: Path, out: str | None, options: Options) -> Request:
+    """Check what is to be submitted to machines that see this machine's files at the same paths.
+
+    Its store is that of `crwn run` here: the one named, the sweep's, or runs/<name>.
+
+    Raises:
+        UserError: something of it cannot work there.
+    """
+    _check_options(sweep, options)
+    check_secrets(options, "ray")
+    given = out or (f"runs/{sweep.name}" if sweep.store is None else str(sweep.store))
+    is_elsewhere = _is_elsewhere(given, "--out" if out else f"{file}: store")
+    store = given if is_elsewhere else Store(given).address
+    return Request(sweep=sweep, file=file, store=store, options=options)
+
+
+def _check_options(sweep: Sweep, options: Options) -> None:
+    """Check what has nothing to do with the cluster; raises like `request`."""
+    chosen_resources(sweep, options)
+    check_names(sweep, options.recompute)
+    chosen_executor(options, len(sweep.trials))
+
+
+def _is_elsewhere(store: str, source: str) -> bool:
+    """Whether a store is on object storage; raises like `request` if it is no address."""
+    try:
+        check_address(store)
+    except InvalidError as error:
+        raise UserError(error.codes, f"{source}: {error}.") from error
+    return urlsplit(store).scheme in SCHEMES

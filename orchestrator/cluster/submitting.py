@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import shlex
 import shutil
 import time
 from collections.abc import Iterator
@@ -60,10 +61,10 @@ def submit(client: JobSubmissionClient, address: str, wanted: Request, console: 
     print_line(console, f"sweep     {wanted.sweep.title}: {len(wanted.sweep.trials)} trials, into {wanted.store}")
     print_line(console, f"job       {job_id}")
     print_line(console, f"dashboard {address}/#/jobs/{job_id}")
-    print_line(console, f"follow    {wanted.command(address)} --follow")
+    print_line(console, f"follow    {wanted.command('--address', address)} --follow")
     print_line(console, f"status    crwn status --address {address}")
     print_line(console, f"stop      crwn stop --address {address} {job_id}")
-    print_line(console, f"resume    {wanted.command(address)}")
+    print_line(console, f"resume    {wanted.command('--address', address)}")
     return job_id
 
 
@@ -103,7 +104,7 @@ def _start(client: JobSubmissionClient, address: str, wanted: Request, job_id: s
         while True:
             try:
                 client.submit_job(
-                    entrypoint=wanted.entrypoint,
+                    entrypoint=shlex.join(wanted.run()),
                     submission_id=job_id,
                     metadata=metadata,
                     runtime_env={"working_dir": str(folder), "env_vars": variables},

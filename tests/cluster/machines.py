@@ -13,7 +13,7 @@ import os
 import shutil
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -63,12 +63,12 @@ exec chroot "$root" sh -c '
 """
 
 
-def whats_missing() -> str:
-    """Why there can be no machines here; empty if there can."""
+def whats_missing(packages: Mapping[str, str] = PACKAGES) -> str:
+    """Why there can be no machines here, with these commands of Debian packages; empty if there can."""
     if os.geteuid() != 0:
         return "needs root, to make network namespaces and mounts"
     path = f"{os.environ['PATH']}:{SBIN}"
-    if missing := [package for command, package in PACKAGES.items() if shutil.which(command, path=path) is None]:
+    if missing := [package for command, package in packages.items() if shutil.which(command, path=path) is None]:
         return f"needs the Debian packages {', '.join(missing)}"
     tried = "mount -t tmpfs t /mnt && cd /mnt && mkdir u w r && mount -t overlay o -o lowerdir=/,upperdir=u,workdir=w r"
     tried += " && ip link add lan type bridge && ip link add here type veth peer name there"

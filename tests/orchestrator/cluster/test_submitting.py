@@ -23,7 +23,7 @@ def test_a_sweep_becomes_a_job(crwn: Crwn, sweep_file: SweepFile, cluster: Clust
     assert asked["entrypoint"] == f"crwn run sweep.yaml --out {STORE} --executor ray"
     assert {name.split("/")[0] for name in asked["files"]} == {"crwn", "orchestrator", "sweep.yaml"}
     assert {"crwn/data/digits.py", "crwn/methods/psp.py", "orchestrator/execution/ray_tune.py"} <= set(asked["files"])
-    assert not [name for name in asked["files"] if not name.endswith((".py", ".yaml", "page.html"))]
+    assert not [name for name in asked["files"] if not name.endswith((".py", ".yaml", "page.html", "py.typed"))]
     variables = asked["runtime_env"]["env_vars"]
     assert "MLFLOW_TRACKING_URI" not in variables
     assert variables.get("CRWN_COMMIT") == code_commit()
