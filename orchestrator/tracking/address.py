@@ -14,6 +14,9 @@ from orchestrator.errors import UserError
 DATABASE_FILE, ARTIFACT_FOLDER = "mlflow.db", "mlartifacts"
 TRACKING_VARIABLE = "MLFLOW_TRACKING_URI"
 
+VIEW = "mlflow.sharedViewState."
+"""Begins the tags of an experiment that hold MLflow's shared views; the rest is the view's key in an address."""
+
 
 class TrackingError(UserError):
     """MLflow cannot be written; the message says why and what to do."""

@@ -28,6 +28,7 @@ from orchestrator.store.recorded_spec import RecordedSpec
 from orchestrator.store.rows import Sample, TestRow, TrialRow, independent
 from orchestrator.store.schemas import CONTEXTS_FILE, SYSTEM_FILE, TASKS_FILE, TRIAL_FILE
 from orchestrator.store.store import Store, TrialState
+from orchestrator.tracking.address import VIEW
 
 PROJECTION = 3
 """Version of the projection: increased when more is shown of a trial, so that `sync` updates all runs."""
@@ -37,6 +38,25 @@ MAX_CURVE_POINTS = 200
 
 MAX_RUN_NAME, MAX_TAG, MAX_PARAM = 250, 8000, 6000
 MEBIBYTE = 2**20
+
+
+def _view(level: str, order: str, columns: Sequence[str], **more: object) -> str:
+    """A view as MLflow's interface keeps one that is shared: a filter, an order, columns."""
+    shown = {"startTime": "ALL", "lifecycleFilter": "Active", "runsHiddenMode": "FIRST_20_RUNS"}
+    shown |= {"searchFilter": f"tags.`crwn.level` = '{level}'", "orderByKey": f"metrics.`{order}`"}
+    return json.dumps({**shown, "orderByAsc": False, "selectedColumns": [*columns], **more})
+
+
+_CELL_COLUMNS = ("accuracy", "accuracy_sd", "n", "forgetting", "params_per_task")
+_TRIAL_COLUMNS = ("metrics.`accuracy`", "metrics.`trial/forgetting`", "params.`benchmark`", "params.`seed`")
+_BY_CELL = {"aggregateFunction": "average", "groupByKeys": [{"mode": "tag", "groupByData": "cell"}]}
+
+VIEWS: Mapping[str, str] = {
+    f"{VIEW}crwn-means": _view("cell", "cell/accuracy", [f"metrics.`cell/{name}`" for name in _CELL_COLUMNS]),
+    f"{VIEW}crwn-trials": _view("trial", "accuracy", _TRIAL_COLUMNS),
+    f"{VIEW}crwn-cells": _view("trial", "accuracy", _TRIAL_COLUMNS, groupBy=_BY_CELL),
+}
+"""Tags of every experiment: views that show something, which `crwn ui` names. A page opens on a folded run."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -167,9 +167,13 @@ class Tracker:
             folder = re.sub(r"[^\w.-]", "_", name)
             location = None if self._artifacts is None else (self._artifacts / folder).as_uri()
             kind = {"mlflow.experimentKind": "custom_model_development"}  # the UI shows training, not prompts
-            return str(self._client.create_experiment(name, artifact_location=location, tags=kind))
+            tags = {**kind, **projection.VIEWS}
+            return str(self._client.create_experiment(name, artifact_location=location, tags=tags))
         if found.lifecycle_stage != "active":  # MLflow accepts no second experiment of its name
             self._client.restore_experiment(found.experiment_id)
+        for tag, value in projection.VIEWS.items():
+            if found.tags.get(tag) != value:
+                self._client.set_experiment_tag(found.experiment_id, tag, value)
         return str(found.experiment_id)
 
     def _sync_trial(self, runs: Runs, trial_id: str, state: TrialState, cell: ManifestCell, seed: int) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import signal
 import socket
@@ -10,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,11 +19,20 @@ from rich.console import Console
 
 from orchestrator.display import hide_password, print_line
 from orchestrator.errors import UserError
-from orchestrator.tracking.address import ARTIFACT_FOLDER, DATABASE_FILE, default_uri, is_database, tracking_uri
+from orchestrator.tracking.address import ARTIFACT_FOLDER, DATABASE_FILE, VIEW, default_uri, is_database, tracking_uri
 
 HOST = "127.0.0.1"
 START_PAGE = "/#/experiments?workflowType=machine_learning"
 """Opens the interface for training; MLflow's default is the one for prompts."""
+SEARCH = "/api/2.0/mlflow/experiments/search"
+VIEWS = (
+    ("crwn-means", "", "means over seeds"),
+    ("crwn-trials", "", "every trial"),
+    ("crwn-cells", "", "trials by cell"),
+    ("crwn-cells", "&compareRunsMode=CHART", "charts by cell"),
+)
+"""Of each experiment: the view's key (`projection.VIEWS`), what else its address has, and what it shows."""
+MAX_EXPERIMENTS = 5
 START_SECONDS, STOP_SECONDS, POLL_SECONDS = 90.0, 5.0, 0.2
 
 ENVIRONMENT = {
@@ -67,11 +78,32 @@ def serve(runs: Path, port: int, console: Console) -> None:
             if is_up:
                 where = f"http://{HOST}:{port}{START_PAGE}"
                 print_line(console, f"MLflow shows {hide_password(uri)} at {where}\nCtrl-C stops it.")
+                for line in _views(port):
+                    print_line(console, line)
                 server.wait()
         size = os.fstat(log.fileno()).st_size
         said = os.pread(log.fileno(), 2000, max(0, size - 2000)).decode(errors="replace")
         how = "ended by itself" if is_up else f"did not start within {START_SECONDS:g} s"
         raise UserError("server-failed", f"the MLflow server {how}:\n{hide_password(said)}")
+
+
+def _views(port: int) -> Iterator[str]:
+    """The addresses of views, of the experiments that changed last; nothing if the server does not answer."""
+    asked = json.dumps({"max_results": MAX_EXPERIMENTS, "order_by": ["last_update_time DESC"]}).encode()
+    address = f"http://{HOST}:{port}"
+    request = urllib.request.Request(f"{address}{SEARCH}", asked, {"Content-Type": "application/json"})  # noqa: S310
+    try:
+        with urllib.request.urlopen(request, timeout=START_SECONDS) as answer:  # noqa: S310 (http, of this machine)
+            experiments = json.load(answer).get("experiments", [])
+    except (OSError, ValueError):
+        return
+    for experiment in experiments:
+        tags = {tag["key"] for tag in experiment.get("tags", [])}
+        if f"{VIEW}crwn-means" in tags:
+            yield f"{experiment['name']}:"
+            for key, more, shown in VIEWS:
+                runs = f"{address}/#/experiments/{experiment['experiment_id']}/runs"
+                yield f"  {shown:20} {runs}?viewStateShareKey={key}{more}"
 
 
 def _is_open(port: int) -> bool:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import http.server
 import json
 import os
 import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -19,6 +21,7 @@ import pytest
 
 from orchestrator.store.store import Store
 from orchestrator.tracking import ui
+from orchestrator.tracking.address import VIEW
 from tests.ports import free_port
 
 Crwn = Callable[..., Any]  # gives an Outcome: code, out, err
@@ -104,6 +107,35 @@ def test_a_port_that_is_taken_is_refused(crwn: Crwn, runs: Path) -> None:
         ended = crwn("ui", runs, "--port", taken)
     assert (ended.code, ended.out) == (2, "")
     assert ended.err == f"error: --port: expected a free port, given {taken}. Stop what uses it, or name another.\n"
+
+
+def answering(content: bytes) -> type[http.server.BaseHTTPRequestHandler]:
+    """A handler of requests that gives this to all."""
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(content)
+
+    return Handler
+
+
+def test_views_that_show_something_are_named(port: int) -> None:
+    """Of experiments that have them; where no server answers, none."""
+    answer = {"experiments": [{"experiment_id": "7", "name": "mine", "tags": [{"key": f"{VIEW}crwn-means"}]}]}
+    answer["experiments"].append({"experiment_id": "0", "name": "Default"})
+    with http.server.HTTPServer(("127.0.0.1", port), answering(json.dumps(answer).encode())) as other:
+        thread = threading.Thread(target=other.handle_request)
+        thread.start()
+        lines = list(ui._views(port))
+        thread.join()
+    address = f"http://127.0.0.1:{port}/#/experiments/7/runs?viewStateShareKey="
+    assert lines[0] == "mine:"
+    assert [line.split()[-1] for line in lines[1:]] == [
+        f"{address}{key}" for key in ("crwn-means", "crwn-trials", "crwn-cells", "crwn-cells&compareRunsMode=CHART")
+    ]
+    assert list(ui._views(port)) == []
 
 
 @pytest.mark.parametrize("given", [0, 65536, "http"])
