@@ -22,7 +22,7 @@ RESULTS_VERSION = 1
 NUM_DIGITS = 16
 """Hexadecimal digits of a fingerprint: enough to distinguish any two versions of a file, few enough to read."""
 
-NO_PART_IN_RESULTS = ("testing.py",)
+NO_PART_IN_RESULTS = ("testing.py", "contract.py")
 """Files of this package that no trial uses."""
 
 
@@ -35,11 +35,13 @@ class Code:
             in which it lies); None if its source is not available, as in a notebook.
         crwn: fingerprint of all files of this package; None likewise.
         results_version: `RESULTS_VERSION` at that time.
+        added: fingerprint of the plug-ins that define its benchmark and base set; None if they are built in.
     """
 
     method: str | None = None
     crwn: str | None = None
     results_version: int | None = None
+    added: str | None = None
 
 
 _NO_SOURCE = (OSError, ValueError, SyntaxError, RecursionError)

@@ -31,7 +31,7 @@ from types import MappingProxyType, ModuleType
 from typing import Any, TypeAlias
 
 from crwn.benchmarks import BENCHMARKS, BenchmarkEntry
-from crwn.code import fingerprint_of_bytes, module_code
+from crwn.code import NUM_DIGITS, Code, code_of, fingerprint_of_bytes, module_code
 from crwn.data import BASE_SETS, BaseSet
 from crwn.faults import Fault, FaultError
 from crwn.methods import METHODS, MethodEntry
@@ -263,6 +263,14 @@ def used_by(trial: TrialSpec) -> tuple[Plugin, ...]:
     return tuple(dict.fromkeys(plugin for plugin in found if plugin is not None))
 
 
+def code_of_trial(trial: TrialSpec) -> Code:
+    """The code with which this process computes a trial; see `crwn.code.code_of`."""
+    found = (provider(BENCHMARKS, trial.benchmark.kind), provider(BASE_SETS, trial.benchmark.base))
+    parts = [f"{plugin.name} {plugin.code}" for plugin in found if plugin is not None]
+    added = hashlib.sha256("\n".join(parts).encode()).hexdigest()[:NUM_DIGITS] if parts else None
+    return dataclasses.replace(code_of(trial.method), added=added)
+
+
 def _entry_points(kind: _Kind, name: str | None = None) -> list[metadata.EntryPoint]:
     """The entry points of a group, or those of them with a name."""
     found = _all_entry_points(tuple(sys.path))
@@ -357,16 +365,22 @@ def _add(found: Mapping[_Kind, Mapping[str, Any]], plugin: Plugin, place: str) -
     Raises:
         PluginError: some are wrong; the message names each fault.
     """
-    faults = [
-        Fault(fault.codes, f"{kind.registry.what} {name!r}: {fault}")
-        for kind, entries in found.items()
-        for name, entry in entries.items()
-        for fault in _faults(kind, name, entry)
-    ]
+    faults: list[Fault] = []
+    added: list[_Kind] = []
+    for kind in (kind for kind in _KINDS if kind in found):
+        wrong = [
+            Fault(fault.codes, f"{kind.registry.what} {name!r}: {fault}")
+            for name, entry in found[kind].items()
+            for fault in _faults(kind, name, entry)
+        ]
+        faults += wrong
+        if not wrong:
+            kind.registry.add(found[kind], plugin)  # a benchmark's default may be a base set of the same plug-in
+            added.append(kind)
     if faults:
+        for kind in added:
+            kind.registry.remove(found[kind])
         raise PluginError.of(faults, f"{place}: {'; '.join(faults)}")
-    for kind, entries in found.items():
-        kind.registry.add(entries, plugin)
 
 
 def _faults(kind: _Kind, name: str, entry: Any) -> Iterator[Fault]:
@@ -453,8 +467,9 @@ def _shown(plugin: Plugin) -> str:
 
 
 _KINDS = (
-    _Kind(registry=METHODS, declared="METHODS", group="crwn.methods", faults=_method_faults),
-    _Kind(registry=BENCHMARKS, declared="BENCHMARKS", group="crwn.benchmarks", faults=_benchmark_faults),
     _Kind(registry=BASE_SETS, declared="BASE_SETS", group="crwn.data", faults=_base_set_faults),
+    _Kind(registry=BENCHMARKS, declared="BENCHMARKS", group="crwn.benchmarks", faults=_benchmark_faults),
+    _Kind(registry=METHODS, declared="METHODS", group="crwn.methods", faults=_method_faults),
 )
+"""In the order in which entries are checked and added."""
 _BY_GROUP: Mapping[str, _Kind] = MappingProxyType({kind.group: kind for kind in _KINDS})

@@ -16,7 +16,7 @@ import operator
 import re
 import types
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Protocol, runtime_checkable
 
@@ -36,6 +36,23 @@ Count = Annotated[int, annotated_types.Ge(1), annotated_types.Le(2**63 - 1)]
 Index = Annotated[int, annotated_types.Ge(0), annotated_types.Le(2**63 - 1)]
 PositiveFloat = Annotated[float, annotated_types.Gt(0)]
 NotNegative = Annotated[float, annotated_types.Ge(0)]
+
+
+@dataclass(frozen=True, slots=True)
+class OneOf:
+    """An annotation of a text: the names that it may be, those that plug-ins have added by then included.
+
+    Attributes:
+        names: returns them.
+    """
+
+    names: Callable[[], Sequence[str]]
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> dict[str, Any]:
+        """What pydantic makes of a `Literal` of these names."""
+        del source, handler
+        return {"type": "literal", "expected": list(self.names())}
+
 
 READ_STRICTLY: Mapping[str, Any] = types.MappingProxyType({"extra": "forbid", "strict": True, "allow_inf_nan": False})
 """Pydantic's configuration for reading specs from files; every spec carries it, but none imports pydantic."""
@@ -508,15 +525,17 @@ _BOUNDS: Mapping[type, tuple[str, str, str, Callable[[Any, Any], bool]]] = types
 
 def _fault(hint: Any, value: Any) -> Fault | None:
     """What was expected, if `value` does not fit `hint`; else None."""
-    plain = _plain_type(hint)
-    if typing.get_origin(plain) is Literal:
-        choices = typing.get_args(plain)
+    plain, bounds = _plain_type(hint), typing.get_args(hint)[1:] if typing.get_origin(hint) is Annotated else ()
+    choices = typing.get_args(plain) if typing.get_origin(plain) is Literal else None
+    for bound in bounds:
+        choices = tuple(bound.names()) if isinstance(bound, OneOf) else choices
+    if choices is not None:
         return None if value in choices else Fault("unknown-name", "one of " + ", ".join(map(repr, choices)))
     if not isinstance(value, plain) or (isinstance(value, bool) and plain is not bool):
         return Fault("wrong-type", plain.__name__)
     if plain is float and not math.isfinite(value):
         return Fault("not-finite", "a finite number")
-    for bound in typing.get_args(hint)[1:] if typing.get_origin(hint) is Annotated else ():
+    for bound in bounds:
         attribute, code, words, holds = _BOUNDS[type(bound)]
         limit = getattr(bound, attribute)
         if not holds(value, limit):

@@ -1,4 +1,4 @@
-"""Stores of made-up trials for tests and benchmarks: everything that finished trials leave, without any training.
+"""For tests: the contract of one's own method (`check_method`), and stores of made-up trials, without any training.
 
 Records are written by the same code as in a run, so ids, hashes, measures and context files agree. Only the accuracies
 are made up (with the task told, they are halfway to 1), as are predictions, spread evenly over classes, and timings.
@@ -16,11 +16,12 @@ Shapes: T tasks.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import datetime
 import functools
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
@@ -33,7 +34,7 @@ from crwn.benchmarks import PRESETS
 from crwn.code import Code
 from crwn.data import BASE_SETS
 from crwn.faults import InvalidError
-from crwn.methods import METHODS
+from crwn.methods import METHODS, MethodEntry
 from crwn.methods.protocol import ScaleError
 from crwn.spec import DEFAULT_UPDATES, BenchmarkSpec, MethodSpec, TrainingSpec, TrialSpec
 
@@ -46,6 +47,10 @@ if TYPE_CHECKING:
     from orchestrator.store.rows import Sample
     from orchestrator.store.store import Store
     from orchestrator.sweeps.sweep import Cell
+
+CONTRACT_TASKS = 4
+CONTRACT_TRAINING = TrainingSpec(learning_rate=0.01, batch_size=64, updates_per_task=30)
+"""The trials by which `check_method` checks a method."""
 
 START = 1_750_000_000.0
 """Start of the made-up trials, in seconds since 1970: 15 June 2025, 15:06:40 UTC."""
@@ -162,6 +167,69 @@ def _small_scale(method: MethodSpec, benchmark: BenchmarkSpec) -> str:
     except ScaleError:
         return "1d"
     return "FC16"
+
+
+def check_method(
+    method: MethodEntry | str | Path,
+    *,
+    scale: str | None = None,
+    benchmark: str | BenchmarkSpec | None = None,
+    learning_rate: float = CONTRACT_TRAINING.learning_rate,
+    **settings: Any,
+) -> None:
+    """Check what every method promises (`crwn.contract`) by small trials on embedded data, in seconds.
+
+    Args:
+        method: an entry, or the path of a plug-in file, whose code is run and whose methods are all checked.
+        scale: the network's scale; by default FC16, or 1d for a method without that scale.
+        benchmark: a preset's name, or a spec of at least 4 tasks; by default rotated digits, or digits that arrive two
+            by two for a method that needs to be told of new classes.
+        learning_rate: the learning rate.
+        **settings: the method's settings.
+
+    Raises:
+        PluginError: the plug-in is at fault.
+        ValueError: the method does not learn the benchmark.
+        ExceptionGroup: promises are broken; it has an error for each, with what is promised.
+    """
+    from crwn.plugins import load_file, provider
+
+    if isinstance(method, MethodEntry):
+        kind = method.spec().kind
+        with contextlib.nullcontext() if kind in METHODS else METHODS.adding({kind: method}):
+            _check_kind(kind, scale, benchmark, learning_rate, settings)
+        return
+    plugin = load_file(Path(method))
+    for kind in [name for name in METHODS if provider(METHODS, name) == plugin]:
+        _check_kind(kind, scale, benchmark, learning_rate, settings)
+
+
+def _check_kind(
+    kind: str,
+    scale: str | None,
+    benchmark: str | BenchmarkSpec | None,
+    learning_rate: float,
+    settings: Mapping[str, Any],
+) -> None:
+    from crwn.contract import CHECKS, ContractCase
+    from crwn.data import Datasets
+
+    if benchmark is None:
+        needs = METHODS[kind].spec(**settings).blueprint(scale or "FC16", PRESETS["r-digits"].problem(), 0).needs
+        benchmark = "seq-digits" if "classes" in needs else "r-digits"
+    num_tasks = 5 if benchmark == "seq-digits" else CONTRACT_TASKS
+    trial = tiny_trial(kind, benchmark=benchmark, num_tasks=num_tasks, scale=scale, **settings)
+    training = dataclasses.replace(CONTRACT_TRAINING, learning_rate=learning_rate)
+    case = ContractCase(spec=dataclasses.replace(trial, training=training), data=Datasets(BASE_SETS, roots=()))
+    broken = []
+    for name, check in CHECKS.items():
+        try:
+            check(case)
+        except Exception as error:  # noqa: BLE001 (whatever a method raises breaks its promise)
+            error.add_note(f"{kind} breaks the promise {name}: {(check.__doc__ or '').strip()}")
+            broken.append(error)
+    if broken:
+        raise ExceptionGroup(f"{kind} breaks {len(broken)} of {len(CHECKS)} promises of a method", broken)
 
 
 def new_store(folder: Path) -> Store:

@@ -21,7 +21,7 @@ from crwn.benchmarks.augmentation import augmentation_of
 from crwn.benchmarks.by_class import Chosen, ClassTasks
 from crwn.benchmarks.specs import check_first, normalisation_of
 from crwn.benchmarks.validation import check_validation, left_of_each
-from crwn.data import BASE_SETS
+from crwn.data import BASE_SETS, Base
 from crwn.faults import InvalidError
 from crwn.spec import READ_STRICTLY, Count, Index, ProblemShape, check_fields, kind_field
 
@@ -53,7 +53,7 @@ class SequentialSpec:
     __pydantic_config__: ClassVar[Mapping[str, Any]] = READ_STRICTLY
 
     kind: str = kind_field("sequential")
-    base: Literal["digits", "mnist", "cifar100", "miniimagenet", "tinyimagenet"] = "mnist"
+    base: Base = "mnist"
     num_tasks: Count = 5
     order: Literal["natural", "drawn"] = "natural"
     crop_padding: Index = 0

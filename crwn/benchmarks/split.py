@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
@@ -19,7 +19,7 @@ from crwn.benchmarks.augmentation import augmentation_of
 from crwn.benchmarks.by_class import Chosen, ClassTasks
 from crwn.benchmarks.specs import check_first, normalisation_of
 from crwn.benchmarks.validation import check_validation, left_of_each
-from crwn.data import BASE_SETS
+from crwn.data import BASE_SETS, Base
 from crwn.faults import InvalidError
 from crwn.spec import READ_STRICTLY, Count, Index, ProblemShape, check_fields, kind_field, later_field
 
@@ -49,7 +49,7 @@ class SplitSpec:
     __pydantic_config__: ClassVar[Mapping[str, Any]] = READ_STRICTLY
 
     kind: str = kind_field("split")
-    base: Literal["digits", "mnist", "cifar100", "miniimagenet", "tinyimagenet"] = "cifar100"
+    base: Base = "cifar100"
     num_tasks: Count = 20
     crop_padding: Index = 4
     flip: bool = True

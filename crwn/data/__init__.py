@@ -5,11 +5,12 @@
 
 from __future__ import annotations
 
-from typing import Literal, TypeAlias
+from typing import Annotated, TypeAlias
 
 from crwn.data import cifar100, digits, imagenet, mnist
 from crwn.data.base import BaseSet, DataError, Datasets, data_roots
 from crwn.registry import Registry
+from crwn.spec import OneOf
 
 BASE_SETS: Registry[BaseSet] = Registry(
     "data set",
@@ -25,10 +26,15 @@ BASE_SETS: Registry[BaseSet] = Registry(
     },
 )
 
-GreyBase: TypeAlias = Literal["digits", "mnist"]
-"""The base sets with one channel: those whose pixels can be rotated or permuted."""
+Base: TypeAlias = Annotated[str, OneOf(lambda: tuple(BASE_SETS))]
+"""The name of a base set."""
 
-__all__ = ["BASE_SETS", "BaseSet", "DataError", "Datasets", "GreyBase", "data_roots", "datasets"]
+GreyBase: TypeAlias = Annotated[
+    str, OneOf(lambda: tuple(name for name, base in BASE_SETS.items() if base.image_shape[0] == 1))
+]
+"""The name of a base set with one channel: one whose pixels can be rotated or permuted."""
+
+__all__ = ["BASE_SETS", "Base", "BaseSet", "DataError", "Datasets", "GreyBase", "data_roots", "datasets"]
 
 
 def datasets(data_root: str | None = None) -> Datasets:

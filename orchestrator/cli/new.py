@@ -26,6 +26,11 @@ methods:
 """
 
 
+def _check(name: str) -> str:
+    """The command that checks what every method promises."""
+    return shlex.join(["python", "-c", f"from crwn.testing import check_method; check_method('{name}.py')"])
+
+
 def method(
     name: Annotated[str, typer.Argument(help="its name in sweeps, such as my_method", metavar="NAME")],
 ) -> None:
@@ -56,4 +61,4 @@ def method(
             opened.write(content)
         typer.echo(f"written   {file}")
     typer.echo(f"run       {shlex.join(['crwn', 'run', f'{name}.yaml', '--plugin', f'{name}.py'])}")
-    typer.echo(f"check     python -c 'from crwn.testing import check_method; check_method(\"{name}.py\")'")
+    typer.echo(f"check     {_check(name)}")

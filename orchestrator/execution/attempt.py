@@ -21,12 +21,11 @@ from typing import Any
 import torch
 
 from crwn.backbone import BackboneSource
-from crwn.code import code_of
 from crwn.data import Datasets
 from crwn.events import CurvePoint, GroupHalved, Progress, ResumePoint, TaskRow
 from crwn.memory import predicted_peak
 from crwn.metrics import average_accuracy
-from crwn.plugins import InstalledPlugin, used_by
+from crwn.plugins import InstalledPlugin, code_of_trial, used_by
 from crwn.resume import ResumeError
 from crwn.spec import BenchmarkSpec, TrialSpec
 from crwn.trial import Allowance, Event, Finished, Started, iterate_trial
@@ -203,7 +202,7 @@ def new_attempt(spec: TrialSpec, gpus: float | None) -> Attempt:
         grouping=spec.blueprint().grouping,
         gpus=gpus,
         versions={**versions_for(spec), "python": platform.python_version()},
-        code=code_of(spec.method),
+        code=code_of_trial(spec),
     )
 
 
@@ -288,7 +287,7 @@ def record_of(
         commit=commit,
         python=platform.python_version(),
         versions=versions_for(spec),
-        code=code_of(spec.method),
+        code=code_of_trial(spec),
         code_changes=code_changes(attempts),
     )
     trial = TrialRow(

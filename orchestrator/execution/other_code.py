@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from crwn.code import RESULTS_VERSION, Code, code_of, method_code
+from crwn.code import RESULTS_VERSION, Code, method_code
 from crwn.methods import METHODS
+from crwn.plugins import code_of_trial
 from crwn.spec import TRIAL_ID, TrialSpec
 from orchestrator.display import counted, print_line
 from orchestrator.errors import UserError, nearest
@@ -141,7 +142,7 @@ def chosen(sweep: Sweep, store: Store, names: Sequence[str]) -> tuple[TrialSpec,
     found: dict[TrialSpec, None] = {}
     for name in names:
         for trial in _named(sweep, name):
-            now = code_of(trial.method)
+            now = code_of_trial(trial)
             if name != trial.trial_id:
                 now = replace(now, crwn=None)
             if not is_of(store, trial, now):
@@ -181,5 +182,5 @@ def _is_same(code: Code | None, now: Code) -> bool:
 def begin_anew(trials: Iterable[TrialSpec], store: Store) -> None:
     """Remove from a store what other code left of trials to be computed; work of the present code is kept."""
     for trial in trials:
-        if not is_of(store, trial, code_of(trial.method)):
+        if not is_of(store, trial, code_of_trial(trial)):
             store.forget(trial.trial_id)

@@ -199,7 +199,10 @@ def read_code(said: Fields | None) -> Code | None:
     if said is None:
         return None
     return Code(
-        method=said.said_name("method"), crwn=said.said_name("crwn"), results_version=said.said_count("results_version")
+        method=said.said_name("method"),
+        crwn=said.said_name("crwn"),
+        results_version=said.said_count("results_version"),
+        added=said.said_name("added"),
     )
 
 
@@ -245,7 +248,11 @@ def code_changes(attempts: Sequence[Attempt]) -> str:
         "results version": [code.results_version for code in codes],
     }
     shown = [f"{name} {' -> '.join(values)}" for name, said in numbers.items() if len(values := _in_turn(said)) > 1]
-    digests = {"the method": [code.method for code in codes], "crwn": [code.crwn for code in codes]}
+    digests = {
+        "the method": [code.method for code in codes],
+        "plug-ins": [code.added for code in codes],
+        "crwn": [code.crwn for code in codes],
+    }
     shown += [f"other code of {name}" for name, said in digests.items() if len(_in_turn(said)) > 1]
     return ", ".join(shown)
 

@@ -8,7 +8,8 @@ Trials that differ in any of these are kept apart, since a mean over them is mea
 - `backbones`: the scheme by which frozen weights were drawn, named by a fingerprint `scheme:digits`; digits alone
   denote the first scheme;
 - `code.method`: the fingerprint of the method's file, among trials of the same method;
-- `code.results_version`: increased by crwn whenever its own methods give different results.
+- `code.results_version`: increased by crwn whenever its own methods give different results;
+- `code.added`: the fingerprint of the plug-ins that define the benchmark or the base set.
 
 Code that a user has accepted as equivalent (`accepted.py`) counts as equal.
 
@@ -35,11 +36,11 @@ from crwn.code import Code
 from orchestrator.store.accepted import NOTHING, Accepted
 from orchestrator.store.provenance import Provenance, RecordedNumerics
 
-APART = ("settings", "numerics.device", "crwn", "backbones", "code.method", "code.results_version")
+APART = ("settings", "numerics.device", "crwn", "backbones", "code.method", "code.results_version", "code.added")
 """Columns of trials in which the seeds of one cell must agree."""
 
-CODE = ("code.method", "code.results_version", "code.crwn")
-"""Columns that identify the code, see `crwn.code`; the first two keep trials apart, the last is only noted."""
+CODE = ("code.method", "code.results_version", "code.added", "code.crwn")
+"""Columns that identify the code, see `crwn.code`; the last is only noted, the others keep trials apart."""
 
 COUNTS_AS_ONE: Mapping[str, str] = MappingProxyType(
     {name: f"{name}.accepted" for name in ("code.method", "code.results_version")}
@@ -103,6 +104,7 @@ def describe(
         "commit": origin.commit,
         "code.method": code.method,
         "code.results_version": code.results_version,
+        "code.added": code.added,
         "code.crwn": code.crwn,
         **_counts_as_one(settings, code, accepted),
         CODE_CHANGES: origin.code_changes,

@@ -28,14 +28,23 @@ def name_at(source: Source, place: KeyPath, value: Any) -> str:
     return value if isinstance(value, str) else source.written.get(place, str(value))
 
 
-def is_known(source: Source, registry: Registry[Any], name: Any, place: KeyPath) -> bool:
-    """Whether a registry has a name, or an installed plug-in, which is then imported; if not, that is reported."""
+def has_looked_up(source: Source, registry: Registry[Any], name: Any, place: KeyPath) -> bool:
+    """Look a name up among installed plug-ins if a registry lacks it; False if that fails, which is reported."""
     try:
-        if isinstance(name, str) and find(registry, name):
-            return True
+        if isinstance(name, str):
+            find(registry, name)
     except PluginError as error:
         source.fault(place, error.codes, str(error))
         return False
+    return True
+
+
+def is_known(source: Source, registry: Registry[Any], name: Any, place: KeyPath) -> bool:
+    """Whether a registry has a name, or an installed plug-in, which is then imported; if not, that is reported."""
+    if not has_looked_up(source, registry, name, place):
+        return False
+    if isinstance(name, str) and name in registry:
+        return True
     source.unknown(place, name_at(source, place, name), {*registry, *installed_names(registry)})
     return False
 

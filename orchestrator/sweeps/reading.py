@@ -38,6 +38,7 @@ from typing import Annotated, Any, ClassVar
 from annotated_types import MinLen
 
 from crwn.benchmarks import BENCHMARKS, PRESETS
+from crwn.data import BASE_SETS
 from crwn.faults import InvalidError
 from crwn.paths import expanded
 from crwn.spec import READ_STRICTLY, BenchmarkSpec, Index, TrainingSpec
@@ -46,7 +47,15 @@ from orchestrator.store.address import check_address
 from orchestrator.store.manifests import NAME
 from orchestrator.sweeps import grid, plugin_files, typed, yaml_source
 from orchestrator.sweeps.changes import make
-from orchestrator.sweeps.faults import check_distinct, check_label, check_null_label, is_known, mapping, name_at
+from orchestrator.sweeps.faults import (
+    check_distinct,
+    check_label,
+    check_null_label,
+    has_looked_up,
+    is_known,
+    mapping,
+    name_at,
+)
 from orchestrator.sweeps.places import KeyPath
 from orchestrator.sweeps.sweep import Resources, Sweep
 from orchestrator.sweeps.variants import Variant, variants_of
@@ -249,4 +258,6 @@ def _benchmark(source: Source, label: str, settings: Any, place: KeyPath) -> Ben
                 source.unknown(place, label, PRESETS, "; another label needs a preset or a kind")
             return None
         base = PRESETS[preset]
+    if "base" in changes and not has_looked_up(source, BASE_SETS, changes["base"], (*place, "base")):
+        return None
     return typed.override(source, base, changes, place)

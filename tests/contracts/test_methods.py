@@ -18,7 +18,7 @@ import functools
 import itertools
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -29,22 +29,34 @@ from torch.nn import functional
 
 import crwn.engine
 import crwn.trial
-from crwn import backbone, contexts, replay, seeding, tensorfile
-from crwn.batches import Batch, Lanes, Table
+from crwn import contexts, contract, seeding, tensorfile
+from crwn.batches import Batch
 from crwn.benchmarks import BENCHMARKS
 from crwn.benchmarks.permuted import PermutedSpec, permutation_map
 from crwn.benchmarks.protocol import Benchmark, Curriculum, Mixture, Segment, Split
 from crwn.benchmarks.rotated import RotatedSpec
+from crwn.contract import (
+    begin,
+    build,
+    built,
+    inputs,
+    num_tasks_of,
+    opened,
+    results,
+    run,
+    same,
+    smallest_group,
+    tells_tasks,
+    told,
+)
 from crwn.data import Datasets
-from crwn.events import Numerics, ResumePoint, TaskRow
+from crwn.events import ResumePoint
 from crwn.faults import InvalidError
 from crwn.methods import METHODS
 from crwn.methods.protocol import Method, Step, Surroundings, Tensors
-from crwn.schedule import Schedule
-from crwn.spec import SCENARIOS, BenchmarkSpec, Blueprint, MethodSpec, TrainingSpec, TrialSpec
-from crwn.trial import Event, Finished, run_trial
+from crwn.spec import BenchmarkSpec, Blueprint, MethodSpec, TrainingSpec, TrialSpec
+from crwn.trial import Event, Finished
 from tests import methods
-from tests.crwn.methods.building import plain_surroundings
 from tests.refusals import refused
 
 CASES = {name: case.under_contract for name, case in methods.CASES.items()}
@@ -83,50 +95,8 @@ def trial(
     return case.trial(benchmark=benchmark, seed=seed, training=training)
 
 
-def num_tasks_of(spec: TrialSpec) -> int:
-    return spec.benchmark.problem().num_tasks
-
-
-def tells_tasks(spec: TrialSpec) -> bool:
-    return "tasks" in SCENARIOS[spec.benchmark.problem().scenario]
-
-
-def surroundings_of(spec: TrialSpec) -> Surroundings:
-    return plain_surroundings(
-        spec.scale,
-        spec.benchmark.problem(),
-        backbone=backbone.draw(spec.blueprint().backbone).arrays,
-        seed=spec.seed,
-        dtype=getattr(torch, spec.training.dtype),
-        normalisation=spec.benchmark.normalisation(),
-    )
-
-
-def build(spec: TrialSpec) -> Method:
-    return METHODS[spec.method.kind].build(spec.method, surroundings_of(spec))
-
-
-def built(spec: TrialSpec, data: Datasets) -> Benchmark:
-    images = data.load(spec.benchmark.base)
-    return BENCHMARKS[spec.benchmark.kind].build(spec.benchmark, images, spec.seed, torch.device("cpu"))
-
-
-def begin(method: Method, tasks: Sequence[int]) -> Tensors:
-    """The whole state that tasks start from: what all share, what is remembered, their own."""
-    return {**method.start_shared(), **method.start_memory(), **method.start(tasks)}
-
-
-def told(spec: TrialSpec, tasks: Sequence[int]) -> Sequence[int | None]:
-    return tasks if tells_tasks(spec) else [None] * len(tasks)
-
-
-def inputs(spec: TrialSpec, method: Method, tasks: Sequence[int], seed: int = 0) -> torch.Tensor:
-    """Ten made-up images a task, prepared."""
-    generator = torch.Generator().manual_seed(seed)
-    shape = (num_tasks_of(spec), 10, spec.benchmark.problem().input_size)
-    images = torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator)
-    pairs = zip(tasks, told(spec, tasks), strict=True)
-    return torch.stack([method.prepare(name, images[task]) for task, name in pairs])
+def case_of(name: str, data: Datasets) -> contract.ContractCase:
+    return contract.ContractCase(spec=trial(name, dtype="float32"), data=data)
 
 
 def batch_of(method: Method, tasks: Sequence[int], images: torch.Tensor, labels_GB: torch.Tensor) -> Batch:
@@ -154,41 +124,6 @@ def gradients(method: Method, tasks: Sequence[int], images: torch.Tensor, labels
     return {key: tensor.grad for key, tensor in own.items() if tensor.requires_grad and tensor.grad is not None}
 
 
-@contextmanager
-def opened(spec: TrialSpec, method: Method, data: Datasets) -> Iterator[Lanes]:
-    """The training examples of the first segment, as the engine opens them."""
-    curriculum = Curriculum(built(spec, data), spec.benchmark.problem().scenario)
-    schedule = Schedule(curriculum, spec.blueprint(), spec.training)
-    segment = schedule.next_segment(0, 1)
-    with curriculum.learning(segment) as mixtures:
-        yield Table().lay(
-            segment,
-            mixtures,
-            curriculum=curriculum,
-            prepare=method.prepare,
-            seed=spec.seed,
-            batch_size=spec.training.batch_size,
-            before=schedule.before(segment),
-            timed=nullcontext,
-        )
-
-
-def ignore(event: Event) -> None:
-    del event
-
-
-def smallest_group(spec: TrialSpec) -> int:
-    return num_tasks_of(spec) if spec.blueprint().grouping == "all" else 1
-
-
-def run(
-    spec: TrialSpec, data: Datasets, group_size: int | None = None, on_event: Callable[[Event], None] = ignore
-) -> Finished:
-    """With weights; in groups as small as the method allows where nothing is said."""
-    numerics = Numerics(device="cpu", group_size=group_size or smallest_group(spec), kernel="plain", threads=1)
-    return run_trial(spec, data=data, backbones=backbone.draw, numerics=numerics, keep_weights=True, on_event=on_event)
-
-
 Learned = Callable[..., Finished]
 """What a trial, perhaps in groups of a size, ends with."""
 
@@ -198,14 +133,6 @@ def learned(digits: Datasets) -> Learned:
     """Runs a trial as `run` does, each once for all tests."""
     once = functools.cache(lambda spec, group_size: run(spec, digits, group_size))
     return lambda spec, group_size=None: once(spec, group_size or smallest_group(spec))
-
-
-def results(finished: Finished) -> list[TaskRow]:
-    """All rows without their times; points of curves are compared without theirs."""
-    return [
-        dataclasses.replace(row, train_seconds=row.train_seconds and 0.0, eval_seconds=0.0, tested=0.0)
-        for row in finished.rows
-    ]
 
 
 def kept_of(finished: Finished) -> tuple[Tensors, Tensors]:
@@ -244,139 +171,45 @@ def test_a_method_is_tried_wherever_it_can_learn(name: str, place: str) -> None:
 
 
 @every_method
-def test_a_start_depends_on_seed_and_task_alone(name: str) -> None:
-    """Task 3 starts alike at every time, alone or beside others, in any order; other tasks and seeds elsewhere.
-
-    So do the shared weights, which know no task. A method that is not told the task has nothing of a task's own.
-    """
-    method, again, other_seed = build(trial(name)), build(trial(name)), build(trial(name, seed=1))
-    alone, alone_again = method.start([3]), again.start([3])
-    beside = method.start([1, 3])
-    turned = method.start([3, 2, 1])
-    for key, tensor in alone.items():
-        assert torch.equal(tensor, alone_again[key])
-        assert torch.equal(tensor, beside[key][1:])
-        assert torch.equal(tensor, turned[key][:1])
-        assert torch.equal(beside[key][:1], turned[key][2:])
-    shared, shared_again, shared_elsewhere = (one.start_shared() for one in (method, again, other_seed))
-    assert all(torch.equal(tensor, shared_again[key]) for key, tensor in shared.items())
-    assert not shared or any(not torch.equal(tensor, shared_elsewhere[key]) for key, tensor in shared.items())
-
-    assert bool(alone) == ("tasks" in BLUEPRINTS[name].needs)
-    if alone:
-        assert any(not torch.equal(beside[key][0], beside[key][1]) for key in alone)
-        assert any(not torch.equal(tensor, other_seed.start([3])[key]) for key, tensor in alone.items())
-    assert alone or shared
+def test_a_start_depends_on_seed_and_task_alone(name: str, digits: Datasets) -> None:
+    """Task 3 starts alike at every time, alone or beside others, in any order; other tasks and seeds elsewhere."""
+    contract.a_start_depends_on_seed_and_task_alone(case_of(name, digits))
 
 
 @every_method
-def test_a_start_has_the_task_axis_and_the_dtype(name: str) -> None:
-    """Every own tensor has the tasks first, and every number that is learned the trial's dtype; none shares its memory.
-
-    A name is of one role: own, shared or memory, which has no gradient.
-    """
-    for dtype in ("float32", "float64"):
-        method = build(trial(name, dtype=dtype))
-        own, shared, memory = method.start([2, 0, 1]), method.start_shared(), method.start_memory()
-        assert all(tensor.shape[0] == 3 for tensor in own.values())
-        roles = [own, shared, memory]
-        assert len({key for role in roles for key in role}) == sum(map(len, roles))
-        assert not any(tensor.requires_grad for tensor in memory.values())
-        everything = [tensor for role in roles for tensor in role.values()]
-        assert all(tensor.is_leaf for tensor in everything)
-        assert all(tensor.dtype == getattr(torch, dtype) for tensor in (*own.values(), *shared.values()))
-        places = [tensor.untyped_storage().data_ptr() for tensor in everything if tensor.numel()]
-        assert len(set(places)) == len(places)
+def test_a_start_has_the_task_axis_and_the_dtype(name: str, digits: Datasets) -> None:
+    """Own tensors have the tasks first, and numbers that are learned the trial's dtype; none shares its memory."""
+    contract.a_start_has_the_task_axis_and_the_dtype(case_of(name, digits))
 
 
 @every_method
-def test_shared_weights_are_trained_when_the_blueprint_says(name: str) -> None:
+def test_shared_weights_are_trained_when_the_blueprint_says(name: str, digits: Datasets) -> None:
     """Whoever shares weights that are trained says when, and whoever says so has some."""
-    shared = build(trial(name)).start_shared()
-    assert any(tensor.requires_grad for tensor in shared.values()) == (BLUEPRINTS[name].moves_shared != "never")
+    contract.shared_weights_are_trained_when_the_blueprint_says(case_of(name, digits))
 
 
 @every_method
-def test_both_dtypes_start_from_the_same_numbers(name: str) -> None:
+def test_both_dtypes_start_from_the_same_numbers(name: str, digits: Datasets) -> None:
     """A trial in float64 is the same trial computed more exactly; its constants may be more exact too."""
-    single, double = (build(trial(name, dtype=dtype)) for dtype in ("float32", "float64"))
-    begun, begun_double = begin(single, [0, 1]), begin(double, [0, 1])
-    trained = {key for key, tensor in begun.items() if tensor.requires_grad}
-    assert set(begun) == set(begun_double)
-    for key, tensor in begun.items():
-        assert torch.equal(tensor, begun_double[key].to(tensor.dtype))
-        if key in trained:
-            assert torch.equal(tensor.double(), begun_double[key])
+    contract.both_dtypes_start_from_the_same_numbers(case_of(name, digits))
 
 
 @every_method
-def test_the_blueprint_counts_what_is_trained_and_kept(name: str) -> None:
-    """Numbers that training a task changes, that are kept, a packed bit counting as one, and that are remembered.
-
-    Of a replay buffer its images are counted as such, and whatever else is kept of them as numbers, but the labels.
-    """
-    spec = trial(name)
-    method, blueprint = build(spec), spec.blueprint()
-    state, shared = method.start([0]), method.start_shared()
-    num_shared = sum(tensor.numel() for tensor in shared.values())
-    assert num_shared == blueprint.stored_shared
-    num_own = sum(tensor.numel() for tensor in state.values() if tensor.requires_grad)
-    num_trained = sum(tensor.numel() for tensor in shared.values() if tensor.requires_grad)
-    assert num_own + (num_trained if blueprint.moves_shared == "always" else 0) == blueprint.trained_per_task
-    kept = method.pack({key: tensor.detach() for key, tensor in state.items()})
-    num_kept = sum(tensor.numel() * (8 if tensor.dtype == torch.uint8 else 1) for tensor in kept.values())
-    assert num_kept == blueprint.stored_per_task
-
-    memory = method.start_memory()
-    assert len(memory.get(replay.IMAGES, ())) == blueprint.examples_kept
-    numbers = {key: tensor for key, tensor in memory.items() if key not in (replay.IMAGES, replay.LABELS)}
-    assert sum(tensor.numel() for tensor in numbers.values() if tensor.ndim) == blueprint.stored_memory
+def test_the_blueprint_counts_what_is_trained_and_kept(name: str, digits: Datasets) -> None:
+    """Numbers that training a task changes, that are kept, a packed bit counting as one, and that are remembered."""
+    contract.the_blueprint_counts_what_is_trained_and_kept(case_of(name, digits))
 
 
 @every_method
-def test_the_blueprint_draws_exactly_what_is_read(name: str) -> None:
+def test_the_blueprint_draws_exactly_what_is_read(name: str, digits: Datasets) -> None:
     """With its arrays the method gives class scores, and there is none that could be changed without changing them."""
-    spec = trial(name)
-    surroundings, array_specs = surroundings_of(spec), spec.blueprint().backbone.arrays
-    entry = METHODS[spec.method.kind]
-    method = entry.build(spec.method, surroundings)
-    logits = method.logits(begin(method, [0, 1]), inputs(spec, method, [0, 1]))
-    assert logits.shape == (2, 10, spec.benchmark.problem().num_classes)
-    assert spec.blueprint().backbone.seed == spec.seed
-    assert {array.name for array in array_specs} == set(surroundings.backbone)
-    for array in array_specs:
-        drawn = surroundings.backbone[array.name]
-        assert tuple(drawn.shape) == array.shape
-        changed = dataclasses.replace(surroundings, backbone={**surroundings.backbone, array.name: drawn.flip(0)})
-        other = entry.build(spec.method, changed)
-        assert not torch.equal(other.logits(begin(other, [0, 1]), inputs(spec, other, [0, 1])), logits), array.name
+    contract.the_blueprint_draws_exactly_what_is_read(case_of(name, digits))
 
 
 @every_method
-def test_what_is_kept_gives_the_same_logits(name: str) -> None:
+def test_what_is_kept_gives_the_same_logits(name: str, digits: Datasets) -> None:
     """Packing and unpacking changes no bit of the class scores, for a group and for one task cut out of it."""
-    spec = trial(name)
-    method = build(spec)
-    begun = method.start([0, 1, 2])
-    constants = {key for key, tensor in begun.items() if not tensor.requires_grad}
-    state = {key: tensor.detach() for key, tensor in begun.items()}
-    shared = {key: tensor.detach().clone() for key, tensor in method.start_shared().items()}
-    generator = torch.Generator().manual_seed(0)
-    for key, tensor in [*state.items(), *shared.items()]:  # anywhere, not only where tasks start
-        if key not in constants:
-            tensor.add_(torch.rand(tensor.shape, dtype=tensor.dtype, generator=generator) / 10)
-    remembered = shared | method.start_memory()
-    kept = method.pack(state)
-    assert all(len(tensor) == 3 for tensor in kept.values())
-    unpacked = method.unpack(kept, [0, 1, 2])
-    images = inputs(spec, method, [0, 1, 2])
-    assert torch.equal(method.logits(unpacked | remembered, images), method.logits(state | remembered, images))
-
-    one = {key: tensor[1:2] for key, tensor in kept.items()}
-    own = {key: tensor[1:2] for key, tensor in state.items()}
-    assert torch.equal(
-        method.logits(method.unpack(one, [1]) | remembered, images[1:2]), method.logits(own | remembered, images[1:2])
-    )
+    contract.what_is_kept_gives_the_same_logits(case_of(name, digits))
 
 
 @in_every_setting
@@ -397,23 +230,10 @@ def test_what_is_needed_to_predict_is_enough(name: str, digits: Datasets, learne
     assert row.loss == pytest.approx(loss.item(), rel=1e-9)
 
 
-def same(before: Tensors, after: Tensors) -> set[str]:
-    """The names under which the same numbers stand."""
-    return {key for key, tensor in before.items() if torch.equal(tensor, after[key].detach())}
-
-
 @every_method
-def test_a_test_changes_nothing(name: str) -> None:
+def test_a_test_changes_nothing(name: str, digits: Datasets) -> None:
     """Class scores leave every tensor as it is, what is remembered too; so does preparing images."""
-    spec = trial(name)
-    method = build(spec)
-    state = begin(method, [0])
-    before = {key: tensor.detach().clone() for key, tensor in state.items()}
-    images = inputs(spec, method, [0])
-    shown = images.clone()
-    method.logits(state, images)
-    assert same(before, state) == set(state)
-    assert torch.equal(images, shown)
+    contract.a_test_changes_nothing(case_of(name, digits))
 
 
 @pytest.mark.parametrize("name", [name for name, case in SETTINGS.items() if hasattr(case.method, "biases")])
@@ -460,40 +280,8 @@ def test_what_learns_by_hand_needs_no_autograd(name: str, digits: Datasets) -> N
 
 @in_every_setting
 def test_learning_gives_values(name: str, digits: Datasets) -> None:
-    """What a segment moves comes back by name, in the same shape and type, without a graph.
-
-    The trained tensors that go in stay as they are; memory may be written in place, as buffers are.
-    """
-    spec = trial(name)
-    method = build(spec)
-    with opened(spec, method, digits) as lanes:
-        batch = lanes.batch(0, rate=0.01)
-        state = begin(method, batch.tasks or [0])
-        trained = {key: tensor for key, tensor in state.items() if tensor.requires_grad}
-        memory = method.start_memory()
-        before = {key: tensor.detach().clone() for key, tensor in state.items()}
-        tells_ends = "ends" in SCENARIOS[spec.benchmark.problem().scenario]
-        moved = [method.begin(state, lanes.whole(), 0.01)] if tells_ends else []
-        step = method.learn(state, batch)
-        assert step.loss_G.shape == (len(batch.labels),)
-        assert step.logits_GBm.shape[:2] == batch.labels.shape
-        found = torch.autograd.grad(step.loss_G.sum(), list(trained.values()), allow_unused=True)
-        given = {key: tensor for key, tensor in zip(trained, found, strict=True) if tensor is not None}
-        with torch.no_grad():
-            adjusted, remembered = method.adjust(state, batch, given)
-        moved += [step.moved, remembered]
-        if tells_ends:
-            moved.append(method.end(state, lanes.whole()))
-    assert given
-    assert adjusted.keys() <= trained.keys()
-    for values in moved:
-        for key, tensor in values.items():
-            assert tensor.shape == state[key].shape, key
-            assert tensor.dtype == state[key].dtype, key
-            assert not tensor.requires_grad, key
-    assert same(before, state) >= set(state) - set(memory)
-    for values in moved[1:]:
-        assert not set(values) & set(trained), "what is trained moves by its gradient alone, but where a segment begins"
+    """What a segment moves comes back by name, in the same shape and type, without a graph."""
+    contract.learning_gives_values(case_of(name, digits))
 
 
 @in_every_setting

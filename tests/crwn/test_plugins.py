@@ -6,16 +6,32 @@ import pickle
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
 
 import pytest
 
+from crwn import backbone
 from crwn.benchmarks import BENCHMARKS
+from crwn.benchmarks.sequential import SequentialSpec
 from crwn.code import fingerprint, method_code, module_code
+from crwn.data import Datasets
+from crwn.faults import InvalidError
 from crwn.methods import METHODS
-from crwn.plugins import InstalledPlugin, PluginError, find, installed_names, load_file, provider, read_file, used_by
+from crwn.plugins import (
+    InstalledPlugin,
+    PluginError,
+    code_of_trial,
+    find,
+    installed_names,
+    load_file,
+    provider,
+    read_file,
+    used_by,
+)
 from crwn.testing import tiny_trial
+from crwn.trial import run_trial
 from tests.plugged import METHOD
 from tests.refusals import refused
 
@@ -68,7 +84,7 @@ IMPORT, ENTRY = "plugin-not-importable", "plugin-entry-unfit"
         ("METHODS = {", "METHODS = {{", IMPORT, "SyntaxError"),
         ("METHODS = {", "1 / 0\nMETHODS = {", IMPORT, "ZeroDivisionError: division by zero, line 43"),
         ("METHODS = {", "raise SystemExit(3)\nMETHODS = {", IMPORT, "SystemExit: 3, line 43"),
-        ("METHODS = {", "KINDS = {", "plugin-declares-nothing", "METHODS, BENCHMARKS, BASE_SETS"),
+        ("METHODS = {", "KINDS = {", "plugin-declares-nothing", "BASE_SETS, BENCHMARKS, METHODS"),
         ("METHODS = {", "METHODS = 7\n{", ENTRY, "7"),
         ("METHODS = {", "METHODS = {1: 2}\n{", ENTRY, "{1: 2}"),
         ('{"mine": ', '{"er": ', "name-taken", "'er'"),
@@ -244,3 +260,46 @@ def test_crwn_itself_declares_no_entry_points() -> None:
     """What is built in stands in the registries."""
     assert not [point for point in metadata.distribution("crwn").entry_points if point.group.startswith("crwn.")]
     assert installed_names(BENCHMARKS) == set()
+
+
+OTHERS = """\
+import dataclasses
+from dataclasses import dataclass
+
+import crwn.benchmarks.sequential as sequential
+from crwn.benchmarks import BenchmarkEntry
+from crwn.data.base import BaseSet, Embedded
+from crwn.data.digits import DIGITS, read
+from crwn.spec import check_fields, kind_field
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PairsSpec(sequential.SequentialSpec):
+    kind: str = kind_field("pairs")
+    base: str = "ten"
+
+
+TEN = dataclasses.replace(DIGITS, name="ten", source=Embedded(read=read))
+BASE_SETS = {"ten": TEN}
+BENCHMARKS = {"pairs": BenchmarkEntry(spec=PairsSpec, build=sequential.build)}
+"""
+
+
+def test_a_file_adds_benchmarks_and_base_sets(tmp_path: Path, digits: Datasets) -> None:
+    """A benchmark of one's own, and a base set that every benchmark can use; their code is part of a trial's."""
+    file = tmp_path / "mine.py"
+    file.write_text(OTHERS)
+    plugin = load_file(file)
+    own = tiny_trial("er", benchmark=BENCHMARKS["pairs"].spec(), scale="FC8", buffer=20)
+    assert {row.task for row in run_trial(own, data=digits, backbones=backbone.draw).rows} == set(range(5))
+    built_in = tiny_trial("er", benchmark=SequentialSpec(base="ten"), scale="FC8", buffer=20)
+    on_digits = tiny_trial("er", benchmark=SequentialSpec(base="digits"), scale="FC8", buffer=20)
+    rows = [run_trial(spec, data=digits, backbones=backbone.draw).rows for spec in (built_in, on_digits)]
+    assert [row.loss for row in rows[0]] == [row.loss for row in rows[1]]
+    assert used_by(own) == used_by(built_in) == (plugin,)
+    code = code_of_trial(built_in)
+    assert code.added not in (None, code_of_trial(own).added)
+    assert code_of_trial(on_digits).added is None
+    assert replace(code, added=None) == code_of_trial(on_digits)
+    with refused(InvalidError, "unknown-name", says=["'eleven'", "'ten'"]):
+        SequentialSpec(base="eleven")

@@ -1,0 +1,54 @@
+"""The contract of a method of one's own: kept by what `crwn new` writes, and broken promises are named."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from crwn.contract import CHECKS
+from crwn.methods import METHODS, MethodEntry, finetune
+from crwn.plugins import PluginError
+from crwn.testing import check_method
+from orchestrator import template
+from tests.plugged import METHOD
+from tests.refusals import refused
+
+pytestmark = pytest.mark.usefixtures("no_plugins", "one_thread")
+
+
+def test_the_template_keeps_every_promise(tmp_path: Path) -> None:
+    """As a file, whose methods are all checked."""
+    file = tmp_path / "mine.py"
+    file.write_text(Path(template.__file__).read_text(encoding="utf-8"), encoding="utf-8")
+    check_method(file, strength=0.5)
+    assert "mine" in METHODS
+
+
+class Leaky(finetune.Finetune):
+    """Fine-tuning that writes while it is tested, and forgets what its blueprint counts."""
+
+    def logits(self, state, images, *, training=False, moved=None):  # type: ignore[no-untyped-def]
+        for tensor in state.values():
+            tensor.data += 1e-3
+        return super().logits(state, images, training=training, moved=moved)
+
+
+def test_broken_promises_are_named_all_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each with what was promised; an entry is checked without being left in the registry."""
+    monkeypatch.delitem(METHODS._entries, "finetune")  # type: ignore[attr-defined]
+    entry = MethodEntry(spec=finetune.FinetuneSpec, build=Leaky)
+    with pytest.raises(ExceptionGroup, match=f"^finetune breaks .* of {len(CHECKS)} promises") as caught:
+        check_method(entry)
+    notes = [note for error in caught.value.exceptions for note in error.__notes__]
+    assert any("a_test_changes_nothing" in note for note in notes)
+    assert not any("the_blueprint_counts" in note for note in notes)
+    assert "finetune" not in METHODS
+
+
+def test_a_faulty_plug_in_is_refused(tmp_path: Path) -> None:
+    """As a sweep would refuse it."""
+    file = tmp_path / "my_method.py"
+    file.write_text(METHOD.replace("frozen=True, ", ""))
+    with refused(PluginError, "spec-not-frozen"):
+        check_method(file)
