@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,7 @@ import pytest
 
 from crwn.code import fingerprint, method_code
 from crwn.methods import METHODS
+from crwn.testing import check_method
 from orchestrator import template
 from orchestrator.store.store import Store
 from tests.plugged import METHOD, SWEEP, no_traces
@@ -140,3 +143,31 @@ def test_a_new_method_needs_a_name_of_its_own(crwn: Crwn, workplace: Path, name:
 def test_the_template_is_a_method_of_this_package() -> None:
     """So that it is checked with the rest of the code."""
     assert template.METHODS.keys() == {"mine"}
+
+
+GUIDE = (Path(__file__).resolve().parents[2] / "docs" / "plugins.md").read_text(encoding="utf-8")
+
+
+def test_the_guide_can_be_followed(crwn: Crwn, workplace: Path) -> None:
+    """Its commands in their order, its sweep and its check, on a small network and one seed."""
+    commands = [shlex.split(line) for line in re.findall(r"^ {4}crwn (.*)$", GUIDE, re.MULTILINE)]
+    assert [command[0] for command in commands] == ["new", "plan", "run"]
+    new, plan, run = commands
+    name = new[-1]
+    (sweep,) = re.findall(r"```yaml\n(.*?)```", GUIDE, re.DOTALL)
+    assert crwn(*new).code == 0
+    declared = re.findall(r"^ {4}(METHODS = .*)$", GUIDE, re.MULTILINE)
+    assert declared == [(workplace / f"{name}.py").read_text().splitlines()[-1]]
+    (workplace / f"{name}.yaml").write_text(sweep.replace("FC100", "FC8"))
+    planned = crwn(*plan)
+    assert planned.code == 0
+    assert "9 trials" in planned.out
+    ran = crwn(*run, "--seeds", "0", "--executor", "inline", "--no-tracking")
+    assert (ran.code, ran.err) == (0, "")
+    (check,) = re.findall(r"```python\n(.*?)```", GUIDE, re.DOTALL)
+    assert check.splitlines() == [
+        "from crwn.testing import check_method",
+        "",
+        f'check_method("{name}.py")',
+    ]
+    check_method(f"{name}.py")
