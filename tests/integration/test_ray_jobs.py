@@ -19,10 +19,11 @@ from pathlib import Path
 import psutil
 import pytest
 
-from crwn.code import code_of
+from crwn.code import code_of, fingerprint
 from crwn.methods import METHODS
 from orchestrator.store.store import Store
 from tests.integration.conftest import CRWN, clean_environment, finished_times
+from tests.plugged import METHOD, SWEEP
 from tests.ports import free_port
 
 pytestmark = [
@@ -167,6 +168,20 @@ def test_a_sweep_is_submitted_followed_and_not_run_twice(head: Head, tmp_path: P
     refused = head.crwn("status", RAY_AUTH_MODE="disabled")
     assert refused.returncode == 2
     assert "expects its token, and none was given: set RAY_AUTH_MODE=token" in refused.stderr
+
+
+def test_a_plug_in_goes_along_with_a_job(head: Head, tmp_path: Path) -> None:
+    """Its bytes travel to the head and on to the workers, which compute with exactly this code."""
+    sweep, store = tmp_path / "sweep.yaml", Store(tmp_path / "store")
+    sweep.write_text(SWEEP)
+    (tmp_path / "my_method.py").write_text(METHOD)
+    plugin = ("--plugin", tmp_path / "my_method.py")
+    done = head.crwn("submit", sweep, *plugin, "--out", store.root, "--no-tracking", "--follow")
+    assert done.returncode == 0, done.stdout + done.stderr
+    (row,) = store.records.rows(store.trial_ids()).values()
+    assert row.method == "mine"
+    assert row.provenance.code is not None
+    assert row.provenance.code.method == fingerprint(METHOD)
 
 
 @pytest.mark.chaos
