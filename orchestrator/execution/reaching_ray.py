@@ -49,12 +49,12 @@ QUESTION = "/ray.rpc.NodeInfoGcsService/CheckAlive"
 """A call that the head of every cluster supports; it takes an empty message."""
 
 REFUSALS = {
-    "refused": "the connection is refused",
-    "lookup": "there is no machine of that name",
-    "No route": "there is no route to it",
-    "unreachable": "its network is unreachable",
+    "refused": Fault("connection-refused", "the connection is refused"),
+    "lookup": Fault("unknown-host", "there is no machine of that name"),
+    "No route": Fault("no-route", "there is no route to it"),
+    "unreachable": Fault("no-route", "its network is unreachable"),
 }
-"""Parts of gRPC's messages about a head that it cannot reach, and our words for them."""
+"""Parts of gRPC's messages about a head that it cannot reach, and what is wrong then."""
 
 _HOST_AND_PORT = re.compile(r"(?:\[[0-9A-Fa-f:.%\w]+\]|[^\s:/@\[\]]+):(\d{1,5})")
 
@@ -258,7 +258,7 @@ def _wait_for_head(address: str, name: str, environment: Mapping[str, str]) -> N
         if answer.is_other or time.monotonic() + PAUSE_SECONDS > until:
             tried = "" if answer.is_other else f" (asked for {WAIT_SECONDS:.0f} s)"
             raise UnavailableError(
-                "cluster-unreachable",
+                answer.why.codes,
                 f"{name}: expected the head of a Ray cluster there, but {answer.why}{tried}. Start one with `ray start "
                 "--head`, or `unset RAY_ADDRESS` to use this machine.",
             )
@@ -277,7 +277,7 @@ class Answer:
 
     is_head: bool = False
     is_other: bool = False
-    why: str = ""
+    why: Fault = Fault("cluster-unreachable", "")
 
 
 def ask(address: str, seconds: float) -> Answer:
@@ -292,12 +292,12 @@ def ask(address: str, seconds: float) -> Answer:
         else:
             return Answer(is_head=True)
     if code == grpc.StatusCode.UNIMPLEMENTED or "HTTP/2" in details:
-        return Answer(
-            is_other=True, why="another service answers (a head's own port is 6379 unless `ray start` says so)"
-        )
+        said = "another service answers (a head's own port is 6379 unless `ray start` says so)"
+        return Answer(is_other=True, why=Fault("not-a-cluster", said))
     if code == grpc.StatusCode.DEADLINE_EXCEEDED:
-        return Answer(why="nothing answers")
+        return Answer(why=Fault("cluster-silent", "nothing answers"))
     if code == grpc.StatusCode.UNAVAILABLE:
         known = (why for words, why in REFUSALS.items() if words in details)
-        return Answer(why=next(known, f"it cannot be reached: {details.splitlines()[0]}"))
+        other = Fault("cluster-unreachable", f"it cannot be reached: {details.splitlines()[0]}")
+        return Answer(why=next(known, other))
     return Answer(is_head=True)  # it wants a token, or is busy, which Ray reports better

@@ -25,6 +25,7 @@ from orchestrator.store.store import Store
 from tests.integration.conftest import CRWN, clean_environment, finished_times
 from tests.plugged import METHOD, SWEEP
 from tests.ports import free_port
+from tests.said import all_done, to_run
 
 pytestmark = [
     pytest.mark.ray,
@@ -148,7 +149,7 @@ def test_a_sweep_is_submitted_followed_and_not_run_twice(head: Head, tmp_path: P
     first = head.crwn(*command)
     assert first.returncode == 0, first.stdout + first.stderr
     assert first.stderr == ""
-    assert "tiny: 2 trials to run, 0 done; executor ray" in first.stdout
+    assert f"{to_run('tiny', 2)}; executor ray" in first.stdout
     assert "(n=2)" in first.stdout
     assert len(store.trial_ids()) == 2
     codes = {row.provenance.code for row in store.records.rows(store.trial_ids()).values()}
@@ -157,7 +158,7 @@ def test_a_sweep_is_submitted_followed_and_not_run_twice(head: Head, tmp_path: P
 
     again = head.crwn(*command)
     assert again.returncode == 0, again.stdout + again.stderr
-    assert "tiny: all 2 trials are done; nothing to start" in again.stdout
+    assert all_done("tiny", 2) in again.stdout
     assert finished_times(store) == before
 
     shown = head.crwn("status")

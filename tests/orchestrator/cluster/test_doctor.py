@@ -39,7 +39,7 @@ class Machines:
 
     def check(self, resources: Resources) -> None:
         if resources.cpus > 4:
-            raise UserError("trial-too-large", "resources: a trial asks for too much")
+            raise UserError("resources-too-large", "resources: a trial asks for too much")
 
 
 @pytest.fixture
@@ -142,7 +142,7 @@ def test_where_nothing_can_run_the_rest_is_looked_at(
 
     class Nowhere:
         def check(self, _: Resources) -> None:
-            raise UnavailableError("folder-too-long", "$TMPDIR: expected a shorter path")
+            raise UnavailableError("path-too-long", "$TMPDIR: expected a shorter path")
 
         def survey(self, _: Questions) -> Mapping[str, NodeReport | str]:
             raise AssertionError("asked again")

@@ -43,10 +43,12 @@ def test_what_cannot_work_starts_nothing(
 def test_a_store_is_needed_that_outlives_the_job(crwn: Crwn, sweep_file: SweepFile, cluster: Cluster) -> None:
     """The sweep's own will do where it is absolute; without one, --out is asked for."""
     ended = crwn("submit", sweep_file(), "--address", URL)
-    assert ended.code == 2
-    assert "--out: expected where the cluster keeps the store, an absolute path" in ended.err
+    assert (ended.code, ended.codes) == (2, ("store-not-named",))
+    assert "--out: " in ended.err
     relative = sweep_file(sweep_file().read_text() + "store: runs/x\n")
-    assert f"error: {relative}: store: expected an absolute path" in crwn("submit", relative, "--address", URL).err
+    refused = crwn("submit", relative, "--address", URL)
+    assert refused.codes == ("path-not-absolute",)
+    assert f"error: {relative}: store: " in refused.err
     absolute = sweep_file(relative.read_text().replace("runs/x", "/shared/runs/x"))
     assert crwn("submit", absolute, "--address", URL).code == 0
     assert "--out /shared/runs/x " in cluster.asked[0]["entrypoint"]
@@ -57,6 +59,6 @@ def test_a_store_may_be_on_object_storage(crwn: Crwn, sweep_file: SweepFile, clu
     assert crwn("submit", sweep_file(), "--address", URL, "--out", "s3://bucket/runs/x").code == 0
     assert "--out s3://bucket/runs/x " in cluster.asked[0]["entrypoint"]
     refused = crwn("submit", sweep_file(), "--address", URL, "--out", "s3://me:secret@bucket/runs")
-    assert (refused.code, "expected an address without credentials" in refused.err) == (2, True)
+    assert (refused.code, refused.codes) == (2, ("address-with-credentials",))
     assert "secret" not in refused.err
     assert len(cluster.asked) == 1

@@ -12,9 +12,11 @@ import pandas as pd
 import pytest
 from scipy import stats
 
+from crwn.faults import InvalidError
 from crwn.testing import new_store, tiny_trial, write_finished
 from orchestrator.report.diff import as_json, differ, lines, with_other_contexts
 from orchestrator.store.store import Store
+from tests.refusals import refused
 
 
 def frame(finals: dict[int, list[float]], *, rate: float = 0.01, method: str = "psp", **changes: Any) -> pd.DataFrame:
@@ -118,9 +120,8 @@ def test_an_accuracy_that_is_no_number_is_different() -> None:
 def test_several_trials_that_match_one_are_refused() -> None:
     """They differ in training alone, which is said."""
     two = pd.concat([frame(BEFORE), frame(BEFORE, rate=0.5)])
-    with pytest.raises(
-        ValueError, match=r"B has several trials of psp FC16 on r at seed 0: training.learning_rate differ"
-    ):
+    facts = ["B ", " psp FC16 on r ", " 0: ", "training.learning_rate", "--where"]
+    with refused(InvalidError, "several-trials-match", says=facts):
         differ(frame(BEFORE), two)
 
 

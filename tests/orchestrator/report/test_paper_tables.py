@@ -21,6 +21,7 @@ from orchestrator.store.manifests import Manifest, ManifestCell
 from orchestrator.store.recorded_spec import RecordedSpec
 from orchestrator.store.store import Store
 from orchestrator.sweeps.reading import load_sweep
+from tests.refusals import refused
 
 PAPER = read_paper("hong2022")
 
@@ -101,7 +102,7 @@ def test_a_sweep_without_the_papers_rows_is_refused(store: Store) -> None:
     """None of its tables can be made of it."""
     cell = ManifestCell(method="x", variant="", scale="FC16", benchmark="b", trials={0: "a" * 16})
     store.write_manifest(Manifest(name="odd", cells=(cell,)))
-    with pytest.raises(UserError, match="expected a sweep with rows of the paper's tables; 'odd' has none"):
+    with refused(UserError, "paper-without-rows", says=["--paper", "'odd'"]):
         tables_of([store], Choice(paper="hong2022", sweep="odd"))
 
 

@@ -31,6 +31,7 @@ from orchestrator.store.schemas import CONTEXTS_FILE, TRIAL_FILE
 from orchestrator.store.store import Store
 from tests.older_records import make_older
 from tests.orchestrator.made_up import A, B, C, D, record
+from tests.refusals import refused
 
 
 def manifest(name: str = "small", **changes: Any) -> Manifest:
@@ -339,7 +340,7 @@ def test_the_caption_names_the_benchmarks_that_are_no_test_set(store: Store) -> 
 
 def test_a_store_without_a_sweep_has_no_tables(store: Store, tmp_path: Path) -> None:
     """Nothing is written, and the message says how to begin."""
-    with pytest.raises(UserError, match=r"store: expected a store with at least one sweep, found none; .*crwn run"):
+    with refused(UserError, "store-empty", says=["store: ", "crwn run"]):
         tables_in(store, tmp_path / "tables")
     assert not (tmp_path / "tables").exists()
 
@@ -348,7 +349,7 @@ def test_a_folder_that_cannot_be_written_is_named(store: Store, tmp_path: Path) 
     """A file where the folder should be, for one."""
     store.write_manifest(manifest())
     (tmp_path / "file").touch()
-    with pytest.raises(UserError, match=r"file/tables: expected a folder that can be written: .*--to"):
+    with refused(UserError, "folder-not-writable", says=["file/tables: ", "--to"]):
         tables_in(store, tmp_path / "file" / "tables")
 
 

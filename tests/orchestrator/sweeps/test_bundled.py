@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from orchestrator.sweeps import bundled
+from tests.said import left_of
 
 Crwn = Callable[..., Any]
 
@@ -66,12 +67,12 @@ def test_a_bundled_sweep_is_called_by_its_name_unless_a_file_has_it(
     named = crwn("plan", "quickstart")
     assert named.code == 0
     assert named.err == f"quickstart: the sweep that comes with crwn, {ROOT / 'sweeps/quickstart.yaml'}\n"
-    assert "60 trials to run, 0 done in " + str(workplace / "runs/quickstart") in named.out
+    assert left_of(60) + " in " + str(workplace / "runs/quickstart") in named.out
     (workplace / "quickstart").rmdir()
     sweep_file().rename(workplace / "quickstart")
     own = crwn("plan", "quickstart")
     assert (own.code, own.err) == (0, "")
-    assert "2 trials to run, 0 done" in own.out
+    assert left_of(2) in own.out
 
 
 @pytest.mark.parametrize(

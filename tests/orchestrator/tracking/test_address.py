@@ -20,6 +20,7 @@ from orchestrator.tracking.address import (
     sqlite_file,
     tracking_uri,
 )
+from tests.refusals import refused
 
 
 @pytest.fixture(autouse=True)
@@ -135,7 +136,7 @@ def test_an_address_that_ends_in_the_middle_of_a_path_is_refused(uri: str, monke
     """SQLAlchemy would write the file before the question mark; the refusal says how to write one."""
     for given in (uri, None):
         monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
-        with pytest.raises(UserError, match=r"expected settings after \?; in a path, write %3F"):
+        with refused(UserError, "question-mark-in-path", says="%3F"):
             tracking_uri(Path("/data/runs"), given)
 
 

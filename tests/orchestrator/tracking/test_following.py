@@ -24,12 +24,13 @@ from orchestrator.store.store import Store
 from orchestrator.tracking import following
 from orchestrator.tracking.address import TrackingError
 from orchestrator.tracking.following import follow, followed, sync
+from tests.refusals import refused
 
 Crwn = Callable[..., Any]  # gives an Outcome: code, out, err
 Act = Callable[[], int]
 Block = contextlib.AbstractContextManager[None]
 
-OUTAGE = TrackingError("mlflow-unreachable", "MLflow at http://x does not answer.")
+OUTAGE = TrackingError("tracking-unreachable", "MLflow at http://x does not answer.")
 
 
 class FakeTracker:
@@ -155,8 +156,8 @@ def test_a_server_that_is_not_there_yet_is_tried_again(swept: Store, tracker: ty
     ("error", "said"),
     [
         (
-            UserError("record-unreadable", "trial.parquet: expected a record that can be read."),
-            "trial.parquet: expected a record that can",
+            UserError("file-missing", "trial.parquet: it is missing."),
+            "trial.parquet: it is missing",
         ),
         (RuntimeError("no luck\nwith details"), "MLflow could not be used: RuntimeError: no luck"),
         (ModuleNotFoundError("No module named 'mlflow'"), "MLflow could not be used: ModuleNotFoundError: No module"),
@@ -493,7 +494,7 @@ def test_sync_beside_a_run_that_is_followed_is_refused(
     """Two that write would write everything twice."""
     follower = swept.tracking_lock()
     follower.acquire(timeout=0)
-    with pytest.raises(UserError, match="a run is working on this store and keeps MLflow up to date itself"):
+    with refused(UserError, "store-taken"):
         sync(swept, "sqlite:///x", Console(file=output))
     assert tracker.made == []
 
@@ -505,7 +506,7 @@ def test_sync_without_a_server_says_what_to_do(
     """The outage in words, that nothing is lost, and that the same command goes on; the next one can."""
     swept.mark_behind("tiny", behind=True)
     setattr(tracker, place, failing(0))
-    with pytest.raises(UserError, match=r"does not answer\. What the store has is safe; run crwn sync again\.$"):
+    with refused(UserError, "tracking-unreachable", says="crwn sync"):
         sync(swept, "sqlite:///x", Console(file=output))
     assert swept.is_behind("tiny")
     sync(swept, "sqlite:///x", Console(file=output))
