@@ -28,12 +28,19 @@ from crwn.methods.psp import PSPSpec
 from crwn.resume import read_numerics
 from crwn.spec import TrainingSpec, TrialSpec, check_group_size
 from crwn.testing import new_store
+from orchestrator.cluster.dashboard import connect
+from orchestrator.execution.protocol import NodeResources
+from orchestrator.execution.reaching_ray import check_cluster
+from orchestrator.execution.resources import check_resources
+from orchestrator.papers.reading import read_paper
+from orchestrator.report.tables import tables_of
 from orchestrator.store import parquet_files
 from orchestrator.store.address import open_files
 from orchestrator.store.manifests import Manifest
 from orchestrator.store.schemas import TRIALS_SCHEMA
 from orchestrator.store.store import Store
 from orchestrator.sweeps.reading import load_sweep
+from orchestrator.sweeps.sweep import Resources
 
 SWEEP = """\
 seeds: [0]
@@ -195,6 +202,39 @@ MESSAGES: dict[str, tuple[Callable[[Path], object], str]] = {
             "{folder}/store/x: expected a file or a folder of the store itself, given a link out of it. It was neither "
             "read nor written; remove it, or ask who made the store."
         ),
+    ),
+    "more GPUs than any machine has": (
+        lambda _: check_resources(Resources(cpus=1, gpus=8), [NodeResources(cpus=16, gpus=4)]),
+        (
+            "resources: a trial asks for 1 CPUs and 8 GPUs, and no machine has that: 16 CPUs and 4 GPUs. Ask for less "
+            "with --cpus and --gpus, or in the sweep's resources; nothing was started."
+        ),
+    ),
+    "a cluster's address that is none": (
+        lambda _: check_cluster("head:0"),
+        (
+            "$RAY_ADDRESS: expected the address of a cluster's head as HOST:PORT, such as 10.0.0.1:6379, or auto on "
+            "the head; given 'head:0'. From elsewhere: crwn submit. To use this machine: unset RAY_ADDRESS."
+        ),
+    ),
+    "a dashboard's address that is none": (
+        lambda _: connect("nonsense"),
+        "--address: expected the address of Ray's dashboard, such as http://127.0.0.1:8265; given 'nonsense'",
+    ),
+    "a paper that is not known": (
+        lambda _: read_paper("hong"),
+        (
+            "--paper takes a paper's name, such as --paper hong2022: expected one of hong2022; given 'hong'; did you "
+            "mean 'hong2022'?"
+        ),
+    ),
+    "tables of an empty store": (
+        lambda folder: tables_of([Store(folder / "store")]),
+        "{folder}/store: expected a store with at least one sweep, found none; start with crwn run",
+    ),
+    "a sweep's tables over two stores": (
+        lambda folder: tables_of([Store(folder), Store(folder)]),
+        "expected one store, given 2; tables over several are made with --rows or --paper",
     ),
 }
 """What raises an error, and all that it says."""
