@@ -118,7 +118,7 @@ def verify(names: Sequence[str], data_root: str | None, console: Console) -> boo
         files = f"{len(base.source.checksums)} checksums, " if base.source.checksums else ""
         print_line(
             console,
-            f"{name}: whole; {files}{base.num_train:,} training and {base.num_test:,} test images of "
+            f"{name}: complete; {files}{base.num_train:,} training and {base.num_test:,} test images of "
             f"{base.num_classes} classes; {_place(data, name)}",
         )
     return all_whole

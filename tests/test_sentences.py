@@ -206,8 +206,8 @@ MESSAGES: dict[str, tuple[Callable[[Path], object], str]] = {
     "more GPUs than any machine has": (
         lambda _: check_resources(Resources(cpus=1, gpus=8), [NodeResources(cpus=16, gpus=4)]),
         (
-            "resources: a trial asks for 1 CPUs and 8 GPUs, and no machine has that: 16 CPUs and 4 GPUs. Ask for less "
-            "with --cpus and --gpus, or in the sweep's resources; nothing was started."
+            "resources: a trial asks for 1 CPUs and 8 GPUs, more than any machine has: 16 CPUs and 4 GPUs. Ask for "
+            "less with --cpus and --gpus, or under resources in the sweep; nothing was started."
         ),
     ),
     "a cluster's address that is none": (
@@ -223,10 +223,7 @@ MESSAGES: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "a paper that is not known": (
         lambda _: read_paper("hong"),
-        (
-            "--paper takes a paper's name, such as --paper hong2022: expected one of hong2022; given 'hong'; did you "
-            "mean 'hong2022'?"
-        ),
+        ("--paper: expected one of hong2022; given 'hong'; did you mean 'hong2022'?"),
     ),
     "tables of an empty store": (
         lambda folder: tables_of([Store(folder / "store")]),
@@ -234,7 +231,7 @@ MESSAGES: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "a sweep's tables over two stores": (
         lambda folder: tables_of([Store(folder), Store(folder)]),
-        "expected one store, given 2; tables over several are made with --rows or --paper",
+        "expected one store, given 2; use --rows or --paper for tables over several",
     ),
 }
 """What raises an error, and all that it says."""

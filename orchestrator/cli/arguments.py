@@ -108,7 +108,7 @@ def _numbers(seeds: str) -> tuple[int, ...]:
     texts = [text.strip() for text in seeds.split(",")]
     if len(set(texts)) < len(texts) or not all(re.fullmatch("0|[1-9][0-9]{0,18}", text) for text in texts):
         raise UserError(
-            "not-seeds", f"--seeds: expected different whole numbers with commas between them, 0,1; given {seeds!r}"
+            "not-seeds", f"--seeds: expected distinct whole numbers separated by commas, such as 0,1; given {seeds!r}"
         )
     return tuple(map(int, texts))
 
@@ -120,7 +120,7 @@ def store_of_run(sweep: Sweep, out: str | None) -> Store:
     try:
         return Store(sweep.address(out))
     except UserError as error:
-        raise UserError(error.codes, f"{error} Another store is named with --out.") from error
+        raise UserError(error.codes, f"{error} Use --out to name another store.") from error
 
 
 def existing_store(address: str) -> Store:

@@ -43,7 +43,7 @@ def _folder_of_stores(runs: str) -> Path:
     if not isinstance(open_files(runs), LocalFiles):  # which also finds what is wrong with a path
         raise UserError(
             "not-a-folder",
-            f"{runs}: expected a folder on this machine, where MLflow's database is. For a store on object storage it "
-            "is in runs/ of the folder where crwn run was typed; crwn sync STORE makes it anew, then type: crwn ui",
+            f"{runs}: expected a folder on this machine that holds MLflow's database. For a store on object storage, "
+            "it is in runs/, in the folder where crwn run was called. Rebuild it with crwn sync STORE; then: crwn ui",
         )
     return expanded(runs)

@@ -43,8 +43,8 @@ def connect(address: str) -> JobSubmissionClient:
     if "@" in parts.netloc:  # before anything that repeats it
         raise UserError(
             "password-shown",
-            "--address: expected the address of Ray's dashboard without a user or a password, given one with: it is "
-            "shown in the commands to go on with. Use a tunnel, such as ssh -N -L 8265:127.0.0.1:8265 HEAD",
+            "--address: expected the address of Ray's dashboard without a user name or password, since the "
+            "commands that are printed repeat it. Use a tunnel instead, such as ssh -N -L 8265:127.0.0.1:8265 HEAD",
         )
     try:
         port = parts.port or (443 if parts.scheme == "https" else 80)
@@ -98,8 +98,8 @@ def unreachable(address: str, error: BaseException) -> UserError:
     """That nothing answers at an address, as the user's to mend."""
     return UserError(
         "cluster-unreachable",
-        f"--address: expected Ray's dashboard at {address}, but it cannot be reached: {error}. Is the cluster up, and "
-        "the tunnel to its head (ssh -N -L 8265:127.0.0.1:8265 HEAD)?",
+        f"--address: expected Ray's dashboard at {address}, but it cannot be reached: {error}. Check that the cluster "
+        "is up, and the tunnel to its head too (ssh -N -L 8265:127.0.0.1:8265 HEAD).",
     )
 
 
@@ -123,6 +123,6 @@ def explained(address: str) -> Iterator[None]:
     except (RuntimeError, requests.RequestException, ValueError, KeyError) as error:
         raise UserError(
             "not-a-dashboard",
-            f"--address: expected Ray's dashboard at {address}, which refused or is another server: "
+            f"--address: expected Ray's dashboard at {address}, but the server there refused, or is another one: "
             f"{type(error).__name__}: {error}",
         ) from error

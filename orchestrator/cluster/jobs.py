@@ -66,12 +66,12 @@ def follow(client: JobSubmissionClient, address: str, job_id: str, console: Cons
                 time.sleep(POLL_SECONDS)
                 info = client.get_job_info(job_id)
     except KeyboardInterrupt:
-        print_line(console, f"\n{job_id}: no longer followed; the job goes on. To stop it:")
+        print_line(console, f"\n{job_id}: no longer followed; the job keeps running. To stop it:")
         print_line(console, f"  crwn stop --address {address} {job_id}")
         return INTERRUPTED
     except (aiohttp.ClientError, UserError, RuntimeError, OSError) as error:
         print_line(console, f"\n{job_id}: no longer followed: {error}")
-        print_line(console, "The job goes on without this connection; the same command follows it again.")
+        print_line(console, "The job keeps running; the same command follows it again.")
         return INTERRUPTED
     print_line(console, f"{job_id}: {state_of(info)}")
     if info.status == JobStatus.SUCCEEDED:
@@ -80,8 +80,10 @@ def follow(client: JobSubmissionClient, address: str, job_id: str, console: Cons
         return INTERRUPTED
     code = info.driver_exit_code
     if code == 127:
-        print_line(console, "The cluster lacks the command crwn: install the project on its machines, and have the")
-        print_line(console, "environment's bin/ in $PATH where `ray start` is called (docs/cluster.md).")
+        print_line(
+            console, "The cluster does not have the command crwn: install the project on its machines, and put the"
+        )
+        print_line(console, "environment's bin/ on $PATH where `ray start` is called (docs/cluster.md).")
     elif code is None and info.message:
         print_line(console, info.message)
     return code if code is not None and 0 < code < 256 else 1
@@ -132,10 +134,12 @@ def stop(client: JobSubmissionClient, address: str, job_id: str, console: Consol
         until = time.monotonic() + 2 * STOP_SECONDS
         while not (info := client.get_job_info(job_id)).status.is_terminal():
             if time.monotonic() > until:
-                print_line(console, f"{job_id}: asked to stop, and still running; crwn status --address {address}")
+                print_line(
+                    console, f"{job_id}: was asked to stop but is still running; see crwn status --address {address}"
+                )
                 return
             time.sleep(POLL_SECONDS)
-    print_line(console, f"{job_id}: {state_of(info)}; what it computed is kept, and submitting the sweep again goes on")
+    print_line(console, f"{job_id}: {state_of(info)}; its results are kept; submit the sweep again to continue")
 
 
 def jobs_of(client: JobSubmissionClient, address: str) -> list[ClusterJob]:

@@ -108,12 +108,15 @@ def request(sweep: Sweep, file: Path, out: str | None, options: Options) -> Requ
     where = "an absolute path that all machines of the cluster share, such as /shared/runs/NAME, or s3://bucket/prefix"
     given = out if out is not None else None if sweep.store is None else str(sweep.store)
     if given is None:
-        raise UserError("store-not-named", f"--out: expected where the cluster keeps the store, {where}; given nothing")
+        raise UserError(
+            "store-not-named", f"--out: expected the place of the store on the cluster, {where}; given nothing"
+        )
     source = "--out" if out is not None else f"{file}: store"
     is_elsewhere = _is_elsewhere(given, source)
     if not (given.startswith("/") or is_elsewhere):
         raise UserError(
-            "path-not-absolute", f"{source}: expected {where}; given {given!r}. A job's own folder vanishes with it."
+            "path-not-absolute",
+            f"{source}: expected {where}; given {given!r}. A job's own folder is deleted with the job.",
         )
     if options.data_root is not None and not options.data_root.startswith("/"):
         raise UserError(

@@ -75,7 +75,7 @@ def _same(job: ClusterJob, wanted: Request, address: str) -> str:
     raise UserError(
         "store-taken",
         f"{wanted.store}: expected no other job on this store, but {job.job_id} runs the sweep {job.notes[SWEEP]!r} of "
-        f"{job.notes[NUM_TRIALS]} trials there, which is not that of {wanted.file}. Wait for it, stop it "
+        f"{job.notes[NUM_TRIALS]} trials there, a different sweep than {wanted.file}. Wait for it, stop it "
         f"(crwn stop --address {address} {job.job_id}), or name another store with --out.",
     )
 

@@ -72,7 +72,7 @@ def _check(choice: Choice, known: dict[str, list[Code]], store: Store) -> None:
     for method in choice.methods:
         if method not in known:
             raise UserError(
-                "unknown-name", f"{store.address}: a method of its finished trials: {nearest(method, known)}"
+                "unknown-name", f"{store.address}: expected a method with finished trials: {nearest(method, known)}"
             )
     if not (choice.codes or choice.results_versions):
         return

@@ -126,7 +126,7 @@ def alive() -> list[dict[str, Any]]:
         except RaySystemError as error:
             if time.monotonic() > until:
                 raise UserError(
-                    "cluster-silent", f"expected the cluster's head to answer: {error}. Is it up? `ray status`"
+                    "cluster-silent", f"expected the cluster's head to answer: {error}. Check it with: ray status"
                 ) from error
             time.sleep(PAUSE_SECONDS)
         else:

@@ -14,7 +14,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from crwn.faults import Fault
@@ -141,9 +141,9 @@ def _folder_faults(folder: RayFolder) -> Iterator[Fault]:
     if given > allowed:
         yield Fault(
             "path-too-long",
-            f"{variable}: expected a path of at most {allowed} characters (bytes), given one of {given}: "
-            f"{folder.parent}. Ray's sockets are some folders below it, and the path of a socket has at most "
-            f"{SOCKET_PATH_BYTES}. Name a shorter one: export RAY_TMPDIR=/tmp.",
+            f"{variable}: expected a path of at most {allowed} bytes, given one of {given}: "
+            f"{folder.parent}. Ray puts sockets a few folders below it, and a socket's path may have at most "
+            f"{SOCKET_PATH_BYTES}. Use a shorter one: export RAY_TMPDIR=/tmp.",
         )
     there = next(path for path in (folder.path, *folder.path.parents) if os.path.lexists(path))
     if not there.is_dir():
@@ -173,8 +173,8 @@ def _shared_memory_faults() -> Iterator[Fault]:
     if not (SHARED_MEMORY.is_dir() and os.access(SHARED_MEMORY, os.W_OK | os.X_OK)):
         yield Fault(
             "shared-memory-missing",
-            f"{SHARED_MEMORY}: expected a folder in memory that can be written, for Ray's object store. Mount one, "
-            "such as by docker run --shm-size=8gb.",
+            f"{SHARED_MEMORY}: expected a writable folder in memory, for Ray's object store. Mount one, for example "
+            "with docker run --shm-size=8gb.",
         )
 
 
@@ -193,7 +193,7 @@ def _limit_faults() -> Iterator[Fault]:
             yield Fault(
                 "too-few-processes",
                 f"ulimit -u: expected room for {MIN_FREE_PROCESSES} processes and threads of Ray, found {max(0, free)} "
-                f"of {processes}. Raise it, or end others of yours.",
+                f"of {processes}. Raise the limit, or end other processes of yours.",
             )
 
 
@@ -224,7 +224,7 @@ def check_cluster(address: str) -> None:
         if not _HOST_AND_PORT.fullmatch(recorded):
             raise UnavailableError(
                 "address-missing",
-                f"$RAY_ADDRESS=auto: expected a cluster's address in {file}, found none. Remove the file: ray stop.",
+                f"$RAY_ADDRESS=auto: expected a cluster's address in {file}, found none. To remove the file: ray stop.",
             )
         _wait_for_head(recorded, f"$RAY_ADDRESS=auto, which is {recorded} by {file}", os.environ)
         return
@@ -277,7 +277,7 @@ class Answer:
 
     is_head: bool = False
     is_other: bool = False
-    why: Fault = Fault("cluster-unreachable", "")
+    why: Fault = field(default=Fault("cluster-unreachable", ""))
 
 
 def ask(address: str, seconds: float) -> Answer:

@@ -65,10 +65,10 @@ def show_damaged(damaged: Mapping[str, Sequence[str]], store: Store, console: Co
     for line in lines[:_SHOWN]:
         print_line(console, line)
     if len(lines) > _SHOWN:
-        print_line(console, f"and {len(lines) - _SHOWN} more of the kind; crwn verify names them all")
+        print_line(console, f"and {len(lines) - _SHOWN} more like these; crwn verify lists them all")
     if not damaged:
         return
-    said = f"{counted(len(damaged), 'finished trial')} damaged; the same command with --repair computes them again"
+    said = f"{counted(len(damaged), 'finished trial')} damaged; run the same command with --repair to recompute"
     if any(isinstance(result, UserError) for result in store.records.results(list(damaged))):
         raise UnfinishedError("records-damaged", f"no table is made: {said}.")
     print_line(console, said)

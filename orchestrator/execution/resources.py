@@ -25,8 +25,8 @@ def check_resources(resources: Resources, nodes: Sequence[NodeResources]) -> Non
     have = "; ".join(sorted({f"{node.cpus:g} CPUs and {node.gpus:g} GPUs" for node in nodes})) or "no machine"
     raise UserError(
         "resources-too-large",
-        f"resources: a trial asks for {resources.cpus:g} CPUs and {gpus:g} GPUs, and no machine has that: {have}. "
-        "Ask for less with --cpus and --gpus, or in the sweep's resources; nothing was started.",
+        f"resources: a trial asks for {resources.cpus:g} CPUs and {gpus:g} GPUs, more than any machine has: {have}. "
+        "Ask for less with --cpus and --gpus, or under resources in the sweep; nothing was started.",
     )
 
 

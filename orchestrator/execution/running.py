@@ -152,7 +152,7 @@ def _work(sweep: Sweep, store: Store, options: Options, console: Console) -> _Wo
     standing = look_at(sweep, store, thoroughly=options.repair)
     recomputed = frozenset(other_code.chosen(sweep, store, options.recompute))
     if options.recompute and not recomputed:
-        print_line(console, "--recompute: this code has computed all of these, or has yet to; nothing is done again")
+        print_line(console, "--recompute: this code computed all of these trials, or is about to; nothing to recompute")
     wanted = recomputed.difference(left)
     again = [
         trial for trial in sweep.trials if trial in wanted or (options.repair and trial.trial_id in standing.damaged)
@@ -184,7 +184,7 @@ def _begin(sweep: Sweep, work: _Work, store: Store, starts: str, console: Consol
         print_line(console, line)
     other_code.show_other_code(work.others, work.accepted, store, console)
     if sweep.keep_weights and num_done:
-        print_line(console, f"keep_weights: the {num_done} trials that are done keep what they have")
+        print_line(console, f"keep_weights: the {num_done} finished trials keep what they have")
 
 
 def _drive(
@@ -216,11 +216,11 @@ def _drive(
     if unfinished:
         print_line(
             console,
-            f"{len(unfinished)} trials did not finish; the same command goes on with them from their resume points",
+            f"{len(unfinished)} trials did not finish; the same command resumes them",
         )
     if old:
         print_line(
-            console, f"{len(old)} trials were not computed again, and are as before; the same command goes on with them"
+            console, f"{len(old)} trials were not recomputed and keep their old records; the same command tries again"
         )
     if damaged:
         damaged = look_at(sweep, store, thoroughly=options.repair).damaged
@@ -250,7 +250,7 @@ def _write_manifest(sweep: Sweep, store: Store, console: Console) -> None:
         print_line(
             console,
             f"note: {sweep.name} last ran {was}. Its table now shows this run's trials, and the others stay in the "
-            f"store; a name of its own gives this run another table: {OPTION} name=NAME.",
+            f"store; a different name gives this run a table of its own: {OPTION} name=NAME.",
         )
     store.write_manifest(sweep.manifest())
 
@@ -293,7 +293,7 @@ def _followed(sweep: Sweep, store: Store, options: Options, console: Console) ->
     with followed(store, sweep.name, uri, console):
         yield
     if store.is_behind(sweep.name):
-        print_line(console, f"mlflow: not up to date; catch up with: crwn sync {shlex.quote(store.address)}")
+        print_line(console, f"mlflow: not up to date; to catch up: crwn sync {shlex.quote(store.address)}")
 
 
 def trials_left(sweep: Sweep, store: Store) -> tuple[TrialSpec, ...]:
@@ -343,7 +343,7 @@ def check_secrets(options: Options, executor: str) -> None:
         raise UserError(
             "password-shown",
             f"--tracking-uri: expected an address without a password, given {hide_password(uri)}: Ray's list of jobs "
-            f"shows the command. Put it into ${TRACKING_VARIABLE}",
+            f"shows the command. Set it in ${TRACKING_VARIABLE}",
         )
 
 

@@ -69,7 +69,7 @@ def _show_doubts(store: Store, finished: Iterable[str], console: Console) -> Non
     except UserError as error:  # the accepted code cannot be read
         print_line(console, str(error))
     if found.damaged:
-        print_line(console, f"{counted(found.damaged, 'finished trial')} cannot be read: crwn verify says why")
+        print_line(console, f"{counted(found.damaged, 'finished trial')} cannot be read; crwn verify says why")
     if found.unsealed:
         print_line(console, f"{counted(found.unsealed, 'finished trial')} without checksums: an older crwn wrote them")
 

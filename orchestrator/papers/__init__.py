@@ -33,7 +33,5 @@ def file_of(name: str) -> Path:
     """
     known = names()
     if name not in known:
-        raise UserError(
-            "unknown-name", f"--paper takes a paper's name, such as --paper {known[0]}: {nearest(name, known)}"
-        )
+        raise UserError("unknown-name", f"--paper: {nearest(name, known)}")
     return Path(str(resources.files(__name__).joinpath(name + ENDING)))

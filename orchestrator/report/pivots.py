@@ -51,9 +51,7 @@ def pivot_table(
     is_placed = trials["settings"].notna()
     named = with_columns(select(trials[is_placed], where or {}), wanted)
     if named.empty:
-        raise UserError(
-            "store-empty", "expected at least one trial, finished or asked for; found none. Start with crwn run"
-        )
+        raise UserError("store-empty", "expected at least one trial, found none; start with crwn run")
     _check_known(named, measure)
     summary = pd.DataFrame(
         [
@@ -93,14 +91,14 @@ def _check_known(trials: pd.DataFrame, measure: Measure) -> None:
     if streams and not measure.is_known_for_streams:
         raise UserError(
             "stream-has-no-tasks",
-            f"--value {measure.name}: expected trials whose tasks come one after another, given streams of "
-            f"{', '.join(streams)}, which have no figures of single tasks; take accuracy, or leave them out: "
+            f"--value {measure.name}: expected trials that learn a sequence of tasks, given streams on "
+            f"{', '.join(streams)}, which have no measures of single tasks; use accuracy, or exclude them: "
             "--where benchmark=NAME",
         )
     if finished and measure.lacks and all(pd.isna(row[measure.name]) for row in finished):
         raise UserError(
             "measure-not-taken",
-            f"--value {measure.name}: {measure.lacks}; none of these trials has it. Take another value.",
+            f"--value {measure.name}: {measure.lacks}; none of these trials has it. Choose another value.",
         )
 
 

@@ -182,5 +182,5 @@ def write_files(files: Mapping[str, bytes], to: Files) -> None:
     except OSError as error:
         raise UserError(
             "folder-not-writable",
-            f"{to.address}: expected a folder that can be written: {error}. Name another with --to.",
+            f"{to.address}: expected a writable folder: {error}. Use --to to name another.",
         ) from error

@@ -114,7 +114,7 @@ def _check(stores: Sequence[Store], choice: Choice) -> None:
     if len(stores) > 1 and choice.pivot is None and choice.paper is None:
         raise UserError(
             "several-stores",
-            f"expected one store, given {len(stores)}; tables over several are made with --rows or --paper",
+            f"expected one store, given {len(stores)}; use --rows or --paper for tables over several",
         )
     if len(stores) > 1 and choice.sweep is not None:
         raise UserError("several-stores", f"--sweep: expected one store with it, given {len(stores)}")

@@ -110,7 +110,7 @@ def copy(name: str, to: Path) -> Path:
             file.write(content)
     except FileExistsError:
         raise UserError(
-            "file-exists", f"{target}: expected no file there, which the copy would replace; name another"
+            "file-exists", f"{target}: a file is already there, and the copy would replace it; name another place"
         ) from None
     except OSError as error:
         raise UserError("file-not-written", f"{target}: expected a place for the copy: {error.strerror}") from error

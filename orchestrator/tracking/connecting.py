@@ -106,7 +106,7 @@ _ADVICE: Sequence[tuple[str, str, str]] = (
     (
         "host-refused",
         "Invalid Host header",
-        "{uri} refuses its own name; start its server with --allowed-hosts '{host},localhost:*'",
+        "{uri} refuses requests under this host name; start the server with --allowed-hosts '{host},localhost:*'",
     ),
     (
         "access-denied",
@@ -116,7 +116,7 @@ _ADVICE: Sequence[tuple[str, str, str]] = (
     (
         "database-of-another-version",
         "out-of-date database schema|Can't locate revision|file is not a database",
-        "{uri} is no database of this MLflow; `mlflow db upgrade` a copy, or move it away and crwn sync again",
+        "{uri} is not a database of this MLflow version; `mlflow db upgrade` a copy, or move it away and crwn sync",
     ),
     (
         "driver-missing",
@@ -126,23 +126,23 @@ _ADVICE: Sequence[tuple[str, str, str]] = (
     (
         "tracking-address-invalid",
         "maintenance mode|RegistryStoreURI|unsupported URI|Could not parse|load plugin|InvalidUrl|IPv6|ArgumentError",
-        "{uri} is no address of MLflow's; give a server (http://HOST:5000) or a database (sqlite:///mlflow.db)",
+        "{uri} is not an address of MLflow; give a server (http://HOST:5000) or a database (sqlite:///mlflow.db)",
     ),
     (
         "not-an-mlflow-server",
         "ENDPOINT_NOT|JSON format|code 404",
-        "what answers at {uri} is no MLflow server; check host, port and path",
+        "the server at {uri} is not MLflow; check host, port and path",
     ),
     (
         "folder-not-writable",
         "PermissionError|NotADirectory|FileNotFound|Read-only file|FileExistsError|unable to open database|readonly",
         "{uri}: the database's or the artifacts' folder cannot be written; name another with --tracking-uri",
     ),
-    ("server-failed", "too many 500|error code 500", "the MLflow server at {uri} fails; see what its log says"),
+    ("server-failed", "too many 500|error code 500", "the MLflow server at {uri} fails; see its log"),
     (
         "tracking-unreachable",
         "Max retries exceeded|[Cc]onnection refused|ConnectionError|timed out|Timeout|OperationalError",
-        "MLflow at {uri} does not answer; see that it runs there and can be reached from this machine",
+        "MLflow at {uri} does not answer; check that it runs and can be reached from this machine",
     ),
 )
 """Codes, patterns of errors, and advice; the first match counts."""

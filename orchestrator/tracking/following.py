@@ -67,7 +67,7 @@ def followed(store: Store, sweep: str, uri: str, console: Console) -> Iterator[N
         if heard.printed is None:
             heard.printed = trouble
             command = f"crwn sync {shlex.quote(store.address)}"
-            print_line(console, f"note: {trouble}. The sweep goes on without it; catch up with: {command}")
+            print_line(console, f"note: {trouble}. The sweep continues without it; to catch up: {command}")
 
     def listen(lines: IO[str]) -> None:
         for line in lines:
@@ -109,7 +109,7 @@ def followed(store: Store, sweep: str, uri: str, console: Console) -> Iterator[N
             listener.join()
             process.stdout.close()
         if reason not in (None, heard.printed):
-            print_line(console, f"note: MLflow is not waited for: {reason}")
+            print_line(console, f"note: not waiting for MLflow: {reason}")
 
 
 def _wait(process: subprocess.Popen[str], heard: _Heard, console: Console, *, is_interrupted: bool) -> str | None:
@@ -134,7 +134,7 @@ def _wait(process: subprocess.Popen[str], heard: _Heard, console: Console, *, is
             return reason
         if now > ended + NOTE_SECONDS and not has_noted:
             has_noted = True
-            print_line(console, "mlflow: being brought up to date; the run's end waits for that (or Ctrl-C)")
+            print_line(console, "mlflow: writing the last results; the run ends when that is done, or at Ctrl-C")
     if code == 0 or is_interrupted:
         return None
     how = f"was ended by signal {-code}" if code < 0 else f"ended with code {code}"
@@ -200,7 +200,7 @@ def sync(store: Store, uri: str, console: Console) -> None:
     except (TakenError, OSError) as error:
         code, reason = "store-not-writable", f"expected a store that can be written: {error}"
         if isinstance(error, TakenError):
-            code, reason = "store-taken", "a run is working on this store and keeps MLflow up to date itself"
+            code, reason = "store-taken", "a run is working on this store and updates MLflow itself"
         raise UserError(code, f"{store.address}: {reason}.") from error
     bar = Progress(console=console, transient=True, disable=not console.is_terminal)
     try:
@@ -211,7 +211,9 @@ def sync(store: Store, uri: str, console: Console) -> None:
                 task = bar.add_task(manifest.name, total=total)
                 written = tracker.sync(manifest, driven=driven, on_trial=partial(bar.advance, task))
                 store.mark_behind(manifest.name, behind=driven)
-                print_line(console, f"{manifest.name}: {written} of {total} trials written; the others were up to date")
+                print_line(
+                    console, f"{manifest.name}: {written} of {total} trials written; the others were already up to date"
+                )
     except TrackingError as error:
         kind = UnfinishedError if any(task.completed for task in bar.tasks) else UserError
         raise kind(error.codes, f"{_words(error)}. What the store has is safe; run crwn sync again.") from error

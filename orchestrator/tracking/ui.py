@@ -56,17 +56,19 @@ def serve(runs: Path, port: int, console: Console) -> None:
         runs = runs.parent
     uri = tracking_uri(runs, None)
     if not is_database(uri):
-        print_line(console, f"$MLFLOW_TRACKING_URI names a server, which has its own interface: {hide_password(uri)}")
+        print_line(
+            console, f"$MLFLOW_TRACKING_URI names a server, which serves the interface itself: {hide_password(uri)}"
+        )
         return
     if uri == default_uri(runs) and not (runs / DATABASE_FILE).exists():
         raise UserError(
             "database-missing",
-            f"{runs}: expected a folder of stores with {DATABASE_FILE}, found none; crwn run makes one, "
-            "and crwn sync STORE one for a store that has none.",
+            f"{runs}: expected a folder of stores with {DATABASE_FILE}, found none; crwn run creates "
+            "it, and crwn sync STORE adds it for a store without one.",
         )
     if _is_open(port):
         raise UserError(
-            "port-taken", f"--port: expected a free port, given {port}. Stop what uses it, or name another."
+            "port-taken", f"--port: expected a free port, given {port}. Stop the program that uses it, or name another."
         )
     command = [sys.executable, "-m", "mlflow", "server", "--host", HOST, "--port", str(port), "--workers", "1"]
     command += ["--artifacts-destination", (runs.absolute() / ARTIFACT_FOLDER).as_uri()]

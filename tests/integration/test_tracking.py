@@ -268,11 +268,11 @@ def test_a_sweep_without_its_server_is_shown_afterwards(start: Start, server: Se
     notes = [line for line in output.splitlines() if line.startswith("note: ")]
     assert len(notes) == 1
     assert notes[0].startswith(f"note: MLflow at {server.uri} does not answer")
-    assert output.count(f"mlflow: not up to date; catch up with: crwn sync {runs / 'store'}\n") == 1
+    assert output.count(f"mlflow: not up to date; to catch up: crwn sync {runs / 'store'}\n") == 1
     assert "│ supsup" in output
     assert output.splitlines()[-1] == f"mlflow    {server.uri}"
     server.start()
-    written = "tiny: 6 of 6 trials written; the others were up to date"
+    written = "tiny: 6 of 6 trials written; the others were already up to date"
     assert sync(runs / "store", server.uri).splitlines() == [written, f"mlflow    {server.uri}"]
     shown = dump(server.database, server.artifacts)
     assert len(shown) == 1 + 6 + 3  # the sweep, its trials, the cells of its table

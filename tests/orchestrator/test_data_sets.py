@@ -231,7 +231,7 @@ def test_decoding_is_told(crwn: Crwn, know: Callable[..., None], workplace: Path
     ]
     assert crwn("data", "fetch", "toy", "--data-root", workplace).out == f"toy: {workplace}\n"
     assert crwn("data", "verify", "toy", "--data-root", workplace).out == (
-        f"toy: whole; 2 training and 2 test images of 2 classes; {workplace}\n"
+        f"toy: complete; 2 training and 2 test images of 2 classes; {workplace}\n"
     )
 
 
@@ -276,7 +276,7 @@ def test_without_names_absent_sets_are_no_fault(crwn: Crwn) -> None:
     ended = crwn("data", "verify")
     assert (ended.code, ended.err) == (0, "")
     assert ended.out.splitlines() == [
-        "digits: whole; 1,437 training and 360 test images of 10 classes; embedded",
+        "digits: complete; 1,437 training and 360 test images of 10 classes; embedded",
         "mnist: absent; crwn data fetch mnist downloads it",
         "cifar100: absent; crwn data fetch cifar100 downloads it",
         "miniimagenet: absent; " + "; ".join(BASE_SETS["miniimagenet"].source.expected),
@@ -297,7 +297,7 @@ def test_a_set_with_files_is_whole(crwn: Crwn, know: Callable[..., None], toy_ro
     know(TOY)
     ended = crwn("data", "verify", "toy", "--data-root", toy_root)
     assert ended.code == 0
-    expected = f"toy: whole; 1 checksums, 100 training and 100 test images of 2 classes; {toy_root}\n"
+    expected = f"toy: complete; 1 checksums, 100 training and 100 test images of 2 classes; {toy_root}\n"
     assert ended.out == expected
 
 
@@ -310,7 +310,7 @@ def test_a_damaged_file_is_a_fault(crwn: Crwn, know: Callable[..., None], toy_ro
     assert ended.code == 1
     assert ended.out.startswith("toy: ")
     assert all(fact in ended.out for fact in (f"{toy_root / TOY_FILE} ", "400 bytes"))
-    assert ended.out.count(": whole; ") == (not names)
+    assert ended.out.count(": complete; ") == (not names)
 
 
 def test_counts_that_are_wrong_are_a_fault(crwn: Crwn, know: Callable[..., None], toy_root: Path) -> None:
@@ -326,7 +326,9 @@ def test_mnist_as_it_is(crwn: Crwn, mnist: Path) -> None:
     """Whole where its files are."""
     ended = crwn("data", "verify", "mnist", "--data-root", mnist)
     assert (ended.code, ended.err) == (0, "")
-    assert ended.out == (f"mnist: whole; 4 checksums, 60,000 training and 10,000 test images of 10 classes; {mnist}\n")
+    assert ended.out == (
+        f"mnist: complete; 4 checksums, 60,000 training and 10,000 test images of 10 classes; {mnist}\n"
+    )
 
 
 @pytest.mark.data

@@ -140,7 +140,7 @@ def test_ray_is_given_no_command_with_a_password(
     assert SECRET not in ended.out
     assert ended.err == (
         "error: --tracking-uri: expected an address without a password, given postgresql://user:***@host/name: "
-        "Ray's list of jobs shows the command. Put it into $MLFLOW_TRACKING_URI\n"
+        "Ray's list of jobs shows the command. Set it in $MLFLOW_TRACKING_URI\n"
     )
     assert not list(planted.iterdir())
 

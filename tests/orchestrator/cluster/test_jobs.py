@@ -54,7 +54,7 @@ def test_ctrl_c_ends_the_following_alone(crwn: Crwn, sweep_file: SweepFile, clus
     assert ended.code == 130
     assert cluster.jobs[job].status == JobStatus.RUNNING
     assert ended.out.endswith(
-        f"{job}: no longer followed; the job goes on. To stop it:\n  crwn stop --address {URL} {job}\n"
+        f"{job}: no longer followed; the job keeps running. To stop it:\n  crwn stop --address {URL} {job}\n"
     )
 
 

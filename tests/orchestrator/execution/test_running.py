@@ -264,7 +264,7 @@ def test_failures_are_told_with_their_tracebacks_place(
     assert failed
     assert "failed: neuromodnet FC16, r-digits, seed 0: OSError: no" in lines
     assert lines[-2] == f"traceback: {new_store.folder(first.trial_id) / 'attempts.json'}"
-    assert lines[-1] == "1 trials did not finish; the same command goes on with them from their resume points"
+    assert lines[-1] == "1 trials did not finish; the same command resumes them"
 
 
 def renamed(root: Path) -> None:
@@ -473,7 +473,7 @@ def test_a_run_that_mlflow_did_not_keep_up_with_says_so(
     failed, lines = quietly(sweep, new_store, tracking=True)
     assert not failed
     assert len(followed) == 1
-    behind = f"mlflow: not up to date; catch up with: crwn sync {new_store.root}"
+    behind = f"mlflow: not up to date; to catch up: crwn sync {new_store.root}"
     assert [line for line in lines if "mlflow:" in line] == [behind]
 
 

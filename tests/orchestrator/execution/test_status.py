@@ -105,7 +105,7 @@ def test_verbose_says_where_trials_stand_also_where_a_record_is_damaged(store: S
     _, damaged, line, last = printed(store, verbose=True)
     assert str(store.folder(DONE) / TRIAL_FILE) in damaged
     assert line == f"  done        {DONE} own name local FC16 r-digits seed 0"
-    assert last == "1 finished trial cannot be read: crwn verify says why"
+    assert last == "1 finished trial cannot be read; crwn verify says why"
 
 
 def test_what_other_code_computed_is_named(store: Store) -> None:

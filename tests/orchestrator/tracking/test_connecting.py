@@ -95,7 +95,8 @@ def test_a_server_that_refuses_its_own_name(serve: Callable[..., str], complain:
     uri = serve(403, "Invalid Host header - possible DNS rebinding attack detected")
     host = uri.rpartition("@")[2]
     assert complain(uri).startswith(
-        f"{shown(uri)} refuses its own name; start its server with --allowed-hosts '{host},localhost:*' ("
+        f"{shown(uri)} refuses requests under this host name; start the server with "
+        f"--allowed-hosts '{host},localhost:*' ("
     )
 
 
@@ -127,14 +128,14 @@ def test_a_server_that_refuses_access(serve: Callable[..., str], complain: Compl
 def test_what_is_no_mlflow_server(serve: Callable[..., str], complain: Complain, status: int, body: str) -> None:
     """Some other server at that port, or a path too much."""
     uri = serve(status, body, "text/html")
-    assert complain(uri).startswith(f"what answers at {shown(uri)} is no MLflow server; check host, port and path (")
+    assert complain(uri).startswith(f"the server at {shown(uri)} is not MLflow; check host, port and path (")
 
 
 @pytest.mark.parametrize("body", ["an error", '{"error_code": "INTERNAL_ERROR", "message": "the disk is full"}'])
 def test_a_server_that_fails(serve: Callable[..., str], complain: Complain, body: str) -> None:
     """It answers, so it is not said that it does not."""
     uri = serve(500, body)
-    assert complain(uri).startswith(f"the MLflow server at {shown(uri)} fails; see what its log says (")
+    assert complain(uri).startswith(f"the MLflow server at {shown(uri)} fails; see its log (")
 
 
 def test_a_server_that_is_not_there(complain: Complain) -> None:
@@ -143,7 +144,7 @@ def test_a_server_that_is_not_there(complain: Complain) -> None:
         held.bind(("127.0.0.1", 0))
         uri = f"http://user:secret@127.0.0.1:{held.getsockname()[1]}"
         assert complain(uri).startswith(
-            f"MLflow at {shown(uri)} does not answer; see that it runs there and can be reached from this machine ("
+            f"MLflow at {shown(uri)} does not answer; check that it runs and can be reached from this machine ("
         )
 
 
@@ -179,7 +180,9 @@ def test_a_database_of_another_version(tmp_path: Path, mlflow_database: Path, co
     connection.close()
     before = path.read_bytes()
     said = complain(f"sqlite:///{path}")
-    assert said.startswith(f"sqlite:///{path} is no database of this MLflow; `mlflow db upgrade` a copy, or move it")
+    assert said.startswith(
+        f"sqlite:///{path} is not a database of this MLflow version; `mlflow db upgrade` a copy, or move it"
+    )
     assert version in said
     assert path.read_bytes() == before
 
@@ -188,7 +191,9 @@ def test_a_file_that_is_no_database(tmp_path: Path, complain: Complain) -> None:
     """It is somebody's, and left as it is."""
     path = tmp_path / "thesis.db"
     path.write_bytes(b"chapter one " * 1000)
-    assert complain(f"sqlite:///{path}").startswith(f"sqlite:///{path} is no database of this MLflow; `mlflow db")
+    assert complain(f"sqlite:///{path}").startswith(
+        f"sqlite:///{path} is not a database of this MLflow version; `mlflow db"
+    )
     assert path.read_bytes() == b"chapter one " * 1000
 
 
@@ -222,7 +227,9 @@ def test_artifacts_that_cannot_be_written(store: Store, mlflow_database: Path, t
 @pytest.mark.parametrize("uri", ["./mlruns", "file:///tmp/mlruns"])
 def test_a_folder_is_no_longer_written(complain: Complain, uri: str) -> None:
     """MLflow's oldest way of keeping runs."""
-    assert complain(uri).startswith(f"{uri} is no address of MLflow's; give a server (http://HOST:5000) or a database")
+    assert complain(uri).startswith(
+        f"{uri} is not an address of MLflow; give a server (http://HOST:5000) or a database"
+    )
     assert not Path("/tmp/mlruns").exists()  # noqa: S108 (named, not used)
 
 
@@ -232,7 +239,7 @@ def test_a_folder_is_no_longer_written(complain: Complain, uri: str) -> None:
 def test_what_is_no_address(complain: Complain, uri: str) -> None:
     """A scheme nobody knows, a driver nobody knows, and slips of the pen."""
     assert complain(uri).startswith(
-        f"{shown(uri)} is no address of MLflow's; give a server (http://HOST:5000) or a database (sqlite:///mlflow.db)"
+        f"{shown(uri)} is not an address of MLflow; give a server (http://HOST:5000) or a database (sqlite:///mlflow.db)"
     )
 
 

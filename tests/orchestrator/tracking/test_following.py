@@ -294,7 +294,7 @@ def test_trouble_is_printed_once(
     with follower:
         until(output.getvalue)
     assert output.getvalue() == (
-        f"note: [no] server. The sweep goes on without it; catch up with: crwn sync {swept.root}\n"
+        f"note: [no] server. The sweep continues without it; to catch up: crwn sync {swept.root}\n"
     )
 
 
@@ -344,7 +344,7 @@ def test_the_end_says_that_it_waits(
     program("say(); sys.stdin.read()\nfor _ in range(10): time.sleep(0.1); say()")
     with follower:
         pass
-    assert output.getvalue() == "mlflow: being brought up to date; the run's end waits for that (or Ctrl-C)\n"
+    assert output.getvalue() == "mlflow: writing the last results; the run ends when that is done, or at Ctrl-C\n"
 
 
 HANGS = {
@@ -441,7 +441,7 @@ def test_one_that_dies_at_once_disturbs_nothing(
     with follower:
         time.sleep(0.2)
     how = "ended with code 1" if "exit" in text else "was ended by signal 9"
-    assert " ".join(output.getvalue().split()) == (f"note: MLflow is not waited for: the process that writes it {how}")
+    assert " ".join(output.getvalue().split()) == (f"note: not waiting for MLflow: the process that writes it {how}")
     assert swept.is_behind("tiny")
 
 
@@ -472,8 +472,8 @@ def test_sync_says_what_it_wrote(swept: Store, tracker: type[FakeTracker], outpu
     tracker.act = iter([0, 1]).__next__
     sync(swept, "sqlite:///x", Console(file=output, width=80))
     assert output.getvalue().splitlines() == [
-        "also: 0 of 1 trials written; the others were up to date",
-        "tiny: 1 of 2 trials written; the others were up to date",
+        "also: 0 of 1 trials written; the others were already up to date",
+        "tiny: 1 of 2 trials written; the others were already up to date",
     ]
     assert tracker.made == [(swept.root, "sqlite:///x")]
     assert tracker.calls == [("also", False), ("tiny", False)]

@@ -92,11 +92,9 @@ def test_without_a_database_there_is_nothing_to_show(crwn: Crwn, workplace: Path
     for folder in ("runs", "elsewhere"):
         (workplace / "elsewhere").mkdir(exist_ok=True)
         ended = crwn("ui", *([] if folder == "runs" else [folder]))
-        assert (ended.code, ended.out) == (2, "")
-        assert ended.err == (
-            f"error: {folder}: expected a folder of stores with mlflow.db, found none; crwn run makes one, "
-            "and crwn sync STORE one for a store that has none.\n"
-        )
+        assert (ended.code, ended.out, ended.codes) == (2, "", ("database-missing",))
+        for fact in (f"error: {folder}: ", "mlflow.db", "crwn run", "crwn sync STORE"):
+            assert fact in ended.err
     assert [path.name for path in workplace.iterdir()] == ["elsewhere"]
 
 
@@ -106,7 +104,10 @@ def test_a_port_that_is_taken_is_refused(crwn: Crwn, runs: Path) -> None:
         taken = other.getsockname()[1]
         ended = crwn("ui", runs, "--port", taken)
     assert (ended.code, ended.out) == (2, "")
-    assert ended.err == f"error: --port: expected a free port, given {taken}. Stop what uses it, or name another.\n"
+    assert (
+        ended.err
+        == f"error: --port: expected a free port, given {taken}. Stop the program that uses it, or name another.\n"
+    )
 
 
 def answering(content: bytes) -> type[http.server.BaseHTTPRequestHandler]:
@@ -153,7 +154,7 @@ def test_a_server_of_somebody_else_is_named(crwn: Crwn, workplace: Path, monkeyp
     ended = crwn("ui")
     assert (ended.code, ended.err) == (0, "")
     assert ended.out == (
-        "$MLFLOW_TRACKING_URI names a server, which has its own interface: "
+        "$MLFLOW_TRACKING_URI names a server, which serves the interface itself: "
         "https://me:***@tracking.example:8443/mlflow\n"
     )
 
