@@ -78,7 +78,7 @@ class Store:
         """The store at an address; raises like the class, and a UserError if there is none."""
         store = cls(address)
         if not store.exists:
-            raise UserError("store-missing", f"{address}: expected a store, found none there; crwn run makes one")
+            raise UserError("store-missing", f"{address}: expected a store, found none; crwn run creates one")
         return store
 
     def __reduce__(self) -> tuple[type[Store], tuple[str, Mark | None]]:
