@@ -25,14 +25,17 @@ def check_address(address: str) -> None:
     It must be printable, since it is displayed.
 
     Raises:
-        ValueError: it is something else; the message does not repeat credentials.
+        InvalidError: it is something else; the message does not repeat credentials.
     """
     found = re.match(r"([A-Za-z][A-Za-z0-9+.-]*):/", address)
     if found is None:
         _check_printable(address)
         return
     scheme, known = found[1], " or ".join(f"{scheme}://bucket/prefix" for scheme in SCHEMES)
-    parts = urlsplit(address)
+    try:
+        parts = urlsplit(address)
+    except ValueError as error:  # which repeats nothing of the address
+        raise InvalidError("address-unknown", f"expected a path, {known}; given what is neither: {error}") from error
     settings = parse_qsl(parts.query, keep_blank_values=True)
     # Must come before any error that repeats the address
     if "@" in parts.netloc or any("@" in value or _SECRET.search(name) for name, value in settings):

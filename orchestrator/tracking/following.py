@@ -200,7 +200,7 @@ def sync(store: Store, uri: str, console: Console) -> None:
     except (TakenError, OSError) as error:
         code, reason = "store-not-writable", f"expected a store that can be written: {error}"
         if isinstance(error, TakenError):
-            code, reason = "store-taken", "a run is working on this store and updates MLflow itself"
+            code, reason = "store-driven", "a run is working on this store and updates MLflow itself"
         raise UserError(code, f"{store.address}: {reason}.") from error
     bar = Progress(console=console, transient=True, disable=not console.is_terminal)
     try:

@@ -28,6 +28,7 @@ from numpy.typing import NDArray
 from torch.nn import functional
 
 import crwn.engine
+import crwn.learner
 import crwn.trial
 from crwn import contexts, contract, seeding, tensorfile
 from crwn.batches import Batch
@@ -596,7 +597,7 @@ def record(spec: TrialSpec, data: Datasets) -> Record:
     recorded = dataclasses.replace(entry, build=lambda *settings: Recorded(entry.build(*settings), events))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(crwn.trial, "BENCHMARKS", {spec.benchmark.kind: recorded})
-        patch.setattr(crwn.trial, "METHODS", {spec.method.kind: dataclasses.replace(method_entry, build=watched)})
+        patch.setattr(crwn.learner, "METHODS", {spec.method.kind: dataclasses.replace(method_entry, build=watched)})
         patch.setattr(crwn.trial, "Curriculum", Gate)
         run(spec, data)
     return Record(events, shown, tasks)

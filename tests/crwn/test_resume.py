@@ -16,8 +16,8 @@ import torch
 import crwn.engine
 import crwn.evaluation
 import crwn.groups
+import crwn.learner
 import crwn.resume
-import crwn.trial
 from crwn import backbone, tensorfile
 from crwn.backbone import Backbone, BackboneSpec
 from crwn.benchmarks.permuted import PermutedSpec
@@ -258,7 +258,7 @@ def test_what_is_killed_where_a_segment_begins_or_ends_is_done_again(
 
     numerics = Numerics(device="cpu", group_size=1, kernel="plain", threads=1)
     with monkeypatch.context() as patch:
-        patch.setattr(crwn.trial, "METHODS", {spec.method.kind: dataclasses.replace(entry, build=build)})
+        patch.setattr(crwn.learner, "METHODS", {spec.method.kind: dataclasses.replace(entry, build=build)})
         with pytest.raises(KeyboardInterrupt):
             run_trial(spec, data=digits, backbones=backbone.draw, on_event=events.append, numerics=numerics)
     finished, _ = run(spec, digits, resume_from=points_of(events)[-1])

@@ -110,7 +110,7 @@ def test_a_store_on_object_storage_is_one_as_any(storage: ObjectStorage, trial: 
 @pytest.mark.parametrize(
     ("given", "says"),
     [
-        ("nowhere", "nowhere: expected a store, found none there"),
+        ("nowhere", "nowhere: expected a store, found none"),
         ("", "store: expected a path, given ''"),
         (None, "store: expected a path, given None"),
         ("ftp://host/store", "given 'ftp://host/store'"),

@@ -322,12 +322,18 @@ def test_some_seeds_run_and_the_store_asks_for_all(crwn: Crwn, sweep_file: Sweep
     assert "(n=2)" in rest.out
 
 
-@pytest.mark.parametrize("seeds", ["2", "0,2", "0,0", "", "0,", "-1", "0-1", "01", "a"])
+@pytest.mark.parametrize(
+    ("seeds", "code"),
+    [
+        *[(seeds, "unknown-seed") for seeds in ("2", "0,2")],
+        *[(seeds, "not-seeds") for seeds in ("0,0", "", "0,", "-1", "0-1", "01", "a")],
+    ],
+)
 def test_seeds_that_are_not_the_sweeps_start_nothing(
-    crwn: Crwn, sweep_file: SweepFile, workplace: Path, seeds: str
+    crwn: Crwn, sweep_file: SweepFile, workplace: Path, seeds: str, code: str
 ) -> None:
     """Another seed is a change of the sweep, and the error says how to make it."""
-    refused(crwn("run", sweep_file(), "--seeds", seeds), "not-seeds", says="--seeds: ")
+    refused(crwn("run", sweep_file(), "--seeds", seeds), code, says="--seeds: ")
     assert list(workplace.iterdir()) == []
 
 
@@ -705,12 +711,12 @@ def refused(ended: Any, *codes: str, says: str | Sequence[str] = ()) -> None:
         ("FC16", "10d", "unknown-scale", ["line 5, methods.neuromodnet", " FC256 ", "'10d'"]),
         ("updates_per_task", "updates", "unknown-key", ["line 4, training.updates: ", "updates_per_task"]),
         ("updates_per_task: 5", "updates_per_task: '5'", "wrong-type", ["'5'"]),
-        ("seeds: [0, 1]", "seeds: []", "too-short", ["line 2, seeds: "]),
+        ("seeds: [0, 1]", "seeds: []", "empty", ["line 2, seeds: "]),
         ("seeds: [0, 1]", "seeds: [0, 0]", "same-trials-twice", ["line 2, seeds[1]: "]),
         ("seeds: [0, 1]", "seeds: [0, 1]\nseeds: [2]", "repeated-key", ["line 2, seeds: ", "line 3"]),
-        ("seeds: [0, 1]", "seeds: [0, 1", "yaml-unparsable", []),
+        ("seeds: [0, 1]", "seeds: [0, 1", "file-not-yaml", []),
         ("seeds: [0, 1]", "seeds: !!python/object/apply:os.system [ls]", "yaml-tag", ["line 2, seeds"]),
-        ("name: tiny", "name: ../tiny", "name-not-allowed", ["line 1, name: ", " 100 "]),
+        ("name: tiny", "name: ../tiny", "name-no-filename", ["line 1, name: ", " 100 "]),
     ],
 )
 def test_a_faulty_sweep_is_refused(
@@ -749,7 +755,7 @@ def test_a_missing_sweep_is_refused(crwn: Crwn, workplace: Path, listing: Listin
         (["--data-root", "nowhere"], "not-a-folder", ["--data-root: ", "'nowhere'"]),
         (["--out", "mine"], "folder-in-use", ["mine: ", "--out"]),
         (["--out", "mine/thesis.tex"], "not-a-folder", ["mine/thesis.tex: ", "--out"]),
-        (["--out", "mine/thesis.tex/store"], "not-a-folder", ["mine/thesis.tex/store: ", "--out"]),
+        (["--out", "mine/thesis.tex/store"], "folder-not-writable", ["mine/thesis.tex/store: ", "--out"]),
         (["--out", "http://server/runs"], "address-unknown", ["s3://bucket/prefix", "--out"]),
         (["--tracking-uri", "http://x"], "options-conflict", ["--tracking-uri", "--no-tracking"]),
         (["--out", "newer"], "newer-version", ["newer: ", " 1 ", " 2"]),
@@ -788,7 +794,7 @@ def test_damaged_data_is_refused(crwn: Crwn, sweep_file: SweepFile, workplace: P
         (raw / name).write_bytes(b"half a file")
     before = listing(workplace)
     facts = ["'mnist'", str(raw / MNIST_FILES[0]), "11 bytes", "ba891046"]
-    refused(crwn("run", mnist_sweep(sweep_file), "--data-root", "data"), "file-damaged", says=facts)
+    refused(crwn("run", mnist_sweep(sweep_file), "--data-root", "data"), "checksum-differs", says=facts)
     assert listing(workplace) == before
 
 
@@ -798,7 +804,7 @@ def test_data_of_which_a_part_is_missing_is_refused(crwn: Crwn, sweep_file: Swee
     raw.mkdir(parents=True)
     (raw / MNIST_FILES[0]).write_bytes(b"...")
     ended = crwn("run", mnist_sweep(sweep_file), "--data-root", "data")
-    refused(ended, "files-missing", says=MNIST_FILES[1:])
+    refused(ended, "data-set-incomplete", says=MNIST_FILES[1:])
     assert not (workplace / "runs").exists()
 
 
@@ -807,7 +813,7 @@ def test_a_store_that_another_run_drives_is_refused(crwn: Crwn, sweep_file: Swee
     store = Store(workplace / "runs" / "tiny")
     store.create()
     with store.lock():
-        refused(crwn("run", sweep_file()), "store-taken", says="crwn status")
+        refused(crwn("run", sweep_file()), "store-driven", says="crwn status")
         assert "a run is working on it" in crwn("status", "runs/tiny").out
     assert store.trial_ids() == []
 
@@ -894,7 +900,7 @@ def test_a_damaged_record_is_refused(crwn: Crwn, sweep_file: SweepFile, workplac
     file = sorted((workplace / "runs/tiny/trials").glob("*/trial.parquet"))[0]
     file.write_bytes(b"not a record")
     ended = crwn("tables", "runs/tiny")
-    refused(ended, "not-a-record", says=f"{file}: ")
+    refused(ended, "record-unreadable", says=f"{file}: ")
     for path in file.parent.iterdir():
         path.unlink()
     file.parent.rmdir()

@@ -289,7 +289,7 @@ def test_a_set_that_is_named_must_be_there(crwn: Crwn) -> None:
     ended = crwn("data", "verify", "mnist", "digits")
     assert (ended.code, ended.err) == (1, "")
     assert ended.out.splitlines()[0] == "mnist: absent; crwn data fetch mnist downloads it"
-    assert ended.out.splitlines()[1].startswith("digits: whole")
+    assert ended.out.splitlines()[1].startswith("digits: complete")
 
 
 def test_a_set_with_files_is_whole(crwn: Crwn, know: Callable[..., None], toy_root: Path) -> None:

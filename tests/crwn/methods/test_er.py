@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import nn
 
+import crwn.learner
 import crwn.trial
 from crwn import replay
 from crwn.batches import Batch
@@ -73,7 +74,7 @@ def test_a_buffer_holds_what_was_seen(digits: Datasets, monkeypatch: pytest.Monk
             sizes.append(size)
             return step
 
-    monkeypatch.setattr(crwn.trial, "METHODS", {"er": dataclasses.replace(METHODS["er"], build=Noting)})
+    monkeypatch.setattr(crwn.learner, "METHODS", {"er": dataclasses.replace(METHODS["er"], build=Noting)})
     plainly.run(ERSpec(buffer=CAPACITY), digits)
     assert sizes == [32, *[CAPACITY] * 17]
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import http.server
 import os
-import re
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -63,12 +62,10 @@ def test_a_cluster_that_is_away_is_one_clear_line(crwn: Crwn, workplace: Path) -
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         ended = crwn("status", "--address", f"http://127.0.0.1:{taken.getsockname()[1]}")
-    assert ended.code == 2
-    assert re.fullmatch(
-        r"error: --address: expected Ray's dashboard at \S+, but it cannot be reached: .*refused. Is the cluster up, "
-        r"and the tunnel to its head \(ssh -N -L 8265:127.0.0.1:8265 HEAD\)\?\n",
-        ended.err,
-    )
+    assert (ended.code, ended.codes) == (2, ("cluster-unreachable",))
+    for fact in ("error: --address: ", " refused", "ssh -N -L 8265:127.0.0.1:8265 HEAD"):
+        assert fact in ended.err
+    assert ended.err.count("\n") == 1
 
 
 @pytest.fixture

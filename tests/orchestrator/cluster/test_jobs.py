@@ -18,7 +18,7 @@ from tests.orchestrator.cluster.made_up import STORE, URL, Cluster, Crwn, SweepF
         ("FAILED", 1, 1, ": failed with exit code 1, begun"),
         ("FAILED", 2, 2, ": failed with exit code 2, begun"),
         ("FAILED", -9, 1, ": failed with exit code -9, begun"),
-        ("FAILED", 127, 127, "The cluster lacks the command crwn"),
+        ("FAILED", 127, 127, "The cluster does not have the command crwn"),
         ("FAILED", None, 1, "why it failed"),
         ("STOPPED", None, 130, ": stopped, begun"),
     ],

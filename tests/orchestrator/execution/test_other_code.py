@@ -100,7 +100,7 @@ def test_a_method_is_computed_again(
     assert mixed.repairs().trial_ids() == []
     ended = run("--recompute", "neuromodnet")
     assert ended.code == 0
-    assert ended.out.startswith(all_done("tiny", 2))
+    assert all_done("tiny", 2) in ended.out
 
 
 def test_a_trial_is_computed_again_where_any_of_its_code_is_other(
@@ -144,7 +144,7 @@ def test_the_old_record_stays_until_the_new_one_is_whole(
         broken.setattr(inline, "attempt", fail)
         ended = run("--recompute", "neuromodnet")
     assert ended.code == 1
-    assert "1 trials were not computed again" in ended.out
+    assert "1 trials were not recomputed" in ended.out
     assert mixed.read(old.trial_id, TRIAL_FILE) == before
 
     write_finished(mixed.repairs(), old, accuracy=0.25, conditions=of_code(old))  # killed before it took its place

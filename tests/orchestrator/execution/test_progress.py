@@ -28,6 +28,7 @@ from orchestrator.execution.progress import (
     shown,
 )
 from orchestrator.execution.protocol import TrialUpdate
+from tests import said
 
 Trial = Callable[..., TrialSpec]
 
@@ -100,7 +101,7 @@ def test_a_trial_that_fails_and_is_tried_again_counts_once(clock: Clock, trial: 
     progress = RunProgress([spec], num_done=0, clock=clock)
     for update in (running(spec), failed(spec), finished(spec)):
         progress.update(update)
-    assert progress.summary().startswith(progress(1, 1))
+    assert progress.summary().startswith(said.progress(1, 1))
 
 
 def test_a_note_is_told_once(clock: Clock, trial: Trial) -> None:

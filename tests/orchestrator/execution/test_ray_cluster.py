@@ -69,7 +69,7 @@ def test_a_head_that_is_busy_is_asked_again(monkeypatch: pytest.MonkeyPatch) -> 
     assert ray_cluster.alive() == [{"Alive": True}]
     answers.append(RaySystemError("Failed to connect to GCS"))
     monkeypatch.setattr(ray_cluster, "PATIENCE_SECONDS", -1.0)
-    with refused(UserError, "cluster-silent", says=["connect to GCS", "`ray status`"]):
+    with refused(UserError, "cluster-silent", says=["connect to GCS", "ray status"]):
         ray_cluster.alive()
 
 

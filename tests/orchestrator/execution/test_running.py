@@ -243,7 +243,7 @@ def test_data_that_cannot_be_had_is_refused(
 def test_a_store_that_is_driven_is_refused(sweep: Sweep, new_store: Store, jobs: list[Job]) -> None:
     """Nothing is run beside another driver."""
     new_store.create()
-    with new_store.lock(), refused(UserError, "store-taken", says=str(new_store.root)):
+    with new_store.lock(), refused(UserError, "store-driven", says=str(new_store.root)):
         quietly(sweep, Store(new_store.root))
     assert jobs == []
 

@@ -17,6 +17,7 @@ from orchestrator.errors import UserError
 from orchestrator.papers import file_of, grammar, names
 from orchestrator.papers.paper import Bound, Comparison, TaskComparison, Trend
 from orchestrator.papers.reading import read_file, read_paper
+from tests.refusals import refused
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -162,7 +163,7 @@ def test_every_paper_that_comes_along_is_one(name: str) -> None:
 def test_a_paper_that_is_not_known_is_answered_with_those_that_are() -> None:
     """With what to type."""
     assert "hong2022" in names()
-    with pytest.raises(UserError, match=r"such as --paper .*given 'hong2202'; did you mean 'hong2022'"):
+    with refused(UserError, "unknown-name", says=["--paper: ", "'hong2202'", "'hong2022'?"]):
         file_of("hong2202")
 
 

@@ -151,7 +151,7 @@ def test_a_server_that_is_not_there(complain: Complain) -> None:
 def test_a_host_that_does_not_exist(complain: Complain) -> None:
     """A name reserved for having no address."""
     assert complain("http://user:secret@nowhere.invalid:5000").startswith(
-        "MLflow at http://user:***@nowhere.invalid:5000 does not answer; see that it runs there"
+        "MLflow at http://user:***@nowhere.invalid:5000 does not answer; check that it runs"
     )
 
 
@@ -165,7 +165,7 @@ def test_a_database_server_that_is_not_there(complain: Complain) -> None:
         held.bind(("127.0.0.1", 0))
         port = held.getsockname()[1]
         assert complain(f"postgresql+psycopg://user:secret@127.0.0.1:{port}/name").startswith(
-            f"MLflow at postgresql+psycopg://user:***@127.0.0.1:{port}/name does not answer; see that it runs there"
+            f"MLflow at postgresql+psycopg://user:***@127.0.0.1:{port}/name does not answer; check that it runs"
         )
 
 

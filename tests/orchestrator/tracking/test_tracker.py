@@ -32,6 +32,7 @@ from orchestrator.store.attempts import Attempt, AttemptError
 from orchestrator.store.json_fields import Fields
 from orchestrator.store.manifests import Manifest, ManifestCell
 from orchestrator.store.provenance import Provenance
+from orchestrator.store.recorded_spec import RecordedSpec
 from orchestrator.store.schemas import ATTEMPTS_FILE
 from orchestrator.store.store import Store, TrialState
 from orchestrator.tracking import projection
@@ -430,7 +431,7 @@ def test_a_cell_of_the_table_is_a_run(store: Store, uri: str, write: Build) -> N
         write(store, trial_id, "done", accuracy=accuracy)
     spec = {name: value for name, value in json.loads(spec_of("a").canonical_json()).items() if name != "seed"}
     manifest = sweep("a", "b", "missing")
-    manifest = dataclasses.replace(manifest, cells=(dataclasses.replace(manifest.cells[0], spec=spec),))
+    manifest = dataclasses.replace(manifest, cells=(dataclasses.replace(manifest.cells[0], spec=RecordedSpec(spec)),))
     Tracker(store, uri).sync(manifest, driven=False)
     runs = named(dump(uri))
     cell = runs["cell"]
