@@ -36,7 +36,8 @@ class Leaky(finetune.Finetune):
 
 def test_broken_promises_are_named_all_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each with what was promised; an entry is checked without being left in the registry."""
-    monkeypatch.delitem(METHODS._entries, "finetune")  # type: ignore[attr-defined]
+    others = {name: entry for name, entry in METHODS.items() if name != "finetune"}
+    monkeypatch.setattr(METHODS, "_entries", others)  # all are put back in their order, which documents show
     entry = MethodEntry(spec=finetune.FinetuneSpec, build=Leaky)
     with pytest.raises(ExceptionGroup, match=f"^finetune breaks .* of {len(CHECKS)} promises") as caught:
         check_method(entry)

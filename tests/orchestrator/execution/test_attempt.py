@@ -449,7 +449,7 @@ def under(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
 
     def change(**changes: Any) -> None:
         made = Surroundings(**changes)
-        monkeypatch.setattr(attempt_module, "code_of", lambda _: made.code)
+        monkeypatch.setattr(attempt_module, "code_of_trial", lambda _: made.code)
         monkeypatch.setattr(attempt_module, "versions", lambda: {**found, "torch": made.torch})
         monkeypatch.setattr(platform, "python_version", lambda: made.python)
 
