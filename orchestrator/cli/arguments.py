@@ -1,4 +1,4 @@
-"""What several commands take: a sweep, a store, options; and the stores that are named by them."""
+"""Arguments that several commands share: a sweep, a store, options; and how they open the stores named by them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def _named_or_file(given: Path) -> Path:
-    """The sweep's file, also where a bundled one is called by its name, which is told."""
+    """The sweep's file; a bundled sweep may be named instead, which is reported."""
     from orchestrator.sweeps.bundled import named  # noqa: PLC0415
 
     bundled = named(given)
@@ -124,7 +124,7 @@ def store_of_run(sweep: Sweep, out: str | None) -> Store:
 
 
 def existing_store(address: str) -> Store:
-    """The store at an address; where none is, the user is told what makes one."""
+    """The store at an address; if there is none, the error says how to create one."""
     from orchestrator.store.store import Store  # noqa: PLC0415
 
     return Store.existing(address)

@@ -1,4 +1,4 @@
-"""Signals that end a command in order, as Ctrl-C does."""
+"""Signals that end a command cleanly, like Ctrl-C."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ INTERRUPTIONS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def take_signals_for_interruptions() -> None:
-    """Have each of them raise KeyboardInterrupt, in the background too, where a shell has Ctrl-C ignored.
+    """Make each of these signals raise KeyboardInterrupt, also in the background, where shells ignore Ctrl-C.
 
-    Whoever sends a signal to this very process means it. A hang-up is sent to all, and stays ignored under nohup.
+    A signal sent to this very process is deliberate. A hang-up is sent to all processes and stays ignored under nohup.
     """
     for sign in (signal.SIGINT, signal.SIGTERM):
         signal.signal(sign, signal.default_int_handler)

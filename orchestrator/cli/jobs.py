@@ -125,10 +125,10 @@ def submit(
 
 
 def _check_where(address: str | None, *, slurm: bool, follow: bool, for_slurm: list[str]) -> None:
-    """Check that one cluster is named, and nothing that only the other kind has.
+    """Check that exactly one cluster is named, with no option of the other kind of cluster.
 
     Raises:
-        UserError: it is not so.
+        UserError: otherwise.
     """
     if slurm == (address is not None):
         given = "both" if slurm else "neither"
@@ -148,7 +148,7 @@ def stop(
     ],
     address: AddressOption = None,
 ) -> None:
-    """Stop a job on a Ray cluster or of Slurm and keep what it computed."""
+    """Stop a job on a Ray cluster or Slurm and keep its results."""
     from orchestrator import display  # noqa: PLC0415
 
     if is_slurms(job, address):
@@ -167,7 +167,7 @@ def stop(
 
 
 def is_slurms(name: str, address: str | None) -> bool:
-    """Whether something is the number of a job of Slurm."""
+    """Whether a name is the number of a Slurm job."""
     return address is None and name.isascii() and name.isdigit()
 
 

@@ -18,14 +18,14 @@ from orchestrator.cli.arguments import StoreArgument, existing_store
 
 
 def _known_paper(name: str | None) -> str | None:
-    """Refuses a name that no paper has, before what follows it on the command line is looked at."""
+    """Refuse an unknown paper before the rest of the command line is parsed."""
     if name is not None:
         papers.file_of(name)
     return name
 
 
 class NamesPaper(TyperCommand):
-    """A command with `--paper NAME`, which used to be a flag: where no name follows, the error has one to type."""
+    """A command with `--paper NAME`, which used to be a flag: if no name follows, the error suggests one."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """The arguments, parsed; see click."""

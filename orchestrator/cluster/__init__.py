@@ -1,1 +1,1 @@
-"""A cluster seen from outside: jobs sent to it, and what stands in a sweep's way there."""
+"""Clusters from the outside: submitting jobs to them, and checking whether a sweep would run there."""

@@ -1,4 +1,4 @@
-"""Ray's dashboard, which takes a cluster's jobs: connecting to it, and what it refuses as the user's to mend."""
+"""Ray's dashboard, which accepts jobs: connecting to it, and turning its errors into ones that the user can fix."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def connect(address: str) -> JobSubmissionClient:
     """A client of the cluster whose dashboard is at an address.
 
     Raises:
-        UserError: the address is none, nothing answers there, it is no Ray, or it wants another token.
+        UserError: the address is invalid, nothing answers there, it is not Ray, or it expects another token.
     """
     parts = urlsplit(address)
     if "@" in parts.netloc:  # before anything that repeats it
@@ -74,10 +74,10 @@ def _client(address: str, host: str | None, port: int) -> JobSubmissionClient:
 
 
 def within(seconds: float, call: Callable[[], _Value]) -> _Value:
-    """What a call returns that knows no limit of time: the system's look-up of names, a request of Ray's client.
+    """Run a call that has no timeout of its own, such as a name lookup or a request of Ray's client, with one.
 
     Raises:
-        TimeoutError: it takes longer. It goes on in its thread, which keeps no process from ending.
+        TimeoutError: it takes longer. It continues in a daemon thread, which does not keep the process alive.
     """
     future: Future[_Value] = Future()
 
@@ -95,7 +95,7 @@ def within(seconds: float, call: Callable[[], _Value]) -> _Value:
 
 
 def unreachable(address: str, error: BaseException) -> UserError:
-    """That nothing answers at an address, as the user's to mend."""
+    """The error if nothing answers at an address."""
     return UserError(
         "cluster-unreachable",
         f"--address: expected Ray's dashboard at {address}, but it cannot be reached: {error}. Check that the cluster "
@@ -105,10 +105,10 @@ def unreachable(address: str, error: BaseException) -> UserError:
 
 @contextlib.contextmanager
 def explained(address: str) -> Iterator[None]:
-    """What Ray's client raises, as the user's to mend.
+    """Turn the errors of Ray's client into ones that the user can fix.
 
     Raises:
-        UserError: instead of it.
+        UserError: instead of them.
     """
     try:
         yield

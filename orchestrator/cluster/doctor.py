@@ -1,4 +1,4 @@
-"""`crwn doctor`: whether a sweep would run here, found out before the first hour of a GPU is paid for."""
+"""`crwn doctor`: checks whether a sweep would run here, before the first GPU hour is paid for."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ MIN_FREE_DISK = 2**30
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
-    """One thing that was looked at.
+    """The result of one check.
 
     Attributes:
-        subject: what it is about, in a word.
-        found: what was found, and where it is a fault, what to do.
-        is_fault: whether the sweep would fail or be lost by it.
+        subject: what was checked, in one word.
+        found: what was found and, for a fault, what to do.
+        is_fault: whether the sweep would fail or be lost because of it.
     """
 
     subject: str
@@ -48,13 +48,13 @@ class Finding:
 
 
 def show(sweep: Sweep, store: Store, options: Options, console: Console) -> bool:
-    """Print every finding in a line of its own.
+    """Print one line for each finding.
 
     Returns:
-        Whether there is no fault.
+        Whether there are no faults.
 
     Raises:
-        UserError: the options are wrong, or the store cannot be made.
+        UserError: the options are wrong, or the store cannot be created.
     """
     findings = []
     for finding in examine(sweep, store, options):
@@ -66,10 +66,10 @@ def show(sweep: Sweep, store: Store, options: Options, console: Console) -> bool
 
 
 def examine(sweep: Sweep, store: Store, options: Options) -> Iterator[Finding]:
-    """Look at resources, machines, versions, store, data, disks and MLflow; starts no trial and downloads nothing.
+    """Check resources, machines, versions, store, data, disks and MLflow; start no trial and download nothing.
 
     Raises:
-        UserError: the options are wrong, or the store cannot be made.
+        UserError: the options are wrong, or the store cannot be created.
     """
     left = trials_left(sweep, store)
     yield Finding(subject="sweep", found=f"{len(sweep.trials)} trials, {len(sweep.trials) - len(left)} of them done")
@@ -114,24 +114,24 @@ def examine(sweep: Sweep, store: Store, options: Options) -> Iterator[Finding]:
 
 
 def _nobody(_: Questions) -> Mapping[str, NodeReport | str]:
-    """The answers of a cluster that cannot be reached."""
+    """The reports if the cluster cannot be reached: none."""
     return {}
 
 
 def _this_machine(questions: Questions) -> Mapping[str, NodeReport | str]:
-    """This machine's answer, where trials would run if Ray started."""
+    """This machine's report, where trials would run if Ray started."""
     return {"this machine": look(questions)}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Surveyed:
-    """What all machines answered.
+    """The reports of all machines.
 
     Attributes:
-        here: what this machine answers.
-        reports: what those answer that may run trials, by their address.
-        silent: why others did not answer.
-        seen: the answers that were found in the store as this machine sees it.
+        here: this machine's report.
+        reports: the reports of machines that may run trials, by address.
+        silent: why other machines did not report.
+        seen: the reports that this machine found in the store.
     """
 
     here: NodeReport
@@ -141,7 +141,7 @@ class _Surveyed:
 
 
 def _surveyed(survey: Survey, questions: Questions) -> _Surveyed:
-    """Ask all machines; the files that they leave for one another are removed."""
+    """Ask all machines for reports, and remove the files that they leave for one another."""
     files, probe = open_files(questions.store), questions.probe
     files.write(probe, b"")
     try:
@@ -265,7 +265,7 @@ def _disk(store: Store, left: Sequence[TrialSpec], here: NodeReport, *, keep_wei
 
 
 def kept_bytes(trial: TrialSpec, *, keep_weights: bool) -> int:
-    """What a finished trial takes at most; a mask less."""
+    """An upper bound on the bytes of a finished trial; masks take less."""
     blueprint, num_tasks = trial.blueprint(), trial.benchmark.problem().num_tasks
     numbers = num_tasks * (blueprint.stored_per_task + blueprint.statistics_per_task)
     if blueprint.keeps_weights and not keep_weights:
@@ -274,7 +274,7 @@ def kept_bytes(trial: TrialSpec, *, keep_weights: bool) -> int:
 
 
 def resume_bytes(trial: TrialSpec) -> int:
-    """What a trial's resume point takes at most: all tasks, one being learned with its optimiser, the memory."""
+    """An upper bound on the bytes of a resume point: all tasks, the current one's optimiser state, the memory."""
     blueprint, problem = trial.blueprint(), trial.benchmark.problem()
     kept = problem.num_tasks * (blueprint.stored_per_task + blueprint.statistics_per_task) + blueprint.stored_shared
     example = problem.input_size + 8 + 4 * problem.num_classes  # bytes of an image, its label, what it was answered

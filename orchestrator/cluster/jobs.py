@@ -1,4 +1,4 @@
-"""The jobs of a cluster that crwn submitted: how they stand, their logs, and their end."""
+"""Jobs that crwn submitted to a Ray cluster: their status and logs, and stopping them."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ class ClusterJob:
 
     Attributes:
         job_id: Ray's submission id.
-        notes: what was kept with it, by SWEEP, STORE, TRIALS and NUM_TRIALS.
-        details: how it stands, as Ray tells.
+        notes: its metadata, by SWEEP, STORE, TRIALS and NUM_TRIALS.
+        details: its status as reported by Ray.
     """
 
     job_id: str
@@ -48,15 +48,15 @@ class ClusterJob:
 
     @property
     def has_ended(self) -> bool:
-        """Whether it is done, failed or stopped."""
+        """Whether it succeeded, failed or was stopped."""
         return self.details.status.is_terminal()
 
 
 def follow(client: JobSubmissionClient, address: str, job_id: str, console: Console) -> int:
-    """Print a job's log until it ends. Ctrl-C ends only that.
+    """Print a job's log until the job ends. Ctrl-C ends only the printing.
 
     Returns:
-        The job's exit code; 130 if it was stopped, or is followed no longer.
+        The job's exit code; 130 if it was stopped or is no longer followed.
     """
     try:
         asyncio.run(_print_log(client, job_id, console))
@@ -96,7 +96,7 @@ async def _print_log(client: JobSubmissionClient, job_id: str, console: Console)
 
 
 def show(client: JobSubmissionClient, address: str, console: Console, *, verbose: bool) -> None:
-    """Print the cluster's jobs and how they stand; with `verbose` also the last lines of their logs."""
+    """Print the cluster's jobs and their status; with `verbose`, also the last lines of their logs."""
     jobs = jobs_of(client, address)
     print_line(console, f"{address}: {len(jobs)} jobs of crwn" if jobs else f"{address}: no job of crwn")
     for job in jobs:
@@ -107,7 +107,7 @@ def show(client: JobSubmissionClient, address: str, console: Console, *, verbose
 
 
 def _last_lines(client: JobSubmissionClient, job: ClusterJob, *, verbose: bool) -> Sequence[str]:
-    """The end of a job's log; without `verbose` how many trials of a running one are done."""
+    """The end of a job's log; without `verbose`, only how many trials of a running job are done."""
     if not verbose and job.has_ended:
         return ()
     try:
@@ -154,7 +154,7 @@ def jobs_of(client: JobSubmissionClient, address: str) -> list[ClusterJob]:
 
 
 def state_of(details: JobDetails) -> str:
-    """How a job stands, in words."""
+    """A job's status, in words."""
     code = details.driver_exit_code
     words = {
         JobStatus.PENDING: "waiting to start",

@@ -1,4 +1,4 @@
-"""A sweep that is to run on a cluster: checks before any cluster is asked, and the commands that say it."""
+"""A sweep to run on a cluster: the checks before any cluster is contacted, and the commands that describe it."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ from orchestrator.sweeps.sweep import Sweep
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    """A sweep that is to run on a cluster.
+    """A sweep to run on a cluster.
 
     Attributes:
-        sweep: validated.
-        file: what it was read from.
-        store: where the cluster keeps it.
-        options: of the run.
+        sweep: the validated sweep.
+        file: the file that it was read from.
+        store: the store's address on the cluster.
+        options: the options of the run.
     """
 
     sweep: Sweep
@@ -40,18 +40,18 @@ class Request:
 
     @property
     def plugin_files(self) -> tuple[FilePlugin, ...]:
-        """The plug-in files of the sweep, which the job gets too."""
+        """The plug-in files of the sweep, which are sent with the job."""
         return tuple(plugin for plugin in self.sweep.plugins if isinstance(plugin, FilePlugin))
 
     @property
     def stem(self) -> str:
-        """What the ids of all jobs of this sweep and store begin with."""
+        """The prefix of the ids of all jobs for this sweep and store."""
         digest = hashlib.sha256(f"{self.sweep.name}\n{self.store}".encode()).hexdigest()
         return f"crwn-{self.sweep.name}-{digest[:8]}-"
 
     @property
     def trials(self) -> str:
-        """A checksum of the trials and of the plug-ins that compute them, whatever their order."""
+        """A checksum of the trials and the plug-ins that compute them, independent of their order."""
         asked = sorted(trial.trial_id for trial in self.sweep.trials)
         asked += sorted(f"{plugin.name} {plugin.version}" for plugin in self.sweep.plugins)
         return hashlib.sha256("\n".join(asked).encode()).hexdigest()
@@ -74,7 +74,7 @@ class Request:
         """The command that submits this.
 
         Args:
-            where: the words that say to what.
+            where: the options that name the cluster.
         """
         uri = self.options.tracking_uri
         tracking = [] if uri is None else ["--tracking-uri", hide_password(uri)]
@@ -83,7 +83,7 @@ class Request:
         return shlex.join([*words, *self._options(), *tracking])
 
     def _options(self) -> Iterator[str]:
-        """What `submit` and `run` both take."""
+        """The options that `submit` and `run` share."""
         if self.sweep.seeds is not None:
             yield from ("--seeds", ",".join(map(str, self.sweep.seeds)))
         for change in self.sweep.changes:
@@ -99,10 +99,10 @@ class Request:
 
 
 def request(sweep: Sweep, file: Path, out: str | None, options: Options) -> Request:
-    """Check what is to be submitted, without any cluster.
+    """Check a submission without contacting any cluster.
 
     Raises:
-        UserError: something of it cannot work there.
+        UserError: some part of it cannot work there.
     """
     _check_options(sweep, options)
     where = "an absolute path that all machines of the cluster share, such as /shared/runs/NAME, or s3://bucket/prefix"
@@ -127,12 +127,12 @@ def request(sweep: Sweep, file: Path, out: str | None, options: Options) -> Requ
 
 
 def request_here(sweep: Sweep, file: Path, out: str | None, options: Options) -> Request:
-    """Check what is to be submitted to machines that see this machine's files at the same paths.
+    """Check a submission to machines that see this machine's files at the same paths.
 
     Its store is that of `crwn run` here: the one named, the sweep's, or runs/<name>.
 
     Raises:
-        UserError: something of it cannot work there.
+        UserError: some part of it cannot work there.
     """
     _check_options(sweep, options)
     check_secrets(options, "ray")
@@ -143,14 +143,14 @@ def request_here(sweep: Sweep, file: Path, out: str | None, options: Options) ->
 
 
 def _check_options(sweep: Sweep, options: Options) -> None:
-    """Check what has nothing to do with the cluster; raises like `request`."""
+    """Check what does not depend on the cluster; raises like `request`."""
     chosen_resources(sweep, options)
     check_names(sweep, options.recompute)
     chosen_executor(options, len(sweep.trials))
 
 
 def _is_elsewhere(store: str, source: str) -> bool:
-    """Whether a store is on object storage; raises like `request` if it is no address."""
+    """Whether a store is on object storage; raises like `request` if the address is invalid."""
     try:
         check_address(store)
     except InvalidError as error:

@@ -1,7 +1,7 @@
-"""Sweeps as jobs of a Ray cluster: packed, and started unless a job is at it already.
+"""Sweeps as jobs of a Ray cluster: packed, and submitted unless a job already runs them.
 
-A job is `crwn run` on the cluster's head, on the code and the sweep that were packed here. What it computed is in the
-store, so a job can be stopped or lost at any moment: submitting again goes on with what the store lacks.
+A job is `crwn run` on the cluster's head, with the code and the sweep that were packed here. Its results are in the
+store, so a job may be stopped or lost at any time: submitting again computes what the store lacks.
 
 A job's id says which sweep it runs into which store, and the number of the attempt. Ray takes an id only once, so
 two people who submit the same at the same moment start one job.
@@ -39,7 +39,7 @@ NOT_STARTED = "No available agent"
 
 
 def submit(client: JobSubmissionClient, address: str, wanted: Request, console: Console) -> str:
-    """Have the cluster run a sweep, unless a job is at it already; say how to go on.
+    """Submit a sweep unless a job already runs it, and print how to go on.
 
     Returns:
         The job's id.
@@ -69,7 +69,7 @@ def submit(client: JobSubmissionClient, address: str, wanted: Request, console: 
 
 
 def _same(job: ClusterJob, wanted: Request, address: str) -> str:
-    """The id of a job on the wanted store, if it runs the wanted sweep."""
+    """The id of the job on this store, if it runs the same sweep."""
     if (job.notes[SWEEP], job.notes[TRIALS]) == (wanted.sweep.name, wanted.trials):
         return job.job_id
     raise UserError(
@@ -81,7 +81,7 @@ def _same(job: ClusterJob, wanted: Request, address: str) -> str:
 
 
 def _number(job_id: str, stem: str) -> int:
-    """Which attempt at a sweep and a store a job is; 0 if at another."""
+    """The number of a job's attempt at this sweep and store; 0 if it is for another."""
     found = re.fullmatch(f"{re.escape(stem)}([0-9]+)", job_id)
     return int(found[1]) if found else 0
 
@@ -121,10 +121,10 @@ def _start(client: JobSubmissionClient, address: str, wanted: Request, job_id: s
 
 @contextlib.contextmanager
 def _packed(wanted: Request) -> Iterator[Path]:
-    """A folder with what a job needs: the two packages, the sweep, and its plug-ins, as they were read.
+    """A folder with what a job needs: the two packages, the sweep and its plug-ins, as they were read.
 
-    It is filled rather than the project's folder thinned out: neither data nor runs nor an environment can get in,
-    wherever they are, and a sweep may lie anywhere.
+    Files are added one by one instead of excluded from the project's folder, so that no data, runs or environment can
+    get in, and the sweep may be anywhere.
     """
     with scratch.folder("crwn-submit-") as folder:
         for package in (crwn, orchestrator):
@@ -138,7 +138,7 @@ def _packed(wanted: Request) -> Iterator[Path]:
 
 
 def _tracking_uri(options: Options, console: Console) -> str | None:
-    """MLflow's address for the job; None where the head's own holds, or none is wanted."""
+    """MLflow's address for the job; None if the head's own setting applies, or tracking is off."""
     if not options.tracking:
         return None
     if options.tracking_uri is not None:
