@@ -5,9 +5,11 @@ from __future__ import annotations
 import dataclasses
 import doctest
 import re
+import tomllib
 from pathlib import Path
 
 import pytest
+import yaml
 
 from crwn.benchmarks import BENCHMARKS
 from crwn.testing import new_store, write_finished
@@ -39,6 +41,13 @@ def test_the_targets_of_make_that_are_named_exist(document: Path) -> None:
     targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE)
     named = re.findall(r"(?:^ {4}|`)make ([a-z-]+)", document.read_text(), flags=re.MULTILINE)
     assert [target for target in named if target not in targets] == []
+
+
+def test_the_citation_is_of_this_version() -> None:
+    """What people cite names the version that they have, and its licence."""
+    cited = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert (cited["version"], cited["license"]) == (project["version"], project["license"])
 
 
 def test_the_readmes_sweep_is_one(tmp_path: Path) -> None:
