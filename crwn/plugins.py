@@ -9,6 +9,8 @@ A plug-in is either of two:
   which is such an entry under its name. They are looked up, and one is imported, only if a name is not built in
   (`find`): a user has installed them on purpose.
 
+A sweep may also define a base set, from images of one's own (`crwn.data.own`): no code, which travels as plug-ins do.
+
 Whatever is added is checked like what is built in. A plug-in is a value: unpickled, it loads itself, and refuses if
 what it finds there is other code.
 """
@@ -181,7 +183,37 @@ class InstalledPlugin:
         return _received, (InstalledPlugin, {item.name: getattr(self, item.name) for item in dataclasses.fields(self)})
 
 
-Plugin: TypeAlias = FilePlugin | InstalledPlugin
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DefinedSet:
+    """A base set that a sweep defines: data, and no code.
+
+    Attributes:
+        base: the set, named by its content.
+    """
+
+    base: BaseSet
+
+    @property
+    def name(self) -> str:
+        """The set's name."""
+        return self.base.name
+
+    @property
+    def version(self) -> str:
+        """The same: it names the content."""
+        return self.base.name
+
+    def load(self) -> None:
+        """Add it to the base sets, in place of the same set at another path."""
+        if self.name in BASE_SETS:
+            BASE_SETS.remove([self.name])
+        BASE_SETS.add({self.name: self.base}, self)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _received, (DefinedSet, {"base": self.base})
+
+
+Plugin: TypeAlias = FilePlugin | InstalledPlugin | DefinedSet
 
 
 def read_file(path: Path) -> FilePlugin:
@@ -266,7 +298,8 @@ def used_by(trial: TrialSpec) -> tuple[Plugin, ...]:
 def code_of_trial(trial: TrialSpec) -> Code:
     """The code with which this process computes a trial; see `crwn.code.code_of`."""
     found = (provider(BENCHMARKS, trial.benchmark.kind), provider(BASE_SETS, trial.benchmark.base))
-    parts = [f"{plugin.name} {plugin.code}" for plugin in found if plugin is not None]
+    coded = (plugin for plugin in found if plugin is not None and not isinstance(plugin, DefinedSet))
+    parts = [f"{plugin.name} {plugin.code}" for plugin in coded]
     added = hashlib.sha256("\n".join(parts).encode()).hexdigest()[:NUM_DIGITS] if parts else None
     return dataclasses.replace(code_of(trial.method), added=added)
 
@@ -463,6 +496,8 @@ def _base_set_faults(name: str, entry: object) -> Iterator[Fault]:
 def _shown(plugin: Plugin) -> str:
     if isinstance(plugin, FilePlugin):
         return f"the plug-in {plugin.place}"
+    if isinstance(plugin, DefinedSet):
+        return f"the images {plugin.name}"
     return f"{plugin.name} {plugin.version} with the code {plugin.code}"
 
 

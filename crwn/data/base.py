@@ -112,8 +112,13 @@ class Source(Protocol):
         """Whether images stay in a memory-mapped file."""
         ...
 
+    @property
+    def places(self) -> tuple[Path, ...]:
+        """Where the set is looked for instead of below data roots; empty: below those."""
+        ...
+
     def is_in(self, root: Path) -> bool:
-        """Whether a data root holds the set.
+        """Whether a data root, or one of `places`, holds the set.
 
         Raises:
             DataError: it holds only part of the set, or a damaged one.
@@ -182,6 +187,11 @@ class Embedded:
     def is_mapped(self) -> bool:
         """False: they are in memory."""
         return False
+
+    @property
+    def places(self) -> tuple[Path, ...]:
+        """None."""
+        return ()
 
     def is_in(self, root: Path) -> bool:
         """False: no folder holds them."""
@@ -317,6 +327,10 @@ class Datasets:
         """The folders that are searched."""
         return self._roots
 
+    def places(self, name: str) -> tuple[Path, ...]:
+        """The folders that are searched for `name`."""
+        return self._known[name].source.places or self._roots
+
     def find(self, name: str) -> Path | None:
         """The first folder that holds `name`; None if no folder does, and for an embedded set.
 
@@ -325,7 +339,7 @@ class Datasets:
         """
         source = self._known[name].source
         with _named(name):
-            for root in self._roots:
+            for root in self.places(name):
                 try:
                     if source.is_in(root):
                         return root
@@ -385,7 +399,7 @@ class Datasets:
             raise DataError(
                 ("data-set-missing", *codes_of(error, "download-failed")),
                 f"data set {name!r}: expected in one of these folders, found in none:\n"
-                + "".join(f"  {root}\n" for root in self._roots)
+                + "".join(f"  {root}\n" for root in self.places(name))
                 + f"{why}\n"
                 f"Put these files into one of the folders, or name another with --data-root or $CRWN_DATA:\n"
                 + "".join(f"  {file}\n" for file in base.source.expected).rstrip(),
@@ -421,8 +435,9 @@ class Datasets:
             base = self._known[name]
             root = self.find(name)
             if root is None and not base.is_embedded:
-                places = f"one of {', '.join(map(str, self._roots))}, found in none of them"
-                if not self._roots:
+                searched = self.places(name)
+                places = f"one of {', '.join(map(str, searched))}, found in none of them"
+                if not searched:
                     places = "a folder named by --data-root or $CRWN_DATA, but none is named or known"
                 raise DataError("data-set-missing", f"data set {name!r}: expected in {places} on this machine.")
             with _named(name):

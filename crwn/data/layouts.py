@@ -102,7 +102,11 @@ class ParquetFiles:
 
     def pictures(self, root: Path) -> list[Picture]:
         """All images, row by row."""
-        return _of_all(self.files(root), self._read)
+        return self.read(self.files(root))
+
+    def read(self, files: Sequence[Path]) -> list[Picture]:
+        """All images of these files, row by row; raises like `pictures`."""
+        return _of_all(files, self._read)
 
     def _read(self, file: Path) -> list[Picture]:
         found, absent = [], []

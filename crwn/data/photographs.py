@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 from filelock import FileLock
 
-from crwn.data.base import DataError, ImageSet, ImageSplit, OnProgress, cache_root, sha256_of
+from crwn.data.base import DataError, Images, ImageSet, ImageSplit, OnProgress, cache_root, sha256_of
 from crwn.data.decoding import pixels
 from crwn.data.layouts import ClassName, Layout, Picture
 from crwn.data.listing import named, reason
@@ -83,6 +83,11 @@ class Photographs:
     def is_mapped(self) -> bool:
         """True: decoded images are memory-mapped."""
         return True
+
+    @property
+    def places(self) -> tuple[Path, ...]:
+        """Below data roots."""
+        return ()
 
     def is_in(self, root: Path) -> bool:
         """Whether `root` holds the set in any layout."""
@@ -210,37 +215,12 @@ class Photographs:
         """Decode all images, write them in order to `train.npy` and `test.npy`, and `made.json` last."""
         places = self._arrange(pictures)
         chosen = [(part, label, picture) for (part, label), picture in zip(places, pictures, strict=True)]
-        decoded_NCHW = np.lib.format.open_memmap(
-            folder / "raw.npy", mode="w+", dtype=np.uint8, shape=(len(chosen), *self.image_shape)
-        )
-        faults: list[Fault] = []
-        changes: collections.Counter[str] = collections.Counter()
-        digests: list[bytes] = []
-
-        def decode(number: int) -> tuple[bytes, list[str], Fault | None]:
-            """An image's digest, its conversions, and what is wrong with it (None if nothing is)."""
-            picture = chosen[number][2]
-            try:
-                pixels_HWC, changed = pixels(picture.content, self.image_shape)
-            except Exception as error:  # noqa: BLE001 (decoders raise almost anything; all faults are reported at once)
-                fault = Fault(codes_of(error, "image-undecodable"), f"{picture.place} ({reason(error)})")
-                return b"", [], fault
-            decoded_NCHW[number] = pixels_HWC.transpose(2, 0, 1)
-            return hashlib.sha256(decoded_NCHW[number].tobytes()).digest(), changed, None
-
-        with warnings.catch_warnings(), ThreadPoolExecutor(os.cpu_count()) as pool:  # decoders release the GIL
-            warnings.simplefilter("ignore")  # decoders warn about images that they decode all the same
-            for first in range(0, len(chosen), DECODED_AT_ONCE):
-                on_progress(first, len(chosen))
-                for digest, changed, fault in pool.map(decode, range(first, min(first + DECODED_AT_ONCE, len(chosen)))):
-                    digests.append(digest)
-                    changes.update(changed)
-                    faults += [] if fault is None else [fault]
-        on_progress(len(chosen), len(chosen))
+        decoded_NCHW, digests, changes, faults = decode_all(pictures, self.image_shape, folder / "raw.npy", on_progress)
         if faults:
             raise DataError.of(faults, f"{len(faults)} images cannot be decoded: {named(sorted(faults))}")
         notes = [f"{count} images {change}" for change, count in sorted(changes.items())]
-        notes += self._shared(chosen, digests)
+        if self.decoded is None:  # else the checksum over all images covers this
+            notes += shared(chosen, digests)
         whole = hashlib.sha256()
         for part in ("train", "test"):
             order = sorted(
@@ -307,32 +287,77 @@ class Photographs:
                 places[number] = ("train" if place < self.train_each else "test", label)
         return places
 
-    def _shared(self, pictures: Sequence[tuple[str, int, Picture]], digests: Sequence[bytes]) -> list[str]:
-        """A note on how many test images are training images of another class; empty if none are.
 
-        Raises:
-            DataError: a test image is a training image of its own class, or more than `MAX_SHARED` are of another.
-        """
-        if self.decoded is not None:  # the checksum over all images covers this
-            return []
-        trained: dict[bytes, dict[int, Picture]] = {}
-        for (part, label, picture), digest in zip(pictures, digests, strict=True):
-            if part == "train":
-                trained.setdefault(digest, {})[label] = picture
-        same: list[str] = []
-        other: list[str] = []
-        for (part, label, picture), digest in zip(pictures, digests, strict=True):
-            if part == "test" and digest in trained:
-                twins = trained[digest]
-                twin = twins.get(label, next(iter(twins.values())))
-                (same if label in twins else other).append(f"{picture.place} and {twin.place}")
-        if same or len(other) > MAX_SHARED * self.num_classes * self.test_each:
-            raise DataError(
-                "test-images-in-training",
-                f"{len(same) + len(other)} test images are training images as well, pixel for pixel: "
-                f"{named([*same, *other])}",
-            )
-        return [f"{len(other)} test images are training images of another class: {named(other)}"] if other else []
+def decode_all(
+    pictures: Sequence[Picture], image_shape: tuple[int, int, int], file: Path, on_progress: OnProgress
+) -> tuple[Images, list[bytes], Mapping[str, int], list[Fault]]:
+    """Decode pictures in parallel into a new file.
+
+    Args:
+        pictures: the pictures.
+        image_shape: channels, height, width; pictures of other shapes are converted.
+        file: the file, of numpy's format.
+        on_progress: called with the progress.
+
+    Returns:
+        The memory-mapped images [N, C, H, W]; the SHA-256 of each one's pixels; the number of pictures by conversion;
+        what is wrong with those that cannot be decoded.
+    """
+    decoded_NCHW = np.lib.format.open_memmap(file, mode="w+", dtype=np.uint8, shape=(len(pictures), *image_shape))
+    faults: list[Fault] = []
+    changes: collections.Counter[str] = collections.Counter()
+    digests: list[bytes] = []
+
+    def decode(number: int) -> tuple[bytes, list[str], Fault | None]:
+        """An image's digest, its conversions, and what is wrong with it (None if nothing is)."""
+        picture = pictures[number]
+        try:
+            pixels_HWC, changed = pixels(picture.content, image_shape)
+        except Exception as error:  # noqa: BLE001 (decoders raise almost anything; all faults are reported at once)
+            return b"", [], Fault(codes_of(error, "image-undecodable"), f"{picture.place} ({reason(error)})")
+        decoded_NCHW[number] = pixels_HWC.transpose(2, 0, 1)
+        return hashlib.sha256(decoded_NCHW[number].tobytes()).digest(), changed, None
+
+    with warnings.catch_warnings(), ThreadPoolExecutor(os.cpu_count()) as pool:  # decoders release the GIL
+        warnings.simplefilter("ignore")  # decoders warn about images that they decode all the same
+        for first in range(0, len(pictures), DECODED_AT_ONCE):
+            on_progress(first, len(pictures))
+            for digest, changed, fault in pool.map(decode, range(first, min(first + DECODED_AT_ONCE, len(pictures)))):
+                digests.append(digest)
+                changes.update(changed)
+                faults += [] if fault is None else [fault]
+    on_progress(len(pictures), len(pictures))
+    return decoded_NCHW, digests, changes, faults
+
+
+def shared(pictures: Sequence[tuple[str, int, Picture]], digests: Sequence[bytes]) -> list[str]:
+    """A note on how many test images are training images of another class; empty if none are.
+
+    Args:
+        pictures: with their part, `train` or `test`, and their label.
+        digests: of their pixels.
+
+    Raises:
+        DataError: a test image is a training image of its own class, or more than `MAX_SHARED` are of another.
+    """
+    trained: dict[bytes, dict[int, Picture]] = {}
+    for (part, label, picture), digest in zip(pictures, digests, strict=True):
+        if part == "train":
+            trained.setdefault(digest, {})[label] = picture
+    same: list[str] = []
+    other: list[str] = []
+    for (part, label, picture), digest in zip(pictures, digests, strict=True):
+        if part == "test" and digest in trained:
+            twins = trained[digest]
+            twin = twins.get(label, next(iter(twins.values())))
+            (same if label in twins else other).append(f"{picture.place} and {twin.place}")
+    if same or len(other) > MAX_SHARED * sum(part == "test" for part, _, _ in pictures):
+        raise DataError(
+            "test-images-in-training",
+            f"{len(same) + len(other)} test images are training images as well, pixel for pixel: "
+            f"{named([*same, *other])}",
+        )
+    return [f"{len(other)} test images are training images of another class: {named(other)}"] if other else []
 
 
 def _listed(layout: Layout, root: Path) -> list[Picture]:

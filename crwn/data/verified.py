@@ -51,6 +51,11 @@ class VerifiedFiles:
         """False: images are read into memory."""
         return False
 
+    @property
+    def places(self) -> tuple[Path, ...]:
+        """Below data roots."""
+        return ()
+
     def is_in(self, root: Path) -> bool:
         """Whether `root` holds all files, each verified.
 

@@ -18,6 +18,7 @@ from orchestrator.execution.other_code import check_names
 from orchestrator.execution.running import Options, check_secrets, chosen_executor, chosen_resources
 from orchestrator.store.address import SCHEMES, check_address
 from orchestrator.store.store import Store
+from orchestrator.sweeps import own_data
 from orchestrator.sweeps.changes import OPTION
 from orchestrator.sweeps.sweep import Sweep
 
@@ -144,6 +145,7 @@ def request_here(sweep: Sweep, file: Path, out: str | None, options: Options) ->
 
 def _check_options(sweep: Sweep, options: Options) -> None:
     """Check what does not depend on the cluster; raises like `request`."""
+    own_data.check_for_elsewhere(sweep)
     chosen_resources(sweep, options)
     check_names(sweep, options.recompute)
     chosen_executor(options, len(sweep.trials))

@@ -124,7 +124,7 @@ def _data_faults(questions: Questions) -> dict[str, str]:
             if BASE_SETS[name].is_embedded:
                 continue
             if data.find(name) is None:
-                faults[name] = ABSENT + ", ".join(map(str, questions.data_roots))
+                faults[name] = ABSENT + ", ".join(map(str, data.places(name)))
             else:
                 data.load(name)
         except (DataError, OSError) as error:

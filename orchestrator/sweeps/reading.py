@@ -20,6 +20,8 @@
           local: {settings: {modulation: local}}
     training: {updates_per_task: 1000}   # for every method
     reference: supsup                    # optional; params/task are also given as a ratio to this method's
+    data:                                # base sets of images of one's own, see own_data.py
+      birds: {kind: folder, path: photos/birds, size: 64}
     keep_weights: false                  # whether trained weights are stored with the contexts
     plugins: [my_method.py]              # files beside this one; their code runs only with --plugin my_method.py
     resources: {gpus: 0.25, cpus: 1}     # per trial; not part of its identity
@@ -38,20 +40,19 @@ from typing import Annotated, Any, ClassVar
 from annotated_types import MinLen
 
 from crwn.benchmarks import BENCHMARKS, PRESETS
-from crwn.data import BASE_SETS
 from crwn.faults import InvalidError
 from crwn.paths import expanded
+from crwn.plugins import DefinedSet
 from crwn.spec import READ_STRICTLY, BenchmarkSpec, Index, TrainingSpec
 from orchestrator.errors import UserError
 from orchestrator.store.address import check_address
 from orchestrator.store.manifests import NAME
-from orchestrator.sweeps import grid, plugin_files, typed, yaml_source
+from orchestrator.sweeps import grid, own_data, plugin_files, typed, yaml_source
 from orchestrator.sweeps.changes import make
 from orchestrator.sweeps.faults import (
     check_distinct,
     check_label,
     check_null_label,
-    has_looked_up,
     is_known,
     mapping,
     name_at,
@@ -85,6 +86,7 @@ class _File:
     reference: str | None = None
     keep_weights: bool = False
     plugins: tuple[str, ...] = ()
+    data: dict[str, Any] = field(default_factory=dict)
     training: dict[str, Any] = field(default_factory=dict)
     resources: dict[str, Any] = field(default_factory=dict)
 
@@ -149,9 +151,10 @@ def _sweep(source: Source, changes: Sequence[str], named: Sequence[str | Path]) 
     make(source, changes)
     top = typed.read(source, _File, value, ())
     files = plugin_files.load(source, value.get("plugins"), named)
+    sets = own_data.read(source, mapping(value, "data"))
     # Parts are read from the raw values, so that faults at the top do not hide those below.
     resources = typed.override(source, Resources(), mapping(value, "resources"), ("resources",))
-    benchmarks = dict(_benchmarks(source, value.get("benchmarks")))
+    benchmarks = dict(_benchmarks(source, value.get("benchmarks"), sets))
     training = mapping(value, "training")
     typed.override(source, TrainingSpec(learning_rate=1.0), training, ("training",))
     methods = [
@@ -180,7 +183,7 @@ def _sweep(source: Source, changes: Sequence[str], named: Sequence[str | Path]) 
         reference=top.reference,
         keep_weights=top.keep_weights,
         changes=tuple(changes),
-        plugins=(*files, *plugin_files.installed(cells)),
+        plugins=(*files, *plugin_files.installed(cells), *own_data.used(sets, cells)),
     )
 
 
@@ -211,7 +214,9 @@ def _name(source: Source, given: Any) -> str:
     return name
 
 
-def _benchmarks(source: Source, value: Any) -> Iterator[tuple[str, BenchmarkSpec]]:
+def _benchmarks(
+    source: Source, value: Any, sets: Mapping[str, DefinedSet | None]
+) -> Iterator[tuple[str, BenchmarkSpec]]:
     place: KeyPath = ("benchmarks",)
     if isinstance(value, list) and value:
         check_distinct(source, value, place)
@@ -222,7 +227,7 @@ def _benchmarks(source: Source, value: Any) -> Iterator[tuple[str, BenchmarkSpec
                 source.unknown((*place, index), name_at(source, (*place, index), name), PRESETS)
     elif isinstance(value, dict) and value:
         for label, settings in value.items():
-            benchmark = _benchmark(source, label, {} if settings is None else settings, (*place, label))
+            benchmark = _benchmark(source, label, {} if settings is None else settings, (*place, label), sets)
             check_label(source, label, (*place, label))
             if label in _RESERVED_LABELS:
                 message = f"expected another label: the table has a column called {label!r}"
@@ -235,7 +240,9 @@ def _benchmarks(source: Source, value: Any) -> Iterator[tuple[str, BenchmarkSpec
         )
 
 
-def _benchmark(source: Source, label: str, settings: Any, place: KeyPath) -> BenchmarkSpec | None:
+def _benchmark(
+    source: Source, label: str, settings: Any, place: KeyPath, sets: Mapping[str, DefinedSet | None]
+) -> BenchmarkSpec | None:
     if not isinstance(settings, dict):
         message = f"expected settings such as {{preset: r-mnist, num_tasks: 6}}, given {settings!r}"
         source.fault(place, "wrong-type", message)
@@ -258,6 +265,6 @@ def _benchmark(source: Source, label: str, settings: Any, place: KeyPath) -> Ben
                 source.unknown(place, label, PRESETS, "; another label needs a preset or a kind")
             return None
         base = PRESETS[preset]
-    if "base" in changes and not has_looked_up(source, BASE_SETS, changes["base"], (*place, "base")):
+    if "base" in changes and not own_data.has_resolved(source, changes, (*place, "base"), sets):
         return None
     return typed.override(source, base, changes, place)

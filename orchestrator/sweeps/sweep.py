@@ -13,7 +13,7 @@ from typing import Annotated, Any, ClassVar
 from annotated_types import Ge, Gt
 
 from crwn.faults import InvalidError
-from crwn.plugins import Plugin
+from crwn.plugins import DefinedSet, Plugin
 from crwn.spec import READ_STRICTLY, Blueprint, TrialSpec
 from orchestrator.errors import UserError
 from orchestrator.store.manifests import Manifest, ManifestCell, ManifestPlugin
@@ -80,7 +80,7 @@ class Sweep:
         keep_weights: whether trained weights are stored with the contexts.
         changes: what the command line changed in the file, such as `methods.er.settings.buffer=200`.
         seeds: the seeds of the trials to run; None for all. The sweep asks for all of its trials all the same.
-        plugins: the files that it lists, and the installed plug-ins that its trials use.
+        plugins: the files that it lists, the installed plug-ins that its trials use, and the base sets it defines.
     """
 
     name: str
@@ -174,7 +174,9 @@ class Sweep:
             for cell in self.cells
         )
         plugins = dict.fromkeys(
-            ManifestPlugin(name=each.name, version=each.version, code=each.code) for each in self.plugins
+            ManifestPlugin(name=each.name, version=each.version, code=each.code)
+            for each in self.plugins
+            if not isinstance(each, DefinedSet)
         )
         return Manifest(
             name=self.name, reference=self.reference, cells=cells, changes=self.changes, plugins=tuple(plugins)
