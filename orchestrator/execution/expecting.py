@@ -17,6 +17,7 @@ import time
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from crwn.benchmarks import BENCHMARKS
 from crwn.methods import METHODS
@@ -167,9 +168,18 @@ def _beside(store: Store) -> Iterator[Store]:
     """The other stores in a store's folder."""
     with contextlib.suppress(OSError):
         folders = sorted(path for path in store.beside.iterdir() if path.is_dir())
-        stores = (Store(folder) for folder in folders)
-        others = (other for other in stores if other.address != store.address and other.exists)
+        stores = (other for folder in folders if (other := _store_in(folder)) is not None)
+        others = (other for other in stores if other.address != store.address)
         yield from itertools.islice(others, MAX_STORES)
+
+
+def _store_in(folder: Path) -> Store | None:
+    """The store in a folder; None if there is none: a folder beside a store may be anything, such as one of images."""
+    try:
+        store = Store(folder)
+        return store if store.exists else None
+    except (OSError, UserError):
+        return None
 
 
 def _past(store: Store) -> Iterator[Past]:

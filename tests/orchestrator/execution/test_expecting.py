@@ -98,6 +98,15 @@ def test_what_cannot_be_read_is_no_basis(trial: MakeTrial, tmp_path: Path) -> No
     assert sorted(path.stat().st_mtime_ns for path in tmp_path.rglob("*")) == before
 
 
+def test_a_folder_beside_that_is_no_store_is_passed_over(trial: MakeTrial, tmp_path: Path) -> None:
+    """Such as one of images."""
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "0.png").touch()
+    store = new_store(tmp_path / "runs")
+    write_finished(store, trial(0))
+    assert [each.spec for each in past_trials(store)] == [trial(0)]
+
+
 def test_a_trial_is_read_from_its_json(trial: MakeTrial) -> None:
     """The same value, or none where a part is unknown."""
     spec = trial(3, kind="er", buffer=7)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -106,10 +107,9 @@ def test_images_stay_where_they_are(file: Path, tmp_path: Path) -> None:
     assert request(there, tmp_path / "there.yaml", "/shared/runs", Options()).sweep == there
 
 
-def test_a_sweep_on_images_of_ones_own_runs(file: Path, tmp_path: Path, crwn: object) -> None:
+def test_a_sweep_on_images_of_ones_own_runs(file: Path, tmp_path: Path, crwn: Callable[..., Outcome]) -> None:
     """From the command line, to a record with the content's name; broken images end it before anything starts."""
-    assert callable(crwn)
-    ended: Outcome = crwn("run", str(file), "--out", str(tmp_path / "runs"), "--executor", "inline", "--no-tracking")
+    ended = crwn("run", str(file), "--out", str(tmp_path / "runs"), "--executor", "inline", "--no-tracking")
     assert ended.code == 0, ended.err
     shown = crwn("plan", str(file), "--out", str(tmp_path / "runs"), "--json")
     assert shown.code == 0, shown.err
