@@ -126,7 +126,7 @@ def _computed(
                     tasks = [*task_rows(spec, event.rows), *learning_rows(spec, event.curves)]
                     if not store.unfinished.write_resume(trial_id, event.content, tasks, sampler.rows):
                         store.clear_leftovers([trial_id])
-                        break  # another run, which leases do not exclude, has finished it
+                        break  # another run, which took over, has finished it
                     attempts[-1] = replace(attempts[-1], reached=position(event.progress))
                     store.unfinished.write_attempts(trial_id, attempts)
                 case Finished():

@@ -26,7 +26,6 @@ from orchestrator.execution.protocol import Assignment, Executor, Job, TrialUpda
 from orchestrator.execution.repairing import Standing, look_at, show_damaged, take_repairs
 from orchestrator.store.accepted import NOTHING, Accepted
 from orchestrator.store.index import Computed
-from orchestrator.store.locks import Holder
 from orchestrator.store.schemas import ATTEMPTS_FILE
 from orchestrator.store.store import Store
 from orchestrator.sweeps.changes import OPTION
@@ -115,7 +114,10 @@ def run(sweep: Sweep, store: Store, options: Options, console: Console) -> bool:
         executor = EXECUTORS[name]()
         executor.check(resources)
     store.create()
-    with store.lock(lambda driver: _show_driver(driver, console)), begun(REMEDY):
+    with store.lock() as ended, begun(REMEDY):
+        for driver in ended:
+            note = f"an earlier run on this store was cut off: {driver.text}. This one goes on from what it left"
+            print_line(console, f"note: {note}.")
         work = dataclasses.replace(work, left=trials_left(sweep, store))  # another run may have ended meanwhile
         assignments = _assignments(sweep, resources)
         job = Job(
@@ -305,18 +307,6 @@ def trials_left(sweep: Sweep, store: Store) -> tuple[TrialSpec, ...]:
 def _clear_leftovers(sweep: Sweep, store: Store) -> None:
     """Clean up after trials whose process was killed between writing the record and cleaning up."""
     store.clear_leftovers(store.finished(trial.trial_id for trial in sweep.trials))
-
-
-def _show_driver(driver: Holder, console: Console) -> None:
-    """Print another driver of a store, if leases do not keep drivers apart."""
-    if driver.is_live:
-        note = (
-            f"another run seems to be working on this store: {driver.text}. Nothing of it is damaged by this one, "
-            "but trials that both compute are computed twice. Stop one of them, or name another store with --out"
-        )
-    else:
-        note = f"an earlier run on this store was cut off: {driver.text}. This one goes on from what it left"
-    print_line(console, f"note: {note}.")
 
 
 def chosen_executor(options: Options, num_trials: int) -> str:

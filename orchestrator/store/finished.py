@@ -77,7 +77,7 @@ class Records:
         """Write a finished trial; its resume point and attempts are removed once everything is written."""
         tasks = trial_files.write_tests(self._files, trial_id, record.tasks, record.system)
         self._files.write(of_trial(trial_id, CONTEXTS_FILE), record.contexts)
-        # A second driver on object storage may rewrite `tasks` with other times, so only stable columns are covered.
+        # A run that is being taken over may still rewrite `tasks` with other times, so only stable columns are covered.
         sums = {
             integrity.TASKS_SUM: parquet_files.stable_sum(tasks),
             integrity.CONTEXTS_SUM: hashlib.sha256(record.contexts).hexdigest(),

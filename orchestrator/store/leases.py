@@ -1,4 +1,4 @@
-"""Leases on object storage, which has no locks: each process that works on a store renews its own."""
+"""Leases in the place of locks, which object storage lacks: a process has the claim for as long as it renews one."""
 
 from __future__ import annotations
 
@@ -10,12 +10,13 @@ import socket
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 from orchestrator.store.files import Files
 from orchestrator.store.json_fields import Fields, parse, sealed_bytes
-from orchestrator.store.locks import Holder, OnOther, TakenError
+from orchestrator.store.locks import Holder, TakenError
 
 RENEW_SECONDS = 20.0
 """Seconds between two renewals of a lease."""
@@ -26,9 +27,8 @@ LEASE = ".json"
 _LEASE_FIELDS = ("format", "user", "host", "pid", "since", "renewed")
 """The fields that a lease without a checksum may have."""
 
-LOOK_SECONDS = 3.0
-"""Seconds after which a process that took a lease looks for others again: if two take one at once, the first to write
-may have looked before the other wrote."""
+SETTLE_SECONDS, LOOK_SECONDS = 10.0, 0.2
+"""For how long a process waits for others' leases of the same moment to be withdrawn, and between looks, in seconds."""
 
 RECENT_SECONDS = 180.0
 """Seconds without renewal after which a lease expires. An outage that writes survive delays renewal by half that."""
@@ -37,13 +37,17 @@ RECENT_SECONDS = 180.0
 class Lease:
     """A claim by a small object that its process renews; other processes know only what it says.
 
-    Each process writes its own object, so two processes with the same claim both stay visible. Each looks for others
-    after writing: the second to write sees the first, which sees the second when it looks again, after `LOOK_SECONDS`
-    or at its next renewal.
+    Each process writes an object of its own, then looks for others', and withdraws its own if it finds one. Whichever
+    of two processes writes last sees the other's, so in no order of their calls do both hold the claim. If both see
+    each other, the one whose object comes first by name waits until the other has withdrawn. This needs a storage that
+    lists what was written before.
+
+    A lease that is not renewed expires, since a killed process cannot release it. Its age is the storage's: clocks of
+    machines may differ by more than that.
 
     Args:
         files: the files that leases are stored in.
-        folder: the folder of this claim's leases.
+        folder: the folder of this claim's leases, within another.
         clock: returns seconds since 1970.
     """
 
@@ -54,7 +58,6 @@ class Lease:
         self._name = f"{folder}/{uuid.uuid4().hex[:12]}{LEASE}"
         self._renewer: threading.Thread | None = None
         self._ended = threading.Event()
-        self._told: set[str] = set()
 
     @property
     def is_held(self) -> bool:
@@ -63,43 +66,57 @@ class Lease:
 
     def holders(self) -> list[Holder]:
         """See `Claim`."""
-        return [holder for _, holder in self._others()]
+        return list(self._others().values())
 
-    def acquire(self, timeout: float, *, despite_lease: bool = False, on_other: OnOther = lambda _: None) -> None:
+    def acquire(self, timeout: float) -> list[Holder]:
         """See `Claim`; leases of ended processes are removed."""
         deadline = time.monotonic() + timeout
-        while not self._take(on_other, despite_lease=despite_lease):
-            if time.monotonic() >= deadline:
-                raise TakenError
+        while True:
+            try:
+                return self._take()
+            except TakenError:
+                if time.monotonic() >= deadline:
+                    raise
             time.sleep(min(1.0, timeout))
 
-    def _take(self, on_other: OnOther, *, despite_lease: bool) -> bool:
-        """Write the lease unless another process's lease prevents it; returns whether it is held."""
-        self._told.clear()
-        before = self._others()
-        if not despite_lease and _is_any_live(before):
-            return False
+    def _take(self) -> list[Holder]:
+        """Write the lease unless another process's lease prevents it; returns and raises like `acquire`."""
+        for holder in self._others().values():
+            if holder.is_live:
+                raise TakenError(holder.text)
         since = self._clock()
         self._write(since)
-        after = self._others()
-        if not despite_lease and _is_any_live(after):  # written at the same time: neither holds it
-            self._files.remove(self._name)
-            return False
-        self._tell([*before, *after], on_other)
-        for name, holder in before:
-            if not holder.is_live:
+        try:
+            ended = self._settle()
+            for name in ended:
                 self._files.remove(name)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                self._files.remove(self._name)
+            raise
         self._ended.clear()
-        self._renewer = threading.Thread(target=self._renew, args=[since, on_other], daemon=True)
+        self._renewer = threading.Thread(target=self._renew, args=[since], daemon=True)
         self._renewer.start()
-        return True
+        return list(ended.values())
 
-    def _tell(self, others: Iterable[tuple[str, Holder]], on_other: OnOther) -> None:
-        """Report each other holder once."""
-        for name, holder in others:
-            if name not in self._told:
-                self._told.add(name)
-                on_other(holder)
+    def _settle(self) -> dict[str, Holder]:
+        """Wait until this is the only live lease, if it is the first by name; returns the others, of ended processes.
+
+        Raises:
+            TakenError: another process's lease comes first, or stays.
+        """
+        deadline = time.monotonic() + SETTLE_SECONDS
+        while True:
+            written = self._files.signature(self._name)
+            if written is None:
+                raise TakenError
+            others = self._others(written[0])
+            live = {name: holder for name, holder in others.items() if holder.is_live}
+            if not live:
+                return others
+            if min(live) < self._name or time.monotonic() >= deadline:
+                raise TakenError(live[min(live)].text)
+            time.sleep(LOOK_SECONDS)
 
     def release(self) -> None:
         """See `Claim`; if the storage is unavailable, the lease stays until it expires."""
@@ -111,75 +128,84 @@ class Lease:
         with contextlib.suppress(OSError):
             self._files.remove(self._name)
 
-    def _renew(self, since: float, on_other: OnOther) -> None:
-        pause = min(LOOK_SECONDS, RENEW_SECONDS)
-        while not self._ended.wait(pause):
-            pause = RENEW_SECONDS
+    def _renew(self, since: float) -> None:
+        while not self._ended.wait(RENEW_SECONDS):
             with contextlib.suppress(OSError):  # the next renewal may succeed
-                self._look_again(since, on_other)
-
-    def _look_again(self, since: float, on_other: OnOther) -> None:
-        """Renew the lease, unless the store is gone, and report new holders."""
-        if self._files.kind() == "folder":
-            self._write(since)
-            self._tell(self._others(), on_other)
+                if not self._files.exists(self._name):
+                    return  # expired and taken over, or removed with the store: what is lost does not come back
+                self._write(since)
 
     def _write(self, since: float) -> None:
         lease = {
             "format": "crwn-lease",
             "user": _user(),
             "host": socket.gethostname(),
+            "machine": _machine(),
             "pid": os.getpid(),
             "since": since,
             "renewed": self._clock(),
         }
         self._files.write(self._name, sealed_bytes(lease))
 
-    def _others(self) -> list[tuple[str, Holder]]:
-        found = []
+    def _others(self, now: int | None = None) -> dict[str, Holder]:
+        """The holders of other leases, by name.
+
+        Args:
+            now: the storage's time, in nanoseconds; None: take ages from this machine's clock instead.
+        """
+        found = {}
         for name in self._files.names(self._folder):
             path = f"{self._folder}/{name}"
             if path == self._name or not name.endswith(LEASE):
                 continue
             with contextlib.suppress(FileNotFoundError):  # released meanwhile
-                found.append((path, _holder(self._files.read(path), self._clock())))
+                content, written = self._files.read(path), None if now is None else self._files.signature(path)
+                age = None if now is None or written is None else (now - written[0]) / 1e9
+                found[path] = _holder(content, self._clock(), age)
         return found
 
 
-def _is_any_live(others: Iterable[tuple[str, Holder]]) -> bool:
-    return any(holder.is_live for _, holder in others)
-
-
-def _holder(content: bytes, now: float) -> Holder:
+def _holder(content: bytes, now: float, age: float | None = None) -> Holder:
     """The holder that a lease describes.
 
     Args:
         content: the object's content.
         now: seconds since 1970.
+        age: seconds since it was renewed; None: as it says itself.
     """
     try:
         lease: dict[str, Any] = parse(content)
         Fields(lease).check_sum(_LEASE_FIELDS)
-        age = max(0.0, now - lease["renewed"])  # clocks differ
+        said = now - lease["renewed"]
+        age = max(0.0, said if age is None else age)  # clocks differ
         since = datetime.datetime.fromtimestamp(lease["since"], datetime.UTC).isoformat(" ", "seconds")
         who = f"{lease['user']} on {lease['host']}, process {lease['pid']}, since {since}"
-        is_live = age < RECENT_SECONDS and not _is_dead(lease["host"], lease["pid"])
+        is_live = age < RECENT_SECONDS and not _is_dead(lease)
     except (ValueError, KeyError, TypeError, OverflowError, OSError, RecursionError):
         return Holder(is_live=False, text="a lease that cannot be read")
     return Holder(is_live=is_live, text=f"{who}, last sign of life {_show_age(age)} ago")
 
 
-def _is_dead(host: str, pid: int) -> bool:
-    """Whether a process is known to have ended, which can be checked only on this machine."""
-    if host != socket.gethostname():
+def _is_dead(lease: Mapping[str, Any]) -> bool:
+    """Whether a process is known to have ended, which can be checked only where process ids mean the same."""
+    if lease["host"] != socket.gethostname() or lease.get("machine", _machine()) != _machine():
         return False
     try:
-        os.kill(pid, 0)
+        os.kill(lease["pid"], 0)
     except ProcessLookupError:
         return True
     except PermissionError:
         return False
     return False
+
+
+def _machine() -> str:
+    """A name of this machine and of what its process ids are counted in: machines and containers may share a name."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        return f"{boot} {Path('/proc/self/ns/pid').readlink()}"
+    except OSError:  # not on Linux
+        return f"{uuid.getnode():x}"
 
 
 def _show_age(seconds: float) -> str:

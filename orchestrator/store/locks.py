@@ -5,10 +5,10 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, TypeAlias
+from typing import Protocol
 
 import filelock
 
@@ -32,10 +32,6 @@ class Holder:
     text: str = ""
 
 
-OnOther: TypeAlias = Callable[[Holder], None]
-"""Called with another holder."""
-
-
 class Claim(Protocol):
     """The right to do something with a store that only one process at a time should do."""
 
@@ -48,16 +44,17 @@ class Claim(Protocol):
         """Other processes that hold it, or ended without releasing it; nothing is written."""
         ...
 
-    def acquire(self, timeout: float, *, despite_lease: bool = False, on_other: OnOther = lambda _: None) -> None:
+    def acquire(self, timeout: float) -> list[Holder]:
         """Acquire it.
 
         Args:
             timeout: seconds to wait for another holder.
-            despite_lease: acquire it even if another process, which may be dead, has a lease; locks are exclusive.
-            on_other: called once with each other process that has a lease; later calls come from a thread.
+
+        Returns:
+            Processes that ended without releasing it, if known.
 
         Raises:
-            TakenError: another process holds it.
+            TakenError: another process holds it; the message says which, if known.
             OSError: it cannot be written.
         """
         ...
@@ -68,41 +65,31 @@ class Claim(Protocol):
 
 
 @contextlib.contextmanager
-def driving(claim: Claim, address: str, on_other: OnOther | None = None) -> Iterator[list[Holder]]:
+def driving(claim: Claim, address: str) -> Iterator[list[Holder]]:
     """Be the only driver of a store for the duration of a `with` block.
-
-    Object storage has no locks: there, leases show who drives the store, but do not exclude other drivers.
 
     Args:
         claim: the claim to run on the store.
         address: the store's address, for display.
-        on_other: called once with each other driver; later calls come from a thread.
 
     Returns:
-        On object storage, the other drivers found so far, running or ended without releasing their lease.
+        On object storage, drivers that ended without releasing it.
 
     Raises:
         UserError: another process is the driver.
     """
-    found: list[Holder] = []
-
-    def tell(holder: Holder) -> None:
-        found.append(holder)
-        if on_other is not None:
-            on_other(holder)
-
     try:
-        claim.acquire(
-            timeout=1.0, despite_lease=True, on_other=tell
-        )  # a process that only asks for the driver holds the lock for an instant
+        ended = claim.acquire(timeout=1.0)  # a process that only asks for the driver holds the lock for an instant
     except TakenError as error:
+        who = f": {error}" if str(error) else ""
+        if_cut_off = " If it was cut off, it counts as ended three minutes after its last sign of life." if who else ""
         raise UserError(
             "store-driven",
-            f"{address}: expected no other run on this store, but one is working on it. "
-            "Wait for it (crwn status shows it), stop it, or name another store with --out.",
+            f"{address}: expected no other run on this store, but one is working on it{who}. "
+            f"Wait for it (crwn status shows it), stop it, or name another store with --out.{if_cut_off}",
         ) from error
     try:
-        yield found
+        yield ended
     finally:
         claim.release()
 
@@ -137,7 +124,7 @@ class Lock:
         lock.release()
         return []
 
-    def acquire(self, timeout: float, *, despite_lease: bool = False, on_other: OnOther = lambda _: None) -> None:
+    def acquire(self, timeout: float) -> list[Holder]:
         """See `Claim`."""
         if not self._path.parent.is_dir():  # the lock would create it
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(self._path.parent))
@@ -145,6 +132,7 @@ class Lock:
             self._lock.acquire(timeout=timeout)
         except filelock.Timeout as error:
             raise TakenError from error
+        return []
 
     def release(self) -> None:
         """See `Claim`."""

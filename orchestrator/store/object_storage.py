@@ -1,8 +1,8 @@
 """The files of a store on object storage, through pyarrow. Imported only by those who use it.
 
-Three things differ from a folder. There are no locks, only leases (`leases.py`). An object exists as soon as its stream
-is closed, whatever closes it; so content is serialised in advance and written by one call, in a thread that Ctrl-C does
-not interrupt. And the storage may be unavailable; every call is retried for a minute and a half.
+Three things differ from a folder. In place of locks there are leases (`leases.py`). An object exists as soon as its
+stream is closed, whatever closes it; so content is serialised in advance and written by one call, in a thread that
+Ctrl-C does not interrupt. And the storage may be unavailable; every call is retried for a minute and a half.
 """
 
 from __future__ import annotations
@@ -115,16 +115,19 @@ class ObjectFiles:
         if self._mark is None:
             return
         try:
-            found = self.read(self._mark.name)
+            content = self.read(self._mark.name)
         except FileNotFoundError:
-            found = None
-        if found != self._mark.content:
-            what = "no store" if found is None else "another store"
+            content = None
+        if content != self._mark.content:
+            found, why = "no store", "It was moved or removed"
+            if content is not None:
+                found = "another store, or another run on it"
+                why = "It was replaced, or another run took it over after this one was cut off (see crwn status)"
             raise LostError(
                 "store-moved",
-                f"{self.locate('')}: expected the store that this run began on, found {what}. It was moved or removed; "
-                "nothing was written elsewhere. Where it still is, it has all up to the last resume points: go on "
-                "with --out and its new place",
+                f"{self.locate('')}: expected the store that this run began on, found {found}. {why}; nothing was "
+                "written elsewhere. Where the store still is, it has all up to the last resume points: go on with "
+                "--out and its place",
             )
 
     def kind(self) -> Literal["absent", "file", "folder"]:

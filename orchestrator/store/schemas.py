@@ -17,7 +17,7 @@
                                          until they are complete
       accepted.json                      code of a method accepted as equivalent (`accepted.py`), if any; has a checksum
       leases/                            on object storage: who is working on the store
-      .driver                            on a path: the last run's nonce, which identifies the folder on any machine
+      .driver                            the last run's nonce, which identifies the store on any machine
 
 Fields that may differ between two equal runs are marked `volatile`.
 """

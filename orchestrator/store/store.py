@@ -21,7 +21,7 @@ from orchestrator.store.attempts import Attempt
 from orchestrator.store.files import Files, Mark
 from orchestrator.store.finished import Records
 from orchestrator.store.folder import LocalFiles
-from orchestrator.store.locks import Claim, Holder, OnOther, driving
+from orchestrator.store.locks import Claim, Holder, driving
 from orchestrator.store.manifests import Manifest
 from orchestrator.store.rows import Sample, TestRow
 from orchestrator.store.schemas import (
@@ -161,35 +161,33 @@ class Store:
         """The claim held by the only process that shows this store in MLflow."""
         return self._files.claim("tracking")
 
-    def lock(self, on_other: OnOther | None = None) -> AbstractContextManager[list[Holder]]:
+    def lock(self) -> AbstractContextManager[list[Holder]]:
         """Be the only driver of this store for the duration of a `with` block; see `locks.driving`."""
-        return driving(self._files.claim("run"), self.address, on_other)
+        return driving(self._files.claim("run"), self.address)
 
     def drivers(self) -> list[Holder]:
-        """The processes that run a sweep on this store, or ended without releasing it; on a path, at most one."""
+        """The process that runs a sweep on this store, and those that ended without releasing it."""
         return self._files.claim("run").holders()
 
-    def give_word(self) -> str | None:
-        """Write a new nonce to the folder, by which processes elsewhere check whether they see this same folder.
+    def give_word(self) -> str:
+        """Write a new nonce, by which processes elsewhere check whether they see this same store.
 
         Returns:
-            The nonce, for `sees`; None on object storage, which all machines see.
+            The nonce, for `sees`.
         """
-        if not self.is_folder:
-            return None
         word = uuid.uuid4().hex
         self._files.write(WORD_FILE, word.encode())
         return word
 
     def driven(self) -> Store:
-        """This store for the run that drives it, which stops once the folder is renamed, removed or taken over.
-
-        On a path, the run writes a nonce; on object storage, the store's own mark identifies it.
+        """This store for the run that drives it, which stops once the store is renamed, removed or taken over.
 
         Returns:
-            The same store; each write first checks that it is still present, and raises LostError otherwise.
+            The same store; each write, in any process, first checks that the run's nonce is still present, and raises
+            LostError otherwise.
         """
-        return self._known_by(MARK_FILE if self.give_word() is None else WORD_FILE)
+        self.give_word()
+        return self._known_by(WORD_FILE)
 
     def followed(self) -> Store:
         """This store for a process that shows it elsewhere: like `driven`, but runs may come and go."""

@@ -27,8 +27,7 @@ class Unfinished:
         """Write a trial's resume point, replacing an earlier one, and the rows up to there.
 
         Returns:
-            Whether it was written; a trial that another run has finished meanwhile, which leases do not prevent, is
-            left unchanged.
+            Whether it was written; a trial that another run, which took over, has finished meanwhile is left unchanged.
         """
         if trial_files.is_finished(self._files, trial_id):
             return False

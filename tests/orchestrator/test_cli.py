@@ -8,6 +8,7 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -463,25 +464,32 @@ def test_a_papers_tables_and_claims_are_written_for_whoever_asks(
     assert (workplace / "one/report/figures/claims.csv").read_text().count(",open\n") == 9
 
 
-def test_a_driver_elsewhere_is_shown_and_no_obstacle(crwn: Crwn, sweep_file: SweepFile, storage: ObjectStorage) -> None:
-    """`run` warns of it and goes on; `status` says who it is; one that was cut off is told apart."""
+def test_a_driver_elsewhere_refuses_a_run_and_one_that_was_cut_off_does_not(
+    crwn: Crwn, sweep_file: SweepFile, storage: ObjectStorage
+) -> None:
+    """`status` says who they are, and so does `run`."""
     address = storage.new_address()
     files = open_files(address)
     Store(address).create()
-    lease = {"user": "ann", "host": "elsewhere", "pid": 12, "since": time.time() - 100}
-    files.write("leases/run/live.json", json.dumps({**lease, "renewed": time.time()}).encode())
-    files.write("leases/run/old.json", json.dumps({**lease, "user": "bob", "renewed": time.time() - 7200}).encode())
+    with subprocess.Popen([sys.executable, "-c", ""]) as child:
+        child.wait()
+    lease = {"user": "ann", "host": "elsewhere", "pid": 12, "since": time.time() - 100, "renewed": time.time()}
+    ended = {**lease, "user": "bob", "host": socket.gethostname(), "pid": child.pid, "renewed": time.time() - 7200}
+    files.write("leases/run/live.json", json.dumps(lease).encode())
+    files.write("leases/run/old.json", json.dumps(ended).encode())
     status = crwn("status", address).out.splitlines()
     assert status[0] == f"{address}: a run is working on it"
     assert status[1].startswith("  at work: ann on elsewhere, process 12, since ")
-    assert status[2].startswith("  was cut off: bob on elsewhere, process 12, since ")
+    assert status[2].startswith(f"  was cut off: bob on {socket.gethostname()}, process {child.pid}, since ")
     assert status[2].endswith("last sign of life 2 h ago")
-    ended = crwn("run", sweep_file(), "--out", address)
-    assert ended.code == 0
-    lines = ended.out.splitlines()
-    assert lines[0].startswith("note: another run seems to be working on this store: ann on elsewhere, process 12")
-    assert lines[1].startswith("note: an earlier run on this store was cut off: bob on elsewhere, process 12")
-    assert files.names("leases/run") == ["live.json"]
+    refused = crwn("run", sweep_file(), "--out", address)
+    assert refused.code == 2
+    assert "one is working on it: ann on elsewhere, process 12, since " in refused.err
+    files.remove("leases/run/live.json")
+    done = crwn("run", sweep_file(), "--out", address)
+    assert done.code == 0
+    assert done.out.startswith(f"note: an earlier run on this store was cut off: bob on {socket.gethostname()}, ")
+    assert files.names("leases/run") == []
 
 
 def test_storage_that_goes_away_in_a_run_is_one_line(

@@ -8,7 +8,6 @@ import pickle
 import shutil
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -19,7 +18,6 @@ from orchestrator.errors import LostError, UserError
 from orchestrator.store import leases
 from orchestrator.store.address import open_files
 from orchestrator.store.attempts import Attempt
-from orchestrator.store.locks import Holder
 from orchestrator.store.manifests import Manifest, ManifestCell
 from orchestrator.store.schemas import (
     SYSTEM_FILE,
@@ -180,28 +178,41 @@ def test_opening_a_prefix_where_nothing_is_writes_nothing(storage: ObjectStorage
     assert open_files(opened.address).names("") == []
 
 
-def test_each_of_two_drivers_of_object_storage_is_told_of_the_other(
-    storage: ObjectStorage, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """There are no locks there: both go on, each seen by the other and by who asks, until it ends."""
+def test_a_second_driver_of_object_storage_is_refused(storage: ObjectStorage) -> None:
+    """It is told who the first is, as is who asks, until that one ends."""
     first = Store(storage.new_address())
     second = Store(first.address)
     first.create()
     assert not first.is_driven
-    told: list[Holder] = []
-    monkeypatch.setattr(leases, "RENEW_SECONDS", 0.05)
-    with first.lock(told.append) as before:
-        assert before == []
+    with first.lock() as ended:
+        assert ended == []
         assert second.is_driven
-        with second.lock() as found:
-            assert [driver.is_live for driver in found] == [True]
-            assert f"process {os.getpid()}" in found[0].text
-            while not told:
-                time.sleep(0.01)
-            assert (told, len(told)) == (before, 1)
-            assert len(Store(first.address).drivers()) == 2
+        with refused(UserError, "store-driven", says=[f"process {os.getpid()}", "three minutes"]), second.lock():
+            pass
         assert len(second.drivers()) == 1
     assert not first.is_driven
+    with second.lock():
+        pass
+
+
+def test_a_run_that_was_taken_over_stops_at_its_next_write(
+    storage: ObjectStorage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In any of its processes: it was cut off from the storage until its lease had expired."""
+    first = Store(storage.new_address())
+    first.create()
+    with first.lock():
+        run = first.driven()
+        run.records.write(A, record(A))
+        monkeypatch.setattr(leases, "RECENT_SECONDS", 0.0)
+        with Store(first.address).lock() as ended:
+            assert [holder.is_live for holder in ended] == [False]
+            later = Store(first.address).driven()
+            for store in (run, pickle.loads(pickle.dumps(run))):  # noqa: S301 (this very process made it)
+                with refused(LostError, "store-moved", says=["another run", "crwn status"]):
+                    store.records.write(B, record(B))
+            later.records.write(C, record(C))
+    assert later.trial_ids() == [A, C]
 
 
 # Folders
@@ -339,7 +350,7 @@ def test_another_machine_knows_the_store_by_its_drivers_word(tmp_path: Path) -> 
 
 
 def test_a_run_and_its_other_processes_know_the_store(anywhere: Store) -> None:
-    """By the word of this very run, or on object storage by the store's mark; other processes write as before."""
+    """By the word of this very run, which is stopped by a later one's; other processes write as before."""
     run = anywhere.driven()
     assert (run.word is None) is (not anywhere.is_folder)
     again = pickle.loads(pickle.dumps(run))  # noqa: S301 (this very process made it)
@@ -351,9 +362,8 @@ def test_a_run_and_its_other_processes_know_the_store(anywhere: Store) -> None:
     later.records.write(B, record(B))
     shown.mark_behind("tiny", behind=True)
     anywhere.mark_behind("tiny", behind=False)
-    if anywhere.is_folder:
-        with refused(LostError, "store-moved", says="another folder"):
-            again.unfinished.write_attempts("c", [])
+    with refused(LostError, "store-moved", says="another folder" if anywhere.is_folder else "another run on it"):
+        again.unfinished.write_attempts("c", [])
     assert (anywhere.trial_ids(), anywhere.is_behind("tiny")) == ([A, B], False)
 
 
@@ -378,8 +388,3 @@ def test_what_only_reads_or_shows_a_store_does_not_bring_it_back(
     store.mark_behind("tiny", behind=False)
     store.clear_leftovers([A])
     assert listing(tmp_path) == before
-
-
-def test_object_storage_needs_no_word(storage: ObjectStorage) -> None:
-    """All machines see it, and a second driver would change the word."""
-    assert Store(storage.new_address()).give_word() is None
