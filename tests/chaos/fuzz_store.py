@@ -38,7 +38,7 @@ from unittest import mock
 
 from rich.console import Console
 
-from crwn import engine
+from crwn import resume as resuming
 from crwn.testing import write_finished, write_unfinished
 from orchestrator.errors import UserError
 from orchestrator.execution import repairing, running
@@ -187,8 +187,8 @@ def resume(place: Place) -> str:
     """How an unfinished trial goes on."""
     content = place.store.unfinished.read_resume(place.ids[0])
     try:
-        return str(engine.read_numerics(content or b""))
-    except engine.ResumeError as error:  # with this note the trial begins anew
+        return str(resuming.read_numerics(content or b""))
+    except resuming.ResumeError as error:  # with this note the trial begins anew
         return f"resume.safetensors: {error}"
 
 
