@@ -35,7 +35,7 @@ def followed(project: Path) -> None:
     imported, entry = (line.removeprefix("+") for line in BLOCKS["crwn/methods/__init__.py"].splitlines())
     text = registry.read_text(encoding="utf-8")
     text = text.replace("from crwn.methods.protocol import", f"{imported}\nfrom crwn.methods.protocol import", 1)
-    registry.write_text(text.replace("\n    }\n)", f"\n{entry}\n    }}\n)", 1), encoding="utf-8")
+    registry.write_text(text.replace("\n    },\n)", f"\n{entry}\n    }},\n)", 1), encoding="utf-8")
 
 
 def contents(project: Path) -> dict[str, bytes]:
@@ -49,7 +49,7 @@ def project(tmp_path: Path) -> Path:
     ignored = shutil.ignore_patterns("__pycache__", ".*cache")
     for name in ("crwn", "docs", "orchestrator", "perf", "sweeps", "tests"):
         shutil.copytree(ROOT / name, tmp_path / name, ignore=ignored)
-    for name in ("Makefile", "pyproject.toml", "README.md", "ARCHITECTURE.md", "CONTRIBUTING.md"):
+    for name in ("Makefile", "pyproject.toml", "README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "CITATION.cff"):
         shutil.copy(ROOT / name, tmp_path)
     return tmp_path
 
