@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import itertools
-import json
 import os
 import socket
 import statistics
@@ -19,9 +18,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from crwn.benchmarks import BENCHMARKS
-from crwn.methods import METHODS
-from crwn.spec import TrainingSpec, TrialSpec
+from crwn.faults import InvalidError
+from crwn.spec import TrialSpec
 from orchestrator.display import counted
 from orchestrator.errors import UserError
 from orchestrator.execution.executors import default_executor
@@ -188,26 +186,13 @@ def _past(store: Store) -> Iterator[Past]:
     here = socket.gethostname()
     table = index.glance(store).select(["trial_id", "spec", "seconds", "provenance"])
     for row in table.to_pylist():
-        spec = trial_of(row["spec"])
-        if spec is not None and spec.trial_id == row["trial_id"] and row["seconds"]:
+        try:
+            spec = TrialSpec.from_json(row["spec"])
+        except InvalidError:  # of a plug-in that is not here, or of another version
+            continue
+        if spec.trial_id == row["trial_id"] and row["seconds"]:
             host = Provenance.from_json(row["provenance"], with_attempts=False).host
             yield Past(spec=spec, seconds=row["seconds"], store=store.address, is_here=host == here)
-
-
-def trial_of(text: str) -> TrialSpec | None:
-    """The trial of a canonical JSON; None if this crwn does not know its parts."""
-    try:
-        said = json.loads(text)
-        method, benchmark = dict(said["method"]), dict(said["benchmark"])
-        return TrialSpec(
-            method=METHODS[method.pop("kind")].spec(**method),
-            benchmark=BENCHMARKS[benchmark.pop("kind")].spec(**benchmark),
-            scale=said["scale"],
-            seed=said["seed"],
-            training=TrainingSpec(**said["training"]),
-        )
-    except (KeyError, TypeError, ValueError):
-        return None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

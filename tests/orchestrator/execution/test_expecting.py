@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from crwn.methods import METHODS
 from crwn.spec import TrialSpec
 from crwn.testing import new_store, write_finished
 from orchestrator.execution import expecting
@@ -19,7 +20,6 @@ from orchestrator.execution.expecting import (
     duration,
     expected,
     past_trials,
-    trial_of,
 )
 from orchestrator.execution.progress import estimated_work
 from orchestrator.store.store import Store
@@ -107,12 +107,17 @@ def test_a_folder_beside_that_is_no_store_is_passed_over(trial: MakeTrial, tmp_p
     assert [each.spec for each in past_trials(store)] == [trial(0)]
 
 
-def test_a_trial_is_read_from_its_json(trial: MakeTrial) -> None:
-    """The same value, or none where a part is unknown."""
-    spec = trial(3, kind="er", buffer=7)
-    assert trial_of(spec.canonical_json()) == spec
-    assert trial_of(spec.canonical_json().replace("er", "re")) is None
-    assert trial_of("{}") is None
+def test_a_trial_whose_parts_are_not_known_is_passed_over(
+    trial: MakeTrial, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Such as a method of a plug-in that is not here."""
+    store = new_store(tmp_path / "runs")
+    for seed in range(2):
+        write_finished(store, trial(seed, kind="er"))
+    assert len(list(past_trials(store))) == 2
+    with monkeypatch.context() as patch:
+        patch.setattr(METHODS, "_entries", {name: entry for name, entry in METHODS.items() if name != "er"})
+        assert list(past_trials(store)) == []
 
 
 def test_the_speed_of_this_machine_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
