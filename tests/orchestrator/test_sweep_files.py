@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from orchestrator import papers
 from orchestrator.store.store import Store
@@ -96,7 +97,13 @@ def test_the_grammar_that_is_shown_beside_them_is_one(sweep_file: Callable[..., 
     (grammar,) = re.findall(
         r"^```yaml\n(.*?)^```", (ROOT / "sweeps" / "README.md").read_text(), re.MULTILINE | re.DOTALL
     )
-    sweep = load_sweep(sweep_file(grammar))
+    file = sweep_file(grammar)
+    for name in ("wren", "rook"):  # the images that the example names
+        folder = file.parent / "photos" / "birds" / name
+        folder.mkdir(parents=True)
+        for level in range(4):
+            Image.new("RGB", (64, 64), (60 * level, len(name), ord(name[0]))).save(folder / f"{level}.png")
+    sweep = load_sweep(file)
     assert sweep.name == "example"
     assert len(sweep.trials) == (1 * 3 + 4 * 2) * 3  # methods, variants and scales on their benchmarks; seeds
 
