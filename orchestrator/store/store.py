@@ -101,11 +101,7 @@ class Store:
 
     @property
     def root(self) -> Path:
-        """The folder of a store on a path.
-
-        Raises:
-            UserError: the store is on object storage.
-        """
+        """The folder of a store on a path; raises a UserError if it is on object storage."""
         if not isinstance(self._files, LocalFiles):
             raise UserError(
                 "not-on-a-path", f"{self.address}: expected a store on a path, given one on object storage."
