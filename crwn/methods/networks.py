@@ -2,17 +2,22 @@
 
 FC_H is d -> H -> H -> m with ReLU between. ResNet-18 comes in two forms: for images of up to 32 pixels, that of
 SupSup's code (a 3x3 stem of stride 1, 10 base feature maps); for larger images, the standard one (a 7x7 stem of stride
-2 and a 3x3 max-pool, 64 base feature maps). `kd` has k times as many feature maps; `nf<N>` has N. No layer has a bias.
+2 and a 3x3 max-pool, 64 base feature maps). `kd` has k times as many feature maps; `nf<N>` has N. Neither has biases.
+
+`dynamos` is the ungated backbone of Dynamos (Varma et al. 2023, `backbone/TinyResNet18.py` of
+github.com/NeurAI-Lab/DynamicContinualLearning): a 3x3 stem of stride 1 and the first two stages of a ResNet-18, 32 and
+64 maps, whose head has a bias where all tasks train one network. `dynamos-nf<N>` has N and 2 N maps.
 
 Shapes: G tasks, B examples per task, d values per image, m classes; C channels, H height, W width, k kernel size.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
 
 from crwn.backbone import ArraySpec, BackboneSpec
 from crwn.lazy import LazyModule
@@ -45,11 +50,19 @@ ConvWeight: TypeAlias = "Callable[[str], torch.Tensor]"
 Norm: TypeAlias = "Callable[[str, torch.Tensor], torch.Tensor]"
 """Applies batch normalisation after the named convolution, to [B, G C, H, W]; the shape stays the same."""
 
+Gate: TypeAlias = "Callable[[str, torch.Tensor, torch.Tensor], torch.Tensor]"
+"""Called with the name of a block's convolution, its input and its output [B, C, H, W], or the block's sum after the
+second one; returns what goes on to the rectifier."""
+Initial: TypeAlias = Literal["glorot", "he", "torch"]
+"""How a plain network's weights are drawn: by Glorot and Bengio, by He et al., or as torch's layers do by default."""
+
 RUNNING_MEAN, RUNNING_VARIANCE = ".running_mean", ".running_var"
 """Suffixes of the names of a layer's running statistics."""
 
 MULTIPLES = ScaleFamily(pattern=r"([1-9])d", examples="1d or 6d")
 FEATURE_MAPS = ScaleFamily(pattern=r"nf([1-9][0-9]{0,3})", examples="nf10 or nf64")
+DYNAMOS, DYNAMOS_MAPS = "dynamos", 32
+DYNAMOS_NF = ScaleFamily(pattern=r"dynamos-nf([1-9][0-9]{0,3})", examples="dynamos-nf8")
 REDUCED_UP_TO = 32
 """Largest image side, in pixels, for which ResNet-18 is the reduced one."""
 REDUCED_MAPS, STANDARD_MAPS = 10, 64
@@ -65,6 +78,7 @@ class Layer:
         positions: output positions at which the weights are applied; 1 for a matrix.
         input_size: number of input values.
         first: whether its input is the image, which needs no gradient.
+        has_bias: whether it has a bias in a plain network, whatever the method's settings.
     """
 
     shape: tuple[int, ...]
@@ -72,6 +86,7 @@ class Layer:
     positions: int = 1
     input_size: int
     first: bool = False
+    has_bias: bool = False
 
     @property
     def num_weights(self) -> int:
@@ -122,6 +137,11 @@ class Network(Protocol):
         """The number of batch-normalised channels, by the name of the preceding convolution."""
         ...
 
+    @property
+    def initial(self) -> Initial:
+        """How a plain network's weights are drawn."""
+        ...
+
     def forward(
         self, images: torch.Tensor, *, linears: LinearLayers, conv_weight: ConvWeight | None, norm: Norm | None
     ) -> torch.Tensor:
@@ -149,6 +169,11 @@ class FullyConnected:
         """Empty: there is no batch normalisation."""
         return {}
 
+    @property
+    def initial(self) -> Initial:
+        """By Glorot and Bengio 2010."""
+        return "glorot"
+
     def forward(
         self,
         images: torch.Tensor,
@@ -170,18 +195,20 @@ class FullyConnected:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ResNet18:
-    """ResNet-18: a stem, four stages of two basic blocks, global average pooling, and the head.
+class ResNet:
+    """A stem, stages of two basic blocks, global average pooling, and the head; a ResNet-18 has four stages.
 
     Attributes:
         input_shape: channels, height, width of an image.
         layers: `stem`, `stage1.block1.conv1` and so on, `stage2.block1.shortcut`, `head`.
         is_standard: whether a max-pool follows the stem.
+        initial: how a plain network's weights are drawn.
     """
 
     input_shape: tuple[int, int, int]
     layers: Mapping[str, Layer]
     is_standard: bool
+    initial: Initial = "he"
 
     @property
     def activations(self) -> int:
@@ -194,7 +221,13 @@ class ResNet18:
         return {name: layer.num_outputs for name, layer in self.layers.items() if layer.is_convolution}
 
     def forward(
-        self, images: torch.Tensor, *, linears: LinearLayers, conv_weight: ConvWeight | None, norm: Norm | None
+        self,
+        images: torch.Tensor,
+        *,
+        linears: LinearLayers,
+        conv_weight: ConvWeight | None,
+        norm: Norm | None,
+        gate: Gate | None = None,
     ) -> torch.Tensor:
         """The class scores.
 
@@ -207,6 +240,7 @@ class ResNet18:
             linears: applies the head.
             conv_weight: returns a convolution's weights.
             norm: normalises a convolution's output.
+            gate: changes what each convolution of a block passes on; None: nothing does.
         """
         assert conv_weight is not None
         assert norm is not None
@@ -229,11 +263,16 @@ class ResNet18:
         if self.is_standard:
             hidden_BCHW = functional.max_pool2d(hidden_BCHW, kernel_size=3, stride=2, padding=1)
         for block in dict.fromkeys(name.rpartition(".")[0] for name in self.layers if "." in name):
-            inner_BCHW = functional.relu_(conv(f"{block}.conv1", hidden_BCHW))
-            inner_BCHW = conv(f"{block}.conv2", inner_BCHW)
+            inner_BCHW = conv(f"{block}.conv1", hidden_BCHW)
+            if gate is not None:
+                inner_BCHW = gate(f"{block}.conv1", hidden_BCHW, inner_BCHW)
+            inner_BCHW = functional.relu_(inner_BCHW)
+            output_BCHW = conv(f"{block}.conv2", inner_BCHW)
             is_changed = f"{block}.shortcut" in self.layers
-            inner_BCHW += conv(f"{block}.shortcut", hidden_BCHW) if is_changed else hidden_BCHW
-            hidden_BCHW = functional.relu_(inner_BCHW)
+            output_BCHW += conv(f"{block}.shortcut", hidden_BCHW) if is_changed else hidden_BCHW
+            if gate is not None:
+                output_BCHW = gate(f"{block}.conv2", inner_BCHW, output_BCHW)
+            hidden_BCHW = functional.relu_(output_BCHW)
         features_BGC = hidden_BCHW.mean(dim=(2, 3)).unflatten(1, (num_tasks, -1))
         return linears(("head",), features_BGC.transpose(0, 1))
 
@@ -258,10 +297,13 @@ def parse_network(scale: str, problem: ProblemShape) -> Network:
         ScaleError: it denotes none.
     """
     side = max(problem.input_shape[1:])
+    if scale == DYNAMOS:
+        return dynamos_backbone(problem, DYNAMOS_MAPS)
     for family, build in (
         (FULLY_CONNECTED, lambda hidden: fully_connected(problem, hidden)),
         (MULTIPLES, lambda k: resnet18(problem, k * (REDUCED_MAPS if side <= REDUCED_UP_TO else STANDARD_MAPS))),
         (FEATURE_MAPS, lambda maps: resnet18(problem, maps)),
+        (DYNAMOS_NF, lambda maps: dynamos_backbone(problem, maps)),
     ):
         try:
             return build(parse_scale(scale, family))
@@ -270,7 +312,7 @@ def parse_network(scale: str, problem: ProblemShape) -> Network:
     raise ScaleError(
         "unknown-scale",
         f"scale: expected one such as {FULLY_CONNECTED.examples}, or, for a ResNet-18, {MULTIPLES.examples}, "
-        f"{FEATURE_MAPS.examples}; given {scale!r}",
+        f"{FEATURE_MAPS.examples}, or, for Dynamos's backbone, {DYNAMOS}; given {scale!r}",
     )
 
 
@@ -286,10 +328,23 @@ def fully_connected(problem: ProblemShape, hidden: int) -> FullyConnected:
     )
 
 
-def resnet18(problem: ProblemShape, maps: int) -> ResNet18:
+def resnet18(problem: ProblemShape, maps: int) -> ResNet:
     """ResNet-18 with `maps` base feature maps, in the form for the images' size."""
+    is_standard = max(problem.input_shape[1:]) > REDUCED_UP_TO
+    layers = _residual_layers(problem, maps, num_stages=4, is_standard=is_standard)
+    return ResNet(input_shape=problem.input_shape, layers=layers, is_standard=is_standard)
+
+
+def dynamos_backbone(problem: ProblemShape, maps: int) -> ResNet:
+    """Dynamos's backbone without gates, with `maps` maps in the first stage and twice as many in the second."""
+    layers = _residual_layers(problem, maps, num_stages=2, is_standard=False)
+    layers["head"] = dataclasses.replace(layers["head"], has_bias=True)
+    return ResNet(input_shape=problem.input_shape, layers=layers, is_standard=False, initial="torch")
+
+
+def _residual_layers(problem: ProblemShape, maps: int, *, num_stages: int, is_standard: bool) -> dict[str, Layer]:
+    """The layers of a ResNet; every stage but the first halves the image's sides and has twice as many maps."""
     channels, height, width = problem.input_shape
-    is_standard = max(height, width) > REDUCED_UP_TO
     layers: dict[str, Layer] = {}
 
     def add(name: str, inputs: int, outputs: int, kernel: int, stride: int) -> None:
@@ -308,7 +363,7 @@ def resnet18(problem: ProblemShape, maps: int) -> ResNet18:
     if is_standard:
         height, width = -(-height // 2), -(-width // 2)
     inputs = maps
-    for stage in range(4):
+    for stage in range(num_stages):
         outputs, stride = maps * 2**stage, 1 if stage == 0 else 2
         for block in (1, 2):
             name, before = f"stage{stage + 1}.block{block}", (height, width)
@@ -320,7 +375,7 @@ def resnet18(problem: ProblemShape, maps: int) -> ResNet18:
                 add(f"{name}.shortcut", inputs, outputs, 1, stride)
             inputs = outputs
     layers["head"] = Layer(shape=(problem.num_classes, inputs), input_size=inputs)
-    return ResNet18(input_shape=problem.input_shape, layers=layers, is_standard=is_standard)
+    return layers
 
 
 def linear_inputs(network: Network) -> int:

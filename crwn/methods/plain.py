@@ -4,7 +4,8 @@ FC_H is d -> H -> H -> m with ReLU between, with or without biases. A ResNet-18 
 and running statistics, all shared by the tasks, and no biases. A method contains a `PlainNetwork`; it does not inherit.
 
 FC_H is initialised as in mammoth (github.com/aimagelab/mammoth, `backbone/MNISTMLP.py`): weights xavier-uniform, biases
-0. A ResNet-18 is initialised from N(0, 2/fan_in), our choice.
+0. A ResNet-18 is initialised from N(0, 2/fan_in), our choice; Dynamos's backbone as torch's layers are by default,
+from U(+-1/sqrt(fan_in)), but biases start at 0.
 
 Shapes: G lanes, B examples per lane, m classes; layers are [O outputs, I inputs]; C channels.
 """
@@ -339,14 +340,14 @@ def num_trained(network: Network, *, biases: bool) -> int:
 
 
 def _biased(network: Network, *, biases: bool) -> dict[str, int]:
-    """The number of biases by layer; only layers of an FC_H have biases."""
-    if not biases or network.normalised:
-        return {}
-    return {name: layer.num_outputs for name, layer in network.layers.items()}
+    """The number of biases by layer: of all layers of an FC_H with biases, and where a layer always has one."""
+    every = biases and not network.normalised
+    return {name: layer.num_outputs for name, layer in network.layers.items() if every or layer.has_bias}
 
 
 def _drawn(name: str, shape: tuple[int, ...], network: Network) -> ArraySpec:
-    layer = network.layers[name]
-    if network.normalised:
-        return ArraySpec(name=name, shape=shape, distribution="normal", parameter=(2 / layer.fan_in) ** 0.5)
-    return ArraySpec(name=name, shape=shape, distribution="uniform", parameter=(6 / sum(shape)) ** 0.5)
+    fan_in = network.layers[name].fan_in
+    if network.initial == "he":
+        return ArraySpec(name=name, shape=shape, distribution="normal", parameter=(2 / fan_in) ** 0.5)
+    bound = (6 / sum(shape)) ** 0.5 if network.initial == "glorot" else fan_in**-0.5
+    return ArraySpec(name=name, shape=shape, distribution="uniform", parameter=bound)

@@ -16,7 +16,7 @@ from crwn.methods import METHODS
 from crwn.methods.networks import (
     FullyConnected,
     Layer,
-    ResNet18,
+    ResNet,
     drawn_normal,
     frozen_multiply_adds,
     fully_connected,
@@ -113,7 +113,7 @@ def test_weights_are_drawn_layer_by_layer() -> None:
 def test_a_scale_multiplies_the_feature_maps(scale: str, problem: ProblemShape, maps: int) -> None:
     """Of 10 for small images and of 64 for large ones, or says how many there are."""
     network = parse_network(scale, problem)
-    assert isinstance(network, ResNet18)
+    assert isinstance(network, ResNet)
     assert network.layers["stem"].num_outputs == maps
     assert network.layers["head"].shape == (5, 8 * maps)
 
@@ -333,7 +333,7 @@ def test_the_work_of_a_step_is_counted() -> None:
         "next": Layer(shape=(2, 2, 3, 3), positions=10, input_size=20),
         "head": Layer(shape=(5, 2), input_size=2),
     }
-    network = ResNet18(input_shape=(3, 4, 5), layers=layers, is_standard=False)
+    network = ResNet(input_shape=(3, 4, 5), layers=layers, is_standard=False)
     assert plain_multiply_adds(network) == 2 * 540 + 3 * 360 + 3 * 10
     assert frozen_multiply_adds(network) == 2 * 540 + 3 * 360 + 2 * 10
     assert frozen_multiply_adds(fully_connected(PROBLEM, 8)) == 2 * (480 + 64 + 56)
