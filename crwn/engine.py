@@ -19,7 +19,7 @@ from crwn import resume
 from crwn.batches import Batch, Lanes, Table
 from crwn.benchmarks.protocol import Curriculum, Mixture, Segment
 from crwn.evaluation import Tester
-from crwn.events import EngineEvent, GroupHalved, Learned, Numerics, Progress, ResumePoint, TaskRow
+from crwn.events import CurvePoint, EngineEvent, GroupHalved, Learned, Numerics, Progress, ResumePoint, TaskRow
 from crwn.faults import codes_of
 from crwn.groups import Group
 from crwn.methods.protocol import Method, Tensors
@@ -230,14 +230,22 @@ class Engine:
         for index in range(len(segment.tasks)):
             self._kept.append({name: tensor[index : index + 1].clone() for name, tensor in packed.items()})
         self._groups.pop(0)
-        in_turn = segment.is_one_by_one
-        taught = segment.tasks if in_turn else range(self._curriculum.num_tasks)
-        update = group.num_steps if self._curriculum.is_stream else None
-        curves = group.curves_by_task
-        for task in taught:
-            row = self._test(task, tasks_learned=task + 1 if in_turn else self._learned, update=update)
+        curves, trains = self._curves_of(group), self._curriculum.trains
+        if segment.is_one_by_one:
+            taught = [(trains[number], number + 1) for number in segment.tasks]
+        else:
+            taught = [(task, self._learned) for task in range(self._curriculum.num_tasks)]
+        for task, num_learned in taught:
+            row = self._test(task, tasks_learned=num_learned, update=self._schedule.update_of(num_learned))
             train_seconds = group.train_seconds / len(taught)
             self._rows.append(dataclasses.replace(row, train_seconds=train_seconds, curve=curves.get(task, ())))
+
+    def _curves_of(self, group: Group) -> dict[int, tuple[CurvePoint, ...]]:
+        """The curve of each lane, by the task that its segment trains; that of a mixture or stream by task 0."""
+        if not group.segment.is_one_by_one:
+            (curve,) = group.curves_by_task.values()
+            return {0: curve}
+        return {self._curriculum.trains[number]: curve for number, curve in group.curves_by_task.items()}
 
     def _halve(self, group_size: int, error: str) -> GroupHalved:
         """Continue with smaller groups; the halves of a group in progress continue from its current update."""
@@ -257,9 +265,10 @@ class Engine:
     def _test_again(self) -> Iterator[EngineEvent]:
         """Run the tests that are due after the tasks learned so far and have not been run."""
         tested = {row.task for row in self._rows if row.tasks_learned == self._learned}
+        update = self._schedule.update_of(self._learned)
         for task in self._schedule.tested_after(self._learned):
             if task not in tested:
-                self._rows.append(self._test(task, tasks_learned=self._learned))
+                self._rows.append(self._test(task, tasks_learned=self._learned, update=update))
                 yield from self._due_events()
 
     def _test_stream(self, group: Group) -> None:
@@ -292,7 +301,7 @@ class Engine:
                 content=content,
                 progress=self.progress(),
                 rows=tuple(self._rows),
-                curves={task: curve for group in self._groups for task, curve in group.curves_by_task.items()},
+                curves={task: curve for group in self._groups for task, curve in self._curves_of(group).items()},
             )
             cost = self._clock() - now
             wait = min(max(RESUME_COST_FACTOR * cost, MIN_RESUME_SECONDS), MAX_RESUME_SECONDS)
@@ -303,8 +312,8 @@ class Engine:
 
     def progress(self) -> Progress:
         """The progress of the trial."""
-        is_stream = self._curriculum.is_stream
-        tested = {row.task: row.accuracy for row in self._rows if is_stream or row.task < row.tasks_learned}
+        all_are_learned = self._curriculum.tests_by_update
+        tested = {row.task: row.accuracy for row in self._rows if all_are_learned or row.task < row.tasks_learned}
         group = self._groups[0] if self._groups else None
         segment = group.segment if group else self._next_segment()
         return Progress(

@@ -44,8 +44,8 @@ class Schedule:
             group_size = 1  # it trains what the others share
         return self.segment(range(first, min(first + group_size, end)))
 
-    def tested_after(self, learned: int) -> range:
-        """The tasks to test once the given number of tasks is learned.
+    def tested_after(self, learned: int) -> Sequence[int]:
+        """The tasks to test once the given number of segments is learned.
 
         All learned tasks are tested: after every task if learning one can change the others, else at the end. With
         `tests_ahead`, the next task is tested too, and all tasks before the first is learned. A stream is tested by its
@@ -55,7 +55,7 @@ class Schedule:
         if self._curriculum.is_stream or (learned < end and (self._together or self._blueprint.is_independent)):
             return range(0)
         if not self._curriculum.tests_ahead:
-            return range(learned)
+            return sorted(set(self._curriculum.trains[:learned]))
         return range(min(learned + 1, num_tasks) if learned else num_tasks)
 
     def trains_shared(self, segment: Segment) -> bool:
@@ -69,6 +69,15 @@ class Schedule:
         if self._curriculum.is_stream:
             return math.ceil(num_images / self._training.batch_size)
         return self._training.num_updates(num_images, len(segment.lanes[0]))
+
+    def update_of(self, learned: int) -> int | None:
+        """The update after which tests are recorded once the given number of segments is learned; None: by number."""
+        if not self._curriculum.tests_by_update:
+            return None
+        segments = range(learned)
+        if self._together or self._curriculum.is_stream:
+            return self.num_steps(self.segment(segments))
+        return sum(self.num_steps(self.segment([number])) for number in segments)
 
     def before(self, segment: Segment) -> tuple[int, int]:
         """Updates of the trial before a segment, and their examples.

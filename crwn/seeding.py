@@ -14,6 +14,11 @@ The purposes in use:
     ("classes")                  the classes of each task, if classes are split
     ("sequence")                 the order in which classes arrive, if it is random
     ("turning", digit)           the order of a digit's images in the stream of turning digits
+    ("items", "pairs")           the items of a trial
+    ("items", "train" or "test", item)  an item's images
+    ("items", "noise", training) the noise beside an item
+    ("items", "order")           the order of items that are trained at different frequencies
+    ("items", "poison")          the other labels of poisoned items
     ("validation")               the training images that are held out; the same seed for all trials
     ("batches", task, epoch)     the order of the examples
     ("batches", "mixed", epoch)  the same, if all tasks are learned jointly

@@ -111,7 +111,8 @@ class ProblemShape:
         num_segments: number of segments, which are learned one after another; 0: one per task.
         segment_sizes: number of training images per segment; if images are held out or the seed draws the class order,
             these are expected numbers with the correct sum. Empty: not known without the data.
-        task_classes: the classes of each task, if all tasks share one label space and each adds its own; else empty.
+        task_classes: the classes that each task is tested on, if all tasks share one label space and each has its own;
+            else empty.
         tests_ahead: whether every task is also tested just before it is learned, and before any task is learned.
     """
 
@@ -138,6 +139,11 @@ class ProblemShape:
     def is_stream(self) -> bool:
         """Whether the training images form one stream without task boundaries."""
         return self.scenario == "general"
+
+    @property
+    def tests_by_update(self) -> bool:
+        """Whether tests are recorded by update: of a stream, or where tasks are trained more than once."""
+        return self.is_stream or self.num_segments != self.num_tasks
 
     @property
     def num_train(self) -> int:

@@ -31,6 +31,7 @@ from numpy.typing import NDArray
 
 from crwn import backbone
 from crwn.benchmarks import PRESETS
+from crwn.benchmarks.specs import OrdersTrainings
 from crwn.code import Code
 from crwn.data import BASE_SETS
 from crwn.faults import InvalidError
@@ -412,14 +413,13 @@ def _rows(spec: TrialSpec, accuracy: Accuracy, conditions: Conditions) -> tuple[
 
     matrix, time = _matrix(spec, accuracy), conditions.start
     problem, blueprint, num_tests = spec.benchmark.problem(), spec.blueprint(), _num_tests(spec)
-    num_tasks = problem.num_tasks
     rows = []
 
     def test(task: int, tasks_learned: int, *, is_learned: bool, update: int | None = None) -> None:
         nonlocal time
         curve: tuple[CurvePoint, ...] = ()
         if is_learned:
-            if (blueprint.is_continual and update is None) or task == 0:
+            if (blueprint.is_continual and not problem.is_stream) or task == 0:
                 curve = _curve(spec, conditions, time)
             time += conditions.task_seconds
         time += TEST_SECONDS
@@ -443,14 +443,26 @@ def _rows(spec: TrialSpec, accuracy: Accuracy, conditions: Conditions) -> tuple[
             )
         )
 
-    if problem.is_stream:
-        for update, num_segments in _stream_tests(spec):
-            for task in range(num_tasks):
-                test(task, num_segments, is_learned=update == spec.num_updates(), update=update)
+    if problem.tests_by_update:
+        for task, num_segments, is_learned, update in _tests_by_update(spec):
+            test(task, num_segments, is_learned=is_learned, update=update)
         return tuple(rows)
     for task, tasks_learned in _tests_in_turn(problem, blueprint):
         test(task, tasks_learned, is_learned=tasks_learned == task + 1 or not blueprint.is_continual)
     return tuple(rows)
+
+
+def _tests_by_update(spec: TrialSpec) -> Iterator[tuple[int, int, bool, int]]:
+    """Tests by update, in order: the task, the segments learned by then, whether it was just learned, the update."""
+    problem, end = spec.benchmark.problem(), spec.num_updates()
+    if not isinstance(spec.benchmark, OrdersTrainings) or not spec.blueprint().is_continual:
+        for update, num_segments in _stream_tests(spec):
+            yield from ((task, num_segments, update == end, update) for task in range(problem.num_tasks))
+        return
+    trainings = spec.benchmark.trainings(spec.seed)
+    for number, taught in enumerate(trainings, start=1):
+        for task in (taught, *sorted(set(trainings[:number]) - {taught})):
+            yield task, number, task == taught, end * number // len(trainings)
 
 
 def _tests_in_turn(problem: ProblemShape, blueprint: Blueprint) -> Iterator[tuple[int, int]]:
@@ -472,6 +484,8 @@ def _tests_in_turn(problem: ProblemShape, blueprint: Blueprint) -> Iterator[tupl
 def _num_tests(spec: TrialSpec) -> list[int]:
     """The number of test images per task; approximate if training images are held out."""
     problem, base = spec.benchmark.problem(), BASE_SETS[spec.benchmark.base]
+    if own := getattr(spec.benchmark, "test_images", 0):
+        return [int(own)] * problem.num_tasks
     num_tests = spec.benchmark.validation or base.num_test
     classes = problem.task_classes or (tuple((task,) for task in range(problem.num_tasks)) if problem.is_stream else ())
     if classes and not spec.benchmark.validation:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from crwn.benchmarks import permuted, rotated, sequential, split, turning
+from crwn.benchmarks import items, permuted, rotated, sequential, split, turning
 from crwn.registry import Registry
 from crwn.spec import BenchmarkSpec, ProblemShape
 
@@ -37,6 +37,7 @@ BENCHMARKS: Registry[BenchmarkEntry] = Registry(
         "split": BenchmarkEntry(spec=split.SplitSpec, build=split.build),
         "sequential": BenchmarkEntry(spec=sequential.SequentialSpec, build=sequential.build),
         "turning": BenchmarkEntry(spec=turning.TurningSpec, build=turning.build),
+        "items": BenchmarkEntry(spec=items.ItemsSpec, build=items.build),
     },
 )
 
@@ -65,6 +66,8 @@ PRESETS: Mapping[str, BenchmarkSpec] = MappingProxyType(
         ),
         "mnist-360": turning.TurningSpec(base="mnist"),
         "digits-360": turning.TurningSpec(base="digits", test_every=20),
+        "items-mnist": items.ItemsSpec(base="mnist"),
+        "items-digits": items.ItemsSpec(base="digits", images=100, test_images=100, pool=1),
     }
 )
 

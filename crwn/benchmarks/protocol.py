@@ -9,7 +9,7 @@ import itertools
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from crwn.faults import FaultError
 from crwn.lazy import LazyModule
@@ -67,8 +67,8 @@ class Mixture(Protocol):
 class Benchmark(Protocol):
     """Segments to learn and tasks to test, as tensors on a device, built on demand.
 
-    In a sequence of tasks, the segments are the tasks. A stream has segments too, but their boundaries are not told,
-    and its tests may differ from its segments.
+    In a sequence of tasks, the segments are the tasks, unless tasks are trained again (`TrainsAgain`). A stream has
+    segments too, but their boundaries are not told, and its tests may differ from its segments.
     """
 
     @property
@@ -101,6 +101,15 @@ class Benchmark(Protocol):
 
     def mixture(self, segments: Sequence[int]) -> Mixture:
         """The training examples of these segments as one set; built batch by batch, since all may not fit in memory."""
+
+
+@runtime_checkable
+class TrainsAgain(Protocol):
+    """The interface of a benchmark, besides that of all, which may train a task more than once, or in any order."""
+
+    @property
+    def trains(self) -> tuple[int, ...]:
+        """The task that each segment trains; every task occurs."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -162,6 +171,8 @@ class Curriculum:
         tells_tasks: whether it is told which task a test image is from.
         tells_classes: whether it is told that each task adds its own classes, all of which one learner distinguishes.
         tests_ahead: as given.
+        trains: the task that each segment trains; meaningless for a stream.
+        tests_by_update: whether tests are recorded by update, since the segments are not the tasks in order.
     """
 
     def __init__(self, benchmark: Benchmark, scenario: Scenario = "task", *, tests_ahead: bool = False) -> None:
@@ -174,6 +185,8 @@ class Curriculum:
             need in SCENARIOS[scenario] for need in ("tasks", "ends", "classes")
         )
         self.tests_ahead = tests_ahead
+        self.trains = benchmark.trains if isinstance(benchmark, TrainsAgain) else tuple(range(self.num_segments))
+        self.tests_by_update = self.is_stream or self.num_segments != self.num_tasks
         self._benchmark = benchmark
         self._open: frozenset[int] = frozenset()
         self._closed: set[int] = set()

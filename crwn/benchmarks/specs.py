@@ -20,6 +20,14 @@ class AddsClasses(Protocol):
         """Each task's classes."""
 
 
+@runtime_checkable
+class OrdersTrainings(Protocol):
+    """The interface of the spec of a benchmark that may train a task more than once, or in any order."""
+
+    def trainings(self, seed: int) -> tuple[int, ...]:
+        """The task that each segment trains."""
+
+
 def check_first(first: int, num_tasks: int) -> None:
     """Check that `first` truncates a sequence to fewer tasks than it has, so that no two specs mean the same trial.
 

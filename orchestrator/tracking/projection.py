@@ -186,7 +186,7 @@ def trial_content(store: Store, trial_id: str, state: TrialState, cell: Manifest
     tags |= {"host": attempts[-1].host or "", "crwn.origin": _origin(attempts)}
     if state == "failed" and attempts[-1].error is not None:
         tags["error"] = attempts[-1].error.text[:MAX_TAG]
-    if problem is not None and problem.is_stream:
+    if problem is not None and problem.tests_by_update:
         tags["progress"] = f"{max(map(_step, tests), default=0)}/{sum(lengths)} updates tested"
     elif problem is not None:
         num_learned = problem.num_tasks if finished is not None else sum(test.is_first for test in tests)
@@ -206,12 +206,12 @@ def _origin(attempts: Sequence[Attempt]) -> str:
 
 
 def _lengths(problem: ProblemShape, spec: RecordedSpec) -> list[int]:
-    """The number of updates of each task, or of the stream, as far as known without the data."""
+    """The number of updates of each segment, or of the stream, as far as known without the data."""
     if problem.is_stream:
         return [math.ceil(problem.num_train / spec.batch_size)]
     if spec.epochs_per_task:
         return [spec.epochs_per_task * math.ceil(size / spec.batch_size) for size in problem.segment_sizes]
-    return [spec.updates_per_task] * problem.num_tasks
+    return [spec.updates_per_task] * problem.num_segments
 
 
 def _step(test: TestRow) -> int:
@@ -263,6 +263,7 @@ def _test_points(
     The time and step of a value do not change when the trial continues.
     """
     begins, last = [0, *itertools.accumulate(lengths)], max(map(_step, tests), default=0)
+    by_update = len(lengths) > 1 and any(test.update is not None for test in tests)
     for test in tests:
         task, time = test.task, _tested(test, fallback)
         if test.is_first:
@@ -270,13 +271,17 @@ def _test_points(
             yield Point("task/loss", aggregate.number(test.loss), time, task + 1)
         if is_finished and _step(test) == last:
             yield Point("task/final_accuracy", aggregate.number(test.accuracy), time, task + 1)
-        if not test.curve or task >= len(lengths):
+        place = task
+        if by_update:  # tasks are trained more than once: the curve is that of the segment that ends with the test
+            ended = last if test.update is None else test.update
+            place = begins.index(ended) - (test.update is not None) if ended in begins else task
+        if not test.curve or place >= len(lengths):
             continue
         num_points = sum(math.ceil(length / test.curve[0].step) for length in lengths)
         stride = math.ceil(num_points / MAX_CURVE_POINTS)
         for index, point in enumerate(test.curve, start=1):
-            if index % stride == 0 or point.step == lengths[task]:
-                step, when = begins[task] + point.step, time if point.time is None else round(1000 * point.time)
+            if index % stride == 0 or point.step == lengths[place]:
+                step, when = begins[place] + point.step, time if point.time is None else round(1000 * point.time)
                 yield Point("train/loss", point.loss, when, step)
                 yield Point("train/accuracy", point.accuracy, when, step)
 

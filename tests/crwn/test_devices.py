@@ -32,6 +32,7 @@ from crwn.events import EngineEvent, Learned, Numerics, ResumePoint
 from crwn.groups import Group
 from crwn.methods import METHODS
 from crwn.methods.finetune import Finetune
+from crwn.methods.metaplastic import MetaplasticSpec
 from crwn.methods.protocol import Step, Tensors
 from crwn.optimizers import OPTIMIZERS
 from crwn.spec import TrainingSpec, TrialSpec
@@ -47,7 +48,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 def trial(name: str, *, num_tasks: int = 2, **changes: Any) -> TrialSpec:
     case = CASES[name].under_contract
     if case.benchmark is not None:
-        changes = {"benchmark": dataclasses.replace(case.benchmark, first=num_tasks), **changes}  # type: ignore[type-var]
+        changes = {"benchmark": case.shortened(num_tasks), **changes}
     training = TrainingSpec(learning_rate=case.learning_rate, updates_per_task=3, batch_size=16)
     return case.trial(**{"num_tasks": num_tasks, "training": training, **changes})
 
@@ -181,6 +182,17 @@ def test_batches_and_tests_stay_on_their_device(digits: Datasets, device: Device
     is_stream = benchmark.problem().is_stream
     training = TrainingSpec(learning_rate=0.01, batch_size=64, **({} if is_stream else {"updates_per_task": 3}))
     assert isinstance(run(trial("finetune", benchmark=benchmark, training=training), digits, device)[-1], Learned)
+
+
+@on_both
+def test_flexibilities_used_within_updates_stay_on_their_device(digits: Datasets, device: Device) -> None:
+    """They are not drawn again, for which an update would have to wait."""
+    training = TrainingSpec(learning_rate=0.01, batch_size=64)
+    benchmark = TurningSpec(base="digits", test_every=8)
+    method = MetaplasticSpec(steepness=50.0, every=2)
+    assert isinstance(
+        run(trial("finetune", method=method, benchmark=benchmark, training=training), digits, device)[-1], Learned
+    )
 
 
 @on_both

@@ -66,7 +66,7 @@ def trial(name: str = "neuromodnet", **changes: Any) -> TrialSpec:
         return case.trial(**{**SPLIT, "scale": "nf1", "training": training, **changes})
     training = TrainingSpec(learning_rate=case.learning_rate, updates_per_task=4, batch_size=600)
     if case.benchmark is not None:
-        changes = {"benchmark": dataclasses.replace(case.benchmark, first=3), **changes}  # type: ignore[type-var]
+        changes = {"benchmark": case.shortened(3), **changes}
     return case.trial(**{"training": training, **changes})
 
 

@@ -80,6 +80,11 @@ class Case:
         }
         return TrialSpec(**{**settings, **changes})
 
+    def shortened(self, num_tasks: int) -> BenchmarkSpec:
+        """Its own benchmark with so many tasks."""
+        own: Any = self.benchmark
+        return dataclasses.replace(own, **{"first" if hasattr(own, "first") else "num_tasks": num_tasks})
+
     def blueprint(self) -> Blueprint:
         """That of the trial."""
         return self.trial().blueprint()

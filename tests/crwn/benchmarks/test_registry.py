@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from crwn.benchmarks import BENCHMARKS, PRESETS, benchmark_name
+from crwn.benchmarks.items import ItemsSpec
 from crwn.benchmarks.permuted import PermutedSpec
 from crwn.benchmarks.rotated import RotatedSpec
 from crwn.benchmarks.sequential import SequentialSpec
@@ -50,6 +51,8 @@ def test_the_presets_are_those_of_the_papers_and_their_twins() -> None:
         ),
         "mnist-360": TurningSpec(base="mnist", test_every=500),
         "digits-360": TurningSpec(base="digits", test_every=20),
+        "items-mnist": ItemsSpec(base="mnist", num_tasks=10, noise=0.5, images=500, pool=2),
+        "items-digits": ItemsSpec(base="digits", num_tasks=10, noise=0.5, images=100, test_images=100, pool=1),
     }
 
 

@@ -1,0 +1,208 @@
+"""Metaplasticity: every weight has a fixed flexibility, by which it consolidates once it has moved far enough.
+
+Source: Cho, Lee, Baek & Paik, "Neuromimetic metaplasticity for adaptive continual learning" (arXiv:2407.07133; Neural
+Networks 190, 107762, 2025), as implemented by the authors (github.com/vsnnlab/Metaplasticity, `trainModel.m`). The
+gradient of a weight w with flexibility f is multiplied by
+
+    alpha = 1 - tanh^2(s (w - w_0) (1 - f) / f)
+
+where w_0 is its value before anything was learned. alpha is computed when an item begins and kept while the item is
+learned. So a weight is fully plastic until it has moved by about f / ((1 - f) s), and then it stays. f = 1 is plain
+SGD, exactly; a weight with f = 0 never moves. Flexibilities are drawn once: `low` = `high` gives all weights the same
+one (the authors' `conventional` is 1, `stable` is 0.3), otherwise they are independent and uniform between the two
+(their `hybrid`: 0 to 1), or have a density that rises or falls linearly from 0.5 to 1.5 (their supplement). Biases have
+no flexibility and learn freely, as gains and shifts of batch normalisation do.
+
+The defaults are the authors' for streams of 10 items: s = 4e5, SGD at 1e-4, 5 epochs in batches of 1024; they set s by
+hand for the length of the stream (2e5 for 30 items).
+
+Deviations: weights start xavier-uniform, as in all plain networks here; theirs start Glorot-normal. Theirs are the
+three dense layers of AlexNet on its frozen convolutions. `every` is ours, for streams that do not tell when an item
+begins. alpha multiplies the gradient: with momentum or Adam, that is not the step.
+
+Shapes: G = 1 lane, B examples, m classes; weights are [O outputs, I inputs] or [O, I, k, k].
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+
+import annotated_types
+
+from crwn.faults import InvalidError
+from crwn.lazy import LazyModule
+from crwn.methods.plain import PlainNetwork, plain_blueprint
+from crwn.methods.protocol import Method, Step, Surroundings, Tensors, check_range
+from crwn.spec import (
+    READ_STRICTLY,
+    SCENARIOS,
+    Blueprint,
+    Index,
+    PositiveFloat,
+    ProblemShape,
+    TrainingSpec,
+    check_fields,
+    kind_field,
+)
+
+if TYPE_CHECKING:
+    import torch
+
+    from crwn.batches import Batch, Examples
+else:
+    torch = LazyModule("torch")
+
+Density = Literal["uniform", "rising", "falling"]
+"""How flexibilities are distributed between their bounds: evenly, or linearly, from half to 1.5 times as many."""
+
+Share = Annotated[float, annotated_types.Ge(0), annotated_types.Le(1)]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MetaplasticSpec:
+    """Metaplasticity's settings.
+
+    Attributes:
+        low: the lowest flexibility.
+        high: the highest flexibility; if it equals `low`, all weights have this one.
+        density: how flexibilities are distributed between the two.
+        steepness: s, the reciprocal of how far a weight with flexibility 1/2 moves before it consolidates.
+        every: 0: alpha is computed when an item begins; else it is computed every so many updates, without being told.
+        biases: whether FC_H has biases.
+
+    Raises:
+        ValueError: a field is wrong, the bounds are inverted, or there is a density where all are the same.
+    """
+
+    __pydantic_config__: ClassVar[Mapping[str, Any]] = READ_STRICTLY
+
+    kind: str = kind_field("metaplastic")
+    low: Share = 0.0
+    high: Share = 1.0
+    density: Density = "uniform"
+    steepness: PositiveFloat = 4e5
+    every: Index = 0
+    biases: bool = True
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+        check_range("low", self.low, "high", self.high)
+        if self.low == self.high and self.density != "uniform":
+            raise InvalidError(
+                "density-of-one-value",
+                f"density: expected `uniform` where low and high are both {self.low}, since all weights then have the "
+                f"same flexibility, given {self.density!r}",
+            )
+
+    def training(self, scale: str) -> TrainingSpec:
+        """The authors' settings: SGD at 1e-4, 5 epochs of batches of 1024."""
+        del scale
+        return TrainingSpec(learning_rate=1e-4, optimizer="sgd", batch_size=1024, epochs_per_task=5)
+
+    def blueprint(self, scale: str, problem: ProblemShape, seed: int) -> Blueprint:
+        """One network, and alpha of each weight.
+
+        Initial weights are drawn again when alpha is computed, and so are flexibilities, unless that is within items.
+
+        Raises:
+            ValueError: (also) alpha is to be computed every so many updates although it is told when an item begins.
+        """
+        if self.every and "ends" in SCENARIOS[problem.scenario]:
+            raise InvalidError(
+                "boundaries-told",
+                f"every: expected 0 in the scenario {problem.scenario!r}, which tells when a task begins, so that "
+                f"alpha is computed there, given {self.every}; it is for streams (scenario 'general')",
+            )
+        needs = frozenset() if self.every else frozenset({"ends"})
+        blueprint = plain_blueprint(scale, problem, seed, biases=self.biases, needs=needs)  # type: ignore[arg-type]
+        num_weights = sum(math.prod(array.shape) for array in blueprint.backbone.arrays)
+        return dataclasses.replace(blueprint, stored_memory=num_weights * (2 if self.every else 1))
+
+
+def plasticity(moved: torch.Tensor, flexibility: torch.Tensor, steepness: float) -> torch.Tensor:
+    """alpha of each weight, in [0, 1]: exactly 1 where f = 1, or f > 0 and the weight has not moved; 0 where f = 0.
+
+    Args:
+        moved: w - w_0.
+        flexibility: f, in the same shape.
+        steepness: s.
+    """
+    stiffness = (1 - flexibility) / torch.where(flexibility > 0, flexibility, 1)
+    alpha = 1 - torch.tanh(steepness * moved * stiffness).square()
+    return torch.where(flexibility > 0, alpha, 0)
+
+
+def quantile(unit: torch.Tensor, density: Density) -> torch.Tensor:
+    """Where uniform numbers in [0, 1) lie under a density on [0, 1]: 1, 0.5 + x, or 1.5 - x."""
+    if density == "uniform":
+        return unit
+    rising = (0.25 + 2 * unit).sqrt() - 0.5
+    return rising if density == "rising" else 1 - rising
+
+
+class Metaplastic(Method):
+    """The learner: a plain network; memory holds alpha of each weight, and its flexibility if updates need it."""
+
+    def __init__(self, spec: MetaplasticSpec, surroundings: Surroundings) -> None:
+        self._spec = spec
+        self._surroundings = surroundings
+        self._network = PlainNetwork(surroundings, biases=spec.biases)
+        self._layers = surroundings.backbone  # their weights before anything was learned
+
+    @property
+    def learns_by_hand(self) -> bool:
+        """If the network does."""
+        return self._network.by_hand
+
+    def start_shared(self) -> Tensors:
+        """The network's initial state."""
+        return self._network.start()
+
+    def start_memory(self) -> Tensors:
+        """alpha before anything was learned."""
+        held = {f"flexibility.{layer}": self._flexibility(layer) for layer in self._layers if self._spec.every}
+        return held | self._plasticities(self._network.start())
+
+    def logits(
+        self, state: Tensors, images: torch.Tensor, *, training: bool = False, moved: Tensors | None = None
+    ) -> torch.Tensor:
+        """The network's class scores."""
+        return self._network.logits(state, images, training=training, moved=moved)
+
+    def begin(self, state: Tensors, examples: Examples, rate: float) -> Tensors:
+        """alpha, where items are told."""
+        del examples, rate
+        return {} if self._spec.every else self._plasticities(state)
+
+    def learn(self, state: Tensors, batch: Batch) -> Step:
+        """The network's step: the cross-entropy of the batch."""
+        return self._network.learn(state, batch)
+
+    def adjust(self, state: Tensors, batch: Batch, gradients: Tensors) -> tuple[Tensors, Tensors]:
+        """The gradients, those of weights times alpha, which is computed anew every so many updates if so chosen."""
+        is_due = self._spec.every and batch.update % self._spec.every == 0
+        computed = self._plasticities(state) if is_due else {}
+        alphas = {name: computed.get(f"alpha.{name}", state.get(f"alpha.{name}")) for name in gradients}
+        scaled = {name: gradients[name] * alpha for name, alpha in alphas.items() if alpha is not None}
+        return gradients | scaled, computed
+
+    def _plasticities(self, state: Tensors) -> Tensors:
+        """alpha of each weight, by `alpha.<name>`."""
+        found = {}
+        for layer, initial in self._layers.items():
+            name = f"{layer}.weight"
+            moved = state[name].detach() - initial
+            held = state.get(f"flexibility.{layer}")
+            flexibility = self._flexibility(layer) if held is None else held
+            found[f"alpha.{name}"] = plasticity(moved, flexibility, self._spec.steepness)
+        return found
+
+    def _flexibility(self, layer: str) -> torch.Tensor:
+        """A layer's flexibilities, drawn: once per item, that costs less than to keep and save them."""
+        spec = self._spec
+        unit = self._surroundings.draw([0], f"{layer}.flexibility", tuple(self._layers[layer].shape), 0, 1)[0]
+        return spec.low + (spec.high - spec.low) * quantile(unit, spec.density)
