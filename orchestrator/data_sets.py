@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 
 from rich.console import Console
-from rich.progress import Progress, TaskID
 
 from crwn.data import BASE_SETS, DataError, Datasets, datasets
-from crwn.data.base import OnProgress
 from orchestrator.display import print_line, print_table
 from orchestrator.errors import UserError, nearest
+from orchestrator.waiting import decoding
 
 
 def show(data_root: str | None, console: Console) -> None:
@@ -63,28 +61,13 @@ def ensure(names: Sequence[str], data_root: str | None, console: Console) -> Dat
         raise UserError.of(faults, "\n".join(map(str, faults)))
     for name in names:
         try:
-            with _decoding(name, console) as on_progress:
+            with decoding(name, console) as on_progress:
                 notes = data.ensure(name, on_progress)
         except DataError as error:
             raise UserError(error.codes, str(error)) from error
         for note in notes:
             print_line(console, f"{name}: {note}")
     return data
-
-
-@contextmanager
-def _decoding(name: str, console: Console) -> Iterator[OnProgress]:
-    """Shows the progress of decoding: a line at the start, and a bar in a terminal."""
-    bars: list[TaskID] = []
-    with Progress(transient=True, disable=not console.is_terminal, console=console) as progress:
-
-        def show(done: int, total: int) -> None:
-            if not bars:
-                print_line(console, f"{name}: decoding {total:,} images, once on this machine")
-                bars.append(progress.add_task(name, total=total))
-            progress.update(bars[0], completed=done)
-
-        yield show
 
 
 def verify(names: Sequence[str], data_root: str | None, console: Console) -> bool:

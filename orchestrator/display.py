@@ -17,11 +17,11 @@ NARROW = 130
 """Width in columns below which a table drops the padding of its cells."""
 
 
-def console() -> Console:
-    """A console on standard output; in a notebook, too, lines are plain text."""
-    if sys.stdout.isatty():
-        return Console()
-    return Console(width=WITHOUT_TERMINAL, force_terminal=False, force_jupyter=False)
+def console(*, stderr: bool = False) -> Console:
+    """A console on standard output, or on standard error; in a notebook, too, lines are plain text."""
+    if (sys.stderr if stderr else sys.stdout).isatty():
+        return Console(stderr=stderr)
+    return Console(width=WITHOUT_TERMINAL, force_terminal=False, force_jupyter=False, stderr=stderr)
 
 
 def is_notebook() -> bool:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import html
-import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -17,9 +16,11 @@ from rich.table import Table
 from rich.text import Text
 
 from crwn.benchmarks import benchmark_name
+from orchestrator import waiting
 from orchestrator.display import is_notebook, print_line, printable
 from orchestrator.execution.protocol import TrialUpdate
 from orchestrator.store.recorded_spec import RecordedSpec
+from orchestrator.waiting import Heartbeat
 
 if TYPE_CHECKING:
     from crwn.events import Progress
@@ -27,9 +28,6 @@ if TYPE_CHECKING:
 
 PLAIN_SECONDS = 10.0
 """Seconds after the last plain progress line until the next one, which adds one line per running trial."""
-
-QUIET_SECONDS = 12.0
-"""Seconds after the last plain line until the next one where no update comes, which says what is waited for."""
 
 ESTIMATE_AFTER_SECONDS = 5.0
 """Seconds of work before the time left is estimated: the first steps of a process are slow."""
@@ -41,8 +39,9 @@ images seems slow."""
 SHOWN_TRIALS = 12
 """Number of running trials that the live display lists."""
 
-NOTEBOOK_SECONDS = 0.25
-"""Least time between two changes of the display in a notebook."""
+NOTEBOOK_SECONDS, NOTEBOOK_QUIET_SECONDS = 0.25, 1.0
+"""Least time between two changes of the display in a notebook; and the time after which it changes without an update,
+which shows for how long something is waited for."""
 
 
 @dataclass(slots=True)
@@ -172,60 +171,33 @@ def shown(progress: RunProgress, console: Console) -> Iterator[Callable[[TrialUp
         with _shown_in_notebook(progress, console) as show_there:
             yield show_there
         return
-    with _PlainLines(progress, console) as lines:
-        yield lines.show
-
-
-class _PlainLines:
-    """Shows a run's progress in lines, of which there is one at least every `QUIET_SECONDS`."""
-
-    def __init__(self, progress: RunProgress, console: Console) -> None:
-        self._progress = progress
-        self._console = console
-        self._printed = time.monotonic()
-        self._lock = threading.Lock()
-        self._is_over = threading.Event()
-        self._thread = threading.Thread(target=self._break_silence, daemon=True)
-
-    def __enter__(self) -> _PlainLines:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._is_over.set()
-        self._thread.join()
-
-    def show(self, update: TrialUpdate) -> None:
-        """Print what is worth it after an update."""
-        with self._lock:
-            num_finished = len(self._progress.finished)
-            line = self._progress.update(update)
-            if line:
-                print_line(self._console, line)
-            is_due = time.monotonic() - self._printed >= PLAIN_SECONDS
-            if len(self._progress.finished) > num_finished or is_due:
-                self._say(with_details=is_due)
-
-    def _break_silence(self) -> None:
-        while not self._is_over.wait(max(0.1, self._printed + QUIET_SECONDS - time.monotonic())):
-            with self._lock:
-                if time.monotonic() - self._printed >= QUIET_SECONDS:
-                    self._say(with_details=True)
-
-    def _say(self, *, with_details: bool) -> None:
-        self._printed = time.monotonic()
-        print_line(self._console, self._progress.standing())
-        for detail in self._progress.details() if with_details else ():
-            print_line(self._console, f"  {detail}")
+    with _shown_in_lines(progress, console) as show_in_lines:
+        yield show_in_lines
 
 
 @contextmanager
-def waiting(what: str, console: Console) -> Iterator[None]:
-    """Say what is waited for while a `with` block takes long."""
-    progress = RunProgress((), num_done=0)
-    progress.wait_for(what)
-    with shown(progress, console):
-        yield
+def _shown_in_lines(progress: RunProgress, console: Console) -> Iterator[Callable[[TrialUpdate], None]]:
+    """Show a run's progress in lines, of which there is one at least every `QUIET_SECONDS`."""
+
+    def say(*, with_details: bool) -> None:
+        print_line(console, progress.standing())
+        for detail in progress.details() if with_details else ():
+            print_line(console, f"  {detail}")
+
+    with Heartbeat(lambda: say(with_details=True), waiting.QUIET_SECONDS) as heartbeat:
+
+        def show(update: TrialUpdate) -> None:
+            with heartbeat.lock:
+                num_finished = len(progress.finished)
+                line = progress.update(update)
+                if line:
+                    print_line(console, line)
+                is_due = heartbeat.quiet >= PLAIN_SECONDS
+                if len(progress.finished) > num_finished or is_due:
+                    heartbeat.reset()
+                    say(with_details=is_due)
+
+        yield show
 
 
 @contextmanager
@@ -233,18 +205,23 @@ def _shown_in_notebook(progress: RunProgress, console: Console) -> Iterator[Call
     """Show a run's progress in one output of a notebook's cell, which changes in place and is empty in the end."""
     from IPython.display import display  # noqa: PLC0415 (it is there in a notebook alone)
 
-    changed, place = time.monotonic(), display(_as_html(progress), raw=True, display_id=True)  # type: ignore[no-untyped-call]
+    place = display(_as_html(progress), raw=True, display_id=True)  # type: ignore[no-untyped-call]
 
-    def show(update: TrialUpdate) -> None:
-        nonlocal changed
-        if line := progress.update(update):
-            print_line(console, line)
-        if time.monotonic() - changed >= NOTEBOOK_SECONDS:
-            changed = time.monotonic()
-            place.update(_as_html(progress), raw=True)
+    def change() -> None:
+        place.update(_as_html(progress), raw=True)
 
     try:
-        yield show
+        with Heartbeat(change, NOTEBOOK_QUIET_SECONDS) as heartbeat:
+
+            def show(update: TrialUpdate) -> None:
+                with heartbeat.lock:
+                    if line := progress.update(update):
+                        print_line(console, line)
+                    if heartbeat.quiet >= NOTEBOOK_SECONDS:
+                        heartbeat.reset()
+                        change()
+
+            yield show
     finally:
         place.update({"text/plain": ""}, raw=True)
 

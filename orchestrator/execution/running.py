@@ -21,7 +21,7 @@ from orchestrator.display import hide_password, print_line
 from orchestrator.errors import UserError, begun, nearest
 from orchestrator.execution import other_code
 from orchestrator.execution.executors import EXECUTORS, default_executor
-from orchestrator.execution.progress import RunProgress, show_seconds, shown, waiting
+from orchestrator.execution.progress import RunProgress, show_seconds, shown
 from orchestrator.execution.protocol import Assignment, Executor, Job, TrialUpdate
 from orchestrator.execution.repairing import Standing, look_at, show_damaged, take_repairs
 from orchestrator.store.accepted import NOTHING, Accepted
@@ -33,6 +33,7 @@ from orchestrator.sweeps.departures import warnings
 from orchestrator.sweeps.sweep import Resources, Sweep
 from orchestrator.tracking.address import TRACKING_VARIABLE, tracking_uri
 from orchestrator.tracking.following import followed
+from orchestrator.waiting import waiting
 
 COMMIT_VARIABLE = "CRWN_COMMIT"
 

@@ -21,12 +21,14 @@ from crwn.data.own import DEFINITIONS, OwnImages, own_set
 from crwn.faults import Fault, InvalidError
 from crwn.paths import expanded
 from crwn.plugins import DefinedSet
+from orchestrator import display
 from orchestrator.errors import UserError
 from orchestrator.sweeps import typed
 from orchestrator.sweeps.faults import check_label, has_looked_up, name_at
 from orchestrator.sweeps.places import KeyPath
 from orchestrator.sweeps.sweep import Cell, Sweep
 from orchestrator.sweeps.yaml_source import Source
+from orchestrator.waiting import decoding
 
 
 def read(source: Source, defined: Mapping[str, Any]) -> dict[str, DefinedSet | None]:
@@ -61,7 +63,8 @@ def _read(source: Source, label: str, settings: Any, place: KeyPath) -> DefinedS
         return None
     try:
         path = source.file.absolute().parent / expanded(definition.path)
-        found = DefinedSet(base=own_set(definition, path))
+        with decoding(label, display.console(stderr=True)) as on_progress:  # commands print results on standard output
+            found = DefinedSet(base=own_set(definition, path, on_progress))
     except (DataError, InvalidError) as error:
         source.fault((*place, "path"), error.codes, str(error))
         return None

@@ -14,7 +14,7 @@ from crwn.events import Progress
 from crwn.methods.er import ERSpec
 from crwn.spec import TrainingSpec, TrialSpec
 from crwn.testing import tiny_trial
-from orchestrator import display
+from orchestrator import display, waiting
 from orchestrator.execution import progress as progress_module
 from orchestrator.execution.progress import (
     ESTIMATE_AFTER_SECONDS,
@@ -349,7 +349,7 @@ def test_plain_lines_come_now_and_then_while_trials_run(trial: Trial, monkeypatc
 def test_a_log_is_never_silent_for_long(trial: Trial, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where no update comes, lines say what is waited for and since when; after the first one, what runs."""
     console, file = plain()
-    monkeypatch.setattr(progress_module, "QUIET_SECONDS", 0.2)
+    monkeypatch.setattr(waiting, "QUIET_SECONDS", 0.2)
     progress = RunProgress([trial()], num_done=0)
 
     def next_lines() -> list[str]:
@@ -400,8 +400,9 @@ def test_a_terminal_shows_the_running_trials(trial: Trial) -> None:
 # In a notebook; tests/integration/test_notebook.py has a kernel of Jupyter's run one
 
 
-def test_a_notebook_shows_one_output_that_changes(monkeypatch: pytest.MonkeyPatch, trial: Trial) -> None:
-    """Bars for the first trials and a count of the others; lines of their own for failures; nothing in the end."""
+@pytest.fixture
+def in_notebook(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, str]]:
+    """What a notebook is given to show, as it is given."""
     import IPython.display
 
     shown: list[dict[str, str]] = []
@@ -420,16 +421,38 @@ def test_a_notebook_shows_one_output_that_changes(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(IPython.display, "display", shown_at)
     monkeypatch.setattr(progress_module, "is_notebook", lambda: True)
     monkeypatch.setattr(progress_module, "NOTEBOOK_SECONDS", 0.0)
+    return shown
+
+
+def test_a_notebook_goes_on_counting_while_nothing_happens(
+    in_notebook: list[dict[str, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As Ray starts, for example: no update comes, and its display is not frozen."""
+    monkeypatch.setattr(progress_module, "NOTEBOOK_QUIET_SECONDS", 0.1)
+    clock = Clock()
+    progress = RunProgress([], num_done=0, clock=clock)
+    progress.wait_for("Ray to start")
+    with shown(progress, Console(file=io.StringIO())):
+        clock.now += 30
+        until = time.monotonic() + 20
+        while "30 s so far" not in in_notebook[-1]["text/html"] and time.monotonic() < until:
+            time.sleep(0.01)
+        assert in_notebook[-1]["text/plain"] == "waiting for Ray to start, 30 s so far"
+    assert in_notebook[-1] == {"text/plain": ""}
+
+
+def test_a_notebook_shows_one_output_that_changes(in_notebook: list[dict[str, str]], trial: Trial) -> None:
+    """Bars for the first trials and a count of the others; lines of their own for failures; nothing in the end."""
     console = Console(file=io.StringIO(), width=1000)
     specs = [trial(seed) for seed in range(SHOWN_TRIALS + 2)]
-    with progress_module.shown(RunProgress(specs, num_done=0), console) as show:
+    with shown(RunProgress(specs, num_done=0), console) as show:
         for spec in specs:
             show(running(spec, at(1, 5)))
-        assert shown[-1]["text/html"].count('<progress value="0.750">') == SHOWN_TRIALS
-        assert shown[-1]["text/html"].endswith("and 2 more")
-        assert shown[-1]["text/plain"] == "0/14 trials done, 14 running, 0 failed, 0 waiting"
+        assert in_notebook[-1]["text/html"].count('<progress value="0.750">') == SHOWN_TRIALS
+        assert in_notebook[-1]["text/html"].endswith("and 2 more")
+        assert in_notebook[-1]["text/plain"] == "0/14 trials done, 14 running, 0 failed, 0 waiting"
         show(failed(specs[0], "OSError: <b>no</b>"))
-    assert shown[-1] == {"text/plain": ""}
+    assert in_notebook[-1] == {"text/plain": ""}
     assert isinstance(console.file, io.StringIO)
     assert "OSError: <b>no</b>" in console.file.getvalue()
 

@@ -66,6 +66,17 @@ def test_a_label_becomes_the_contents_name(file: Path, tmp_path: Path) -> None:
     assert load_sweep(file, changes=["data.pets.size=9"]).trials != sweep.trials
 
 
+def test_decoding_is_told_on_standard_error(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Once, where it is done: standard output is for what a command prints."""
+    load_sweep(file)
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert "pets: " in printed.err
+    assert "20 images" in printed.err
+    load_sweep(file)
+    assert capsys.readouterr().err == ""
+
+
 def test_all_faults_of_all_sets_are_said_at_once(file: Path, tmp_path: Path, faults: Faults) -> None:
     """A path that is none, broken images, unknown kinds and keys, missing settings, and names that crwn has."""
     (tmp_path / "photos" / "ant" / "0.png").write_bytes(b"none")
