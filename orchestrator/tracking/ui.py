@@ -20,10 +20,11 @@ from rich.console import Console
 from orchestrator.display import hide_password, print_line
 from orchestrator.errors import UserError
 from orchestrator.tracking.address import ARTIFACT_FOLDER, DATABASE_FILE, VIEW, default_uri, is_database, tracking_uri
+from orchestrator.waiting import waiting
 
 HOST = "127.0.0.1"
-START_PAGE = "/#/experiments?workflowType=machine_learning"
-"""Opens the interface for training; MLflow's default is the one for prompts."""
+FOR_TRAINING = "workflowType=machine_learning"
+"""Part of an address that opens the interface for training; MLflow's default is the one for prompts."""
 SEARCH = "/api/2.0/mlflow/experiments/search"
 VIEWS = (
     ("crwn-means", "", "means over seeds"),
@@ -75,10 +76,11 @@ def serve(runs: Path, port: int, console: Console) -> None:
     with contextlib.suppress(KeyboardInterrupt), tempfile.TemporaryFile() as log:
         with _running(command, uri, log.fileno()) as server:
             deadline = time.monotonic() + START_SECONDS
-            while not (is_up := _is_open(port)) and server.poll() is None and time.monotonic() < deadline:
-                time.sleep(POLL_SECONDS)
+            with waiting("MLflow's server to start", console):
+                while not (is_up := _is_open(port)) and server.poll() is None and time.monotonic() < deadline:
+                    time.sleep(POLL_SECONDS)
             if is_up:
-                where = f"http://{HOST}:{port}{START_PAGE}"
+                where = f"http://{HOST}:{port}/#/experiments?{FOR_TRAINING}"
                 print_line(console, f"MLflow shows {hide_password(uri)} at {where}\nCtrl-C stops it.")
                 for line in _views(port):
                     print_line(console, line)
@@ -104,8 +106,8 @@ def _views(port: int) -> Iterator[str]:
         if f"{VIEW}crwn-means" in tags:
             yield f"{experiment['name']}:"
             for key, more, shown in VIEWS:
-                runs = f"{address}/#/experiments/{experiment['experiment_id']}/runs"
-                yield f"  {shown:20} {runs}?viewStateShareKey={key}{more}"
+                runs = f"{address}/#/experiments/{experiment['experiment_id']}/runs?{FOR_TRAINING}"
+                yield f"  {shown:20} {runs}&viewStateShareKey={key}{more}"
 
 
 def _is_open(port: int) -> bool:

@@ -131,7 +131,7 @@ def test_views_that_show_something_are_named(port: int) -> None:
         thread.start()
         lines = list(ui._views(port))
         thread.join()
-    address = f"http://127.0.0.1:{port}/#/experiments/7/runs?viewStateShareKey="
+    address = f"http://127.0.0.1:{port}/#/experiments/7/runs?workflowType=machine_learning&viewStateShareKey="
     assert lines[0] == "mine:"
     assert [line.split()[-1] for line in lines[1:]] == [
         f"{address}{key}" for key in ("crwn-means", "crwn-trials", "crwn-cells", "crwn-cells&compareRunsMode=CHART")
@@ -292,7 +292,7 @@ def test_mlflow_is_served_on_this_machine_until_ctrl_c(runs: Path, port: int) ->
         assert process.stdout is not None
         printed = process.stdout.readline()
         address = f"http://127.0.0.1:{port}"
-        assert printed == f"MLflow shows sqlite:///{runs}/mlflow.db at {address}{ui.START_PAGE}\n"
+        assert printed == f"MLflow shows sqlite:///{runs}/mlflow.db at {address}/#/experiments?{ui.FOR_TRAINING}\n"
         assert get(f"{address}/health") == b"OK"
         assert b"MLflow" in get(address)
         query = f"{address}/ajax-api/2.0/mlflow/experiments/search?max_results=5"
