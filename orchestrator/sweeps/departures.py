@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from crwn.spec import TrainingSpec, TrialSpec
+from orchestrator.display import counted
 from orchestrator.sweeps.sweep import Cell
 
 _LENGTHS = ("updates_per_task", "epochs_per_task")
@@ -56,19 +57,28 @@ def _text(value: Any) -> str:
 
 
 def warnings(cells: Iterable[Cell]) -> list[str]:
-    """One line for each method that learns for less time than its own, at the learning rate meant for that time."""
-    found = {}
+    """A line that names the methods which learn for less time than their own, at the learning rate meant for that time.
+
+    Sweeps that are short on purpose, such as the quickstart, have many of them. A second line says how to see whether
+    it matters; without such methods there is no line.
+    """
+    found: dict[str, dict[str, None]] = defaultdict(dict)
+    seen: dict[str, None] = {}
     for cell in cells:
         trial = cell.trials[0]
         own = dataclasses.replace(trial, training=trial.method.training(trial.scale))
         share, rate = trial.num_updates() / own.num_updates(), trial.training.learning_rate
-        if share < 1 and rate == own.training.learning_rate and cell.method not in found:
-            found[cell.method] = (
-                f"{100 * share:.0f} % of its own updates, at the learning rate for all of them ({rate:g})"
-            )
-    said = [f"warning: {method}: {text}; its rank may be lower than it could be" for method, text in found.items()]
-    if said:
-        said.append(
-            f"  to see, try a higher one, such as --set 'methods.{next(iter(found))}.training.learning_rate=...'"
-        )
-    return said
+        if share < 1 and rate == own.training.learning_rate and cell.method not in seen:
+            seen[cell.method] = None
+            found[f"{100 * share:.0f} % of the updates, rate {rate:g}"][cell.method] = None
+    if not seen:
+        return []
+    groups = ", ".join(f"{', '.join(methods)} ({text})" for text, methods in found.items())
+    owner, they = ("its", "it") if len(seen) == 1 else ("their", "they")
+    shorter = (
+        f"{counted(len(seen), 'method')} with less than {owner} own training, at the learning rate meant for all of it"
+    )
+    return [
+        f"warning: {shorter}: {groups}; {they} may rank lower than {they} could",
+        f"  to see, try a higher one, such as --set 'methods.{next(iter(seen))}.training.learning_rate=...'",
+    ]

@@ -264,7 +264,7 @@ def test_run_ends_with_the_table_and_where_everything_is(crwn: Crwn, sweep_file:
     lines = ended.out.splitlines()
     assert lines[0] == f"{to_run('tiny', 2)}; executor inline; {store}"
     assert [line for line in lines if line.startswith("warning: ")] == [lines[1]]
-    assert "neuromodnet: 0 % of its own updates, at the learning rate for all of them (0.01)" in lines[1]
+    assert "neuromodnet (0 % of the updates, rate 0.01)" in lines[1]
     assert any(line.startswith(progress(2, 2)) for line in lines)
     assert re.search(r"│ neuromodnet │ FC16 +│ \d+\.\d\d ± \d+\.\d\d \(n=2\) │ +99 │", ended.out)
     assert lines[-3:] == [

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+from orchestrator.sweeps import bundled
 from orchestrator.sweeps.departures import departures, lines, warnings
 from orchestrator.sweeps.reading import load_sweep
 
@@ -41,21 +42,26 @@ def test_the_settings_of_each_value_are_told_once_with_their_methods(sweep_file:
     }
 
 
-def test_shorter_training_at_the_own_rate_is_warned_of_once_a_method(sweep_file: SweepFile) -> None:
+def test_shorter_training_at_the_own_rate_is_warned_of_once(sweep_file: SweepFile) -> None:
     """Not where the rate was set, where training is whole, or where it is longer than the method's own."""
-    found = warnings(load_sweep(sweep_file(TEXT)).cells)
-    assert [line.partition(",")[0] for line in found] == [
-        "warning: stl: 25 % of its own updates",
-        "warning: own: 25 % of its own updates",
-        "  to see",
-    ]
-    assert "(0.0001)" in found[0]
-    assert "--set 'methods.stl.training.learning_rate=...'" in found[-1]
+    warning, remedy = warnings(load_sweep(sweep_file(TEXT)).cells)
+    assert "2 methods" in warning
+    assert "stl (25 % of the updates, rate 0.0001), own (25 % of the updates, rate 0.01)" in warning
+    assert "--set 'methods.stl.training.learning_rate=...'" in remedy
     assert warnings(load_sweep(sweep_file(TEXT.replace("updates_per_task: 250", "updates_per_task: 1000"))).cells) == []
+
+
+def test_a_short_sweep_with_many_methods_has_one_warning() -> None:
+    """Methods that learn alike are named together: the quickstart is short on purpose."""
+    warning, _ = warnings(load_sweep(bundled.file_of("quickstart")).cells)
+    assert "8 methods" in warning
+    assert "mtl, stl, psp, supsup (30 % of the updates, rate 0.0001)" in warning
+    assert "finetune" not in warning
 
 
 def test_epochs_and_batches_count_as_updates(sweep_file: SweepFile) -> None:
     """Twelvefold batches are a twelfth of the updates; a stream is learned once, in batches of its own."""
     text = "seeds: [0]\nbenchmarks: [seq-digits]\nmethods: {er: {scales: [FC16], training: {batch_size: 120}}}\n"
-    (line, _) = warnings(load_sweep(sweep_file(text)).cells)
-    assert line.startswith("warning: er: 10 % of its own updates, at the learning rate for all of them (0.1)")
+    warning, _ = warnings(load_sweep(sweep_file(text)).cells)
+    assert "1 method " in warning
+    assert "er (10 % of the updates, rate 0.1)" in warning
