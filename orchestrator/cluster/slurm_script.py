@@ -258,6 +258,8 @@ free_ports() {{  # the first of six free ports at the address in $1, where no jo
 }}
 
 export programs head=$SLURMD_NODENAME RAY_USAGE_STATS_ENABLED=0
+# Ray starts many processes, each with little time: where compiled modules are not kept, each compiles them again.
+export PYTHONDONTWRITEBYTECODE=
 address=$(own_address "${{nodes[1]:-127.0.0.1}}") || exit 1
 export RAY_ADDRESS=$address:$(free_ports "$address")
 # Ray's own limits are short where Python and its packages come over a network.

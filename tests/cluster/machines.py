@@ -9,9 +9,11 @@ namespaces, cables and mounts.
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import os
 import shutil
 import subprocess
+import sys
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -214,9 +216,22 @@ class Network:
         )
 
 
+def compile_ray() -> None:
+    """Compile what Ray's processes import.
+
+    Machines see the environment read-only, so each of these processes would compile it again: on a busy machine for
+    longer than the 15 seconds that Ray gives some of them to start.
+    """
+    (ray,) = importlib.util.find_spec("ray").submodule_search_locations  # type: ignore[union-attr]
+    environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": ""}
+    for command in (["-m", "compileall", "-q", ray], ["-c", "import ray.dashboard.agent, ray.tune"]):
+        subprocess.run([sys.executable, *command], env=environment, check=True)
+
+
 @contextlib.contextmanager
 def network(folder: Path, prefix: str, seen: tuple[Path, ...]) -> Iterator[Network]:
     """A switch without machines. With the end of the `with` block, all that was added to it is gone."""
+    compile_ray()
     (folder / "shared").mkdir(parents=True)
     holder = subprocess.Popen(
         ["unshare", "--net", "--mount", "--pid", "--fork", "--kill-child", "cat"], stdin=subprocess.PIPE

@@ -203,6 +203,7 @@ def place(tmp_path: Path) -> Place:
     made.program(
         "ray",
         f'exec 3>> {tmp_path}/ray; echo "$*" >&3; echo "$RAY_AUTH_MODE ${{#RAY_AUTH_TOKEN}}" >&3\n'
+        'echo "$PYTHONDONTWRITEBYTECODE" >&3\n'
         'stat -c %a "$place" >&3; mkdir "$place/ray" && touch "$place/ray/ray_current_cluster"; exec sleep 60',
     )
     return made
@@ -225,17 +226,19 @@ def wait_until(condition: Callable[[], object], seconds: float = 30) -> None:
 
 @pytest.mark.parametrize("code", [0, 1, 2])
 def test_a_run_that_ends_by_itself(place: Place, code: int) -> None:
-    """The job ends with its exit code; Ray has what Slurm allotted, a token, a folder of its own, and is gone."""
+    """The job ends with its exit code; Ray has what Slurm allotted, a token, its own folder, keeps compiled modules."""
     place.program("crwn", f'echo "$*"; exit {code}')
-    job = place.start(script(place.folder, command=["crwn", "run", "a b"]), SLURM_GPUS_ON_NODE="2")
+    job = place.start(
+        script(place.folder, command=["crwn", "run", "a b"]), SLURM_GPUS_ON_NODE="2", PYTHONDONTWRITEBYTECODE="1"
+    )
     printed, _ = job.communicate(timeout=60)
     assert job.returncode == code, printed
     assert "run a b\n" in printed
-    started, token, mode = place.said("ray")
+    started, token, uncompiled, mode = place.said("ray")
     for option in ("--head", "--port=20616", "--num-cpus=3", "--num-gpus=2", "--block", "--include-dashboard=false"):
         assert option in started.split()
     assert "--node-ip-address=127.0.0.1" in started.split()
-    assert (token, mode) == ("token 64", "700")
+    assert (token, uncompiled, mode) == ("token 64", "", "700")
     assert list((place.folder / "tmp").iterdir()) == []
     assert place.said("scontrol") == []
 
