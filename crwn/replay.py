@@ -14,7 +14,7 @@ Shapes: K slots, B examples offered, R examples drawn, d values per image.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -95,7 +95,6 @@ def offer_(
     examples: Mapping[str, torch.Tensor],
     uniforms_B: NDArray[np.float64],
     seen: int,
-    accepted: Sequence[bool] | None = None,
 ) -> None:
     """Offer examples to a reservoir, one after another; the buffer is updated in place.
 
@@ -107,25 +106,58 @@ def offer_(
         examples: every field of the examples, by its name without `buffer.`: [B, ...]; images of any shape.
         uniforms_B: one number in [0, 1) per example.
         seen: the number of examples offered before.
-        accepted: where false, the example is not offered: neither stored nor counted.
     """
     if SEEN not in state:
         return
-    capacity, number = state[LABELS].shape[0], seen
+    capacity = state[LABELS].shape[0]
     stored = dict[int, int]()  # which example each slot receives
     for place, uniform in enumerate(uniforms_B.tolist()):
-        if accepted is None or accepted[place]:
-            number += 1
-            slot = number - 1 if number <= capacity else int(uniform * number)
-            if slot < capacity:
-                stored[slot] = place
+        number = seen + place + 1
+        slot = number - 1 if number <= capacity else int(uniform * number)
+        if slot < capacity:
+            stored[slot] = place
     if stored:
         slots, places = sent(np.array([[*stored], [*stored.values()]]), state[LABELS].device)
         for name, given in examples.items():
             kept = state[f"buffer.{name}"]
             rows = given.detach().reshape(-1, *kept.shape[1:]).index_select(0, places)
             _in_words(kept).index_copy_(0, slots, _in_words(rows))
-    state[SEEN].add_(number - seen)
+    state[SEEN].add_(len(uniforms_B))
+
+
+def offer_those_(
+    state: Mapping[str, torch.Tensor],
+    examples: Mapping[str, torch.Tensor],
+    uniforms_B: torch.Tensor,
+    *,
+    counted_B: torch.Tensor,
+    stored_B: torch.Tensor,
+) -> None:
+    """Offer some examples to a reservoir, chosen by what only the device knows; else like `offer_`.
+
+    Args:
+        state: holds the buffer.
+        examples: every field of the examples, by its name without `buffer.`: [B, ...]; images of any shape.
+        uniforms_B: one number in [0, 1) per example, float64 on the device.
+        counted_B: which examples are offered.
+        stored_B: which of these may be stored; the slots of the others stay as they are, empty while the buffer fills.
+    """
+    capacity, place_B = state[LABELS].shape[0], torch.arange(len(counted_B), device=counted_B.device)
+    number_B = state[SEEN] + counted_B.cumsum(dim=0)
+    slot_B = torch.where(number_B <= capacity, number_B - 1, (uniforms_B * number_B).to(number_B.dtype))
+    stays_B = counted_B & stored_B & (slot_B < capacity)
+    is_later_BB = (slot_B[:, None] == slot_B) & (place_B[:, None] < place_B) & stays_B
+    stays_B = stays_B & ~is_later_BB.any(dim=1)
+    # Whatever is not stored repeats one that is; if none is, slot 0 is written as it is.
+    has_any, one = stays_B.any(), stays_B.to(torch.int64).argmax()
+    place_B = torch.where(stays_B, place_B, one)
+    slot_B = torch.where(has_any, slot_B.index_select(0, place_B), 0)
+    for name, given in examples.items():
+        kept = state[f"buffer.{name}"]
+        rows = given.detach().reshape(-1, *kept.shape[1:]).index_select(0, place_B)
+        rows = torch.where(has_any, rows, kept[:1])
+        _in_words(kept).index_copy_(0, slot_B, _in_words(rows))
+    state[SEEN].add_(counted_B.sum())
 
 
 def put(state: Mapping[str, torch.Tensor], examples: Mapping[str, torch.Tensor]) -> Tensors:

@@ -49,6 +49,8 @@ if TYPE_CHECKING:
     from orchestrator.store.store import Store
     from orchestrator.sweeps.sweep import Cell
 
+SMALL_SCALES = ("FC16", "1d", "dynamos-nf2")
+"""Scales of small networks, in order of preference."""
 CONTRACT_TASKS = 4
 CONTRACT_TRAINING = TrainingSpec(learning_rate=0.01, batch_size=64, updates_per_task=30)
 """The trials by which `check_method` checks a method."""
@@ -139,7 +141,7 @@ def tiny_trial(
         seed: the trial's seed.
         benchmark: a preset's name, cut to `num_tasks` tasks, or a benchmark spec, used unchanged.
         num_tasks: number of tasks of a preset, unless it is a stream.
-        scale: the network's scale; by default FC16, or 1d for a method without that scale.
+        scale: the network's scale; by default the first of `SMALL_SCALES` that the method has.
         learning_rate: the learning rate.
         updates_per_task: updates per task; a stream's number of images determines its own.
         **settings: the method's settings.
@@ -162,12 +164,12 @@ def tiny_trial(
 
 
 def _small_scale(method: MethodSpec, benchmark: BenchmarkSpec) -> str:
-    """FC16 if the method has it, else 1d."""
-    try:
-        method.blueprint("FC16", benchmark.problem(), 0)
-    except ScaleError:
-        return "1d"
-    return "FC16"
+    """The first of `SMALL_SCALES` that the method has."""
+    for scale in SMALL_SCALES:
+        with contextlib.suppress(ScaleError):
+            method.blueprint(scale, benchmark.problem(), 0)
+            return scale
+    return SMALL_SCALES[0]
 
 
 def check_method(
@@ -182,7 +184,7 @@ def check_method(
 
     Args:
         method: an entry, or the path of a plug-in file, whose code is run and whose methods are all checked.
-        scale: the network's scale; by default FC16, or 1d for a method without that scale.
+        scale: the network's scale; by default the first of `SMALL_SCALES` that the method has.
         benchmark: a preset's name, or a spec of at least 4 tasks; by default rotated digits, or digits that arrive two
             by two for a method that needs to be told of new classes.
         learning_rate: the learning rate.
@@ -216,7 +218,8 @@ def _check_kind(
     from crwn.data import Datasets
 
     if benchmark is None:
-        needs = METHODS[kind].spec(**settings).blueprint(scale or "FC16", PRESETS["r-digits"].problem(), 0).needs
+        spec, told = METHODS[kind].spec(**settings), PRESETS["r-digits"]
+        needs = spec.blueprint(scale or _small_scale(spec, told), told.problem(), 0).needs
         benchmark = "seq-digits" if "classes" in needs else "r-digits"
     num_tasks = 5 if benchmark == "seq-digits" else CONTRACT_TASKS
     trial = tiny_trial(kind, benchmark=benchmark, num_tasks=num_tasks, scale=scale, **settings)

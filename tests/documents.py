@@ -258,7 +258,9 @@ def _scales(case: Case) -> str:
     except ScaleError as error:
         (examples,) = re.findall(r"such as (.*)[,;] given", str(error))
         return re.sub(
-            r"\b((FC|nf)?\d+d?|dynamos)\b", lambda scale: f"`{scale[0]}`", examples.replace("ResNet-18", "ResNet")
+            r"\b((FC|nf)?\d+d?|dynamos(-nf\d+)?)\b",
+            lambda scale: f"`{scale[0]}`",
+            examples.replace("ResNet-18", "ResNet"),
         )
     raise AssertionError(f"{case.method.kind}: expected no scale called ''")
 

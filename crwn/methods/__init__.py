@@ -10,6 +10,7 @@ from crwn.methods import (
     agem,
     batche,
     derpp,
+    dynamos,
     er,
     ewc,
     finetune,
@@ -55,5 +56,6 @@ METHODS: Registry[MethodEntry] = Registry(
         "agem": MethodEntry(spec=agem.AGEMSpec, build=agem.AGEM),
         "er": MethodEntry(spec=er.ERSpec, build=er.ER),
         "derpp": MethodEntry(spec=derpp.DERPPSpec, build=derpp.DERPP),
+        "dynamos": MethodEntry(spec=dynamos.DynamosSpec, build=dynamos.Dynamos),
     },
 )

@@ -295,6 +295,10 @@ class ScaleFamily:
     pattern: str
     examples: str
 
+    def matches(self, scale: str) -> bool:
+        """Whether the scale is one of the family."""
+        return re.fullmatch(self.pattern, scale) is not None
+
 
 def trained_from(backbone: Tensors) -> Tensors:
     """Trainable shared weights, initialised as drawn: `<layer>.weight` for every layer."""

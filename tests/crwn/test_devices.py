@@ -214,8 +214,10 @@ def test_a_buffer_stays_on_its_device(device: Device) -> None:
         images = torch.zeros(3, 64, dtype=torch.uint8, **on_device)
         examples = {"images": images, "labels": torch.zeros(3, dtype=torch.int64, **on_device)}
         examples["logits"] = torch.zeros(3, 10, **on_device)
-        for seen, accepted in ((0, None), (3, [True, False, True])):
-            replay.offer_(buffer, examples, np.zeros(3), seen, accepted)
+        replay.offer_(buffer, examples, np.zeros(3), 0)
+        some_B = torch.zeros(3, dtype=torch.bool, **on_device)
+        uniforms_B = torch.zeros(3, dtype=torch.float64, **on_device)
+        replay.offer_those_(buffer, examples, uniforms_B, counted_B=some_B, stored_B=some_B)
         buffer |= replay.put(buffer, examples)
         drawn = replay.draw(buffer, 3, torch.zeros(4, dtype=torch.float64, **on_device))
         assert drawn.take(buffer, "images").device.type == device

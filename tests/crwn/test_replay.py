@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from itertools import combinations
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 from scipy import stats
 from torch._subclasses.fake_tensor import FakeTensorMode
 
@@ -54,6 +56,18 @@ def reservoir(capacity: int, offers: Iterator[tuple[int, float]]) -> list[int]:
     return kept
 
 
+def offer_those_(
+    state: Tensors, given: Tensors, uniforms_B: NDArray[Any], counted_B: NDArray[Any], stored_B: NDArray[Any]
+) -> None:
+    replay.offer_those_(
+        state,
+        given,
+        torch.from_numpy(uniforms_B),
+        counted_B=torch.from_numpy(counted_B),
+        stored_B=torch.from_numpy(stored_B),
+    )
+
+
 @pytest.mark.parametrize("with_rejection", [False, True])
 @pytest.mark.parametrize(("capacity", "batch_size"), [(1, 1), (3, 7), (5, 4), (16, 5), (4, 100)])
 def test_it_keeps_what_a_plain_reservoir_keeps(capacity: int, batch_size: int, with_rejection: bool) -> None:
@@ -64,7 +78,10 @@ def test_it_keeps_what_a_plain_reservoir_keeps(capacity: int, batch_size: int, w
         numbers = range(first, min(first + batch_size, 200))
         uniforms = generator.random(len(numbers))
         accepted = generator.random(len(numbers)) < (0.6 if with_rejection else 1)
-        replay.offer_(state, examples(numbers), uniforms, len(offered), accepted.tolist() if with_rejection else None)
+        if with_rejection:
+            offer_those_(state, examples(numbers), uniforms, accepted, accepted)
+        else:
+            replay.offer_(state, examples(numbers), uniforms, len(offered))
         offered += [(n, u) for n, u, is_accepted in zip(numbers, uniforms, accepted, strict=True) if is_accepted]
         assert stored(state) == reservoir(capacity, iter(offered))
         assert state[replay.SEEN] == len(offered)
@@ -83,8 +100,11 @@ def test_each_position_is_equally_likely(with_rejection: bool) -> None:
         state = replay.empty(2, 1, device=CPU)
         uniforms, seen = np.random.default_rng([seed, with_rejection]).random(len(number)), 0
         for labels_B, uniforms_B, accepted_B in zip(labels, np.split(uniforms, num_batches), accepted_in, strict=True):
-            replay.offer_(state, {"labels": labels_B}, uniforms_B, seen, accepted_B)
-            seen += len(labels_B) if accepted_B is None else sum(accepted_B)
+            if accepted_B is None:
+                replay.offer_(state, {"labels": labels_B}, uniforms_B, seen)
+                seen += len(labels_B)
+            else:
+                offer_those_(state, {"labels": labels_B}, uniforms_B, accepted_B, accepted_B)
         first, second = sorted(state[replay.LABELS].tolist())
         pairs[first, second] += 1
     positions = np.bincount(np.ravel([pair for pair, count in pairs.items() for _ in range(count)]), minlength=length)
@@ -128,14 +148,35 @@ def test_it_is_never_larger_than_asked_for() -> None:
         assert state[replay.IMAGES].untyped_storage().nbytes() == 3 * 8
 
 
-def test_nothing_of_a_rejected_batch_is_kept() -> None:
-    """It leaves no trace in an empty buffer or in a full one."""
-    state, uniforms_B, none = buffer(3), np.zeros(5), [False] * 5
-    for seen in (0, 5):
+@pytest.mark.parametrize("counted", [False, True])
+def test_nothing_of_a_rejected_batch_is_kept(counted: bool) -> None:
+    """It leaves no trace in an empty buffer or in a full one, but that it was seen if it counts."""
+    state, uniforms_B, none = buffer(3), np.zeros(5), np.zeros(5, dtype=bool)
+    for _ in range(2):
         before = {name: tensor.clone() for name, tensor in state.items()}
-        replay.offer_(state, examples(range(5)), uniforms_B, seen, none)
-        assert all(torch.equal(tensor, before[name]) for name, tensor in state.items())
-        replay.offer_(state, examples(range(5)), uniforms_B, seen)
+        offer_those_(state, examples(range(5)), uniforms_B, ~none if counted else none, none)
+        assert state[replay.SEEN] == before[replay.SEEN] + 5 * counted
+        assert all(torch.equal(tensor, before[name]) for name, tensor in state.items() if name != replay.SEEN)
+        offer_those_(state, examples(range(5)), uniforms_B, ~none, ~none)
+
+
+@pytest.mark.parametrize(("capacity", "batch_size"), [(1, 1), (3, 7), (5, 4), (16, 5), (4, 100)])
+def test_what_counts_but_is_not_stored_leaves_its_slot_alone(capacity: int, batch_size: int) -> None:
+    """Empty while the buffer fills, and later as it was: as one example after another."""
+    generator = np.random.default_rng(capacity)
+    state, expected, seen = buffer(capacity), [0] * capacity, 0
+    for first in range(1, 200, batch_size):
+        numbers = range(first, min(first + batch_size, 200))
+        uniforms, kept = generator.random(len(numbers)), generator.random(len(numbers)) < 0.5
+        offer_those_(state, examples(numbers), uniforms, np.ones_like(kept), kept)
+        for number, uniform, is_kept in zip(numbers, uniforms, kept, strict=True):
+            seen += 1
+            slot = seen - 1 if seen <= capacity else int(uniform * seen)
+            if is_kept and slot < capacity:
+                expected[slot] = number
+        assert state[replay.LABELS].tolist() == expected
+        assert state[replay.IMAGES][:, 0].tolist() == expected
+        assert state[replay.SEEN] == seen
 
 
 @pytest.mark.parametrize("image_size", [8, 16, 9])
@@ -202,7 +243,9 @@ def run_everything(device: torch.device) -> list[torch.Tensor]:
         "logits": torch.zeros(4, 3, device=device),
     }
     replay.offer_(state, given, np.zeros(4), 0)
-    replay.offer_(state, given, np.zeros(4), 4, [True, False, True, True])
+    some_B = torch.zeros(4, dtype=torch.bool, device=device)
+    uniforms_B = torch.zeros(4, dtype=torch.float64, device=device)
+    replay.offer_those_(state, given, uniforms_B, counted_B=some_B, stored_B=some_B)
     state |= replay.put(state, given)
     drawn = replay.draw(state, 3, torch.zeros(5, dtype=torch.float64, device=device))
     return [*state.values(), drawn.take(state, "images"), drawn.mean(drawn.take(state, "logits").mT)]
