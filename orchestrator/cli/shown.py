@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -20,7 +21,19 @@ def sync(store: StoreArgument, tracking_uri: TrackingOption = None) -> None:
     opened = existing_store(store)
     runs = opened.beside
     following.sync(opened, address.tracking_uri(runs, tracking_uri), display.console())
-    typer.echo(f"mlflow    {address.how_to_open(runs, tracking_uri)}")
+    typer.echo(f"mlflow    {how_to_open(runs, tracking_uri)}")
+
+
+def how_to_open(runs: Path, given: str | None) -> str:
+    """How to view MLflow: the command for a folder's own database, else the address."""
+    from orchestrator.display import hide_password  # noqa: PLC0415
+    from orchestrator.tracking.address import default_uri, tracking_uri  # noqa: PLC0415
+
+    uri = tracking_uri(runs, given)
+    if uri != default_uri(runs):
+        return hide_password(uri)
+    folder = str(runs.relative_to(Path.cwd()) if runs.is_relative_to(Path.cwd()) else runs)
+    return shlex.join(["crwn", "ui", f"./{folder}" if folder.startswith("-") else folder])  # not an option
 
 
 def ui(

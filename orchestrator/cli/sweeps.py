@@ -13,6 +13,7 @@ import typer
 from orchestrator import output
 from orchestrator.cli.interruptions import INTERRUPTIONS, take_signals_for_interruptions
 from orchestrator.cli.results import print_table
+from orchestrator.cli.shown import how_to_open
 from orchestrator.errors import UserError, begun
 
 if TYPE_CHECKING:
@@ -110,7 +111,6 @@ def run(
     """Run or resume a sweep: compute the trials that are missing, then print the table."""
     from orchestrator import display  # noqa: PLC0415
     from orchestrator.execution import running  # noqa: PLC0415
-    from orchestrator.tracking import address  # noqa: PLC0415
 
     take_signals_for_interruptions()
     loaded = chosen_sweep(sweep, seeds, changes, plugin)
@@ -132,7 +132,7 @@ def run(
         with begun(running.REMEDY):
             _show_results(loaded, store, console)
         if not no_tracking:
-            typer.echo(f"mlflow    {address.how_to_open(store.beside, tracking_uri)}")
+            typer.echo(f"mlflow    {how_to_open(store.beside, tracking_uri)}")
     except KeyboardInterrupt:
         for sign in INTERRUPTIONS:
             signal.signal(sign, signal.SIG_IGN)  # what follows takes no time and must not be cut off

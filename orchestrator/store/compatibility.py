@@ -138,13 +138,13 @@ def major(version: str | None) -> str | None:
     return ".".join([first, *others[:1]]) if first == "0" else first
 
 
-def flat(settings: str) -> dict[str, Any]:
-    """Settings by dotted names, such as `training.learning_rate`."""
-    return dict(_leaves("", json.loads(settings)))
+def flat(settings: str | Mapping[str, Any]) -> dict[str, Any]:
+    """Settings, also as JSON, by dotted names, such as `training.learning_rate`."""
+    return dict(_leaves("", json.loads(settings) if isinstance(settings, str) else settings))
 
 
 def _leaves(prefix: str, value: Any) -> Iterable[tuple[str, Any]]:
-    if not isinstance(value, dict):
+    if not isinstance(value, Mapping):
         yield prefix, value
         return
     for name, part in value.items():

@@ -7,11 +7,12 @@ which knows every setting: it gives by type what every crwn writes, and keeps th
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from crwn.spec import TrialSpec
+from crwn.spec import ProblemShape, TrialSpec
 from orchestrator.store.json_fields import Fields
 
 
@@ -84,26 +85,19 @@ class RecordedSpec:
         seed: int | None = self.values.get("seed")
         return seed
 
-    @property
-    def training_settings(self) -> Mapping[str, Any]:
-        """The training settings."""
+    def num_updates(self, problem: ProblemShape) -> list[int]:
+        """The number of updates of each segment, or of the stream, as far as known without the data.
+
+        Args:
+            problem: the sizes of its benchmark.
+        """
         training: Mapping[str, Any] = self.values["training"]
-        return training
-
-    @property
-    def updates_per_task(self) -> int:
-        """Optimiser steps per task, unless epochs determine them."""
-        return int(self.values["training"]["updates_per_task"])
-
-    @property
-    def epochs_per_task(self) -> int:
-        """Passes over a task's images; 0: `updates_per_task` steps instead, as always in older records."""
-        return int(self.values["training"].get("epochs_per_task", 0))
-
-    @property
-    def batch_size(self) -> int:
-        """Examples per batch, at least 1."""
-        return max(1, int(self.values["training"].get("batch_size", 1)))
+        batch_size = max(1, training.get("batch_size", 1))
+        if problem.is_stream:
+            return [math.ceil(problem.num_train / batch_size)]
+        if epochs := training.get("epochs_per_task"):  # 0, and missing in older records: so many updates instead
+            return [epochs * math.ceil(size / batch_size) for size in problem.segment_sizes]
+        return [training["updates_per_task"]] * problem.num_segments
 
     @property
     def without_seed(self) -> RecordedSpec:

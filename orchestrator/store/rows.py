@@ -187,6 +187,16 @@ class TestRow:
     curve: tuple[CurveEntry, ...] = ()
 
     @property
+    def position(self) -> int:
+        """The number of tasks before it, for a stream the number of updates; 0 while its task is being learned."""
+        return (self.tasks_learned if self.update is None else self.update) or 0
+
+    @property
+    def milliseconds(self) -> int:
+        """When the test ended, in milliseconds since 1970; 0 if it was not recorded."""
+        return 0 if self.tested is None else round(1000 * self.tested)
+
+    @property
     def is_first(self) -> bool:
         """Whether it is the test right after the task was learned."""
         return self.update is None and self.tasks_learned == self.task + 1

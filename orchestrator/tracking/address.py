@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import shlex
 from pathlib import Path
 from urllib.parse import parse_qsl, quote, unquote, urlsplit
 
@@ -55,15 +54,6 @@ def database_uri(file: Path) -> str:
 
 _DRIVER = "sqlite+pysqlite"
 """SQLite for addresses with escapes: for addresses with sqlite:///, MLflow creates the folder without unescaping."""
-
-
-def how_to_open(runs: Path, given: str | None) -> str:
-    """How to view MLflow: the command for a folder's own database, else the address."""
-    uri = tracking_uri(runs, given)
-    if uri != default_uri(runs):
-        return hide_password(uri)
-    folder = str(runs.relative_to(Path.cwd()) if runs.is_relative_to(Path.cwd()) else runs)
-    return shlex.join(["crwn", "ui", f"./{folder}" if folder.startswith("-") else folder])  # not an option
 
 
 def is_database(uri: str) -> bool:

@@ -10,7 +10,7 @@ import logging
 import os
 import re
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 # Set before importing mlflow: no telemetry, no printing, and outages are noticed within seconds.
@@ -46,9 +46,7 @@ def connect(uri: str, artifacts: Path | None) -> MlflowClient:
     file = sqlite_file(uri)
     if file is not None:
         make_database(file, artifacts)
-    engine = sqlalchemy.create_engine(uri)
-    engine.connect().close()  # MLflow itself would retry for minutes
-    engine.dispose()
+    sqlalchemy.create_engine(uri, poolclass=sqlalchemy.NullPool).connect().close()  # MLflow would retry for minutes
     if file is None:
         _make_tables(uri, artifacts)
     return MlflowClient(uri)
@@ -96,53 +94,45 @@ def explain(error: Exception, uri: str) -> Fault:
     host = uri.partition("://")[2].partition("/")[0].rpartition("@")[2]  # urlsplit raises for invalid addresses
     text = hide_password(f"{type(error).__name__}: {error}").strip()
     detail = shortened(text.splitlines()[0], MAX_DETAIL)
-    for code, pattern, advice in _ADVICE:
+    for code, (pattern, advice) in _ADVICE.items():
         if re.search(pattern, f"{getattr(error, 'error_code', '')} {text}"):
             return Fault(code, f"{advice.format(uri=shown, host=host)} ({detail})")
     return Fault("tracking-failed", f"MLflow at {shown} cannot be written: {detail}")
 
 
-_ADVICE: Sequence[tuple[str, str, str]] = (
-    (
-        "host-refused",
+_ADVICE: Mapping[str, tuple[str, str]] = {
+    "host-refused": (
         "Invalid Host header",
         "{uri} refuses requests under this host name; start the server with --allowed-hosts '{host},localhost:*'",
     ),
-    (
-        "access-denied",
+    "access-denied": (
         "PERMISSION_DENIED|UNAUTHENTICATED|error code 40[13]",
         "{uri} refuses access; set $MLFLOW_TRACKING_USERNAME and _PASSWORD, or _TOKEN",
     ),
-    (
-        "database-of-another-version",
+    "database-of-another-version": (
         "out-of-date database schema|Can't locate revision|file is not a database",
         "{uri} is not a database of this MLflow version; `mlflow db upgrade` a copy, or move it away and crwn sync",
     ),
-    (
-        "driver-missing",
+    "driver-missing": (
         "No module named",
         "the driver for {uri} is not installed; for PostgreSQL: pip install 'psycopg[binary]'",
     ),
-    (
-        "tracking-address-invalid",
+    "tracking-address-invalid": (
         "maintenance mode|RegistryStoreURI|unsupported URI|Could not parse|load plugin|InvalidUrl|IPv6|ArgumentError",
         "{uri} is not an address of MLflow; give a server (http://HOST:5000) or a database (sqlite:///mlflow.db)",
     ),
-    (
-        "not-an-mlflow-server",
+    "not-an-mlflow-server": (
         "ENDPOINT_NOT|JSON format|code 404",
         "the server at {uri} is not MLflow; check host, port and path",
     ),
-    (
-        "folder-not-writable",
+    "folder-not-writable": (
         "PermissionError|NotADirectory|FileNotFound|Read-only file|FileExistsError|unable to open database|readonly",
         "{uri}: the database's or the artifacts' folder cannot be written; name another with --tracking-uri",
     ),
-    ("server-failed", "too many 500|error code 500", "the MLflow server at {uri} fails; see its log"),
-    (
-        "tracking-unreachable",
+    "server-failed": ("too many 500|error code 500", "the MLflow server at {uri} fails; see its log"),
+    "tracking-unreachable": (
         "Max retries exceeded|[Cc]onnection refused|ConnectionError|timed out|Timeout|OperationalError",
         "MLflow at {uri} does not answer; check that it runs and can be reached from this machine",
     ),
-)
-"""Codes, patterns of errors, and advice; the first match counts."""
+}
+"""Patterns of errors, and advice, by code; the first match counts."""

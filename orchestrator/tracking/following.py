@@ -17,6 +17,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from typing import IO, TYPE_CHECKING
@@ -24,6 +25,7 @@ from typing import IO, TYPE_CHECKING
 from rich.console import Console
 from rich.progress import Progress
 
+from orchestrator.children import child
 from orchestrator.display import print_line
 from orchestrator.errors import UnfinishedError, UserError
 from orchestrator.store.locks import TakenError
@@ -70,46 +72,37 @@ def followed(store: Store, sweep: str, uri: str, console: Console) -> Iterator[N
             print_line(console, f"note: {trouble}. The sweep continues without it; to catch up: {command}")
 
     def listen(lines: IO[str]) -> None:
-        for line in lines:
-            heard.at, heard.trouble = time.monotonic(), json.loads(line)
-            if heard.trouble:
-                complain(heard.trouble)
+        with lines:
+            for line in lines:
+                heard.at, heard.trouble = time.monotonic(), json.loads(line)
+                if heard.trouble:
+                    complain(heard.trouble)
 
-    try:
-        process = subprocess.Popen(  # noqa: S603 (this project's own module)
-            # -P: do not import files of the working folder as modules
-            [sys.executable, "-P", "-m", "orchestrator.tracking.following", store.address, sweep],
-            env={**os.environ, TRACKING_VARIABLE: uri},  # it may have a password, which ps must not show
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            text=True,
-            start_new_session=True,  # Ctrl-C reaches only the driver, which ends this process itself
-        )
-    except OSError as error:  # no more processes are available
-        complain(_words(error))
-        yield
-        return
-    assert process.stdin is not None
-    assert process.stdout is not None
-    listener = threading.Thread(target=listen, args=[process.stdout], daemon=True)
-    listener.start()
-    is_interrupted, reason = True, None
-    try:
-        yield
-        is_interrupted = False
-    finally:
-        with contextlib.suppress(OSError):
-            process.stdin.close()
+    # -P: do not import files of the working folder as modules
+    command = [sys.executable, "-P", "-m", "orchestrator.tracking.following", store.address, sweep]
+    environment = {**os.environ, TRACKING_VARIABLE: uri}  # it may have a password, which ps must not show
+    streams = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
+    with contextlib.ExitStack() as stack:
+        listener = stack.enter_context(ThreadPoolExecutor(max_workers=1))
         try:
-            reason = _wait(process, heard, console, is_interrupted=is_interrupted)
+            process = stack.enter_context(child(command, patience=0, env=environment, text=True, **streams))
+        except OSError as error:  # no more processes are available
+            complain(_words(error))
+            yield
+            return
+        assert process.stdin is not None
+        assert process.stdout is not None
+        listener.submit(listen, process.stdout)
+        is_interrupted = True
+        try:
+            yield
+            is_interrupted = False
         finally:
-            process.kill()  # SIGKILL, since it may be stopped or ignore signals
-            process.wait()
-            listener.join()
-            process.stdout.close()
-        if reason not in (None, heard.printed):
-            print_line(console, f"note: not waiting for MLflow: {reason}")
+            with contextlib.suppress(OSError):
+                process.stdin.close()
+            reason = _wait(process, heard, console, is_interrupted=is_interrupted)
+            if reason not in (None, heard.printed):
+                print_line(console, f"note: not waiting for MLflow: {reason}")
 
 
 def _wait(process: subprocess.Popen[str], heard: _Heard, console: Console, *, is_interrupted: bool) -> str | None:
@@ -211,9 +204,8 @@ def sync(store: Store, uri: str, console: Console) -> None:
                 task = bar.add_task(manifest.name, total=total)
                 written = tracker.sync(manifest, driven=driven, on_trial=partial(bar.advance, task))
                 store.mark_behind(manifest.name, behind=driven)
-                print_line(
-                    console, f"{manifest.name}: {written} of {total} trials written; the others were already up to date"
-                )
+                news = f"{written} of {total} trials written; the others were already up to date"
+                print_line(console, f"{manifest.name}: {news}")
     except TrackingError as error:
         kind = UnfinishedError if any(task.completed for task in bar.tasks) else UserError
         raise kind(error.codes, f"{_words(error)}. What the store has is safe; run crwn sync again.") from error

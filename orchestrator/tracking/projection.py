@@ -21,7 +21,8 @@ from orchestrator.report import aggregate, printable
 from orchestrator.report.figures import matrix_files
 from orchestrator.report.sweep_tables import SweepTable
 from orchestrator.store import integrity
-from orchestrator.store.attempts import Attempt, Position, attempts_bytes
+from orchestrator.store.attempts import Attempt, attempts_bytes, contributing
+from orchestrator.store.compatibility import flat
 from orchestrator.store.json_fields import milliseconds
 from orchestrator.store.manifests import Manifest, ManifestCell
 from orchestrator.store.recorded_spec import RecordedSpec
@@ -51,12 +52,13 @@ _CELL_COLUMNS = ("accuracy", "accuracy_sd", "n", "forgetting", "params_per_task"
 _TRIAL_COLUMNS = ("metrics.`accuracy`", "metrics.`trial/forgetting`", "params.`benchmark`", "params.`seed`")
 _BY_CELL = {"aggregateFunction": "average", "groupByKeys": [{"mode": "tag", "groupByData": "cell"}]}
 
-VIEWS: Mapping[str, str] = {
+EXPERIMENT_TAGS: Mapping[str, str] = {
+    "mlflow.experimentKind": "custom_model_development",  # the UI shows training, not prompts
     f"{VIEW}crwn-means": _view("cell", "cell/accuracy", [f"metrics.`cell/{name}`" for name in _CELL_COLUMNS]),
     f"{VIEW}crwn-trials": _view("trial", "accuracy", _TRIAL_COLUMNS),
     f"{VIEW}crwn-cells": _view("trial", "accuracy", _TRIAL_COLUMNS, groupBy=_BY_CELL),
 }
-"""Tags of every experiment: views that show something, which `crwn ui` names. A page opens on a folded run."""
+"""Tags of every experiment; views that show something, which `crwn ui` names, since a page opens on a folded run."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,19 +107,10 @@ def params(spec: RecordedSpec | None) -> dict[str, str]:
     """
     if spec is None:
         return {}
-    flat = {
-        "method": spec.method_kind,
-        "benchmark": benchmark_name(spec.benchmark),
-        "benchmark.kind": spec.benchmark_kind,
-        "scale": spec.scale,
-    }
-    if spec.seed is not None:
-        flat["seed"] = str(spec.seed)
-    parts = {"method": spec.method_settings, "benchmark": spec.benchmark_settings, "training": spec.training_settings}
-    for part, settings in parts.items():
-        for name, value in settings.items():
-            flat[f"{part}.{name}"] = value if isinstance(value, str) else json.dumps(value)
-    return {name: value[:MAX_PARAM] for name, value in flat.items()}
+    settings = flat(spec.values)
+    named = {"method": settings.pop("method.kind"), "benchmark": benchmark_name(spec.benchmark)}
+    named |= {"benchmark.kind": spec.benchmark_kind, "scale": spec.scale, **settings}
+    return {name: (said if isinstance(said, str) else json.dumps(said))[:MAX_PARAM] for name, said in named.items()}
 
 
 def digest(store: Store, trial_id: str, cell: ManifestCell, seed: int) -> str:
@@ -153,17 +146,15 @@ def trial_content(store: Store, trial_id: str, state: TrialState, cell: Manifest
         UserError: a record is damaged.
     """
     finished = store.records.row(trial_id) if state == "done" else None
+    spec: RecordedSpec | None
     if finished is not None:
         store.records.check_whole(trial_id)
-        attempts: Sequence[Attempt] = finished.provenance.attempts or (Attempt(),)
-        spec: RecordedSpec | None = finished.spec
+        attempts, spec = finished.provenance.attempts or (Attempt(),), finished.spec
         is_independent, ended = finished.is_independent, finished.provenance.finished
+    elif attempts := store.unfinished.attempts(trial_id):
+        is_independent, ended, spec = independent(attempts[-1].grouping, None), None, attempts[-1].spec
     else:
-        attempts = store.unfinished.attempts(trial_id)
-        if not attempts:
-            return None
-        spec = attempts[-1].spec
-        is_independent, ended = independent(attempts[-1].grouping, None), None
+        return None
     tests, system = store.so_far(trial_id)
     if finished is None and store.is_finished(trial_id):
         return None  # its files were replaced while being read
@@ -173,7 +164,7 @@ def trial_content(store: Store, trial_id: str, state: TrialState, cell: Manifest
     start = signs[0] or min((sign for sign in signs if sign), default=0)  # an older record may lack its start
     end = max(signs)
     problem = None if spec is None else problem_of(spec.benchmark)
-    lengths = [] if spec is None or problem is None else _lengths(problem, spec)
+    lengths = [] if spec is None or problem is None else spec.num_updates(problem)
     # MLflow shows metrics in order of arrival: the one that is compared first, the machine's last.
     points = [
         *_accuracy_points(tests, problem, finished, end, independent=is_independent),
@@ -183,45 +174,18 @@ def trial_content(store: Store, trial_id: str, state: TrialState, cell: Manifest
     points += _system_points(system) if points else ()
     tags = {"mlflow.runName": run_name(cell, seed), "cell": cell.name[:MAX_TAG], **_labels(cell)}
     tags |= {"spec_hash": trial_id, "state": state, "attempt": str(len(attempts)), "error": ""}
-    tags |= {"host": attempts[-1].host or "", "crwn.origin": _origin(attempts)}
+    begun = next(iter(contributing(attempts)), attempts[0])  # all later ones resumed from it
+    origin = ["unknown" if said is None else str(said) for said in (begun.started, begun.host, begun.pid)]
+    tags |= {"host": attempts[-1].host or "", "crwn.origin": " ".join(origin)}
     if state == "failed" and attempts[-1].error is not None:
         tags["error"] = attempts[-1].error.text[:MAX_TAG]
     if problem is not None and problem.tests_by_update:
-        tags["progress"] = f"{max(map(_step, tests), default=0)}/{sum(lengths)} updates tested"
+        tags["progress"] = f"{max((test.position for test in tests), default=0)}/{sum(lengths)} updates tested"
     elif problem is not None:
         num_learned = problem.num_tasks if finished is not None else sum(test.is_first for test in tests)
         tags["progress"] = f"{num_learned}/{problem.num_tasks} tasks"
     tags |= {} if finished is None else _finished_tags(finished)
     return RunContent(params=params(spec), tags=tags, points=points, start=start, end=end)
-
-
-def _origin(attempts: Sequence[Attempt]) -> str:
-    """Identifies the computation of a trial: the last attempt that started from the beginning.
-
-    Later attempts resumed from it, so all their results belong together.
-    """
-    begun = [attempt for attempt in attempts if attempt.began_at == Position()]
-    first = begun[-1] if begun else attempts[0]
-    return " ".join("unknown" if said is None else str(said) for said in (first.started, first.host, first.pid))
-
-
-def _lengths(problem: ProblemShape, spec: RecordedSpec) -> list[int]:
-    """The number of updates of each segment, or of the stream, as far as known without the data."""
-    if problem.is_stream:
-        return [math.ceil(problem.num_train / spec.batch_size)]
-    if spec.epochs_per_task:
-        return [spec.epochs_per_task * math.ceil(size / spec.batch_size) for size in problem.segment_sizes]
-    return [spec.updates_per_task] * problem.num_segments
-
-
-def _step(test: TestRow) -> int:
-    """The number of tasks before a test, for a stream the number of updates; 0 while its task is learned."""
-    return (test.tasks_learned if test.update is None else test.update) or 0
-
-
-def _tested(test: TestRow, fallback: int) -> int:
-    """When a test ended, in milliseconds since 1970."""
-    return fallback if test.tested is None else round(1000 * test.tested)
 
 
 def _accuracy_points(
@@ -240,8 +204,8 @@ def _accuracy_points(
     is_stream = any(test.update is not None for test in tests)
     found: dict[int, list[TestRow]] = {}
     for test in tests:
-        if is_stream or test.task < _step(test):
-            found.setdefault(_step(test), []).append(test)
+        if is_stream or test.task < test.position:
+            found.setdefault(test.position, []).append(test)
     if independent:
         learned = [test for test in tests if test.is_first]
         found = {number: learned[:number] for number in range(1, len(learned) + 1)}
@@ -250,7 +214,7 @@ def _accuracy_points(
     for step, own in found.items():
         if step < end and len(own) == (num_tasks if is_stream else step):
             mean = sum(aggregate.number(test.accuracy) for test in own) / len(own)
-            yield Point("accuracy", mean, max(_tested(test, fallback) for test in own), step)
+            yield Point("accuracy", mean, max(test.milliseconds or fallback for test in own), step)
     if finished is not None:
         yield Point("accuracy", finished.accuracy, fallback, end)
 
@@ -262,14 +226,14 @@ def _test_points(
 
     The time and step of a value do not change when the trial continues.
     """
-    begins, last = [0, *itertools.accumulate(lengths)], max(map(_step, tests), default=0)
+    begins, last = [0, *itertools.accumulate(lengths)], max((test.position for test in tests), default=0)
     by_update = len(lengths) > 1 and any(test.update is not None for test in tests)
     for test in tests:
-        task, time = test.task, _tested(test, fallback)
+        task, time = test.task, test.milliseconds or fallback
         if test.is_first:
             yield Point("task/accuracy", aggregate.number(test.accuracy), time, task + 1)
             yield Point("task/loss", aggregate.number(test.loss), time, task + 1)
-        if is_finished and _step(test) == last:
+        if is_finished and test.position == last:
             yield Point("task/final_accuracy", aggregate.number(test.accuracy), time, task + 1)
         place = task
         if by_update:  # tasks are trained more than once: the curve is that of the segment that ends with the test
@@ -290,9 +254,9 @@ def _trial_points(row: TrialRow, time: int) -> Iterator[Point]:
     """A finished trial's measures, costs and sizes; at step 0, so that MLflow draws bars."""
     said = row.provenance
     values = {name: getattr(row, name, getattr(said, name, None)) for name in SHOWN if name != "accuracy"}
+    peak = said.peak_memory_bytes and said.peak_memory_bytes / MEBIBYTE
     values |= {"examples_kept": row.examples_kept or None, "stored_memory": row.stored_memory or None}
-    values["seconds"] = row.seconds
-    values["peak_memory_megabytes"] = said.peak_memory_bytes and said.peak_memory_bytes / MEBIBYTE
+    values |= {"seconds": row.seconds, "peak_memory_megabytes": peak}
     for name, value in values.items():
         if value is not None:
             yield Point(f"trial/{name}", float(value), time, 0)
@@ -324,9 +288,6 @@ def _finished_tags(row: TrialRow) -> dict[str, str]:
     tags["code"] = None if said.code is None else said.code.method
     tags["versions"] = json.dumps(dict(said.versions), sort_keys=True) if said.versions else None
     return {name: str(value) for name, value in tags.items() if value}
-
-
-# Cells, and the sweep's table
 
 
 _CELL_METRICS = {"n": "n", "sd": "accuracy_sd", "ci95": "accuracy_ci95", **{name: name for name in SHOWN}}

@@ -11,7 +11,6 @@ the sweep creates new ones. One process at a time writes (`Store.tracking_lock`)
 
 from __future__ import annotations
 
-import re
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -21,6 +20,7 @@ from typing import Any, TypeAlias
 
 import psutil
 
+from orchestrator.report import filenames
 from orchestrator.report.page import sweep_files
 from orchestrator.report.sweep_tables import sweep_table
 from orchestrator.store.json_fields import milliseconds
@@ -163,15 +163,12 @@ class Tracker:
         """The id of the experiment with this name, which is created if missing, or restored if deleted."""
         found = self._client.get_experiment_by_name(name)
         if found is None:
-            # A name may contain characters unfit for paths; artifacts are found through MLflow, never by this name.
-            folder = re.sub(r"[^\w.-]", "_", name)
-            location = None if self._artifacts is None else (self._artifacts / folder).as_uri()
-            kind = {"mlflow.experimentKind": "custom_model_development"}  # the UI shows training, not prompts
-            tags = {**kind, **projection.VIEWS}
-            return str(self._client.create_experiment(name, artifact_location=location, tags=tags))
+            location = None if self._artifacts is None else (self._artifacts / filenames.part(name)).as_uri()
+            made = self._client.create_experiment(name, artifact_location=location)
+            found = self._client.get_experiment(made)
         if found.lifecycle_stage != "active":  # MLflow accepts no second experiment of its name
             self._client.restore_experiment(found.experiment_id)
-        for tag, value in projection.VIEWS.items():
+        for tag, value in projection.EXPERIMENT_TAGS.items():
             if found.tags.get(tag) != value:
                 self._client.set_experiment_tag(found.experiment_id, tag, value)
         return str(found.experiment_id)
@@ -180,10 +177,9 @@ class Tracker:
         """Update one trial's run; returns whether anything was written."""
         place = ("trial", trial_id)
         shown = runs.get(place)
-        if state == "left":
-            if shown is not None:  # somebody removed its files
-                self._client.delete_run(runs.pop(place).run_id)
-            return shown is not None
+        if state == "left" and shown is not None:  # somebody removed its files
+            self._client.delete_run(runs.pop(place).run_id)
+            return True
         seen = (state, cell.names, self._store.signature(trial_id))
         if shown is not None and shown.seen == seen:
             return False
@@ -272,18 +268,19 @@ class Tracker:
         """Write the tags that a run lacks or that differ."""
         changed = {name: value for name, value in tags.items() if shown.tags.get(name, "") != value}
         if changed:
-            own = [entities.RunTag(name, value) for name, value in changed.items()]
-            self._client.log_batch(shown.run_id, tags=own)
+            self._client.log_batch(shown.run_id, tags=[entities.RunTag(*tag) for tag in changed.items()])
             shown.tags |= changed
 
     def _write_status(self, shown: ShownRun, status: str, end: int) -> None:
         """Write a run's status, and its end if it has ended."""
-        known, shown.status, shown.end = (shown.status, shown.end), status, None if status == "RUNNING" else end
-        if known != (shown.status, shown.end):
-            if shown.end is None:
-                self._client.update_run(shown.run_id, status=status)
-            else:
-                self._client.set_terminated(shown.run_id, status, end_time=end)
+        now = (status, None if status == "RUNNING" else end)
+        if now == (shown.status, shown.end):
+            return
+        shown.status, shown.end = now
+        if shown.end is None:
+            self._client.update_run(shown.run_id, status=status)
+        else:
+            self._client.set_terminated(shown.run_id, status, end_time=end)
 
     def _write_files(self, shown: ShownRun, files: Mapping[str, bytes]) -> None:
         """Write a run's artifacts by path, overwriting existing ones."""

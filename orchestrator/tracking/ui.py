@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import signal
 import socket
 import subprocess
 import sys
@@ -17,6 +16,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from orchestrator.children import child
 from orchestrator.display import hide_password, print_line
 from orchestrator.errors import UserError
 from orchestrator.tracking.address import ARTIFACT_FOLDER, DATABASE_FILE, VIEW, default_uri, is_database, tracking_uri
@@ -32,7 +32,7 @@ VIEWS = (
     ("crwn-cells", "", "trials by cell"),
     ("crwn-cells", "&compareRunsMode=CHART", "charts by cell"),
 )
-"""Of each experiment: the view's key (`projection.VIEWS`), what else its address has, and what it shows."""
+"""Of each experiment: the view's key (`projection.EXPERIMENT_TAGS`), what else its address has, and what it shows."""
 MAX_EXPERIMENTS = 5
 START_SECONDS, STOP_SECONDS, POLL_SECONDS = 90.0, 5.0, 0.2
 
@@ -57,9 +57,8 @@ def serve(runs: Path, port: int, console: Console) -> None:
         runs = runs.parent
     uri = tracking_uri(runs, None)
     if not is_database(uri):
-        print_line(
-            console, f"$MLFLOW_TRACKING_URI names a server, which serves the interface itself: {hide_password(uri)}"
-        )
+        note = f"$MLFLOW_TRACKING_URI names a server, which serves the interface itself: {hide_password(uri)}"
+        print_line(console, note)
         return
     if uri == default_uri(runs) and not (runs / DATABASE_FILE).exists():
         raise UserError(
@@ -74,7 +73,9 @@ def serve(runs: Path, port: int, console: Console) -> None:
     command = [sys.executable, "-m", "mlflow", "server", "--host", HOST, "--port", str(port), "--workers", "1"]
     command += ["--artifacts-destination", (runs.absolute() / ARTIFACT_FOLDER).as_uri()]
     with contextlib.suppress(KeyboardInterrupt), tempfile.TemporaryFile() as log:
-        with _running(command, uri, log.fileno()) as server:
+        environment = {**ENVIRONMENT, **os.environ, "MLFLOW_BACKEND_STORE_URI": uri}  # ps must not show its password
+        streams = {"stdin": subprocess.DEVNULL, "stdout": log, "stderr": log}
+        with child(command, patience=STOP_SECONDS, env=environment, **streams) as server:
             deadline = time.monotonic() + START_SECONDS
             with waiting("MLflow's server to start", console):
                 while not (is_up := _is_open(port)) and server.poll() is None and time.monotonic() < deadline:
@@ -113,27 +114,3 @@ def _views(port: int) -> Iterator[str]:
 def _is_open(port: int) -> bool:
     with socket.socket() as probe:
         return probe.connect_ex((HOST, port)) == 0
-
-
-@contextlib.contextmanager
-def _running(command: list[str], uri: str, log: int) -> Iterator[subprocess.Popen[bytes]]:
-    """Run a server and its workers on the database `uri`, and end them with the block."""
-    server = subprocess.Popen(  # noqa: S603 (this Python's own MLflow)
-        command,
-        stdin=subprocess.DEVNULL,
-        stdout=log,
-        stderr=log,
-        env={**ENVIRONMENT, **os.environ, "MLFLOW_BACKEND_STORE_URI": uri},  # ps must not show its password
-        start_new_session=True,  # one process group, to end its workers with it
-    )
-    try:
-        yield server
-    finally:
-        try:
-            with contextlib.suppress(ProcessLookupError, subprocess.TimeoutExpired):
-                os.killpg(server.pid, signal.SIGTERM)
-                server.wait(STOP_SECONDS)
-        finally:  # even if the user presses Ctrl-C again
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(server.pid, signal.SIGKILL)
-            server.wait()

@@ -10,12 +10,12 @@ from urllib.request import url2pathname
 import pytest
 import sqlalchemy
 
+from orchestrator.cli.shown import how_to_open
 from orchestrator.display import hide_password
 from orchestrator.errors import UserError
 from orchestrator.tracking.address import (
     artifact_root,
     default_uri,
-    how_to_open,
     is_database,
     sqlite_file,
     tracking_uri,
