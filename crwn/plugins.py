@@ -297,11 +297,21 @@ def used_by(trial: TrialSpec) -> tuple[Plugin, ...]:
 
 def code_of_trial(trial: TrialSpec) -> Code:
     """The code with which this process computes a trial; see `crwn.code.code_of`."""
-    found = (provider(BENCHMARKS, trial.benchmark.kind), provider(BASE_SETS, trial.benchmark.base))
+    return dataclasses.replace(code_of(trial.method), added=added_code(trial.benchmark.kind, trial.benchmark.base))
+
+
+def added_code(benchmark: str, base: str) -> str | None:
+    """The fingerprint of the plug-ins that define a benchmark and a base set, by their names.
+
+    Returns:
+        None if both are built in, or defined without code, or if this process does not know one of them.
+    """
+    if benchmark not in BENCHMARKS or base not in BASE_SETS:
+        return None
+    found = (provider(BENCHMARKS, benchmark), provider(BASE_SETS, base))
     coded = (plugin for plugin in found if plugin is not None and not isinstance(plugin, DefinedSet))
     parts = [f"{plugin.name} {plugin.code}" for plugin in coded]
-    added = hashlib.sha256("\n".join(parts).encode()).hexdigest()[:NUM_DIGITS] if parts else None
-    return dataclasses.replace(code_of(trial.method), added=added)
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:NUM_DIGITS] if parts else None
 
 
 def _entry_points(kind: _Kind, name: str | None = None) -> list[metadata.EntryPoint]:

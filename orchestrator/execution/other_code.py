@@ -1,7 +1,8 @@
 """Finished trials computed by other code: runs and status report them, and they are recomputed on request.
 
-Code differs if it keeps trials apart (`store.compatibility`): by the method's file or the results version. Unknown code
-does not count as different, nor does code that a user has accepted as equivalent.
+Code differs if it keeps trials apart (`store.compatibility`): by the method's file, the plug-ins of the benchmark and
+the base set, or the results version. Unknown code does not count as different, nor does code that a user has accepted
+as equivalent.
 """
 
 from __future__ import annotations
@@ -9,13 +10,16 @@ from __future__ import annotations
 import functools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
+from crwn.benchmarks import BENCHMARKS
 from crwn.code import RESULTS_VERSION, Code, method_code
+from crwn.data import BASE_SETS
 from crwn.methods import METHODS
-from crwn.plugins import code_of_trial
+from crwn.plugins import PluginError, added_code, code_of_trial, find
+from crwn.registry import Registry
 from crwn.spec import TRIAL_ID, TrialSpec
 from orchestrator.display import counted, print_line
 from orchestrator.errors import UserError, nearest
@@ -36,8 +40,23 @@ def present(method: str) -> Code:
     Args:
         method: its name in the registry; the code of an unknown method is unknown.
     """
-    entry = METHODS.get(method)
-    return Code() if entry is None else Code(method=method_code(entry.spec()), results_version=RESULTS_VERSION)
+    if not _is_known(METHODS, method):
+        return Code()
+    return Code(method=method_code(METHODS[method].spec()), results_version=RESULTS_VERSION)
+
+
+def _is_known(registry: Registry[Any], name: str) -> bool:
+    """Whether a registry has a name, also from an installed plug-in; a broken one is not known."""
+    try:
+        return find(registry, name)
+    except PluginError:
+        return False
+
+
+def _present_added(benchmark: str, base: str) -> str | None:
+    """The fingerprint of the plug-ins that define a benchmark and a base set; None if unknown or if there are none."""
+    known = _is_known(BENCHMARKS, benchmark) and _is_known(BASE_SETS, base)
+    return added_code(benchmark, base) if known else None
 
 
 def of_other_code(computed: Mapping[str, Computed], accepted: Accepted) -> dict[str, list[str]]:
@@ -55,19 +74,21 @@ def of_other_code(computed: Mapping[str, Computed], accepted: Accepted) -> dict[
     return found
 
 
-def _differences(each: Computed, accepted: Accepted) -> list[str]:
-    """How a trial's code differs from the present code; empty if it does not."""
+def _differences(each: Computed, accepted: Accepted) -> dict[str, bool]:
+    """How a trial's code differs from the present code, and whether `crwn accept` can declare that equivalent."""
     code, now = each.code, present(each.method)
-    found = []
+    found = {}
     if (
         code.method is not None
         and now.method is not None
         and now.method not in accepted.codes(each.method, code.method)
     ):
-        found.append("other code of the method")
+        found["other code of the method"] = True
+    if code.added is not None and _present_added(each.benchmark, each.base) not in (None, code.added):
+        found[f"other code of the plug-ins of {each.benchmark} on {each.base}"] = False
     version, current = code.results_version, now.results_version
     if version is not None and current is not None and current not in accepted.results_versions(each.method, version):
-        found.append(f"results version {version}, now {current}")
+        found[f"results version {version}, now {current}"] = True
     return found
 
 
@@ -83,16 +104,18 @@ def show_other_code(computed: Mapping[str, Computed], accepted: Accepted, store:
     found = of_other_code(computed, accepted)
     if not found:
         return
-    parts = []
+    parts, can_accept = [], False
     for method, trial_ids in found.items():
-        kinds = dict.fromkeys(text for id_ in trial_ids for text in _differences(computed[id_], accepted))
+        kinds: dict[str, bool] = {}
+        for each in {computed[trial_id]: None for trial_id in trial_ids}:
+            kinds |= _differences(each, accepted)
+        can_accept |= any(kinds.values())
         parts.append(f"{counted(len(trial_ids), 'trial')} of {method} ({', '.join(kinds)})")
     print_line(console, f"computed by different code: {', '.join(parts)}")
-    print_line(
-        console,
-        "  They are not averaged with new ones. Recompute them: crwn run SWEEP --recompute METHOD|TRIAL. Or declare "
-        f"the codes equivalent: crwn accept {store.address} METHOD",
-    )
+    what_to_do = "Recompute them: crwn run SWEEP --recompute METHOD|TRIAL."
+    if can_accept:
+        what_to_do += f" Or declare the codes of a method equivalent: crwn accept {store.address} METHOD"
+    print_line(console, f"  They are not averaged with new ones. {what_to_do}")
 
 
 def check_names(sweep: Sweep, names: Sequence[str]) -> None:

@@ -27,6 +27,7 @@ from orchestrator.errors import UserError
 from orchestrator.store import parquet_files
 from orchestrator.store.finished import Result
 from orchestrator.store.parquet_files import SEALED_SINCE
+from orchestrator.store.recorded_spec import RecordedSpec
 from orchestrator.store.schemas import TRIALS_SCHEMA
 from orchestrator.store.store import Store
 
@@ -46,7 +47,7 @@ which are in the record, null if unknown; stream, whether tests are by update. L
 
 INDEX_FILE = "trials.parquet"
 
-INDEX_VERSION = "4"
+INDEX_VERSION = "5"
 """Version of the index; an index of another version is rebuilt."""
 
 FEW = 100
@@ -68,11 +69,17 @@ _SIGNED_SCHEMA = pa.schema(
         pa.field("sealed", pa.bool_()),
         pa.field("method_code", pa.string()),
         pa.field("results_version", pa.int64()),
+        pa.field("benchmark_kind", pa.string()),
+        pa.field("base", pa.string()),
+        pa.field("added_code", pa.string()),
     ],
     metadata=TRIALS_SCHEMA.metadata,
 )
 _CODES_SCHEMA = pa.schema(
-    [_SIGNED_SCHEMA.field(name) for name in ("trial_id", "method", "method_code", "results_version")]
+    [
+        _SIGNED_SCHEMA.field(name)
+        for name in ("trial_id", "method", "method_code", "results_version", "benchmark_kind", "base", "added_code")
+    ]
 )
 _KNOWN_SCHEMA = pa.schema(
     [*_CODES_SCHEMA, *(_SIGNED_SCHEMA.field(name) for name in ("signature", "sealed"))],
@@ -130,10 +137,13 @@ class Computed:
 
     Attributes:
         method: its name in the registry.
-        code: the fingerprint of the method's file and the results version, as far as recorded.
+        benchmark, base: the names of its benchmark and base set in theirs.
+        code: what keeps it apart from other trials (`store.compatibility`), as far as recorded.
     """
 
     method: str
+    benchmark: str
+    base: str
     code: Code
 
 
@@ -176,11 +186,13 @@ def _computed(table: pa.Table) -> dict[str, Computed]:
     columns = [table[name].to_pylist() for name in _CODES_SCHEMA.names]
     known: dict[tuple[Any, ...], Computed] = {}
     found = {}
-    for trial_id, method, code, version in zip(*columns, strict=True):
-        key = (method, code, version)
-        if key not in known:
-            known[key] = Computed(method=method, code=Code(method=code, results_version=version))
-        found[trial_id] = known[key]
+    for trial_id, *key in zip(*columns, strict=True):
+        each = known.get(tuple(key))
+        if each is None:
+            method, code, version, benchmark, base, added = key
+            whole = Code(method=code, results_version=version, added=added)
+            each = known[tuple(key)] = Computed(method=method, benchmark=benchmark, base=base, code=whole)
+        found[trial_id] = each
     return found
 
 
@@ -338,6 +350,7 @@ def _or_null(value: float) -> float | None:
 def _together(found: Sequence[Result]) -> pa.Table:
     """The results as rows of `_SIGNED_SCHEMA`."""
     table = pa.concat_tables([TRIALS_SCHEMA.empty_table(), *(result.trial for result in found)]).combine_chunks()
+    benchmarks = [RecordedSpec.from_index(spec).benchmark for spec in table["spec"].to_pylist()]
     columns = {
         **{name: [getattr(result.outcome, name) for result in found] for name in _BY_TASK},
         **{name: [_or_null(result.outcome.measures[name]) for result in found] for name in _COMPUTED},
@@ -346,6 +359,9 @@ def _together(found: Sequence[Result]) -> pa.Table:
         "sealed": [result.is_sealed for result in found],
         "method_code": [result.code.method for result in found],
         "results_version": [result.code.results_version for result in found],
+        "benchmark_kind": [benchmark["kind"] for benchmark in benchmarks],
+        "base": [benchmark["base"] for benchmark in benchmarks],
+        "added_code": [result.code.added for result in found],
     }
     for name, values in columns.items():
         field = _SIGNED_SCHEMA.field(name)

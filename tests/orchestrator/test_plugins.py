@@ -110,6 +110,49 @@ def test_an_edited_plug_in_is_other_code(crwn: Crwn, files: Path) -> None:
         assert "computed by different code" not in crwn(*RUN, "--plugin", "my_method.py").out
 
 
+BASE_SET = """\
+import dataclasses
+
+from crwn.data.base import Embedded
+from crwn.data.digits import DIGITS, read
+
+BASE_SETS = {"ten": dataclasses.replace(DIGITS, name="ten", source=Embedded(read=read))}
+"""
+
+ON_TEN = """\
+name: ten
+seeds: [0]
+plugins: [my_set.py]
+benchmarks: {own: {kind: sequential, base: ten, first: 2}}
+training: {updates_per_task: 5}
+methods: {finetune: {scales: [FC16]}}
+"""
+
+
+def test_an_edited_base_set_is_other_code(crwn: Crwn, workplace: Path) -> None:
+    """Nothing of the method changed; a comment alone changes nothing. Only computing again mends it."""
+    sweep, plugin = workplace / "ten.yaml", workplace / "my_set.py"
+    sweep.write_text(ON_TEN)
+
+    def run(source: str, *options: str) -> str:
+        plugin.write_text(source)
+        with no_traces():
+            ended = crwn("run", sweep, *RUN[2:], "--plugin", "my_set.py", *options)
+        assert ended.code == 0, ended.err
+        return str(ended.out)
+
+    said, edited = "computed by different code: 1 trial of finetune", f"{BASE_SET}SHIFT = 1\n"
+    run(BASE_SET)
+    assert said not in run(f"# a comment\n{BASE_SET}")
+    for out in (run(edited), run(edited, "--seeds", "0")):
+        assert said in out
+        assert "--recompute" in out
+        assert "crwn accept" not in out  # which is for the code of methods
+    assert said not in run(edited, "--recompute", "finetune")
+    assert said in run(BASE_SET)
+    assert said not in crwn("status", "runs/ten").out  # whose process has no such plug-in, and runs none
+
+
 def test_a_new_method_runs(crwn: Crwn, workplace: Path) -> None:
     """What `new method` writes is a method under its name and a sweep; nothing is overwritten."""
     made = crwn("new", "method", "slow_pull")
