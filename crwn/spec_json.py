@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-import json
 from collections.abc import Iterable, Mapping
-from typing import Any, NoReturn
+from typing import Any
 
 from crwn.benchmarks import BENCHMARKS
 from crwn.faults import Fault, InvalidError, codes_of
@@ -14,6 +13,7 @@ from crwn.methods import METHODS
 from crwn.plugins import PluginError, find, installed_names
 from crwn.registry import Registry
 from crwn.spec import TrainingSpec, TrialSpec
+from crwn.strict_json import parse
 
 MAX_SHOWN = 100
 """Characters of a faulty value that are shown."""
@@ -24,7 +24,7 @@ def trial_from_json(text: str) -> TrialSpec:
     if not isinstance(text, str):
         raise InvalidError("wrong-type", f"expected a trial's spec as JSON text, given {type(text).__name__}")
     try:
-        values = json.loads(text, object_pairs_hook=_distinct, parse_constant=_refuse_constant)
+        values = parse(text)
     except RecursionError as error:
         message = "expected a trial's spec as JSON, given text that is nested too deeply"
         raise InvalidError("not-json", message) from error
@@ -109,17 +109,3 @@ def _shown(value: Any) -> str:
 
 def _cut(text: str) -> str:
     return text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}..."
-
-
-def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """An object of JSON, whose keys must be distinct: readers disagree on which of two equal ones counts."""
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
-        raise InvalidError("repeated-key", f"the key {_shown(twice)} is given twice")
-    return found
-
-
-def _refuse_constant(name: str) -> NoReturn:
-    raise InvalidError("not-finite", f"expected a finite number, given {name}")

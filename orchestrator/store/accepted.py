@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from crwn.faults import InvalidError, codes_of
+from crwn.strict_json import parse
 from orchestrator.errors import UserError
 from orchestrator.store.files import Files
-from orchestrator.store.json_fields import Fields, parse, sealed_bytes
+from orchestrator.store.json_fields import Fields, sealed_bytes
 from orchestrator.store.schemas import ACCEPTED_FILE
 
 FORMAT = 1

@@ -12,8 +12,9 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from crwn.code import Code
+from crwn.strict_json import parse
 from orchestrator.errors import shortened
-from orchestrator.store.json_fields import Fields, parse, sealed_bytes, without_none
+from orchestrator.store.json_fields import Fields, sealed_bytes, without_none
 from orchestrator.store.recorded_spec import RecordedSpec
 
 

@@ -43,17 +43,6 @@ _COUNTS: Sequence[tuple[str, str, bool]] = (
 """Numbers in a trial's settings by part, and whether they are required: a stream's benchmark has no number of tasks."""
 
 
-def parse(content: bytes | str) -> Any:
-    """Parse JSON, but refuse what Python's parser accepts: duplicate keys in an object, NaN, infinities.
-
-    Raises:
-        ValueError: it is not such JSON.
-        RecursionError: it nests too deeply.
-    """
-    text = content.decode() if isinstance(content, bytes) else content
-    return json.loads(text, object_pairs_hook=_distinct, parse_constant=_refuse)
-
-
 def sealed(content: Mapping[str, Any]) -> dict[str, Any]:
     """A file's JSON values with their checksum added."""
     return {**content, SUM: _sum(content)}
@@ -335,17 +324,3 @@ def _is_number(value: Any) -> bool:
     if isinstance(value, float):
         return math.isfinite(value)
     return isinstance(value, int) and not isinstance(value, bool) and -MAX_INTEGER <= value <= MAX_INTEGER
-
-
-def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """A JSON object without duplicate keys, of which the last would silently win."""
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        names = [name for name, _ in pairs]
-        again = next(name for name in names if names.count(name) > 1)
-        raise InvalidError("repeated-key", f"the key {reprlib.repr(again)} occurs twice in one object")
-    return found
-
-
-def _refuse(constant: str) -> None:
-    raise InvalidError("not-finite", f"expected finite numbers, given {constant}")

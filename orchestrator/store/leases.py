@@ -14,8 +14,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from crwn.strict_json import parse
 from orchestrator.store.files import Files
-from orchestrator.store.json_fields import Fields, parse, sealed_bytes
+from orchestrator.store.json_fields import Fields, sealed_bytes
 from orchestrator.store.locks import Holder, TakenError
 
 RENEW_SECONDS = 20.0

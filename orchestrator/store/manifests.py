@@ -15,6 +15,7 @@ from typing import Any
 
 from crwn.faults import InvalidError, codes_of
 from crwn.spec import TRIAL_ID, trial_id_of
+from crwn.strict_json import parse
 from orchestrator.errors import UserError
 from orchestrator.store.json_fields import (
     CANONICAL,
@@ -23,7 +24,6 @@ from orchestrator.store.json_fields import (
     MAX_TEXT,
     Fields,
     check_values,
-    parse,
     sealed_bytes,
     without_none,
 )

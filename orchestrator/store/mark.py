@@ -8,10 +8,10 @@ import reprlib
 import uuid
 
 from crwn.faults import InvalidError, codes_of
+from crwn.strict_json import parse
 from orchestrator.errors import UserError
 from orchestrator.store.files import TEMPORARY, Files
 from orchestrator.store.folder import LOCKS
-from orchestrator.store.json_fields import parse
 from orchestrator.store.parquet_files import SEALED_SINCE, STORE_VERSION
 from orchestrator.store.schemas import MARK_FILE
 

@@ -12,8 +12,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 
 from crwn.code import Code
+from crwn.strict_json import parse
 from orchestrator.store.attempts import Attempt, code_content, read_code
-from orchestrator.store.json_fields import Fields, canonical, parse, without_none
+from orchestrator.store.json_fields import Fields, canonical, without_none
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

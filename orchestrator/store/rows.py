@@ -11,7 +11,8 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from crwn.faults import InvalidError
-from orchestrator.store.json_fields import Fields, canonical, parse
+from crwn.strict_json import parse
+from orchestrator.store.json_fields import Fields, canonical
 from orchestrator.store.provenance import Provenance, RecordedNumerics
 from orchestrator.store.recorded_spec import RecordedSpec
 
