@@ -6,16 +6,18 @@ process.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import json
 import operator
-from collections.abc import Callable, Iterable, Mapping
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from crwn.benchmarks import benchmark_name
-from crwn.faults import codes_of
+from crwn.faults import FaultError, codes_of
 from crwn.paths import expanded
 from crwn.plugins import used_by
 from crwn.spec import TrialSpec
@@ -30,6 +32,30 @@ __all__ = ["TrialSpec", "UnfinishedError", "UserError", "load_sweep", "open_stor
 DEFAULT_STORE = "runs/python"
 """The store of trials that are run without a sweep."""
 
+ARGUMENTS = {
+    "--cpus": "resources['cpus']",
+    "--data-root": "data_root",
+    "--executor": "executor",
+    "--gpus": "resources['gpus']",
+    "--out": "store",
+    "--plugin": "plugins",
+    "--seeds": "seeds",
+    "--set": "changes",
+}
+"""What options of the command line, which errors name, are called here."""
+
+_OPTION = re.compile(rf"(?<![\w-])({'|'.join(ARGUMENTS)})(?![\w-])")
+
+
+@contextlib.contextmanager
+def _as_arguments() -> Iterator[None]:
+    """Have errors name the arguments of Python in place of the command line's options."""
+    try:
+        yield
+    except FaultError as error:
+        error.args = (*error.args[:-1], _OPTION.sub(lambda found: ARGUMENTS[found[0]], str(error)))
+        raise
+
 
 def open_store(store: str | Path) -> Results:
     """Open a store to read its results.
@@ -43,7 +69,8 @@ def open_store(store: str | Path) -> Results:
     from orchestrator.report.results import Results  # noqa: PLC0415
     from orchestrator.store.store import Store  # noqa: PLC0415
 
-    return Results(Store.existing(_path("store", store)))
+    with _as_arguments():
+        return Results(Store.existing(_path("store", store)))
 
 
 def load_sweep(file: str | Path, *, changes: Iterable[str] = (), plugins: Iterable[str | Path] = ()) -> Sweep:
@@ -64,7 +91,8 @@ def load_sweep(file: str | Path, *, changes: Iterable[str] = (), plugins: Iterab
         changes=lambda: [_text("changes", change) for change in _several(changes)],
         plugins=lambda: [_path("plugins", plugin) for plugin in _several(plugins)],
     )
-    return reading.load_sweep(Path(given["file"]), changes=given["changes"], plugins=given["plugins"])
+    with _as_arguments():
+        return reading.load_sweep(Path(given["file"]), changes=given["changes"], plugins=given["plugins"])
 
 
 def run(
@@ -108,21 +136,24 @@ def run(
     from orchestrator.report.results import Results  # noqa: PLC0415
     from orchestrator.store.store import Store  # noqa: PLC0415
 
-    given = _all(
-        sweep=lambda: _with_seeds(work, seeds),
-        store=lambda: None if store is None else _path("store", store),
-        executor=lambda: _one_of("executor", executor, (None, *EXECUTORS)),
-        data_root=lambda: _folder("data_root", data_root),
-        resources=lambda: _resources(resources),
-        keep_weights=lambda: _one_of("keep_weights", keep_weights, (None, True, False)),
-        tracking=lambda: _one_of("tracking", tracking, (True, False)),
-    )
-    sweep = given["sweep"]
-    if keep_weights is not None:
-        sweep = dataclasses.replace(sweep, keep_weights=keep_weights)
-    options = running.Options(data_root=given["data_root"], executor=executor, tracking=tracking, **given["resources"])
-    found = Store(sweep.address(given["store"]))
-    running.run(sweep, found, options, display.console())
+    with _as_arguments():
+        given = _all(
+            sweep=lambda: _with_seeds(work, seeds),
+            store=lambda: None if store is None else _path("store", store),
+            executor=lambda: _one_of("executor", executor, (None, *EXECUTORS)),
+            data_root=lambda: _folder("data_root", data_root),
+            resources=lambda: _resources(resources),
+            keep_weights=lambda: _one_of("keep_weights", keep_weights, (None, True, False)),
+            tracking=lambda: _one_of("tracking", tracking, (True, False)),
+        )
+        sweep = given["sweep"]
+        if keep_weights is not None:
+            sweep = dataclasses.replace(sweep, keep_weights=keep_weights)
+        options = running.Options(
+            data_root=given["data_root"], executor=executor, tracking=tracking, **given["resources"]
+        )
+        found = Store(sweep.address(given["store"]))
+        running.run(sweep, found, options, display.console())
     return Results(found)
 
 

@@ -163,8 +163,10 @@ def test_a_plug_in_runs_where_it_is_named(workplace: Path) -> None:
     Path("my_method.py").write_text(plugged.METHOD)
     Path("mine.yaml").write_text(plugged.SWEEP)
     with plugged.no_traces():
-        with pytest.raises(crwn.UserError, match=r"my_method\.py"):
+        with refused(crwn.UserError, "plugin-not-named", says="add plugins my_method.py"):
             crwn.load_sweep("mine.yaml")
+        with refused(crwn.UserError, "plugin-not-listed", says="plugins other.py: expected"):
+            crwn.load_sweep("mine.yaml", plugins=["other.py"])
         (trial,) = crwn.load_sweep("mine.yaml", plugins=["my_method.py"]).trials
         assert crwn.TrialSpec.from_json(trial.canonical_json()) == trial
         results = crwn.run(trial, keep_weights=True)
@@ -299,9 +301,14 @@ def test_a_run_goes_on_after_an_interruption(trial: Trial, tmp_path: Path, monke
         (..., {"resources": 1}, "wrong-type", "resources: expected gpus and cpus by name, given 1"),
         (..., {"resources": {"cpu": 1}}, "unknown-key", "did you mean 'cpus'?"),
         (..., {"resources": {"cpus": "2"}}, "wrong-type", "resources.cpus: expected a number, given '2'"),
-        (..., {"resources": {"cpus": 0}}, None, "cpus: expected more than 0, given 0"),
-        (..., {"resources": {"gpus": -1}}, None, "gpus: expected a number of at least 0, given -1"),
-        (..., {"resources": {"gpus": 1.5}}, None, "gpus: expected a share of at most 1 or a whole number, given 1.5"),
+        (..., {"resources": {"cpus": 0}}, None, "resources['cpus']: expected more than 0, given 0"),
+        (..., {"resources": {"gpus": -1}}, None, "resources['gpus']: expected a number of at least 0, given -1"),
+        (
+            ...,
+            {"resources": {"gpus": 1.5}},
+            None,
+            "resources['gpus']: expected a share of at most 1 or a whole number, given 1.5",
+        ),
         (..., {"keep_weights": "yes"}, "not-a-choice", "keep_weights: expected one of None, True, False, given 'yes'"),
         (
             ...,
@@ -319,6 +326,7 @@ def test_what_is_wrong_is_refused_before_anything_starts(
     with pytest.raises(crwn.UserError) as caught:
         crwn.run(trial() if work is ... else work, **more)
     assert says in str(caught.value)
+    assert "--" not in str(caught.value)
     assert code is None or caught.value.codes == (code,)
     assert list(workplace.iterdir()) == []
 
