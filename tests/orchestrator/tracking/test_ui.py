@@ -291,6 +291,8 @@ def test_mlflow_is_served_on_this_machine_until_ctrl_c(runs: Path, port: int) ->
     try:
         assert process.stdout is not None
         printed = process.stdout.readline()
+        while printed.startswith("waiting for"):  # on a slow machine
+            printed = process.stdout.readline()
         address = f"http://127.0.0.1:{port}"
         assert printed == f"MLflow shows sqlite:///{runs}/mlflow.db at {address}/#/experiments?{ui.FOR_TRAINING}\n"
         assert get(f"{address}/health") == b"OK"
