@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crwn.benchmarks.protocol import Split
-from crwn.benchmarks.specs import with_channels
+from crwn.benchmarks.specs import pooled, with_channels
 from crwn.lazy import LazyModule
 
 if TYPE_CHECKING:
@@ -38,6 +38,7 @@ class ClassTasks:
         augmentation: augmentation of the training images; None: none.
         device: the device of the tensors.
         channels: number of channels of a task's images (`with_channels`).
+        pool: pixels are means over squares of this size.
     """
 
     def __init__(
@@ -50,6 +51,7 @@ class ClassTasks:
         augmentation: Augmentation | None,
         device: torch.device,
         channels: int = 1,
+        pool: int = 1,
     ) -> None:
         self.num_tasks = self.num_segments = len(classes)
         self.test_every = 0
@@ -60,6 +62,7 @@ class ClassTasks:
         self._classes = classes
         self._device = device
         self._channels = channels
+        self._pool = pool
 
     def num_examples(self, task: int) -> int:
         """Number of training examples of a task."""
@@ -84,7 +87,8 @@ class ClassTasks:
 
     def _split(self, split: ImageSplit, chosen: Chosen) -> Split:
         numbers_N, labels_N = chosen
+        images_NCHW = pooled(split.images[numbers_N], self._pool)
         return Split(
-            images=with_channels(torch.from_numpy(split.images[numbers_N]).to(self._device), self._channels),
+            images=with_channels(torch.from_numpy(images_NCHW).to(self._device), self._channels),
             labels=torch.from_numpy(labels_N).to(self._device),
         )

@@ -31,7 +31,7 @@ from numpy.typing import NDArray
 
 from crwn import seeding
 from crwn.benchmarks.protocol import Split
-from crwn.benchmarks.specs import normalisation_of
+from crwn.benchmarks.specs import normalisation_of, pool_faults, pooled
 from crwn.benchmarks.validation import check_validation
 from crwn.data import BASE_SETS, GreyBase
 from crwn.faults import Fault, InvalidError
@@ -156,7 +156,6 @@ class ItemsSpec:
         """What must not hold of the fields together: whether it does, and the fault's code and message."""
         base = BASE_SETS[self.base]
         num_pairs = base.num_classes * (base.num_classes - 1) // 2
-        _, height, width = base.image_shape
         is_graded = self.frequency == "graded"
         return [
             (
@@ -206,11 +205,7 @@ class ItemsSpec:
                     f"'graded', which needs one round of at least {FEWEST_GRADED} items"
                 ),
             ),
-            (
-                height % self.pool > 0 or width % self.pool > 0,
-                "pool-does-not-divide",
-                f"pool: expected a divisor of {height} and {width}, the size of {self.base!r}, given {self.pool}",
-            ),
+            (bool(of_pool := pool_faults(self.base, self.pool)), "pool-does-not-divide", "; ".join(of_pool)),
             (
                 self._num_trainings() > MOST_TRAININGS,
                 "trainings-too-many",
@@ -338,16 +333,6 @@ def graded_order(count: int, generator: np.random.Generator) -> tuple[int, ...]:
         left[item] -= 1
         order.append(item)
     return tuple(reversed(order))
-
-
-def pooled(images_N1HW: Images, size: int) -> Images:
-    """Means over squares, rounded to bytes: [N, 1, H / size, W / size]."""
-    if size == 1:
-        return images_N1HW
-    num, _, height, width = images_N1HW.shape
-    squares = images_N1HW.reshape(num, 1, height // size, size, width // size, size)
-    means: Images = np.rint(squares.mean(axis=(3, 5))).astype(np.uint8)
-    return means
 
 
 def build(spec: ItemsSpec, images: ImageSet, seed: int, device: torch.device) -> Items:

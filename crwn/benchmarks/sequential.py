@@ -19,11 +19,11 @@ import numpy as np
 from crwn import seeding
 from crwn.benchmarks.augmentation import augmentation_of
 from crwn.benchmarks.by_class import Chosen, ClassTasks
-from crwn.benchmarks.specs import check_first, normalisation_of
+from crwn.benchmarks.specs import check_first, normalisation_of, pool_faults
 from crwn.benchmarks.validation import check_validation, left_of_each
 from crwn.data import BASE_SETS, Base
-from crwn.faults import InvalidError
-from crwn.spec import READ_STRICTLY, Count, Index, ProblemShape, check_fields, kind_field
+from crwn.faults import Fault, InvalidError
+from crwn.spec import READ_STRICTLY, Count, Index, ProblemShape, check_fields, kind_field, later_field
 
 if TYPE_CHECKING:
     import torch
@@ -45,9 +45,11 @@ class SequentialSpec:
         channels: 1, or 3; for grey images, 3 equal ones.
         validation: number of training images held out; tests then use them, never the test images.
         first: number of groups to keep from the start of the order; 0: all. Networks keep outputs for all classes.
+        pool: pixels are means over squares of this size.
 
     Raises:
-        ValueError: a field is wrong, the classes do not divide into equal groups, or colour images are wanted in grey.
+        ValueError: a field is wrong, the classes do not divide into equal groups, the images not into squares, or
+            colour images are wanted in grey.
     """
 
     __pydantic_config__: ClassVar[Mapping[str, Any]] = READ_STRICTLY
@@ -62,6 +64,7 @@ class SequentialSpec:
     channels: Literal[1, 3] = 1
     validation: Index = 0
     first: Index = 0
+    pool: Count = later_field(1)
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -75,14 +78,17 @@ class SequentialSpec:
                 f"{self.base!r} divide into equal groups, given {self.num_tasks}",
             )
         check_first(self.first, self.num_tasks)
+        faults = pool_faults(self.base, self.pool)
         if self.channels < base.image_shape[0]:
-            raise InvalidError(
-                "channels-too-few", f"channels: expected 3 for {self.base!r}, which is in colour, given {self.channels}"
-            )
+            message = f"channels: expected 3 for {self.base!r}, which is in colour, given {self.channels}"
+            faults.append(Fault("channels-too-few", message))
+        if faults:
+            raise InvalidError.of(faults)
 
     def problem(self) -> ProblemShape:
         """The benchmark's sizes."""
         base, num_tasks = BASE_SETS[self.base], self.first or self.num_tasks
+        _, height, width = base.image_shape
         task_classes: tuple[tuple[int, ...], ...] = ()
         if self.order == "natural":
             task_classes, left = self.classes(0), left_of_each(self.base, self.validation)
@@ -91,7 +97,7 @@ class SequentialSpec:
             all_sizes = np.diff(np.arange(self.num_tasks + 1) * (base.num_train - self.validation) // self.num_tasks)
             sizes = all_sizes[:num_tasks].tolist()
         return ProblemShape(
-            input_shape=(self.channels, *base.image_shape[1:]),
+            input_shape=(self.channels, height // self.pool, width // self.pool),
             num_classes=base.num_classes,
             num_tasks=num_tasks,
             scenario="class",
@@ -129,4 +135,5 @@ def build(spec: SequentialSpec, images: ImageSet, seed: int, device: torch.devic
         augmentation=augmentation_of(padding=spec.crop_padding, flip=spec.flip),
         device=device,
         channels=spec.channels,
+        pool=spec.pool,
     )

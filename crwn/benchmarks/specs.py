@@ -1,15 +1,19 @@
-"""What the specs of several benchmarks share: classes, truncated sequences, normalisation, channels."""
+"""What the specs of several benchmarks share: classes, truncated sequences, normalisation, channels, pooling."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
+import numpy as np
+
 from crwn.data import BASE_SETS
 from crwn.data.base import AS_THEY_ARE, Normalisation
-from crwn.faults import InvalidError
+from crwn.faults import Fault, InvalidError
 
 if TYPE_CHECKING:
     import torch
+
+    from crwn.data.base import Images
 
 
 @runtime_checkable
@@ -44,6 +48,25 @@ def check_first(first: int, num_tasks: int) -> None:
 def normalisation_of(base: str, *, normalise: bool) -> Normalisation:
     """The normalisation of a base set's images; without it, pixels are from 0 to 1."""
     return BASE_SETS[base].normalisation if normalise else AS_THEY_ARE
+
+
+def pool_faults(base: str, size: int) -> list[Fault]:
+    """What is wrong with pooling a base set's images over squares of this size: a side that it does not divide."""
+    _, height, width = BASE_SETS[base].image_shape
+    if height % size == width % size == 0:
+        return []
+    message = f"pool: expected a divisor of {height} and {width}, the size of {base!r}, given {size}"
+    return [Fault("pool-does-not-divide", message)]
+
+
+def pooled(images_NCHW: Images, size: int) -> Images:
+    """Means over squares, rounded to bytes: [N, C, H / size, W / size]."""
+    if size == 1:
+        return images_NCHW
+    num, channels, height, width = images_NCHW.shape
+    squares = images_NCHW.reshape(num, channels, height // size, size, width // size, size)
+    means: Images = np.rint(squares.mean(axis=(3, 5))).astype(np.uint8)
+    return means
 
 
 def with_channels(images_N1HW: torch.Tensor, channels: int) -> torch.Tensor:

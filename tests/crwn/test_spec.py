@@ -136,6 +136,7 @@ CHANGED: dict[type[Any], dict[str, Any]] = {
         "flip": True,
         "normalise": True,
         "channels": 3,
+        "pool": 2,
         "validation": 100,
         "first": 3,
     },

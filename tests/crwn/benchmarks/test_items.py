@@ -12,8 +12,9 @@ import torch
 
 import crwn.engine
 from crwn import seeding
-from crwn.benchmarks.items import Items, ItemsSpec, build, derangement, graded_order, pairs_of, pooled
+from crwn.benchmarks.items import Items, ItemsSpec, build, derangement, graded_order, pairs_of
 from crwn.benchmarks.protocol import TrainsAgain
+from crwn.benchmarks.specs import pooled
 from crwn.contract import results, run
 from crwn.data import Datasets
 from crwn.events import ResumePoint

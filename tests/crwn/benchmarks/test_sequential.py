@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch.nn import functional
 
 from crwn.benchmarks import PRESETS
 from crwn.benchmarks.augmentation import Augmentation
@@ -112,6 +113,18 @@ def test_three_channels_are_equal(digits: Datasets) -> None:
             assert torch.equal(taken.images[:, channel], grey.images[:20, 0])
 
 
+def test_pixels_are_means_over_squares(digits: Datasets) -> None:
+    """Of each channel, rounded to bytes; the sizes that networks are planned from shrink, and so do tests."""
+    images = digits.load("digits")
+    spec = dataclasses.replace(DIGITS, channels=3, pool=2)
+    assert spec.problem().input_shape == (3, 4, 4)
+    tasks, whole = build(spec, images, 0, CPU), build(DIGITS, images, 0, CPU)
+    for found, full in ((tasks.train_split(1), whole.train_split(1)), (tasks.test_split(1), whole.test_split(1))):
+        expected = functional.avg_pool2d(full.images.double(), 2).round()
+        assert torch.equal(found.images, expected.to(torch.uint8).expand(-1, 3, -1, -1))
+        assert torch.equal(found.labels, full.labels)
+
+
 def test_a_mixture_is_the_tasks_end_to_end(digits: Datasets) -> None:
     """In the order asked for, tasks of different sizes."""
     tasks = build(DIGITS, digits.load("digits"), 0, CPU)
@@ -145,6 +158,10 @@ def test_wrong_fields_are_refused() -> None:
         SequentialSpec(base="digits", first=5)
     with refused(InvalidError, "validation-takes-all", says=["validation: ", "1437"]):
         SequentialSpec(base="digits", validation=1437)
+    with refused(InvalidError, "pool-does-not-divide", says=["pool: ", "28", "'mnist'", "given 3"]):
+        SequentialSpec(pool=3)
+    with refused(InvalidError, "pool-does-not-divide", "channels-too-few", says=["pool: ", "channels: "]):
+        SequentialSpec(base="cifar100", num_tasks=10, pool=3)
     with refused(InvalidError, "unknown-name", says=["channels: ", "1, 3", "given 2"]):
         SequentialSpec(base="digits", channels=2)  # type: ignore[arg-type]  # what is refused
 
