@@ -67,11 +67,11 @@ def connect() -> bool:
     else:
         check_start()
         what_to_do = (
-            f"Its logs are in {ray_folder().logs}; it may lack memory, processes (ulimit -u) or open files "
-            "(ulimit -n). Or run the trials without it: --executor inline."
+            f"Its logs are in {ray_folder().logs}; it may lack memory, processes (ulimit -u), open files (ulimit -n) "
+            "or, on a busy machine, time: try again. Or run the trials without it: --executor inline."
         )
         # "local" never looks for an earlier cluster, whose stale address could make it hang.
-        with _own_sigterm(), _explained("Ray could not be started on this machine", what_to_do):
+        with _own_sigterm(), _compiled_kept(), _explained("Ray could not be started on this machine", what_to_do):
             ray.init(address="local", include_dashboard=False, num_cpus=len(os.sched_getaffinity(0)), **quiet)
     logging.getLogger("ray.tune").setLevel(logging.ERROR)
     return True
@@ -111,6 +111,20 @@ def _own_sigterm() -> Iterator[None]:
     finally:
         if before is not None and threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, before)
+
+
+@contextlib.contextmanager
+def _compiled_kept() -> Iterator[None]:
+    """Have the processes that Ray starts keep the modules that they compile, as images of containers forbid.
+
+    Else each compiles all of them at every start, for longer than Ray waits for some of them on a busy machine.
+    """
+    before = os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+    try:
+        yield
+    finally:
+        if before is not None:
+            os.environ["PYTHONDONTWRITEBYTECODE"] = before
 
 
 def alive() -> list[dict[str, Any]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from collections.abc import Callable
 from typing import Any
@@ -25,7 +26,7 @@ def initialised(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[dict[str,
 
         def init(**named: Any) -> None:
             signal.signal(signal.SIGTERM, signal.SIG_DFL)  # as Ray's own does
-            asked.append(named)
+            asked.append({**named, "environment": dict(os.environ)})
             if error is not None:
                 raise error
 
@@ -52,6 +53,17 @@ def test_a_local_ray_has_no_dashboard(
     assert named["address"] == "local"
     assert named["include_dashboard"] is False
     assert not {"dashboard_host", "_node_ip_address"} & named.keys()
+
+
+def test_rays_processes_keep_compiled_modules(
+    initialised: Callable[..., list[dict[str, Any]]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where the environment forbids it, which is as before afterwards: else each compiles them anew."""
+    asked = initialised()
+    monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
+    ray_cluster.connect()
+    assert "PYTHONDONTWRITEBYTECODE" not in asked[0]["environment"]
+    assert os.environ["PYTHONDONTWRITEBYTECODE"] == "1"
 
 
 def test_a_head_that_is_busy_is_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
