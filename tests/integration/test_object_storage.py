@@ -13,6 +13,9 @@ from tests.integration.conftest import CRWN, Run, clean_environment, contents
 from tests.object_storage import ENVIRONMENT, ObjectStorage
 
 OUTAGE_SECONDS = 30.0
+"""Longer than the time between two renewals of a lease, so that every run notices."""
+WAIT_SECONDS = 600.0
+"""For a run to get somewhere on a busy machine; an idle one takes seconds."""
 
 SWEEP = """\
 # crwn run sweep.yaml
@@ -43,20 +46,20 @@ def test_killed_and_without_its_storage_a_run_leaves_what_a_local_one_does(
     address = storage.new_address()
     first = start(address, "--executor", "inline", text=SWEEP)
     trial = first.sweep.trials[0]
-    assert first.wait_until(lambda: first.share_done() >= 0.1)
+    assert first.wait_until(lambda: first.share_done() >= 0.1, WAIT_SECONDS)
     assert first.store.is_driven
     printed = first.kill_tree()
     assert not first.store.is_finished(trial.trial_id)
     assert "1 interrupted, 1 left" in crwn("status", address)
 
     second = start(address, "--executor", "inline", text=SWEEP)
-    assert second.wait_until(lambda: len(second.store.unfinished.attempts(trial.trial_id)) == 2)
+    assert second.wait_until(lambda: len(second.store.unfinished.attempts(trial.trial_id)) == 2, WAIT_SECONDS)
     with storage.outage(OUTAGE_SECONDS):
         undisturbed = start(tmp_path / "store", "--executor", "inline", text=SWEEP)
-        code, output = undisturbed.wait()
-        assert code == 0, output
-        assert second.process.poll() is None
-    code, output = second.wait()
+    assert second.process.poll() is None  # at the end of the outage, however long the other run takes
+    code, output = undisturbed.wait(WAIT_SECONDS)
+    assert code == 0, output
+    code, output = second.wait(WAIT_SECONDS)
     assert code == 0, output
     assert "an earlier run on this store was cut off" in output
     assert "trying again for up to 90 s" in output
