@@ -35,7 +35,7 @@ class Code:
             in which it lies); None if its source is not available, as in a notebook.
         crwn: fingerprint of all files of this package; None likewise.
         results_version: `RESULTS_VERSION` at that time.
-        added: fingerprint of the plug-ins that define its benchmark and base set; None if they are built in.
+        added: fingerprint of the plug-ins that define its network, benchmark and base set; None if they are built in.
     """
 
     method: str | None = None

@@ -215,7 +215,9 @@ def a_start_has_the_task_axis_and_the_dtype(case: ContractCase) -> None:
         assert not any(tensor.requires_grad for tensor in memory.values())
         everything = [tensor for role in roles for tensor in role.values()]
         assert all(tensor.is_leaf for tensor in everything)
-        assert all(tensor.dtype == getattr(torch, dtype) for tensor in (*own.values(), *shared.values()))
+        numbers = [tensor for tensor in (*own.values(), *shared.values()) if tensor.is_floating_point()]
+        assert all(tensor.dtype == getattr(torch, dtype) for tensor in numbers)
+        assert not any(tensor.requires_grad for tensor in shared.values() if not tensor.is_floating_point())
         places = [tensor.untyped_storage().data_ptr() for tensor in everything if tensor.numel()]
         assert len(set(places)) == len(places), "two tensors share their memory"
 
@@ -242,7 +244,8 @@ def both_dtypes_start_from_the_same_numbers(case: ContractCase) -> None:
 def the_blueprint_counts_what_is_trained_and_kept(case: ContractCase) -> None:
     """Numbers that training a task changes, that are kept, a packed bit counting as one, and that are remembered.
 
-    Of a replay buffer its images are counted as such, and whatever else is kept of them as numbers, but the labels.
+    Of a replay buffer its images are counted as such, and whatever else is kept of them as numbers, but the labels and
+    the count of what it was offered.
     """
     method, blueprint = build(case.trial()), case.spec.blueprint()
     state, shared = method.start([0]), method.start_shared()
@@ -258,8 +261,8 @@ def the_blueprint_counts_what_is_trained_and_kept(case: ContractCase) -> None:
 
     memory = method.start_memory()
     assert len(memory.get(replay.IMAGES, ())) == blueprint.examples_kept, "examples_kept"
-    numbers = {key: tensor for key, tensor in memory.items() if key not in (replay.IMAGES, replay.LABELS)}
-    num_remembered = sum(tensor.numel() for tensor in numbers.values() if tensor.ndim)
+    counted = memory.keys() - {replay.IMAGES, replay.LABELS, replay.SEEN}
+    num_remembered = sum(memory[key].numel() for key in counted)
     assert num_remembered == blueprint.stored_memory, "stored_memory"
 
 
@@ -291,7 +294,7 @@ def what_is_kept_gives_the_same_logits(case: ContractCase) -> None:
     shared = {key: tensor.detach().clone() for key, tensor in method.start_shared().items()}
     generator = torch.Generator().manual_seed(0)
     for key, tensor in [*state.items(), *shared.items()]:  # anywhere, not only where tasks start
-        if key not in constants:
+        if key not in constants and tensor.is_floating_point():
             tensor.add_(torch.rand(tensor.shape, dtype=tensor.dtype, generator=generator) / 10)
     remembered = shared | method.start_memory()
     kept = method.pack(state)

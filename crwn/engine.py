@@ -11,11 +11,11 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
 
-from crwn import resume
+from crwn import resume, seeding
 from crwn.batches import Batch, Lanes, Table
 from crwn.benchmarks.protocol import Curriculum, Mixture, Segment
 from crwn.evaluation import Tester
@@ -139,7 +139,7 @@ class Engine:
         """Learn a segment: everything here is all that a method sees of its training data."""
         method, tells, rate = self._method, group.segment.tells_ends, self._rate(group)
         if tells and not group.begun:
-            with self._timed(group):
+            with self._timed(group), self._drawing("segment", group.segment.number):
                 self._keep(group, method.begin(self._state(group), lanes.whole(), rate))
         group.begun = True
         while not group.is_learned:
@@ -148,7 +148,7 @@ class Engine:
             self._test_stream(group)
             yield from self._due_events()
         if tells:
-            with self._timed(group):
+            with self._timed(group), self._drawing("segment", group.segment.number):
                 self._keep(group, method.end(self._state(group), lanes.whole()))
 
     @torch.no_grad()
@@ -164,13 +164,20 @@ class Engine:
     def _update(self, group: Group, batch: Batch) -> None:
         """Make one update: the method's step, each task's gradient of its own loss, and the optimiser's step."""
         method, state = self._method, self._state(group)
-        with torch.set_grad_enabled(not method.learns_by_hand):
-            step = method.learn(state, batch)
-            gradients = step.gradients(group.trained)
-        gradients, adjusted = method.adjust(state, batch, gradients)
+        with self._drawing("update", batch.update):
+            with torch.set_grad_enabled(not method.learns_by_hand):
+                step = method.learn(state, batch)
+                gradients = step.gradients(group.trained)
+            gradients, adjusted = method.adjust(state, batch, gradients)
         group.optimizer.step(gradients, batch.rate)
         self._keep(group, {**step.moved, **adjusted})
         group.note(step, batch.labels, rate=self._rate(group))
+
+    def _drawing(self, what: str, number: int) -> AbstractContextManager[None]:
+        """The context of a hook that may draw from torch's global generators."""
+        if not self._blueprint.draws:
+            return nullcontext()
+        return seeding.forked(self._device, self._seed, "network", what, number)
 
     def _state(self, group: Group) -> Tensors:
         return {**self._shared, **self._memory, **group.own, **group.trained}

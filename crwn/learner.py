@@ -7,7 +7,7 @@ import warnings
 import torch
 
 from crwn.backbone import Backbone
-from crwn.methods import METHODS
+from crwn.methods import METHODS, check_network
 from crwn.methods.protocol import Method, Surroundings, Tensors
 from crwn.nn.kernels import KERNELS, KernelName
 from crwn.spec import TrialSpec
@@ -21,7 +21,11 @@ def build(spec: TrialSpec, backbone: Backbone, device: torch.device, kernel: Ker
         backbone: its frozen weights.
         device: the device of the tensors.
         kernel: computes the products.
+
+    Raises:
+        ValueError: the method cannot learn its network.
     """
+    check_network(spec)
     narrow = product_dtype(spec)
     dtype = torch.promote_types(narrow, torch.float32)
     surroundings = Surroundings(

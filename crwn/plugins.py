@@ -1,13 +1,13 @@
-"""Plug-ins: methods, benchmarks and base sets from outside of this package, added to its registries.
+"""Plug-ins: methods, networks, benchmarks and base sets from outside of this package, added to its registries.
 
 A plug-in is either of two:
 
 - a Python file, which declares what it adds: `METHODS = {"l2": MethodEntry(spec=L2Spec, build=L2)}`, and likewise
-  `BENCHMARKS` and `BASE_SETS`. It is one file, and imports nothing that lies beside it. Its code runs only where it is
-  named (`load_file`).
-- an installed distribution with entry points in the groups `crwn.methods`, `crwn.benchmarks` and `crwn.data`, each of
-  which is such an entry under its name. They are looked up, and one is imported, only if a name is not built in
-  (`find`): a user has installed them on purpose.
+  `NETWORKS`, `BENCHMARKS` and `BASE_SETS`. It is one file, and imports nothing that lies beside it. Its code runs only
+  where it is named (`load_file`).
+- an installed distribution with entry points in the groups `crwn.methods`, `crwn.networks`, `crwn.benchmarks` and
+  `crwn.data`, each of which is such an entry under its name. They are looked up, and one is imported, only if a name is
+  not built in (`find`): a user has installed them on purpose.
 
 A sweep may also define a base set, from images of one's own (`crwn.data.own`): no code, which travels as plug-ins do.
 
@@ -37,6 +37,8 @@ from crwn.code import NUM_DIGITS, Code, code_of, fingerprint_of_bytes, module_co
 from crwn.data import BASE_SETS, BaseSet
 from crwn.faults import Fault, FaultError
 from crwn.methods import METHODS, MethodEntry
+from crwn.methods.networks import is_built_in
+from crwn.methods.protocol import NETWORKS
 from crwn.registry import Registry
 from crwn.spec import READ_STRICTLY, BenchmarkSpec, MethodSpec, TrialSpec, canonical_json, check_fields
 
@@ -276,6 +278,11 @@ def find(registry: Registry[Any], name: str) -> bool:
     return True
 
 
+def find_network(scale: str) -> bool:
+    """Whether a scale is a network of a user's own; looks among entry points and raises like `find`."""
+    return not is_built_in(scale) and _NAME.fullmatch(scale) is not None and find(NETWORKS, scale)
+
+
 def installed_names(registry: Registry[Any]) -> set[str]:
     """The names that entry points declare for a registry; nothing is imported."""
     kind = next(kind for kind in _KINDS if kind.registry is registry)
@@ -290,25 +297,32 @@ def provider(registry: Registry[Any], name: str) -> Plugin | None:
 
 def used_by(trial: TrialSpec) -> tuple[Plugin, ...]:
     """The plug-ins that define parts of a trial."""
-    named = ((METHODS, trial.method.kind), (BENCHMARKS, trial.benchmark.kind), (BASE_SETS, trial.benchmark.base))
+    named: tuple[tuple[Registry[Any], str], ...] = (
+        (METHODS, trial.method.kind),
+        (NETWORKS, trial.scale),
+        (BENCHMARKS, trial.benchmark.kind),
+        (BASE_SETS, trial.benchmark.base),
+    )
     found = (provider(registry, name) for registry, name in named)
     return tuple(dict.fromkeys(plugin for plugin in found if plugin is not None))
 
 
 def code_of_trial(trial: TrialSpec) -> Code:
     """The code with which this process computes a trial; see `crwn.code.code_of`."""
-    return dataclasses.replace(code_of(trial.method), added=added_code(trial.benchmark.kind, trial.benchmark.base))
+    added = added_code(trial.benchmark.kind, trial.benchmark.base, trial.scale)
+    return dataclasses.replace(code_of(trial.method), added=added)
 
 
-def added_code(benchmark: str, base: str) -> str | None:
-    """The fingerprint of the plug-ins that define a benchmark and a base set, by their names.
+def added_code(benchmark: str, base: str, scale: str) -> str | None:
+    """The fingerprint of the plug-ins that define a benchmark, a base set and a network, by their names.
 
     Returns:
-        None if both are built in, or defined without code, or if this process does not know one of them.
+        None if all are built in, or defined without code, or if this process does not know one of them.
     """
-    if benchmark not in BENCHMARKS or base not in BASE_SETS:
+    is_known = scale in NETWORKS or is_built_in(scale) or not _NAME.fullmatch(scale)
+    if benchmark not in BENCHMARKS or base not in BASE_SETS or not is_known:
         return None
-    found = (provider(BENCHMARKS, benchmark), provider(BASE_SETS, base))
+    found = (provider(BENCHMARKS, benchmark), provider(BASE_SETS, base), provider(NETWORKS, scale))
     coded = (plugin for plugin in found if plugin is not None and not isinstance(plugin, DefinedSet))
     parts = [f"{plugin.name} {plugin.code}" for plugin in coded]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:NUM_DIGITS] if parts else None
@@ -456,6 +470,14 @@ def _benchmark_faults(name: str, entry: object) -> Iterator[Fault]:
     yield from _build_faults(entry, "a function of (spec, images, seed, device)")
 
 
+def _network_faults(name: str, entry: object) -> Iterator[Fault]:
+    if is_built_in(name):
+        yield Fault("name-taken", "the name is that of a built-in scale; choose another")
+    if not callable(entry):
+        expected = "a function of (image, num_classes) that returns a torch.nn.Module"
+        yield Fault("plugin-entry-unfit", f"expected {expected}, given {_brief(entry)}")
+
+
 def _build_faults(entry: Any, expected: str) -> Iterator[Fault]:
     if not callable(entry.build):
         yield Fault("plugin-entry-unfit", f"build: expected {expected}, given {_brief(entry.build)}")
@@ -514,6 +536,7 @@ def _shown(plugin: Plugin) -> str:
 _KINDS = (
     _Kind(registry=BASE_SETS, declared="BASE_SETS", group="crwn.data", faults=_base_set_faults),
     _Kind(registry=BENCHMARKS, declared="BENCHMARKS", group="crwn.benchmarks", faults=_benchmark_faults),
+    _Kind(registry=NETWORKS, declared="NETWORKS", group="crwn.networks", faults=_network_faults),
     _Kind(registry=METHODS, declared="METHODS", group="crwn.methods", faults=_method_faults),
 )
 """In the order in which entries are checked and added."""

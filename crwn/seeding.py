@@ -5,7 +5,8 @@ again at any time. This makes resuming exact: a resume point stores positions, s
 streams follow from them.
 
 All streams use NumPy's PCG64 on the CPU: the same bits on every machine and for every device. (torch's CPU generator
-uses only 32 bits of a seed, so among many streams two would soon be equal.)
+uses only 32 bits of a seed, so among many streams two would soon be equal.) Only what takes no generator, the modules
+of a user's own networks, draws from torch's global ones, within `forked`.
 
 The purposes in use:
     ("backbone", array)          frozen weights
@@ -27,6 +28,9 @@ The purposes in use:
     ("state", task, tensor)      the initial values of a task's tensors
     ("update", name, update)     what a method draws in an update of the trial, such as which examples to replay
     ("update", name, task, step) the same for each of several tasks that are learned at once
+    ("network", "start")         the initial values of a network of a user's own
+    ("network", "update", update)     what such a network draws in an update of the trial, such as dropout
+    ("network", "segment", segment)   the same when a segment begins or ends
     ("segment", name, segment)   what a method draws when a segment begins or ends
 """
 
@@ -35,12 +39,20 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from crwn.lazy import LazyModule
+
 if TYPE_CHECKING:
     from hashlib import _Hash
+
+    import torch
+else:
+    torch = LazyModule("torch")
 
 
 def stream_key(seed: int, *purpose: str | int) -> int:
@@ -52,6 +64,26 @@ def numpy_generator(seed: int, *purpose: str | int) -> np.random.Generator:
     """A NumPy PCG64 generator: the same bits on every machine and with any number of threads."""
     words = np.frombuffer(_key_bytes(seed, *purpose), dtype="<u4")  # NumPy is slow to split a single number
     return np.random.Generator(np.random.PCG64(words))
+
+
+@contextmanager
+def forked(device: torch.device, seed: int, *purpose: str | int) -> Iterator[None]:
+    """A block in which torch's global generators begin with the stream `purpose` of `seed`; then they are as before.
+
+    The only code that touches global random state, for modules that take no generator.
+
+    Args:
+        device: the device whose generator is used, beside the CPU's.
+        seed: the trial's seed.
+        *purpose: the stream's name.
+    """
+    devices = [device] if device.type == "cuda" else []
+    key = stream_key(seed, *purpose) % 2**63
+    with torch.random.fork_rng(devices):
+        torch.default_generator.manual_seed(key)
+        if devices:
+            torch.cuda.manual_seed(key)
+        yield
 
 
 def _key_bytes(seed: int, *purpose: str | int) -> bytes:

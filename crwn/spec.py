@@ -180,6 +180,8 @@ class Blueprint:
         statistics_per_task: running means and variances of batch normalisation stored per task, in addition.
         keeps_weights: whether the tensors kept per task are weights, which are written only on request.
         tests_by_batch: whether a test depends on its batches; if so, they have the training's size and a fixed order.
+        draws: whether learning may draw from torch's global generators, as dropout does; they are then seeded for each
+            update, and are as before after it.
     """
 
     params_per_task: float
@@ -198,6 +200,7 @@ class Blueprint:
     statistics_per_task: int = 0
     keeps_weights: bool = False
     tests_by_batch: bool = False
+    draws: bool = False
 
     def examples_per_update(self, batch_size: int) -> int:
         """Examples that pass through the network in a training step: a batch, and the replayed images."""

@@ -10,7 +10,7 @@ from typing import Any
 from crwn.benchmarks import BENCHMARKS
 from crwn.faults import Fault, InvalidError, codes_of
 from crwn.methods import METHODS
-from crwn.plugins import PluginError, find, installed_names
+from crwn.plugins import PluginError, find, find_network, installed_names
 from crwn.registry import Registry
 from crwn.spec import TrainingSpec, TrialSpec
 from crwn.strict_json import parse
@@ -45,6 +45,11 @@ def trial_of(values: Any) -> TrialSpec:
     parts = {name: _part(name, values[name], known, faults) for name, known in registries.items() if name in values}
     if "training" in values:
         parts["training"] = _built("training", TrainingSpec, values["training"], faults)
+    try:
+        if isinstance(scale := values.get("scale"), str):
+            find_network(scale)
+    except PluginError as error:
+        faults.append(Fault(error.codes, f"scale: {error}"))
     if faults:
         raise InvalidError.of(faults)
     return TrialSpec(**{**values, **parts})

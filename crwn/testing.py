@@ -1,7 +1,8 @@
-"""For tests: the contract of one's own method (`check_method`), and stores of made-up trials, without any training.
+"""For tests: the contract of one's own method or network, and stores of made-up trials, without any training.
 
-Records are written by the same code as in a run, so ids, hashes, measures and context files agree. Only the accuracies
-are made up (with the task told, they are halfway to 1), as are predictions, spread evenly over classes, and timings.
+`check_method` and `check_network` run the contract. Records are written by the same code as in a run, so ids, hashes,
+measures and context files agree. Only the accuracies are made up (with the task told, they are halfway to 1), as are
+predictions, spread evenly over classes, and timings.
 
     store = new_store(tmp_path / "store")
     local, both = (tiny_trial(modulation=name) for name in ("local", "local+global"))
@@ -36,7 +37,7 @@ from crwn.code import Code
 from crwn.data import BASE_SETS
 from crwn.faults import InvalidError
 from crwn.methods import METHODS, MethodEntry
-from crwn.methods.protocol import ScaleError
+from crwn.methods.protocol import NETWORKS, NetworkFactory, ScaleError
 from crwn.spec import DEFAULT_UPDATES, BenchmarkSpec, MethodSpec, TrainingSpec, TrialSpec
 
 if TYPE_CHECKING:
@@ -205,6 +206,40 @@ def check_method(
     plugin = load_file(Path(method))
     for kind in [name for name in METHODS if provider(METHODS, name) == plugin]:
         _check_kind(kind, scale, benchmark, learning_rate, settings)
+
+
+def check_network(
+    network: NetworkFactory | str | Path,
+    *,
+    method: str = "finetune",
+    benchmark: str | BenchmarkSpec | None = None,
+    learning_rate: float = CONTRACT_TRAINING.learning_rate,
+) -> None:
+    """Check that a method keeps its promises (`crwn.contract`) with one's own network, by small trials in seconds.
+
+    Among them: its numbers are counted, it starts from the seed alone, a test changes nothing, and a trial that was
+    interrupted computes the same bytes.
+
+    Args:
+        network: a factory, or the path of a plug-in file, whose code is run and whose networks are all checked.
+        method: a method that trains a plain network.
+        benchmark: as for `check_method`.
+        learning_rate: the learning rate.
+
+    Raises:
+        PluginError: the plug-in is at fault.
+        ValueError: the network cannot be used, or the method does not learn it.
+        ExceptionGroup: promises are broken; it has an error for each, with what is promised.
+    """
+    from crwn.plugins import load_file, provider
+
+    if callable(network):
+        with NETWORKS.adding({"own-network": network}):
+            _check_kind(method, "own-network", benchmark, learning_rate, {})
+        return
+    plugin = load_file(Path(network))
+    for name in [name for name in NETWORKS if provider(NETWORKS, name) == plugin]:
+        _check_kind(method, name, benchmark, learning_rate, {})
 
 
 def _check_kind(

@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from crwn.benchmarks import benchmark_name
-from crwn.faults import FaultError, codes_of
+from crwn.faults import FaultError, InvalidError, codes_of
+from crwn.methods import check_network
 from crwn.paths import expanded
 from crwn.plugins import used_by
 from crwn.spec import TrialSpec
@@ -184,6 +185,11 @@ def _sweep_of(work: Any) -> Sweep:
             "work: expected a sweep, as crwn.load_sweep reads one, a TrialSpec, or several, given "
             f"{shortened(repr(work)) if trials else 'none'}",
         )
+    try:
+        for trial in trials:
+            check_network(trial)
+    except InvalidError as error:
+        raise UserError(error.codes, f"work: {error}") from error
     cells = _cells(trials)
     settings = sorted(settings_of(json.loads(cell.trials[0].canonical_json())) for cell in cells)
     digest = hashlib.sha256("\n".join(settings).encode()).hexdigest()[:8]

@@ -10,6 +10,7 @@ from crwn.benchmarks import BENCHMARKS
 from crwn.code import module_code
 from crwn.data import BASE_SETS
 from crwn.methods import METHODS
+from crwn.methods.protocol import NETWORKS
 from crwn.plugins import MODULE_PREFIX
 from orchestrator.execution.other_code import present
 
@@ -69,11 +70,43 @@ training: {updates_per_task: 5}
 methods: {mine: {scales: [FC16], settings: {strength: 2.0}}}
 """
 
+NETWORK = '''\
+"""A network with dropout and batch normalisation, for the tests of plug-ins."""
+
+from torch import nn
+
+
+def small(image, num_classes):
+    channels, height, width = image
+    return nn.Sequential(
+        nn.Conv2d(channels, 4, 3, padding=1),
+        nn.BatchNorm2d(4),
+        nn.ReLU(),
+        nn.Dropout(0.1),
+        nn.Flatten(),
+        nn.Linear(4 * height * width, num_classes),
+    )
+
+
+NETWORKS = {"small": small}
+'''
+"""A plug-in file with the network `small`."""
+
+OF_NETWORK = """\
+name: own
+seeds: [0]
+plugins: [my_network.py]
+benchmarks: {seq-digits: {first: 2}}
+training: {updates_per_task: 5}
+keep_weights: true
+methods: {finetune: {network: small}, er: {scales: [small, FC16], settings: {buffer: 20}}}
+"""
+
 
 @contextmanager
 def no_traces() -> Iterator[None]:
     """Afterwards, the registries and the modules are as before."""
-    registries = (METHODS, BENCHMARKS, BASE_SETS)
+    registries = (METHODS, NETWORKS, BENCHMARKS, BASE_SETS)
     before = [set(registry) for registry in registries]
     modules = set(sys.modules)
     try:

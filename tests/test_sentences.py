@@ -94,7 +94,10 @@ MESSAGES: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "a scale that there is not": (
         lambda _: trial(NeuroModNetSpec(), scale="10d"),
-        "scale: expected one such as FC256 or FC4096, or, for a ResNet-18, 1d or 6d, nf10 or nf64; given '10d'",
+        (
+            "scale: expected one such as FC256 or FC4096, or, for a ResNet-18, 1d or 6d, nf10 or nf64, or, for "
+            "Dynamos's backbone, dynamos; given '10d'"
+        ),
     ),
     "a scenario in which the task is not told": (
         lambda _: trial(EWCSpec(), benchmark=TurningSpec(base="digits")),

@@ -18,6 +18,7 @@ from crwn.methods import (
     joint,
     lwf,
     metaplastic,
+    modules,
     mtl,
     neuromodnet,
     psp,
@@ -25,16 +26,25 @@ from crwn.methods import (
     stl,
     supsup,
 )
-from crwn.methods.protocol import Method, Surroundings
+from crwn.methods.protocol import NETWORKS, Method, Surroundings
 from crwn.registry import Registry
+from crwn.spec import TrialSpec
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MethodEntry:
-    """A method's spec class, and the function that builds its learner."""
+    """A method.
+
+    Attributes:
+        spec: its spec class.
+        build: builds its learner.
+        reads_features: whether it reads what enters a plain network's last layer, or trains that layer separately: a
+            network of a user's own then has to end in an `nn.Linear`.
+    """
 
     spec: type[Any]
     build: Callable[[Any, Surroundings], Method]
+    reads_features: bool = False
 
 
 METHODS: Registry[MethodEntry] = Registry(
@@ -51,7 +61,7 @@ METHODS: Registry[MethodEntry] = Registry(
         "joint": MethodEntry(spec=joint.JointSpec, build=joint.Joint),
         "ewc": MethodEntry(spec=ewc.EWCSpec, build=ewc.EWC),
         "si": MethodEntry(spec=si.SISpec, build=si.SI),
-        "lwf": MethodEntry(spec=lwf.LwFSpec, build=lwf.LwF),
+        "lwf": MethodEntry(spec=lwf.LwFSpec, build=lwf.LwF, reads_features=True),
         "metaplastic": MethodEntry(spec=metaplastic.MetaplasticSpec, build=metaplastic.Metaplastic),
         "agem": MethodEntry(spec=agem.AGEMSpec, build=agem.AGEM),
         "er": MethodEntry(spec=er.ERSpec, build=er.ER),
@@ -59,3 +69,13 @@ METHODS: Registry[MethodEntry] = Registry(
         "dynamos": MethodEntry(spec=dynamos.DynamosSpec, build=dynamos.Dynamos),
     },
 )
+
+
+def check_network(trial: TrialSpec) -> None:
+    """Check that a trial's method can learn its network; its parts are checked where they are made.
+
+    Raises:
+        NetworkError: the method needs the last layer of a network of a user's own, which has none.
+    """
+    if METHODS[trial.method.kind].reads_features and trial.scale in NETWORKS:
+        modules.check_head(trial.scale, trial.benchmark.problem())

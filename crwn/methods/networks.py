@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
@@ -23,11 +24,13 @@ from crwn.backbone import ArraySpec, BackboneSpec
 from crwn.lazy import LazyModule
 from crwn.methods.protocol import (
     FULLY_CONNECTED,
+    ByHand,
     ScaleError,
     ScaleFamily,
     Surroundings,
     Tensors,
     parse_scale,
+    unknown_scale,
 )
 from crwn.spec import ProblemShape, TrainingSpec
 
@@ -66,6 +69,9 @@ DYNAMOS_NF = ScaleFamily(pattern=r"dynamos-nf([1-9][0-9]{0,3})", examples="dynam
 REDUCED_UP_TO = 32
 """Largest image side, in pixels, for which ResNet-18 is the reduced one."""
 REDUCED_MAPS, STANDARD_MAPS = 10, 64
+
+MAX_COPIED = 2**24
+"""Limit of the numbers copied in total to compute gradients per example."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -277,6 +283,28 @@ class ResNet:
         return linears(("head",), features_BGC.transpose(0, 1))
 
 
+@dataclass(frozen=True, slots=True)
+class Passed:
+    """A network's forward pass over batches in training, and its backward pass.
+
+    Attributes:
+        logits: class scores [G, B, m] of each batch.
+        back: maps the gradient with respect to all scores, batches concatenated, [G, X, m], to gradients by the name of
+            the trained tensor; None if autograd computes them.
+    """
+
+    logits: list[torch.Tensor]
+    back: Callable[[torch.Tensor], Tensors] | None
+
+    def by_hand(self, loss_G: torch.Tensor, slopes: Sequence[torch.Tensor]) -> ByHand | None:
+        """The gradients of a loss, given the gradient of its sum with respect to each batch's scores."""
+        if self.back is None:
+            return None
+        with torch.no_grad():
+            slopes_GXm = torch.cat(list(slopes), dim=1) if len(slopes) > 1 else slopes[0]
+            return ByHand(loss_G=loss_G, gradients=self.back(slopes_GXm))
+
+
 def in_a_row(layer: Callable[[str], dense.DenseLayer], kernel: Kernel) -> LinearLayers:
     """The argument `linears` of `Network.forward`, from a function that returns a named layer for this step.
 
@@ -290,8 +318,19 @@ def in_a_row(layer: Callable[[str], dense.DenseLayer], kernel: Kernel) -> Linear
     return lambda names, input_GBI: dense.in_a_row(input_GBI, [layer(name) for name in names], kernel)
 
 
-def parse_network(scale: str, problem: ProblemShape) -> Network:
+def is_built_in(scale: str) -> bool:
+    """Whether a scale is that of a built-in network."""
+    families = (FULLY_CONNECTED, MULTIPLES, FEATURE_MAPS, DYNAMOS_NF)
+    return scale == DYNAMOS or any(re.fullmatch(family.pattern, scale) for family in families)
+
+
+def parse_network(scale: str, problem: ProblemShape, more: str = "") -> Network:
     """The network that a scale denotes.
+
+    Args:
+        scale: the scale.
+        problem: the benchmark's sizes.
+        more: what a method takes besides, for the error.
 
     Raises:
         ScaleError: it denotes none.
@@ -305,15 +344,10 @@ def parse_network(scale: str, problem: ProblemShape) -> Network:
         (FEATURE_MAPS, lambda maps: resnet18(problem, maps)),
         (DYNAMOS_NF, lambda maps: dynamos_backbone(problem, maps)),
     ):
-        try:
-            return build(parse_scale(scale, family))
-        except ScaleError:
-            continue
-    raise ScaleError(
-        "unknown-scale",
-        f"scale: expected one such as {FULLY_CONNECTED.examples}, or, for a ResNet-18, {MULTIPLES.examples}, "
-        f"{FEATURE_MAPS.examples}, or, for Dynamos's backbone, {DYNAMOS}; given {scale!r}",
-    )
+        if match := re.fullmatch(family.pattern, scale):
+            return build(int(match[1]))
+    resnets = f"or, for a ResNet-18, {MULTIPLES.examples}, {FEATURE_MAPS.examples}"
+    raise unknown_scale(scale, f"{FULLY_CONNECTED.examples}, {resnets}, or, for Dynamos's backbone, {DYNAMOS}{more}")
 
 
 def fully_connected(problem: ProblemShape, hidden: int) -> FullyConnected:

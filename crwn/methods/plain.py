@@ -1,7 +1,8 @@
 """A plain network that all tasks train and that is not told the task: the usual basis of methods in the field.
 
-FC_H is d -> H -> H -> m with ReLU between, with or without biases. A ResNet-18 has batch normalisation with gain, shift
-and running statistics, all shared by the tasks, and no biases. A method contains a `PlainNetwork`; it does not inherit.
+It is a built-in network, or a torch module of a plug-in (`modules.py`). FC_H is d -> H -> H -> m with ReLU between,
+with or without biases. A ResNet-18 has batch normalisation with gain, shift and running statistics, all shared by the
+tasks, and no biases. A method contains a `PlainNetwork`; it does not inherit.
 
 FC_H is initialised as in mammoth (github.com/aimagelab/mammoth, `backbone/MNISTMLP.py`): weights xavier-uniform, biases
 0. A ResNet-18 is initialised from N(0, 2/fan_in), our choice; Dynamos's backbone as torch's layers are by default,
@@ -13,15 +14,20 @@ Shapes: G lanes, B examples per lane, m classes; layers are [O outputs, I inputs
 from __future__ import annotations
 
 import functools
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from crwn.backbone import ArraySpec, BackboneSpec
+from crwn.faults import InvalidError
 from crwn.lazy import LazyModule
+from crwn.methods.modules import ModuleNetwork, examined
 from crwn.methods.networks import (
+    MAX_COPIED,
     RUNNING_MEAN,
     RUNNING_VARIANCE,
     Network,
+    Passed,
     normalise,
     num_statistics,
     num_weights,
@@ -29,7 +35,7 @@ from crwn.methods.networks import (
     plain_multiply_adds,
     start_statistics,
 )
-from crwn.methods.protocol import ByHand, Step, Surroundings, Tensors, trained_from
+from crwn.methods.protocol import NETWORKS, ScaleError, Step, Surroundings, Tensors, trained_from
 from crwn.spec import Blueprint, Need, ProblemShape, TrainingSpec
 
 if TYPE_CHECKING:
@@ -47,34 +53,83 @@ else:
     kernels = LazyModule("crwn.nn.kernels")
     losses = LazyModule("crwn.nn.losses")
 
-MAX_COPIED = 2**24
-"""Limit of the numbers copied in total to compute gradients per example."""
-
-
-@dataclass(frozen=True, slots=True)
-class Passed:
-    """A network's forward pass over batches in training, and its backward pass.
-
-    Attributes:
-        logits: class scores [G, B, m] of each batch.
-        back: maps the gradient with respect to all scores, batches concatenated, [G, X, m], to gradients by the name of
-            the trained tensor; None if autograd computes them.
-    """
-
-    logits: list[torch.Tensor]
-    back: Callable[[torch.Tensor], Tensors] | None
-
-    def by_hand(self, loss_G: torch.Tensor, slopes: Sequence[torch.Tensor]) -> ByHand | None:
-        """The gradients of a loss, given the gradient of its sum with respect to each batch's scores."""
-        if self.back is None:
-            return None
-        with torch.no_grad():
-            slopes_GXm = torch.cat(list(slopes), dim=1) if len(slopes) > 1 else slopes[0]
-            return ByHand(loss_G=loss_G, gradients=self.back(slopes_GXm))
-
 
 class PlainNetwork:
     """The network of a scale.
+
+    Args:
+        surroundings: what the method is built from.
+        biases: whether FC_H has biases.
+    """
+
+    def __init__(self, surroundings: Surroundings, *, biases: bool) -> None:
+        self._network = (
+            ModuleNetwork(surroundings)
+            if surroundings.scale in NETWORKS
+            else _LayeredNetwork(surroundings, biases=biases)
+        )
+
+    @property
+    def by_hand(self) -> bool:
+        """Whether `Passed.by_hand` gives the gradients."""
+        return self._network.by_hand
+
+    def start(self) -> Tensors:
+        """The initial state: trained tensors, which require a gradient, and moving ones, such as running statistics."""
+        return self._network.start()
+
+    def logits(
+        self, state: Tensors, images: torch.Tensor, *, training: bool = False, moved: Tensors | None = None
+    ) -> torch.Tensor:
+        """Class scores [G, B, m] of bytes [G, B, ...], all lanes as one batch; see `Method.logits`."""
+        return self._network.logits(state, images, training=training, moved=moved)
+
+    def learn(self, state: Tensors, batch: Batch) -> Step:
+        """The step of a batch: its cross-entropy."""
+        moved: Tensors = {}
+        passed = self.passed(state, [batch.images], moved)
+        (logits_GBm,) = passed.logits
+        loss_G, slopes_GBm = losses.mean_with_slopes(logits_GBm, batch.labels)
+        by_hand = passed.by_hand(loss_G, [slopes_GBm])
+        return Step(loss_G=loss_G, logits_GBm=logits_GBm, moved=moved, by_hand=by_hand)
+
+    def passed(self, state: Tensors, batches: Sequence[torch.Tensor], moved: Tensors) -> Passed:
+        """The forward pass of several batches of bytes [G, B, ...] in training, each batch-normalised separately.
+
+        Args:
+            state: as in `logits`.
+            batches: batches with the same number of lanes.
+            moved: receives the moving tensors after the last batch, such as running statistics.
+        """
+        return self._network.passed(state, batches, moved)
+
+    @property
+    def head_names(self) -> list[str]:
+        """The names of the last layer's weights [m, I] and, if it has one, its bias [m]."""
+        return self._network.head_names
+
+    def features(self, state: Tensors, images: torch.Tensor) -> torch.Tensor:
+        """The input of the head for bytes [B, ...], in evaluation mode: [B, I]."""
+        return self._network.features(state, images)
+
+    @property
+    def examples_at_once(self) -> int:
+        """The best number of examples per call of `squared_gradients`, which holds a copy of parameters for each."""
+        return self._network.examples_at_once
+
+    def squared_gradients(self, state: Tensors, images: torch.Tensor, labels_B: torch.Tensor) -> Tensors:
+        """The sum over examples of p(y|x) (d log p(y|x))^2 for all trained tensors, in evaluation mode.
+
+        Args:
+            state: as in `logits`.
+            images: bytes [B, ...].
+            labels_B: the true labels.
+        """
+        return self._network.squared_gradients(state, images, labels_B)
+
+
+class _LayeredNetwork:
+    """A built-in network.
 
     Args:
         surroundings: what the method is built from.
@@ -115,15 +170,6 @@ class PlainNetwork:
         return self._scores(
             state, images, linear=functools.partial(self._linear, state), training=training, moved=moved
         )
-
-    def learn(self, state: Tensors, batch: Batch) -> Step:
-        """The step of a batch: its cross-entropy."""
-        moved: Tensors = {}
-        passed = self.passed(state, [batch.images], moved)
-        (logits_GBm,) = passed.logits
-        loss_G, slopes_GBm = losses.mean_with_slopes(logits_GBm, batch.labels)
-        by_hand = passed.by_hand(loss_G, [slopes_GBm])
-        return Step(loss_G=loss_G, logits_GBm=logits_GBm, moved=moved, by_hand=by_hand)
 
     def passed(self, state: Tensors, batches: Sequence[torch.Tensor], moved: Tensors) -> Passed:
         """The forward pass of several batches of bytes [G, B, ...] in training, each batch-normalised separately.
@@ -298,32 +344,88 @@ def plain_blueprint(
     """The blueprint of a method with a plain network.
 
     Args:
-        scale: FC_H or a ResNet-18.
+        scale: FC_H, a ResNet-18, or the name of a network of a user's own.
         problem: the benchmark's sizes.
         seed: the trial's seed.
-        biases: whether FC_H has biases.
+        biases: whether FC_H has biases; a network of a user's own decides that itself.
         needs: what the method needs to be told.
         examples_kept: capacity of its replay buffer, in images.
         examples_replayed: replayed images per batch.
         memories: numbers stored per trained parameter.
+
+    Raises:
+        ValueError: the scale is unknown, its network cannot be used, or is a user's own without biases.
     """
-    network = parse_network(scale, problem)
-    trained = num_trained(network, biases=biases)
+    sizes = _module_sizes(scale, problem, biases=biases) if scale in NETWORKS else _sizes(scale, problem, biases=biases)
     return Blueprint(
-        params_per_task=trained,
-        trained_per_task=trained,
+        params_per_task=sizes.parameters,
+        trained_per_task=sizes.trained,
         stored_per_task=0,
-        stored_shared=trained + num_statistics(network),
+        stored_shared=sizes.stored,
         moves_shared="always",
         needs=needs,
         examples_kept=examples_kept,
         examples_replayed=examples_replayed,
-        stored_memory=memories * trained,
+        stored_memory=memories * sizes.trained,
+        multiply_adds=sizes.multiply_adds,
+        activations=sizes.activations,
+        backbone=BackboneSpec(seed=seed, arrays=sizes.arrays),
+        draws=sizes.draws,
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Sizes:
+    """What a network adds to a blueprint: numbers of its parameters, of the trained ones and of all it stores, ..."""
+
+    parameters: int
+    trained: int
+    stored: int
+    multiply_adds: int
+    activations: int
+    arrays: tuple[ArraySpec, ...] = ()
+    draws: bool = False
+
+
+def _sizes(scale: str, problem: ProblemShape, *, biases: bool) -> _Sizes:
+    """Those of a built-in network."""
+    if re.search(r"[.:/\\]", scale):
+        raise ScaleError(
+            "network-is-a-path",
+            f"scale: expected the name of a network, given the path {scale!r}, of which nothing is imported. A plug-in "
+            'file declares a network under a name, NETWORKS = {"mine": mine}; the sweep lists it, plugins: [nets.py], '
+            "and the command names it, --plugin nets.py. An installed distribution has an entry point in the group "
+            "crwn.networks",
+        )
+    own = f": {', '.join(NETWORKS)}" if NETWORKS else " (docs/plugins.md)"
+    network = parse_network(scale, problem, f", or a network of your own{own}")
+    trained = num_trained(network, biases=biases)
+    return _Sizes(
+        parameters=trained,
+        trained=trained,
+        stored=trained + num_statistics(network),
         multiply_adds=plain_multiply_adds(network),
         activations=network.activations,
-        backbone=BackboneSpec(
-            seed=seed, arrays=tuple(_drawn(name, layer.shape, network) for name, layer in network.layers.items())
-        ),
+        arrays=tuple(_drawn(name, layer.shape, network) for name, layer in network.layers.items()),
+    )
+
+
+def _module_sizes(name: str, problem: ProblemShape, *, biases: bool) -> _Sizes:
+    """Those of a user's own."""
+    if not biases:
+        raise InvalidError(
+            "biases-of-own-network",
+            f"biases: expected to be left out with the network {name!r}, which decides itself what has biases; "
+            "given false, a setting of FC_H",
+        )
+    found = examined(name, problem)
+    return _Sizes(
+        parameters=found.num_parameters,
+        trained=found.num_trained,
+        stored=found.num_stored,
+        multiply_adds=found.multiply_adds,
+        activations=found.activations,
+        draws=True,
     )
 
 

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
@@ -29,6 +29,7 @@ from numpy.typing import NDArray
 from crwn import seeding
 from crwn.faults import InvalidError
 from crwn.lazy import LazyModule
+from crwn.registry import Registry
 
 if TYPE_CHECKING:
     import torch
@@ -309,8 +310,32 @@ FULLY_CONNECTED = ScaleFamily(pattern=r"FC([1-9][0-9]{0,5})", examples="FC256 or
 """FC_H: two hidden layers of H units."""
 
 
+NetworkFactory: TypeAlias = "Callable[[tuple[int, int, int], int], torch.nn.Module]"
+"""Builds a network for images [C, H, W] and a number of classes: it maps normalised images [B, C, H, W] to the class
+scores [B, m]."""
+
+NETWORKS: Registry[NetworkFactory] = Registry("network", {})
+"""The networks of plug-ins; the built-in ones are families of scales."""
+
+
 class ScaleError(InvalidError):
     """A scale that the method does not have."""
+
+
+def unknown_scale(scale: str, examples: str) -> ScaleError:
+    """The error for a scale that a method does not have.
+
+    Args:
+        scale: the scale.
+        examples: some that it has.
+    """
+    if scale not in NETWORKS:
+        return ScaleError("unknown-scale", f"scale: expected one such as {examples}; given {scale!r}")
+    return ScaleError(
+        "scale-of-other-methods",
+        f"scale: expected one such as {examples}, since this method works on the layers of a built-in network; given "
+        f"{scale!r}, a network of your own, which methods with a plain network train, such as finetune, er or ewc",
+    )
 
 
 def parse_scale(scale: str, family: ScaleFamily) -> int:
@@ -321,7 +346,7 @@ def parse_scale(scale: str, family: ScaleFamily) -> int:
     """
     match = re.fullmatch(family.pattern, scale)
     if match is None:
-        raise ScaleError("unknown-scale", f"scale: expected one such as {family.examples}, given {scale!r}")
+        raise unknown_scale(scale, family.examples)
     return int(match[1])
 
 

@@ -81,6 +81,7 @@ for name, command in COMMANDS.items():
 for name, command in DATA_COMMANDS.items():
     data_app.command(name)(command)
 new_app.command("method")(new.method)
+new_app.command("network")(new.network)
 
 
 @app.callback()

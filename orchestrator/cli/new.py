@@ -1,4 +1,4 @@
-"""Commands that write a plug-in to begin with: new method."""
+"""Commands that write a plug-in to begin with: new method, new network."""
 
 from __future__ import annotations
 
@@ -20,15 +20,19 @@ plugins: [{name}.py]
 seeds: [0, 1, 2]
 benchmarks: [seq-digits]
 methods:
+"""
+
+_WITH_METHOD = """\
   {name}: {{scales: [FC100]}}
   finetune: {{scales: [FC100]}}
   joint: {{scales: [FC100]}}
 """
 
-
-def _check(name: str) -> str:
-    """The command that checks what every method promises."""
-    return shlex.join(["python", "-c", f"from crwn.testing import check_method; check_method('{name}.py')"])
+_WITH_NETWORK = """\
+  finetune: {{network: {name}}}
+  er: {{scales: [{name}, FC100]}}
+  joint: {{network: {name}}}
+"""
 
 
 def method(
@@ -36,21 +40,39 @@ def method(
 ) -> None:
     """Write a method of your own to begin with, and a sweep that compares it: NAME.py and NAME.yaml."""
     from crwn.methods import METHODS  # noqa: PLC0415
-    from orchestrator import template  # noqa: PLC0415
 
+    _check_name(name, is_taken=name in METHODS.built_in)
+    _write(name, "template.py", _WITH_METHOD, "check_method")
+
+
+def network(
+    name: Annotated[str, typer.Argument(help="its name in sweeps, such as my_network", metavar="NAME")],
+) -> None:
+    """Write a network of your own to begin with, and a sweep of methods that train it: NAME.py and NAME.yaml."""
+    from crwn.methods.networks import is_built_in  # noqa: PLC0415
+
+    _check_name(name, is_taken=is_built_in(name))
+    _write(name, "template_network.py", _WITH_NETWORK, "check_network")
+
+
+def _check_name(name: str, *, is_taken: bool) -> None:
     if not _NAME.fullmatch(name):
         raise UserError(
             "name-unfit",
             f"NAME: expected at most 50 lower-case letters, digits and '_', beginning with a letter; given {name!r}",
         )
-    if name in METHODS.built_in:
+    if is_taken:
         raise UserError(
             "name-taken", f"NAME: expected a name of its own, given {name!r}, which is built in; choose another"
         )
+
+
+def _write(name: str, template: str, methods: str, check: str) -> None:
+    """Write a template under a name, and a sweep with these methods; say how both are run and checked."""
     title = "".join(word.capitalize() for word in name.split("_"))
-    text = Path(template.__file__).read_text(encoding="utf-8")
+    text = (Path(__file__).parents[1] / template).read_text(encoding="utf-8")
     text = re.sub(r"\bmine\b", name, re.sub(r"\bMine", title, text))
-    files = {Path(f"{name}.py"): text, Path(f"{name}.yaml"): _SWEEP.format(name=name)}
+    files = {Path(f"{name}.py"): text, Path(f"{name}.yaml"): (_SWEEP + methods).format(name=name)}
     for file in files:
         if file.exists() or file.is_symlink():
             raise UserError(
@@ -61,4 +83,5 @@ def method(
             opened.write(content)
         typer.echo(f"written   {file}")
     typer.echo(f"run       {shlex.join(['crwn', 'run', f'{name}.yaml', '--plugin', f'{name}.py'])}")
-    typer.echo(f"check     {_check(name)}")
+    checked = shlex.join(["python", "-c", f"from crwn.testing import {check}; {check}('{name}.py')"])
+    typer.echo(f"check     {checked}")

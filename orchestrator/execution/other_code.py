@@ -18,7 +18,8 @@ from crwn.benchmarks import BENCHMARKS
 from crwn.code import RESULTS_VERSION, Code, method_code
 from crwn.data import BASE_SETS
 from crwn.methods import METHODS
-from crwn.plugins import PluginError, added_code, code_of_trial, find
+from crwn.methods.protocol import NETWORKS
+from crwn.plugins import PluginError, added_code, code_of_trial, find, find_network
 from crwn.registry import Registry
 from crwn.spec import TRIAL_ID, TrialSpec
 from orchestrator.display import counted, print_line
@@ -53,10 +54,14 @@ def _is_known(registry: Registry[Any], name: str) -> bool:
         return False
 
 
-def _present_added(benchmark: str, base: str) -> str | None:
-    """The fingerprint of the plug-ins that define a benchmark and a base set; None if unknown or if there are none."""
+def _present_added(benchmark: str, base: str, scale: str) -> str | None:
+    """The fingerprint of the plug-ins that define a benchmark, a base set and a network; None if unknown or none do."""
     known = _is_known(BENCHMARKS, benchmark) and _is_known(BASE_SETS, base)
-    return added_code(benchmark, base) if known else None
+    try:
+        find_network(scale)
+    except PluginError:
+        return None
+    return added_code(benchmark, base, scale) if known else None
 
 
 def of_other_code(computed: Mapping[str, Computed], accepted: Accepted) -> dict[str, list[str]]:
@@ -84,8 +89,9 @@ def _differences(each: Computed, accepted: Accepted) -> dict[str, bool]:
         and now.method not in accepted.codes(each.method, code.method)
     ):
         found["other code of the method"] = True
-    if code.added is not None and _present_added(each.benchmark, each.base) not in (None, code.added):
-        found[f"other code of the plug-ins of {each.benchmark} on {each.base}"] = False
+    if code.added is not None and _present_added(each.benchmark, each.base, each.scale) not in (None, code.added):
+        network = f"{each.scale}, " if each.scale in NETWORKS else ""
+        found[f"other code of the plug-ins of {network}{each.benchmark} on {each.base}"] = False
     version, current = code.results_version, now.results_version
     if version is not None and current is not None and current not in accepted.results_versions(each.method, version):
         found[f"results version {version}, now {current}"] = True

@@ -9,7 +9,7 @@ Trials that differ in any of these are kept apart, since a mean over them is mea
   denote the first scheme;
 - `code.method`: the fingerprint of the method's file, among trials of the same method;
 - `code.results_version`: increased by crwn whenever its own methods give different results;
-- `code.added`: the fingerprint of the plug-ins that define the benchmark or the base set.
+- `code.added`: the fingerprint of the plug-ins that define the network, the benchmark or the base set.
 
 Code that a user has accepted as equivalent (`accepted.py`) counts as equal.
 

@@ -78,7 +78,16 @@ _SIGNED_SCHEMA = pa.schema(
 _CODES_SCHEMA = pa.schema(
     [
         _SIGNED_SCHEMA.field(name)
-        for name in ("trial_id", "method", "method_code", "results_version", "benchmark_kind", "base", "added_code")
+        for name in (
+            "trial_id",
+            "method",
+            "method_code",
+            "results_version",
+            "benchmark_kind",
+            "base",
+            "scale",
+            "added_code",
+        )
     ]
 )
 _KNOWN_SCHEMA = pa.schema(
@@ -138,12 +147,14 @@ class Computed:
     Attributes:
         method: its name in the registry.
         benchmark, base: the names of its benchmark and base set in theirs.
+        scale: its scale, perhaps the name of a network.
         code: what keeps it apart from other trials (`store.compatibility`), as far as recorded.
     """
 
     method: str
     benchmark: str
     base: str
+    scale: str
     code: Code
 
 
@@ -189,9 +200,10 @@ def _computed(table: pa.Table) -> dict[str, Computed]:
     for trial_id, *key in zip(*columns, strict=True):
         each = known.get(tuple(key))
         if each is None:
-            method, code, version, benchmark, base, added = key
+            method, code, version, benchmark, base, scale, added = key
             whole = Code(method=code, results_version=version, added=added)
-            each = known[tuple(key)] = Computed(method=method, benchmark=benchmark, base=base, code=whole)
+            each = Computed(method=method, benchmark=benchmark, base=base, scale=scale, code=whole)
+            known[tuple(key)] = each
         found[trial_id] = each
     return found
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 
 from crwn.faults import InvalidError, codes_of
+from crwn.methods import check_network
 from crwn.methods.protocol import ScaleError
 from crwn.spec import BenchmarkSpec, TrialSpec, check_group_size
 from orchestrator.sweeps.faults import check_distinct, has_too_many
@@ -77,8 +78,10 @@ def _trials(
             )
             for seed in dict.fromkeys(seeds)
         )
+        for trial in trials[:1]:
+            check_network(trial)
     except ScaleError as error:
-        source.fault((*variant.entry, "scales", scale), error.codes, str(error))
+        source.fault(variant.scale_places[scale], error.codes, str(error))
         return ()
     except ValueError as error:
         source.fault(variant.place, codes_of(error, "setting-refused"), str(error))

@@ -9,6 +9,7 @@
       own: {kind: permuted, base: digits, num_tasks: 12}
     methods:                             # a method's name, or a label with `method:`
       supsup: {scales: [FC256]}
+      er: {network: small_vit}           # a network of one's own, of a plug-in; it can stand among scales, too
       neuromodnet:
         scales: [FC256, FC1024]
         settings: {initial_strength: 1.0}

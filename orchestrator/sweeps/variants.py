@@ -9,6 +9,7 @@ from typing import Annotated, Any, ClassVar, TypeVar
 from annotated_types import MinLen
 
 from crwn.methods import METHODS
+from crwn.plugins import PluginError, find_network
 from crwn.spec import READ_STRICTLY, Count, MethodSpec, TrainingSpec
 from orchestrator.sweeps import typed
 from orchestrator.sweeps.faults import check_distinct, check_label, check_null_label, has_too_many, is_known, mapping
@@ -26,6 +27,7 @@ class Variant:
         label: the entry's key under `methods`.
         variant: the key under `variants`, empty if there are none.
         scales: the entry's scales.
+        scale_places: their places in the file.
         benchmarks: the labels of the entry's benchmarks; None: all.
         group_size: the entry's group size.
         base: the entry's base.
@@ -39,6 +41,7 @@ class Variant:
     label: str
     variant: str
     scales: tuple[str, ...]
+    scale_places: tuple[KeyPath, ...]
     benchmarks: tuple[str, ...] | None
     group_size: int | None
     base: str | None
@@ -65,7 +68,8 @@ class _MethodEntry:
 
     __pydantic_config__: ClassVar[Mapping[str, Any]] = READ_STRICTLY
 
-    scales: Annotated[tuple[str, ...], MinLen(1)]
+    scales: Annotated[tuple[str, ...], MinLen(1)] = ()
+    network: str | None = None
     benchmarks: Annotated[tuple[str, ...], MinLen(1)] | None = None
     method: str | None = None
     group_size: Count | None = None
@@ -88,8 +92,8 @@ def variants_of(source: Source, label: str, value: Any, training: Mapping[str, A
     if not is_known(source, METHODS, name, (*place, "method") if "method" in value else place):
         return
     assert isinstance(name, str)
-    scales = entry.scales if entry is not None else ()
-    check_distinct(source, scales, (*place, "scales"))
+    sited = _scales(source, value, entry, place)
+    scales = tuple(scale for scale, _ in sited)
     method: MethodSpec = METHODS[name].spec()
     # A method's own training settings depend on the family of networks. Without scales, any will do to find faults.
     trainings = {scale: method.training(scale) for scale in scales or ("FC256",)}
@@ -119,6 +123,7 @@ def variants_of(source: Source, label: str, value: Any, training: Mapping[str, A
             label=label,
             variant=variant or "",
             scales=scales,
+            scale_places=tuple(where for _, where in sited),
             benchmarks=entry.benchmarks if entry is not None else None,
             group_size=entry.group_size if entry is not None else None,
             base=entry.base if entry is not None else None,
@@ -128,6 +133,31 @@ def variants_of(source: Source, label: str, value: Any, training: Mapping[str, A
             place=here,
             is_sound=is_sound and len(source.faults) == num_faults,
         )
+
+
+def _scales(
+    source: Source, value: Mapping[str, Any], entry: _MethodEntry | None, place: KeyPath
+) -> list[tuple[str, KeyPath]]:
+    """The scales of an entry, or its network, which is one; each with its place. Networks are looked up."""
+    if "scales" in value and "network" in value:
+        message = "expected either scales or network, given both: scales: [FC256, my_network] names several"
+        source.fault((*place, "network"), "network-and-scales", message)
+    elif "scales" not in value and "network" not in value:
+        source.fault((*place, "scales"), "missing-key", "expected this key, or network, not given; add it")
+    if entry is None:
+        return []
+    check_distinct(source, entry.scales, (*place, "scales"))
+    given = [(scale, (*place, "scales", index)) for index, scale in enumerate(entry.scales)]
+    if entry.network is not None and not given:
+        given = [(entry.network, (*place, "network"))]
+    sound: list[tuple[str, KeyPath]] = []
+    for scale, where in given:
+        try:
+            find_network(scale)
+            sound.append((scale, where))
+        except PluginError as error:
+            source.fault(where, error.codes, str(error))
+    return sound
 
 
 def _base(source: Source, entry: Mapping[str, Any], place: KeyPath) -> None:

@@ -84,7 +84,7 @@ IMPORT, ENTRY = "plugin-not-importable", "plugin-entry-unfit"
         ("METHODS = {", "METHODS = {{", IMPORT, "SyntaxError"),
         ("METHODS = {", "1 / 0\nMETHODS = {", IMPORT, "ZeroDivisionError: division by zero, line 43"),
         ("METHODS = {", "raise SystemExit(3)\nMETHODS = {", IMPORT, "SystemExit: 3, line 43"),
-        ("METHODS = {", "KINDS = {", "plugin-declares-nothing", "BASE_SETS, BENCHMARKS, METHODS"),
+        ("METHODS = {", "KINDS = {", "plugin-declares-nothing", "BASE_SETS, BENCHMARKS, NETWORKS, METHODS"),
         ("METHODS = {", "METHODS = 7\n{", ENTRY, "7"),
         ("METHODS = {", "METHODS = {1: 2}\n{", ENTRY, "{1: 2}"),
         ('{"mine": ', '{"er": ', "name-taken", "'er'"),

@@ -13,10 +13,13 @@ import pytest
 
 from crwn.code import fingerprint, method_code
 from crwn.methods import METHODS
-from crwn.testing import check_method
-from orchestrator import template
+from crwn.methods.protocol import NETWORKS
+from crwn.plugins import load_file
+from crwn.testing import check_method, check_network
+from orchestrator import template, template_network
+from orchestrator.api import open_store
 from orchestrator.store.store import Store
-from tests.plugged import METHOD, SWEEP, no_traces
+from tests.plugged import METHOD, NETWORK, OF_NETWORK, SWEEP, no_traces
 
 pytestmark = pytest.mark.usefixtures("no_plugins")
 
@@ -188,7 +191,89 @@ def test_the_template_is_a_method_of_this_package() -> None:
     assert template.METHODS.keys() == {"mine"}
 
 
-GUIDE = (Path(__file__).resolve().parents[2] / "docs" / "plugins.md").read_text(encoding="utf-8")
+@pytest.mark.usefixtures("one_thread")
+def test_a_network_is_run_as_a_scale(crwn: Crwn, workplace: Path) -> None:
+    """Planned, run, shown, kept: its weights predict; an edit of its file is other code."""
+    (workplace / "sweep.yaml").write_text(OF_NETWORK)
+    (workplace / "my_network.py").write_text(NETWORK)
+    unnamed = crwn("plan", "sweep.yaml")
+    assert (unnamed.code, unnamed.codes) == (2, ("plugin-not-named",))
+    with no_traces():
+        planned = crwn("plan", "sweep.yaml", "--plugin", "my_network.py")
+        assert planned.code == 0
+        assert "small" in planned.out
+    with no_traces():
+        ran = crwn(*RUN, "--plugin", "my_network.py")
+    assert (ran.code, ran.err) == (0, "")
+    assert "small" not in NETWORKS
+    store = Store(workplace / "runs" / "own")
+    rows = [row for row in map(store.records.row, store.trial_ids()) if row is not None]
+    assert sorted((row.method, row.scale) for row in rows) == [("er", "FC16"), ("er", "small"), ("finetune", "small")]
+    added = {row.scale: row.provenance.code.added for row in rows if row.provenance.code is not None}
+    assert added["FC16"] is None
+    assert added["small"] is not None
+    tables = crwn("tables", "runs/own")
+    assert tables.code == 0
+    assert "small" in tables.out
+
+    (trial,) = (row.trial_id for row in rows if (row.method, row.scale) == ("finetune", "small"))
+    with no_traces():
+        load_file(workplace / "my_network.py")
+        results = open_store("runs/own")
+        images, labels = results.test_set(trial, task=1)
+        logits = results.contexts(trial).predict(images)
+        accuracy = (logits.argmax(dim=1) == labels).double().mean()
+        assert float(accuracy) == results.matrix(trial).loc[2, 1]
+
+    (workplace / "my_network.py").write_text(NETWORK.replace("Dropout(0.1)", "Dropout(0.2)"))
+    with no_traces():
+        told = crwn(*RUN, "--plugin", "my_network.py")
+        assert "1 trial of finetune (other code of the plug-ins of small, " in told.out
+        again = crwn(*RUN, "--plugin", "my_network.py", "--recompute", "finetune", "--recompute", "er")
+    assert (again.code, again.err) == (0, "")
+    assert "different code" not in crwn("status", "runs/own").out
+    rows = [row for row in map(store.records.row, store.trial_ids()) if row is not None]
+    edited = {row.scale: row.provenance.code.added for row in rows if row.provenance.code is not None}
+    assert edited["FC16"] is None
+    assert edited["small"] not in (None, added["small"])
+
+
+def test_the_template_of_a_network_is_one_of_this_package() -> None:
+    """So that it is checked with the rest of the code."""
+    assert template_network.NETWORKS.keys() == {"mine"}
+
+
+@pytest.mark.parametrize(("name", "code"), [("nf10", "name-taken"), ("My", "name-unfit")])
+def test_a_new_network_needs_a_name_of_its_own(crwn: Crwn, workplace: Path, name: str, code: str) -> None:
+    """One that is no built-in scale; else nothing is written."""
+    refused = crwn("new", "network", name)
+    assert (refused.code, refused.codes) == (2, (code,))
+    assert list(workplace.iterdir()) == []
+
+
+WHOLE_GUIDE = (Path(__file__).resolve().parents[2] / "docs" / "plugins.md").read_text(encoding="utf-8")
+OF_NETWORKS = WHOLE_GUIDE[WHOLE_GUIDE.index("\n## A network ") : WHOLE_GUIDE.index("\n## Which code ")]
+GUIDE = WHOLE_GUIDE.replace(OF_NETWORKS, "")
+
+
+@pytest.mark.usefixtures("one_thread")
+def test_the_guide_to_networks_can_be_followed(crwn: Crwn, workplace: Path) -> None:
+    """Its network is what `new network` writes; its sweep runs, and its check passes."""
+    new, run = (shlex.split(line) for line in re.findall(r"^ {4}crwn (.*)$", OF_NETWORKS, re.MULTILINE))
+    made = crwn(*new)
+    assert (made.code, made.err) == (0, "")
+    assert made.out.splitlines()[-2] == f"run       crwn {shlex.join(run)}"
+    (network,) = re.findall(r"```python\n(.*?)```", OF_NETWORKS, re.DOTALL)
+    assert (workplace / "small_vit.py").read_text() == network
+    (sweep,) = re.findall(r"```yaml\n(.*?)```", OF_NETWORKS, re.DOTALL)
+    for text in ((workplace / "small_vit.yaml").read_text(), sweep):
+        short = text.replace("[seq-digits]", "{seq-digits: {first: 2}}") + "training: {updates_per_task: 3}\n"
+        (workplace / "small_vit.yaml").write_text(short)
+        ran = crwn(*run, "--seeds", "0", "--executor", "inline", "--no-tracking")
+        assert (ran.code, ran.err) == (0, "")
+    (check,) = re.findall(r"`(check_network\(.*?\))`", OF_NETWORKS)
+    assert check == 'check_network("small_vit.py")'
+    check_network("small_vit.py", benchmark="seq-digits")
 
 
 def test_the_guide_can_be_followed(crwn: Crwn, workplace: Path) -> None:

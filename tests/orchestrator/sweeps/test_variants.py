@@ -132,7 +132,7 @@ def test_a_faulty_scale_has_its_own_line(sweep_file: SweepFile) -> None:
             "{scales: [FC16], scale: [FC32]}",
             ".scale",
             "unknown-key",
-            "base, benchmarks, group_size, method, scales, settings, training",
+            "base, benchmarks, group_size, method, network, scales, settings, training",
         ),
         ("{scales: [FC16], settings: {kind: flynet}}", ".settings.kind", "unknown-key", "context_high"),
         ("{scales: [FC16], settings: {modulation: 3}}", ".settings.modulation", "unknown-name", "'local+global'"),
