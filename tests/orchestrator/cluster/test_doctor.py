@@ -128,8 +128,8 @@ def test_a_machine_that_does_not_see_the_store_costs_something(
     values = {"sees_probe": False, "store_error": error, "answer": "written elsewhere"}
     assert faults(changed(**values)) == []
     costs, seen = [finding.found for finding in examined(changed(**values)) if finding.subject == "store"]
-    assert "is not seen by 10.0.0.2" not in seen
-    for words in ("is not seen by", "(10.0.0.2)", "through Ray", "is lost if its disk is", "MiB a trial each minute"):
+    assert "10.0.0.2" not in seen
+    for words in ("(10.0.0.2)", "through Ray", " MiB "):
         assert words in costs
     assert seen.endswith("written and read from 1 machine")
 
@@ -161,13 +161,14 @@ def test_where_nothing_can_run_the_rest_is_looked_at(
 def test_a_machine_that_is_silent_is_named(faults: Callable[..., list[Finding]]) -> None:
     """As one without crwn is; the others are examined all the same."""
     (finding,) = faults(two(lambda *_: "No module named 'orchestrator'"))
-    assert "10.0.0.2 did not answer: No module named 'orchestrator'" in finding.found
+    assert finding.found.startswith("10.0.0.2 ")
+    assert "'orchestrator'" in finding.found
 
 
 def test_no_machine_at_all_is_a_fault(faults: Callable[..., list[Finding]]) -> None:
     """A cluster whose workers are not there yet."""
     (finding,) = faults(lambda _: {})
-    assert (finding.subject, "start the cluster's workers" in finding.found) == ("machines", True)
+    assert (finding.subject, "workers" in finding.found) == ("machines", True)
 
 
 def test_all_faults_are_found_at_once(faults: Callable[..., list[Finding]]) -> None:
@@ -195,7 +196,7 @@ def test_a_tracking_server_that_is_not_there_is_a_fault(faults: Callable[..., li
     """In the words of a run."""
     pytest.importorskip("mlflow")
     (finding,) = faults(changed(), Options(tracking_uri="http://127.0.0.1:1"))
-    assert (finding.subject, "MLflow at http://127.0.0.1:1 does not answer" in finding.found) == ("MLflow", True)
+    assert (finding.subject, "http://127.0.0.1:1 " in finding.found) == ("MLflow", True)
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ import pytest
 
 from tests.orchestrator.cluster.made_up import STORE, URL, Cluster, Crwn, submit
 from tests.plugged import METHOD, SWEEP, no_traces
+from tests.said import TAKEN_BY_A_JOB
 
 pytestmark = pytest.mark.usefixtures("no_plugins")
 
@@ -38,4 +39,4 @@ def test_another_version_of_a_plug_in_is_another_job(crwn: Crwn, files: Path, cl
     (files / "my_method.py").write_text(METHOD + "# edited\n")
     refused = submit(crwn, Path("sweep.yaml"), "--plugin", "my_method.py")
     assert refused.code == 2
-    assert "expected no other job on this store" in refused.err
+    assert TAKEN_BY_A_JOB in refused.err

@@ -11,6 +11,7 @@ from ray.job_submission import JobStatus
 from orchestrator.cluster import submitting
 from orchestrator.execution.running import code_commit
 from tests.orchestrator.cluster.made_up import STORE, URL, Cluster, Crwn, SweepFile, submit
+from tests.said import HERE_ALONE
 
 
 def test_a_sweep_becomes_a_job(crwn: Crwn, sweep_file: SweepFile, cluster: Cluster) -> None:
@@ -98,7 +99,7 @@ def test_mlflows_address_goes_along(
     (asked,) = cluster.asked
     assert asked["runtime_env"]["env_vars"].get("MLFLOW_TRACKING_URI") == passed
     assert "secret" not in ended.out + asked["entrypoint"]
-    assert ("names a place on this machine" in ended.out) == (environment is not None and passed is None)
+    assert (HERE_ALONE in ended.out) == (environment is not None and passed is None)
 
 
 @pytest.mark.parametrize("status", ["PENDING", "RUNNING"])

@@ -48,6 +48,7 @@ from orchestrator.store.schemas import (
 from orchestrator.store.store import Store
 from orchestrator.sweeps.sweep import Resources
 from orchestrator.tracking import projection
+from tests.said import ON_THE_CPU
 
 Trial = Callable[..., TrialSpec]
 Attempt = Callable[..., Iterator[TrialUpdate]]
@@ -413,8 +414,8 @@ def test_diverging_training_is_a_failure_with_advice(store: Store, begin: Attemp
     *_, last = begin(spec)
     assert last.state == "failed"
     assert last.error is not None
-    assert "task 0: the training loss is" in last.error
-    assert "Lower the learning rate" in last.error
+    assert "task 0: " in last.error
+    assert "learning rate" in last.error
     assert not store.is_finished(spec.trial_id)
 
 
@@ -424,7 +425,7 @@ def test_missing_data_fails_the_trial(store: Store, trial: Trial) -> None:
     data = Datasets({"digits": BASE_SETS["mnist"]}, roots=())
     *_, last = attempt(assignment(spec), store=store, data=data, backbones=backbone.draw)
     assert last.state == "failed"
-    assert "expected in a folder named by --data-root or $CRWN_DATA" in (last.error or "")
+    assert all(fact in (last.error or "") for fact in ("--data-root", "$CRWN_DATA"))
 
 
 @dataclass
@@ -826,8 +827,8 @@ def test_a_gpu_that_torch_cannot_use_is_noted(store: Store, trial: Trial, monkey
     data = Datasets(BASE_SETS, roots=())
     first, *_, last = attempt(assignment(trial(), gpus=0.5), store=store, data=data, backbones=backbone.draw)
     assert first.note is not None
-    assert "a trial was given 0.5 GPU, but torch can use none" in first.note
-    assert "computes on the CPU" in first.note
+    assert "0.5 GPU" in first.note
+    assert ON_THE_CPU in first.note
     assert last.state == "finished"
 
 

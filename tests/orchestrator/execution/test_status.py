@@ -18,6 +18,7 @@ from orchestrator.store.manifests import Manifest, ManifestCell
 from orchestrator.store.schemas import ATTEMPTS_FILE, TRIAL_FILE
 from orchestrator.store.store import Store
 from tests.orchestrator.made_up import SPECS, A, B, C, D, record
+from tests.said import results_versions, trials_of
 
 DONE, FAILED, BEGUN, ABSENT = A, B, C, D
 ERROR = AttemptError(
@@ -116,13 +117,13 @@ def test_what_other_code_computed_is_named(store: Store) -> None:
         store.records.write(trial_id, record(trial_id, conditions=Conditions(code=code)))
     store.write_manifest(manifest(seed0=A, seed1=B, seed2=C, seed3=D))
     _, named, remedy = printed(store)
-    assert "2 trials of neuromodnet" in named
-    assert f"results version {older}, now {RESULTS_VERSION}" in named
+    assert trials_of(2, "neuromodnet") in named
+    assert results_versions(older, RESULTS_VERSION) in named
     assert "--recompute" in remedy
     assert f"crwn accept {store.address}" in remedy
     accepted = store.accepted().adding("neuromodnet", codes=["f" * 16, str(here.method)])
     store.write_accepted(accepted)
-    assert "1 trial of neuromodnet" in printed(store)[1]
+    assert trials_of(1, "neuromodnet") in printed(store)[1]
     store.write_accepted(accepted.adding("neuromodnet", results_versions=[older, RESULTS_VERSION]))
     assert len(printed(store)) == 1
 
@@ -132,7 +133,7 @@ def test_damaged_notes_of_attempts_are_named(mixed: Store, *, verbose: bool) -> 
     """The trial was begun; whether it failed is not known any more."""
     (mixed.folder(FAILED) / ATTEMPTS_FILE).write_text("{")
     (line,) = [line for line in printed(mixed, verbose=verbose) if ATTEMPTS_FILE in line]
-    assert line.startswith(f"  {mixed.locate(FAILED, ATTEMPTS_FILE)}: expected notes of attempts that can be read: ")
+    assert line.startswith(f"  {mixed.locate(FAILED, ATTEMPTS_FILE)}: expected ")
 
 
 def test_a_sweep_that_has_not_begun_has_everything_left(store: Store) -> None:

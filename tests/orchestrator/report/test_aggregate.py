@@ -14,6 +14,7 @@ from scipy import stats
 
 from orchestrator.report.aggregate import notes, pivot, show_accuracy, show_count, summarise
 from orchestrator.store.manifests import Manifest, ManifestCell
+from tests.said import differs, noted
 
 NEWER = {"continual": True, "validation": 0, "params_per_task": 99.0, "ratio": None}
 """What a manifest says of a cell besides its names and trials; older ones do not."""
@@ -117,8 +118,8 @@ def test_seeds_of_unlike_code_are_noted_apart() -> None:
     )
     tolerated, code = notes(summary)
     assert tolerated.endswith("within a tested tolerance: numerics.kernel in 1.")
-    assert "code.crwn in 1;" in code
-    assert "code.crwn is a (seed 0), b (seed 1)" in summary.loc[0, "noted"]
+    assert f"{noted('code.crwn', 1)};" in code
+    assert differs("code.crwn", "a (seed 0)", "b (seed 1)") in summary.loc[0, "noted"]
 
 
 @pytest.mark.parametrize(("column", "values"), [("code.method", ("0a", "1a")), ("code.results_version", (1, 2))])
@@ -130,7 +131,7 @@ def test_seeds_of_a_methods_other_code_are_not_averaged(column: str, values: tup
     summary = summarise(manifest(asked), pd.DataFrame([*old, *new]))
     assert pivot(summary)["r-digits"].tolist() == ["mixed (n=3)"]
     mixed, remedy = notes(summary)
-    assert f"{column} is {values[0]} (seeds 0, 1), {values[1]} (seed 2)" in mixed
+    assert differs(column, f"{values[0]} (seeds 0, 1)", f"{values[1]} (seed 2)") in mixed
     assert "--recompute METHOD" in remedy
     assert "crwn accept STORE METHOD" in remedy
 
@@ -147,9 +148,9 @@ def test_seeds_of_unknown_code_agree_with_any_and_are_noted() -> None:
     known = rows(asked, {1: 0.75}, **{"code.method": "0a"})
     summary = summarise(manifest(asked), pd.DataFrame([*rows(asked, {0: 0.5}), *known]))
     assert summary["accuracy"].tolist() == [0.625]
-    assert "code.method is unknown (seed 0), 0a (seed 1)" in summary.loc[0, "noted"]
+    assert differs("code.method", "unknown (seed 0)", "0a (seed 1)") in summary.loc[0, "noted"]
     (note,) = notes(summary)
-    assert "code.method in 1" in note
+    assert noted("code.method", 1) in note
 
 
 def test_one_seed_has_no_deviation() -> None:
