@@ -27,7 +27,6 @@ from orchestrator.execution.packing import num_slots
 from orchestrator.execution.progress import estimated_work
 from orchestrator.execution.protocol import NodeResources
 from orchestrator.store import index
-from orchestrator.store.provenance import Provenance
 from orchestrator.store.store import Store
 from orchestrator.sweeps.sweep import Resources
 
@@ -184,15 +183,13 @@ def _past(store: Store) -> Iterator[Past]:
     if not store.exists:
         return
     here = socket.gethostname()
-    table = index.glance(store).select(["trial_id", "spec", "seconds", "provenance"])
-    for row in table.to_pylist():
+    for each in index.glance(store):
         try:
-            spec = TrialSpec.from_json(row["spec"])
+            spec = TrialSpec.from_json(each.spec)
         except InvalidError:  # of a plug-in that is not here, or of another version
             continue
-        if spec.trial_id == row["trial_id"] and row["seconds"]:
-            host = Provenance.from_json(row["provenance"], with_attempts=False).host
-            yield Past(spec=spec, seconds=row["seconds"], store=store.address, is_here=host == here)
+        if spec.trial_id == each.trial_id and each.seconds:
+            yield Past(spec=spec, seconds=each.seconds, store=store.address, is_here=each.host == here)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -15,7 +15,7 @@ import contextlib
 import json
 import math
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -27,6 +27,7 @@ from orchestrator.errors import UserError
 from orchestrator.store import parquet_files
 from orchestrator.store.finished import Result
 from orchestrator.store.parquet_files import SEALED_SINCE
+from orchestrator.store.provenance import Provenance
 from orchestrator.store.recorded_spec import RecordedSpec
 from orchestrator.store.schemas import TRIALS_SCHEMA
 from orchestrator.store.store import Store
@@ -127,17 +128,36 @@ def results(store: Store, trial_ids: Iterable[str] | None = None) -> pa.Table:
     return table.take(pa.array([places[trial_id] for trial_id in wanted if trial_id in places], pa.int64()))
 
 
-def glance(store: Store) -> pa.Table:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Glance:
+    """What a quick look shows of a finished trial.
+
+    Attributes:
+        trial_id: the hash of the spec.
+        spec: its settings as JSON.
+        seconds: time of training and tests; None if not recorded.
+        host: the machine's name; None if not recorded.
+    """
+
+    trial_id: str
+    spec: str
+    seconds: float | None
+    host: str | None
+
+
+def glance(store: Store) -> Iterator[Glance]:
     """The finished trials of a store as far as they can be had at once: of a small store all, else those of its index.
 
-    Returns:
-        Rows of `RESULTS_SCHEMA`. Nothing is written, and damaged records are left out.
+    Nothing is written, and damaged records are left out.
     """
     signatures = store.signatures()
-    if len(signatures) < FEW:
-        return _read(store, list(signatures)).table.select(RESULTS_SCHEMA.names)
-    known = _load(store, RESULTS_SCHEMA)
-    return RESULTS_SCHEMA.empty_table() if known is None else known
+    table = _read(store, list(signatures)).table if len(signatures) < FEW else _load(store, RESULTS_SCHEMA)
+    if table is None:
+        return
+    columns = (table[name].to_pylist() for name in ("trial_id", "spec", "seconds", "provenance"))
+    for trial_id, spec, seconds, provenance in zip(*columns, strict=True):
+        host = Provenance.from_json(provenance, with_attempts=False).host
+        yield Glance(trial_id=trial_id, spec=spec, seconds=seconds, host=host)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
