@@ -65,7 +65,7 @@ class ContextBank:
         """The trial that learned them.
 
         Raises:
-            ValueError: the spec is none that this crwn knows, or of another trial.
+            ValueError: this crwn does not know the spec, or it is another trial's.
         """
         found = trial_of(self.spec)
         if found.trial_id != self.trial_id:
@@ -124,7 +124,7 @@ class ContextBank:
                 raise InvalidError(
                     "task-not-told",
                     f"task: expected none, given {task!r}: one network of {self.trial.method.kind} answers for all "
-                    "tasks, and is not told which an image is from",
+                    "tasks, and is not told which task an image is from",
                 )
             return None
         last = self.num_tasks - 1

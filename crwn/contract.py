@@ -100,7 +100,7 @@ def told(spec: TrialSpec, tasks: Sequence[int]) -> Sequence[int | None]:
 
 
 def inputs(spec: TrialSpec, method: Method, tasks: Sequence[int], seed: int = 0) -> torch.Tensor:
-    """Ten made-up images a task, prepared."""
+    """Ten made-up images per task, prepared."""
     generator = torch.Generator().manual_seed(seed)
     shape = (num_tasks_of(spec), 10, spec.benchmark.problem().input_size)
     images = torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator)
@@ -267,7 +267,7 @@ def the_blueprint_counts_what_is_trained_and_kept(case: ContractCase) -> None:
 
 
 def the_blueprint_draws_exactly_what_is_read(case: ContractCase) -> None:
-    """With its arrays the method gives class scores, and there is none that could be changed without changing them."""
+    """With its arrays the method gives class scores, which changing any one of them would change."""
     spec = case.trial()
     surroundings, array_specs = surroundings_of(spec), spec.blueprint().backbone.arrays
     entry = METHODS[spec.method.kind]

@@ -132,7 +132,7 @@ def forward_transfer(matrix: NDArray[Any], untrained_T: Sequence[float] | NDArra
     if len(untrained_T) != len(matrix):
         raise InvalidError(
             "untrained-not-one-a-task",
-            f"expected {len(matrix)} untrained accuracies, one a task, given {len(untrained_T)}",
+            f"expected {len(matrix)} untrained accuracies, one per task, given {len(untrained_T)}",
         )
     return _mean(matrix.diagonal(1) - np.asarray(untrained_T, dtype=float)[1:])
 

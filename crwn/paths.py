@@ -18,7 +18,7 @@ def stand_in_for_home() -> None:
         Path.home()
     except RuntimeError:
         os.environ["HOME"] = str(NO_HOME)
-        logging.getLogger("matplotlib").setLevel(logging.ERROR)  # it warns at each start that there is no home
+        logging.getLogger("matplotlib").setLevel(logging.ERROR)  # it warns at each start if the home folder is missing
 
 
 def expanded(path: str | Path) -> Path:

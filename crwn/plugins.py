@@ -9,7 +9,7 @@ A plug-in is either of two:
   `crwn.data`, each of which is such an entry under its name. They are looked up, and one is imported, only if a name is
   not built in (`find`): a user has installed them on purpose.
 
-A sweep may also define a base set, from images of one's own (`crwn.data.own`): no code, which travels as plug-ins do.
+A sweep may also define a base set, from your own images (`crwn.data.own`): no code, which travels as plug-ins do.
 
 Whatever is added is checked like what is built in. A plug-in is a value: unpickled, it loads itself, and refuses if
 what it finds there is other code.
@@ -394,7 +394,7 @@ def _declared(module: ModuleType) -> dict[_Kind, Mapping[str, Any]]:
     if not any(found.values()):
         names = ", ".join(kind.declared for kind in _KINDS)
         example = 'METHODS = {"mine": MethodEntry(...)}'
-        said = f"expected that it declares what it adds, in {names}, such as {example}"
+        said = f"expected it to declare what it adds, in {names}, such as {example}"
         faults.append(Fault("plugin-declares-nothing", said))
     if not faults:
         faults = [

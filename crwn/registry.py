@@ -51,7 +51,7 @@ class Registry(Mapping[str, Entry]):
         """
         if taken := sorted(entries.keys() & self._entries.keys()):
             raise InvalidError(
-                "name-taken", f"{self.what}: expected names of its own, given {', '.join(taken)}, which crwn has"
+                "name-taken", f"{self.what}: expected new names, given {', '.join(taken)}, which crwn already has"
             )
         self._entries |= entries
         self._providers |= dict.fromkeys(entries, provider)

@@ -43,12 +43,12 @@ def parse(content: bytes) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
         intact = text == _json(envelope) and envelope["sha256"] == _digest(tensors, header)
     except (safetensors.SafetensorError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise InvalidError(
-            "not-tensors", f"expected a whole safetensors file of crwn's, given something else: {error!r}"
+            "not-tensors", f"expected a complete safetensors file that crwn wrote, given something else: {error!r}"
         ) from error
     if not intact:
         raise InvalidError(
             "content-changed",
-            "expected the content that was written, found another: the SHA-256 differs, it is damaged",
+            "expected the content that was written, found a different one: the SHA-256 differs; the file is damaged",
         )
     return tensors, header
 

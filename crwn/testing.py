@@ -1,4 +1,4 @@
-"""For tests: the contract of one's own method or network, and stores of made-up trials, without any training.
+"""For tests: the contract of a method of your own or network, and stores of made-up trials, without any training.
 
 `check_method` and `check_network` run the contract. Records are written by the same code as in a run, so ids, hashes,
 measures and context files agree. Only the accuracies are made up (with the task told, they are halfway to 1), as are

@@ -165,7 +165,7 @@ def iterate_trial(
     if (numerics or allowance).device == "cuda" and not torch.cuda.is_available():
         raise EquipmentError(
             "no-gpu",
-            "expected a GPU that torch can use, found none: the trial is to run, or was begun, on one. "
+            "expected a GPU that torch can use, found none: the trial was assigned to one, or started on one. "
             "Run it where there is a GPU, and check torch.cuda.is_available() there.",
         )
     if numerics is None:
@@ -173,8 +173,8 @@ def iterate_trial(
     if not KERNELS[numerics.kernel].is_available():
         raise EquipmentError(
             "no-kernel",
-            f"the trial was begun with the kernel {numerics.kernel!r}, which this build of torch lacks. Go on with the "
-            "torch it was begun with, or discard its resume point to begin it anew.",
+            f"the trial started with the kernel {numerics.kernel!r}, which this build of torch lacks. Continue "
+            "with the torch that it started with, or discard its resume point to start it over.",
         )
     blueprint = spec.blueprint()
     _keep_freed_memory()

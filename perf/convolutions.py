@@ -4,7 +4,7 @@
 
 Writes the tables of README.md between their marks. One thread; run it on an idle machine. On a GPU it measures that.
 
-Shapes: G tasks, B examples a task, I channels in, O channels out, S height and width, k side of a kernel.
+Shapes: G tasks, B examples per task, I channels in, O channels out, S height and width, k side of a kernel.
 """
 
 from __future__ import annotations
@@ -101,7 +101,7 @@ def main() -> None:
 
 
 def ways_table() -> Iterator[str]:
-    """Milliseconds a task for all convolutions of the reduced ResNet-18, forward and backward."""
+    """Milliseconds per task for all convolutions of the reduced ResNet-18, forward and backward."""
     layers = [
         layer for layer in resnet18(PRESETS["split-cifar100"].problem(), 10).layers.values() if layer.is_convolution
     ]
@@ -134,9 +134,9 @@ def _wait() -> None:
 
 
 def tasks_table() -> Iterator[str]:
-    """Seconds a task of Table 2's settings on Split-CIFAR100, from 50 updates after the first 50, by group size."""
+    """Seconds per task of Table 2's settings on Split-CIFAR100, from 50 updates after the first 50, by group size."""
     sizes, scale = (GROUPS[0], GROUPS[-1]), "1d"
-    yield f"| method | scale | {' | '.join(f'{size} at once, s a task' for size in sizes)} | the rule's |"
+    yield f"| method | scale | {' | '.join(f'{size} at once, s per task' for size in sizes)} | the rule's |"
     yield "| --- | --- |" + " --- |" * (len(sizes) + 1)
     for method in ("stl", "psp", "batche", "supsup", "neuromodnet"):
         settings = METHODS[method].spec()

@@ -131,7 +131,7 @@ def _best_seconds(product: Callable[[], object]) -> float:
 
 
 def measure(row: Row, references: ProcessPoolExecutor, engine: ProcessPoolExecutor, *, full: bool) -> dict[str, Any]:
-    """Seconds a task of a row, by side."""
+    """Seconds per task of a row, by side."""
     updates = UPDATES if full else row.quick
     sides: dict[str, tuple[ProcessPoolExecutor, Callable[..., float], tuple[Any, ...]]] = {
         "B": (references, reference_seconds, ("b", row.method, row.scale, updates if full else int(updates * QUICK_B)))
@@ -148,7 +148,7 @@ def measure(row: Row, references: ProcessPoolExecutor, engine: ProcessPoolExecut
 
 
 def reference_seconds(kind: str, method: str, scale: str, updates: int) -> float:
-    """Seconds a task of a reference."""
+    """Seconds per task of a reference."""
     from perf import references
 
     split = _data().load("mnist").train
@@ -158,7 +158,7 @@ def reference_seconds(kind: str, method: str, scale: str, updates: int) -> float
 
 
 def engine_seconds(method: str, scale: str, dtype: str, updates: int) -> float:
-    """Seconds a task of a trial's second group, as large as the rule makes it; BatchE's after its first task."""
+    """Seconds per task of a trial's second group, as large as the rule makes it; BatchE's after its first task."""
     spec = trial(method, scale, dtype, updates, num_tasks=36)
     together = decide_numerics(spec).group_size
     before = together + (spec.blueprint().moves_shared == "first segment")
@@ -189,7 +189,7 @@ _draw = functools.cache(backbone.draw)
 
 
 def pairs(engine: ProcessPoolExecutor, beside: ProcessPoolExecutor, *, full: bool) -> tuple[float, float]:
-    """Seconds a task of NeuroModNet FC256 alone, and of each of two trials at once, one thread each."""
+    """Seconds per task of NeuroModNet FC256 alone, and of each of two trials at once, one thread each."""
     task = ("neuromodnet", "FC256", "float32", UPDATES if full else 400)
     beside.submit(engine_seconds, *task).result()
     alone, together = [], []
@@ -238,7 +238,7 @@ def tables(found: dict[str, Any]) -> Iterator[str]:
     """The lines between the marks."""
     rates = found["peak_gflops"]
     yield f"{found['machine']}, torch {found['torch']}, one thread a trial, {found['when'][:10]}."
-    yield f"Batches a task: {found['updates']}."
+    yield f"Batches per task: {found['updates']}."
     yield (
         "Highest rates of a product here, in GFLOP/s: "
         + ", ".join(f"{n} {rate:.0f}" for n, rate in rates.items())
@@ -266,7 +266,7 @@ def tables(found: dict[str, Any]) -> Iterator[str]:
     pair, made = found["two_trials"], found["seconds_to_make_a_task"]
     yield ""
     yield (
-        f"Two trials at once on two cores (NeuroModNet FC256, float32): {pair['together']:.2f} s a task each, "
+        f"Two trials at once on two cores (NeuroModNet FC256, float32): {pair['together']:.2f} s per task each, "
         f"{pair['alone']:.2f} alone. A task of R-MNIST is made in {made:.2f} s."
     )
 

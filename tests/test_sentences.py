@@ -120,11 +120,11 @@ MESSAGES: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "a file whose content changed": (
         lambda _: tensorfile.parse(tensorfile.dump({}, {"step": 1}).replace(b"1}", b"2}")),
-        "expected the content that was written, found another: the SHA-256 differs, it is damaged",
+        "expected the content that was written, found a different one: the SHA-256 differs; the file is damaged",
     ),
     "a data root that is no folder": (
         lambda _: data_roots("/no/such/folder"),
-        "--data-root: expected a folder, given '/no/such/folder', which is none. Correct it or leave it out.",
+        "--data-root: expected a folder, given '/no/such/folder', which is not one. Correct it or leave it out.",
     ),
     "a data set that is nowhere": (
         lambda _: Datasets(BASE_SETS, roots=()).load("mnist"),
@@ -177,7 +177,7 @@ MESSAGES: dict[str, tuple[Callable[[Path], object], str]] = {
     "a record that is gone": (
         lambda _: parquet_files.load(None, TRIALS_SCHEMA, "trial.parquet"),
         (
-            "trial.parquet: expected a record that can be read: it is missing. Have its trial computed again: crwn run "
+            "trial.parquet: expected a readable record: it is missing. Recompute its trial with crwn run "
             "SWEEP --repair, or remove its folder."
         ),
     ),

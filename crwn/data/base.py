@@ -301,7 +301,7 @@ def data_roots(data_root: str | None = None) -> tuple[Path, ...]:
             if not path.is_dir():
                 raise DataError(
                     "not-a-folder",
-                    f"{source}: expected a folder, given {value!r}, which is none. Correct it or leave it out.",
+                    f"{source}: expected a folder, given {value!r}, which is not one. Correct it or leave it out.",
                 )
             roots.append(path)
     with contextlib.suppress(DataError):  # embedded sets need no folder; a download raises the error again
@@ -344,7 +344,7 @@ class Datasets:
                     if source.is_in(root):
                         return root
                 except PermissionError as error:
-                    raise DataError("folder-unreadable", f"{root} cannot be looked into: {error}.") from error
+                    raise DataError("folder-unreadable", f"{root} cannot be listed: {error}.") from error
         return None
 
     def verify(self, name: str) -> None:

@@ -245,7 +245,7 @@ class ClassFolders:
         if name.is_absolute() or ".." in name.parts:
             return None, Fault("path-leads-out", f"{row.name!r} leads out of {top}; expected a file's name")
         if is_hidden(name):
-            return None, Fault("image-hidden", f"{row.name!r} is hidden, so it is no image of the set")
+            return None, Fault("image-hidden", f"{row.name!r} is hidden, so it is not an image of the set")
         places = [top / "images", top]
         if PurePosixPath(row.label).name == row.label and not is_hidden(PurePosixPath(row.label)):
             places = [top / row.label, top / "images" / row.label, *places]

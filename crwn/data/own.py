@@ -152,7 +152,7 @@ DEFINITIONS: Mapping[str, type[Definition]] = {"folder": FolderSpec, "parquet": 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OwnImages:
-    """The source of a set of one's own: the cache, or else its path.
+    """The source of a user's own set: the cache, or else its path.
 
     Attributes:
         name: the set's name, of its content.
@@ -198,7 +198,7 @@ class OwnImages:
     def fetch(self, root: Path) -> None:
         """Refuse: there is nowhere to download it from."""
         del root
-        raise DataError("download-not-known", "It is a set of your own, which is nowhere to be downloaded from.")
+        raise DataError("download-not-known", "It is a set of your own, so crwn cannot download it.")
 
     def prepare(self, root: Path, on_progress: OnProgress) -> tuple[str, ...]:
         """Decode the images into the cache unless it holds them.
@@ -243,7 +243,7 @@ class OwnImages:
         if found != self.name:
             raise DataError(
                 "images-differ",
-                f"{self.path} does not hold the images that it held where the sweep was read: expected {self.name}, "
+                f"{self.path} does not hold the images that it held when the sweep was read: expected {self.name}, "
                 f"found {found}. Put the same files there, or run the sweep anew.",
             )
 
@@ -349,8 +349,8 @@ _FOLDER_FAULTS: Mapping[str, str] = {
     "path-leads-out": "links lead out of the folder; copy what they lead to",
     "link-to-no-file": "links lead to no file",
     "image-without-class": "images lie in no class's folder",
-    "folder-in-class": "expected images alone in a class's folder, found folders",
-    "file-no-image": f"expected images alone ({', '.join(sorted(IMAGE_SUFFIXES))}) in a class's folder, found",
+    "folder-in-class": "expected only images in a class's folder, found folders",
+    "file-no-image": f"expected only images ({', '.join(sorted(IMAGE_SUFFIXES))}) in a class's folder, found",
     "folder-without-images": "classes without an image",
 }
 

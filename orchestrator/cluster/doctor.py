@@ -213,8 +213,8 @@ def _store(
         yield Finding(
             subject="store",
             found=f"{store.address} is not seen by {', '.join(blind)}: what trials compute there goes to this "
-            f"machine through Ray, resume points too (at most {resume / MEBIBYTE:.0f} MiB a trial each minute), and is "
-            "lost if its disk is. A folder that all machines share, or object storage, spares the way.",
+            f"machine through Ray, resume points too (at most {resume / MEBIBYTE:.0f} MiB per trial and minute), and "
+            "is lost if its disk is. A folder that all machines share, or object storage, spares the way.",
         )
     if len(reports) > len(blind):
         yield Finding(

@@ -35,7 +35,7 @@ def check_address(address: str) -> None:
     try:
         parts = urlsplit(address)
     except ValueError as error:  # which repeats nothing of the address
-        raise InvalidError("address-unknown", f"expected a path, {known}; given what is neither: {error}") from error
+        raise InvalidError("address-unknown", f"expected a path, {known}; given neither: {error}") from error
     settings = parse_qsl(parts.query, keep_blank_values=True)
     # Must come before any error that repeats the address
     if "@" in parts.netloc or any("@" in value or _SECRET.search(name) for name, value in settings):
@@ -56,7 +56,7 @@ def is_shown(address: str) -> bool:
 
 def _check_printable(address: str) -> None:
     if not is_shown(address):
-        raise InvalidError("address-not-printable", f"expected an address of printable characters, given {address!r}")
+        raise InvalidError("address-not-printable", f"expected printable characters, given {address!r}")
 
 
 def open_files(address: str | Path) -> Files:

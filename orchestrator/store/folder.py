@@ -102,7 +102,7 @@ class LocalFiles:
         found = {"absent": "nothing", "file": "a file", "folder": "another folder"}[LocalFiles(self._whole).kind()]
         raise LostError(
             "store-moved",
-            f"{self._whole}: expected the store that this run began on, found {found}. {self._whereabouts()}",
+            f"{self._whole}: expected the store that this run started with, found {found}. {self._whereabouts()}",
         )
 
     def _whereabouts(self) -> str:

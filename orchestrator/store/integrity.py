@@ -119,9 +119,9 @@ def check_trial(table: pa.Table, trial_id: str) -> TrialRow:
     values = table.to_pylist()[0]
     row = TrialRow.read(values)
     if row.trial_id != trial_id:
-        raise DamagedError("of-another-trial", f"it is of another trial, {row.trial_id!r}")
+        raise DamagedError("of-another-trial", f"it belongs to another trial, {row.trial_id!r}")
     if trial_id_of(values["spec"]) != trial_id:
-        raise DamagedError("of-another-trial", f"its spec is of another trial, {trial_id_of(values['spec'])!r}")
+        raise DamagedError("of-another-trial", f"its spec belongs to another trial, {trial_id_of(values['spec'])!r}")
     _check_names(row)
     for names, least, most in ((_SHARES, 0, 1), (_GAINS, -1, 1), (_COUNTS, 0, math.inf)):
         for name in names:
@@ -145,7 +145,7 @@ def _check_names(row: TrialRow) -> None:
         given = getattr(row, name)
         if given != expected:
             raise DamagedError(
-                "column-of-another-spec", f"its column {name} is {given!r}, but that of its spec {expected!r}"
+                "column-of-another-spec", f"its column {name} is {given!r}, but its spec says {expected!r}"
             )
 
 
@@ -175,10 +175,10 @@ def check_tests(table: pa.Table, trial_id: str) -> Tests:
     """
     check_owner(table, trial_id)
     if any(table[name].null_count for name in ("task", "tasks_learned")):
-        raise DamagedError("test-of-no-task", "a test does not say of which task it is, or after which")
+        raise DamagedError("test-of-no-task", "a test lacks its task, or the number of tasks learned before it")
     is_stream = len(table) > 0 and table["update"].null_count < len(table)
     if is_stream and table["update"].null_count:
-        raise DamagedError("tests-of-two-kinds", "some tests say after which update they were made, and others do not")
+        raise DamagedError("tests-of-two-kinds", "some tests have the number of an update and others do not")
     task, tasks_learned, accuracy, told = (
         table[name].to_numpy() for name in ("task", "tasks_learned", "accuracy", "accuracy_told")
     )
@@ -189,7 +189,7 @@ def check_tests(table: pa.Table, trial_id: str) -> Tests:
         if len(values) and not first <= values.min() <= values.max() <= last:
             raise DamagedError(
                 "out-of-range",
-                f"expected {name} from {first} to {last}, as {len(values):,} tests have it, "
+                f"expected {name} from {first} to {last}, for {len(values):,} tests, "
                 f"given {values.min()} to {values.max()}",
             )
     update = table["update"].to_numpy() if is_stream else None
@@ -222,9 +222,7 @@ def check_same_tests(trial: Sealed, tests: Sealed) -> None:
     """
     expected = trial.said.get(TASKS_SUM)
     if expected is not None and tests.stable != expected:
-        raise DamagedError(
-            "made-with-others", "its tests are not those that the trial's record was made with: the SHA-256 differs"
-        )
+        raise DamagedError("made-with-others", "its tests do not match the trial's record: the SHA-256 differs")
 
 
 def check_mean(accuracy: float | None, final: NDArray[Any], name: str = "accuracy") -> None:
@@ -244,7 +242,7 @@ def check_mean(accuracy: float | None, final: NDArray[Any], name: str = "accurac
         return
     if not abs(given - mean) <= MEAN_TOLERANCE:
         raise DamagedError(
-            "mean-differs", f"its {name} is {accuracy}, but the mean of its tests after the last task {mean}"
+            "mean-differs", f"its {name} is {accuracy}, but the mean of its tests after the last task is {mean}"
         )
 
 
@@ -256,9 +254,7 @@ def check_contexts(trial: Sealed, content: bytes) -> None:
     """
     expected = trial.said.get(CONTEXTS_SUM)
     if expected is not None and hashlib.sha256(content).hexdigest() != expected:
-        raise DamagedError(
-            "made-with-others", "it is not the file that the trial's record was made with: the SHA-256 differs"
-        )
+        raise DamagedError("made-with-others", "it does not match the trial's record: the SHA-256 differs")
 
 
 def outcome(tests: Tests, *, independent: bool) -> Outcome:

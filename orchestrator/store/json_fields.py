@@ -103,7 +103,7 @@ class Fields:
             if self._value[SUM] != _sum(self._value):
                 raise InvalidError(
                     "content-changed",
-                    f"its content is not what was written, by its {SUM}; it was damaged, or changed by hand",
+                    f"its content has changed since it was written: the {SUM} differs; it was damaged or edited",
                 )
             return True
         self.refuse_others(known)
@@ -304,9 +304,7 @@ def check_values(value: Any, place: str, depth: int = 0) -> None:
     for name, part in value.items() if isinstance(value, dict) else enumerate(value):
         if isinstance(part, dict | list):
             if depth == MAX_DEPTH:
-                raise InvalidError(
-                    "nested-too-deep", f"{place}.{name}: expected values that nest at most {MAX_DEPTH} deep"
-                )
+                raise InvalidError("nested-too-deep", f"{place}.{name}: expected at most {MAX_DEPTH} levels of nesting")
             check_values(part, f"{place}.{name}", depth + 1)
         elif not (part is None or part is True or part is False or _is_text(part) or _is_number(part)):
             raise InvalidError(

@@ -224,7 +224,7 @@ class Manifest:
         has_sum = fields.check_sum(_TOP_FIELDS)
         given = fields.take("name")
         if given != name or not NAME.fullmatch(name):
-            raise InvalidError("manifest-of-another-sweep", f"it is of another sweep, {reprlib.repr(given)}")
+            raise InvalidError("manifest-of-another-sweep", f"it belongs to another sweep, {reprlib.repr(given)}")
         cells = fields.take("cells")
         if not isinstance(cells, list) or not cells:
             raise InvalidError("no-cells", f"cells: expected a list of cells, given {reprlib.repr(cells)}")

@@ -28,7 +28,7 @@ def check_folder(files: Files) -> None:
         raise
     except OSError as error:  # no permission, or a name that is too long
         raise UserError(
-            "folder-unreadable", f"{files.address}: expected a store's folder, which cannot be looked up: {error}."
+            "folder-unreadable", f"{files.address}: expected a store's folder, but it cannot be examined: {error}."
         ) from error
     if kind == "absent":
         return
@@ -53,8 +53,7 @@ def check_folder(files: Files) -> None:
         place = files.locate(MARK_FILE)
         raise UserError(
             codes_of(error, "json-unreadable"),
-            f"{place}: expected a store's mark that can be read: {error}. Put back a copy of it; all else in the "
-            "store is whole.",
+            f"{place}: expected a readable store.json: {error}. Restore a copy of it; all else in the store is whole.",
         ) from error
     if version[0] > STORE_VERSION[0]:
         raise UserError(
@@ -92,7 +91,7 @@ def read_mark(content: bytes) -> tuple[tuple[int, int], str | None]:
         raise InvalidError("text-not-printable", f"expected an id in text, given {reprlib.repr(id_)}")
     token, dash, checksum = (id_ or "").partition("-")
     if dash and (checksum != _mark_sum((version[0], version[1]), token) or said.get("format") != "crwn-store"):
-        raise InvalidError("content-changed", "its version, format or id is not what was written, by the id's checksum")
+        raise InvalidError("content-changed", "its version, format or id has changed: the id's checksum differs")
     is_older = id_ is None or (version[0], version[1]) < SEALED_SINCE
     if not dash and (not is_older or len(id_ or "") > _OLDER_ID or set(said) - {"format", "version", "id"}):
         raise InvalidError(

@@ -125,7 +125,7 @@ class ObjectFiles:
                 why = "It was replaced, or another run took it over after this one was cut off (see crwn status)"
             raise LostError(
                 "store-moved",
-                f"{self.locate('')}: expected the store that this run began on, found {found}. {why}; nothing was "
+                f"{self.locate('')}: expected the store that this run started with, found {found}. {why}; nothing was "
                 "written elsewhere. Where the store still is, it has all up to the last resume points: go on with "
                 "--out and its place",
             )
@@ -260,7 +260,7 @@ class ObjectFiles:
                 if _PERMANENT.search(reason):
                     raise StorageError(
                         "bucket-refused",
-                        f"{self.locate(name)}: expected a bucket that this machine may use: {reason}. Check the "
+                        f"{self.locate(name)}: expected a bucket that this machine may access: {reason}. Check the "
                         "bucket's name and region, the credentials here (for S3 AWS_ACCESS_KEY_ID and "
                         "AWS_SECRET_ACCESS_KEY, or a profile) and what they allow.",
                     ) from error

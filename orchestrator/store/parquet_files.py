@@ -142,7 +142,7 @@ def _is_as_written(content: bytes) -> bool:
     digest.update(_NO_SUM)
     digest.update(content[end:])
     if digest.hexdigest().encode() != content[start:end]:
-        raise DamagedError("content-changed", "its bytes are not those that were written: the SHA-256 differs")
+        raise DamagedError("content-changed", "its bytes have changed since they were written: the SHA-256 differs")
     return True
 
 
@@ -179,7 +179,7 @@ def refusal(place: str, error: Exception) -> UserError:
     said = " ".join(str(error).split()).rstrip(".") or repr(error)
     return UserError(
         codes_of(error, "record-unreadable"),
-        f"{place}: expected a record that can be read: {said[:_SHOWN]}. Have its trial computed again: crwn run SWEEP "
+        f"{place}: expected a readable record: {said[:_SHOWN]}. Recompute its trial with crwn run SWEEP "
         "--repair, or remove its folder.",
     )
 
@@ -204,14 +204,16 @@ def _load(content: bytes, schema: pa.Schema, place: str) -> Sealed:
     _check_size(file.metadata, columns_too=is_as_written)
     sums = _sums(metadata, version)
     if sums is not None and sorted(sums) != sorted(written.names):
-        raise DamagedError("columns-changed", "its columns are not those that were written")
+        raise DamagedError("columns-changed", "its columns have changed since they were written")
     present = set(written.names)
     table = file.read(columns=[name for name in schema.names if name in present], use_threads=False)  # they are small
     if sums is None:
         table.validate(full=True)
     for name in table.schema.names:
         if sums is not None and column_sum(table[name]) != sums[name]:
-            raise DamagedError("content-changed", f"its column {name} is not what was written: the SHA-256 differs")
+            raise DamagedError(
+                "content-changed", f"its column {name} has changed since it was written: the SHA-256 differs"
+            )
     for item in schema:  # an older record has fewer columns
         if item.name not in present:
             table = table.append_column(item, pa.nulls(len(table), item.type))
@@ -224,7 +226,7 @@ def _load(content: bytes, schema: pa.Schema, place: str) -> Sealed:
 
 def _version(metadata: Mapping[bytes, bytes]) -> tuple[int, int]:
     if _VERSION not in metadata:
-        raise DamagedError("not-a-record", "it is a Parquet file, but none of crwn's")
+        raise DamagedError("not-a-record", "it is a Parquet file, but not one that crwn wrote")
     found = re.fullmatch(r"(\d{1,6})\.(\d{1,6})", metadata[_VERSION].decode())
     if found is None:
         raise DamagedError("not-a-version", f"expected a version such as 1.2, given {metadata[_VERSION].decode()!r}")
@@ -259,7 +261,7 @@ def _sums(metadata: Mapping[bytes, bytes], version: tuple[int, int]) -> dict[str
     if not {_SUM, _COLUMNS, _BYTES} & set(metadata) and version < SEALED_SINCE:
         return None
     if metadata.get(_SUM, b"").decode() != _content_sum(metadata):
-        raise DamagedError("content-changed", "what it says of itself is not what was written: the SHA-256 differs")
+        raise DamagedError("content-changed", "its metadata have changed since they were written: the SHA-256 differs")
     sums: dict[str, str] = json.loads(metadata[_COLUMNS])
     return sums
 

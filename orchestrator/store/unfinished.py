@@ -65,7 +65,7 @@ class Unfinished:
         if error is None:
             return None
         place = self._files.locate(of_trial(trial_id, ATTEMPTS_FILE))
-        message = f"{place}: expected notes of attempts that can be read: {error}. The next run goes on without them."
+        message = f"{place}: expected a readable attempts file: {error}. The next run continues without it."
         return Fault(codes_of(error, "notes-unreadable"), message)
 
     def errors(self, trial_ids: Iterable[str]) -> dict[str, str]:

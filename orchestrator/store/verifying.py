@@ -80,7 +80,7 @@ def verify(store: Store, on_trial: Callable[[int, int], None] = lambda done, all
         except OSError as error:
             if not store.is_folder:  # if object storage does not answer, it will not answer for the next trial either
                 raise
-            message = f"{store.folder(trial_id)}: expected files that can be read: {error}"
+            message = f"{store.folder(trial_id)}: expected readable files: {error}"
             faults = [Fault(codes_of(error, "file-unreadable"), message)]
         found.faults += faults
         on_trial(number, len(folders))
@@ -124,10 +124,10 @@ def unfinished_faults(store: Store, trial_id: str) -> Iterator[Fault]:
         _, header = tensorfile.parse(point)
         owner = header["identity"][0]
         if owner != trial_id:
-            raise InvalidError("of-another-trial", f"it is of another trial, {owner!r}")
+            raise InvalidError("of-another-trial", f"it belongs to another trial, {owner!r}")
     except (ValueError, KeyError, TypeError, IndexError) as error:
         place = store.locate(trial_id, RESUME_FILE)
-        message = f"{place}: expected a resume point that can be read: {error}. The next run begins the trial anew."
+        message = f"{place}: expected a readable resume point: {error}. The next run starts the trial over."
         yield Fault(codes_of(error, "resume-point-unreadable"), message)
 
 
@@ -180,7 +180,7 @@ def show(store: Store, console: Console) -> bool:
             "agreement, but nothing shows that this is what was written",
         )
     if found.faults:
-        print_line(console, "crwn run SWEEP --repair computes damaged trials again; whatever is whole stays as it is")
+        print_line(console, "crwn run SWEEP --repair recomputes damaged trials; intact ones stay as they are")
     return not found.faults
 
 

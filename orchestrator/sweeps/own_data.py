@@ -1,4 +1,4 @@
-"""Base sets that a sweep defines: images of one's own, in a folder by class or in Parquet files.
+"""Base sets that a sweep defines: images of the user's own, in a folder by class or in Parquet files.
 
     data:
       birds: {kind: folder, path: photos/birds, size: 64}     # photos/birds/CLASS/*.jpg, beside the sweep

@@ -21,7 +21,7 @@
           local: {settings: {modulation: local}}
     training: {updates_per_task: 1000}   # for every method
     reference: supsup                    # optional; params/task are also given as a ratio to this method's
-    data:                                # base sets of images of one's own, see own_data.py
+    data:                                # base sets of your own images, see own_data.py
       birds: {kind: folder, path: photos/birds, size: 64}
     keep_weights: false                  # whether trained weights are stored with the contexts
     plugins: [my_method.py]              # files beside this one; their code runs only with --plugin my_method.py

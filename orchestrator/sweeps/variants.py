@@ -161,7 +161,7 @@ def _scales(
 
 
 def _base(source: Source, entry: Mapping[str, Any], place: KeyPath) -> None:
-    """Check that an ablation's base is one of the entry's variants, and that there is another to compare with it."""
+    """Check that an ablation's base is one of the entry's variants, and that another is compared with it."""
     base, variants = entry.get("base"), entry.get("variants")
     check_null_label(source, base, mapping(entry, "variants"), (*place, "base"))
     if not isinstance(base, str):

@@ -1,7 +1,7 @@
 """Keeps MLflow up to date: in a separate process while a sweep runs, and with `crwn sync`.
 
 The process that follows a sweep polls the store and writes what is new, so a tracking server that is down, slow or full
-can neither stop nor slow down a trial. It reports its problem, or that there is none, in lines of JSON. When its input
+can neither stop nor slow down a trial. It reports its problem, or no problem, in lines of JSON. When its input
 ends, also because the driver was killed, it makes a last pass and exits, so no run stays marked as running.
 """
 

@@ -958,7 +958,7 @@ def test_a_damaged_record_is_the_users_to_mend(store: Store, uri: str, write: Bu
     """It is no fault of MLflow's, and the message names the file."""
     write(store, "a", "done")
     (store.folder(id_of("a")) / "tasks.parquet").write_bytes(b"damaged")
-    with pytest.raises(UserError, match=r"tasks\.parquet: expected a record that can be read"):
+    with pytest.raises(UserError, match=r"tasks\.parquet: "):
         Tracker(store, uri).sync(sweep("a"), driven=False)
 
 
