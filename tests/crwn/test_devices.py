@@ -16,6 +16,7 @@ from unittest import mock
 import numpy as np
 import pytest
 import torch
+from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 import crwn.engine
@@ -33,7 +34,7 @@ from crwn.groups import Group
 from crwn.methods import METHODS
 from crwn.methods.finetune import Finetune
 from crwn.methods.metaplastic import MetaplasticSpec
-from crwn.methods.protocol import Step, Tensors
+from crwn.methods.protocol import NETWORKS, Step, Tensors
 from crwn.optimizers import OPTIMIZERS
 from crwn.spec import TrainingSpec, TrialSpec
 from tests.crwn.devices import DeviceError, DeviceWatch
@@ -151,6 +152,22 @@ def test_a_resnet_stays_on_its_device(name: str, digits: Datasets) -> None:
     training = TrainingSpec(learning_rate=0.01, updates_per_task=1, batch_size=128)
     spec = trial(name, num_tasks=num_tasks, scale="nf2", training=training)
     assert isinstance(run(spec, digits, "meta")[-1], Learned)
+
+
+@pytest.mark.parametrize("name", ["er", "ewc", "lwf"])
+def test_a_network_of_ones_own_stays_on_its_device(name: str, digits: Datasets) -> None:
+    """Its initial values come from the CPU; then updates, importances, features and tests are on the device.
+
+    (On `meta`: torch moves no module of made-up tensors.)
+    """
+
+    def own(image: tuple[int, int, int], num_classes: int) -> nn.Module:
+        layers = (nn.Conv2d(image[0], 2, 3), nn.BatchNorm2d(2), nn.ReLU(), nn.Dropout(0.1), nn.Flatten())
+        return nn.Sequential(*layers, nn.Linear(2 * 36, num_classes))
+
+    with NETWORKS.adding({"own": own}):
+        spec = trial(name, scale="own")
+        assert isinstance(run(spec, digits, "meta")[-1], Learned)
 
 
 @on_both

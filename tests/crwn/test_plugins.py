@@ -19,6 +19,7 @@ from crwn.code import fingerprint, method_code, module_code
 from crwn.data import Datasets
 from crwn.faults import InvalidError
 from crwn.methods import METHODS
+from crwn.methods.protocol import NETWORKS
 from crwn.plugins import (
     InstalledPlugin,
     PluginError,
@@ -30,9 +31,10 @@ from crwn.plugins import (
     read_file,
     used_by,
 )
+from crwn.spec import TrialSpec
 from crwn.testing import tiny_trial
 from crwn.trial import run_trial
-from tests.plugged import METHOD
+from tests.plugged import METHOD, NETWORK
 from tests.refusals import refused
 
 pytestmark = pytest.mark.usefixtures("no_plugins")
@@ -260,6 +262,21 @@ def test_crwn_itself_declares_no_entry_points() -> None:
     """What is built in stands in the registries."""
     assert not [point for point in metadata.distribution("crwn").entry_points if point.group.startswith("crwn.")]
     assert installed_names(BENCHMARKS) == set()
+
+
+def test_an_entry_point_is_a_network(install: Callable[..., None]) -> None:
+    """Imported where a trial's scale is its name, from JSON too, which built-in scales do not ask for."""
+    install("thesis", "[crwn.networks]\nsmall = thesis.mine:small\nnf10 = thesis.mine:small\n", source=NETWORK)
+    spec = tiny_trial("finetune", benchmark="seq-digits", num_tasks=5, scale="nf10")
+    assert "thesis" not in sys.modules
+    own = TrialSpec.from_json(spec.canonical_json().replace('"nf10"', '"small"'))
+    plugin = provider(NETWORKS, "small")
+    assert isinstance(plugin, InstalledPlugin)
+    assert (plugin.name, plugin.group, plugin.entry) == ("thesis", "crwn.networks", "small")
+    assert used_by(own) == (plugin,)
+    assert (used_by(spec), code_of_trial(spec).added) == ((), None)
+    assert code_of_trial(own).added is not None
+    plugin.load()
 
 
 OTHERS = """\

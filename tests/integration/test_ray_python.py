@@ -17,17 +17,22 @@ SCRIPT = """\
 import sys
 import crwn
 
-sweep = crwn.load_sweep("mine.yaml", plugins=["my_method.py"])
+sweep = crwn.load_sweep("mine.yaml", plugins=["my_method.py", "my_network.py"])
 for _ in range(2):
     results = crwn.run(sweep, executor=sys.argv[1], store=sys.argv[1])
 print(results.trials["status"].tolist())
 """
 
 
-def test_a_sweep_with_a_plug_in_runs_on_ray_from_python(tmp_path: Path) -> None:
-    """Its records are those of an inline run; a second call finds them, and starts nothing."""
+def test_a_sweep_with_plug_ins_runs_on_ray_from_python(tmp_path: Path) -> None:
+    """A method that trains a network, each of a file: the records are those of an inline run.
+
+    A second call finds them, and starts nothing.
+    """
     (tmp_path / "my_method.py").write_text(plugged.METHOD)
-    (tmp_path / "mine.yaml").write_text(plugged.SWEEP)
+    (tmp_path / "my_network.py").write_text(plugged.NETWORK)
+    sweep = plugged.SWEEP.replace("[my_method.py]", "[my_method.py, my_network.py]").replace("[FC16]", "[small]")
+    (tmp_path / "mine.yaml").write_text(sweep)
     printed = {}
     for executor in ("inline", "ray"):
         done = subprocess.run(
