@@ -94,13 +94,11 @@ def hue_at(hue: float, wanted: float) -> Colour:
 
 
 def shades(colour: Colour, number: int) -> list[Colour]:
-    """Shades of a colour, from dark to light, all with its contrast or enough: it is the lightest unless it is dark."""
-    if number == 1:
-        return [colour]
-    steps = [step / (number - 1) for step in range(number)]
+    """Shades of a colour, all with its contrast or enough: itself, then darker ones, or lighter ones if it is dark."""
+    steps = [step / max(1, number - 1) for step in range(number)]
     if luminance(colour) < DARK:
         return [_mixed(colour, 1.0, LIGHTEST * step) for step in steps]
-    return [_mixed(colour, 0.0, DARKEST * (1 - step)) for step in steps]
+    return [_mixed(colour, 0.0, DARKEST * step) for step in steps]
 
 
 def _mixed(colour: Colour, other: float, share: float) -> Colour:

@@ -9,8 +9,8 @@ The rules, from the most to the least visible property:
 - A variant, or a sweep's own name for a method, has the method's colour and marker, but the marker is open and the
   dashes depend on a hash of its name. Only if two of one method in a report have the same dashes, the later takes
   another colour.
-- Scales of a method are shades of a colour, from dark to light, by their size among those in the report. None is so
-  light that it is lost on white.
+- Scales of a method are shades of its colour, by their size among those in the report: the smallest has the colour
+  itself, larger ones are darker, or lighter where it is dark. None is so light that it is lost on white.
 """
 
 from __future__ import annotations

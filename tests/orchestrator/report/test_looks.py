@@ -6,6 +6,7 @@ import itertools
 
 import pandas as pd
 import pytest
+from matplotlib.colors import to_rgb
 
 from crwn.methods import METHODS
 from orchestrator.report import colours, looks
@@ -101,11 +102,12 @@ def test_a_methods_name_in_other_letters_is_the_method() -> None:
 
 
 def test_scales_are_shades_by_their_size() -> None:
-    """From dark to light over the report, whatever the order and however many digits."""
+    """The smallest has the method's colour, larger ones are darker, whatever the order and however many digits."""
     scales = ["FC1024", "FC256", "nf8", "FC" + "9" * 5000, "FC0256", "odd²"]
     found = looks.palette([("psp", "psp", "", scale) for scale in scales])
-    light = sorted(scales, key=lambda scale: sum(found["psp", "psp", "", scale].colour))
-    assert light == ["FC0256", "FC256", "FC1024", "FC" + "9" * 5000, "nf8", "odd²"]
+    dark = sorted(scales, key=lambda scale: -sum(found["psp", "psp", "", scale].colour))
+    assert found["psp", "psp", "", dark[0]].colour == to_rgb(looks.KNOWN["psp"][0])
+    assert dark == ["FC0256", "FC256", "FC1024", "FC" + "9" * 5000, "nf8", "odd²"]
     assert all(look.face == look.colour for look in found.values())
 
 
