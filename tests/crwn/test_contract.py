@@ -1,15 +1,18 @@
-"""The contract of a method of one's own: kept by what `crwn new` writes, and broken promises are named."""
+"""The contract of a method or network of one's own: kept by what `crwn new` writes, and broken promises are named."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import pytest
+import torch
+from torch import nn
 
 from crwn.contract import CHECKS
 from crwn.methods import METHODS, MethodEntry, finetune
+from crwn.methods.protocol import NETWORKS
 from crwn.plugins import PluginError
-from crwn.testing import check_method
+from crwn.testing import check_method, check_network
 from orchestrator import template
 from tests.plugged import METHOD
 from tests.refusals import refused
@@ -53,3 +56,26 @@ def test_a_faulty_plug_in_is_refused(tmp_path: Path) -> None:
     file.write_text(METHOD.replace("frozen=True, ", ""))
     with refused(PluginError, "spec-not-frozen"):
         check_method(file)
+
+
+class Counting(nn.Module):
+    """Its scores depend on how often it has learned, which stands in no buffer."""
+
+    def __init__(self, image: tuple[int, int, int], num_classes: int) -> None:
+        super().__init__()
+        self.layer = nn.Linear(image[1] * image[2], num_classes)
+        self.calls = 0
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        self.calls += self.training
+        scores: torch.Tensor = self.layer(images.flatten(1))
+        return scores * (1 + 0.1 * self.calls)
+
+
+def test_a_network_with_hidden_state_breaks_a_promise() -> None:
+    """What an interrupted trial loses; the error says which promise that is."""
+    with pytest.raises(ExceptionGroup) as caught:
+        check_network(Counting)
+    notes = [note for error in caught.value.exceptions for note in error.__notes__]
+    assert any("a_resumed_trial_computes_the_same" in note for note in notes)
+    assert "own-network" not in NETWORKS
