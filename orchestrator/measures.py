@@ -8,7 +8,7 @@ Shapes: T tasks.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Literal
@@ -16,10 +16,31 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from crwn import metrics
+from crwn import metrics, recall
 
-Unit = Literal["percent", "points", "numbers", "images", "seconds"]
-"""How values are shown: fractions in [0, 1] as percentages; differences of fractions in points; counts; seconds."""
+Unit = Literal["percent", "points", "numbers", "images", "seconds", "amount"]
+"""How values are shown: fractions in [0, 1] as percentages; differences of fractions in points; counts; seconds;
+amounts, which vary from seed to seed."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evidence:
+    """What the measures of a trial are computed from.
+
+    Attributes:
+        final: the accuracy on each task at the end [T], in [0, 1]; NaN if not tested.
+        matrix: the accuracy matrix [T, T], see `crwn.metrics`; None if tests are by update.
+        untrained: the accuracy on each task before any training [T].
+        memorised: whether each task is recalled at the end [T], see `crwn.recall.memorised`; None if tasks do not have
+            one class each, or answers were not counted.
+        trainings: the task that each segment trained, if tasks are trained more than once; else empty.
+    """
+
+    final: NDArray[Any]
+    matrix: NDArray[Any] | None
+    untrained: NDArray[Any]
+    memorised: NDArray[Any] | None = None
+    trainings: Sequence[int] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,8 +53,7 @@ class Measure:
         called: its name in sentences, if that differs from `name` with spaces.
         unit: the unit of its values.
         better: whether higher or lower values are better; None if neither.
-        of: computes it from the accuracy matrix [T, T] and the accuracy on each task before any training [T];
-            None if the trial's record has it.
+        of: computes it; None if the trial's record has it.
         is_known_for_streams: whether it exists for a stream, which has no sequence of tasks.
         lacks: the message if no trial has it; empty for a measure that every trial can have.
         is_shown: whether it is a column of the sweep table's CSV file and a metric of a cell in MLflow.
@@ -43,7 +63,7 @@ class Measure:
     says: str
     unit: Unit
     better: Literal["higher", "lower"] | None
-    of: Callable[[NDArray[Any], NDArray[Any]], float] | None = None
+    of: Callable[[Evidence], float] | None = None
     is_known_for_streams: bool = True
     lacks: str = ""
     is_shown: bool = True
@@ -69,11 +89,19 @@ def _from_matrix(
         says=says,
         unit=unit,
         better=better,
-        of=lambda matrix, _: function(matrix),
+        of=lambda evidence: np.nan if evidence.matrix is None else function(evidence.matrix),
         is_known_for_streams=False,
         **more,
     )
 
+
+def _of_recall(name: str, says: str, unit: Unit, of: Callable[[Evidence], float], **more: Any) -> Measure:
+    """A measure of what is recalled of each task at the end."""
+    return Measure(name=name, says=says, unit=unit, better="higher", of=of, is_shown=False, **more)
+
+
+_ONE_CLASS_EACH = "expected a benchmark whose tasks have one class each, told apart by one head, such as items-mnist"
+_FREQUENCIES = "expected a benchmark that trains tasks at different frequencies, such as items with `frequency: graded`"
 
 _LIST = (
     Measure(
@@ -103,7 +131,9 @@ _LIST = (
         says="forward transfer in points of percent, from tests of each task just before it was learned",
         unit="points",
         better="higher",
-        of=metrics.forward_transfer,
+        of=lambda evidence: (
+            np.nan if evidence.matrix is None else metrics.forward_transfer(evidence.matrix, evidence.untrained)
+        ),
         is_known_for_streams=False,
         lacks="expected a benchmark with `tests_ahead: true` and a method that learns its tasks in turn",
         is_shown=False,
@@ -135,6 +165,34 @@ _LIST = (
         "points",
         "higher",
         is_shown=False,
+    ),
+    _of_recall("first_task", "test accuracy in % on the first task", "percent", lambda one: float(one.final[0])),
+    _of_recall("last_task", "test accuracy in % on the last task", "percent", lambda one: float(one.final[-1])),
+    _of_recall("worst_task", "test accuracy in % on the worst task", "percent", lambda one: float(one.final.min())),
+    _of_recall("gross_memory", "sum of the test accuracies on all tasks", "amount", lambda one: float(one.final.sum())),
+    _of_recall(
+        "memorised",
+        "number of tasks that are recalled better than by chance (5 %)",
+        "amount",
+        lambda one: np.nan if one.memorised is None else float(one.memorised.sum()),
+        called="tasks memorised",
+        lacks=_ONE_CLASS_EACH,
+    ),
+    _of_recall(
+        "frequency_correlation",
+        "rank correlation of accuracy with how often a task was trained, given when it was trained last",
+        "amount",
+        lambda one: recall.of_frequency(one.final, one.trainings)[0] if len(one.trainings) else np.nan,
+        called="correlation with frequency",
+        lacks=_FREQUENCIES,
+    ),
+    _of_recall(
+        "recency_correlation",
+        "rank correlation of accuracy with when a task was trained last, given how often it was trained",
+        "amount",
+        lambda one: recall.of_frequency(one.final, one.trainings)[1] if len(one.trainings) else np.nan,
+        called="correlation with recency",
+        lacks=_FREQUENCIES,
     ),
     Measure(
         name="params_per_task",
@@ -178,17 +236,11 @@ SHOWN = tuple(name for name, measure in MEASURES.items() if measure.is_shown)
 """The measures that a sweep's table has as columns."""
 
 
-def of_matrix(matrix: NDArray[Any], untrained: NDArray[Any] | None = None) -> dict[str, float]:
-    """The measures of `COMPUTED`, by name; NaN if a test that a measure needs was not run.
-
-    Args:
-        matrix: accuracies [T, T], see `crwn.metrics`.
-        untrained: accuracy on each task before any training [T]; unknown by default.
-    """
-    before = np.full(len(matrix), np.nan) if untrained is None else untrained
-    return {name: measure.of(matrix, before) for name, measure in COMPUTED.items() if measure.of is not None}
+def computed(evidence: Evidence) -> dict[str, float]:
+    """The measures of `COMPUTED`, by name; NaN if a test that a measure needs was not run."""
+    return {name: measure.of(evidence) for name, measure in COMPUTED.items() if measure.of is not None}
 
 
 def unknown() -> dict[str, float]:
-    """The measures of `COMPUTED` for a trial without an accuracy matrix: NaN for each name."""
+    """The measures of `COMPUTED` for a trial without known tests: NaN for each name."""
     return dict.fromkeys(COMPUTED, np.nan)

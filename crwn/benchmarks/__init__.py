@@ -99,13 +99,19 @@ untrusted."""
 
 
 def problem_of(benchmark: Mapping[str, Any]) -> ProblemShape | None:
-    """The problem shape of a benchmark, from its spec as parsed JSON.
+    """The problem shape of a benchmark, from its spec as parsed JSON; see `benchmark_of`."""
+    spec = benchmark_of(benchmark)
+    return None if spec is None else spec.problem()
+
+
+def benchmark_of(benchmark: Mapping[str, Any]) -> BenchmarkSpec | None:
+    """The spec of a benchmark, from parsed JSON.
 
     Args:
         benchmark: the spec in a record, which may be untrusted or from a newer crwn.
 
     Returns:
-        The problem shape; None if it is not the spec of a known benchmark.
+        The spec; None if it is not that of a known benchmark.
     """
     entry = BENCHMARKS.get(str(benchmark.get("kind")))
     num_tasks = benchmark.get("num_tasks")
@@ -115,4 +121,4 @@ def problem_of(benchmark: Mapping[str, Any]) -> ProblemShape | None:
         spec: BenchmarkSpec = entry.spec(**{name: value for name, value in benchmark.items() if name != "kind"})
     except (TypeError, ValueError):
         return None
-    return spec.problem()
+    return spec

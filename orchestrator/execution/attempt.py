@@ -266,7 +266,9 @@ def record_of(
         system: its system samples.
     """
     blueprint, tests = spec.blueprint(), task_rows(spec, finished.rows)
-    outcome = integrity.outcome(integrity.Tests.of_rows(tests), independent=blueprint.is_independent)
+    outcome = integrity.outcome(
+        integrity.Tests.of_rows(tests), independent=blueprint.is_independent, benchmark=spec.benchmark, seed=spec.seed
+    )
     seconds = [row.train_seconds for row in finished.rows if row.train_seconds is not None]
     train_seconds = sum(seconds)
     eval_seconds = sum(row.eval_seconds for row in finished.rows)

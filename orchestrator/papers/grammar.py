@@ -6,10 +6,13 @@
     rows:                                            # labelled rows: a method, its settings and training
       flynet: {method: flynet}
       flynet local: {method: flynet, settings: {modulation: local}, training: {learning_rate: 0.02}}
+    benchmarks:                                      # optional: benchmarks of its own, as in a sweep
+      six rotations: {preset: r-mnist, num_tasks: 6}
     tables:
       table1:
         title: what it shows
-        benchmarks: [r-mnist, p-mnist]               # presets, one column each
+        benchmarks: [r-mnist, p-mnist]               # presets or its own, one column each
+        values: [forgetting]                         # optional: further measures
         reference: flynet                            # optional: show parameters relative to this row
         seconds: true                                # optional: training seconds per task
         columns: [local+global, local]               # optional: names of a row's column and of the one beside it
@@ -27,11 +30,13 @@
               - {row: flynet 20d, lower: params_per_task, than: [flynet local 40d], times: 0.1}
               - {row: flynet 20d on p-mnist, higher: accuracy, than: [flynet 20d], tasks: [1, 2, -1]}
               - {row: flynet 20d, equal: forgetting, to: 0}
+              - {row: flynet 20d, higher: accuracy, tasks: [1, 3], others: [2, 4], surely: true}
               - {falling: accuracy, gains: [[flynet 10d, flynet local 10d], [flynet 20d, flynet local 20d]]}
 
 A claim names a row by its label and scale, followed by `on` and a benchmark if that differs from the check's. The
 quantity compared is one of `paper.QUANTITIES`. `by` is the smallest difference that counts, paired by seed, in the
-measure's own unit (accuracies in [0, 1]); `times` bounds the ratio of the means over seeds.
+measure's own unit (accuracies in [0, 1]); `times` bounds the ratio of the means over seeds. With `surely: true`, the
+whole 95 % t interval of the paired difference must lie on the claim's side. `others` compares tasks within a row.
 """
 
 from __future__ import annotations
@@ -56,6 +61,7 @@ class FilePart:
     trials: str
     seeds: Count
     rows: dict[str, Any]
+    benchmarks: dict[str, Any] = field(default_factory=dict)
     tables: dict[str, Any] = field(default_factory=dict)
     figures: dict[str, Any] = field(default_factory=dict)
     claims: tuple[Any, ...] = ()
@@ -82,6 +88,7 @@ class TablePart:
     benchmarks: tuple[str, ...]
     rows: tuple[Any, ...]
     reference: str | None = None
+    values: tuple[str, ...] = ()
     seconds: bool = False
     columns: tuple[str, ...] = ()
     needs: dict[str, Any] = field(default_factory=dict)
@@ -153,12 +160,14 @@ class CheckPart:
     by: float | None = None
     times: float | None = None
     tasks: tuple[int, ...] | None = None
+    others: tuple[int, ...] | None = None
+    surely: bool | None = None
     to: float | None = None
 
     def __post_init__(self) -> None:
         if len(self._given(_RELATIONS)) != 1:
             raise InvalidError("relation-not-one", f"expected one of {', '.join(_RELATIONS)} with what is compared")
-        given = set(self._given(("row", "than", "gains", "by", "times", "tasks", "to")))
+        given = set(self._given(("row", "than", "gains", "by", "times", "tasks", "others", "surely", "to")))
         allowed = _SHAPES[self.relation]
         if given not in allowed:
             shapes = " or ".join(" and ".join(sorted(shape)) for shape in allowed)
@@ -166,7 +175,9 @@ class CheckPart:
                 "comparison-incomplete",
                 f"expected {shapes} beside {self.relation}; given {' and '.join(sorted(given)) or 'none'}",
             )
-        if self.tasks is not None and (self.quantity != "accuracy" or not self.tasks or 0 in self.tasks):
+        if any(tasks is not None and (not tasks or 0 in tasks) for tasks in (self.tasks, self.others)) or (
+            self.tasks is not None and self.quantity != "accuracy"
+        ):
             message = "expected tasks, counted from 1 or from -1 backwards, with accuracy alone"
             raise InvalidError("tasks-without-accuracy", message)
 
@@ -187,7 +198,9 @@ class CheckPart:
 _RELATIONS = ("higher", "lower", "equal", "rising", "falling")
 _BOUND, _GAINS = frozenset({"row", "to"}), frozenset({"gains"})
 _TWO = frozenset({"row", "than"})
-_SIDES = (_TWO, _TWO | {"by"}, _TWO | {"times"}, _TWO | {"tasks"}, _BOUND)
+_WITHIN = frozenset({"row", "tasks", "others"})
+_SURE = [side | more for side in (_TWO, _WITHIN) for more in ({"by"}, {"surely"}, {"by", "surely"})]
+_SIDES = (_TWO, _WITHIN, *_SURE, _TWO | {"times"}, _TWO | {"tasks"}, _BOUND)
 _SHAPES: Mapping[str, tuple[frozenset[str], ...]] = MappingProxyType(
     {"higher": _SIDES, "lower": _SIDES, "equal": (_BOUND,), "rising": (_GAINS,), "falling": (_GAINS,)}
 )

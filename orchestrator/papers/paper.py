@@ -5,11 +5,11 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
 from crwn.benchmarks import PRESETS
-from crwn.spec import MethodSpec, TrainingSpec, TrialSpec
+from crwn.spec import BenchmarkSpec, MethodSpec, TrainingSpec, TrialSpec
 from orchestrator.measures import MEASURES
 from orchestrator.store import compatibility
 
@@ -30,11 +30,13 @@ class Entry:
         label: its name in the paper's file.
         method: the method, with settings that differ from its defaults.
         training: training settings that differ from the method's own.
+        benchmarks: the benchmarks that it may run on, by name: presets, and the paper's own.
     """
 
     label: str
     method: MethodSpec
     training: Mapping[str, Any]
+    benchmarks: Mapping[str, BenchmarkSpec] = field(default_factory=lambda: PRESETS)
 
     def at(self, scale: str, benchmark: str) -> Row:
         """The row at a scale, on a benchmark.
@@ -45,7 +47,7 @@ class Entry:
         own: TrainingSpec = self.method.training(scale)
         spec = TrialSpec(
             method=self.method,
-            benchmark=PRESETS[benchmark],
+            benchmark=self.benchmarks[benchmark],
             scale=scale,
             seed=0,
             training=dataclasses.replace(own, **self.training),
@@ -62,7 +64,7 @@ class Row:
     Attributes:
         label: the label of its entry.
         scale: the scale of the network.
-        benchmark: the name of a preset.
+        benchmark: the name of a preset, or of one of the paper's own benchmarks.
         spec: the trial with seed 0.
         settings: the value of its trials' column `settings`; see `compatibility.describe`.
     """
@@ -103,8 +105,9 @@ class Layout:
     Attributes:
         title: its caption.
         lines: its rows, in order.
-        benchmarks: presets, one column each.
+        benchmarks: presets or the paper's own benchmarks by name, one column each.
         reference: parameters are shown relative to this line; None for no ratios.
+        values: further measures to show of each cell.
         seconds: whether it shows training seconds per task.
         columns: the names of a line's column and of the one beside it; empty if there is only one.
         needs: method settings that a sweep must have to be shown as this table.
@@ -112,15 +115,17 @@ class Layout:
 
     title: str
     lines: tuple[Line, ...]
-    benchmarks: tuple[str, ...]
+    benchmarks: Mapping[str, BenchmarkSpec]
     reference: Line | None
+    values: tuple[str, ...]
     seconds: bool
     columns: tuple[str, ...]
     needs: Mapping[str, Any]
 
 
-Shows: TypeAlias = Literal["tasks", "seen", "parameters", "seconds"]
-"""What a figure shows: accuracy of each task; mean accuracy of the tasks seen so far; accuracy against a cost."""
+Shows: TypeAlias = Literal["tasks", "seen", "gross", "memorised", "parameters", "seconds"]
+"""What a figure shows: accuracy of each task; mean accuracy of the tasks seen so far, its sum, and how many of them are
+recalled better than by chance; accuracy against a cost."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -151,6 +156,7 @@ class Comparison:
         direction: whether the first is higher or lower.
         by: the smallest difference that counts.
         times: if given, the first is at least (higher) or at most (lower) this multiple of the second.
+        surely: whether the whole 95 % interval of the paired difference must lie on the claim's side of `by`.
     """
 
     row: Row
@@ -159,11 +165,38 @@ class Comparison:
     direction: Direction
     by: float
     times: float | None
+    surely: bool = False
 
     @property
     def rows(self) -> tuple[Row, ...]:
         """Rows whose trials are needed."""
         return self.row, self.than
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Selectivity:
+    """Within a row, the mean accuracy at the end is higher, or lower, on some tasks than on others, paired by seed.
+
+    Attributes:
+        row: the row.
+        tasks: task numbers from 1, or from -1 counted backwards.
+        others: the tasks that they are compared with, likewise.
+        direction: whether it is higher or lower on `tasks`.
+        by: the smallest difference that counts.
+        surely: whether the whole 95 % interval of the difference must lie on the claim's side of `by`.
+    """
+
+    row: Row
+    tasks: tuple[int, ...]
+    others: tuple[int, ...]
+    direction: Direction
+    by: float
+    surely: bool
+
+    @property
+    def rows(self) -> tuple[Row, ...]:
+        """Rows whose trials are needed."""
+        return (self.row,)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -230,7 +263,7 @@ class Trend:
         return tuple(row for pair in self.gains for row in pair)
 
 
-Check: TypeAlias = Comparison | TaskComparison | Bound | Trend
+Check: TypeAlias = Comparison | TaskComparison | Selectivity | Bound | Trend
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,7 +9,8 @@ from typing import Any, Literal, cast
 from crwn.benchmarks import PRESETS
 from crwn.faults import codes_of
 from crwn.methods import METHODS
-from crwn.spec import MethodSpec, TrainingSpec
+from crwn.spec import BenchmarkSpec, MethodSpec, TrainingSpec
+from orchestrator.measures import MEASURES
 from orchestrator.papers import file_of
 from orchestrator.papers.grammar import (
     CheckPart,
@@ -34,11 +35,13 @@ from orchestrator.papers.paper import (
     Line,
     Paper,
     Row,
+    Selectivity,
     TaskComparison,
     Trend,
 )
 from orchestrator.sweeps import typed, yaml_source
 from orchestrator.sweeps.places import KeyPath
+from orchestrator.sweeps.reading import benchmark_at
 from orchestrator.sweeps.yaml_source import Source
 
 
@@ -63,6 +66,7 @@ class _Reader:
         self._source = source
         self._entries: dict[str, Entry] = {}
         self._labels: tuple[str, ...] = ()
+        self._benchmarks: dict[str, BenchmarkSpec] = dict(PRESETS)
 
     def paper(self) -> Paper:
         value = self._source.value
@@ -71,6 +75,9 @@ class _Reader:
             self._source.raise_faults()
         top = typed.read(self._source, FilePart, value, ())
         # Parts are read from the raw values, so that faults at the top do not hide those below.
+        for label, given in _of_kind(value.get("benchmarks"), dict).items():
+            if (own := benchmark_at(self._source, label, given, ("benchmarks", label), {})) is not None:
+                self._benchmarks[label] = own
         rows = _of_kind(value.get("rows"), dict)
         self._labels = tuple(rows)
         self._entries = {label: entry for label, given in rows.items() if (entry := self._entry(label, given))}
@@ -122,7 +129,7 @@ class _Reader:
         if " on " in label or not label.strip():
             message = f"expected a label without ' on ', which a benchmark follows; given {label!r}"
             self._source.fault(place, "label-names-a-benchmark", message)
-        return Entry(label=label, method=changed, training=training)
+        return Entry(label=label, method=changed, training=training, benchmarks=self._benchmarks)
 
     def _table(self, label: str, value: Any) -> Layout | None:
         place: KeyPath = ("tables", label)
@@ -145,10 +152,14 @@ class _Reader:
         named = [str(given.get("row")) for given in part.rows if isinstance(given, dict)]
         if part.reference is not None and part.reference not in named:
             self._source.unknown((*place, "reference"), part.reference, named)
+        for index, name in enumerate(part.values):
+            if name not in MEASURES:
+                self._source.unknown((*place, "values", index), name, MEASURES)
         return Layout(
             title=part.title,
             lines=tuple(lines),
-            benchmarks=part.benchmarks,
+            benchmarks={name: self._benchmarks[name] for name in part.benchmarks if name in self._benchmarks},
+            values=part.values,
             reference=by_label.get(part.reference) if part.reference is not None else None,
             seconds=part.seconds,
             columns=part.columns,
@@ -165,7 +176,7 @@ class _Reader:
         if part.table not in known:
             self._source.unknown((*place, "table"), part.table, known)
         elif part.table in tables and part.benchmark not in tables[part.table].benchmarks:
-            self._source.unknown((*place, "benchmark"), part.benchmark, tables[part.table].benchmarks)
+            self._source.unknown((*place, "benchmark"), part.benchmark, tuple(tables[part.table].benchmarks))
         return Figure(title=part.title, shows=part.shows, table=part.table, benchmark=part.benchmark)
 
     def _numbered(self, label: str, what: str, place: KeyPath) -> None:
@@ -236,16 +247,25 @@ class _Reader:
         if given.to is not None and row is not None:
             relation = cast(Literal["higher", "lower", "equal"], given.relation)
             yield Bound(row=row, quantity=given.quantity, relation=relation, to=given.to)
+        if given.others is not None and given.tasks is not None and row is not None:
+            self._within(given.tasks, row, (*place, "tasks"))
+            self._within(given.others, row, (*place, "others"))
+            yield Selectivity(
+                row=row,
+                tasks=given.tasks,
+                others=given.others,
+                direction=cast(Direction, given.relation),
+                by=given.by or 0.0,
+                surely=bool(given.surely),
+            )
         for index, text in enumerate(given.than or ()):
             than = self._named(text, on, (*place, "than", index))
             direction_ = cast(Direction, given.relation)
             if row is None or than is None:
                 continue
             if given.tasks is not None:
-                num_tasks = min(one.spec.benchmark.problem().num_tasks for one in (row, than))
-                if max(map(abs, given.tasks)) > num_tasks:
-                    message = f"expected tasks up to {num_tasks}; given {given.tasks}"
-                    self._source.fault((*place, "tasks"), "tasks-beyond-benchmark", message)
+                shorter = min(row, than, key=lambda one: one.spec.benchmark.problem().num_tasks)
+                self._within(given.tasks, shorter, (*place, "tasks"))
                 yield TaskComparison(row=row, than=than, direction=direction_, tasks=given.tasks)
                 continue
             yield Comparison(
@@ -255,7 +275,15 @@ class _Reader:
                 direction=direction_,
                 by=given.by or 0.0,
                 times=given.times,
+                surely=bool(given.surely),
             )
+
+    def _within(self, tasks: Sequence[int], row: Row, place: KeyPath) -> None:
+        """Note a fault if a row's benchmark does not have all these tasks."""
+        num_tasks = row.spec.benchmark.problem().num_tasks
+        if max(map(abs, tasks)) > num_tasks:
+            message = f"expected tasks up to {num_tasks}; given {tasks}"
+            self._source.fault(place, "tasks-beyond-benchmark", message)
 
     def _named(self, text: str, on: str, place: KeyPath) -> Row | None:
         """The row that a claim names: a label and a scale, optionally followed by `on` and a benchmark."""
@@ -280,7 +308,7 @@ class _Reader:
         return self._entries.get(label)
 
     def _row(self, entry: Entry, scale: str, benchmark: str, place: KeyPath) -> Row | None:
-        if benchmark not in PRESETS:
+        if benchmark not in self._benchmarks:
             return None  # which is noted where it is named
         try:
             return entry.at(scale, benchmark)
@@ -292,8 +320,8 @@ class _Reader:
         if not names:
             self._source.fault(place, "no-benchmark", "expected at least one benchmark")
         for index, name in enumerate(names):
-            if name not in PRESETS:
-                self._source.unknown((*place, index), name, PRESETS)
+            if name not in self._benchmarks:
+                self._source.unknown((*place, index), name, self._benchmarks)
 
 
 def _of_kind(value: Any, kind: type[Any]) -> Any:

@@ -106,7 +106,7 @@ Draw: TypeAlias = Callable[[Axes, list[Point]], Sequence[Line]]
 """Draws into a plot, names its points, and gives the lines of the legend."""
 
 
-def _figure(draw: Draw) -> PointedFigure:
+def figure_of(draw: Draw) -> PointedFigure:
     """A figure of one plot and its legend, tall enough for both."""
     with rc_context(SETTINGS):
         figure = PointedFigure(figsize=INCHES, layout="constrained")
@@ -143,8 +143,8 @@ def accuracy_by_task(
     def draw(axes: Axes, points: list[Point]) -> Sequence[Line]:
         cells = lines(values, kinds, looks)
         for names, line in cells.items():
-            _band(axes, _of(values, names), "task", line)
-            points += pointing.accuracies(axes, _of(values, names), "task", names, MAX_POINTS // len(cells))
+            _band(axes, rows_of(values, names), "task", line)
+            points += pointing.accuracies(axes, rows_of(values, names), "task", names, MAX_POINTS // len(cells))
         axes.set(xlabel="task", ylabel="test accuracy after the last task, %")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         _up_to_100(axes)
@@ -157,7 +157,7 @@ def accuracy_by_task(
         caption="Test accuracy of each task after the last one was learned: mean over seeds, shaded by one standard "
         "deviation.",
         values=values,
-        draw=functools.partial(_figure, draw),
+        draw=functools.partial(figure_of, draw),
     )
 
 
@@ -177,8 +177,10 @@ def accuracy_so_far(
     def draw(axes: Axes, points: list[Point]) -> Sequence[Line]:
         cells = lines(values, kinds, looks)
         for names, line in cells.items():
-            _band(axes, _of(values, names), "tasks_learned", line)
-            points += pointing.accuracies(axes, _of(values, names), "tasks_learned", names, MAX_POINTS // len(cells))
+            _band(axes, rows_of(values, names), "tasks_learned", line)
+            points += pointing.accuracies(
+                axes, rows_of(values, names), "tasks_learned", names, MAX_POINTS // len(cells)
+            )
         axes.set(xlabel="tasks learned", ylabel="mean accuracy of the tasks seen so far, %")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         _up_to_100(axes)
@@ -191,7 +193,7 @@ def accuracy_so_far(
         caption="Test accuracy after each number of tasks, averaged over the tasks learned by then: mean over seeds, "
         "shaded by one standard deviation. Methods that learn all tasks at once have no such curve.",
         values=values,
-        draw=functools.partial(_figure, draw),
+        draw=functools.partial(figure_of, draw),
     )
 
 
@@ -251,7 +253,7 @@ def accuracy_against(
         caption="Average test accuracy after the last task: mean over seeds with its 95 % interval where there are two "
         "seeds or more. Scales of a method are joined.",
         values=values,
-        draw=functools.partial(_figure, draw),
+        draw=functools.partial(figure_of, draw),
     )
 
 
@@ -278,7 +280,7 @@ def training_loss(
     def draw(axes: Axes, points: list[Point]) -> Sequence[Line]:
         cells = lines(values, kinds, looks)
         for names, line in cells.items():
-            rows = _of(values, names)
+            rows = rows_of(values, names)
             axes.plot(rows["step"], rows["loss"], markevery=max(1, len(rows) // 8), **line.look)
             points += pointing.losses(axes, rows, names, MAX_POINTS // len(cells))
         axes.set_yscale("log")
@@ -292,7 +294,7 @@ def training_loss(
         title="Learning curves",
         caption="Training loss while a task is learned: mean over tasks and seeds.",
         values=values,
-        draw=functools.partial(_figure, draw),
+        draw=functools.partial(figure_of, draw),
     )
 
 
@@ -318,12 +320,12 @@ def matrices(sweep: str, benchmark: str, values: pd.DataFrame, kinds: Mapping[st
             for axes in grid.flat[len(cells) :]:
                 axes.set_axis_off()
             for axes, (names, line) in zip(grid.flat, cells.items(), strict=False):
-                matrix = _matrix(_of(values, names))
+                matrix = _matrix(rows_of(values, names))
                 edges = (0.5, len(matrix) + 0.5, len(matrix) + 0.5, 0.5)
                 image = axes.imshow(
                     matrix, vmin=lowest, vmax=100, cmap="cividis", extent=edges, interpolation="nearest"
                 )
-                figure.points += pointing.entries(axes, _of(values, names), names)
+                figure.points += pointing.entries(axes, rows_of(values, names), names)
                 size = 8 if max(map(len, line.label.split("\n"))) <= MATRIX_LETTERS else 6
                 axes.set_title(line.label, fontsize=size, fontfamily=fonts.families(line.label))
                 for axis in (axes.xaxis, axes.yaxis):
@@ -359,7 +361,7 @@ def _few_ticks(axis: Axis, ticks: Callable[[], Formatter]) -> None:
     axis.set_minor_formatter(NullFormatter())
 
 
-def _of(values: pd.DataFrame, names: tuple[str, str, str]) -> pd.DataFrame:
+def rows_of(values: pd.DataFrame, names: tuple[str, str, str]) -> pd.DataFrame:
     method, variant, scale = names
     return values[(values["method"] == method) & (values["variant"] == variant) & (values["scale"] == scale)]
 

@@ -16,7 +16,19 @@ import numpy as np
 import pandas as pd
 
 from orchestrator.measures import MEASURES
-from orchestrator.papers.paper import SPREAD, Bound, Check, Claim, Comparison, Paper, Row, TaskComparison, Trend
+from orchestrator.papers.paper import (
+    SPREAD,
+    Bound,
+    Check,
+    Claim,
+    Comparison,
+    Direction,
+    Paper,
+    Row,
+    Selectivity,
+    TaskComparison,
+    Trend,
+)
 from orchestrator.report import aggregate
 from orchestrator.store import compatibility
 
@@ -118,7 +130,9 @@ def _compare(check: Check, rows: Rows) -> Evidence:
         case Comparison():
             # Costs are told as they are; what is a share is told as a difference, unless a multiple of it is asked for.
             is_difference = check.by > 0 or (check.times is None and _Unit(check.quantity).is_in_percent)
-            return _difference(check, rows) if is_difference else _means(check, rows)
+            return _difference(check, rows) if is_difference or check.surely else _means(check, rows)
+        case Selectivity():
+            return _selectivity(check, rows)
         case TaskComparison():
             return _by_task(check, rows)
         case Bound():
@@ -145,17 +159,51 @@ class _Unit:
 def _difference(check: Comparison, rows: Rows) -> Evidence:
     """The rows' difference, paired by seed: any in the claim's direction, or at least a given margin."""
     difference = (rows.values(check.row, check.quantity) - rows.values(check.than, check.quantity)).dropna()
-    unit, seeds, mean = _Unit(check.quantity), difference.index, float(difference.mean())
-    sign = 1 if check.direction == "higher" else -1
+    unit, seeds = _Unit(check.quantity), difference.index
     of = "" if check.quantity == "accuracy" else f"{unit.called} of "
-    deviation = f" ± {unit.factor * difference.std(ddof=1):.2f}" if len(seeds) > 1 else ""
-    asked = f", {_bounded(check.direction)} {sign * unit.factor * check.by:.6g} asked for" if check.by else ""
+    shown, holds = _judged(difference, unit, check.direction, check.by, surely=check.surely)
     return Evidence(
-        statement=f"{of}{check.row} against {check.than}: {unit.factor * mean:+.2f}{deviation}{unit.name}{asked}",
-        holds=sign * mean >= check.by if check.by else sign * mean > 0,
+        statement=f"{of}{check.row} against {check.than}: {shown}",
+        holds=holds,
         n=len(seeds),
         trials=(*rows.ids(check.row)[seeds], *rows.ids(check.than)[seeds]),
     )
+
+
+def _selectivity(check: Selectivity, rows: Rows) -> Evidence:
+    """The difference between the mean accuracies on some tasks and on others."""
+    by_task = rows.by_task(check.row).astype(float)
+    own, other = (
+        by_task[[task - 1 if task > 0 else by_task.shape[1] + task for task in tasks]].mean(axis=1)
+        for tasks in (check.tasks, check.others)
+    )
+    shown, holds = _judged((own - other).dropna(), _Unit("accuracy"), check.direction, check.by, surely=check.surely)
+    tasks, others = (", ".join(map(str, tasks)) for tasks in (check.tasks, check.others))
+    return Evidence(
+        statement=f"{check.row}, tasks {tasks} against {others}: {shown}",
+        holds=holds,
+        n=len((own - other).dropna()),
+        trials=tuple(rows.ids(check.row)),
+    )
+
+
+def _judged(difference: pd.Series, unit: _Unit, direction: Direction, by: float, *, surely: bool) -> tuple[str, bool]:
+    """A paired difference by seed in words, and whether it goes in a direction, at least by a margin."""
+    sign = 1 if direction == "higher" else -1
+    mean, sd, width = aggregate.mean_and_spread(difference.to_numpy(dtype=float))
+    deviation = f" ± {unit.factor * sd:.2f}" if len(difference) > 1 else ""
+    asked = f", {_bounded(direction)} {sign * unit.factor * by:.6g} asked for" if by else ""
+    least = sign * mean - width if surely else sign * mean  # NaN for one seed: nothing is sure
+    shown = f"{unit.factor * mean:+.2f}{deviation}{unit.name}{asked}{_interval(mean, width, unit, signed=True)}"
+    return shown, bool(least >= by if by and not surely else least > by)
+
+
+def _interval(mean: float, width: float, unit: _Unit, *, signed: bool = False) -> str:
+    """The 95 % interval of a mean in words; empty if there is none, or no deviation."""
+    if not width > 0:
+        return ""
+    low, high = (f"{unit.factor * end:{'+' if signed else ''}.2f}" for end in (mean - width, mean + width))
+    return f" (95 % interval {low} to {high})"
 
 
 def _means(check: Comparison, rows: Rows) -> Evidence:
@@ -210,7 +258,8 @@ def _bound(check: Bound, rows: Rows) -> Evidence:
         holds = bool((values == check.to).all())
     else:
         mean, bound = unit.factor * values.mean(), unit.factor * check.to
-        shown = f"{mean:,.6g}{unit.name}, {_bounded(check.relation)} {bound:,.6g} asked for"
+        interval = _interval(float(values.mean()), aggregate.mean_and_spread(values.to_numpy(dtype=float))[2], unit)
+        shown = f"{mean:,.6g}{unit.name}{interval}, {_bounded(check.relation)} {bound:,.6g} asked for"
         holds = bool(values.mean() >= check.to if check.relation == "higher" else values.mean() <= check.to)
     return Evidence(
         statement=f"{check.row}: {unit.called} {shown}",

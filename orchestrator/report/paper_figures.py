@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 import pandas as pd
 
 from orchestrator.papers.paper import Figure, Paper
-from orchestrator.report import aggregate, charts, series
+from orchestrator.report import aggregate, charts, recall_charts, series
 from orchestrator.report.charts import Chart
 from orchestrator.report.looks import Look, Names
 from orchestrator.report.paper_tables import PaperSource
@@ -98,6 +98,14 @@ def _seen(manifest: Manifest, trials: pd.DataFrame, benchmark: str, looks: Mappi
     return charts.accuracy_so_far(manifest.name, benchmark, values, series.kinds(manifest), looks)
 
 
+def _recalled(what: str) -> _Draw:
+    def draw(manifest: Manifest, trials: pd.DataFrame, benchmark: str, looks: Mapping[Names, Look] | None) -> Chart:
+        values = series.recalled_so_far(manifest, trials)
+        return recall_charts.recall_so_far(manifest.name, benchmark, values, series.kinds(manifest), looks, what=what)
+
+    return draw
+
+
 def _against(cost: str) -> _Draw:
     def draw(manifest: Manifest, trials: pd.DataFrame, benchmark: str, looks: Mapping[Names, Look] | None) -> Chart:
         summary, kinds = aggregate.summarise(manifest, trials), series.kinds(manifest)
@@ -110,6 +118,8 @@ _DRAWN: Mapping[str, _Draw] = MappingProxyType(
     {
         "tasks": _tasks,
         "seen": _seen,
+        "gross": _recalled("gross"),
+        "memorised": _recalled("memorised"),
         "parameters": _against("params_per_task"),
         "seconds": _against("train_seconds_per_task"),
     }

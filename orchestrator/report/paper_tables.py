@@ -16,10 +16,11 @@ from typing import Any, Protocol
 import numpy as np
 import pandas as pd
 
-from crwn.benchmarks import BENCHMARKS, PRESETS
+from crwn.benchmarks import BENCHMARKS
 from crwn.methods import METHODS
 from crwn.spec import Blueprint, canonical_json
 from orchestrator.display import show_ratio, shown_method
+from orchestrator.measures import MEASURES
 from orchestrator.papers.paper import Entry, Layout, Line, Paper
 from orchestrator.report import aggregate, comparison
 from orchestrator.report.printable import Table
@@ -81,7 +82,7 @@ class PaperSource:
 
     def benchmarks(self, layout: Layout) -> Sequence[str]:
         """See `Source`."""
-        return layout.benchmarks
+        return tuple(layout.benchmarks)
 
     def scales(self, line: Line) -> Sequence[str]:
         """See `Source`."""
@@ -132,7 +133,7 @@ class SweepSource:
         has_needs = any(layout.needs.items() <= method.items() for method in self._methods)
         if not has_needs or (layout.reference and layout.reference.entry.method.kind not in self._scales):
             return ()
-        kinds = {PRESETS[name].kind for name in layout.benchmarks}
+        kinds = {benchmark.kind for benchmark in layout.benchmarks.values()}
         return [label for label, kind in self._kinds.items() if kind in kinds]
 
     def scales(self, line: Line) -> Sequence[str]:
@@ -186,6 +187,8 @@ def _table(name: str, layout: Layout, source: Source) -> Table:
     )
     if layout.reference:
         caption += f" params/task in the paper's convention; ratio: to those of {layout.reference.name}."
+    for measure in (MEASURES[value] for value in layout.values):
+        caption += f" {measure.in_words}: {measure.says}, likewise."
     if layout.seconds:
         caption += " s/task: training seconds of a task."
     return Table(
@@ -207,6 +210,10 @@ def _cells_of(layout: Layout, line: Line, scale: str, source: Source) -> list[di
         if found is None:
             continue
         cell = _cell(f"{line.name} {scale}", own_name, benchmark, found)
+        for name in layout.values:
+            values = np.array([aggregate.number(row.get(name)) for row in found.rows])
+            mean, sd, ci95 = aggregate.mean_and_spread(values if not cell["mixed"] else values[:0])
+            cell |= {name: mean, f"{name}_sd": sd, f"{name}_ci95": ci95}
         cell["ratio"] = _ratio(layout, found, source, benchmark)
         cells.append(cell)
         other = None if line.beside is None else source.find(line, line.beside, scale, benchmark)
@@ -247,11 +254,16 @@ def _shown(layout: Layout, cells: Sequence[Mapping[str, Any]]) -> dict[str, str]
     """A row of the table as text."""
     first = cells[0]
     line = {"network": shown_method(first["network"], continual=first["continual"])}
-    benchmarks = dict.fromkeys(cell["benchmark"] for cell in cells)
+    benchmarks = layout.benchmarks if layout.values else dict.fromkeys(cell["benchmark"] for cell in cells)
     for cell in cells:
         setting = cell["setting"]
         column = cell["benchmark"] if not setting or len(benchmarks) > 1 else ""
         line[", ".join(filter(None, (column, setting)))] = aggregate.show_accuracy(cell)
+    for cell in cells:
+        for name in layout.values:
+            if name in cell:
+                column = f"{cell['benchmark']}, " if len(benchmarks) > 1 else ""
+                line[column + MEASURES[name].in_words] = _spread(name, cell[name], cell[f"{name}_sd"])
     for cell in cells:
         if "difference_n" in cell:
             values = {
@@ -267,3 +279,12 @@ def _shown(layout: Layout, cells: Sequence[Mapping[str, Any]]) -> dict[str, str]
     if layout.seconds:
         line["s/task"] = " / ".join(map(aggregate.show_seconds, own))
     return line
+
+
+def _spread(name: str, mean: float, sd: float) -> str:
+    """A measure's mean and deviation over seeds; percentages as accuracies are shown."""
+    if MEASURES[name].is_in_percent:
+        return aggregate.show_spread(mean, sd)
+    if np.isnan(mean):
+        return "-"
+    return f"{mean:.3g}" if np.isnan(sd) else f"{mean:.3g} ± {sd:.2g}"

@@ -189,7 +189,7 @@ def _shown(row: Mapping[str, Any], measure: Measure) -> str:
     if measure.is_in_percent:
         sd = "-" if np.isnan(row["sd"]) else f"{100 * row['sd']:.2f}"
         return f"{100 * row['mean']:.2f} ± {sd} {seeds}"
-    if measure.unit == "seconds":
+    if measure.unit in ("seconds", "amount"):
         sd = "-" if np.isnan(row["sd"]) else f"{row['sd']:.2g}"
         return f"{row['mean']:.3g} ± {sd} {seeds}"
     return f"{aggregate.show_count(row['mean'])} {seeds}"

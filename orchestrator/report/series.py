@@ -81,6 +81,35 @@ def seen_accuracies(manifest: Manifest, trials: pd.DataFrame) -> pd.DataFrame:
     return _over_seeds(curves.dropna(subset=["seen"]).rename(columns={"seen": "accuracy"}), [*CELL, "tasks_learned"])
 
 
+def recalled_so_far(manifest: Manifest, trials: pd.DataFrame) -> pd.DataFrame:
+    """What is recalled of the tasks seen so far, over a cell's seeds.
+
+    Args:
+        manifest: the result of `drawn`.
+        trials: as returned by `frames.trials_frame`.
+
+    Returns:
+        One row per cell and number of tasks: the cell's names; tasks_learned, counted from 1; gross, the sum of the
+        accuracies on them, and memorised, how many of them are recalled better than by chance, means over seeds; their
+        sd, as gross_sd and memorised_sd; n. Rows without any test of them are omitted.
+    """
+    named = _named(manifest, trials)
+    is_known = (named["grouping"] != "all") & (named["recalled"].map(len) == named["seen"].map(len))
+    curves = named.loc[is_known, [*CELL, "seen", "recalled"]].explode(["seen", "recalled"])
+    curves["tasks_learned"] = curves.groupby(level=0).cumcount() + 1
+    curves = curves.dropna(subset=["seen", "recalled"])
+    curves["gross"] = curves["seen"].astype(float) * curves["tasks_learned"]
+    curves["memorised"] = curves["recalled"].astype(float)
+    found = []
+    for names, group in curves.groupby([*CELL, "tasks_learned"], sort=False):
+        row = dict(zip([*CELL, "tasks_learned"], names, strict=True))
+        for name in ("gross", "memorised"):
+            row[name], row[f"{name}_sd"], _ = aggregate.mean_and_spread(group[name].to_numpy())
+        found.append({**row, "n": len(group)})
+    columns = [*CELL, "tasks_learned", "gross", "gross_sd", "memorised", "memorised_sd", "n"]
+    return pd.DataFrame(found, columns=columns)
+
+
 def learning_curves(manifest: Manifest, tasks: pd.DataFrame) -> pd.DataFrame:
     """Training loss over the updates of a task, over a cell's tasks and seeds.
 

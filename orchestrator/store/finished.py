@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
+from crwn.benchmarks import benchmark_of
 from crwn.code import Code
 from orchestrator.errors import UserError
 from orchestrator.store import integrity, parquet_files, trial_files
@@ -16,6 +17,7 @@ from orchestrator.store.integrity import Outcome
 from orchestrator.store.parquet_files import DamagedError, Sealed
 from orchestrator.store.rows import Sample, TestRow, TrialRow
 from orchestrator.store.schemas import (
+    ANSWERS_SCHEMA,
     CONTEXTS_FILE,
     TASKS_FILE,
     TASKS_SCHEMA,
@@ -142,11 +144,13 @@ class Records:
     def _result(self, trial_id: str, trial_content: bytes | None, tasks_content: bytes | None) -> Result:
         trial, row = self._trial(trial_id, trial_content)
         place = self._locate(trial_id, TASKS_FILE)
-        tasks = parquet_files.load(tasks_content, TESTS_SCHEMA, place)
+        benchmark = benchmark_of(row.spec.benchmark)
+        counts_answers = bool(integrity.labels_of(benchmark))
+        tasks = parquet_files.load(tasks_content, ANSWERS_SCHEMA if counts_answers else TESTS_SCHEMA, place)
         with refused(place):
             tests = integrity.check_tests(tasks.table, trial_id)
             integrity.check_same_tests(trial, tasks)
-            found = integrity.outcome(tests, independent=row.is_independent)
+            found = integrity.outcome(tests, independent=row.is_independent, benchmark=benchmark, seed=row.seed)
         with refused(self._locate(trial_id, TRIAL_FILE)):
             integrity.check_mean(row.accuracy, found.final)
             integrity.check_mean(row.accuracy_told, found.told, "accuracy_told")

@@ -32,7 +32,7 @@ from orchestrator.store.recorded_spec import RecordedSpec
 from orchestrator.store.schemas import TRIALS_SCHEMA
 from orchestrator.store.store import Store
 
-_BY_TASK = ("final", "learned", "seen")
+_BY_TASK = ("final", "learned", "seen", "recalled")
 _COMPUTED = tuple(name for name in measures.COMPUTED if name not in TRIALS_SCHEMA.names)
 
 RESULTS_SCHEMA = pa.schema(
@@ -43,8 +43,9 @@ RESULTS_SCHEMA = pa.schema(
         pa.field("stream", pa.bool_()),
     ]
 )
-"""The `trials` row; final, learned and seen from `integrity.Outcome`; the measures of `measures.COMPUTED`, some of
-which are in the record, null if unknown; stream, whether tests are by update. Lists have NaN for tasks not tested."""
+"""The `trials` row; final, learned, seen and recalled from `integrity.Outcome`; the measures of `measures.COMPUTED`,
+some of which are in the record, null if unknown; stream, whether tests are by update. Lists have NaN for tasks not
+tested."""
 
 INDEX_FILE = "trials.parquet"
 

@@ -17,8 +17,10 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from crwn.benchmarks.specs import OrdersTrainings
 from crwn.metrics import accuracy_matrix, average_accuracy, seen_accuracies
-from crwn.spec import trial_id_of
+from crwn.recall import memorised
+from crwn.spec import BenchmarkSpec, trial_id_of
 from orchestrator import measures
 from orchestrator.store.parquet_files import DamagedError, Sealed
 from orchestrator.store.rows import TestRow, TrialRow
@@ -49,6 +51,7 @@ class Tests:
         accuracy: [N], in [0, 1]; NaN if null.
         accuracy_told: accuracy among the task's own classes only [N], likewise.
         update: number of updates before the test, for a stream [N]; None if tasks come one after another.
+        answered: how often each class was the answer, by test; empty if it was not counted, or not read.
     """
 
     task: NDArray[Any]
@@ -56,6 +59,7 @@ class Tests:
     accuracy: NDArray[Any]
     accuracy_told: NDArray[Any]
     update: NDArray[Any] | None = None
+    answered: Sequence[Sequence[int]] = ()
 
     @classmethod
     def of_rows(cls, rows: Sequence[TestRow]) -> Tests:
@@ -68,6 +72,7 @@ class Tests:
             accuracy=np.array([row.accuracy for row in made], dtype=float),
             accuracy_told=np.array([row.accuracy_told for row in made], dtype=float),
             update=np.array([row.update for row in made], dtype=int) if is_stream else None,
+            answered=[row.answered for row in made if row.answered is not None],
         )
 
     @property
@@ -94,6 +99,8 @@ class Outcome:
         learned: the accuracy on each task right after it was learned [T]; all NaN for joint training and streams.
         seen: the mean accuracy over the tasks seen so far, after each task [T]; likewise.
         told: the accuracy on each task after the last task, among its own classes only [T].
+        recalled: how many of the tasks seen so far are recalled better than by chance, after each task [T], as far as
+            known; empty where that is not defined, and where tests are by update.
         measures: the measures of `measures.COMPUTED`, by name.
     """
 
@@ -101,6 +108,7 @@ class Outcome:
     learned: NDArray[Any]
     seen: NDArray[Any]
     told: NDArray[Any]
+    recalled: NDArray[Any]
     measures: Mapping[str, float]
 
 
@@ -200,7 +208,15 @@ def check_tests(table: pa.Table, trial_id: str) -> Tests:
         known = values[~np.isnan(values)]
         if len(known) and not 0 <= known.min() <= known.max() <= 1:
             raise DamagedError("out-of-range", f"expected {name} from 0 to 1, given {known.min()} to {known.max()}")
-    return Tests(task=task, tasks_learned=tasks_learned, accuracy=accuracy, accuracy_told=told, update=update)
+    counted = table["answered"].to_pylist() if "answered" in table.column_names else []
+    return Tests(
+        task=task,
+        tasks_learned=tasks_learned,
+        accuracy=accuracy,
+        accuracy_told=told,
+        update=update,
+        answered=[counts for counts in counted if counts is not None],
+    )
 
 
 def check_owner(table: pa.Table, trial_id: str) -> None:
@@ -257,12 +273,14 @@ def check_contexts(trial: Sealed, content: bytes) -> None:
         raise DamagedError("made-with-others", "it does not match the trial's record: the SHA-256 differs")
 
 
-def outcome(tests: Tests, *, independent: bool) -> Outcome:
+def outcome(tests: Tests, *, independent: bool, benchmark: BenchmarkSpec | None = None, seed: int = 0) -> Outcome:
     """The results of a trial's tests.
 
     Args:
         tests: the trial's tests.
         independent: whether a task's accuracy stays the same once it is learned, and so stands for tests not made.
+        benchmark: the trial's benchmark; None if it is not known here.
+        seed: the trial's seed.
     """
     num_tasks = tests.num_tasks
     final, learned, told = (np.full(num_tasks, np.nan) for _ in range(3))
@@ -274,14 +292,58 @@ def outcome(tests: Tests, *, independent: bool) -> Outcome:
             final[:] = learned
     final[tests.task[is_last]] = tests.accuracy[is_last]
     told[tests.task[is_last]] = tests.accuracy_told[is_last]
-    seen, measured = np.full(num_tasks, np.nan), measures.unknown()
+    seen, untrained = (np.full(num_tasks, np.nan) for _ in range(2))
+    matrix: NDArray[Any] | None = None
     if tests.update is None and 0 < num_tasks <= MOST_TASKS:
         matrix = matrix_of(tests, independent=independent)
         is_before = tests.tasks_learned == 0
-        untrained = np.full(num_tasks, np.nan)
         untrained[tests.task[is_before]] = tests.accuracy[is_before]
-        seen, measured = seen_accuracies(matrix), measures.of_matrix(matrix, untrained)
-    return Outcome(final=final, learned=learned, seen=seen, told=told, measures=measured)
+        seen = seen_accuracies(matrix)
+    recalled, labels, measured = np.empty(0), labels_of(benchmark), measures.unknown()
+    if 0 < num_tasks <= MOST_TASKS:
+        if matrix is not None and labels:
+            counts = [_memorised(tests, tests.tasks_learned == task + 1, labels) for task in range(num_tasks)]
+            recalled = np.array([np.nan if found is None else found.sum() for found in counts], dtype=float)
+        evidence = measures.Evidence(
+            final=final,
+            matrix=matrix,
+            untrained=untrained,
+            memorised=_memorised(tests, tests.is_after_all, labels),
+            trainings=_trainings(benchmark, seed),
+        )
+        measured = measures.computed(evidence)
+    return Outcome(final=final, learned=learned, seen=seen, told=told, recalled=recalled, measures=measured)
+
+
+def _trainings(benchmark: object, seed: int) -> tuple[int, ...]:
+    """The task that each segment trained, if its benchmark says so."""
+    return benchmark.trainings(seed) if isinstance(benchmark, OrdersTrainings) else ()
+
+
+def labels_of(benchmark: BenchmarkSpec | None) -> tuple[int, ...]:
+    """The class of each task, if tasks have one each; else empty."""
+    classes = () if benchmark is None else benchmark.problem().task_classes
+    return tuple(own for (own,) in classes) if all(len(own) == 1 for own in classes) else ()
+
+
+def _memorised(tests: Tests, chosen: NDArray[Any], labels: Sequence[int]) -> NDArray[Any] | None:
+    """Whether each task of some tests, all made at one time, is recalled; None if that is not defined, or not known.
+
+    Args:
+        tests: the trial's tests.
+        chosen: which of them [N].
+        labels: the class of each task; empty if tasks do not have one each.
+    """
+    places = np.flatnonzero(chosen)
+    if not labels or not len(places) or len(tests.answered) != len(tests.task):
+        return None
+    order = places[np.argsort(tests.task[places])]
+    if tests.task[order[-1]] >= len(labels):
+        return None
+    answered, own = [tests.answered[place] for place in order], [labels[task] for task in tests.task[order]]
+    if len({len(counts) for counts in answered}) > 1 or len(answered[0]) <= max(own):
+        return None  # a record that its spec contradicts
+    return memorised(np.array(answered), own)
 
 
 def matrix_of(tests: Tests, *, independent: bool, num_tasks: int | None = None) -> NDArray[Any]:

@@ -136,3 +136,6 @@ TESTS_SCHEMA = pa.schema(
     [TASKS_SCHEMA.field(name) for name in ("trial_id", "task", "tasks_learned", "update", "accuracy", "accuracy_told")]
 )
 """The columns of `tasks` from which accuracies are computed."""
+
+ANSWERS_SCHEMA = pa.schema([*TESTS_SCHEMA, TASKS_SCHEMA.field("answered")])
+"""The same, and that from which it is computed whether a task is recalled better than by chance."""

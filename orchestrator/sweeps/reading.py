@@ -228,7 +228,7 @@ def _benchmarks(
                 source.unknown((*place, index), name_at(source, (*place, index), name), PRESETS)
     elif isinstance(value, dict) and value:
         for label, settings in value.items():
-            benchmark = _benchmark(source, label, {} if settings is None else settings, (*place, label), sets)
+            benchmark = benchmark_at(source, label, {} if settings is None else settings, (*place, label), sets)
             check_label(source, label, (*place, label))
             if label in _RESERVED_LABELS:
                 message = f"expected another label: the table has a column called {label!r}"
@@ -241,9 +241,18 @@ def _benchmarks(
         )
 
 
-def _benchmark(
+def benchmark_at(
     source: Source, label: str, settings: Any, place: KeyPath, sets: Mapping[str, DefinedSet | None]
 ) -> BenchmarkSpec | None:
+    """A benchmark from its label and settings; None after noting its faults.
+
+    Args:
+        source: the file, which collects faults.
+        label: its label: a preset's name, unless the settings say which preset or kind it is.
+        settings: its settings, as read.
+        place: where they stand.
+        sets: base sets of the file's own, by name.
+    """
     if not isinstance(settings, dict):
         message = f"expected settings such as {{preset: r-mnist, num_tasks: 6}}, given {settings!r}"
         source.fault(place, "wrong-type", message)

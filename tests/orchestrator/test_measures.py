@@ -10,10 +10,18 @@ import pytest
 from numpy.typing import NDArray
 
 from crwn import metrics
-from orchestrator.measures import COMPUTED, MEASURES, of_matrix, unknown
+from orchestrator.measures import COMPUTED, MEASURES, Evidence, computed, unknown
 from orchestrator.store.index import RESULTS_SCHEMA
 
 NAN = math.nan
+
+
+def of_matrix(matrix: NDArray[Any], untrained: NDArray[Any] | None = None) -> dict[str, float]:
+    """The measures of a trial that learned its tasks in turn."""
+    before = np.full(len(matrix), NAN) if untrained is None else untrained
+    return computed(Evidence(final=matrix[-1], matrix=matrix, untrained=before))
+
+
 COMPLETE = np.array([[0.6, NAN, NAN], [0.65, 0.8, NAN], [0.79, 0.6, 0.7]])
 
 
@@ -38,9 +46,37 @@ def test_what_a_trial_did_not_test_leaves_its_measure_unknown(
     assert all(type(value) is float for value in result.values())
 
 
+OF_RECALL = {
+    "first_task",
+    "last_task",
+    "worst_task",
+    "gross_memory",
+    "memorised",
+    "frequency_correlation",
+    "recency_correlation",
+}
+
+
+def test_what_is_recalled_at_the_end() -> None:
+    """By hand: of the last row of the matrix, of a stream's tests too; what takes more is unknown without it."""
+    final = np.array([0.5, 0.25, 1.0])
+    evidence = Evidence(final=final, matrix=None, untrained=np.full(3, NAN), memorised=np.array([True, False, True]))
+    found = computed(evidence)
+    assert {name: found[name] for name in ("first_task", "last_task", "worst_task", "gross_memory", "memorised")} == {
+        "first_task": 0.5,
+        "last_task": 1.0,
+        "worst_task": 0.25,
+        "gross_memory": 1.75,
+        "memorised": 2.0,
+    }
+    assert math.isnan(found["forgetting"])
+    assert math.isnan(found["frequency_correlation"])
+    assert math.isnan(of_matrix(COMPLETE)["memorised"])
+
+
 def test_every_function_over_the_matrix_is_offered() -> None:
     """Under its own name, so that a definition in `crwn.metrics` can be asked for or is not there."""
-    offered = {*COMPUTED, "accuracy_matrix", "average_accuracy", "seen_accuracies"}
+    offered = {*(set(COMPUTED) - OF_RECALL), "accuracy_matrix", "average_accuracy", "seen_accuracies"}
     public = {name for name, value in vars(metrics).items() if callable(value) and value.__module__ == metrics.__name__}
     assert {name for name in public if not name.startswith("_")} == offered
 

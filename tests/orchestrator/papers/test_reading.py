@@ -15,7 +15,7 @@ from crwn.benchmarks import PRESETS
 from crwn.methods import METHODS
 from orchestrator.errors import UserError
 from orchestrator.papers import file_of, grammar, names
-from orchestrator.papers.paper import Bound, Comparison, TaskComparison, Trend
+from orchestrator.papers.paper import Bound, Comparison, Selectivity, TaskComparison, Trend
 from orchestrator.papers.reading import read_file, read_paper
 from tests.refusals import refused
 
@@ -84,6 +84,67 @@ def test_a_file_becomes_a_paper(tmp_path: Path) -> None:
     assert isinstance(second, Comparison)
     assert (str(first.row), str(first.than), first.by) == ("wide net FC16 on r-digits", "local FC16 on r-digits", 0.1)
     assert {str(row) for row in second.rows} == {"wide net FC16 on p-digits", "local FC16 on p-digits"}
+
+
+OWN = """\
+title: Somebody, Something
+trials: Their settings
+seeds: 2
+rows:
+  plain: {method: finetune}
+benchmarks:
+  three times: {preset: items-digits, num_tasks: 4, rounds: 3}
+tables:
+  table1:
+    title: What it shows
+    benchmarks: [three times, items-digits]
+    values: [worst_task, memorised]
+    rows:
+      - {name: Plain, row: plain, scales: [FC100]}
+claims:
+  - says: Something is so
+    checks:
+      - on: [three times]
+        compare:
+          - {row: plain FC100, higher: accuracy, tasks: [1, 3], others: [2, -1], by: 0.1, surely: true}
+          - {row: plain FC100, lower: memorised, than: [plain FC100 on items-digits], surely: true}
+"""
+
+
+def test_a_paper_has_benchmarks_and_measures_of_its_own(tmp_path: Path) -> None:
+    """Benchmarks as a sweep has them, further columns of a table, and claims about tasks of one row."""
+    assert read(tmp_path, OWN) is None
+    paper = read_file(tmp_path / "small.yaml")
+    table = paper.tables["table1"]
+    assert list(table.benchmarks) == ["three times", "items-digits"]
+    assert table.benchmarks["three times"].problem().num_segments == 12
+    assert table.values == ("worst_task", "memorised")
+    first, second = paper.claims[0].checks
+    assert isinstance(first, Selectivity)
+    assert isinstance(second, Comparison)
+    assert (first.tasks, first.others, first.by, first.surely) == ((1, 3), (2, -1), 0.1, True)
+    assert (str(second.than), second.surely) == ("plain FC100 on items-digits", True)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "fault"),
+    [
+        ("rounds: 3", "round: 3", "did you mean 'rounds'"),
+        ("preset: items-digits, num", "preset: item-digits, num", "did you mean 'items-digits'"),
+        ("num_tasks: 4", "num_tasks: 1", "at least 2 items"),
+        ("[three times, items", "[three time, items", "did you mean 'three times'"),
+        ("worst_task, mem", "worst_tasks, mem", "did you mean 'worst_task'"),
+        ("others: [2, -1]", "others: [2, 5]", "expected tasks up to 4"),
+        ("others: [2, -1]", "others: [2, 0]", "counted from 1"),
+        ("others: [2, -1], by", "by", "expected .*others"),
+    ],
+)
+def test_faults_of_own_benchmarks_and_tasks(tmp_path: Path, old: str, new: str, fault: str) -> None:
+    """Each is named."""
+    assert old in OWN
+    said = read(tmp_path, OWN.replace(old, new))
+    assert said is not None
+    assert re.search(fault, said)
 
 
 @pytest.mark.parametrize(

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
+from scipy import stats
 
 from crwn.benchmarks import PRESETS
 from crwn.methods import METHODS
 from crwn.spec import TrialSpec
-from orchestrator.papers.paper import Bound, Check, Claim, Comparison, Entry, Row, TaskComparison, Trend
+from orchestrator.papers.paper import Bound, Check, Claim, Comparison, Entry, Row, Selectivity, TaskComparison, Trend
 from orchestrator.papers.reading import read_paper
 from orchestrator.report import claims
 from orchestrator.report.claims import Verdict
@@ -294,6 +297,39 @@ def test_any_measure_is_compared_in_either_direction(
         assert fact.format(*ON) in found[1]
 
 
+def by_seed(row: Row, accuracies: Sequence[float]) -> World:
+    """A row whose seeds differ."""
+    world = World(tuple(range(len(accuracies)))).add(row, accuracies[0])
+    world.trials = [dict(trial, accuracy=accuracies[trial["seed"]]) for trial in world.trials]
+    return world
+
+
+@pytest.mark.parametrize(("gaps", "is_sure"), [((0.1, 0.12, 0.14), True), ((0.01, 0.2, 0.15), False), ((0.1,), False)])
+def test_a_sure_difference_has_its_interval_on_one_side(gaps: tuple[float, ...], is_sure: bool) -> None:
+    """All differences are positive; by the t distribution over seeds, the mean may be none. One seed shows none."""
+    world = by_seed(LEFT, [0.5 + gap for gap in gaps])
+    world.trials += by_seed(RIGHT, [0.5] * len(gaps)).trials
+    check = Comparison(row=LEFT, than=RIGHT, quantity="accuracy", direction="higher", by=0.0, times=None)
+    assert said(check, world)[0]
+    holds, statement = said(dataclasses.replace(check, surely=True), world)
+    assert holds == is_sure
+    if len(gaps) > 1:
+        low, high = stats.t.interval(0.95, len(gaps) - 1, loc=np.mean(gaps), scale=stats.sem(gaps))
+        assert f"(95 % interval {100 * low:+.2f} to {100 * high:+.2f})" in statement
+
+
+@pytest.mark.parametrize(
+    ("direction", "by", "holds"), [("higher", 0.0, True), ("higher", 0.4, False), ("lower", 0.0, False)]
+)
+def test_tasks_of_a_row_are_compared_with_others(direction: Any, by: float, holds: bool) -> None:
+    """Means over tasks, paired by seed: (.9 + .7) / 2 - (.5 + .4) / 2 = .35."""
+    world = two({"final": [0.9, 0.5, 0.7, 0.4]}, {})
+    check = Selectivity(row=LEFT, tasks=(1, 3), others=(2, -1), direction=direction, by=by, surely=False)
+    found = said(check, world)
+    assert found[0] is holds
+    assert f"{ON[0]}, tasks 1, 3 against 2, -1: +35.00 ± 0.00 points" in found[1]
+
+
 def test_tasks_are_counted_from_either_end() -> None:
     """The last one is -1; each must be on the claim's side."""
     world = two({"final": [0.9, 0.5, 0.7]}, {"final": [0.8, 0.9, 0.8]})
@@ -305,7 +341,13 @@ def test_tasks_are_counted_from_either_end() -> None:
 @pytest.mark.parametrize(
     ("quantity", "relation", "to", "holds", "statement"),
     [
-        ("accuracy", "higher", 0.9, True, "accuracy 90.05 points, at least 90 asked for"),
+        (
+            "accuracy",
+            "higher",
+            0.9,
+            True,
+            "accuracy 90.05 points (95 % interval 89.41 to 90.69), at least 90 asked for",
+        ),
         ("accuracy", "higher", 0.95, False, "at least 95 asked for"),
         ("forgetting", "lower", 0.1, True, "forgetting 10 points, at most 10 asked for"),
         ("forgetting", "equal", 0.1, True, "forgetting 0 points away from 10 at most"),

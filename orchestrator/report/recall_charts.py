@@ -1,0 +1,64 @@
+"""Charts of what is recalled of a sequence of tasks with one class each; see `crwn.recall`."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping, Sequence
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
+
+from orchestrator.report import filenames
+from orchestrator.report.charts import Chart, Looks, figure_of, rows_of
+from orchestrator.report.looks import Line, lines
+from orchestrator.report.pointing import Point
+
+
+def recall_so_far(
+    sweep: str, benchmark: str, values: pd.DataFrame, kinds: Mapping[str, str], looks: Looks = None, *, what: str
+) -> Chart:
+    """What is recalled of the tasks seen so far, against their number, one line per method.
+
+    Args:
+        sweep: the sweep's name.
+        benchmark: the sweep's own name for the benchmark.
+        values: the result of `series.recalled_so_far` for this benchmark.
+        kinds: the result of `series.kinds`.
+        looks: the result of `palette` over the whole report; by default over these values.
+        what: `gross` or `memorised`.
+    """
+    label = RECALLED[what]
+
+    def draw(axes: Axes, points: list[Point]) -> Sequence[Line]:
+        del points
+        cells = lines(values, kinds, looks)
+        last = int(values["tasks_learned"].max())
+        axes.plot([1, last], [1, last], color="#9a9a9a", linewidth=0.8, linestyle=":")
+        for names, line in cells.items():
+            rows = rows_of(values, names)
+            mean, spread = rows[what], rows[f"{what}_sd"].fillna(0.0)
+            axes.plot(rows["tasks_learned"], mean, markevery=max(1, len(rows) // 12), clip_on=False, **line.look)
+            low, high = (mean - spread).clip(lower=0), mean + spread
+            axes.fill_between(rows["tasks_learned"], low, high, color=line.colour, alpha=0.15, lw=0)
+        axes.set(xlabel="tasks learned", ylabel=label)
+        axes.set_ylim(bottom=0)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        return list(cells.values())
+
+    return Chart(
+        name=filenames.figure(sweep, benchmark, what),
+        benchmark=benchmark,
+        title=f"{label[:1].upper()}{label[1:]}",
+        caption=f"Of the tasks learned so far, the {label}: mean over seeds, shaded by one standard deviation. Dotted: "
+        "all of them.",
+        values=values,
+        draw=functools.partial(figure_of, draw),
+    )
+
+
+RECALLED: Mapping[str, str] = {
+    "gross": "sum of test accuracies",
+    "memorised": "number recalled better than by chance",
+}
+"""What a figure shows of the tasks learned so far, in words."""
