@@ -65,7 +65,8 @@ def pooled(images_NCHW: Images, size: int) -> Images:
         return images_NCHW
     num, channels, height, width = images_NCHW.shape
     squares = images_NCHW.reshape(num, channels, height // size, size, width // size, size)
-    means: Images = np.rint(squares.mean(axis=(3, 5))).astype(np.uint8)
+    sums = sum(squares[:, :, :, row, :, column].astype(np.int64) for row in range(size) for column in range(size))
+    means: Images = np.rint(sums / size**2).astype(np.uint8)  # a third of the time of `mean` over two axes
     return means
 
 
