@@ -98,6 +98,7 @@ OPTIONS = {
     "verify": ["STORE"],
     "accept": ["--code", "--results-version", "METHOD...", "STORE"],
     "new method": ["NAME"],
+    "new network": ["NAME"],
     "data list": ["--data-root"],
     "data fetch": ["--data-root", "NAME"],
     "data verify": ["--data-root", "[NAME]..."],
