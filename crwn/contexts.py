@@ -32,6 +32,9 @@ FORMAT = 1
 SHARED = "shared."
 """The prefix of the names of weights that tasks share."""
 
+ACTIVITY = "activity."
+"""The prefix of the names of units' activities by class."""
+
 HOW_TO_KEEP_WEIGHTS = "with `keep_weights: true` in its sweep, or with crwn.run(..., keep_weights=True)"
 
 Pictures: TypeAlias = "torch.Tensor | NDArray[np.uint8]"
@@ -49,7 +52,8 @@ class ContextBank:
     Attributes:
         tensors: by name, such as `layer1.context` [T, I] and `layer1.strength` [T]; masks are packed bits. Weights are
             included only if the trial was asked to keep them; shared ones, such as `shared.layer1.weight` [O, I], have
-            no task axis.
+            no task axis. Nor has the units' activity, `activity.<layer>` [c, ...]: means over the test images of
+            each class at the trial's end.
         trial_id: the trial that learned them.
         spec: its resolved spec, as parsed JSON.
         fingerprint: the fingerprint of the backbone that they modulate.
@@ -72,6 +76,15 @@ class ContextBank:
             message = f"contexts: expected the spec of the trial {self.trial_id}, given {found.trial_id}'s"
             raise InvalidError("another-trial", message)
         return found
+
+    @property
+    def activity(self) -> Tensors:
+        """The units' activity by the layer's name, such as the share of a class's images that a gate lets pass: [c, N].
+
+        Empty if the method shows none.
+        """
+        names = sorted(name for name in self.tensors if name.startswith(ACTIVITY))
+        return {name.removeprefix(ACTIVITY): self.tensors[name] for name in names}
 
     @property
     def num_tasks(self) -> int:
@@ -155,7 +168,7 @@ class ContextBank:
     @functools.cached_property
     def _own(self) -> Tensors:
         """The tensors with a task axis."""
-        return {name: tensor for name, tensor in self.tensors.items() if not name.startswith(SHARED)}
+        return {name: tensor for name, tensor in self.tensors.items() if not name.startswith((SHARED, ACTIVITY))}
 
     @functools.cached_property
     def _classes(self) -> tuple[int, ...] | None:
@@ -209,7 +222,9 @@ class ContextBank:
                 raise InvalidError("tensors-do-not-fit", f"contexts: expected {name} {wanted}, given {found}")
 
 
-def dump(kept: Sequence[Tensors], shared: Tensors, spec: TrialSpec, fingerprint: str) -> bytes:
+def dump(
+    kept: Sequence[Tensors], shared: Tensors, spec: TrialSpec, fingerprint: str, *, activity: Tensors | None = None
+) -> bytes:
     """The contexts of all tasks as a safetensors file.
 
     Args:
@@ -217,9 +232,11 @@ def dump(kept: Sequence[Tensors], shared: Tensors, spec: TrialSpec, fingerprint:
         shared: weights that all tasks share; empty to leave them out.
         spec: the trial's spec.
         fingerprint: the fingerprint of its backbone.
+        activity: the units' activity by class.
     """
     stacked = {name: torch.cat([task[name].cpu() for task in kept]) for name in (kept[0] if kept else ())}
     stacked |= {f"{SHARED}{name}": tensor.cpu() for name, tensor in shared.items()}
+    stacked |= {f"{ACTIVITY}{name}": tensor.cpu() for name, tensor in (activity or {}).items()}
     header = {
         "content": CONTENT,
         "format": FORMAT,

@@ -111,7 +111,8 @@ class Engine:
             yield from self._due_events()
             yield from self._test_again()
         shared = self._method.needed_to_predict(self._shared) if self._moves_shared else {}
-        yield Learned(kept=tuple(self._kept), shared=shared, rows=tuple(self._rows))
+        activity = self._tester.activity({**self._shared, **self._memory})
+        yield Learned(kept=tuple(self._kept), shared=shared, activity=activity, rows=tuple(self._rows))
 
     def _learn_segment(self) -> Iterator[EngineEvent]:
         """Learn the next segment, or the rest of one in progress, and test its tasks.

@@ -174,6 +174,38 @@ class Tester:
         )
 
     @torch.no_grad()
+    def activity(self, state: Tensors) -> Tensors:
+        """The means of `Method.activity` over the test images of each class; where tasks are told, none.
+
+        Args:
+            state: the tensors that all tasks share.
+
+        Returns:
+            By name [c, ...], one row per label from 0; zeros for labels without test images.
+        """
+        if self._tells_tasks:
+            return {}
+        curriculum, sums = self._curriculum, dict[str, torch.Tensor]()
+        tasks = range(curriculum.num_tasks)
+        num_labels = max(curriculum.classes(tasks)) + 1
+        count_c = torch.zeros(num_labels, dtype=torch.float64, device=self._device)
+        for task in tasks:
+            split = self._prepared(task)
+            for images, labels_B in zip(
+                *(part.split(EVALUATION_BATCH) for part in (split.images, split.labels)), strict=True
+            ):
+                shown = self._method.activity(state, images)
+                if not shown:
+                    return {}
+                # As a product: on a GPU, sums by index are added in no fixed order.
+                is_of_cB = functional.one_hot(labels_B, num_labels).t().to(torch.float64)
+                count_c += is_of_cB.sum(dim=1)
+                for name, values in shown.items():
+                    sum_ck = is_of_cB @ values.flatten(1).to(torch.float64)
+                    sums[name] = sums[name] + sum_ck if name in sums else sum_ck
+        return {name: (sum_ck / count_c.clamp(min=1)[:, None]).to(torch.float32) for name, sum_ck in sums.items()}
+
+    @torch.no_grad()
     def _prepared(self, task: int) -> Split:
         split = self._curriculum.test_split(task)
         images = self._method.prepare(task if self._tells_tasks else None, split.images)

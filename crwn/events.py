@@ -124,11 +124,13 @@ class Learned:
     Attributes:
         kept: the tensors kept for every task, each with a task axis of length 1.
         shared: the weights that all tasks share, if they were trained.
+        activity: the units' activity by class, if the method shows any.
         rows: all tests, including the last row of the accuracy matrix.
     """
 
     kept: tuple[Tensors, ...]
     shared: Tensors
+    activity: Tensors
     rows: tuple[TaskRow, ...]
 
 

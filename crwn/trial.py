@@ -201,6 +201,7 @@ def iterate_trial(
                 learned.shared if keep_weights else {},
                 spec,
                 backbone.fingerprint,
+                activity=learned.activity,
             ),
             fingerprint=backbone.fingerprint,
             numerics=engine.numerics,

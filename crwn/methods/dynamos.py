@@ -181,6 +181,10 @@ class Dynamos(Method):
         self._store(state, batch, passed)
         return Step(loss_G=loss[None], logits_GBm=passed.logits_Bm[None], moved=moved)
 
+    def activity(self, state: Tensors, images: torch.Tensor) -> Tensors:
+        """The gates, by the name of the gated convolution."""
+        return self._network.gates(state, images)
+
     def _loss(
         self, passed: Passed, labels_B: torch.Tensor, weights_B: torch.Tensor, *, beta: float = 1.0
     ) -> torch.Tensor:

@@ -270,6 +270,21 @@ class Method(ABC):
         del state, examples
         return {}
 
+    def activity(self, state: Tensors, images: torch.Tensor) -> Tensors:
+        """What a trial's record should say of how units treat images: means by class are kept at the trial's end.
+
+        Called with test images after everything is learned, where one network answers for all tasks.
+
+        Args:
+            state: the shared tensors and the memory.
+            images: prepared images [B, ...].
+
+        Returns:
+            Values [B, ...] by name; by default none.
+        """
+        del state, images
+        return {}
+
     def rate(self, segment: int, rate: float) -> float:
         """The learning rate of a segment, counted from 0, given the trial's learning rate."""
         del segment

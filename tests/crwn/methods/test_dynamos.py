@@ -124,7 +124,7 @@ def in_double(spec: TrialSpec) -> TrialSpec:
 
 def weights_of(finished: Finished) -> Tensors:
     tensors = contexts.load(finished.contexts).tensors
-    return {name.removeprefix("shared."): tensor for name, tensor in tensors.items()}
+    return {name.removeprefix("shared."): tensor for name, tensor in tensors.items() if name.startswith("shared.")}
 
 
 def method_of(
@@ -230,6 +230,22 @@ def test_a_test_depends_on_no_other_image(digits: Datasets) -> None:
         assert set(gates_BO.unique().tolist()) <= {0.0, 1.0}
     share = torch.cat(list(gates.values()), dim=1).mean()
     assert 0 < share < 1
+
+
+def test_the_share_of_open_gates_is_kept_by_class(digits: Datasets) -> None:
+    """Means over all test images of a class, in the record without any weights; classes that never came have zeros."""
+    spec = in_double(trial())
+    bank = contexts.load(run_trial(spec, data=digits, backbones=backbone.draw).contexts)
+    method, state, test = method_of(), weights_of(run(spec, digits)), digits.load("digits").test
+    assert list(bank.activity) == LAYERS
+    assert bank.tensors.keys() == {f"activity.{layer}" for layer in LAYERS}
+    with torch.no_grad():
+        for label in range(4):
+            images = torch.from_numpy(test.images[test.labels == label]).expand(-1, 3, -1, -1)
+            for layer, gates_BO in method._network.gates(state, images).items():
+                expected = gates_BO.mean(dim=0).float()
+                torch.testing.assert_close(bank.activity[layer][label], expected)
+    assert all(len(tensor) == 4 for tensor in bank.activity.values())
 
 
 def test_tests_gate_by_threshold(digits: Datasets) -> None:
