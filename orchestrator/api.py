@@ -110,7 +110,7 @@ def run(
     """Compute the trials that the store lacks, showing progress, as `crwn run` does; called again, it goes on.
 
     Trials that fail are shown, and their `status` says so; the others are computed. Ctrl-C, or stopping a notebook's
-    cell, raises KeyboardInterrupt; everything up to the last seconds is kept.
+    cell, raises KeyboardInterrupt; everything up to the last resume point is kept.
 
     Args:
         work: a sweep (`load_sweep`), a trial, or several trials.

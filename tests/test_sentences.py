@@ -226,7 +226,7 @@ MESSAGES: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "a paper that is not known": (
         lambda _: read_paper("hong"),
-        ("--paper: expected one of hong2022; given 'hong'; did you mean 'hong2022'?"),
+        ("--paper: expected one of cho2025, hong2022, varma2023; given 'hong'; did you mean 'hong2022'?"),
     ),
     "tables of an empty store": (
         lambda folder: tables_of([Store(folder / "store")]),

@@ -137,7 +137,7 @@ def run(
         for sign in INTERRUPTIONS:
             signal.signal(sign, signal.SIG_IGN)  # what follows takes no time and must not be cut off
         command = shlex.join(["crwn", *map(display.hide_password, sys.argv[1:])])
-        typer.echo(f"\nInterrupted. Everything up to the last seconds is kept; go on with:\n  {command}", err=True)
+        typer.echo(f"\nInterrupted. Everything up to the last resume point is kept; go on with:\n  {command}", err=True)
         raise typer.Exit(130) from None
     raise typer.Exit(1 if failed else 0)
 

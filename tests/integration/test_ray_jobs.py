@@ -212,6 +212,6 @@ def test_a_job_that_runs_is_pointed_to_and_can_be_stopped(head: Head, tmp_path: 
     assert stopped.returncode == 0, stopped.stderr
     assert stopped.stdout.startswith(f"{job}: stopped, begun")
     details = head.crwn("status", "-v").stdout
-    assert "Interrupted. Everything up to the last seconds is kept" in details
+    assert "Interrupted. Everything up to the last resume point is kept" in details
     (trial,) = [path.name for path in trials.iterdir()]
     assert store.state(trial, driven=store.is_driven) == "interrupted"

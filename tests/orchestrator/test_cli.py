@@ -568,7 +568,7 @@ def test_an_interrupted_run_says_how_to_go_on(
     ended = crwn("run", sweep_file())
     assert ended.code == 130
     assert "0/2 trials done" in ended.out
-    assert "Interrupted. Everything up to the last seconds is kept; go on with:\n  crwn run" in ended.err
+    assert "Interrupted. Everything up to the last resume point is kept; go on with:\n  crwn run" in ended.err
     assert signal.getsignal(sign) is signal.SIG_IGN
 
 

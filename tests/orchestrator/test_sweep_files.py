@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 from PIL import Image
 
 from orchestrator import papers
+from orchestrator.papers.reading import read_paper
 from orchestrator.store.store import Store
 from orchestrator.sweeps.reading import load_sweep
 from tests.said import all_done, to_run
@@ -71,6 +73,22 @@ def test_every_paper_has_sweeps() -> None:
     """A folder of its name holds what makes its numbers."""
     for name in papers.names():
         assert [file for file in FILES if file.parts[1] == name], name
+
+
+@pytest.mark.parametrize("name", papers.names())
+def test_the_rows_of_a_paper_are_in_its_sweeps(name: str) -> None:
+    """Else its tables and claims would lack numbers after all of its sweeps."""
+    sweeps = [load_sweep(ROOT / file) for file in FILES if file.parts[1] == name]
+    computed = {dataclasses.replace(trial, seed=0).trial_id for sweep in sweeps for trial in sweep.trials}
+    missing = [
+        f"{line.name} {scale} on {benchmark}"
+        for layout in read_paper(name).tables.values()
+        for line in layout.lines
+        for scale in line.scales
+        for benchmark in line.only or layout.benchmarks
+        if line.entry.at(scale, benchmark).spec.trial_id not in computed
+    ]
+    assert missing == []
 
 
 def test_the_paper_is_compared_with_mtl() -> None:
