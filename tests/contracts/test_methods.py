@@ -275,7 +275,7 @@ def test_what_learns_by_hand_needs_no_autograd(name: str, digits: Datasets) -> N
                 steps.append(step.gradients(trained))
     for by_hand, without in zip(steps[:2], steps[2:], strict=True):
         assert same(by_hand, without) == set(by_hand) == set(without)
-    with pytest.raises(ValueError, match="sets `learns_by_hand = False`"):
+    with pytest.raises(ValueError, match="learns_by_hand"):
         dataclasses.replace(step, loss_G=2 * step.loss_G).gradients(trained)
 
 

@@ -644,7 +644,7 @@ def test_a_rate_far_too_high_is_an_error() -> None:
             is_second = self.groups[-1][0] == 1
             return logits * (math.inf if is_second and torch.is_grad_enabled() else 1)
 
-    with pytest.raises(FloatingPointError, match=r"^task 1: .* nan .* 7 updates; .* given 0\.1\.$"):
+    with pytest.raises(FloatingPointError, match=r"^task 1: .*nan.* 7 .*0\.1\.$"):
         learn(Exploding(), Numbered())
 
 

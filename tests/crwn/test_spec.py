@@ -325,7 +325,7 @@ def test_specs_are_frozen(part: str) -> None:
     spec = trial()
     value = getattr(spec, part) if part else spec
     name = dataclasses.fields(value)[-1].name
-    with pytest.raises(dataclasses.FrozenInstanceError, match=f"cannot assign to field '{name}'"):
+    with pytest.raises(dataclasses.FrozenInstanceError, match=f"'{name}'"):
         setattr(value, name, getattr(value, name))
 
 

@@ -422,13 +422,13 @@ def test_global_generators_have_no_say(digits: Datasets) -> None:
 
 def test_training_that_diverges_is_an_error(digits: Datasets) -> None:
     """NeuroModNet at an absurd rate: the error names the task, the update and the rate to lower."""
-    with pytest.raises(FloatingPointError, match=r"^task 0: .* nan .* 4 updates; .*, given 1e\+30"):
+    with pytest.raises(FloatingPointError, match=r"^task 0: .*nan.* 4 .*1e\+30"):
         run_trial(trial(learning_rate=1e30), data=digits, backbones=backbone.draw)
 
 
 def test_diverging_in_the_last_update_is_an_error_too(digits: Datasets) -> None:
     """The one update's loss is still that of the start; what it leads to shows in the test."""
-    with pytest.raises(FloatingPointError, match=r"^task 0: .* test .* nan; .*, given 1e\+30"):
+    with pytest.raises(FloatingPointError, match=r"^task 0: .*test.*nan.*1e\+30"):
         run_trial(trial(learning_rate=1e30, updates=1), data=digits, backbones=backbone.draw)
 
 

@@ -16,6 +16,7 @@ from nbformat.v4 import new_code_cell, new_notebook
 
 import crwn
 from orchestrator.store.store import Store
+from tests.said import to_run
 
 ROOT = Path(__file__).resolve().parents[2]
 NOTEBOOK = ROOT / "docs" / "notebook.ipynb"
@@ -71,7 +72,7 @@ def test_the_notebook_runs_from_a_run_to_a_figure(client: Callable[..., Notebook
     figures = [cell for cell in code if outputs(cell, "image/png")]
     assert len(figures) == 4
     printed = "".join(outputs(code[1], "text/plain"))
-    assert "five: 6 trials to run, 0 done; executor inline" in printed
+    assert f"{to_run('five', 6)}; executor inline" in printed
     assert "6/6 trials done" in printed
     assert "task 1/5" not in printed  # which is shown in one output that changes
     assert "accuracy" in outputs(code[2], "text/html")[0]

@@ -11,6 +11,7 @@ import pytest
 from orchestrator.store.attempts import Position
 from tests.integration.conftest import CRWN, Run, clean_environment, contents
 from tests.object_storage import ENVIRONMENT, ObjectStorage
+from tests.said import AWAY, BACK, CUT_OFF
 
 OUTAGE_SECONDS = 30.0
 """Longer than the time between two renewals of a lease, so that every run notices."""
@@ -61,9 +62,9 @@ def test_killed_and_without_its_storage_a_run_leaves_what_a_local_one_does(
     assert code == 0, output
     code, output = second.wait(WAIT_SECONDS)
     assert code == 0, output
-    assert "an earlier run on this store was cut off" in output
-    assert "trying again for up to 90 s" in output
-    assert "the storage answers again" in output
+    assert CUT_OFF in output
+    assert AWAY in output
+    assert BACK in output
     assert contents(address) == contents(tmp_path / "store")
     attempts = second.store.all_attempts(trial.trial_id)
     assert len(attempts) == 2

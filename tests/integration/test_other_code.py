@@ -19,6 +19,7 @@ from orchestrator.store.rows import TrialRow
 from orchestrator.store.store import Store
 from tests.integration.conftest import Run, clean_environment
 from tests.object_storage import ENVIRONMENT, ObjectStorage
+from tests.said import differs, noted, of_other_code
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -121,7 +122,7 @@ def test_a_method_is_edited_after_a_run(project: Path, crwn: Crwn) -> None:
     edited(project, "state, self._spec.strength)", "state, 3 * self._spec.strength)")
     *named, added, tables, _ = crwn(two, status, three, "tables runs/edited", "report runs/edited")
     for said in (*named, added):
-        assert f"{SAID}: 2 trials of ewc" in said
+        assert of_other_code(2, "ewc") in said
         assert "finetune" not in said.partition(SAID)[2].partition("\n")[0]
         assert "--recompute METHOD" in said
     assert "mixed (n=3)" in added
@@ -131,7 +132,7 @@ def test_a_method_is_edited_after_a_run(project: Path, crwn: Crwn) -> None:
     assert new is not None
     page = (project / "runs" / "edited" / "report" / "report.html").read_text(encoding="utf-8")
     for text in (tables, page):
-        assert f"code.method is {old.method} (seeds 0, 1), {new.method} (seed 2)" in text
+        assert differs("code.method", f"{old.method} (seeds 0, 1)", f"{new.method} (seed 2)") in text
     assert {key: after[key] for key in before} == before
 
     recomputed, stands, _ = crwn(f"{three} --recompute ewc", status, run(project, 3, out="runs/anew"))
@@ -144,10 +145,10 @@ def test_a_method_is_edited_after_a_run(project: Path, crwn: Crwn) -> None:
 
     edited(project, "state, 3 * self._spec.strength)", "state, self._spec.strength)")
     stands, said, accepted, verified = crwn(status, "accept runs/edited ewc", run(project, 4), "verify runs/edited")
-    assert f"{SAID}: 3 trials of ewc" in stands
+    assert of_other_code(3, "ewc") in stands
     assert str(old.method) in said
     assert not any(word in accepted for word in (SAID, "mixed"))
-    assert "code.method in 1" in accepted
+    assert noted("code.method", 1) in accepted
     assert "0 faults" in verified
 
 

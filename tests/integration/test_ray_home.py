@@ -15,6 +15,7 @@ import pytest
 
 from orchestrator.store.attempts import Position
 from tests.integration.conftest import Run, Undisturbed, clean_environment, contents, trial_share
+from tests.said import FOLDER_UNSEEN
 
 pytestmark = [
     pytest.mark.chaos,
@@ -79,7 +80,7 @@ def test_results_come_home_from_machines_that_do_not_see_the_store(
         os.killpg(lost.pid, signal.SIGKILL)
         code, output = run.wait(600)
     assert code == 0, output
-    assert f"does not see the folder {folder / 'store'}" in output
+    assert f"{FOLDER_UNSEEN}{folder / 'store'}" in output
     attempts = [run.store.all_attempts(trial.trial_id) for trial in run.sweep.trials]
     assert max(map(len, attempts)) == 2  # some trial was on the machine that was lost
     assert any(entry.began_at != Position() for _, *later in attempts for entry in later)

@@ -25,7 +25,7 @@ from orchestrator.store.store import Store
 from tests.integration.conftest import CRWN, clean_environment, finished_times
 from tests.plugged import METHOD, SWEEP
 from tests.ports import free_port
-from tests.said import all_done, to_run
+from tests.said import INTERRUPTED, TAKEN_BY_A_JOB, all_done, to_run
 
 pytestmark = [
     pytest.mark.ray,
@@ -168,7 +168,7 @@ def test_a_sweep_is_submitted_followed_and_not_run_twice(head: Head, tmp_path: P
 
     refused = head.crwn("status", RAY_AUTH_MODE="disabled")
     assert refused.returncode == 2
-    assert "expects its token, and none was given: set RAY_AUTH_MODE=token" in refused.stderr
+    assert "RAY_AUTH_MODE=token" in refused.stderr
 
 
 def test_a_plug_in_goes_along_with_a_job(head: Head, tmp_path: Path) -> None:
@@ -205,13 +205,13 @@ def test_a_job_that_runs_is_pointed_to_and_can_be_stopped(head: Head, tmp_path: 
     sweep.write_text(LONG.replace("[0]", "[0, 1]"))
     changed = head.crwn(*command)
     assert changed.returncode == 2
-    assert f"expected no other job on this store, but {job} runs the sweep 'long'" in changed.stderr
+    assert all(fact in changed.stderr for fact in (TAKEN_BY_A_JOB, job, "'long'"))
 
     assert f"{job}: running, begun" in head.crwn("status").stdout
     stopped = head.crwn("stop", job)
     assert stopped.returncode == 0, stopped.stderr
     assert stopped.stdout.startswith(f"{job}: stopped, begun")
     details = head.crwn("status", "-v").stdout
-    assert "Interrupted. Everything up to the last resume point is kept" in details
+    assert INTERRUPTED in details
     (trial,) = [path.name for path in trials.iterdir()]
     assert store.state(trial, driven=store.is_driven) == "interrupted"

@@ -20,6 +20,7 @@ from orchestrator.sweeps.reading import load_sweep
 from orchestrator.sweeps.sweep import Resources
 from tests.orchestrator.made_up import assignments_of
 from tests.refusals import refused
+from tests.said import ON_THE_CPU
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow(reason="a Ray session, and each of its workers imports torch")]
 
@@ -142,7 +143,7 @@ def test_four_concurrent_trials_share_one_gpu(ray_session: Any, tmp_path: Path) 
     assert begun == {trial.trial_id for trial in sweep.trials}
     assert any(isinstance(update.progress, Progress) for update in updates)
     notes = [update.note for update in updates if update.note]
-    assert all("computes on the CPU" in note for note in notes)
+    assert all(ON_THE_CPU in note for note in notes)
     assert bool(notes) != torch.cuda.is_available()  # a GPU on paper only is said to be one
 
 

@@ -38,7 +38,7 @@ from orchestrator.store.store import Store
 from orchestrator.tracking import following
 from tests.integration.conftest import CRWN, Run, clean_environment
 from tests.ports import free_port
-from tests.said import all_done
+from tests.said import BEHIND, all_done
 
 Start = Callable[..., Run]
 
@@ -253,7 +253,7 @@ def test_a_server_that_is_killed_and_comes_back(start: Start, server: Server, ru
     assert code == 0, output
     assert output.count("note: ") <= 1, output  # none if no word was lost: the server was back before the next look
     if run.store.is_behind("long"):
-        assert "mlflow: not up to date" in output
+        assert BEHIND in output
         sync(runs / "store", server.uri)
     assert dump(server.database, server.artifacts) == expected_dump(runs / "store")
 
@@ -341,7 +341,7 @@ def test_a_server_that_is_no_help_does_no_harm(start: Start, runs: Path) -> None
     for uri, (code, output) in outcomes.items():
         assert code == 0, output
         assert [uri in line for line in output.splitlines() if line.startswith("note: ")] == [True], output
-        assert output.count("mlflow: not up to date") == 1
+        assert output.count(BEHIND) == 1
         assert "│ supsup" in output
         assert not followers[uri].is_running()
 
@@ -408,7 +408,7 @@ def test_the_numbers_are_those_of_the_table(start: Start, runs: Path) -> None:
     code, output = start(runs / "store", "--executor", "inline", text=TINY, tracking=True).wait()
     assert code == 0, output
     assert "note: " not in output
-    assert "not up to date" not in output
+    assert BEHIND not in output
     assert output.splitlines()[-1] == f"mlflow    crwn ui {runs}"
     store = Store(runs / "store")
     shown = dump(f"sqlite:///{runs / 'mlflow.db'}")

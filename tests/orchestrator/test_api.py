@@ -18,6 +18,7 @@ from orchestrator.store.store import Store
 from tests import plugged
 from tests.object_storage import ObjectStorage
 from tests.refusals import refused
+from tests.said import left_of, nothing_left
 
 Trial = Callable[..., TrialSpec]
 
@@ -62,7 +63,7 @@ def test_all_names_are_there() -> None:
 
 def test_another_name_is_none() -> None:
     """As of any module; modules of the package are found as ever."""
-    with pytest.raises(AttributeError, match="module 'crwn' has no attribute 'runn'"):
+    with pytest.raises(AttributeError, match="'runn'"):
         _ = crwn.runn  # type: ignore[attr-defined]
     from crwn import metrics
 
@@ -110,9 +111,9 @@ def test_a_store_on_object_storage_is_one_as_any(storage: ObjectStorage, trial: 
 @pytest.mark.parametrize(
     ("given", "says"),
     [
-        ("nowhere", "nowhere: expected a store, found none"),
-        ("", "store: expected a path, given ''"),
-        (None, "store: expected a path, given None"),
+        ("nowhere", "nowhere: "),
+        ("", "store: "),
+        (None, "given None"),
         ("ftp://host/store", "given 'ftp://host/store'"),
     ],
 )
@@ -186,11 +187,11 @@ def test_a_trial_runs(workplace: Path, trial: Trial, capsys: pytest.CaptureFixtu
     assert results.address == str(workplace / "runs" / "python")
     assert results.trials[["id", "status"]].to_numpy().tolist() == [[trial().trial_id, "done"]]
     out = capsys.readouterr().out
-    assert "1 trials to run, 0 done; executor inline" in out
+    assert f"{left_of(1)}; executor inline" in out
     assert "1/1 trials done" in out
     assert sorted(path.name for path in (workplace / "runs").iterdir()) == ["python"]  # nothing of MLflow
     again = crwn.run(trial())
-    assert "all 1 trials are done; nothing to start" in capsys.readouterr().out
+    assert nothing_left(1) in capsys.readouterr().out
     assert again.trials.equals(results.trials)
 
 
@@ -257,7 +258,7 @@ def test_a_trial_that_fails_does_not_end_the_others(
     """It is said, and its status is `failed`; nothing is raised."""
     results = crwn.run([trial(initial_strength=1e30), trial()], store=tmp_path / "store", executor="inline")
     assert results.trials["status"].tolist() == ["failed", "done"]
-    assert "training diverged. Lower the learning rate" in capsys.readouterr().out
+    assert "learning rate" in capsys.readouterr().out
 
 
 def test_a_run_goes_on_after_an_interruption(trial: Trial, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -284,37 +285,32 @@ def test_a_run_goes_on_after_an_interruption(trial: Trial, tmp_path: Path, monke
 @pytest.mark.parametrize(
     ("work", "more", "code", "says"),
     [
-        ("sweep.yaml", {}, "wrong-type", "work: expected a sweep, as crwn.load_sweep reads one"),
+        ("sweep.yaml", {}, "wrong-type", "crwn.load_sweep"),
         (None, {}, "wrong-type", "work: "),
         ([], {}, "wrong-type", "given none"),
         (["er"], {}, "wrong-type", "given ['er']"),
         ({"method": "er"}, {}, "wrong-type", "work: "),
-        (..., {"seeds": []}, "not-seeds", "seeds: expected distinct whole numbers, given []"),
+        (..., {"seeds": []}, "not-seeds", "given []"),
         (..., {"seeds": [1, 1]}, "not-seeds", "given [1, 1]"),
         (..., {"seeds": [-1]}, "not-seeds", "given [-1]"),
         (..., {"seeds": ["1"]}, "not-seeds", "given ['1']"),
         (..., {"seeds": 0.5}, "not-seeds", "given 0.5"),
-        (..., {"executor": "rai"}, "not-a-choice", "executor: expected one of None, 'inline', 'ray', given 'rai'"),
-        (..., {"store": 3}, "wrong-type", "store: expected a path, given 3"),
-        (..., {"store": ""}, "wrong-type", "store: expected a path, given ''"),
-        (..., {"data_root": "nowhere"}, "not-a-folder", "data_root: expected a folder, given 'nowhere'"),
-        (..., {"resources": 1}, "wrong-type", "resources: expected gpus and cpus by name, given 1"),
-        (..., {"resources": {"cpu": 1}}, "unknown-key", "did you mean 'cpus'?"),
-        (..., {"resources": {"cpus": "2"}}, "wrong-type", "resources.cpus: expected a number, given '2'"),
-        (..., {"resources": {"cpus": 0}}, None, "resources['cpus']: expected more than 0, given 0"),
-        (..., {"resources": {"gpus": -1}}, None, "resources['gpus']: expected a number of at least 0, given -1"),
-        (
-            ...,
-            {"resources": {"gpus": 1.5}},
-            None,
-            "resources['gpus']: expected a share of at most 1 or a whole number, given 1.5",
-        ),
-        (..., {"keep_weights": "yes"}, "not-a-choice", "keep_weights: expected one of None, True, False, given 'yes'"),
+        (..., {"executor": "rai"}, "not-a-choice", "given 'rai'"),
+        (..., {"store": 3}, "wrong-type", "given 3"),
+        (..., {"store": ""}, "wrong-type", "store: "),
+        (..., {"data_root": "nowhere"}, "not-a-folder", "given 'nowhere'"),
+        (..., {"resources": 1}, "wrong-type", "resources: "),
+        (..., {"resources": {"cpu": 1}}, "unknown-key", "'cpus'"),
+        (..., {"resources": {"cpus": "2"}}, "wrong-type", "resources.cpus: "),
+        (..., {"resources": {"cpus": 0}}, None, "resources['cpus']: "),
+        (..., {"resources": {"gpus": -1}}, None, "resources['gpus']: "),
+        (..., {"resources": {"gpus": 1.5}}, None, "given 1.5"),
+        (..., {"keep_weights": "yes"}, "not-a-choice", "given 'yes'"),
         (
             ...,
             {"tracking": "http://host"},
             "not-a-choice",
-            "tracking: expected one of True, False, given 'http://host'",
+            "given 'http://host'",
         ),
         (..., {"tracking": 1}, "not-a-choice", "given 1"),
     ],
@@ -327,6 +323,7 @@ def test_what_is_wrong_is_refused_before_anything_starts(
         crwn.run(trial() if work is ... else work, **more)
     assert says in str(caught.value)
     assert "--" not in str(caught.value)
+    assert all(str(caught.value).startswith(f"{name}") for name in more)
     assert code is None or caught.value.codes == (code,)
     assert list(workplace.iterdir()) == []
 

@@ -32,7 +32,18 @@ from orchestrator.store.folder import LocalFiles
 from orchestrator.store.schemas import MARK_FILE
 from orchestrator.store.store import Store
 from tests.object_storage import ObjectStorage
-from tests.said import all_done, left_of, progress, to_run
+from tests.said import (
+    DRIVEN,
+    DRIVEN_BY,
+    INTERRUPTED,
+    NOTHING_STARTED,
+    all_done,
+    failed,
+    left_of,
+    progress,
+    states,
+    to_run,
+)
 
 Crwn = Callable[..., Any]  # gives an Outcome: code, out, err
 SweepFile = Callable[..., Path]
@@ -202,11 +213,11 @@ def test_help_has_a_short_name_and_the_version_is_told(crwn: Crwn) -> None:
 @pytest.mark.parametrize(
     ("arguments", "match"),
     [
-        (["fly"], "No such command 'fly'"),
-        (["run"], "Missing argument 'SWEEP'"),
-        (["tables"], "Missing argument 'STORE'"),
-        (["run", "a.yaml", "--fast"], "No such option: --fast"),
-        (["run", "a.yaml", "--gpus", "many"], "Invalid value for '--gpus'"),
+        (["fly"], "'fly'"),
+        (["run"], "'SWEEP'"),
+        (["tables"], "'STORE'"),
+        (["run", "a.yaml", "--fast"], "--fast"),
+        (["run", "a.yaml", "--gpus", "many"], "'--gpus'"),
     ],
 )
 def test_a_command_line_that_makes_no_sense_ends_with_2(crwn: Crwn, arguments: list[str], match: str) -> None:
@@ -239,7 +250,7 @@ def test_plan_needs_no_data_and_writes_nothing(
         for benchmark in ("r-mnist", "p-mnist")
     ]
     assert left_of(12) in shown.out
-    assert "nothing was started" in shown.out
+    assert NOTHING_STARTED in shown.out
     assert str(workplace / "runs" / "sweep") in shown.out
     assert listing(tmp_path) == before
 
@@ -265,7 +276,8 @@ def test_run_ends_with_the_table_and_where_everything_is(crwn: Crwn, sweep_file:
     lines = ended.out.splitlines()
     assert lines[0] == f"{to_run('tiny', 2)}; executor inline; {store}"
     assert [line for line in lines if line.startswith("warning: ")] == [lines[1]]
-    assert "neuromodnet (0 % of the updates, rate 0.01)" in lines[1]
+    for fact in ("neuromodnet (0 % ", " 0.01)"):
+        assert fact in lines[1]
     assert any(line.startswith(progress(2, 2)) for line in lines)
     assert re.search(r"│ neuromodnet │ FC16 +│ \d+\.\d\d ± \d+\.\d\d \(n=2\) │ +99 │", ended.out)
     assert lines[-3:] == [
@@ -316,7 +328,7 @@ def test_some_seeds_run_and_the_store_asks_for_all(crwn: Crwn, sweep_file: Sweep
     assert first.code == 0
     assert first.out.startswith(to_run("tiny, seeds 1", 1))
     assert "(1/2)" in first.out
-    assert "tiny: 2 trials: 1 done, 1 left" in crwn("status", workplace / "runs/tiny").out
+    assert states("tiny", 2, done=1, left=1) in crwn("status", workplace / "runs/tiny").out
     again = crwn("run", sweep_file(), "--seeds", "1")
     assert (again.code, again.out.splitlines()[0]) == (0, all_done("tiny, seeds 1", 1))
     rest = crwn("run", sweep_file())
@@ -351,7 +363,7 @@ def test_changes_of_the_command_line_are_kept_in_the_manifest(
     manifest = store.manifest("tiny")
     assert manifest.changes == (change,)
     assert manifest.cells[0].spec.values["training"]["learning_rate"] == 0.001
-    assert f"tiny (--set {change}): 2 trials: 1 done, 1 left" in crwn("status", store.address).out
+    assert states(f"tiny (--set {change})", 2, done=1, left=1) in crwn("status", store.address).out
     plain = crwn("run", sweep_file())
     assert plain.out.startswith(f"note: tiny last ran --set {change}. Its table now shows this run's trials")
     assert to_run("tiny", 2) in plain.out
@@ -485,7 +497,7 @@ def test_a_driver_elsewhere_refuses_a_run_and_one_that_was_cut_off_does_not(
     assert status[2].endswith("last sign of life 2 h ago")
     refused = crwn("run", sweep_file(), "--out", address)
     assert refused.code == 2
-    assert "one is working on it: ann on elsewhere, process 12, since " in refused.err
+    assert f"{DRIVEN_BY}: ann on elsewhere, process 12, " in refused.err
     files.remove("leases/run/live.json")
     done = crwn("run", sweep_file(), "--out", address)
     assert done.code == 0
@@ -568,7 +580,7 @@ def test_an_interrupted_run_says_how_to_go_on(
     ended = crwn("run", sweep_file())
     assert ended.code == 130
     assert "0/2 trials done" in ended.out
-    assert "Interrupted. Everything up to the last resume point is kept; go on with:\n  crwn run" in ended.err
+    assert f"{INTERRUPTED}crwn run" in ended.err
     assert signal.getsignal(sign) is signal.SIG_IGN
 
 
@@ -665,12 +677,13 @@ def test_a_failed_trial_ends_with_1_and_is_tried_again(
     failing_seeds.add(1)
     ended = crwn("run", sweep_file())
     assert ended.code == 1
-    assert "failed: neuromodnet FC16, r-digits, seed 1: RuntimeError: no luck with seed 1" in ended.out
+    error = "RuntimeError: no luck with seed 1"
+    assert failed("neuromodnet FC16, r-digits, seed 1", error) in ended.out
     assert progress(1, 2, 1) in ended.out
     assert "(1/2)" in ended.out
     traceback = re.search(r"^traceback: (.*)$", ended.out, re.MULTILINE)
     assert traceback is not None
-    assert "RuntimeError: no luck with seed 1" in Path(traceback[1]).read_text()
+    assert error in Path(traceback[1]).read_text()
     assert "Traceback" not in ended.out + ended.err
 
     before = times_of(workplace / "runs/tiny/trials")
@@ -823,7 +836,7 @@ def test_a_store_that_another_run_drives_is_refused(crwn: Crwn, sweep_file: Swee
     store.create()
     with store.lock():
         refused(crwn("run", sweep_file()), "store-driven", says="crwn status")
-        assert "a run is working on it" in crwn("status", "runs/tiny").out
+        assert DRIVEN in crwn("status", "runs/tiny").out
     assert store.trial_ids() == []
 
 
@@ -926,7 +939,7 @@ def test_doctor_says_what_stands_in_the_way(crwn: Crwn, sweep_file: SweepFile, t
     assert (fine.code, fine.out.splitlines()[-1].endswith("nothing is in the way")) == (0, True)
     ill = crwn("doctor", file, "--out", tmp_path / "store", "--no-tracking", "--cpus", "9999")
     assert ill.code == 1
-    assert "FAULT resources  a trial asks for 9999 CPUs" in ill.out
+    assert re.search("^FAULT resources .* 9999 ", ill.out, re.MULTILINE)
     assert not (tmp_path / "store" / "trials").exists()
 
 

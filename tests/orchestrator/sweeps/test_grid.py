@@ -148,7 +148,7 @@ def test_methods_that_a_scenario_does_not_fit_are_refused_at_once(faults: Faults
     assert len(found) == 2
     fault = next(fault for fault in found if "methods.finetune" in fault.where)
     assert fault.codes == ("labels-not-shared",)
-    for part in ("line 3", "finetune", "'split'", "such as stl"):
+    for part in ("line 3", "finetune", "'split'", "stl"):
         assert part in fault
 
 

@@ -102,29 +102,33 @@ def test_integers_are_those_of_yaml_1_2(value_of: Callable[[str], Any], text: st
 @pytest.mark.parametrize(
     ("text", "advice"),
     [
-        ("010", "write 10 (or 0o10 for 8), or '010' in quotes"),
-        ("016", "write 16 (or 0o16 for 14), or '016' in quotes"),
-        ("02", "write 2, or '02' in quotes"),
-        ("008", "write 8, or"),
-        ("-007", "write -7, or"),
-        ("00", "write 0, or"),
-        ("010.5", "write 10.5, or"),
-        ("00.5", "write 0.5, or"),
-        ("01e-3", "write 1e-3, or"),
-        ("1:40", "write 100, or '1:40' in quotes"),
-        ("-1:00:30.5", "write -3630.5, or"),
-        ("1_000", "write 1000, or '1_000' in quotes"),
-        ("1_0.2_5", "write 10.25, or"),
-        ("0b1010", "write 10, or '0b1010' in quotes"),
-        ("-0x1F", "write -31, or"),
-        ("0x1_F", "write 31, or"),
+        ("010", ("10 ", "0o10", "'010'")),
+        ("016", ("16 ", "0o16", "'016'")),
+        ("02", ("2,", "'02'")),
+        ("008", ("8,",)),
+        ("-007", ("-7,",)),
+        ("00", ("0,",)),
+        ("010.5", ("10.5,",)),
+        ("00.5", ("0.5,",)),
+        ("01e-3", ("1e-3,",)),
+        ("1:40", ("100,", "'1:40'")),
+        ("-1:00:30.5", ("-3630.5,",)),
+        ("1_000", ("1000,", "'1_000'")),
+        ("1_0.2_5", ("10.25,",)),
+        ("0b1010", ("10,", "'0b1010'")),
+        ("-0x1F", ("-31,",)),
+        ("0x1_F", ("31,",)),
     ],
 )
-def test_a_number_that_programs_read_differently_is_refused(faults_of: Faults, text: str, advice: str) -> None:
+def test_a_number_that_programs_read_differently_is_refused(
+    faults_of: Faults, text: str, advice: tuple[str, ...]
+) -> None:
     """YAML 1.1 takes 010 for eight and 1:40 for a hundred, other versions for something else: nothing is guessed."""
     (fault,) = faults_of(f"a: [1, {text}]")
     assert (fault.where, fault.codes) == ("line 1, a[1]", ("ambiguous-number",))
-    assert f"given {text}; {advice}" in fault.message
+    said = fault.message.partition(f"given {text}; ")[2]
+    for fact in advice:
+        assert f" {fact}" in said
 
 
 def test_an_ambiguous_number_without_end_gets_no_advice(faults_of: Faults) -> None:

@@ -248,7 +248,7 @@ def test_a_driver_that_is_not_installed(complain: Complain, scheme: str) -> None
     """The error names the module that is missing."""
     said = complain(f"{scheme}://user:secret@server/name")
     assert said.startswith(f"the driver for {scheme}://user:***@server/name is not installed; for PostgreSQL: pip ")
-    assert "ModuleNotFoundError: No module named" in said
+    assert "ModuleNotFoundError: " in said
 
 
 # Making a database

@@ -481,7 +481,7 @@ def test_a_cell_of_incompatible_trials_shows_no_mean(store: Store, uri: str, wri
     cell = named(dump(uri))["cell"]
     assert points(cell, "cell/n") == [(0, 2.0)]
     assert points(cell, "cell/accuracy") == []
-    assert "training.learning_rate is " in cell["tags"]["mixed"]
+    assert "training.learning_rate " in cell["tags"]["mixed"]
     assert cell["params"] == {}
 
 

@@ -144,7 +144,7 @@ def test_what_is_no_port_is_refused(crwn: Crwn, runs: Path, given: object) -> No
     """With code 2 and the usage."""
     ended = crwn("ui", runs, "--port", given)
     assert ended.code == 2
-    assert "Invalid value for '--port'" in ended.err
+    assert "'--port'" in ended.err
 
 
 def test_a_server_of_somebody_else_is_named(crwn: Crwn, workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
