@@ -183,7 +183,7 @@ class Tester:
         Returns:
             By name [c, ...], one row per label from 0; zeros for labels without test images.
         """
-        if self._tells_tasks:
+        if self._tells_tasks or not self._method.shows_activity:
             return {}
         curriculum, sums = self._curriculum, dict[str, torch.Tensor]()
         tasks = range(curriculum.num_tasks)
@@ -195,8 +195,6 @@ class Tester:
                 *(part.split(EVALUATION_BATCH) for part in (split.images, split.labels)), strict=True
             ):
                 shown = self._method.activity(state, images)
-                if not shown:
-                    return {}
                 # As a product: on a GPU, sums by index are added in no fixed order.
                 is_of_cB = functional.one_hot(labels_B, num_labels).t().to(torch.float64)
                 count_c += is_of_cB.sum(dim=1)

@@ -147,6 +147,11 @@ class Dynamos(Method):
         self._surroundings = surroundings
         self._network = GatedNetwork(surroundings, temperature=spec.temperature)
 
+    @property
+    def shows_activity(self) -> bool:
+        """True."""
+        return True
+
     def start_shared(self) -> Tensors:
         """The network's initial state, agents included."""
         return self._network.start()

@@ -111,7 +111,7 @@ def _examined(factory: NetworkFactory, name: str, image: tuple[int, int, int], n
         try:
             found = _measured(module.train(), images_BCHW, num_classes)
             with torch.no_grad():
-                scores, scores_again = (module.eval()(images_BCHW) for _ in range(2))
+                scores, scores_again = (module.train(False)(images_BCHW) for _ in range(2))
         except ScoresError as error:
             raise fault("network-scores-unfit", str(error)) from error
         except Exception as error:

@@ -187,6 +187,11 @@ class Method(ABC):
         """Whether `learn` computes all gradients by hand in every update; the engine then calls it without autograd."""
         return False
 
+    @property
+    def shows_activity(self) -> bool:
+        """Whether `activity` shows anything; test images are read for it only then."""
+        return False
+
     def start_shared(self) -> Tensors:
         """The initial values of the shared tensors that learning changes; empty if all are frozen.
 

@@ -137,10 +137,11 @@ def learned(digits: Datasets) -> Learned:
 
 
 def kept_of(finished: Finished) -> tuple[Tensors, Tensors]:
-    """The tasks' own tensors, each with a task axis, and the shared ones."""
+    """The tasks' own tensors, each with a task axis, and the shared ones; not what units showed in tests."""
     tensors = contexts.load(finished.contexts).tensors
     shared = {key: tensor for key, tensor in tensors.items() if key.startswith("shared.")}
-    return {key: tensor for key, tensor in tensors.items() if key not in shared}, shared
+    own = {key: tensor for key, tensor in tensors.items() if not key.startswith(("shared.", contexts.ACTIVITY))}
+    return own, shared
 
 
 @every_method

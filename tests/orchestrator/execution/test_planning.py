@@ -261,13 +261,12 @@ def test_the_plan_tells_the_time_and_what_departs(sweep_file: SweepFile, absent:
     assert lines[0] == (
         "not the method's own: 100 updates per task instead of 1000 updates: neuromodnet, flynet, supsup"
     )
-    assert [line.partition(": 10 %")[0] for line in lines[1:4]] == [
-        f"warning: {method}" for method in ("neuromodnet", "flynet", "supsup")
-    ]
+    assert lines[1].startswith("warning: 3 methods ")
+    assert all(method in lines[1] for method in ("neuromodnet", "flynet", "supsup", "10 %"))
     time = r"time: about \S+ \w+ on this machine, between \S+ \w+ and \S+ \w+; \d+ at once on \d+ CPU cores?"
-    assert re.fullmatch(time, lines[5])
-    assert re.fullmatch(r"  9 trials by counting operations, at \d+ billion multiply-adds per second .*", lines[6])
-    assert len(lines) == 9
+    assert re.fullmatch(time, lines[3])
+    assert re.fullmatch(r"  9 trials by counting operations, at \d+ billion multiply-adds per second .*", lines[4])
+    assert len(lines) == 7
 
 
 def test_the_json_has_every_trial(paper: Sweep, store: Store) -> None:

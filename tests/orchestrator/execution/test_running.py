@@ -325,7 +325,7 @@ def test_a_store_that_is_lost_between_two_trials_ends_the_run(
     ended = crwn("run", sweep_file(), "--out", root, "--executor", "inline", "--no-tracking")
     assert ended.code == 1
     (line,) = ended.err.splitlines()
-    assert line.startswith(f"error: {root}: expected the store that this run began on, found {found}. ")
+    assert line.startswith(f"error: {root}: expected the store that this run started with, found {found}. ")
     assert where.format(folder=workplace) in line
     assert len(tried) == min(after + 1, 2)
     assert listing(workplace) == lost

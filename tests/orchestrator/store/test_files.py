@@ -248,7 +248,7 @@ LOSSES: list[Any] = [
 
 
 def said_of(root: Path, found: str, place: Path | None) -> str:
-    start = f"{root}: expected the store that this run began on, found {found}. "
+    start = f"{root}: expected the store that this run started with, found {found}. "
     if place is None:
         return (
             f"{start}It was moved or removed; nothing was written elsewhere. Where it still is, it has all up to the "
