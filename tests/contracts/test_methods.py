@@ -545,7 +545,7 @@ class Record:
     """What was read of the benchmark in a trial, and what the method was told and shown, in order.
 
     Attributes:
-        events: reads, and when the gate opens and closes.
+        events: reads, when the gate opens and closes, and when the method shows its units' activity.
         shown: the prepared images of each update.
         tasks: every task that the method was told of.
     """
@@ -572,6 +572,7 @@ def record(spec: TrialSpec, data: Datasets) -> Record:
     def watched(method_spec: MethodSpec, surroundings: Surroundings) -> Method:
         method = METHODS[method_spec.kind].build(method_spec, surroundings)
         learn, prepare, start, unpack = method.learn, method.prepare, method.start, method.unpack
+        activity = method.activity
 
         def learning(state: Tensors, batch: Batch) -> Step:
             shown.append(batch.images.numpy().copy())
@@ -590,7 +591,12 @@ def record(spec: TrialSpec, data: Datasets) -> Record:
             tasks.extend(given)
             return unpack(kept, given)
 
-        for name, hook in (("learn", learning), ("prepare", preparing), ("start", starting), ("unpack", unpacking)):
+        def showing(state: Tensors, images: torch.Tensor) -> Tensors:
+            events.append("activity")
+            return activity(state, images)
+
+        hooks = {"learn": learning, "prepare": preparing, "start": starting, "unpack": unpacking, "activity": showing}
+        for name, hook in hooks.items():
             setattr(method, name, hook)
         return method
 
@@ -638,6 +644,8 @@ def test_training_data_are_read_behind_the_gate(name: str, recorded: Recorder) -
             expected += [f"open [{task}]", f"train {task}", f"close [{task}]", f"test {task}"]
             if not BLUEPRINTS[name].is_independent or task == all_tasks[-1]:
                 expected += [f"test {earlier}" for earlier in range(task)]
+    if "activity" in events:
+        expected += [event for task in all_tasks for event in (f"test {task}", "activity")]
     assert events == expected
 
 
