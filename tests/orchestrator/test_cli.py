@@ -462,7 +462,7 @@ def test_one_page_over_stores(crwn: Crwn, sweep_file: SweepFile, workplace: Path
 )
 def test_a_paper_is_asked_for_by_its_name(crwn: Crwn, arguments: tuple[str, ...]) -> None:
     """The flag that it once was, and a wrong name, are answered with what to type."""
-    refused(crwn(*arguments), "unknown-name", says=["--paper: ", " hong2022;"])
+    refused(crwn(*arguments), "unknown-name", says=["--paper: ", "hong2022"])
 
 
 @pytest.mark.usefixtures("plain_figures")
