@@ -9,9 +9,10 @@ Shapes: G tasks learned at once, B examples per task, N training examples per ta
 from __future__ import annotations
 
 import dataclasses
+import functools
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext
 
 import torch
 
@@ -19,7 +20,7 @@ from crwn import resume, seeding
 from crwn.batches import Batch, Lanes, Table
 from crwn.benchmarks.protocol import Curriculum, Mixture, Segment
 from crwn.evaluation import Tester
-from crwn.events import CurvePoint, EngineEvent, GroupHalved, Learned, Numerics, Progress, ResumePoint, TaskRow
+from crwn.events import EngineEvent, GroupHalved, Learned, Numerics, Progress, ResumePoint, TaskRow
 from crwn.faults import codes_of
 from crwn.groups import Group
 from crwn.methods.protocol import Method, Tensors
@@ -85,6 +86,8 @@ class Engine:
         self._tester = Tester(method, curriculum, blueprint, training, seed=seed, device=self._device, clock=clock)
         self._groups: list[Group] = []  # in progress: the first is learned now, others are pending since memory ran out
         self._resume_due = self._progress_due = clock()
+        forked = functools.partial(seeding.forked, self._device, seed, "network")
+        self._drawing = forked if blueprint.draws else lambda *_: nullcontext()  # hooks may draw within it
 
     @property
     def numerics(self) -> Numerics:
@@ -174,12 +177,6 @@ class Engine:
         self._keep(group, {**step.moved, **adjusted})
         group.note(step, batch.labels, rate=self._rate(group))
 
-    def _drawing(self, what: str, number: int) -> AbstractContextManager[None]:
-        """The context of a hook that may draw from torch's global generators."""
-        if not self._blueprint.draws:
-            return nullcontext()
-        return seeding.forked(self._device, self._seed, "network", what, number)
-
     def _state(self, group: Group) -> Tensors:
         return {**self._shared, **self._memory, **group.own, **group.trained}
 
@@ -238,28 +235,16 @@ class Engine:
         for index in range(len(segment.tasks)):
             self._kept.append({name: tensor[index : index + 1].clone() for name, tensor in packed.items()})
         self._groups.pop(0)
-        curves, trains = self._curves_of(group), self._curriculum.trains
-        if segment.is_one_by_one:
-            taught = [(trains[number], number + 1) for number in segment.tasks]
-        else:
-            taught = [(task, self._learned) for task in range(self._curriculum.num_tasks)]
+        curves, taught = self._schedule.curves_by_task([group]), self._schedule.tested_with(segment)
         for task, num_learned in taught:
             row = self._test(task, tasks_learned=num_learned, update=self._schedule.update_of(num_learned))
             train_seconds = group.train_seconds / len(taught)
             self._rows.append(dataclasses.replace(row, train_seconds=train_seconds, curve=curves.get(task, ())))
 
-    def _curves_of(self, group: Group) -> dict[int, tuple[CurvePoint, ...]]:
-        """The curve of each lane, by the task that its segment trains; that of a mixture or stream by task 0."""
-        if not group.segment.is_one_by_one:
-            (curve,) = group.curves_by_task.values()
-            return {0: curve}
-        return {self._curriculum.trains[number]: curve for number, curve in group.curves_by_task.items()}
-
     def _halve(self, group_size: int, error: str) -> GroupHalved:
         """Continue with smaller groups; the halves of a group in progress continue from its current update."""
         self._table.clear()
-        if self._device.type == "cuda":
-            torch.cuda.empty_cache()
+        torch.cuda.empty_cache()  # nothing happens without a GPU
         self._numerics = dataclasses.replace(self._numerics, group_size=group_size)
         self._groups = [part for group in self._groups for part in self._parts(group, group_size)]
         return GroupHalved(group_size=group_size, step=self._groups[0].step if self._groups else 0, error=error)
@@ -273,9 +258,9 @@ class Engine:
     def _test_again(self) -> Iterator[EngineEvent]:
         """Run the tests that are due after the tasks learned so far and have not been run."""
         tested = {row.task for row in self._rows if row.tasks_learned == self._learned}
-        update = self._schedule.update_of(self._learned)
         for task in self._schedule.tested_after(self._learned):
             if task not in tested:
+                update = self._schedule.update_of(self._learned)
                 self._rows.append(self._test(task, tasks_learned=self._learned, update=update))
                 yield from self._due_events()
 
@@ -304,12 +289,11 @@ class Engine:
         """A resume point and a progress report, each only if due."""
         now = self._clock()
         if now >= self._resume_due:
-            content = self._snapshot()
             yield ResumePoint(
-                content=content,
+                content=self._snapshot(),
                 progress=self.progress(),
                 rows=tuple(self._rows),
-                curves={task: curve for group in self._groups for task, curve in self._curves_of(group).items()},
+                curves=self._schedule.curves_by_task(self._groups),
             )
             cost = self._clock() - now
             wait = min(max(RESUME_COST_FACTOR * cost, MIN_RESUME_SECONDS), MAX_RESUME_SECONDS)
@@ -320,8 +304,7 @@ class Engine:
 
     def progress(self) -> Progress:
         """The progress of the trial."""
-        all_are_learned = self._curriculum.tests_by_update
-        tested = {row.task: row.accuracy for row in self._rows if all_are_learned or row.task < row.tasks_learned}
+        tested = {row.task: row.accuracy for row in self._rows if row.update or row.task < row.tasks_learned}
         group = self._groups[0] if self._groups else None
         segment = group.segment if group else self._next_segment()
         return Progress(

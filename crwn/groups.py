@@ -100,11 +100,6 @@ class Group:
         """Whether all updates are done."""
         return self.step == self.num_steps
 
-    @property
-    def curves_by_task(self) -> dict[int, tuple[CurvePoint, ...]]:
-        """The curve of each lane by task; a lane of several tasks has one curve, listed under its first task."""
-        return {lane[0]: tuple(curve) for lane, curve in zip(self.segment.lanes, self.curves, strict=True)}
-
     def note(self, step: Step, labels_GB: torch.Tensor, *, rate: float) -> None:
         """Count an update; at the end of a block, add a point to the curves.
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from crwn.batches import num_seen
 from crwn.benchmarks.protocol import Curriculum, Segment
+from crwn.events import CurvePoint
+from crwn.groups import Group
 from crwn.spec import Blueprint, TrainingSpec
 
 
@@ -57,6 +59,21 @@ class Schedule:
         if not self._curriculum.tests_ahead:
             return sorted(set(self._curriculum.trains[:learned]))
         return range(min(learned + 1, num_tasks) if learned else num_tasks)
+
+    def tested_with(self, segment: Segment) -> list[tuple[int, int]]:
+        """The tasks to test when a segment ends, each with the number of segments that are learned by then."""
+        if segment.is_one_by_one:
+            return [(self._curriculum.trains[number], number + 1) for number in segment.tasks]
+        return [(task, segment.tasks[-1] + 1) for task in range(self._curriculum.num_tasks)]
+
+    def curves_by_task(self, groups: Iterable[Group]) -> dict[int, tuple[CurvePoint, ...]]:
+        """The curve of each lane, by the task that its segment trains; that of a mixture or a stream by task 0."""
+        found: dict[int, tuple[CurvePoint, ...]] = {}
+        for group in groups:
+            segment = group.segment
+            tasks = [self._curriculum.trains[number] for number in segment.tasks] if segment.is_one_by_one else [0]
+            found |= zip(tasks, map(tuple, group.curves), strict=True)
+        return found
 
     def trains_shared(self, segment: Segment) -> bool:
         """Whether a segment trains the shared weights."""
