@@ -77,21 +77,8 @@ _SIGNED_SCHEMA = pa.schema(
     ],
     metadata=TRIALS_SCHEMA.metadata,
 )
-_CODES_SCHEMA = pa.schema(
-    [
-        _SIGNED_SCHEMA.field(name)
-        for name in (
-            "trial_id",
-            "method",
-            "method_code",
-            "results_version",
-            "benchmark_kind",
-            "base",
-            "scale",
-            "added_code",
-        )
-    ]
-)
+_CODES = ("trial_id", "method", "method_code", "results_version", "benchmark_kind", "base", "scale", "added_code")
+_CODES_SCHEMA = pa.schema([_SIGNED_SCHEMA.field(name) for name in _CODES])
 _KNOWN_SCHEMA = pa.schema(
     [*_CODES_SCHEMA, *(_SIGNED_SCHEMA.field(name) for name in ("signature", "sealed"))],
 )
