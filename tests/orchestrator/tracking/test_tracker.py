@@ -880,7 +880,7 @@ def test_stores_share_a_sweeps_experiment(store: Store, uri: str, write: Build, 
         "cell",
     }
     assert len(MlflowClient(uri).search_experiments()) == 2  # and MLflow's own, which is empty
-    views = dict(projection.VIEWS)
+    views = dict(projection.EXPERIMENT_TAGS)
     assert views.items() <= MlflowClient(uri).get_experiment_by_name("small").tags.items()
     Tracker(store, uri).sync(sweep("a"), driven=False)
     assert dump(uri) == both
