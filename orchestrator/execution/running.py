@@ -111,7 +111,7 @@ def run(sweep: Sweep, store: Store, options: Options, console: Console) -> bool:
         return bool(damaged)
     bases = sorted({trial.benchmark.base for trial in (*work.left, *work.again)})
     roots = data_sets.ensure(bases, options.data_root, console).roots
-    with waiting(f"the executor {name} to be loaded and to answer", console):
+    with waiting(f"the executor {name} to start", console):
         executor = EXECUTORS[name]()
         executor.check(resources)
     store.create()
