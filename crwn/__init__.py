@@ -17,7 +17,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from crwn.spec import TrialSpec
+    from crwn.trial_spec import TrialSpec
     from orchestrator import api
     from orchestrator.api import UnfinishedError, UserError, load_sweep, run
 
@@ -27,7 +27,7 @@ __all__ = ["TrialSpec", "UnfinishedError", "UserError", "load_sweep", "run"]  # 
 
 _PLACES: Mapping[str, tuple[str, str]] = MappingProxyType(
     {
-        "TrialSpec": ("crwn.spec", "TrialSpec"),
+        "TrialSpec": ("crwn.trial_spec", "TrialSpec"),
         "UnfinishedError": ("orchestrator.api", "UnfinishedError"),
         "UserError": ("orchestrator.api", "UserError"),
         "load_sweep": ("orchestrator.api", "load_sweep"),

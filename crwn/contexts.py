@@ -23,8 +23,8 @@ from crwn.evaluation import EVALUATION_BATCH, among
 from crwn.faults import InvalidError
 from crwn.methods.protocol import Method, Tensors
 from crwn.nn.kernels import choose_kernel
-from crwn.spec import SCENARIOS, TrialSpec
-from crwn.spec_json import trial_of
+from crwn.spec import SCENARIOS
+from crwn.trial_spec import TrialSpec
 
 CONTENT = "contexts"
 FORMAT = 1
@@ -71,7 +71,7 @@ class ContextBank:
         Raises:
             ValueError: this crwn does not know the spec, or it is another trial's.
         """
-        found = trial_of(self.spec)
+        found = TrialSpec.from_values(self.spec)
         if found.trial_id != self.trial_id:
             message = f"contexts: expected the spec of the trial {self.trial_id}, given {found.trial_id}'s"
             raise InvalidError("another-trial", message)

@@ -28,8 +28,9 @@ from crwn.methods import METHODS
 from crwn.methods.protocol import Method, Surroundings, Tensors
 from crwn.nn.kernels import PLAIN
 from crwn.schedule import Schedule
-from crwn.spec import SCENARIOS, TrialSpec
+from crwn.spec import SCENARIOS
 from crwn.trial import Event, Finished, run_trial
+from crwn.trial_spec import TrialSpec
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

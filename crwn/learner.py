@@ -7,10 +7,10 @@ import warnings
 import torch
 
 from crwn.backbone import Backbone
-from crwn.methods import METHODS, check_network
+from crwn.methods import METHODS
 from crwn.methods.protocol import Method, Surroundings, Tensors
 from crwn.nn.kernels import KERNELS, KernelName
-from crwn.spec import TrialSpec
+from crwn.trial_spec import TrialSpec, check_network
 
 
 def build(spec: TrialSpec, backbone: Backbone, device: torch.device, kernel: KernelName) -> Method:

@@ -10,7 +10,7 @@ import math
 from typing import Literal, TypeAlias
 
 from crwn.data import BASE_SETS
-from crwn.spec import TrialSpec
+from crwn.trial_spec import TrialSpec
 
 DeviceKind: TypeAlias = Literal["cpu", "cuda"]
 

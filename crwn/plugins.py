@@ -33,14 +33,14 @@ from types import MappingProxyType, ModuleType
 from typing import Any, TypeAlias
 
 from crwn.benchmarks import BENCHMARKS, BenchmarkEntry
-from crwn.code import NUM_DIGITS, Code, code_of, fingerprint_of_bytes, module_code
+from crwn.code import NUM_DIGITS, fingerprint_of_bytes, module_code
 from crwn.data import BASE_SETS, BaseSet
 from crwn.faults import Fault, FaultError
 from crwn.methods import METHODS, MethodEntry
 from crwn.methods.networks import is_built_in
 from crwn.methods.protocol import NETWORKS
 from crwn.registry import Registry
-from crwn.spec import READ_STRICTLY, BenchmarkSpec, MethodSpec, TrialSpec, canonical_json, check_fields
+from crwn.spec import READ_STRICTLY, BenchmarkSpec, MethodSpec, canonical_json, check_fields
 
 FILE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,99}\.py")
 """The form of a plug-in file's name."""
@@ -293,24 +293,6 @@ def provider(registry: Registry[Any], name: str) -> Plugin | None:
     """The plug-in that added a name; None if it is built in."""
     found: Plugin | None = registry.provider(name)
     return found
-
-
-def used_by(trial: TrialSpec) -> tuple[Plugin, ...]:
-    """The plug-ins that define parts of a trial."""
-    named: tuple[tuple[Registry[Any], str], ...] = (
-        (METHODS, trial.method.kind),
-        (NETWORKS, trial.scale),
-        (BENCHMARKS, trial.benchmark.kind),
-        (BASE_SETS, trial.benchmark.base),
-    )
-    found = (provider(registry, name) for registry, name in named)
-    return tuple(dict.fromkeys(plugin for plugin in found if plugin is not None))
-
-
-def code_of_trial(trial: TrialSpec) -> Code:
-    """The code with which this process computes a trial; see `crwn.code.code_of`."""
-    added = added_code(trial.benchmark.kind, trial.benchmark.base, trial.scale)
-    return dataclasses.replace(code_of(trial.method), added=added)
 
 
 def added_code(benchmark: str, base: str, scale: str) -> str | None:

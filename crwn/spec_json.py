@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from crwn.benchmarks import BENCHMARKS
@@ -12,31 +12,41 @@ from crwn.faults import Fault, InvalidError, codes_of
 from crwn.methods import METHODS
 from crwn.plugins import PluginError, find, find_network, installed_names
 from crwn.registry import Registry
-from crwn.spec import TrainingSpec, TrialSpec
+from crwn.spec import TrainingSpec
 from crwn.strict_json import parse
 
 MAX_SHOWN = 100
 """Characters of a faulty value that are shown."""
 
 
-def trial_from_json(text: str) -> TrialSpec:
-    """The trial whose spec is this JSON; see `TrialSpec.from_json`."""
+def values_of(text: str) -> Any:
+    """A trial's spec as parsed JSON.
+
+    Raises:
+        ValueError: it is no JSON, or nested too deeply, or has a key twice.
+    """
     if not isinstance(text, str):
         raise InvalidError("wrong-type", f"expected a trial's spec as JSON text, given {type(text).__name__}")
     try:
-        values = parse(text)
+        return parse(text)
     except RecursionError as error:
         message = "expected a trial's spec as JSON, given text that is nested too deeply"
         raise InvalidError("not-json", message) from error
     except ValueError as error:
         message = f"expected a trial's spec as JSON, given {_shown(text)}: {error}"
         raise InvalidError(codes_of(error, "not-json"), message) from error
-    return trial_of(values)
 
 
-def trial_of(values: Any) -> TrialSpec:
-    """The trial whose spec is this, as parsed JSON; raises like `TrialSpec.from_json`."""
-    names = [item.name for item in dataclasses.fields(TrialSpec)]
+def fields_of(values: Any, names: Sequence[str]) -> dict[str, Any]:
+    """The fields of a trial's spec, each built of its part of the parsed JSON.
+
+    Args:
+        values: the parsed JSON.
+        names: the fields' names; all are needed.
+
+    Raises:
+        ValueError: keys are unknown or missing, or values are wrong; the message names all faults.
+    """
     if not isinstance(values, Mapping):
         message = f"expected a trial's spec, with {', '.join(names)}, given {_shown(values)}"
         raise InvalidError("wrong-type", message)
@@ -52,7 +62,7 @@ def trial_of(values: Any) -> TrialSpec:
         faults.append(Fault(error.codes, f"scale: {error}"))
     if faults:
         raise InvalidError.of(faults)
-    return TrialSpec(**{**values, **parts})
+    return {**values, **parts}
 
 
 def _part(place: str, value: Any, known: Registry[Any], faults: list[Fault]) -> Any:

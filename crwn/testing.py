@@ -38,7 +38,8 @@ from crwn.data import BASE_SETS
 from crwn.faults import InvalidError
 from crwn.methods import METHODS, MethodEntry
 from crwn.methods.protocol import NETWORKS, NetworkFactory, ScaleError
-from crwn.spec import DEFAULT_UPDATES, BenchmarkSpec, MethodSpec, TrainingSpec, TrialSpec
+from crwn.spec import DEFAULT_UPDATES, BenchmarkSpec, MethodSpec, TrainingSpec
+from crwn.trial_spec import TrialSpec
 
 if TYPE_CHECKING:
     from crwn.events import CurvePoint, Numerics, TaskRow

@@ -28,7 +28,7 @@ from crwn.faults import FaultError
 from crwn.memory import DeviceKind, tasks_that_fit
 from crwn.nn.kernels import KERNELS, choose_kernel
 from crwn.resume import read_numerics
-from crwn.spec import TrialSpec
+from crwn.trial_spec import TrialSpec
 
 CPU_GROUP = 4
 """Tasks that a CPU learns at once: with fewer, the fixed cost of a step is paid more often; more need more memory."""

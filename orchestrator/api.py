@@ -18,10 +18,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from crwn.benchmarks import benchmark_name
 from crwn.faults import FaultError, InvalidError, codes_of
-from crwn.methods import check_network
 from crwn.paths import expanded
-from crwn.plugins import used_by
-from crwn.spec import TrialSpec
+from crwn.trial_spec import TrialSpec, check_network, used_by
 from orchestrator.errors import UnfinishedError, UserError, nearest, shortened
 
 if TYPE_CHECKING:

@@ -19,8 +19,9 @@ import numpy as np
 
 from crwn.benchmarks.permuted import PermutedSpec
 from crwn.methods.neuromodnet import NeuroModNetSpec
-from crwn.spec import TrainingSpec, TrialSpec
+from crwn.spec import TrainingSpec
 from crwn.testing import Conditions, new_store, write_finished
+from crwn.trial_spec import TrialSpec
 from orchestrator.store.manifests import Manifest, ManifestCell
 from orchestrator.store.recorded_spec import RecordedSpec
 from orchestrator.store.store import Store

@@ -22,7 +22,7 @@ from crwn import backbone
 from crwn.backbone import Arrays, Backbone
 from crwn.benchmarks import PRESETS
 from crwn.methods import METHODS
-from crwn.spec import TrialSpec
+from crwn.trial_spec import TrialSpec
 from perf.engine import machine, replace_between
 
 ROWS = [

@@ -23,8 +23,8 @@ from crwn.data import datasets
 from crwn.events import CurvePoint, Numerics, ResumePoint
 from crwn.methods import METHODS
 from crwn.methods.networks import Layer, resnet18
-from crwn.spec import TrialSpec
 from crwn.trial import Allowance, decide_numerics, iterate_trial
+from crwn.trial_spec import TrialSpec
 from perf.engine import machine, one_thread, replace_between
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"

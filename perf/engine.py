@@ -32,8 +32,8 @@ from crwn.benchmarks import PRESETS
 from crwn.data import Datasets, datasets
 from crwn.methods import METHODS
 from crwn.nn.kernels import ONEDNN, PLAIN
-from crwn.spec import TrialSpec
 from crwn.trial import decide_numerics, run_trial
+from crwn.trial_spec import TrialSpec
 
 FOLDER = Path(__file__).resolve().parent
 ROUNDS = 5

@@ -45,8 +45,8 @@ from crwn.engine import Engine
 from crwn.events import ResumePoint, TaskRow
 from crwn.groups import Group
 from crwn.methods import METHODS
-from crwn.spec import TrialSpec
 from crwn.trial import Allowance, Finished, decide_numerics, run_trial
+from crwn.trial_spec import TrialSpec
 
 FOLDER = Path(__file__).resolve().parent
 ROOT = FOLDER.parent

@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from crwn.benchmarks import PRESETS
 from crwn.memory import predicted_bytes
 from crwn.methods import METHODS
-from crwn.spec import TrialSpec
+from crwn.trial_spec import TrialSpec
 from perf.engine import machine, replace_between
 
 ROWS = [

@@ -17,8 +17,8 @@ from crwn import backbone
 from crwn.benchmarks import PRESETS
 from crwn.data import datasets
 from crwn.methods import METHODS
-from crwn.spec import TrialSpec
 from crwn.trial import run_trial
+from crwn.trial_spec import TrialSpec
 from perf.engine import machine, replace_between
 
 MAMMOTH = {"finetune": 20, "joint": 110, "ewc": 285, "si": 417, "lwf": None, "agem": None, "er": 95, "derpp": 134}

@@ -23,8 +23,8 @@ from torch.autograd.profiler_util import FunctionEvent
 
 from crwn import backbone, batches, engine
 from crwn.data import datasets
-from crwn.spec import TrialSpec
 from crwn.trial import decide_numerics, run_trial
+from crwn.trial_spec import TrialSpec
 from perf.engine import ROWS, Row, machine, one_thread, replace_between, trial
 
 UPDATES = 100

@@ -35,6 +35,7 @@ FORBIDDEN_IN_CRWN = ("orchestrator", "ray", "mlflow", "pydantic", "pandas")
 LIGHT_IN_CRWN = {
     "crwn": ("torch", "numpy", *FORBIDDEN_IN_CRWN),
     "crwn.spec": ("torch", *FORBIDDEN_IN_CRWN),
+    "crwn.trial_spec": ("torch", *FORBIDDEN_IN_CRWN),
     "crwn.methods": ("torch", *FORBIDDEN_IN_CRWN),
     "crwn.benchmarks": ("torch", *FORBIDDEN_IN_CRWN),
     "crwn.testing": ("torch", *FORBIDDEN_IN_CRWN),
@@ -85,7 +86,8 @@ from crwn import backbone
 from crwn.benchmarks.rotated import RotatedSpec
 from crwn.data import BASE_SETS, Datasets
 from crwn.methods.neuromodnet import NeuroModNetSpec
-from crwn.spec import TrainingSpec, TrialSpec
+from crwn.spec import TrainingSpec
+from crwn.trial_spec import TrialSpec
 from crwn.trial import run_trial
 
 spec = TrialSpec(
@@ -234,12 +236,18 @@ def test_crwn_never_imports_the_orchestrator_or_its_libraries() -> None:
         return is_within(item.name, *FORBIDDEN_IN_CRWN, "crwn.testing")
 
     assert offences("crwn/**/*.py", is_offence) == []
-    assert {module for module, _ in crwn._PLACES.values()} == {"crwn.spec", "orchestrator.api"}
+    assert {module for module, _ in crwn._PLACES.values()} == {"crwn.trial_spec", "orchestrator.api"}
 
 
 @pytest.mark.parametrize(
     "pattern",
-    ["crwn/spec.py", "crwn/methods/__init__.py", "crwn/benchmarks/__init__.py", "orchestrator/cli/*.py"],
+    [
+        "crwn/spec.py",
+        "crwn/trial_spec.py",
+        "crwn/methods/__init__.py",
+        "crwn/benchmarks/__init__.py",
+        "orchestrator/cli/*.py",
+    ],
 )
 def test_what_is_imported_first_names_torch_only_for_the_type_checker(pattern: str) -> None:
     """Where every command begins, torch is imported in a function, lazily, or under TYPE_CHECKING."""

@@ -26,8 +26,9 @@ from crwn.methods.ewc import EWCSpec
 from crwn.methods.neuromodnet import NeuroModNetSpec
 from crwn.methods.psp import PSPSpec
 from crwn.resume import read_numerics
-from crwn.spec import TrainingSpec, TrialSpec, check_group_size
+from crwn.spec import TrainingSpec, check_group_size
 from crwn.testing import new_store
+from crwn.trial_spec import TrialSpec
 from orchestrator.cluster.dashboard import connect
 from orchestrator.execution.protocol import NodeResources
 from orchestrator.execution.reaching_ray import check_cluster

@@ -18,7 +18,6 @@ from crwn.methods import (
     joint,
     lwf,
     metaplastic,
-    modules,
     mtl,
     neuromodnet,
     psp,
@@ -26,9 +25,8 @@ from crwn.methods import (
     stl,
     supsup,
 )
-from crwn.methods.protocol import NETWORKS, Method, Surroundings
+from crwn.methods.protocol import Method, Surroundings
 from crwn.registry import Registry
-from crwn.spec import TrialSpec
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,13 +67,3 @@ METHODS: Registry[MethodEntry] = Registry(
         "dynamos": MethodEntry(spec=dynamos.DynamosSpec, build=dynamos.Dynamos),
     },
 )
-
-
-def check_network(trial: TrialSpec) -> None:
-    """Check that a trial's method can learn its network; its parts are checked where they are made.
-
-    Raises:
-        NetworkError: the method needs the last layer of a network of a user's own, which has none.
-    """
-    if METHODS[trial.method.kind].reads_features and trial.scale in NETWORKS:
-        modules.check_head(trial.scale, trial.benchmark.problem())

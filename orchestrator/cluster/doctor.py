@@ -10,7 +10,7 @@ from rich.console import Console
 
 from crwn.data import BASE_SETS
 from crwn.data.base import data_roots
-from crwn.spec import TrialSpec
+from crwn.trial_spec import TrialSpec
 from orchestrator.display import hide_password, print_line
 from orchestrator.errors import UnavailableError, UserError
 from orchestrator.execution.executors import EXECUTORS

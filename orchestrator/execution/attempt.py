@@ -25,10 +25,11 @@ from crwn.data import Datasets
 from crwn.events import CurvePoint, GroupHalved, Progress, ResumePoint, TaskRow
 from crwn.memory import predicted_peak
 from crwn.metrics import average_accuracy
-from crwn.plugins import InstalledPlugin, code_of_trial, used_by
+from crwn.plugins import InstalledPlugin
 from crwn.resume import ResumeError
-from crwn.spec import BenchmarkSpec, TrialSpec
+from crwn.spec import BenchmarkSpec
 from crwn.trial import Allowance, Event, Finished, Started, iterate_trial
+from crwn.trial_spec import TrialSpec, code_of_trial, used_by
 from orchestrator.errors import LostError, StorageError, UserError
 from orchestrator.execution.progress import describe
 from orchestrator.execution.protocol import Assignment, TrialUpdate

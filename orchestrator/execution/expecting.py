@@ -19,7 +19,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from crwn.faults import InvalidError
-from crwn.spec import TrialSpec
+from crwn.trial_spec import TrialSpec
 from orchestrator.display import counted
 from orchestrator.errors import UserError
 from orchestrator.execution.executors import default_executor

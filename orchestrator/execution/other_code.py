@@ -19,9 +19,10 @@ from crwn.code import RESULTS_VERSION, Code, method_code
 from crwn.data import BASE_SETS
 from crwn.methods import METHODS
 from crwn.methods.protocol import NETWORKS
-from crwn.plugins import PluginError, added_code, code_of_trial, find, find_network
+from crwn.plugins import PluginError, added_code, find, find_network
 from crwn.registry import Registry
-from crwn.spec import TRIAL_ID, TrialSpec
+from crwn.spec import TRIAL_ID
+from crwn.trial_spec import TrialSpec, code_of_trial
 from orchestrator.display import counted, print_line
 from orchestrator.errors import UserError, nearest
 from orchestrator.store.accepted import Accepted

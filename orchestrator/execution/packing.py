@@ -10,7 +10,7 @@ import dataclasses
 from collections.abc import Iterable, Sequence
 
 from crwn.memory import predicted_bytes, tasks_that_fit
-from crwn.spec import TrialSpec
+from crwn.trial_spec import TrialSpec
 from orchestrator.execution.protocol import Capacity, NodeResources
 from orchestrator.store.rows import TrialRow
 from orchestrator.store.store import Store

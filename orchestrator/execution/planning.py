@@ -9,7 +9,7 @@ from typing import Any
 from rich.console import Console
 
 from crwn.data import BASE_SETS
-from crwn.spec import TrialSpec
+from crwn.trial_spec import TrialSpec
 from orchestrator import display
 from orchestrator.display import NARROW, counted, print_line, print_table
 from orchestrator.execution.expecting import about, duration, expected, past_trials

@@ -24,7 +24,7 @@ from orchestrator.waiting import Heartbeat
 
 if TYPE_CHECKING:
     from crwn.events import Progress
-    from crwn.spec import TrialSpec
+    from crwn.trial_spec import TrialSpec
 
 PLAIN_SECONDS = 10.0
 """Seconds after the last plain progress line until the next one, which adds one line per running trial."""

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
 if TYPE_CHECKING:
     from crwn.events import Progress
     from crwn.plugins import Plugin
-    from crwn.spec import TrialSpec
+    from crwn.trial_spec import TrialSpec
     from orchestrator.execution.survey import NodeReport, Questions
     from orchestrator.store.store import Store
     from orchestrator.sweeps.sweep import Resources

@@ -19,7 +19,7 @@ from typing import Any
 import ray
 from ray import tune
 
-from crwn.spec import TrialSpec
+from crwn.trial_spec import TrialSpec
 from orchestrator import scratch
 from orchestrator.execution.backbones import SharedBackbones
 from orchestrator.execution.packing import measured, resources_of

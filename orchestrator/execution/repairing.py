@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from rich.console import Console
 
 from crwn.faults import Fault
-from crwn.spec import TrialSpec
+from crwn.trial_spec import TrialSpec
 from orchestrator.display import counted, print_line
 from orchestrator.errors import UnfinishedError, UserError
 from orchestrator.store import index, verifying

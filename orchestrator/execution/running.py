@@ -15,7 +15,7 @@ from typing import Any
 from rich.console import Console
 
 from crwn.faults import InvalidError
-from crwn.spec import TrialSpec
+from crwn.trial_spec import TrialSpec
 from orchestrator import data_sets
 from orchestrator.display import hide_password, print_line
 from orchestrator.errors import UserError, begun, nearest

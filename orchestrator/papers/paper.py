@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
 from crwn.benchmarks import PRESETS
-from crwn.spec import BenchmarkSpec, MethodSpec, TrainingSpec, TrialSpec
+from crwn.spec import BenchmarkSpec, MethodSpec, TrainingSpec
+from crwn.trial_spec import TrialSpec
 from orchestrator.measures import MEASURES
 from orchestrator.store import compatibility
 

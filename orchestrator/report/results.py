@@ -19,8 +19,8 @@ import pandas as pd
 from crwn.benchmarks import BENCHMARKS, problem_of
 from crwn.data import DataError, datasets
 from crwn.faults import codes_of
-from crwn.spec import TRIAL_ID, TrialSpec
-from crwn.spec_json import trial_of
+from crwn.spec import TRIAL_ID
+from crwn.trial_spec import TrialSpec
 from orchestrator.errors import UserError, shortened
 from orchestrator.measures import MEASURES
 from orchestrator.report.frames import asked_frame, trials_frame
@@ -105,7 +105,7 @@ class Results:
         """A trial's spec."""
         trial_id = self._find(trial)
         try:
-            return trial_of(self._settings(trial_id).values)
+            return TrialSpec.from_values(self._settings(trial_id).values)
         except ValueError as error:
             message = f"trial {trial_id}: expected a spec that this crwn knows: {error}."
             raise UserError(codes_of(error, "spec-unknown"), message) from error

@@ -12,7 +12,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from crwn.spec import ProblemShape, TrialSpec
+from crwn.spec import ProblemShape
+from crwn.trial_spec import TrialSpec
 from orchestrator.store.json_fields import Fields
 
 

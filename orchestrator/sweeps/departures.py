@@ -7,7 +7,8 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from crwn.spec import TrainingSpec, TrialSpec
+from crwn.spec import TrainingSpec
+from crwn.trial_spec import TrialSpec
 from orchestrator.display import counted
 from orchestrator.sweeps.sweep import Cell
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 
 from crwn.faults import InvalidError, codes_of
-from crwn.methods import check_network
 from crwn.methods.protocol import ScaleError
-from crwn.spec import BenchmarkSpec, TrialSpec, check_group_size
+from crwn.spec import BenchmarkSpec, check_group_size
+from crwn.trial_spec import TrialSpec, check_network
 from orchestrator.sweeps.faults import check_distinct, has_too_many
 from orchestrator.sweeps.places import show_path
 from orchestrator.sweeps.sweep import Cell

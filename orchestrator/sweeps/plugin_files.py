@@ -11,6 +11,7 @@ from crwn import plugins
 from crwn.faults import codes_of
 from crwn.paths import expanded
 from crwn.plugins import FilePlugin, InstalledPlugin, PluginError
+from crwn.trial_spec import used_by
 from orchestrator.errors import UserError
 from orchestrator.sweeps.faults import check_distinct
 from orchestrator.sweeps.places import KeyPath
@@ -81,5 +82,5 @@ def _resolved(file: str | Path) -> Path:
 
 def installed(cells: Iterable[Cell]) -> tuple[InstalledPlugin, ...]:
     """The installed plug-ins that a sweep's trials use."""
-    found = (plugin for cell in cells for plugin in plugins.used_by(cell.trials[0]))
+    found = (plugin for cell in cells for plugin in used_by(cell.trials[0]))
     return tuple(dict.fromkeys(plugin for plugin in found if isinstance(plugin, InstalledPlugin)))

@@ -14,7 +14,8 @@ from annotated_types import Ge, Gt
 
 from crwn.faults import InvalidError
 from crwn.plugins import DefinedSet, Plugin
-from crwn.spec import READ_STRICTLY, Blueprint, TrialSpec
+from crwn.spec import READ_STRICTLY, Blueprint
+from crwn.trial_spec import TrialSpec
 from orchestrator.errors import UserError
 from orchestrator.store.manifests import Manifest, ManifestCell, ManifestPlugin
 from orchestrator.store.recorded_spec import RecordedSpec

@@ -55,8 +55,9 @@ from crwn.events import ResumePoint
 from crwn.faults import InvalidError
 from crwn.methods import METHODS
 from crwn.methods.protocol import Method, Step, Surroundings, Tensors
-from crwn.spec import BenchmarkSpec, Blueprint, MethodSpec, TrainingSpec, TrialSpec
+from crwn.spec import BenchmarkSpec, Blueprint, MethodSpec, TrainingSpec
 from crwn.trial import Event, Finished
+from crwn.trial_spec import TrialSpec
 from tests import methods
 from tests.refusals import refused
 

@@ -18,8 +18,8 @@ from crwn.events import Numerics, ResumePoint
 from crwn.faults import InvalidError
 from crwn.methods import METHODS
 from crwn.methods.protocol import Method
-from crwn.spec import TrialSpec
 from crwn.trial import Event, Finished, run_trial
+from crwn.trial_spec import TrialSpec
 from tests.crwn.methods.building import plain_surroundings
 from tests.methods import CASES
 from tests.refusals import refused

@@ -36,7 +36,8 @@ from crwn.methods.finetune import Finetune
 from crwn.methods.metaplastic import MetaplasticSpec
 from crwn.methods.protocol import NETWORKS, Step, Tensors
 from crwn.optimizers import OPTIMIZERS
-from crwn.spec import TrainingSpec, TrialSpec
+from crwn.spec import TrainingSpec
+from crwn.trial_spec import TrialSpec
 from tests.crwn.devices import DeviceError, DeviceWatch
 from tests.methods import CASES
 from tests.methods.case import Case

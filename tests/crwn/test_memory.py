@@ -23,7 +23,7 @@ from crwn.memory import (
 )
 from crwn.methods import METHODS
 from crwn.methods.derpp import DERPPSpec
-from crwn.spec import TrialSpec
+from crwn.trial_spec import TrialSpec
 
 MEASURED = """
 from crwn import backbone

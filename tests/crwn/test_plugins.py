@@ -20,20 +20,10 @@ from crwn.data import Datasets
 from crwn.faults import InvalidError
 from crwn.methods import METHODS
 from crwn.methods.protocol import NETWORKS
-from crwn.plugins import (
-    InstalledPlugin,
-    PluginError,
-    code_of_trial,
-    find,
-    installed_names,
-    load_file,
-    provider,
-    read_file,
-    used_by,
-)
-from crwn.spec import TrialSpec
+from crwn.plugins import InstalledPlugin, PluginError, find, installed_names, load_file, provider, read_file
 from crwn.testing import tiny_trial
 from crwn.trial import run_trial
+from crwn.trial_spec import TrialSpec, code_of_trial, used_by
 from tests.plugged import METHOD, NETWORK
 from tests.refusals import refused
 

@@ -29,8 +29,9 @@ from crwn.events import Numerics, Progress, ResumePoint
 from crwn.methods import METHODS
 from crwn.methods.protocol import Method, Surroundings
 from crwn.resume import ResumeError, read_numerics
-from crwn.spec import MethodSpec, TrainingSpec, TrialSpec
+from crwn.spec import MethodSpec, TrainingSpec
 from crwn.trial import Event, Finished, Started, run_trial
+from crwn.trial_spec import TrialSpec
 from tests.methods import CASES, ELSEWHERE
 from tests.refusals import refused
 

@@ -36,11 +36,11 @@ from crwn.spec import (
     READ_STRICTLY,
     ProblemShape,
     TrainingSpec,
-    TrialSpec,
     canonical_json,
     check_fields,
     later_field,
 )
+from crwn.trial_spec import TrialSpec
 from tests.methods import CASES
 from tests.methods.case import Case
 from tests.refusals import refused

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from crwn.faults import InvalidError
-from crwn.spec import TrialSpec
 from crwn.testing import tiny_trial
+from crwn.trial_spec import TrialSpec
 from tests.methods import CASES
 from tests.refusals import refused
 

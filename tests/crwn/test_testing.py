@@ -15,7 +15,7 @@ from crwn.benchmarks.permuted import PermutedSpec
 from crwn.data import Datasets
 from crwn.faults import InvalidError
 from crwn.methods import METHODS
-from crwn.spec import BenchmarkSpec, TrialSpec
+from crwn.spec import BenchmarkSpec
 from crwn.testing import (
     Conditions,
     finished_record,
@@ -25,6 +25,7 @@ from crwn.testing import (
     write_sweep,
     write_unfinished,
 )
+from crwn.trial_spec import TrialSpec
 from orchestrator.execution.attempt import attempt
 from orchestrator.store.attempts import Position
 from orchestrator.store.folder import LocalFiles

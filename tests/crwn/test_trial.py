@@ -24,8 +24,9 @@ from crwn.events import Numerics, Progress, ResumePoint
 from crwn.faults import InvalidError
 from crwn.methods import METHODS
 from crwn.methods.neuromodnet import NeuroModNetSpec
-from crwn.spec import Blueprint, Grouping, ProblemShape, TrainingSpec, TrialSpec
+from crwn.spec import Blueprint, Grouping, ProblemShape, TrainingSpec
 from crwn.trial import Allowance, EquipmentError, Finished, Started, decide_numerics, iterate_trial, run_trial
+from crwn.trial_spec import TrialSpec
 from tests.methods import CASES
 from tests.refusals import refused
 

@@ -23,8 +23,8 @@ from crwn import backbone
 from crwn.code import RESULTS_VERSION
 from crwn.data import BASE_SETS, Datasets
 from crwn.memory import DeviceKind
-from crwn.spec import TrialSpec
 from crwn.trial import Allowance, run_trial
+from crwn.trial_spec import TrialSpec
 from tests.methods import CASES
 
 FOLDER = Path(__file__).resolve().parent

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from crwn.benchmarks.rotated import RotatedSpec
-from crwn.spec import BenchmarkSpec, Blueprint, MethodSpec, TrainingSpec, TrialSpec
+from crwn.spec import BenchmarkSpec, Blueprint, MethodSpec, TrainingSpec
+from crwn.trial_spec import TrialSpec
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,8 +13,8 @@ import pytest
 
 from crwn.benchmarks.rotated import RotatedSpec
 from crwn.faults import codes_of
-from crwn.spec import TrialSpec
 from crwn.testing import new_store, tiny_trial
+from crwn.trial_spec import TrialSpec
 from orchestrator import cli
 from orchestrator.store.store import Store
 

@@ -8,8 +8,8 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from crwn.spec import TrialSpec
 from crwn.testing import DEFAULT, Accuracy, Conditions, finished_record, tiny_trial
+from crwn.trial_spec import TrialSpec
 from orchestrator.execution.protocol import Assignment
 from orchestrator.store.finished import TrialRecord
 from orchestrator.sweeps.sweep import Resources

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 import crwn
-from crwn.spec import TrialSpec
 from crwn.testing import write_finished
+from crwn.trial_spec import TrialSpec
 from orchestrator import api
 from orchestrator.report.results import Results
 from orchestrator.store.store import Store

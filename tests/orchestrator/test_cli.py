@@ -21,8 +21,8 @@ import pytest
 import typer.main
 
 from crwn.code import RESULTS_VERSION
-from crwn.spec import TrialSpec
 from crwn.trial import Event, iterate_trial
+from crwn.trial_spec import TrialSpec
 from orchestrator import cli
 from orchestrator.execution import attempt, running
 from orchestrator.execution.inline import InlineExecutor

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from crwn.spec import TrialSpec
+from crwn.trial_spec import TrialSpec
 from perf import gpu
 from tests.methods import CASES
 

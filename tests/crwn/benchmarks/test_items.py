@@ -22,8 +22,9 @@ from crwn.faults import InvalidError
 from crwn.methods.finetune import FinetuneSpec
 from crwn.methods.joint import JointSpec
 from crwn.methods.metaplastic import MetaplasticSpec
-from crwn.spec import TrainingSpec, TrialSpec
+from crwn.spec import TrainingSpec
 from crwn.trial import Event
+from crwn.trial_spec import TrialSpec
 from tests.refusals import refused
 
 CPU = torch.device("cpu")

@@ -17,8 +17,8 @@ from crwn.data.base import ImageSet, ImageSplit
 from crwn.events import Numerics
 from crwn.faults import InvalidError
 from crwn.methods import METHODS
-from crwn.spec import TrialSpec
 from crwn.trial import Allowance, decide_numerics, run_trial
+from crwn.trial_spec import TrialSpec
 from tests.refusals import refused
 
 CPU = torch.device("cpu")

@@ -20,8 +20,9 @@ from crwn.data.base import Embedded, ImageSet, ImageSplit
 from crwn.data.digits import DIGITS
 from crwn.faults import InvalidError
 from crwn.methods import METHODS
-from crwn.spec import TrainingSpec, TrialSpec
+from crwn.spec import TrainingSpec
 from crwn.trial import run_trial
+from crwn.trial_spec import TrialSpec
 from tests.refusals import refused
 
 every_benchmark = pytest.mark.parametrize("benchmark", [RotatedSpec, PermutedSpec])

@@ -14,8 +14,9 @@ from crwn.benchmarks.rotated import RotatedSpec
 from crwn.data import Datasets
 from crwn.data.digits import DIGITS
 from crwn.methods.protocol import Tensors
-from crwn.spec import MethodSpec, TrainingSpec, TrialSpec
+from crwn.spec import MethodSpec, TrainingSpec
 from crwn.trial import Finished, run_trial
+from crwn.trial_spec import TrialSpec
 
 NUM_TASKS, NUM_UPDATES, BATCH_SIZE, RATE, SEED = 3, 6, 32, 0.05, 1
 

@@ -13,8 +13,9 @@ from crwn.data import Datasets
 from crwn.data.digits import DIGITS
 from crwn.faults import InvalidError
 from crwn.methods.batche import BatchE, BatchESpec
-from crwn.spec import ProblemShape, TrainingSpec, TrialSpec
+from crwn.spec import ProblemShape, TrainingSpec
 from crwn.trial import run_trial
+from crwn.trial_spec import TrialSpec
 from tests.crwn.methods.building import plain_surroundings
 from tests.refusals import refused
 

@@ -23,7 +23,8 @@ from crwn.methods.protocol import Tensors
 from crwn.methods.psp import PSPSpec
 from crwn.methods.stl import STLSpec
 from crwn.methods.supsup import SupSupSpec
-from crwn.spec import ProblemShape, TrainingSpec, TrialSpec
+from crwn.spec import ProblemShape, TrainingSpec
+from crwn.trial_spec import TrialSpec
 from tests.crwn.methods.building import plain_surroundings
 
 MNIST = ProblemShape(input_shape=(1, 28, 28), num_classes=10, num_tasks=36)

@@ -25,8 +25,9 @@ from crwn.methods.finetune import Finetune, FinetuneSpec
 from crwn.methods.gated import GatedNetwork
 from crwn.methods.plain import PlainNetwork
 from crwn.methods.protocol import ScaleError, Tensors
-from crwn.spec import MethodSpec, ProblemShape, TrainingSpec, TrialSpec
+from crwn.spec import MethodSpec, ProblemShape, TrainingSpec
 from crwn.trial import Event, Finished, run_trial
+from crwn.trial_spec import TrialSpec
 from tests.crwn.methods.building import plain_surroundings
 from tests.crwn.methods.test_dynamos_backbone import MNIST, PlainBackbone
 from tests.refusals import refused

@@ -17,8 +17,9 @@ from crwn.methods.finetune import FinetuneSpec
 from crwn.methods.networks import parse_network
 from crwn.methods.plain import PlainNetwork
 from crwn.methods.protocol import Tensors
-from crwn.spec import ProblemShape, TrainingSpec, TrialSpec
+from crwn.spec import ProblemShape, TrainingSpec
 from crwn.trial import run_trial
+from crwn.trial_spec import TrialSpec
 from tests.crwn.methods.building import plain_surroundings
 from tests.crwn.methods.test_networks import PlainBlock
 

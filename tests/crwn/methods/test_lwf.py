@@ -14,8 +14,9 @@ from crwn import backbone, seeding
 from crwn.benchmarks.sequential import SequentialSpec
 from crwn.data import Datasets
 from crwn.methods.lwf import LwFSpec
-from crwn.spec import TrainingSpec, TrialSpec
+from crwn.spec import TrainingSpec
 from crwn.trial import run_trial
+from crwn.trial_spec import TrialSpec
 from tests.crwn.methods import plainly
 from tests.crwn.methods.plainly import BATCH_SIZE, NUM_UPDATES, RATE, SEED
 

@@ -22,7 +22,8 @@ from crwn.faults import InvalidError
 from crwn.methods.finetune import FinetuneSpec
 from crwn.methods.metaplastic import Metaplastic, MetaplasticSpec, plasticity
 from crwn.methods.protocol import Tensors
-from crwn.spec import ProblemShape, TrainingSpec, TrialSpec
+from crwn.spec import ProblemShape, TrainingSpec
+from crwn.trial_spec import TrialSpec
 from tests.crwn.methods import plainly
 from tests.crwn.methods.building import lanes_of, plain_surroundings
 from tests.refusals import refused

@@ -16,12 +16,13 @@ from crwn.benchmarks.sequential import SequentialSpec
 from crwn.contract import CHECKS, ContractCase, surroundings_of
 from crwn.data import Datasets
 from crwn.faults import InvalidError
-from crwn.methods import METHODS, check_network
+from crwn.methods import METHODS
 from crwn.methods.modules import ModuleNetwork, NetworkError, examined
 from crwn.methods.protocol import NETWORKS, NetworkFactory, ScaleError
-from crwn.spec import ProblemShape, TrainingSpec, TrialSpec
+from crwn.spec import ProblemShape, TrainingSpec
 from crwn.testing import tiny_trial
 from crwn.trial import run_trial
+from crwn.trial_spec import TrialSpec, check_network
 from tests.refusals import refused
 
 pytestmark = pytest.mark.usefixtures("one_thread")

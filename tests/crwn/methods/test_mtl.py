@@ -12,8 +12,9 @@ from crwn.benchmarks.rotated import RotatedSpec
 from crwn.data import Datasets
 from crwn.data.digits import DIGITS
 from crwn.methods.mtl import MTLSpec
-from crwn.spec import ProblemShape, TrainingSpec, TrialSpec
+from crwn.spec import ProblemShape, TrainingSpec
 from crwn.trial import run_trial
+from crwn.trial_spec import TrialSpec
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -13,8 +13,9 @@ from crwn.data import Datasets
 from crwn.data.digits import DIGITS
 from crwn.methods import psp
 from crwn.methods.psp import PSP, PSPSpec
-from crwn.spec import ProblemShape, TrainingSpec, TrialSpec
+from crwn.spec import ProblemShape, TrainingSpec
 from crwn.trial import run_trial
+from crwn.trial_spec import TrialSpec
 from tests.crwn.methods.building import plain_surroundings
 
 pytestmark = pytest.mark.usefixtures("one_thread")

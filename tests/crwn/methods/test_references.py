@@ -23,8 +23,9 @@ from crwn.methods import METHODS
 from crwn.methods.flynet import FlyNetSpec
 from crwn.methods.neuromodnet import NeuroModNetSpec
 from crwn.methods.supsup import SupSupSpec
-from crwn.spec import TrainingSpec, TrialSpec
+from crwn.spec import TrainingSpec
 from crwn.trial import Finished, run_trial
+from crwn.trial_spec import TrialSpec
 from tests.crwn.methods.building import plain_surroundings
 
 Matrix = NDArray[np.float64]

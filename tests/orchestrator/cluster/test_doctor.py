@@ -11,8 +11,8 @@ import pytest
 
 from crwn.benchmarks import PRESETS
 from crwn.methods import METHODS
-from crwn.spec import TrialSpec
 from crwn.testing import tiny_trial
+from crwn.trial_spec import TrialSpec
 from orchestrator.cluster import doctor
 from orchestrator.cluster.doctor import MIN_FREE_DISK, Finding, examine, kept_bytes, resume_bytes
 from orchestrator.errors import UnavailableError, UserError

@@ -23,8 +23,8 @@ from crwn import backbone, contexts, engine, groups, resume
 from crwn.code import Code, code_of
 from crwn.data import BASE_SETS, Datasets
 from crwn.events import ResumePoint
-from crwn.spec import TrialSpec
 from crwn.trial import Event, iterate_trial
+from crwn.trial_spec import TrialSpec
 from orchestrator.execution import attempt as attempt_module
 from orchestrator.execution import sampling
 from orchestrator.execution.attempt import RECORDED_VERSIONS, attempt

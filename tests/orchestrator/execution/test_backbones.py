@@ -8,7 +8,7 @@ import pytest
 
 from crwn import backbone
 from crwn.backbone import Arrays, BackboneSpec
-from crwn.spec import TrialSpec
+from crwn.trial_spec import TrialSpec
 from orchestrator.execution.backbones import SharedBackbones
 
 Trial = Callable[..., TrialSpec]

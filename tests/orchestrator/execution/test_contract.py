@@ -11,7 +11,8 @@ import pytest
 from crwn import contexts
 from crwn.benchmarks.rotated import RotatedSpec
 from crwn.methods import METHODS
-from crwn.spec import TrainingSpec, TrialSpec
+from crwn.spec import TrainingSpec
+from crwn.trial_spec import TrialSpec
 from orchestrator.execution.executors import EXECUTORS
 from orchestrator.execution.protocol import Job, TrialUpdate
 from orchestrator.store.finished import Records

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from crwn.methods import METHODS
-from crwn.spec import TrialSpec
 from crwn.testing import new_store, write_finished
+from crwn.trial_spec import TrialSpec
 from orchestrator.execution import expecting
 from orchestrator.execution.expecting import (
     ALIKE,

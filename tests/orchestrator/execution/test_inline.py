@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from crwn.spec import TrialSpec
 from crwn.trial import Event, iterate_trial
+from crwn.trial_spec import TrialSpec
 from orchestrator.errors import UserError
 from orchestrator.execution import attempt
 from orchestrator.execution.inline import InlineExecutor

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from crwn.code import Code, code_of
-from crwn.spec import TrialSpec
 from crwn.testing import Conditions, new_store, write_finished, write_unfinished
+from crwn.trial_spec import TrialSpec
 from orchestrator.execution import inline, other_code
 from orchestrator.execution.protocol import Assignment
 from orchestrator.store.schemas import ACCEPTED_FILE, TRIAL_FILE

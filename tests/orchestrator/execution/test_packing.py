@@ -10,8 +10,8 @@ import pytest
 from crwn.benchmarks import PRESETS
 from crwn.memory import predicted_bytes, tasks_that_fit
 from crwn.methods import METHODS
-from crwn.spec import TrialSpec
 from crwn.testing import TEST_SECONDS, Conditions, write_finished
+from crwn.trial_spec import TrialSpec
 from orchestrator.execution.packing import HEADROOM, Measured, gpu_share, measured, num_slots, resources_of
 from orchestrator.execution.protocol import Capacity, NodeResources
 from orchestrator.store.store import Store

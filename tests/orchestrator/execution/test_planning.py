@@ -16,8 +16,9 @@ from rich.console import Console
 
 from crwn.data import BASE_SETS
 from crwn.methods import METHODS
-from crwn.spec import Blueprint, ProblemShape, Scenario, TrainingSpec, TrialSpec, kind_field
+from crwn.spec import Blueprint, ProblemShape, Scenario, TrainingSpec, kind_field
 from crwn.testing import TEST_SECONDS, Conditions, write_finished
+from crwn.trial_spec import TrialSpec
 from orchestrator.execution.planning import as_json, petaflop, show, show_capacity
 from orchestrator.execution.progress import STEP_OVERHEAD, estimated_work
 from orchestrator.execution.protocol import Capacity, NodeResources

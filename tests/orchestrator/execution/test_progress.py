@@ -12,8 +12,9 @@ from rich.console import Console
 
 from crwn.events import Progress
 from crwn.methods.er import ERSpec
-from crwn.spec import TrainingSpec, TrialSpec
+from crwn.spec import TrainingSpec
 from crwn.testing import tiny_trial
+from crwn.trial_spec import TrialSpec
 from orchestrator import display, waiting
 from orchestrator.execution import progress as progress_module
 from orchestrator.execution.progress import (

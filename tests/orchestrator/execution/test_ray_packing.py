@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from crwn.spec import TrialSpec
+from crwn.trial_spec import TrialSpec
 from orchestrator.errors import LostError
 from orchestrator.execution import ray_tune
 from orchestrator.execution.backbones import SharedBackbones

@@ -17,8 +17,8 @@ from rich.console import Console
 
 from crwn.code import code_of
 from crwn.data.verified import VerifiedFiles
-from crwn.spec import TrialSpec
 from crwn.testing import Conditions, write_finished
+from crwn.trial_spec import TrialSpec
 from orchestrator.errors import LostError, UserError
 from orchestrator.execution import inline, running
 from orchestrator.execution.inline import InlineExecutor

@@ -14,7 +14,7 @@ from scipy import stats
 
 from crwn.benchmarks import PRESETS
 from crwn.methods import METHODS
-from crwn.spec import TrialSpec
+from crwn.trial_spec import TrialSpec
 from orchestrator.papers.paper import Bound, Check, Claim, Comparison, Entry, Row, Selectivity, TaskComparison, Trend
 from orchestrator.papers.reading import read_paper
 from orchestrator.report import claims

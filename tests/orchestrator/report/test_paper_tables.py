@@ -10,8 +10,8 @@ import pytest
 
 from crwn.benchmarks import PRESETS
 from crwn.methods import METHODS
-from crwn.spec import TrialSpec
 from crwn.testing import write_finished
+from crwn.trial_spec import TrialSpec
 from orchestrator.errors import UserError
 from orchestrator.papers.reading import read_paper
 from orchestrator.report.frames import empty_frame

@@ -9,8 +9,9 @@ import pytest
 from crwn.benchmarks import PRESETS
 from crwn.benchmarks.items import ItemsSpec
 from crwn.methods.finetune import FinetuneSpec
-from crwn.spec import TrainingSpec, TrialSpec
+from crwn.spec import TrainingSpec
 from crwn.testing import write_finished
+from crwn.trial_spec import TrialSpec
 from orchestrator.report import recall_charts, series
 from orchestrator.report.frames import read_trials
 from orchestrator.store.manifests import Manifest, ManifestCell

@@ -16,8 +16,8 @@ import torch
 from crwn import metrics
 from crwn.benchmarks import PRESETS
 from crwn.benchmarks.rotated import RotatedSpec
-from crwn.spec import TrialSpec
 from crwn.testing import Conditions, tiny_trial, write_finished, write_sweep, write_unfinished
+from crwn.trial_spec import TrialSpec
 from orchestrator.errors import UserError
 from orchestrator.measures import MEASURES
 from orchestrator.report.results import Results

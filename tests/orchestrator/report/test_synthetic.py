@@ -18,8 +18,8 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from crwn.spec import TrialSpec
 from crwn.testing import Conditions, new_store, tiny_trial, write_finished, write_sweep
+from crwn.trial_spec import TrialSpec
 from orchestrator.errors import UserError
 from orchestrator.report.frames import asked_frame, read_trials
 from orchestrator.report.pivots import pivot_table

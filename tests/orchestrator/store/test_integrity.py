@@ -14,8 +14,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from crwn.faults import InvalidError
-from crwn.spec import TrialSpec
 from crwn.testing import tiny_trial, write_finished
+from crwn.trial_spec import TrialSpec
 from orchestrator.errors import UserError
 from orchestrator.store import index, integrity, parquet_files
 from orchestrator.store.index import results

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from crwn.methods.protocol import NETWORKS
-from crwn.plugins import code_of_trial, provider, used_by
+from crwn.plugins import provider
+from crwn.trial_spec import code_of_trial, used_by
 from orchestrator.errors import UserError
 from orchestrator.sweeps.reading import load_sweep
 from orchestrator.sweeps.sweep import Sweep

@@ -12,7 +12,8 @@ import pytest
 from PIL import Image
 
 from crwn.data import BASE_SETS
-from crwn.plugins import DefinedSet, code_of_trial, used_by
+from crwn.plugins import DefinedSet
+from crwn.trial_spec import code_of_trial, used_by
 from orchestrator.cluster.request import request, request_here
 from orchestrator.errors import UserError
 from orchestrator.execution.running import Options

@@ -15,7 +15,8 @@ from crwn.data import BASE_SETS
 from crwn.methods.flynet import FlyNetSpec
 from crwn.methods.neuromodnet import NeuroModNetSpec
 from crwn.methods.supsup import SupSupSpec
-from crwn.spec import TrainingSpec, TrialSpec
+from crwn.spec import TrainingSpec
+from crwn.trial_spec import TrialSpec
 from orchestrator.errors import UserError
 from orchestrator.sweeps.reading import load_sweep
 from orchestrator.sweeps.sweep import Resources, Sweep

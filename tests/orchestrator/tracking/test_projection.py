@@ -20,8 +20,9 @@ from crwn.benchmarks.sequential import SequentialSpec
 from crwn.benchmarks.turning import TurningSpec
 from crwn.methods import METHODS
 from crwn.metrics import average_accuracy
-from crwn.spec import DEFAULT_UPDATES, HASH_PREFIX, TrainingSpec, TrialSpec
+from crwn.spec import DEFAULT_UPDATES, HASH_PREFIX, TrainingSpec
 from crwn.testing import finished_record, tiny_trial
+from crwn.trial_spec import TrialSpec
 from orchestrator.store.attempts import Attempt
 from orchestrator.store.json_fields import Fields, canonical
 from orchestrator.store.manifests import ManifestCell

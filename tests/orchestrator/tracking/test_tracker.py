@@ -24,8 +24,8 @@ from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
 from crwn.benchmarks.rotated import RotatedSpec
-from crwn.spec import TrialSpec
 from crwn.testing import Conditions, finished_record, tiny_trial
+from crwn.trial_spec import TrialSpec
 from orchestrator.errors import UserError
 from orchestrator.report import figures, page, printable, sweep_tables
 from orchestrator.store.attempts import Attempt, AttemptError
