@@ -1,7 +1,7 @@
-"""The Python interface: what `import crwn` gives, besides the science. Heavy modules are imported when they are needed.
+"""The Python interface: what `import crwn` offers beyond the science. Heavy modules are imported on first use.
 
-Errors that the user can fix are `UserError`; what was begun and is unfinished is an `UnfinishedError`. Neither ends the
-process.
+Errors that the user can fix are `UserError`; work that was started and not finished raises `UnfinishedError`. Neither
+ends the process.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 __all__ = ["TrialSpec", "UnfinishedError", "UserError", "load_sweep", "open_store", "run"]
 
 DEFAULT_STORE = "runs/python"
-"""The store of trials that are run without a sweep."""
+"""The default store of trials run without a sweep."""
 
 ARGUMENTS = {
     "--cpus": "resources['cpus']",
@@ -41,14 +41,14 @@ ARGUMENTS = {
     "--seeds": "seeds",
     "--set": "changes",
 }
-"""What options of the command line, which errors name, are called here."""
+"""The Python names of command-line options that errors mention."""
 
 _OPTION = re.compile(rf"(?<![\w-])({'|'.join(ARGUMENTS)})(?![\w-])")
 
 
 @contextlib.contextmanager
 def _as_arguments() -> Iterator[None]:
-    """Have errors name the arguments of Python in place of the command line's options."""
+    """Make errors name Python arguments instead of command-line options."""
     try:
         yield
     except FaultError as error:
@@ -73,15 +73,15 @@ def open_store(store: str | Path) -> Results:
 
 
 def load_sweep(file: str | Path, *, changes: Iterable[str] = (), plugins: Iterable[str | Path] = ()) -> Sweep:
-    """Read a sweep's YAML file; its trials, resolved, are in `trials`.
+    """Read a sweep's YAML file; its fully specified trials are in `trials`.
 
     Args:
         file: its path.
-        changes: what to change in it, as with `--set`: `training.updates_per_task=100`.
-        plugins: the plug-in files that it lists, whose code is run, as with `--plugin`.
+        changes: settings to override, as with `--set`: `training.updates_per_task=100`.
+        plugins: those of its plug-in files whose code may run, as with `--plugin`.
 
     Raises:
-        UserError: the file cannot be read, or has faults, all of which the message lists.
+        UserError: the file cannot be read, or has faults; the message lists all of them.
     """
     from orchestrator.sweeps import reading  # noqa: PLC0415
 
@@ -105,29 +105,29 @@ def run(
     keep_weights: bool | None = None,
     tracking: bool = False,
 ) -> Results:
-    """Compute the trials that the store lacks, showing progress, as `crwn run` does; called again, it goes on.
+    """Compute the trials missing from the store, showing progress, as `crwn run` does; call it again to resume.
 
-    Trials that fail are shown, and their `status` says so; the others are computed. Ctrl-C, or stopping a notebook's
+    A failed trial is reported, has the `status` failed, and does not stop the others. Ctrl-C, or stopping a notebook's
     cell, raises KeyboardInterrupt; everything up to the last resume point is kept.
 
     Args:
         work: a sweep (`load_sweep`), a trial, or several trials.
-        store: a folder, or s3://bucket/prefix; by default the sweep's own, or runs/<the sweep's name>; for trials,
+        store: a folder, or s3://bucket/prefix; default: the sweep's own, else runs/<sweep name>; for trials,
             runs/python.
-        seeds: of a sweep, only the trials with these of its seeds; trials are run with each of them.
-        executor: by default ray on a cluster or if more than a few trials are left, else inline.
-        data_root: look for data sets here first, then in $CRWN_DATA, then in ~/.cache/crwn.
-        resources: of each trial, as in a sweep's file: gpus, a share or a whole number, and cpus.
-        keep_weights: whether to store trained weights with the contexts; by default as the sweep says.
-        tracking: whether to show the run in MLflow, at $MLFLOW_TRACKING_URI or in mlflow.db beside the store; if not,
+        seeds: of a sweep, the seeds to run; trials are run once with each seed.
+        executor: inline or ray; default: ray on a cluster or if more than a few trials are pending.
+        data_root: folder to search for data sets first, before $CRWN_DATA and ~/.cache/crwn.
+        resources: per trial, as in a sweep's file: gpus, a fraction or a whole number, and cpus.
+        keep_weights: whether to store trained weights with the contexts; default: the sweep's setting.
+        tracking: whether to log to MLflow, at $MLFLOW_TRACKING_URI or in mlflow.db next to the store; if not,
             `crwn sync` can do so later.
 
     Returns:
         The results in the store.
 
     Raises:
-        UserError: something is wrong that can be known before anything starts, and nothing was started.
-        UnfinishedError: something failed after the start, such as the disk; run again to go on.
+        UserError: a check before the start failed; nothing was started.
+        UnfinishedError: something failed after the start, such as the disk; run again to resume.
     """
     from orchestrator import display  # noqa: PLC0415
     from orchestrator.execution import running  # noqa: PLC0415
@@ -157,7 +157,7 @@ def run(
 
 
 def _all(**makers: Callable[[], Any]) -> dict[str, Any]:
-    """What each of the functions gives; what is wrong with any is said at once."""
+    """The results of the functions; all their faults are raised together."""
     found, faults = {}, []
     for name, make in makers.items():
         try:
@@ -170,7 +170,7 @@ def _all(**makers: Callable[[], Any]) -> dict[str, Any]:
 
 
 def _sweep_of(work: Any) -> Sweep:
-    """A sweep, or trials as one, in which those that differ only in their seed are one cell."""
+    """The sweep, or the trials as a sweep in which those that differ only in their seed form one cell."""
     from orchestrator.store.compatibility import settings_of  # noqa: PLC0415
     from orchestrator.sweeps.sweep import Resources, Sweep  # noqa: PLC0415
 
@@ -196,7 +196,7 @@ def _sweep_of(work: Any) -> Sweep:
 
 
 def _cells(trials: Iterable[TrialSpec]) -> tuple[Cell, ...]:
-    """Trials as cells of a table, each with a name of its own."""
+    """Trials as cells of a table, each with a unique name."""
     from orchestrator.store.compatibility import flat, settings_of  # noqa: PLC0415
     from orchestrator.sweeps.sweep import Cell  # noqa: PLC0415
 
@@ -227,13 +227,13 @@ def _cells(trials: Iterable[TrialSpec]) -> tuple[Cell, ...]:
 
 
 def _names(trial: TrialSpec) -> tuple[str, str, str, str]:
-    """A trial's method, the settings of it that are not the paper's, its scale and its benchmark."""
+    """A trial's method, its settings that differ from the paper's, its scale and its benchmark."""
     benchmark = benchmark_name(json.loads(trial.canonical_json())["benchmark"])
     return trial.method.kind, trial.variant, trial.scale, benchmark
 
 
 def _with_seeds(work: Any, seeds: Any) -> Sweep:
-    """The work as a sweep: of a sweep, the trials with these seeds; trials, each with each seed."""
+    """The work as a sweep: a sweep's trials with these seeds, or every trial with every seed."""
     if seeds is None:
         return _sweep_of(work)
     try:
@@ -251,7 +251,7 @@ def _with_seeds(work: Any, seeds: Any) -> Sweep:
 
 
 def _several(values: Any) -> list[Any]:
-    """Several values as a list; what is none, as its only element."""
+    """Several values as a list; a single value as a list of one."""
     return list(values) if isinstance(values, Iterable) and not isinstance(values, str | bytes | Mapping) else [values]
 
 
@@ -270,7 +270,7 @@ def _resources(given: Any) -> dict[str, float]:
 
 
 def _one_of(name: str, given: Any, choices: tuple[Any, ...]) -> Any:
-    """A value that is one of a few."""
+    """A value that must be one of a few choices."""
     if not any(given is choice or (isinstance(given, str) and given == choice) for choice in choices):
         message = f"{name}: expected one of {', '.join(map(repr, choices))}, given {shortened(repr(given))}"
         raise UserError("not-a-choice", message)
@@ -301,5 +301,5 @@ def _folder(name: str, given: Any) -> str | None:
     except ValueError as error:
         raise UserError(codes_of(error, "no-home"), f"{name}: {error}.") from error
     if not is_there:
-        raise UserError("not-a-folder", f"{name}: expected a folder, given {path!r}, which is none")
+        raise UserError("not-a-folder", f"{name}: expected a folder, given {path!r}, which is not one")
     return path

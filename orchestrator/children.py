@@ -1,4 +1,4 @@
-"""Processes that this one starts beside its work, and that never outlive it."""
+"""Child processes that never outlive this one."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from typing import Any
 def child(command: Sequence[str], *, patience: float, **options: Any) -> Iterator[subprocess.Popen[Any]]:
     """Run a process while the block runs, then end it and all processes that it started.
 
-    It has a session of its own, so that Ctrl-C reaches only this process.
+    It runs in its own session, so that Ctrl-C reaches only this process.
 
     Args:
         command: the program and its arguments.
-        patience: seconds between SIGTERM and SIGKILL, which also ends what is stopped or ignores SIGTERM.
+        patience: seconds between SIGTERM and SIGKILL, which also ends processes that are stopped or ignore SIGTERM.
         options: those of `subprocess.Popen`.
 
     Raises:

@@ -13,7 +13,7 @@ from orchestrator.waiting import decoding
 
 
 def show(data_root: str | None, console: Console) -> None:
-    """Print the known data sets, which of them are present, and where they are looked for."""
+    """Print the supported data sets, where each was found, and the folders searched."""
     data = _datasets(data_root)
     rows = []
     for name, base in BASE_SETS.items():
@@ -27,9 +27,9 @@ def show(data_root: str | None, console: Console) -> None:
         text_columns=["name", "images", "where"],
         number_columns=["classes", "train", "test"],
         rows=rows,
-        caption="Looked for in, in this order:\n" + "\n".join(f"  {root}" for root in data.roots)
+        caption="Searched, in this order:\n" + "\n".join(f"  {root}" for root in data.roots)
         if data.roots
-        else "Looked for in no folder: there is no home folder; set HOME, or name one with --data-root or $CRWN_DATA",
+        else "No folder was searched: no home folder; set HOME, or name a folder with --data-root or $CRWN_DATA",
     )
 
 
@@ -37,7 +37,7 @@ def fetch(name: str, data_root: str | None, console: Console) -> None:
     """Download a data set if it is absent.
 
     Raises:
-        UserError: it is unknown, damaged, or could not be downloaded; the message says what to do.
+        UserError: it is unknown, damaged, or cannot be downloaded; the message says what to do.
     """
     _check_names([name])
     data = ensure([name], data_root, console)
@@ -48,7 +48,7 @@ def ensure(names: Sequence[str], data_root: str | None, console: Console) -> Dat
     """Make base sets ready to load: download and decode them if needed, with progress if that takes a while.
 
     Raises:
-        UserError: some are damaged, or could not be downloaded; the message says what to do for each of them.
+        UserError: some are damaged or cannot be downloaded; the message says what to do for each.
     """
     data = _datasets(data_root)
     faults = []
@@ -74,7 +74,7 @@ def verify(names: Sequence[str], data_root: str | None, console: Console) -> boo
     """Check files against their checksums, and images against the expected counts.
 
     Args:
-        names: the sets to check; by default all that are present.
+        names: the sets to check; default: all that are present.
         data_root: the folder to look in first.
         console: receives one line per set.
 

@@ -18,7 +18,7 @@ NARROW = 130
 
 
 def console(*, stderr: bool = False) -> Console:
-    """A console on standard output, or on standard error; in a notebook, too, lines are plain text."""
+    """A console on standard output or standard error; lines are plain text, in notebooks too."""
     if (sys.stderr if stderr else sys.stdout).isatty():
         return Console(stderr=stderr)
     return Console(width=WITHOUT_TERMINAL, force_terminal=False, force_jupyter=False, stderr=stderr)
@@ -30,7 +30,7 @@ def is_notebook() -> bool:
 
 
 def shown_method(label: str, *, continual: bool) -> str:
-    """A method's name in a table; a method that sees all tasks at once is marked, since it is no peer of the others."""
+    """A method's name in a table; methods that see all tasks at once are marked as not comparable with the others."""
     return label if continual else f"{label} (not continual)"
 
 

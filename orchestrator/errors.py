@@ -13,15 +13,15 @@ MAX_SHOWN = 100
 
 
 class UserError(FaultError):
-    """The input is wrong; nothing was started: exit code 2. Says what was expected and given, where, and what to do."""
+    """The input is wrong; nothing was started: exit code 2. States what was expected and given, where, and the fix."""
 
 
 class UnavailableError(UserError):
-    """The place where trials should run cannot be started or does not answer, so no further checks are possible."""
+    """The cluster or local Ray cannot be started or does not answer, so no further checks are possible."""
 
 
 class UnfinishedError(UserError):
-    """Something was started or written, and a later step failed: exit code 1. Says how to go on."""
+    """Something was started or written, and a later step failed: exit code 1. Says how to continue."""
 
 
 class StorageError(UserError, OSError):
@@ -29,15 +29,15 @@ class StorageError(UserError, OSError):
 
 
 class LostError(StorageError, UnfinishedError):
-    """The store that a run works on is no longer in its place: renamed, removed, or replaced by another."""
+    """The store of a run is gone from its address: renamed, removed, or replaced by another."""
 
 
 @contextlib.contextmanager
 def begun(remedy: str) -> Iterator[None]:
-    """Wraps everything after the first thing that a command starts or writes, where a failure leaves work unfinished.
+    """Wraps everything after a command first starts or writes something, where a failure leaves work unfinished.
 
     Args:
-        remedy: a sentence that says how to go on.
+        remedy: a sentence that says how to continue.
 
     Raises:
         UnfinishedError: instead of a user error, a storage error, or an error of the operating system.
@@ -57,11 +57,11 @@ def shortened(text: str, length: int = MAX_SHOWN) -> str:
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """The end of an error message: the known names, and the one that `name` was probably meant to be."""
+    """The end of an error message: the known names, and the one closest to `name`."""
     names = sorted(known)
     if not names:
         return f"expected none here; given {shortened(name)!r}"
-    # Comparing takes time with the length of both; nobody misspells what is longer.
+    # The time of a comparison grows with both lengths, and longer names are not typing errors.
     close = difflib.get_close_matches(name, names, n=1) if len(name) <= MAX_SHOWN else []
     hint = f"; did you mean {close[0]!r}?" if close else ""
     listed = ", ".join(map(shortened, names[:MAX_SHOWN]))

@@ -1,7 +1,7 @@
 """Standard output and error that never stop a command, even if they are closed, full, or no longer read.
 
-A run must not end because of a pipe to `head`, a full disk under its log, or a closed terminal. What cannot be written
-is dropped, and that is said once.
+A pipe to `head`, a full disk under the log, or a closed terminal must not end a run. Output that cannot be written is
+dropped, with one message.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class Stream(io.FileIO):
-    """Writes to a file descriptor until a write fails, and then discards everything.
+    """Writes to a file descriptor until a write fails, then discards everything.
 
     Args:
         descriptor: 1 or 2.
@@ -36,7 +36,7 @@ class Stream(io.FileIO):
         self.is_result = True
 
     def write(self, content: ReadableBuffer, /) -> int:
-        """Write the bytes, or drop them if that is impossible."""
+        """Write the bytes, or drop them if they cannot be written."""
         while self.error is None:
             try:
                 written: int | None = super().write(content)
@@ -51,7 +51,7 @@ class Stream(io.FileIO):
 
     @property
     def is_lost(self) -> bool:
-        """Whether a result could not be printed for a reason other than that its reader left."""
+        """Whether a result could not be printed, other than because its reader closed the pipe."""
         return self.is_result and self.error is not None and self.error.errno != errno.EPIPE
 
     def _say(self) -> None:
@@ -69,7 +69,7 @@ def take_over() -> Stream | None:
     Returns:
         The stream of standard output; None if something else, such as a test, has already replaced it.
     """
-    for descriptor in range(3):  # a file opened in place of a closed stream would receive what is printed
+    for descriptor in range(3):  # a file opened on a closed stream's descriptor would receive the output
         try:
             os.fstat(descriptor)
         except OSError:
@@ -81,7 +81,7 @@ def take_over() -> Stream | None:
 
 
 def go_on_without(farewell: str) -> None:
-    """For a command that does more than print: if its output is lost, print `farewell` and go on as usual."""
+    """For a command that does more than print: if its output is lost, print `farewell` and continue."""
     raw = getattr(getattr(sys.stdout, "buffer", None), "raw", None)
     if isinstance(raw, Stream):
         raw.farewell, raw.is_result = farewell, False

@@ -1,4 +1,4 @@
-"""Temporary folders that are cleaned up: what a killed process leaves behind, the next one removes."""
+"""Temporary folders with cleanup: the next process removes what a killed one left behind."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from pathlib import Path
 def folder(prefix: str) -> Iterator[Path]:
     """Create a temporary folder that lives as long as the block; leftovers with the same prefix are removed first.
 
-    The folder is locked while its process lives. The lock, not the name, distinguishes it from a leftover.
+    The folder is locked while its process lives; the lock, not the name, tells it from a leftover.
 
     Args:
         prefix: the start of its name; this process's id follows.
@@ -49,7 +49,7 @@ def _clear_one(path: Path) -> None:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             shutil.rmtree(path, ignore_errors=True)
     except OSError:
-        pass  # its process lives, or the file system has no locks to tell by
+        pass  # its process lives, or the file system supports no locks
     finally:
         os.close(descriptor)
 

@@ -1,6 +1,6 @@
-"""Mine: fine-tuning, with weights pulled towards their values at the end of the previous task. Say here what yours is.
+"""Mine: fine-tuning, with weights pulled towards their values at the end of the previous task. Describe yours here.
 
-Source: say which paper and which equations, and where this deviates from it.
+Source: name the paper and the equations, and say where this deviates from them.
 
 A method is four things: a frozen spec (its settings, which a sweep may change), a blueprint (what it builds, known
 without building it), a learner (the hooks of `crwn.methods.protocol.Method` that it needs), and its name below.
@@ -20,7 +20,7 @@ from crwn.methods.plain import PlainNetwork, plain_blueprint, plain_training
 from crwn.methods.protocol import Method, Step, Surroundings, Tensors
 from crwn.spec import READ_STRICTLY, Blueprint, NotNegative, ProblemShape, TrainingSpec, check_fields, kind_field
 
-if TYPE_CHECKING:  # a sweep is read without torch, which takes seconds to import
+if TYPE_CHECKING:  # sweeps are read without torch, which takes seconds to import
     import torch
 
     from crwn.batches import Batch, Examples
@@ -46,7 +46,7 @@ class MineSpec:
         check_fields(self)
 
     def training(self, scale: str) -> TrainingSpec:
-        """How it is trained unless a sweep says otherwise: one epoch of SGD per task, in batches of 10."""
+        """Default training: one epoch of SGD per task, in batches of 10."""
         del scale
         return plain_training(0.03)
 

@@ -1,8 +1,8 @@
-"""Mine: a small vision transformer. Say here what yours is, which paper it is from, and where it deviates.
+"""Mine: a small vision transformer. Describe yours here: the paper it is from, and where it deviates.
 
-A network is a `torch.nn.Module` and a name, below, which stands in a sweep where a scale stands. Everything that it
-learns or moves is a parameter or a buffer; it draws its initial values, and dropout, with torch and without a generator
-of its own: crwn seeds torch from the trial's seed.
+A network is a `torch.nn.Module` and a name, below, which sweeps use in place of a scale. Everything that it learns or
+updates is a parameter or a buffer. It draws its initial values and dropout masks from torch's global generator, which
+crwn seeds from the trial's seed.
 
 Shapes: B images, C channels, H height, W width, m classes; T patches, D width.
 """

@@ -1,4 +1,4 @@
-"""What takes long says so: a line at least every few seconds, or in a terminal a display that moves."""
+"""Feedback during long waits: a line at least every few seconds, or an animated display in a terminal."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from crwn.data.base import OnProgress
 
 QUIET_SECONDS = 12.0
-"""Seconds after a line until the next one, which says what is waited for."""
+"""Seconds of silence after which a line says what is being waited for."""
 
 LEAST_SECONDS = 0.1
 """The shortest time between two beats."""
@@ -28,7 +28,7 @@ LEAST_SECONDS = 0.1
 class Heartbeat:
     """Calls a function whenever some time has passed since the last call, or since the last reset.
 
-    It runs in a thread of its own during a `with` block. Whatever else prints holds `lock` while it does.
+    It runs in its own thread during a `with` block. Other code holds `lock` while it prints.
 
     Args:
         beat: the function.
@@ -57,7 +57,7 @@ class Heartbeat:
         return time.monotonic() - self._last
 
     def reset(self) -> None:
-        """Start the time anew, since something else was said."""
+        """Restart the time, since something else was printed."""
         self._last = time.monotonic()
 
     def _run(self) -> None:
@@ -70,7 +70,7 @@ class Heartbeat:
 
 @contextmanager
 def waiting(what: str, console: Console) -> Iterator[None]:
-    """Say what is waited for while a `with` block takes long."""
+    """Say what is being waited for if a `with` block takes long."""
     if console.is_terminal:
         with console.status(Text(printable(f"waiting for {what}"))):
             yield
@@ -86,8 +86,8 @@ def waiting(what: str, console: Console) -> Iterator[None]:
 
 @contextmanager
 def decoding(name: str, console: Console) -> Iterator[OnProgress]:
-    """Show the progress of decoding a set of images: a line at its start, then a bar in a terminal, or lines."""
-    since, standing = time.monotonic(), "files are read"
+    """Show the progress of decoding a data set: a line at the start, then a bar in a terminal, or lines."""
+    since, standing = time.monotonic(), "reading files"
     progress = Progress(transient=True, disable=not console.is_terminal, console=console)
     bar = progress.add_task(escape(printable(name)), total=None, visible=False)
 

@@ -47,7 +47,7 @@ def done_of(done: int, asked: int) -> str:
 NOTHING_STARTED = "nothing was started"
 """Of commands that only look, or find that nothing is to do."""
 
-INTERRUPTED = "Interrupted. Everything up to the last resume point is kept; go on with:\n  "
+INTERRUPTED = "Interrupted. Everything up to the last resume point is kept; continue with:\n  "
 """Of a run at Ctrl-C; then the command."""
 
 DRIVEN = "a run is working on it"

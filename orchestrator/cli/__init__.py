@@ -1,7 +1,7 @@
 """The command line: parse, call, print. Heavy modules are imported by the command that needs them.
 
-Exit codes: 0 done; 1 something was begun and is not finished, such as failed trials, and running again goes on; 2 the
-input is wrong and nothing was started; 130 interrupted, running again goes on.
+Exit codes: 0 done; 1 work is unfinished, such as failed trials, and the same command continues it; 2 the input is
+wrong and nothing was started; 130 interrupted, and the same command continues.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from orchestrator.errors import UnfinishedError, UserError
 
 app = typer.Typer(
     name="crwn",
-    help="Run sweeps of continual-learning trials, on this machine or on a Ray cluster.",
+    help="Run sweeps of continual-learning experiments on this machine or a Ray cluster.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -28,19 +28,19 @@ app = typer.Typer(
 )
 
 data_app = typer.Typer(
-    name="data", help="List, download and verify base data sets.", no_args_is_help=True, rich_markup_mode=None
+    name="data", help="List, download and verify data sets.", no_args_is_help=True, rich_markup_mode=None
 )
 app.add_typer(data_app)
 
 new_app = typer.Typer(
-    name="new", help="Write a plug-in of your own to begin with.", no_args_is_help=True, rich_markup_mode=None
+    name="new", help="Write a plug-in template to start from.", no_args_is_help=True, rich_markup_mode=None
 )
 app.add_typer(new_app)
 
 
 @new_app.callback()
 def _write() -> None:
-    """Write a plug-in of your own to begin with."""
+    """Write a plug-in template to start from."""
 
 
 COMMANDS: Mapping[str, Callable[..., None]] = {
@@ -59,7 +59,7 @@ COMMANDS: Mapping[str, Callable[..., None]] = {
     "sync": shown.sync,
     "ui": shown.ui,
 }
-"""In the order in which they are shown."""
+"""In the order shown by `crwn --help`."""
 
 NAMING_PAPERS = ("tables", "report")
 
@@ -90,7 +90,7 @@ def _options(
         bool, typer.Option("--version", is_eager=True, help="Show the version and exit.", callback=_show_version)
     ] = False,
 ) -> None:
-    """Run sweeps of continual-learning trials, on this machine or on a Ray cluster."""
+    """Run sweeps of continual-learning experiments on this machine or a Ray cluster."""
     del version  # shown by its callback
 
 

@@ -1,4 +1,4 @@
-"""Arguments that several commands share: a sweep, a store, options; and how they open the stores named by them."""
+"""Arguments shared by several commands (a sweep, a store, options), and opening the stores that they name."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ if TYPE_CHECKING:
 
 
 def _named_or_file(given: Path) -> Path:
-    """The sweep's file; a bundled sweep may be named instead, which is reported."""
+    """The sweep's file; given the name of a bundled sweep, print and return that sweep's file."""
     from orchestrator.sweeps.bundled import named  # noqa: PLC0415
 
     bundled = named(given)
     if bundled is None:
         return given
-    typer.echo(f"{given}: the sweep that comes with crwn, {bundled}", err=True)
+    typer.echo(f"{given}: using the bundled sweep {bundled}", err=True)
     return bundled
 
 
 SweepArgument = Annotated[
     Path,
     typer.Argument(
-        help="the sweep's YAML file, or the name of one that comes with crwn", metavar="SWEEP", callback=_named_or_file
+        help="a sweep file (YAML), or the name of a bundled sweep", metavar="SWEEP", callback=_named_or_file
     ),
 ]
 StoreArgument = Annotated[
@@ -38,61 +38,61 @@ StoreArgument = Annotated[
 OutOption = Annotated[
     str | None,
     typer.Option(
-        help="the store, a folder or s3://bucket/prefix; by default the sweep's own, or runs/<the sweep's name>",
+        help="store: a folder or s3://bucket/prefix; default: the sweep's own, else runs/<sweep name>",
         metavar="STORE",
     ),
 ]
 
 DataRootOption = Annotated[
-    str | None, typer.Option(help="look for data sets here first, then in $CRWN_DATA, then in ~/.cache/crwn")
+    str | None, typer.Option(help="search this folder for data sets first, then $CRWN_DATA, then ~/.cache/crwn")
 ]
 TrackingOption = Annotated[
     str | None,
-    typer.Option(help="MLflow's server or database; by default $MLFLOW_TRACKING_URI, or mlflow.db beside the store"),
+    typer.Option(help="MLflow server or database; default: $MLFLOW_TRACKING_URI, else mlflow.db next to the store"),
 ]
 ExecutorOption = Annotated[
     str | None,
-    typer.Option(help="inline or ray; by default ray on a cluster or if more than a few trials are left"),
+    typer.Option(help="inline or ray; default: ray on a cluster or if more than a few trials are pending"),
 ]
-GpusOption = Annotated[float | None, typer.Option(help="GPUs per trial: a share, a whole number, or 0")]
+GpusOption = Annotated[float | None, typer.Option(help="GPUs per trial: a fraction, a whole number, or 0")]
 CpusOption = Annotated[float | None, typer.Option(help="CPU cores per trial")]
-NoTrackingOption = Annotated[bool, typer.Option("--no-tracking", help="show nothing in MLflow")]
+NoTrackingOption = Annotated[bool, typer.Option("--no-tracking", help="do not log to MLflow")]
 RecomputeOption = Annotated[
     list[str] | None,
     typer.Option(
-        help="recompute what other code computed, of this method or of the trial with this id; may be repeated",
+        help="recompute results of older code, for this method or trial id; may be repeated",
         metavar="METHOD|TRIAL",
     ),
 ]
 SeedsOption = Annotated[
-    str | None, typer.Option(help="only the trials with these of the sweep's seeds, such as 0,1", metavar="SEEDS")
+    str | None, typer.Option(help="run only these of the sweep's seeds, such as 0,1", metavar="SEEDS")
 ]
 SetOption = Annotated[
     list[str] | None,
     typer.Option(
         "--set",
-        help="change the sweep, such as methods.supsup.training.learning_rate=0.001; may be repeated",
+        help="override a setting, such as methods.supsup.training.learning_rate=0.001; may be repeated",
         metavar="KEY=VALUE",
     ),
 ]
 PluginOption = Annotated[
     list[str] | None,
     typer.Option(
-        help="run the code of this plug-in, which the sweep lists and which lies beside it; may be repeated",
+        help="allow the code of this plug-in to run; the sweep must list it, in its own folder; may be repeated",
         metavar="FILE",
     ),
 ]
 AddressOption = Annotated[
     str | None,
-    typer.Option(help="address of a Ray cluster's dashboard, such as http://127.0.0.1:8265", metavar="URL"),
+    typer.Option(help="Ray dashboard of the cluster, such as http://127.0.0.1:8265", metavar="URL"),
 ]
 
 
 def chosen_sweep(file: Path, seeds: str | None, changes: list[str] | None, plugins: list[str] | None) -> Sweep:
-    """The sweep of a file with the changes, the seeds and the plug-ins that the command line names.
+    """Load a sweep with the command line's overrides, seeds and plug-ins.
 
     Raises:
-        UserError: it has faults, or the seeds are not seeds of the sweep.
+        UserError: the sweep has faults, or lacks some of the seeds.
     """
     from orchestrator.sweeps.reading import load_sweep  # noqa: PLC0415
 
@@ -114,7 +114,7 @@ def _numbers(seeds: str) -> tuple[int, ...]:
 
 
 def store_of_run(sweep: Sweep, out: str | None) -> Store:
-    """The store of a run: the one named on the command line, the sweep's, or runs/<name>."""
+    """The store of a run: the command line's, else the sweep's, else runs/<name>."""
     from orchestrator.store.store import Store  # noqa: PLC0415
 
     try:
@@ -124,7 +124,7 @@ def store_of_run(sweep: Sweep, out: str | None) -> Store:
 
 
 def existing_store(address: str) -> Store:
-    """The store at an address; if there is none, the error says how to create one."""
+    """The store at an address; if none exists, the error says how to create one."""
     from orchestrator.store.store import Store  # noqa: PLC0415
 
     return Store.existing(address)

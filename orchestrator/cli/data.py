@@ -10,7 +10,7 @@ from orchestrator.cli.arguments import DataRootOption
 
 
 def list_(data_root: DataRootOption = None) -> None:
-    """List the known data sets, where they are looked for, and which are found."""
+    """List the supported data sets, where each was found, and the folders searched."""
     from orchestrator import data_sets, display  # noqa: PLC0415
 
     data_sets.show(data_root, display.console())
@@ -19,7 +19,7 @@ def list_(data_root: DataRootOption = None) -> None:
 def fetch(
     name: Annotated[str, typer.Argument(help="name of the data set", metavar="NAME")], data_root: DataRootOption = None
 ) -> None:
-    """Download a data set to ~/.cache/crwn, or explain why that is impossible."""
+    """Download a data set to ~/.cache/crwn, or explain how to obtain it."""
     from orchestrator import data_sets, display  # noqa: PLC0415
 
     data_sets.fetch(name, data_root, display.console())
@@ -27,11 +27,11 @@ def fetch(
 
 def verify(
     names: Annotated[
-        list[str] | None, typer.Argument(help="names of data sets; all by default", metavar="[NAME]...")
+        list[str] | None, typer.Argument(help="names of data sets; default: all", metavar="[NAME]...")
     ] = None,
     data_root: DataRootOption = None,
 ) -> None:
-    """Check data sets against their checksums and counts; exit code 1 if one is damaged, or named and missing."""
+    """Verify data sets by checksum and count; exit code 1 if one is damaged, or named but missing."""
     from orchestrator import data_sets, display  # noqa: PLC0415
 
     if not data_sets.verify(names or [], data_root, display.console()):

@@ -1,4 +1,4 @@
-"""Signals that end a command cleanly, like Ctrl-C."""
+"""Signals that end a command cleanly, as Ctrl-C does."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import signal
 from types import FrameType
 
 INTERRUPTIONS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-"""What ends a command in order: Ctrl-C, a scheduler's polite end, a terminal or connection that is gone."""
+"""Signals that end a command cleanly: Ctrl-C, a scheduler's termination, a lost terminal or connection."""
 
 
 def take_signals_for_interruptions() -> None:
-    """Make each of these signals raise KeyboardInterrupt, also in the background, where shells ignore Ctrl-C.
+    """Make each of these signals raise KeyboardInterrupt, even in the background, where shells ignore Ctrl-C.
 
-    A signal sent to this very process is deliberate. A hang-up is sent to all processes and stays ignored under nohup.
+    A signal sent to this process is deliberate. A hang-up is sent to all processes and stays ignored under nohup.
     """
     for sign in (signal.SIGINT, signal.SIGTERM):
         signal.signal(sign, signal.default_int_handler)

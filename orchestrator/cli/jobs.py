@@ -1,4 +1,4 @@
-"""Commands on a cluster of Ray or of Slurm: submit, stop; and status, of a store or of a cluster."""
+"""Commands for Ray and Slurm clusters: submit and stop; and status, of a store or a cluster."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ def submit(
     *,
     sweep: SweepArgument,
     address: AddressOption = None,
-    slurm: Annotated[bool, typer.Option("--slurm", help="submit to Slurm, on a machine that has its sbatch")] = False,
+    slurm: Annotated[bool, typer.Option("--slurm", help="submit to Slurm; needs sbatch on this machine")] = False,
     out: Annotated[
         str | None,
         typer.Option(
-            help="the store, at a path or URI that the whole cluster sees; by default the sweep's own; on "
-            "Slurm, else runs/<its name>",
+            help="store, at a path or URI that every machine of the cluster can reach; default: the sweep's own, "
+            "else, on Slurm, runs/<sweep name>",
             metavar="STORE",
         ),
     ] = None,
@@ -40,34 +40,34 @@ def submit(
     seeds: SeedsOption = None,
     changes: SetOption = None,
     data_root: Annotated[
-        str | None, typer.Option(help="on the cluster, look for data sets here first; then in its $CRWN_DATA")
+        str | None, typer.Option(help="search this folder of the cluster for data sets first, then its $CRWN_DATA")
     ] = None,
     gpus: GpusOption = None,
     cpus: CpusOption = None,
     tracking_uri: Annotated[
         str | None,
-        typer.Option(help="MLflow's server or database; by default $MLFLOW_TRACKING_URI here, else the head's own"),
+        typer.Option(help="MLflow server or database; default: this machine's $MLFLOW_TRACKING_URI, else the head's"),
     ] = None,
     no_tracking: NoTrackingOption = False,
     recompute: RecomputeOption = None,
-    follow: Annotated[bool, typer.Option("--follow", help="print the job's log and end with its exit code")] = False,
-    nodes: Annotated[int | None, typer.Option(help="Slurm: machines, one by default")] = None,
-    gpus_per_node: Annotated[int | None, typer.Option(help="Slurm: GPUs on each of them")] = None,
-    cpus_per_node: Annotated[int | None, typer.Option(help="Slurm: CPUs on each of them")] = None,
+    follow: Annotated[bool, typer.Option("--follow", help="stream the job's log and exit with its code")] = False,
+    nodes: Annotated[int | None, typer.Option(help="Slurm: number of nodes; default: 1")] = None,
+    gpus_per_node: Annotated[int | None, typer.Option(help="Slurm: GPUs per node")] = None,
+    cpus_per_node: Annotated[int | None, typer.Option(help="Slurm: CPUs per node")] = None,
     time: Annotated[
-        str | None, typer.Option(help="Slurm: time limit, such as 8:00:00; the job goes on after it by itself")
+        str | None, typer.Option(help="Slurm: time limit, such as 8:00:00; the job requeues itself when it is reached")
     ] = None,
-    partition: Annotated[str | None, typer.Option(help="Slurm: the partition")] = None,
-    account: Annotated[str | None, typer.Option(help="Slurm: the account")] = None,
+    partition: Annotated[str | None, typer.Option(help="Slurm: partition")] = None,
+    account: Annotated[str | None, typer.Option(help="Slurm: account")] = None,
     sbatch: Annotated[
         list[str] | None,
-        typer.Option(help='Slurm: another option of sbatch, as "--qos=high"; may be repeated', metavar="OPTION"),
+        typer.Option(help='Slurm: extra sbatch option, such as "--qos=high"; may be repeated', metavar="OPTION"),
     ] = None,
     write: Annotated[
-        Path | None, typer.Option(help="Slurm: write the script for sbatch here, and submit nothing", metavar="FILE")
+        Path | None, typer.Option(help="Slurm: write the sbatch script here instead of submitting it", metavar="FILE")
     ] = None,
 ) -> None:
-    """Submit a sweep to a Ray cluster or to Slurm as a job, or find the job that already runs it."""
+    """Submit a sweep as a job to a Ray cluster or to Slurm, or find the job that already runs it."""
     from orchestrator import display  # noqa: PLC0415
     from orchestrator.cluster import request  # noqa: PLC0415
     from orchestrator.execution import running  # noqa: PLC0415
@@ -125,7 +125,7 @@ def submit(
 
 
 def _check_where(address: str | None, *, slurm: bool, follow: bool, for_slurm: list[str]) -> None:
-    """Check that exactly one cluster is named, with no option of the other kind of cluster.
+    """Check that exactly one cluster is named, and no option of the other kind of cluster is given.
 
     Raises:
         UserError: otherwise.
@@ -134,21 +134,21 @@ def _check_where(address: str | None, *, slurm: bool, follow: bool, for_slurm: l
         given = "both" if slurm else "neither"
         raise UserError("options-conflict", f"submit: expected a Ray cluster's --address or --slurm, given {given}")
     if not slurm and for_slurm:
-        raise UserError("options-conflict", f"{', '.join(for_slurm)}: expected --slurm with it, given --address")
+        raise UserError("options-conflict", f"{', '.join(for_slurm)}: expected with --slurm only, given with --address")
     if slurm and follow:
         raise UserError(
             "options-conflict",
-            "--follow: expected a Ray cluster's --address with it; Slurm's job has a log, for tail -F",
+            "--follow: expected a Ray cluster's --address with it; for a Slurm job, use tail -F on its log",
         )
 
 
 def stop(
     job: Annotated[
-        str, typer.Argument(help="the job's id, as submit and status show it; a number is Slurm's", metavar="JOB")
+        str, typer.Argument(help="job id, as printed by submit and status; a number is a Slurm job", metavar="JOB")
     ],
     address: AddressOption = None,
 ) -> None:
-    """Stop a job on a Ray cluster or Slurm and keep its results."""
+    """Stop a job on a Ray cluster or Slurm, keeping its results."""
     from orchestrator import display  # noqa: PLC0415
 
     if is_slurms(job, address):
@@ -158,7 +158,7 @@ def stop(
         return
     if address is None:
         raise UserError(
-            "cluster-not-named", f"--address: expected that of the Ray cluster that runs {job}; given nothing"
+            "cluster-not-named", f"--address: expected the Ray dashboard of the cluster that runs {job}; given nothing"
         )
     from orchestrator.cluster import jobs  # noqa: PLC0415
     from orchestrator.cluster.dashboard import connect  # noqa: PLC0415
@@ -167,7 +167,7 @@ def stop(
 
 
 def is_slurms(name: str, address: str | None) -> bool:
-    """Whether a name is the number of a Slurm job."""
+    """Whether a name is a Slurm job number."""
     return address is None and name.isascii() and name.isdigit()
 
 
@@ -175,31 +175,31 @@ def status(
     store: Annotated[
         str | None,
         typer.Argument(
-            help="the store, such as runs/quickstart or s3://bucket/prefix; a number is a job of Slurm",
+            help="a store, such as runs/quickstart or s3://bucket/prefix; a number is a Slurm job",
             metavar="[STORE|JOB]",
         ),
     ] = None,
     address: Annotated[
-        str | None, typer.Option(help="instead show the jobs of the Ray cluster with this dashboard", metavar="URL")
+        str | None, typer.Option(help="show the jobs of the Ray cluster with this dashboard instead", metavar="URL")
     ] = None,
-    slurm: Annotated[bool, typer.Option("--slurm", help="instead show your jobs of Slurm")] = False,
+    slurm: Annotated[bool, typer.Option("--slurm", help="show your Slurm jobs instead")] = False,
     verbose: Annotated[
         bool,
         typer.Option(
             "--verbose",
             "-v",
-            help="print a line for every trial, and the tracebacks of failed ones; for jobs, the end of the log",
+            help="print one line per trial, and the tracebacks of failed ones; for jobs, the end of the log",
         ),
     ] = False,
 ) -> None:
-    """Show how many trials of a store are done, running, failed or left, or the state of a cluster's jobs."""
+    """Show how many trials of a store are done, running, failed or pending, or the state of a cluster's jobs."""
     from orchestrator import display  # noqa: PLC0415
 
     asked = [store is not None, address is not None, slurm]
     if sum(asked) != 1:
         given = "several" if any(asked) else "none"
         raise UserError(
-            "options-conflict", f"status: expected one of a store, a job of Slurm, --address and --slurm; given {given}"
+            "options-conflict", f"status: expected one of a store, a Slurm job, --address and --slurm; given {given}"
         )
     if slurm or (store is not None and is_slurms(store, address)):
         from orchestrator.cluster import slurm as on_slurm  # noqa: PLC0415

@@ -1,4 +1,4 @@
-"""Commands that write a plug-in to begin with: new method, new network."""
+"""Commands that write plug-in templates: new method, new network."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ _WITH_NETWORK = """\
 def method(
     name: Annotated[str, typer.Argument(help="its name in sweeps, such as my_method", metavar="NAME")],
 ) -> None:
-    """Write a method of your own to begin with, and a sweep that compares it: NAME.py and NAME.yaml."""
+    """Write a template for a new method, NAME.py, and a sweep that compares it with baselines, NAME.yaml."""
     from crwn.methods import METHODS  # noqa: PLC0415
 
     _check_name(name, is_taken=name in METHODS.built_in)
@@ -48,7 +48,7 @@ def method(
 def network(
     name: Annotated[str, typer.Argument(help="its name in sweeps, such as my_network", metavar="NAME")],
 ) -> None:
-    """Write a network of your own to begin with, and a sweep of methods that train it: NAME.py and NAME.yaml."""
+    """Write a template for a new network, NAME.py, and a sweep of methods that train it, NAME.yaml."""
     from crwn.methods.networks import is_built_in  # noqa: PLC0415
 
     _check_name(name, is_taken=is_built_in(name))
@@ -63,12 +63,12 @@ def _check_name(name: str, *, is_taken: bool) -> None:
         )
     if is_taken:
         raise UserError(
-            "name-taken", f"NAME: expected a name of its own, given {name!r}, which is built in; choose another"
+            "name-taken", f"NAME: expected an unused name, given {name!r}, which is built in; choose another"
         )
 
 
 def _write(name: str, template: str, methods: str, check: str) -> None:
-    """Write a template under a name, and a sweep with these methods; say how both are run and checked."""
+    """Write a template under a name, and a sweep with these methods; print how to run and check them."""
     title = "".join(word.capitalize() for word in name.split("_"))
     text = (Path(__file__).parents[1] / template).read_text(encoding="utf-8")
     text = re.sub(r"\bmine\b", name, re.sub(r"\bMine", title, text))
@@ -76,7 +76,7 @@ def _write(name: str, template: str, methods: str, check: str) -> None:
     for file in files:
         if file.exists() or file.is_symlink():
             raise UserError(
-                "file-exists", f"{file}: expected no such file here, and there is one; choose another name or move it"
+                "file-exists", f"{file}: expected no such file, but it exists; choose another name or move it"
             )
     for file, content in files.items():
         with file.open("x", encoding="utf-8") as opened:

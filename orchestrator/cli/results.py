@@ -1,4 +1,4 @@
-"""Commands on what stores hold: tables, report, diff, verify, accept."""
+"""Commands that read stores: tables, report, diff, verify, accept."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def _known_paper(name: str | None) -> str | None:
 
 
 class NamesPaper(TyperCommand):
-    """A command with `--paper NAME`, which used to be a flag: if no name follows, the error suggests one."""
+    """A command with `--paper NAME`, formerly a flag: if the name is missing, the error lists the papers."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """The arguments, parsed; see click."""
@@ -39,14 +39,12 @@ def tables(
     stores: Annotated[
         list[str],
         typer.Argument(
-            help="the store: a folder such as runs/quickstart, or s3://bucket/prefix; several with --rows or --paper",
+            help="store: a folder such as runs/quickstart, or s3://bucket/prefix; several with --rows or --paper",
             metavar="STORE",
         ),
     ],
-    to: Annotated[
-        str | None, typer.Option(help="where to write; by default the store's report/", metavar="DIR")
-    ] = None,
-    sweep: Annotated[str | None, typer.Option(help="only this sweep, under its own labels", metavar="NAME")] = None,
+    to: Annotated[str | None, typer.Option(help="output folder; default: the store's report/", metavar="DIR")] = None,
+    sweep: Annotated[str | None, typer.Option(help="only this sweep, with its own labels", metavar="NAME")] = None,
     against: Annotated[
         str | None,
         typer.Option(help="compare every row with this one, paired by seed and task, and rank all rows", metavar="ROW"),
@@ -54,16 +52,16 @@ def tables(
     rows: Annotated[
         str | None,
         typer.Option(
-            help="instead of the sweeps' tables, one row for each value of these; by default of method, variant, "
-            "scale, if --cols or --value asks for such a table",
+            help="instead of the sweeps' tables, one with a row per value of these; default with --cols or --value: "
+            "method,variant,scale",
             metavar="NAMES",
         ),
     ] = None,
     cols: Annotated[
-        str | None, typer.Option(help="its columns: one for each value of this; benchmark by default", metavar="NAME")
+        str | None, typer.Option(help="a column per value of this; default: benchmark", metavar="NAME")
     ] = None,
     value: Annotated[
-        str | None, typer.Option(help="what its cells show: a measure; accuracy by default", metavar="VALUE")
+        str | None, typer.Option(help="the measure shown in its cells; default: accuracy", metavar="VALUE")
     ] = None,
     where: Annotated[
         list[str] | None,
@@ -72,13 +70,13 @@ def tables(
     paper: Annotated[
         str | None,
         typer.Option(
-            help="instead, the tables of this paper, from all trials with its settings",
+            help="print this paper's tables instead, from all trials with its settings",
             metavar="NAME",
             callback=_known_paper,
         ),
     ] = None,
 ) -> None:
-    """Write and print the tables of a store's sweeps, a table of any rows and columns, or a paper's tables."""
+    """Write and print the tables of a store's sweeps, a pivot table of your choice, or a paper's tables."""
     from orchestrator import display  # noqa: PLC0415
     from orchestrator.report.printable import write  # noqa: PLC0415
     from orchestrator.report.tables import Choice, tables_of  # noqa: PLC0415
@@ -106,9 +104,9 @@ def tables(
 
 
 def report_(
-    stores: Annotated[list[str], typer.Argument(metavar="STORE...", help="any number of stores")],
+    stores: Annotated[list[str], typer.Argument(metavar="STORE...", help="one or more stores")],
     to: Annotated[
-        str | None, typer.Option(help="where to write; by default the first store's report/", metavar="DIR")
+        str | None, typer.Option(help="output folder; default: the first store's report/", metavar="DIR")
     ] = None,
     paper: Annotated[
         str | None,
@@ -119,7 +117,7 @@ def report_(
         ),
     ] = None,
 ) -> None:
-    """Write one HTML page about stores: tables, figures, and the source of every number."""
+    """Write a single HTML page: tables, figures, and the source of every number."""
     from orchestrator.display import printable  # noqa: PLC0415
     from orchestrator.papers.reading import read_paper  # noqa: PLC0415
     from orchestrator.report.page import write_report  # noqa: PLC0415
@@ -134,18 +132,18 @@ def report_(
 
 def diff(
     *,
-    a: Annotated[str, typer.Argument(help="a store, as it was", metavar="A")],
-    b: Annotated[str, typer.Argument(help="a store, as it is", metavar="B")],
+    a: Annotated[str, typer.Argument(help="the store before", metavar="A")],
+    b: Annotated[str, typer.Argument(help="the store after", metavar="B")],
     where: Annotated[
         list[str] | None,
         typer.Option(help="only trials with this value, such as scale=FC256; may be repeated", metavar="NAME=VALUE"),
     ] = None,
     noise: Annotated[
-        float, typer.Option(help="points of accuracy by which equal trials may differ", min=0, max=100)
+        float, typer.Option(help="tolerated difference in accuracy, in percentage points", min=0, max=100)
     ] = 0.1,
     as_json: Annotated[bool, typer.Option("--json", help="print everything as JSON")] = False,
 ) -> None:
-    """Compare two stores' trials; exit code 0 if they agree within the noise, 1 if they differ."""
+    """Compare the trials of two stores; exit code 0 if they agree within the noise, 1 if they differ."""
     from orchestrator import display  # noqa: PLC0415
     from orchestrator.report import diff  # noqa: PLC0415
     from orchestrator.report.tables import differences  # noqa: PLC0415
@@ -161,7 +159,7 @@ def diff(
 
 
 def verify(store: StoreArgument) -> None:
-    """Check that everything in a store is as it was written; exit code 0 if it is, 1 if not."""
+    """Verify that every file in a store is intact; exit code 0 if so, 1 if not."""
     from orchestrator import display  # noqa: PLC0415
     from orchestrator.store import verifying  # noqa: PLC0415
 
@@ -172,16 +170,16 @@ def verify(store: StoreArgument) -> None:
 def accept(
     *,
     store: StoreArgument,
-    methods: Annotated[list[str], typer.Argument(help="names of methods, as in a sweep", metavar="METHOD...")],
+    methods: Annotated[list[str], typer.Argument(help="method names, as in a sweep", metavar="METHOD...")],
     code: Annotated[
         list[str] | None,
-        typer.Option(help="accept only this version of the code; may be repeated", metavar="FINGERPRINT"),
+        typer.Option(help="accept only this code version; may be repeated", metavar="FINGERPRINT"),
     ] = None,
     results_version: Annotated[
-        list[int] | None, typer.Option(help="accept only this version of results; may be repeated", metavar="NUMBER")
+        list[int] | None, typer.Option(help="accept only this results version; may be repeated", metavar="NUMBER")
     ] = None,
 ) -> None:
-    """Average a method's trials although its code changed: accept all versions in a store and the present one."""
+    """Average a method's trials across code versions: accept those in the store as equivalent to the current one."""
     from orchestrator import display  # noqa: PLC0415
     from orchestrator.execution import accepting  # noqa: PLC0415
 

@@ -1,4 +1,4 @@
-"""Commands on MLflow: sync, ui."""
+"""Commands for MLflow: sync, ui."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from orchestrator.errors import UserError
 
 
 def sync(store: StoreArgument, tracking_uri: TrackingOption = None) -> None:
-    """Bring MLflow up to date with a store, rebuilding whatever is missing there."""
+    """Update MLflow from a store, rebuilding whatever is missing."""
     from orchestrator import display  # noqa: PLC0415
     from orchestrator.tracking import address, following  # noqa: PLC0415
 
@@ -25,7 +25,7 @@ def sync(store: StoreArgument, tracking_uri: TrackingOption = None) -> None:
 
 
 def how_to_open(runs: Path, given: str | None) -> str:
-    """How to view MLflow: the command for a folder's own database, else the address."""
+    """How to view MLflow: the command for the folder's own database, else the address."""
     from orchestrator.display import hide_password  # noqa: PLC0415
     from orchestrator.tracking.address import default_uri, tracking_uri  # noqa: PLC0415
 
@@ -40,7 +40,7 @@ def ui(
     runs: Annotated[str, typer.Argument(help="the folder that holds the stores", metavar="RUNS")] = "runs",
     port: Annotated[int, typer.Option(help="port on 127.0.0.1", min=1, max=65535)] = 5000,
 ) -> None:
-    """Serve MLflow's interface for a folder of stores on this machine, until Ctrl-C."""
+    """Serve the MLflow UI for a folder of stores on this machine, until Ctrl-C."""
     from orchestrator import display  # noqa: PLC0415
     from orchestrator.tracking.ui import serve  # noqa: PLC0415
 
@@ -56,7 +56,7 @@ def _folder_of_stores(runs: str) -> Path:
     if not isinstance(open_files(runs), LocalFiles):  # which also finds what is wrong with a path
         raise UserError(
             "not-a-folder",
-            f"{runs}: expected a folder on this machine that holds MLflow's database. For a store on object storage, "
-            "it is in runs/, in the folder where crwn run was called. Rebuild it with crwn sync STORE; then: crwn ui",
+            f"{runs}: expected a folder on this machine that holds the MLflow database. For a store on object storage, "
+            "the database is in runs/, where crwn run was called. Rebuild it with crwn sync STORE, then: crwn ui",
         )
     return expanded(runs)

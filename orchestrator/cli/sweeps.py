@@ -1,4 +1,4 @@
-"""Commands on sweeps: sweeps, plan, run, doctor."""
+"""Commands for sweeps: sweeps, plan, run, doctor."""
 
 from __future__ import annotations
 
@@ -42,10 +42,10 @@ from orchestrator.cli.arguments import (
 
 def sweeps_(
     *,
-    name: Annotated[str | None, typer.Argument(help="copy this one", metavar="[NAME]")] = None,
-    to: Annotated[Path, typer.Argument(help="where to: a new file, or a folder", metavar="[TO]")] = Path(),
+    name: Annotated[str | None, typer.Argument(help="bundled sweep to copy", metavar="[NAME]")] = None,
+    to: Annotated[Path, typer.Argument(help="destination: a new file, or a folder", metavar="[TO]")] = Path(),
 ) -> None:
-    """List the sweeps that come with crwn, or copy one in order to change it."""
+    """List the bundled sweeps, or copy one to edit."""
     from orchestrator import display  # noqa: PLC0415
     from orchestrator.execution import planning  # noqa: PLC0415
     from orchestrator.sweeps import bundled  # noqa: PLC0415
@@ -67,12 +67,12 @@ def plan(
     cluster: Annotated[
         bool,
         typer.Option(
-            "--cluster", help="show how many trials run at once on the available machines, and how long they take"
+            "--cluster", help="show how many trials run in parallel on the available machines, and how long they take"
         ),
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="print every trial with its resolved spec as JSON")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="print every trial with its full spec as JSON")] = False,
 ) -> None:
-    """Show what a sweep would run, without starting anything or reading data."""
+    """Show what a sweep would run, without starting trials or reading data."""
     from orchestrator import display  # noqa: PLC0415
     from orchestrator.execution import planning  # noqa: PLC0415
 
@@ -104,18 +104,18 @@ def run(
     tracking_uri: TrackingOption = None,
     no_tracking: NoTrackingOption = False,
     repair: Annotated[
-        bool, typer.Option("--repair", help="check all finished trials and recompute damaged ones")
+        bool, typer.Option("--repair", help="check all finished trials and recompute the damaged ones")
     ] = False,
     recompute: RecomputeOption = None,
 ) -> None:
-    """Run or resume a sweep: compute the trials that are missing, then print the table."""
+    """Run or resume a sweep: compute the missing trials, then print the table."""
     from orchestrator import display  # noqa: PLC0415
     from orchestrator.execution import running  # noqa: PLC0415
 
     take_signals_for_interruptions()
     loaded = chosen_sweep(sweep, seeds, changes, plugin)
     store = store_of_run(loaded, out)
-    output.go_on_without(f"The run goes on; look at it with: {shlex.join(['crwn', 'status', store.address])}")
+    output.go_on_without(f"The run continues; check it with: {shlex.join(['crwn', 'status', store.address])}")
     options = running.Options(
         data_root=data_root,
         executor=executor,
@@ -135,9 +135,10 @@ def run(
             typer.echo(f"mlflow    {how_to_open(store.beside, tracking_uri)}")
     except KeyboardInterrupt:
         for sign in INTERRUPTIONS:
-            signal.signal(sign, signal.SIG_IGN)  # what follows takes no time and must not be cut off
+            signal.signal(sign, signal.SIG_IGN)  # the rest is quick and must not be interrupted
         command = shlex.join(["crwn", *map(display.hide_password, sys.argv[1:])])
-        typer.echo(f"\nInterrupted. Everything up to the last resume point is kept; go on with:\n  {command}", err=True)
+        said = "Interrupted. Everything up to the last resume point is kept; continue with:"
+        typer.echo(f"\n{said}\n  {command}", err=True)
         raise typer.Exit(130) from None
     raise typer.Exit(1 if failed else 0)
 
@@ -154,7 +155,7 @@ def doctor(
     tracking_uri: TrackingOption = None,
     no_tracking: NoTrackingOption = False,
 ) -> None:
-    """Check whether a sweep would run here: machines, versions, store, data, disk, MLflow."""
+    """Check that a sweep can run here: machines, versions, store, data, disk, MLflow."""
     from orchestrator import display  # noqa: PLC0415
     from orchestrator.cluster import doctor as examination  # noqa: PLC0415
     from orchestrator.execution import running  # noqa: PLC0415

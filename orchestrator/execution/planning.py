@@ -78,14 +78,14 @@ def _time(sweep: Sweep, store: Store, left: Sequence[TrialSpec]) -> Iterator[str
 
 
 def show_bundled(console: Console) -> None:
-    """Print the sweeps that come with crwn: name, what each runs, its data, its time, its number of trials."""
+    """Print the bundled sweeps: name, what each runs, data, time, number of trials."""
     rows = []
     for name, file in bundled.files().items():
         said, trials = bundled.opening(file), load_sweep(file).trials
         rows.append([name, said.what, ", ".join(_data(trials)), said.time, str(len(trials))])
     print_table(
         console,
-        title="sweeps that come with crwn",
+        title="bundled sweeps",
         text_columns=["name", "what it runs", "data", "on 2 CPU cores"],
         number_columns=["trials"],
         rows=rows,

@@ -154,7 +154,7 @@ def _comparisons(name: str, found: pd.DataFrame, base: str) -> Table:
         summary=found,
         table=table.drop(columns="variant") if (table["variant"] == "").all() else table,
         caption=(
-            f"Test accuracy after the last task less that of {base}, in points of percent, paired by seed and task: "
+            f"Test accuracy after the last task less that of {base}, in percentage points, paired by seed and task: "
             "mean ± sample standard deviation over the seeds that both have. The interval is the t interval, p that of "
             "the paired t test over seeds; p over tasks is of a sign-flip test of the tasks' differences, averaged "
             "over "

@@ -1,4 +1,4 @@
-"""The sweeps that come with crwn: their names, what their opening comments say, and copies of them.
+"""Bundled sweeps: their names, what their opening comments say, and copies of them.
 
 They are in the project's folder `sweeps`, which a wheel has inside of this package. A sweep's name is its path there
 without the ending: `quickstart`, `hong2022/table1`.
@@ -73,7 +73,7 @@ def named(given: Path) -> Path | None:
     if named in known and not Path("sweeps").is_dir():
         raise UserError(
             "file-elsewhere",
-            f"{given}: expected a file, and there is none; the one that comes with crwn is called {named}",
+            f"{given}: expected a file, but there is none; the bundled one is called {named}",
         )
     return None
 

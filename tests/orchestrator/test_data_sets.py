@@ -113,7 +113,7 @@ def test_what_is_known_and_where_it_would_be_looked_for(crwn: Crwn, workplace: P
         "tinyimagenet": ["64x64, colour", "absent", "100", "10,000", "2,000"],
     }
     *_, title, first, second = shown.out.splitlines()
-    assert title == "Looked for in, in this order:"
+    assert title == "Searched, in this order:"
     assert [first, second] == [f"  {workplace / 'one'}", f"  {Path.home() / '.cache' / 'crwn'}"]
 
 

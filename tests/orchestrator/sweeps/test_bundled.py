@@ -1,4 +1,4 @@
-"""The sweeps that come with crwn: listed, copied, called by their names, and part of a wheel."""
+"""Bundled sweeps: listed, copied, called by their names, and part of a wheel."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def test_a_bundled_sweep_is_called_by_its_name_unless_a_file_has_it(
     (workplace / "quickstart").mkdir()
     named = crwn("plan", "quickstart")
     assert named.code == 0
-    assert named.err == f"quickstart: the sweep that comes with crwn, {ROOT / 'sweeps/quickstart.yaml'}\n"
+    assert named.err == f"quickstart: using the bundled sweep {ROOT / 'sweeps/quickstart.yaml'}\n"
     assert left_of(60) + " in " + str(workplace / "runs/quickstart") in named.out
     (workplace / "quickstart").rmdir()
     sweep_file().rename(workplace / "quickstart")
@@ -80,7 +80,7 @@ def test_a_bundled_sweep_is_called_by_its_name_unless_a_file_has_it(
     [
         ("qickstart", ["qickstart: expected a sweep's file, or the name of a bundled one: ", "mean 'quickstart'?"]),
         ("hong2022/table7", ["did you mean 'hong2022/table"]),
-        ("sweeps/quickstart.yaml", ["there is none; the one that comes with crwn is called quickstart"]),
+        ("sweeps/quickstart.yaml", ["the bundled one is called quickstart"]),
         ("other.yaml", ["other.yaml: expected a YAML file that can be read"]),
     ],
 )
