@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 
 from crwn.backbone import Backbone
 from crwn.methods import METHODS
 from crwn.methods.protocol import Method, Surroundings, Tensors
-from crwn.nn.kernels import KERNELS, KernelName
+from crwn.nn.kernels import KERNELS, PLAIN, KernelName
 from crwn.trial_spec import TrialSpec, check_network
 
 
@@ -38,6 +40,53 @@ def build(spec: TrialSpec, backbone: Backbone, device: torch.device, kernel: Ker
         dtype=dtype,
         product_dtype=narrow,
         kernel=KERNELS[kernel],
+    )
+    return METHODS[spec.method.kind].build(spec.method, surroundings)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _WithoutNumbers(Surroundings):
+    """What a method is built from in order to know its tensors' shapes: nothing is drawn, zeros share one number."""
+
+    def draw(self, tasks: Sequence[int], name: str, shape: tuple[int, ...], low: float, high: float) -> torch.Tensor:
+        """Zeros."""
+        del name, low, high
+        return _zeros((len(tasks), *shape), self.dtype)
+
+    def draw_normal(self, tasks: Sequence[int], name: str, shape: tuple[int, ...], std: float) -> torch.Tensor:
+        """Zeros."""
+        return self.draw(tasks, name, shape, 0, std)
+
+    def draw_signs(self, tasks: Sequence[int], name: str, shape: tuple[int, ...]) -> torch.Tensor:
+        """Zeros."""
+        return self.draw(tasks, name, shape, -1, 1)
+
+
+def _zeros(shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
+    """Zeros that all are one number in memory."""
+    return torch.zeros((), dtype=dtype).expand(shape)
+
+
+def outline(spec: TrialSpec) -> Method:
+    """The method of a trial on frozen weights of zeros, in order to know its tensors' shapes and dtypes.
+
+    Raises:
+        ValueError: the method cannot learn its network.
+    """
+    check_network(spec)
+    narrow = product_dtype(spec)
+    dtype = torch.promote_types(narrow, torch.float32)
+    arrays = spec.blueprint().backbone.arrays
+    surroundings = _WithoutNumbers(
+        scale=spec.scale,
+        problem=spec.benchmark.problem(),
+        seed=spec.seed,
+        backbone={array.name: _zeros(array.shape, dtype) for array in arrays},
+        normalisation=spec.benchmark.normalisation(),
+        device=torch.device("cpu"),
+        dtype=dtype,
+        product_dtype=narrow,
+        kernel=PLAIN,
     )
     return METHODS[spec.method.kind].build(spec.method, surroundings)
 

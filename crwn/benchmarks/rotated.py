@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from crwn import seeding
 from crwn.benchmarks.pixels import PixelMap, PixelTasks, check_tests_ahead, problem_of_maps
@@ -102,6 +103,13 @@ class RotatedSpec:
         if self.angles == "random":
             return RANDOM_BELOW * float(seeding.numpy_generator(seed, "angle", task).random())
         return task * self.step_degrees
+
+    def distances(self, seed: int) -> NDArray[np.float64]:
+        """The angles between tasks, in degrees from 0 to 180: [T, T]."""
+        angles_T = np.array([self.degrees(seed, task) for task in range(self.problem().num_tasks)])
+        turns_TT = np.abs(angles_T[:, None] - angles_T) % 360
+        nearest_TT: NDArray[np.float64] = np.minimum(turns_TT, 360 - turns_TT)
+        return nearest_TT
 
 
 def rotation_map(height: int, width: int, degrees: float) -> PixelMap:

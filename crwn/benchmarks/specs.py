@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import numpy as np
+from numpy.typing import NDArray
 
 from crwn.data import BASE_SETS
 from crwn.data.base import AS_THEY_ARE, Normalisation
@@ -30,6 +31,25 @@ class OrdersTrainings(Protocol):
 
     def trainings(self, seed: int) -> tuple[int, ...]:
         """The task that each segment trains."""
+
+
+@runtime_checkable
+class RegroupsClasses(Protocol):
+    """The interface of the spec of a benchmark whose tasks number some of the base set's classes anew."""
+
+    def classes_behind(self, seed: int) -> tuple[tuple[int, ...], ...]:
+        """The base set's class behind each output of each task."""
+
+
+@runtime_checkable
+class RelatesTasks(Protocol):
+    """The interface of the spec of a benchmark whose tasks are near to one another or far apart."""
+
+    def distances(self, seed: int) -> NDArray[np.float64] | None:
+        """How far tasks are from one another, in any unit: [T, T], symmetric, zeros on the diagonal.
+
+        None if the settings give the tasks no order. The tasks nearest to a task are its neighbours.
+        """
 
 
 def check_first(first: int, num_tasks: int) -> None:

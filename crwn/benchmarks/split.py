@@ -86,6 +86,11 @@ class SplitSpec:
         """The normalisation of the images."""
         return normalisation_of(self.base, normalise=self.normalise)
 
+    def classes_behind(self, seed: int) -> tuple[tuple[int, ...], ...]:
+        """The base set's class behind each output of each task."""
+        groups = classes_of_tasks(BASE_SETS[self.base].num_classes, self.num_tasks, seed)
+        return tuple(map(tuple, groups[: self.problem().num_tasks]))
+
 
 def classes_of_tasks(num_classes: int, num_tasks: int, seed: int) -> list[list[int]]:
     """Each task's classes, drawn from the seed; every class is in exactly one task."""

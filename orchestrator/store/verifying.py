@@ -10,11 +10,9 @@ from rich.console import Console
 
 from crwn.faults import Fault, InvalidError, codes_of
 from crwn.lazy import LazyModule
-from crwn.spec import trial_id_of
 from orchestrator.display import counted, print_line
 from orchestrator.errors import StorageError, UserError
 from orchestrator.store import integrity, parquet_files
-from orchestrator.store.json_fields import canonical
 from orchestrator.store.schemas import (
     CONTEXTS_FILE,
     RESUME_FILE,
@@ -26,7 +24,7 @@ from orchestrator.store.schemas import (
 )
 from orchestrator.store.store import Store
 
-contexts = LazyModule("crwn.contexts")  # imports torch, which a store without contexts does not need
+context_files = LazyModule("crwn.context_files")  # imports torch, which a store without contexts does not need
 tensorfile = LazyModule("crwn.tensorfile")
 
 
@@ -144,8 +142,7 @@ def _rows_faults(content: bytes, schema: pa.Schema, store: Store, trial_id: str,
 
 def _contexts_faults(content: bytes, store: Store, trial_id: str) -> Iterator[Fault]:
     try:
-        bank = contexts.load(content)
-        owners = {bank.trial_id, trial_id_of(canonical(bank.spec))}
+        owners = set(context_files.parse(content).specs)
         if owners != {trial_id}:
             raise InvalidError("of-another-trial", f"they are of another trial, {sorted(owners - {trial_id})[0]!r}")
     except (ValueError, KeyError, TypeError) as error:

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import crwn.engine
-from crwn import backbone, contexts, tensorfile
+from crwn import backbone, context_files, contexts, tensorfile
 from crwn.benchmarks import BENCHMARKS
 from crwn.benchmarks.sequential import SequentialSpec
 from crwn.data import Datasets
@@ -98,13 +98,15 @@ def test_what_was_dumped_is_loaded() -> None:
     ]
     spec = trial("flynet")
     shared = {"w": torch.tensor([[7.0]])}
-    bank = contexts.load(contexts.dump(kept, shared, spec, "f" * 64))
-    assert bank.tensors["x"].tolist() == [[1, 2], [4, 5]]
-    assert bank.tensors["a"].tolist() == [3, 6]
-    assert bank.tensors["shared.w"].tolist() == [[7]]
-    assert bank.trial_id == spec.trial_id
-    assert bank.spec == json.loads(spec.canonical_json())
-    assert bank.fingerprint == "f" * 64
+    content = context_files.parse(contexts.dump(kept, shared, spec, "f" * 64))
+    assert content.tensors["x"].tolist() == [[1, 2], [4, 5]]
+    assert content.tensors["a"].tolist() == [3, 6]
+    assert content.tensors["shared.w"].tolist() == [[7]]
+    assert content.specs == {spec.trial_id: json.loads(spec.canonical_json())}
+    assert content.fingerprint == "f" * 64
+    assert content.starts == ()
+    told = context_files.parse(contexts.dump(kept, shared, spec, "f", starts=["own", "task 0", "own"]))
+    assert told.starts == ("own", "task 0", "own")
 
 
 def test_equal_content_gives_equal_bytes() -> None:
@@ -121,7 +123,8 @@ def test_a_bank_may_be_empty(kept: tuple[dict[str, torch.Tensor], ...]) -> None:
     bank = contexts.load(contexts.dump(kept, {}, trial("mtl"), "f"))
     assert bank.tensors == {}
     assert bank.trial_id == trial("mtl").trial_id
-    assert set(contexts.load(contexts.dump(kept, {"w": torch.ones(1)}, trial("mtl"), "f")).tensors) == {"shared.w"}
+    with_weights = contexts.dump(kept, {"w": torch.ones(1)}, trial("mtl"), "f")
+    assert set(context_files.parse(with_weights).tensors) == {"shared.w"}
 
 
 @pytest.mark.parametrize("name", SHAPES)
@@ -306,17 +309,17 @@ def test_without_weights_that_were_trained_nothing_is_predicted(name: str, digit
 def test_a_bank_that_does_not_fit_its_trial_is_refused(digits: Datasets) -> None:
     """Other frozen weights, another trial's spec, one that is none, tensors that are missing, short or too many."""
     images, whole = digits.load("digits").test.images[:2], contexts.load(run("flynet", digits)[0].contexts)
-    name = "decoder.context"
+    name, trial_id = "decoder.context", whole.trial_id
     for changes, code, says in (
         ({"fingerprint": "f" * 64}, "other-backbone", "f" * 64),
-        ({"trial_id": "0" * 16}, "another-trial", "0" * 16),
-        ({"spec": {**whole.spec, "seed": 1}}, "another-trial", whole.trial_id),
-        ({"spec": {}}, "missing-key", "method: "),
-        ({"tensors": {name: whole.tensors[name]}}, "tensors-do-not-fit", "decoder.strength [3], given none"),
+        ({"specs": {"0" * 16: whole.spec}}, "another-trial", "0" * 16),
+        ({"specs": {trial_id: {**whole.spec, "seed": 1}}}, "another-trial", trial_id),
+        ({"specs": {trial_id: {}}}, "missing-key", "method: "),
+        ({"tensors": {name: whole.tensors[name]}}, "tensors-do-not-fit", "decoder.strength [3] float32, given none"),
         (
             {"tensors": {key: tensor[:2] for key, tensor in whole.tensors.items()}},
             "tensors-do-not-fit",
-            "decoder.context [3, 128], given [2, 128]",
+            "decoder.context [3, 128] float32, given [2, 128] float32",
         ),
         (
             {"tensors": {**whole.tensors, "more": whole.tensors[name]}},
@@ -331,17 +334,17 @@ def test_a_bank_that_does_not_fit_its_trial_is_refused(digits: Datasets) -> None
 def test_a_backbone_that_no_memory_holds_is_not_drawn() -> None:
     """A small file can name a network of terabytes."""
     spec = CASES["neuromodnet"].trial(scale="FC999999")
-    bank = contexts.load(contexts.dump([{"x": torch.ones(1)}], {}, spec, "f" * 64))
-    with refused(InvalidError, "larger-than-memory", says="FC999999"):
-        bank.predict(np.zeros((1, 64), dtype=np.uint8), task=0)
+    content = contexts.dump([{"x": torch.ones(1)}], {}, spec, "f" * 64)
+    with refused(InvalidError, "larger-than-allowed", says="FC999999"):
+        contexts.load(content)
 
 
 def test_a_newer_format_is_refused() -> None:
     """A reader that does not know a format says which it knows and what to do."""
     content = contexts.dump([{"x": torch.ones(1)}], {}, trial("flynet"), "f")
     tensors, header = tensorfile.parse(content)
-    newer = tensorfile.dump(tensors, {**header, "format": contexts.FORMAT + 1})
-    with refused(InvalidError, "newer-format", says=[str(contexts.FORMAT), "given 2"]):
+    newer = tensorfile.dump(tensors, {**header, "format": context_files.BANK_FORMAT + 1})
+    with refused(InvalidError, "newer-format", says=[str(context_files.BANK_FORMAT), "given 3"]):
         contexts.load(newer)
 
 

@@ -1,0 +1,246 @@
+"""The networks of a bank: what its tensors must be, and the learners that answer with them.
+
+Shapes: T tasks of the bank, B images, C channels, H height, W width, m classes.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from crwn import backbone, learner
+from crwn.backbone import Backbone
+from crwn.benchmarks import MOST_TASKS
+from crwn.benchmarks.specs import AddsClasses
+from crwn.evaluation import EVALUATION_BATCH, among
+from crwn.faults import InvalidError
+from crwn.methods.protocol import Method, Tensors
+from crwn.nn.kernels import choose_kernel
+from crwn.spec import SCENARIOS, Blueprint
+from crwn.trial_spec import TrialSpec
+
+LARGEST_BACKBONE = 2**31
+"""Most bytes that a bank may ask for when it is loaded, unless more is allowed: the frozen weights, or what a task's
+state takes. A file of kilobytes can name a network of terabytes."""
+
+SMALL_SHARE = 1 / 8
+"""Largest share of a network's weights that a task's state may have for images of several tasks to be answered at once,
+each with a copy of its task's state; above it, copies cost more than one call per task."""
+
+ROWS_AT_ONCE = 4096
+"""Images times tasks that are answered at once."""
+
+
+def trial_from(values: Mapping[str, object], trial_id: str) -> TrialSpec:
+    """The trial with this spec, as parsed JSON, possibly a stranger's.
+
+    Raises:
+        ValueError: this crwn does not know it, it has too many tasks to list, or it is another trial's.
+    """
+    benchmark = values.get("benchmark")
+    num_tasks = benchmark.get("num_tasks") if isinstance(benchmark, Mapping) else None
+    if isinstance(num_tasks, int) and num_tasks > MOST_TASKS:
+        raise InvalidError("too-many-tasks", f"contexts: expected at most {MOST_TASKS:,} tasks, given {num_tasks}")
+    found = TrialSpec.from_values(values)
+    if found.trial_id != trial_id:
+        message = f"contexts: expected the spec of the trial {trial_id}, given {found.trial_id}'s"
+        raise InvalidError("another-trial", message)
+    return found
+
+
+def tells_tasks(trial: TrialSpec) -> bool:
+    """Whether a trial's method answers for a task that it is told; else one network answers for all."""
+    return "tasks" in SCENARIOS[trial.benchmark.problem().scenario] and trial.blueprint().is_continual
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Kept:
+    """What a trial's method keeps: tensors without numbers.
+
+    Attributes:
+        own: of one task, by name, with a task axis of length 1.
+        shared: shared weights that learning changes.
+    """
+
+    own: Tensors
+    shared: Tensors
+
+
+def kept_by(trial: TrialSpec) -> Kept:
+    """What a trial's method keeps."""
+    method, blueprint = learner.outline(trial), trial.blueprint()
+    shared = {} if blueprint.moves_shared == "never" else method.needed_to_predict(method.start_shared())
+    own = (
+        method.pack({name: tensor.detach() for name, tensor in method.start([0]).items()}) if tells_tasks(trial) else {}
+    )
+    return Kept(own=own, shared=shared)
+
+
+def check_size(trial: TrialSpec, largest: int) -> None:
+    """Check that a trial's network is not larger than allowed, before anything of it is built.
+
+    Args:
+        trial: the trial.
+        largest: most bytes.
+
+    Raises:
+        ValueError: it is.
+    """
+    blueprint = trial.blueprint()
+    numbers = math.ceil(max(blueprint.params_per_task, blueprint.trained_per_task, blueprint.stored_shared))
+    asked = max(blueprint.backbone.num_bytes, 4 * numbers)
+    if asked > largest:
+        raise InvalidError(
+            "larger-than-allowed",
+            f"backbone: expected a network of at most {largest:,} bytes, given {trial.method.kind} {trial.scale} with "
+            f"{asked:,} bytes; if you trust the file, load it with largest={asked}",
+        )
+
+
+def draw(blueprint: Blueprint, fingerprint: str) -> Backbone:
+    """The frozen weights, drawn anew.
+
+    Raises:
+        ValueError: they are not those of this fingerprint.
+    """
+    drawn = backbone.draw(blueprint.backbone)
+    if drawn.fingerprint != fingerprint:
+        raise InvalidError(
+            "other-backbone",
+            f"backbone: expected the frozen weights with the fingerprint {fingerprint}, drew "
+            f"{drawn.fingerprint}: this NumPy draws other numbers than the trial's; use the version that it had, or "
+            "save the bank there with backbone=True",
+        )
+    return drawn
+
+
+def network_key(trial: TrialSpec) -> str:
+    """What a trial's learner is built from, but for the number of tasks: trials with equal keys answer alike."""
+    problem, spec = trial.benchmark.problem(), json.loads(trial.canonical_json())
+    parts = [spec["method"], trial.scale, trial.seed, trial.training.dtype, problem.input_shape, problem.num_classes]
+    return json.dumps([*parts, problem.scenario, repr(trial.benchmark.normalisation())], sort_keys=True)
+
+
+class Network:
+    """The learner of one trial, or of trials that answer alike, with what tasks keep.
+
+    Args:
+        trial: one of the trials.
+        drawn: the frozen weights.
+        own: what tasks keep [T, ...].
+        indices: each task's number in its trial: T of them.
+        shared: learned shared weights.
+    """
+
+    def __init__(
+        self, trial: TrialSpec, drawn: Backbone, own: Tensors, indices: Sequence[int], shared: Tensors
+    ) -> None:
+        kernel = choose_kernel("cpu", learner.product_dtype(trial))
+        self._method: Method = learner.build(trial, drawn, torch.device("cpu"), kernel)
+        self._trial = trial
+        self._own = own
+        self._indices = indices
+        self._shared = shared
+
+    @functools.cached_property
+    def answers_at_once(self) -> bool:
+        """Whether one call answers for images of several tasks.
+
+        It does where all layers are dense, frozen since the first task at the latest, and a task keeps few numbers.
+        """
+        blueprint = self._trial.blueprint()
+        arrays = blueprint.backbone.arrays
+        num_weights = sum(math.prod(array.shape) for array in arrays)
+        return (
+            blueprint.moves_shared != "always"
+            and all(len(array.shape) == 2 for array in arrays)
+            and blueprint.stored_per_task <= SMALL_SHARE * num_weights
+            and not blueprint.tests_by_batch
+        )
+
+    @torch.no_grad()
+    def one(self, place: int | None, bytes_BCHW: torch.Tensor) -> torch.Tensor:
+        """Class scores [B, m] of one task's images.
+
+        Args:
+            place: the task's place in `own`; None where tasks are not told.
+            bytes_BCHW: the images.
+        """
+        method, state, index = self._method, self._shared, None
+        if place is not None:
+            index = self._indices[place]
+            own = {name: tensor[place : place + 1] for name, tensor in self._own.items()}
+            state = state | method.unpack(own, [index])
+        prepared = method.prepare(index, bytes_BCHW)
+        batch_size = len(prepared) if self._trial.blueprint().tests_by_batch else EVALUATION_BATCH
+        logits = [method.logits(state, batch[None])[0] for batch in prepared.split(max(1, batch_size))]
+        logits_Bm = torch.cat(logits)
+        if self._classes is not None:
+            logits_Bm = among(logits_Bm[None], torch.tensor(self._classes))[0]
+        return logits_Bm.to(torch.promote_types(logits_Bm.dtype, torch.float32))
+
+    @torch.no_grad()
+    def each(self, places_B: torch.Tensor, bytes_BCHW: torch.Tensor) -> torch.Tensor:
+        """Class scores [B, m] of images of several tasks, given each image's place in `own` [B]."""
+        if not self.answers_at_once:
+            return self._by_task(places_B, bytes_BCHW)
+        prepared = self._prepared(places_B, bytes_BCHW)
+        logits = []
+        for places, images in zip(places_B.split(EVALUATION_BATCH), prepared.split(EVALUATION_BATCH), strict=True):
+            state = self._shared | {name: tensor.index_select(0, places) for name, tensor in self._unpacked.items()}
+            logits.append(self._method.logits(state, images[:, None])[:, 0])
+        logits_Bm = torch.cat(logits)
+        return logits_Bm.to(torch.promote_types(logits_Bm.dtype, torch.float32))
+
+    @torch.no_grad()
+    def all(self, places: Sequence[int], bytes_BCHW: torch.Tensor) -> torch.Tensor:
+        """Class scores [T, B, m] of the same images under each of these tasks."""
+        if not (self.answers_at_once and self._prepares_alike):
+            return torch.stack([self.one(place, bytes_BCHW) for place in places])
+        index = torch.tensor(places)
+        state = self._shared | {name: tensor.index_select(0, index) for name, tensor in self._unpacked.items()}
+        batch_size = max(1, ROWS_AT_ONCE // len(places))
+        logits = [
+            self._method.logits(state, batch[None].expand(len(places), *batch.shape))
+            for batch in bytes_BCHW.split(batch_size)
+        ]
+        logits_TBm = torch.cat(logits, dim=1)
+        return logits_TBm.to(torch.promote_types(logits_TBm.dtype, torch.float32))
+
+    def _by_task(self, places_B: torch.Tensor, bytes_BCHW: torch.Tensor) -> torch.Tensor:
+        """One call per task, for the images of each."""
+        rows = [(places_B == place).nonzero().flatten() for place in places_B.unique().tolist()]
+        parts = [self.one(int(places_B[found[0]]), bytes_BCHW[found]) for found in rows]
+        order_B = torch.cat(rows)
+        return torch.cat(parts)[order_B.argsort()]
+
+    def _prepared(self, places_B: torch.Tensor, bytes_BCHW: torch.Tensor) -> torch.Tensor:
+        """Prepared images [B, ...], each as its own task prepares it."""
+        if self._prepares_alike:
+            return bytes_BCHW
+        rows = [(places_B == place).nonzero().flatten() for place in places_B.unique().tolist()]
+        parts = [self._method.prepare(self._indices[int(places_B[found[0]])], bytes_BCHW[found]) for found in rows]
+        return torch.cat(parts)[torch.cat(rows).argsort()]
+
+    @property
+    def _prepares_alike(self) -> bool:
+        """Whether the method takes images as they are, so that tasks do not differ in it."""
+        return type(self._method).prepare is Method.prepare
+
+    @functools.cached_property
+    def _unpacked(self) -> Tensors:
+        """The state of all tasks [T, ...]."""
+        return self._method.unpack(self._own, self._indices)
+
+    @functools.cached_property
+    def _classes(self) -> tuple[int, ...] | None:
+        """The classes that were learned, where tasks add classes; None: all."""
+        benchmark = self._trial.benchmark
+        if not isinstance(benchmark, AddsClasses):
+            return None
+        return tuple(sorted({label for group in benchmark.classes(self._trial.seed) for label in group}))
