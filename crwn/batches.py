@@ -108,6 +108,7 @@ class Lanes:
         segment: the segment's number, from 0.
         num_each: N.
         per_epoch: number of batches per epoch.
+        device: the device of the tensors.
     """
 
     def __init__(
@@ -132,7 +133,7 @@ class Lanes:
         self._prepare = prepare
         self._seed = seed
         self._batch_size = batch_size
-        self._device = examples.device
+        self.device = examples.device
         self._augmentation = augmentation
         self._order_GN = torch.empty(0)
         self._draws_GN3 = torch.empty(0)
@@ -200,10 +201,9 @@ class Lanes:
         """All examples, in the order of the data."""
         return Examples(self)
 
-    def in_order(self, places: slice) -> Split:
-        """The examples at these positions in every lane: prepared [G, n, ...], not augmented."""
-        numbers = torch.arange(*places.indices(self.num_each), device=self._device)
-        starts_G1 = self.num_each * torch.arange(len(self._segment.lanes), device=self._device)[:, None]
+    def at(self, numbers: torch.Tensor) -> Split:
+        """The examples with these numbers in every lane [n]: prepared [G, n, ...], not augmented."""
+        starts_G1 = self.num_each * torch.arange(len(self._segment.lanes), device=self.device)[:, None]
         chosen_GB = numbers + starts_G1
         examples = self._examples.take(chosen_GB.reshape(-1))
         images = examples.images.unflatten(0, chosen_GB.shape)
@@ -228,18 +228,18 @@ class Lanes:
     def _draw_order(self, epoch: int) -> torch.Tensor:
         """The order of the examples in an epoch, as indices [G, N]."""
         if not self._segment.shuffled:
-            return torch.arange(self.num_each, device=self._device)[None]
+            return torch.arange(self.num_each, device=self.device)[None]
         orders = [
             seeding.numpy_generator(self._seed, "batches", stream, epoch).permutation(self.num_each)
             + index * self.num_each
             for index, stream in enumerate(self._segment.streams)
         ]
-        return sent(np.stack(orders), self._device)
+        return sent(np.stack(orders), self.device)
 
     def _draw_changes(self, augmentation: Augmentation, epoch: int) -> torch.Tensor:
         """The draws of the augmentation in an epoch: [G, N, 3]."""
         streams = (seeding.numpy_generator(self._seed, "augment", stream, epoch) for stream in self._segment.streams)
-        return sent(np.stack([augmentation.draw(stream, self.num_each) for stream in streams]), self._device)
+        return sent(np.stack([augmentation.draw(stream, self.num_each) for stream in streams]), self.device)
 
 
 class Examples:
@@ -262,7 +262,21 @@ class Examples:
             size: B; the last batch may be shorter.
         """
         for start in range(0, self.num_examples, size):
-            yield self._lanes.in_order(slice(start, start + size))
+            stop = min(start + size, self.num_examples)
+            yield self._lanes.at(torch.arange(start, stop, device=self._lanes.device))
+
+    def drawn(self, size: int, name: str) -> Split:
+        """Different examples drawn at random, the same numbers in every lane, not augmented.
+
+        Args:
+            size: their number per lane; all, if there are no more.
+            name: the purpose, which names their random stream.
+
+        Returns:
+            Prepared images [G, B, ...] and labels [G, B].
+        """
+        order_N = self.stream(name).permutation(self.num_examples)
+        return self._lanes.at(sent(order_N[:size], self._lanes.device))
 
     def take(self, index_N: torch.Tensor) -> Split:
         """Examples by index: bytes [n, ...] and labels [n]; only for segments of one lane."""

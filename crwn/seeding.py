@@ -26,6 +26,7 @@ The purposes in use:
     ("augment", task, epoch)     how each example is cropped and flipped; "mixed" as above
     ("test batches", task)       the order of test examples, if tests depend on the batch
     ("state", task, tensor)      the initial values of a task's tensors
+    ("state", "shared", tensor)  the same, if all tasks start alike
     ("update", name, update)     what a method draws in an update of the trial, such as which examples to replay
     ("update", name, task, step) the same for each of several tasks that are learned at once
     ("network", "start")         the initial values of a network of a user's own

@@ -241,8 +241,8 @@ def _source(method: MethodSpec) -> str:
 
 
 def _at_once(blueprint: Blueprint) -> str:
-    alone = "first alone, then " if blueprint.moves_shared == "first segment" else ""
-    return alone + AT_ONCE[blueprint.grouping]
+    alone = blueprint.moves_shared == "first segment" and blueprint.grouping != "one"
+    return ("first alone, then " if alone else "") + AT_ONCE[blueprint.grouping]
 
 
 def _kept(blueprint: Blueprint) -> str:

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from crwn.lazy import LazyModule
+from crwn.methods import starts
 from crwn.methods.networks import (
     drawn_normal,
     frozen_multiply_adds,
@@ -28,17 +29,29 @@ from crwn.methods.networks import (
     start_statistics,
 )
 from crwn.methods.protocol import (
+    ContextStart,
     Method,
     SharedWeights,
     Surroundings,
     Tensors,
     trained_from,
 )
-from crwn.spec import READ_STRICTLY, Blueprint, PositiveFloat, ProblemShape, TrainingSpec, check_fields, kind_field
+from crwn.methods.starts import ContextFrom
+from crwn.spec import (
+    READ_STRICTLY,
+    Blueprint,
+    PositiveFloat,
+    ProblemShape,
+    TrainingSpec,
+    check_fields,
+    kind_field,
+    later_field,
+)
 
 if TYPE_CHECKING:
     import torch
 
+    from crwn.batches import Examples
     from crwn.nn import dense
 else:
     dense = LazyModule("crwn.nn.dense")
@@ -50,6 +63,8 @@ class BatchESpec:
 
     Attributes:
         first_task_rate: the learning rate of the first task, which trains the shared weights.
+        context_start: whether each task draws initial r and s of its own, or all start from the same.
+        context_from: whether a task starts as drawn, or from the earlier task whose r and s fit it best (`starts.py`).
 
     Raises:
         ValueError: a field is wrong.
@@ -59,6 +74,8 @@ class BatchESpec:
 
     kind: str = kind_field("batche")
     first_task_rate: PositiveFloat = 1e-4
+    context_start: ContextStart = later_field("own")
+    context_from: ContextFrom = later_field("own")
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -68,17 +85,23 @@ class BatchESpec:
         return paper_training(scale, fully_connected_rate=0.01, resnet_rate=0.01)
 
     def blueprint(self, scale: str, problem: ProblemShape, seed: int) -> Blueprint:
-        """A network shared by all tasks, and r and s per task (FC256 on 784 pixels: 268,800/T + 1,818)."""
+        """A network shared by all tasks, and r and s per task (FC256 on 784 pixels: 268,800/T + 1,818).
+
+        Raises:
+            ValueError: BatchE does not have this scale, or no earlier task's r and s could be taken.
+        """
         network = parse_network(scale, problem)
         weights = num_weights(network)
+        statistics = num_statistics(network)
         num_factors = sum(layer.shape[0] + layer.shape[1] for layer in network.layers.values())
         return Blueprint(
             params_per_task=weights / problem.num_tasks + num_factors,
             trained_per_task=num_factors,
-            stored_per_task=num_factors,
+            stored_per_task=num_factors + starts.num_kept(self.context_from),
+            stored_memory=starts.remembered_numbers(self.context_from, num_factors + statistics, problem),
             stored_shared=weights,
             moves_shared="first segment",
-            statistics_per_task=num_statistics(network),
+            statistics_per_task=statistics,
             multiply_adds=frozen_multiply_adds(network),
             # Plus each layer's output before r
             activations=network.activations
@@ -92,7 +115,7 @@ class BatchE(Method):
     """The learner: shared weights, and per task and layer r [O] and s [I]."""
 
     def __init__(self, spec: BatchESpec, surroundings: Surroundings) -> None:
-        self._first_task_rate = spec.first_task_rate
+        self._spec = spec
         self._surroundings = surroundings
         self._network = parse_network(surroundings.scale, surroundings.problem)
         self._weights = SharedWeights(surroundings)
@@ -102,16 +125,31 @@ class BatchE(Method):
         return trained_from(self._surroundings.backbone)
 
     def start(self, tasks: Sequence[int]) -> Tensors:
-        """Random signs, drawn anew for each task."""
-        state = start_statistics(self._network, self._surroundings, tasks)
-        for name, (num_outputs, num_inputs) in ((n, w.shape[:2]) for n, w in self._surroundings.backbone.items()):
-            state[f"{name}.r"] = self._surroundings.draw_signs(tasks, f"{name}.r", (num_outputs,)).requires_grad_()
-            state[f"{name}.s"] = self._surroundings.draw_signs(tasks, f"{name}.s", (num_inputs,)).requires_grad_()
-        return state
+        """Random signs, drawn anew for each task or once for all."""
+        spec, surroundings = self._spec, self._surroundings
+        state = start_statistics(self._network, surroundings, tasks)
+        for name, (num_outputs, num_inputs) in ((n, w.shape[:2]) for n, w in surroundings.backbone.items()):
+            for factor, size in (("r", num_outputs), ("s", num_inputs)):
+                signs = surroundings.draw_signs(tasks, f"{name}.{factor}", (size,), start=spec.context_start)
+                state[f"{name}.{factor}"] = signs.requires_grad_()
+        return state | starts.start_from(spec.context_from, surroundings, tasks)
+
+    def start_memory(self) -> Tensors:
+        """What earlier tasks learned, if tasks start from it."""
+        return starts.start_memory(self.start([0]), self._surroundings.problem.num_segments)
+
+    def begin(self, state: Tensors, examples: Examples, rate: float) -> Tensors:
+        """The start of a task from an earlier one, if one fits."""
+        del rate
+        return starts.best_start(self.logits, state, examples)
+
+    def end(self, state: Tensors, examples: Examples) -> Tensors:
+        """What the task learned, remembered."""
+        return starts.remembered(state, examples.segment)
 
     def rate(self, segment: int, rate: float) -> float:
         """The first task's own learning rate, or the given one from the second task on."""
-        return self._first_task_rate if segment == 0 else rate
+        return self._spec.first_task_rate if segment == 0 else rate
 
     def logits(
         self, state: Tensors, images: torch.Tensor, *, training: bool = False, moved: Tensors | None = None

@@ -20,23 +20,33 @@ from annotated_types import Ge, Gt, Le
 
 from crwn.backbone import ArraySpec, BackboneSpec
 from crwn.lazy import LazyModule
+from crwn.methods import starts
 from crwn.methods.protocol import (
+    ContextStart,
     Method,
-    Modulation,
     ScaleFamily,
     SharedWeights,
     Surroundings,
     Tensors,
     check_range,
-    modulated_counts,
     parse_scale,
-    start_modulated,
 )
-from crwn.spec import READ_STRICTLY, Blueprint, PositiveFloat, ProblemShape, TrainingSpec, check_fields, kind_field
+from crwn.methods.starts import ContextFrom, Modulation
+from crwn.spec import (
+    READ_STRICTLY,
+    Blueprint,
+    PositiveFloat,
+    ProblemShape,
+    TrainingSpec,
+    check_fields,
+    kind_field,
+    later_field,
+)
 
 if TYPE_CHECKING:
     import torch
 
+    from crwn.batches import Examples
     from crwn.nn import dense, flynet
 else:
     dense = LazyModule("crwn.nn.dense")
@@ -58,6 +68,8 @@ class FlyNetSpec:
         context_low: lower bound of the uniform initial contexts.
         context_high: upper bound of the uniform initial contexts; equal bounds give a constant.
         initial_strength: the decoder's initial strength for each task.
+        context_start: whether each task draws initial contexts of its own, or all start from the same.
+        context_from: whether a task starts as drawn, or from the earlier task whose context fits it best (`starts.py`).
 
     Raises:
         ValueError: a field is wrong.
@@ -73,10 +85,13 @@ class FlyNetSpec:
     context_low: float = -1.0
     context_high: float = 1.0
     initial_strength: float = 1.0
+    context_start: ContextStart = later_field("own")
+    context_from: ContextFrom = later_field("own")
 
     def __post_init__(self) -> None:
         check_fields(self)
         check_range("context_low", self.context_low, "context_high", self.context_high)
+        starts.check_shared(self.context_start, self.context_low, self.context_high)
 
     def training(self, scale: str) -> TrainingSpec:
         """The paper's settings: RMSProp at 0.01."""
@@ -87,7 +102,8 @@ class FlyNetSpec:
         """N = s d units; N + 1 parameters per task (10d on 784 pixels: 7,841).
 
         Raises:
-            ValueError: FlyNet does not have this scale, images are not grey, or units would have no inputs.
+            ValueError: FlyNet does not have this scale, images are not grey, units would have no inputs, or no
+                earlier context could be taken.
         """
         expansion = parse_scale(scale, EXPANSIONS)
         if problem.input_shape[0] != 1:
@@ -102,7 +118,7 @@ class FlyNetSpec:
                 f"given {self.connectivity}"
             )
         num_units = expansion * problem.input_size
-        trained, kept = modulated_counts(num_units, 1, self.modulation)
+        trained, kept = starts.modulated_counts(num_units, 1, self.modulation)
         encoder = ArraySpec(
             name="encoder",
             shape=(num_units, problem.input_size),
@@ -118,7 +134,8 @@ class FlyNetSpec:
         return Blueprint(
             params_per_task=trained,
             trained_per_task=trained,
-            stored_per_task=kept,
+            stored_per_task=kept + starts.num_kept(self.context_from),
+            stored_memory=starts.remembered_numbers(self.context_from, kept, problem),
             # Count only E's ones: in bytes, the dense product costs about as much as sparse sums. No backward pass.
             multiply_adds=num_units * (num_summed + 2 * problem.num_classes),
             activations=problem.input_size + 3 * num_units + problem.num_classes,
@@ -146,14 +163,29 @@ class FlyNet(Method):
     def start(self, tasks: Sequence[int]) -> Tensors:
         """A context drawn anew for each task, and the initial strength."""
         spec, decoder_mN = self._spec, self._surroundings.backbone["decoder"]
-        return start_modulated(
+        modulated_GX = starts.start_modulated(
             self._surroundings,
             tasks,
             inputs={"decoder": (decoder_mN.shape[1],)},
             modulation=spec.modulation,
             context_range=(spec.context_low, spec.context_high),
             initial_strength=spec.initial_strength,
+            context_start=spec.context_start,
         )
+        return modulated_GX | starts.start_from(spec.context_from, self._surroundings, tasks)
+
+    def start_memory(self) -> Tensors:
+        """What earlier tasks learned, if tasks start from it."""
+        return starts.start_memory(self.start([0]), self._surroundings.problem.num_segments)
+
+    def begin(self, state: Tensors, examples: Examples, rate: float) -> Tensors:
+        """The start of a task from an earlier one, if one fits."""
+        del rate
+        return starts.best_start(self.logits, state, examples)
+
+    def end(self, state: Tensors, examples: Examples) -> Tensors:
+        """What the task learned, remembered."""
+        return starts.remembered(state, examples.segment)
 
     def logits(
         self, state: Tensors, images: torch.Tensor, *, training: bool = False, moved: Tensors | None = None

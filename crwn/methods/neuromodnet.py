@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from crwn.lazy import LazyModule
+from crwn.methods import starts
 from crwn.methods.networks import (
     drawn_normal,
     frozen_multiply_adds,
@@ -31,17 +32,8 @@ from crwn.methods.networks import (
     parse_network,
     start_statistics,
 )
-from crwn.methods.protocol import (
-    Method,
-    Modulation,
-    SharedWeights,
-    Surroundings,
-    Tensors,
-    check_range,
-    modulated_counts,
-    start_modulated,
-    trained_from,
-)
+from crwn.methods.protocol import ContextStart, Method, SharedWeights, Surroundings, Tensors, check_range, trained_from
+from crwn.methods.starts import ContextFrom, Modulation
 from crwn.spec import (
     READ_STRICTLY,
     Blueprint,
@@ -56,6 +48,7 @@ from crwn.spec import (
 if TYPE_CHECKING:
     import torch
 
+    from crwn.batches import Examples
     from crwn.nn import dense
 else:
     dense = LazyModule("crwn.nn.dense")
@@ -73,6 +66,8 @@ class NeuroModNetSpec:
         weight_gain: R's variance is this divided by the layer's fan-in.
         pretrained: whether R is learned with the first task and then frozen.
         first_task_rate: the learning rate of the first task, if it trains R.
+        context_start: whether each task draws initial contexts of its own, or all start from the same.
+        context_from: whether a task starts as drawn, or from the earlier task whose context fits it best (`starts.py`).
 
     Raises:
         ValueError: a field is wrong.
@@ -88,10 +83,13 @@ class NeuroModNetSpec:
     weight_gain: PositiveFloat = 2.0
     pretrained: bool = later_field(default=False)
     first_task_rate: PositiveFloat = later_field(1e-4)
+    context_start: ContextStart = later_field("own")
+    context_from: ContextFrom = later_field("own")
 
     def __post_init__(self) -> None:
         check_fields(self)
         check_range("context_low", self.context_low, "context_high", self.context_high)
+        starts.check_shared(self.context_start, self.context_low, self.context_high)
 
     def training(self, scale: str) -> TrainingSpec:
         """The paper's settings: RMSProp at 0.01, or Adam from 0.1 for a ResNet."""
@@ -103,7 +101,8 @@ class NeuroModNetSpec:
         If pretrained, R counts too, divided by the number of tasks (FC4096, 36 tasks: 565,352).
 
         Raises:
-            ValueError: NeuroModNet does not have this scale, or pretraining is asked for with a single task.
+            ValueError: NeuroModNet does not have this scale, pretraining is asked for with a single task, or
+                no earlier context could be taken.
         """
         network = parse_network(scale, problem)
         if self.pretrained and problem.num_tasks == 1:
@@ -111,14 +110,16 @@ class NeuroModNetSpec:
                 "pretrained: expected a benchmark of at least 2 tasks, given 1; the first task only prepares the others"
             )
         layers, weights = network.layers.values(), num_weights(network)
-        trained, kept = modulated_counts(sum(layer.fan_in for layer in layers), len(layers), self.modulation)
+        trained, kept = starts.modulated_counts(sum(layer.fan_in for layer in layers), len(layers), self.modulation)
+        statistics = num_statistics(network)
         return Blueprint(
             params_per_task=trained + (weights / problem.num_tasks if self.pretrained else 0),
             stored_shared=weights if self.pretrained else 0,
             moves_shared="first segment" if self.pretrained else "never",
             trained_per_task=trained,
-            stored_per_task=kept,
-            statistics_per_task=num_statistics(network),
+            stored_per_task=kept + starts.num_kept(self.context_from),
+            stored_memory=starts.remembered_numbers(self.context_from, kept + statistics, problem),
+            statistics_per_task=statistics,
             multiply_adds=frozen_multiply_adds(network),
             activations=network.activations + linear_inputs(network),
             backbone=drawn_normal(network, seed, lambda layer: (self.weight_gain / layer.fan_in) ** 0.5),
@@ -141,15 +142,30 @@ class NeuroModNet(Method):
     def start(self, tasks: Sequence[int]) -> Tensors:
         """Contexts drawn anew for each task, and initial strengths."""
         spec, backbone = self._spec, self._surroundings.backbone
-        modulated_GX = start_modulated(
+        modulated_GX = starts.start_modulated(
             self._surroundings,
             tasks,
             inputs={name: tuple(weight.shape[1:]) for name, weight in backbone.items()},
             modulation=spec.modulation,
             context_range=(spec.context_low, spec.context_high),
             initial_strength=spec.initial_strength,
+            context_start=spec.context_start,
         )
-        return modulated_GX | start_statistics(self._network, self._surroundings, tasks)
+        statistics_GX = start_statistics(self._network, self._surroundings, tasks)
+        return modulated_GX | statistics_GX | starts.start_from(spec.context_from, self._surroundings, tasks)
+
+    def start_memory(self) -> Tensors:
+        """What earlier tasks learned, if tasks start from it."""
+        return starts.start_memory(self.start([0]), self._surroundings.problem.num_segments)
+
+    def begin(self, state: Tensors, examples: Examples, rate: float) -> Tensors:
+        """The start of a task from an earlier one, if one fits."""
+        del rate
+        return starts.best_start(self.logits, state, examples)
+
+    def end(self, state: Tensors, examples: Examples) -> Tensors:
+        """What the task learned, remembered."""
+        return starts.remembered(state, examples.segment)
 
     def rate(self, segment: int, rate: float) -> float:
         """The first task's own learning rate, if it trains R; else the given one."""

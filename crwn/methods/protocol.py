@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
@@ -47,8 +47,8 @@ else:
 
 Tensors: TypeAlias = "dict[str, torch.Tensor]"
 
-Modulation: TypeAlias = Literal["local+global", "local", "global"]
-"""Which tensors of a modulated layer are trained: contexts (local), strengths (global), or both."""
+ContextStart: TypeAlias = Literal["own", "shared"]
+"""Whether each task's own tensors start from numbers of its own, or those of all tasks from the same ones."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,15 +81,24 @@ class Surroundings:
         """The normalised pixels, in `product_dtype`."""
         return kernels.cast(self.normalisation(bytes_GBd, self.dtype), self.product_dtype)
 
-    def draw(self, tasks: Sequence[int], name: str, shape: tuple[int, ...], low: float, high: float) -> torch.Tensor:
-        """Draw uniform numbers for the tensor `name` of each task, from that task's own stream.
+    def draw(
+        self,
+        tasks: Sequence[int],
+        name: str,
+        shape: tuple[int, ...],
+        low: float,
+        high: float,
+        *,
+        start: ContextStart = "own",
+    ) -> torch.Tensor:
+        """Draw uniform numbers for the tensor `name` of each task, from that task's own stream or from a shared one.
 
         NumPy draws them in float32, so a task's initial state depends on neither the device nor the other tasks.
 
         Returns:
             [G, *shape].
         """
-        unit = np.stack([stream.random(shape, dtype=np.float32) for stream in self.streams(tasks, name)])
+        unit = np.stack([stream.random(shape, dtype=np.float32) for stream in self.streams(tasks, name, start=start)])
         return self.as_tensor(np.float32(low) + np.float32(high - low) * unit)
 
     def draw_normal(self, tasks: Sequence[int], name: str, shape: tuple[int, ...], std: float) -> torch.Tensor:
@@ -97,14 +106,18 @@ class Surroundings:
         unit = np.stack([stream.standard_normal(shape, dtype=np.float32) for stream in self.streams(tasks, name)])
         return self.as_tensor(np.float32(std) * unit)
 
-    def draw_signs(self, tasks: Sequence[int], name: str, shape: tuple[int, ...]) -> torch.Tensor:
+    def draw_signs(
+        self, tasks: Sequence[int], name: str, shape: tuple[int, ...], *, start: ContextStart = "own"
+    ) -> torch.Tensor:
         """Like `draw`, plus or minus one with equal probability."""
-        bits = np.stack([stream.integers(0, 2, size=shape, dtype=np.int8) for stream in self.streams(tasks, name)])
+        streams = self.streams(tasks, name, start=start)
+        bits = np.stack([stream.integers(0, 2, size=shape, dtype=np.int8) for stream in streams])
         return self.as_tensor(np.float32(2) * bits.astype(np.float32) - np.float32(1))
 
-    def streams(self, tasks: Sequence[int], name: str) -> Iterator[np.random.Generator]:
-        """Each task's own stream for the tensor `name`."""
-        return (seeding.numpy_generator(self.seed, "state", task, name) for task in tasks)
+    def streams(self, tasks: Sequence[int], name: str, *, start: ContextStart = "own") -> Iterator[np.random.Generator]:
+        """Each task's stream for the tensor `name`: its own, or one that begins alike for all tasks."""
+        owners: Sequence[int | str] = tasks if start == "own" else ["shared"] * len(tasks)
+        return (seeding.numpy_generator(self.seed, "state", owner, name) for owner in owners)
 
     def as_tensor(self, array: NDArray[np.float32]) -> torch.Tensor:
         """The array as a tensor on the device, in `dtype`."""
@@ -378,44 +391,3 @@ def check_range(low_name: str, low: float, high_name: str, high: float) -> None:
     """
     if low > high:
         raise InvalidError("range-inverted", f"{low_name}: expected at most {high_name} ({high}), given {low}")
-
-
-def modulated_counts(num_inputs: int, num_layers: int, modulation: Modulation) -> tuple[int, int]:
-    """The numbers of trained and of stored values per task of a modulated network.
-
-    Args:
-        num_inputs: total inputs of all modulated layers, one context value each.
-        num_layers: number of modulated layers, one strength each.
-        modulation: what is trained; contexts and strengths are stored whether trained or not.
-    """
-    contexts = num_inputs if modulation != "global" else 0
-    strengths = num_layers if modulation != "local" else 0
-    return contexts + strengths, num_inputs + num_layers
-
-
-def start_modulated(
-    surroundings: Surroundings,
-    tasks: Sequence[int],
-    *,
-    inputs: Mapping[str, tuple[int, ...]],
-    modulation: Modulation,
-    context_range: tuple[float, float],
-    initial_strength: float,
-) -> Tensors:
-    """Initial contexts [G, I] or [G, I, k, k] and strengths [G] of the modulated layers.
-
-    Args:
-        surroundings: draws the contexts.
-        tasks: the tasks.
-        inputs: the shape of each layer's context, by the layer's name.
-        modulation: what is trained.
-        context_range: bounds of the uniform initial contexts.
-        initial_strength: the initial strengths.
-    """
-    state = {}
-    for layer, shape in inputs.items():
-        context_GI = surroundings.draw(tasks, f"{layer}.context", shape, *context_range)
-        strength_G = torch.full((len(tasks),), initial_strength, device=surroundings.device, dtype=surroundings.dtype)
-        state[f"{layer}.context"] = context_GI.requires_grad_(modulation != "global")
-        state[f"{layer}.strength"] = strength_G.requires_grad_(modulation != "local")
-    return state

@@ -106,7 +106,8 @@ def to_go_on() -> Iterator[Any]:
 def num_points(spec: TrialSpec, group_size: int) -> int:
     """One after each update, after the tests of tasks that were just learned, and after every later test."""
     num_tasks, num_updates = spec.benchmark.problem().num_tasks, spec.training.updates_per_task
-    match spec.blueprint().grouping:
+    blueprint = spec.blueprint()
+    match "any" if blueprint.is_independent else blueprint.grouping:
         case "all" | "one" if spec.benchmark.problem().is_stream:  # tested between updates, and then all at once
             return spec.num_updates() + 1
         case "all":  # T times the updates, and then all tests at once
@@ -114,7 +115,7 @@ def num_points(spec: TrialSpec, group_size: int) -> int:
         case "one":  # after each task those before it are tested
             return num_tasks * (num_updates + 1) + num_tasks * (num_tasks - 1) // 2
         case "any":  # at the end all but the last task are tested
-            alone = spec.blueprint().moves_shared == "first segment"
+            alone = blueprint.moves_shared == "first segment"
             num_groups = alone + math.ceil((num_tasks - alone) / group_size)
             return num_groups * (num_updates + 1) + num_tasks - 1
 

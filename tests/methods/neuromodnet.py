@@ -1,4 +1,4 @@
-"""The cases of NeuroModNet, and of its pretrained mode, whose first task learns the shared weights too."""
+"""The cases of NeuroModNet: as it is, pretrained by the first task, and starting from earlier tasks' contexts."""
 
 from __future__ import annotations
 
@@ -11,4 +11,5 @@ CASES = {
     "neuromodnet-pretrained": Case(
         method=NeuroModNetSpec(pretrained=True), quick=NeuroModNetSpec(pretrained=True, first_task_rate=0.01)
     ),
+    "neuromodnet-best": Case(method=NeuroModNetSpec(context_from="best")),
 }

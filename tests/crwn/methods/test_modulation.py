@@ -14,7 +14,8 @@ from crwn.data import Datasets
 from crwn.methods import METHODS
 from crwn.methods.flynet import FlyNetSpec
 from crwn.methods.neuromodnet import NeuroModNetSpec
-from crwn.methods.protocol import Method, Tensors, modulated_counts
+from crwn.methods.protocol import Method, Tensors
+from crwn.methods.starts import modulated_counts
 from crwn.spec import TrainingSpec
 from crwn.trial import Finished, run_trial
 from crwn.trial_spec import TrialSpec
