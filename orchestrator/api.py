@@ -21,6 +21,7 @@ from crwn.faults import FaultError, InvalidError, codes_of
 from crwn.paths import expanded
 from crwn.trial_spec import TrialSpec, check_network, used_by
 from orchestrator.errors import UnfinishedError, UserError, nearest, shortened
+from orchestrator.sweeps.places import FileFaultsError
 
 if TYPE_CHECKING:
     from orchestrator.report.results import Results
@@ -44,6 +45,7 @@ ARGUMENTS = {
 """The Python names of command-line options that errors mention."""
 
 _OPTION = re.compile(rf"(?<![\w-])({'|'.join(ARGUMENTS)})(?![\w-])")
+_OPTION_WITH_FILE = re.compile(r"(?<![\w-])(--plugin) (\S+\.py)")
 
 
 @contextlib.contextmanager
@@ -52,8 +54,20 @@ def _as_arguments() -> Iterator[None]:
     try:
         yield
     except FaultError as error:
-        error.args = (*error.args[:-1], _OPTION.sub(lambda found: ARGUMENTS[found[0]], str(error)))
+        message = _with_arguments(str(error))
+        if isinstance(error, FileFaultsError):
+            faults = [dataclasses.replace(fault, message=_with_arguments(fault.message)) for fault in error.faults]
+            error.faults = tuple(faults)
+            error.args = (error.faults, message)
+        else:
+            error.args = (*error.args[:-1], message)
         raise
+
+
+def _with_arguments(message: str) -> str:
+    """A message with the Python names of command-line options; a file after one is quoted."""
+    in_python = _OPTION_WITH_FILE.sub(lambda found: f"{ARGUMENTS[found[1]]}=[{found[2]!r}]", message)
+    return _OPTION.sub(lambda found: ARGUMENTS[found[0]], in_python)
 
 
 def open_store(store: str | Path) -> Results:

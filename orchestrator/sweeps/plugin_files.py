@@ -60,8 +60,7 @@ def load(source: Source, listed: Any, named: Sequence[str | Path]) -> tuple[File
             source.fault(
                 (*place, index),
                 "plugin-not-named",
-                f"{name} is code, which runs only where the command names it too: add --plugin "
-                f"{shlex.quote(str(file))}",
+                f"{name} is code, which runs only if you name it too: add --plugin {shlex.quote(str(file))}",
             )
         else:
             try:

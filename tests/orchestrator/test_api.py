@@ -15,6 +15,7 @@ from crwn.trial_spec import TrialSpec
 from orchestrator import api
 from orchestrator.report.results import Results
 from orchestrator.store.store import Store
+from orchestrator.sweeps.places import FileFaultsError
 from tests import plugged
 from tests.object_storage import ObjectStorage
 from tests.refusals import refused
@@ -164,9 +165,10 @@ def test_a_plug_in_runs_where_it_is_named(workplace: Path) -> None:
     Path("my_method.py").write_text(plugged.METHOD)
     Path("mine.yaml").write_text(plugged.SWEEP)
     with plugged.no_traces():
-        with refused(crwn.UserError, "plugin-not-named", says="add plugins my_method.py"):
+        with refused(FileFaultsError, "plugin-not-named", says="add plugins=['my_method.py']") as error:
             crwn.load_sweep("mine.yaml")
-        with refused(crwn.UserError, "plugin-not-listed", says="plugins other.py: expected"):
+        assert [fault.message.endswith("plugins=['my_method.py']") for fault in error.value.faults] == [True]
+        with refused(crwn.UserError, "plugin-not-listed", says="plugins=['other.py']: expected"):
             crwn.load_sweep("mine.yaml", plugins=["other.py"])
         (trial,) = crwn.load_sweep("mine.yaml", plugins=["my_method.py"]).trials
         assert crwn.TrialSpec.from_json(trial.canonical_json()) == trial
