@@ -253,7 +253,7 @@ def test_a_new_network_needs_a_name_of_its_own(crwn: Crwn, workplace: Path, name
 
 
 WHOLE_GUIDE = (Path(__file__).resolve().parents[2] / "docs" / "plugins.md").read_text(encoding="utf-8")
-OF_NETWORKS = WHOLE_GUIDE[WHOLE_GUIDE.index("\n## A network ") : WHOLE_GUIDE.index("\n## Which code ")]
+OF_NETWORKS = WHOLE_GUIDE[WHOLE_GUIDE.index("\n## A network ") : WHOLE_GUIDE.index("\n## Code provenance")]
 GUIDE = WHOLE_GUIDE.replace(OF_NETWORKS, "")
 
 
