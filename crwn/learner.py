@@ -10,7 +10,7 @@ import torch
 
 from crwn.backbone import Backbone
 from crwn.methods import METHODS
-from crwn.methods.protocol import Method, Surroundings, Tensors
+from crwn.methods.protocol import ContextStart, Method, Surroundings, Tensors
 from crwn.nn.kernels import KERNELS, PLAIN, KernelName
 from crwn.trial_spec import TrialSpec, check_network
 
@@ -48,18 +48,29 @@ def build(spec: TrialSpec, backbone: Backbone, device: torch.device, kernel: Ker
 class _WithoutNumbers(Surroundings):
     """What a method is built from in order to know its tensors' shapes: nothing is drawn, zeros share one number."""
 
-    def draw(self, tasks: Sequence[int], name: str, shape: tuple[int, ...], low: float, high: float) -> torch.Tensor:
+    def draw(
+        self,
+        tasks: Sequence[int],
+        name: str,
+        shape: tuple[int, ...],
+        low: float,
+        high: float,
+        *,
+        start: ContextStart = "own",
+    ) -> torch.Tensor:
         """Zeros."""
-        del name, low, high
+        del name, low, high, start
         return _zeros((len(tasks), *shape), self.dtype)
 
     def draw_normal(self, tasks: Sequence[int], name: str, shape: tuple[int, ...], std: float) -> torch.Tensor:
         """Zeros."""
         return self.draw(tasks, name, shape, 0, std)
 
-    def draw_signs(self, tasks: Sequence[int], name: str, shape: tuple[int, ...]) -> torch.Tensor:
+    def draw_signs(
+        self, tasks: Sequence[int], name: str, shape: tuple[int, ...], *, start: ContextStart = "own"
+    ) -> torch.Tensor:
         """Zeros."""
-        return self.draw(tasks, name, shape, -1, 1)
+        return self.draw(tasks, name, shape, -1, 1, start=start)
 
 
 def _zeros(shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
