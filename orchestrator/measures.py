@@ -101,7 +101,7 @@ def _of_recall(name: str, says: str, unit: Unit, of: Callable[[Evidence], float]
 
 
 _ONE_CLASS_EACH = "expected a benchmark whose tasks have one class each, told apart by one head, such as items-mnist"
-_FREQUENCIES = "expected a benchmark that trains tasks at different frequencies, such as items with `frequency: graded`"
+_FREQUENCIES = "expected a benchmark that trains tasks at different frequencies, such as items with `frequency: mixed`"
 
 _LIST = (
     Measure(

@@ -22,7 +22,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from fractions import Fraction
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 import annotated_types
@@ -30,6 +29,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crwn import seeding
+from crwn.benchmarks.orders import derangement, graded_order, mixed_order
 from crwn.benchmarks.protocol import Split
 from crwn.benchmarks.specs import normalisation_of, pool_faults, pooled
 from crwn.benchmarks.validation import check_validation
@@ -48,9 +48,6 @@ else:
 MOST_TRAININGS = 100_000
 """Limit of the trainings of a trial, each of which its problem lists."""
 
-UNCORRELATED = Fraction(1, 10)
-"""Bound of Spearman's correlation between frequency and last position."""
-
 FEWEST_GRADED = 4
 """Fewest items of which an order exists in which the two are uncorrelated."""
 
@@ -68,7 +65,9 @@ class ItemsSpec:
         repeated: whether rounds after the first have all items, or every other one, from the first on.
         poisoned_rounds: further rounds, in which each item has another item's label.
         new_items: further items, trained once after all rounds.
-        frequency: whether all items are equally frequent, or item k (from 0) is trained k + 1 times.
+        frequency: whether all items are equally frequent, or item k (from 0) is trained k + 1 times: with `mixed` in an
+            order as random as can be while frequency and last position are uncorrelated; with `graded`, last positions
+            are also crowded at the end.
         images: an item's training images, without noise.
         test_images: an item's test images.
         pool: pixels are means over squares of this size.
@@ -90,7 +89,7 @@ class ItemsSpec:
     repeated: Literal["all", "half"] = "all"
     poisoned_rounds: Index = 0
     new_items: Index = 0
-    frequency: Literal["equal", "graded"] = "equal"
+    frequency: Literal["equal", "graded", "mixed"] = "equal"
     images: Count = 500
     test_images: Count = 250
     pool: Count = 2
@@ -138,17 +137,21 @@ class ItemsSpec:
     def trainings(self, seed: int) -> tuple[int, ...]:
         """The item that each training shows; the seed matters only if frequencies differ."""
         items = range(self.num_tasks)
-        if self.frequency == "graded":
-            first = graded_order(self.num_tasks, seeding.numpy_generator(seed, "items", "order"))
+        if self._is_graded:
+            first = (mixed_order if self.frequency == "mixed" else graded_order)(self.num_tasks, seed)
         else:
             again = items if self.repeated == "all" else items[::2]
             first = (*items, *(self.rounds - 1) * tuple(again))
         return (*first, *range(self.num_tasks, self.num_items), *self.poisoned_rounds * tuple(items))
 
+    @property
+    def _is_graded(self) -> bool:
+        return self.frequency != "equal"
+
     def _num_trainings(self) -> int:
         again = self.num_tasks if self.repeated == "all" else -(-self.num_tasks // 2)
         first = self.num_tasks + (self.rounds - 1) * again
-        if self.frequency == "graded":
+        if self._is_graded:
             first = self.num_tasks * (self.num_tasks + 1) // 2
         return first + self.new_items + self.poisoned_rounds * self.num_tasks
 
@@ -156,7 +159,6 @@ class ItemsSpec:
         """What must not hold of the fields together: whether it does, and the fault's code and message."""
         base = BASE_SETS[self.base]
         num_pairs = base.num_classes * (base.num_classes - 1) // 2
-        is_graded = self.frequency == "graded"
         return [
             (
                 self.num_tasks < 2,
@@ -185,7 +187,7 @@ class ItemsSpec:
                 ),
             ),
             (
-                self.repeated == "half" and (self.rounds == 1 or is_graded),
+                self.repeated == "half" and (self.rounds == 1 or self._is_graded),
                 "nothing-repeated",
                 "repeated: expected `all` where no round is repeated, given 'half'; set rounds to 2 or more",
             ),
@@ -198,11 +200,11 @@ class ItemsSpec:
                 ),
             ),
             (
-                is_graded and (self.rounds > 1 or self.num_tasks < FEWEST_GRADED),
+                self._is_graded and (self.rounds > 1 or self.num_tasks < FEWEST_GRADED),
                 "frequencies-not-graded",
                 (
                     f"frequency: expected `equal` beside rounds: {self.rounds} and num_tasks: {self.num_tasks}, given "
-                    f"'graded', which needs one round of at least {FEWEST_GRADED} items"
+                    f"{self.frequency!r}, which needs one round of at least {FEWEST_GRADED} items"
                 ),
             ),
             (bool(of_pool := pool_faults(self.base, self.pool)), "pool-does-not-divide", "; ".join(of_pool)),
@@ -303,36 +305,6 @@ def pairs_of(num_classes: int, num_items: int, seed: int) -> list[tuple[int, int
     pairs = [(first, second) for first in range(num_classes) for second in range(first + 1, num_classes)]
     drawn = seeding.numpy_generator(seed, "items", "pairs").permutation(len(pairs))[:num_items]
     return [pairs[number] for number in drawn]
-
-
-def derangement(count: int, generator: np.random.Generator) -> NDArray[np.int64]:
-    """A random cyclic permutation: of at least two, none stays in its place."""
-    order = generator.permutation(count)
-    result = np.empty_like(order)
-    result[order] = np.roll(order, -1)
-    return result
-
-
-def graded_order(count: int, generator: np.random.Generator) -> tuple[int, ...]:
-    """Items in which item k occurs k + 1 times, and Spearman's correlation with the last position is below 0.1.
-
-    The order in which items occur for the last time is drawn until it is uncorrelated. The sequence is then filled from
-    its end: a place gets an item at random, in proportion to what is left of it, but an item that has not occurred
-    yet gives way to the next in that order.
-    """
-    while True:
-        lasts = generator.permutation(count)  # from the end of the sequence
-        squares = int(((np.argsort(lasts) - np.arange(count)) ** 2).sum())
-        if abs(Fraction(6 * squares, count * (count**2 - 1)) - 1) < UNCORRELATED:
-            break
-    left, waiting, order = np.arange(1, count + 1), lasts.tolist(), []
-    while left.any():
-        item = int(np.searchsorted(np.cumsum(left), generator.integers(left.sum()), side="right"))
-        if item in waiting:
-            item = waiting.pop(0)
-        left[item] -= 1
-        order.append(item)
-    return tuple(reversed(order))
 
 
 def build(spec: ItemsSpec, images: ImageSet, seed: int, device: torch.device) -> Items:

@@ -53,8 +53,9 @@ if TYPE_CHECKING:
     import torch
 
     from crwn.batches import Batch, Examples
+    from crwn.nn import flexibility
 else:
-    torch = LazyModule("torch")
+    flexibility = LazyModule("crwn.nn.flexibility")
 
 Density = Literal["uniform", "rising", "falling"]
 """How flexibilities are distributed between their bounds: evenly, or linearly, from half to 1.5 times as many."""
@@ -123,27 +124,6 @@ class MetaplasticSpec:
         return dataclasses.replace(blueprint, stored_memory=num_weights * (2 if self.every else 1))
 
 
-def plasticity(moved: torch.Tensor, flexibility: torch.Tensor, steepness: float) -> torch.Tensor:
-    """alpha of each weight, in [0, 1]: exactly 1 where f = 1, or f > 0 and the weight has not moved; 0 where f = 0.
-
-    Args:
-        moved: w - w_0.
-        flexibility: f, in the same shape.
-        steepness: s.
-    """
-    stiffness = (1 - flexibility) / torch.where(flexibility > 0, flexibility, 1)
-    alpha = 1 - torch.tanh(steepness * moved * stiffness).square()
-    return torch.where(flexibility > 0, alpha, 0)
-
-
-def quantile(unit: torch.Tensor, density: Density) -> torch.Tensor:
-    """Where uniform numbers in [0, 1) lie under a density on [0, 1]: 1, 0.5 + x, or 1.5 - x."""
-    if density == "uniform":
-        return unit
-    rising = (0.25 + 2 * unit).sqrt() - 0.5
-    return rising if density == "rising" else 1 - rising
-
-
 class Metaplastic(Method):
     """The learner: a plain network; memory holds alpha of each weight, and its flexibility if updates need it."""
 
@@ -197,12 +177,12 @@ class Metaplastic(Method):
             name = f"{layer}.weight"
             moved = state[name].detach() - initial
             held = state.get(f"flexibility.{layer}")
-            flexibility = self._flexibility(layer) if held is None else held
-            found[f"alpha.{name}"] = plasticity(moved, flexibility, self._spec.steepness)
+            drawn = self._flexibility(layer) if held is None else held
+            found[f"alpha.{name}"] = flexibility.plasticity(moved, drawn, self._spec.steepness)
         return found
 
     def _flexibility(self, layer: str) -> torch.Tensor:
         """A layer's flexibilities, drawn: once per item, that costs less than to keep and save them."""
         spec = self._spec
         unit = self._surroundings.draw([0], f"{layer}.flexibility", tuple(self._layers[layer].shape), 0, 1)[0]
-        return spec.low + (spec.high - spec.low) * quantile(unit, spec.density)
+        return spec.low + (spec.high - spec.low) * flexibility.quantile(unit, spec.density)
