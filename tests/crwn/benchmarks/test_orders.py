@@ -26,9 +26,7 @@ def test_no_place_stays(count: int) -> None:
 
 @pytest.mark.parametrize("order_of", [graded_order, mixed_order])
 @pytest.mark.parametrize("count", [4, 5, 10])
-def test_frequency_and_last_position_are_uncorrelated(
-    order_of: OrderOf, count: int
-) -> None:
+def test_frequency_and_last_position_are_uncorrelated(order_of: OrderOf, count: int) -> None:
     """Item k occurs k + 1 times; Spearman's correlation by its textbook formula; seeds have orders of their own."""
     orders = set()
     for seed in range(50):
