@@ -13,6 +13,8 @@ The purposes in use:
     ("permutation", task)        the pixel permutation of a task
     ("angle", task)              the angle of a task, if rotations are random
     ("classes")                  the classes of each task, if classes are split
+    ("superclasses")             the order of super-classes, if tasks share them
+    ("superclasses", superclass) which of its classes each of its tasks has
     ("sequence")                 the order in which classes arrive, if it is random
     ("turning", digit)           the order of a digit's images in the stream of turning digits
     ("items", "pairs")           the items of a trial

@@ -48,6 +48,7 @@ PRESETS: Mapping[str, BenchmarkSpec] = MappingProxyType(
         "r-digits": rotated.RotatedSpec(base="digits"),
         "p-digits": permuted.PermutedSpec(base="digits"),
         "split-cifar100": split.SplitSpec(base="cifar100"),
+        "superclass-cifar100": split.SplitSpec(base="cifar100", by="superclass"),
         "split-miniimagenet": split.SplitSpec(base="miniimagenet"),
         "split-tinyimagenet": split.SplitSpec(base="tinyimagenet"),
         "split-digits": split.SplitSpec(base="digits", num_tasks=5, crop_padding=0, flip=False),
@@ -81,14 +82,17 @@ def benchmark_name(benchmark: Mapping[str, Any]) -> str:
         benchmark: its spec as parsed JSON, possibly from a newer crwn.
 
     Returns:
-        The name of the preset with the same kind, base set and knowledge of the task, or `kind-base` if there is none;
-        with the suffix `-validation` if images are held out.
+        The name of the preset with the same kind, base set, grouping and knowledge of the task, or `kind-base` if there
+        is none; with the suffix `-validation` if images are held out.
     """
-    kind, base, is_told = benchmark["kind"], benchmark["base"], benchmark.get("task_known", True)
+    kind, base = benchmark["kind"], benchmark["base"]
+    defaults = {"task_known": True, "by": "class"}
+    given = {name: benchmark.get(name, default) for name, default in defaults.items()}
     named = (
         name
         for name, preset in PRESETS.items()
-        if (preset.kind, preset.base, getattr(preset, "task_known", True)) == (kind, base, is_told)
+        if (preset.kind, preset.base) == (kind, base)
+        and given == {field: getattr(preset, field, default) for field, default in defaults.items()}
     )
     return next(named, f"{kind}-{base}") + ("-validation" if benchmark.get("validation") else "")
 

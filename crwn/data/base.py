@@ -228,6 +228,7 @@ class BaseSet:
         mean: mean of the training pixels divided by 255, per channel.
         std: their standard deviation, per channel.
         source: where the images come from.
+        superclasses: the super-class of each class, from 0; empty: there are none.
     """
 
     name: str
@@ -237,6 +238,7 @@ class BaseSet:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     source: Source
+    superclasses: tuple[int, ...] = ()
 
     @property
     def num_classes(self) -> int:

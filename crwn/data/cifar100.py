@@ -1,5 +1,7 @@
 """`cifar100`: colour photographs of 32x32 pixels; 100 classes, each with 500 training and 100 test images.
 
+The classes are in 20 super-classes of five.
+
 Source: A. Krizhevsky, "Learning Multiple Layers of Features from Tiny Images", technical report, University of
 Toronto, 2009. Mean and standard deviation are those of the CRWN paper's baselines.
 
@@ -128,6 +130,14 @@ def download(root: Path) -> None:
     CIFAR100(str(root), download=True)
 
 
+SUPERCLASSES = (
+    *(4, 1, 14, 8, 0, 6, 7, 7, 18, 3, 3, 14, 9, 18, 7, 11, 3, 9, 7, 11, 6, 11, 5, 10, 7, 6, 13, 15, 3, 15, 0, 11, 1),
+    *(10, 12, 14, 16, 9, 11, 5, 5, 19, 8, 8, 15, 13, 14, 17, 18, 10, 16, 4, 17, 4, 2, 0, 17, 4, 18, 17, 10, 3, 2, 12),
+    *(12, 16, 12, 1, 9, 19, 2, 10, 0, 1, 16, 12, 9, 13, 15, 13, 16, 19, 2, 4, 6, 19, 5, 5, 8, 19, 18, 1, 2, 15, 6, 0),
+    *(17, 8, 14, 13),
+)
+"""The super-class of each class, the coarse label of each fine one: both in alphabetical order, as in the files."""
+
 CIFAR100_BASE = BaseSet(
     name="cifar100",
     image_shape=(3, 32, 32),
@@ -135,6 +145,7 @@ CIFAR100_BASE = BaseSet(
     test_counts=(100,) * 100,
     mean=(0.491, 0.482, 0.447),
     std=(0.247, 0.243, 0.262),
+    superclasses=SUPERCLASSES,
     source=Photographs(
         image_shape=(3, 32, 32),
         num_classes=100,

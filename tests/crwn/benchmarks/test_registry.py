@@ -42,6 +42,7 @@ def test_the_presets_are_those_of_the_papers_and_their_twins() -> None:
         "r-digits": RotatedSpec(base="digits", num_tasks=36, step_degrees=10.0),
         "p-digits": PermutedSpec(base="digits", num_tasks=100),
         **{f"split-{base}": SplitSpec(base=base) for base in ("cifar100", "miniimagenet", "tinyimagenet")},
+        "superclass-cifar100": SplitSpec(base="cifar100", by="superclass"),
         "split-digits": SplitSpec(base="digits", num_tasks=5, crop_padding=0, flip=False),
         **{f"r-{base}-domain": RotatedSpec(base=base, angles="random", **in_domains) for base in ("mnist", "digits")},
         **{f"p-{base}-domain": PermutedSpec(base=base, **in_domains) for base in ("mnist", "digits")},

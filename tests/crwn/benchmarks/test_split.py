@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
+import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from pyarrow import parquet
 
 from crwn import backbone
-from crwn.benchmarks import PRESETS
+from crwn.benchmarks import PRESETS, benchmark_name
 from crwn.benchmarks.augmentation import Augmentation
 from crwn.benchmarks.split import SplitSpec, build, classes_of_tasks
 from crwn.data import BASE_SETS, Datasets
 from crwn.data.base import ImageSet, ImageSplit
+from crwn.data.cifar100 import SUPERCLASSES
 from crwn.events import Numerics
 from crwn.faults import InvalidError
 from crwn.methods import METHODS
+from crwn.spec import canonical_json
 from crwn.trial import Allowance, decide_numerics, run_trial
 from crwn.trial_spec import TrialSpec
 from tests.refusals import refused
@@ -45,6 +51,60 @@ def test_the_split_is_drawn_from_the_seed() -> None:
 def test_the_split_never_changes_by_accident() -> None:
     """The same on every machine and release so far."""
     assert classes_of_tasks(10, 5, seed=0) == [[7, 1], [8, 0], [3, 5], [9, 2], [4, 6]]
+
+
+RING = SplitSpec(base="cifar100", by="superclass")
+
+
+def test_tasks_near_each_other_share_superclasses() -> None:
+    """Each class is in one task; tasks d apart on the ring share 5 - d super-classes, which have the same labels."""
+    for seed in range(3):
+        groups = RING.classes_behind(seed)
+        assert sorted(label for names in groups for label in names) == list(range(100))
+        above = [[SUPERCLASSES[name] for name in names] for names in groups]
+        assert all(len(set(names)) == 5 for names in above)
+        apart = RING.distances(seed)
+        assert apart is not None
+        for one, other in itertools.product(range(20), repeat=2):
+            steps = min((one - other) % 20, (other - one) % 20)
+            shared = set(above[one]) & set(above[other])
+            assert len(shared) == max(0, 5 - steps)
+            assert apart[one, other] == 5 - len(shared)
+            assert all(above[one].index(name) == above[other].index(name) for name in shared)
+
+
+def test_the_ring_is_drawn_from_the_seed() -> None:
+    """Equal seeds group alike, others do not; fewer tasks are the first of the ring; random groups have no order."""
+    assert RING.classes_behind(0) == RING.classes_behind(0) != RING.classes_behind(1)
+    few = SplitSpec(base="cifar100", by="superclass", first=6)
+    assert few.classes_behind(0) == RING.classes_behind(0)[:6]
+    apart, whole = few.distances(0), RING.distances(0)
+    assert apart is not None
+    assert whole is not None
+    assert np.array_equal(apart, whole[:6, :6])
+    assert SplitSpec(base="cifar100").distances(0) is None
+
+
+def test_a_split_by_superclasses_needs_them() -> None:
+    """Another base set is refused, another number of tasks too; the default stays out of the canonical JSON."""
+    with refused(InvalidError, "no-superclasses", says=["'superclass'", "'digits'", "'cifar100'"]):
+        SplitSpec(base="digits", num_tasks=5, by="superclass")
+    with refused(InvalidError, "not-a-task-per-superclass", says=["num_tasks", "20", "10"]):
+        SplitSpec(base="cifar100", num_tasks=10, by="superclass")
+    assert '"by"' not in canonical_json(SplitSpec())
+    assert '"by":"superclass"' in canonical_json(RING)
+    names = [benchmark_name(json.loads(canonical_json(spec))) for spec in (SplitSpec(), RING)]
+    assert names == ["split-cifar100", "superclass-cifar100"]
+
+
+def test_the_superclasses_are_those_of_the_files(data_root: Path) -> None:
+    """The coarse label of each fine label, in the published files."""
+    file = data_root / "cifar100" / "test-00000-of-00001.parquet"
+    if not file.is_file():
+        pytest.skip("needs CIFAR-100 as Parquet files with coarse labels")
+    table = parquet.read_table(file, columns=["fine_label", "coarse_label"])
+    pairs = set(zip(table["fine_label"].to_pylist(), table["coarse_label"].to_pylist(), strict=True))
+    assert pairs == set(enumerate(SUPERCLASSES))
 
 
 def test_a_task_shows_its_classes_and_no_others(digits: Datasets) -> None:
