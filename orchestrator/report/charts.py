@@ -143,7 +143,7 @@ def accuracy_by_task(
     def draw(axes: Axes, points: list[Point]) -> Sequence[Line]:
         cells = lines(values, kinds, looks)
         for names, line in cells.items():
-            _band(axes, rows_of(values, names), "task", line)
+            _percentages(axes, rows_of(values, names), "task", line)
             points += pointing.accuracies(axes, rows_of(values, names), "task", names, MAX_POINTS // len(cells))
         axes.set(xlabel="task", ylabel="test accuracy after the last task, %")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
@@ -177,7 +177,7 @@ def accuracy_so_far(
     def draw(axes: Axes, points: list[Point]) -> Sequence[Line]:
         cells = lines(values, kinds, looks)
         for names, line in cells.items():
-            _band(axes, rows_of(values, names), "tasks_learned", line)
+            _percentages(axes, rows_of(values, names), "tasks_learned", line)
             points += pointing.accuracies(
                 axes, rows_of(values, names), "tasks_learned", names, MAX_POINTS // len(cells)
             )
@@ -197,12 +197,18 @@ def accuracy_so_far(
     )
 
 
-def _band(axes: Axes, rows: pd.DataFrame, x: str, line: Line) -> None:
-    """A line of accuracies in percent, shaded by one standard deviation."""
-    accuracy, spread = 100 * rows["accuracy"], 100 * rows["sd"].fillna(0.0)
-    axes.plot(rows[x], accuracy, markevery=max(1, len(rows) // 12), clip_on=False, **line.look)
-    low, high = (accuracy - spread).clip(lower=0), (accuracy + spread).clip(upper=100)
-    axes.fill_between(rows[x], low, high, color=line.colour, alpha=0.15, lw=0)
+def band(axes: Axes, x: pd.Series, mean: pd.Series, spread: pd.Series, line: Line, top: float | None = None) -> None:
+    """A line of means, shaded by one standard deviation, which stays between 0 and `top`."""
+    spread = spread.fillna(0.0)
+    axes.plot(x, mean, markevery=max(1, len(x) // 12), clip_on=False, **line.look)
+    axes.fill_between(
+        x, (mean - spread).clip(lower=0), (mean + spread).clip(upper=top), color=line.colour, alpha=0.15, lw=0
+    )
+
+
+def _percentages(axes: Axes, rows: pd.DataFrame, x: str, line: Line) -> None:
+    """A line of accuracies in percent, with its band."""
+    band(axes, rows[x], 100 * rows["accuracy"], 100 * rows["sd"], line, top=100)
 
 
 def _up_to_100(axes: Axes) -> None:

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
 from orchestrator.report import filenames
-from orchestrator.report.charts import Chart, Looks, figure_of, rows_of
+from orchestrator.report.charts import Chart, Looks, band, figure_of, rows_of
 from orchestrator.report.looks import Line, lines
 from orchestrator.report.pointing import Point
 
@@ -37,10 +37,7 @@ def recall_so_far(
         axes.plot([1, last], [1, last], color="#9a9a9a", linewidth=0.8, linestyle=":")
         for names, line in cells.items():
             rows = rows_of(values, names)
-            mean, spread = rows[what], rows[f"{what}_sd"].fillna(0.0)
-            axes.plot(rows["tasks_learned"], mean, markevery=max(1, len(rows) // 12), clip_on=False, **line.look)
-            low, high = (mean - spread).clip(lower=0), mean + spread
-            axes.fill_between(rows["tasks_learned"], low, high, color=line.colour, alpha=0.15, lw=0)
+            band(axes, rows["tasks_learned"], rows[what], rows[f"{what}_sd"], line)
         axes.set(xlabel="tasks learned", ylabel=label)
         axes.set_ylim(bottom=0)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
