@@ -17,16 +17,25 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from crwn.contexts import ContextBank
     from crwn.trial_spec import TrialSpec
     from orchestrator import api
     from orchestrator.api import UnfinishedError, UserError, load_sweep, run
 
     open = api.open_store  # noqa: A001 (`crwn.open` reads as what it does)
 
-__all__ = ["TrialSpec", "UnfinishedError", "UserError", "load_sweep", "run"]  # `open` would hide Python's own
+__all__ = [
+    "ContextBank",
+    "TrialSpec",
+    "UnfinishedError",
+    "UserError",
+    "load_sweep",
+    "run",
+]  # `open` would hide Python's own
 
 _PLACES: Mapping[str, tuple[str, str]] = MappingProxyType(
     {
+        "ContextBank": ("crwn.contexts", "ContextBank"),
         "TrialSpec": ("crwn.trial_spec", "TrialSpec"),
         "UnfinishedError": ("orchestrator.api", "UnfinishedError"),
         "UserError": ("orchestrator.api", "UserError"),

@@ -13,9 +13,11 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import os
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal, TypeAlias, get_args
 
 import torch
@@ -167,6 +169,16 @@ def dump_bank(content: Content, recipe: BackboneSpec, precision: Precision) -> b
         "card": content.card,
     }
     return tensorfile.dump(stored, header)
+
+
+def write(path: Path, content: bytes) -> None:
+    """Write a file beside its place and move it there, so that a reader sees all of it or none."""
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        beside.write_bytes(content)
+        beside.replace(path)
+    finally:
+        beside.unlink(missing_ok=True)
 
 
 def recipe_of(backbone: BackboneSpec) -> Any:

@@ -8,15 +8,20 @@ from __future__ import annotations
 import functools
 import json
 import math
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from crwn import backbone, learner
 from crwn.backbone import Backbone
 from crwn.benchmarks import MOST_TASKS
-from crwn.benchmarks.specs import AddsClasses
+from crwn.benchmarks.specs import AddsClasses, RegroupsClasses
+from crwn.context_files import BankTask
 from crwn.evaluation import EVALUATION_BATCH, among
 from crwn.faults import InvalidError
 from crwn.methods.protocol import Method, Tensors
@@ -36,6 +41,34 @@ ROWS_AT_ONCE = 4096
 """Images times tasks that are answered at once."""
 
 
+Pictures: TypeAlias = "torch.Tensor | NDArray[np.uint8]"
+"""Images as unsigned bytes: [B, C, H, W], [B, C H W], or [B, H, W] if there is one channel."""
+
+
+def as_bytes(images: Pictures, shape: tuple[int, int, int]) -> torch.Tensor:
+    """Images as a tensor on the CPU [B, C, H, W].
+
+    Args:
+        images: the images.
+        shape: channels, height, width.
+
+    Raises:
+        ValueError: they are not unsigned bytes of this shape.
+    """
+    channels, height, width = shape
+    shapes = [shape, (channels * height * width,), *([(height, width)] if channels == 1 else [])]
+    given = images if isinstance(images, torch.Tensor) else np.asarray(images)
+    if given.dtype not in (torch.uint8, np.dtype(np.uint8)) or tuple(given.shape[1:]) not in shapes:
+        expected = " or ".join(f"[B, {', '.join(map(str, each))}]" for each in shapes)
+        raise InvalidError(
+            "not-the-tasks-images",
+            f"images: expected bytes from 0 to 255 (uint8), {expected}, given {given.dtype} {list(given.shape)}; "
+            "the network normalises them itself",
+        )
+    tensor = given.cpu() if isinstance(given, torch.Tensor) else torch.tensor(given)
+    return tensor.reshape(-1, *shape)
+
+
 def trial_from(values: Mapping[str, object], trial_id: str) -> TrialSpec:
     """The trial with this spec, as parsed JSON, possibly a stranger's.
 
@@ -51,6 +84,35 @@ def trial_from(values: Mapping[str, object], trial_id: str) -> TrialSpec:
         message = f"contexts: expected the spec of the trial {trial_id}, given {found.trial_id}'s"
         raise InvalidError("another-trial", message)
     return found
+
+
+def tasks_of(trial: TrialSpec, starts: Collection[str]) -> tuple[BankTask, ...]:
+    """The tasks of a trial, as a bank names them: by the benchmark and their number there.
+
+    Args:
+        trial: the trial.
+        starts: how each task's context started; empty: all on their own.
+
+    Raises:
+        ValueError: there is not one start for each task.
+    """
+    problem, benchmark = trial.benchmark.problem(), trial.benchmark
+    if starts and len(starts) != problem.num_tasks:
+        message = f"contexts: expected how each of {problem.num_tasks} tasks started, given {len(starts)}"
+        raise InvalidError("tensors-do-not-fit", message)
+    behind = [tuple(range(problem.num_classes))] * problem.num_tasks
+    if isinstance(benchmark, RegroupsClasses):
+        behind = list(benchmark.classes_behind(trial.seed))
+    return tuple(
+        BankTask(
+            name=f"{benchmark.kind} {index}",
+            trial_id=trial.trial_id,
+            index=index,
+            start=start,
+            classes=tuple(map(str, classes)),
+        )
+        for index, (classes, start) in enumerate(zip(behind, starts or ["own"] * problem.num_tasks, strict=True))
+    )
 
 
 def tells_tasks(trial: TrialSpec) -> bool:
@@ -79,6 +141,11 @@ def kept_by(trial: TrialSpec) -> Kept:
         method.pack({name: tensor.detach() for name, tensor in method.start([0]).items()}) if tells_tasks(trial) else {}
     )
     return Kept(own=own, shared=shared)
+
+
+def machine_memory() -> int:
+    """This machine's memory in bytes."""
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
 def check_size(trial: TrialSpec, largest: int) -> None:
@@ -244,3 +311,64 @@ class Network:
         if not isinstance(benchmark, AddsClasses):
             return None
         return tuple(sorted({label for group in benchmark.classes(self._trial.seed) for label in group}))
+
+
+class Networks:
+    """The networks of a bank's tasks, one for all trials that answer alike.
+
+    Args:
+        origins: each task's trial and its number there.
+        drawn: the frozen weights.
+        own: what tasks keep [T, ...].
+        shared: learned shared weights.
+    """
+
+    def __init__(
+        self, origins: Sequence[tuple[TrialSpec, int]], drawn: Backbone, own: Tensors, shared: Tensors
+    ) -> None:
+        members: dict[str, list[int]] = {}
+        for place, (trial, _) in enumerate(origins):
+            members.setdefault(network_key(trial), []).append(place)
+        self._networks: list[Network] = []
+        self._homes = [(0, 0)] * len(origins)
+        self._num_classes = origins[0][0].benchmark.problem().num_classes
+        for number, places in enumerate(members.values()):
+            for within, place in enumerate(places):
+                self._homes[place] = (number, within)
+            index = torch.tensor(places)
+            mine = own if len(members) == 1 else {name: tensor.index_select(0, index) for name, tensor in own.items()}
+            indices = [origins[place][1] for place in places]
+            self._networks.append(Network(origins[places[0]][0], drawn, mine, indices, shared))
+
+    def one(self, place: int | None, bytes_BCHW: torch.Tensor) -> torch.Tensor:
+        """Class scores [B, m] of the images of one task, by its place; None where tasks are not told."""
+        if place is None:
+            return self._networks[0].one(None, bytes_BCHW)
+        number, within = self._homes[place]
+        return self._networks[number].one(within, bytes_BCHW)
+
+    def each(self, places: Sequence[int], bytes_BCHW: torch.Tensor) -> torch.Tensor:
+        """Class scores [B, m] of images of several tasks, by each image's place."""
+        homes_B2 = torch.tensor([self._homes[place] for place in places], dtype=torch.int64).view(-1, 2)
+        if len(self._networks) == 1 and len(places):
+            return self._networks[0].each(homes_B2[:, 1], bytes_BCHW)
+        logits_Bm = torch.empty(len(places), self._num_classes)
+        for number, network in enumerate(self._networks):
+            rows = (homes_B2[:, 0] == number).nonzero().flatten()
+            if len(rows):
+                found = network.each(homes_B2[rows, 1], bytes_BCHW[rows])
+                logits_Bm = logits_Bm.to(found.dtype)
+                logits_Bm[rows] = found
+        return logits_Bm
+
+    def all(self, places: Sequence[int], bytes_BCHW: torch.Tensor) -> torch.Tensor:
+        """Class scores [T, B, m] of the same images under each of these tasks."""
+        parts: dict[int, torch.Tensor] = {}
+        for number, network in enumerate(self._networks):
+            mine = [place for place in dict.fromkeys(places) if self._homes[place][0] == number]
+            if mine:
+                found = network.all([self._homes[place][1] for place in mine], bytes_BCHW)
+                parts |= dict(zip(mine, found, strict=True))
+        if not places:
+            return torch.empty(0, len(bytes_BCHW), self._num_classes)
+        return torch.stack([parts[place] for place in places])

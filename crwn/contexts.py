@@ -17,42 +17,40 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import functools
-import json
 import operator
-import os
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast, get_args
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from crwn import backbone, context_files
+from crwn import backbone, context_checks, context_files
 from crwn.backbone import Backbone
-from crwn.benchmarks.specs import RegroupsClasses
 from crwn.context_files import ACTIVITY, SHARED, BankTask, Content, Precision, dump
 from crwn.context_networks import (
     LARGEST_BACKBONE,
-    Network,
-    check_size,
+    Networks,
+    Pictures,
+    as_bytes,
     draw,
     kept_by,
-    network_key,
+    machine_memory,
+    tasks_of,
     tells_tasks,
     trial_from,
 )
 from crwn.faults import InvalidError
 from crwn.methods.protocol import Tensors
+from crwn.superposition import Search, Superposition
+from crwn.task_inference import BY_ANSWERS, Criterion, by_group, nearness
 from crwn.trial_spec import TrialSpec
 
 __all__ = ["ACTIVITY", "SHARED", "BankTask", "ContextBank", "WeightsError", "dump", "load"]
 
 HOW_TO_KEEP_WEIGHTS = "with `keep_weights: true` in its sweep, or with crwn.run(..., keep_weights=True)"
-
-Pictures: TypeAlias = "torch.Tensor | NDArray[np.uint8]"
-"""Images as unsigned bytes: [B, C, H, W], [B, C H W], or [B, H, W] if there is one channel."""
 
 TaskName: TypeAlias = "int | str"
 """A task's place in the bank, from 0, or its name."""
@@ -143,6 +141,21 @@ class ContextBank:
         names = sorted(name for name in self.tensors if name.startswith(ACTIVITY))
         return {name.removeprefix(ACTIVITY): self.tensors[name] for name in names}
 
+    @functools.cached_property
+    def own(self) -> Tensors:
+        """The tensors with a task axis."""
+        return {name: tensor for name, tensor in self.tensors.items() if not name.startswith((SHARED, ACTIVITY))}
+
+    @functools.cached_property
+    def shared(self) -> Tensors:
+        """The learned shared weights, by the method's own names."""
+        return {name.removeprefix(SHARED): tensor for name, tensor in self.tensors.items() if name.startswith(SHARED)}
+
+    @property
+    def any_trial(self) -> TrialSpec:
+        """One of the trials, in which all agree in what concerns them."""
+        return next(iter(self.trials.values()))
+
     @property
     def num_tasks(self) -> int:
         """T, the number of tasks."""
@@ -151,7 +164,7 @@ class ContextBank:
     @property
     def needs_task(self) -> bool:
         """Whether `predict` needs the task of the images; else one network answers for all tasks."""
-        return tells_tasks(self._any_trial)
+        return tells_tasks(self.any_trial)
 
     def predict(
         self, images: Pictures, task: TaskName | Sequence[TaskName] | NDArray[Any] | torch.Tensor | None = None
@@ -179,33 +192,21 @@ class ContextBank:
             if task is not None:
                 raise InvalidError(
                     "task-not-told",
-                    f"task: expected none, given {task!r}: one network of {self._any_trial.method.kind} answers for "
+                    f"task: expected none, given {task!r}: one network of {self.any_trial.method.kind} answers for "
                     "all tasks, and is not told which task an image is from",
                 )
-            (network,), _ = self._networks
-            return network.one(None, self._bytes(images))
+            return self._networks.one(None, self._bytes(images))
         if task is None or isinstance(task, str) or np.ndim(task) == 0:
-            place, bytes_BCHW = self.place(task), self._bytes(images)  # type: ignore[arg-type]  # not several
-            number, within = self._networks[1][place]
-            return self._networks[0][number].one(within, bytes_BCHW)
+            place = self.place(task)  # type: ignore[arg-type]  # it is not several
+            return self._networks.one(place, self._bytes(images))
         given = task.tolist() if isinstance(task, np.ndarray | torch.Tensor) else list(task)  # type: ignore[arg-type]
-        bytes_BCHW = self._bytes(images)
+        places, bytes_BCHW = {each: self.place(each) for each in dict.fromkeys(given)}, self._bytes(images)
         if len(given) != len(bytes_BCHW):
             raise InvalidError(
                 "not-a-task-per-image",
                 f"task: expected one task, or one for each of the {len(bytes_BCHW)} images, given {len(given)}",
             )
-        places = {each: self.place(each) for each in dict.fromkeys(given)}
-        networks, homes = self._networks
-        homes_B2 = torch.tensor([homes[places[each]] for each in given], dtype=torch.int64).view(-1, 2)
-        logits_Bm = torch.empty(len(given), len(self.tasks[0].classes))
-        for number, network in enumerate(networks):
-            rows = (homes_B2[:, 0] == number).nonzero().flatten()
-            if len(rows):
-                found = network.each(homes_B2[rows, 1], bytes_BCHW[rows])
-                logits_Bm = logits_Bm.to(found.dtype)
-                logits_Bm[rows] = found
-        return logits_Bm
+        return self._networks.each([places[task] for task in given], bytes_BCHW)
 
     def predict_all(self, images: Pictures, tasks: Iterable[TaskName] | None = None) -> torch.Tensor:
         """The class scores of the same images under each task.
@@ -222,17 +223,50 @@ class ContextBank:
         """
         self._refuse_one_network("predict_all")
         places = range(self.num_tasks) if tasks is None else [self.place(task) for task in tasks]
+        return self._networks.all(places, self._bytes(images))
+
+    def infer_task(
+        self,
+        images: Pictures,
+        by: Criterion = "entropy",
+        *,
+        groups: Sequence[int] | NDArray[np.int64] | torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """How likely images are of each task: the highest score is the answer, `scores.argmax()` its place.
+
+        Args:
+            images: as for `predict`, all of one task.
+            by: `entropy`: minus the mean entropy of each task's answers, in nats. `margin`: the mean difference between
+                the two highest probabilities. `mean-image`: minus the squared distance from the tasks' mean images,
+                which the bank must have, without any network. `one-shot`, `binary`: searches in a superposition of
+                masks (`superposition.py`), for methods that keep masks.
+            groups: for images of several tasks, the number of each image's group, from 0: B of them. The images of a
+                group are of one task.
+
+        Returns:
+            [T]; with groups [K, T].
+
+        Raises:
+            ValueError: the bank has no mean images, or no masks, that are asked for; or as for `predict_all`.
+        """
+        self._refuse_one_network("infer_task")
+        if by not in get_args(Criterion):
+            message = f"by: expected one of {', '.join(get_args(Criterion))}, given {by!r}"
+            raise InvalidError("unknown-name", message)
         bytes_BCHW = self._bytes(images)
-        networks, homes = self._networks
-        parts: dict[int, torch.Tensor] = {}
-        for number, network in enumerate(networks):
-            mine = [place for place in dict.fromkeys(places) if homes[place][0] == number]
-            if mine:
-                found = network.all([homes[place][1] for place in mine], bytes_BCHW)
-                parts |= dict(zip(mine, found, strict=True))
-        if not parts:
-            return torch.empty(0, len(bytes_BCHW), len(self.tasks[0].classes))
-        return torch.stack([parts[place] for place in places])
+        groups_B, num_groups = _groups(groups, len(bytes_BCHW))
+        if by in BY_ANSWERS:
+            scores_KT = by_group(BY_ANSWERS[by](self.predict_all(bytes_BCHW)).T, groups_B, num_groups)
+        elif by == "mean-image":
+            if self.mean_images is None:
+                raise InvalidError(
+                    "no-mean-images", "by: expected a bank with mean images, given one without; see `with_mean_images`"
+                )
+            scores_KT = nearness(by_group(bytes_BCHW.flatten(1), groups_B, num_groups), self.mean_images)
+        else:
+            parts = [bytes_BCHW[groups_B == group] for group in range(num_groups)]
+            scores_KT = torch.stack([self._superposition.scores(part, cast("Search", by)) for part in parts])
+        return scores_KT if groups is not None else scores_KT[0]
 
     def place(self, task: TaskName | None) -> int:
         """A task's place in the bank, given that or its name.
@@ -326,7 +360,7 @@ class ContextBank:
         banks = [self, *others]
         for bank in banks:
             bank._refuse_one_network("merge")
-            bank._networks_fit(self)
+            context_checks.check_mergeable(bank, self)
         tasks = tuple(task for bank in banks for task in bank.tasks)
         context_files.check_names(tasks)
         images = [bank.mean_images for bank in banks if bank.mean_images is not None]
@@ -388,13 +422,8 @@ class ContextBank:
         Raises:
             ValueError: the dtype is none of these, or mean images are asked for that the bank does not have.
         """
-        content, path = self.to_bytes(dtype=dtype, backbone=backbone, mean_images=mean_images), Path(file)
-        beside = path.with_name(f".{path.name}.{os.getpid()}")
-        try:
-            beside.write_bytes(content)
-            beside.replace(path)
-        finally:
-            beside.unlink(missing_ok=True)
+        content = self.to_bytes(dtype=dtype, backbone=backbone, mean_images=mean_images)
+        context_files.write(Path(file), content)
         return len(content)
 
     def to_bytes(self, *, dtype: Precision = "float32", backbone: bool = False, mean_images: bool = False) -> bytes:
@@ -413,7 +442,7 @@ class ContextBank:
             mean_images=self.mean_images if mean_images else None,
             card=self.card,
         )
-        return context_files.dump_bank(content, self._any_trial.blueprint().backbone, dtype)
+        return context_files.dump_bank(content, self.any_trial.blueprint().backbone, dtype)
 
     def with_mean_images(self, mean_images: torch.Tensor | NDArray[np.uint8]) -> ContextBank:
         """The bank with each task's mean image, unsigned bytes [T, d]; they are saved on request only.
@@ -422,7 +451,7 @@ class ContextBank:
             ValueError: they are not of this shape.
         """
         given = torch.as_tensor(mean_images)
-        _check_mean_images(given, self.num_tasks, self._any_trial)
+        context_checks.check_mean_images(given, self.num_tasks, self.any_trial)
         return dataclasses.replace(self, mean_images=given.cpu())
 
     def check(self, largest: int = LARGEST_BACKBONE) -> None:
@@ -435,84 +464,22 @@ class ContextBank:
             ValueError: the trials' networks differ or are larger; tensors are missing, left over, of another shape or
                 dtype, or not finite; a task is none of its trial.
         """
-        first = self._any_trial
-        for trial in self.trials.values():
-            check_size(trial, largest)
-            _check_alike(trial, first)
-        for task in self.tasks:
-            problem = self.trials[task.trial_id].benchmark.problem()
-            if task.index >= problem.num_tasks:
-                message = f"task {task.name!r}: expected one of the trial's {problem.num_tasks}, given {task.index}"
-                raise InvalidError("not-the-trials-task", f"contexts: {message}")
-            if len(task.classes) != problem.num_classes:
-                message = f"expected {problem.num_classes} classes, given {len(task.classes)}"
-                raise InvalidError("not-a-name-per-class", f"contexts: task {task.name!r}: {message}")
-        if self.arrays:
-            shapes = {array.name: array.shape for array in first.blueprint().backbone.arrays}
-            _check_shapes("backbone", self.arrays, {name: (shape, torch.float32) for name, shape in shapes.items()})
-        if self.mean_images is not None:
-            _check_mean_images(self.mean_images, self.num_tasks, first)
-        self._check_tensors()
-        for name, tensor in (*self.tensors.items(), *self.arrays.items()):
-            if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
-                raise InvalidError("not-finite", f"contexts: expected finite numbers, given others in {name}")
+        context_checks.check(self, largest)
 
-    def _check_tensors(self) -> None:
-        """Check names, shapes and dtypes of what is kept against what the method keeps; weights may be left out."""
-        first = self._any_trial
-        kept = kept_by(first)
-        own = {name: ((self.num_tasks, *tensor.shape[1:]), tensor.dtype) for name, tensor in kept.own.items()}
-        shared = {name: (tuple(tensor.shape), tensor.dtype) for name, tensor in kept.shared.items()}
-        if self._own or not first.blueprint().keeps_weights:
-            _check_shapes("contexts", self._own, own)
-        if self._shared:
-            _check_shapes("shared weights", self._shared, shared)
-
-    def _networks_fit(self, other: ContextBank) -> None:
-        """Check that the two banks' tasks can be in one bank."""
-        if self.fingerprint != other.fingerprint:
-            raise InvalidError(
-                "other-backbone",
-                f"bank: expected one of the frozen weights with the fingerprint {other.fingerprint}, given "
-                f"{self.fingerprint}; banks of one seed, method and scale have the same",
-            )
-        _check_alike(self._any_trial, other._any_trial)
-        given, expected = (bank._shared for bank in (self, other))
-        if given.keys() != expected.keys() or any(not torch.equal(given[name], expected[name]) for name in expected):
-            raise InvalidError(
-                "other-shared-weights",
-                "bank: expected the same weights that tasks share, given others; such tasks come from one trial",
-            )
-        if self._own.keys() != other._own.keys():
-            raise InvalidError("tensors-do-not-fit", "bank: expected one with the same tensors of each task")
+    @functools.cached_property
+    def _superposition(self) -> Superposition:
+        return Superposition(self.any_trial, self._drawn, self.own)
 
     def _refuse_one_network(self, what: str) -> None:
         if not self.needs_task:
             raise InvalidError(
                 "task-not-told",
-                f"{what}: expected a bank of tasks, given one network of {self._any_trial.method.kind}, which answers "
+                f"{what}: expected a bank of tasks, given one network of {self.any_trial.method.kind}, which answers "
                 "for all tasks",
             )
 
-    @property
-    def _any_trial(self) -> TrialSpec:
-        """One of the trials, in which all agree in what concerns them."""
-        return next(iter(self.trials.values()))
-
     def _bytes(self, images: Pictures) -> torch.Tensor:
-        """The images as a tensor on the CPU [B, C, H, W]."""
-        channels, height, width = shape = self._any_trial.benchmark.problem().input_shape
-        shapes = [shape, (channels * height * width,), *([(height, width)] if channels == 1 else [])]
-        given = images if isinstance(images, torch.Tensor) else np.asarray(images)
-        if given.dtype not in (torch.uint8, np.dtype(np.uint8)) or tuple(given.shape[1:]) not in shapes:
-            expected = " or ".join(f"[B, {', '.join(map(str, each))}]" for each in shapes)
-            raise InvalidError(
-                "not-the-tasks-images",
-                f"images: expected bytes from 0 to 255 (uint8), {expected}, given {given.dtype} {list(given.shape)}; "
-                "the network normalises them itself",
-            )
-        tensor = given.cpu() if isinstance(given, torch.Tensor) else torch.tensor(given)
-        return tensor.reshape(-1, *shape)
+        return as_bytes(images, self.any_trial.benchmark.problem().input_shape)
 
     @functools.cached_property
     def _places(self) -> Mapping[str, int]:
@@ -520,20 +487,10 @@ class ContextBank:
         return {task.name: place for place, task in enumerate(self.tasks)}
 
     @functools.cached_property
-    def _own(self) -> Tensors:
-        """The tensors with a task axis."""
-        return {name: tensor for name, tensor in self.tensors.items() if not name.startswith((SHARED, ACTIVITY))}
-
-    @functools.cached_property
-    def _shared(self) -> Tensors:
-        """The learned shared weights, by the method's own names."""
-        return {name.removeprefix(SHARED): tensor for name, tensor in self.tensors.items() if name.startswith(SHARED)}
-
-    @functools.cached_property
     def _drawn(self) -> Backbone:
         """The frozen weights: those that the bank carries, or drawn anew."""
         if not self.arrays:
-            return draw(self._any_trial.blueprint(), self.fingerprint)
+            return draw(self.any_trial.blueprint(), self.fingerprint)
         arrays = {name: tensor.numpy() for name, tensor in self.arrays.items()}
         found = backbone.fingerprint(arrays)
         if found != self.fingerprint:
@@ -545,31 +502,20 @@ class ContextBank:
         return Backbone(arrays=arrays, fingerprint=found)
 
     @functools.cached_property
-    def _networks(self) -> tuple[list[Network], list[tuple[int, int]]]:
-        """The networks, one for all trials that answer alike, and each task's network and place in it."""
-        self.check(largest=_memory())
-        kept = kept_by(self._any_trial)
-        for expected, given in ((kept.shared, self._shared), (kept.own, self._own)):
+    def _networks(self) -> Networks:
+        """The networks that answer for the tasks, on the frozen weights."""
+        self.check(largest=machine_memory())
+        kept = kept_by(self.any_trial)
+        for expected, given in ((kept.shared, self.shared), (kept.own, self.own)):
             if expected and not given:
-                kind, trial_id = self._any_trial.method.kind, next(iter(self.specs))
+                kind, trial_id = self.any_trial.method.kind, next(iter(self.specs))
                 raise WeightsError(
                     "weights-not-kept",
                     f"{kind} predicts with trained weights, and the trial {trial_id} kept none: run it in a new store "
                     f"{HOW_TO_KEEP_WEIGHTS}",
                 )
-        members: dict[str, list[int]] = {}
-        for place, task in enumerate(self.tasks):
-            members.setdefault(network_key(self.trials[task.trial_id]), []).append(place)
-        networks, homes = [], [(0, 0)] * self.num_tasks
-        for number, places in enumerate(members.values()):
-            for within, place in enumerate(places):
-                homes[place] = (number, within)
-            own, index = self._own, torch.tensor(places)
-            if len(members) > 1:
-                own = {name: tensor.index_select(0, index) for name, tensor in own.items()}
-            trial, indices = self.trials[self.tasks[places[0]].trial_id], [self.tasks[place].index for place in places]
-            networks.append(Network(trial, self._drawn, own, indices, self._shared))
-        return networks, homes
+        origins = [(self.trials[task.trial_id], task.index) for task in self.tasks]
+        return Networks(origins, self._drawn, self.own, self.shared)
 
 
 def load(file: bytes | str | Path, *, largest: int = LARGEST_BACKBONE) -> ContextBank:
@@ -588,7 +534,7 @@ def load(file: bytes | str | Path, *, largest: int = LARGEST_BACKBONE) -> Contex
     tasks = content.tasks
     if tasks is None:
         ((trial_id, spec),) = content.specs.items()
-        tasks = _tasks_of(trial_from(spec, trial_id), content.starts)
+        tasks = tasks_of(trial_from(spec, trial_id), content.starts)
     tensors = content.tensors
     if content.tasks is not None:  # it may have rounded them
         trial_id = tasks[0].trial_id
@@ -605,84 +551,29 @@ def load(file: bytes | str | Path, *, largest: int = LARGEST_BACKBONE) -> Contex
         card=content.card,
     )
     bank.check(largest)
-    if content.recipe is not None and content.recipe != context_files.recipe_of(bank._any_trial.blueprint().backbone):
+    if content.recipe is not None and content.recipe != context_files.recipe_of(bank.any_trial.blueprint().backbone):
         raise InvalidError(
             "other-backbone", "backbone: expected the recipe that the trials' specs give, found another in the file"
         )
     return bank
 
 
-def _tasks_of(trial: TrialSpec, starts: Collection[str]) -> tuple[BankTask, ...]:
-    """The tasks of a trial, as they are named in a bank: by the benchmark and their number there."""
-    problem, benchmark = trial.benchmark.problem(), trial.benchmark
-    if starts and len(starts) != problem.num_tasks:
-        message = f"contexts: expected how each of {problem.num_tasks} tasks started, given {len(starts)}"
-        raise InvalidError("tensors-do-not-fit", message)
-    behind = [tuple(range(problem.num_classes))] * problem.num_tasks
-    if isinstance(benchmark, RegroupsClasses):
-        behind = list(benchmark.classes_behind(trial.seed))
-    return tuple(
-        BankTask(
-            name=f"{benchmark.kind} {index}",
-            trial_id=trial.trial_id,
-            index=index,
-            start=start,
-            classes=tuple(map(str, classes)),
-        )
-        for index, (classes, start) in enumerate(zip(behind, starts or ["own"] * problem.num_tasks, strict=True))
-    )
-
-
-def _check_alike(trial: TrialSpec, other: TrialSpec) -> None:
-    """Check that tasks of two trials can be in one bank: of one method, one network, one kind of images."""
-
-    def facts(each: TrialSpec) -> dict[str, Any]:
-        problem, blueprint = each.benchmark.problem(), each.blueprint()
-        return {
-            "method": each.method.kind,
-            "scale": each.scale,
-            "dtype": each.training.dtype,
-            "images": problem.input_shape,
-            "classes": problem.num_classes,
-            "normalisation": each.benchmark.normalisation(),
-            "frozen weights": context_files.recipe_of(blueprint.backbone),
-            "shared weights": blueprint.moves_shared,
-            "tasks are told": tells_tasks(each),
-        }
-
-    if trial == other:
-        return
-    given, expected = facts(trial), facts(other)
-    if different := [name for name in expected if given[name] != expected[name]]:
-        name = different[0]
-        shown = [json.dumps(each[name], default=str)[:200] for each in (expected, given)]
+def _groups(given: Any, num_images: int) -> tuple[torch.Tensor, int]:
+    """The group of each image, and the number of groups; without groups, all are of one."""
+    if num_images == 0:
+        raise InvalidError("no-images", "images: expected at least one, given none")
+    if given is None:
+        return torch.zeros(num_images, dtype=torch.int64), 1
+    groups_B = torch.as_tensor(given)
+    if groups_B.is_floating_point() or groups_B.dtype == torch.bool or tuple(groups_B.shape) != (num_images,):
         raise InvalidError(
-            "other-network",
-            f"bank: expected trials of one network, given others: {name} is {shown[0]} in {other.trial_id} and "
-            f"{shown[1]} in {trial.trial_id}",
+            "not-a-group-per-image",
+            f"groups: expected a whole number for each of the {num_images} images, given {groups_B.dtype} "
+            f"{list(groups_B.shape)}",
         )
-
-
-def _check_shapes(what: str, given: Tensors, expected: Mapping[str, tuple[tuple[int, ...], torch.dtype]]) -> None:
-    """Check that tensors are there, in the expected shapes and dtypes."""
-    found = {name: (tuple(tensor.shape), tensor.dtype) for name, tensor in given.items()}
-    for name in sorted(expected.keys() | found.keys()):
-        if expected.get(name) != found.get(name):
-            shown = [
-                f"{list(sizes[name][0])} {str(sizes[name][1]).removeprefix('torch.')}" if name in sizes else "none"
-                for sizes in (expected, found)
-            ]
-            raise InvalidError("tensors-do-not-fit", f"{what}: expected {name} {shown[0]}, given {shown[1]}")
-
-
-def _check_mean_images(images: torch.Tensor, num_tasks: int, trial: TrialSpec) -> None:
-    expected = (num_tasks, trial.benchmark.problem().input_size)
-    if tuple(images.shape) != expected or images.dtype != torch.uint8:
-        raise InvalidError(
-            "tensors-do-not-fit",
-            f"mean_images: expected bytes (uint8) {list(expected)}, given {images.dtype} {list(images.shape)}",
-        )
-
-
-def _memory() -> int:
-    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    num_groups = int(groups_B.max()) + 1
+    missing = sorted(set(range(min(num_groups, num_images + 1))) - set(groups_B.tolist()))
+    if int(groups_B.min()) < 0 or missing:
+        message = "groups: expected each number from 0 to the highest, given others"
+        raise InvalidError("not-a-group-per-image", message)
+    return groups_B.long(), num_groups

@@ -27,6 +27,7 @@ The purposes in use:
     ("batches", "mixed", epoch)  the same, if all tasks are learned jointly
     ("augment", task, epoch)     how each example is cropped and flipped; "mixed" as above
     ("test batches", task)       the order of test examples, if tests depend on the batch
+    ("task inference", task)     the test images of which the task is inferred; the same seed for all trials
     ("state", task, tensor)      the initial values of a task's tensors
     ("state", "shared", tensor)  the same, if all tasks start alike
     ("update", name, update)     what a method draws in an update of the trial, such as which examples to replay

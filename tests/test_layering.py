@@ -236,7 +236,7 @@ def test_crwn_never_imports_the_orchestrator_or_its_libraries() -> None:
         return is_within(item.name, *FORBIDDEN_IN_CRWN, "crwn.testing")
 
     assert offences("crwn/**/*.py", is_offence) == []
-    assert {module for module, _ in crwn._PLACES.values()} == {"crwn.trial_spec", "orchestrator.api"}
+    assert {module for module, _ in crwn._PLACES.values()} == {"crwn.contexts", "crwn.trial_spec", "orchestrator.api"}
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ import typer
 
 from crwn.paths import stand_in_for_home
 from orchestrator import output
-from orchestrator.cli import data, jobs, new, results, shown, sweeps
+from orchestrator.cli import contexts, data, jobs, new, results, shown, sweeps
 from orchestrator.errors import UnfinishedError, UserError
 
 app = typer.Typer(
@@ -53,6 +53,7 @@ COMMANDS: Mapping[str, Callable[..., None]] = {
     "status": jobs.status,
     "tables": results.tables,
     "report": results.report_,
+    "contexts": contexts.contexts,
     "diff": results.diff,
     "verify": results.verify,
     "accept": results.accept,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -100,6 +100,21 @@ def _check_known(trials: pd.DataFrame, measure: Measure) -> None:
             "measure-not-taken",
             f"--value {measure.name}: {measure.lacks}; none of these trials has it. Choose another value.",
         )
+
+
+def conditions(texts: Iterable[str]) -> dict[str, str]:
+    """What `--where` asks for: values by name.
+
+    Raises:
+        UserError: a text is not `NAME=VALUE`.
+    """
+    found = {}
+    for text in texts:
+        name, sign, value = text.partition("=")
+        if not (name and sign):
+            raise UserError("not-name-value", f"--where: expected NAME=VALUE, such as scale=FC256; given {text!r}")
+        found[name] = value
+    return found
 
 
 def select(trials: pd.DataFrame, where: Mapping[str, str]) -> pd.DataFrame:

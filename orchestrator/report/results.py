@@ -10,6 +10,7 @@ import functools
 import json
 import operator
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -34,6 +35,7 @@ from orchestrator.store.store import Store
 if TYPE_CHECKING:
     import torch
 
+    from crwn.benchmarks.protocol import Benchmark
     from crwn.contexts import ContextBank
 
 NUM_NEAREST = 3
@@ -159,18 +161,21 @@ class Results:
     def contexts(self, trial: str | TrialSpec) -> ContextBank:
         """What a finished trial learned: its tensors, and predictions with them for any of its tasks.
 
+        Each task's accuracy is the one at the trial's end.
+
         Raises:
             UserError: the trial is not finished, or kept nothing, since what it learned is weights; the message says
                 what to set.
         """
-        from crwn.contexts import HOW_TO_KEEP_WEIGHTS, load  # noqa: PLC0415 (imports torch)
+        from crwn.context_networks import machine_memory  # noqa: PLC0415 (imports torch)
+        from crwn.contexts import HOW_TO_KEEP_WEIGHTS, load  # noqa: PLC0415
 
         trial_id = self._find(trial)
         if not self._store.is_finished(trial_id):
             message = f"trial {trial_id}: expected a finished one, given one that is not; crwn.run goes on with it"
             raise UserError("trial-not-finished", message)
         try:
-            bank = load(self._store.records.contexts(trial_id))
+            bank = load(self._store.records.contexts(trial_id), largest=machine_memory())
         except ValueError as error:
             raise UserError(codes_of(error, "contexts-unreadable"), f"trial {trial_id}: {error}.") from error
         if not bank.tensors:
@@ -179,7 +184,9 @@ class Results:
                 f"trial {trial_id}: expected contexts, found none: what {bank.spec['method']['kind']} learns is "
                 f"weights, which are kept on request. Run it in a new store {HOW_TO_KEEP_WEIGHTS}.",
             )
-        return bank
+        last = self.matrix(trial_id).iloc[-1].tolist()
+        tasks = [replace(task, accuracy=_known(last[task.index])) for task in bank.tasks]
+        return replace(bank, tasks=tuple(tasks))
 
     def test_set(
         self, trial: str | TrialSpec, task: int, *, data_root: str | Path | None = None
@@ -197,10 +204,6 @@ class Results:
         Raises:
             UserError: (also) the base set is not on this machine, or there is no such task.
         """
-        import torch  # noqa: PLC0415 (takes a second)
-
-        from crwn.benchmarks.validation import hold_out  # noqa: PLC0415 (imports torch)
-
         spec = self.spec(trial)
         last = spec.benchmark.problem().num_tasks - 1
         try:
@@ -209,13 +212,7 @@ class Results:
             place = -1
         if not 0 <= place <= last:
             raise UserError("unknown-task", f"task: expected one of the trial's, from 0 to {last}, given {task!r}")
-        try:
-            images = datasets(None if data_root is None else str(data_root)).load(spec.benchmark.base)
-        except DataError as error:
-            raise UserError(codes_of(error, "data-refused"), str(error)) from error
-        build = BENCHMARKS[spec.benchmark.kind].build
-        held_out = hold_out(images, spec.benchmark.validation)
-        split = build(spec.benchmark, held_out, spec.seed, torch.device("cpu")).test_split(place)
+        split = tasks_of(spec, data_root).test_split(place)
         return split.images, split.labels
 
     def _find(self, trial: str | TrialSpec) -> str:
@@ -263,6 +260,33 @@ class Results:
             if isinstance(result, UserError):
                 raise result
         return self._store.so_far(trial_id)[0]
+
+
+def tasks_of(spec: TrialSpec, data_root: str | Path | None) -> Benchmark:
+    """A trial's tasks, on the CPU.
+
+    Args:
+        spec: the trial.
+        data_root: a folder in which the base set is looked for first. Nothing is downloaded.
+
+    Raises:
+        UserError: the base set is not on this machine.
+    """
+    import torch  # noqa: PLC0415 (takes a second)
+
+    from crwn.benchmarks.validation import hold_out  # noqa: PLC0415 (imports torch)
+
+    try:
+        images = datasets(None if data_root is None else str(data_root)).load(spec.benchmark.base)
+    except DataError as error:
+        raise UserError(codes_of(error, "data-refused"), str(error)) from error
+    build = BENCHMARKS[spec.benchmark.kind].build
+    return build(spec.benchmark, hold_out(images, spec.benchmark.validation), spec.seed, torch.device("cpu"))
+
+
+def _known(accuracy: float) -> float | None:
+    """An accuracy; None if there was no test."""
+    return None if np.isnan(accuracy) else accuracy
 
 
 def _problem(settings: str | None) -> tuple[str | None, int | None]:

@@ -14,7 +14,7 @@ from orchestrator.report.diff import Differences, differ, with_other_contexts
 from orchestrator.report.filenames import dotted
 from orchestrator.report.frames import asked_frame, read_trials
 from orchestrator.report.paper_tables import PaperSource, SweepSource, paper_tables
-from orchestrator.report.pivots import pivot_table, select
+from orchestrator.report.pivots import conditions, pivot_table, select
 from orchestrator.report.printable import (
     Printable,
     Table,
@@ -86,7 +86,7 @@ def tables_of(stores: Sequence[Store], choice: Choice | None = None) -> list[Pri
                 "store-empty", f"{stores[0].address}: expected at least one trial, found none; start with crwn run"
             )
         return list(
-            paper_tables(paper, PaperSource(paper, select(trials, _conditions(choice))), f"paper-{paper.name}-")
+            paper_tables(paper, PaperSource(paper, select(trials, conditions(choice.where))), f"paper-{paper.name}-")
         )
     if choice.pivot is not None:
         return [_pivot(stores, choice, *choice.pivot)]
@@ -137,22 +137,12 @@ def _pivot(stores: Sequence[Store], choice: Choice, rows: Sequence[str], columns
         if choice.sweep is None or manifests_of(store, choice.sweep)
     ]
     name = "-by-".join(["-".join(map(dotted, [value, *rows])), dotted(columns)])
-    return pivot_table(pd.concat(frames), rows, columns, value, where=_conditions(choice), name=name)
-
-
-def _conditions(choice: Choice) -> dict[str, str]:
-    conditions = {}
-    for text in choice.where:
-        name, sign, value = text.partition("=")
-        if not (name and sign):
-            raise UserError("not-name-value", f"--where: expected NAME=VALUE, such as scale=FC256; given {text!r}")
-        conditions[name] = value
-    return conditions
+    return pivot_table(pd.concat(frames), rows, columns, value, where=conditions(choice.where), name=name)
 
 
 def _chosen(trials: pd.DataFrame, choice: Choice) -> pd.DataFrame:
     """A sweep's trials that satisfy the conditions; the others count as missing."""
-    return select(trials, _conditions(choice))
+    return select(trials, conditions(choice.where))
 
 
 def manifests_of(store: Store, sweep: str | None = None) -> list[Manifest]:
@@ -206,7 +196,7 @@ def differences(a: Store, b: Store, where: Sequence[str], noise: float) -> Diffe
             raise UserError(
                 "store-empty", f"{store.address}: expected at least one finished trial to compare, found none"
             )
-        frames.append(select(trials, _conditions(Choice(where=tuple(where)))))
+        frames.append(select(trials, conditions(where)))
     try:
         found = differ(frames[0], frames[1], noise)
     except InvalidError as error:

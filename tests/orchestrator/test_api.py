@@ -44,8 +44,16 @@ def names(thing: object) -> list[str]:
 
 def test_the_names_are_these() -> None:
     """Whoever adds a name or a parameter changes what people's notebooks rely on, here."""
-    assert sorted(crwn._PLACES) == ["TrialSpec", "UnfinishedError", "UserError", "load_sweep", "open", "run"]
-    assert sorted(crwn.__all__) == ["TrialSpec", "UnfinishedError", "UserError", "load_sweep", "run"]
+    assert sorted(crwn._PLACES) == [
+        "ContextBank",
+        "TrialSpec",
+        "UnfinishedError",
+        "UserError",
+        "load_sweep",
+        "open",
+        "run",
+    ]
+    assert sorted(crwn.__all__) == ["ContextBank", "TrialSpec", "UnfinishedError", "UserError", "load_sweep", "run"]
     assert {name: str(inspect.signature(getattr(crwn, name))) for name in SIGNATURES} == SIGNATURES
     assert names(Results) == ["address", "contexts", "curve", "matrix", "spec", "test_set", "trials"]
 

@@ -1,0 +1,126 @@
+"""Finding a task's mask in a superposition of all masks, by the gradient of the answers' entropy.
+
+Source: SupSup (Wortsman et al. 2020, arXiv:2006.14769), section 3.3: the network with weights R * sum_t alpha_t M_t,
+alpha uniform over the candidates, answers a batch; the task whose coefficient lowers the entropy H of the answers
+fastest, the largest -dH/dalpha_t, is the most likely. One-shot: among all tasks at once. Binary search: the half of the
+candidates with the smaller values is dropped, until one remains: log2 T passes.
+
+It works on masks. On contexts it is at chance: their superposition is no network of any task.
+
+Shapes: T tasks, B images, m classes; layers are [O outputs, I inputs].
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Literal
+
+import torch
+from torch.nn import functional
+
+from crwn.backbone import Backbone
+from crwn.faults import InvalidError
+from crwn.learner import tensors_on
+from crwn.methods.networks import Network, parse_network
+from crwn.methods.protocol import Tensors
+from crwn.nn.masked import unpacked_bits
+from crwn.nn.normalisation import batch_norm
+from crwn.trial_spec import TrialSpec
+
+Search = Literal["one-shot", "binary"]
+
+MASK = ".mask"
+
+
+def has_masks(own: Tensors, layers: Sequence[str]) -> bool:
+    """Whether tasks keep a mask over every frozen array."""
+    return bool(layers) and all(f"{layer}{MASK}" in own for layer in layers)
+
+
+class Superposition:
+    """All tasks' masks over one frozen network.
+
+    Args:
+        trial: one of the tasks' trials.
+        drawn: the frozen weights.
+        own: what tasks keep: packed masks [T, bytes] among it.
+
+    Raises:
+        ValueError: tasks keep no masks.
+    """
+
+    def __init__(self, trial: TrialSpec, drawn: Backbone, own: Tensors) -> None:
+        if not has_masks(own, tuple(drawn.arrays)):
+            raise InvalidError(
+                "no-masks",
+                f"by: expected a bank of masks for a search in their superposition, given one of {trial.method.kind}; "
+                "contexts cannot be found so; take 'entropy'",
+            )
+        self._weights = tensors_on(drawn, torch.device("cpu"), torch.float32)
+        self._masks = {name: own[f"{name}{MASK}"] for name in self._weights}
+        self._network: Network = parse_network(trial.scale, trial.benchmark.problem())
+        self._normalisation = trial.benchmark.normalisation()
+
+    def scores(self, bytes_BCHW: torch.Tensor, by: Search) -> torch.Tensor:
+        """How likely a batch is of each task; the highest score is the answer: [T].
+
+        Args:
+            bytes_BCHW: images of one task.
+            by: `one-shot`: the scores are -dH/dalpha. `binary`: the number of rounds that a task survives, and below 1
+                its rank among those that leave with it.
+        """
+        candidates = list(range(len(next(iter(self._masks.values())))))
+        if by == "one-shot":
+            return self._slopes(bytes_BCHW, candidates)
+        scores_T, rounds = torch.zeros(len(candidates)), 0
+        while len(candidates) > 1:
+            order = self._slopes(bytes_BCHW, candidates).argsort().tolist()
+            num_dropped = len(candidates) // 2
+            for rank, number in enumerate(order[:num_dropped]):
+                scores_T[candidates[number]] = rounds + rank / len(scores_T)
+            candidates = sorted(candidates[number] for number in order[num_dropped:])
+            rounds += 1
+        scores_T[candidates[0]] = rounds
+        return scores_T
+
+    def _slopes(self, bytes_BCHW: torch.Tensor, tasks: Sequence[int]) -> torch.Tensor:
+        """-dH/dalpha of these tasks, superposed with equal coefficients."""
+        superposed = {name: self._superposed(name, tasks).requires_grad_() for name in self._weights}
+        with torch.enable_grad():
+            logits_Bm = self._logits(superposed, bytes_BCHW)
+            shares_Bm = functional.log_softmax(logits_Bm, dim=1)
+            entropy = -(shares_Bm.exp() * shares_Bm).sum(dim=1).mean()
+            gradients = torch.autograd.grad(entropy, list(superposed.values()))
+        slopes_K = torch.zeros(len(tasks), dtype=torch.float64)
+        for (name, weight), gradient in zip(self._weights.items(), gradients, strict=True):
+            product_N = (gradient * weight).flatten()
+            for number, task in enumerate(tasks):
+                slopes_K[number] -= self._mask(name, task).to(product_N.dtype) @ product_N
+        return slopes_K.float()
+
+    def _superposed(self, name: str, tasks: Sequence[int]) -> torch.Tensor:
+        weight = self._weights[name]
+        sum_N = torch.zeros(weight.numel())
+        for task in tasks:
+            sum_N += self._mask(name, task)
+        return (sum_N / len(tasks)).view_as(weight) * weight
+
+    def _mask(self, name: str, task: int) -> torch.Tensor:
+        """A task's mask of a layer, flat."""
+        packed = self._masks[name][task : task + 1]
+        return unpacked_bits(packed, math.prod(self._weights[name].shape))[0]
+
+    def _logits(self, weights: Tensors, bytes_BCHW: torch.Tensor) -> torch.Tensor:
+        """The class scores [B, m] of a network with these weights; batch normalisation uses the batch's statistics."""
+
+        def linears(names: Sequence[str], hidden_GBI: torch.Tensor) -> torch.Tensor:
+            for number, name in enumerate(names, start=1):
+                hidden_GBI = functional.linear(hidden_GBI, weights[name])
+                hidden_GBI = hidden_GBI.relu() if number < len(names) else hidden_GBI
+            return hidden_GBI
+
+        norm: Callable[[str, torch.Tensor], torch.Tensor] = lambda _, x: batch_norm(x, None, training=True)  # noqa: E731
+        pixels = self._normalisation(bytes_BCHW[None], torch.float32)
+        found = self._network.forward(pixels, linears=linears, conv_weight=lambda name: weights[name][None], norm=norm)
+        return found[0]

@@ -1,0 +1,222 @@
+"""Which task is an image from? Asked of a bank, where nobody tells the task.
+
+Every task's network answers; the task whose answers are the surest is taken (SupSup, Wortsman et al. 2020,
+arXiv:2006.14769, take the lowest entropy). A batch is of one task, so its scores are means over its images. The
+baseline has no network: the task whose mean training image is nearest to the batch's mean.
+
+`measure` asks a finished trial's bank about test images, without any training.
+
+Shapes: T tasks, B images, m classes, d values per image, K groups of images.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Literal, TypeAlias, get_args
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.nn import functional
+
+from crwn import seeding
+from crwn.benchmarks.specs import RelatesTasks
+from crwn.superposition import Search, has_masks
+
+if TYPE_CHECKING:
+    from crwn.benchmarks.protocol import Benchmark
+    from crwn.contexts import ContextBank
+    from crwn.trial_spec import TrialSpec
+
+BATCHES = (1, 8, 32, 128)
+"""Images per batch, all of one task."""
+
+SEARCHES = 8
+"""Batches of each task and size that are searched in a superposition, which takes a gradient for each."""
+
+SUMMED_AT_ONCE = 2**16
+"""Bytes whose sum float32 holds exactly."""
+
+Criterion: TypeAlias = Literal["entropy", "margin", "mean-image", "one-shot", "binary"]
+
+
+def certainty(logits_TBm: torch.Tensor) -> torch.Tensor:
+    """Minus the entropy of the class probabilities, in nats: [T, B]."""
+    shares_TBm = functional.log_softmax(logits_TBm, dim=2)
+    return (shares_TBm.exp() * shares_TBm).sum(dim=2)
+
+
+def margin(logits_TBm: torch.Tensor) -> torch.Tensor:
+    """The highest class probability minus the second highest: [T, B]."""
+    if logits_TBm.shape[2] < 2:
+        return torch.zeros(logits_TBm.shape[:2])
+    highest_TB2 = logits_TBm.softmax(dim=2).topk(2, dim=2).values
+    return highest_TB2[..., 0] - highest_TB2[..., 1]
+
+
+BY_ANSWERS: Mapping[str, Callable[[torch.Tensor], torch.Tensor]] = MappingProxyType(
+    {"entropy": certainty, "margin": margin}
+)
+"""How likely single images are of each task, from class scores [T, B, m]: [T, B], higher is likelier."""
+
+
+def nearness(batches_Kd: torch.Tensor, means_Td: torch.Tensor) -> torch.Tensor:
+    """Minus the mean squared distance, in grey levels, between mean images of batches and of tasks: [K, T]."""
+    batches_Kd, means_Td = batches_Kd.double(), means_Td.double()
+    squares_KT = batches_Kd.square().sum(dim=1)[:, None] + means_Td.square().sum(dim=1)
+    return -((squares_KT - 2 * batches_Kd @ means_Td.T) / batches_Kd.shape[1]).float()
+
+
+def by_group(values_BX: torch.Tensor, groups_B: torch.Tensor, num_groups: int) -> torch.Tensor:
+    """Means over each group's images: [K, X]."""
+    member_KB = functional.one_hot(groups_B, num_groups).T.to(torch.float64)
+    sums_KX = member_KB @ values_BX.to(torch.float64)
+    return (sums_KX / member_KB.sum(dim=1, keepdim=True)).float()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Inferred:
+    """How well tasks were inferred from batches of one size.
+
+    Attributes:
+        by: the criterion.
+        batch: images per batch.
+        num_batches: number of batches.
+        task_accuracy: share of batches whose task was found.
+        near_accuracy: share whose task, or one of its neighbours, was; None: the tasks have no order.
+        class_accuracy: accuracy of the classes, answered by the network of the inferred task.
+        told_accuracy: that on the same images if the task is told.
+    """
+
+    by: str
+    batch: int
+    num_batches: int
+    task_accuracy: float
+    near_accuracy: float | None
+    class_accuracy: float
+    told_accuracy: float
+
+
+class Tally:
+    """Counts what was inferred, batch by batch.
+
+    Args:
+        by: the criterion.
+        batch: images per batch.
+        near_TT: which tasks are a task's neighbours, itself included; None: the tasks have no order.
+
+    Attributes:
+        num_batches: batches counted so far.
+    """
+
+    def __init__(self, by: str, batch: int, near_TT: NDArray[np.bool_] | None) -> None:
+        self._by, self._batch, self._near_TT = by, batch, near_TT
+        self.num_batches = self._found = self._near = 0
+        self._images = self._correct = self._told = 0
+
+    def add(self, task: int, scores_KT: torch.Tensor, correct_TB: torch.Tensor) -> None:
+        """Count batches of a task: consecutive images, `batch` each.
+
+        Args:
+            task: their task.
+            scores_KT: the tasks' scores of each batch.
+            correct_TB: whether each task's network gives each image its label; B = K batch.
+        """
+        inferred_K = scores_KT.argmax(dim=1)
+        self.num_batches += len(inferred_K)
+        self._found += int((inferred_K == task).sum())
+        if self._near_TT is not None:
+            self._near += int(self._near_TT[task, inferred_K.numpy()].sum())
+        answered_B = inferred_K.repeat_interleave(self._batch)
+        self._correct += int(correct_TB.gather(0, answered_B[None]).sum())
+        self._told += int(correct_TB[task].sum())
+        self._images += len(answered_B)
+
+    def result(self) -> Inferred:
+        """The shares so far; at least one batch was counted."""
+        return Inferred(
+            by=self._by,
+            batch=self._batch,
+            num_batches=self.num_batches,
+            task_accuracy=self._found / self.num_batches,
+            near_accuracy=None if self._near_TT is None else self._near / self.num_batches,
+            class_accuracy=self._correct / self._images,
+            told_accuracy=self._told / self._images,
+        )
+
+
+def neighbours(distances_TT: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Each task's nearest other tasks, and itself: [T, T].
+
+    Args:
+        distances_TT: how far tasks are from one another.
+    """
+    others_TT = np.where(np.eye(len(distances_TT), dtype=bool), np.inf, distances_TT)
+    nearest_T = others_TT.min(axis=1, initial=np.inf)
+    near_TT: NDArray[np.bool_] = distances_TT <= nearest_T[:, None] * (1 + 1e-9)
+    return near_TT | np.eye(len(distances_TT), dtype=bool)
+
+
+def mean_images(tasks: Benchmark) -> torch.Tensor:
+    """Each task's mean training image, rounded to unsigned bytes: [T, d]."""
+    means = []
+    for task in range(tasks.num_tasks):
+        images_Nd = tasks.train_split(task).images.flatten(1)
+        sum_d = sum(part.float().sum(dim=0).double() for part in images_Nd.split(SUMMED_AT_ONCE))
+        means.append((sum_d / len(images_Nd)).round().to(torch.uint8))
+    return torch.stack(means)
+
+
+def near_tasks(trial: TrialSpec) -> NDArray[np.bool_] | None:
+    """Which tasks of a trial are a task's neighbours, itself included [T, T]; None: its benchmark gives no order."""
+    benchmark = trial.benchmark
+    distances_TT = benchmark.distances(trial.seed) if isinstance(benchmark, RelatesTasks) else None
+    return None if distances_TT is None else neighbours(distances_TT)
+
+
+def measure(
+    bank: ContextBank, tasks: Benchmark, *, batches: Sequence[int] = BATCHES, images: int = 2560
+) -> list[Inferred]:
+    """How well a bank's tasks are inferred from their test images, by every criterion that the bank allows.
+
+    Args:
+        bank: the bank of one trial; mean images that it lacks are computed from the training images.
+        tasks: the trial's tasks.
+        batches: images per batch.
+        images: test images per task, drawn once; fewer if there are fewer.
+
+    Returns:
+        One result per criterion and size; none of a size that no task has a batch of.
+    """
+    means_Td = mean_images(tasks) if bank.mean_images is None else bank.mean_images
+    near_TT, by_batch = near_tasks(bank.trial), bank.trial.blueprint().tests_by_batch
+    searches = get_args(Search) if has_masks(bank.own, [a.name for a in bank.trial.blueprint().backbone.arrays]) else ()
+    tallies = {
+        (by, batch): Tally(by, batch, near_TT) for by in (*BY_ANSWERS, *searches, "mean-image") for batch in batches
+    }
+    for task in range(tasks.num_tasks):
+        split = tasks.test_split(task)
+        order_N = seeding.numpy_generator(0, "task inference", task).permutation(split.num_examples)[:images]
+        split = split.take(torch.from_numpy(order_N))
+        logits_TBm = None if by_batch else bank.predict_all(split.images)
+        for batch in batches:
+            count = split.num_examples // batch * batch
+            if not count:
+                continue
+            parts = split.images[:count].split(batch)
+            answers_TBm = (
+                torch.cat([bank.predict_all(part) for part in parts], dim=1) if logits_TBm is None else logits_TBm
+            )[:, :count]
+            correct_TB = answers_TBm.argmax(dim=2) == split.labels[:count]
+            for by, score in BY_ANSWERS.items():
+                scores_KT = score(answers_TBm).unflatten(1, (-1, batch)).mean(dim=2).T
+                tallies[by, batch].add(task, scores_KT, correct_TB)
+            means_Kd = split.images[:count].flatten(1).float().unflatten(0, (-1, batch)).mean(dim=1)
+            tallies["mean-image", batch].add(task, nearness(means_Kd, means_Td), correct_TB)
+            for by in searches:
+                some = parts[:SEARCHES]
+                scores_KT = torch.stack([bank.infer_task(part, by) for part in some])
+                tallies[by, batch].add(task, scores_KT, correct_TB[:, : len(some) * batch])
+    return [tally.result() for tally in tallies.values() if tally.num_batches]

@@ -1,0 +1,48 @@
+"""The command contexts: what trials keep of their tasks, and what can be done with it."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from orchestrator.cli.arguments import DataRootOption, StoreArgument, existing_store
+from orchestrator.cli.results import print_table
+
+
+def contexts(
+    *,
+    store: StoreArgument,
+    infer: Annotated[
+        bool, typer.Option("--infer", help="measure how well the task of test images is found if nobody tells it")
+    ] = False,
+    images: Annotated[int, typer.Option(help="with --infer: test images per task", min=1)] = 2560,
+    where: Annotated[
+        list[str] | None,
+        typer.Option(help="only trials with this value, such as scale=FC256; may be repeated", metavar="NAME=VALUE"),
+    ] = None,
+    to: Annotated[
+        str | None, typer.Option(help="where to write; by default the store's report/", metavar="DIR")
+    ] = None,
+    data_root: DataRootOption = None,
+) -> None:
+    """List what a store's finished trials keep of their tasks; with --infer, ask it which task images are from."""
+    from orchestrator import display  # noqa: PLC0415
+    from orchestrator.report.banks import banks_table  # noqa: PLC0415
+    from orchestrator.report.inference import inference_table  # noqa: PLC0415
+    from orchestrator.report.printable import write  # noqa: PLC0415
+    from orchestrator.store.address import open_files  # noqa: PLC0415
+
+    opened, console, chosen = existing_store(store), display.console(), tuple(where or ())
+    tables = [banks_table(opened, chosen)]
+    if infer:
+
+        def tell(line: str) -> None:
+            typer.echo(display.printable(line), err=True)
+
+        tables.append(inference_table(opened, where=chosen, images=images, data_root=data_root, tell=tell))
+    files = write(tables, open_files(to) if to is not None else opened.report)
+    for table in tables:
+        print_table(table, console)
+    for file in files:
+        typer.echo(file)

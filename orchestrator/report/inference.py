@@ -1,0 +1,123 @@
+"""Which task is it? Tables of how well a store's finished trials find the task of images, without training anything."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pandas as pd
+
+from crwn.contexts import HOW_TO_KEEP_WEIGHTS
+from crwn.task_inference import SEARCHES, measure
+from orchestrator.errors import UserError
+from orchestrator.report.frames import NAMES, read_trials
+from orchestrator.report.pivots import conditions, select
+from orchestrator.report.printable import Table
+from orchestrator.report.results import Results, tasks_of
+from orchestrator.store.store import Store
+
+WORDS = {
+    "entropy": "lowest entropy",
+    "margin": "largest margin",
+    "mean-image": "mean image, no network",
+    "one-shot": "one-shot, superposed masks",
+    "binary": "binary search, superposed masks",
+}
+"""What tables call the criteria."""
+
+MEASURED = {
+    "task_accuracy": "task",
+    "near_accuracy": "task or neighbour",
+    "class_accuracy": "class",
+    "told_accuracy": "class, task told",
+}
+"""What tables call the measures."""
+
+CAPTION = (
+    "Accuracy in percent, over test images whose task is not told: batches of one task each. Class: accuracy of the "
+    "classes, answered for the inferred task. The mean image of a task's training images needs no network: its rows "
+    "are the baseline. Mean over seeds, with the sample standard deviation."
+)
+
+
+def inference_table(
+    store: Store,
+    *,
+    where: Sequence[str] = (),
+    images: int,
+    data_root: str | None,
+    tell: Callable[[str], None],
+) -> Table:
+    """The table of a store's trials.
+
+    Args:
+        store: the store.
+        where: only trials with these values, `NAME=VALUE`.
+        images: test images per task.
+        data_root: where data sets are looked for first.
+        tell: told what is done, and what is left out.
+
+    Raises:
+        UserError: there is no such trial, none whose task could be inferred, or data are missing.
+    """
+    results, frame = Results(store), select(read_trials(store), conditions(where))
+    rows: list[dict[str, Any]] = []
+    for number, (_, trial) in enumerate(frame.iterrows(), start=1):
+        name = f"{trial['method']} {trial['scale']} on {trial['benchmark']}, seed {trial['seed']}"
+        try:
+            bank = results.contexts(trial["trial_id"])
+        except UserError as error:
+            tell(f"  {name}: left out: {error}")
+            continue
+        if not bank.needs_task:
+            tell(f"  {name}: left out: one network answers for all tasks")
+            continue
+        tell(f"  {name}: {number} of {len(frame)}")
+        found = measure(bank, tasks_of(bank.trial, data_root), images=images)
+        names = {column: trial[column] for column in (*NAMES, "seed")}
+        rows += [{**names, "trial_id": trial["trial_id"], **dataclasses.asdict(each)} for each in found]
+    if not rows:
+        raise UserError(
+            "no-trial",
+            f"{store.address}: expected a finished trial that is told the task of images, found none; it must keep "
+            f"something of each task, weights among it ({HOW_TO_KEEP_WEIGHTS})",
+        )
+    return table_of(pd.DataFrame(rows))
+
+
+def table_of(summary: pd.DataFrame) -> Table:
+    """The table of results, one per trial, criterion and size of batches."""
+    keys, lines, notes = [*NAMES, "batch", "by"], [], []
+    has_order = bool(summary["near_accuracy"].notna().any())
+    order = summary["by"].map(list(WORDS).index)
+    summary = summary.assign(order=order).sort_values([*NAMES, "batch", "order", "seed"]).drop(columns="order")
+    for names, group in summary.groupby(keys, sort=False, dropna=False):
+        line = dict(zip(keys, names, strict=True))
+        line["by"] = WORDS[str(line["by"])]
+        line["seeds"] = str(len(group))
+        for measure_, word in MEASURED.items():
+            if measure_ != "near_accuracy" or has_order:
+                line[word] = _spread(group[measure_].dropna())
+        lines.append({column: str(value) for column, value in line.items()})
+    if has_order:
+        notes.append("Neighbours are the tasks nearest to a task by the benchmark's own order, such as its angles.")
+    if summary["by"].isin(["one-shot", "binary"]).any():
+        notes.append(f"Searches in a superposition: at most {SEARCHES} batches of each task and size.")
+    num_images = ", ".join(f"{n:,}" for n in sorted((summary["batch"] * summary["num_batches"]).unique())[-1:])
+    notes.append(f"At most {num_images} images per trial, drawn from its test images.")
+    table = pd.DataFrame(lines)
+    if not table["variant"].any():
+        table = table.drop(columns="variant")
+    name_columns = [name for name in (*NAMES, "batch", "by", "seeds") if name in table.columns]
+    return Table(
+        name="task-inference", summary=summary, table=table, caption=CAPTION, notes=notes, name_columns=name_columns
+    )
+
+
+def _spread(values: pd.Series) -> str:
+    """Mean and sample standard deviation in percent."""
+    if values.empty:
+        return ""
+    mean = f"{100 * values.mean():.1f}"
+    return mean if len(values) == 1 else f"{mean} ± {100 * values.std(ddof=1):.1f}"
