@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import dataclasses
 import functools
 import os
 import resource
@@ -19,6 +20,7 @@ import torch
 from crwn import contexts, learner
 from crwn.backbone import Backbone, BackboneSource
 from crwn.benchmarks import BENCHMARKS
+from crwn.benchmarks.features import weights_of
 from crwn.benchmarks.protocol import Curriculum
 from crwn.benchmarks.validation import hold_out
 from crwn.data import Datasets
@@ -155,7 +157,7 @@ def iterate_trial(
 
     Raises:
         ResumeError: the resume point is damaged, or belongs to another trial.
-        DataError: the base set is not on this machine.
+        DataError: the base set, or a file of weights that the benchmark asks for, is not on this machine.
         RuntimeError: the trial was started on a GPU and this process sees none, or with a kernel that torch lacks here.
         FloatingPointError: training diverged.
         ValueError: the method cannot learn groups of the requested size.
@@ -252,6 +254,8 @@ def _build_engine(spec: TrialSpec, data: Datasets, backbone: Backbone, numerics:
     device = torch.device(numerics.device)
     problem = spec.benchmark.problem()
     images = hold_out(data.load(spec.benchmark.base), spec.benchmark.validation)
+    if (weights := weights_of(spec.benchmark)) is not None:
+        images = dataclasses.replace(images, weights=weights.find(data.roots))
     benchmark = BENCHMARKS[spec.benchmark.kind].build(spec.benchmark, images, spec.seed, device)
     return Engine(
         method=learner.build(spec, backbone, device, numerics.kernel),

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from rich.console import Console
 
+from crwn.benchmarks.features import WeightsFile
 from crwn.data import BASE_SETS, DataError, Datasets, datasets
 from orchestrator.display import print_line, print_table
 from orchestrator.errors import UserError, nearest
@@ -44,14 +45,27 @@ def fetch(name: str, data_root: str | None, console: Console) -> None:
     print_line(console, f"{name}: {_place(data, name)}")
 
 
-def ensure(names: Sequence[str], data_root: str | None, console: Console) -> Datasets:
+def ensure(
+    names: Sequence[str], data_root: str | None, console: Console, weights: Iterable[WeightsFile] = ()
+) -> Datasets:
     """Make base sets ready to load: download and decode them if needed, with progress if that takes a while.
 
+    Args:
+        names: the sets.
+        data_root: the folder to look in first.
+        console: receives progress and notes.
+        weights: files of trained weights that have to be there too.
+
     Raises:
-        UserError: some are damaged or cannot be downloaded; the message says what to do for each.
+        UserError: some are missing or damaged, and cannot be downloaded; the message says what to do for each.
     """
     data = _datasets(data_root)
     faults = []
+    for file in weights:
+        try:
+            file.find(data.roots)
+        except DataError as error:
+            faults.append(error)
     for name in names:  # download all before decoding the first
         try:
             data.obtain(name)

@@ -11,15 +11,17 @@ Sequences: every item once; all or every other one in further rounds (Hebb repet
 another item's label (poison), or new items with their own labels, which is what poison must be told from; or item k
 trained k + 1 times, in an order in which an item's frequency and its last position are uncorrelated.
 
-Ours: pixels, in means over squares of `pool` x `pool`, instead of AlexNet's features; 500 + 500 images per training
-(theirs: 2,000 + 2,000), 250 test images per item (theirs: 1,000). Images are pairs drawn with replacement, for training
-from training digits and for tests from test digits. An item keeps its images; noise is drawn anew in every training.
+Ours: pixels, in means over squares of `pool` x `pool`, unless AlexNet's features are asked for, as theirs are; 500 +
+500 images per training (theirs: 2,000 + 2,000), 250 test images per item (theirs: 1,000). Images are pairs drawn with
+replacement, for training from training digits and for tests from test digits. An item keeps its images; noise is drawn
+anew in every training.
 
 Shapes: T items, N images, H height, W width.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
@@ -29,6 +31,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crwn import seeding
+from crwn.benchmarks.features import FEATURES_SHAPE, WeightsFile, kept_features
 from crwn.benchmarks.orders import derangement, graded_order, mixed_order
 from crwn.benchmarks.protocol import Split
 from crwn.benchmarks.specs import normalisation_of, pool_faults, pooled
@@ -36,7 +39,7 @@ from crwn.benchmarks.validation import check_validation
 from crwn.data import BASE_SETS, GreyBase
 from crwn.faults import Fault, InvalidError
 from crwn.lazy import LazyModule
-from crwn.spec import READ_STRICTLY, Count, Index, ProblemShape, check_fields, kind_field
+from crwn.spec import READ_STRICTLY, Count, Index, ProblemShape, check_fields, kind_field, later_field
 
 if TYPE_CHECKING:
     import torch
@@ -44,6 +47,9 @@ if TYPE_CHECKING:
     from crwn.data.base import Images, ImageSet, ImageSplit, Normalisation
 else:
     torch = LazyModule("torch")
+
+TORCHVISIONS = "7be5be79"
+"""The digits in the name of torchvision's file with AlexNet's weights."""
 
 MOST_TRAININGS = 100_000
 """Limit of the trainings of a trial, each of which its problem lists."""
@@ -71,6 +77,9 @@ class ItemsSpec:
         images: an item's training images, without noise.
         test_images: an item's test images.
         pool: pixels are means over squares of this size.
+        features: `none`: images are pixels; `alexnet`: the features of AlexNet's convolutions, see `features.py`.
+        weights: with features, the first eight hexadecimal digits of the SHA-256 of the file with their weights; by
+            default torchvision's.
         normalise: whether to normalise by the base set's mean and standard deviation; else pixels are from 0 to 1.
         validation: number of training images held out; tests then use them, never the test images.
 
@@ -95,6 +104,8 @@ class ItemsSpec:
     pool: Count = 2
     normalise: bool = False
     validation: Index = 0
+    features: Literal["none", "alexnet"] = later_field("none")
+    weights: str = later_field(TORCHVISIONS)
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -120,8 +131,9 @@ class ItemsSpec:
     def problem(self) -> ProblemShape:
         """The benchmark's sizes: items are tested, trainings are segments, all of which have all labels."""
         _, height, width = BASE_SETS[self.base].image_shape
+        pixels = (1, height // self.pool, 2 * width // self.pool)
         return ProblemShape(
-            input_shape=(1, height // self.pool, 2 * width // self.pool),
+            input_shape=pixels if self.features == "none" else FEATURES_SHAPE,
             num_classes=self.num_outputs,
             num_tasks=self.num_items,
             scenario="domain",
@@ -133,6 +145,10 @@ class ItemsSpec:
     def normalisation(self) -> Normalisation:
         """The normalisation of the images."""
         return normalisation_of(self.base, normalise=self.normalise)
+
+    def weights_file(self) -> WeightsFile | None:
+        """The file with the weights of the features; None: there are none."""
+        return None if self.features == "none" else WeightsFile(network=self.features, digits=self.weights)
 
     def trainings(self, seed: int) -> tuple[int, ...]:
         """The item that each training shows; the seed matters only if frequencies differ."""
@@ -207,6 +223,24 @@ class ItemsSpec:
                     f"{self.frequency!r}, which needs one round of at least {FEWEST_GRADED} items"
                 ),
             ),
+            (
+                self.features != "none" and (self.pool > 1 or self.normalise),
+                "pixels-of-features",
+                (
+                    f"pool, normalise: expected 1 and false with features: {self.features}, which are of whole images, "
+                    f"given {self.pool} and {str(self.normalise).lower()}"
+                ),
+            ),
+            (
+                self.features == "none" and self.weights != TORCHVISIONS,
+                "weights-without-features",
+                f"weights: expected to be left out without features, given {self.weights!r}; set features: alexnet",
+            ),
+            (
+                re.fullmatch("[0-9a-f]{8}", self.weights) is None,
+                "weights-not-digits",
+                f"weights: expected eight hexadecimal digits, as in the file's name, given {self.weights!r}",
+            ),
             (bool(of_pool := pool_faults(self.base, self.pool)), "pool-does-not-divide", "; ".join(of_pool)),
             (
                 self._num_trainings() > MOST_TRAININGS,
@@ -243,6 +277,9 @@ class Items:
         pairs = pairs_of(BASE_SETS[spec.base].num_classes, spec.num_items, seed)
         self._train = [self._drawn(images.train, pair, item, "train", spec.images) for item, pair in enumerate(pairs)]
         self._test = [self._drawn(images.test, pair, item, "test", spec.test_images) for item, pair in enumerate(pairs)]
+        if images.weights is not None:
+            both = kept_features([*self._train, *self._test], images.weights)
+            self._train, self._test = both[: len(pairs)], both[len(pairs) :]
         self._poisoned = derangement(spec.num_tasks, seeding.numpy_generator(seed, "items", "poison"))
 
     def num_examples(self, segment: int) -> int:

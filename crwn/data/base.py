@@ -45,10 +45,17 @@ class ImageSplit:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImageSet:
-    """A base set's training and test images, in memory or memory-mapped."""
+    """A base set's training and test images, in memory or memory-mapped.
+
+    Attributes:
+        train: the training images.
+        test: the test images.
+        weights: the file of trained weights that the benchmark asks for (`benchmarks.features`); None: none.
+    """
 
     train: ImageSplit
     test: ImageSplit
+    weights: Path | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

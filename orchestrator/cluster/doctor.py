@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from rich.console import Console
 
+from crwn.benchmarks.features import weights_files
 from crwn.data import BASE_SETS
 from crwn.data.base import data_roots
 from crwn.trial_spec import TrialSpec
@@ -97,6 +98,7 @@ def examine(sweep: Sweep, store: Store, options: Options) -> Iterator[Finding]:
         bases=bases,
         data_roots=data_roots(options.data_root),
         gpus=bool(resources.gpus),
+        weights=weights_files(trial.benchmark for trial in left),
     )
     survey = _surveyed(ask, wanted)
     here = survey.here

@@ -14,6 +14,7 @@ from typing import Any
 
 from rich.console import Console
 
+from crwn.benchmarks.features import weights_files
 from crwn.faults import InvalidError
 from crwn.trial_spec import TrialSpec
 from orchestrator import data_sets
@@ -109,8 +110,9 @@ def run(sweep: Sweep, store: Store, options: Options, console: Console) -> bool:
         other_code.show_other_code(work.others, work.accepted, store, console)
         show_damaged(damaged, store, console)
         return bool(damaged)
-    bases = sorted({trial.benchmark.base for trial in (*work.left, *work.again)})
-    roots = data_sets.ensure(bases, options.data_root, console).roots
+    benchmarks = [trial.benchmark for trial in (*work.left, *work.again)]
+    bases = sorted({benchmark.base for benchmark in benchmarks})
+    roots = data_sets.ensure(bases, options.data_root, console, weights_files(benchmarks)).roots
     with waiting(f"the executor {name} to start", console):
         executor = EXECUTORS[name]()
         executor.check(resources)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
+from crwn.benchmarks.features import WeightsFile
 from crwn.data import BASE_SETS, DataError, Datasets
 from crwn.plugins import Plugin
 from orchestrator.store.address import open_files
@@ -34,6 +35,7 @@ class Questions:
         bases: the data sets that trials read.
         data_roots: the folders to search for them.
         gpus: whether trials need GPUs.
+        weights: the files of trained weights that trials read.
     """
 
     plugins: tuple[Plugin, ...] = ()
@@ -42,6 +44,7 @@ class Questions:
     bases: tuple[str, ...]
     data_roots: tuple[Path, ...]
     gpus: bool
+    weights: tuple[WeightsFile, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,7 +120,10 @@ def _existing(path: Path) -> Path:
 
 
 def _data_faults(questions: Questions) -> dict[str, str]:
-    """The faults of data sets on this machine. Photographs are decoded, which shows most faults, and then cached."""
+    """The faults of data sets and of files of weights on this machine.
+
+    Photographs are decoded, which shows most faults, and then cached.
+    """
     data, faults = Datasets(BASE_SETS, questions.data_roots), {}
     for name in questions.bases:
         try:
@@ -129,6 +135,11 @@ def _data_faults(questions: Questions) -> dict[str, str]:
                 data.load(name)
         except (DataError, OSError) as error:
             faults[name] = str(error)
+    for file in questions.weights:
+        try:
+            file.find(questions.data_roots)
+        except DataError as error:
+            faults[file.pattern] = str(error)
     return faults
 
 

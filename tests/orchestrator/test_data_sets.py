@@ -15,6 +15,7 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
+from crwn.benchmarks.features import WeightsFile
 from crwn.data import BASE_SETS, Datasets, data_roots, digits
 from crwn.data.base import BaseSet, ImageSet, ImageSplit
 from crwn.data.layouts import ClassFolders
@@ -209,6 +210,21 @@ def test_all_that_is_missing_is_told_at_once(crwn: Crwn, know: Callable[..., Non
     with refused(UserError, "data-set-missing", "download-failed", says=["'other'", "'toy'"]) as caught:
         data_sets.ensure(["other", "toy"], str(workplace), Console())
     assert str(caught.value).count("unreachable") == 2
+
+
+def test_missing_weights_are_told_beside_missing_sets(crwn: Crwn, know: Callable[..., None], workplace: Path) -> None:
+    """Before anything starts, with the folders that were looked in and what to do."""
+    del crwn
+    know(TOY)
+    wanted = WeightsFile(network="alexnet", digits="7be5be79")
+    with refused(
+        UserError,
+        "weights-missing",
+        "data-set-missing",
+        "download-failed",
+        says=["alexnet-*7be5be79.pth", str(workplace)],
+    ):
+        data_sets.ensure(["toy"], str(workplace), Console(), [wanted])
 
 
 def test_decoding_is_told(crwn: Crwn, know: Callable[..., None], workplace: Path) -> None:

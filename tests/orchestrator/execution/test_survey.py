@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import platform
 from importlib import metadata
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from crwn.benchmarks.features import WeightsFile
 from orchestrator.execution import survey
 from orchestrator.execution.survey import VERSIONS, Questions, look
 
@@ -50,6 +52,18 @@ def test_data_that_is_nowhere_is_named(tmp_path: Path) -> None:
     """With the folders that were looked in; an embedded set is never missing."""
     report = look(questions(tmp_path, bases=("digits", "mnist"), data_roots=(tmp_path,)))
     assert report.data_faults == {"mnist": f"found in none of {tmp_path}"}
+
+
+def test_weights_that_are_nowhere_are_named(tmp_path: Path) -> None:
+    """With the folders that were looked in; weights that are there are no fault."""
+    content = b"weights"
+    digits = hashlib.sha256(content).hexdigest()[:8]
+    (tmp_path / f"alexnet-{digits}.pth").write_bytes(content)
+    there, nowhere = (WeightsFile(network="alexnet", digits=each) for each in (digits, "01234567"))
+    report = look(questions(tmp_path, data_roots=(tmp_path,), weights=(there, nowhere)))
+    (fault,) = report.data_faults.values()
+    assert report.data_faults.keys() == {nowhere.pattern}
+    assert str(tmp_path / "alexnet") in fault
 
 
 def test_a_package_that_is_not_installed_has_no_version(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
