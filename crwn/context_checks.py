@@ -15,6 +15,7 @@ from crwn.context_files import recipe_of
 from crwn.context_networks import check_size, kept_by, tells_tasks
 from crwn.faults import InvalidError
 from crwn.methods.protocol import Tensors
+from crwn.methods.starts import FROM
 from crwn.trial_spec import TrialSpec
 
 if TYPE_CHECKING:
@@ -75,6 +76,27 @@ def check_mergeable(bank: ContextBank, other: ContextBank) -> None:
         )
     if bank.own.keys() != other.own.keys():
         raise InvalidError("tensors-do-not-fit", "bank: expected one with the same tensors of each task")
+
+
+def check_comparable(bank: ContextBank, *, starts_alike: bool) -> None:
+    """Check that what a bank's tasks learned can be compared.
+
+    Args:
+        bank: the bank.
+        starts_alike: whether all tasks were drawn alike to begin with.
+
+    Raises:
+        ValueError: tasks started apart, as drawn or from each other, and the loss is not convex.
+    """
+    if all(trial.blueprint().is_convex for trial in bank.trials.values()):
+        return
+    if not starts_alike or bool((bank.own.get(FROM, torch.tensor(-1)) >= 0).any()):
+        raise InvalidError(
+            "tasks-started-apart",
+            "by: expected tasks that started alike, given some that did not: what they learned stays near where they "
+            "started, so they are as unlike as chance; train them with context_start: shared, or compare them "
+            "by='answers'",
+        )
 
 
 def check_alike(trial: TrialSpec, other: TrialSpec) -> None:

@@ -230,6 +230,11 @@ class Network:
             and not blueprint.tests_by_batch
         )
 
+    def start(self) -> Tensors:
+        """What the tasks trained, as it was drawn to begin with: [T, ...]."""
+        started = self._method.start(self._indices)
+        return {name: tensor.detach() for name, tensor in started.items() if tensor.requires_grad}
+
     @torch.no_grad()
     def one(self, place: int | None, bytes_BCHW: torch.Tensor) -> torch.Tensor:
         """Class scores [B, m] of one task's images.
@@ -372,3 +377,9 @@ class Networks:
         if not places:
             return torch.empty(0, len(bytes_BCHW), self._num_classes)
         return torch.stack([parts[place] for place in places])
+
+    def start_alike(self) -> bool:
+        """Whether all tasks were drawn with the same numbers to begin with."""
+        started = [network.start() for network in self._networks]
+        first = {name: tensor[:1] for name, tensor in started[0].items()}
+        return all(bool((own[name] == first[name]).all()) for own in started for name in first)

@@ -27,7 +27,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from crwn import backbone, context_checks, context_files
+from crwn import backbone, context_checks, context_files, similarity
 from crwn.backbone import Backbone
 from crwn.context_files import ACTIVITY, SHARED, BankTask, Content, Precision, dump
 from crwn.context_networks import (
@@ -43,7 +43,9 @@ from crwn.context_networks import (
     trial_from,
 )
 from crwn.faults import InvalidError
+from crwn.methods.networks import RUNNING_MEAN, RUNNING_VARIANCE
 from crwn.methods.protocol import Tensors
+from crwn.similarity import By, Similarity
 from crwn.superposition import Search, Superposition
 from crwn.task_inference import BY_ANSWERS, Criterion, by_group, nearness
 from crwn.trial_spec import TrialSpec
@@ -267,6 +269,35 @@ class ContextBank:
             parts = [bytes_BCHW[groups_B == group] for group in range(num_groups)]
             scores_KT = torch.stack([self._superposition.scores(part, cast("Search", by)) for part in parts])
         return scores_KT if groups is not None else scores_KT[0]
+
+    def similarity(self, by: By = "answers", images: Pictures | None = None) -> Similarity:
+        """How unlike the tasks are (`similarity.py`).
+
+        Args:
+            by: `answers`, the class probabilities that the tasks' networks give the same images; or `contexts`, which
+                only tasks can be compared by that started alike, or whose loss is convex.
+            images: for `answers`, the images to ask about, as for `predict`: some of each task, say, without labels.
+
+        Raises:
+            ValueError: as for `predict_all`; images are missing, or not asked about; or the tasks started apart.
+        """
+        self._refuse_one_network("similarity")
+        if by not in get_args(By):
+            raise InvalidError("unknown-name", f"by: expected one of {', '.join(get_args(By))}, given {by!r}")
+        if (images is None) == (by == "answers"):
+            message = f"expected images for 'answers', none for 'contexts', given {by!r} with{'out' * (images is None)}"
+            raise InvalidError("images-do-not-fit", f"images: {message}")
+        if images is not None:
+            distances = similarity.by_answers(self.predict_all(images))
+        else:
+            context_checks.check_comparable(self, starts_alike=self._networks.start_alike())
+            distances = similarity.by_contexts(self.context_vectors())
+        return Similarity(by=by, names=tuple(task.name for task in self.tasks), distances=distances)
+
+    def context_vectors(self) -> NDArray[np.float64]:
+        """What each task learned as one vector, contexts times strengths: [T, N]."""
+        self._refuse_one_network("context_vectors")
+        return similarity.context_vectors(self.own, moving=(RUNNING_MEAN, RUNNING_VARIANCE))
 
     def place(self, task: TaskName | None) -> int:
         """A task's place in the bank, given that or its name.

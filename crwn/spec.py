@@ -178,6 +178,7 @@ class Blueprint:
         tests_by_batch: whether a test depends on its batches; if so, they have the training's size and a fixed order.
         draws: whether learning may draw from torch's global generators, as dropout does; they are then seeded for each
             update, and are as before after it.
+        is_convex: whether the loss is convex in what a task trains, so that where it started matters little.
     """
 
     params_per_task: float
@@ -197,6 +198,7 @@ class Blueprint:
     keeps_weights: bool = False
     tests_by_batch: bool = False
     draws: bool = False
+    is_convex: bool = False
 
     def examples_per_update(self, batch_size: int) -> int:
         """Examples that pass through the network in a training step: a batch, and the replayed images."""

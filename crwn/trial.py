@@ -28,6 +28,7 @@ from crwn.engine import Engine
 from crwn.events import GroupHalved, Learned, Numerics, Progress, ResumePoint, TaskRow
 from crwn.faults import FaultError
 from crwn.memory import DeviceKind, tasks_that_fit
+from crwn.methods import starts
 from crwn.nn.kernels import KERNELS, choose_kernel
 from crwn.resume import read_numerics
 from crwn.trial_spec import TrialSpec
@@ -204,6 +205,7 @@ def iterate_trial(
                 spec,
                 backbone.fingerprint,
                 activity=learned.activity,
+                starts=starts.how_started(spec.method, learned.kept),
             ),
             fingerprint=backbone.fingerprint,
             numerics=engine.numerics,

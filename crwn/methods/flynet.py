@@ -102,8 +102,7 @@ class FlyNetSpec:
         """N = s d units; N + 1 parameters per task (10d on 784 pixels: 7,841).
 
         Raises:
-            ValueError: FlyNet does not have this scale, images are not grey, units would have no inputs, or no
-                earlier context could be taken.
+            ValueError: the scale is unknown, images are not grey, or units lack inputs, or earlier contexts tasks.
         """
         expansion = parse_scale(scale, EXPANSIONS)
         if problem.input_shape[0] != 1:
@@ -140,6 +139,7 @@ class FlyNetSpec:
             multiply_adds=num_units * (num_summed + 2 * problem.num_classes),
             activations=problem.input_size + 3 * num_units + problem.num_classes,
             backbone=BackboneSpec(seed=seed, arrays=(encoder, decoder)),
+            is_convex=True,  # cross-entropy of scores that are linear in a c
         )
 
 

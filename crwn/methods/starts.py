@@ -10,7 +10,7 @@ Shapes: G tasks, S segments, K earlier ones, B examples, m classes; layers are [
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias, runtime_checkable
 
 from crwn.faults import InvalidError
 from crwn.lazy import LazyModule
@@ -43,6 +43,29 @@ PROBE = 128
 
 TIMES_CHANCE = 2
 """A context is taken only if its accuracy on them is above this multiple of chance."""
+
+
+@runtime_checkable
+class StartsContexts(Protocol):
+    """The interface of the spec of a method whose contexts may start in several ways."""
+
+    @property
+    def context_start(self) -> ContextStart:
+        """Whether contexts start alike."""
+
+
+def how_started(method: object, kept: Sequence[Tensors]) -> tuple[str, ...]:
+    """How the context of each learned task started: `own`, `shared` or `task 3`; empty if all started on their own.
+
+    Args:
+        method: the method's spec.
+        kept: one dictionary per task, each tensor with a task axis of length 1.
+    """
+    if not isinstance(method, StartsContexts):
+        return ()
+    places = [int(own[FROM]) if FROM in own else -1 for own in kept]
+    found = tuple(method.context_start if place < 0 else f"task {place}" for place in places)
+    return found if set(found) != {"own"} else ()
 
 
 def modulated_counts(num_inputs: int, num_layers: int, modulation: Modulation) -> tuple[int, int]:
