@@ -131,6 +131,9 @@ def context_vectors(own: Mapping[str, torch.Tensor], moving: tuple[str, ...] = (
     Args:
         own: trained tensors by name [T, ...]; `<layer>.strength` [T] scales `<layer>.context`.
         moving: suffixes of the names of tensors that are not trained, which are left out.
+
+    Raises:
+        ValueError: tasks learned nothing of their own.
     """
     parts = []
     for name, tensor in sorted(own.items()):
@@ -143,6 +146,8 @@ def context_vectors(own: Mapping[str, torch.Tensor], moving: tuple[str, ...] = (
         if kind == "context" and f"{layer}.strength" in own:
             flat_TN = flat_TN * own[f"{layer}.strength"].detach().double()[:, None]
         parts.append(flat_TN.numpy())
+    if not parts:
+        raise InvalidError("no-contexts", "by: expected tasks that learned contexts of their own, given some with none")
     found: Matrix = np.concatenate(parts, axis=1)
     return found
 

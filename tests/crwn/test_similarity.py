@@ -85,6 +85,8 @@ def test_a_strength_and_its_context_count_as_their_product() -> None:
     halved = {**own, "layer1.context": context / 2, "layer1.strength": strength * 2}
     assert np.allclose(similarity.context_vectors(own), (context * strength[:, None]).numpy())
     assert np.allclose(similarity.context_vectors(own), similarity.context_vectors(halved))
+    with refused(InvalidError, "no-contexts"):
+        similarity.context_vectors({"started_from": own["started_from"]})
     moving = {"layer1.r": torch.rand(3, 2), "norm.mean": torch.rand(3, 5)}
     assert similarity.context_vectors(moving, moving=(".mean",)).shape == (3, 2)
 
