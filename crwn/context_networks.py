@@ -127,20 +127,20 @@ class Kept:
     Attributes:
         own: of one task, by name, with a task axis of length 1.
         shared: shared weights that learning changes.
+        varies: whether a task has a state of its own, kept or drawn again.
     """
 
     own: Tensors
     shared: Tensors
+    varies: bool
 
 
 def kept_by(trial: TrialSpec) -> Kept:
     """What a trial's method keeps."""
     method, blueprint = learner.outline(trial), trial.blueprint()
     shared = {} if blueprint.moves_shared == "never" else method.needed_to_predict(method.start_shared())
-    own = (
-        method.pack({name: tensor.detach() for name, tensor in method.start([0]).items()}) if tells_tasks(trial) else {}
-    )
-    return Kept(own=own, shared=shared)
+    start = {name: tensor.detach() for name, tensor in method.start([0]).items()} if tells_tasks(trial) else {}
+    return Kept(own=method.pack(start) if start else {}, shared=shared, varies=bool(start))
 
 
 def machine_memory() -> int:

@@ -168,6 +168,11 @@ class ContextBank:
         """Whether `predict` needs the task of the images; else one network answers for all tasks."""
         return tells_tasks(self.any_trial)
 
+    @functools.cached_property
+    def tells_tasks_apart(self) -> bool:
+        """Whether a task's answers are its own; else its tasks share everything, though they are told."""
+        return kept_by(self.any_trial).varies
+
     def predict(
         self, images: Pictures, task: TaskName | Sequence[TaskName] | NDArray[Any] | torch.Tensor | None = None
     ) -> torch.Tensor:
@@ -202,13 +207,13 @@ class ContextBank:
             place = self.place(task)  # type: ignore[arg-type]  # it is not several
             return self._networks.one(place, self._bytes(images))
         given = task.tolist() if isinstance(task, np.ndarray | torch.Tensor) else list(task)  # type: ignore[arg-type]
-        places, bytes_BCHW = {each: self.place(each) for each in dict.fromkeys(given)}, self._bytes(images)
+        places, bytes_BCHW = [self.place(each) for each in given], self._bytes(images)
         if len(given) != len(bytes_BCHW):
             raise InvalidError(
                 "not-a-task-per-image",
                 f"task: expected one task, or one for each of the {len(bytes_BCHW)} images, given {len(given)}",
             )
-        return self._networks.each([places[task] for task in given], bytes_BCHW)
+        return self._networks.each(places, bytes_BCHW)
 
     def predict_all(self, images: Pictures, tasks: Iterable[TaskName] | None = None) -> torch.Tensor:
         """The class scores of the same images under each task.
@@ -257,6 +262,11 @@ class ContextBank:
             raise InvalidError("unknown-name", message)
         bytes_BCHW = self._bytes(images)
         groups_B, num_groups = _groups(groups, len(bytes_BCHW))
+        if by != "mean-image" and not self.tells_tasks_apart:
+            kind = self.any_trial.method.kind
+            raise InvalidError(
+                "one-network", f"by: expected 'mean-image' of {kind}, whose tasks share all, given {by!r}"
+            )
         if by in BY_ANSWERS:
             scores_KT = by_group(BY_ANSWERS[by](self.predict_all(bytes_BCHW)).T, groups_B, num_groups)
         elif by == "mean-image":

@@ -7,7 +7,7 @@ candidates with the smaller values is dropped, until one remains: log2 T passes.
 
 It works on masks. On contexts it is at chance: their superposition is no network of any task.
 
-Shapes: T tasks, B images, m classes; layers are [O outputs, I inputs].
+Shapes: T tasks, K of them candidates, B images, m classes, N weights of a layer.
 """
 
 from __future__ import annotations
@@ -31,6 +31,9 @@ from crwn.trial_spec import TrialSpec
 Search = Literal["one-shot", "binary"]
 
 MASK = ".mask"
+
+MOST_UNPACKED = 2**26
+"""Most numbers of a layer's unpacked masks that are kept between batches."""
 
 
 def has_masks(own: Tensors, layers: Sequence[str]) -> bool:
@@ -59,6 +62,8 @@ class Superposition:
             )
         self._weights = tensors_on(drawn, torch.device("cpu"), torch.float32)
         self._masks = {name: own[f"{name}{MASK}"] for name in self._weights}
+        self._num_tasks = len(next(iter(self._masks.values())))
+        self._unpacked: Tensors = {}
         self._network: Network = parse_network(trial.scale, trial.benchmark.problem())
         self._normalisation = trial.benchmark.normalisation()
 
@@ -70,7 +75,7 @@ class Superposition:
             by: `one-shot`: the scores are -dH/dalpha. `binary`: the number of rounds that a task survives, and below 1
                 its rank among those that leave with it.
         """
-        candidates = list(range(len(next(iter(self._masks.values())))))
+        candidates = list(range(self._num_tasks))
         if by == "one-shot":
             return self._slopes(bytes_BCHW, candidates)
         scores_T, rounds = torch.zeros(len(candidates)), 0
@@ -86,30 +91,30 @@ class Superposition:
 
     def _slopes(self, bytes_BCHW: torch.Tensor, tasks: Sequence[int]) -> torch.Tensor:
         """-dH/dalpha of these tasks, superposed with equal coefficients."""
-        superposed = {name: self._superposed(name, tasks).requires_grad_() for name in self._weights}
+        alpha_T = torch.zeros(self._num_tasks)
+        alpha_T[list(tasks)] = 1 / len(tasks)
+        superposed = {
+            name: ((alpha_T @ self._marks(name)).view_as(weight) * weight).requires_grad_()
+            for name, weight in self._weights.items()
+        }
         with torch.enable_grad():
-            logits_Bm = self._logits(superposed, bytes_BCHW)
-            shares_Bm = functional.log_softmax(logits_Bm, dim=1)
+            shares_Bm = functional.log_softmax(self._logits(superposed, bytes_BCHW), dim=1)
             entropy = -(shares_Bm.exp() * shares_Bm).sum(dim=1).mean()
             gradients = torch.autograd.grad(entropy, list(superposed.values()))
-        slopes_K = torch.zeros(len(tasks), dtype=torch.float64)
+        slopes_T = torch.zeros(self._num_tasks)
         for (name, weight), gradient in zip(self._weights.items(), gradients, strict=True):
-            product_N = (gradient * weight).flatten()
-            for number, task in enumerate(tasks):
-                slopes_K[number] -= self._mask(name, task).to(product_N.dtype) @ product_N
-        return slopes_K.float()
+            slopes_T -= self._marks(name) @ (gradient * weight).flatten()
+        return slopes_T[list(tasks)]
 
-    def _superposed(self, name: str, tasks: Sequence[int]) -> torch.Tensor:
-        weight = self._weights[name]
-        sum_N = torch.zeros(weight.numel())
-        for task in tasks:
-            sum_N += self._mask(name, task)
-        return (sum_N / len(tasks)).view_as(weight) * weight
-
-    def _mask(self, name: str, task: int) -> torch.Tensor:
-        """A task's mask of a layer, flat."""
-        packed = self._masks[name][task : task + 1]
-        return unpacked_bits(packed, math.prod(self._weights[name].shape))[0]
+    def _marks(self, name: str) -> torch.Tensor:
+        """The masks of a layer, 0 or 1: [T, N]."""
+        if name not in self._unpacked:
+            packed = self._masks[name]
+            marks_TN = unpacked_bits(packed, math.prod(self._weights[name].shape)).float()
+            if marks_TN.numel() > MOST_UNPACKED:
+                return marks_TN
+            self._unpacked[name] = marks_TN
+        return self._unpacked[name]
 
     def _logits(self, weights: Tensors, bytes_BCHW: torch.Tensor) -> torch.Tensor:
         """The class scores [B, m] of a network with these weights; batch normalisation uses the batch's statistics."""

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 BATCHES = (1, 8, 32, 128)
 """Images per batch, all of one task."""
 
-SEARCHES = 8
+SEARCHES = 4
 """Batches of each task and size that are searched in a superposition, which takes a gradient for each."""
 
 SUMMED_AT_ONCE = 2**16

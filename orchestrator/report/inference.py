@@ -70,7 +70,7 @@ def inference_table(
         except UserError as error:
             tell(f"  {name}: left out: {error}")
             continue
-        if not bank.needs_task:
+        if not (bank.needs_task and bank.tells_tasks_apart):
             tell(f"  {name}: left out: one network answers for all tasks")
             continue
         tell(f"  {name}: {number} of {len(frame)}")
