@@ -2,27 +2,17 @@
 
 Source: Varma, Arani & Zonooz 2023, "Dynamically Modular and Sparse General Continual Learning", arXiv:2301.00620;
 settings and details as in github.com/NeurAI-Lab/DynamicContinualLearning (`models/dynamos.py`, `utils/best_args.py`)
-for sequential MNIST and a buffer of 500. With the network of `gated.py`, over the batch
-
-    L = mean of -log p(y|x) + w_r R + w_p P
-    R = mean over examples and gated layers of -reward log p(gates), reward = -(keep_ratio - share kept)^2,
-        times `wrong_factor` where x is classified wrongly
-    P = (1 + distances within classes) / (1 + distances between classes), of policy logits of correctly classified x
-
-and over one draw from the buffer, in a pass of its own,
-
-    L += alpha mean of (z(x') - z')^2 + alpha_p mean of (policy logits(x') - stored ones)^2
-         + beta (mean of -log p(y'|x') + w_r R') + w_p P'
-
-where z' are the scores of x' in the update in which it was seen, before the weights changed. The first `warm_up`
-updates train the network without gates and store nothing. The buffer is a reservoir of the examples that were
-classified correctly when they were seen (`stores`).
+for sequential MNIST and a buffer of 500. The network is `gated.py`, the losses are in `gated_losses.py`. An update
+learns a batch, and one draw from the buffer that is normalised on its own, with the scores and policy logits of the
+update in which an example was seen, before the weights changed. The first `warm_up` updates train the network without
+gates and store nothing. The buffer is a reservoir of the examples that were classified correctly when they were seen
+(`stores`).
 
 Deviation: in the authors' code the reservoir counts rejected examples as seen, and while it fills, their slots stay
 empty and are replayed as black images of class 0 with scores of 0. Here a rejected example is not offered;
-`stores: authors` is their rule. Log-probabilities are computed from logits; theirs from rounded probabilities.
+`stores: authors` is their rule.
 
-Shapes: B examples, R replayed, N gates, L gated layers, m classes; d values per image.
+Shapes: B examples, R replayed.
 """
 
 from __future__ import annotations
@@ -36,7 +26,8 @@ import annotated_types
 
 from crwn.faults import Fault, InvalidError
 from crwn.lazy import LazyModule
-from crwn.methods.gated import GatedNetwork, Passed, agents_of, parse_gated
+from crwn.methods.gated import GatedNetwork, Passed, with_agents
+from crwn.methods.gated_losses import GatedLosses
 from crwn.methods.plain import plain_blueprint, plain_training
 from crwn.methods.protocol import Method, Step, Surroundings, Tensors
 from crwn.spec import (
@@ -57,7 +48,6 @@ if TYPE_CHECKING:
 
     from crwn import replay
     from crwn.batches import Batch
-    from crwn.nn import gating, losses
 else:
     torch = LazyModule("torch")
     replay = LazyModule("crwn.replay")
@@ -109,9 +99,9 @@ class DynamosSpec:
             check_fields(self)
         except InvalidError as error:
             faults.append(error)
-        sizes = (self.buffer, self.replay_batch)
-        if all(isinstance(size, int) for size in sizes) and 0 < self.buffer < self.replay_batch:
-            message = f"buffer: expected at least the {self.replay_batch} of replay_batch, given {self.buffer}"
+        kept, replayed = self.buffer, self.replay_batch
+        if isinstance(kept, int) and isinstance(replayed, int) and 0 < kept < replayed:
+            message = f"buffer: expected at least the {replayed} of replay_batch, given {kept}"
             faults.append(Fault("buffer-below-batch", message))
         if faults:
             raise InvalidError.of(faults)
@@ -123,20 +113,9 @@ class DynamosSpec:
 
     def blueprint(self, scale: str, problem: ProblemShape, seed: int) -> Blueprint:
         """The network, its agents, and the buffer with scores and policy logits."""
-        agents = agents_of(parse_gated(scale, problem)).values()
-        trained, gates = sum(agent.num_trained for agent in agents), sum(agent.gates for agent in agents)
-        ungated = plain_blueprint(
-            scale, problem, seed, biases=True, examples_kept=self.buffer, examples_replayed=self.replay_batch
-        )
-        return dataclasses.replace(
-            ungated,
-            params_per_task=ungated.params_per_task + trained,
-            trained_per_task=ungated.trained_per_task + trained,
-            stored_shared=ungated.stored_shared + trained + 2 * gates,
-            stored_memory=self.buffer * (problem.num_classes + gates),
-            multiply_adds=ungated.multiply_adds + 3 * sum(agent.products for agent in agents),
-            activations=ungated.activations + sum(agent.activations for agent in agents),
-        )
+        kept, replayed = self.buffer, self.replay_batch
+        ungated = plain_blueprint(scale, problem, seed, biases=True, examples_kept=kept, examples_replayed=replayed)
+        return with_agents(ungated, scale, problem)
 
 
 class Dynamos(Method):
@@ -146,6 +125,8 @@ class Dynamos(Method):
         self._spec = spec
         self._surroundings = surroundings
         self._network = GatedNetwork(surroundings, temperature=spec.temperature)
+        names = [field.name for field in dataclasses.fields(GatedLosses)]
+        self._losses = GatedLosses(**{name: getattr(spec, name) for name in names})
 
     @property
     def shows_activity(self) -> bool:
@@ -171,76 +152,48 @@ class Dynamos(Method):
         return self._network.logits(state, images, training=training, moved=moved)
 
     def learn(self, state: Tensors, batch: Batch) -> Step:
-        """Learn the batch and a draw, each in a pass of its own; then offer the batch to the buffer."""
+        """Learn the batch and a draw, each normalised on its own; then offer the batch to the buffer."""
         spec = self._spec
         if batch.update < spec.warm_up:
             return self._network.ungated.learn(state, batch)
-        labels_B = batch.labels[0]
-        moved: Tensors = {}
-        uniforms_BN = batch.uniform("gates", len(labels_B), self._network.num_gates)
-        passed = self._network.passed(state, batch.images[0], uniforms_BN, moved)
-        weights_B = torch.full_like(passed.log_p_BL[:, 0].detach(), 1 / len(labels_B))
-        loss = self._loss(passed, labels_B, weights_B)
+        network, labels_B = self._network, batch.labels[0]
+        images, uniforms, drawn = [batch.images[0]], [batch.uniform("gates", len(labels_B), network.num_gates)], None
         if batch.update > spec.warm_up:  # before, there is nothing to replay
-            loss = loss + self._replayed(state, batch, moved)
+            drawn = replay.draw(state, spec.replay_batch, batch.uniform("replay", spec.buffer))
+            stored = drawn.take(state, "images").view(-1, *batch.originals.shape[2:])
+            images.append(batch.view(stored, "replayed"))
+            uniforms.append(batch.uniform("gates replayed", len(stored), network.num_gates))
+        moved: list[Tensors] = [{} for _ in images]
+        passed, *again = network.passed(state, images, uniforms, moved)
+        weights_B = torch.full_like(labels_B, 1 / len(labels_B), dtype=self._surroundings.dtype)
+        loss = self._losses.learned(passed, labels_B, weights_B)
+        if drawn is not None:
+            loss = loss + self._losses.replayed(
+                again[0],
+                drawn.take(state, "labels"),
+                drawn.mean_weights(self._surroundings.dtype),
+                logits_Bm=drawn.take(state, "logits"),
+                policy_BN=drawn.take(state, "policy"),
+            )
+            has_any = state[replay.SEEN] > 0  # else statistics stay as the batch moved them
+            moved[0] = {name: torch.where(has_any, moved[1][name], tensor) for name, tensor in moved[0].items()}
         self._store(state, batch, passed)
-        return Step(loss_G=loss[None], logits_GBm=passed.logits_Bm[None], moved=moved)
+        return Step(loss_G=loss[None], logits_GBm=passed.logits_Bm[None], moved=moved[0])
 
     def activity(self, state: Tensors, images: torch.Tensor) -> Tensors:
         """The gates, by the name of the gated convolution."""
         return self._network.gates(state, images)
 
-    def _loss(
-        self, passed: Passed, labels_B: torch.Tensor, weights_B: torch.Tensor, *, beta: float = 1.0
-    ) -> torch.Tensor:
-        """beta (cross-entropy + w_r R) + w_p P of examples with weights that sum to 1; 0 leaves one out."""
-        spec = self._spec
-        correct_B = passed.logits_Bm.argmax(dim=1) == labels_B
-        rewards_BL = gating.rewards(
-            passed.shares_BL, correct_B, keep_ratio=spec.keep_ratio, wrong_factor=spec.wrong_factor
-        )
-        entropies_B = losses.cross_entropies(passed.logits_Bm[None], labels_B[None])[0]
-        loss = (entropies_B * weights_B).sum() + spec.reward_weight * gating.policy_loss(
-            passed.log_p_BL, rewards_BL, weights_B
-        )
-        prototype = gating.prototype_loss(passed.policy_BN, labels_B, correct_B & (weights_B > 0))
-        return beta * loss + spec.prototype_weight * prototype
-
-    def _replayed(self, state: Tensors, batch: Batch, moved: Tensors) -> torch.Tensor:
-        """The loss of a draw from the buffer, 0 if nothing is stored; running statistics go on from the batch's."""
-        spec, network = self._spec, self._network
-        drawn = replay.draw(state, spec.replay_batch, batch.uniform("replay", spec.buffer))
-        images = batch.view(drawn.take(state, "images").view(-1, *batch.originals.shape[2:]), "replayed")
-        uniforms_RN = batch.uniform("gates replayed", len(images), network.num_gates)
-        then: Tensors = {}
-        passed = network.passed({**state, **moved}, images, uniforms_RN, then)
-        has_any = state[replay.SEEN] > 0
-        moved |= {name: torch.where(has_any, tensor, moved[name]) for name, tensor in then.items()}
-        weights_R = drawn.mean_weights(self._surroundings.dtype)
-        loss = self._loss(passed, drawn.take(state, "labels"), weights_R, beta=spec.beta)
-        for weight, outputs_Rk, field in (
-            (spec.alpha, passed.logits_Bm, "logits"),
-            (spec.policy_alpha, passed.policy_BN, "policy"),
-        ):
-            errors_Rk = outputs_Rk - drawn.take(state, field)
-            loss = loss + weight * (errors_Rk.square().mean(dim=1) * weights_R).sum()
-        return loss
-
     def _store(self, state: Tensors, batch: Batch, passed: Passed) -> None:
         """Offer the batch to the buffer by the storing rule."""
-        labels_B, dtype = batch.labels[0], self._surroundings.dtype
+        labels_B, dtype, stores = batch.labels[0], self._surroundings.dtype, self._spec.stores
         correct_B = passed.logits_Bm.detach().argmax(dim=1) == labels_B
         all_B = torch.ones_like(correct_B)
-        seen = {
-            "images": batch.originals[0],
-            "labels": labels_B,
-            "logits": passed.logits_Bm.to(dtype),
-            "policy": passed.policy_BN.to(dtype),
-        }
+        outputs = {"logits": passed.logits_Bm.to(dtype), "policy": passed.policy_BN.to(dtype)}
         replay.offer_those_(
             state,
-            seen,
+            {"images": batch.originals[0], "labels": labels_B, **outputs},
             batch.uniform("reservoir", len(labels_B)),
-            counted_B=correct_B if self._spec.stores == "correct" else all_B,
-            stored_B=all_B if self._spec.stores == "all" else correct_B,
+            counted_B=correct_B if stores == "correct" else all_B,
+            stored_B=all_B if stores == "all" else correct_B,
         )

@@ -19,9 +19,10 @@ bottleneck; C channels, H height, W width.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from crwn.lazy import LazyModule
 from crwn.methods.networks import (
@@ -29,13 +30,14 @@ from crwn.methods.networks import (
     DYNAMOS_NF,
     RUNNING_MEAN,
     RUNNING_VARIANCE,
+    Norm,
     ResNet,
     normalise,
     parse_network,
 )
 from crwn.methods.plain import PlainNetwork
 from crwn.methods.protocol import ScaleError, Surroundings, Tensors
-from crwn.spec import ProblemShape
+from crwn.spec import Blueprint, ProblemShape
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -43,12 +45,16 @@ if TYPE_CHECKING:
     import torch
     from torch.nn import functional
 
-    from crwn.nn import gating, kernels
+    from crwn.nn import gating, kernels, normalisation
 else:
     torch = LazyModule("torch")
     functional = LazyModule("torch.nn.functional")
     gating = LazyModule("crwn.nn.gating")
     kernels = LazyModule("crwn.nn.kernels")
+normalisation = LazyModule("crwn.nn.normalisation")
+
+Mean: TypeAlias = "Callable[[str, torch.Tensor], torch.Tensor]"
+"""From the name of an agent and its input [X, I, H, W] to z [X, O]."""
 
 BOTTLENECK = 16
 """How many times narrower an agent's hidden layer is."""
@@ -141,6 +147,30 @@ def agents_of(network: ResNet) -> dict[str, Agent]:
     }
 
 
+def with_agents(ungated: Blueprint, scale: str, problem: ProblemShape) -> Blueprint:
+    """The counts of a network with its agents, whose buffer also has scores and policy logits.
+
+    Args:
+        ungated: those of the network alone and its buffer of images.
+        scale: the scale.
+        problem: the benchmark's sizes.
+
+    Raises:
+        ScaleError: the scale is not one of Dynamos's.
+    """
+    agents = agents_of(parse_gated(scale, problem)).values()
+    trained, gates = sum(agent.num_trained for agent in agents), sum(agent.gates for agent in agents)
+    return dataclasses.replace(
+        ungated,
+        params_per_task=ungated.params_per_task + trained,
+        trained_per_task=ungated.trained_per_task + trained,
+        stored_shared=ungated.stored_shared + trained + 2 * gates,
+        stored_memory=ungated.examples_kept * (problem.num_classes + gates),
+        multiply_adds=ungated.multiply_adds + 3 * sum(agent.products for agent in agents),
+        activations=ungated.activations + sum(agent.activations for agent in agents),
+    )
+
+
 class GatedNetwork:
     """The network with its agents.
 
@@ -181,43 +211,57 @@ class GatedNetwork:
             state |= {f"{name}{RUNNING_VARIANCE}": torch.ones_like(zeros_O)}
         return state
 
-    def passed(self, state: Tensors, images_BX: torch.Tensor, uniforms_BN: torch.Tensor, moved: Tensors) -> Passed:
-        """The forward pass of a batch of bytes in training, with gates that are drawn.
+    def passed(
+        self,
+        state: Tensors,
+        batches: Sequence[torch.Tensor],
+        uniforms: Sequence[torch.Tensor],
+        moved: Sequence[Tensors],
+    ) -> list[Passed]:
+        """The forward pass of batches in training, with gates that are drawn.
+
+        The batches go through the convolutions as one; each is normalised by its own statistics.
 
         Args:
             state: as `start` gives it.
-            images_BX: bytes [B, ...].
-            uniforms_BN: one number in [0, 1) per gate; a gate is 1 where it is below the keep-probability.
-            moved: receives the new running statistics.
+            batches: bytes [B, ...] each.
+            uniforms: one number in [0, 1) per example and gate [B, N]; a gate is 1 where it is below the
+                keep-probability.
+            moved: for each batch, receives the running statistics after it; those of the next go on from them.
         """
         policies: list[torch.Tensor] = []
         gates: list[torch.Tensor] = []
-        uniforms = uniforms_BN.split([agent.gates for agent in self._agents.values()], dim=1)
+        sizes = [len(images_BX) for images_BX in batches]
+        drawn_XN = torch.cat(list(uniforms)).split([agent.gates for agent in self._agents.values()], dim=1)
 
-        def drawn(policy_BO: torch.Tensor) -> torch.Tensor:
-            is_kept_BO: torch.Tensor = uniforms[len(gates)] < torch.sigmoid(policy_BO.detach() / self._temperature)
-            keep_BO = is_kept_BO.to(policy_BO.dtype)
-            policies.append(policy_BO)
-            gates.append(keep_BO)
-            return keep_BO
+        def drawn(policy_XO: torch.Tensor) -> torch.Tensor:
+            is_kept_XO: torch.Tensor = drawn_XN[len(gates)] < torch.sigmoid(policy_XO.detach() / self._temperature)
+            keep_XO = is_kept_XO.to(policy_XO.dtype)
+            policies.append(policy_XO)
+            gates.append(keep_XO)
+            return keep_XO
 
-        logits_1Bm = self._scores(state, images_BX[None], lambda _, policy_BO: drawn(policy_BO), moved, training=True)
-        log_p = [
-            gating.log_probability(keep_BO, policy_BO / self._temperature).sum(dim=1)
-            for keep_BO, policy_BO in zip(gates, policies, strict=True)
+        norm, mean = self._in_training(state, sizes, moved)
+        images = torch.cat(list(batches))[None]
+        logits_1Xm = self._scores(state, images, lambda _, policy_XO: drawn(policy_XO), norm=norm, mean=mean)
+        policy_XN = torch.cat(policies, dim=1)
+        log_p_XN = gating.log_probability(torch.cat(gates, dim=1), policy_XN / self._temperature)
+        log_p_XL = torch.stack([part.sum(dim=1) for part in log_p_XN.split([g.shape[1] for g in gates], dim=1)], dim=1)
+        shares_XL = torch.stack([keep_XO.mean(dim=1) for keep_XO in gates], dim=1)
+        parts = (tensor.split(sizes) for tensor in (logits_1Xm[0], policy_XN, log_p_XL, shares_XL))
+        return [
+            Passed(logits_Bm=logits_Bm, policy_BN=policy_BN, log_p_BL=log_p_BL, shares_BL=shares_BL)
+            for logits_Bm, policy_BN, log_p_BL, shares_BL in zip(*parts, strict=True)
         ]
-        return Passed(
-            logits_Bm=logits_1Bm[0],
-            policy_BN=torch.cat(policies, dim=1),
-            log_p_BL=torch.stack(log_p, dim=1),
-            shares_BL=torch.stack([keep_BO.mean(dim=1) for keep_BO in gates], dim=1),
-        )
 
     def logits(
         self, state: Tensors, images: torch.Tensor, *, training: bool = False, moved: Tensors | None = None
     ) -> torch.Tensor:
         """Class scores [G, B, m] of bytes [G, B, ...], all lanes as one batch, with gates by threshold."""
-        return self._scores(state, images, self._by_threshold(state), moved, training=training)
+        norm, mean = self._in_tests(state)
+        if training:
+            norm, mean = self._in_training(state, [len(images) * images.shape[1]], [{} if moved is None else moved])
+        return self._scores(state, images, self._by_threshold(state), norm=norm, mean=mean)
 
     def gates(self, state: Tensors, images_BX: torch.Tensor) -> Tensors:
         """The gates of bytes [B, ...] in tests, by the name of the gated convolution: [B, O] of zeros and ones."""
@@ -228,7 +272,8 @@ class GatedNetwork:
             found[layer] = threshold(layer, policy_BO)
             return found[layer]
 
-        self._scores(state, images_BX[None], noted, None, training=False)
+        norm, mean = self._in_tests(state)
+        self._scores(state, images_BX[None], noted, norm=norm, mean=mean)
         return found
 
     def _by_threshold(self, state: Tensors) -> Callable[[str, torch.Tensor], torch.Tensor]:
@@ -245,9 +290,9 @@ class GatedNetwork:
         state: Tensors,
         images: torch.Tensor,
         gates: Callable[[str, torch.Tensor], torch.Tensor],
-        moved: Tensors | None,
         *,
-        training: bool,
+        norm: Norm,
+        mean: Mean,
     ) -> torch.Tensor:
         """The class scores [G, B, m] of bytes [G, B, ...], given the gates [X, O] of a layer by its policy logits."""
         surroundings = self._surroundings
@@ -255,7 +300,7 @@ class GatedNetwork:
         def gate(layer: str, input_XCHW: torch.Tensor, output_XCHW: torch.Tensor) -> torch.Tensor:
             if layer not in self._agents:
                 return output_XCHW
-            mean_XO = self._mean(state, f"{layer}.agent", input_XCHW, moved, training=training)
+            mean_XO = mean(f"{layer}.agent", input_XCHW)
             gates_XO = gates(layer, self._policy(state, f"{layer}.agent", mean_XO))
             return output_XCHW * kernels.cast(gates_XO, output_XCHW.dtype)[:, :, None, None]
 
@@ -268,22 +313,53 @@ class GatedNetwork:
             surroundings.normalised(images.flatten(0, 1)[None]),
             linears=linears,
             conv_weight=lambda name: state[f"{name}.weight"][None],
-            norm=normalise(state, training=training, moved=moved),
+            norm=norm,
             gate=gate,
         )
         return logits_1Xm.view(*images.shape[:2], -1)
 
-    def _mean(
-        self, state: Tensors, agent: str, input_XCHW: torch.Tensor, moved: Tensors | None, *, training: bool
-    ) -> torch.Tensor:
-        """z [X, O]. In tests, where the statistics are constants, the mean of the input is enough."""
-        if training:
-            output_XOHW = functional.conv2d(input_XCHW, kernels.cast(state[f"{agent}.weight"], input_XCHW.dtype))
-            norm = normalise(state, training=True, moved=moved)
-            return kernels.cast(norm(agent, output_XOHW).mean(dim=(2, 3)), self._surroundings.dtype)
-        mean_XI = kernels.cast(input_XCHW.mean(dim=(2, 3)), self._surroundings.dtype)
-        mean_XO = functional.linear(mean_XI, state[f"{agent}.weight"].flatten(1))
-        return normalise(state, training=False, moved=None)(agent, mean_XO[:, :, None, None])[:, :, 0, 0]
+    def _in_tests(self, state: Tensors) -> tuple[Norm, Mean]:
+        """Batch normalisation, and z [X, O], with the running statistics: constants, so z follows from means."""
+        norm = normalise(state, training=False, moved=None)
+
+        def mean(agent: str, input_XCHW: torch.Tensor) -> torch.Tensor:
+            mean_XI = kernels.cast(input_XCHW.mean(dim=(2, 3)), self._surroundings.dtype)
+            mean_XO = functional.linear(mean_XI, state[f"{agent}.weight"].flatten(1))
+            return norm(agent, mean_XO[:, :, None, None])[:, :, 0, 0]
+
+        return norm, mean
+
+    def _in_training(self, state: Tensors, sizes: Sequence[int], moved: Sequence[Tensors]) -> tuple[Norm, Mean]:
+        """The same with each batch's own statistics, which also move the running ones, batch by batch."""
+
+        def norm(name: str, input_XCHW: torch.Tensor) -> torch.Tensor:
+            names = (f"{name}{RUNNING_MEAN}", f"{name}{RUNNING_VARIANCE}")
+            affine = (state[f"{name}.gain"], state[f"{name}.shift"])
+            output_XCHW, found = normalisation.in_parts(
+                input_XCHW, (state[names[0]], state[names[1]]), sizes=sizes, affine=affine
+            )
+            for now, statistics in zip(moved, found, strict=True):
+                now.update(zip(names, statistics, strict=True))
+            return output_XCHW
+
+        def mean(agent: str, input_XCHW: torch.Tensor) -> torch.Tensor:
+            mean_XO, mean_PO, variance_PO = gating.normalised_means(
+                kernels.cast(input_XCHW, self._surroundings.dtype),
+                state[f"{agent}.weight"].flatten(1),
+                (state[f"{agent}.gain"], state[f"{agent}.shift"]),
+                sizes,
+            )
+            before: Mapping[str, torch.Tensor] = state
+            for now, size, mean_O, variance_O in zip(moved, sizes, mean_PO, variance_PO, strict=True):
+                num_values = size * input_XCHW[0, 0].numel()
+                unbiased_O = variance_O * (num_values / max(1, num_values - 1))  # as torch keeps it
+                for part, value_O in ((RUNNING_MEAN, mean_O), (RUNNING_VARIANCE, unbiased_O)):
+                    name = f"{agent}{part}"
+                    now[name] = torch.lerp(before[name], value_O.detach(), normalisation.MOMENTUM)
+                before = now
+            return mean_XO
+
+        return norm, mean
 
     @staticmethod
     def _policy(state: Mapping[str, torch.Tensor], agent: str, mean_XO: torch.Tensor) -> torch.Tensor:

@@ -14,7 +14,7 @@ from torch import nn
 from torch.nn import functional
 
 import crwn.engine
-from crwn import backbone, contexts, replay, seeding
+from crwn import backbone, contexts, seeding
 from crwn.benchmarks.sequential import SequentialSpec
 from crwn.data import Datasets
 from crwn.data.base import AS_THEY_ARE
@@ -193,7 +193,7 @@ def test_gates_that_are_open_change_no_bit() -> None:
     zeros = torch.zeros(6, network.num_gates, dtype=torch.float64)
     moved: Tensors = {}
     expected_moved: Tensors = {}
-    passed = network.passed(state, images, zeros, moved)
+    (passed,) = network.passed(state, [images], [zeros], [moved])
     expected = plain.logits(state, images[None], training=True, moved=expected_moved)[0]
     assert bool((passed.shares_BL == 1).all())
     assert torch.equal(passed.logits_Bm, expected)
@@ -420,20 +420,27 @@ def test_the_rules_store_different_examples(digits: Datasets) -> None:
 
 
 def test_nothing_is_moved_by_an_empty_buffer() -> None:
-    """A draw of nothing has no loss, and leaves the statistics as the batch moved them."""
-    method = method_of()
+    """A draw of nothing has no loss, no gradient, and leaves the statistics as the batch moved them."""
+    method = method_of(dataclasses.replace(SPEC, stores="correct"))
     state = {**method.start_shared(), **method.start_memory()}
-    moved: Tensors = {}
-    method._network.passed(state, random_images(8), torch.zeros(8, 16, dtype=torch.float64), moved)
-    before = dict(moved)
-    batch = mock.Mock(originals=random_images(8)[None])
-    batch.uniform = lambda name, *shape: torch.rand(*shape, dtype=torch.float64)
+    uniforms = {name: torch.rand(size, 16, dtype=torch.float64) for name, size in (("gates", 8), ("gates replayed", 6))}
+    images, labels = random_images(8), torch.full((8,), 9)
+    expected: Tensors = {}
+    (alone,) = method._network.passed(state, [images], [uniforms["gates"]], [expected])
+    loss = method._losses.learned(alone, labels, torch.full((8,), 1 / 8, dtype=torch.float64))
+    batch = mock.Mock(images=images[None], originals=images[None], labels=labels[None], update=WARM_UP + 1)
+    batch.uniform = lambda name, *shape: uniforms.get(name, torch.rand(*shape, dtype=torch.float64))
     batch.view = lambda images, name: images
-    method._spec = dataclasses.replace(SPEC, prototype_weight=0.3)
-    loss = method._replayed(state, batch, moved)
-    assert float(loss.detach()) == 0
-    assert all(torch.equal(tensor, before[name]) for name, tensor in moved.items())
-    assert int(state[replay.SEEN]) == 0
+    with mock.patch.object(method, "_store"):
+        step = method.learn(state, batch)
+    torch.testing.assert_close(step.loss_G[0], loss, rtol=1e-12, atol=1e-12)
+    assert step.moved.keys() == expected.keys()
+    for name, tensor in step.moved.items():
+        torch.testing.assert_close(tensor, expected[name], rtol=1e-12, atol=1e-14)
+    trained = [tensor for tensor in state.values() if tensor.requires_grad]
+    ours, theirs = (torch.autograd.grad(value, trained, allow_unused=True) for value in (step.loss_G[0], loss))
+    for one, other in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(one, torch.zeros_like(one) if other is None else other, rtol=1e-9, atol=1e-12)
 
 
 def test_a_warm_up_for_ever_is_fine_tuning(digits: Datasets) -> None:

@@ -101,3 +101,26 @@ def test_the_prototype_loss_by_hand(
     (gradient,) = torch.autograd.grad(loss, logits_BN)
     assert bool(gradient.isfinite().all())
     assert bool(gradient.any()) == (expected not in (0.0, 1.0))
+
+
+def test_means_after_normalisation_are_those_of_a_convolution() -> None:
+    """Values, statistics and gradients of torch's 1x1 convolution and batch normalisation, batch by batch."""
+    draw = torch.Generator().manual_seed(3)
+    images = torch.randn(7, 4, 3, 5, generator=draw, dtype=torch.float64)
+    images = images.contiguous(memory_format=torch.channels_last).requires_grad_()
+    weight, gain, shift = (
+        torch.randn(*shape, generator=draw, dtype=torch.float64).requires_grad_() for shape in ((6, 4), (6,), (6,))
+    )
+    given = torch.randn(7, 6, generator=draw, dtype=torch.float64)
+    for sizes in ([7], [4, 3]):
+        found, means, variances = gating.normalised_means(images, weight, (gain, shift), sizes)
+        outputs = torch.conv2d(images, weight[:, :, None, None]).split(sizes)
+        parts = [torch.batch_norm(part, gain, shift, None, None, True, 0.1, 1e-5, False) for part in outputs]
+        expected = torch.cat(parts).mean(dim=(2, 3))
+        torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
+        torch.testing.assert_close(means, torch.stack([part.mean(dim=(0, 2, 3)) for part in outputs]))
+        biased = [part.var(dim=(0, 2, 3), correction=0) for part in outputs]
+        torch.testing.assert_close(variances, torch.stack(biased))
+        ours, theirs = (torch.autograd.grad(z, [images, weight, gain, shift], given) for z in (found, expected))
+        for one, other in zip(ours, theirs, strict=True):
+            torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-11)
