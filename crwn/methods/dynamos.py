@@ -99,8 +99,8 @@ class DynamosSpec:
             check_fields(self)
         except InvalidError as error:
             faults.append(error)
-        kept, replayed = self.buffer, self.replay_batch
-        if isinstance(kept, int) and isinstance(replayed, int) and 0 < kept < replayed:
+        kept, replayed = self.buffer, self.replay_batch  # of any type, if the check found a fault
+        if isinstance(kept, int) and isinstance(replayed, int) and 0 < kept < replayed:  # type: ignore[redundant-expr]
             message = f"buffer: expected at least the {replayed} of replay_batch, given {kept}"
             faults.append(Fault("buffer-below-batch", message))
         if faults:

@@ -51,7 +51,7 @@ else:
     functional = LazyModule("torch.nn.functional")
     gating = LazyModule("crwn.nn.gating")
     kernels = LazyModule("crwn.nn.kernels")
-normalisation = LazyModule("crwn.nn.normalisation")
+    normalisation = LazyModule("crwn.nn.normalisation")
 
 Mean: TypeAlias = "Callable[[str, torch.Tensor], torch.Tensor]"
 """From the name of an agent and its input [X, I, H, W] to z [X, O]."""
