@@ -26,9 +26,9 @@ import annotated_types
 
 from crwn.faults import Fault, InvalidError
 from crwn.lazy import LazyModule
-from crwn.methods.gated import GatedNetwork, Passed, with_agents
+from crwn.methods.gated import GatedNetwork, Passed, gated_blueprint
 from crwn.methods.gated_losses import GatedLosses
-from crwn.methods.plain import plain_blueprint, plain_training
+from crwn.methods.plain import plain_training
 from crwn.methods.protocol import Method, Step, Surroundings, Tensors
 from crwn.spec import (
     READ_STRICTLY,
@@ -113,9 +113,7 @@ class DynamosSpec:
 
     def blueprint(self, scale: str, problem: ProblemShape, seed: int) -> Blueprint:
         """The network, its agents, and the buffer with scores and policy logits."""
-        kept, replayed = self.buffer, self.replay_batch
-        ungated = plain_blueprint(scale, problem, seed, biases=True, examples_kept=kept, examples_replayed=replayed)
-        return with_agents(ungated, scale, problem)
+        return gated_blueprint(scale, problem, seed, examples_kept=self.buffer, examples_replayed=self.replay_batch)
 
 
 class Dynamos(Method):

@@ -35,7 +35,7 @@ from crwn.methods.networks import (
     normalise,
     parse_network,
 )
-from crwn.methods.plain import PlainNetwork
+from crwn.methods.plain import PlainNetwork, plain_blueprint
 from crwn.methods.protocol import ScaleError, Surroundings, Tensors
 from crwn.spec import Blueprint, ProblemShape
 
@@ -147,19 +147,26 @@ def agents_of(network: ResNet) -> dict[str, Agent]:
     }
 
 
-def with_agents(ungated: Blueprint, scale: str, problem: ProblemShape) -> Blueprint:
-    """The counts of a network with its agents, whose buffer also has scores and policy logits.
+def gated_blueprint(
+    scale: str, problem: ProblemShape, seed: int, *, examples_kept: int, examples_replayed: int
+) -> Blueprint:
+    """The counts of the network with its agents and a buffer that also has scores and policy logits.
 
     Args:
-        ungated: those of the network alone and its buffer of images.
         scale: the scale.
         problem: the benchmark's sizes.
+        seed: the trial's seed.
+        examples_kept: capacity of the buffer.
+        examples_replayed: examples replayed per update.
 
     Raises:
         ScaleError: the scale is not one of Dynamos's.
     """
     agents = agents_of(parse_gated(scale, problem)).values()
     trained, gates = sum(agent.num_trained for agent in agents), sum(agent.gates for agent in agents)
+    ungated = plain_blueprint(
+        scale, problem, seed, biases=True, examples_kept=examples_kept, examples_replayed=examples_replayed
+    )
     return dataclasses.replace(
         ungated,
         params_per_task=ungated.params_per_task + trained,
