@@ -352,12 +352,12 @@ class Networks:
         number, within = self._homes[place]
         return self._networks[number].one(within, bytes_BCHW)
 
-    def each(self, places: Sequence[int], bytes_BCHW: torch.Tensor) -> torch.Tensor:
-        """Class scores [B, m] of images of several tasks, by each image's place."""
-        homes_B2 = torch.tensor([self._homes[place] for place in places], dtype=torch.int64).view(-1, 2)
-        if len(self._networks) == 1 and len(places):
-            return self._networks[0].each(homes_B2[:, 1], bytes_BCHW)
-        logits_Bm = torch.empty(len(places), self._num_classes)
+    def each(self, places_B: torch.Tensor, bytes_BCHW: torch.Tensor) -> torch.Tensor:
+        """Class scores [B, m] of images of several tasks, by each image's place [B]."""
+        if len(self._networks) == 1 and len(places_B):
+            return self._networks[0].each(places_B, bytes_BCHW)  # places in the bank are those in its only network
+        homes_B2 = torch.tensor(self._homes)[places_B]
+        logits_Bm = torch.empty(len(places_B), self._num_classes)
         for number, network in enumerate(self._networks):
             rows = (homes_B2[:, 0] == number).nonzero().flatten()
             if len(rows):

@@ -206,14 +206,13 @@ class ContextBank:
         if task is None or isinstance(task, str) or np.ndim(task) == 0:
             place = self.place(task)  # type: ignore[arg-type]  # it is not several
             return self._networks.one(place, self._bytes(images))
-        given = task.tolist() if isinstance(task, np.ndarray | torch.Tensor) else list(task)  # type: ignore[arg-type]
-        places, bytes_BCHW = [self.place(each) for each in given], self._bytes(images)
-        if len(given) != len(bytes_BCHW):
+        places_B, bytes_BCHW = self._places_of(task), self._bytes(images)
+        if len(places_B) != len(bytes_BCHW):
             raise InvalidError(
                 "not-a-task-per-image",
-                f"task: expected one task, or one for each of the {len(bytes_BCHW)} images, given {len(given)}",
+                f"task: expected one task, or one for each of the {len(bytes_BCHW)} images, given {len(places_B)}",
             )
-        return self._networks.each(places, bytes_BCHW)
+        return self._networks.each(places_B, bytes_BCHW)
 
     def predict_all(self, images: Pictures, tasks: Iterable[TaskName] | None = None) -> torch.Tensor:
         """The class scores of the same images under each task.
@@ -521,6 +520,15 @@ class ContextBank:
 
     def _bytes(self, images: Pictures) -> torch.Tensor:
         return as_bytes(images, self.any_trial.benchmark.problem().input_shape)
+
+    def _places_of(self, tasks: Any) -> torch.Tensor:
+        """The places of several tasks: [B]."""
+        given = tasks.tolist() if isinstance(tasks, np.ndarray | torch.Tensor) else list(tasks)
+        if all(type(each) is int for each in given):  # all at once: a check of each takes as long as the network
+            places_B = torch.tensor(given, dtype=torch.int64)
+            if not given or bool((places_B >= 0).all() and (places_B < self.num_tasks).all()):
+                return places_B
+        return torch.tensor([self.place(each) for each in given], dtype=torch.int64)
 
     @functools.cached_property
     def _places(self) -> Mapping[str, int]:
