@@ -21,6 +21,7 @@
           - {name: FlyNet, row: flynet, beside: flynet local, scales: [10d, 20d], only: [r-mnist]}
     figures:
       figure2: {title: what it shows, shows: tasks, table: table1, benchmark: r-mnist}     # see `paper.Shows`
+      figure3: {title: both at once, shows: tasks, table: table1, benchmark: p-mnist, before: r-mnist}
     claims:
       - says: the claim in words
         checks:
@@ -117,6 +118,7 @@ class FigurePart:
     shows: Shows
     table: str
     benchmark: str
+    before: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -138,12 +138,14 @@ class Figure:
         shows: its kind.
         table: the name of the table whose rows it draws.
         benchmark: one of that table's benchmarks.
+        before: another one, whose accuracies of tasks are drawn beside; None: none.
     """
 
     title: str
     shows: Shows
     table: str
     benchmark: str
+    before: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -175,9 +175,17 @@ class _Reader:
         known = _of_kind(self._source.value.get("tables"), dict)
         if part.table not in known:
             self._source.unknown((*place, "table"), part.table, known)
-        elif part.table in tables and part.benchmark not in tables[part.table].benchmarks:
-            self._source.unknown((*place, "benchmark"), part.benchmark, tuple(tables[part.table].benchmarks))
-        return Figure(title=part.title, shows=part.shows, table=part.table, benchmark=part.benchmark)
+        elif part.table in tables:
+            drawn = {"benchmark": part.benchmark} | ({} if part.before is None else {"before": part.before})
+            for name, benchmark in drawn.items():
+                if benchmark not in tables[part.table].benchmarks:
+                    self._source.unknown((*place, name), benchmark, tuple(tables[part.table].benchmarks))
+        if part.before is not None and (part.shows != "tasks" or part.before == part.benchmark):
+            message = f"expected another benchmark than {part.benchmark!r}, with shows: tasks; given {part.before!r}"
+            self._source.fault((*place, "before"), "before-of-nothing", message)
+        return Figure(
+            title=part.title, shows=part.shows, table=part.table, benchmark=part.benchmark, before=part.before
+        )
 
     def _numbered(self, label: str, what: str, place: KeyPath) -> None:
         if not (label.removeprefix(what).isdecimal() and label.startswith(what)):

@@ -9,6 +9,8 @@ The rules, from the most to the least visible property:
 - A variant, or a sweep's own name for a method, has the method's colour and marker, but the marker is open and the
   dashes depend on a hash of its name. Only if two of one method in a report have the same dashes, the later takes
   another colour.
+- In a report of one method alone with several variants, these have colours of their own by their names, unlike one
+  another's as far as there are such colours: nothing else has to be told apart by colour.
 - Scales of a method are shades of its colour, by their size among those in the report: the smallest has the colour
   itself, larger ones are darker, or lighter where it is dark. None is so light that it is lost on white.
 """
@@ -17,7 +19,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, TypeAlias, TypeVar
@@ -146,7 +148,8 @@ def palette(names: Iterable[Names]) -> dict[Names, Look]:
         named.setdefault(kind, set()).add((method, variant))
         scales.setdefault(kind, set()).add(scale)
     families = _families(named)
-    versions = {kind: _versions(found, kind, families[kind]) for kind, found in named.items()}
+    is_alone = len(named) == 1
+    versions = {kind: _versions(found, kind, families[kind], coloured=is_alone) for kind, found in named.items()}
     orders = {kind: sorted(found, key=_by_size) for kind, found in scales.items()}
     looks = {}
     for kind, method, variant, scale in rows:
@@ -196,21 +199,42 @@ def _families(kinds: Iterable[str]) -> dict[str, Look]:
     return found
 
 
-def _versions(versions: Iterable[tuple[str, str]], kind: str, family: Look) -> dict[tuple[str, str], Look]:
-    """The looks of a method's variants and of sweeps' own names for it, by name and variant."""
+def _versions(
+    versions: Collection[tuple[str, str]], kind: str, family: Look, *, coloured: bool
+) -> dict[tuple[str, str], Look]:
+    """The looks of a method's variants and of sweeps' own names for it, by name and variant.
+
+    Args:
+        versions: the names and variants.
+        kind: the method.
+        family: the look of the method itself.
+        coloured: whether each of several has a colour of its own, as far as there are such colours.
+    """
     found: dict[tuple[str, str], Look] = {}
+    used = [family.colour]
+    coloured = coloured and sum(not _is_itself(one, kind) for one in versions) > 1
     shown: dict[Dashes, list[Colour]] = {}
     for method, variant in sorted(versions):
-        if not variant and re.sub("[^a-z0-9]", "", method.lower()) == re.sub("[^a-z0-9]", "", kind.lower()):
+        if _is_itself((method, variant), kind):
             found[method, variant] = family
             continue
         name = f"{method}\n{variant}"
         dashes = DASHES[1:][_hash(name)[0] % len(DASHES[1:])]
         taken = shown.setdefault(dashes, [])
-        colour = family.colour if not taken else _unlike(taken, name)
+        if coloured and len(used) < len(colours.PALETTE):
+            colour = _unlike(used, name)
+        else:
+            colour = family.colour if not taken else _unlike(taken, name)
         taken.append(colour)
+        used.append(colour)
         found[method, variant] = Look(colour, family.marker, "white", dashes)
     return found
+
+
+def _is_itself(version: tuple[str, str], kind: str) -> bool:
+    """Whether a name and variant are the method as it is, in whatever letters."""
+    method, variant = version
+    return not variant and re.sub("[^a-z0-9]", "", method.lower()) == re.sub("[^a-z0-9]", "", kind.lower())
 
 
 def _unlike(taken: Sequence[Colour], name: str) -> Colour:

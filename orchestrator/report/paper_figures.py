@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -58,9 +59,10 @@ def paper_figures(paper: Paper, trials: pd.DataFrame) -> Iterator[Drawable]:
     source = PaperSource(paper, trials)
     for name, figure in paper.figures.items():
         cells, found = [], []
-        for line in paper.tables[figure.table].lines:
+        drawn = (figure.benchmark,) if figure.before is None else (figure.before, figure.benchmark)
+        for line, benchmark in itertools.product(paper.tables[figure.table].lines, drawn):
             for scale in source.scales(line):
-                cell = source.find(line, line.entry, scale, figure.benchmark)
+                cell = source.find(line, line.entry, scale, benchmark)
                 if cell is None or not _has_mean(cell.rows):
                     continue
                 rows = compatibility.once(cell.rows)
@@ -70,7 +72,7 @@ def paper_figures(paper: Paper, trials: pd.DataFrame) -> Iterator[Drawable]:
                         method=line.name,
                         variant="",
                         scale=scale,
-                        benchmark=figure.benchmark,
+                        benchmark=benchmark,
                         trials={row["seed"]: row["trial_id"] for row in rows},
                         params_per_task=float(cell.blueprint.params_per_task),
                         spec=RecordedSpec.from_index(rows[0]["settings"]),
@@ -90,7 +92,8 @@ def _has_mean(rows: Any) -> bool:
 
 def _tasks(manifest: Manifest, trials: pd.DataFrame, benchmark: str, looks: Mapping[Names, Look] | None) -> Chart:
     values = series.final_accuracies(manifest, trials)
-    return charts.accuracy_by_task(manifest.name, benchmark, values, series.kinds(manifest), looks)
+    drawn = charts.accuracy_by_task if values["benchmark"].nunique() == 1 else recall_charts.before_and_after
+    return drawn(manifest.name, benchmark, values, series.kinds(manifest), looks)
 
 
 def _seen(manifest: Manifest, trials: pd.DataFrame, benchmark: str, looks: Mapping[Names, Look] | None) -> Chart:

@@ -51,6 +51,16 @@ def test_any_number_of_variants_is_told_apart(number: int) -> None:
     assert {look.marker for look in found.values()} == {"D"}
 
 
+def test_variants_of_the_only_method_have_colours_of_their_own() -> None:
+    """None has another's, nor the method's; beside another method, they have the method's colour."""
+    variants: list[Names] = [("psp", "psp", name, "FC256") for name in ("best single", "hybrid", "stable", "f = 1")]
+    found = looks.palette([plain("psp"), *variants])
+    for one, other in itertools.combinations(found.values(), 2):
+        assert colours.distance(one.colour, other.colour) >= looks.ALIKE
+    beside = looks.palette([plain("psp"), plain("supsup"), variants[0]])
+    assert beside[variants[0]].colour == beside[plain("psp")].colour
+
+
 def test_a_look_hangs_on_the_name_alone() -> None:
     """Not on the order, nor on how many others there are, unless another is taken for it."""
     names = [plain(f"method {index}") for index in range(40)]

@@ -56,3 +56,21 @@ def test_what_is_not_in_turn_has_no_curve(store: Store) -> None:
     assert series.recalled_so_far(Manifest(name="small", cells=(cell,)), trials).empty
     assert trials["worst_task"].tolist() == [0.5]
     assert trials["gross_memory"].tolist() == pytest.approx([1.5])
+
+
+def test_before_and_after_are_in_one_figure(store: Store) -> None:
+    """One look per method, the line before without markers; both benchmarks are in the figure's numbers."""
+    cells = []
+    for name, benchmark, accuracy in (("once", ITEMS, 0.8), ("twice", dataclasses.replace(ITEMS, rounds=2), 0.4)):
+        spec = trial(0, benchmark)
+        write_finished(store, spec, accuracy)
+        cells.append(ManifestCell(method="plain", variant="", scale="FC16", benchmark=name, trials={0: spec.trial_id}))
+    manifest = Manifest(name="small", cells=tuple(cells))
+    values = series.final_accuracies(manifest, read_trials(store))
+    chart = recall_charts.before_and_after("small", "twice", values, {"plain": "finetune"})
+    before, after = chart.draw().axes[0].lines
+    assert before.get_ydata() == pytest.approx([80] * 3)
+    assert after.get_ydata() == pytest.approx([40] * 3)
+    assert before.get_color() == after.get_color()
+    assert (before.get_marker(), after.get_marker()) == ("", "<")
+    assert set(chart.values["benchmark"]) == {"once", "twice"}
