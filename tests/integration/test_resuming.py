@@ -24,6 +24,19 @@ methods:
 """
 """Two tasks of a ResNet-18, learned at once."""
 
+LONG_ITEMS = """\
+seeds: [0]
+keep_weights: true
+benchmarks:
+  items-digits: {num_tasks: 3, images: 200}
+methods:
+  metaplastic:
+    scales: [FC64]
+    settings: {steepness: 100}
+    training: {learning_rate: 0.01, batch_size: 20, epochs_per_task: 700}
+"""
+"""Three items of some seconds each, after the first of which weights have moved so far that some stay."""
+
 
 @pytest.mark.slow(reason="each kill costs a start of Python and torch, with Ray ten seconds more")
 @pytest.mark.chaos
@@ -67,6 +80,29 @@ def test_a_long_task_is_not_begun_again(start: Callable[..., Run], tmp_path: Pat
         assert code == 0, output
     first, second = again.store.all_attempts(trial.trial_id)
     assert first.reached == second.began_at == Position(step=kept)
+    assert contents(again.store.root) == contents(undisturbed.store.root)
+
+
+@pytest.mark.slow(reason="an item has to be long against the two seconds between resume points")
+@pytest.mark.parametrize("executor", ["inline", "ray"])
+def test_killed_inside_an_item(executor: str, start: Callable[..., Run], tmp_path: Path) -> None:
+    """Kill -9 inside the second item, whose alpha was computed as it began, leaves an equal store, byte for byte."""
+    undisturbed = start(tmp_path / "undisturbed", "--executor", "inline", text=LONG_ITEMS)
+    killed = start(tmp_path / "killed", "--executor", executor, text=LONG_ITEMS)
+    (trial,) = killed.sweep.trials
+
+    def is_inside() -> bool:
+        attempts = killed.store.unfinished.attempts(trial.trial_id)
+        reached = attempts[-1].reached if attempts else None
+        return reached is not None and reached.tasks_learned == 1 and reached.step > 0
+
+    assert killed.wait_until(is_inside, seconds=300)  # Ray alone may take minutes to start on a busy machine
+    killed.kill_tree()
+    again = start(killed.store.root, "--executor", executor, text=LONG_ITEMS)
+    for run in (again, undisturbed):
+        code, output = run.wait()
+        assert code == 0, output
+    assert len(again.store.all_attempts(trial.trial_id)) == 2
     assert contents(again.store.root) == contents(undisturbed.store.root)
 
 
