@@ -16,6 +16,9 @@ def contexts(
     infer: Annotated[
         bool, typer.Option("--infer", help="measure how well the task of test images is found if nobody tells it")
     ] = False,
+    similarity: Annotated[
+        bool, typer.Option("--similarity", help="measure how alike tasks are, in a table and figures")
+    ] = False,
     images: Annotated[int, typer.Option(help="with --infer: test images per task", min=1)] = 2560,
     where: Annotated[
         list[str] | None,
@@ -26,22 +29,27 @@ def contexts(
     ] = None,
     data_root: DataRootOption = None,
 ) -> None:
-    """List what a store's finished trials keep of their tasks; with --infer, ask it which task images are from."""
+    """List what a store's finished trials keep of their tasks; with options, measure what can be done with it."""
     from orchestrator import display  # noqa: PLC0415
     from orchestrator.report.banks import banks_table  # noqa: PLC0415
     from orchestrator.report.inference import inference_table  # noqa: PLC0415
+    from orchestrator.report.likeness import compare, table_of  # noqa: PLC0415
+    from orchestrator.report.likeness_charts import similarity_charts, write_charts  # noqa: PLC0415
     from orchestrator.report.printable import write  # noqa: PLC0415
     from orchestrator.store.address import open_files  # noqa: PLC0415
 
     opened, console, chosen = existing_store(store), display.console(), tuple(where or ())
     tables = [banks_table(opened, chosen)]
+
+    def tell(line: str) -> None:
+        typer.echo(display.printable(line), err=True)
+
     if infer:
-
-        def tell(line: str) -> None:
-            typer.echo(display.printable(line), err=True)
-
         tables.append(inference_table(opened, where=chosen, images=images, data_root=data_root, tell=tell))
-    files = write(tables, open_files(to) if to is not None else opened.report)
+    found = compare(opened, where=chosen, data_root=data_root, tell=tell) if similarity else []
+    tables += [table_of(found)] if found else []
+    target = open_files(to) if to is not None else opened.report
+    files = write(tables, target) + write_charts(list(similarity_charts(found, "similarity")), target)
     for table in tables:
         print_table(table, console)
     for file in files:

@@ -20,17 +20,18 @@ from markupsafe import Markup
 
 from orchestrator.display import printable, without_middle
 from orchestrator.papers.paper import Paper
-from orchestrator.report import aggregate, claims, fonts, series
+from orchestrator.report import aggregate, claims, fonts, likeness, series
 from orchestrator.report.charts import FORMATS, Chart, charts
 from orchestrator.report.claims import Verdict
 from orchestrator.report.filenames import distinct
 from orchestrator.report.frames import read_trials
+from orchestrator.report.likeness_charts import similarity_charts
 from orchestrator.report.looks import Look, Names, palette
 from orchestrator.report.paper_figures import Drawable, paper_figures
 from orchestrator.report.paper_tables import PaperSource, paper_tables
 from orchestrator.report.plain import csv_text
 from orchestrator.report.pointing import inline
-from orchestrator.report.printable import Table, markdown, table_files, write_files
+from orchestrator.report.printable import FIGURES_FOLDER, Table, markdown, table_files, write_files
 from orchestrator.report.sweep_tables import SweepTable, sweep_table, sweep_trials
 from orchestrator.report.tables import Choice, manifests_of, tables_of
 from orchestrator.store.files import Files
@@ -38,7 +39,6 @@ from orchestrator.store.manifests import Manifest, ManifestCell
 from orchestrator.store.store import Store
 
 PAGE_FILE = "report.html"
-FIGURES_FOLDER = "figures"
 MAX_NUMBERS = 500_000
 """Bytes of a figure's CSV that are put into the page: one that opens at once is worth more than a second copy."""
 VERSIONS = ("torch", "numpy")
@@ -150,7 +150,10 @@ def sections(store: Store, sweep: str | None = None, looks: Mapping[Names, Look]
         yield Section(
             store=store.address,
             table=table,
-            charts=tuple(charts(manifest.name, frames, series.kinds(manifest), looks)),
+            charts=(
+                *charts(manifest.name, frames, series.kinds(manifest), looks),
+                *similarity_charts(likeness.of_sweep(store, drawn, set(trials["trial_id"])), manifest.name),
+            ),
             shared=shared,
             settings=settings,
             provenance=provenance,

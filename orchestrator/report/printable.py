@@ -19,6 +19,9 @@ from orchestrator.report.latex import latex_table
 from orchestrator.report.plain import csv_text
 from orchestrator.store.files import Files
 
+FIGURES_FOLDER = "figures"
+"""The folder of figures, beside the tables."""
+
 NAME_COLUMNS = ("method", "variant", "scale")
 """The columns of a table that name its rows."""
 

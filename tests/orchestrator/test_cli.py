@@ -95,7 +95,7 @@ OPTIONS = {
     ],
     "stop": ["--address", "JOB"],
     "status": ["--address", "--slurm", "--verbose", "-v", "[STORE|JOB]"],
-    "contexts": ["--data-root", "--images", "--infer", "--to", "--where", "STORE"],
+    "contexts": ["--data-root", "--images", "--infer", "--similarity", "--to", "--where", "STORE"],
     "report": ["--paper", "--to", "STORE..."],
     "tables": ["--against", "--cols", "--paper", "--rows", "--sweep", "--to", "--value", "--where", "STORE"],
     "diff": ["--json", "--noise", "--where", "A", "B"],
