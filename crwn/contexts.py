@@ -21,13 +21,13 @@ import operator
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeAlias, cast, get_args
+from typing import Any, TypeAlias, get_args
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from crwn import backbone, context_checks, context_files, similarity
+from crwn import backbone, context_checks, context_edits, context_files, similarity
 from crwn.backbone import Backbone
 from crwn.context_files import ACTIVITY, SHARED, BankTask, Content, Precision, dump
 from crwn.context_networks import (
@@ -46,8 +46,8 @@ from crwn.faults import InvalidError
 from crwn.methods.networks import RUNNING_MEAN, RUNNING_VARIANCE
 from crwn.methods.protocol import Tensors
 from crwn.similarity import By, Similarity
-from crwn.superposition import Search, Superposition
-from crwn.task_inference import BY_ANSWERS, Criterion, by_group, nearness
+from crwn.superposition import Superposition
+from crwn.task_inference import Criterion, infer
 from crwn.trial_spec import TrialSpec
 
 __all__ = ["ACTIVITY", "SHARED", "BankTask", "ContextBank", "WeightsError", "dump", "load"]
@@ -169,6 +169,11 @@ class ContextBank:
         return tells_tasks(self.any_trial)
 
     @functools.cached_property
+    def superposition(self) -> Superposition:
+        """All tasks' masks over one network; raises where tasks keep no masks."""
+        return Superposition(self.any_trial, self._drawn, self.own)
+
+    @functools.cached_property
     def tells_tasks_apart(self) -> bool:
         """Whether a task's answers are its own; else its tasks share everything, though they are told."""
         return kept_by(self.any_trial).varies
@@ -259,25 +264,7 @@ class ContextBank:
         if by not in get_args(Criterion):
             message = f"by: expected one of {', '.join(get_args(Criterion))}, given {by!r}"
             raise InvalidError("unknown-name", message)
-        bytes_BCHW = self._bytes(images)
-        groups_B, num_groups = _groups(groups, len(bytes_BCHW))
-        if by != "mean-image" and not self.tells_tasks_apart:
-            kind = self.any_trial.method.kind
-            raise InvalidError(
-                "one-network", f"by: expected 'mean-image' of {kind}, whose tasks share all, given {by!r}"
-            )
-        if by in BY_ANSWERS:
-            scores_KT = by_group(BY_ANSWERS[by](self.predict_all(bytes_BCHW)).T, groups_B, num_groups)
-        elif by == "mean-image":
-            if self.mean_images is None:
-                raise InvalidError(
-                    "no-mean-images", "by: expected a bank with mean images, given one without; see `with_mean_images`"
-                )
-            scores_KT = nearness(by_group(bytes_BCHW.flatten(1), groups_B, num_groups), self.mean_images)
-        else:
-            parts = [bytes_BCHW[groups_B == group] for group in range(num_groups)]
-            scores_KT = torch.stack([self._superposition.scores(part, cast("Search", by)) for part in parts])
-        return scores_KT if groups is not None else scores_KT[0]
+        return infer(self, self._bytes(images), by, groups)
 
     def similarity(self, by: By = "answers", images: Pictures | None = None) -> Similarity:
         """How unlike the tasks are (`similarity.py`).
@@ -338,22 +325,8 @@ class ContextBank:
             ValueError: there is no such task, one is named twice or none at all; or one network answers for all tasks.
         """
         self._refuse_one_network("select")
-        places = [self.place(task) for task in ([tasks] if isinstance(tasks, str | int) else tasks)]
-        if not places:
-            raise InvalidError("no-task", "tasks: expected at least one, given none")
-        chosen = tuple(self.tasks[place] for place in places)
-        context_files.check_names(chosen)
-        index = torch.tensor(places)
-        return dataclasses.replace(
-            self,
-            tensors={
-                name: tensor if name.startswith(SHARED) else tensor.index_select(0, index)
-                for name, tensor in self.tensors.items()
-                if not name.startswith(ACTIVITY)
-            },
-            tasks=chosen,
-            specs={task.trial_id: self.specs[task.trial_id] for task in chosen},
-            mean_images=None if self.mean_images is None else self.mean_images.index_select(0, index),
+        return context_edits.selected(
+            self, [self.place(task) for task in ([tasks] if isinstance(tasks, str | int) else tasks)]
         )
 
     def renamed(
@@ -371,22 +344,7 @@ class ContextBank:
         Raises:
             ValueError: there is no such task, two would have one name, or names are missing.
         """
-        if callable(names):
-            found = {place: names(task.name) for place, task in enumerate(self.tasks)}
-        else:
-            found = {self.place(task): name for task, name in names.items()}
-        of_classes = {self.place(task): tuple(given) for task, given in (classes or {}).items()}
-        for place, given in of_classes.items():
-            expected = len(self.tasks[place].classes)
-            if len(given) != expected:
-                message = f"classes: expected {expected} names for {self.tasks[place].name!r}, given {len(given)}"
-                raise InvalidError("not-a-name-per-class", message)
-        tasks = tuple(
-            dataclasses.replace(task, name=found.get(place, task.name), classes=of_classes.get(place, task.classes))
-            for place, task in enumerate(self.tasks)
-        )
-        context_files.check_names(tasks)
-        return dataclasses.replace(self, tasks=tasks)
+        return context_edits.renamed(self, names, classes or {})
 
     def merge(self, *others: ContextBank) -> ContextBank:
         """A bank of the tasks of this and other banks, in order; they may come from other machines or people.
@@ -397,28 +355,9 @@ class ContextBank:
             ValueError: the banks are of different frozen weights, methods, image sizes or shared weights; two tasks
                 have one name; or one network answers for all tasks of a bank.
         """
-        banks = [self, *others]
-        for bank in banks:
+        for bank in (self, *others):
             bank._refuse_one_network("merge")
-            context_checks.check_mergeable(bank, self)
-        tasks = tuple(task for bank in banks for task in bank.tasks)
-        context_files.check_names(tasks)
-        images = [bank.mean_images for bank in banks if bank.mean_images is not None]
-        carrying = next((bank.arrays for bank in banks if bank.arrays), {})
-        return dataclasses.replace(
-            self,
-            tensors={
-                name: tensor
-                if name.startswith(SHARED)
-                else torch.cat([bank.tensors[name].to(tensor.dtype) for bank in banks])
-                for name, tensor in self.tensors.items()
-                if not name.startswith(ACTIVITY)
-            },
-            tasks=tasks,
-            specs={trial_id: spec for bank in banks for trial_id, spec in bank.specs.items()},
-            arrays=carrying,
-            mean_images=torch.cat(images) if len(images) == len(banks) else None,
-        )
+        return context_edits.merged([self, *others])
 
     def add(self, bank: ContextBank, task: TaskName, *, name: str | None = None) -> ContextBank:
         """The bank with one more task, taken from another bank; raises as `merge` does.
@@ -505,10 +444,6 @@ class ContextBank:
                 dtype, or not finite; a task is none of its trial.
         """
         context_checks.check(self, largest)
-
-    @functools.cached_property
-    def _superposition(self) -> Superposition:
-        return Superposition(self.any_trial, self._drawn, self.own)
 
     def _refuse_one_network(self, what: str) -> None:
         if not self.needs_task:
@@ -605,24 +540,3 @@ def load(file: bytes | str | Path, *, largest: int = LARGEST_BACKBONE) -> Contex
             "other-backbone", "backbone: expected the recipe that the trials' specs give, found another in the file"
         )
     return bank
-
-
-def _groups(given: Any, num_images: int) -> tuple[torch.Tensor, int]:
-    """The group of each image, and the number of groups; without groups, all are of one."""
-    if num_images == 0:
-        raise InvalidError("no-images", "images: expected at least one, given none")
-    if given is None:
-        return torch.zeros(num_images, dtype=torch.int64), 1
-    groups_B = torch.as_tensor(given)
-    if groups_B.is_floating_point() or groups_B.dtype == torch.bool or tuple(groups_B.shape) != (num_images,):
-        raise InvalidError(
-            "not-a-group-per-image",
-            f"groups: expected a whole number for each of the {num_images} images, given {groups_B.dtype} "
-            f"{list(groups_B.shape)}",
-        )
-    num_groups = int(groups_B.max()) + 1
-    missing = sorted(set(range(min(num_groups, num_images + 1))) - set(groups_B.tolist()))
-    if int(groups_B.min()) < 0 or missing:
-        message = "groups: expected each number from 0 to the highest, given others"
-        raise InvalidError("not-a-group-per-image", message)
-    return groups_B.long(), num_groups

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Literal, TypeAlias, get_args
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast, get_args
 
 import numpy as np
 import torch
@@ -23,6 +23,7 @@ from torch.nn import functional
 
 from crwn import seeding
 from crwn.benchmarks.specs import RelatesTasks
+from crwn.faults import InvalidError
 from crwn.superposition import Search, has_masks
 
 if TYPE_CHECKING:
@@ -74,6 +75,53 @@ def by_group(values_BX: torch.Tensor, groups_B: torch.Tensor, num_groups: int) -
     member_KB = functional.one_hot(groups_B, num_groups).T.to(torch.float64)
     sums_KX = member_KB @ values_BX.to(torch.float64)
     return (sums_KX / member_KB.sum(dim=1, keepdim=True)).float()
+
+
+def infer(bank: ContextBank, bytes_BCHW: torch.Tensor, by: Criterion, groups: Any) -> torch.Tensor:
+    """See `ContextBank.infer_task`.
+
+    Args:
+        bank: a bank whose tasks are told.
+        bytes_BCHW: the images.
+        by: the criterion.
+        groups: the group of each image; None: all are of one task.
+    """
+    if by != "mean-image" and not bank.tells_tasks_apart:
+        kind = bank.any_trial.method.kind
+        raise InvalidError("one-network", f"by: expected 'mean-image' of {kind}, whose tasks share all, given {by!r}")
+    groups_B, num_groups = _groups(groups, len(bytes_BCHW))
+    if by in BY_ANSWERS:
+        scores_KT = by_group(BY_ANSWERS[by](bank.predict_all(bytes_BCHW)).T, groups_B, num_groups)
+    elif by == "mean-image":
+        if bank.mean_images is None:
+            raise InvalidError(
+                "no-mean-images", "by: expected a bank with mean images, given one without; see `with_mean_images`"
+            )
+        scores_KT = nearness(by_group(bytes_BCHW.flatten(1), groups_B, num_groups), bank.mean_images)
+    else:
+        parts = [bytes_BCHW[groups_B == group] for group in range(num_groups)]
+        scores_KT = torch.stack([bank.superposition.scores(part, cast("Search", by)) for part in parts])
+    return scores_KT if groups is not None else scores_KT[0]
+
+
+def _groups(given: Any, num_images: int) -> tuple[torch.Tensor, int]:
+    """The group of each image, and the number of groups; without groups, all are of one."""
+    if num_images == 0:
+        raise InvalidError("no-images", "images: expected at least one, given none")
+    if given is None:
+        return torch.zeros(num_images, dtype=torch.int64), 1
+    groups_B = torch.as_tensor(given)
+    if groups_B.is_floating_point() or groups_B.dtype == torch.bool or tuple(groups_B.shape) != (num_images,):
+        raise InvalidError(
+            "not-a-group-per-image",
+            f"groups: expected a whole number for each of the {num_images} images, given {groups_B.dtype} "
+            f"{list(groups_B.shape)}",
+        )
+    num_groups = int(groups_B.max()) + 1
+    if int(groups_B.min()) < 0 or num_groups > num_images or len(groups_B.unique()) != num_groups:
+        message = "groups: expected each number from 0 to the highest, given others"
+        raise InvalidError("not-a-group-per-image", message)
+    return groups_B.long(), num_groups
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
