@@ -1,11 +1,11 @@
-"""Continual-learning trials in pure PyTorch, and a Python interface to run them and to read their results.
+"""Continual-learning trials in pure PyTorch, and a Python interface to run them and read their results.
 
     import crwn
 
     results = crwn.run(crwn.load_sweep("sweeps/quickstart.yaml"))  # or crwn.open("runs/quickstart")
     results.trials                                                 # a DataFrame, one row per trial
 
-docs/python.md shows all of it. The names below are imported at their first use: `import crwn` alone takes milliseconds,
+See docs/python.md. The names below are imported on first use: `import crwn` alone takes milliseconds,
 and nothing of this package imports the orchestrator, whose interface `open`, `run` and `load_sweep` are.
 """
 
@@ -31,7 +31,7 @@ __all__ = [
     "UserError",
     "load_sweep",
     "run",
-]  # `open` would hide Python's own
+]  # `open` would shadow the built-in
 
 _PLACES: Mapping[str, tuple[str, str]] = MappingProxyType(
     {
@@ -46,10 +46,10 @@ _PLACES: Mapping[str, tuple[str, str]] = MappingProxyType(
 )
 """The module and the name of each, by its name here."""
 
-if not TYPE_CHECKING:  # a type checker sees the imports above, and no other name
+if not TYPE_CHECKING:  # a type checker sees only the imports above
 
     def __getattr__(name: str) -> object:
-        """Import one of the names at its first use."""
+        """Import a name on first use."""
         if name not in _PLACES:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
         module, own = _PLACES[name]
@@ -58,5 +58,5 @@ if not TYPE_CHECKING:  # a type checker sees the imports above, and no other nam
         return found
 
     def __dir__() -> list[str]:
-        """The names that are shown where one completes them."""
+        """The names offered by completion."""
         return sorted({*globals(), *_PLACES})

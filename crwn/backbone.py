@@ -21,7 +21,7 @@ Array: TypeAlias = NDArray[np.float32]
 Arrays: TypeAlias = Mapping[str, Array]
 
 ALIGNMENT = 64
-"""Bytes; as in Ray's object store, so that a GEMM rounds the same way wherever its weights are stored."""
+"""Alignment in bytes, as in Ray's object store, so that a GEMM rounds the same way wherever its weights are stored."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,7 +73,7 @@ class Backbone:
             raise InvalidError(
                 "backbone-changed",
                 f"backbone: expected the fingerprint {self.fingerprint}, found {found}: the frozen weights were "
-                "changed after they were drawn. Results from them would be wrong; start the sweep again.",
+                "changed after they were drawn. Results from them would be wrong; run the sweep again.",
             )
         return self
 

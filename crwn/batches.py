@@ -26,7 +26,7 @@ Prepare = Callable[[int | None, torch.Tensor], torch.Tensor]
 """`Method.prepare`."""
 
 BLOCK_BYTES = 2**18
-"""Batches taken at once have images of up to as many bytes: an operation on small batches costs mostly its call."""
+"""Maximum size in bytes of the images of batches gathered at once: for small batches, call overhead dominates."""
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -168,7 +168,7 @@ class Lanes:
         )
 
     def _take(self, step: int) -> list[tuple[torch.Tensor, ...]]:
-        """Some batches from a step on: each one's images, labels, images before augmentation, and indices."""
+        """Several batches starting at a step: images, labels, images before augmentation, and indices of each."""
         epoch, number = divmod(step, self.per_epoch)
         if epoch != self._epoch:
             self._order_GN = self._draw_order(epoch)

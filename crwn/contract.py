@@ -1,6 +1,6 @@
-"""What every method promises, as checks: `crwn.testing.check_method` runs them on a plug-in's, tests/contracts on all.
+"""The promises of every method, as checks: `crwn.testing.check_method` runs them on plug-ins, tests/contracts on all.
 
-Each check is a function of a case, whose name and docstring say what is promised, and raises an AssertionError.
+Each check is a function of a case; its name and docstring state the promise, and it raises an AssertionError.
 
 Shapes: G tasks learned at once, B examples per task, d values per image, m classes.
 """
@@ -35,7 +35,7 @@ from crwn.trial_spec import TrialSpec
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ContractCase:
-    """A method, as it is checked.
+    """A method under test.
 
     Attributes:
         spec: a small trial of at least 4 tasks, in float32.
@@ -91,17 +91,17 @@ def built(spec: TrialSpec, data: Datasets) -> Benchmark:
 
 
 def begin(method: Method, tasks: Sequence[int]) -> Tensors:
-    """The whole state that tasks start from: what all share, what is remembered, their own."""
+    """The whole initial state of tasks: shared tensors, memory, and their own."""
     return {**method.start_shared(), **method.start_memory(), **method.start(tasks)}
 
 
 def told(spec: TrialSpec, tasks: Sequence[int]) -> Sequence[int | None]:
-    """What a method is told of tasks."""
+    """What a method is told about tasks."""
     return tasks if tells_tasks(spec) else [None] * len(tasks)
 
 
 def inputs(spec: TrialSpec, method: Method, tasks: Sequence[int], seed: int = 0) -> torch.Tensor:
-    """Ten made-up images per task, prepared."""
+    """Ten random images per task, prepared."""
     generator = torch.Generator().manual_seed(seed)
     shape = (num_tasks_of(spec), 10, spec.benchmark.problem().input_size)
     images = torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator)
@@ -167,7 +167,7 @@ def results(finished: Finished) -> list[TaskRow]:
 
 
 def same(before: Tensors, after: Tensors) -> set[str]:
-    """The names under which the same numbers stand."""
+    """The names under which the same numbers are stored."""
     return {key for key, tensor in before.items() if torch.equal(tensor, after[key].detach())}
 
 
@@ -175,9 +175,9 @@ def same(before: Tensors, after: Tensors) -> set[str]:
 
 
 def a_start_depends_on_seed_and_task_alone(case: ContractCase) -> None:
-    """Task 3 starts alike at every time, alone or beside others, in any order; other tasks and seeds elsewhere.
+    """Task 3 always starts from the same values, alone or with others, in any order; other tasks and seeds from others.
 
-    So do the shared weights, which know no task. A method that is not told the task has nothing of a task's own.
+    So do the shared weights. A method that is not told the task has no per-task tensors.
     """
     method, again = build(case.trial()), build(case.trial())
     other_seed = build(case.trial(seed=case.spec.seed + 1))
@@ -203,9 +203,9 @@ def a_start_depends_on_seed_and_task_alone(case: ContractCase) -> None:
 
 
 def a_start_has_the_task_axis_and_the_dtype(case: ContractCase) -> None:
-    """Every own tensor has the tasks first, and every number that is learned the trial's dtype; none shares its memory.
+    """Per-task tensors have a leading task axis; learned numbers have the trial's dtype; no tensors share memory.
 
-    A name is of one role: own, shared or memory, which has no gradient.
+    Every name has one role: per task, shared, or memory, which has no gradient.
     """
     for dtype in ("float32", "float64"):
         method = build(case.trial(dtype=dtype))
@@ -224,14 +224,14 @@ def a_start_has_the_task_axis_and_the_dtype(case: ContractCase) -> None:
 
 
 def shared_weights_are_trained_when_the_blueprint_says(case: ContractCase) -> None:
-    """Whoever shares weights that are trained says when, and whoever says so has some."""
+    """A method with trained shared weights says when they are trained, and a method that says so has some."""
     shared = build(case.trial()).start_shared()
     moves = case.spec.blueprint().moves_shared
     assert any(tensor.requires_grad for tensor in shared.values()) == (moves != "never"), moves
 
 
 def both_dtypes_start_from_the_same_numbers(case: ContractCase) -> None:
-    """A trial in float64 is the same trial computed more exactly; its constants may be more exact too."""
+    """A float64 trial is the same trial computed more precisely; its constants may be more precise too."""
     single, double = (build(case.trial(dtype=dtype)) for dtype in ("float32", "float64"))
     begun, begun_double = begin(single, [0, 1]), begin(double, [0, 1])
     trained = {key for key, tensor in begun.items() if tensor.requires_grad}
@@ -243,10 +243,10 @@ def both_dtypes_start_from_the_same_numbers(case: ContractCase) -> None:
 
 
 def the_blueprint_counts_what_is_trained_and_kept(case: ContractCase) -> None:
-    """Numbers that training a task changes, that are kept, a packed bit counting as one, and that are remembered.
+    """The blueprint counts the numbers trained per task, stored per task (a packed bit counts as one) and remembered.
 
-    Of a replay buffer its images are counted as such, and whatever else is kept of them as numbers, but the labels and
-    the count of what it was offered.
+    For a replay buffer, images are counted as such, and everything else as numbers, except labels and
+    the count of examples offered.
     """
     method, blueprint = build(case.trial()), case.spec.blueprint()
     state, shared = method.start([0]), method.start_shared()
@@ -268,7 +268,7 @@ def the_blueprint_counts_what_is_trained_and_kept(case: ContractCase) -> None:
 
 
 def the_blueprint_draws_exactly_what_is_read(case: ContractCase) -> None:
-    """With its arrays the method gives class scores, which changing any one of them would change."""
+    """The method's class scores depend on every array of its backbone."""
     spec = case.trial()
     surroundings, array_specs = surroundings_of(spec), spec.blueprint().backbone.arrays
     entry = METHODS[spec.method.kind]
@@ -312,7 +312,7 @@ def what_is_kept_gives_the_same_logits(case: ContractCase) -> None:
 
 
 def a_test_changes_nothing(case: ContractCase) -> None:
-    """Class scores leave every tensor as it is, what is remembered too; so does preparing images."""
+    """Computing class scores and preparing images change no tensor, including memory."""
     spec = case.trial()
     method = build(spec)
     state = begin(method, [0])
@@ -325,9 +325,9 @@ def a_test_changes_nothing(case: ContractCase) -> None:
 
 
 def learning_gives_values(case: ContractCase) -> None:
-    """What a segment moves comes back by name, in the same shape and type, without a graph.
+    """Tensors updated by a segment are returned by name, with the same shape and dtype, without a graph.
 
-    The trained tensors that go in stay as they are; memory may be written in place, as buffers are.
+    The given trained tensors are unchanged; memory may be written in place, as buffers are.
     """
     spec = case.trial()
     method = build(spec)
@@ -362,7 +362,7 @@ def learning_gives_values(case: ContractCase) -> None:
 
 
 def equal_seeds_give_equal_results(case: ContractCase) -> None:
-    """Byte for byte: rows, curves, contexts and weights of a trial that is run again."""
+    """Running a trial again gives the same rows, curves, contexts and weights, byte for byte."""
     spec = case.trial(dtype="float32")
     one, other = run(spec, case.data), run(spec, case.data)
     assert results(one) == results(other)
@@ -371,7 +371,7 @@ def equal_seeds_give_equal_results(case: ContractCase) -> None:
 
 
 def a_resumed_trial_computes_the_same(case: ContractCase) -> None:
-    """From a resume point in the middle: the same rows, contexts and weights, byte for byte."""
+    """Resuming from the middle gives the same rows, contexts and weights, byte for byte."""
     spec, points = case.trial(dtype="float32"), list[bytes]()
 
     def keep(event: Event) -> None:
@@ -404,4 +404,4 @@ CHECKS: Mapping[str, Callable[[ContractCase], None]] = MappingProxyType(
         )
     }
 )
-"""The checks by name, the quick ones first."""
+"""The checks by name, fast ones first."""

@@ -1,8 +1,8 @@
-"""Errors that say by a code which kind of fault they report: for programs and tests, whatever the words.
+"""Errors with codes that identify the kind of fault, for programs and tests, independent of the wording.
 
-The message is for people and may change; the code stays. It names what is wrong in a few words of kebab case, such as
-`unknown-name` or `buffer-larger-than-data`, the same wherever the same is wrong. `error.codes` has those of all faults
-that an error reports. What an error adds to another one, such as a file's name, does not change them (`codes_of`).
+The message is for people and may change; the code does not. It names the fault in kebab case, such as
+`unknown-name` or `buffer-larger-than-data`, and is the same wherever the same thing is wrong. `error.codes` lists the
+codes of all reported faults. An error that wraps another, say to add a file's name, keeps its codes (`codes_of`).
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ Codes: TypeAlias = str | tuple[str, ...]
 
 
 class Fault(str):
-    """One thing that is wrong, as text, with its code: collected with others, since all are reported at once."""
+    """One fault as text, with its code; faults are collected and reported together."""
 
     __slots__ = ("codes",)
 
     codes: tuple[str, ...]
 
     def __new__(cls, codes: Codes, message: str) -> Self:
-        """A fault of this kind; of several if another error is the fault."""
+        """A fault of this kind, or of several kinds if it comes from another error."""
         fault = super().__new__(cls, message)
         fault.codes = (codes,) if isinstance(codes, str) else codes
         return fault
@@ -32,10 +32,10 @@ class Fault(str):
 
 
 class FaultError(Exception):
-    """Something is wrong that the reader of the message can mend.
+    """A fault that the reader of the message can fix.
 
     Args:
-        codes: what kind of fault it is; several if the message reports several.
+        codes: the kind of fault; several if the message reports several.
         message: what was expected, what was given, where, and what to do.
 
     Attributes:
@@ -47,23 +47,23 @@ class FaultError(Exception):
     def __init__(self, codes: Codes, message: str) -> None:
         super().__init__(message)
         self.codes = (codes,) if isinstance(codes, str) else tuple(dict.fromkeys(codes))
-        self.args = (self.codes, message)  # what a copy in another process is made from
+        self.args = (self.codes, message)  # for pickling
 
     def __str__(self) -> str:
         return str(self.args[-1])
 
     @classmethod
     def of(cls, faults: Iterable[Fault | FaultError], message: str | None = None) -> Self:
-        """An error that reports several faults or errors at once, joined by semicolons where no message is given."""
+        """An error that reports several faults or errors, joined by semicolons unless a message is given."""
         faults = tuple(faults)
         codes = tuple(code for fault in faults for code in fault.codes)
         return cls(codes, "; ".join(map(str, faults)) if message is None else message)
 
 
 class InvalidError(FaultError, ValueError):
-    """A value is wrong that was given: a setting, an argument, a part of a file."""
+    """A given value is wrong: a setting, an argument, a part of a file."""
 
 
 def codes_of(error: BaseException, otherwise: str) -> tuple[str, ...]:
-    """The codes of an error that another one reports: its own, or `otherwise` if it has none, as a library's."""
+    """The codes of an error that another wraps: its own, or `otherwise` if it has none, such as a library's error."""
     return error.codes if isinstance(error, FaultError) else (otherwise,)

@@ -35,7 +35,7 @@ class Group:
         moving: the names of those among `own` that have changed.
         optimizer: the optimiser of `trained`.
         block_loss_G: sum of losses over the examples since the last point of the curve.
-        block_correct_G: number of correct predictions among them, but for those that are not yet counted.
+        block_correct_G: number of correct predictions among them, except those not yet counted.
         uncounted: scores [G, B, m] and labels [G, B] of the latest updates, whose correct predictions are counted
             together.
         block_examples: number of these examples per lane.

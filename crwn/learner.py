@@ -46,7 +46,7 @@ def build(spec: TrialSpec, backbone: Backbone, device: torch.device, kernel: Ker
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _WithoutNumbers(Surroundings):
-    """What a method is built from in order to know its tensors' shapes: nothing is drawn, zeros share one number."""
+    """Surroundings for finding out a method's tensor shapes: nothing is drawn, and all zeros share one number."""
 
     def draw(
         self,
@@ -74,12 +74,12 @@ class _WithoutNumbers(Surroundings):
 
 
 def _zeros(shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
-    """Zeros that all are one number in memory."""
+    """Zeros that share a single number in memory."""
     return torch.zeros((), dtype=dtype).expand(shape)
 
 
 def outline(spec: TrialSpec) -> Method:
-    """The method of a trial on frozen weights of zeros, in order to know its tensors' shapes and dtypes.
+    """The method of a trial on frozen weights of zeros, for finding out its tensors' shapes and dtypes.
 
     Raises:
         ValueError: the method cannot learn its network.

@@ -23,7 +23,7 @@ TASKS_BEING_MADE = 1
 COPIES_OF_FROZEN = 3
 """Copies of the frozen weights: as drawn, and laid out for the forward and the backward product."""
 STARTED_ON_GPU = 640 * 2**20
-"""`STARTED` for GPU memory: the CUDA context and the libraries' workspaces. An estimate: no GPU was at hand."""
+"""`STARTED` for GPU memory: the CUDA context and the libraries' workspaces. Estimated, without a GPU."""
 GROUP_SHARE = 0.125
 """Share of a device's memory for the tasks learned at once; trials may share the device."""
 GROUP_SHARE_OF_OWN = 0.8

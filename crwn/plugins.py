@@ -1,18 +1,18 @@
-"""Plug-ins: methods, networks, benchmarks and base sets from outside of this package, added to its registries.
+"""Plug-ins: methods, networks, benchmarks and base sets from outside this package, added to its registries.
 
 A plug-in is either of two:
 
 - a Python file, which declares what it adds: `METHODS = {"l2": MethodEntry(spec=L2Spec, build=L2)}`, and likewise
-  `NETWORKS`, `BENCHMARKS` and `BASE_SETS`. It is one file, and imports nothing that lies beside it. Its code runs only
-  where it is named (`load_file`).
+  `NETWORKS`, `BENCHMARKS` and `BASE_SETS`. It is one file, and imports no neighbouring files. Its code runs only
+  if it is named (`load_file`).
 - an installed distribution with entry points in the groups `crwn.methods`, `crwn.networks`, `crwn.benchmarks` and
   `crwn.data`, each of which is such an entry under its name. They are looked up, and one is imported, only if a name is
   not built in (`find`): a user has installed them on purpose.
 
 A sweep may also define a base set, from your own images (`crwn.data.own`): no code, which travels as plug-ins do.
 
-Whatever is added is checked like what is built in. A plug-in is a value: unpickled, it loads itself, and refuses if
-what it finds there is other code.
+Additions get the same checks as built-ins. A plug-in is a value: when unpickled, it loads itself, and refuses if
+it finds different code.
 """
 
 from __future__ import annotations
@@ -46,13 +46,13 @@ FILE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,99}\.py")
 """The form of a plug-in file's name."""
 
 MODULE_PREFIX = "crwn_plugin_"
-"""A plug-in file is imported under its name with this prefix, so that it hides no other module."""
+"""A plug-in file is imported under its name with this prefix, so that it shadows no other module."""
 
 MAX_BYTES = 2**20
-"""Limit of a plug-in file: larger than any source that people write."""
+"""Size limit of a plug-in file, larger than any hand-written source."""
 
 _NAME = re.compile(r"[a-z][a-z0-9_-]{0,49}")
-"""The form of what a plug-in adds: tables, figures and files are named by it."""
+"""The form of a plug-in's names, which tables, figures and files use."""
 
 
 class PluginError(FaultError):
@@ -106,7 +106,7 @@ class FilePlugin:
         return MODULE_PREFIX + self.name.removesuffix(".py")
 
     def load(self) -> None:
-        """Run it, unless this process has, and add what it declares.
+        """Run it, unless this process already has, and add what it declares.
 
         Raises:
             PluginError: it does not import, what it declares is wrong, or another file of this name is loaded.
@@ -168,7 +168,7 @@ class InstalledPlugin:
     entry: str
 
     def load(self) -> None:
-        """Import it, unless this process has, and add what it is.
+        """Import it, unless this process already has, and add it.
 
         Raises:
             PluginError: the distribution is missing or is another version, it does not import, or its entry is wrong.
@@ -187,7 +187,7 @@ class InstalledPlugin:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DefinedSet:
-    """A base set that a sweep defines: data, and no code.
+    """A base set defined by a sweep: data, no code.
 
     Attributes:
         base: the set, named by its content.
@@ -230,7 +230,7 @@ def read_file(path: Path) -> FilePlugin:
         with path.open("rb") as file:
             source = file.read(MAX_BYTES + 1)
     except OSError as error:
-        raise PluginError("file-unreadable", f"{path}: expected a Python file that can be read: {error}") from error
+        raise PluginError("file-unreadable", f"{path}: expected a readable Python file: {error}") from error
     if len(source) > MAX_BYTES:
         raise PluginError("file-too-large", f"{path}: expected at most {MAX_BYTES:,} bytes, given more")
     return FilePlugin(name=path.name, source=source, place=str(path))
@@ -247,7 +247,7 @@ def find(registry: Registry[Any], name: str) -> bool:
     """Whether a registry has a name, after looking among entry points for a name that it lacks.
 
     Raises:
-        PluginError: several distributions declare the name, it does not import, or what it is is wrong.
+        PluginError: several distributions declare the name, it does not import, or its entry is wrong.
     """
     if name in registry:
         return True
@@ -279,7 +279,7 @@ def find(registry: Registry[Any], name: str) -> bool:
 
 
 def find_network(scale: str) -> bool:
-    """Whether a scale is a network of a user's own; looks among entry points and raises like `find`."""
+    """Whether a scale is a user's own network; looks among entry points and raises like `find`."""
     return not is_built_in(scale) and _NAME.fullmatch(scale) is not None and find(NETWORKS, scale)
 
 
@@ -318,7 +318,7 @@ def _entry_points(kind: _Kind, name: str | None = None) -> list[metadata.EntryPo
 
 @functools.lru_cache(maxsize=1)
 def _all_entry_points(path: tuple[str, ...]) -> tuple[metadata.EntryPoint, ...]:
-    """Those of all installed distributions, read once: a file may ask for thousands of unknown names."""
+    """Those of all installed distributions, read once: a file may contain thousands of unknown names."""
     del path
     return tuple(point for kind in _KINDS for point in metadata.entry_points(group=kind.group))
 
@@ -394,7 +394,7 @@ def _declared(module: ModuleType) -> dict[_Kind, Mapping[str, Any]]:
 
 
 def _brief(value: object) -> str:
-    """What a plug-in has put somewhere, as Python prints it."""
+    """A plug-in's value, as Python prints it."""
     return reprlib.repr(value)
 
 
@@ -466,7 +466,7 @@ def _build_faults(entry: Any, expected: str) -> Iterator[Fault]:
 
 
 def _spec_faults(name: str, spec: Any, protocol: type[Any], members: str) -> Iterator[Fault]:
-    """What is wrong with the spec class of an entry: it must be a value that JSON can hold and YAML can set."""
+    """Faults of an entry's spec class: it must be a value that JSON can hold and YAML can set."""
     parameters = getattr(spec, "__dataclass_params__", None)
     if not isinstance(spec, type) or parameters is None:
         yield Fault("spec-not-frozen", f"spec: expected a frozen dataclass, given {_brief(spec)}")
@@ -521,5 +521,5 @@ _KINDS = (
     _Kind(registry=NETWORKS, declared="NETWORKS", group="crwn.networks", faults=_network_faults),
     _Kind(registry=METHODS, declared="METHODS", group="crwn.methods", faults=_method_faults),
 )
-"""In the order in which entries are checked and added."""
+"""The registries, in the order in which entries are checked and added."""
 _BY_GROUP: Mapping[str, _Kind] = MappingProxyType({kind.group: kind for kind in _KINDS})

@@ -1,4 +1,4 @@
-"""Measures of what is recalled of a sequence of items: tasks with one class each, told apart by one network.
+"""Measures of recall for a sequence of items: tasks with one class each, classified by one network.
 
 Source: Cho, Lee, Baek & Paik, "Neuromimetic metaplasticity for adaptive continual learning" (arXiv:2407.07133). Recall
 of an item is the test accuracy on its images.
@@ -22,13 +22,13 @@ else:
     stats = LazyModule("scipy.stats")
 
 CHANCE = 0.05
-"""Probability of as many hits by chance, above which an item is not memorised."""
+"""Probability of as many hits by chance above which an item is not memorised."""
 
 
 def memorised(answered_Tm: NDArray[Any], labels_T: Sequence[int]) -> NDArray[Any]:
     """Whether each item is recalled better than by chance [T], given how often each class was the answer.
 
-    If answers had nothing to do with images, the hits of an item would be hypergeometric: as many draws as its label
+    If answers were independent of the images, the hits of an item would be hypergeometric: as many draws as its label
     was answered, from all test images of these items, among which are its own. It is memorised if as many hits or more
     have a probability of at most 5 %. The authors compare with 1,000 shuffles of the labels instead.
 
@@ -60,7 +60,7 @@ def partial_rank_correlation(x_T: NDArray[Any], y_T: NDArray[Any], given_T: NDAr
 
 
 def of_frequency(recall_T: NDArray[Any], trainings: Sequence[int]) -> tuple[float, float]:
-    """How recall follows how often an item was trained, and when last: partial correlations, each given the other.
+    """How recall depends on how often and how recently an item was trained: partial correlations, each given the other.
 
     Args:
         recall_T: recall of each item at the end.

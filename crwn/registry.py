@@ -1,4 +1,4 @@
-"""Registries: names with what they stand for, the built-in ones and those that plug-ins add in this process."""
+"""Registries: mappings from names to entries, built in or added by plug-ins in this process."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class Registry(Mapping[str, Entry]):
     """A mapping from names to entries: a literal dict, to which plug-ins add.
 
     Args:
-        what: what a name stands for, in a word.
+        what: what a name denotes, in one word.
         built_in: the entries of this package, by name.
 
     Attributes:
@@ -44,7 +44,7 @@ class Registry(Mapping[str, Entry]):
 
         Args:
             entries: the entries, by name.
-            provider: what they are from.
+            provider: where they come from.
 
         Raises:
             InvalidError: a name is taken.
@@ -62,7 +62,7 @@ class Registry(Mapping[str, Entry]):
             del self._entries[name], self._providers[name]
 
     def provider(self, name: str) -> Any:
-        """What an added entry is from; None if it is built in, or unknown."""
+        """Where an added entry comes from; None if it is built in, or unknown."""
         return self._providers.get(name)
 
     @contextmanager

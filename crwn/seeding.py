@@ -5,8 +5,8 @@ again at any time. This makes resuming exact: a resume point stores positions, s
 streams follow from them.
 
 All streams use NumPy's PCG64 on the CPU: the same bits on every machine and for every device. (torch's CPU generator
-uses only 32 bits of a seed, so among many streams two would soon be equal.) Only what takes no generator, the modules
-of a user's own networks, draws from torch's global ones, within `forked`.
+uses only 32 bits of a seed, so among many streams, two would soon be equal.) Only code without a generator, the modules
+of a user's own networks, draws from torch's global generators, within `forked`.
 
 The purposes in use:
     ("backbone", array)          frozen weights
@@ -32,7 +32,7 @@ The purposes in use:
     ("state", "shared", tensor)  the same, if all tasks start alike
     ("update", name, update)     what a method draws in an update of the trial, such as which examples to replay
     ("update", name, task, step) the same for each of several tasks that are learned at once
-    ("network", "start")         the initial values of a network of a user's own
+    ("network", "start")         the initial values of a user's own network
     ("network", "update", update)     what such a network draws in an update of the trial, such as dropout
     ("network", "segment", segment)   the same when a segment begins or ends
     ("segment", name, segment)   what a method draws when a segment begins or ends
@@ -72,12 +72,12 @@ def numpy_generator(seed: int, *purpose: str | int) -> np.random.Generator:
 
 @contextmanager
 def forked(device: torch.device, seed: int, *purpose: str | int) -> Iterator[None]:
-    """A block in which torch's global generators begin with the stream `purpose` of `seed`; then they are as before.
+    """A block in which torch's global generators are seeded from the stream `purpose` of `seed`; restored afterwards.
 
     The only code that touches global random state, for modules that take no generator.
 
     Args:
-        device: the device whose generator is used, beside the CPU's.
+        device: the device whose generator is used, in addition to the CPU's.
         seed: the trial's seed.
         *purpose: the stream's name.
     """

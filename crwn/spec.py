@@ -1,4 +1,4 @@
-"""What the specs of methods, benchmarks and trials share: their interfaces, the training settings, checks, identity.
+"""What the specs of methods, benchmarks and trials share: interfaces, training settings, checks, identity.
 
 Everything here is frozen and free of torch. Parts that belong to one method or benchmark are defined in its own file;
 `crwn.trial_spec` puts them together. A spec becomes canonical JSON, and the hash of a trial's is its identity.
@@ -36,7 +36,7 @@ NotNegative = Annotated[float, annotated_types.Ge(0)]
 
 @dataclass(frozen=True, slots=True)
 class OneOf:
-    """An annotation of a text: the names that it may be, those that plug-ins have added by then included.
+    """An annotation of a text field: the allowed names, including those added by plug-ins so far.
 
     Attributes:
         names: returns them.
@@ -45,7 +45,7 @@ class OneOf:
     names: Callable[[], Sequence[str]]
 
     def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> dict[str, Any]:
-        """What pydantic makes of a `Literal` of these names."""
+        """The pydantic schema of a `Literal` of these names."""
         del source, handler
         return {"type": "literal", "expected": list(self.names())}
 
@@ -176,8 +176,8 @@ class Blueprint:
         statistics_per_task: running means and variances of batch normalisation stored per task, in addition.
         keeps_weights: whether the tensors kept per task are weights, which are written only on request.
         tests_by_batch: whether a test depends on its batches; if so, they have the training's size and a fixed order.
-        draws: whether learning may draw from torch's global generators, as dropout does; they are then seeded for each
-            update, and are as before after it.
+        draws: whether learning may draw from torch's global generators, as dropout does; they are seeded before each
+            update and restored after it.
         is_convex: whether the loss is convex in what a task trains, so that where it started matters little.
     """
 
@@ -292,7 +292,7 @@ class TrainingSpec:
             faults.append(Fault("setting-of-another-optimizer", message))
         if self.epochs_per_task and self.updates_per_task != DEFAULT_UPDATES:
             message = (
-                f"epochs_per_task: expected alone, given {self.epochs_per_task} beside updates_per_task: "
+                f"epochs_per_task: expected alone, given {self.epochs_per_task} along with updates_per_task: "
                 f"{self.updates_per_task}; leave out one of them"
             )
             faults.append(Fault("epochs-beside-updates", message))

@@ -1,4 +1,4 @@
-"""Reads a trial's spec from JSON, strictly: all faults are reported at once, each with its place."""
+"""Reads a trial's spec from JSON strictly: all faults are reported together, each with its place."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from crwn.spec import TrainingSpec
 from crwn.strict_json import parse
 
 MAX_SHOWN = 100
-"""Characters of a faulty value that are shown."""
+"""Maximum number of characters shown of a faulty value."""
 
 
 def values_of(text: str) -> Any:
@@ -38,11 +38,11 @@ def values_of(text: str) -> Any:
 
 
 def fields_of(values: Any, names: Sequence[str]) -> dict[str, Any]:
-    """The fields of a trial's spec, each built of its part of the parsed JSON.
+    """The fields of a trial's spec, each built from its part of the parsed JSON.
 
     Args:
         values: the parsed JSON.
-        names: the fields' names; all are needed.
+        names: the fields' names; all are required.
 
     Raises:
         ValueError: keys are unknown or missing, or values are wrong; the message names all faults.
@@ -66,7 +66,7 @@ def fields_of(values: Any, names: Sequence[str]) -> dict[str, Any]:
 
 
 def _part(place: str, value: Any, known: Registry[Any], faults: list[Fault]) -> Any:
-    """A method's or benchmark's spec, built in or of an installed plug-in; None if it has faults."""
+    """A method's or benchmark's spec, built in or from an installed plug-in; None if it has faults."""
     kind = value.get("kind") if isinstance(value, Mapping) else None
     if not isinstance(kind, str):
         expected = f"settings with a kind, one of {', '.join(known)}"

@@ -1,4 +1,4 @@
-"""JSON read strictly: what Python's parser accepts and other readers understand differently is refused."""
+"""Strict JSON: refuses what Python's parser accepts but other readers interpret differently."""
 
 from __future__ import annotations
 

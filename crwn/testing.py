@@ -1,7 +1,7 @@
-"""For tests: the contract of a method of your own or network, and stores of made-up trials, without any training.
+"""For tests: the contract for your own method or network, and stores of synthetic trials, without any training.
 
 `check_method` and `check_network` run the contract. Records are written by the same code as in a run, so ids, hashes,
-measures and context files agree. Only the accuracies are made up (with the task told, they are halfway to 1), as are
+measures and context files agree. Only the accuracies are synthetic (with the task told, they are halfway to 1), as are
 predictions, spread evenly over classes, and timings.
 
     store = new_store(tmp_path / "store")
@@ -55,10 +55,10 @@ SMALL_SCALES = ("FC16", "1d", "dynamos-nf2")
 """Scales of small networks, in order of preference."""
 CONTRACT_TASKS = 4
 CONTRACT_TRAINING = TrainingSpec(learning_rate=0.01, batch_size=64, updates_per_task=30)
-"""The trials by which `check_method` checks a method."""
+"""The settings of the trials with which `check_method` checks a method."""
 
 START = 1_750_000_000.0
-"""Start of the made-up trials, in seconds since 1970: 15 June 2025, 15:06:40 UTC."""
+"""Start of the synthetic trials, in seconds since 1970: 15 June 2025, 15:06:40 UTC."""
 
 PYTHON = "3.11.0"
 """The Python version that they record."""
@@ -76,7 +76,7 @@ row, at each update at which it is tested."""
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Conditions:
-    """How a made-up trial was computed: everything in which equal trials may differ.
+    """How a synthetic trial was computed: everything in which equal trials may differ.
 
     Attributes:
         device: the kind of processor.
@@ -187,8 +187,8 @@ def check_method(
     Args:
         method: an entry, or the path of a plug-in file, whose code is run and whose methods are all checked.
         scale: the network's scale; by default the first of `SMALL_SCALES` that the method has.
-        benchmark: a preset's name, or a spec of at least 4 tasks; by default rotated digits, or digits that arrive two
-            by two for a method that needs to be told of new classes.
+        benchmark: a preset's name, or a spec of at least 4 tasks; default: r-digits, or digits that arrive two
+            at a time for a method that needs to be told of new classes.
         learning_rate: the learning rate.
         **settings: the method's settings.
 
@@ -216,10 +216,10 @@ def check_network(
     benchmark: str | BenchmarkSpec | None = None,
     learning_rate: float = CONTRACT_TRAINING.learning_rate,
 ) -> None:
-    """Check that a method keeps its promises (`crwn.contract`) with one's own network, by small trials in seconds.
+    """Check that a method keeps its promises (`crwn.contract`) with your own network, by small trials in seconds.
 
-    Among them: its numbers are counted, it starts from the seed alone, a test changes nothing, and a trial that was
-    interrupted computes the same bytes.
+    Among them: its numbers are counted, it starts from the seed alone, a test changes nothing, an interrupted trial
+    computes the same bytes.
 
     Args:
         network: a factory, or the path of a plug-in file, whose code is run and whose networks are all checked.
@@ -328,7 +328,7 @@ def write_unfinished(
         conditions: how it was computed.
 
     Raises:
-        ValueError: see `finished_record`; or an unfinished trial of the method never has so many tasks learned.
+        ValueError: see `finished_record`; or an unfinished trial of the method never has this many tasks learned.
     """
     from orchestrator.execution.attempt import task_rows
 
@@ -354,7 +354,7 @@ def write_sweep(
 
     Args:
         store: the store.
-        trials: what the sweep asks for: cells, which keep their names, and trials; trials that differ only in their
+        trials: what the sweep requests: cells, which keep their names, and trials; trials that differ only in their
             seed share one cell, named as in records.
         name: the sweep's name.
         reference: the label of the method with whose params/task the others are compared.

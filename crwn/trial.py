@@ -84,7 +84,7 @@ class Finished:
         rows: the tests. If tasks do not interfere, the diagonal of the accuracy matrix and its last row, which
             determine the whole matrix, since an accuracy stays the same once its task is learned. If tasks are learned
             in turn and interfere, the whole lower triangle; if all are learned jointly, only the last row.
-        contexts: the tensors kept for every task as a safetensors file, with trained weights if asked for.
+        contexts: the tensors kept for every task as a safetensors file, with trained weights if requested.
         fingerprint: the fingerprint of the backbone used.
         numerics: the numerics that it was computed with.
         peak_memory: peak in bytes since the trial started or resumed: resident memory of the process on a CPU, memory

@@ -34,7 +34,7 @@ from crwn.spec import (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrialSpec:
-    """One trial with all settings resolved. Equal specs are the same trial, whichever sweep asks for it.
+    """One trial with all settings resolved. Equal specs are the same trial, whichever sweep requests it.
 
     Raises:
         ValueError: a part has the wrong type; the method cannot be built at this scale for this benchmark, or needs to

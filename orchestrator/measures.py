@@ -211,7 +211,7 @@ _LIST = (
     ),
     Measure(
         name="stored_memory",
-        says="numbers kept between tasks to learn the next ones by, beside replayed images",
+        says="numbers kept between tasks for learning later ones, besides replayed images",
         unit="numbers",
         better="lower",
     ),

@@ -1,9 +1,9 @@
-"""Measure tables and the page over many trials: with the compacted index, without, and after some trials more.
+"""Measure tables and the page over many trials: with the compacted index, without it, and after adding trials.
 
     .venv/bin/python -m perf.aggregation [TRIALS] [TASKS]
 
-Writes a store of made-up finished trials through the store's own writer, into a temporary folder ($TMPDIR), then runs
-each step in a process of its own. Writes the table of README.md between its marks.
+Writes a store of synthetic finished trials with the store's own writer, to a temporary folder ($TMPDIR), then runs
+each step in a separate process. Writes the table in README.md between its marks.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ def main() -> None:
 
 
 def measured(store: Store, step: str) -> tuple[float, float, float]:
-    """Of a step in a process of its own: seconds, the processor's seconds, and the peak memory in MiB."""
+    """A step in a separate process: wall seconds, processor seconds, and peak memory in MiB."""
     started, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_CHILDREN)
     done = subprocess.run(
         [sys.executable, "-m", "perf.aggregation", "--step", step, store.address],
@@ -102,7 +102,7 @@ def run_step(step: str, address: str) -> None:
 
 
 def write(store: Store, numbers: range, num_tasks: int) -> None:
-    """Finished trials with everything that a real one has, and the manifest of a sweep that asks for them."""
+    """Finished trials with everything that a real one has, and the manifest of a sweep that requests them."""
     generator = np.random.default_rng(numbers.start)
     cells: dict[tuple[str, str], ManifestCell] = {}
     if numbers.start:

@@ -1,8 +1,8 @@
-"""Whether what makes the engine fast changes its results: R-MNIST learned in several ways, compared task by task.
+"""Check that the engine's optimisations preserve results: r-mnist learned in several ways, compared task by task.
 
     CRWN_DATA=... .venv/bin/python -m perf.agreement
 
-The plain way is PyTorch's own products in float32, one task at a time. Writes agreement.json and the table of README.md
+The plain way is PyTorch's own products in float32, one task at a time. Writes agreement.json and the table in README.md
 between its marks; half an hour on one core.
 """
 
@@ -33,7 +33,7 @@ PLAIN = Numerics(device="cpu", group_size=1, kernel="plain", threads=1)
 class Way:
     """A way to learn, compared with the plain way of the same network and tasks.
 
-    `other_order` draws the batches of all seeds anew: how much results move by chance alone.
+    `other_order` redraws the batches of all seeds: how much results change by chance alone.
     """
 
     method: str
@@ -71,7 +71,7 @@ WAYS = [
 
 
 def main() -> None:
-    """Run what is missing of agreement.json, and write the table after each way."""
+    """Run what is missing from agreement.json, and write the table after each way."""
     path = FOLDER / "agreement.json"
     found: dict[str, list[float]] = json.loads(path.read_text()) if path.exists() else {}
     for way in WAYS:
@@ -112,10 +112,10 @@ def reordered(*, seed: int, **settings: Any) -> Engine:
 
 
 def table(found: dict[str, list[float]]) -> Iterator[str]:
-    """The lines of the table, of what has run so far."""
-    yield f"{machine()}; one thread. Accuracies in %, mean and sample deviation over seeds."
+    """The lines of the table for what has run so far."""
+    yield f"{machine()}; one thread. Accuracies in %, mean ± sample standard deviation over seeds."
     yield ""
-    yield "| method | scale | tasks | plain | way | its accuracy | difference | largest of a task |"
+    yield "| method | scale | tasks | plain accuracy | configuration | accuracy | difference | largest over tasks |"
     yield "| --- | --- | --- | --- | --- | --- | --- | --- |"
     for way in (way for way in WAYS if all(key(way, seed) in found for seed in way.seeds)):
         reference, other = (of_seeds(found, one) for one in (plain(way), way))

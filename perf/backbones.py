@@ -1,9 +1,9 @@
-"""Compare two ways for a machine of a cluster to come by frozen weights: have them sent by Ray, or draw them again.
+"""Compare two ways for a cluster machine to obtain frozen weights: have Ray send them, or draw them again.
 
     .venv/bin/python -m perf.backbones
 
-The two machines are two of Ray's own object stores on this one, so what is sent crosses no network: a network's time
-is worked out beside it. Writes the table of README.md between its marks.
+The two machines are two Ray object stores on this one, so data crosses no network: a network's time
+is computed separately. Writes the table in README.md between its marks.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ class Reader:
         return timed(lambda: ray.get(references[0]))
 
     def check(self, references: list[Any], fingerprint: str) -> float:
-        """Seconds to see that they are what was drawn."""
+        """Seconds to check that they are what was drawn."""
         arrays: Arrays = ray.get(references[0])
         return timed(Backbone(arrays=arrays, fingerprint=fingerprint).checked)
 

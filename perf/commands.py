@@ -1,4 +1,4 @@
-"""Measure how long the commands take to start. Run by hand on an idle machine; prints a table of README.md.
+"""Measure the start-up time of commands. Run by hand on an idle machine; prints the table of README.md.
 
 .venv/bin/python perf/commands.py
 """

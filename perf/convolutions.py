@@ -1,8 +1,8 @@
-"""Measure the ways to convolve for several tasks at once, and a task of Table 2's rows by the size of its group.
+"""Measure ways to convolve for several tasks at once, and a task of Table 2's rows by group size.
 
     CRWN_DATA=... .venv/bin/python -m perf.convolutions
 
-Writes the tables of README.md between their marks. One thread; run it on an idle machine. On a GPU it measures that.
+Writes the tables in README.md between their marks. One thread; run it on an idle machine. With a GPU, it measures that.
 
 Shapes: G tasks, B examples per task, I channels in, O channels out, S height and width, k side of a kernel.
 """
@@ -34,7 +34,7 @@ ROUNDS = 5
 UPDATES_PER_TASK = 5000
 """Of Table 2, to which all seconds are scaled."""
 Way = Callable[[torch.Tensor, torch.Tensor, Layer], torch.Tensor]
-"""From images [G, B, I, S, S] and weights [G, O, I, k, k] of a layer to what it gives, in any layout."""
+"""From images [G, B, I, S, S] and weights [G, O, I, k, k] of a layer to its output, in any layout."""
 
 
 def grouped(images_GBISS: torch.Tensor, weight_GOIkk: torch.Tensor, layer: Layer) -> torch.Tensor:
@@ -49,7 +49,7 @@ def grouped(images_GBISS: torch.Tensor, weight_GOIkk: torch.Tensor, layer: Layer
 
 
 def grouped_channels_last(images_GBISS: torch.Tensor, weight_GOIkk: torch.Tensor, layer: Layer) -> torch.Tensor:
-    """The same with a place's channels next to one another; the engine's way."""
+    """The same with channels last; the engine's way."""
     return functional.conv2d(
         images_GBISS.transpose(0, 1).flatten(1, 2).contiguous(memory_format=torch.channels_last),
         weight_GOIkk.flatten(0, 1).contiguous(memory_format=torch.channels_last),
@@ -60,7 +60,7 @@ def grouped_channels_last(images_GBISS: torch.Tensor, weight_GOIkk: torch.Tensor
 
 
 def one_by_one(images_GBISS: torch.Tensor, weight_GOIkk: torch.Tensor, layer: Layer) -> torch.Tensor:
-    """A convolution a task, channels last."""
+    """One convolution per task, channels last."""
     outputs = [
         grouped_channels_last(images[None], weight[None], layer)
         for images, weight in zip(images_GBISS, weight_GOIkk, strict=True)
@@ -69,7 +69,7 @@ def one_by_one(images_GBISS: torch.Tensor, weight_GOIkk: torch.Tensor, layer: La
 
 
 def unfolded(images_GBISS: torch.Tensor, weight_GOIkk: torch.Tensor, layer: Layer) -> torch.Tensor:
-    """Patches as the columns of a matrix, and a product for each task."""
+    """Patches as columns of a matrix, and one product per task."""
     side = layer.shape[-1]
     patches = functional.unfold(images_GBISS.flatten(0, 1), side, padding=side // 2, stride=layer.stride)
     return weight_GOIkk.flatten(2)[:, None] @ patches.unflatten(0, images_GBISS.shape[:2])
@@ -134,7 +134,7 @@ def _wait() -> None:
 
 
 def tasks_table() -> Iterator[str]:
-    """Seconds per task of Table 2's settings on Split-CIFAR100, from 50 updates after the first 50, by group size."""
+    """Seconds per task of Table 2's settings on split-cifar100, from 50 updates after the first 50, by group size."""
     sizes, scale = (GROUPS[0], GROUPS[-1]), "1d"
     yield f"| method | scale | {' | '.join(f'{size} at once, s per task' for size in sizes)} | the rule's |"
     yield "| --- | --- |" + " --- |" * (len(sizes) + 1)

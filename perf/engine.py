@@ -1,10 +1,10 @@
-"""Measure the engine against the methods as people write them (`references.py`), side by side in one run.
+"""Compare the engine with straightforward implementations of the methods (`references.py`), side by side in one run.
 
     CRWN_DATA=... make perf            about a quarter of an hour, with fewer batches
     CRWN_DATA=... make perf-full       every measurement over a whole task of 1000 batches
 
-Writes engine.json and the tables of README.md between their marks. The two sides take turns, each in a process of its
-own with one thread; a figure is the median over the rounds. Run it on an idle machine.
+Writes engine.json and the tables in README.md between their marks. The two sides alternate, each in its own
+single-threaded process; figures are medians over rounds. Run it on an idle machine.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ UPDATES = 1000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """A network, how many updates of it a quick measurement takes, and by how much the engine is to be faster.
+    """A network, the number of updates in a quick measurement, and the target speed-ups.
 
     `targets` are factors over A and over B, by dtype.
     """
@@ -169,7 +169,7 @@ def engine_seconds(method: str, scale: str, dtype: str, updates: int) -> float:
 
 
 def trial(method: str, scale: str, dtype: str, updates: int, num_tasks: int) -> TrialSpec:
-    """The first tasks of R-MNIST."""
+    """The first tasks of r-mnist."""
     settings = METHODS[method].spec()
     return TrialSpec(
         method=settings,
@@ -201,7 +201,7 @@ def pairs(engine: ProcessPoolExecutor, beside: ProcessPoolExecutor, *, full: boo
 
 
 def task_seconds() -> float:
-    """Seconds to make the training and test images of a task of R-MNIST, the mean over all 36."""
+    """Seconds to generate the training and test images of a task of r-mnist, the mean over all 36."""
     from crwn.benchmarks import BENCHMARKS
 
     torch.set_num_threads(1)
@@ -215,7 +215,7 @@ def task_seconds() -> float:
 
 
 def machine() -> str:
-    """Processor (the name alone often hides which one it is), cores, and Python."""
+    """Processor (with family and model, since names are often vague), cores, and Python."""
     path = Path("/proc/cpuinfo")
     lines = path.read_text().splitlines() if path.exists() else []
     about = {name.strip(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
@@ -237,7 +237,7 @@ def replace_between(script: str, lines: list[str]) -> None:
 def tables(found: dict[str, Any]) -> Iterator[str]:
     """The lines between the marks."""
     rates = found["peak_gflops"]
-    yield f"{found['machine']}, torch {found['torch']}, one thread a trial, {found['when'][:10]}."
+    yield f"{found['machine']}, torch {found['torch']}, one thread per trial, {found['when'][:10]}."
     yield f"Batches per task: {found['updates']}."
     yield (
         "Highest rates of a product here, in GFLOP/s: "
@@ -267,14 +267,14 @@ def tables(found: dict[str, Any]) -> Iterator[str]:
     yield ""
     yield (
         f"Two trials at once on two cores (NeuroModNet FC256, float32): {pair['together']:.2f} s per task each, "
-        f"{pair['alone']:.2f} alone. A task of R-MNIST is made in {made:.2f} s."
+        f"{pair['alone']:.2f} alone. Generating a task of r-mnist takes {made:.2f} s."
     )
 
 
 def least_seconds(row: Row, dtype: str, rates: dict[str, float]) -> float | None:
-    """What the products that learning cannot do without would take at the highest rate, and nothing else anything.
+    """The time of the necessary matrix products at the highest measured rate, with everything else free.
 
-    Two a layer where weights are frozen, three where they or masks over them move, one less in the first layer. None
+    Two per layer with frozen weights, three if weights or masks are trained, one less in the first layer. None
     for FlyNet, most of whose products are of integers.
     """
     if row.method == "flynet":
@@ -282,7 +282,7 @@ def least_seconds(row: Row, dtype: str, rates: dict[str, float]) -> float | None
     spec = trial(row.method, row.scale, dtype, UPDATES, num_tasks=36)
     examples = spec.training.batch_size * UPDATES
     multiply_adds = spec.blueprint().multiply_adds * examples
-    if row.method == "psp":  # an image is rotated once a task, not each time that it is learned from
+    if row.method == "psp":  # images are rotated once per task, not once per use
         multiply_adds -= spec.benchmark.problem().input_size ** 2 * (examples - MNIST_IMAGES)
     return 2 * multiply_adds / rates[f"{dtype}, oneDNN"] / 1e9
 

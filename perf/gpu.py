@@ -1,18 +1,18 @@
-"""Try everything on a GPU, and measure it there: at most four minutes, wherever a card is at hand.
+"""Test and benchmark everything on a GPU, in at most four minutes.
 
-    make gpu        CRWN_DATA=... may hold MNIST; without it images of its size are made up
+    make gpu        CRWN_DATA=... may hold MNIST; otherwise, random images of its size are used
 
-Needs torch, crwn and what crwn computes with; neither Ray nor MLflow. Every part is written to gpu.json and gpu.md as
-it ends, and is not done again by the next call. The parts:
+Needs torch, crwn and its numerical dependencies; neither Ray nor MLflow. Every part is written to gpu.json and gpu.md
+when done, and is not repeated by the next call. The parts:
 
-- contract: every case of tests/methods/, small: equal bytes when it is run again and from a resume point, tasks alone
+- contract: every case of tests/methods/, small: equal bytes when repeated and when resumed, tasks alone
   and side by side;
-- golden: every trace of tests/golden/, within the tolerances that hold on a CPU;
+- golden: every trace of tests/golden/, within the CPU tolerances;
 - waits: every case while torch refuses to wait for the GPU (`torch.cuda.set_sync_debug_mode`) within batches and
-  updates, but where a point of a curve is made;
+  updates, except at points of a learning curve;
 - speed: seconds per task of 1000 batches, and the share of the highest rate that a product reached here.
 
-Ends with 1 where something failed, with 3 where there is no GPU.
+Exits with 1 if something failed, with 3 without a GPU.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ MINUTES = 4.0
 UPDATES = 1000
 """Of a task, to which all seconds are scaled."""
 NO_GPU = 3
-"""How the command ends where there is none."""
+"""Exit code without a GPU."""
 BLOCKS = 120
 """Updates in which nothing may wait: two whole blocks of a curve, and a part of one."""
 Device = Literal["cpu", "cuda"]
@@ -68,8 +68,8 @@ class Speed:
         method: with its own settings.
         scale: of the network.
         preset: the benchmark.
-        updates: that are timed, after a tenth of them to warm up.
-        num_tasks: of the benchmark, learned together where the method can.
+        updates: number of timed updates, after a tenth as many to warm up.
+        num_tasks: of the benchmark, learned together if the method can.
         dtype: of products.
     """
 
@@ -99,11 +99,11 @@ SPEEDS = [
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Do what is not done yet; returns how the command ends."""
-    parser = argparse.ArgumentParser(description="Try and measure everything on a GPU.")
+    """Run the missing parts; returns the exit code."""
+    parser = argparse.ArgumentParser(description="Test and benchmark everything on a GPU.")
     parser.add_argument("--out", type=Path, default=FOLDER, help="folder for gpu.json and gpu.md (default: perf/)")
     parser.add_argument("--minutes", type=float, default=MINUTES, help="no part begins later (default: 4)")
-    parser.add_argument("--device", default="cuda", help=argparse.SUPPRESS)  # cpu: the script itself is tried
+    parser.add_argument("--device", default="cuda", help=argparse.SUPPRESS)  # cpu: to test the script itself
     parser.add_argument("--only", nargs="*", help=argparse.SUPPRESS)  # parts whose names begin so
     parser.add_argument("--tiny", action="store_true", help=argparse.SUPPRESS)
     asked = parser.parse_args(arguments)
@@ -120,18 +120,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if report.has(name):
             print(f"{name}: done before", flush=True)
         elif time.monotonic() > ends_at:
-            print(f"{name}: left for another call, the {asked.minutes:g} minutes are over", flush=True)
+            print(f"{name}: left for the next call, since the {asked.minutes:g} minutes are over", flush=True)
         else:
             report.add(name, part)
     return int(report.has_failures)
 
 
 class Report:
-    """What was found so far, as JSON and as a table, written after every part.
+    """The findings so far, as JSON and as a table, written after every part.
 
     Args:
         folder: for both files.
-        about: of the machine; what was found on another one is not gone on with.
+        about: the machine; findings from another one are discarded.
     """
 
     def __init__(self, folder: Path, about: dict[str, Any]) -> None:
@@ -144,7 +144,7 @@ class Report:
 
     @property
     def parts(self) -> dict[str, dict[str, Any]]:
-        """By name: seconds, what was found, and what failed."""
+        """By name: seconds, findings, and failures."""
         return self._found["parts"]
 
     @property
@@ -157,7 +157,7 @@ class Report:
         return name in self.parts and not self.parts[name]["failed"]
 
     def add(self, name: str, part: Callable[[], dict[str, Any]]) -> None:
-        """Do a part and write it down; whatever goes wrong in it is what was found."""
+        """Run a part and record it; an exception becomes its finding."""
         started = time.perf_counter()
         found: dict[str, Any] = {}
         failed = ""
@@ -172,7 +172,7 @@ class Report:
 
 
 def _write(file: Path, text: str) -> None:
-    """Whole or not at all."""
+    """Write atomically."""
     beside = file.with_suffix(".part")
     beside.write_text(text, encoding="utf-8")
     beside.replace(file)
@@ -191,7 +191,7 @@ def table(found: dict[str, Any]) -> Iterator[str]:
 
 
 def machine(device: Device) -> dict[str, Any]:
-    """What the figures are of."""
+    """The machine of the figures."""
     name = torch.cuda.get_device_name(0) if device == "cuda" else torch.backends.cpu.get_cpu_capability()
     return {"device": name, "torch": torch.__version__, "Python": platform.python_version()}
 
@@ -218,7 +218,7 @@ def parts(device: Device, *, tiny: bool) -> Iterator[tuple[str, Callable[[], dic
 
 
 def contract(name: str, device: Device) -> dict[str, Any]:
-    """A small trial in float64 gives the same again, from a resume point, and for tasks alone or side by side."""
+    """A small float64 trial gives equal results when repeated, when resumed, and for tasks alone or together."""
     spec = small(name, updates=6)
     first, points = learn(spec, device)
     inside = points[len(points) // 2]
@@ -237,14 +237,14 @@ def contract(name: str, device: Device) -> dict[str, Any]:
 
 
 def golden(name: str, device: Device) -> dict[str, Any]:
-    """The recorded trace, within its tolerances."""
+    """The recorded trace is reproduced within its tolerances."""
     from tests.golden import record
     from tests.methods import CASES
 
     recorded = json.loads((record.FOLDER / f"{name}.json").read_text(encoding="utf-8"))
     found = record.trace(name, device)
     if found["fingerprint"] != recorded["fingerprint"]:
-        raise AssertionError("expected the frozen weights of the trace, given others")
+        raise AssertionError("expected the frozen weights of the trace, given different ones")
     tolerances = CASES[name].tolerances
     apart = {"loss": 0.0, "accuracy": 0.0}
     for part in set(recorded) - {"spec", "fingerprint"}:
@@ -258,7 +258,7 @@ def golden(name: str, device: Device) -> dict[str, Any]:
 
 
 def waits(name: str, device: Device, updates: int) -> dict[str, Any]:
-    """No batch and no update waits for the GPU, but where a point of a curve is made."""
+    """No batch and no update waits for the GPU, except at points of a learning curve."""
     with refused_waits(device):
         learn(small(name, updates=updates), device)
     return {}
@@ -330,7 +330,7 @@ def learn(
 
 
 def results(finished: Finished) -> list[TaskRow]:
-    """All rows without what the clock says."""
+    """All rows without times."""
 
     def timeless(row: TaskRow) -> TaskRow:
         curve = tuple(dataclasses.replace(point, time=0.0) for point in row.curve)
@@ -375,7 +375,7 @@ _draw = functools.cache(backbone.draw)
 
 
 def trial(speed: Speed, updates: int) -> TrialSpec:
-    """With so many updates of each task."""
+    """With this many updates per task."""
     method, benchmark = METHODS[speed.method].spec(), PRESETS[speed.preset]
     sizes = {"num_tasks": speed.num_tasks} if speed.preset == "r-mnist" else {"first": speed.num_tasks}
     training = method.training(speed.scale)
@@ -403,7 +403,7 @@ def data() -> Any:
 
 
 class MadeUp:
-    """Random images in the sizes of a base set; what they show makes no difference to the clock."""
+    """Random images of a base set's size; the content does not affect the time."""
 
     def load(self, name: str) -> ImageSet:
         """Of a base set."""
@@ -417,7 +417,7 @@ class MadeUp:
 
 
 def peak_rates(device: Device, *, tiny: bool) -> dict[str, float]:
-    """Operations a second of a large product, by dtype; the best of many."""
+    """Operations per second of a large matrix product, by dtype; the best of many."""
     side = 64 if tiny else 8192
     return {name: rate(torch.ones(side, side, device=device, dtype=getattr(torch, name))) for name in PEAKS}
 

@@ -1,8 +1,8 @@
-"""Compare the peak memory that is predicted of trials with what they take, each in a process of its own on the CPU.
+"""Compare predicted with measured peak memory of trials, each in a separate process on the CPU.
 
     CRWN_DATA=... .venv/bin/python -m perf.memory
 
-Writes the table of README.md between its marks.
+Writes the table in README.md between its marks.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def main() -> None:
 
 
 def trial(method: str, benchmark: str, scale: str) -> TrialSpec:
-    """As in the paper, but for a few updates of as many tasks as are learned at once at most, and one more."""
+    """As in the paper, but with few updates, and with one task more than the largest group."""
     settings = METHODS[method].spec()
     training = dataclasses.replace(settings.training(scale), updates_per_task=3)
     return TrialSpec(method=settings, benchmark=PRESETS[benchmark], scale=scale, seed=0, training=training)

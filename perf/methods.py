@@ -1,9 +1,9 @@
-"""Measures the methods of the field on sequential MNIST, beside what mammoth takes at the same settings.
+"""Measure the standard baselines on sequential MNIST, and compare with mammoth at the same settings.
 
     CRWN_DATA=<folder with MNIST/raw> python -m perf.methods [METHOD ...]
 
-A whole trial with its tests: five tasks of two digits, one epoch each in batches of 10, 784-100-100-10, on one thread.
-The processor's seconds, in turns, the better of two rounds.
+A whole trial including tests: five tasks of two digits, one epoch each in batches of 10, 784-100-100-10, on one thread.
+Processor seconds, the better of two alternating rounds.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ ROUNDS = 2
 
 
 def seconds(kind: str) -> tuple[float, float]:
-    """The processor's seconds of a trial, and its accuracy after the last task."""
+    """Processor seconds of a trial, and its accuracy after the last task."""
     method = METHODS[kind].spec()
     spec = TrialSpec(
         method=method, benchmark=PRESETS["seq-mnist"], scale="FC100", seed=0, training=method.training("FC100")
@@ -41,14 +41,14 @@ def seconds(kind: str) -> tuple[float, float]:
 
 
 def main() -> None:
-    """Measure, print, and put the table into README.md."""
+    """Measure, print, and write the table to README.md."""
     asked = sys.argv[1:] or list(MAMMOTH)
-    seconds(asked[0])  # modules are loaded, the images read
+    seconds(asked[0])  # load modules and images first
     turns = [[seconds(kind) for kind in asked] for _ in range(ROUNDS)]
     lines = [
         f"{machine()}, torch {torch.__version__}, one thread, {time.strftime('%Y-%m-%d')}.",
         "",
-        "| method | seconds | mammoth's | times faster | accuracy at seed 0 |",
+        "| method | seconds | mammoth, seconds | ratio | accuracy at seed 0 |",
         "| --- | --- | --- | --- | --- |",
     ]
     for number, kind in enumerate(asked):
@@ -59,8 +59,8 @@ def main() -> None:
     known = [number for number, kind in enumerate(asked) if MAMMOTH[kind] is not None]
     ours = sum(min(turn[number][0] for turn in turns) for number in known)
     theirs_all = sum(MAMMOTH[asked[number]] or 0 for number in known)
-    together = f"{ours:.1f} s, {theirs_all} s there: {theirs_all / ours:.1f} times faster"
-    lines += ["", f"Those that were measured there, together: {together}."]
+    together = f"{ours:.1f} s here, {theirs_all} s there, {theirs_all / ours:.1f} times faster"
+    lines += ["", f"Methods measured in both, in total: {together}."]
     replace_between("methods.py", lines)
 
 

@@ -1,9 +1,9 @@
-"""Measure how soon the page over 500 trials is there in a browser.
+"""Measure how fast a browser loads the page over 500 trials.
 
     .venv/bin/python -m perf.page [TRIALS] [TASKS]
 
-Needs headless Chromium. Writes a store of made-up trials and its page into a temporary folder, opens the page again and
-again, and asks the browser when all of it was loaded and laid out. Writes the table of README.md between its marks.
+Needs headless Chromium. Writes a store of synthetic trials and its page to a temporary folder, opens the page
+repeatedly, and asks the browser when it was fully loaded and laid out. Writes the table in README.md between its marks.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def main() -> None:
         [
             (
                 f"{machine()}. {num_trials} trials of {num_tasks} tasks; the page has {len(text) / 2**20:.1f} MiB. "
-                f"Median of {ROUNDS}: all of it is there after {seconds:.2f} s."
+                f"Median of {ROUNDS}: fully loaded after {seconds:.2f} s."
             ),
         ],
     )

@@ -1,8 +1,8 @@
-"""The methods as people write them, to compare the engine's speed with: modules, autograd, torch.optim, one task.
+"""Straightforward implementations to compare the engine's speed with: modules, autograd, torch.optim, one task.
 
-A: a DataLoader that rotates and normalises images one by one. B: the task's images as tensors, prepared beforehand.
+A: a DataLoader that rotates and normalises images one by one. B: the task's images as tensors, prepared in advance.
 
-Shapes: B examples a batch, d numbers an image, N hidden units of FlyNet, m classes, I inputs, O outputs of a layer.
+Shapes: B examples per batch, d numbers per image, N hidden units of FlyNet, m classes, I inputs, O outputs of a layer.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class RankOneLinear(nn.Module):
 
 
 class StraightThrough(torch.autograd.Function):
-    """1 where a score is at least 0, else 0; the gradient passes as it is."""
+    """1 where a score is at least 0, else 0, with a straight-through gradient."""
 
     @staticmethod
     def forward(ctx: Any, scores: torch.Tensor) -> torch.Tensor:
@@ -113,7 +113,7 @@ class FlyNet(nn.Module):
 
 
 def fully_connected(layer: Callable[[int, int], nn.Module]) -> Callable[[int], nn.Module]:
-    """FC_H of a kind of layer."""
+    """FC_H with the given type of layer."""
     return lambda hidden: nn.Sequential(
         layer(SIZE, hidden), nn.ReLU(), layer(hidden, hidden), nn.ReLU(), layer(hidden, CLASSES)
     )
@@ -130,7 +130,7 @@ NETWORKS: dict[str, tuple[Callable[[int], nn.Module], float]] = {
 
 
 class RotatedImages(Dataset[tuple[torch.Tensor, int]]):
-    """Images [N, 28, 28] turned by an angle, each when it is asked for."""
+    """Images [N, 28, 28] rotated by an angle, each on access."""
 
     def __init__(self, pictures: NDArray[np.uint8], labels: NDArray[np.int64], degrees: float) -> None:
         self._pictures = pictures
@@ -162,7 +162,7 @@ def batches_b(pictures: NDArray[np.uint8], labels: NDArray[np.int64], degrees: f
 
 
 def train(method: str, size: int, batches: Iterator[Batch], updates: int) -> float:
-    """Seconds an update, of so many after three that warm up."""
+    """Seconds per update, after three warm-up updates."""
     build, rate = NETWORKS[method]
     network = build(size)
     optimizer = torch.optim.RMSprop([p for p in network.parameters() if p.requires_grad], lr=rate)

@@ -1,10 +1,10 @@
-"""Profile the training loop: where the time of an update goes.
+"""Profile the training loop: where an update spends its time.
 
     CRWN_DATA=... .venv/bin/python -m perf.steps
 
-Writes the table of README.md between its marks. One thread; run it on an idle machine. An update's time is measured
-without the profiler and that of the operations in it with the profiler, in turns. What is left is between them: Python,
-autograd, and the way through torch to an operation.
+Writes the table in README.md between its marks. One thread; run it on an idle machine. An update is timed
+without the profiler and its operations with the profiler, alternately. The difference is time between operations:
+Python, autograd, and torch's dispatch.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ UPDATE, BATCH = "update", "batch"
 """The parts of the loop."""
 PRODUCTS = ("mkldnn::_linear_pointwise", "aten::mm", "aten::bmm", "onednn::qlinear_pointwise")
 OPTIMIZER = ("aten::_fused_adam_", "aten::_fused_sgd_")
-PARTS = ("products", "optimiser", "batch", "all other operations")
+PARTS = ("products", "optimiser", "batch", "other operations")
 
 
 def main() -> None:
@@ -44,7 +44,7 @@ def main() -> None:
         f"{machine()}, torch {torch.__version__}, one thread.",
         f"Milliseconds of an update: the median of {UPDATES}, in the best of {ROUNDS} rounds.",
         "",
-        f"| method | scale | dtype | tasks at once | an update | {' | '.join(PARTS)} | between them |",
+        f"| method | scale | dtype | tasks at once | update | {' | '.join(PARTS)} | outside operations |",
         "| --- " * (6 + len(PARTS)) + "|",
     ]
     for row in ROWS:
@@ -69,7 +69,7 @@ def line(row: Row, dtype: str, learn: Callable[[TrialSpec], object]) -> str:
 
 
 def whole_seconds(spec: TrialSpec, learn: Callable[[TrialSpec], object]) -> float:
-    """Of an update of the last group with its batch, the median."""
+    """The median time of an update of the last group with its batch."""
     taken: list[float] = []
     with observed(lambda _: stopwatch(taken)):
         learn(spec)
@@ -78,7 +78,7 @@ def whole_seconds(spec: TrialSpec, learn: Callable[[TrialSpec], object]) -> floa
 
 
 def part_seconds(spec: TrialSpec, learn: Callable[[TrialSpec], object]) -> dict[str, float]:
-    """Of the same by part, as the profiler sees them."""
+    """The same by part, according to the profiler."""
     with torch.profiler.profile() as profiler, observed(torch.profiler.record_function):
         learn(spec)
     regions = [event for event in profiler.events() if event.name in (UPDATE, BATCH)][-2 * UPDATES :]
@@ -88,7 +88,7 @@ def part_seconds(spec: TrialSpec, learn: Callable[[TrialSpec], object]) -> dict[
 
 @contextmanager
 def observed(around: Callable[[str], AbstractContextManager[Any]]) -> Iterator[None]:
-    """Have every batch and every update be made within `around`."""
+    """Wrap every batch and every update in `around`."""
 
     def wrapped(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
         def call(*arguments: Any, **keywords: Any) -> Any:
@@ -112,7 +112,7 @@ def stopwatch(taken: list[float]) -> Iterator[None]:
 
 
 def by_part(region: FunctionEvent) -> Counter[str]:
-    """Seconds that the operations of a region took, each without those within it."""
+    """Seconds spent in the operations of a region, each without nested ones."""
     seconds: Counter[str] = Counter()
     for event in operations(region):
         seconds[part(region, event)] += event.self_cpu_time_total / 1e6
@@ -120,7 +120,7 @@ def by_part(region: FunctionEvent) -> Counter[str]:
 
 
 def operations(event: FunctionEvent) -> Iterator[FunctionEvent]:
-    """All of torch's operations within, autograd's own books left out."""
+    """All of torch's operations within, except autograd's bookkeeping."""
     for child in event.cpu_children:
         if "::" in child.name and not child.name.startswith("autograd::"):
             yield child
@@ -128,12 +128,12 @@ def operations(event: FunctionEvent) -> Iterator[FunctionEvent]:
 
 
 def part(region: FunctionEvent, event: FunctionEvent) -> str:
-    """What an operation is counted to."""
+    """The part to which an operation counts."""
     if region.name == BATCH:
         return "batch"
     if event.name in PRODUCTS:
         return "products"
-    return "optimiser" if event.name in OPTIMIZER else "all other operations"
+    return "optimiser" if event.name in OPTIMIZER else "other operations"
 
 
 if __name__ == "__main__":

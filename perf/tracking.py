@@ -1,10 +1,10 @@
-"""Measure how long the projection into MLflow takes. Run by hand on an idle machine.
+"""Measure the time to project a store into MLflow. Run by hand on an idle machine.
 
     .venv/bin/python perf/tracking.py [TRIALS] [TASKS]
 
-Writes a store of finished trials with made-up numbers and the records of real ones (1000 trials of 100 tasks by
-default; 20 points of a learning curve a task), syncs it into a fresh SQLite database beside it, syncs again, then
-serves the database and asks for what the run list shows first.
+Writes a store of finished trials with synthetic numbers in the format of real ones (1000 trials of 100 tasks by
+default; 20 learning-curve points per task), syncs it into a fresh SQLite database next to it, syncs again, then
+serves the database and requests the first page of the run list.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ def _seconds(*arguments: str) -> float:
 
 
 def _list_seconds(runs: Path) -> float:
-    """What the run list asks for when it opens."""
+    """The requests of the run list when it opens."""
     server = subprocess.Popen([CRWN, "ui", runs, "--port", str(PORT)], stdout=subprocess.DEVNULL)
     try:
         while True:

@@ -1,4 +1,4 @@
-"""Fixtures that the tests of crwn share. Those of the orchestrator have a conftest.py of their own."""
+"""Fixtures shared by the tests of crwn. The orchestrator's tests have their own conftest.py."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.plugged import no_traces
 
 @pytest.fixture(scope="session")
 def data_root() -> Path:
-    """The folder with the real data sets; a test that asks for it is marked `data`."""
+    """The folder with the real data sets; a test that uses it is marked `data`."""
     value = os.environ.get("CRWN_DATA")
     if not value:
         pytest.skip("needs real data sets: set CRWN_DATA to the folder that holds them")
@@ -35,13 +35,13 @@ def digits() -> Datasets:
 
 @pytest.fixture(scope="session")
 def storage() -> Iterator[ObjectStorage]:
-    """S3 on this machine; tests that ask for it skip where its server is not installed."""
+    """S3 on this machine; tests that use it are skipped if its server is not installed."""
     yield from object_storage.serve()
 
 
 @pytest.fixture
 def one_thread() -> Iterator[None]:
-    """Outside a trial torch computes with one thread, as in a trial: small products are quicker, and bits repeat."""
+    """Outside a trial, torch also uses one thread: small products are faster, and bits are reproducible."""
     import torch
 
     before = torch.get_num_threads()
@@ -52,7 +52,7 @@ def one_thread() -> Iterator[None]:
 
 @pytest.fixture
 def no_plugins() -> Iterator[None]:
-    """After the test, this process has no plug-in that it loaded."""
+    """Unload the plug-ins that a test loaded."""
     with no_traces():
         yield
 
@@ -69,13 +69,13 @@ FIRST = (
     "tests/crwn/test_devices.py",
     "tests/test_layering.py",
 )
-"""The chains that take longest: they start first, and the other processes share the rest meanwhile."""
+"""The longest groups of tests: they start first, and the other processes share the rest."""
 
 
 def _chain_of(nodeid: str) -> str:
-    """What a test runs in one process with: those of its file; all with Ray, with MLflow, or that are killed.
+    """The group of tests that share a process: a file's tests, or all tests with Ray, with MLflow, or with kills.
 
-    Those mostly wait, and more of a kind at once would disturb each other.
+    The latter mostly wait, and would disturb each other in parallel.
     """
     if _is_with_ray(nodeid):
         return "Ray"
@@ -89,7 +89,7 @@ def _place_of(chain: str) -> int:
 
 
 class Scheduling(LoadScopeScheduling):
-    """Which tests one process runs, where there are several."""
+    """Assigns tests to processes."""
 
     def _split_scope(self, nodeid: str) -> str:
         return _chain_of(nodeid)
@@ -111,25 +111,25 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Scheduling:
-    """Have xdist use it."""
+    """Register it with xdist."""
     return Scheduling(config, log)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with the longest chains; give slow tests their reason along, for the summary.
+    """Start with the longest groups; attach the reasons of slow tests for the summary.
 
-    Tests with Ray inherit what earlier ones left open.
+    Tests with Ray inherit files left open by earlier ones.
     """
     items.sort(key=lambda item: _place_of(_chain_of(item.nodeid)))
     for item in items:
-        if _is_with_ray(item.nodeid):  # Ray leaves files open, and they are noticed in whichever test comes next
+        if _is_with_ray(item.nodeid):  # Ray leaves files open, which are noticed in a later test
             item.add_marker(pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"))
         if marker := item.get_closest_marker("slow"):
             item.user_properties.append(("slow", marker.kwargs["reason"]))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Say why the slow tests are slow."""
+    """Print why the slow tests are slow."""
     reports = [*terminalreporter.stats.get("passed", []), *terminalreporter.stats.get("failed", [])]
     reasons = {report.nodeid: (report.duration, dict(report.user_properties).get("slow")) for report in reports}
     slow = [(seconds, nodeid, reason) for nodeid, (seconds, reason) in reasons.items() if reason]

@@ -1,9 +1,9 @@
-"""The tables of methods and benchmarks in the documents, made from the specs and the heads of the methods' files:
+"""The tables of methods and benchmarks in the documents, generated from the specs and the methods' docstrings:
 
     .venv/bin/python -m tests.documents
 
-writes them anew. A table stands between two comments that name it. The site (`make docs`) also has a page for each
-method, made here.
+rewrites them. A table is between two comments that name it. The site (`make docs`) also has a page for each
+method, generated here.
 """  # noqa: D415 (the first line ends in a command)
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ OPTIMIZERS: Mapping[str, str] = MappingProxyType({"rmsprop": "RMSProp", "adam": 
 
 
 def methods() -> Iterator[list[str]]:
-    """A row for each method and each mode of it: what it is, where it runs, what moves, what it costs, its source."""
+    """One row per method and mode: what it is, its scenarios, shared weights, costs and source."""
     yield [
         "",
         "what it is",
@@ -67,7 +67,7 @@ def methods() -> Iterator[list[str]]:
 
 
 def settings() -> Iterator[list[str]]:
-    """A row for each method: its scales, its settings with their defaults, and how it is trained."""
+    """One row per method: its scales, its settings with their defaults, and its training."""
     yield ["", "scales", "settings and their defaults", "training"]
     for name in METHODS:
         case = CASES[name]
@@ -78,7 +78,7 @@ def settings() -> Iterator[list[str]]:
 
 
 def presets() -> Iterator[list[str]]:
-    """A row for each preset: its scenario and its sizes."""
+    """One row per preset: its scenario and its sizes."""
     yield ["", "kind", "scenario", "image", "tests", "segments", "outputs", "training images"]
     for name, spec in PRESETS.items():
         problem = spec.problem()
@@ -101,18 +101,18 @@ TABLES: Mapping[str, tuple[str, Callable[[], Iterator[list[str]]]]] = MappingPro
         "presets": ("docs/benchmarks.md", presets),
     }
 )
-"""By name: the document that a table stands in, and what makes its rows."""
+"""Each table's document, and the function that generates its rows."""
 
 
 def table(name: str) -> str:
-    """A table as it should stand in its document."""
+    """A table as it should be in its document."""
     head, *rows = TABLES[name][1]()
     lines = ["| " + " | ".join(cells) + " |" for cells in (head, ["---"] * len(head), *rows)]
     return "\n".join(line.replace("|  |", "| |") for line in lines)
 
 
 def parts(name: str) -> tuple[str, str, str]:
-    """A table's document: what is before the table, the table, and what follows."""
+    """A table's document: the text before the table, the table, and the text after it."""
     text = (ROOT / TABLES[name][0]).read_text(encoding="utf-8")
     found = re.fullmatch(rf"(.*<!-- {name}: [^\n]* -->\n)(.*?)(<!-- {name} end -->.*)", text, flags=re.DOTALL)
     assert found, f"{TABLES[name][0]}: expected comments around the table {name!r}"
@@ -127,7 +127,7 @@ def main() -> None:
 
 
 def page(name: str) -> str:
-    """A method's page: the head of its file, its settings, its row of the table of methods, a sweep to start from."""
+    """A method's page: its docstring, its settings, its row of the methods table, a sweep to start from."""
     case = CASES[name]
     names, *rows = methods()
     (facts,) = [row for row in rows if row[0] == f"`{name}`"]
@@ -156,7 +156,7 @@ methods:
 
 
 def write_pages(folder: Path) -> None:
-    """Write every method's page into a folder, as files named after the methods."""
+    """Write every method's page to a folder, as files named after the methods."""
     folder.mkdir(exist_ok=True)
     for name in METHODS:
         (folder / f"{name}.md").write_text(page(name), encoding="utf-8")
@@ -168,7 +168,7 @@ def _markdown(head: list[str], rows: list[list[str]]) -> str:
 
 
 def _explained(method: MethodSpec) -> list[list[str]]:
-    """A row for each setting: its default and other choices, and what the spec's docstring says of it."""
+    """One row per setting: its default and other choices, and its description in the spec's docstring."""
     hints = get_type_hints(type(method))
     said = dict(
         re.findall(r"^    (\w+): (.*(?:\n {5,}.*)*)", inspect.cleandoc(type(method).__doc__ or ""), re.MULTILINE)
@@ -185,7 +185,7 @@ def _explained(method: MethodSpec) -> list[list[str]]:
 
 
 def _default(value: Any, hint: Any) -> str:
-    """A setting's default, and its other values where there are few."""
+    """A setting's default, and its other values if there are few."""
     others = [choice for choice in get_args(hint) if choice != value] if get_origin(hint) is Literal else []
     return f"`{_yaml(value)}`" + (f" (or {', '.join(f'`{choice}`' for choice in others)})" if others else "")
 
@@ -200,7 +200,7 @@ def _embedded(case: Case) -> str:
 
 
 def _shapes(case: Case) -> list[BenchmarkSpec]:
-    """The benchmarks of the table, as far as the method exists for them; else the case's own."""
+    """The benchmarks of the table that the method supports; else the case's own."""
     found = []
     for benchmark in (PRESETS["r-mnist"], PRESETS["p-mnist"]):
         try:
@@ -228,12 +228,12 @@ def _head(method: MethodSpec) -> str:
 
 
 def _first_sentence(method: MethodSpec) -> str:
-    """The first paragraph of the head, without the method's name before its colon."""
+    """The first paragraph of the docstring, without the method's name before its colon."""
     return _head(method).partition("\n\n")[0].replace("\n", " ").strip().rstrip(".")
 
 
 def _source(method: MethodSpec) -> str:
-    """The head's source, up to where it says more than where it is from."""
+    """The docstring's source, without details."""
     head = _head(method).replace("\n", " ").strip()
     found = re.search(r"Source: (.*?)(;|: |(?<! al)\. |\.?$)", head)
     assert found, f"crwn/methods/{method.kind}.py: expected a line `Source: ...` in its head"
@@ -252,7 +252,7 @@ def _kept(blueprint: Blueprint) -> str:
 
 
 def _scales(case: Case) -> str:
-    """What the error about another scale names."""
+    """The scales named by the error for an unknown scale."""
     try:
         case.method.blueprint("", _shapes(case)[0].problem(), 0)
     except ScaleError as error:
@@ -277,7 +277,7 @@ def _yaml(value: Any) -> str:
 
 
 def _training(case: Case) -> str:
-    """The optimiser, its rate and the first segment's where it is another, how long and in which batches."""
+    """The optimiser, its rate (and the first segment's if different), length and batch size of training."""
     training: TrainingSpec = case.method.training(case.table_scale)
     first = _built(case).rate(0, training.learning_rate)
     rate = f"{OPTIMIZERS[training.optimizer]} {training.learning_rate:g}"

@@ -1,4 +1,4 @@
-"""S3 on this machine, served by moto in this process, that can be away for a while."""
+"""S3 on this machine, served by moto in this process, with simulated outages."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ BUCKET = "crwn-tests"
 ENVIRONMENT = {
     "AWS_ACCESS_KEY_ID": "testing",
     "AWS_SECRET_ACCESS_KEY": "not-to-be-seen",
-    "AWS_EC2_METADATA_DISABLED": "true",  # asking it for credentials takes seconds elsewhere
+    "AWS_EC2_METADATA_DISABLED": "true",  # requesting credentials takes seconds elsewhere
 }
 
 
 class ObjectStorage:
-    """A server with one bucket, at the same port after an outage, with all that it had."""
+    """A server with one bucket, at the same port and with the same content after an outage."""
 
     def __init__(self) -> None:
         self.endpoint = f"127.0.0.1:{free_port()}"
@@ -49,7 +49,7 @@ class ObjectStorage:
             assert connection.getresponse().status == http.HTTPStatus.OK
 
     def new_address(self) -> str:
-        """An address that nothing is at."""
+        """An address where nothing listens."""
         return f"s3://{BUCKET}/{uuid.uuid4().hex[:8]}?scheme=http&endpoint_override={self.endpoint}"
 
     @contextlib.contextmanager
@@ -66,7 +66,7 @@ class ObjectStorage:
 
 def serve() -> Iterator[ObjectStorage]:
     """The server for a session of tests, and the environment that reaches it."""
-    pytest.importorskip("moto", reason="moto, which serves S3 for tests, is not installed: it comes with crwn[dev]")
+    pytest.importorskip("moto", reason="moto, which serves S3 for tests, is not installed: it is part of crwn[dev]")
     storage = ObjectStorage()
     with pytest.MonkeyPatch.context() as patch:
         for name, value in ENVIRONMENT.items():

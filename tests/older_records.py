@@ -1,4 +1,4 @@
-"""Records as versions before 1.2 wrote them: without sums."""
+"""Records as written by versions before 1.2: without checksums."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Plug-ins for tests, and a process without them again after each."""
+"""Plug-ins for tests, unloaded after each."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ methods: {finetune: {network: small}, er: {scales: [small, FC16], settings: {buf
 
 @contextmanager
 def no_traces() -> Iterator[None]:
-    """Afterwards, the registries and the modules are as before."""
+    """Restore the registries and the modules afterwards."""
     registries = (METHODS, NETWORKS, BENCHMARKS, BASE_SETS)
     before = [set(registry) for registry in registries]
     modules = set(sys.modules)

@@ -9,20 +9,20 @@ import socket
 from collections.abc import Iterator
 
 RANGE = range(20_000, 32_768)
-"""Above those that Ray gives its workers, and below those that a system gives whoever asks for any: between the moment
-in which a port is seen to be free and the one in which its server takes it, nobody else is given it."""
+"""Above the ports of Ray's workers, and below the system's ephemeral ports: between the moment
+when a port is found free and the moment when its server binds it, nobody else gets it."""
 MOST_PROCESSES = 8
-"""Of a test run: each chooses from ports of its own."""
+"""Number of port ranges: each test run uses its own."""
 
 
 def free_port() -> int:
-    """A port of this machine that nothing listens at; another one at each call."""
+    """A free port of this machine; a different one at each call."""
     return next(port for port in _ports() if _is_free(port))
 
 
 @functools.cache
 def _ports() -> Iterator[int]:
-    """This process's, in any order."""
+    """This process's ports, in any order."""
     process = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
     ports = RANGE[process % MOST_PROCESSES :: MOST_PROCESSES]
     return iter(random.sample(ports, len(ports)))

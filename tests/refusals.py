@@ -1,4 +1,4 @@
-"""What tests say of an error: its type, the codes of its faults, and the facts in its message, whatever the words."""
+"""Checks of an error: its type, the codes of its faults, and facts in its message, independent of the wording."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ def refused(kind: type[E], *codes: str, says: str | Sequence[str] = ()) -> Itera
     Args:
         kind: the error's type.
         codes: of all the faults that it reports.
-        says: facts that its message must have: the name and value given, the nearest name, a file's path. Its words
-            are in `tests/test_sentences.py`.
+        says: facts that its message must contain: the name and value given, the nearest name, a file's path. Wording
+            is tested in `tests/test_sentences.py`.
     """
     with pytest.raises(kind) as caught:
         yield caught
@@ -29,7 +29,7 @@ def refused(kind: type[E], *codes: str, says: str | Sequence[str] = ()) -> Itera
 
 
 def check_refusal(error: BaseException, *codes: str, says: str | Sequence[str] = ()) -> None:
-    """The same of an error that was returned or stored."""
+    """The same for an error that was returned or stored."""
     assert isinstance(error, FaultError)
     assert error.codes == codes, f"{error.codes}: {error}"
     for fact in [says] if isinstance(says, str) else says:

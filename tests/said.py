@@ -1,10 +1,10 @@
-"""What commands print, for tests that ask for the numbers and names in it: the words are in this file alone."""
+"""Printed lines, for tests that check the numbers and names in them: the wording is only in this file."""
 
 from __future__ import annotations
 
 
 def to_run(name: str, left: int, done: int = 0) -> str:
-    """Of a run or plan that has trials left."""
+    """For a run or plan with pending trials."""
     return f"{name}: {left_of(left, done)}"
 
 
@@ -14,7 +14,7 @@ def left_of(left: int, done: int = 0) -> str:
 
 
 def all_done(name: str, number: int) -> str:
-    """Of a run that has nothing to do."""
+    """For a run with nothing to do."""
     return f"{name}: {nothing_left(number)}"
 
 
@@ -24,123 +24,123 @@ def nothing_left(number: int) -> str:
 
 
 def progress(done: int, asked: int, failed: int = 0, *, running: int = 0, waiting: int | None = None) -> str:
-    """Of a run; without `waiting`, the start of the line."""
+    """For a run; without `waiting`, the start of the line."""
     line = f"{done}/{asked} trials done, {running} running, {failed} failed"
     return line if waiting is None else f"{line}, {waiting} waiting"
 
 
 def failed(trial: str, error: str) -> str:
-    """Of a trial that failed: its label, and the error in a line."""
+    """For a failed trial: its label, and the error in one line."""
     return f"failed: {trial}: {error}"
 
 
 def states(sweep: str, asked: int, done: int, left: int) -> str:
-    """Of a sweep's state, of which nothing runs or failed."""
+    """For a sweep without running or failed trials."""
     return f"{sweep}: {asked} trials: {done} done, {left} left"
 
 
 def done_of(done: int, asked: int) -> str:
-    """Of a report's section on a sweep."""
+    """For a report's section on a sweep."""
     return f"{done} of {asked} trials done"
 
 
 NOTHING_STARTED = "nothing was started"
-"""Of commands that only look, or find that nothing is to do."""
+"""For commands that start nothing, or find nothing to do."""
 
 INTERRUPTED = "Interrupted. Everything up to the last resume point is kept; continue with:\n  "
-"""Of a run at Ctrl-C; then the command."""
+"""Printed on Ctrl-C; followed by the command."""
 
 DRIVEN = "a run is working on it"
-"""Of the state of a store that a run drives."""
+"""The state of a store with an active run."""
 
 DRIVEN_BY = "expected no other run on this store, but one is working on it"
-"""Of a second run, which is refused; then who, where that is known."""
+"""Refuses a second run; followed by the driver, if known."""
 
 TAKEN_BY_A_JOB = "expected no other job on this store"
-"""Of a second job, which is refused."""
+"""Refuses a second job."""
 
 ON_THE_CPU = "computes on the CPU"
-"""Of a trial that was given a GPU which torch cannot use."""
+"""For a trial with a GPU that torch cannot use."""
 
 BEHIND = "mlflow: not up to date"
-"""Of a run after which MLflow lacks something."""
+"""For a run after which MLflow is out of date."""
 
 FOLDER_UNSEEN = "does not see the folder "
-"""Of machines that do not see a store; then the folder."""
+"""For machines without access to a store; followed by the folder."""
 
 OTHER_CODE = "computed by different code"
-"""Of finished trials of which the code has changed since."""
+"""For finished trials whose code has changed since."""
 
 
 def of_other_code(number: int, method: str) -> str:
-    """The same with the number of trials of a method."""
+    """The same with a method's number of trials."""
     return f"{OTHER_CODE}: {trials_of(number, method)}"
 
 
 def trials_of(number: int, method: str) -> str:
-    """A part of it, where there are several methods or reasons."""
+    """A part of it, if there are several methods or reasons."""
     return f"{number} trial{'' if number == 1 else 's'} of {method}"
 
 
 def results_versions(then: int, now: int) -> str:
-    """A reason of it."""
+    """One of its reasons."""
     return f"results version {then}, now {now}"
 
 
 ACCEPTED_NOTHING = "nothing to accept"
-"""Of `crwn accept` where all trials have one code."""
+"""For `crwn accept` if all trials have the same code."""
 
 
 def not_recomputed(number: int) -> str:
-    """Of a run whose `--recompute` did not succeed for so many trials."""
+    """For a run whose `--recompute` failed for this many trials."""
     return f"{number} trials were not recomputed"
 
 
 def differs(column: str, *values: str) -> str:
-    """Of trials that are not averaged, or are noted: a column, and its values with the seeds that have each."""
+    """For trials that are not averaged, or are noted: a column, and its values with their seeds."""
     return f"{column} is {', '.join(values)}"
 
 
 def noted(column: str, cells: int) -> str:
-    """Of the note below a table: a column in which seeds differ, and in how many cells."""
+    """For the note below a table: a column in which seeds differ, and in how many cells."""
     return f"{column} in {cells}"
 
 
 def several_results(seed: int) -> str:
-    """Of a cell with two results at a seed."""
+    """For a cell with two results at a seed."""
     return f"several results at seed {seed}"
 
 
 NO_COMMON_SEED = "with numbers at a common seed"
-"""Of a claim that nothing can decide."""
+"""For a claim without evidence."""
 
 
 def nearest(name: str) -> str:
-    """Of an unknown name."""
+    """For an unknown name."""
     return f"did you mean {name!r}?"
 
 
 def waiting(what: str, seconds: int) -> str:
-    """Of a run that is silent for a while."""
+    """For a run that is silent for a while."""
     return f"waiting for {what}, {seconds} s so far"
 
 
 def only_in(side: str, trial: str) -> str:
-    """Of the differences between two stores."""
+    """For the differences between two stores."""
     return f"only in {side} {trial}"
 
 
 CUT_OFF = "an earlier run on this store was cut off"
-"""Of a run that goes on where another one was killed."""
+"""For a run that resumes a killed one."""
 
-AWAY, BACK = "trying again for up to 90 s", "the storage answers again"
-"""Of a run whose object storage does not answer for a while."""
+AWAY, BACK = "retrying for up to 90 s", "the storage responds again"
+"""For a run whose object storage is unavailable for a while."""
 
 HERE_ALONE = "names a place on this machine"
-"""Of an address of MLflow that a cluster's job cannot use."""
+"""For an MLflow address that a cluster's job cannot use."""
 
 AS_IT_WAS = "as it was"
-"""Of a damaged trial that was computed again, to the same accuracy."""
+"""For a damaged trial that was recomputed with the same accuracy."""
 
 SAMPLE_DEVIATION = "sample standard deviation"
-"""Of a table's caption."""
+"""In a table's caption."""

@@ -1,4 +1,4 @@
-"""Every error that a user may read says by a code which fault it reports: held over the source."""
+"""Every user-facing error has a code: checked in the source."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""What users read, word for word: the most important messages of every area, in this file alone.
+"""The exact wording of the most important messages of every area, only in this file.
 
-All other tests name a fault by its code and the facts in its message (`tests/refusals.py`), so that a message is
-reworded here and where it is raised, and nowhere else.
+All other tests check a fault's code and facts in its message (`tests/refusals.py`), so that a message can be
+reworded here and where it is raised only.
 """
 
 from __future__ import annotations
@@ -51,13 +51,13 @@ methods: {{neuromodnet: {{{entry}}}}}
 
 
 def trial(method: Any, **changes: Any) -> TrialSpec:
-    """A trial on rotated digits."""
+    """A trial on r-digits."""
     settings = {"scale": "FC16", "seed": 0, "training": TrainingSpec(learning_rate=0.1), **changes}
     return TrialSpec(**{"benchmark": RotatedSpec(base="digits"), **settings, "method": method})
 
 
 def sweep(folder: Path, benchmark: str = "r-digits", entry: str = "scales: [FC16]") -> None:
-    """Reads a sweep in which this is given."""
+    """Reads a sweep with this benchmark and entry."""
     file = folder / "sweep.yaml"
     file.write_text(SWEEP.format(benchmark=benchmark, entry=entry))
     load_sweep(file)
@@ -71,14 +71,14 @@ def written(file: Path, text: str) -> Path:
 
 
 def second_driver(folder: Path) -> None:
-    """Drives a store twice."""
+    """Drives a store twice at the same time."""
     store = new_store(folder / "store")
     with store.lock(), Store(store.root).lock():
         pass
 
 
 def link_out(folder: Path) -> None:
-    """Reads a file of a store that is a link."""
+    """Reads a store's file that is a link."""
     store = new_store(folder / "store")
     (store.root / "x").symlink_to(written(folder / "outside", "mine"))
     open_files(store.root).read("x")
@@ -159,14 +159,11 @@ MESSAGES: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "a sweep that moved": (
         lambda folder: load_sweep(written(folder / "sweeps/paper/table1.yaml", "").parents[1] / "table1.yaml"),
-        ("{folder}/sweeps/table1.yaml: expected a file, and there is none; there is {folder}/sweeps/paper/table1.yaml"),
+        ("{folder}/sweeps/table1.yaml: expected a file, but there is none; there is {folder}/sweeps/paper/table1.yaml"),
     ),
     "a folder of other files": (
         lambda folder: Store(written(folder / "thesis.tex", "...").parent),
-        (
-            "{folder}: expected a store or an empty folder; it holds other files and no store.json. Nothing there is "
-            "touched."
-        ),
+        ("{folder}: expected a store or an empty folder; it holds other files and no store.json. Nothing was changed."),
     ),
     "a store on which a run works": (
         second_driver,
@@ -186,14 +183,14 @@ MESSAGES: dict[str, tuple[Callable[[Path], object], str]] = {
         lambda _: Manifest.from_json(b"[]", name="tiny", place="tiny.json"),
         (
             "tiny.json: expected a sweep's manifest: at the top: expected keys with values, given []. Remove it; crwn "
-            "run on the sweep writes it again."
+            "run on the sweep rewrites it."
         ),
     ),
     "an address with credentials": (
         lambda _: open_files("s3://key:secret@bucket/runs"),
         (
-            "expected an address without credentials, given one with: it is shown, logged and handed to other "
-            "machines. Put them into AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or a profile in ~/.aws."
+            "expected an address without credentials, given one that has some: it is displayed, logged and sent to "
+            "other machines. Put them in AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or in a profile in ~/.aws."
         ),
     ),
     "an address of another kind": (
@@ -210,7 +207,7 @@ MESSAGES: dict[str, tuple[Callable[[Path], object], str]] = {
     "more GPUs than any machine has": (
         lambda _: check_resources(Resources(cpus=1, gpus=8), [NodeResources(cpus=16, gpus=4)]),
         (
-            "resources: a trial asks for 1 CPUs and 8 GPUs, more than any machine has: 16 CPUs and 4 GPUs. Ask for "
+            "resources: a trial requests 1 CPUs and 8 GPUs, more than any machine has: 16 CPUs and 4 GPUs. Request "
             "less with --cpus and --gpus, or under resources in the sweep; nothing was started."
         ),
     ),
@@ -235,15 +232,15 @@ MESSAGES: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "a sweep's tables over two stores": (
         lambda folder: tables_of([Store(folder), Store(folder)]),
-        "expected one store, given 2; use --rows or --paper for tables over several",
+        "expected one store, given 2; use --rows or --paper for tables over several stores",
     ),
 }
-"""What raises an error, and all that it says."""
+"""Functions that raise an error, and its full message."""
 
 
 @pytest.mark.parametrize("name", MESSAGES)
 def test_a_message_reads_as_it_is_meant_to(name: str, tmp_path: Path) -> None:
-    """Expected, given, where, what to do."""
+    """Each message says what was expected and given, where, and what to do."""
     from crwn.benchmarks import PRESETS
 
     cause, message = MESSAGES[name]

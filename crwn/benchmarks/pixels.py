@@ -56,7 +56,7 @@ def check_tests_ahead(*, tests_ahead: bool, task_known: bool) -> None:
     if tests_ahead and task_known:
         raise InvalidError(
             "tests-ahead-of-told-tasks",
-            "tests_ahead: expected `task_known: false` beside it, given true; nothing answers for a told task before",
+            "tests_ahead: expected with `task_known: false`, given true; a told task cannot be tested before it",
         )
 
 

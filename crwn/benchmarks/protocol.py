@@ -46,7 +46,7 @@ class Split:
 
 
 class GateError(FaultError, PermissionError):
-    """Training data was asked for that is not open: of a task that is not being learned, or was learned before."""
+    """Training data was requested that is not open: of a task that is not being learned, or was learned before."""
 
 
 class Mixture(Protocol):
@@ -105,7 +105,7 @@ class Benchmark(Protocol):
 
 @runtime_checkable
 class TrainsAgain(Protocol):
-    """The interface of a benchmark, besides that of all, which may train a task more than once, or in any order."""
+    """The additional interface of a benchmark that may train a task more than once, or in any order."""
 
     @property
     def trains(self) -> tuple[int, ...]:
@@ -247,7 +247,7 @@ class Curriculum:
         if unopened := sorted(set(tasks) - self._open):
             raise GateError(
                 "task-not-open",
-                f"the training data of the tasks {unopened} was asked for while the tasks {sorted(self._open)} are "
+                f"the training data of the tasks {unopened} was requested while the tasks {sorted(self._open)} are "
                 "learned; in continual learning a task's training data can be read only while that task is learned",
             )
         return self._benchmark.train_split(tasks[0]) if len(tasks) == 1 else self._benchmark.mixture(tasks)

@@ -71,7 +71,7 @@ def normalisation_of(base: str, *, normalise: bool) -> Normalisation:
 
 
 def pool_faults(base: str, size: int) -> list[Fault]:
-    """What is wrong with pooling a base set's images over squares of this size: a side that it does not divide."""
+    """The fault of pooling a base set's images over squares of this size: a side that it does not divide."""
     _, height, width = BASE_SETS[base].image_shape
     if height % size == width % size == 0:
         return []

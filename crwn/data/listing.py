@@ -50,7 +50,7 @@ def files_below(folder: Path, suffixes: Collection[str]) -> Iterator[Path]:
 
 
 def _may_be_read(entry: os.DirEntry[str]) -> bool:
-    """Whether it is a file, or a broken link, which fails when it is read; reading a pipe would block for ever."""
+    """Whether it is a file, or a broken link, which fails when it is read; reading a pipe would block forever."""
     return entry.is_file() or (entry.is_symlink() and not Path(entry.path).exists())
 
 

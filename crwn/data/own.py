@@ -344,7 +344,7 @@ class _Walk:
 
 
 _FOLDER_FAULTS: Mapping[str, str] = {
-    "folder-beside-split": "expected nothing beside train/ and test/, found folders",
+    "folder-beside-split": "expected nothing but train/ and test/, found other folders",
     "folder-unreadable": "folders cannot be read",
     "path-leads-out": "links lead out of the folder; copy what they lead to",
     "link-to-no-file": "links lead to no file",

@@ -1,4 +1,4 @@
-"""Methods: one file each, with its frozen spec, its blueprint and its maths. `METHODS` is the registry."""
+"""Methods: one file each, with a frozen spec, a blueprint and the maths. `METHODS` is the registry."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ class MethodEntry:
     Attributes:
         spec: its spec class.
         build: builds its learner.
-        reads_features: whether it reads what enters a plain network's last layer, or trains that layer separately: a
-            network of a user's own then has to end in an `nn.Linear`.
+        reads_features: whether it reads the input of a plain network's last layer, or trains that layer separately: a
+            user's own network must then end in an `nn.Linear`.
     """
 
     spec: type[Any]

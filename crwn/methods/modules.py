@@ -1,10 +1,10 @@
-"""Networks of a user's own: any `torch.nn.Module` as the network of the methods that train a plain one.
+"""A user's own networks: any `torch.nn.Module`, for the methods that train a plain network.
 
 A factory builds it from the shape of an image and the number of classes. A plug-in declares the factory under a name,
-which stands where a scale stands. The module is computed as a function (`torch.func.functional_call`) of the trial's
-state, so that nothing is kept in it: its parameters go in, and the new values of its buffers, such as running
+which is used in place of a scale. The module is computed as a function (`torch.func.functional_call`) of the trial's
+state and holds no state itself: its parameters go in, and the new values of its buffers, such as running
 statistics, come back. Parameters that require a gradient are trained; the others and all buffers are the state's moving
-tensors. What a module draws at random, initial values and dropout, comes from streams of the trial's seed.
+tensors. Its random draws, initial values and dropout, come from streams of the trial's seed.
 
 Shapes: G lanes, B examples per lane, m classes; C channels, H height, W width; I inputs of the head.
 """
@@ -42,19 +42,19 @@ else:
     tensorfile = LazyModule("crwn.tensorfile")
 
 PREFIX = "network."
-"""Begins the names of a module's tensors in a state, so that none is a name of a method's memory."""
+"""Prefix of a module's tensors in a state, so that no name clashes with a method's memory."""
 
 EXAMINED_IMAGES = 2
-"""Images by which a network is examined: batch normalisation cannot learn from one."""
+"""Number of images with which a network is examined: batch normalisation cannot learn from one."""
 
 
 class NetworkError(ScaleError):
-    """A network of a user's own that cannot be used."""
+    """A user's own network that cannot be used."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Examined:
-    """What a network has, known from building it and from its scores of a few images.
+    """A network's sizes, found by building it and running it on a few images.
 
     Attributes:
         num_parameters: numbers in its parameters.
@@ -75,7 +75,7 @@ class Examined:
 
 
 def examined(name: str, problem: ProblemShape) -> Examined:
-    """What the network of this name has for a problem; a process examines it once.
+    """The sizes of the network of this name for a problem; each process examines it once.
 
     Raises:
         NetworkError: it cannot be used; the message names all faults.
@@ -127,11 +127,11 @@ def _examined(factory: NetworkFactory, name: str, image: tuple[int, int, int], n
 
 
 class ScoresError(ValueError):
-    """A network's output is no class scores."""
+    """A network's output is not class scores."""
 
 
 def _measured(module: torch.nn.Module, images_BCHW: torch.Tensor, num_classes: int) -> Examined:
-    """What a module has, from one forward pass in training."""
+    """A module's sizes, from one forward pass in training."""
     saved: dict[int, int] = {}
     outputs: dict[str, torch.Tensor] = {}
     products = 0
@@ -220,7 +220,7 @@ def _brief(error: Exception) -> str:
 
 
 def _built(factory: NetworkFactory, image: tuple[int, int, int], num_classes: int, *, seed: int) -> torch.nn.Module:
-    """A network with the initial values that a seed gives it, on the CPU, so that they are the same for all devices."""
+    """A network with the initial values of a seed, on the CPU, so that they are the same for all devices."""
     with seeding.forked(torch.device("cpu"), seed, "network", "start"):
         return factory(image, num_classes)
 
@@ -238,7 +238,7 @@ def _hooked(handles: Iterator[RemovableHandle]) -> Iterator[None]:
 
 @contextmanager
 def _in_single_operations() -> Iterator[None]:
-    """A block in which attention is computed in operations that have a gradient, and exist for many examples at once.
+    """A block in which attention uses differentiable operations that support vmap.
 
     Else torch takes fused ones, in evaluation mode for a whole layer. Other operations that do not exist for many
     examples at once are computed for one after another, of which torch warns.
@@ -254,7 +254,7 @@ def _in_single_operations() -> Iterator[None]:
 
 
 class ModuleNetwork:
-    """A network of a user's own, as `crwn.methods.plain.PlainNetwork` takes it.
+    """A user's own network, with the interface of `crwn.methods.plain.PlainNetwork`.
 
     Args:
         surroundings: what the method is built from.

@@ -1,4 +1,4 @@
-"""A plain network that all tasks train and that is not told the task: the usual basis of methods in the field.
+"""A plain network that all tasks train and that is not told the task: the basis of most methods in the field.
 
 It is a built-in network, or a torch module of a plug-in (`modules.py`). FC_H is d -> H -> H -> m with ReLU between,
 with or without biases. A ResNet-18 has batch normalisation with gain, shift and running statistics, all shared by the
@@ -344,10 +344,10 @@ def plain_blueprint(
     """The blueprint of a method with a plain network.
 
     Args:
-        scale: FC_H, a ResNet-18, or the name of a network of a user's own.
+        scale: FC_H, a ResNet-18, or the name of a user's own network.
         problem: the benchmark's sizes.
         seed: the trial's seed.
-        biases: whether FC_H has biases; a network of a user's own decides that itself.
+        biases: whether FC_H has biases; a user's own network determines this itself.
         needs: what the method needs to be told.
         examples_kept: capacity of its replay buffer, in images.
         examples_replayed: replayed images per batch.

@@ -53,7 +53,7 @@ else:
     weights = LazyModule("crwn.nn.weights")
 
 CACHE_BYTES = 2**29
-"""Size limit of the cache of contexts: fits all 100 of P-MNIST at FC256."""
+"""Size limit of the cache of contexts: fits all 100 of p-mnist at FC256."""
 FIRST = "layer1.rotation"
 PREPARED_AT_ONCE = 2_000
 """Images prepared at once: few enough for intermediate results to stay in the processor's caches."""

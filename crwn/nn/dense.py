@@ -68,7 +68,7 @@ class DenseLayer:
         if self.strength_G is not None and self.in_scale_GI is None:
             raise InvalidError(
                 "strength-without-scale",
-                "strength_G: expected beside in_scale_GI, which it multiplies; given without it",
+                "strength_G: expected together with in_scale_GI, which it multiplies; given alone",
             )
 
     @property

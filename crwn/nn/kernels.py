@@ -33,7 +33,7 @@ class FrozenLinear(Protocol):
         ...
 
     def forward(self, input_XI: torch.Tensor, *, relu: bool = False) -> torch.Tensor:
-        """x W^T, with ReLU if asked for: [..., O]."""
+        """x W^T, with ReLU if requested: [..., O]."""
         ...
 
     def backward(self, grad_XO: torch.Tensor, *, times: torch.Tensor | None = None) -> torch.Tensor:
@@ -49,11 +49,11 @@ class Kernel(Protocol):
         ...
 
     def linear(self, input_XI: torch.Tensor, weight_OI: torch.Tensor, *, relu: bool = False) -> torch.Tensor:
-        """x W^T with a weight that may change between calls, with ReLU if asked for: [..., O]. Not differentiable."""
+        """x W^T with a weight that may change between calls, with ReLU if requested: [..., O]. Not differentiable."""
         ...
 
     def own_linear(self, input_GXI: torch.Tensor, weight_GOI: torch.Tensor, *, relu: bool = False) -> torch.Tensor:
-        """x_g W_g^T for every task g, with ReLU if asked for: [G, X, O]. Not differentiable."""
+        """x_g W_g^T for every task g, with ReLU if requested: [G, X, O]. Not differentiable."""
         ...
 
     def freeze(self, weight_OI: torch.Tensor) -> FrozenLinear:

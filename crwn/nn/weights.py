@@ -27,7 +27,7 @@ class MovingWeight(ABC):
 
     @abstractmethod
     def forward(self, input_GBI: torch.Tensor, *, relu: bool = False) -> torch.Tensor:
-        """W x, with ReLU if asked for: [G, B, O]."""
+        """W x, with ReLU if requested: [G, B, O]."""
 
     @abstractmethod
     def to_input(self, grad_GBO: torch.Tensor) -> torch.Tensor:
@@ -56,7 +56,7 @@ class SharedWeight(MovingWeight):
         self._kernel = kernel
 
     def forward(self, input_GBI: torch.Tensor, *, relu: bool = False) -> torch.Tensor:
-        """W x, with ReLU if asked for: [G, B, O]."""
+        """W x, with ReLU if requested: [G, B, O]."""
         return self._kernel.linear(input_GBI, self.trained, relu=relu)
 
     def to_input(self, grad_GBO: torch.Tensor) -> torch.Tensor:
@@ -84,7 +84,7 @@ class RotatedWeight(SharedWeight):
         self._rotation_GII = rotation_GII
 
     def forward(self, input_GBI: torch.Tensor, *, relu: bool = False) -> torch.Tensor:
-        """W C_t x, with ReLU if asked for: [G, B, O]."""
+        """W C_t x, with ReLU if requested: [G, B, O]."""
         self._rotated_GBI = self._kernel.own_linear(input_GBI, self._rotation_GII)
         return super().forward(self._rotated_GBI, relu=relu)
 
@@ -111,7 +111,7 @@ class OwnWeight(MovingWeight):
         self._kernel = kernel
 
     def forward(self, input_GBI: torch.Tensor, *, relu: bool = False) -> torch.Tensor:
-        """W_t x, with ReLU if asked for: [G, B, O]."""
+        """W_t x, with ReLU if requested: [G, B, O]."""
         return self._kernel.own_linear(input_GBI, self._weight_GOI, relu=relu)
 
     def to_input(self, grad_GBO: torch.Tensor) -> torch.Tensor:
@@ -139,7 +139,7 @@ class MaskedWeight(OwnWeight):
         self._dtype = dtype
 
     def forward(self, input_GBI: torch.Tensor, *, relu: bool = False) -> torch.Tensor:
-        """(W * m) x, with ReLU if asked for: [G, B, O]."""
+        """(W * m) x, with ReLU if requested: [G, B, O]."""
         self._weight_GOI = masked.by_threshold(self.trained, self._fixed_OI).to(self._dtype)
         return super().forward(input_GBI, relu=relu)
 

@@ -1,1 +1,1 @@
-"""Clusters from the outside: submitting jobs to them, and checking whether a sweep would run there."""
+"""Clusters: submitting jobs to them, and checking whether a sweep can run there."""

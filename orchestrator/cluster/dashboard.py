@@ -1,4 +1,4 @@
-"""Ray's dashboard, which accepts jobs: connecting to it, and turning its errors into ones that the user can fix."""
+"""Ray's dashboard, which accepts jobs: connecting to it, and turning its errors into user errors."""
 
 from __future__ import annotations
 
@@ -22,22 +22,22 @@ _Value = TypeVar("_Value")
 
 CONNECT_SECONDS = 10.0
 ANSWER_SECONDS = 30.0
-"""How long a dashboard may take until it is known to be one."""
+"""Seconds that a dashboard may take to identify itself."""
 
 CHATTY = ("ray.dashboard.modules.dashboard_sdk", "ray.dashboard.modules.job.sdk", "ray._private.runtime_env")
-"""Loggers of Ray's client that tell of each upload and connection."""
+"""Loggers of Ray's client that report each upload and connection."""
 
 OVERRIDES = ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS")
-"""Ray's client would take these over the address that it is given."""
+"""For Ray's client, these take precedence over the given address."""
 
 TOKEN_PLACES = "It is read from $RAY_AUTH_TOKEN, else from the file $RAY_AUTH_TOKEN_PATH, else from ~/.ray/auth_token."  # noqa: S105
 
 
 def connect(address: str) -> JobSubmissionClient:
-    """A client of the cluster whose dashboard is at an address.
+    """A client for the cluster whose dashboard is at an address.
 
     Raises:
-        UserError: the address is invalid, nothing answers there, it is not Ray, or it expects another token.
+        UserError: the address is invalid, nothing answers, it is not Ray, or it requires another token.
     """
     parts = urlsplit(address)
     if "@" in parts.netloc:  # before anything that repeats it
@@ -105,7 +105,7 @@ def unreachable(address: str, error: BaseException) -> UserError:
 
 @contextlib.contextmanager
 def explained(address: str) -> Iterator[None]:
-    """Turn the errors of Ray's client into ones that the user can fix.
+    """Turn the errors of Ray's client into user errors.
 
     Raises:
         UserError: instead of them.
@@ -114,9 +114,9 @@ def explained(address: str) -> Iterator[None]:
         yield
     except AuthenticationError as error:
         is_set = os.environ.get("RAY_AUTH_MODE", "").lower() == "token"
-        given = "none or another was given" if is_set else "none was given: set RAY_AUTH_MODE=token"
+        given = "none or a different one was given" if is_set else "none was given: set RAY_AUTH_MODE=token"
         raise UserError(
-            "token-refused", f"--address: the cluster at {address} expects its token, and {given}. {TOKEN_PLACES}"
+            "token-refused", f"--address: the cluster at {address} expects its token, but {given}. {TOKEN_PLACES}"
         ) from error
     except (ConnectionError, requests.ConnectionError, requests.Timeout) as error:
         raise unreachable(address, error) from error

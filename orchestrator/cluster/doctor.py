@@ -1,4 +1,4 @@
-"""`crwn doctor`: checks whether a sweep would run here, before the first GPU hour is paid for."""
+"""`crwn doctor`: checks whether a sweep can run here, before the first GPU hour is spent."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ MEBIBYTE, GIBIBYTE = 2**20, 2**30
 ROWS_BYTES = 2**17
 """Of a trial's Parquet files, about."""
 MIN_FREE_DISK = 2**30
-"""Below, logs and caches alone may fill a disk."""
+"""Free bytes below which logs and caches alone may fill a disk."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,7 +62,7 @@ def show(sweep: Sweep, store: Store, options: Options, console: Console) -> bool
         findings.append(finding)
         print_line(console, f"{'FAULT' if finding.is_fault else 'ok   '} {finding.subject:<10} {finding.found}")
     num_faults = sum(finding.is_fault for finding in findings)
-    print_line(console, f"{sweep.name}: {'nothing is in the way' if not num_faults else f'faults: {num_faults}'}")
+    print_line(console, f"{sweep.name}: {'no problems found' if not num_faults else f'faults: {num_faults}'}")
     return not num_faults
 
 
@@ -121,7 +121,7 @@ def _nobody(_: Questions) -> Mapping[str, NodeReport | str]:
 
 
 def _this_machine(questions: Questions) -> Mapping[str, NodeReport | str]:
-    """This machine's report, where trials would run if Ray started."""
+    """This machine's report; trials would run here if Ray started."""
     return {"this machine": look(questions)}
 
 
@@ -143,7 +143,7 @@ class _Surveyed:
 
 
 def _surveyed(survey: Survey, questions: Questions) -> _Surveyed:
-    """Ask all machines for reports, and remove the files that they leave for one another."""
+    """Ask all machines for reports, and remove the files that they exchange."""
     files, probe = open_files(questions.store), questions.probe
     files.write(probe, b"")
     try:
@@ -164,7 +164,7 @@ def _surveyed(survey: Survey, questions: Questions) -> _Surveyed:
 def _machines(survey: _Surveyed) -> Iterator[Finding]:
     yield Finding(
         subject="machines",
-        found=f"{len(survey.reports)} answered; one that is started later is not known"
+        found=f"{len(survey.reports)} answered; machines started later are unknown"
         if survey.reports
         else "none answered; start the cluster's workers, then ask again",
         is_fault=not survey.reports,
@@ -172,7 +172,7 @@ def _machines(survey: _Surveyed) -> Iterator[Finding]:
     for node, why in survey.silent.items():
         yield Finding(
             subject="machines",
-            found=f"{node} did not answer: {why}. Install crwn there as it is here (make install), or take it away.",
+            found=f"{node} did not answer: {why}. Install crwn there as it is here (make install), or remove it.",
             is_fault=True,
         )
 
@@ -186,7 +186,7 @@ def _versions(here: NodeReport, reports: Mapping[str, NodeReport]) -> Iterator[F
             agree = False
             yield Finding(
                 subject="versions",
-                found=f"on {node}: {'; '.join(others)}. Install there with the constraints.txt of this checkout.",
+                found=f"on {node}: {'; '.join(others)}. Install there with this checkout's constraints.txt.",
                 is_fault=True,
             )
     if agree:
@@ -206,17 +206,17 @@ def _store(
             continue
         yield Finding(
             subject="store",
-            found=f"{store.address} on {node}: {report.store_error or 'what is written there is not found here'}. See "
-            "that it can be written there, or name one that all machines share with --out.",
+            found=f"{store.address} on {node}: {report.store_error or 'files written there are not visible here'}. "
+            "Make it writable there, or name a shared one with --out.",
             is_fault=True,
         )
     if blind:
         resume = max(map(resume_bytes, left), default=0)
         yield Finding(
             subject="store",
-            found=f"{store.address} is not seen by {', '.join(blind)}: what trials compute there goes to this "
-            f"machine through Ray, resume points too (at most {resume / MEBIBYTE:.0f} MiB per trial and minute), and "
-            "is lost if its disk is. A folder that all machines share, or object storage, spares the way.",
+            found=f"{store.address} is not visible on {', '.join(blind)}: results of trials there are sent to this "
+            f"machine through Ray, including resume points (at most {resume / MEBIBYTE:.0f} MiB per trial and minute), "
+            "and are lost if its disk is. A shared folder, or object storage, avoids this.",
         )
     if len(reports) > len(blind):
         yield Finding(
@@ -259,8 +259,8 @@ def _disk(store: Store, left: Sequence[TrialSpec], here: NodeReport, *, keep_wei
     has_room = here.free_disk > max(2 * need, MIN_FREE_DISK)
     yield Finding(
         subject="disk",
-        found=f"{store.address}: {here.free_disk / GIBIBYTE:.1f} GiB free, at most {need / GIBIBYTE:.2f} GiB wanted, "
-        "and as much again where MLflow's artifacts are on the same disk"
+        found=f"{store.address}: {here.free_disk / GIBIBYTE:.1f} GiB free, at most {need / GIBIBYTE:.2f} GiB needed, "
+        "and as much again if MLflow's artifacts are on the same disk"
         + ("" if has_room else ". Free some, or name another folder with --out."),
         is_fault=not has_room,
     )

@@ -20,16 +20,16 @@ from orchestrator.errors import UserError, nearest
 from orchestrator.execution.progress import show_seconds
 
 STOP_SECONDS = 30
-"""How long a job may take to end by itself when it is stopped, before it is killed."""
+"""Seconds that a stopped job may take to exit before it is killed."""
 
 POLL_SECONDS = 0.5
 LOG_LINES = 5
-"""Of each job, in a list with details."""
+"""Log lines shown per job in a verbose list."""
 
 INTERRUPTED = 130
 
 SWEEP, STORE, TRIALS, NUM_TRIALS = "crwn.sweep", "crwn.store", "crwn.trials", "crwn.num_trials"
-"""What is kept with a job: the sweep's name, its store, a checksum of its trials, and how many they are."""
+"""Metadata of a job: the sweep's name, its store, a checksum of its trials, and their number."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,7 +53,7 @@ class ClusterJob:
 
 
 def follow(client: JobSubmissionClient, address: str, job_id: str, console: Console) -> int:
-    """Print a job's log until the job ends. Ctrl-C ends only the printing.
+    """Print a job's log until the job ends. Ctrl-C stops only the printing.
 
     Returns:
         The job's exit code; 130 if it was stopped or is no longer followed.
@@ -62,16 +62,16 @@ def follow(client: JobSubmissionClient, address: str, job_id: str, console: Cons
         asyncio.run(_print_log(client, job_id, console))
         with explained(address):
             info = client.get_job_info(job_id)
-            while not info.status.is_terminal():  # the log ends a moment before the job
+            while not info.status.is_terminal():  # the log ends shortly before the job
                 time.sleep(POLL_SECONDS)
                 info = client.get_job_info(job_id)
     except KeyboardInterrupt:
-        print_line(console, f"\n{job_id}: no longer followed; the job keeps running. To stop it:")
+        print_line(console, f"\n{job_id}: no longer followed; the job continues. To stop it:")
         print_line(console, f"  crwn stop --address {address} {job_id}")
         return INTERRUPTED
     except (aiohttp.ClientError, UserError, RuntimeError, OSError) as error:
         print_line(console, f"\n{job_id}: no longer followed: {error}")
-        print_line(console, "The job keeps running; the same command follows it again.")
+        print_line(console, "The job continues; the same command follows it again.")
         return INTERRUPTED
     print_line(console, f"{job_id}: {state_of(info)}")
     if info.status == JobStatus.SUCCEEDED:
@@ -98,7 +98,7 @@ async def _print_log(client: JobSubmissionClient, job_id: str, console: Console)
 def show(client: JobSubmissionClient, address: str, console: Console, *, verbose: bool) -> None:
     """Print the cluster's jobs and their status; with `verbose`, also the last lines of their logs."""
     jobs = jobs_of(client, address)
-    print_line(console, f"{address}: {len(jobs)} jobs of crwn" if jobs else f"{address}: no job of crwn")
+    print_line(console, f"{address}: {len(jobs)} crwn jobs" if jobs else f"{address}: no crwn jobs")
     for job in jobs:
         name, store, number = (job.notes[key] for key in (SWEEP, STORE, NUM_TRIALS))
         print_line(console, f"{job.job_id}: {state_of(job.details)}; {name}, {number} trials, into {store}")
@@ -113,12 +113,12 @@ def _last_lines(client: JobSubmissionClient, job: ClusterJob, *, verbose: bool) 
     try:
         lines = client.get_job_logs(job.job_id).splitlines()
     except (RuntimeError, requests.RequestException):
-        return ()  # the machine that has it is gone
+        return ()  # its machine is gone
     return lines[-LOG_LINES:] if verbose else [line for line in lines if re.match(r"\d+/\d+ trials done", line)][-1:]
 
 
 def stop(client: JobSubmissionClient, address: str, job_id: str, console: Console) -> None:
-    """Stop a job of crwn and wait until it has ended.
+    """Stop a crwn job and wait until it has ended.
 
     Raises:
         UserError: there is no such job.
@@ -134,9 +134,7 @@ def stop(client: JobSubmissionClient, address: str, job_id: str, console: Consol
         until = time.monotonic() + 2 * STOP_SECONDS
         while not (info := client.get_job_info(job_id)).status.is_terminal():
             if time.monotonic() > until:
-                print_line(
-                    console, f"{job_id}: was asked to stop but is still running; see crwn status --address {address}"
-                )
+                print_line(console, f"{job_id}: asked to stop, but still running; see crwn status --address {address}")
                 return
             time.sleep(POLL_SECONDS)
     print_line(console, f"{job_id}: {state_of(info)}; its results are kept; submit the sweep again to continue")

@@ -41,7 +41,7 @@ class Request:
 
     @property
     def plugin_files(self) -> tuple[FilePlugin, ...]:
-        """The plug-in files of the sweep, which are sent with the job."""
+        """The sweep's plug-in files, which are sent with the job."""
         return tuple(plugin for plugin in self.sweep.plugins if isinstance(plugin, FilePlugin))
 
     @property
@@ -61,9 +61,9 @@ class Request:
         """The words of the command that the job runs.
 
         Args:
-            folder: with copies of the sweep and its plug-ins; None if they are where the command runs.
+            folder: the folder with copies of the sweep and its plug-ins; None if the command can use the originals.
         """
-        # Ray also where few trials are left: the head may have neither GPUs nor cores to spare.
+        # Use Ray even for few trials: the head may have neither GPUs nor spare cores.
         at = Path() if folder is None else folder
         return [
             *("crwn", "run", str(at / self.file.name), "--out", self.store, "--executor", "ray"),
@@ -144,7 +144,7 @@ def request_here(sweep: Sweep, file: Path, out: str | None, options: Options) ->
 
 
 def _check_options(sweep: Sweep, options: Options) -> None:
-    """Check what does not depend on the cluster; raises like `request`."""
+    """Checks that do not depend on the cluster; raises like `request`."""
     own_data.check_for_elsewhere(sweep)
     chosen_resources(sweep, options)
     check_names(sweep, options.recompute)

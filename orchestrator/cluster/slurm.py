@@ -1,4 +1,4 @@
-"""Sweeps as jobs of Slurm: submitted once, shown, stopped."""
+"""Sweeps as Slurm jobs: submitted once, shown, stopped."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from orchestrator.store.store import Store
 
 POLL_SECONDS = 1.0
 STOP_SECONDS = 90.0
-"""How long a stopped job may take to be gone: Slurm kills it after half a minute."""
+"""Seconds that a stopped job may take to disappear: Slurm kills it after half a minute."""
 
 SETTLE_SECONDS = 4.0
-"""How long Slurm may take to say why a new job does not start at once."""
+"""Seconds that Slurm may take to say why a new job does not start."""
 
 LOG_LINES = 5
 """Of a job's log, with details."""
@@ -37,20 +37,20 @@ NEVER = (
     "PartitionNodeLimit",
     "PartitionTimeLimit",
 )
-"""Reasons for which a job would wait until somebody changes the cluster."""
+"""Reasons for which a job would wait until an administrator changes the cluster."""
 
 
 def submit(wanted: Request, allocation: Allocation, console: Console, *, script_file: Path | None = None) -> None:
-    """Have Slurm run a sweep, unless a job is at it already; say how to go on.
+    """Submit a sweep to Slurm unless a job already runs it; print how to continue.
 
     Args:
         wanted: the sweep; its store is on a path that all nodes see, or on object storage.
-        allocation: what is asked for.
+        allocation: the resources requested.
         console: where to print.
-        script_file: where the script is written instead, for `sbatch`.
+        script_file: where to write the script for `sbatch` instead of submitting it.
 
     Raises:
-        UserError: Slurm is not there or refuses the job, or the store is in use. Nothing was written or started.
+        UserError: Slurm is missing or refuses the job, or the store is in use. Nothing was written or started.
     """
     script = _script(wanted, allocation)
     if faults := [*allocation.faults(), *script.faults()]:
@@ -80,7 +80,7 @@ def submit(wanted: Request, allocation: Allocation, console: Console, *, script_
 
 
 def _script(wanted: Request, allocation: Allocation) -> Script:
-    """The script of a job, with everything that it names in its place."""
+    """The script of a job, after copying every file that it names into place."""
     root = Path(wanted.store) if wanted.store.startswith("/") else Path.cwd() / "runs" / wanted.sweep.name
     folder = root.with_name(f"{root.name}.slurm")
     notes = (MARK, wanted.trials[:16], str(len(wanted.sweep.trials)), wanted.sweep.name, wanted.store)
@@ -100,7 +100,7 @@ def _script(wanted: Request, allocation: Allocation) -> Script:
 
 
 def _same(job: SlurmJob, wanted: Request) -> SlurmJob:
-    """A job on the wanted store, if it runs the wanted sweep."""
+    """The job on the wanted store, if it runs the wanted sweep."""
     if (job.sweep, job.trials) == (wanted.sweep.name, wanted.trials[:16]):
         return job
     raise UserError(
@@ -112,7 +112,7 @@ def _same(job: SlurmJob, wanted: Request) -> SlurmJob:
 
 
 def _check_free(store: Store) -> None:
-    """Refuse a folder that a run drives that no job of ours is: the job would wait its turn only to be refused."""
+    """Refuse a folder driven by a run that is not one of our jobs: the job would be queued only to be refused."""
     if store.is_folder and any(driver.is_live for driver in store.drivers()):
         raise UserError(
             "store-taken",
@@ -141,13 +141,13 @@ def _start(wanted: Request, script: Script) -> SlurmJob:
         raise UserError(
             "job-never-starts",
             f"Slurm would never start the job ({job.reason}): expected --nodes, --time, --partition and --account that "
-            f"go together. {_partitions(script.allocation)}It was taken back.",
+            f"go together. {_partitions(script.allocation)}It was cancelled.",
         )
     return job
 
 
 def _settled(job_id: str) -> SlurmJob:
-    """A new job once Slurm has started it or says why it does not."""
+    """A new job once Slurm has started it or says why not."""
     until = time.monotonic() + SETTLE_SECONDS
     while True:
         job = _known(job_id)
@@ -157,7 +157,7 @@ def _settled(job_id: str) -> SlurmJob:
 
 
 def _write(wanted: Request, script: Script, file: Path) -> None:
-    """Write the script, and beside the store the sweep and its plug-ins, which may change here until the job starts."""
+    """Write the script, and copies of the sweep and its plug-ins, which may change here before the job starts."""
     script.folder.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(wanted.file, script.folder / wanted.file.name)
     for plugin in wanted.plugin_files:
@@ -166,7 +166,7 @@ def _write(wanted: Request, script: Script, file: Path) -> None:
 
 
 def _partitions(allocation: Allocation) -> str:
-    """A sentence on the partition that was named, if there is no such one."""
+    """A sentence about the named partition, if it does not exist."""
     try:
         known = dict.fromkeys(ask("sinfo", "--noheader", "--format=%R").split())
     except UserError:
@@ -177,19 +177,19 @@ def _partitions(allocation: Allocation) -> str:
 
 
 def show(job_id: str, console: Console, *, verbose: bool) -> None:
-    """Print how a job stands, and what its log says last.
+    """Print a job's state and the end of its log.
 
     Raises:
-        UserError: Slurm is not there, or knows no such job.
+        UserError: Slurm is missing, or has no such job.
     """
     _show(_ours(job_id), console, verbose=verbose)
 
 
 def show_all(console: Console, *, verbose: bool) -> None:
-    """Print how this user's jobs of crwn stand that are not over; raises like `show`."""
+    """Print the states of this user's unfinished crwn jobs; raises like `show`."""
     jobs = queued()
     print_line(
-        console, f"Slurm: {counted(len(jobs), 'job')} of crwn" if jobs else "Slurm: no job of crwn waits or runs"
+        console, f"Slurm: {counted(len(jobs), 'crwn job')}" if jobs else "Slurm: no crwn job is waiting or running"
     )
     for job in jobs:
         _show(job, console, verbose=verbose)
@@ -217,35 +217,35 @@ def stop(job_id: str, console: Console) -> None:
     try:
         ask("scancel", job_id)
     except RefusedError as error:
-        raise UserError(error.codes, f"JOB: Slurm does not stop {job_id}: {error}") from None
+        raise UserError(error.codes, f"JOB: Slurm refuses to stop {job_id}: {error}") from None
     until = time.monotonic() + STOP_SECONDS
     while (found := look_up(job_id)) and not found[0].has_ended:
         if time.monotonic() > until:
-            print_line(console, f"{job_id}: asked to stop, and still ending; crwn status {job_id}")
+            print_line(console, f"{job_id}: asked to stop, but still ending; see crwn status {job_id}")
             return
         time.sleep(POLL_SECONDS)
-    print_line(console, f"{job_id}: stopped; what it computed is kept, and submitting the sweep again goes on")
+    print_line(console, f"{job_id}: stopped; its results are kept; submit the sweep again to continue")
 
 
 def _ours(job_id: str) -> SlurmJob:
-    """A job of crwn by its number.
+    """A crwn job by its number.
 
     Raises:
-        UserError: Slurm is not there, or knows no such job, or it is not one of crwn.
+        UserError: Slurm is missing, has no such job, or the job is not a crwn job.
     """
     job = _known(job_id)
     if not job.is_ours:
-        raise UserError("job-of-another", f"JOB: expected a job of crwn, but {job_id} is {job.name!r}")
+        raise UserError("job-of-another", f"JOB: expected a crwn job, but {job_id} is {job.name!r}")
     return job
 
 
 def _known(job_id: str) -> SlurmJob:
-    """A job by its number; raises like `_ours`, whoever's it is."""
+    """Any job by its number; raises like `_ours`."""
     found = look_up(job_id)
     if not found:
         raise UserError(
             "job-unknown",
-            f"JOB: expected a job that Slurm knows, given {job_id}. It forgets what ended long ago; crwn status "
+            f"JOB: expected a job known to Slurm, given {job_id}. Slurm forgets what ended long ago; crwn status "
             "--slurm shows what waits and runs, crwn status STORE the results",
         )
     return found[0]

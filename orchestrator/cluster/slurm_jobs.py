@@ -1,6 +1,6 @@
-"""Slurm's jobs, as its own commands tell of them.
+"""Slurm jobs, as reported by Slurm's own commands.
 
-A job's name says which sweep it runs into which store, its comment the rest, so nothing has to be kept beside Slurm.
+A job's name identifies the sweep and the store, its comment holds the rest, so nothing has to be stored outside Slurm.
 """
 
 from __future__ import annotations
@@ -15,20 +15,20 @@ from pathlib import Path
 from orchestrator.errors import UserError
 
 ANSWER_SECONDS = 120.0
-"""How long a command of Slurm's may take; they repeat a question by themselves for a minute."""
+"""Seconds that a Slurm command may take; commands retry by themselves for a minute."""
 
 SEPARATOR = "\x1f"
 FORMAT = SEPARATOR.join(("%i", "%T", "%r", "%M", "%l", "%D", "%Z", "%j", "%k"))
-"""What squeue tells of a job: id, state, reason, time used, limit, nodes, folder, name, comment."""
+"""Fields of squeue: id, state, reason, time used, limit, nodes, folder, name, comment."""
 
 ACCOUNTED = "JobIDRaw,State,Elapsed,Timelimit,NNodes,WorkDir,JobName,Comment"
-"""The same of sacct, which has no reason."""
+"""The same for sacct, which has no reason."""
 
 CHANGING = ("SQUEUE_ALL", "SQUEUE_ARRAY", "SQUEUE_FORMAT", "SQUEUE_FORMAT2", "SQUEUE_SORT", "SQUEUE_STATES")
-"""Variables in which users keep what squeue shows them."""
+"""Variables with which users customise squeue's output."""
 
 MARK = "crwn"
-"""With which names and comments of our jobs begin."""
+"""Prefix of the names and comments of our jobs."""
 
 STATES = {
     "PENDING": "waiting to start",
@@ -39,31 +39,31 @@ STATES = {
     "CANCELLED": "stopped",
     "TIMEOUT": "ended by its time limit",
 }
-"""Slurm's states in our words; the others are shown as Slurm has them."""
+"""Slurm's states in our words; others are shown unchanged."""
 
 GOING_ON = ("PENDING", "CONFIGURING", "RUNNING", "COMPLETING", "SUSPENDED", "REQUEUED", "REQUEUE_HOLD", "STOPPED")
-"""States of a job that is not over; what is requeued starts again."""
+"""States of an unfinished job; a requeued job starts again."""
 
 
 class RefusedError(UserError):
-    """One of Slurm's commands refused; the text is what it said."""
+    """A Slurm command refused; the text is its message."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SlurmJob:
-    """A job as Slurm tells of it.
+    """A job as reported by Slurm.
 
     Attributes:
         job_id: its number.
         state: in Slurm's capitals.
-        reason: why it waits; empty if it does not.
-        elapsed: the time that it has run, as Slurm writes it.
+        reason: why it waits; empty if it does not wait.
+        elapsed: the time that it has run, in Slurm's format.
         limit: its time limit, likewise.
-        nodes: on how many machines.
+        nodes: number of nodes.
         folder: where its log is.
         name: of the job.
         trials: a checksum of its sweep's trials; empty if its comment is not ours.
-        num_trials: how many they are.
+        num_trials: their number.
         sweep: its name.
         store: where the results are.
     """
@@ -97,7 +97,7 @@ class SlurmJob:
         return self.folder / f"{self.job_id}.log"
 
     def said(self) -> str:
-        """How it stands, and what it runs."""
+        """Its state, and what it runs."""
         state = STATES.get(self.state, self.state.lower().replace("_", " "))
         if self.state == "PENDING":
             state += f" ({self.reason})" if self.reason else ""
@@ -127,22 +127,22 @@ def _job(fields: Sequence[str], comment: str) -> SlurmJob:
 
 
 def queued() -> list[SlurmJob]:
-    """This user's jobs of crwn that are not over."""
+    """This user's unfinished crwn jobs."""
     try:
         lines = ask("squeue", "--me", "--noheader", f"--format={FORMAT}").splitlines()
     except RefusedError as error:
-        raise UserError(error.codes, f"--slurm: expected Slurm to list its jobs, but it says: {error}") from None
+        raise UserError(error.codes, f"--slurm: expected Slurm to list its jobs, given the error: {error}") from None
     jobs = [_of_squeue(line) for line in lines]
     return [job for job in jobs if job.is_ours and not job.has_ended]
 
 
 def look_up(job_id: str) -> list[SlurmJob]:
-    """A job by its number, of the queue or, if it left that, of the accounts; none if it is in neither."""
+    """A job by its number, from the queue, else from the accounting database; None if it is in neither."""
     try:
         lines = ask("squeue", f"--jobs={job_id}", "--states=all", "--noheader", f"--format={FORMAT}").splitlines()
     except RefusedError as error:
         if "nvalid job id" not in str(error):
-            raise UserError(error.codes, f"JOB: expected Slurm to tell of {job_id}, but it says: {error}") from None
+            raise UserError(error.codes, f"JOB: expected Slurm to report on {job_id}, given: {error}") from None
         lines = []
     if lines:
         return [_of_squeue(lines[0])]
@@ -150,7 +150,7 @@ def look_up(job_id: str) -> list[SlurmJob]:
     try:
         accounted = ask("sacct", f"--jobs={job_id}", *query).splitlines()
     except UserError:
-        return []  # most clusters keep accounts; this one does not
+        return []  # this cluster has no accounting database
     if not accounted:
         return []
     number, state, *rest, comment = accounted[0].split(SEPARATOR)
@@ -163,16 +163,16 @@ def _of_squeue(line: str) -> SlurmJob:
 
 
 def ask(*words: str, given: str | None = None, unset: Collection[str] = ()) -> str:
-    """What a command of Slurm's prints.
+    """The output of a Slurm command.
 
     Args:
-        words: of the command.
+        words: the command and its arguments.
         given: its standard input.
-        unset: environment variables that it is not to see.
+        unset: environment variables to hide from it.
 
     Raises:
         UserError: Slurm is not installed, or does not answer.
-        RefusedError: it says no.
+        RefusedError: it refuses.
     """
     try:
         done = subprocess.run(  # noqa: S603 (Slurm's own commands, without a shell)

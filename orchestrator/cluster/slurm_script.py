@@ -1,7 +1,7 @@
-"""The script of a job of Slurm: Ray on every node, `crwn run` on the first of them, and an end before the time limit.
+"""The script of a Slurm job: Ray on every node, `crwn run` on the first, and a clean end before the time limit.
 
-It does without `ray symmetric-run`, which refuses to start on a node where anybody's Ray runs, ends with `ray stop`,
-which ends this user's other jobs on the node, and passes no signal on.
+It does not use `ray symmetric-run`, which refuses to start on a node where anyone's Ray runs, ends with `ray stop`,
+which ends this user's other jobs on the node, and does not forward signals.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from pathlib import Path
 from crwn.faults import Fault
 
 LEAD_SECONDS = 120
-"""Seconds before the time limit at which the script is told to end."""
+"""Seconds before the time limit at which the script is signalled."""
 
 MIN_SECONDS = 300
-"""The shortest time limit: Slurm tells up to a minute early, and Ray takes a minute to start."""
+"""The shortest time limit: Slurm may signal a minute early, and Ray takes a minute to start."""
 
 TIME = re.compile(r"(?:(\d+)-)?(\d+)(?::(\d+))?(?::(\d+))?", re.ASCII)
 """Slurm's forms of a time: minutes, minutes:seconds, hours:minutes:seconds, days-hours and so on."""
@@ -28,39 +28,39 @@ OPTION = re.compile(r"--[a-z][a-z-]*[a-z](=.*)?", re.ASCII)
 OWN = {
     "--account": "--account",
     "--array": "one job per sweep",
-    "--chdir": "the folder beside the store",
+    "--chdir": "the folder next to the store",
     "--comment": "what crwn finds the job by",
     "--cpus-per-task": "--cpus-per-node",
-    "--error": "the log beside the store",
+    "--error": "the log next to the store",
     "--gpus-per-node": "--gpus-per-node",
     "--job-name": "what crwn finds the job by",
-    "--no-requeue": "the job goes on after its time limit",
+    "--no-requeue": "the job continues after its time limit",
     "--nodes": "--nodes",
     "--ntasks": "one process of Ray per node",
     "--ntasks-per-node": "one process of Ray per node",
     "--open-mode": "the log is kept",
-    "--output": "the log beside the store",
+    "--output": "the log next to the store",
     "--partition": "--partition",
-    "--requeue": "the job goes on after its time limit",
+    "--requeue": "the job continues after its time limit",
     "--signal": "how the job is told of its time limit",
     "--time": "--time",
     "--wrap": "the job's own script",
 }
-"""Options of sbatch that are crwn's to set, and what sets them or what for."""
+"""sbatch options that crwn sets itself, with the option that controls them or their purpose."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Allocation:
-    """What a job asks Slurm for.
+    """The resources that a job requests from Slurm.
 
     Attributes:
-        nodes: how many machines.
-        gpus: on each of them; None leaves it to Slurm.
-        cpus: on each of them; None leaves it to Slurm.
-        time: the limit, in a form of Slurm's; None takes the partition's.
-        partition: its name, or several with commas between them; None takes Slurm's default.
-        account: whom the time is charged to; None takes Slurm's default.
-        more: further options of sbatch, such as "--qos=high".
+        nodes: number of nodes.
+        gpus: per node; None leaves it to Slurm.
+        cpus: per node; None leaves it to Slurm.
+        time: the time limit, in one of Slurm's formats; None: the partition's.
+        partition: one name, or several separated by commas; None: Slurm's default.
+        account: the account to charge; None: Slurm's default.
+        more: extra sbatch options, such as "--qos=high".
     """
 
     nodes: int = 1
@@ -89,7 +89,7 @@ class Allocation:
             yield from (name, value)
 
     def faults(self) -> Iterator[Fault]:
-        """What cannot be asked for, a sentence each."""
+        """Faults of the request, one sentence each."""
         for name, value, least in (
             ("--nodes", self.nodes, 1),
             ("--gpus-per-node", self.gpus, 0),
@@ -131,7 +131,7 @@ class Allocation:
 
 
 def seconds_of(time: str) -> int | None:
-    """Seconds of a time as Slurm writes it; None if it is none."""
+    """Seconds of a time in Slurm's format; None if it is not one."""
     found = TIME.fullmatch(time)
     if not found:
         return None
@@ -145,16 +145,16 @@ def seconds_of(time: str) -> int | None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Script:
-    """What a job's script is made of.
+    """The parts of a job's script.
 
     Attributes:
-        name: the job's.
-        comment: by which crwn finds what the job runs.
-        folder: for the job's log; must be there when it starts.
-        directory: in which the command runs.
+        name: the job's name.
+        comment: tells crwn what the job runs.
+        folder: for the job's log; must exist when the job starts.
+        directory: the command's working directory.
         programs: the folder of the environment's `crwn`, `python` and `ray`.
-        command: that the first node runs, once Ray is up.
-        allocation: what is asked for.
+        command: run on the first node once Ray is up.
+        allocation: the resources requested.
         written_by: the command that wrote the script.
     """
 
@@ -168,7 +168,7 @@ class Script:
     written_by: str
 
     def faults(self) -> Iterator[Fault]:
-        """What Slurm would read otherwise than it is meant, a sentence each."""
+        """Values that Slurm would misread, one sentence each."""
         for path in (self.folder, self.directory, self.programs):
             if not str(path).isprintable() or set("%\\") & set(str(path)):
                 yield Fault(
@@ -178,7 +178,7 @@ class Script:
                 )
 
     def variables(self) -> set[str]:
-        """Environment variables that sbatch would take over the script."""
+        """Environment variables that sbatch would prefer to the script."""
         names = {name.removeprefix("--").replace("-", "_").upper() for name, _ in self._options()}
         names |= {"NO_REQUEUE"} | ({"TIMELIMIT"} if "TIME" in names else set())
         return {f"SBATCH_{name}" for name in names}
@@ -216,7 +216,7 @@ class Script:
 
 
 def _quoted(value: str) -> str:
-    """A value as sbatch reads it from a script: in double quotes, in which only these two have a meaning."""
+    """A value quoted for sbatch: in double quotes, where only these two characters are special."""
     return '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 
@@ -326,7 +326,7 @@ if [[ ! $again ]]; then
 fi
 kill -USR1 "$ray" && wait "$ray"  # srun passes USR1 on, and would kill everything at TERM
 if [[ $again == 1 && $run && $code != 0 ]]; then
-    echo "$(date +%T) the time limit is near: the job is put back into the queue, and goes on from here"
+    echo "$(date +%T) the time limit is near: the job is requeued, and will resume from here"
     scontrol requeue "$SLURM_JOB_ID"
 fi
 echo "$(date +%T) ended with exit code $code"

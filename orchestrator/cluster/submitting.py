@@ -1,10 +1,10 @@
-"""Sweeps as jobs of a Ray cluster: packed, and submitted unless a job already runs them.
+"""Sweeps as Ray jobs: packed, and submitted unless a job already runs them.
 
-A job is `crwn run` on the cluster's head, with the code and the sweep that were packed here. Its results are in the
-store, so a job may be stopped or lost at any time: submitting again computes what the store lacks.
+A job is `crwn run` on the cluster's head, with the code and the sweep packed here. Its results are in the
+store, so a job may be stopped or lost at any time: submitting again computes the missing trials.
 
-A job's id says which sweep it runs into which store, and the number of the attempt. Ray takes an id only once, so
-two people who submit the same at the same moment start one job.
+A job's id encodes the sweep, the store and the number of the attempt. Ray accepts an id only once, so
+two simultaneous submissions start only one job.
 """
 
 from __future__ import annotations
@@ -33,19 +33,19 @@ from orchestrator.execution.running import COMMIT_VARIABLE, Options, code_commit
 from orchestrator.tracking.address import TRACKING_VARIABLE, is_database, sqlite_file
 
 START_SECONDS = 60.0
-"""How long a head that has just been started may take until it accepts jobs."""
+"""Seconds that a newly started head may take until it accepts jobs."""
 NOT_STARTED = "No available agent"
-"""What Ray says until then."""
+"""Ray's message until then."""
 
 
 def submit(client: JobSubmissionClient, address: str, wanted: Request, console: Console) -> str:
-    """Submit a sweep unless a job already runs it, and print how to go on.
+    """Submit a sweep unless a job already runs it, and print how to continue.
 
     Returns:
         The job's id.
 
     Raises:
-        UserError: another sweep's job works on the store, or the cluster cannot be reached.
+        UserError: another sweep's job uses the store, or the cluster cannot be reached.
     """
     while True:
         jobs = jobs_of(client, address)
@@ -98,7 +98,7 @@ def _start(client: JobSubmissionClient, address: str, wanted: Request, job_id: s
     if commit := code_commit():
         variables[COMMIT_VARIABLE] = commit
     if uri := _tracking_uri(wanted.options, console):
-        variables[TRACKING_VARIABLE] = uri  # not in the command, which everybody sees: it may have a password
+        variables[TRACKING_VARIABLE] = uri  # not in the command, which everyone can see: it may contain a password
     with _packed(wanted) as folder, explained(address):
         until = time.monotonic() + START_SECONDS
         while True:
@@ -121,9 +121,9 @@ def _start(client: JobSubmissionClient, address: str, wanted: Request, job_id: s
 
 @contextlib.contextmanager
 def _packed(wanted: Request) -> Iterator[Path]:
-    """A folder with what a job needs: the two packages, the sweep and its plug-ins, as they were read.
+    """A folder with everything that a job needs: the two packages, the sweep and its plug-ins, as they were read.
 
-    Files are added one by one instead of excluded from the project's folder, so that no data, runs or environment can
+    Files are added one by one rather than excluded from the project's folder, so that no data, runs or environment can
     get in, and the sweep may be anywhere.
     """
     with scratch.folder("crwn-submit-") as folder:
@@ -138,7 +138,7 @@ def _packed(wanted: Request) -> Iterator[Path]:
 
 
 def _tracking_uri(options: Options, console: Console) -> str | None:
-    """MLflow's address for the job; None if the head's own setting applies, or tracking is off."""
+    """MLflow's address for the job; None if the head's own setting applies or tracking is off."""
     if not options.tracking:
         return None
     if options.tracking_uri is not None:
@@ -156,6 +156,6 @@ def _tracking_uri(options: Options, console: Console) -> str | None:
         print_line(
             console,
             f"note: ${TRACKING_VARIABLE} names a place on this machine, {hide_password(uri)}; "
-            "the job uses what is set on the cluster's head",
+            "the job uses the setting of the cluster's head",
         )
     return None

@@ -1,1 +1,1 @@
-"""Running trials: what a store lacks, where it is computed, and what is shown meanwhile."""
+"""Running trials: what the store lacks, where to compute it, and progress."""

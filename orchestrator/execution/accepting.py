@@ -1,4 +1,4 @@
-"""The command accept: a user declares different code of a method equivalent in a store."""
+"""The command accept: declares different code versions of a method equivalent in a store."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from orchestrator.store.store import Store
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Choice:
-    """The code to accept as equivalent; by default, all code and results versions of a method in a store, and today's.
+    """The code to accept as equivalent; default: all code and results versions of a method in a store, and the current.
 
     Attributes:
         methods: the methods' names in the registry.
@@ -32,7 +32,7 @@ class Choice:
 
 
 def accept(store: Store, choice: Choice, console: Console) -> None:
-    """Record in a store which code of methods is equivalent, and print it.
+    """Record which code versions of methods are equivalent in a store, and print them.
 
     Raises:
         UserError: the store has no finished trial of a method or of a code; or only one code is named.
@@ -50,7 +50,7 @@ def accept(store: Store, choice: Choice, console: Console) -> None:
         accepted = accepted.adding(method, codes=codes, results_versions=versions)
         one: dict[str, Sequence[object]] = {"codes": codes, "results versions": versions}
         shown = [f"{name} {', '.join(map(str, values))}" for name, values in one.items() if len(values) > 1]
-        said = f"{' and '.join(shown)} are equivalent" if shown else "one code alone; nothing to accept"
+        said = f"{' and '.join(shown)} are equivalent" if shown else "a single code version; nothing to accept"
         lines.append(f"{method}: {said}")
     if accepted != before:
         store.write_accepted(accepted)
@@ -89,6 +89,4 @@ def _check(choice: Choice, known: dict[str, list[Code]], store: Store) -> None:
             if value not in there:
                 raise UserError("unknown-name", f"{name}: {nearest(value, there)}")
         if len(set(given)) == 1:
-            raise UserError(
-                "too-few", f"{name}: expected two or more to make equivalent, given {given[0]}; there are {there}"
-            )
+            raise UserError("too-few", f"{name}: expected two or more, given {given[0]}; there are {there}")

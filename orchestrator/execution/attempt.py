@@ -50,7 +50,7 @@ def attempt(
 ) -> Generator[TrialUpdate, None, None]:
     """Run a trial, or the rest of it, and store its results.
 
-    An error of the trial itself is stored and reported, not raised; the next attempt resumes from the last resume
+    An error in the trial itself is stored and reported, not raised; the next attempt resumes from the last resume
     point.
 
     Args:
@@ -118,7 +118,7 @@ def _computed(
                 case Progress():
                     yield TrialUpdate(trial_id=trial_id, state="running", progress=event)
                 case GroupHalved():
-                    note = f"memory ran out; tasks are learned {event.group_size} at once from now on"
+                    note = f"memory ran out; from now on, tasks are learned {event.group_size} at once"
                     halved = OutOfMemory(group_size=event.group_size, step=event.step, error=event.error)
                     attempts[-1] = replace(attempts[-1], out_of_memory=(*attempts[-1].out_of_memory, halved))
                     store.unfinished.write_attempts(trial_id, attempts)
@@ -144,7 +144,7 @@ def _computed(
 
 
 def _claimed_memory(gpus: float | None) -> float:
-    """The share of its GPU's memory that this process may use, enforced from now on, since Ray enforces no limit."""
+    """The share of its GPU's memory that this process may use; enforced here, since Ray enforces no limit."""
     if gpus is None or gpus >= 1:
         return 1.0
     torch.cuda.set_per_process_memory_fraction(gpus)
@@ -181,11 +181,11 @@ def _events(
 
 
 def _note_of_other_code(spec: TrialSpec, attempts: Sequence[Attempt]) -> str | None:
-    """A note if a trial resumes that other code started."""
+    """A note if a trial resumes that was started by other code."""
     changes = code_changes(attempts)
     if not changes:
         return None
-    return f"{describe(spec)} ({spec.trial_id}) goes on under other code: {changes}; tables mark its result"
+    return f"{describe(spec)} ({spec.trial_id}) resumes with different code: {changes}; tables mark its result"
 
 
 def position(progress: Progress) -> Position:

@@ -1,4 +1,4 @@
-"""Executors run trials. `EXECUTORS` is the registry; each executor is imported when it is chosen."""
+"""Executors run trials. `EXECUTORS` is the registry; executors are imported when chosen."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ def _ray() -> Executor:
 EXECUTORS: Mapping[str, Callable[[], Executor]] = MappingProxyType({"inline": _inline, "ray": _ray})
 
 FEW_TRIALS = 3
-"""Up to this number, trials finish one after another sooner than Ray starts."""
+"""Up to this number of trials, running them one after another takes less time than starting Ray."""
 
 
 def default_executor(num_trials: int) -> str:
-    """The executor for a run with the given number of trials left; on a cluster, always Ray."""
+    """The executor for a run with this number of pending trials; on a cluster, always Ray."""
     return "inline" if num_trials <= FEW_TRIALS and not cluster_address() else "ray"

@@ -1,7 +1,7 @@
-"""How long trials may take on this machine, and what that is based on.
+"""Estimates how long trials take on this machine, and says what the estimate is based on.
 
-The best basis at hand is taken for each trial: finished trials that differ from it only in their seed; finished trials
-of its method, in proportion to their work; or a count of its operations, at a speed that is measured here.
+Each trial uses the best available basis: finished trials that differ from it only in their seed; finished trials
+of its method, scaled by work; or a count of its operations, at a speed measured here.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ from orchestrator.store.store import Store
 from orchestrator.sweeps.sweep import Resources
 
 MAX_STORES = 50
-"""Number of stores that are looked at, besides the sweep's own."""
+"""Number of stores that are consulted, besides the sweep's own."""
 
 MEASURED_SECONDS = 0.1
-"""Seconds of this process's time for which products are timed."""
+"""Seconds of process time for which matrix products are timed."""
 
 SHARE = 0.5
 """Share of the speed of large products that trials reach: quickstart, cifar100-10-epochs and r-mnist-wider took 0.4 to
@@ -51,17 +51,17 @@ class Basis:
     """What an expected time is based on.
 
     Attributes:
-        text: as a part of a sentence.
-        factor: the time is expected between its quotient and its product with this.
+        text: its description in a sentence.
+        factor: the time is expected within this factor of the estimate.
     """
 
     text: str
     factor: float
 
 
-SAME = Basis(text="as trials that differ by their seed took", factor=1.25)
-ALIKE = Basis(text="in proportion to what trials of the same methods took", factor=2.0)
-COUNTED = Basis(text="by counting operations", factor=3.0)
+SAME = Basis(text="from trials that differ only in their seed", factor=1.25)
+ALIKE = Basis(text="scaled from trials of the same methods", factor=2.0)
+COUNTED = Basis(text="from a count of operations", factor=3.0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,7 +86,7 @@ class Expected:
     """The expected time of one trial.
 
     Attributes:
-        seconds: on one of this machine's places for trials.
+        seconds: on one of this machine's slots.
         basis: what that is based on.
         past: the finished trials that it is based on.
     """
@@ -102,7 +102,7 @@ class Expected:
 
 
 def expected(trials: Iterable[TrialSpec], past: Sequence[Past]) -> list[Expected]:
-    """The expected time of each trial, from past ones; those of other machines count where this one computed none."""
+    """The expected time of each trial, from past ones; those of other machines count only if this one computed none."""
     past = [each for each in past if each.is_here] or past
     alike: dict[tuple[str, ...], list[Past]] = defaultdict(list)
     for each in past:
@@ -137,7 +137,7 @@ def _keys(trial: TrialSpec) -> tuple[tuple[str, ...], ...]:
 
 @functools.cache
 def measured_speed() -> float:
-    """The multiply-adds per second of one CPU core in products as trials have them, whatever else the machine does."""
+    """The multiply-adds per second of one CPU core in typical products, whatever else the machine does."""
     import numpy as np  # noqa: PLC0415 (takes a tenth of a second, only where nothing was measured before)
     from threadpoolctl import threadpool_limits  # noqa: PLC0415
 
@@ -152,7 +152,7 @@ def measured_speed() -> float:
 
 
 def past_trials(store: Store) -> list[Past]:
-    """The finished trials of a store and of those beside it, as far as they can be read; nothing is written."""
+    """The readable finished trials of a store and of neighbouring stores; nothing is written."""
     found: dict[TrialSpec, Past] = {}
     for each in (store, *_beside(store)):
         with contextlib.suppress(OSError, UserError):
@@ -171,7 +171,7 @@ def _beside(store: Store) -> Iterator[Store]:
 
 
 def _store_in(folder: Path) -> Store | None:
-    """The store in a folder; None if there is none: a folder beside a store may be anything, such as one of images."""
+    """The store in a folder; None if there is none: a folder next to a store may hold anything, such as images."""
     try:
         store = Store(folder)
         return store if store.exists else None
@@ -194,12 +194,12 @@ def _past(store: Store) -> Iterator[Past]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Duration:
-    """How long trials may take on this machine, with as many at once as it has places for.
+    """How long trials may take on this machine, with as many in parallel as it has slots.
 
     Attributes:
         seconds: the most likely time.
         least, most: bounds.
-        slots: number of trials at once; 0 if this machine has no place for any.
+        slots: number of trials in parallel; 0 if this machine cannot run any.
         cpus: CPU cores of this machine.
         parts: what it is based on, one line each.
     """
@@ -213,7 +213,7 @@ class Duration:
 
 
 def duration(trials: Sequence[TrialSpec], resources: Resources, store: Store) -> Duration:
-    """The expected time of trials, one after another where few are left, else as many at once as there are places."""
+    """The expected time of trials: sequential if few are pending, else as many in parallel as there are slots."""
     times = expected(trials, past_trials(store))
     cpus = len(os.sched_getaffinity(0))
     slots = num_slots(replace(resources, gpus=0.0), [NodeResources(cpus=cpus, gpus=0)])
@@ -239,10 +239,10 @@ def duration(trials: Sequence[TrialSpec], resources: Resources, store: Store) ->
 
 
 def _where(based: Sequence[Expected]) -> str:
-    """Where the trials are that an expected time is based on."""
+    """Where the trials are on which an estimate is based."""
     past = {each.spec: each for times in based for each in times.past}
     if not past:
-        return f", at {SHARE * measured_speed() / 1e9:.0f} billion multiply-adds per second and core, measured just now"
+        return f", at {SHARE * measured_speed() / 1e9:.0f} billion multiply-adds per second and core, measured now"
     stores = sorted({each.store for each in past.values()})
     more = f" and {len(stores) - 3} more" if len(stores) > 3 else ""
     there = "" if any(each.is_here for each in past.values()) else ", on another machine"

@@ -1,4 +1,4 @@
-"""Remote access to a store's files in a folder that only the driver's machine sees, for trials on other machines."""
+"""Remote access to a store's files in a folder on the driver's machine, for trials on other machines."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class SentFiles:
     @property
     def beside(self) -> Path:
         """Refused: what stores share belongs to the driver."""
-        self._refuse("has no folder beside it")
+        self._refuse("has no neighbouring folder")
 
     def locate(self, name: str) -> str:
         """See `Files`."""

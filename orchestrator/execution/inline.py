@@ -17,7 +17,7 @@ class InlineExecutor:
     """Runs trials one after another. Frozen weights are drawn for each trial."""
 
     def check(self, resources: Resources) -> None:
-        """Check that this machine has the resources that a trial asks for.
+        """Check that this machine has the resources that a trial requests.
 
         Raises:
             UserError: it does not.
@@ -31,7 +31,7 @@ class InlineExecutor:
     def run(
         self, job: Job, on_update: Callable[[TrialUpdate], None], on_wait: Callable[[str], None] = say_nothing
     ) -> None:
-        """Run the trials in order, for which nothing is waited."""
+        """Run the trials in order, without waiting for anything."""
         del on_wait
         data = Datasets(BASE_SETS, job.data_roots)
         for assignment in job.assignments:

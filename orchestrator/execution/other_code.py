@@ -1,6 +1,6 @@
 """Finished trials computed by other code: runs and status report them, and they are recomputed on request.
 
-Code differs if it keeps trials apart (`store.compatibility`): by the method's file, the plug-ins of the benchmark and
+Code differs if it prevents averaging (`store.compatibility`): the method's file, the plug-ins of the benchmark and
 the base set, or the results version. Unknown code does not count as different, nor does code that a user has accepted
 as equivalent.
 """
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 @functools.cache
 def present(method: str) -> Code:
-    """The code with which this process computes a method's trials, as far as it keeps trials apart.
+    """The code with which this process computes a method's trials, as far as it prevents averaging.
 
     Args:
         method: its name in the registry; the code of an unknown method is unknown.
@@ -48,7 +48,7 @@ def present(method: str) -> Code:
 
 
 def _is_known(registry: Registry[Any], name: str) -> bool:
-    """Whether a registry has a name, also from an installed plug-in; a broken one is not known."""
+    """Whether a registry has a name, possibly from an installed plug-in; a broken plug-in does not count."""
     try:
         return find(registry, name)
     except PluginError:
@@ -81,7 +81,7 @@ def of_other_code(computed: Mapping[str, Computed], accepted: Accepted) -> dict[
 
 
 def _differences(each: Computed, accepted: Accepted) -> dict[str, bool]:
-    """How a trial's code differs from the present code, and whether `crwn accept` can declare that equivalent."""
+    """How a trial's code differs from the current code, and whether `crwn accept` can declare it equivalent."""
     code, now = each.code, present(each.method)
     found = {}
     if (
@@ -156,7 +156,7 @@ def _named(sweep: Sweep, name: str) -> list[TrialSpec]:
 
 
 def chosen(sweep: Sweep, store: Store, names: Sequence[str]) -> tuple[TrialSpec, ...]:
-    """The trials that `--recompute` asks for: those not computed entirely by the present code.
+    """The trials that `--recompute` selects: those not computed entirely by the current code.
 
     For a method, the code of its file and the results version are compared; for a trial named by its id, all of crwn's
     code as well. Unknown code counts as different. So an interrupted command can be repeated to continue.
@@ -181,7 +181,7 @@ def chosen(sweep: Sweep, store: Store, names: Sequence[str]) -> tuple[TrialSpec,
 
 
 def is_of(store: Store, trial: TrialSpec, code: Code) -> bool:
-    """Whether everything that a store has of a trial is known to be computed by this code; True if it has nothing.
+    """Whether all of a trial's data in a store is known to be computed by this code; True if there is none.
 
     Args:
         store: the store.
@@ -210,7 +210,7 @@ def _is_same(code: Code | None, now: Code) -> bool:
 
 
 def begin_anew(trials: Iterable[TrialSpec], store: Store) -> None:
-    """Remove from a store what other code left of trials to be computed; work of the present code is kept."""
+    """Remove other code's partial work on trials to be computed; the current code's work is kept."""
     for trial in trials:
         if not is_of(store, trial, code_of_trial(trial)):
             store.forget(trial.trial_id)

@@ -1,7 +1,7 @@
-"""Packs trials on GPUs by memory: the share of a GPU that a trial gets, and how many trials run at once.
+"""Packs trials on GPUs by memory: the fraction of a GPU that a trial gets, and how many trials run in parallel.
 
-A trial gets the smallest share of a GPU that fits the memory measured for trials that differ only in their seed, or, if
-none has run, the predicted memory. Shares are powers of 1/2, so that the rest of a GPU fits other trials.
+A trial gets the smallest fraction of a GPU that fits the memory measured for trials that differ only in their seed, or
+the predicted memory if none has run. Fractions are powers of 1/2, so that the rest of a GPU fits other trials.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def _measured(rows: Sequence[TrialRow]) -> Measured:
 
 
 def resources_of(trial: TrialSpec, asked: Resources, capacity: Capacity, known: Measured | None) -> Resources:
-    """A trial's resources: as asked for; if GPUs are not specified, a share of a GPU if there are any."""
+    """A trial's resources: as requested; if GPUs are not specified, a fraction of a GPU if there are any."""
     if asked.gpus is not None:
         return asked
     gpus = gpu_share(trial, capacity.gpu_memory, known) if capacity.has_gpus else 0.0
@@ -86,7 +86,7 @@ def gpu_share(trial: TrialSpec, gpu_memory: int | None, known: Measured | None) 
 
 
 def num_slots(resources: Resources, nodes: Sequence[NodeResources]) -> int:
-    """The number of trials with these resources that run at once."""
+    """The number of trials with these resources that run in parallel."""
     gpus = resources.gpus or 0.0
     return sum(
         int(min(node.cpus / resources.cpus, _whole_shares(node.gpus, gpus) if gpus else float("inf"))) for node in nodes

@@ -25,7 +25,7 @@ TEXT_COLUMNS = ("method", "variant", "scale", "benchmark", "scenario", "seeds")
 
 
 def show(sweep: Sweep, store: Store, console: Console) -> None:
-    """Print one row per cell, what differs from the methods' own settings, the time, and the totals."""
+    """Print one row per cell, the settings that differ from the methods' defaults, the time, and the totals."""
     finished = store.finished(trial.trial_id for trial in sweep.trials)
     left = [trial for trial in sweep.trials if trial.trial_id not in finished]
     rows = [_cell(sweep, cell, sum(trial.trial_id in finished for trial in cell.trials)) for cell in sweep.chosen]
@@ -46,7 +46,7 @@ def show(sweep: Sweep, store: Store, console: Console) -> None:
 
 
 def _left_out(sweep: Sweep, console: Console) -> set[str]:
-    """The columns that say nothing of this sweep, or for which a narrow screen has no room."""
+    """The columns that are uninformative for this sweep, or do not fit on a narrow screen."""
     left_out = set()
     if not any(cell.blueprint.statistics_per_task for cell in sweep.cells):
         left_out.add("statistics\n/task")
@@ -64,16 +64,16 @@ def _left_out(sweep: Sweep, console: Console) -> set[str]:
 
 
 def _time(sweep: Sweep, store: Store, left: Sequence[TrialSpec]) -> Iterator[str]:
-    """How long the trials that are left may take here, and what that is based on."""
+    """How long the pending trials may take here, and what the estimate is based on."""
     if not left:
         return
     found = duration(left, sweep.resources, store)
     cores = counted(found.cpus, "CPU core")
     if found.slots:
         bounds = f"between {about(found.least)} and {about(found.most)}"
-        yield f"time: about {about(found.seconds)} on this machine, {bounds}; {found.slots} at once on {cores}"
+        yield f"time: about {about(found.seconds)} on this machine, {bounds}; {found.slots} in parallel on {cores}"
     else:
-        yield f"time: not known; a trial takes {sweep.resources.cpus:g} CPU cores, and this machine has {cores}"
+        yield f"time: unknown; a trial takes {sweep.resources.cpus:g} CPU cores, and this machine has {cores}"
     yield from (f"  {part}" for part in found.parts)
 
 
@@ -90,19 +90,17 @@ def show_bundled(console: Console) -> None:
         number_columns=["trials"],
         rows=rows,
     )
-    print_line(
-        console, "crwn run NAME runs one; crwn sweeps NAME copies it, to be changed; crwn data list shows the data"
-    )
+    print_line(console, "crwn run NAME runs one; crwn sweeps NAME copies it for editing; crwn data list shows the data")
 
 
 def _data(trials: Iterable[TrialSpec]) -> list[str]:
-    """The names of the data sets that trials read; digits come with crwn."""
+    """The names of the data sets that trials read; digits are embedded."""
     names = sorted({trial.benchmark.base for trial in trials})
     return [f"{name} (embedded)" if BASE_SETS[name].is_embedded else name for name in names]
 
 
 def show_capacity(sweep: Sweep, store: Store, capacity: Capacity, console: Console) -> None:
-    """Print how many trials of each cell run at once on machines, and how long the remaining ones take, if known.
+    """Print how many trials of each cell run in parallel on machines, and how long the pending ones take, if known.
 
     Times are those of trials that differ only in their seed, on any machine.
     """
@@ -129,9 +127,9 @@ def show_capacity(sweep: Sweep, store: Store, capacity: Capacity, console: Conso
         number_columns=["GPUs\n/trial", "at\nonce", "left", "a trial\ntook"],
         rows=rows,
     )
-    told = [f"about {show_seconds(seconds)} for what is left"] if seconds or not num_unknown else []
+    told = [f"about {show_seconds(seconds)} left"] if seconds or not num_unknown else []
     if num_unknown:
-        told.append(f"for {num_unknown} trials the time is not known: none has run that differs by its seed alone")
+        told.append(f"time unknown for {num_unknown} trials whose cells have no finished seed")
     print_line(console, "; ".join([*told, "nothing was started"]))
 
 

@@ -33,15 +33,15 @@ ESTIMATE_AFTER_SECONDS = 5.0
 """Seconds of work before the time left is estimated: the first steps of a process are slow."""
 EARLY_SECONDS = 60.0
 EARLY_SHARE = 0.01
-"""In these first seconds, no estimate is made from less than this share of the work: a trial that has just built its
+"""In these first seconds, no estimate is made from less than this share of the work: a trial that has just prepared its
 images seems slow."""
 
 SHOWN_TRIALS = 12
 """Number of running trials that the live display lists."""
 
 NOTEBOOK_SECONDS, NOTEBOOK_QUIET_SECONDS = 0.25, 1.0
-"""Least time between two changes of the display in a notebook; and the time after which it changes without an update,
-which shows for how long something is waited for."""
+"""Minimum time between two updates of the display in a notebook; and the time after which it is refreshed anyway,
+to show for how long the run has been waiting."""
 
 
 @dataclass(slots=True)
@@ -80,7 +80,7 @@ class RunProgress:
         self._waits_for = what, self._clock()
 
     def update(self, update: TrialUpdate) -> str | None:
-        """Process an update of a trial; returns a line to print, if it is worth one."""
+        """Process an update of a trial; returns a line to print, if any."""
         trial_id, line = update.trial_id, None
         self._waits_for = None
         if update.note and update.note not in self.notes:
@@ -138,7 +138,7 @@ class RunProgress:
         return ", ".join(parts) + (f", about {show_seconds(left)} left" if left is not None else "")
 
     def standing(self) -> str:
-        """One line that says what is waited for, and since when; without that, the numbers of trials."""
+        """One line that says what the run is waiting for, and for how long; otherwise, the numbers of trials."""
         if self._waits_for is None:
             return self.summary()
         what, since = self._waits_for
@@ -177,7 +177,7 @@ def shown(progress: RunProgress, console: Console) -> Iterator[Callable[[TrialUp
 
 @contextmanager
 def _shown_in_lines(progress: RunProgress, console: Console) -> Iterator[Callable[[TrialUpdate], None]]:
-    """Show a run's progress in lines, of which there is one at least every `QUIET_SECONDS`."""
+    """Show a run's progress in lines, at least one every `QUIET_SECONDS`."""
 
     def say(*, with_details: bool) -> None:
         print_line(console, progress.standing())
@@ -202,7 +202,7 @@ def _shown_in_lines(progress: RunProgress, console: Console) -> Iterator[Callabl
 
 @contextmanager
 def _shown_in_notebook(progress: RunProgress, console: Console) -> Iterator[Callable[[TrialUpdate], None]]:
-    """Show a run's progress in one output of a notebook's cell, which changes in place and is empty in the end."""
+    """Show a run's progress in one output of a notebook cell, updated in place and cleared at the end."""
     from IPython.display import display  # noqa: PLC0415 (it is there in a notebook alone)
 
     place = display(_as_html(progress), raw=True, display_id=True)  # type: ignore[no-untyped-call]

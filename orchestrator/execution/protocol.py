@@ -113,7 +113,7 @@ class TrialUpdate:
 
 
 def say_nothing(what: str) -> None:
-    """What an executor waits for interests nobody."""
+    """Ignore what an executor waits for."""
     del what
 
 
@@ -121,7 +121,7 @@ class Executor(Protocol):
     """Runs trials."""
 
     def check(self, resources: Resources) -> None:
-        """Check that some machine has the resources that a trial asks for, without starting or writing anything.
+        """Check that some machine has the resources that a trial requests, without starting or writing anything.
 
         Raises:
             UserError: no machine has them.

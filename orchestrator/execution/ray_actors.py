@@ -30,7 +30,7 @@ STEP_SECONDS = 1.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HomeAddress:
-    """How a machine that does not see the store's folder reaches it.
+    """How a machine without access to the store's folder reaches it.
 
     Attributes:
         actor: a `Home` on the driver's machine.
@@ -44,7 +44,7 @@ class HomeAddress:
 
 
 def home_of(store: Store) -> HomeAddress | None:
-    """The home of a store on a path in a cluster, where any machine, even one added later, may not see the path."""
+    """The home of a store on a path in a cluster, where any machine, even one added later, may lack the path."""
     word = store.word if cluster_address() else None
     if word is None:
         return None
@@ -112,7 +112,7 @@ class TrialActor(tune.Trainable):
         return True
 
     def step(self) -> dict[str, Any]:
-        """Compute for about a second and report."""
+        """Compute for about a second, then report."""
         until = time.monotonic() + STEP_SECONDS
         for update in self._updates:
             if update.state != "running" or update.note or time.monotonic() >= until:

@@ -1,4 +1,4 @@
-"""A Ray cluster, or Ray on this machine: connecting to it, its machines, and their resources."""
+"""A Ray cluster, or Ray on this machine: connections, machines, and their resources."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from orchestrator.execution.resources import nodes_to_come
 from orchestrator.execution.survey import NodeReport, Questions, gpu_memory, look
 
 SURVEY_SECONDS = 600.0
-"""Seconds that a machine may take to answer; the first task there starts Python, and may decode photographs."""
+"""Seconds that a machine may take to answer; the first task there starts Python and may decode photographs."""
 
 PATIENCE_SECONDS, PAUSE_SECONDS = 60.0, 1.0
 """Seconds that a head may take to answer, and the pause between two requests."""
@@ -36,7 +36,7 @@ ENVIRONMENT = {
     "RAY_AIR_NEW_OUTPUT": "0",
     "RAY_CHDIR_TO_TRIAL_DIR": "0",  # trials keep the driver's working folder
     "RAY_USAGE_STATS_ENABLED": "0",  # send no telemetry
-    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # they fill the disk with what the store has anyway
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # they would duplicate the store's content on disk
     "TUNE_DISABLE_SIGINT_HANDLER": "1",  # Tune's handler makes an interrupted run look finished
     "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",  # the store keeps errors, and the command line shows them
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
@@ -60,7 +60,7 @@ def connect() -> bool:
         check_cluster(address)
         what_to_do = (
             "Start one with `ray start --head`, or unset the variable to use this machine. A cluster with token "
-            "authentication (Ray's default) wants RAY_AUTH_MODE=token here, and its token in ~/.ray/auth_token."
+            "authentication (Ray's default) requires RAY_AUTH_MODE=token here, and its token in ~/.ray/auth_token."
         )
         with _own_sigterm(), _explained(f"$RAY_ADDRESS: connecting to the Ray cluster at {address} failed", what_to_do):
             ray.init(address=address, **quiet)
@@ -79,7 +79,7 @@ def connect() -> bool:
 
 @contextlib.contextmanager
 def _explained(what_failed: str, what_to_do: str) -> Iterator[None]:
-    """Turn whatever Ray raises while it starts or connects into a one-line error.
+    """Turn any exception of Ray's start or connection into a one-line error.
 
     Raises:
         UnavailableError: instead of Ray's errors.
@@ -115,9 +115,9 @@ def _own_sigterm() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _compiled_kept() -> Iterator[None]:
-    """Have the processes that Ray starts keep the modules that they compile, as images of containers forbid.
+    """Let Ray's processes keep compiled modules, which container images often forbid.
 
-    Else each compiles all of them at every start, for longer than Ray waits for some of them on a busy machine.
+    Otherwise, each compiles all modules at every start, which on a busy machine takes longer than Ray waits.
     """
     before = os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     try:
@@ -128,7 +128,7 @@ def _compiled_kept() -> Iterator[None]:
 
 
 def alive() -> list[dict[str, Any]]:
-    """The machines that are up. Ray gives a busy head five seconds to answer; we give it a minute.
+    """The machines that are up. Ray gives a busy head five seconds to answer; we allow a minute.
 
     Raises:
         UserError: the head did not answer.

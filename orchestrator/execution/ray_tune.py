@@ -95,7 +95,7 @@ class RayTuneExecutor:
 
 
 def _with_gpus(job: Job) -> Sequence[Assignment]:
-    """Assignments with the GPUs of each trial: as asked for, or by default a share that fits its expected memory."""
+    """Assignments with the GPUs of each trial: as requested, else a fraction that fits its expected memory."""
     capacity, known = cluster_capacity(), measured(job.store, job.known_trials)
     return [
         replace(each, resources=resources_of(each.spec, each.resources, capacity, known.get(each.spec.trial_id)))
@@ -146,7 +146,7 @@ def _run_wave(
         for each in wave
     }
     reporter = _Reporter(job.store, on_update)
-    with scratch.folder("crwn-tune-") as folder:  # Tune requires one; nothing of value goes there
+    with scratch.folder("crwn-tune-") as folder:  # Tune requires one; nothing important goes there
         tuner = tune.Tuner(
             tune.with_resources(
                 tune.with_parameters(TrialActor, sent=sent),
@@ -182,7 +182,7 @@ def _placed(sent: Sent) -> dict[str, float]:
 
 
 class _Reporter(tune.Callback):
-    """Passes the actors' reports to the driver, and stores the death of a process as the trial's error.
+    """Passes the actors' reports to the driver, and records the death of a process as the trial's error.
 
     Attributes:
         error: an exception that the driver raised on a report, which ends the wave.
@@ -194,7 +194,7 @@ class _Reporter(tune.Callback):
         self.error: Exception | None = None
 
     def __getstate__(self) -> dict[str, Any]:
-        """Empty: Tune pickles its callbacks into a file that we never read, and a display cannot be pickled."""
+        """Empty: Tune pickles its callbacks to a file that we never read, and a display cannot be pickled."""
         return {}
 
     def on_trial_result(

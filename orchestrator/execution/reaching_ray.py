@@ -1,6 +1,6 @@
-"""Checks, before anything is started, whether Ray can start on this machine, or answers at $RAY_ADDRESS.
+"""Checks, before anything starts, whether Ray can start on this machine, or answers at $RAY_ADDRESS.
 
-Ray itself fails late: with a traceback after half a minute, or after a quarter of an hour. This module does not import
+Ray itself fails late: with a traceback after half a minute to a quarter of an hour. This module does not import
 Ray.
 """
 
@@ -29,18 +29,18 @@ MIN_FREE_BYTES = 4 * 2**20
 """Free space required on the disk of Ray's session folder, which holds its logs."""
 
 MIN_OPEN_FILES = 256
-"""Open files required per process of Ray: with 256 it starts, with 64 it does not."""
+"""Open files required per Ray process: it starts with 256, but not with 64."""
 
 TOKEN_VARIABLES = ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
-"""If one of them is set, Ray does not look for a token in the home folder."""
+"""If one of these is set, Ray does not look for a token in the home folder."""
 
 SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 (the place of Ray's object store)
 
 MIN_FREE_PROCESSES = 200
-"""Processes and threads that the user's limit must leave: the smallest Ray starts with 250 in total, not with 100."""
+"""Processes and threads that the user's limit must leave free: a minimal Ray starts with 250 in total, not with 100."""
 
 WAIT_SECONDS = 30.0
-"""Seconds for which a head that does not answer is asked again, since it may have just been started."""
+"""Seconds for which an unanswered request to a head is retried, since the head may have just started."""
 
 CALL_SECONDS, PAUSE_SECONDS = 10.0, 1.0
 """Seconds that one request may take, and the pause before the next."""
@@ -50,17 +50,17 @@ QUESTION = "/ray.rpc.NodeInfoGcsService/CheckAlive"
 
 REFUSALS = {
     "refused": Fault("connection-refused", "the connection is refused"),
-    "lookup": Fault("unknown-host", "there is no machine of that name"),
+    "lookup": Fault("unknown-host", "no machine has this name"),
     "No route": Fault("no-route", "there is no route to it"),
     "unreachable": Fault("no-route", "its network is unreachable"),
 }
-"""Parts of gRPC's messages about a head that it cannot reach, and what is wrong then."""
+"""Parts of gRPC's messages about an unreachable head, and what they mean."""
 
 _HOST_AND_PORT = re.compile(r"(?:\[[0-9A-Fa-f:.%\w]+\]|[^\s:/@\[\]]+):(\d{1,5})")
 
 
 def cluster_address() -> str | None:
-    """The cluster that $RAY_ADDRESS names; None if this machine should start its own Ray."""
+    """The cluster named by $RAY_ADDRESS; None if this machine should start its own Ray."""
     address = os.environ.get(ADDRESS_VARIABLE, "").strip()
     return address if address not in ("", "local") else None
 
@@ -103,7 +103,7 @@ def ray_folder() -> RayFolder:
 
 
 def check_start() -> None:
-    """Check that nothing on this machine keeps a local Ray from starting.
+    """Check that nothing on this machine prevents a local Ray from starting.
 
     Raises:
         UnavailableError: something does; the message names everything, and what to do.
@@ -256,7 +256,7 @@ def _wait_for_head(address: str, name: str, environment: Mapping[str, str]) -> N
         if answer.is_head:
             return
         if answer.is_other or time.monotonic() + PAUSE_SECONDS > until:
-            tried = "" if answer.is_other else f" (asked for {WAIT_SECONDS:.0f} s)"
+            tried = "" if answer.is_other else f" (tried for {WAIT_SECONDS:.0f} s)"
             raise UnavailableError(
                 answer.why.codes,
                 f"{name}: expected the head of a Ray cluster there, but {answer.why}{tried}. Start one with `ray start "
@@ -267,7 +267,7 @@ def _wait_for_head(address: str, name: str, environment: Mapping[str, str]) -> N
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
-    """What answers at an address.
+    """The answer at an address.
 
     Attributes:
         is_head: whether it is the head of a cluster, or something that supports its calls.
@@ -281,7 +281,7 @@ class Answer:
 
 
 def ask(address: str, seconds: float) -> Answer:
-    """Ask once whether a cluster's head is at an address."""
+    """Ask once whether an address is a cluster's head."""
     import grpc  # noqa: PLC0415 (takes a tenth of a second, only for clusters)
 
     with grpc.insecure_channel(address, options=[("grpc.enable_http_proxy", 0)]) as channel:  # like Ray, use no proxy
@@ -300,4 +300,4 @@ def ask(address: str, seconds: float) -> Answer:
         known = (why for words, why in REFUSALS.items() if words in details)
         other = Fault("cluster-unreachable", f"it cannot be reached: {details.splitlines()[0]}")
         return Answer(why=next(known, other))
-    return Answer(is_head=True)  # it wants a token, or is busy, which Ray reports better
+    return Answer(is_head=True)  # it requires a token, or is busy; Ray's own report is better

@@ -23,7 +23,7 @@ class Standing:
     """The state of a sweep's finished trials.
 
     Attributes:
-        damaged: trials whose files are not as written, with one line per fault.
+        damaged: trials with damaged files, with one line per fault.
         computed: the code that computed the other trials, by trial.
     """
 
@@ -50,13 +50,13 @@ def look_at(sweep: Sweep, store: Store, *, thoroughly: bool) -> Standing:
         damaged = {trial_id: [Fault(error.codes, str(error))] for trial_id, error in looked.faults.items()}
         for trial_id in store.without_contexts(asked):
             place = store.locate(trial_id, CONTEXTS_FILE)
-            gone = f"{place}: expected the contexts of a finished trial; they are gone."
+            gone = f"{place}: expected the contexts of a finished trial, found none."
             damaged.setdefault(trial_id, []).append(Fault("file-missing", gone))
     return Standing(damaged=damaged, computed=looked.computed)
 
 
 def show_damaged(damaged: Mapping[str, Sequence[str]], store: Store, console: Console) -> None:
-    """Print finished trials whose files are damaged, and what to do.
+    """Print finished trials with damaged files, and what to do.
 
     Raises:
         UnfinishedError: a record cannot be read, so no table can be made.
@@ -65,12 +65,12 @@ def show_damaged(damaged: Mapping[str, Sequence[str]], store: Store, console: Co
     for line in lines[:_SHOWN]:
         print_line(console, line)
     if len(lines) > _SHOWN:
-        print_line(console, f"and {len(lines) - _SHOWN} more like these; crwn verify lists them all")
+        print_line(console, f"and {len(lines) - _SHOWN} more; crwn verify lists all")
     if not damaged:
         return
     said = f"{counted(len(damaged), 'finished trial')} damaged; run the same command with --repair to recompute"
     if any(isinstance(result, UserError) for result in store.records.results(list(damaged))):
-        raise UnfinishedError("records-damaged", f"no table is made: {said}.")
+        raise UnfinishedError("records-damaged", f"no table can be made: {said}.")
     print_line(console, said)
 
 
@@ -102,4 +102,4 @@ def take_repairs(repaired: Sequence[TrialSpec], damaged: Container[str], store: 
 
 def _shown_accuracy(store: Store, trial_id: str) -> str:
     (result,) = store.records.results([trial_id])
-    return "not to be read" if isinstance(result, UserError) else repr(100 * float(result.outcome.final.mean()))
+    return "unreadable" if isinstance(result, UserError) else repr(100 * float(result.outcome.final.mean()))

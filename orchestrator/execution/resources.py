@@ -1,4 +1,4 @@
-"""Checks whether any machine has the resources that a trial asks for."""
+"""Checks whether any machine has the resources that a trial requests."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def check_resources(resources: Resources, nodes: Sequence[NodeResources]) -> Non
     """Check a trial's resources against the available machines.
 
     Raises:
-        UserError: no machine can ever provide them; a scheduler would wait for ever.
+        UserError: no machine can ever provide them; a scheduler would wait forever.
     """
     gpus = resources.gpus or 0.0
     if any(node.cpus >= resources.cpus and node.gpus >= gpus for node in nodes):
@@ -25,8 +25,8 @@ def check_resources(resources: Resources, nodes: Sequence[NodeResources]) -> Non
     have = "; ".join(sorted({f"{node.cpus:g} CPUs and {node.gpus:g} GPUs" for node in nodes})) or "no machine"
     raise UserError(
         "resources-too-large",
-        f"resources: a trial asks for {resources.cpus:g} CPUs and {gpus:g} GPUs, more than any machine has: {have}. "
-        "Ask for less with --cpus and --gpus, or under resources in the sweep; nothing was started.",
+        f"resources: a trial requests {resources.cpus:g} CPUs and {gpus:g} GPUs, more than any machine has: {have}. "
+        "Request less with --cpus and --gpus, or under resources in the sweep; nothing was started.",
     )
 
 

@@ -38,7 +38,7 @@ from orchestrator.waiting import waiting
 
 COMMIT_VARIABLE = "CRWN_COMMIT"
 
-REMEDY = "What was computed is kept; the same command goes on with it."
+REMEDY = "Completed work is kept; the same command continues."
 
 STARTS = {"inline": "executor inline", "ray": "executor ray, which takes 10 to 20 s to start"}
 
@@ -62,9 +62,9 @@ class _Work:
     """The work of a run.
 
     Attributes:
-        left: trials that the store lacks.
+        left: trials missing from the store.
         again: finished trials to recompute, damaged or computed by other code.
-        recomputed: the trials among both that `--recompute` asks for.
+        recomputed: the trials among both that `--recompute` selects.
         standing: the state of the finished trials.
         accepted: which codes are accepted as equivalent.
     """
@@ -83,12 +83,12 @@ class _Work:
 
 
 def run(sweep: Sweep, store: Store, options: Options, console: Console) -> bool:
-    """Run the trials that the store lacks.
+    """Run the trials that are missing from the store.
 
-    Everything that can be wrong is checked before anything is started or written.
+    All checks run before anything is started or written.
 
     Returns:
-        Whether any trial did not finish, or is damaged.
+        Whether any trial is unfinished or damaged.
 
     Raises:
         UserError: the options, the data, the store, one of its manifests or the requested resources are wrong.
@@ -98,7 +98,7 @@ def run(sweep: Sweep, store: Store, options: Options, console: Console) -> bool:
     """
     resources = chosen_resources(sweep, options)
     other_code.check_names(sweep, options.recompute)
-    store.manifests()  # a damaged manifest, even another sweep's, would otherwise end the run after all is computed
+    store.manifests()  # else a damaged manifest, even another sweep's, would end the run after everything is computed
     work = _work(sweep, store, options, console)
     name = chosen_executor(options, len(work.left) + len(work.again))
     check_secrets(options, name)
@@ -119,7 +119,7 @@ def run(sweep: Sweep, store: Store, options: Options, console: Console) -> bool:
     store.create()
     with store.lock() as ended, begun(REMEDY):
         for driver in ended:
-            note = f"an earlier run on this store was cut off: {driver.text}. This one goes on from what it left"
+            note = f"an earlier run on this store was cut off: {driver.text}. This one continues from there"
             print_line(console, f"note: {note}.")
         work = dataclasses.replace(work, left=trials_left(sweep, store))  # another run may have ended meanwhile
         assignments = _assignments(sweep, resources)
@@ -157,7 +157,7 @@ def _work(sweep: Sweep, store: Store, options: Options, console: Console) -> _Wo
     standing = look_at(sweep, store, thoroughly=options.repair)
     recomputed = frozenset(other_code.chosen(sweep, store, options.recompute))
     if options.recompute and not recomputed:
-        print_line(console, "--recompute: this code computed all of these trials, or is about to; nothing to recompute")
+        print_line(console, "--recompute: all of these trials are of the current code; nothing to recompute")
     wanted = recomputed.difference(left)
     again = [
         trial for trial in sweep.trials if trial in wanted or (options.repair and trial.trial_id in standing.damaged)
@@ -181,7 +181,7 @@ def _begin(sweep: Sweep, work: _Work, store: Store, starts: str, console: Consol
     _write_manifest(sweep, store, console)
     store.mark_behind(sweep.name, behind=True)  # MLflow, until it is brought up to date
     num_done = len(sweep.trials) - len(work.left) - len(work.again)
-    again = f"{len(work.again)} to compute again, " if work.again else ""
+    again = f"{len(work.again)} to recompute, " if work.again else ""
     print_line(
         console, f"{sweep.title}: {len(work.left)} trials to run, {again}{num_done} done; {starts}; {store.address}"
     )
@@ -189,7 +189,7 @@ def _begin(sweep: Sweep, work: _Work, store: Store, starts: str, console: Consol
         print_line(console, line)
     other_code.show_other_code(work.others, work.accepted, store, console)
     if sweep.keep_weights and num_done:
-        print_line(console, f"keep_weights: the {num_done} finished trials keep what they have")
+        print_line(console, f"keep_weights: the {num_done} finished trials are not changed")
 
 
 def _drive(
@@ -234,7 +234,7 @@ def _drive(
 
 
 def _end_of_all(sweep: Sweep, store: Store, options: Options, console: Console, *, num_damaged: int) -> None:
-    """If no trial is left, complete what an earlier run left undone, including MLflow's part."""
+    """If no trial is pending, complete what an earlier run left unfinished, including MLflow's part."""
     all_ = f"all {len(sweep.trials)}" if not num_damaged else f"{len(sweep.trials) - num_damaged}/{len(sweep.trials)}"
     print_line(console, f"{sweep.title}: {all_} trials are done; nothing to start")
     store.create()
@@ -246,7 +246,7 @@ def _end_of_all(sweep: Sweep, store: Store, options: Options, console: Console, 
 
 
 def _write_manifest(sweep: Sweep, store: Store, console: Console) -> None:
-    """Have the store ask for the sweep's trials, and say what the command line changed in its file."""
+    """Write the sweep's manifest to the store, and print the command line's overrides."""
     before = next((manifest.changes for manifest in store.manifests() if manifest.name == sweep.name), sweep.changes)
     for change in sweep.changes:
         print_line(console, f"{OPTION} {change}")
@@ -263,7 +263,7 @@ def _write_manifest(sweep: Sweep, store: Store, console: Console) -> None:
 def _execute(
     executor: Executor, job: Job, again: tuple[Assignment, ...], progress: RunProgress, console: Console
 ) -> None:
-    """Run pending trials, then those to recompute, in a separate store, so that the old records stay until then."""
+    """Run pending trials, then recompute others in a separate store, so that the old records remain until then."""
     with shown(progress, console) as show:
         on_update = _checked(job.store, show)
         if job.assignments:
@@ -302,7 +302,7 @@ def _followed(sweep: Sweep, store: Store, options: Options, console: Console) ->
 
 
 def trials_left(sweep: Sweep, store: Store) -> tuple[TrialSpec, ...]:
-    """The trials that the store lacks."""
+    """The trials missing from the store."""
     finished = store.finished(trial.trial_id for trial in sweep.trials)
     return tuple(trial for trial in sweep.trials if trial.trial_id not in finished)
 
@@ -363,7 +363,7 @@ def chosen_resources(sweep: Sweep, options: Options) -> Resources:
 
 
 def code_commit() -> str | None:
-    """The git commit of the code, marked if the tree differs from it; None outside a checkout of the code.
+    """The git commit of the code, marked if the working tree differs; None outside a checkout of the code.
 
     If installed within a user's own repository, it has no commit: that repository's says nothing about this code. Code
     sent to a cluster is in no checkout; its commit comes with the environment.

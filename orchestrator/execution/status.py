@@ -23,7 +23,7 @@ from orchestrator.sweeps.changes import OPTION
 STATES = get_args(TrialState)
 
 TRACEBACK_LINES = 60
-"""Limit of the lines of a traceback, of which the last ones say what went wrong."""
+"""Maximum number of lines shown of a traceback; the last ones say what went wrong."""
 
 
 def show(store: Store, console: Console, *, verbose: bool) -> None:
@@ -33,7 +33,7 @@ def show(store: Store, console: Console, *, verbose: bool) -> None:
     print_line(console, f"{store.address}: {'a run is working on it' if driven else 'no run is working on it'}")
     for driver in drivers:
         if driver.text:
-            print_line(console, f"  {'at work' if driver.is_live else 'was cut off'}: {driver.text}")
+            print_line(console, f"  {'running' if driver.is_live else 'was cut off'}: {driver.text}")
     manifests = store.manifests()
     finished: list[str] = []
     for manifest in manifests:
@@ -58,7 +58,7 @@ def show(store: Store, console: Console, *, verbose: bool) -> None:
     _show_doubts(store, finished, console)
     older = [manifest.name for manifest in manifests if not manifest.has_sum]
     if older:
-        print_line(console, f"manifests without a checksum, of an older crwn: {', '.join(older)}; crwn run adds it")
+        print_line(console, f"manifests without a checksum, from an older crwn: {', '.join(older)}; crwn run adds it")
 
 
 def _show_doubts(store: Store, finished: Iterable[str], console: Console) -> None:
@@ -71,7 +71,7 @@ def _show_doubts(store: Store, finished: Iterable[str], console: Console) -> Non
     if found.damaged:
         print_line(console, f"{counted(found.damaged, 'finished trial')} cannot be read; crwn verify says why")
     if found.unsealed:
-        print_line(console, f"{counted(found.unsealed, 'finished trial')} without checksums: an older crwn wrote them")
+        print_line(console, f"{counted(found.unsealed, 'finished trial')} without checksums, written by an older crwn")
 
 
 def _faults(store: Store, states: Mapping[str, TrialState]) -> list[Fault]:
@@ -85,7 +85,7 @@ def _label(cell: ManifestCell, seed: int) -> str:
 
 
 def _code_changes(store: Store, states: Mapping[str, TrialState], console: Console) -> dict[str, str]:
-    """Notes on finished trials that were computed under more than one code, by trial."""
+    """Notes on finished trials that were computed by more than one code version, by trial."""
     try:
         table = index.results(store, [trial_id for trial_id, state in states.items() if state == "done"])
     except UserError as error:  # the states of trials are known anyway
@@ -94,7 +94,7 @@ def _code_changes(store: Store, states: Mapping[str, TrialState], console: Conso
     rows = zip(table["trial_id"].to_pylist(), table["provenance"].to_pylist(), strict=True)
     said = {trial_id: Provenance.from_json(text, with_attempts=False).code_changes for trial_id, text in rows}
     return {
-        trial_id: f": computed under more than one code: {changes}" for trial_id, changes in said.items() if changes
+        trial_id: f": computed by several code versions: {changes}" for trial_id, changes in said.items() if changes
     }
 
 
@@ -104,17 +104,17 @@ def _traceback(store: Store, trial_id: str) -> Sequence[str]:
     error = attempts[-1].error if attempts else None
     lines = error.traceback.rstrip().splitlines() if error is not None and error.traceback else []
     hidden = len(lines) - TRACEBACK_LINES
-    return lines if hidden <= 0 else [f"({hidden} lines before are in {ATTEMPTS_FILE})", *lines[hidden:]]
+    return lines if hidden <= 0 else [f"({hidden} earlier lines are in {ATTEMPTS_FILE})", *lines[hidden:]]
 
 
 def _detail(store: Store, trial_id: str) -> str:
-    """Details of an unfinished trial: how far it is, or what went wrong."""
+    """Details of an unfinished trial: its progress, or what went wrong."""
     attempts = store.unfinished.attempts(trial_id)
     if not attempts:
         return ""
     error, reached = attempts[-1].error, attempts[-1].reached
     changes = code_changes(attempts)
-    under = f"; under more than one code: {changes}" if changes else ""
+    under = f"; by several code versions: {changes}" if changes else ""
     if error is not None:
         return f": {error.line}{under}"
     return (

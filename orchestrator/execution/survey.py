@@ -1,4 +1,4 @@
-"""Surveys a machine that may run trials: what it has and what it can reach, as seen by itself."""
+"""Surveys a machine that may run trials: what it has and what it can reach, as it sees it."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def _write_answer(files: Files, probe: str) -> tuple[str | None, str | None]:
     name = f"{probe}.{uuid.uuid4().hex[:8]}{TEMPORARY}"
     try:
         if files.kind() == "absent":
-            return None, "there is no such folder"
+            return None, "no such folder"
         files.write(name, b"")
     except OSError as error:
         return None, f"{type(error).__name__}: {error}"

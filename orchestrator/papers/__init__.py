@@ -5,7 +5,7 @@ grammar.py     the structure of its file
 reading.py     reads the file and reports all its faults at once
 *.yaml         the papers; a file's name is the paper's name
 
-To add a paper, add a file here and its sweeps in `sweeps/<name>/`. The code that makes its tables and verdicts is in
+To add a paper, add a file here and its sweeps in `sweeps/<name>/`. The code for tables and verdicts is in
 `orchestrator/report/` and knows no particular paper.
 """
 

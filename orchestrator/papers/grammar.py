@@ -16,7 +16,7 @@
         reference: flynet                            # optional: show parameters relative to this row
         seconds: true                                # optional: training seconds per task
         columns: [local+global, local]               # optional: names of a row's column and of the one beside it
-        needs: {modulation: local}                   # optional: settings that a sweep must have to be shown so
+        needs: {modulation: local}                   # optional: settings that a sweep needs for this layout
         rows:
           - {name: FlyNet, row: flynet, beside: flynet local, scales: [10d, 20d], only: [r-mnist]}
     figures:
@@ -175,7 +175,7 @@ class CheckPart:
             shapes = " or ".join(" and ".join(sorted(shape)) for shape in allowed)
             raise InvalidError(
                 "comparison-incomplete",
-                f"expected {shapes} beside {self.relation}; given {' and '.join(sorted(given)) or 'none'}",
+                f"expected {shapes} with {self.relation}; given {' and '.join(sorted(given)) or 'none'}",
             )
         if any(tasks is not None and (not tasks or 0 in tasks) for tasks in (self.tasks, self.others)) or (
             self.tasks is not None and self.quantity != "accuracy"

@@ -111,7 +111,7 @@ class Layout:
         values: further measures to show of each cell.
         seconds: whether it shows training seconds per task.
         columns: the names of a line's column and of the one beside it; empty if there is only one.
-        needs: method settings that a sweep must have to be shown as this table.
+        needs: method settings that a sweep needs to be shown in this layout.
     """
 
     title: str

@@ -144,10 +144,11 @@ class _Reader:
             if (line := self._line(given, part.benchmarks, (*place, "rows", index)))
         ]
         if part.columns and len(part.columns) != 2:
-            message = "expected two names: of a row's own column and of that beside it"
+            message = "expected two names: of a row's own column and of the one beside it"
             self._source.fault((*place, "columns"), "columns-not-two", message)
         if not part.columns and any(line.beside for line in lines):
-            self._source.fault(place, "columns-missing", "expected columns: what a row and that beside it are called")
+            message = "expected columns: the names of a row's column and of the one beside it"
+            self._source.fault(place, "columns-missing", message)
         by_label = {line.entry.label: line for line in reversed(lines)}
         named = [str(given.get("row")) for given in part.rows if isinstance(given, dict)]
         if part.reference is not None and part.reference not in named:
@@ -217,7 +218,7 @@ class _Reader:
         found = [self._checks(given, (*place, "checks", number)) for number, given in enumerate(part.checks)]
         checks = tuple(check for group in found for check in group)
         if not part.checks:
-            message = "expected at least one; a claim without any would always hold"
+            message = "expected at least one; a claim without checks would always hold"
             self._source.fault((*place, "checks"), "empty", message)
         return Claim(says=part.says, checks=checks)
 
@@ -317,7 +318,7 @@ class _Reader:
 
     def _row(self, entry: Entry, scale: str, benchmark: str, place: KeyPath) -> Row | None:
         if benchmark not in self._benchmarks:
-            return None  # which is noted where it is named
+            return None  # which is noted where it is used
         try:
             return entry.at(scale, benchmark)
         except ValueError as error:

@@ -1,4 +1,4 @@
-"""Reports for people: tables, figures and pages of sweeps. All can be regenerated from the store.
+"""Reports: tables, figures and pages of sweeps. All can be regenerated from the store.
 
 tables.py          which tables are requested
 frames.py          the store's rows as DataFrames
@@ -9,5 +9,5 @@ printable.py       the interface of a table, and its files; latex.py
 filenames.py       file names made from labels
 series.py          the data of charts; charts.py, with looks.py (colours, markers, lines) and fonts.py
 figures.py         one trial's accuracy matrix
-claims.py          a paper's claims; page.py, one HTML page of all this
+claims.py          a paper's claims; page.py, one HTML page with everything
 """

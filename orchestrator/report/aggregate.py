@@ -19,10 +19,10 @@ from orchestrator.store.manifests import Manifest, ManifestCell
 from orchestrator.store.rows import independent
 
 CELL = ["method", "variant", "scale", "benchmark"]
-"""What names a cell of a table."""
+"""The columns that name a cell of a table."""
 
 SEPARATOR = "; "
-"""Between several values in one field."""
+"""Separates several values in one field."""
 
 CONFIDENCE = 0.95
 
@@ -42,7 +42,7 @@ def summarise(manifest: Manifest, trials: pd.DataFrame, failures: Mapping[str, s
 
     Returns:
         Columns: method, variant, scale, benchmark (the sweep's own names); n, finished trials; asked, trials that the
-        sweep asks for; accuracy, the mean over seeds of the average accuracy after the last task, in [0, 1]; sd, the
+        sweep requests; accuracy, the mean over seeds of the average accuracy after the last task, in [0, 1]; sd, the
         sample standard deviation (ddof = 1), NaN below two seeds; ci95, half the width of the mean's t interval;
         forgetting, backward_transfer, means over seeds, NaN if a trial lacks the tests they need; params_per_task,
         trained_per_task, stored_per_task; ratio, params_per_task relative to the sweep's reference on the benchmark;
@@ -130,7 +130,7 @@ def seed_statistics(
 
 
 def _can_forget(row: Mapping[str, Any]) -> bool:
-    """Whether a trial learned tasks in sequence and learning one can change what was learned of another."""
+    """Whether a trial learned tasks in sequence and learning one can change another."""
     grouping, said = row.get("grouping"), row.get("independent")
     if grouping not in ("one", "any") or row.get("stream"):
         return False
@@ -200,10 +200,10 @@ def notes(summary: pd.DataFrame) -> list[str]:
     others = {name: count for name, count in noted.items() if name not in compatibility.CODE}
     if others:
         counts = _counts(others)
-        lines.append(f"Within cells these differ, which results agree over within a tested tolerance: {counts}.")
+        lines.append(f"Within cells, these differ, but results agree across them within a tested tolerance: {counts}.")
     codes = {name: noted[name] for name in compatibility.CODE if name in noted}
     if codes:
-        told = "--where NAME=VALUE chooses, with the values that the CSV file has under noted"
+        told = "select with --where NAME=VALUE, using the values in the CSV file's column noted"
         lines.append(
             f"Within cells the code differs that seeds were computed with, or is not known of all: {_counts(codes)}; "
             f"{told}."
@@ -212,15 +212,15 @@ def notes(summary: pd.DataFrame) -> list[str]:
 
 
 def notes_of_code(summary: pd.DataFrame) -> list[str]:
-    """What to do, in one line, if a cell of a table has trials that their code makes incompatible.
+    """What to do, in one line, if a cell has trials that are incompatible because of their code.
 
     Args:
         summary: with a column `mixed`.
     """
     if not any(f"{name} is " in mixed for mixed in summary["mixed"] for name in compatibility.COUNTS_AS_ONE):
         return []
-    again = "crwn run SWEEP --recompute METHOD computes those of other code again"
-    return [f"Where code keeps trials apart: {again}; crwn accept STORE METHOD counts both codes as one."]
+    again = "crwn run SWEEP --recompute METHOD recomputes those of older code"
+    return [f"Where code versions differ: {again}; crwn accept STORE METHOD declares the versions equivalent."]
 
 
 def _counts(noted: Mapping[str, int]) -> str:
@@ -228,7 +228,7 @@ def _counts(noted: Mapping[str, int]) -> str:
 
 
 MARK = "*"
-"""Behind a number of which a trial was computed under more than one code; a note says which."""
+"""Marks a number with a trial computed by more than one code version; a note says which."""
 
 
 def note_of_code_changes(name: str, changes: str) -> str:
@@ -238,7 +238,7 @@ def note_of_code_changes(name: str, changes: str) -> str:
         name: the cell's name.
         changes: its value of the column `code_changes`.
     """
-    return f"{name}, marked {MARK}: computed under more than one code, since a run went on under another: {changes}."
+    return f"{name}, marked {MARK}: computed by several code versions, since a run resumed with another: {changes}."
 
 
 def _seeds(seeds: str) -> str:
@@ -333,7 +333,7 @@ def show_spread(mean: float, sd: float) -> str:
 
 
 def show_mark(row: Mapping[str, Any]) -> str:
-    """The mark of a cell with a trial computed under more than one code; empty for others."""
+    """The mark of a cell with a trial computed by more than one code version; empty for others."""
     return MARK if row.get("code_changes") else ""
 
 

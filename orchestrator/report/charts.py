@@ -29,14 +29,14 @@ from orchestrator.report.pointing import MAX_POINTS, Point, PointedFigure, point
 __all__ = ["FORMATS", "Chart", "Line", "charts", "lines", "palette", "style"]
 
 PLAIN_TICKS = functools.partial(StrMethodFormatter, "{x:g}")
-"""Numbers as people write them; matplotlib's own powers are formulas."""
+"""Plain numbers; matplotlib's own powers are formulas."""
 
 INCHES = (6.4, 4.0)
 LINE_INCHES, ENTRY_INCHES, MARGIN_INCHES = 0.135, 0.06, 0.3
 """Of a legend: the height of a line, the space after an entry, and the margins."""
 
 MATRIX_LETTERS = 24
-"""As many have room above a matrix at the usual size."""
+"""Characters that fit above a matrix at the usual size."""
 
 DOTS_PER_INCH = 200
 SETTINGS: Any = {
@@ -67,7 +67,7 @@ FORMATS: Mapping[str, dict[str, None]] = {
     "pdf": {"CreationDate": None},
     "png": {"Software": None},
 }
-"""Vector, print and picture, each with what of the moment is left out: equal figures are equal files."""
+"""Vector, print and raster formats, with the time-dependent metadata to omit: equal figures are equal files."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -191,7 +191,7 @@ def accuracy_so_far(
         benchmark=benchmark,
         title="Mean accuracy of the tasks seen so far",
         caption="Test accuracy after each number of tasks, averaged over the tasks learned by then: mean over seeds, "
-        "shaded by one standard deviation. Methods that learn all tasks at once have no such curve.",
+        "shaded by one standard deviation. Methods that learn all tasks jointly have no such curve.",
         values=values,
         draw=functools.partial(figure_of, draw),
     )
@@ -212,7 +212,7 @@ def _percentages(axes: Axes, rows: pd.DataFrame, x: str, line: Line) -> None:
 
 
 def _up_to_100(axes: Axes) -> None:
-    """Keep an axis of percentages within 0 and 100; markers at its ends are drawn whole."""
+    """Keep an axis of percentages within 0 and 100; markers at its ends are not clipped."""
     low, high = axes.get_ylim()
     axes.set_ylim(max(low, 0.0), min(high, 100.0))
 
@@ -256,8 +256,8 @@ def accuracy_against(
         name=filenames.figure(sweep, benchmark, what),
         benchmark=benchmark,
         title=f"Accuracy against {label}",
-        caption="Average test accuracy after the last task: mean over seeds with its 95 % interval where there are two "
-        "seeds or more. Scales of a method are joined.",
+        caption="Average test accuracy after the last task: mean over seeds, with its 95 % interval if there are two "
+        "or more seeds. Scales of a method are connected.",
         values=values,
         draw=functools.partial(figure_of, draw),
     )
@@ -346,7 +346,7 @@ def matrices(sweep: str, benchmark: str, values: pd.DataFrame, kinds: Mapping[st
         benchmark=benchmark,
         title="Accuracy of every task after every task",
         caption="Test accuracy of each task (columns) after each number of tasks learned (rows), mean over seeds. "
-        "Where tasks do not interfere, what was not tested again is what it was; white: not learned, or not tested.",
+        "If tasks do not interfere, missing tests are filled in from earlier ones; white: not learned, or not tested.",
         values=values,
         draw=draw,
     )
@@ -390,7 +390,7 @@ def charts(
         if shown.empty:
             continue
         num_known = own["summary"]["accuracy"].notna().sum()
-        more = f" Of {num_known} cells the {len(shown)} with the highest accuracy." if num_known > len(shown) else ""
+        more = f" The {len(shown)} of {num_known} cells with the highest accuracy." if num_known > len(shown) else ""
         own["summary"] = shown.merge(own["summary"], on=CELL)
         made = [accuracy_by_task(sweep, benchmark, own["final"], kinds, looks)]
         made += [accuracy_so_far(sweep, benchmark, own["seen"], kinds, looks)]

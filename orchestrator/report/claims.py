@@ -110,9 +110,9 @@ class Rows:
         return self.of(row)["trial_id"]
 
     def note(self, trials: Iterable[str]) -> str:
-        """A note for statements about trials: how many of them were computed under more than one code."""
+        """A note for statements about trials: how many of them were computed by more than one code version."""
         count = len(self._marked.intersection(trials))
-        return f" ({count} of the trials computed under more than one code)" if count else ""
+        return f" ({count} of the trials computed by several code versions)" if count else ""
 
     def lacking(self, rows: Sequence[Row]) -> list[str]:
         """The rows without trials, and those whose trials are incompatible, by themselves or with each other."""
@@ -121,14 +121,14 @@ class Rows:
         together = [record for row in rows for record in self.records(row)]
         repeated = [f"{row}: {text}" for row in rows if (text := compatibility.show_repeated(self.records(row)))]
         mixed = compatibility.show_mixture(compatibility.mixture(together, apart))
-        return absent + repeated + ([f"{' and '.join(map(str, rows))}, of one kind: {mixed}"] if mixed else [])
+        return absent + repeated + ([f"{' and '.join(map(str, rows))}, which should match: {mixed}"] if mixed else [])
 
 
 def _compare(check: Check, rows: Rows) -> Evidence:
-    """The evidence that the trials give for one comparison."""
+    """The evidence for one comparison."""
     match check:
         case Comparison():
-            # Costs are told as they are; what is a share is told as a difference, unless a multiple of it is asked for.
+            # Costs are stated as they are; fractions as differences, unless the claim requires a multiple.
             is_difference = check.by > 0 or (check.times is None and _Unit(check.quantity).is_in_percent)
             return _difference(check, rows) if is_difference or check.surely else _means(check, rows)
         case Selectivity():
@@ -188,12 +188,12 @@ def _selectivity(check: Selectivity, rows: Rows) -> Evidence:
 
 
 def _judged(difference: pd.Series, unit: _Unit, direction: Direction, by: float, *, surely: bool) -> tuple[str, bool]:
-    """A paired difference by seed in words, and whether it goes in a direction, at least by a margin."""
+    """A paired difference by seed in words, and whether it has a direction, by at least a margin."""
     sign = 1 if direction == "higher" else -1
     mean, sd, width = aggregate.mean_and_spread(difference.to_numpy(dtype=float))
     deviation = f" ± {unit.factor * sd:.2f}" if len(difference) > 1 else ""
-    asked = f", {_bounded(direction)} {sign * unit.factor * by:.6g} asked for" if by else ""
-    least = sign * mean - width if surely else sign * mean  # NaN for one seed: nothing is sure
+    asked = f", {_bounded(direction)} {sign * unit.factor * by:.6g} required" if by else ""
+    least = sign * mean - width if surely else sign * mean  # NaN for one seed: nothing is certain
     shown = f"{unit.factor * mean:+.2f}{deviation}{unit.name}{asked}{_interval(mean, width, unit, signed=True)}"
     return shown, bool(least >= by if by and not surely else least > by)
 
@@ -218,7 +218,7 @@ def _means(check: Comparison, rows: Rows) -> Evidence:
         shown = f"{check.row}: {mine:,.6g} {unit.called}; {check.than}: {theirs:,.6g}"
     if check.times is not None:
         as_much = "times as much" if check.direction == "higher" else "of them"
-        shown += f", {_bounded(check.direction)} {times:g} {as_much} asked for"
+        shown += f", {_bounded(check.direction)} {times:g} {as_much} required"
     return Evidence(
         statement=shown,
         holds=ahead > 0 if check.times is None else ahead >= 0,
@@ -259,7 +259,7 @@ def _bound(check: Bound, rows: Rows) -> Evidence:
     else:
         mean, bound = unit.factor * values.mean(), unit.factor * check.to
         interval = _interval(float(values.mean()), aggregate.mean_and_spread(values.to_numpy(dtype=float))[2], unit)
-        shown = f"{mean:,.6g}{unit.name}{interval}, {_bounded(check.relation)} {bound:,.6g} asked for"
+        shown = f"{mean:,.6g}{unit.name}{interval}, {_bounded(check.relation)} {bound:,.6g} required"
         holds = bool(values.mean() >= check.to if check.relation == "higher" else values.mean() <= check.to)
     return Evidence(
         statement=f"{check.row}: {unit.called} {shown}",

@@ -25,13 +25,13 @@ PALETTE = (
 )
 
 CONTRAST = 3.0
-"""What WCAG 2.1 (1.4.11) asks of graphics against what is beside them."""
+"""The contrast that WCAG 2.1 (1.4.11) requires between graphics and adjacent colours."""
 
 APART, APART_UNSEEN = 35.0, 16.0
 """The smallest distance between two colours of the palette: with normal vision, and without red or green cones."""
 
 DARK, DARKEST, LIGHTEST = 0.04, 0.55, 0.45
-"""Of shades: the luminance of colours below which they go towards white instead of black, and how far they go."""
+"""For shades: the luminance below which colours are lightened instead of darkened, and by how much."""
 
 Matrix: TypeAlias = tuple[Colour, Colour, Colour]
 

@@ -1,6 +1,6 @@
 """Comparisons of cells with a reference, paired by seed and task; multiple testing; ranks over benchmarks. Pure.
 
-Which test is right for three seeds and T tasks? A claim such as "A beats B on this benchmark" must survive another
+Which test is right for three seeds and T tasks? A claim such as "A beats B on this benchmark" must hold for another
 seed: other weights, other batches. So the seed is the unit of replication, and `p` is the p value of a paired t test
 over seeds, with differences averaged over tasks first. With three seeds it has two degrees of freedom and little
 power, but it can be significant; a sign-flip or Wilcoxon test of three seeds cannot, since its smallest two-sided p is
@@ -32,15 +32,15 @@ from orchestrator.store import compatibility
 from orchestrator.store.manifests import Manifest, ManifestCell
 
 BaseOf: TypeAlias = Callable[[ManifestCell], ManifestCell | None]
-"""Gives the cell that a cell is compared with; None where it is compared with none."""
+"""Returns the cell that a cell is compared with; None if there is none."""
 
 MAX_EXACT = 12
-"""Tasks up to which all signs are gone through: 4,096."""
+"""Number of tasks up to which all signs are enumerated: 4,096."""
 
 NUM_FLIPS = 9_999
 
 ROUNDING = 1e-12
-"""Means of equal numbers, summed in another order, differ by less."""
+"""Means of equal numbers summed in another order differ by less."""
 
 
 def compare(manifest: Manifest, trials: pd.DataFrame, base_of: BaseOf) -> pd.DataFrame:

@@ -22,7 +22,7 @@ from orchestrator.report.comparison import holm, paired
 from orchestrator.store import compatibility
 
 NOISE = 0.001
-"""A tenth of a point of accuracy, about what another machine's rounding makes of a trial."""
+"""A tenth of a percentage point of accuracy, about the effect of another machine's rounding."""
 
 SIGNIFICANT = 0.05
 """Of p values corrected by Holm's method."""
@@ -125,7 +125,7 @@ def _by_key(frame: pd.DataFrame, name: str) -> dict[tuple[str, int], dict[str, A
             raise InvalidError(
                 "several-trials-match",
                 f"{name} has several trials of {_name(row)} at seed {row['seed']}: "
-                f"{', '.join(apart) or 'of equal settings'} differ; choose with --where",
+                f"{', '.join(apart) or 'with equal settings'} differ; select with --where",
             )
         found[key] = row
     return found
@@ -163,9 +163,9 @@ def _between(a: Mapping[str, Any], b: Mapping[str, Any], names: Sequence[str]) -
 
 
 def _code_changes(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[str]:
-    """Which of two trials was computed under more than one code, and how these codes differ."""
+    """Which of two trials was computed by more than one code version, and how these differ."""
     sides = (("A", compatibility.code_changes(a)), ("B", compatibility.code_changes(b)))
-    return [f"{name} went on under other code: {changes}" for name, changes in sides if changes]
+    return [f"{name} was resumed with other code: {changes}" for name, changes in sides if changes]
 
 
 def _state(difference: float, by_task: Any, noise: float) -> str:
@@ -235,7 +235,7 @@ def lines(found: Differences) -> list[str]:
     verdict = "the same within the noise" if found.is_same else "different"
     within = f"{counts['noise']} within {100 * found.noise:g} points"
     shown.append(
-        f"{verdict}: {counts['same']} trials equal to the last bit, contexts too, {within}, "
+        f"{verdict}: {counts['same']} trials bit-identical, including contexts, {within}, "
         f"{counts['different']} beyond; {len(found.only_a)} only in A, {len(found.only_b)} only in B"
     )
     return shown

@@ -17,7 +17,7 @@ from orchestrator.store.integrity import MOST_TASKS, Tests, matrix_of
 INCHES = (5.2, 4.4)
 DOTS_PER_INCH = 100
 MAX_TITLE = 70
-"""Characters that have room above the matrix."""
+"""Characters that fit above the matrix."""
 
 
 def draw_accuracy_matrix(matrix: NDArray[Any], title: str) -> bytes:

@@ -22,14 +22,14 @@ MAX_SHOWN = 40
 
 _PLAIN = re.compile(r"[a-z0-9]+(?:[_-][a-z0-9]+)*")
 _HASHED = re.compile(r"(?:.*-)?[0-9a-f]{8}")
-"""What a name with a hash may look like: a label that does gets one of its own."""
+"""The form of a name with a hash: a label of this form gets a hash too."""
 
 _TABLE_OF_A_SWEEP = re.compile(
     r"(?:.*\.(?:ablations|ranks|table\d+|against-[^.]*)"
     rf"|paper(?:-[a-z0-9]+)?-table\d+|(?:{'|'.join(MEASURES)}|[a-z_]+_per_task)-.+-by-.+)(?:-[0-9a-f]{{8}})*",
     re.IGNORECASE,
 )
-"""Names that crwn gives to other tables than a sweep's own."""
+"""Names that crwn uses for other tables than a sweep's own."""
 
 
 def part(label: str) -> str:

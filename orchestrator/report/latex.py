@@ -10,7 +10,7 @@ import pandas as pd
 from orchestrator.display import printable
 
 MANY_COLUMNS = 8
-"""A table with more is made as wide as the text."""
+"""A table with more columns is scaled to the width of the text."""
 
 _SPECIAL = {
     "\\": r"\textbackslash{}",
@@ -24,7 +24,7 @@ _SPECIAL = {
 }
 
 _LIGATURE = re.compile(r"(?<=([-',]))(?=\1)")
-"""Between two signs that LaTeX would draw as one, such as a dash for two hyphens."""
+"""Separates two characters that LaTeX would merge, such as two hyphens into a dash."""
 
 _LATIN = (set(map(chr, range(0xA1, 0x180))) - set("«»ÐÞðþĄąĘęĐđĦħĮįĸĿŀŉŊŋŦŧŲųſ")) | set("–—•…€™")
 _FOREIGN = re.compile(rf"[^\x00-\x7f{''.join(sorted(_LATIN))}]+")
@@ -65,7 +65,7 @@ def latex_table(
     texts = "".join([caption, *notes, *map(str, columns), *(str(cell) for line in table.to_numpy() for cell in line)])
     lines = [
         *(
-            ["%% pdfLaTeX shows signs that it lacks as codes; XeLaTeX and LuaLaTeX show them, in a font that has them"]
+            ["%% pdfLaTeX shows characters that it lacks as codes; XeLaTeX and LuaLaTeX show them if the font has them"]
             if _FOREIGN.search(texts)
             else ()
         ),

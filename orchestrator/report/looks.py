@@ -62,7 +62,7 @@ MARKERS: tuple[Marker, ...] = (
     *("o", "s", "v", "^", "D", "P", "X", "*", "h", "<", ">", "p", "d", "8"),
     (4, 1, 45),
 )
-"""In matplotlib's notation; the last is a star of four points."""
+"""Markers in matplotlib's notation; the last is a four-pointed star."""
 
 LUMINANCES = (0.08, 0.16, 0.28)
 """Of colours beyond the palette; white has 1, against which the lightest has a contrast of 3 to 1."""
@@ -76,10 +76,10 @@ DASHES: tuple[Dashes, ...] = (
     (0, (4, 1.5, 1, 1.5, 1, 1.5)),
     (0, (1.5, 4)),
 )
-"""Solid for a method as it is; the others for its variants."""
+"""Solid for the method itself; the others for its variants."""
 
 ALIKE = 20.0
-"""The distance between two colours (`colours.distance`) below which they are taken for one."""
+"""The distance between two colours (`colours.distance`) below which they count as equal."""
 
 NUM_TRIES, CROWD = 50, 60
 """Colours tried for a variant whose dashes others have, and how many others: among more, no colour is unlike all."""

@@ -40,15 +40,15 @@ from orchestrator.store.store import Store
 
 PAGE_FILE = "report.html"
 MAX_NUMBERS = 500_000
-"""Bytes of a figure's CSV that are put into the page: one that opens at once is worth more than a second copy."""
+"""Maximum size of a figure's CSV embedded in the page, in bytes: a fast page matters more than a second copy."""
 VERSIONS = ("torch", "numpy")
-"""Packages whose versions a store's numbers may hang on."""
+"""Packages on whose versions a store's numbers may depend."""
 MAX_TRACEBACK, MAX_TRACEBACKS = 10_000, 20
 """Characters of a traceback in the page, and how many tracebacks: many trials fail in the same way."""
 MAX_SIGNS = 10
-"""Of those that no font has, named in a line."""
+"""Maximum number of missing characters named in a line."""
 NUMERIC = ("masked", "forgetting", "params/task", "ratio", "examples kept", "s/task")
-"""Columns of a table that are set flush right, beside the benchmarks'."""
+"""Right-aligned columns of a table, in addition to the benchmarks'."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,7 +104,7 @@ class Section:
 
     @property
     def tracebacks(self) -> dict[str, list[str]]:
-        """The first `MAX_TRACEBACKS` tracebacks that differ, each with the names of the trials that have it."""
+        """The first `MAX_TRACEBACKS` distinct tracebacks, each with the names of its trials."""
         found: dict[str, list[str]] = {}
         for failure in self.failures:
             if failure.traceback in found or (failure.traceback and len(found) < MAX_TRACEBACKS):
@@ -118,7 +118,7 @@ class Section:
 
     @property
     def num_asked(self) -> int:
-        """The number of trials that the sweep asks for."""
+        """The number of trials that the sweep requests."""
         return int(self.table.summary["asked"].sum())
 
 
@@ -255,9 +255,7 @@ def write_report(
     if signs:
         shown = " ".join(signs[:MAX_SIGNS]) + (f" and {len(signs) - MAX_SIGNS} more" if len(signs) > MAX_SIGNS else "")
         code = fonts.drawable(signs[0])
-        say(
-            f"figures: no font on this machine has {shown}; written as codes, such as {code}. Install a font with them."
-        )
+        say(f"figures: no font on this machine has {shown}; drawn as codes, such as {code}. Install a font for them.")
     return [to.locate(PAGE_FILE)] + ([to.locate(FIGURES_FOLDER)] if len(files) > 1 else [])
 
 
@@ -376,7 +374,7 @@ BROWSER_FORMATS = ("svg", "png")
 
 
 def sweep_files(store: Store, manifest: Manifest, table: SweepTable) -> dict[str, bytes]:
-    """All of a sweep as files by their paths: what it asks for, its own table, and `report/` as two commands make it.
+    """All of a sweep as files by path: its requested trials, its table, and `report/` as written by two commands.
 
     Args:
         store: which has the sweep.

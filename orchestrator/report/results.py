@@ -43,7 +43,7 @@ NUM_NEAREST = 3
 
 
 class Results:
-    """The results in a store. Everything is read from the store when it is asked for, also while a sweep runs.
+    """The results in a store. Everything is read from the store on access, even while a sweep runs.
 
     A trial is named by its id, as in the column `id` of `trials`, by the unambiguous beginning of one, or by its spec.
 
@@ -67,7 +67,7 @@ class Results:
 
     @property
     def trials(self) -> pd.DataFrame:
-        """One row per trial that is finished, or that a sweep of the store asks for, in the sweeps' order.
+        """One row per trial that is finished, or requested by a sweep of the store, in the sweeps' order.
 
         Columns:
             id: the trial's identity.
@@ -172,7 +172,7 @@ class Results:
 
         trial_id = self._find(trial)
         if not self._store.is_finished(trial_id):
-            message = f"trial {trial_id}: expected a finished one, given one that is not; crwn.run goes on with it"
+            message = f"trial {trial_id}: expected a finished one, given an unfinished one; crwn.run resumes it"
             raise UserError("trial-not-finished", message)
         try:
             bank = load(self._store.records.contexts(trial_id), largest=machine_memory())

@@ -55,7 +55,7 @@ class SweepTable:
         )
         if "masked" in self.table:
             caption += (
-                " masked: the same among each task's own classes alone, as if the task were told; the accuracy itself "
+                " masked: the same among each task's own classes only, as if the task were told; the accuracy itself "
                 "is among all classes."
             )
         if "forgetting" in self.table:
@@ -76,14 +76,14 @@ class SweepTable:
                 f"median over tasks, mean over seeds; on {' and '.join(devices)}."
             )
         if not self.summary["continual"].all():
-            caption += " (not continual): all tasks are learned at once."
+            caption += " (not continual): all tasks are learned jointly."
         if self.validation:
             caption += f" Tested on held-out training images, not on the test set: {', '.join(self.validation)}."
         return caption
 
 
 def sweep_trials(store: Store, manifest: Manifest) -> pd.DataFrame:
-    """The finished trials that a sweep asks for, as returned by `frames.trials_frame`."""
+    """The finished trials that a sweep requests, as returned by `frames.trials_frame`."""
     return read_trials(store, manifest.trial_ids)
 
 
@@ -154,7 +154,7 @@ def _comparisons(name: str, found: pd.DataFrame, base: str) -> Table:
         summary=found,
         table=table.drop(columns="variant") if (table["variant"] == "").all() else table,
         caption=(
-            f"Test accuracy after the last task less that of {base}, in percentage points, paired by seed and task: "
+            f"Test accuracy after the last task minus that of {base}, in percentage points, paired by seed and task: "
             "mean ± sample standard deviation over the seeds that both have. The interval is the t interval, p that of "
             "the paired t test over seeds; p over tasks is of a sign-flip test of the tasks' differences, averaged "
             "over "

@@ -32,7 +32,7 @@ from orchestrator.store.manifests import Manifest
 from orchestrator.store.store import Store
 
 CELL = ("method", "variant", "scale", "benchmark")
-"""What tells cells apart: by default, one of these makes a table's columns and the others its rows."""
+"""The names that distinguish cells: by default, one of these forms a table's columns and the others its rows."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,7 +44,7 @@ class Choice:
         against: the row to compare a sweep's other rows with; the rows are also ranked.
         rows: names whose values get one row each, in a table that replaces the sweeps'; see `pivots.pivot_table`.
         columns: a name whose values get one column each, likewise.
-        value: what the cells show, likewise. Any of the three asks for that table.
+        value: what the cells show, likewise. Any of the three selects that table.
         where: `NAME=VALUE`: only trials with this value.
         paper: the tables of the paper of this name instead.
     """
@@ -59,7 +59,7 @@ class Choice:
 
     @property
     def pivot(self) -> tuple[tuple[str, ...], str, str] | None:
-        """Rows, columns and value of the table that replaces the sweeps'; None if it is not asked for."""
+        """Rows, columns and value of the table that replaces the sweeps'; None if it is not requested."""
         if not self.rows and self.columns is None and self.value is None:
             return None
         columns = self.columns or "benchmark"
@@ -114,7 +114,7 @@ def _check(stores: Sequence[Store], choice: Choice) -> None:
     if len(stores) > 1 and choice.pivot is None and choice.paper is None:
         raise UserError(
             "several-stores",
-            f"expected one store, given {len(stores)}; use --rows or --paper for tables over several",
+            f"expected one store, given {len(stores)}; use --rows or --paper for tables over several stores",
         )
     if len(stores) > 1 and choice.sweep is not None:
         raise UserError("several-stores", f"--sweep: expected one store with it, given {len(stores)}")

@@ -1,1 +1,1 @@
-"""The store of sweeps and trials, in a folder or on object storage: the single source of truth about results."""
+"""The store of sweeps and trials, in a folder or on object storage: the single source of truth for results."""

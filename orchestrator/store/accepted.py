@@ -1,4 +1,4 @@
-"""Code that a user has accepted as equivalent for a store's methods, with `crwn accept`.
+"""Code versions that a user has accepted as equivalent for a store's methods, with `crwn accept`.
 
 The file is optional: without it, no two codes are equivalent. A crwn that does not know the file ignores it.
 """
@@ -50,7 +50,7 @@ class Agreement:
             results_versions=said.said_counts("results_versions") or (),
         )
         if max(len(found.codes), len(found.results_versions)) < _FEWEST:
-            raise InvalidError("accepts-nothing", f"{place}: expected two codes or more, or two versions of results")
+            raise InvalidError("accepts-nothing", f"{place}: expected two or more fingerprints or results versions")
         return found
 
     def _content(self) -> dict[str, Any]:
@@ -68,18 +68,18 @@ class Accepted:
     agreements: tuple[Agreement, ...] = ()
 
     def codes(self, method: str, code: str) -> frozenset[str]:
-        """The fingerprints of a method's file that are equivalent to this one, including itself."""
+        """The fingerprints of a method's file that are equivalent to this one, including this one."""
         return frozenset({code}).union(*_having(code, (each.codes for each in self._of(method))))
 
     def results_versions(self, method: str, version: int) -> frozenset[int]:
-        """The results versions that are equivalent to this one for a method, including itself."""
+        """The results versions that are equivalent to this one for a method, including this one."""
         return frozenset({version}).union(*_having(version, (each.results_versions for each in self._of(method))))
 
     def _of(self, method: str) -> Iterator[Agreement]:
         return (each for each in self.agreements if each.method == method)
 
     def adding(self, method: str, *, codes: Collection[str] = (), results_versions: Collection[int] = ()) -> Accepted:
-        """A copy in which these are equivalent too, together with everything equivalent to one of them."""
+        """A copy in which these are also equivalent, along with everything equivalent to one of them."""
         alike = frozenset[str]().union(*(self.codes(method, code) for code in codes))
         versions = frozenset[int]().union(*(self.results_versions(method, each) for each in results_versions))
         kept = [
@@ -111,7 +111,7 @@ class Accepted:
         except (ValueError, RecursionError) as error:
             raise UserError(
                 codes_of(error, "json-unreadable"),
-                f"{place}: expected what crwn accept wrote: {error}. Remove it; crwn accept writes it again.",
+                f"{place}: expected a file written by crwn accept: {error}. Remove it; crwn accept rewrites it.",
             ) from error
         if is_newer:
             raise UserError(
@@ -122,7 +122,7 @@ class Accepted:
     @classmethod
     def _read(cls, said: Fields) -> Accepted:
         if not said.check_sum(("format", "accepted")):
-            raise InvalidError("missing-key", "it has no sum of its content")
+            raise InvalidError("missing-key", "it has no checksum")
         parts = enumerate(said.parts("accepted"))
         return cls(agreements=tuple(Agreement._read(part, f"accepted[{index}]") for index, part in parts))
 
@@ -150,7 +150,7 @@ def read(files: Files) -> Accepted:
     except UserError:
         raise
     except OSError as error:
-        raise UserError("file-unreadable", f"{place}: expected a file that can be read: {error}.") from error
+        raise UserError("file-unreadable", f"{place}: expected a readable file: {error}.") from error
     return NOTHING if content is None else Accepted.from_json(content, place=place)
 
 

@@ -20,7 +20,7 @@ _SECRET = re.compile(r"key|secret|token|passw|credential|signature", re.IGNORECA
 
 
 def check_address(address: str) -> None:
-    """Check that an address is a path, or a URI of object storage without credentials; nothing is looked up.
+    """Check that an address is a path, or a URI of object storage without credentials; nothing is accessed.
 
     It must be printable, since it is displayed.
 
@@ -34,15 +34,15 @@ def check_address(address: str) -> None:
     scheme, known = found[1], " or ".join(f"{scheme}://bucket/prefix" for scheme in SCHEMES)
     try:
         parts = urlsplit(address)
-    except ValueError as error:  # which repeats nothing of the address
+    except ValueError as error:  # which does not repeat the address
         raise InvalidError("address-unknown", f"expected a path, {known}; given neither: {error}") from error
     settings = parse_qsl(parts.query, keep_blank_values=True)
     # Must come before any error that repeats the address
     if "@" in parts.netloc or any("@" in value or _SECRET.search(name) for name, value in settings):
         raise InvalidError(
             "address-with-credentials",
-            "expected an address without credentials, given one with: it is shown, logged and handed to other "
-            "machines. Put them into AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or a profile in ~/.aws",
+            "expected an address without credentials, given one that has some: it is displayed, logged and sent to "
+            "other machines. Put them in AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or in a profile in ~/.aws",
         )
     _check_printable(address)
     if scheme not in SCHEMES or not parts.netloc:

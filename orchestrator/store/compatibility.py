@@ -70,7 +70,7 @@ UNKNOWN = "unknown"
 """Shown for code that was not recorded."""
 
 ABSENT = "as before"
-"""Shown for a setting that only one of two specs has, because the other predates it and means its default."""
+"""Shown for a setting that only one of two specs has, because the other predates it and implies its default."""
 
 
 def describe(
@@ -287,4 +287,4 @@ def show_repeated(rows: Sequence[Mapping[str, Any]]) -> str:
     """The seeds with several results, as text; empty if there are none."""
     counts = Counter(row["seed"] for row in rows)
     again = [str(seed) for seed, count in counts.items() if count > 1]
-    return f"several results at seed {', '.join(again)}, of equal settings" if again else ""
+    return f"several results at seed {', '.join(again)}, with equal settings" if again else ""

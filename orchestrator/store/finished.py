@@ -180,7 +180,7 @@ class Records:
         return content
 
     def check_whole(self, trial_id: str) -> None:
-        """Check that a finished trial's record, tests and contexts are its own and consistent.
+        """Check that a finished trial's record, tests and contexts belong to it and are consistent.
 
         Raises:
             UserError: they are not.

@@ -36,7 +36,7 @@ def _has(folder: Path, mark: Mark) -> bool:
 
 
 def _beside(folder: Path) -> Iterator[Path]:
-    """Places where a folder may be now if it, or its parent, was renamed."""
+    """Places where a folder may be if it, or its parent, was renamed."""
     for parent, names in ((folder.parent, ()), (folder.parent.parent, (folder.name,))):
         with contextlib.suppress(OSError):
             yield from (other.joinpath(*names) for other in sorted(parent.iterdir()))
@@ -102,22 +102,22 @@ class LocalFiles:
         found = {"absent": "nothing", "file": "a file", "folder": "another folder"}[LocalFiles(self._whole).kind()]
         raise LostError(
             "store-moved",
-            f"{self._whole}: expected the store that this run started with, found {found}. {self._whereabouts()}",
+            f"{self._whole}: expected the store of this run, found {found}. {self._whereabouts()}",
         )
 
     def _whereabouts(self) -> str:
-        """Where the folder with the mark is now, as far as known, and what to do."""
+        """The current location of the folder with the mark, as far as known, and what to do."""
         assert self._mark is not None
         for place in (self._origin, *_beside(self._whole)):
             with contextlib.suppress(OSError):
                 if _has(place, self._mark):
                     return (
-                        f"It is now {place}, with all up to the last resume points; nothing was written elsewhere. Go "
-                        f"on with --out {shlex.quote(str(place))}"
+                        f"It is now {place}, with everything up to the last resume points; nothing was written "
+                        f"elsewhere. Continue with --out {shlex.quote(str(place))}"
                     )
         return (
-            "It was moved or removed; nothing was written elsewhere. Where it still is, it has all up to the last "
-            "resume points: go on with --out and its new place"
+            "It was moved or removed; nothing was written elsewhere. If it was moved, it has everything up to the last "
+            "resume points: continue with --out and its new path"
         )
 
     def kind(self) -> Literal["absent", "file", "folder"]:
@@ -162,7 +162,7 @@ class LocalFiles:
         return sorted(paths)
 
     def read(self, name: str) -> bytes:
-        """See `Files`; a pipe or a device, which could block a reader for ever, is refused."""
+        """See `Files`; a pipe or a device, which could block a reader forever, is refused."""
         path = self._place(name)
         with open(path, "rb", opener=_at_once) as file:
             if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
@@ -251,7 +251,7 @@ class LocalFiles:
             if not self._whole.exists():
                 raise StorageError(
                     "store-moved",
-                    f"{self._whole}: expected a folder to write into, found nothing; it was moved or removed.",
+                    f"{self._whole}: expected a folder to write to, found none; it was moved or removed.",
                 ) from error
             raise
 

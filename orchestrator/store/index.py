@@ -1,7 +1,7 @@
 """The index of a store's finished trials: one table with one row per trial, with the accuracy of every task.
 
 Reading the records of ten thousand trials takes most of a minute, reading one file of them a second. So the store keeps
-that file, `index/trials.parquet`, and updates it whenever all trials are asked for: a listing of the store shows which
+that file, `index/trials.parquet`, and updates it whenever all trials are read: a listing of the store shows which
 records are new, gone, or rewritten since they were read (by modification time and size), and only those are read. The
 index is a copy of the records and can be deleted at any time; if it is in any doubt, or cannot be written, the records
 are read instead.
@@ -134,7 +134,7 @@ class Glance:
 
 
 def glance(store: Store) -> Iterator[Glance]:
-    """The finished trials of a store as far as they can be had at once: of a small store all, else those of its index.
+    """The finished trials of a store that are quick to read: all of a small store, else those in its index.
 
     Nothing is written, and damaged records are left out.
     """
@@ -218,11 +218,11 @@ def _computed(table: pa.Table) -> dict[str, Computed]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Doubts:
-    """Numbers of finished trials whose records tables leave out, or cannot vouch for.
+    """Numbers of finished trials whose records are omitted from tables, or cannot be verified.
 
     Attributes:
-        damaged: trials whose records are not as written.
-        unsealed: trials whose records have no checksums, so nothing proves them to be as written.
+        damaged: trials with damaged records.
+        unsealed: trials whose records have no checksums, so they cannot be verified.
         computed: the code that computed trials, by trial, as far as a quick look shows.
     """
 
@@ -329,7 +329,7 @@ def _text(signature: Sequence[tuple[int, int]], now: float) -> str:
 
 
 def _load(store: Store, schema: pa.Schema) -> pa.Table | None:
-    """These columns of the stored index; None if there is no index in good order.
+    """These columns of the stored index; None if there is no valid index.
 
     An empty table instead of None would make Arrow import pandas, which takes a second.
     """

@@ -2,7 +2,7 @@
 
 The folder's name, the id in every file and the hash of the spec must agree; accuracies are in [0, 1], and the trial's
 accuracy is the mean of its tests after the last task. So damaged, swapped or forged records are refused, and never
-become numbers in a table. Records of a version without checksums are not checked for what only checksums show.
+become numbers in a table. Records of versions without checksums get only those checks that need none.
 """
 
 from __future__ import annotations

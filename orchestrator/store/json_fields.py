@@ -114,7 +114,7 @@ class Fields:
         for name in self._value:
             if name not in known:
                 raise InvalidError(
-                    "unknown-key", f"{self._prefix}{reprlib.repr(name)}: no file without a {SUM} has such a key"
+                    "unknown-key", f"{self._prefix}{reprlib.repr(name)}: a file without a {SUM} cannot have this key"
                 )
 
     def take(self, name: str) -> Any:

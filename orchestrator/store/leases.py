@@ -1,4 +1,4 @@
-"""Leases in the place of locks, which object storage lacks: a process has the claim for as long as it renews one."""
+"""Leases in place of locks, which object storage lacks: a process holds the claim while it renews its lease."""
 
 from __future__ import annotations
 
@@ -29,22 +29,22 @@ _LEASE_FIELDS = ("format", "user", "host", "pid", "since", "renewed")
 """The fields that a lease without a checksum may have."""
 
 SETTLE_SECONDS, LOOK_SECONDS = 10.0, 0.2
-"""For how long a process waits for others' leases of the same moment to be withdrawn, and between looks, in seconds."""
+"""Seconds to wait for concurrent leases to be withdrawn, and between checks."""
 
 RECENT_SECONDS = 180.0
 """Seconds without renewal after which a lease expires. An outage that writes survive delays renewal by half that."""
 
 
 class Lease:
-    """A claim by a small object that its process renews; other processes know only what it says.
+    """A claim by a small object that its process renews; other processes know only its content.
 
-    Each process writes an object of its own, then looks for others', and withdraws its own if it finds one. Whichever
-    of two processes writes last sees the other's, so in no order of their calls do both hold the claim. If both see
-    each other, the one whose object comes first by name waits until the other has withdrawn. This needs a storage that
-    lists what was written before.
+    Each process writes its own object, then looks for others, and withdraws its own if it finds one. Of two processes,
+    the last to write sees the other's object, so they never both hold the claim, whatever the order of calls. If each
+    sees the other, the one whose object sorts first by name waits until the other has withdrawn. This needs storage
+    that lists objects as soon as they are written.
 
-    A lease that is not renewed expires, since a killed process cannot release it. Its age is the storage's: clocks of
-    machines may differ by more than that.
+    A lease that is not renewed expires, since a killed process cannot release it. Its age is measured by the storage's
+    clock, since the clocks of machines may differ by more than the limit.
 
     Args:
         files: the files that leases are stored in.
@@ -172,7 +172,7 @@ def _holder(content: bytes, now: float, age: float | None = None) -> Holder:
     Args:
         content: the object's content.
         now: seconds since 1970.
-        age: seconds since it was renewed; None: as it says itself.
+        age: seconds since it was renewed; None: according to its content.
     """
     try:
         lease: dict[str, Any] = parse(content)
@@ -201,7 +201,7 @@ def _is_dead(lease: Mapping[str, Any]) -> bool:
 
 
 def _machine() -> str:
-    """A name of this machine and of what its process ids are counted in: machines and containers may share a name."""
+    """A name of this machine and its process-id namespace: machines and containers may share a host name."""
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
         return f"{boot} {Path('/proc/self/ns/pid').readlink()}"

@@ -1,4 +1,4 @@
-"""Claims on a store, for one process at a time; on a path by locks, on object storage by leases (leases.py)."""
+"""Exclusive claims on a store: locks on a path, leases on object storage (leases.py)."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Holder:
 
 
 class Claim(Protocol):
-    """The right to do something with a store that only one process at a time should do."""
+    """The exclusive right of a process to do something with a store."""
 
     @property
     def is_held(self) -> bool:
@@ -79,7 +79,7 @@ def driving(claim: Claim, address: str) -> Iterator[list[Holder]]:
         UserError: another process is the driver.
     """
     try:
-        ended = claim.acquire(timeout=1.0)  # a process that only asks for the driver holds the lock for an instant
+        ended = claim.acquire(timeout=1.0)  # a process that merely checks for a driver holds the lock for an instant
     except TakenError as error:
         who = f": {error}" if str(error) else ""
         if_cut_off = " If it was cut off, it counts as ended three minutes after its last sign of life." if who else ""
@@ -120,7 +120,7 @@ class Lock:
         except filelock.Timeout:
             return [Holder(is_live=True)]
         except OSError:
-            return []  # nobody writes to a store that cannot be written
+            return []  # a read-only store has no driver
         lock.release()
         return []
 

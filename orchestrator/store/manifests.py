@@ -1,4 +1,4 @@
-"""A sweep's manifest, which the store keeps: the trials that the sweep asks for, under its own names. Pure.
+"""A sweep's manifest in the store: the trials that the sweep requests, with its labels. Pure.
 
 Manifests may be untrusted or damaged; they are validated here, and nowhere else. Fields added later are absent from
 older manifests; their defaults mean what those manifests meant.
@@ -163,13 +163,13 @@ class ManifestPlugin:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Manifest:
-    """The trials that a sweep asks for.
+    """The trials that a sweep requests.
 
     Attributes:
         name: the sweep's name, which also names its file.
         cells: the cells, in the sweep's order.
         reference: the method with whose params/task the others are compared, or None.
-        changes: what the command line changed in the sweep's file, as it was typed.
+        changes: the command line's overrides, as typed.
         plugins: the code from outside of crwn that the trials use, as it was when the sweep was last run.
         has_sum: whether the file has a checksum; False if an older crwn wrote it.
     """
@@ -211,7 +211,7 @@ class Manifest:
         except (ValueError, RecursionError) as error:
             raise UserError(
                 codes_of(error, "json-unreadable"),
-                f"{place}: expected a sweep's manifest: {error}. Remove it; crwn run on the sweep writes it again.",
+                f"{place}: expected a sweep's manifest: {error}. Remove it; crwn run on the sweep rewrites it.",
             ) from error
         if found is None:
             raise UserError(
@@ -271,7 +271,7 @@ class Manifest:
                 if trial_id in asked:
                     raise InvalidError(
                         "same-trials-twice",
-                        f"cells[{index}].trials: the trial of seed {seed}, {trial_id}, is asked for twice",
+                        f"cells[{index}].trials: the trial of seed {seed}, {trial_id}, is requested twice",
                     )
                 asked.add(trial_id)
 

@@ -43,7 +43,7 @@ def check_folder(files: Files) -> None:
                 raise UserError(
                     "folder-in-use",
                     f"{files.address}: expected a store or an empty folder; it holds other files and no store.json. "
-                    "Nothing there is touched.",
+                    "Nothing was changed.",
                 )
             return
         version, _ = read_mark(files.read(MARK_FILE))
@@ -53,7 +53,7 @@ def check_folder(files: Files) -> None:
         place = files.locate(MARK_FILE)
         raise UserError(
             codes_of(error, "json-unreadable"),
-            f"{place}: expected a readable store.json: {error}. Restore a copy of it; all else in the store is whole.",
+            f"{place}: expected a readable store.json: {error}. Restore it from a copy; the rest is intact.",
         ) from error
     if version[0] > STORE_VERSION[0]:
         raise UserError(

@@ -1,6 +1,6 @@
-"""The files of a store on object storage, through pyarrow. Imported only by those who use it.
+"""The files of a store on object storage, through pyarrow. Imported only when used.
 
-Three things differ from a folder. In place of locks there are leases (`leases.py`). An object exists as soon as its
+Three things differ from a folder. Leases (`leases.py`) replace locks. An object exists as soon as its
 stream is closed, whatever closes it; so content is serialised in advance and written by one call, in a thread that
 Ctrl-C does not interrupt. And the storage may be unavailable; every call is retried for a minute and a half.
 """
@@ -125,9 +125,9 @@ class ObjectFiles:
                 why = "It was replaced, or another run took it over after this one was cut off (see crwn status)"
             raise LostError(
                 "store-moved",
-                f"{self.locate('')}: expected the store that this run started with, found {found}. {why}; nothing was "
-                "written elsewhere. Where the store still is, it has all up to the last resume points: go on with "
-                "--out and its place",
+                f"{self.locate('')}: expected the store of this run, found {found}. {why}; nothing was "
+                "written elsewhere. If the store was moved, it has everything up to the last resume points: continue "
+                "with --out and its new address",
             )
 
     def kind(self) -> Literal["absent", "file", "folder"]:
@@ -269,16 +269,16 @@ class ObjectFiles:
                 if now >= deadline:
                     raise StorageError(
                         "storage-away",
-                        f"{self.locate(name)}: expected an answer within {PATIENCE:g} s, but the storage is away: "
-                        f"{reason}. What it has is safe; run the same command again when it is back.",
+                        f"{self.locate(name)}: expected an answer within {PATIENCE:g} s, but the storage is "
+                        f"unavailable: {reason}. Its content is safe; run the same command again when it is back.",
                     ) from error
                 if not self._is_away:
                     self._is_away = True
-                    _LOGGER.warning("%s: %s; trying again for up to %g s", self.locate(name), reason, PATIENCE)
+                    _LOGGER.warning("%s: %s; retrying for up to %g s", self.locate(name), reason, PATIENCE)
                 self._sleep(min(pause, deadline - now))
                 pause = min(2 * pause, MAX_PAUSE)
             else:
                 if self._is_away:
                     self._is_away = False
-                    _LOGGER.warning("%s: the storage answers again", self.locate(name))
+                    _LOGGER.warning("%s: the storage responds again", self.locate(name))
                 return result

@@ -63,7 +63,7 @@ _NO_SUM = b"0" * 64
 
 
 class DamagedError(InvalidError):
-    """A file is not as written, or not a file of crwn."""
+    """A file is damaged, or was not written by crwn."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -226,7 +226,7 @@ def _load(content: bytes, schema: pa.Schema, place: str) -> Sealed:
 
 def _version(metadata: Mapping[bytes, bytes]) -> tuple[int, int]:
     if _VERSION not in metadata:
-        raise DamagedError("not-a-record", "it is a Parquet file, but not one that crwn wrote")
+        raise DamagedError("not-a-record", "it is a Parquet file, but was not written by crwn")
     found = re.fullmatch(r"(\d{1,6})\.(\d{1,6})", metadata[_VERSION].decode())
     if found is None:
         raise DamagedError("not-a-version", f"expected a version such as 1.2, given {metadata[_VERSION].decode()!r}")

@@ -2,7 +2,7 @@
 
     STORE/                               a folder on a path, or a prefix on object storage
       store.json                         marks the folder as a store, with its version; has a checksum
-      sweeps/NAME.json                   a sweep's manifest: the trials it asks for, under its own names; has a checksum
+      sweeps/NAME.json                   a sweep's manifest: the trials it requests, under its own names; has a checksum
       sweeps/NAME.behind                 exists while MLflow may be behind on the sweep
       trials/ID/attempts.json            while a trial is unfinished: its attempts, with the last one's error if it
                                          failed; has a checksum

@@ -148,10 +148,10 @@ class Store:
         except OSError as error:
             raise UserError(
                 "folder-not-writable",
-                f"{self.address}: expected a folder that can be written: {error}. Name another with --out.",
+                f"{self.address}: expected a writable folder: {error}. Name another with --out.",
             ) from error
 
-    # Who works on it
+    # Drivers
 
     def tracking_lock(self) -> Claim:
         """The claim held by the only process that shows this store in MLflow."""
@@ -256,9 +256,7 @@ class Store:
         except UserError:
             raise
         except OSError as error:
-            raise UserError(
-                "file-unreadable", f"{place}: expected a sweep's manifest that can be read: {error}."
-            ) from error
+            raise UserError("file-unreadable", f"{place}: expected a readable sweep manifest: {error}.") from error
         return Manifest.from_json(content, name=name, place=place)
 
     def mark_behind(self, name: str, *, behind: bool) -> None:

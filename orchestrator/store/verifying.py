@@ -1,4 +1,4 @@
-"""The command verify: checks that everything in a store is as written, and consistent."""
+"""The command verify: checks that everything in a store is intact and consistent."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ tensorfile = LazyModule("crwn.tensorfile")
 
 @dataclass(slots=True, kw_only=True)
 class Findings:
-    """What was checked, and what is wrong.
+    """What was checked, and the faults found.
 
     Attributes:
         finished: number of finished trials.
@@ -63,7 +63,7 @@ def verify(store: Store, on_trial: Callable[[int, int], None] = lambda done, all
             found.faults.append(Fault(error.codes, str(error)))
     try:
         store.accepted()
-    except StorageError:  # it does not answer, or will not give it
+    except StorageError:  # it does not answer, or refuses
         raise
     except UserError as error:
         found.faults.append(Fault(error.codes, str(error)))
@@ -151,10 +151,10 @@ def _contexts_faults(content: bytes, store: Store, trial_id: str) -> Iterator[Fa
 
 
 def show(store: Store, console: Console) -> bool:
-    """Verify a store and print what is wrong.
+    """Verify a store and print its faults.
 
     Returns:
-        Whether everything is as written.
+        Whether everything is intact.
     """
 
     def progress(done: int, all_: int) -> None:
@@ -173,11 +173,11 @@ def show(store: Store, console: Console) -> bool:
     if found.unsealed:
         print_line(
             console,
-            f"{counted(found.unsealed, 'finished trial')} without checksums, of an older crwn: well-formed and in "
-            "agreement, but nothing shows that this is what was written",
+            f"{counted(found.unsealed, 'finished trial')} without checksums, from an older crwn: well-formed and "
+            "consistent, but not verifiable",
         )
     if found.faults:
-        print_line(console, "crwn run SWEEP --repair recomputes damaged trials; intact ones stay as they are")
+        print_line(console, "crwn run SWEEP --repair recomputes damaged trials; intact ones are not changed")
     return not found.faults
 
 

@@ -1,7 +1,7 @@
 """Bundled sweeps: their names, what their opening comments say, and copies of them.
 
-They are in the project's folder `sweeps`, which a wheel has inside of this package. A sweep's name is its path there
-without the ending: `quickstart`, `hong2022/table1`.
+They are in the project's folder `sweeps`, which a wheel includes in this package. A sweep's name is its path there
+without the extension: `quickstart`, `hong2022/table1`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from orchestrator.errors import UserError, nearest
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Opening:
-    """What a bundled sweep says of itself in its first lines.
+    """A bundled sweep's description in its first lines.
 
     Attributes:
         what: what it runs.
@@ -42,7 +42,7 @@ def file_of(name: str) -> Path:
     """The file of a bundled sweep.
 
     Raises:
-        UserError: there is none of this name.
+        UserError: there is no sweep of this name.
     """
     known = files()
     if name not in known:
@@ -51,7 +51,7 @@ def file_of(name: str) -> Path:
 
 
 def named(given: Path) -> Path | None:
-    """The bundled sweep that is meant where a sweep's file is expected; None if a file is meant: a path wins.
+    """The bundled sweep named in place of a sweep's file; None if a file is meant: a path takes precedence.
 
     Raises:
         UserError: there is no such file, and the name resembles a bundled one's.
@@ -59,7 +59,7 @@ def named(given: Path) -> Path | None:
     try:
         place = expanded(given)
     except ValueError:
-        return None  # whoever reads the file tells
+        return None  # the reader of the file reports it
     if place.exists() and not place.is_dir():
         return None
     known, name = files(), given.as_posix()
@@ -95,13 +95,13 @@ def copy(name: str, to: Path) -> Path:
 
     Args:
         name: its name.
-        to: a file that is not there, or a folder, in which the copy keeps the file's name.
+        to: a new file, or a folder, in which the copy keeps the file's name.
 
     Returns:
         The copy.
 
     Raises:
-        UserError: there is no such sweep, the file is there already, or it cannot be written.
+        UserError: there is no such sweep, the file already exists, or it cannot be written.
     """
     content = file_of(name).read_bytes()
     target = to / file_of(name).name if to.is_dir() else to
@@ -109,9 +109,7 @@ def copy(name: str, to: Path) -> Path:
         with target.open("xb") as file:
             file.write(content)
     except FileExistsError:
-        raise UserError(
-            "file-exists", f"{target}: a file is already there, and the copy would replace it; name another place"
-        ) from None
+        raise UserError("file-exists", f"{target}: expected a new file, but it exists; name another") from None
     except OSError as error:
-        raise UserError("file-not-written", f"{target}: expected a place for the copy: {error.strerror}") from error
+        raise UserError("file-not-written", f"{target}: expected a writable destination: {error.strerror}") from error
     return target

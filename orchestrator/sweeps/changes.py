@@ -1,4 +1,4 @@
-"""Changes of a sweep from the command line (`--set KEY=VALUE`), made to the parsed file before it is checked.
+"""Command-line overrides of a sweep (`--set KEY=VALUE`), applied to the parsed file before it is checked.
 
 A key is the path of the value in the file, such as `methods.supsup.training.learning_rate`; the value is read like one
 of the file. Methods, variants and benchmarks must be in the file. Other keys may be missing there, and are checked
@@ -29,7 +29,7 @@ def make(source: Source, changes: Iterable[str]) -> None:
     """
     for change in changes:
         if not change.isprintable() or len(change) > MAX_TEXT:
-            message = f"expected at most {MAX_TEXT:,} printable characters, since the store keeps it"
+            message = f"expected at most {MAX_TEXT:,} printable characters, since the store records it"
             _refuse(
                 source, (change,), change if change.isprintable() else repr(change), "change-not-printable", message
             )
@@ -80,7 +80,7 @@ def _end(text: str) -> int:
 
 
 def _is_label(path: KeyPath) -> bool:
-    """Whether the last key of a path is a name of the file's own, which a change cannot add."""
+    """Whether the last key of a path is one of the file's names, which a change cannot add."""
     return path[:-1] in (("methods",), ("benchmarks",)) or (len(path) == 4 and path[2] == "variants")
 
 
@@ -90,7 +90,7 @@ def _refuse(source: Source, path: KeyPath, change: str, code: str, message: str)
 
 
 def _with_keys(source: Source, presets: list[Any]) -> Any:
-    """A list of benchmarks as the mapping that means the same, so that their settings can be changed."""
+    """A list of benchmarks as the equivalent mapping, so that their settings can be changed."""
     if not all(isinstance(name, str) for name in presets) or len(set(presets)) < len(presets):
         return presets  # faults that are reported for the list
     for index, name in enumerate(presets):
@@ -120,7 +120,7 @@ def _put(source: Source, path: KeyPath, text: str, option: str) -> None:
 
 
 def _forget(source: Source, path: KeyPath) -> None:
-    """Forget where and how the file writes a value that is replaced."""
+    """Forget the place and text in the file of a replaced value."""
     source.lines = _without(source.lines, path)
     source.written = _without(source.written, path)
 

@@ -1,4 +1,4 @@
-"""How a sweep's trials depart from their methods' own settings, and where that makes a comparison doubtful. Pure."""
+"""How a sweep's trials deviate from their methods' defaults, and where that makes a comparison doubtful. Pure."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _LENGTHS = ("updates_per_task", "epochs_per_task")
 
 
 def departures(trial: TrialSpec) -> dict[str, tuple[Any, Any]]:
-    """The settings of a trial that are not its method's own.
+    """The settings of a trial that differ from its method's defaults.
 
     Returns:
         Each as given and the method's own, by the part of a sweep and the name: `settings.buffer`.
@@ -40,14 +40,14 @@ def _length(training: TrainingSpec) -> str:
 
 
 def lines(cells: Iterable[Cell]) -> Iterator[str]:
-    """The settings that are not a method's own, one line for each value, with the methods that have it."""
+    """The settings that differ from a method's defaults, one line per value, with the methods that have it."""
     found: dict[str, dict[str, None]] = defaultdict(dict)
     for cell in cells:
         for name, (given, own) in departures(cell.trials[0]).items():
             text = f"{given} per task" if name == "training.length" else f"{name.partition('.')[2]} {_text(given)}"
             found[f"{text} instead of {_text(own)}"][" ".join(filter(None, (cell.method, cell.variant)))] = None
     for text, methods in found.items():
-        yield f"not the method's own: {text}: {', '.join(methods)}"
+        yield f"not the default: {text}: {', '.join(methods)}"
 
 
 def _text(value: Any) -> str:
@@ -58,10 +58,10 @@ def _text(value: Any) -> str:
 
 
 def warnings(cells: Iterable[Cell]) -> list[str]:
-    """A line that names the methods which learn for less time than their own, at the learning rate meant for that time.
+    """A line that names the methods with shortened training at a learning rate meant for full training.
 
-    Sweeps that are short on purpose, such as the quickstart, have many of them. A second line says how to see whether
-    it matters; without such methods there is no line.
+    Deliberately short sweeps, such as the quickstart, have many of them. A second line says how to check whether
+    it matters; without such methods, there is no line.
     """
     found: dict[str, dict[str, None]] = defaultdict(dict)
     seen: dict[str, None] = {}

@@ -11,7 +11,7 @@ from orchestrator.sweeps.places import KeyPath
 from orchestrator.sweeps.yaml_source import Source
 
 MAX_TRIALS = 200_000
-"""Limit of a sweep's trials; a few short lists can ask for more than any machine can list."""
+"""Limit of a sweep's trials; a few short lists can request more than any machine can list."""
 
 MAX_LABEL = 100
 """Limit of a label's length: tables, figures and messages show it in full."""
@@ -29,7 +29,7 @@ def name_at(source: Source, place: KeyPath, value: Any) -> str:
 
 
 def has_looked_up(source: Source, registry: Registry[Any], name: Any, place: KeyPath) -> bool:
-    """Look a name up among installed plug-ins if a registry lacks it; False if that fails, which is reported."""
+    """Look up a name among installed plug-ins if a registry lacks it; False if that fails, which is reported."""
     try:
         if isinstance(name, str):
             find(registry, name)
@@ -70,14 +70,14 @@ def check_distinct(source: Source, values: Sequence[Any], place: KeyPath) -> Non
     seen = set()
     for index, value in enumerate(values):
         if repr(value) in seen:  # by repr, since a file may hold lists, which are not hashable
-            message = f"asks for the same trials twice: {value!r} is repeated; remove it"
+            message = f"requests the same trials twice: {value!r} is repeated; remove it"
             source.fault((*place, index), "same-trials-twice", message)
         seen.add(repr(value))
 
 
 def has_too_many(source: Source, num_trials: int, place: KeyPath) -> bool:
-    """Whether a part of the file alone asks for more trials than a sweep may have, which is reported."""
+    """Whether a part of the file alone requests more trials than a sweep may have, which is reported."""
     if num_trials > MAX_TRIALS:
-        message = f"expected at most {MAX_TRIALS:,} trials, given lists that make {num_trials:,}; split the sweep"
+        message = f"expected at most {MAX_TRIALS:,} trials, given lists that expand to {num_trials:,}; split the sweep"
         source.fault(place, "too-many-trials", message)
     return num_trials > MAX_TRIALS

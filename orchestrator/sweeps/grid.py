@@ -39,8 +39,8 @@ def cells(
                     continue
                 where = f"{show_path(variant.place)} at {scale} on {benchmark}"
                 first = asked.setdefault(trials[0].trial_id, where)
-                if first != where and variant.is_sound:  # an override left out for a fault may be the difference
-                    message = f"asks for the same trials twice: {where} equals {first}; remove one"
+                if first != where and variant.is_sound:  # an override omitted because of a fault may be the difference
+                    message = f"requests the same trials twice: {where} equals {first}; remove one"
                     source.fault(variant.place, "same-trials-twice", message)
                 yield Cell(
                     method=variant.label,

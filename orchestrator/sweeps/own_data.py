@@ -1,13 +1,13 @@
 """Base sets that a sweep defines: images of the user's own, in a folder by class or in Parquet files.
 
     data:
-      birds: {kind: folder, path: photos/birds, size: 64}     # photos/birds/CLASS/*.jpg, beside the sweep
+      birds: {kind: folder, path: photos/birds, size: 64}     # photos/birds/CLASS/*.jpg, relative to the sweep
       cells: {kind: parquet, path: cells/*.parquet, image: image, label: label, size: 32, channels: 1}
     benchmarks:
       split birds: {kind: split, base: birds, num_tasks: 5}
 
-In a trial's identity the label becomes the name of the content, `images-` and a checksum. A set is read, and decoded
-into the cache, when the sweep is: number and size of images decide what its trials are, and faulty ones refuse it.
+In a trial's identity, the label becomes a name of the content, `images-` and a checksum. A set is read, and decoded
+into the cache, when the sweep is read: its images determine the trials, and faulty ones refuse the sweep.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def _read(source: Source, label: str, settings: Any, place: KeyPath) -> DefinedS
         return None
     try:
         path = source.file.absolute().parent / expanded(definition.path)
-        with decoding(label, display.console(stderr=True)) as on_progress:  # commands print results on standard output
+        with decoding(label, display.console(stderr=True)) as on_progress:  # standard output is for results
             found = DefinedSet(base=own_set(definition, path, on_progress))
     except (DataError, InvalidError) as error:
         source.fault((*place, "path"), error.codes, str(error))
@@ -109,7 +109,7 @@ def check_for_elsewhere(sweep: Sweep) -> None:
     """Check that the sets of a sweep that goes to other machines are at paths that these may have.
 
     Raises:
-        UserError: some are at paths beside the sweep, which goes there without them.
+        UserError: some have relative paths, which do not exist there.
     """
     faults = [
         Fault(

@@ -1,4 +1,4 @@
-"""Faults of a file and their places in it, as the keys and positions that lead there."""
+"""Faults in a file and their places, as paths of keys and positions."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ KeyPath: TypeAlias = tuple[str | int, ...]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fault:
-    """One thing wrong in a file, and where.
+    """A fault in a file, and its place.
 
     Attributes:
         path: the keys and positions that lead there, from the top of the file.

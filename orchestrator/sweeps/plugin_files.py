@@ -1,4 +1,4 @@
-"""Plug-ins of a sweep: the files that it lists, whose code runs only where the command names them too."""
+"""Plug-ins of a sweep: the files that it lists, whose code runs only if the command names them too."""
 
 from __future__ import annotations
 

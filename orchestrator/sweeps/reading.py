@@ -1,15 +1,15 @@
 """Reads sweep files: YAML in, a `Sweep` out. All faults of a file are reported at once, each with its place.
 
-    name: example                        # optional; the file's name by default
-    store: runs/shared                   # optional; sweeps that name one store share their trials
+    name: example                        # optional; default: the file's name
+    store: runs/shared                   # optional; sweeps with the same store share their common trials
     seeds: [0, 1, 2]
     benchmarks:                          # a list of presets, or labels with settings
-      r-mnist:                           # a preset's name needs no settings
+      r-mnist:                           # a preset needs no settings
       six rotations: {preset: r-mnist, num_tasks: 6}
       own: {kind: permuted, base: digits, num_tasks: 12}
     methods:                             # a method's name, or a label with `method:`
       supsup: {scales: [FC256]}
-      er: {network: small_vit}           # a network of one's own, of a plug-in; it can stand among scales, too
+      er: {network: small_vit}           # a plug-in's network; it can also be listed under scales
       neuromodnet:
         scales: [FC256, FC1024]
         settings: {initial_strength: 1.0}
@@ -20,14 +20,14 @@
           both: {}
           local: {settings: {modulation: local}}
     training: {updates_per_task: 1000}   # for every method
-    reference: supsup                    # optional; params/task are also given as a ratio to this method's
+    reference: supsup                    # optional; show params/task relative to this method
     data:                                # base sets of your own images, see own_data.py
       birds: {kind: folder, path: photos/birds, size: 64}
     keep_weights: false                  # whether trained weights are stored with the contexts
-    plugins: [my_method.py]              # files beside this one; their code runs only with --plugin my_method.py
+    plugins: [my_method.py]              # files in the same folder; their code runs only with --plugin my_method.py
     resources: {gpus: 0.25, cpus: 1}     # per trial; not part of its identity
 
-Settings that are not given are the paper's; `updates_per_task` replaces a method's own `epochs_per_task`, and vice
+Omitted settings are the paper's; `updates_per_task` replaces a method's own `epochs_per_task`, and vice
 versa. The grid is methods x variants x scales x benchmarks x seeds.
 """
 
@@ -70,7 +70,7 @@ _RESERVED_LABELS = (
     *("method", "variant", "scale", "network", "params/task", "ratio", "s/task"),
     *("masked", "forgetting", "examples kept"),
 )
-"""Other columns of the tables in which every benchmark has its own column."""
+"""Other columns of tables with one column per benchmark."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,7 +108,7 @@ def load_sweep(
         plugins: the plug-in files that it lists under `plugins`: their code is run.
 
     Raises:
-        UserError: the file cannot be read, or has faults, all of which the message lists; a seed or a plug-in is not
+        UserError: the file cannot be read, or has faults, all listed in the message; or a seed or a plug-in is not
             the sweep's.
     """
     try:
@@ -116,13 +116,13 @@ def load_sweep(
     except InvalidError as error:
         raise UserError(error.codes, f"{error}.") from error
     if not place.exists() and (found := elsewhere(place)) is not None:
-        raise UserError("file-elsewhere", f"{file}: expected a file, and there is none; there is {found}")
+        raise UserError("file-elsewhere", f"{file}: expected a file, but there is none; there is {found}")
     sweep = _sweep(yaml_source.read(place), changes, plugins)
     return sweep if seeds is None else sweep.only(seeds)
 
 
 def elsewhere(file: Path) -> Path | None:
-    """The sweep probably meant by a path that does not exist: sweeps may move, for instance into a paper's folder.
+    """The sweep probably meant by a nonexistent path: sweeps may move, for instance into a paper's folder.
 
     Args:
         file: the path.
@@ -210,7 +210,7 @@ def _name(source: Source, given: Any) -> str:
         if isinstance(given, str):
             source.fault(("name",), "name-no-filename", f"{expected}; given {name!r}")
         else:
-            message = f"add a `name:`, since the file's own does not do: {expected}; given {name!r}"
+            message = f"add a `name:`, since the file's own is not valid: {expected}; given {name!r}"
             source.fault((), "name-no-filename", message)
     return name
 
@@ -250,7 +250,7 @@ def benchmark_at(
         source: the file, which collects faults.
         label: its label: a preset's name, unless the settings say which preset or kind it is.
         settings: its settings, as read.
-        place: where they stand.
+        place: their place in the file.
         sets: base sets of the file's own, by name.
     """
     if not isinstance(settings, dict):

@@ -80,7 +80,7 @@ class Sweep:
         reference: the method with whose params/task the others are compared, or None.
         keep_weights: whether trained weights are stored with the contexts.
         changes: what the command line changed in the file, such as `methods.er.settings.buffer=200`.
-        seeds: the seeds of the trials to run; None for all. The sweep asks for all of its trials all the same.
+        seeds: the seeds of the trials to run; None for all. The sweep requests all of its trials all the same.
         plugins: the files that it lists, the installed plug-ins that its trials use, and the base sets it defines.
     """
 
@@ -120,7 +120,7 @@ class Sweep:
         return self.name if self.seeds is None else f"{self.name}, seeds {' '.join(map(str, self.seeds))}"
 
     def only(self, seeds: Sequence[int]) -> Sweep:
-        """The same sweep, of which only the trials with these seeds are to run.
+        """The same sweep, restricted to running the trials with these seeds.
 
         Raises:
             UserError: a seed is not the sweep's.
@@ -130,7 +130,7 @@ class Sweep:
             raise UserError(
                 "unknown-seed",
                 f"--seeds: expected seeds of the sweep {self.name}, which are {', '.join(map(str, known))}; given "
-                f"{', '.join(map(str, others))}. Others go into its file, or are set: --set 'seeds=[0, 1, 2]'",
+                f"{', '.join(map(str, others))}. Add others to its file, or set them: --set 'seeds=[0, 1, 2]'",
             )
         return dataclasses.replace(self, seeds=tuple(seed for seed in known if seed in seeds))
 
@@ -156,7 +156,7 @@ class Sweep:
         return None
 
     def manifest(self) -> Manifest:
-        """The manifest that the store keeps: the trials that the sweep asks for, and their names."""
+        """The manifest that the store keeps: the trials that the sweep requests, and their names."""
         cells = tuple(
             ManifestCell(
                 method=cell.method,

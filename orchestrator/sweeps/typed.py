@@ -1,4 +1,4 @@
-"""Reads parts of a parsed file strictly as frozen dataclasses; what does not fit becomes a fault at its place."""
+"""Reads parts of a parsed file strictly as frozen dataclasses; mismatches become faults with their places."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def read(source: Source, cls: type[T], value: Mapping[str, Any], place: KeyPath)
     except ValidationError as error:
         for details in error.errors(include_url=False):
             if details["type"] == "too_short" and details["input"]:
-                continue  # all its elements are faulty, which is reported for each; it is not empty
+                continue  # all elements are faulty, and each was reported; the list is not empty
             here = (*place, *details["loc"])
             message = details["msg"] if source.is_full else _explain(source, details, cls, here)
             source.fault(here, _codes(details), message)

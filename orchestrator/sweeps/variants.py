@@ -143,7 +143,7 @@ def _scales(
         message = "expected either scales or network, given both: scales: [FC256, my_network] names several"
         source.fault((*place, "network"), "network-and-scales", message)
     elif "scales" not in value and "network" not in value:
-        source.fault((*place, "scales"), "missing-key", "expected this key, or network, not given; add it")
+        source.fault((*place, "scales"), "missing-key", "expected this key or network, given neither; add one")
     if entry is None:
         return []
     check_distinct(source, entry.scales, (*place, "scales"))
@@ -167,7 +167,7 @@ def _base(source: Source, entry: Mapping[str, Any], place: KeyPath) -> None:
     if not isinstance(base, str):
         return  # not given, or the fault is reported elsewhere
     if not isinstance(variants, dict) or not variants:
-        message = "expected variants beside it, one of which it names; given none"
+        message = "expected the name of one of the entry's variants, but it has none"
         source.fault((*place, "base"), "base-without-variants", message)
     elif base not in variants:
         source.unknown((*place, "base"), base, variants)

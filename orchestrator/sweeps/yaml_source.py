@@ -134,7 +134,7 @@ class Source:
 
 
 MAX_MESSAGE = 2000
-"""Limit of a message's length, longer than any list of names; quoted values are shortened before."""
+"""Limit of a message's length, longer than any list of names; quoted values are shortened first."""
 
 
 def read(file: Path) -> Source:
@@ -150,10 +150,10 @@ def read(file: Path) -> Source:
         content = _content(file)
         text = content.decode()
     except OSError as error:
-        raise UserError("file-unreadable", f"{file}: expected a YAML file that can be read: {error}") from error
+        raise UserError("file-unreadable", f"{file}: expected a readable YAML file: {error}") from error
     except UnicodeDecodeError as error:
         raise UserError(
-            "file-not-utf-8", f"{file}: expected a YAML file that can be read: {error}; save it as UTF-8 text"
+            "file-not-utf-8", f"{file}: expected a readable YAML file: {error}; save it as UTF-8 text"
         ) from error
     source = Source(file=file)
     try:
@@ -187,7 +187,7 @@ def _content(file: Path) -> bytes:
         while len(content) <= MAX_BYTES:
             if not select.select([descriptor], [], [], PIPE_SECONDS)[0]:
                 raise UserError(
-                    "pipe-silent", f"{file}: expected a YAML file; nothing came out of it within {PIPE_SECONDS:g} s"
+                    "pipe-silent", f"{file}: expected a YAML file, but read nothing from it within {PIPE_SECONDS:g} s"
                 )
             chunk = os.read(descriptor, MAX_BYTES + 1 - len(content))
             if not chunk:
@@ -309,14 +309,14 @@ class _Builder:
         for key_node, value_node in node.value:
             key, line = key_node.value, key_node.start_mark.line + 1
             if key_node.tag == "tag:yaml.org,2002:merge":
-                message = f"expected plain keys, given the merge key << in line {line}; write its keys out"
+                message = f"expected plain keys, given the merge key << on line {line}; write out its keys"
                 self._source.fault(path, "merge-key", message)
             elif not isinstance(key_node, yaml.ScalarNode) or not _is_key(key_node):
-                message = f"expected keys that are text, given another kind of key in line {line}"
+                message = f"expected text keys, given another kind of key on line {line}"
                 self._source.fault(path, "key-not-text", message)
             elif key in values:
                 first = self._source.lines[(*path, key)]
-                message = f"given twice, in line {first} and in line {line}; keep one of them"
+                message = f"given twice, on line {first} and on line {line}; keep one"
                 self._source.fault((*path, key), "repeated-key", message)
             else:
                 self._source.lines[(*path, self._counted(key))] = line

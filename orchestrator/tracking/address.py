@@ -1,4 +1,4 @@
-"""Addresses of MLflow: its server or database, and the place of artifacts. Does not import MLflow."""
+"""MLflow addresses: its server or database, and its artifacts. Does not import MLflow."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def tracking_uri(runs: Path, given: str | None) -> str:
         given: the URI on the command line.
 
     Raises:
-        UserError: what follows a question mark is the end of a path, so that a database would be made elsewhere.
+        UserError: the text after a question mark is the end of a path, so the database would be created elsewhere.
     """
     uri = given or os.environ.get(TRACKING_VARIABLE) or default_uri(runs)
     kind, mark, path = uri.partition("://")

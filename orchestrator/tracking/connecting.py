@@ -89,7 +89,7 @@ def explained(uri: str) -> Iterator[None]:
 
 
 def explain(error: Exception, uri: str) -> Fault:
-    """What went wrong with MLflow at `uri`, and what to do; without the address's password."""
+    """What went wrong with MLflow at `uri`, and what to do, without the address's password."""
     shown = hide_password(uri)
     host = uri.partition("://")[2].partition("/")[0].rpartition("@")[2]  # urlsplit raises for invalid addresses
     text = hide_password(f"{type(error).__name__}: {error}").strip()

@@ -58,7 +58,7 @@ def followed(store: Store, sweep: str, uri: str, console: Console) -> Iterator[N
     """Show a sweep in MLflow from a separate process while the block runs, and complete it afterwards.
 
     Args:
-        store: the store, which this process drives; its mark `behind` says afterwards whether MLflow lacks something.
+        store: the store, which this process drives; its mark `behind` says afterwards whether MLflow is out of date.
         sweep: the sweep's name.
         uri: MLflow's tracking URI.
         console: where to report an error, once.
@@ -120,17 +120,17 @@ def _wait(process: subprocess.Popen[str], heard: _Heard, console: Console, *, is
             reason, deadline = None, ended + INTERRUPTED_PATIENCE
         elif heard.trouble:
             reason, deadline = heard.trouble, ended + TROUBLE_PATIENCE
-        else:  # as long as it takes, if it sends heartbeats
-            reason = f"the process that writes it said nothing for {PATIENCE:g} s; a server may be slow, or a disk"
+        else:  # without limit, as long as it sends heartbeats
+            reason = f"the process that writes it reported nothing for {PATIENCE:g} s; a server or disk may be slow"
             deadline = max(ended, heard.at) + PATIENCE
         if now > deadline:
             return reason
         if now > ended + NOTE_SECONDS and not has_noted:
             has_noted = True
-            print_line(console, "mlflow: writing the last results; the run ends when that is done, or at Ctrl-C")
+            print_line(console, "mlflow: writing the last results; the run ends when this is done, or on Ctrl-C")
     if code == 0 or is_interrupted:
         return None
-    how = f"was ended by signal {-code}" if code < 0 else f"ended with code {code}"
+    how = f"was killed by signal {-code}" if code < 0 else f"ended with code {code}"
     return heard.trouble or f"the process that writes it {how}"
 
 
@@ -181,7 +181,7 @@ def _words(error: Exception) -> str:
 
 
 def sync(store: Store, uri: str, console: Console) -> None:
-    """Show all sweeps of a store in MLflow: write what is missing, and nothing twice.
+    """Show all sweeps of a store in MLflow: write only what is missing.
 
     Raises:
         UserError: MLflow cannot be written, or another process is writing it.
@@ -208,7 +208,7 @@ def sync(store: Store, uri: str, console: Console) -> None:
                 print_line(console, f"{manifest.name}: {news}")
     except TrackingError as error:
         kind = UnfinishedError if any(task.completed for task in bar.tasks) else UserError
-        raise kind(error.codes, f"{_words(error)}. What the store has is safe; run crwn sync again.") from error
+        raise kind(error.codes, f"{_words(error)}. The store is intact; run crwn sync again.") from error
     finally:
         lock.release()
 
@@ -217,7 +217,7 @@ def main() -> None:
     """The follower: `python -m orchestrator.tracking.following STORE SWEEP`; it ends when its input ends."""
     root, sweep = sys.argv[1:]
     os.nice(10)  # trials come first
-    for sign in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # stopping a cluster's job sends them to everyone
+    for sign in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # stopping a cluster's job signals all its processes
         signal.signal(sign, signal.SIG_IGN)
     ended, channel = threading.Event(), sys.stdout
     sys.stdout = sys.stderr  # output of libraries is not a report
@@ -227,7 +227,7 @@ def main() -> None:
         ended.set()
 
     def say(trouble: str) -> None:
-        with contextlib.suppress(OSError):  # nobody listens: the driver was killed
+        with contextlib.suppress(OSError):  # the driver was killed
             print(json.dumps(trouble), file=channel, flush=True)
 
     threading.Thread(target=listen, daemon=True).start()

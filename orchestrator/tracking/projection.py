@@ -1,7 +1,7 @@
 """What MLflow shows of a store: names, values and times as pure functions of the store. Does not import MLflow.
 
-docs/mlflow.md explains the names, which are public: few metric names (the UI freezes with many), params for what is
-compared, tags for what people filter by.
+docs/mlflow.md explains the names, which are public: few metric names (the UI freezes with many), params for settings
+to compare, tags to filter by.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ EXPERIMENT_TAGS: Mapping[str, str] = {
     f"{VIEW}crwn-trials": _view("trial", "accuracy", _TRIAL_COLUMNS),
     f"{VIEW}crwn-cells": _view("trial", "accuracy", _TRIAL_COLUMNS, groupBy=_BY_CELL),
 }
-"""Tags of every experiment; views that show something, which `crwn ui` names, since a page opens on a folded run."""
+"""Tags of every experiment: the views that `crwn ui` prints, since MLflow's own page opens on a collapsed run."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ when no run is in progress, one per cell of the table: mean, deviation and numbe
 read from the store (`projection.py`), so it can lag behind, be lost, and be rebuilt.
 
 MLflow can only append to metrics. A run therefore belongs to one origin of its numbers, its tag `crwn.origin`; numbers
-of another origin replace it by a new run. Runs that somebody deleted in MLflow are ignored: the next process that shows
+of another origin replace it with a new run. Runs deleted in MLflow are ignored: the next process that shows
 the sweep creates new ones. One process at a time writes (`Store.tracking_lock`).
 """
 
@@ -33,10 +33,10 @@ from orchestrator.tracking.connecting import connect, entities, explained
 from orchestrator.tracking.projection import Point, RunContent
 
 MAX_FAULTS = 3
-"""Number of failed trials after which a pass is given up: one may be odd, more are an outage."""
+"""Number of failed trials after which a pass is abandoned: one may be an oddity, more are an outage."""
 
 METRICS_PER_CALL, MAX_RUNS = 800, 50_000
-"""MLflow takes a thousand entries at once, of which a hundred may be params, and gives so many runs."""
+"""MLflow's limits: a thousand entries per call, a hundred of them params, and this many runs per query."""
 
 STATUS: Mapping[TrialState, str] = {
     "done": "FINISHED",
@@ -177,7 +177,7 @@ class Tracker:
         """Update one trial's run; returns whether anything was written."""
         place = ("trial", trial_id)
         shown = runs.get(place)
-        if state == "left" and shown is not None:  # somebody removed its files
+        if state == "left" and shown is not None:  # its files were removed
             self._client.delete_run(runs.pop(place).run_id)
             return True
         seen = (state, cell.names, self._store.signature(trial_id))
@@ -256,7 +256,7 @@ class Tracker:
         """Create a run that begins at `start`; its name is the tag `mlflow.runName`."""
         tags = {
             "crwn.store": self._store.identity,
-            "mlflow.user": psutil.Process().username(),  # in a container it may be just a number
+            "mlflow.user": psutil.Process().username(),  # in a container, it may be just a number
             "mlflow.source.name": "crwn run",
             "mlflow.source.type": "LOCAL",
             **{name: value for name, value in tags.items() if value},

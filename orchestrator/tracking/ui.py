@@ -1,4 +1,4 @@
-"""MLflow's own web interface on a folder of stores."""
+"""MLflow's web UI for a folder of stores."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from orchestrator.waiting import waiting
 
 HOST = "127.0.0.1"
 FOR_TRAINING = "workflowType=machine_learning"
-"""Part of an address that opens the interface for training; MLflow's default is the one for prompts."""
+"""Part of a URL that opens the UI for training; MLflow's default is the one for prompts."""
 SEARCH = "/api/2.0/mlflow/experiments/search"
 VIEWS = (
     ("crwn-means", "", "means over seeds"),
@@ -43,7 +43,7 @@ ENVIRONMENT = {
 
 
 def serve(runs: Path, port: int, console: Console) -> None:
-    """Serve MLflow's interface until Ctrl-C.
+    """Serve the MLflow UI until Ctrl-C.
 
     Args:
         runs: the folder of the stores, or one of its stores.
@@ -57,7 +57,7 @@ def serve(runs: Path, port: int, console: Console) -> None:
         runs = runs.parent
     uri = tracking_uri(runs, None)
     if not is_database(uri):
-        note = f"$MLFLOW_TRACKING_URI names a server, which serves the interface itself: {hide_password(uri)}"
+        note = f"$MLFLOW_TRACKING_URI names a server, which serves the UI itself: {hide_password(uri)}"
         print_line(console, note)
         return
     if uri == default_uri(runs) and not (runs / DATABASE_FILE).exists():
@@ -88,7 +88,7 @@ def serve(runs: Path, port: int, console: Console) -> None:
                 server.wait()
         size = os.fstat(log.fileno()).st_size
         said = os.pread(log.fileno(), 2000, max(0, size - 2000)).decode(errors="replace")
-        how = "ended by itself" if is_up else f"did not start within {START_SECONDS:g} s"
+        how = "exited by itself" if is_up else f"did not start within {START_SECONDS:g} s"
         raise UserError("server-failed", f"the MLflow server {how}:\n{hide_password(said)}")
 
 

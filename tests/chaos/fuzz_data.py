@@ -1,17 +1,17 @@
-"""Damages the files of small data sets, thousands of times, and sees what the loader makes of them.
+"""Damages the files of small data sets thousands of times, and checks what the loader makes of them.
 
     .venv/bin/python -m tests.chaos.fuzz_data --flips 2000 --seed 0
 
-Of every ten times, eight flip one bit of a file, one cuts the file off, one takes some bytes out. Each time the set is
-loaded and verified as `crwn data verify` does, from a cache that is empty, and the outcome is one of four:
+Of every ten faults, eight flip one bit of a file, one truncates it, one removes some bytes. Each time, the set is
+loaded and verified as by `crwn data verify`, from an empty cache, and the outcome is one of four:
 
 - refused: a DataError, which every command shows as one line.
-- equal: the images are what they were, as the damage was where nothing is read.
+- equal: the images are unchanged, since the damaged bytes are not read.
 - changed: other images. JPEG, BMP, pickles and Parquet have no checksums, so this can only be refused for a set whose
   checksum is known, or where the format has one.
-- traceback: any other error, which is a fault of ours.
+- traceback: any other error, which is a bug.
 
-The exit code is 1 after a traceback, or where images changed though there is a checksum.
+The exit code is 1 after a traceback, or if images changed despite a checksum.
 """
 
 from __future__ import annotations

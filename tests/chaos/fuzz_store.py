@@ -1,22 +1,22 @@
-"""Damages the files of a small store, thousands of times, and sees what everything that reads them makes of it.
+"""Damages the files of a small store thousands of times, and checks what every reader makes of them.
 
     .venv/bin/python -m tests.chaos.fuzz_store --flips 2000 --seed 0
 
-Of every ten times, seven flip one bit of a file, one cuts it off, one takes some bytes out, one sets some to zero. Each
-time all that reads the store says what it shows: tables, status, verify, run before it starts anything, diff, and what
-MLflow would be sent. The outcome is one of these:
+Of every ten faults, seven flip one bit of a file, one truncates it, one removes some bytes, one zeroes some. Each
+time, all readers of the store report what they show: tables, status, verify, run before it starts anything, diff, and
+what MLflow would get. The outcome is one of these:
 
-- refused: a reader names the file, in a few lines, and none shows anything else than before.
-- verified: only verify looks at what was damaged, and names it.
-- equal: all is shown as it was, since nothing was lost, as of an index that is made anew.
-- another: another valid sweep, of a YAML file that somebody may have written so.
-- silent: something is shown otherwise, and nothing is said.
-- flood: an error of more lines than anybody reads.
+- refused: a reader names the file, in a few lines, and none shows anything different from before.
+- verified: only verify reads the damaged part, and names it.
+- equal: everything is shown as before, since nothing was lost, as with an index, which is rebuilt.
+- another: another valid sweep, from a YAML file that could be intentional.
+- silent: something is shown differently, without a message.
+- flood: an error with more lines than anyone reads.
 - traceback: any other error.
 - abort, hang: the process ended, or took a minute.
 
-From `silent` on they are faults of ours, and the exit code is 1. In records of a version without sums (`older`) a
-changed number cannot be seen, and Arrow may end the process, so there only a traceback or a flood is one.
+From `silent` on, they are bugs, and the exit code is 1. In records of a version without checksums (`older`), a
+changed number cannot be detected, and Arrow may crash the process, so only a traceback or a flood counts there.
 """
 
 from __future__ import annotations

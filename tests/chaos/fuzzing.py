@@ -1,4 +1,4 @@
-"""What the fuzzers share: how a file is damaged, a process that may die of it, a line for each kind of file."""
+"""Shared by the fuzzers: damaging a file, a process that may crash, one line per kind of file."""
 
 from __future__ import annotations
 

@@ -1,11 +1,11 @@
-"""A soak: 500 tiny trials on a cluster of three machines, where something is killed every 20 seconds on average.
+"""A soak: 500 tiny trials on a cluster of three machines, with a kill every 20 seconds on average.
 
     make chaos                                          the tests of single faults, then this
     .venv/bin/python -m tests.chaos.soak --trials 40    a short one
 
-What is killed, at random: the process of a trial that is training, a whole machine (another one joins), the driver (the
-same command is started again). At the end the store is compared, trial by trial, with one that was computed by nobody's
-disturbance, and the figures are written as JSON. The exit code is 1 if a trial was lost, is there twice or differs.
+The kills are random: the process of a training trial, a whole machine (another one joins), or the driver (the
+same command is restarted). At the end, the store is compared, trial by trial, with that of an undisturbed
+run, and the figures are written as JSON. The exit code is 1 if a trial is lost, duplicated or different.
 """
 
 from __future__ import annotations
@@ -50,11 +50,11 @@ methods:
   supsup: {{scales: [FC32], training: {{updates_per_task: 500}}}}
 """
 KINDS: Mapping[Kind, int] = {"worker": 10, "machine": 1, "driver": 1}
-"""What is killed, and how often, one to another."""
+"""What is killed, and the relative frequency."""
 
 
 def command(sweep: Path, store: Path) -> list[str | Path]:
-    """What a user types; CPUs alone, and nothing in MLflow."""
+    """The user's command; CPUs only, without MLflow."""
     return [CRWN, "run", sweep, "--out", store, "--executor", "ray", "--gpus", "0", "--no-tracking"]
 
 
@@ -79,7 +79,7 @@ class Soak:
 
     @property
     def store(self) -> Store:
-        """The store that is being tormented."""
+        """The store under test."""
         return Store(self.folder / "tormented")
 
     def run(self, trials: Sweep) -> None:

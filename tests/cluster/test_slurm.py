@@ -162,7 +162,7 @@ def test_a_sweep_that_its_time_limit_cuts_off(site: Site, tmp_path: Path) -> Non
     minutes = sum(int(part) * factor for part, factor in zip(reversed(elapsed.split(":")), (0, 1, 60), strict=False))
     site.login.run(f"scontrol update JobId={job} TimeLimit={minutes + 2}")
     wait_until(lambda: site.state(job) == "PENDING", 240, lambda: site.log(job))
-    assert "the time limit is near: the job is put back into the queue" in site.log(job)
+    assert "the time limit is near: the job is requeued" in site.log(job)
     wait_until(lambda: not any(map(rays_processes, site.nodes)), 60)
     assert [list(node.path(Path("/tmp")).glob("crwn-*")) for node in site.nodes] == [[], []]  # noqa: S108
     reached = sum(len(site.store.all_attempts(trial)) for trial in trials)
@@ -190,7 +190,7 @@ def test_a_sweep_that_its_time_limit_cuts_off(site: Site, tmp_path: Path) -> Non
         wait_until(lambda: site.state(again[0]) in ("COMPLETED", "FAILED"), 1800, lambda: site.log(again[0]))
         assert site.state(again[0]) == "COMPLETED", site.log(again[0])
     assert site.login.run(submit) == "cut: all 4 trials are done; nothing to submit\n"
-    assert site.login.run("crwn status --slurm") == "Slurm: no job of crwn waits or runs\n"
+    assert site.login.run("crwn status --slurm") == "Slurm: no crwn job is waiting or running\n"
 
     here = [CRWN, "run", site.network.shared / "sweep.yaml", "--out", tmp_path / "here", "--executor", "inline"]
     subprocess.run([*here, "--no-tracking"], env=clean_environment(), capture_output=True, check=True, timeout=1800)

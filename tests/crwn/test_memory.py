@@ -53,7 +53,7 @@ def small() -> TrialSpec:
 
 
 def test_what_a_group_needs_by_hand() -> None:
-    """NeuroModNet FC256 on R-MNIST: images, trained numbers, activations.
+    """NeuroModNet FC256 on r-mnist: images, trained numbers, activations.
 
     60,000 images of 784 bytes a task, and once more for the task being made; four times 1,299 numbers in float32; of
     128 examples the inputs of three layers, twice because they are modulated, and the scores, and a quarter more for

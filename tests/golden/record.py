@@ -1,10 +1,10 @@
-"""Records the golden traces of the cases that are named, each into a JSON file of its name beside this one:
+"""Records the golden traces of the named cases, each to a JSON file of its name next to this one:
 
     .venv/bin/python -m tests.golden.record NAME...
 
-or of all, with `--all`. Record one anew only when its results are meant to change: raise `RESULTS_VERSION` in
-crwn/code.py first, and say so under "Changed results" in the change log. The trace of a new case needs neither. What a
-trace holds does not depend on the processor beyond the last digits: a tiny trial in float64.
+or of all, with `--all`. Re-record one only if its results are meant to change: raise `RESULTS_VERSION` in
+crwn/code.py first, and add a line under "Changed results" in the change log. The trace of a new case needs neither. A
+trace is a tiny trial in float64, so it does not depend on the processor beyond the last digits.
 
 `DIGESTS` has a digest of each trace under the version of results whose it is. A version's digests are never written
 again, so that a trace that is recorded anew under the same version is found out.

@@ -1,4 +1,4 @@
-"""What the tests of all methods ask of one: a case is a method, or a mode in which it computes otherwise."""
+"""Cases for the tests of all methods: a case is a method, or a mode that computes differently."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from crwn.trial_spec import TrialSpec
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tolerances:
-    """How far a result may lie from the recorded one.
+    """How far a result may be from the recorded one.
 
     Attributes:
-        loss: of losses. Sums in another order, on another processor, change the last of 16 digits.
-        accuracy: of accuracies; 1/360 is an image.
+        loss: for losses. Sums in another order, on another processor, change the last of 16 digits.
+        accuracy: for accuracies; 1/360 is one image.
     """
 
     loss: float = 1e-6
@@ -27,18 +27,18 @@ class Tolerances:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Case:
-    """A method as the tests use it; the defaults suit a fully connected one that learns rotated digits.
+    """A method as the tests use it; the defaults suit a fully connected network on r-digits.
 
     Attributes:
         method: its spec.
-        quick: the settings under contract, where thirty updates with those of `method` would not show what is promised.
-        scale: of a small network, for contracts, resume points and kept tensors.
+        quick: the settings for the contract, if thirty updates with those of `method` would not show what is promised.
+        scale: the scale of a small network, for contracts, resume points and kept tensors.
         trace_scale: another scale, for the golden trace.
-        table_scale: the one whose numbers stand in the documents' table.
-        benchmark: what the method learns in tests; without one, rotations of digits, as many as a test wants.
-        learning_rate: at which thirty updates of a small network learn something.
+        table_scale: the scale shown in the documents' table.
+        benchmark: the benchmark in tests; default: rotations of digits, as many as a test needs.
+        learning_rate: a rate at which thirty updates of a small network learn something.
         tolerances: of the golden trace.
-        changes: settings whose second value the tests cannot guess, with one.
+        changes: alternative values of settings for which tests cannot guess one.
     """
 
     method: MethodSpec
@@ -64,7 +64,7 @@ class Case:
         """A trial of a fraction of a second: four updates of 64 examples for each task, or what a stream has.
 
         Args:
-            num_tasks: of rotated digits.
+            num_tasks: number of rotations.
             step_degrees: likewise.
             **changes: other parts of the trial's spec.
         """

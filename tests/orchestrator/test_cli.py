@@ -493,7 +493,7 @@ def test_a_driver_elsewhere_refuses_a_run_and_one_that_was_cut_off_does_not(
     files.write("leases/run/old.json", json.dumps(ended).encode())
     status = crwn("status", address).out.splitlines()
     assert status[0] == f"{address}: a run is working on it"
-    assert status[1].startswith("  at work: ann on elsewhere, process 12, since ")
+    assert status[1].startswith("  running: ann on elsewhere, process 12, since ")
     assert status[2].startswith(f"  was cut off: bob on {socket.gethostname()}, process {child.pid}, since ")
     assert status[2].endswith("last sign of life 2 h ago")
     refused = crwn("run", sweep_file(), "--out", address)
@@ -528,7 +528,7 @@ def test_storage_that_goes_away_in_a_run_is_one_line(
     assert ended.code == 1
     assert "Traceback" not in ended.out + ended.err
     assert ended.out.count("failed: neuromodnet FC16, r-digits, seed") == 1
-    assert "the storage is away" in ended.out
+    assert "the storage is unavailable" in ended.out
     assert crwn("run", file, "--out", address).code == 0
 
 
@@ -613,7 +613,7 @@ def test_a_disk_that_fails_before_or_after_the_start_is_told_by_the_exit_code(
         after = crwn("run", sweep_file())
         assert (after.code, after.err.count("\n")) == (1, 1)
         assert os.strerror(number) in after.err
-        assert after.err.endswith("the same command goes on with it.\n")
+        assert after.err.endswith("the same command continues.\n")
     last["name"] = ""
     assert crwn("run", sweep_file()).code == 0
 
@@ -937,7 +937,7 @@ def test_doctor_says_what_stands_in_the_way(crwn: Crwn, sweep_file: SweepFile, t
     """A line for each thing that was looked at; exit code 1 where one is a fault; no trial is begun."""
     file = sweep_file()
     fine = crwn("doctor", file, "--out", tmp_path / "store", "--no-tracking")
-    assert (fine.code, fine.out.splitlines()[-1].endswith("nothing is in the way")) == (0, True)
+    assert (fine.code, fine.out.splitlines()[-1].endswith("no problems found")) == (0, True)
     ill = crwn("doctor", file, "--out", tmp_path / "store", "--no-tracking", "--cpus", "9999")
     assert ill.code == 1
     assert re.search("^FAULT resources .* 9999 ", ill.out, re.MULTILINE)

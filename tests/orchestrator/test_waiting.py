@@ -68,7 +68,7 @@ def test_decoding_is_told_in_lines() -> None:
     console, file = made()
     with waiting.decoding("birds", console) as on_progress:
         wait_until(lambda: "so far" in file.getvalue())
-        assert file.getvalue().startswith("birds: files are read, 0 s so far\n")
+        assert file.getvalue().startswith("birds: reading files, 0 s so far\n")
         on_progress(0, 10_000)
         on_progress(4_000, 10_000)
         wait_until(lambda: "4,000 of 10,000" in file.getvalue())

@@ -31,7 +31,7 @@ def test_every_benchmark_is_under_its_own_kind(name: str) -> None:
 
 
 def test_the_presets_are_those_of_the_papers_and_their_twins() -> None:
-    """R-MNIST has 36 tasks by 10 degrees, P-MNIST 100, the splits 20; twins are on embedded data.
+    """r-mnist has 36 tasks by 10 degrees, p-mnist 100, the splits 20; twins are on embedded data.
 
     Mammoth's have 20 tasks whose identity is not told, and pixels from 0 to 1.
     """

@@ -90,7 +90,7 @@ def test_nothing_is_in_the_way(faults: Callable[..., list[Finding]], store: Stor
         ({"versions": {"ray": "2.0"}}, "versions", ("10.0.0.2", "ray 2.0, not 2.", "constraints.txt")),
         ({"versions": {"ray": ""}}, "versions", ("ray none, not 2.",)),
         ({"store_error": "PermissionError: no"}, "store", ("10.0.0.2", "PermissionError: no", "--out")),
-        ({"answer": "written elsewhere"}, "store", ("10.0.0.2", "is not found here", "--out")),
+        ({"answer": "written elsewhere"}, "store", ("10.0.0.2", "not visible here", "--out")),
         (
             {"data_faults": {"mnist": "found in none of /data"}},
             "data",
@@ -120,7 +120,7 @@ def test_data_that_is_damaged_is_not_asked_for_again(faults: Callable[..., list[
     assert fault.found.endswith("data set 'mnist': /data/x is damaged.")
 
 
-@pytest.mark.parametrize("error", ["there is no such folder", None])
+@pytest.mark.parametrize("error", ["no such folder", None])
 def test_a_machine_that_does_not_see_the_store_costs_something(
     faults: Callable[..., list[Finding]], examined: Callable[..., list[Finding]], error: str | None
 ) -> None:

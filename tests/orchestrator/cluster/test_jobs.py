@@ -54,7 +54,7 @@ def test_ctrl_c_ends_the_following_alone(crwn: Crwn, sweep_file: SweepFile, clus
     assert ended.code == 130
     assert cluster.jobs[job].status == JobStatus.RUNNING
     assert ended.out.endswith(
-        f"{job}: no longer followed; the job keeps running. To stop it:\n  crwn stop --address {URL} {job}\n"
+        f"{job}: no longer followed; the job continues. To stop it:\n  crwn stop --address {URL} {job}\n"
     )
 
 
@@ -76,7 +76,7 @@ def test_a_lost_connection_ends_the_following_alone(
 
 def test_status_shows_the_jobs_of_crwn(crwn: Crwn, sweep_file: SweepFile, cluster: Cluster) -> None:
     """Oldest first, with how far a running one is; others' jobs are not ours to show."""
-    assert crwn("status", "--address", URL).out == f"{URL}: no job of crwn\n"
+    assert crwn("status", "--address", URL).out == f"{URL}: no crwn jobs\n"
     cluster.add("raysubmit_somebodys")
     submit(crwn, sweep_file())
     first = cluster.asked[0]["submission_id"]
@@ -87,7 +87,7 @@ def test_status_shows_the_jobs_of_crwn(crwn: Crwn, sweep_file: SweepFile, cluste
     shown = crwn("status", "--address", URL)
     assert shown.code == 0
     lines = shown.out.splitlines()
-    assert lines[0] == f"{URL}: 2 jobs of crwn"
+    assert lines[0] == f"{URL}: 2 crwn jobs"
     date = r"\d{4}-\d\d-\d\d \d\d:\d\d"
     assert re.fullmatch(
         rf"{first}: failed with exit code 1, begun {date}, 1 min 5 s; tiny, 2 trials, into {STORE}", lines[1]

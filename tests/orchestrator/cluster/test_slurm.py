@@ -215,7 +215,7 @@ def test_a_script_for_sbatch(crwn: Crwn, sweep_file: SweepFile, slurm: FakeSlurm
 
 def test_the_jobs_that_wait_and_run(crwn: Crwn, sweep_file: SweepFile, slurm: FakeSlurm, workplace: Path) -> None:
     """One by one or all, with what their logs say last."""
-    assert crwn("status", "--slurm").out == "Slurm: no job of crwn waits or runs\n"
+    assert crwn("status", "--slurm").out == "Slurm: no crwn job is waiting or running\n"
     crwn("submit", sweep_file(), "--slurm")
     slurm.change("101", r="Priority")
     store = workplace / "runs" / "tiny"
@@ -226,7 +226,7 @@ def test_the_jobs_that_wait_and_run(crwn: Crwn, sweep_file: SweepFile, slurm: Fa
     line = f"101: running, 5:00 of 1:00:00 on 2 nodes; tiny, 2 trials, into {store}"
     assert crwn("status", "101").out.splitlines() == [line, "  1/2 trials done, 1 running", f"  log {log}"]
     assert crwn("status", "--slurm", "-v").out.splitlines() == [
-        "Slurm: 1 job of crwn",
+        "Slurm: 1 crwn job",
         line,
         "  one",
         "  0/2 trials done, 2 running",
@@ -255,7 +255,7 @@ def test_a_job_is_stopped(crwn: Crwn, sweep_file: SweepFile, slurm: FakeSlurm) -
     ended = crwn("stop", "101")
     assert (ended.code, ended.out) == (
         0,
-        "101: stopped; what it computed is kept, and submitting the sweep again goes on\n",
+        "101: stopped; its results are kept; submit the sweep again to continue\n",
     )
     assert slurm.jobs["101"]["T"] == "CANCELLED"
     assert crwn("stop", "101").out.endswith(" already\n")
@@ -270,4 +270,4 @@ def test_somebody_elses_job(crwn: Crwn, sweep_file: SweepFile, slurm: FakeSlurm)
         assert (ended.code, ended.codes) == (2, ("job-of-another",))
         assert "101 is 'simulation'" in ended.err
     assert slurm.jobs["101"]["T"] == "PENDING"
-    assert crwn("status", "--slurm").out == "Slurm: no job of crwn waits or runs\n"
+    assert crwn("status", "--slurm").out == "Slurm: no crwn job is waiting or running\n"

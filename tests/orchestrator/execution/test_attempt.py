@@ -490,7 +490,7 @@ def test_going_on_under_other_code_is_said_and_recorded(
     under(**changes)
     notes = [update.note for update in begin(spec) if update.note]
     name = f"neuromodnet FC16, r-digits, seed 0 ({spec.trial_id})"
-    assert notes == ([f"{name} goes on under other code: {expected}; tables mark its result"] if expected else [])
+    assert notes == ([f"{name} resumes with different code: {expected}; tables mark its result"] if expected else [])
     found = provenance(store, spec)
     assert found.code_changes == expected
     assert [made.code for made in found.attempts] == [Surroundings().code, Surroundings(**changes).code]
@@ -849,7 +849,7 @@ def test_a_group_that_memory_did_not_allow_is_marked(
     updates = list(begin(spec, max_group_size=2))
     assert updates[-1].state == "finished"
     assert [update.note for update in updates if update.note] == [
-        "memory ran out; tasks are learned 1 at once from now on"
+        "memory ran out; from now on, tasks are learned 1 at once"
     ]
     assert row_of(store, spec).numerics.group_size == 1
     (told,) = provenance(store, spec).attempts

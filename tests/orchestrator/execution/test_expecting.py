@@ -81,9 +81,7 @@ def test_a_duration_has_bounds_and_says_what_it_is_based_on(trial: MakeTrial, tm
     few = duration(left[:2], Resources(), store)
     assert (few.slots, few.seconds) == (1, pytest.approx(2 * known.seconds))  # inline, one after another
     (counted,) = duration([trial(0, kind="supsup")], Resources(), store).parts
-    assert (
-        counted == "1 trial by counting operations, at 0 billion multiply-adds per second and core, measured just now"
-    )
+    assert counted == "1 trial from a count of operations, at 0 billion multiply-adds per second and core, measured now"
 
 
 def test_what_cannot_be_read_is_no_basis(trial: MakeTrial, tmp_path: Path) -> None:

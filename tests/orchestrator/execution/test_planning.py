@@ -259,14 +259,12 @@ def test_the_plan_tells_the_time_and_what_departs(sweep_file: SweepFile, absent:
     """How long it may take, within which bounds and why; the settings that are not the methods' own; the warnings."""
     text = printed(load_sweep(sweep_file(PAPER + "training: {updates_per_task: 100}\n")), absent)
     lines = text[text.rindex("┘") :].splitlines()[1:]
-    assert lines[0] == (
-        "not the method's own: 100 updates per task instead of 1000 updates: neuromodnet, flynet, supsup"
-    )
+    assert lines[0] == ("not the default: 100 updates per task instead of 1000 updates: neuromodnet, flynet, supsup")
     assert lines[1].startswith("warning: 3 methods ")
     assert all(method in lines[1] for method in ("neuromodnet", "flynet", "supsup", "10 %"))
-    time = r"time: about \S+ \w+ on this machine, between \S+ \w+ and \S+ \w+; \d+ at once on \d+ CPU cores?"
+    time = r"time: about \S+ \w+ on this machine, between \S+ \w+ and \S+ \w+; \d+ in parallel on \d+ CPU cores?"
     assert re.fullmatch(time, lines[3])
-    assert re.fullmatch(r"  9 trials by counting operations, at \d+ billion multiply-adds per second .*", lines[4])
+    assert re.fullmatch(r"  9 trials from a count of operations, at \d+ billion multiply-adds per second .*", lines[4])
     assert len(lines) == 7
 
 
@@ -295,7 +293,7 @@ def test_the_json_has_every_trial(paper: Sweep, store: Store) -> None:
 
 W = 268_800
 TABLE_1 = {
-    # method as it is shown, scale: params/task and ratio on R-MNIST (36 tasks), and on P-MNIST (100 tasks)
+    # method as it is shown, scale: params/task and ratio on r-mnist (36 tasks), and on p-mnist (100 tasks)
     ("mtl (not continual)", "FC256"): [("268,800", "1", W), ("268,800", "1", W)],
     ("psp", "FC256"): [("1,014,528", "3.77", 1_014_528)] * 2,
     ("batche", "FC256"): [("9,285", "0.0345", W / 36 + 1_818), ("4,506", "0.0168", 4_506)],
@@ -360,7 +358,7 @@ def test_the_json_of_table_1_has_the_papers_counts_as_numbers(crwn: Crwn) -> Non
 
 
 TABLE_2 = {
-    # method, scale: params/task on Split-CIFAR100 and on Split-miniImageNet, and how many statistics are kept besides
+    # method, scale: params/task on split-cifar100 and on split-miniimagenet, and how many statistics are kept besides
     ("stl", "1d"): ("274,570", "11,179,072"),
     ("psp", "1d"): ("273,070", "11,169,472"),
     ("batche", "1d"): ("15,092", "567,634"),

@@ -143,7 +143,7 @@ def test_damaged_manifests_are_refused_before_anything_starts(
         quietly(sweep, new_store)
     lines = str(refused.value).splitlines()
     assert [line.partition(": ")[0] for line in lines] == [str(file) for file in files]
-    assert all(line.endswith("Remove it; crwn run on the sweep writes it again.") for line in lines)
+    assert all(line.endswith("Remove it; crwn run on the sweep rewrites it.") for line in lines)
     assert listing(new_store.root) == before
     for file in files:
         file.unlink()
@@ -325,7 +325,7 @@ def test_a_store_that_is_lost_between_two_trials_ends_the_run(
     ended = crwn("run", sweep_file(), "--out", root, "--executor", "inline", "--no-tracking")
     assert ended.code == 1
     (line,) = ended.err.splitlines()
-    assert line.startswith(f"error: {root}: expected the store that this run started with, found {found}. ")
+    assert line.startswith(f"error: {root}: expected the store of this run, found {found}. ")
     assert where.format(folder=workplace) in line
     assert len(tried) == min(after + 1, 2)
     assert listing(workplace) == lost

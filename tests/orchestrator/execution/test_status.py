@@ -82,7 +82,7 @@ def test_of_a_long_traceback_the_end_is_shown(mixed: Store) -> None:
     error = AttemptError(type="OSError", message="full", traceback=text)
     mixed.unfinished.write_attempts(FAILED, [Attempt(error=error)])
     lines = [line for line in printed(mixed, verbose=True) if line.startswith("    ")]
-    assert lines == ["    (940 lines before are in attempts.json)", *(f"    line {i}\\x1b" for i in range(940, 1000))]
+    assert lines == ["    (940 earlier lines are in attempts.json)", *(f"    line {i}\\x1b" for i in range(940, 1000))]
 
 
 def test_verbose_says_what_was_computed_under_more_than_one_code(store: Store) -> None:
@@ -94,8 +94,8 @@ def test_verbose_says_what_was_computed_under_more_than_one_code(store: Store) -
     store.unfinished.write_attempts(BEGUN, [begun[0], going_on])
     store.write_manifest(manifest(seed0=DONE, seed1=BEGUN))
     _, done, interrupted = printed(store, verbose=True)
-    assert done.endswith(" seed 0: computed under more than one code: torch 2.10.0 -> 2.11.0")
-    assert interrupted.endswith("update 9 of the next; under more than one code: torch 1 -> 2")
+    assert done.endswith(" seed 0: computed by several code versions: torch 2.10.0 -> 2.11.0")
+    assert interrupted.endswith("update 9 of the next; by several code versions: torch 1 -> 2")
 
 
 def test_verbose_says_where_trials_stand_also_where_a_record_is_damaged(store: Store) -> None:
@@ -173,6 +173,6 @@ def test_manifests_of_an_older_crwn_are_named(store: Store) -> None:
     store.write_manifest(manifest(seed0=BEGUN))
     path = store.root / "sweeps" / "small.json"
     path.write_text(json.dumps({name: value for name, value in json.loads(path.read_text()).items() if name != SUM}))
-    assert printed(store)[-1] == "manifests without a checksum, of an older crwn: small; crwn run adds it"
+    assert printed(store)[-1] == "manifests without a checksum, from an older crwn: small; crwn run adds it"
     store.write_manifest(manifest(seed0=BEGUN))
     assert printed(store) == ["small: 1 trials: 0 done, 1 left"]

@@ -44,7 +44,7 @@ def test_a_machine_without_the_store_makes_none(tmp_path: Path) -> None:
     """A folder that is not there is not shared: making it would hide that."""
     report = look(questions(tmp_path, store=str(tmp_path / "elsewhere" / "store")))
     assert (report.sees_probe, report.answer) == (False, None)
-    assert report.store_error == "there is no such folder"
+    assert report.store_error == "no such folder"
     assert not (tmp_path / "elsewhere").exists()
 
 

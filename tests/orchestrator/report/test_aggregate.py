@@ -104,7 +104,7 @@ def test_a_trial_computed_under_more_than_one_code_is_marked() -> None:
     assert pivot(summary).loc[0, ["r-digits", "p-digits"]].tolist() == ["50.00 ± 0.00 (n=3)*", "50.00 ± 0.00 (n=2)"]
     (note,) = notes(summary)
     assert note == (
-        "flynet 10d on r-digits, marked *: computed under more than one code, since a run went on under another: "
+        "flynet 10d on r-digits, marked *: computed by several code versions, since a run resumed with another: "
         "seed 1: torch 1 -> 2, other code of crwn."
     )
 

@@ -125,7 +125,7 @@ def test_a_figure_says_what_it_leaves_out() -> None:
     frames = {"summary": SUMMARY, "final": final[final["scale"] == "FC1024"], "curves": by_task()[:0]}
     made = list(charts.charts("s", {**frames, "seen": frames["curves"], "matrices": frames["curves"]}, {}))
     assert [chart.name.removeprefix("s-r-digits-") for chart in made] == ["tasks", "parameters"]
-    assert all(chart.caption.endswith(" Of 3 cells the 1 with the highest accuracy.") for chart in made)
+    assert all(chart.caption.endswith(" The 1 of 3 cells with the highest accuracy.") for chart in made)
     assert made[1].values["scale"].tolist() == ["FC1024"]
 
 

@@ -111,7 +111,7 @@ def test_evidence_says_how_much_of_it_was_computed_under_more_than_one_code() ->
     before = world.verdict(1).evidence[0].statement
     world.trials[0]["code_changes"] = "torch 1 -> 2"
     after = world.verdict(1).evidence[0].statement
-    assert after == f"{before} (1 of the trials computed under more than one code)"
+    assert after == f"{before} (1 of the trials computed by several code versions)"
 
 
 def test_other_settings_than_the_papers_do_not_count() -> None:
@@ -346,10 +346,10 @@ def test_tasks_are_counted_from_either_end() -> None:
             "higher",
             0.9,
             True,
-            "accuracy 90.05 points (95 % interval 89.41 to 90.69), at least 90 asked for",
+            "accuracy 90.05 points (95 % interval 89.41 to 90.69), at least 90 required",
         ),
-        ("accuracy", "higher", 0.95, False, "at least 95 asked for"),
-        ("forgetting", "lower", 0.1, True, "forgetting 10 points, at most 10 asked for"),
+        ("accuracy", "higher", 0.95, False, "at least 95 required"),
+        ("forgetting", "lower", 0.1, True, "forgetting 10 points, at most 10 required"),
         ("forgetting", "equal", 0.1, True, "forgetting 0 points away from 10 at most"),
         ("examples_kept", "equal", 400.0, False, "examples kept 100 away from 400 at most"),
     ],

@@ -50,7 +50,7 @@ def test_equal_trials_are_the_same_to_the_last_bit() -> None:
     assert set(found.trials["state"]) == {"same"}
     (line,) = lines(found)
     assert line.startswith(
-        "the same within the noise: 3 trials equal to the last bit, contexts too, 0 within 0.1 points, 0 beyond;"
+        "the same within the noise: 3 trials bit-identical, including contexts, 0 within 0.1 points, 0 beyond;"
     )
 
 
@@ -91,7 +91,7 @@ def test_code_that_changed_within_a_trial_is_told() -> None:
     """Of either side, beside what differs between them; by itself it is no difference."""
     finals = {0: [0.5, 0.75]}
     found = differ(frame(finals), frame({0: [0.75, 0.75]}, code_changes="torch 1 -> 2", **{"code.method": "1a"}))
-    assert found.trials["noted"].tolist() == ["B went on under other code: torch 1 -> 2"]
+    assert found.trials["noted"].tolist() == ["B was resumed with other code: torch 1 -> 2"]
     (noted,) = set(found.trials["noted"])
     assert f"; {noted}" in lines(found)[0]
     assert noted in as_json(found)

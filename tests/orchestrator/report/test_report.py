@@ -317,7 +317,7 @@ def test_markdown_says_what_is_not_continual_and_what_a_ratio_is_to(store: Store
     ]
     for fact in (" ratio: params/task ", " own name."):
         assert fact in lines[2]
-    assert lines[2].endswith(" (not continual): all tasks are learned at once.")
+    assert lines[2].endswith(" (not continual): all tasks are learned jointly.")
 
 
 def test_the_caption_says_nothing_of_what_is_not_there(store: Store) -> None:

@@ -248,15 +248,15 @@ LOSSES: list[Any] = [
 
 
 def said_of(root: Path, found: str, place: Path | None) -> str:
-    start = f"{root}: expected the store that this run started with, found {found}. "
+    start = f"{root}: expected the store of this run, found {found}. "
     if place is None:
         return (
-            f"{start}It was moved or removed; nothing was written elsewhere. Where it still is, it has all up to the "
-            "last resume points: go on with --out and its new place"
+            f"{start}It was moved or removed; nothing was written elsewhere. If it was moved, it has everything up to "
+            "the last resume points: continue with --out and its new path"
         )
     return (
-        f"{start}It is now {place}, with all up to the last resume points; nothing was written elsewhere. Go on with "
-        f"--out {place}"
+        f"{start}It is now {place}, with everything up to the last resume points; nothing was written elsewhere. "
+        f"Continue with --out {place}"
     )
 
 
@@ -478,8 +478,8 @@ def test_a_call_is_repeated_while_the_storage_is_away(clock: list[float], caplog
         assert patiently(files, Failing(7, OSError(REFUSED))) == "an answer"
     assert clock == [0.5, 1.0, 2.0, 4.0, 5.0, 5.0, 5.0]
     assert [record.message for record in caplog.records] == [
-        f"s3://bucket/a/x: {REFUSED}; trying again for up to 90 s",
-        "s3://bucket/a/x: the storage answers again",
+        f"s3://bucket/a/x: {REFUSED}; retrying for up to 90 s",
+        "s3://bucket/a/x: the storage responds again",
     ]
 
 

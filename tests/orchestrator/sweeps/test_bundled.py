@@ -37,7 +37,7 @@ def test_the_list_has_names_times_and_data(crwn: Crwn) -> None:
     assert (shown.code, shown.err) == (0, "")
     rows = {line.split("│")[1].strip(): line for line in shown.out.splitlines() if line.startswith("│")}
     assert list(rows) == list(bundled.files())
-    for part in ("digits (embedded)", "two to three minutes", " 60 "):
+    for part in ("digits (embedded)", "one to two minutes", " 60 "):
         assert part in rows["quickstart"]
     assert "cifar100, miniimagenet" in rows["hong2022/table2"]
 
@@ -81,7 +81,7 @@ def test_a_bundled_sweep_is_called_by_its_name_unless_a_file_has_it(
         ("qickstart", ["qickstart: expected a sweep's file, or the name of a bundled one: ", "mean 'quickstart'?"]),
         ("hong2022/table7", ["did you mean 'hong2022/table"]),
         ("sweeps/quickstart.yaml", ["the bundled one is called quickstart"]),
-        ("other.yaml", ["other.yaml: expected a YAML file that can be read"]),
+        ("other.yaml", ["other.yaml: expected a readable YAML file"]),
     ],
 )
 @pytest.mark.parametrize("command", ["plan", "run"])

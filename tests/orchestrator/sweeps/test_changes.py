@@ -117,7 +117,7 @@ def test_a_fault_names_the_option_instead_of_a_line(faults: Callable[..., list[s
 def test_a_change_that_the_store_could_not_keep_is_refused(faults: Callable[..., list[str]]) -> None:
     """On more than one line, or too long."""
     (found,) = faults("name=a\nb")
-    assert found == "--set 'name=a\\nb': expected at most 10,000 printable characters, since the store keeps it"
+    assert found == "--set 'name=a\\nb': expected at most 10,000 printable characters, since the store records it"
     (found,) = faults("name=" + "a" * 20_000)
     assert len(found) < 300
 
@@ -132,7 +132,7 @@ def test_a_fault_inside_of_a_value_has_its_place(faults: Callable[..., list[str]
     ]
     assert faults("methods.ewc.variants.strength 0.settings.strength=0.7") == [
         "line 11, methods.ewc.variants.strength 0 with --set methods.ewc.variants.strength 0.settings.strength=0.7: "
-        f"asks for the same trials twice: methods.ewc.variants.strength 0 at FC16 on {name} equals "
+        f"requests the same trials twice: methods.ewc.variants.strength 0 at FC16 on {name} equals "
         f"methods.ewc.variants.strength 0.7 at FC16 on {name}; remove one"
         for name in ("r-digits", "p-digits")
     ]

@@ -28,11 +28,11 @@ def test_the_settings_of_each_value_are_told_once_with_their_methods(sweep_file:
     """Whatever the numbers of scales, benchmarks and seeds; two ways to say a length are one setting."""
     sweep = load_sweep(sweep_file(TEXT))
     assert list(lines(sweep.cells)) == [
-        "not the method's own: 250 updates per task instead of 1000 updates: stl, psp, own plain, own pretrained",
-        "not the method's own: learning_rate 0.001 instead of 0.0001: psp",
-        "not the method's own: buffer 20 instead of 500: er",
-        "not the method's own: 250 updates per task instead of 1 epoch: er",
-        "not the method's own: pretrained true instead of false: own pretrained",
+        "not the default: 250 updates per task instead of 1000 updates: stl, psp, own plain, own pretrained",
+        "not the default: learning_rate 0.001 instead of 0.0001: psp",
+        "not the default: buffer 20 instead of 500: er",
+        "not the default: 250 updates per task instead of 1 epoch: er",
+        "not the default: pretrained true instead of false: own pretrained",
     ]
     trials = {cell.method: cell.trials[0] for cell in sweep.cells}
     assert departures(trials["mtl"]) == {}
@@ -55,7 +55,7 @@ def test_a_short_sweep_with_many_methods_has_one_warning() -> None:
     """Methods that learn alike are named together: the quickstart is short on purpose."""
     warning, _ = warnings(load_sweep(bundled.file_of("quickstart")).cells)
     assert "8 methods" in warning
-    assert "mtl, stl, psp, supsup (30 % of the updates, rate 0.0001)" in warning
+    assert "mtl, stl, psp, supsup (20 % of the updates, rate 0.0001)" in warning
     assert "finetune" not in warning
 
 

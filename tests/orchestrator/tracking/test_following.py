@@ -344,7 +344,7 @@ def test_the_end_says_that_it_waits(
     program("say(); sys.stdin.read()\nfor _ in range(10): time.sleep(0.1); say()")
     with follower:
         pass
-    assert output.getvalue() == "mlflow: writing the last results; the run ends when that is done, or at Ctrl-C\n"
+    assert output.getvalue() == "mlflow: writing the last results; the run ends when this is done, or on Ctrl-C\n"
 
 
 HANGS = {
@@ -440,7 +440,7 @@ def test_one_that_dies_at_once_disturbs_nothing(
     program(text)
     with follower:
         time.sleep(0.2)
-    how = "ended with code 1" if "exit" in text else "was ended by signal 9"
+    how = "ended with code 1" if "exit" in text else "was killed by signal 9"
     assert " ".join(output.getvalue().split()) == (f"note: not waiting for MLflow: the process that writes it {how}")
     assert swept.is_behind("tiny")
 
@@ -530,4 +530,4 @@ def test_sync_on_the_command_line(
     tracker.act = failing(0)
     ended = crwn("sync", swept.root)
     assert ended.code == 1  # it had written a trial
-    assert ended.err == "error: MLflow at http://x does not answer. What the store has is safe; run crwn sync again.\n"
+    assert ended.err == "error: MLflow at http://x does not answer. The store is intact; run crwn sync again.\n"

@@ -154,8 +154,7 @@ def test_a_server_of_somebody_else_is_named(crwn: Crwn, workplace: Path, monkeyp
     ended = crwn("ui")
     assert (ended.code, ended.err) == (0, "")
     assert ended.out == (
-        "$MLFLOW_TRACKING_URI names a server, which serves the interface itself: "
-        "https://me:***@tracking.example:8443/mlflow\n"
+        "$MLFLOW_TRACKING_URI names a server, which serves the UI itself: https://me:***@tracking.example:8443/mlflow\n"
     )
 
 
@@ -231,7 +230,7 @@ def test_a_server_that_ends_by_itself_is_told(crwn: Crwn, server: Callable[[str]
     ended = crwn("ui", "--port", port)
     assert ended.code == 2
     assert ended.out.startswith("MLflow shows ")
-    assert ended.err.startswith("error: the MLflow server ended by itself:\n")
+    assert ended.err.startswith("error: the MLflow server exited by itself:\n")
     assert ended.err.endswith("out of memory\n\n")
 
 
