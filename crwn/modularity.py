@@ -31,8 +31,9 @@ class Modularity:
     Attributes:
         overlap: of every two classes' activities [C, C].
         similarity: of every two classes' mean images [C, C].
-        spearman: their rank correlation over pairs.
-        p: the share of permutations of the classes with at least this correlation, the given order included.
+        spearman: their rank correlation over pairs; NaN if all pairs are equal in either.
+        p: the share of permutations of the classes with at least this correlation, the given order included; NaN
+            likewise.
         same_task: mean overlap of pairs of the same task; NaN if there are none.
         other_tasks: mean overlap of all other pairs; NaN if there are none.
     """
@@ -91,9 +92,13 @@ def measure(
         permuted = overlap_CC[np.ix_(order_C, order_C)][pairs]
         return float(np.corrcoef(stats.rankdata(permuted), ranks)[0, 1])
 
-    generator = np.random.default_rng(seed)
-    found = correlation(np.arange(len(given_CN)))
-    null = [correlation(generator.permutation(len(given_CN))) for _ in range(permutations)]
+    found, p = float("nan"), float("nan")
+    if np.ptp(overlap_CC[pairs]) > 0 and np.ptp(ranks) > 0:
+        generator = np.random.default_rng(seed)
+        found = correlation(np.arange(len(given_CN)))
+        null = [correlation(generator.permutation(len(given_CN))) for _ in range(permutations)]
+        # Sums in another order differ in the last digits.
+        p = (1 + sum(other >= found - 1e-12 for other in null)) / (1 + permutations)
     task_of = {label: task for task, labels in enumerate(tasks) for label in labels}
     places = zip(*(indices.tolist() for indices in pairs), strict=True)
     together = np.array([task_of.get(one, -1) == task_of.get(other, -2) for one, other in places])
@@ -101,8 +106,7 @@ def measure(
         overlap=overlap_CC,
         similarity=similarity_CC,
         spearman=found,
-        # Sums in another order differ in the last digits.
-        p=(1 + sum(other >= found - 1e-12 for other in null)) / (1 + permutations),
+        p=p,
         same_task=_mean(overlap_CC[pairs][together]),
         other_tasks=_mean(overlap_CC[pairs][~together]),
     )

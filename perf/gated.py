@@ -25,8 +25,8 @@ from crwn import backbone, groups
 from crwn.benchmarks.sequential import SequentialSpec
 from crwn.data import datasets
 from crwn.methods.dynamos import DynamosSpec
-from crwn.spec import TrialSpec
 from crwn.trial import run_trial
+from crwn.trial_spec import TrialSpec
 from perf.engine import machine, one_thread, replace_between
 
 BATCH, CLASSES, ROUNDS = 10, 10, 3

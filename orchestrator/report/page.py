@@ -27,6 +27,7 @@ from orchestrator.report.filenames import distinct
 from orchestrator.report.frames import read_trials
 from orchestrator.report.likeness_charts import similarity_charts
 from orchestrator.report.looks import Look, Names, palette
+from orchestrator.report.modular_charts import modular_charts, units
 from orchestrator.report.paper_figures import Drawable, paper_figures
 from orchestrator.report.paper_tables import PaperSource, paper_tables
 from orchestrator.report.plain import csv_text
@@ -153,6 +154,7 @@ def sections(store: Store, sweep: str | None = None, looks: Mapping[Names, Look]
             charts=(
                 *charts(manifest.name, frames, series.kinds(manifest), looks),
                 *similarity_charts(likeness.of_sweep(store, drawn, set(trials["trial_id"])), manifest.name),
+                *modular_charts(manifest.name, *units(drawn, store), series.kinds(manifest), looks),
             ),
             shared=shared,
             settings=settings,

@@ -76,3 +76,12 @@ def test_too_few_classes_are_refused(activity: int, images: int) -> None:
     """And numbers of classes that differ."""
     with refused(InvalidError, "classes-do-not-fit", says=[str(activity), str(images)]):
         modularity.measure(np.ones((activity, 2)), np.ones((images, 2)))
+
+
+def test_equal_pairs_have_no_rank_correlation() -> None:
+    """Units that all classes use alike say nothing, and that is what comes out: no number, and no p."""
+    draw = np.random.default_rng(0)
+    measured = modularity.measure(np.ones((4, 3)), draw.random((4, 9)), permutations=9)
+    assert np.isnan(measured.spearman)
+    assert np.isnan(measured.p)
+    assert measured.overlap.tolist() == np.ones((4, 4)).tolist()
