@@ -3,7 +3,7 @@
     CRWN_DATA=<folder with MNIST/raw> .venv/bin/crwn run sweeps/contexts.yaml
     CRWN_DATA=<folder with MNIST/raw> .venv/bin/python -m perf.contexts runs/contexts
 
-Writes the tables of README.md between its marks. One thread.
+Writes the tables of README.md between its marks, and the figure of docs/contexts.md. One thread.
 """
 
 from __future__ import annotations
@@ -15,19 +15,24 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import matplotlib.pyplot as plt
 import numpy as np
 import torch
 
 import crwn
 from crwn.benchmarks.protocol import Benchmark
+from crwn.context_files import Precision
 from crwn.contexts import ContextBank, load
 from crwn.task_inference import mean_images
 from orchestrator.report.results import Results, tasks_of
 from perf.engine import machine, replace_between
 
-PRECISIONS = ("float32", "float16", "int8")
+PRECISIONS: tuple[Precision, ...] = ("float32", "float16", "int8")
+BITS = {"float32": 32, "float16": 16, "int8": 8}
 FEWER_BITS = (6, 5, 4, 3)
 """Bits per number that no file has, for comparison."""
+
+FIGURE = Path("docs/images/contexts/bits.png")
 
 BATCH, REPEATS, LOADS = 128, 200, 20
 
@@ -43,12 +48,34 @@ def main() -> None:
     tasks = tasks_of(banks[0].trial, None)  # the same for every seed
     banks = [bank.with_mean_images(mean_images(tasks)) for bank in banks]
     lines = [f"{machine()}, torch {torch.__version__}, one thread; {len(banks)} seeds.", ""]
-    lines += [*sizes(results, banks, tasks), "", *times(banks[0], tasks)]
+    by_bits: dict[int, list[float]] = {}
+    lines += [*sizes(results, banks, tasks, by_bits), "", *times(banks[0], tasks)]
+    draw(by_bits)
     replace_between("contexts.py", lines)
 
 
-def sizes(results: Results, banks: list[ContextBank], tasks: Benchmark) -> Iterator[str]:
-    """Bytes and accuracies, by how numbers are stored."""
+def draw(by_bits: dict[int, list[float]]) -> None:
+    """The accuracy by bits per number, one dot per seed."""
+    figure, axes = plt.subplots(figsize=(6, 3.4), layout="constrained")
+    bits = sorted(by_bits)
+    axes.plot(bits, [statistics.mean(by_bits[each]) for each in bits], color="C0")
+    for each in bits:
+        axes.plot([each] * len(by_bits[each]), by_bits[each], "o", color="C0", markersize=4, alpha=0.7)
+    axes.set_xscale("log", base=2)
+    axes.set_xticks(bits, [str(each) for each in bits])
+    axes.minorticks_off()
+    axes.set_xlabel("bits per number")
+    axes.set_ylabel("accuracy (%)")
+    axes.set_title("NeuroModNet FC256, 36 rotations: contexts rounded after learning", fontsize=10)
+    axes.grid(axis="y", alpha=0.3)
+    FIGURE.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(FIGURE, dpi=150)
+
+
+def sizes(
+    results: Results, banks: list[ContextBank], tasks: Benchmark, by_bits: dict[int, list[float]]
+) -> Iterator[str]:
+    """Bytes and accuracies, by how numbers are stored; the accuracies in percent are also put into `by_bits`."""
     stored = [results.matrix(bank.trial_id).iloc[-1].to_numpy() for bank in banks]
     yield (
         "| numbers | bytes, 36 tasks | with mean images | with the frozen weights | per task | accuracy, % "
@@ -64,11 +91,18 @@ def sizes(results: Results, banks: list[ContextBank], tasks: Benchmark) -> Itera
         found = [accuracies(bank, tasks) for bank in again]
         if precision == "float32":
             assert all(np.array_equal(one, other) for one, other in zip(found, stored, strict=True))
+        by_bits[BITS[precision]] = percent(found)
         per_task = small / banks[0].num_tasks
         yield f"| {precision} | {small:,} | {images:,} | {whole:,} | {per_task:,.0f} | {_change(found, stored)} |"
     for bits in FEWER_BITS:
         found = [accuracies(rounded(bank, bits), tasks) for bank in banks]
+        by_bits[bits] = percent(found)
         yield f"| {bits} bits (no file has them) | | | | | {_change(found, stored)} |"
+
+
+def percent(found: list[np.ndarray]) -> list[float]:
+    """The mean accuracy of each seed, in percent."""
+    return [100 * float(accuracy.mean()) for accuracy in found]
 
 
 def _change(found: list[np.ndarray], stored: list[np.ndarray]) -> str:
