@@ -20,6 +20,9 @@ from orchestrator.report.printable import FIGURES_FOLDER, write_files
 from orchestrator.store.files import Files
 
 PANEL_INCHES = (2.7, 2.7)
+PANEL_LETTERS = 26
+"""As many have room above a panel at the usual size."""
+
 MAX_PANELS = 9
 """More are too small to read; the figure's numbers have all."""
 
@@ -105,7 +108,8 @@ def _panels(found: Sequence[Comparison], draw: Panel) -> PointedFigure:
             figure.points += draw(axes, one)
             title = fonts.drawable(f"{' '.join(filter(None, one.names))}\n{one.by}")
             rho = "" if one.order is None else f", rho {round(one.order.rho, 2) + 0.0:.2f}"  # not -0.00
-            axes.set_title(f"{title}{rho}", fontsize=8, fontfamily=fonts.families(title))
+            size = 8 if max(map(len, title.split("\n"))) <= PANEL_LETTERS else 6
+            axes.set_title(f"{title}{rho}", fontsize=size, fontfamily=fonts.families(title))
         return figure
 
 
