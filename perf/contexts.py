@@ -146,12 +146,13 @@ def times(bank: ContextBank, tasks: Benchmark) -> Iterator[str]:
         return torch.cat([bank.predict(image[None], task=place) for image, place in zip(images, places, strict=True)])
 
     difference = (bank.predict(images, task=places) - loop()).abs().max()
-    one, mixed, loops = medians(
-        lambda: bank.predict(images, task=3), lambda: bank.predict(images, task=places), loop, repeats=REPEATS
+    one, mixed = medians(
+        lambda: bank.predict(images, task=3), lambda: bank.predict(images, task=places), repeats=REPEATS
     )
+    (loops,) = medians(loop, repeats=LOADS)
     (loaded,) = medians(ready, repeats=LOADS)
     (every,) = medians(lambda: bank.predict_all(images), repeats=LOADS)
-    yield "| what | milliseconds, median | |"
+    yield "| what | the processor's milliseconds, median | |"
     yield "| --- | --- | --- |"
     yield f"| load the file, check it, draw the frozen weights, answer for one image | {1e3 * loaded:.1f} | |"
     yield f"| {BATCH} images of one task | {1e3 * one:.2f} | |"
@@ -163,14 +164,14 @@ def times(bank: ContextBank, tasks: Benchmark) -> Iterator[str]:
 
 
 def medians(*calls: Callable[[], object], repeats: int) -> list[float]:
-    """Seconds of each call; the calls take turns."""
+    """Seconds of the processor for each call, which other work on the machine does not lengthen; calls take turns."""
     taken: list[list[float]] = [[] for _ in calls]
     for number in range(repeats + 3):
         for call, times_ in zip(calls, taken, strict=True):
-            started = time.perf_counter()
+            started = time.process_time()
             call()
             if number >= 3:  # the first calls warm up
-                times_.append(time.perf_counter() - started)
+                times_.append(time.process_time() - started)
     return [statistics.median(times_) for times_ in taken]
 
 
