@@ -59,6 +59,8 @@ COMMANDS: Mapping[str, Callable[..., None]] = {
     "accept": results.accept,
     "sync": shown.sync,
     "ui": shown.ui,
+    "register": shown.register,
+    "serve": shown.serve,
 }
 """In the order shown by `crwn --help`."""
 

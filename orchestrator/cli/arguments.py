@@ -35,6 +35,9 @@ SweepArgument = Annotated[
 StoreArgument = Annotated[
     str, typer.Argument(help="the store: a folder such as runs/quickstart, or s3://bucket/prefix", metavar="STORE")
 ]
+TrialArgument = Annotated[
+    str, typer.Argument(help="a finished trial: its id, or an unambiguous beginning of it", metavar="TRIAL")
+]
 OutOption = Annotated[
     str | None,
     typer.Option(

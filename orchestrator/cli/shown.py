@@ -1,4 +1,4 @@
-"""Commands for MLflow: sync, ui."""
+"""Commands for MLflow: sync, ui, register, serve."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from orchestrator.cli.arguments import StoreArgument, TrackingOption, existing_store
+from orchestrator.cli.arguments import StoreArgument, TrackingOption, TrialArgument, existing_store
 from orchestrator.cli.interruptions import take_signals_for_interruptions
 from orchestrator.errors import UserError
 
@@ -46,6 +46,36 @@ def ui(
 
     take_signals_for_interruptions()
     serve(_folder_of_stores(runs), port, display.console())
+
+
+def register(
+    store: StoreArgument,
+    trial: TrialArgument,
+    name: Annotated[
+        str | None, typer.Option(help="the model's name in MLflow; default: crwn-<trial id>", metavar="NAME")
+    ] = None,
+    tracking_uri: TrackingOption = None,
+) -> None:
+    """Register a finished trial in MLflow, as a model that loads without crwn."""
+    from orchestrator import display  # noqa: PLC0415
+    from orchestrator.serving import registering  # noqa: PLC0415
+    from orchestrator.tracking import address  # noqa: PLC0415
+
+    opened = existing_store(store)
+    registering.register(opened, trial, name, address.tracking_uri(opened.beside, tracking_uri), display.console())
+
+
+def serve(
+    store: StoreArgument,
+    trial: TrialArgument,
+    port: Annotated[int, typer.Option(help="port on 127.0.0.1", min=1, max=65535)] = 5001,
+) -> None:
+    """Serve a finished trial's predictions over HTTP on this machine, until Ctrl-C."""
+    from orchestrator import display  # noqa: PLC0415
+    from orchestrator.serving import server  # noqa: PLC0415
+
+    take_signals_for_interruptions()
+    server.serve(existing_store(store), trial, port, display.console())
 
 
 def _folder_of_stores(runs: str) -> Path:

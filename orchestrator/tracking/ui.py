@@ -2,27 +2,21 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
-import socket
-import subprocess
 import sys
-import tempfile
-import time
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
 from rich.console import Console
 
-from orchestrator.children import child
+from orchestrator import local_server
 from orchestrator.display import hide_password, print_line
 from orchestrator.errors import UserError
+from orchestrator.local_server import HOST, check_port
 from orchestrator.tracking.address import ARTIFACT_FOLDER, DATABASE_FILE, VIEW, default_uri, is_database, tracking_uri
-from orchestrator.waiting import waiting
 
-HOST = "127.0.0.1"
 FOR_TRAINING = "workflowType=machine_learning"
 """Part of a URL that opens the UI for training; MLflow's default is the one for prompts."""
 SEARCH = "/api/2.0/mlflow/experiments/search"
@@ -33,8 +27,7 @@ VIEWS = (
     ("crwn-cells", "&compareRunsMode=CHART", "charts by cell"),
 )
 """Of each experiment: the view's key (`projection.EXPERIMENT_TAGS`), what else its address has, and what it shows."""
-MAX_EXPERIMENTS = 5
-START_SECONDS, STOP_SECONDS, POLL_SECONDS = 90.0, 5.0, 0.2
+MAX_EXPERIMENTS, ANSWER_SECONDS = 5, 90.0
 
 ENVIRONMENT = {
     "MLFLOW_DISABLE_TELEMETRY": "true",  # send no telemetry
@@ -66,30 +59,18 @@ def serve(runs: Path, port: int, console: Console) -> None:
             f"{runs}: expected a folder of stores with {DATABASE_FILE}, found none; crwn run creates "
             "it, and crwn sync STORE adds it for a store without one.",
         )
-    if _is_open(port):
-        raise UserError(
-            "port-taken", f"--port: expected a free port, given {port}. Stop the program that uses it, or name another."
-        )
+    check_port(port)
     command = [sys.executable, "-m", "mlflow", "server", "--host", HOST, "--port", str(port), "--workers", "1"]
     command += ["--artifacts-destination", (runs.absolute() / ARTIFACT_FOLDER).as_uri()]
-    with contextlib.suppress(KeyboardInterrupt), tempfile.TemporaryFile() as log:
-        environment = {**ENVIRONMENT, **os.environ, "MLFLOW_BACKEND_STORE_URI": uri}  # ps must not show its password
-        streams = {"stdin": subprocess.DEVNULL, "stdout": log, "stderr": log}
-        with child(command, patience=STOP_SECONDS, env=environment, **streams) as server:
-            deadline = time.monotonic() + START_SECONDS
-            with waiting("MLflow's server to start", console):
-                while not (is_up := _is_open(port)) and server.poll() is None and time.monotonic() < deadline:
-                    time.sleep(POLL_SECONDS)
-            if is_up:
-                where = f"http://{HOST}:{port}/#/experiments?{FOR_TRAINING}"
-                print_line(console, f"MLflow shows {hide_password(uri)} at {where}\nCtrl-C stops it.")
-                for line in _views(port):
-                    print_line(console, line)
-                server.wait()
-        size = os.fstat(log.fileno()).st_size
-        said = os.pread(log.fileno(), 2000, max(0, size - 2000)).decode(errors="replace")
-        how = "exited by itself" if is_up else f"did not start within {START_SECONDS:g} s"
-        raise UserError("server-failed", f"the MLflow server {how}:\n{hide_password(said)}")
+
+    def announce() -> None:
+        where = f"http://{HOST}:{port}/#/experiments?{FOR_TRAINING}"
+        print_line(console, f"MLflow shows {hide_password(uri)} at {where}\nCtrl-C stops it.")
+        for line in _views(port):
+            print_line(console, line)
+
+    environment = {**ENVIRONMENT, **os.environ, "MLFLOW_BACKEND_STORE_URI": uri}  # ps must not show its password
+    local_server.serve(command, port, console, name="the MLflow server", announce=announce, environment=environment)
 
 
 def _views(port: int) -> Iterator[str]:
@@ -98,7 +79,7 @@ def _views(port: int) -> Iterator[str]:
     address = f"http://{HOST}:{port}"
     request = urllib.request.Request(f"{address}{SEARCH}", asked, {"Content-Type": "application/json"})  # noqa: S310
     try:
-        with urllib.request.urlopen(request, timeout=START_SECONDS) as answer:  # noqa: S310 (http, of this machine)
+        with urllib.request.urlopen(request, timeout=ANSWER_SECONDS) as answer:  # noqa: S310 (http, of this machine)
             experiments = json.load(answer).get("experiments", [])
     except (OSError, ValueError):
         return
@@ -109,8 +90,3 @@ def _views(port: int) -> Iterator[str]:
             for key, more, shown in VIEWS:
                 runs = f"{address}/#/experiments/{experiment['experiment_id']}/runs?{FOR_TRAINING}"
                 yield f"  {shown:20} {runs}&viewStateShareKey={key}{more}"
-
-
-def _is_open(port: int) -> bool:
-    with socket.socket() as probe:
-        return probe.connect_ex((HOST, port)) == 0

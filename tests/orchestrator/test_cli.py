@@ -107,6 +107,8 @@ OPTIONS = {
     ),
     "sync": ["--tracking-uri", "STORE"],
     "ui": ["--port", "RUNS"],
+    "register": ["--name", "--tracking-uri", "STORE", "TRIAL"],
+    "serve": ["--port", "STORE", "TRIAL"],
     "verify": ["STORE"],
     "accept": ["--code", "--results-version", "METHOD...", "STORE"],
     "new method": ["NAME"],

@@ -19,6 +19,7 @@ from typing import Any
 import psutil
 import pytest
 
+from orchestrator import local_server
 from orchestrator.store.store import Store
 from orchestrator.tracking import ui
 from orchestrator.tracking.address import VIEW
@@ -206,7 +207,7 @@ def test_a_server_that_dies_at_its_start_shows_why(crwn: Crwn, server: Callable[
     server("print('x' * 5000); sys.exit('the database is of another version')")
     ended = crwn("ui", "--port", port)
     assert (ended.code, ended.out) == (2, "")
-    assert ended.err.startswith("error: the MLflow server did not start within 90 s:\nxxx")
+    assert ended.err.startswith("error: the MLflow server did not start within 180 s:\nxxx")
     assert ended.err.endswith("the database is of another version\n\n")
     assert len(ended.err) < 2200
 
@@ -216,7 +217,7 @@ def test_a_server_that_does_not_answer_is_given_up(
     crwn: Crwn, server: Callable[[str], None], port: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What it printed is shown."""
-    monkeypatch.setattr(ui, "START_SECONDS", 1.5)
+    monkeypatch.setattr(local_server, "START_SECONDS", 1.5)
     server("print('at work', flush=True); time.sleep(60)")
     ended = crwn("ui", "--port", port)
     assert ended.code == 2
@@ -248,7 +249,7 @@ def test_ctrl_c_while_it_starts_ends_it(
         wait(seconds)
 
     server("signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(60)")
-    monkeypatch.setattr(ui, "STOP_SECONDS", 1.0)
+    monkeypatch.setattr(local_server, "STOP_SECONDS", 1.0)
     monkeypatch.setattr(time, "sleep", press)
     ended = crwn("ui", "--port", port)
     assert (ended.code, ended.out, ended.err) == (0, "", "")
@@ -260,7 +261,7 @@ def test_one_that_does_not_listen_is_killed_with_its_workers(
     crwn: Crwn, server: Callable[[str], None], port: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A server that ignores a polite end, and a worker that outlives it."""
-    monkeypatch.setattr(ui, "STOP_SECONDS", 0.3)
+    monkeypatch.setattr(local_server, "STOP_SECONDS", 0.3)
     server(
         "signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
         "worker = subprocess.Popen(['sleep', '60'])\nopen('workers', 'w').write(f'{os.getpid()} {worker.pid}')\nserve()"
