@@ -134,7 +134,8 @@ def alexnet(path: Path) -> torch.nn.Module:
         )
     except Exception as error:  # torch.load raises whatever a damaged pickle leads to
         raise DataError("weights-of-another", f"{path}: expected weights of torchvision's AlexNet: {error}") from error
-    return network.features.eval().requires_grad_(requires_grad=False)
+    found: torch.nn.Module = network.features.eval()
+    return found.requires_grad_(requires_grad=False)
 
 
 def features_of(network: torch.nn.Module, images_N1HW: Images) -> NDArray[np.float32]:
@@ -168,10 +169,11 @@ def kept_features(images: Sequence[Images], path: Path) -> list[Images]:
     with contextlib.suppress(FileNotFoundError, ValueError, EOFError):  # not yet there, or damaged: made anew
         return np.split(np.load(kept), ends)
     network = alexnet(path)
-    largest, found = 0.0, []
+    found: list[Images] = []
+    largest = 0.0
     for each in images:
         features = features_of(network, each)
-        largest = largest or max(float(np.quantile(features, COVERED)), np.finfo(np.float32).tiny)
+        largest = largest or max(float(np.quantile(features, COVERED)), float(np.finfo(np.float32).tiny))
         found.append(np.rint(np.minimum(features * (255 / largest), 255)).astype(np.uint8))
     _keep(np.concatenate(found), kept)
     return found

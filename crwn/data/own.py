@@ -228,7 +228,7 @@ class OwnImages:
             if images.shape != (sum(counts), *made["image_shape"]) or images.dtype != np.uint8:
                 raise _damaged(folder, f"{part}.npy has {images.dtype} {images.shape}")
             splits[part] = ImageSplit(images=images, labels=np.repeat(np.arange(len(counts)), counts))
-        return ImageSet(**splits)
+        return ImageSet(train=splits["train"], test=splits["test"])
 
     def check(self, root: Path | None, images: ImageSet) -> None:
         """Compare the decoded images with the set's name."""

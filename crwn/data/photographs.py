@@ -177,7 +177,7 @@ class Photographs:
                     f"found {made.get('format')} and {images[part].shape}. Remove it to have it made again.",
                 )
             splits[part] = ImageSplit(images=images[part], labels=np.repeat(np.arange(self.num_classes), each))
-        return ImageSet(**splits)
+        return ImageSet(train=splits["train"], test=splits["test"])
 
     def check(self, root: Path | None, images: ImageSet) -> None:
         """Compare the decoded images with the published checksum, or with the one recorded when they were decoded."""

@@ -73,7 +73,7 @@ def before_and_after(
         for names, line in cells.items():
             rows = rows_of(values, names)
             for of_benchmark, each in rows.groupby("benchmark", sort=False):
-                look = line.look if of_benchmark == benchmark else line.look | BEFORE
+                look = line.look if of_benchmark == benchmark else {**line.look, **BEFORE}
                 axes.plot(each["task"], 100 * each["accuracy"], clip_on=False, **look)
                 points += pointing.accuracies(axes, each, "task", names, MAX_POINTS // len(cells) // 2)
         axes.set(xlabel="task", ylabel="test accuracy at the end, %", ylim=(0, 102))
