@@ -55,6 +55,10 @@ FEWEST_ROUNDED = 16
 """Numbers per row from which a tensor is stored as 8-bit integers; shorter rows would save nothing."""
 
 LARGEST_INT8 = 127
+
+NOTE = "This file holds each task's mean training image, which says something of the training data."
+"""What the card of a bank with mean images says."""
+
 LONGEST_NAME, LONGEST_CARD = 200, 20_000
 
 
@@ -171,6 +175,11 @@ def dump_bank(content: Content, recipe: BackboneSpec, precision: Precision) -> b
     return tensorfile.dump(stored, header)
 
 
+def with_note(card: str) -> str:
+    """The card of a bank that is saved with its mean images: it says so."""
+    return card if NOTE in card else "\n".join(filter(None, (card, NOTE)))
+
+
 def write(path: Path, content: bytes) -> None:
     """Write a file beside its place and move it there, so that a reader sees all of it or none."""
     beside = path.with_name(f".{path.name}.{os.getpid()}")
@@ -257,7 +266,7 @@ def _of_bank(tensors: Tensors, header: Mapping[str, Any]) -> Content:
     kinds = {"specs": dict, "fingerprint": str, "backbone": dict, "tasks": list, "card": str}
     _refuse(list(_faults_of_keys(header, kinds)))
     faults = list(_faults_of_specs(header["specs"]))
-    if len(header["card"]) > LONGEST_CARD:
+    if len(header["card"]) > LONGEST_CARD + len(NOTE) + 1:
         faults.append(Fault("too-long", f"contexts: card: expected at most {LONGEST_CARD:,} characters, given more"))
     if not 0 < len(header["tasks"]) <= MOST_TASKS:
         given = len(header["tasks"])

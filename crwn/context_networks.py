@@ -29,7 +29,7 @@ from crwn.nn.kernels import choose_kernel
 from crwn.spec import SCENARIOS, Blueprint
 from crwn.trial_spec import TrialSpec
 
-LARGEST_BACKBONE = 2**31
+LARGEST_BACKBONE = 2**29
 """Most bytes that a bank may ask for when it is loaded, unless more is allowed: the frozen weights, or what a task's
 state takes. A file of kilobytes can name a network of terabytes."""
 

@@ -393,7 +393,8 @@ class ContextBank:
                 each row, a task's numbers in one layer for example. Masks stay bits.
             backbone: whether the frozen weights are included. Without them the file is small, and a reader draws them
                 again, which needs a NumPy that draws the same numbers.
-            mean_images: whether the tasks' mean images are included, which say something of the training data.
+            mean_images: whether the tasks' mean images are included, which say something of the training data; the
+                card of the saved bank says so.
 
         Returns:
             Its size in bytes.
@@ -419,7 +420,7 @@ class ContextBank:
             tasks=self.tasks,
             arrays={name: torch.tensor(array) for name, array in arrays.items()},
             mean_images=self.mean_images if mean_images else None,
-            card=self.card,
+            card=context_files.with_note(self.card) if mean_images else self.card,
         )
         return context_files.dump_bank(content, self.any_trial.blueprint().backbone, dtype)
 
