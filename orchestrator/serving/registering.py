@@ -65,9 +65,8 @@ def register(store: Store, trial: str, name: str | None, uri: str, console: Cons
 
 
 def _checked(name: str) -> str:
-    if not (name.strip() == name and name.isprintable() and 0 < len(name) <= LONGEST_NAME) or REFUSED_IN_NAMES & set(
-        name
-    ):
+    is_printable = name.strip() == name and name.isprintable() and 0 < len(name) <= LONGEST_NAME
+    if not is_printable or REFUSED_IN_NAMES & set(name):
         signs = " ".join(sorted(REFUSED_IN_NAMES))
         message = f"--name: expected 1 to {LONGEST_NAME} printable characters without {signs}"
         raise UserError("not-a-name", f"{message}, given {shortened(repr(name))}")
