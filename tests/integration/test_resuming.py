@@ -12,6 +12,21 @@ from orchestrator.store.attempts import Position
 from orchestrator.store.store import Store
 from tests.integration.conftest import Run, Undisturbed, contents, finished_times
 
+WARM_UP, FILLS, UPDATES = 3000, 700, 3800
+"""Updates: without gates, then until the buffer is full, and of the task."""
+
+GATED = f"""\
+seeds: [0]
+benchmarks:
+  digits: {{kind: sequential, base: digits, channels: 3, num_tasks: 1}}
+training: {{batch_size: 2, updates_per_task: {UPDATES}, epochs_per_task: 0, learning_rate: 0.01}}
+methods:
+  dynamos:
+    scales: [dynamos-nf2]
+    settings: {{stores: all, buffer: {2 * FILLS}, replay_batch: 2, warm_up: {WARM_UP}, wrong_factor: 1.0}}
+"""
+"""Dynamos with a warm-up, and a buffer that fills slowly."""
+
 MOMENTS = {"inline": (0.3, 0.7), "ray": (0.3, 0.7)}
 """Shares of the training after which the whole process tree is killed."""
 
@@ -103,6 +118,26 @@ def test_killed_inside_an_item(executor: str, start: Callable[..., Run], tmp_pat
         code, output = run.wait()
         assert code == 0, output
     assert len(again.store.all_attempts(trial.trial_id)) == 2
+    assert contents(again.store.root) == contents(undisturbed.store.root)
+
+
+@pytest.mark.slow(reason="each kill costs a start of Python and torch, with Ray ten seconds more")
+@pytest.mark.parametrize("executor", ["inline", "ray"])
+def test_killed_in_warm_up_and_as_the_buffer_fills(executor: str, start: Callable[..., Run], tmp_path: Path) -> None:
+    """Dynamos goes on from both, and ends with the bytes of a run that nobody disturbed."""
+    store = tmp_path / "killed"
+    for after, before in ((0, WARM_UP), (WARM_UP, WARM_UP + FILLS)):
+        run = start(store, "--executor", executor, text=GATED)
+        (trial,) = run.sweep.trials
+        assert run.wait_until(lambda run=run, trial=trial, after=after: reached_step(run, trial) > after)
+        run.kill_tree()
+        assert after < reached_step(run, trial) < before
+    again = start(store, "--executor", executor, text=GATED)
+    undisturbed = start(tmp_path / "undisturbed", "--executor", "inline", text=GATED)
+    for run in (again, undisturbed):
+        code, output = run.wait()
+        assert code == 0, output
+    assert len(again.store.all_attempts(trial.trial_id)) == 3
     assert contents(again.store.root) == contents(undisturbed.store.root)
 
 
