@@ -134,7 +134,7 @@ def alexnet(path: Path) -> torch.nn.Module:
         )
     except Exception as error:  # torch.load raises whatever a damaged pickle leads to
         raise DataError("weights-of-another", f"{path}: expected weights of torchvision's AlexNet: {error}") from error
-    found: torch.nn.Module = network.features.eval()
+    found: torch.nn.Module = network.features.train(mode=False)
     return found.requires_grad_(requires_grad=False)
 
 
