@@ -128,6 +128,7 @@ CHANGED: dict[type[Any], dict[str, Any]] = {
         "validation": 100,
         "first": 3,
         "normalise": False,
+        "by": "superclass",
     },
     SequentialSpec: {
         "base": "digits",
@@ -156,6 +157,8 @@ CHANGED: dict[type[Any], dict[str, Any]] = {
         "pool": 1,
         "normalise": True,
         "validation": 100,
+        "features": "alexnet",
+        "weights": "0123abcd",
     },
     TurningSpec: {"base": "digits", "test_every": 100, "normalise": True, "channels": 3, "validation": 100},
     TrainingSpec: {
@@ -179,6 +182,8 @@ ALSO: dict[str, dict[str, Any]] = {
     "epochs_per_task": {"updates_per_task": DEFAULT_UPDATES},
     "tests_ahead": {"task_known": False},
     "repeated": {"rounds": 2},
+    "features": {"pool": 1},
+    "weights": {"features": "alexnet", "pool": 1},
 }
 """What a field of the training or a benchmark is changed with, where it does not stand with every other value."""
 
