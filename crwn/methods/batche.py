@@ -30,7 +30,6 @@ from crwn.methods.networks import (
 )
 from crwn.methods.protocol import (
     ContextStart,
-    Method,
     SharedWeights,
     Surroundings,
     Tensors,
@@ -51,7 +50,6 @@ from crwn.spec import (
 if TYPE_CHECKING:
     import torch
 
-    from crwn.batches import Examples
     from crwn.nn import dense
 else:
     dense = LazyModule("crwn.nn.dense")
@@ -111,7 +109,7 @@ class BatchESpec:
         )
 
 
-class BatchE(Method):
+class BatchE(starts.ContextMethod):
     """The learner: shared weights, and per task and layer r [O] and s [I]."""
 
     def __init__(self, spec: BatchESpec, surroundings: Surroundings) -> None:
@@ -133,19 +131,6 @@ class BatchE(Method):
                 signs = surroundings.draw_signs(tasks, f"{name}.{factor}", (size,), start=spec.context_start)
                 state[f"{name}.{factor}"] = signs.requires_grad_()
         return state | starts.start_from(spec.context_from, surroundings, tasks)
-
-    def start_memory(self) -> Tensors:
-        """What earlier tasks learned, if tasks start from it."""
-        return starts.start_memory(self.start([0]), self._surroundings.problem.num_segments)
-
-    def begin(self, state: Tensors, examples: Examples, rate: float) -> Tensors:
-        """The start of a task from an earlier one, if one fits."""
-        del rate
-        return starts.best_start(self.logits, state, examples)
-
-    def end(self, state: Tensors, examples: Examples) -> Tensors:
-        """What the task learned, remembered."""
-        return starts.remembered(state, examples.segment)
 
     def rate(self, segment: int, rate: float) -> float:
         """The first task's own learning rate, or the given one from the second task on."""

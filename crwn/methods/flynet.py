@@ -23,7 +23,6 @@ from crwn.lazy import LazyModule
 from crwn.methods import starts
 from crwn.methods.protocol import (
     ContextStart,
-    Method,
     ScaleFamily,
     SharedWeights,
     Surroundings,
@@ -46,7 +45,6 @@ from crwn.spec import (
 if TYPE_CHECKING:
     import torch
 
-    from crwn.batches import Examples
     from crwn.nn import dense, flynet
 else:
     dense = LazyModule("crwn.nn.dense")
@@ -143,7 +141,7 @@ class FlyNetSpec:
         )
 
 
-class FlyNet(Method):
+class FlyNet(starts.ContextMethod):
     """The learner: per task a context [N] and a strength of the decoder."""
 
     def __init__(self, spec: FlyNetSpec, surroundings: Surroundings) -> None:
@@ -173,19 +171,6 @@ class FlyNet(Method):
             context_start=spec.context_start,
         )
         return modulated_GX | starts.start_from(spec.context_from, self._surroundings, tasks)
-
-    def start_memory(self) -> Tensors:
-        """What earlier tasks learned, if tasks start from it."""
-        return starts.start_memory(self.start([0]), self._surroundings.problem.num_segments)
-
-    def begin(self, state: Tensors, examples: Examples, rate: float) -> Tensors:
-        """The start of a task from an earlier one, if one fits."""
-        del rate
-        return starts.best_start(self.logits, state, examples)
-
-    def end(self, state: Tensors, examples: Examples) -> Tensors:
-        """What the task learned, remembered."""
-        return starts.remembered(state, examples.segment)
 
     def logits(
         self, state: Tensors, images: torch.Tensor, *, training: bool = False, moved: Tensors | None = None

@@ -32,7 +32,7 @@ from crwn.methods.networks import (
     parse_network,
     start_statistics,
 )
-from crwn.methods.protocol import ContextStart, Method, SharedWeights, Surroundings, Tensors, check_range, trained_from
+from crwn.methods.protocol import ContextStart, SharedWeights, Surroundings, Tensors, check_range, trained_from
 from crwn.methods.starts import ContextFrom, Modulation
 from crwn.spec import (
     READ_STRICTLY,
@@ -48,7 +48,6 @@ from crwn.spec import (
 if TYPE_CHECKING:
     import torch
 
-    from crwn.batches import Examples
     from crwn.nn import dense
 else:
     dense = LazyModule("crwn.nn.dense")
@@ -126,7 +125,7 @@ class NeuroModNetSpec:
         )
 
 
-class NeuroModNet(Method):
+class NeuroModNet(starts.ContextMethod):
     """The learner: per task and layer a context [I] or [I, k, k] and a strength."""
 
     def __init__(self, spec: NeuroModNetSpec, surroundings: Surroundings) -> None:
@@ -153,19 +152,6 @@ class NeuroModNet(Method):
         )
         statistics_GX = start_statistics(self._network, self._surroundings, tasks)
         return modulated_GX | statistics_GX | starts.start_from(spec.context_from, self._surroundings, tasks)
-
-    def start_memory(self) -> Tensors:
-        """What earlier tasks learned, if tasks start from it."""
-        return starts.start_memory(self.start([0]), self._surroundings.problem.num_segments)
-
-    def begin(self, state: Tensors, examples: Examples, rate: float) -> Tensors:
-        """The start of a task from an earlier one, if one fits."""
-        del rate
-        return starts.best_start(self.logits, state, examples)
-
-    def end(self, state: Tensors, examples: Examples) -> Tensors:
-        """What the task learned, remembered."""
-        return starts.remembered(state, examples.segment)
 
     def rate(self, segment: int, rate: float) -> float:
         """The first task's own learning rate, if it trains R; else the given one."""

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias, runtime_checkabl
 
 from crwn.faults import InvalidError
 from crwn.lazy import LazyModule
-from crwn.methods.protocol import ContextStart, Surroundings, Tensors
+from crwn.methods.protocol import ContextStart, Method, Surroundings, Tensors
 
 if TYPE_CHECKING:
     import torch
@@ -225,3 +225,22 @@ def best_start(logits: Callable[[Tensors, torch.Tensor], torch.Tensor], state: T
             learned = state[LEARNED + name].index_select(0, best_1)
             start[name] = torch.where(is_taken_1.view(-1, *[1] * (learned.dim() - 1)), learned, state[name].detach())
     return start
+
+
+class ContextMethod(Method):
+    """A method whose tasks may start from what an earlier one learned, as its setting `context_from` says."""
+
+    _surroundings: Surroundings
+
+    def start_memory(self) -> Tensors:
+        """What earlier tasks learned, if tasks start from it."""
+        return start_memory(self.start([0]), self._surroundings.problem.num_segments)
+
+    def begin(self, state: Tensors, examples: Examples, rate: float) -> Tensors:
+        """The start of a task from an earlier one, if one fits."""
+        del rate
+        return best_start(self.logits, state, examples)
+
+    def end(self, state: Tensors, examples: Examples) -> Tensors:
+        """What the task learned, remembered."""
+        return remembered(state, examples.segment)
