@@ -209,7 +209,7 @@ def iterate_trial(
             ),
             fingerprint=backbone.fingerprint,
             numerics=engine.numerics,
-            peak_memory=peak_memory(numerics.device),
+            peak_memory=max(held, peak_memory(numerics.device)),  # Linux's counters are rough by some pages
             device_name=_device_name(torch_device),
             held_memory=held,
         )
