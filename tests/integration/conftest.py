@@ -66,13 +66,15 @@ class Run:
         return self.process.returncode, output
 
     def wait_until(self, condition: Callable[[], bool], seconds: float = 120, *, may_end: bool = False) -> bool:
-        """Wait for a condition; False if the run ended before, which is an error unless it may."""
+        """Wait for a condition; False if the run succeeded before, which is an error unless it may."""
         until = time.monotonic() + seconds
         while time.monotonic() < until:
             if condition():
                 return True
             if self.process.poll() is not None:
-                assert may_end, f"ended too early: {self.wait()}"
+                code, output = self.wait()
+                assert code == 0, output
+                assert may_end, f"ended too early: {output}"
                 return False
             time.sleep(0.02)
         raise AssertionError(f"not in {seconds} s; printed: {self.kill_tree()}")

@@ -12,18 +12,18 @@ from orchestrator.store.attempts import Position
 from orchestrator.store.store import Store
 from tests.integration.conftest import Run, Undisturbed, contents, finished_times
 
-WARM_UP, FILLS, UPDATES = 3000, 700, 3800
-"""Updates: without gates, then until the buffer is full, and of the task."""
+LONGER = (1, 4, 16)
+"""Factors by which a trial is made longer, in turn, until it can be killed at the moment that a test asks for."""
 
-GATED = f"""\
+GATED = """\
 seeds: [0]
 benchmarks:
   digits: {{kind: sequential, base: digits, channels: 3, num_tasks: 1}}
-training: {{batch_size: 2, updates_per_task: {UPDATES}, epochs_per_task: 0, learning_rate: 0.01}}
+training: {{batch_size: 2, updates_per_task: {updates}, epochs_per_task: 0, learning_rate: 0.01}}
 methods:
   dynamos:
     scales: [dynamos-nf2]
-    settings: {{stores: all, buffer: {2 * FILLS}, replay_batch: 2, warm_up: {WARM_UP}, wrong_factor: 1.0}}
+    settings: {{stores: all, buffer: {buffer}, replay_batch: 2, warm_up: {warm_up}, wrong_factor: 1.0}}
 """
 """Dynamos with a warm-up, and a buffer that fills slowly."""
 
@@ -43,12 +43,12 @@ LONG_ITEMS = """\
 seeds: [0]
 keep_weights: true
 benchmarks:
-  items-digits: {num_tasks: 3, images: 200}
+  items-digits: {{num_tasks: 3, images: 200}}
 methods:
   metaplastic:
     scales: [FC64]
-    settings: {steepness: 100}
-    training: {learning_rate: 0.01, batch_size: 20, epochs_per_task: 700}
+    settings: {{steepness: 100}}
+    training: {{learning_rate: 0.01, batch_size: 20, epochs_per_task: {epochs}}}
 """
 """Three items of some seconds each, after the first of which weights have moved so far that some stay."""
 
@@ -102,18 +102,25 @@ def test_a_long_task_is_not_begun_again(start: Callable[..., Run], tmp_path: Pat
 @pytest.mark.parametrize("executor", ["inline", "ray"])
 def test_killed_inside_an_item(executor: str, start: Callable[..., Run], tmp_path: Path) -> None:
     """Kill -9 inside the second item, whose alpha was computed as it began, leaves an equal store, byte for byte."""
-    undisturbed = start(tmp_path / "undisturbed", "--executor", "inline", text=LONG_ITEMS)
-    killed = start(tmp_path / "killed", "--executor", executor, text=LONG_ITEMS)
-    (trial,) = killed.sweep.trials
 
-    def is_inside() -> bool:
-        attempts = killed.store.unfinished.attempts(trial.trial_id)
+    def is_inside(run: Run) -> bool:
+        (trial,) = run.sweep.trials
+        attempts = run.store.unfinished.attempts(trial.trial_id)
         reached = attempts[-1].reached if attempts else None
         return reached is not None and reached.tasks_learned == 1 and reached.step > 0
 
-    assert killed.wait_until(is_inside, seconds=300)  # Ray alone may take minutes to start on a busy machine
-    killed.kill_tree()
-    again = start(killed.store.root, "--executor", executor, text=LONG_ITEMS)
+    for longer in LONGER:
+        text = LONG_ITEMS.format(epochs=700 * longer)
+        killed = start(tmp_path / f"killed {longer}", "--executor", executor, text=text)
+        # Ray alone may take minutes to start on a busy machine.
+        if killed.wait_until(lambda run=killed: is_inside(run), seconds=300, may_end=True):
+            killed.kill_tree()
+            break
+    else:
+        pytest.fail(f"a second item of {700 * longer} epochs ended between two resume points")
+    (trial,) = killed.sweep.trials
+    again = start(killed.store.root, "--executor", executor, text=text)
+    undisturbed = start(tmp_path / "undisturbed", "--executor", "inline", text=text)
     for run in (again, undisturbed):
         code, output = run.wait()
         assert code == 0, output
@@ -125,15 +132,26 @@ def test_killed_inside_an_item(executor: str, start: Callable[..., Run], tmp_pat
 @pytest.mark.parametrize("executor", ["inline", "ray"])
 def test_killed_in_warm_up_and_as_the_buffer_fills(executor: str, start: Callable[..., Run], tmp_path: Path) -> None:
     """Dynamos goes on from both, and ends with the bytes of a run that nobody disturbed."""
-    store = tmp_path / "killed"
-    for after, before in ((0, WARM_UP), (WARM_UP, WARM_UP + FILLS)):
-        run = start(store, "--executor", executor, text=GATED)
+
+    def is_caught(run: Run, after: int, before: int) -> bool:
+        """Kill a run that has kept more than `after` updates; whether it had kept fewer than `before`."""
         (trial,) = run.sweep.trials
-        assert run.wait_until(lambda run=run, trial=trial, after=after: reached_step(run, trial) > after)
-        run.kill_tree()
-        assert after < reached_step(run, trial) < before
-    again = start(store, "--executor", executor, text=GATED)
-    undisturbed = start(tmp_path / "undisturbed", "--executor", "inline", text=GATED)
+        if run.wait_until(lambda: reached_step(run, trial) > after, may_end=True):
+            run.kill_tree()
+        return after < reached_step(run, trial) < before
+
+    for longer in LONGER:
+        warm_up, fills = 3000 * longer, 700 * longer
+        text = GATED.format(updates=warm_up + fills + 100, buffer=2 * fills, warm_up=warm_up)
+        store = tmp_path / f"killed {longer}"
+        moments = ((0, warm_up), (warm_up, warm_up + fills))
+        if all(is_caught(start(store, "--executor", executor, text=text), *moment) for moment in moments):
+            break
+    else:
+        pytest.fail(f"{warm_up} updates of warm-up, or {fills} to fill the buffer, ended between two resume points")
+    again = start(store, "--executor", executor, text=text)
+    undisturbed = start(tmp_path / "undisturbed", "--executor", "inline", text=text)
+    (trial,) = again.sweep.trials
     for run in (again, undisturbed):
         code, output = run.wait()
         assert code == 0, output
