@@ -1,8 +1,8 @@
 """How modular a network is: whether classes that look alike use the same units.
 
-The overlap of two classes' mean activities is the sum of minima over units divided by the sum of maxima (Ruzicka's
-similarity, 1 for equal activities). It is compared with the correlation of the classes' mean images over all pairs of
-classes, by Spearman's rank correlation. Pairs share classes, so they are not independent: the p-value is Mantel's ("The
+The overlap of two classes' mean activities is the sum over units of their minima divided by that of their maxima
+(Ruzicka's similarity, 1 for equal activities). Spearman's rank correlation over all pairs of classes relates it to the
+correlation of the classes' mean images. Pairs share classes, so they are not independent: the p-value is Mantel's ("The
 detection of disease clustering and a generalized regression approach", Cancer Research 27, 1967), from permutations of
 the classes.
 
@@ -21,20 +21,20 @@ from scipy import stats
 from crwn.faults import InvalidError
 
 MIN_CLASSES = 3
-"""Fewer have a single pair, or none."""
+"""With fewer there is at most one pair."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Modularity:
-    """How overlap follows similarity.
+    """How the overlap of classes' units relates to the similarity of their images.
 
     Attributes:
         overlap: of every two classes' activities [C, C].
         similarity: of every two classes' mean images [C, C].
-        spearman: their rank correlation over pairs; NaN if all pairs are equal in either.
-        p: the share of permutations of the classes with at least this correlation, the given order included; NaN
-            likewise.
-        same_task: mean overlap of pairs of the same task; NaN if there are none.
+        spearman: their rank correlation over pairs; NaN if either is the same for all pairs.
+        p: the share of permutations of the classes with at least this correlation, the given order included; NaN if
+            `spearman` is.
+        same_task: mean overlap of pairs within a task; NaN if there are none.
         other_tasks: mean overlap of all other pairs; NaN if there are none.
     """
 
@@ -47,7 +47,7 @@ class Modularity:
 
 
 def overlap(activity_CN: ArrayLike) -> NDArray[np.float64]:
-    """The sum of minima divided by the sum of maxima, [C, C], of activities that are not negative; 1 for two zeros."""
+    """The sum of minima divided by the sum of maxima of non-negative activities, [C, C]; 1 if both are all zero."""
     given_CN = np.asarray(activity_CN, dtype=np.float64)
     smaller_CC = np.minimum(given_CN[:, None], given_CN).sum(axis=2)
     larger_CC = np.maximum(given_CN[:, None], given_CN).sum(axis=2)
@@ -64,13 +64,13 @@ def measure(
     permutations: int = 9999,
     seed: int = 0,
 ) -> Modularity:
-    """How the overlap of classes' activities follows the correlation of their mean images.
+    """Measure how the overlap of classes' activities relates to the correlation of their mean images.
 
     Args:
-        activity_CN: each class's mean activity of every unit, not negative.
+        activity_CN: the mean activity of every unit for each class, non-negative.
         images_Cd: each class's mean image.
-        tasks: the classes of each task, by their row.
-        permutations: of the classes, for the p-value.
+        tasks: the rows of each task's classes.
+        permutations: number of permutations of the classes, for the p-value.
         seed: of the permutations.
 
     Raises:
@@ -97,7 +97,7 @@ def measure(
         generator = np.random.default_rng(seed)
         found = correlation(np.arange(len(given_CN)))
         null = [correlation(generator.permutation(len(given_CN))) for _ in range(permutations)]
-        # Sums in another order differ in the last digits.
+        # Summing in a different order changes the last digits.
         p = (1 + sum(other >= found - 1e-12 for other in null)) / (1 + permutations)
     task_of = {label: task for task, labels in enumerate(tasks) for label in labels}
     places = zip(*(indices.tolist() for indices in pairs), strict=True)

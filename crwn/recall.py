@@ -1,7 +1,7 @@
 """Measures of recall for a sequence of items: tasks with one class each, classified by one network.
 
-Source: Cho, Lee, Baek & Paik, "Neuromimetic metaplasticity for adaptive continual learning" (arXiv:2407.07133). Recall
-of an item is the test accuracy on its images.
+Source: Cho, Lee, Baek & Paik, "Neuromimetic metaplasticity for adaptive continual learning" (arXiv:2407.07133). The
+recall of an item is the test accuracy on its images.
 
 Shapes: T items, m classes.
 """
@@ -22,21 +22,22 @@ else:
     stats = LazyModule("scipy.stats")
 
 CHANCE = 0.05
-"""Probability of as many hits by chance above which an item is not memorised."""
+"""An item is memorised if chance gives as many hits with at most this probability."""
 
 
 def memorised(answered_Tm: NDArray[Any], labels_T: Sequence[int]) -> NDArray[Any]:
-    """Whether each item is recalled better than by chance [T], given how often each class was the answer.
+    """Whether each item is recalled better than chance [T], given how often each class was predicted.
 
-    If answers were independent of the images, the hits of an item would be hypergeometric: as many draws as its label
-    was answered, from all test images of these items, among which are its own. It is memorised if as many hits or more
-    have a probability of at most 5 %. The authors compare with 1,000 shuffles of the labels instead.
+    If predictions were independent of the images, an item's hits would follow a hypergeometric distribution: one draw
+    for each time that its label is predicted, from the test images of all these items. An item is memorised if the
+    probability of at least its number of hits is at most 5 %. The authors instead compare with 1,000 shuffles of the
+    labels.
 
-    Deviation: an item that was never the answer is not memorised. (The authors' inequality is strict; such an item has
-    more hits than its 95 % quantile by none, and counts.)
+    Deviation: an item that was never predicted is not memorised. (Under the authors' strict inequality it is, since
+    its hits and their 95 % quantile are both zero.)
 
     Args:
-        answered_Tm: how often each class was the answer in the test of each item that was trained so far.
+        answered_Tm: how often each class was predicted in the test of each item trained so far.
         labels_T: each item's class.
     """
     labels, num_test_T = list(labels_T), answered_Tm.sum(axis=1)
@@ -60,11 +61,11 @@ def partial_rank_correlation(x_T: NDArray[Any], y_T: NDArray[Any], given_T: NDAr
 
 
 def of_frequency(recall_T: NDArray[Any], trainings: Sequence[int]) -> tuple[float, float]:
-    """How recall depends on how often and how recently an item was trained: partial correlations, each given the other.
+    """Recall's partial correlations with how often and with how recently an item was trained, each given the other.
 
     Args:
         recall_T: recall of each item at the end.
-        trainings: the item that each training showed, in order; every item occurs.
+        trainings: the item of each training, in order; every item occurs.
     """
     order, items = np.asarray(trainings), range(len(recall_T))
     frequency_T = np.array([(order == item).sum() for item in items])

@@ -1,11 +1,12 @@
-"""How alike tasks are, by what a bank keeps of them: matrices, maps, trees, and whether they follow a known order.
+"""The similarity of tasks, from what a bank keeps of each: distances, maps, trees, and agreement with a known order.
 
 By answers: the symmetric Kullback-Leibler divergence (Jeffreys 1946) between the class probabilities that two tasks'
-networks give the same probe images, which any two networks of the same outputs have. By contexts: one minus the cosine
-of two tasks' contexts, centred over the tasks. Learned contexts stay near where they started, so they can be compared
-only if all started alike, or if the loss is convex in them; contexts of other starts are as unlike as chance.
+networks give for the same probe images; it is defined for any two networks with the same outputs. By contexts: one
+minus the cosine similarity of two tasks' contexts, centred over the tasks. Learned contexts stay near their initial
+values, so they can be compared only if all tasks started alike, or if the loss is convex in them; contexts with
+different starts are no more similar than chance.
 
-Maps are classical scaling (Torgerson 1952), trees average linkage. Pairs of tasks share tasks, so they are not
+Maps use classical scaling (Torgerson 1952), trees average linkage. Pairs of tasks share tasks, so they are not
 independent: intervals come from resampling tasks, and p-values from permuting them (Mantel, "The detection of disease
 clustering and a generalized regression approach", Cancer Research 27, 1967).
 
@@ -35,16 +36,16 @@ By: TypeAlias = Literal["answers", "contexts"]
 Matrix: TypeAlias = NDArray[np.float64]
 
 FEWEST_TASKS = 4
-"""Fewer have three pairs at most, of which no correlation says anything."""
+"""With fewer there are at most three pairs, too few for a correlation to mean anything."""
 
 
 @dataclass(frozen=True, kw_only=True)  # without slots, for what is computed at its first use
 class Similarity:
-    """How unlike every two tasks are.
+    """Pairwise distances between tasks.
 
     Attributes:
         by: what was compared.
-        names: the tasks' names: T.
+        names: the T tasks' names.
         distances: the symmetric divergence in nats, or one minus the cosine: [T, T], symmetric, zeros on the diagonal.
     """
 
@@ -68,23 +69,23 @@ class Similarity:
 
     @property
     def leaves(self) -> list[int]:
-        """The tasks in the order of the tree's leaves, so that alike ones are side by side."""
+        """The tasks in the order of the tree's leaves, which puts similar ones side by side."""
         return [int(leaf) for leaf in hierarchy.leaves_list(self.linkage)]
 
     def map(self, dimensions: int = 2) -> tuple[Matrix, Matrix]:
-        """Tasks as points whose squared distances are near those of the tasks, by classical scaling.
+        """Place tasks as points whose squared distances approximate the given ones, by classical scaling.
 
         Args:
             dimensions: of the map.
 
         Returns:
-            Points [T, dimensions], and the share of all positive eigenvalues that each dimension has.
+            Points [T, dimensions], and each dimension's share of the sum of the positive eigenvalues.
         """
         return scaled(self.distances, dimensions)
 
 
 def scaled(distances_TT: Matrix, dimensions: int = 2) -> tuple[Matrix, Matrix]:
-    """Classical scaling of squared distances; see `Similarity.map`."""
+    """Classical scaling, taking distances as squared ones; see `Similarity.map`."""
     num = len(distances_TT)
     centring_TT = np.eye(num) - 1 / num
     values, vectors = linalg.eigh(-centring_TT @ distances_TT @ centring_TT / 2)
@@ -97,7 +98,7 @@ def scaled(distances_TT: Matrix, dimensions: int = 2) -> tuple[Matrix, Matrix]:
 
 
 def by_answers(logits_TBm: torch.Tensor) -> Matrix:
-    """The mean symmetric divergence of the answers to B images, (KL(p|q) + KL(q|p)) / 2 in nats: [T, T]."""
+    """The symmetric divergence of the answers, (KL(p|q) + KL(q|p)) / 2 in nats, averaged over B images: [T, T]."""
     logs_TBm = logits_TBm.double().log_softmax(dim=2)
     logs, shares = (part.flatten(1).numpy() for part in (logs_TBm, logs_TBm.exp()))
     cross_TT = shares @ logs.T
@@ -109,14 +110,14 @@ def by_answers(logits_TBm: torch.Tensor) -> Matrix:
 def by_contexts(contexts_TN: Matrix) -> Matrix:
     """One minus the cosine of the contexts, centred over the tasks: [T, T].
 
-    Centring removes what all have in common: a shared start, and what learning any task adds.
+    Centring removes what all contexts have in common: a shared start, and what learning any task adds.
     """
     unit_TN = centred(contexts_TN)
     return _as_distances(1 - unit_TN @ unit_TN.T)
 
 
 def centred(contexts_TN: Matrix) -> Matrix:
-    """The contexts minus their mean over the tasks, of length one: [T, N]."""
+    """The contexts minus their mean over the tasks, scaled to unit length: [T, N]."""
     moved_TN = np.asarray(contexts_TN, dtype=np.float64) - np.asarray(contexts_TN, dtype=np.float64).mean(axis=0)
     lengths_T1 = np.linalg.norm(moved_TN, axis=1, keepdims=True)
     unit_TN: Matrix = moved_TN / np.where(lengths_T1 > 0, lengths_T1, 1)
@@ -124,16 +125,16 @@ def centred(contexts_TN: Matrix) -> Matrix:
 
 
 def context_vectors(own: Mapping[str, torch.Tensor], moving: tuple[str, ...] = ()) -> Matrix:
-    """What tasks learned as one vector each: [T, N].
+    """What each task learned, as one vector: [T, N].
 
-    A strength only scales its layer's context, so the two count as their product.
+    A strength only scales its layer's context, so the vector holds their product.
 
     Args:
         own: trained tensors by name [T, ...]; `<layer>.strength` [T] scales `<layer>.context`.
-        moving: suffixes of the names of tensors that are not trained, which are left out.
+        moving: suffixes of the names of tensors that are not trained; these are left out.
 
     Raises:
-        ValueError: tasks learned nothing of their own.
+        ValueError: the tasks learned nothing of their own.
     """
     parts = []
     for name, tensor in sorted(own.items()):
@@ -153,9 +154,9 @@ def context_vectors(own: Mapping[str, torch.Tensor], moving: tuple[str, ...] = (
 
 
 def same_task_nearest(contexts_TN: Matrix, others_TN: Matrix) -> float:
-    """Of two banks of the same tasks: the share of tasks whose nearest in the other bank is the same task.
+    """The share of tasks whose nearest neighbour in another bank of the same tasks is the same task.
 
-    Where the banks' starts or frozen weights differ it is chance, 1/T.
+    It is at chance, 1/T, if the banks' starts or frozen weights differ.
     """
     found_T = (centred(contexts_TN) @ centred(others_TN).T).argmax(axis=1)
     return float((found_T == np.arange(len(found_T))).mean())
@@ -163,17 +164,17 @@ def same_task_nearest(contexts_TN: Matrix, others_TN: Matrix) -> float:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Order:
-    """Whether tasks that a benchmark makes near one another are alike.
+    """Whether tasks that are close in the benchmark are also similar.
 
     Attributes:
-        rho: Spearman's rank correlation, over pairs, of likeness (minus the distance) with the benchmark's distance:
-            negative if near tasks are alike.
+        rho: Spearman's rank correlation, over pairs, of similarity (minus the distance) with the benchmark's distance:
+            negative if close tasks are similar.
         interval: its 95 % interval, from resampling tasks.
         p: the share of permutations of the tasks with at most this correlation, the given order included (Mantel).
-        null: 95 % of those correlations.
-        nearest: the share of tasks whose nearest other task is a neighbour, one of those that the benchmark puts
-            nearest to it.
-        chance: this share for a nearest task drawn at random.
+        null: the central 95 % of those correlations.
+        nearest: the share of tasks whose most similar task is a neighbour, one of the tasks closest to it in the
+            benchmark.
+        chance: the same share if the most similar task were drawn at random.
     """
 
     rho: float
@@ -187,13 +188,13 @@ class Order:
 def order(
     distances_TT: Matrix, apart_TT: Matrix, *, permutations: int = 9999, resamples: int = 999, seed: int = 0
 ) -> Order:
-    """How the tasks' distances follow those of the benchmark.
+    """Measure how the tasks' distances follow those in the benchmark.
 
     Args:
-        distances_TT: how unlike the tasks are.
-        apart_TT: how far apart the benchmark makes them.
-        permutations: of the tasks, for the p-value.
-        resamples: of the tasks, for the interval.
+        distances_TT: the distances between tasks.
+        apart_TT: their distances in the benchmark.
+        permutations: number of permutations of the tasks, for the p-value.
+        resamples: number of resamples of the tasks, for the interval.
         seed: of both.
 
     Raises:
@@ -231,7 +232,7 @@ def order(
 
 
 def _neighbours(apart_TT: Matrix) -> NDArray[np.bool_]:
-    """Which tasks are the nearest to which, in the benchmark: [T, T]."""
+    """Whether column j is among the tasks closest to row i in the benchmark: [T, T]."""
     others_TT = apart_TT + np.diag(np.full(len(apart_TT), np.inf))
     found: NDArray[np.bool_] = others_TT <= others_TT.min(axis=1, keepdims=True) + 1e-9
     return found
@@ -244,7 +245,7 @@ def _permuted(
 
 
 def _resampled(distances_TT: Matrix, apart_TT: Matrix, chosen_T: NDArray[np.int64]) -> float:
-    """The correlation over the pairs of different tasks among these; NaN if they are all alike."""
+    """The correlation over the pairs of different tasks among these; NaN if all are equal in either distance."""
     rows, columns = (chosen_T[part] for part in np.triu_indices(len(chosen_T), k=1))
     differ = rows != columns
     near, far = -distances_TT[rows, columns][differ], apart_TT[rows, columns][differ]
@@ -259,7 +260,7 @@ def _middle(values: list[float]) -> tuple[float, float]:
 
 
 def _as_distances(matrix_TT: Matrix) -> Matrix:
-    """Exactly symmetric, not negative, zeros on the diagonal: free of rounding."""
+    """Undo rounding: make the matrix exactly symmetric and non-negative, with a zero diagonal."""
     symmetric_TT: Matrix = np.clip((matrix_TT + matrix_TT.T) / 2, 0, None)
     np.fill_diagonal(symmetric_TT, 0)
     return symmetric_TT

@@ -1,11 +1,11 @@
 """Finding a task's mask in a superposition of all masks, by the gradient of the answers' entropy.
 
 Source: SupSup (Wortsman et al. 2020, arXiv:2006.14769), section 3.3: the network with weights R * sum_t alpha_t M_t,
-alpha uniform over the candidates, answers a batch; the task whose coefficient lowers the entropy H of the answers
-fastest, the largest -dH/dalpha_t, is the most likely. One-shot: among all tasks at once. Binary search: the half of the
-candidates with the smaller values is dropped, until one remains: log2 T passes.
+alpha uniform over the candidates, classifies a batch; the most likely task is the one whose coefficient lowers the
+entropy H of the outputs fastest, with the largest -dH/dalpha_t. One-shot compares all tasks in one pass. Binary search
+repeatedly drops the half of the candidates with the smaller values until one remains, in log2 T passes.
 
-It works on masks. On contexts it is at chance: their superposition is no network of any task.
+The search works for masks only. For contexts it is at chance: a superposition of contexts resembles no task's network.
 
 Shapes: T tasks, K of them candidates, B images, m classes, N weights of a layer.
 """
@@ -33,11 +33,11 @@ Search = Literal["one-shot", "binary"]
 MASK = ".mask"
 
 MOST_UNPACKED = 2**26
-"""Most numbers of a layer's unpacked masks that are kept between batches."""
+"""The largest number of unpacked mask values of a layer that are kept between batches."""
 
 
 def has_masks(own: Tensors, layers: Sequence[str]) -> bool:
-    """Whether tasks keep a mask over every frozen array."""
+    """Whether each task has a mask over every frozen array."""
     return bool(layers) and all(f"{layer}{MASK}" in own for layer in layers)
 
 
@@ -47,18 +47,18 @@ class Superposition:
     Args:
         trial: one of the tasks' trials.
         drawn: the frozen weights.
-        own: what tasks keep: packed masks [T, bytes] among it.
+        own: what tasks keep, including packed masks [T, bytes].
 
     Raises:
-        ValueError: tasks keep no masks.
+        ValueError: the tasks have no masks.
     """
 
     def __init__(self, trial: TrialSpec, drawn: Backbone, own: Tensors) -> None:
         if not has_masks(own, tuple(drawn.arrays)):
             raise InvalidError(
                 "no-masks",
-                f"by: expected a bank of masks for a search in their superposition, given one of {trial.method.kind}; "
-                "contexts cannot be found so; take 'entropy'",
+                f"by: expected a bank of masks to search in their superposition, given one of {trial.method.kind}; "
+                "use 'entropy', which works for contexts too",
             )
         self._weights = tensors_on(drawn, torch.device("cpu"), torch.float32)
         self._masks = {name: own[f"{name}{MASK}"] for name in self._weights}
@@ -68,12 +68,12 @@ class Superposition:
         self._normalisation = trial.benchmark.normalisation()
 
     def scores(self, bytes_BCHW: torch.Tensor, by: Search) -> torch.Tensor:
-        """How likely a batch is of each task; the highest score is the answer: [T].
+        """The score of each task for a batch [T]; the highest is the most likely.
 
         Args:
             bytes_BCHW: images of one task.
-            by: `one-shot`: the scores are -dH/dalpha. `binary`: the number of rounds that a task survives, and below 1
-                its rank among those that leave with it.
+            by: `one-shot`: scores are -dH/dalpha. `binary`: the integer part counts the rounds that a task survives,
+                the fraction is its rank among those dropped with it.
         """
         candidates = list(range(self._num_tasks))
         if by == "one-shot":
@@ -90,7 +90,7 @@ class Superposition:
         return scores_T
 
     def _slopes(self, bytes_BCHW: torch.Tensor, tasks: Sequence[int]) -> torch.Tensor:
-        """-dH/dalpha of these tasks, superposed with equal coefficients."""
+        """-dH/dalpha for these tasks, superposed with equal coefficients."""
         alpha_T = torch.zeros(self._num_tasks)
         alpha_T[list(tasks)] = 1 / len(tasks)
         superposed = {
@@ -107,7 +107,7 @@ class Superposition:
         return slopes_T[list(tasks)]
 
     def _marks(self, name: str) -> torch.Tensor:
-        """The masks of a layer, 0 or 1: [T, N]."""
+        """A layer's masks as zeros and ones: [T, N]."""
         if name not in self._unpacked:
             packed = self._masks[name]
             marks_TN = unpacked_bits(packed, math.prod(self._weights[name].shape)).float()

@@ -3,10 +3,10 @@
 Source: Krizhevsky, "One weird trick for parallelizing convolutional neural networks" (arXiv:1404.5997), as in
 torchvision, whose weights for ImageNet are `alexnet-owt-7be5be79.pth`. Cho et al. (arXiv:2407.07133) learn on such
 features. An image goes in the middle of a black square, which is resized to 224 x 224 and normalised as torchvision
-does; five convolutions and three max-pools leave 256 x 6 x 6 numbers, all at least 0.
+does; five convolutions and three max-pools produce 256 x 6 x 6 non-negative numbers.
 
-Ours: benchmarks give bytes, so features are scaled, such that a share of `COVERED` of those of the first images is at
-most 255, and rounded; larger ones are cut off. Features of equal images are computed once, and kept in the cache.
+Ours: benchmarks provide bytes, so features are scaled such that a share of `COVERED` of those of the first images is at
+most 255, then rounded; larger ones are clipped. The features of a set of images are computed once and cached.
 
 Shapes: N images, H height, W width.
 """
@@ -45,11 +45,11 @@ SIDE = 224
 """Height and width of AlexNet's input, in pixels."""
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 COVERED = 0.999
-"""The share of the first images' features that are not cut off."""
+"""The share of the first images' features that are not clipped."""
 AT_ONCE = 50
 """Images per forward pass."""
 FORM = 1
-"""Version of the rules by which features are made."""
+"""Version of the rules that turn images into features; raised when they change."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, order=True)
@@ -57,8 +57,8 @@ class WeightsFile:
     """A file of trained weights, named by its content.
 
     Attributes:
-        network: the network's name, that of the folder in which the file is looked for first.
-        digits: the first hexadecimal digits of the file's SHA-256, by which its name ends, as torchvision names files.
+        network: the network's name, also that of the folder in which the file is looked for first.
+        digits: the first hexadecimal digits of the file's SHA-256, with which its name ends, as in torchvision.
     """
 
     network: str
@@ -66,17 +66,17 @@ class WeightsFile:
 
     @property
     def pattern(self) -> str:
-        """The file's name."""
+        """The pattern of the file's name."""
         return f"{self.network}-*{self.digits}.pth"
 
     def find(self, roots: Sequence[Path]) -> Path:
-        """The file, in one of the data roots, below it in the network's folder, or where torch keeps downloads.
+        """Find the file in a data root, in a folder there named after the network, or among torch's downloads.
 
         Args:
             roots: the data roots, in order.
 
         Raises:
-            DataError: there is none, or its content is not what its name says.
+            DataError: there is none, or its content does not have the checksum in its name.
         """
         folders = [folder for root in roots for folder in (root / self.network, root)]
         folders.append(Path(os.environ.get("TORCH_HOME", "~/.cache/torch")).expanduser() / "hub" / "checkpoints")
@@ -87,13 +87,13 @@ class WeightsFile:
                 f"weights of {self.network!r}: expected a file {self.pattern} in one of these folders, found in none:\n"
                 + "".join(f"  {folder}\n" for folder in folders)
                 + "Put it there, or name another data root with --data-root or $CRWN_DATA. torchvision downloads its "
-                f"own with `torchvision.models.{self.network}(weights='DEFAULT')`; those of another file are named "
-                "by `weights`, the first eight digits of its SHA-256.",
+                f"own with `torchvision.models.{self.network}(weights='DEFAULT')`; for another file, set `weights` "
+                "to the first eight digits of its SHA-256.",
             )
         if not (given := hashlib.sha256(found.read_bytes()).hexdigest()).startswith(self.digits):
             raise DataError(
                 "weights-damaged",
-                f"{found}: expected a file whose SHA-256 begins with {self.digits}, as its name says, found "
+                f"{found}: expected a file whose SHA-256 starts with {self.digits}, as its name says, found "
                 f"{given[: len(self.digits)]}. Replace it.",
             )
         return found
@@ -101,27 +101,27 @@ class WeightsFile:
 
 @runtime_checkable
 class ReadsWeights(Protocol):
-    """The interface of the spec of a benchmark that may read trained weights besides a base set."""
+    """The interface of a benchmark's spec that may require trained weights in addition to a base set."""
 
     def weights_file(self) -> WeightsFile | None:
-        """The file that it reads; None: none."""
+        """The required file of weights; None: none."""
 
 
 def weights_of(benchmark: object) -> WeightsFile | None:
-    """The file of weights that a benchmark's spec asks for; None: none."""
+    """The file of weights that a benchmark's spec requires; None: none."""
     return benchmark.weights_file() if isinstance(benchmark, ReadsWeights) else None
 
 
 def weights_files(benchmarks: Iterable[object]) -> tuple[WeightsFile, ...]:
-    """All files of weights that benchmarks' specs ask for, each once."""
+    """All files of weights that benchmarks' specs require, without duplicates."""
     return tuple(sorted({file for benchmark in benchmarks if (file := weights_of(benchmark)) is not None}))
 
 
 def alexnet(path: Path) -> torch.nn.Module:
-    """AlexNet's convolutions with the weights of a file, for evaluation.
+    """AlexNet's convolutions with the weights of a file, in evaluation mode.
 
     Raises:
-        DataError: the file holds no weights of AlexNet.
+        DataError: the file does not hold weights of AlexNet.
     """
     network = torchvision.models.alexnet()
     try:
@@ -155,7 +155,7 @@ def features_of(network: torch.nn.Module, images_N1HW: Images) -> NDArray[np.flo
 
 
 def kept_features(images: Sequence[Images], path: Path) -> list[Images]:
-    """The features of sets of images as bytes [N, 256, 6, 6] each, computed unless they are in the cache.
+    """The features of each set of images as bytes [N, 256, 6, 6], read from the cache or computed.
 
     Args:
         images: sets of grey images; the first one determines the scale.
@@ -166,7 +166,7 @@ def kept_features(images: Sequence[Images], path: Path) -> list[Images]:
         content.update(repr(each.shape).encode() + np.ascontiguousarray(each).tobytes())
     kept = cache_root() / "features" / f"{content.hexdigest()[:32]}.npy"
     ends = np.cumsum([len(each) for each in images])[:-1]
-    with contextlib.suppress(FileNotFoundError, ValueError, EOFError):  # not yet there, or damaged: made anew
+    with contextlib.suppress(FileNotFoundError, ValueError, EOFError):  # missing or damaged: computed again
         return np.split(np.load(kept), ends)
     network = alexnet(path)
     found: list[Images] = []
@@ -180,7 +180,7 @@ def kept_features(images: Sequence[Images], path: Path) -> list[Images]:
 
 
 def _keep(features: Images, path: Path) -> None:
-    """Write them to the cache, atomically, if it can be written."""
+    """Write features to the cache atomically, if it is writable."""
     with contextlib.suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=path.parent) as folder:

@@ -1,20 +1,20 @@
-"""Two-digit items: a stream of classes, each an ordered pair of digits, learned one after another beside noise.
+"""Two-digit items: a stream of classes, each an ordered pair of digits, learned one at a time, mixed with noise.
 
 Source: Cho, Lee, Baek & Paik, "Neuromimetic metaplasticity for adaptive continual learning" (arXiv:2407.07133; Neural
 Networks 190, 107762, 2025), as in the authors' code (github.com/vsnnlab/Metaplasticity, `create_twoDigitMNIST.m`,
 `serial_position_effect.m`). An item is a class: two digits i < j side by side. A trial draws its items from all such
-pairs; each has a label of its own. A training shows one item, and as noise as many images of all the other items,
-equally many of each, labelled at random with any label but their own and the one that is taught. So every item pushes
-the others away. Each item has one test; an answer may be any output.
+pairs; each has its own label. A training has the images of one item and, as noise, as many images of the other items,
+the same number of each, with random labels other than their own and the one being trained. So training an item pushes
+all others away. Each item has one test; predictions are over all outputs.
 
-Sequences: every item once; all or every other one in further rounds (Hebb repetition); then each once more with
-another item's label (poison), or new items with their own labels, which is what poison must be told from; or item k
-trained k + 1 times, in an order in which an item's frequency and its last position are uncorrelated.
+Sequences: every item once; then all or every other one in further rounds (Hebb repetition); then each once more with
+another item's label (poisoning), or, as the control for that, new items with their own labels; or item k trained k + 1
+times, in an order in which frequency and last position are uncorrelated.
 
-Ours: pixels, in means over squares of `pool` x `pool`, unless AlexNet's features are asked for, as theirs are; 500 +
-500 images per training (theirs: 2,000 + 2,000), 250 test images per item (theirs: 1,000). Images are pairs drawn with
-replacement, for training from training digits and for tests from test digits. An item keeps its images; noise is drawn
-anew in every training.
+Ours: pixels, averaged over squares of `pool` x `pool`, unless AlexNet's features are requested, which the authors use;
+500 + 500 images per training (theirs: 2,000 + 2,000), 250 test images per item (theirs: 1,000). An image pairs digits
+drawn with replacement, from the training digits for training and from the test digits for tests. An item keeps its
+images; noise is drawn anew for every training.
 
 Shapes: T items, N images, H height, W width.
 """
@@ -49,13 +49,13 @@ else:
     torch = LazyModule("torch")
 
 TORCHVISIONS = "7be5be79"
-"""The digits in the name of torchvision's file with AlexNet's weights."""
+"""The digits in the name of torchvision's file of AlexNet weights."""
 
 MOST_TRAININGS = 100_000
-"""Limit of the trainings of a trial, each of which its problem lists."""
+"""The largest number of trainings in a trial; its problem shape lists each of them."""
 
 FEWEST_GRADED = 4
-"""Fewest items of which an order exists in which the two are uncorrelated."""
+"""The smallest number of items that have an order in which frequency and last position are uncorrelated."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,22 +64,23 @@ class ItemsSpec:
 
     Attributes:
         base: the base data set, whose classes are the digits.
-        num_tasks: the number of items, each of which is tested separately, without new ones.
-        outputs: the number of a network's outputs, if the stream was planned to be longer; 0: one per item.
+        num_tasks: the number of items, not counting new ones; each is tested separately.
+        outputs: the number of network outputs, if it allows for a longer stream; 0: one per item.
         noise: the share of noise among the training images.
         rounds: how often the sequence of items is trained.
-        repeated: whether rounds after the first have all items, or every other one, from the first on.
+        repeated: whether rounds after the first train all items, or only the first, third, fifth and so on.
         poisoned_rounds: further rounds, in which each item has another item's label.
         new_items: further items, trained once after all rounds.
-        frequency: whether all items are equally frequent, or item k (from 0) is trained k + 1 times: with `mixed` in an
-            order as random as can be while frequency and last position are uncorrelated; with `graded`, last positions
-            are also crowded at the end.
+        frequency: `equal`: all items are trained equally often; otherwise, item k (from 0) is trained k + 1 times, with
+            frequency and last position uncorrelated: `mixed` in an otherwise random order, `graded` with the last
+            positions crowded at the end.
         images: an item's training images, without noise.
         test_images: an item's test images.
-        pool: pixels are means over squares of this size.
-        features: `none`: images are pixels; `alexnet`: the features of AlexNet's convolutions, see `features.py`.
-        weights: with features, the first eight hexadecimal digits of the SHA-256 of the file with their weights; by
-            default torchvision's.
+        pool: side of the squares over which pixels are averaged.
+        features: `none`: images are pixels; `alexnet`: images are features of AlexNet's convolutions, see
+            `features.py`.
+        weights: with features, the first eight hexadecimal digits of the SHA-256 of the file of weights; by default
+            torchvision's.
         normalise: whether to normalise by the base set's mean and standard deviation; else pixels are from 0 to 1.
         validation: number of training images held out; tests then use them, never the test images.
 
@@ -129,7 +130,7 @@ class ItemsSpec:
         return round(self.images * self.noise / (1 - self.noise))
 
     def problem(self) -> ProblemShape:
-        """The benchmark's sizes: items are tested, trainings are segments, all of which have all labels."""
+        """The benchmark's sizes: items are the tasks, trainings the segments; every segment has all labels."""
         _, height, width = BASE_SETS[self.base].image_shape
         pixels = (1, height // self.pool, 2 * width // self.pool)
         return ProblemShape(
@@ -147,11 +148,11 @@ class ItemsSpec:
         return normalisation_of(self.base, normalise=self.normalise)
 
     def weights_file(self) -> WeightsFile | None:
-        """The file with the weights of the features; None: there are none."""
+        """The file of weights that computes the features; None: there are no features."""
         return None if self.features == "none" else WeightsFile(network=self.features, digits=self.weights)
 
     def trainings(self, seed: int) -> tuple[int, ...]:
-        """The item that each training shows; the seed matters only if frequencies differ."""
+        """The item of each training, in order; the seed matters only if frequencies differ."""
         items = range(self.num_tasks)
         if self._is_graded:
             first = (mixed_order if self.frequency == "mixed" else graded_order)(self.num_tasks, seed)
@@ -172,21 +173,21 @@ class ItemsSpec:
         return first + self.new_items + self.poisoned_rounds * self.num_tasks
 
     def _rules(self) -> list[tuple[bool, str, str]]:
-        """What must not hold of the fields together: whether it does, and the fault's code and message."""
+        """Combinations of fields that are refused: whether each is given, and the fault's code and message."""
         base = BASE_SETS[self.base]
         num_pairs = base.num_classes * (base.num_classes - 1) // 2
         return [
             (
                 self.num_tasks < 2,
                 "items-too-few",
-                f"num_tasks: expected at least 2 items, since an item is told from others, given {self.num_tasks}",
+                f"num_tasks: expected at least 2 items to tell apart, given {self.num_tasks}",
             ),
             (
                 self.num_items > num_pairs,
                 "items-too-many",
                 (
-                    f"num_tasks: expected at most {num_pairs} items, new ones included: the pairs of classes of "
-                    f"{self.base!r}; given {self.num_items}"
+                    f"num_tasks: expected at most {num_pairs} items including new ones, one per pair of classes of "
+                    f"{self.base!r}, given {self.num_items}"
                 ),
             ),
             (
@@ -198,20 +199,20 @@ class ItemsSpec:
                 self.num_noise > 0 and self.num_outputs < 3,
                 "noise-without-label",
                 (
-                    "noise: expected 0 where there are two labels, since noise has neither its own nor the one that is "
-                    f"taught, given {self.noise}; take more items or outputs"
+                    "noise: expected 0 with two labels, since a noise image gets neither its own label nor the one "
+                    f"being trained, given {self.noise}; use more items or outputs"
                 ),
             ),
             (
                 self.repeated == "half" and (self.rounds == 1 or self._is_graded),
                 "nothing-repeated",
-                "repeated: expected `all` where no round is repeated, given 'half'; set rounds to 2 or more",
+                "repeated: expected `all` if no round is repeated, given 'half'; set rounds to 2 or more",
             ),
             (
                 self.poisoned_rounds > 0 and self.new_items > 0,
                 "poison-beside-new-items",
                 (
-                    "poisoned_rounds: expected 0 beside new_items, which are the control of poison, given "
+                    "poisoned_rounds: expected 0 with new_items, which are the control for poisoning, given "
                     f"{self.poisoned_rounds}"
                 ),
             ),
@@ -219,22 +220,22 @@ class ItemsSpec:
                 self._is_graded and (self.rounds > 1 or self.num_tasks < FEWEST_GRADED),
                 "frequencies-not-graded",
                 (
-                    f"frequency: expected `equal` beside rounds: {self.rounds} and num_tasks: {self.num_tasks}, given "
-                    f"{self.frequency!r}, which needs one round of at least {FEWEST_GRADED} items"
+                    f"frequency: expected `equal` with rounds: {self.rounds} and num_tasks: {self.num_tasks}, given "
+                    f"{self.frequency!r}, which requires a single round of at least {FEWEST_GRADED} items"
                 ),
             ),
             (
                 self.features != "none" and (self.pool > 1 or self.normalise),
                 "pixels-of-features",
                 (
-                    f"pool, normalise: expected 1 and false with features: {self.features}, which are of whole images, "
-                    f"given {self.pool} and {str(self.normalise).lower()}"
+                    f"pool, normalise: expected 1 and false with features: {self.features}, which are computed from "
+                    f"whole images, given {self.pool} and {str(self.normalise).lower()}"
                 ),
             ),
             (
                 self.features == "none" and self.weights != TORCHVISIONS,
                 "weights-without-features",
-                f"weights: expected to be left out without features, given {self.weights!r}; set features: alexnet",
+                f"weights: expected only with features, given {self.weights!r}; set features: alexnet or leave it out",
             ),
             (
                 re.fullmatch("[0-9a-f]{8}", self.weights) is None,
@@ -251,18 +252,18 @@ class ItemsSpec:
 
 
 class Items:
-    """The items of a trial, their trainings and tests.
+    """The items of a trial, with their trainings and tests.
 
     Args:
         spec: the benchmark's spec.
         images: the base set's images.
-        seed: determines the items, their images, and all noise.
+        seed: determines the items, their images and all noise.
         device: the device of the tensors.
 
     Attributes:
         num_tasks: the number of items, T.
         num_segments: the number of trainings.
-        trains: the item that each training shows.
+        trains: the item of each training, in order.
     """
 
     def __init__(self, *, spec: ItemsSpec, images: ImageSet, seed: int, device: torch.device) -> None:
@@ -288,16 +289,16 @@ class Items:
         return self._spec.images + self._spec.num_noise
 
     def classes(self, task: int) -> tuple[int, ...]:
-        """All labels, which noise has."""
+        """All labels, since noise has any of them."""
         del task
         return tuple(range(self._spec.num_outputs))
 
     def train_split(self, segment: int) -> Split:
-        """An item's images with its label, or another's if it is poisoned, then noise."""
+        """An item's images with its label, or another item's if poisoned, then noise."""
         item, taught = self.trains[segment], self.taught(segment)
         generator = seeding.numpy_generator(self._seed, "items", "noise", segment)
         others = np.delete(np.arange(self.num_tasks), item)
-        # Where the noise cannot be shared out evenly, chance decides who gives one more.
+        # If the noise does not divide evenly, the items that give one more are random.
         shares = np.diff(np.arange(len(others) + 1) * self._spec.num_noise // len(others))
         shares_T = dict(zip(generator.permutation(others).tolist(), shares.tolist(), strict=True))
         images, labels = [self._train[item]], [np.full(self._spec.images, taught)]
@@ -308,7 +309,7 @@ class Items:
         return self._split(np.concatenate(images), np.concatenate(labels).astype(np.int64))
 
     def taught(self, segment: int) -> int:
-        """The label that a training teaches."""
+        """The label of the item's images in a training."""
         item = self.trains[segment]
         is_poisoned = segment >= self.num_segments - self._spec.poisoned_rounds * self._spec.num_tasks
         return int(self._poisoned[item]) if is_poisoned else item
@@ -338,7 +339,7 @@ class Items:
 
 
 def pairs_of(num_classes: int, num_items: int, seed: int) -> list[tuple[int, int]]:
-    """The pairs i < j of classes that a seed's items are, in the order in which they are numbered."""
+    """The pairs i < j of classes that make up the items for a seed, in the items' order."""
     pairs = [(first, second) for first in range(num_classes) for second in range(first + 1, num_classes)]
     drawn = seeding.numpy_generator(seed, "items", "pairs").permutation(len(pairs))[:num_items]
     return [pairs[number] for number in drawn]

@@ -17,11 +17,11 @@ UNCORRELATED = Fraction(1, 10)
 """Bound of Spearman's correlation between frequency and last position."""
 
 EXCHANGES = 30
-"""Exchanges per training of a mixed order, after which nothing is left of how it began."""
+"""Swaps per training when mixing an order: enough to forget the order that it began with."""
 
 
 def derangement(count: int, generator: np.random.Generator) -> NDArray[np.int64]:
-    """A random cyclic permutation: of at least two, none stays in its place."""
+    """A random cyclic permutation; with at least two elements, none stays in place."""
     order = generator.permutation(count)
     result = np.empty_like(order)
     result[order] = np.roll(order, -1)
@@ -31,9 +31,9 @@ def derangement(count: int, generator: np.random.Generator) -> NDArray[np.int64]
 def graded_order(count: int, seed: int) -> tuple[int, ...]:
     """Items in which item k occurs k + 1 times, and Spearman's correlation with the last position is below 0.1.
 
-    The order in which items occur for the last time is drawn until it is uncorrelated. The sequence is then filled from
-    its end: a place gets an item at random, in proportion to what is left of it, but an item that has not occurred
-    yet gives way to the next in that order. So last positions are crowded at the end; see `mixed_order`.
+    The order of last occurrences is drawn until it is uncorrelated. The sequence is then filled from its end: each
+    place gets a random item, in proportion to its remaining occurrences, but an item that has not occurred yet is
+    replaced by the next one in that order. This crowds the last positions at the end; `mixed_order` does not.
     """
     generator = seeding.numpy_generator(seed, "items", "order")
     while True:
@@ -55,9 +55,9 @@ def graded_order(count: int, seed: int) -> tuple[int, ...]:
 def mixed_order(count: int, seed: int) -> tuple[int, ...]:
     """Items in which item k occurs k + 1 times, and Spearman's correlation with the last position is below 0.1.
 
-    A random walk among all such sequences, which it visits equally often: two places are exchanged, unless that would
-    correlate the two. So nothing but the bound sets the order apart from a random one. It begins with all occurrences
-    but the last ones, followed by the last ones in an order that is drawn until the bound holds.
+    A random walk over all such sequences, uniform in the limit: each step swaps two places unless that would exceed the
+    bound, so the order is random apart from the bound. The walk begins with all occurrences but the last ones, followed
+    by the last ones in an order drawn until the bound holds.
     """
     generator = seeding.numpy_generator(seed, "items", "mixed")
     items_T = np.arange(count)

@@ -1,8 +1,8 @@
-"""The losses of networks whose units are gated per example by agents that learn from rewards.
+"""Losses of networks whose units are gated per example by agents trained with rewards.
 
 Source: Varma, Arani & Zonooz 2023, "Dynamically Modular and Sparse General Continual Learning", arXiv:2301.00620, as in
-`models/dynamos_sgd.py` of github.com/NeurAI-Lab/DynamicContinualLearning. Losses are means and sums over examples with
-weights, so that an example can be left out without a mask as an index.
+`models/dynamos_sgd.py` of github.com/NeurAI-Lab/DynamicContinualLearning. Losses are weighted over examples, so that
+examples can be left out without boolean-mask indexing.
 
 Shapes: B examples, P batches, L gated layers, N gates of all layers; I channels in and O out of a convolution; H
 height, W width, X positions.
@@ -19,11 +19,11 @@ from torch.nn import functional
 from crwn.nn.normalisation import EPSILON
 
 MIN_CORRECT = 3
-"""Correctly classified examples below which the prototype loss is 0."""
+"""With fewer correctly classified examples, the prototype loss is 0."""
 
 
 class _Moments(torch.autograd.Function):
-    """Each image's means over positions [B, I], and each batch's covariances of channels [P, I, I]."""
+    """Each image's channel means over positions [B, I], and each batch's channel covariances [P, I, I]."""
 
     @staticmethod
     def forward(
@@ -66,7 +66,7 @@ def normalised_means(
     output's variance is w C w' with the covariances C of the input's channels.
 
     Args:
-        images_BIHW: the convolution's input, batches one after another.
+        images_BIHW: the convolution's input, with the batches concatenated.
         weight_OI: its weights.
         affine: the normalisation's gain and shift [O].
         sizes: the number of examples of each batch.
@@ -85,20 +85,20 @@ def normalised_means(
 
 
 def log_probability(gates_BN: torch.Tensor, logits_BN: torch.Tensor) -> torch.Tensor:
-    """The log-probability of gates that are 1 with probability sigmoid(logits), each: [B, N]."""
+    """The log-probability of each gate, which is 1 with probability sigmoid(logit): [B, N]."""
     return -functional.binary_cross_entropy_with_logits(logits_BN, gates_BN, reduction="none")
 
 
 def rewards(
     shares_BL: torch.Tensor, correct_B: torch.Tensor, *, keep_ratio: float, wrong_factor: float
 ) -> torch.Tensor:
-    """The reward of each layer's gates: -(keep_ratio - share kept)^2, times a factor for wrongly classified examples.
+    """The reward of each layer's gates: -(keep_ratio - share kept)^2, times a factor for misclassified examples.
 
     Args:
         shares_BL: the share of a layer's gates that are 1.
         correct_B: whether the example is classified correctly.
         keep_ratio: the share to keep.
-        wrong_factor: the factor.
+        wrong_factor: the factor for misclassified examples.
 
     Returns:
         [B, L].
@@ -114,18 +114,18 @@ def policy_loss(log_p_BL: torch.Tensor, rewards_BL: torch.Tensor, weights_B: tor
     (REINFORCE, without a baseline).
 
     Args:
-        log_p_BL: the log-probability of a layer's gates together.
+        log_p_BL: the joint log-probability of each layer's gates.
         rewards_BL: their rewards.
-        weights_B: of the examples; they sum to 1.
+        weights_B: weights of the examples, which sum to 1.
     """
     return -((rewards_BL * log_p_BL).mean(dim=1) * weights_B).sum()
 
 
 def prototype_loss(logits_BN: torch.Tensor, labels_B: torch.Tensor, correct_B: torch.Tensor) -> torch.Tensor:
-    """(1 + the distances within classes) / (1 + the distances between them), of the gates' logits.
+    """(1 + the distances within classes) / (1 + the distances between classes) of the gates' logits.
 
-    A distance is the sum over unordered pairs of correctly classified examples of the squared distance, divided by N.
-    With fewer than three of them the loss is 0.
+    Each distance is the sum of squared distances over unordered pairs of correctly classified examples, divided by N.
+    With fewer than three such examples the loss is 0.
 
     Args:
         logits_BN: the gates' logits.
