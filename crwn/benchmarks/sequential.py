@@ -80,7 +80,10 @@ class SequentialSpec:
         check_first(self.first, self.num_tasks)
         faults = pool_faults(self.base, self.pool)
         if self.channels < base.image_shape[0]:
-            message = f"channels: expected 3 for {self.base!r}, which is in colour, given {self.channels}"
+            message = (
+                f"channels: expected 3, since the images of {self.base!r} are in colour, given {self.channels}; set "
+                "channels: 3, or use a base set of grey images"
+            )
             faults.append(Fault("channels-too-few", message))
         if faults:
             raise InvalidError.of(faults)

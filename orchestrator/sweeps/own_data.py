@@ -75,7 +75,7 @@ def _read(source: Source, label: str, settings: Any, place: KeyPath) -> DefinedS
 def has_resolved(
     source: Source, changes: dict[str, Any], place: KeyPath, sets: Mapping[str, DefinedSet | None]
 ) -> bool:
-    """Replace the label of a set by its name in the settings of a benchmark.
+    """Replace the label of a set by its name in the settings of a benchmark; messages still show the label.
 
     Args:
         source: the sweep file, which collects faults.
@@ -89,12 +89,14 @@ def has_resolved(
     base = changes["base"]
     if not isinstance(base, str) or base not in sets:
         if sets and isinstance(base, str) and has_looked_up(source, BASE_SETS, base, place) and base not in BASE_SETS:
-            source.unknown(place, base, [*BASE_SETS, *sets])
+            own_names = {each.name for each in sets.values() if each is not None}
+            source.unknown(place, base, [*(name for name in BASE_SETS if name not in own_names), *sets])
             return False
         return has_looked_up(source, BASE_SETS, base, place)
     found = sets[base]
     if found is not None:
         changes["base"] = found.name
+        source.labels[found.name] = base
     return found is not None
 
 

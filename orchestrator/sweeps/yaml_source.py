@@ -53,6 +53,7 @@ class Source:
         faults: the faults, in order of discovery.
         unread: places whose value could not be determined; no further faults are reported for them.
         options: what the command line sets, by key path, as it was typed.
+        labels: what the file calls its own base sets, by the name that trials use.
     """
 
     file: Path
@@ -62,6 +63,7 @@ class Source:
     faults: dict[Fault, None] = field(default_factory=dict)
     unread: set[KeyPath] = field(default_factory=set)
     options: dict[KeyPath, str] = field(default_factory=dict)
+    labels: dict[str, str] = field(default_factory=dict)
 
     @property
     def is_full(self) -> bool:
@@ -69,8 +71,10 @@ class Source:
         return len(self.faults) >= MAX_FAULTS
 
     def fault(self, path: KeyPath, codes: Codes, message: str) -> None:
-        """Add a fault, once."""
+        """Add a fault, once; its message shows base sets by the file's labels."""
         if path not in self.unread:
+            for name, label in self.labels.items():
+                message = message.replace(name, label)
             codes = (codes,) if isinstance(codes, str) else codes
             self.faults[Fault(path=path, codes=codes, message=message)] = None
 

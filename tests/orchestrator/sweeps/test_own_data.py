@@ -107,6 +107,33 @@ def test_all_faults_of_all_sets_are_said_at_once(file: Path, tmp_path: Path, fau
     assert "pets" in next(each for each in found if each.where.endswith("x.base"))
 
 
+@pytest.mark.usefixtures("file")
+def test_faults_show_a_set_by_its_label(faults: Faults) -> None:
+    """Whatever a benchmark refuses of a set, the message has the sweep's label and never the content's name."""
+    found = faults(
+        SWEEP.replace(
+            "  split pets: {kind: split, base: pets, num_tasks: 2}\n",
+            "  grey: {kind: sequential, base: pets, num_tasks: 2}\n"
+            "  uneven: {kind: sequential, base: pets, num_tasks: 3, channels: 3}\n"
+            "  pooled: {kind: sequential, base: pets, num_tasks: 2, channels: 3, pool: 3}\n"
+            "  turned: {kind: rotated, base: pets}\n"
+            "  typo: {kind: sequential, base: pest, num_tasks: 2}\n",
+        )
+    )
+    found = [each for each in found if "benchmarks." in each.where]
+    assert {each.where.split(", ")[1]: each.codes for each in found} == {
+        "benchmarks.grey": ("channels-too-few",),
+        "benchmarks.uneven": ("classes-do-not-divide",),
+        "benchmarks.pooled": ("pool-does-not-divide",),
+        "benchmarks.turned.base": ("unknown-name",),
+        "benchmarks.typo.base": ("unknown-name",),
+    }
+    for each in found:
+        assert "'pets'" in each, each
+        assert "images-" not in each, each
+    assert "channels: 3" in next(each for each in found if each.where.endswith("grey"))
+
+
 def test_images_stay_where_they_are(file: Path, tmp_path: Path) -> None:
     """A cluster's machines have them at an absolute path, or `submit` refuses; Slurm's copy of a sweep is elsewhere."""
     sweep = load_sweep(file)
