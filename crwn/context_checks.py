@@ -7,25 +7,23 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any, TypeAlias
 
 import torch
 
 from crwn.context_files import recipe_of
 from crwn.context_networks import check_size, kept_by, tells_tasks
+from crwn.context_parts import ContextParts
 from crwn.faults import InvalidError
 from crwn.methods.protocol import Tensors
 from crwn.methods.starts import FROM
 from crwn.trial_spec import TrialSpec
 
-if TYPE_CHECKING:
-    from crwn.contexts import ContextBank
-
 Sizes: TypeAlias = Mapping[str, tuple[tuple[int, ...], torch.dtype]]
 """Shape and dtype by name."""
 
 
-def check(bank: ContextBank, largest: int) -> None:
+def check(bank: ContextParts, largest: int) -> None:
     """Check that all of a bank belongs together; see `ContextBank.check`.
 
     Args:
@@ -55,7 +53,7 @@ def check(bank: ContextBank, largest: int) -> None:
             raise InvalidError("not-finite", f"contexts: expected finite numbers, given others in {name}")
 
 
-def check_mergeable(bank: ContextBank, other: ContextBank) -> None:
+def check_mergeable(bank: ContextParts, other: ContextParts) -> None:
     """Check that the tasks of `bank` can be in one bank with those of `other`.
 
     Raises:
@@ -78,7 +76,7 @@ def check_mergeable(bank: ContextBank, other: ContextBank) -> None:
         raise InvalidError("tensors-do-not-fit", "bank: expected one with the same tensors of each task")
 
 
-def check_comparable(bank: ContextBank, *, starts_alike: bool) -> None:
+def check_comparable(bank: ContextParts, *, starts_alike: bool) -> None:
     """Check that what a bank's tasks learned can be compared.
 
     Args:
@@ -148,7 +146,7 @@ def _network_of(trial: TrialSpec) -> dict[str, Any]:
     }
 
 
-def _check_tensors(bank: ContextBank) -> None:
+def _check_tensors(bank: ContextParts) -> None:
     """Check names, shapes and dtypes of what is kept against what the method keeps; weights may be left out."""
     kept = kept_by(bank.any_trial)
     own = {name: ((bank.num_tasks, *tensor.shape[1:]), tensor.dtype) for name, tensor in kept.own.items()}

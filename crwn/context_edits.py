@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TypeVar
 
 import torch
 
 from crwn import context_checks, context_files
 from crwn.context_files import ACTIVITY, SHARED
+from crwn.context_parts import ContextParts
 from crwn.faults import InvalidError
 
-if TYPE_CHECKING:
-    from crwn.contexts import ContextBank
+BankT = TypeVar("BankT", bound=ContextParts)
 
 
-def selected(bank: ContextBank, places: Sequence[int]) -> ContextBank:
+def selected(bank: BankT, places: Sequence[int]) -> BankT:
     """See `ContextBank.select`.
 
     Args:
@@ -42,10 +42,10 @@ def selected(bank: ContextBank, places: Sequence[int]) -> ContextBank:
 
 
 def renamed(
-    bank: ContextBank,
+    bank: BankT,
     names: Mapping[int | str, str] | Callable[[str], str],
     classes: Mapping[int | str, Sequence[str]],
-) -> ContextBank:
+) -> BankT:
     """See `ContextBank.renamed`."""
     if callable(names):
         found = {place: names(task.name) for place, task in enumerate(bank.tasks)}
@@ -65,7 +65,7 @@ def renamed(
     return dataclasses.replace(bank, tasks=tasks)
 
 
-def merged(banks: Sequence[ContextBank]) -> ContextBank:
+def merged(banks: Sequence[BankT]) -> BankT:
     """See `ContextBank.merge`; the card is the first bank's."""
     first = banks[0]
     for bank in banks:

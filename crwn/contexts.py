@@ -15,80 +15,44 @@ Shapes: T tasks, B images, C channels, H height, W width, m classes, d values pe
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import functools
-import operator
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeAlias, get_args
+from typing import Any, get_args
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from crwn import backbone, context_checks, context_edits, context_files, similarity
-from crwn.backbone import Backbone
+from crwn import context_checks, context_edits, context_files, similarity
 from crwn.context_files import ACTIVITY, SHARED, BankTask, Content, Precision, dump
 from crwn.context_networks import (
     LARGEST_BACKBONE,
     Networks,
     Pictures,
     as_bytes,
-    draw,
     kept_by,
     machine_memory,
     tasks_of,
-    tells_tasks,
     trial_from,
 )
+from crwn.context_parts import NUM_NEAREST, ContextParts, TaskName
 from crwn.faults import InvalidError
 from crwn.methods.networks import RUNNING_MEAN, RUNNING_VARIANCE
-from crwn.methods.protocol import Tensors
 from crwn.similarity import By, Similarity
-from crwn.superposition import Superposition
-from crwn.task_inference import Criterion, infer
-from crwn.trial_spec import TrialSpec
+from crwn.task_criteria import Criterion, infer
 
 __all__ = ["ACTIVITY", "SHARED", "BankTask", "ContextBank", "WeightsError", "dump", "load"]
 
 HOW_TO_KEEP_WEIGHTS = "with `keep_weights: true` in its sweep, or with crwn.run(..., keep_weights=True)"
-
-TaskName: TypeAlias = "int | str"
-"""A task's place in the bank, from 0, or its name."""
-
-NUM_NEAREST = 3
-"""Number of tasks that an error names."""
 
 
 class WeightsError(InvalidError):
     """A bank lacks the trained weights that its trial predicts with."""
 
 
-@dataclass(frozen=True, kw_only=True)  # without slots, for what is built at the first prediction
-class ContextBank:
-    """The tensors kept for all tasks, and the trials and the backbone that they belong to.
-
-    Attributes:
-        tensors: by name, such as `layer1.context` [T, I] and `layer1.strength` [T]; masks are packed bits. Weights are
-            included only if the trial was asked to keep them; shared ones, such as `shared.layer1.weight` [O, I], have
-            no task axis. Nor has the units' activity, `activity.<layer>` [c, ...]: means over the test images of
-            each class at the trial's end.
-        tasks: the tasks in order, each with its name and origin.
-        specs: the resolved specs of the trials that learned them, by trial id, as parsed JSON.
-        fingerprint: the fingerprint of the backbone that they modulate.
-        arrays: the backbone's arrays by name, if the bank carries them; else they are drawn when they are needed.
-        mean_images: each task's mean training image as unsigned bytes [T, d]; None: not known.
-        card: what the bank's author says of it.
-    """
-
-    tensors: Tensors
-    tasks: tuple[BankTask, ...]
-    specs: Mapping[str, dict[str, Any]]
-    fingerprint: str
-    arrays: Tensors = dataclasses.field(default_factory=dict)
-    mean_images: torch.Tensor | None = None
-    card: str = ""
+class ContextBank(ContextParts):
+    """The tensors kept for all tasks, asked, edited and saved. Its fields are those of `ContextParts`."""
 
     @classmethod
     def load(cls, file: bytes | str | Path, *, largest: int = LARGEST_BACKBONE) -> ContextBank:
@@ -99,84 +63,6 @@ class ContextBank:
         names = ", ".join(task.name for task in self.tasks[:NUM_NEAREST])
         more = ", ..." if len(self.tasks) > NUM_NEAREST else ""
         return f"<context bank of {len(self.tasks)} tasks: {names}{more}>"
-
-    @functools.cached_property
-    def trials(self) -> Mapping[str, TrialSpec]:
-        """The trials that learned the tasks, by id.
-
-        Raises:
-            ValueError: this crwn does not know a spec, or it is another trial's.
-        """
-        return {trial_id: trial_from(spec, trial_id) for trial_id, spec in self.specs.items()}
-
-    @property
-    def trial_id(self) -> str:
-        """The id of the only trial that learned the tasks.
-
-        Raises:
-            ValueError: there are several.
-        """
-        if len(self.specs) != 1:
-            raise InvalidError(
-                "several-trials",
-                f"contexts: expected the tasks of one trial, given those of {len(self.specs)}; `bank.tasks` names each "
-                "task's trial",
-            )
-        return next(iter(self.specs))
-
-    @property
-    def trial(self) -> TrialSpec:
-        """The only trial that learned the tasks; raises as `trial_id` and `trials` do."""
-        return self.trials[self.trial_id]
-
-    @property
-    def spec(self) -> dict[str, Any]:
-        """The spec of the only trial that learned the tasks, as parsed JSON; raises as `trial_id` does."""
-        return self.specs[self.trial_id]
-
-    @property
-    def activity(self) -> Tensors:
-        """The units' activity by the layer's name, such as the share of a class's images that a gate lets pass: [c, N].
-
-        Empty if the method shows none.
-        """
-        names = sorted(name for name in self.tensors if name.startswith(ACTIVITY))
-        return {name.removeprefix(ACTIVITY): self.tensors[name] for name in names}
-
-    @functools.cached_property
-    def own(self) -> Tensors:
-        """The tensors with a task axis."""
-        return {name: tensor for name, tensor in self.tensors.items() if not name.startswith((SHARED, ACTIVITY))}
-
-    @functools.cached_property
-    def shared(self) -> Tensors:
-        """The learned shared weights, by the method's own names."""
-        return {name.removeprefix(SHARED): tensor for name, tensor in self.tensors.items() if name.startswith(SHARED)}
-
-    @property
-    def any_trial(self) -> TrialSpec:
-        """One of the trials, in which all agree in what concerns them."""
-        return next(iter(self.trials.values()))
-
-    @property
-    def num_tasks(self) -> int:
-        """T, the number of tasks."""
-        return len(self.tasks)
-
-    @property
-    def needs_task(self) -> bool:
-        """Whether `predict` needs the task of the images; else one network answers for all tasks."""
-        return tells_tasks(self.any_trial)
-
-    @functools.cached_property
-    def superposition(self) -> Superposition:
-        """All tasks' masks over one network; raises where tasks keep no masks."""
-        return Superposition(self.any_trial, self._drawn, self.own)
-
-    @functools.cached_property
-    def tells_tasks_apart(self) -> bool:
-        """Whether a task's answers are its own; else its tasks share everything, though they are told."""
-        return kept_by(self.any_trial).varies
 
     def predict(
         self, images: Pictures, task: TaskName | Sequence[TaskName] | NDArray[Any] | torch.Tensor | None = None
@@ -232,7 +118,7 @@ class ContextBank:
         Raises:
             ValueError: as for `predict`; or one network answers for all tasks.
         """
-        self._refuse_one_network("predict_all")
+        self.refuse_one_network("predict_all")
         places = range(self.num_tasks) if tasks is None else [self.place(task) for task in tasks]
         return self._networks.all(places, self._bytes(images))
 
@@ -260,11 +146,11 @@ class ContextBank:
         Raises:
             ValueError: the bank has no mean images, or no masks, that are asked for; or as for `predict_all`.
         """
-        self._refuse_one_network("infer_task")
+        self.refuse_one_network("infer_task")
         if by not in get_args(Criterion):
             message = f"by: expected one of {', '.join(get_args(Criterion))}, given {by!r}"
             raise InvalidError("unknown-name", message)
-        return infer(self, self._bytes(images), by, groups)
+        return infer(self, self._bytes(images), by, groups, answers=self.predict_all)
 
     def similarity(self, by: By = "answers", images: Pictures | None = None) -> Similarity:
         """How unlike the tasks are (`similarity.py`).
@@ -277,7 +163,7 @@ class ContextBank:
         Raises:
             ValueError: as for `predict_all`; images are missing, or not asked about; or the tasks started apart.
         """
-        self._refuse_one_network("similarity")
+        self.refuse_one_network("similarity")
         if by not in get_args(By):
             raise InvalidError("unknown-name", f"by: expected one of {', '.join(get_args(By))}, given {by!r}")
         if (images is None) == (by == "answers"):
@@ -292,31 +178,8 @@ class ContextBank:
 
     def context_vectors(self) -> NDArray[np.float64]:
         """What each task learned as one vector, contexts times strengths: [T, N]."""
-        self._refuse_one_network("context_vectors")
+        self.refuse_one_network("context_vectors")
         return similarity.context_vectors(self.own, moving=(RUNNING_MEAN, RUNNING_VARIANCE))
-
-    def place(self, task: TaskName | None) -> int:
-        """A task's place in the bank, given that or its name.
-
-        Raises:
-            ValueError: there is no such task.
-        """
-        if isinstance(task, str):
-            if task in self._places:
-                return self._places[task]
-            close = difflib.get_close_matches(task[:100], self._places, n=NUM_NEAREST, cutoff=0)
-            raise InvalidError(
-                "unknown-task", f"task: expected the name of one, given {task[:100]!r}; the nearest are {close}"
-            )
-        last = self.num_tasks - 1
-        try:
-            place = operator.index(-1 if task is None or isinstance(task, bool | np.bool_) else task)
-        except TypeError:
-            place = -1
-        if not 0 <= place <= last:
-            message = f"task: expected the task of the images, by its name or from 0 to {last}, given {task!r}"
-            raise InvalidError("unknown-task", message)
-        return place
 
     def select(self, tasks: Iterable[TaskName]) -> ContextBank:
         """A bank of some of the tasks, in this order.
@@ -324,7 +187,7 @@ class ContextBank:
         Raises:
             ValueError: there is no such task, one is named twice or none at all; or one network answers for all tasks.
         """
-        self._refuse_one_network("select")
+        self.refuse_one_network("select")
         return context_edits.selected(
             self, [self.place(task) for task in ([tasks] if isinstance(tasks, str | int) else tasks)]
         )
@@ -356,7 +219,7 @@ class ContextBank:
                 have one name; or one network answers for all tasks of a bank.
         """
         for bank in (self, *others):
-            bank._refuse_one_network("merge")
+            bank.refuse_one_network("merge")
         return context_edits.merged([self, *others])
 
     def add(self, bank: ContextBank, task: TaskName, *, name: str | None = None) -> ContextBank:
@@ -412,7 +275,7 @@ class ContextBank:
             raise InvalidError(
                 "no-mean-images", "mean_images: expected a bank with them, given one without; see `with_mean_images`"
             )
-        arrays = self._drawn.arrays if backbone else {}
+        arrays = self.drawn.arrays if backbone else {}
         content = Content(
             tensors=self.tensors,
             specs=dict(self.specs),
@@ -446,14 +309,6 @@ class ContextBank:
         """
         context_checks.check(self, largest)
 
-    def _refuse_one_network(self, what: str) -> None:
-        if not self.needs_task:
-            raise InvalidError(
-                "task-not-told",
-                f"{what}: expected a bank of tasks, given one network of {self.any_trial.method.kind}, which answers "
-                "for all tasks",
-            )
-
     def _bytes(self, images: Pictures) -> torch.Tensor:
         return as_bytes(images, self.any_trial.benchmark.problem().input_shape)
 
@@ -465,26 +320,6 @@ class ContextBank:
             if not given or bool((places_B >= 0).all() and (places_B < self.num_tasks).all()):
                 return places_B
         return torch.tensor([self.place(each) for each in given], dtype=torch.int64)
-
-    @functools.cached_property
-    def _places(self) -> Mapping[str, int]:
-        """Each task's place by its name."""
-        return {task.name: place for place, task in enumerate(self.tasks)}
-
-    @functools.cached_property
-    def _drawn(self) -> Backbone:
-        """The frozen weights: those that the bank carries, or drawn anew."""
-        if not self.arrays:
-            return draw(self.any_trial.blueprint(), self.fingerprint)
-        arrays = {name: tensor.numpy() for name, tensor in self.arrays.items()}
-        found = backbone.fingerprint(arrays)
-        if found != self.fingerprint:
-            raise InvalidError(
-                "other-backbone",
-                f"backbone: expected the frozen weights with the fingerprint {self.fingerprint}, given {found} in the "
-                "file itself",
-            )
-        return Backbone(arrays=arrays, fingerprint=found)
 
     @functools.cached_property
     def _networks(self) -> Networks:
@@ -500,7 +335,7 @@ class ContextBank:
                     f"{HOW_TO_KEEP_WEIGHTS}",
                 )
         origins = [(self.trials[task.trial_id], task.index) for task in self.tasks]
-        return Networks(origins, self._drawn, self.own, self.shared)
+        return Networks(origins, self.drawn, self.own, self.shared)
 
 
 def load(file: bytes | str | Path, *, largest: int = LARGEST_BACKBONE) -> ContextBank:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import pickle
 from collections.abc import Callable
 
 import numpy as np
@@ -288,6 +289,24 @@ def test_classes_are_those_of_the_base_set() -> None:
     behind = spec.classes_behind(3)
     assert sorted(label for group in behind for label in group) == list(range(100))
     assert SplitSpec(num_tasks=20, first=2).classes_behind(3) == behind[:2]
+
+
+def test_a_bank_travels_to_another_process(bank: ContextBank, images: torch.Tensor) -> None:
+    """Pickled, before and after it has answered: a bank of the same tasks that answers alike."""
+    fresh = dataclasses.replace(bank)
+    sent = pickle.loads(pickle.dumps(fresh))  # noqa: S301 (the bytes were made on this line)
+    expected = fresh.predict_all(images)
+    again = pickle.loads(pickle.dumps(fresh))  # noqa: S301 (as above)
+    for other in (sent, again):
+        assert type(other) is ContextBank
+        assert other.tasks == bank.tasks
+        assert torch.equal(other.predict_all(images), expected)
+
+
+def test_what_is_made_of_a_bank_is_a_bank(bank: ContextBank, another: ContextBank) -> None:
+    """Every edit gives a bank, which can be edited and asked again."""
+    made = [bank.select([0]), bank.renamed(str.upper), bank.merge(another), bank.described("ours")]
+    assert {type(each) for each in made} == {ContextBank}
 
 
 def test_a_bank_is_told_apart_at_a_glance(bank: ContextBank) -> None:
