@@ -1,9 +1,9 @@
-"""Files of contexts: what a trial stores, and what a bank saves, as bytes and back.
+"""Files of contexts: what a trial stores and what a bank saves, to bytes and back.
 
 Both are safetensors files with a JSON header (`tensorfile.py`). Format 1 is a trial's record, with all of its tasks in
-order: `dump` writes it. Format 2 is a bank's, whose tasks may come from several trials: every task names its origin.
+order, written by `dump`. Format 2 is a bank's, whose tasks may come from several trials: every task names its origin.
 
-Nothing here knows methods: whether tensors fit the trials that they name, `contexts.py` checks.
+Nothing here depends on methods; `contexts.py` checks that tensors fit the trials that they name.
 
 Shapes: T tasks, m classes.
 """
@@ -38,7 +38,7 @@ SHARED = "shared."
 """The prefix of the names of weights that tasks share."""
 
 ACTIVITY = "activity."
-"""The prefix of the names of units' activities by class."""
+"""The prefix of the names of units' mean activities by class."""
 
 BACKBONE = "backbone."
 """The prefix of the names of frozen arrays that a bank carries."""
@@ -47,17 +47,17 @@ MEAN_IMAGES = "mean_images"
 """The name of the tasks' mean images."""
 
 SCALE = ".scale"
-"""The suffix of the names of the scales of tensors that are stored as 8-bit integers."""
+"""The suffix that names the scales of a tensor stored as 8-bit integers."""
 
 Precision: TypeAlias = Literal["float32", "float16", "int8"]
 
 FEWEST_ROUNDED = 16
-"""Numbers per row from which a tensor is stored as 8-bit integers; shorter rows would save nothing."""
+"""Tensors with at least this many numbers per row are stored as 8-bit integers; shorter rows would save nothing."""
 
 LARGEST_INT8 = 127
 
 NOTE = "This file holds each task's mean training image, which says something of the training data."
-"""What the card of a bank with mean images says."""
+"""Added to the card of a bank that is saved with mean images."""
 
 LONGEST_NAME, LONGEST_CARD = 200, 20_000
 
@@ -70,7 +70,7 @@ class BankTask:
         name: unique in the bank.
         trial_id: the trial that learned it.
         index: the task's number in that trial, from 0.
-        start: how its context started: `own`, from numbers of its own; otherwise as the trial says.
+        start: how its context started: `own`, from its own draw; otherwise as the trial says.
         classes: the name of each output's class: m of them.
         accuracy: its test accuracy at the trial's end, from 0 to 1; None: not known.
     """
@@ -85,18 +85,18 @@ class BankTask:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Content:
-    """What a file says.
+    """The content of a file.
 
     Attributes:
         tensors: what tasks keep, shared weights and activities, by name.
         specs: the trials' specs by trial id, as parsed JSON.
         fingerprint: the fingerprint of the frozen weights.
-        tasks: the tasks in order; None: those of the only trial, in a file that a trial stored.
-        starts: in such a file, how each task's context started; empty: all on their own.
+        tasks: the tasks in order; None in a trial's record, for the tasks of that trial.
+        starts: in a trial's record, how each task's context started; empty: each from its own draw.
         recipe: how the frozen weights are drawn, as parsed JSON; None: as the trial's spec says.
         arrays: the frozen weights, if they are included.
         mean_images: unsigned bytes [T, d].
-        card: what its author says of it.
+        card: the author's description.
     """
 
     tensors: Tensors
@@ -127,7 +127,7 @@ def dump(
         spec: the trial's spec.
         fingerprint: the fingerprint of its backbone.
         activity: the units' activity by class.
-        starts: how each task's context started; empty: all on their own.
+        starts: how each task's context started; empty: each from its own draw.
     """
     stacked = {name: torch.cat([task[name].cpu() for task in kept]) for name in (kept[0] if kept else ())}
     stacked |= {f"{SHARED}{name}": tensor.cpu() for name, tensor in shared.items()}
@@ -148,9 +148,9 @@ def dump_bank(content: Content, recipe: BackboneSpec, precision: Precision) -> b
     Args:
         content: the bank; its arrays and mean images are included if there are any.
         recipe: how its frozen weights are drawn.
-        precision: how what was learned is stored. `float32`: as it was learned. `int8`: each row of a tensor, a task's
-            for example, as integers from -127 to 127 times a scale of its own; running statistics and short rows as
-            with `float16`. Numbers that float16 cannot hold are stored as they were learned.
+        precision: how learned tensors are stored. `float32`: unchanged. `int8`: each row of a tensor, such as a task's,
+            as integers from -127 to 127 times a scale per row; running statistics and short rows as with `float16`.
+            Tensors with numbers outside the range of float16 are stored unchanged.
     """
     if precision not in get_args(Precision):
         message = f"dtype: expected one of {', '.join(get_args(Precision))}, given {precision!r}"
@@ -176,12 +176,12 @@ def dump_bank(content: Content, recipe: BackboneSpec, precision: Precision) -> b
 
 
 def with_note(card: str) -> str:
-    """The card of a bank that is saved with its mean images: it says so."""
+    """The card of a bank that is saved with mean images, with a note that says so."""
     return card if NOTE in card else "\n".join(filter(None, (card, NOTE)))
 
 
 def write(path: Path, content: bytes) -> None:
-    """Write a file beside its place and move it there, so that a reader sees all of it or none."""
+    """Write a file atomically: readers see all of it or nothing."""
     beside = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         beside.write_bytes(content)
@@ -212,7 +212,7 @@ def _rounded(name: str, tensor: torch.Tensor, precision: Precision) -> Tensors:
 
 
 def _exact(tensors: Tensors) -> Tensors:
-    """The tensors that were stored, 8-bit integers as numbers again."""
+    """The stored tensors, with 8-bit integers converted back."""
     scaled = {name for name, tensor in tensors.items() if tensor.dtype == torch.int8 and f"{name}{SCALE}" in tensors}
     found: Tensors = {}
     for name, tensor in tensors.items():
@@ -231,10 +231,10 @@ def _exact(tensors: Tensors) -> Tensors:
 
 
 def parse(content: bytes) -> Content:
-    """Read what `dump` or `dump_bank` wrote; each spec is compared with the trial id that it is given for.
+    """Read what `dump` or `dump_bank` wrote; each spec must have the trial id under which it is listed.
 
     Raises:
-        ValueError: it is no such file, its format is newer, or its header is not as expected.
+        ValueError: it is not such a file, its format is newer, or its header is not as expected.
     """
     tensors, header = tensorfile.parse(content)
     if header.get("content") != CONTENT:
@@ -302,7 +302,7 @@ def _faults_of_keys(header: Mapping[str, Any], kinds: Mapping[str, type]) -> Ite
 
 
 def _faults_of_specs(specs: Mapping[str, Any]) -> Iterator[Fault]:
-    """Trials whose ids are not those of their specs."""
+    """The trials whose specs do not have their ids."""
     for trial_id, spec in specs.items():
         if not TRIAL_ID.fullmatch(trial_id):
             shown = repr(trial_id[:LONGEST_NAME])
@@ -319,7 +319,7 @@ def _faults_of_specs(specs: Mapping[str, Any]) -> Iterator[Fault]:
 
 
 def _task(place: int, entry: Any, specs: Mapping[str, Any]) -> BankTask:
-    """A task of a bank's header."""
+    """A task from a bank's header."""
     names = [item.name for item in dataclasses.fields(BankTask)]
     if not isinstance(entry, dict) or sorted(entry) != sorted(names):
         given = sorted(map(str, entry)) if isinstance(entry, dict) else type(entry).__name__
@@ -344,7 +344,7 @@ def _is_name(text: Any) -> bool:
 
 
 def check_names(tasks: Sequence[BankTask]) -> None:
-    """Check that tasks have names of their own, of printable characters.
+    """Check that tasks have distinct names of printable characters.
 
     Raises:
         ValueError: they do not.

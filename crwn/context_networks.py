@@ -1,4 +1,4 @@
-"""The networks of a bank: what its tensors must be, and the learners that answer with them.
+"""The networks of a bank: the tensors that they require, and the learners that predict with them.
 
 Shapes: T tasks of the bank, B images, C channels, H height, W width, m classes.
 """
@@ -30,15 +30,15 @@ from crwn.spec import SCENARIOS, Blueprint
 from crwn.trial_spec import TrialSpec
 
 LARGEST_BACKBONE = 2**29
-"""Most bytes that a bank may ask for when it is loaded, unless more is allowed: the frozen weights, or what a task's
-state takes. A file of kilobytes can name a network of terabytes."""
+"""The most bytes that loading a bank may require, unless more is allowed: its frozen weights, or a task's state. A file
+of kilobytes can name a network of terabytes."""
 
 SMALL_SHARE = 1 / 8
-"""Largest share of a network's weights that a task's state may have for images of several tasks to be answered at once,
-each with a copy of its task's state; above it, copies cost more than one call per task."""
+"""The largest size of a task's state, relative to the network's weights, at which images of several tasks are predicted
+in one call, each with a copy of its task's state; above it, copies cost more than one call per task."""
 
 ROWS_AT_ONCE = 4096
-"""Images times tasks that are answered at once."""
+"""The number of images times tasks per call."""
 
 
 Pictures: TypeAlias = "torch.Tensor | NDArray[np.uint8]"
@@ -70,10 +70,10 @@ def as_bytes(images: Pictures, shape: tuple[int, int, int]) -> torch.Tensor:
 
 
 def trial_from(values: Mapping[str, object], trial_id: str) -> TrialSpec:
-    """The trial with this spec, as parsed JSON, possibly a stranger's.
+    """The trial with this spec, given as parsed JSON, possibly from an untrusted source.
 
     Raises:
-        ValueError: this crwn does not know it, it has too many tasks to list, or it is another trial's.
+        ValueError: this crwn does not know the spec, it has too many tasks, or it is another trial's.
     """
     benchmark = values.get("benchmark")
     num_tasks = benchmark.get("num_tasks") if isinstance(benchmark, Mapping) else None
@@ -87,11 +87,11 @@ def trial_from(values: Mapping[str, object], trial_id: str) -> TrialSpec:
 
 
 def tasks_of(trial: TrialSpec, starts: Collection[str]) -> tuple[BankTask, ...]:
-    """The tasks of a trial, as a bank names them: by the benchmark and their number there.
+    """The tasks of a trial with their names in a bank: the benchmark and their number there.
 
     Args:
         trial: the trial.
-        starts: how each task's context started; empty: all on their own.
+        starts: how each task's context started; empty: each from its own draw.
 
     Raises:
         ValueError: there is not one start for each task.
@@ -116,18 +116,18 @@ def tasks_of(trial: TrialSpec, starts: Collection[str]) -> tuple[BankTask, ...]:
 
 
 def tells_tasks(trial: TrialSpec) -> bool:
-    """Whether a trial's method answers for a task that it is told; else one network answers for all."""
+    """Whether a trial's method is told the task; otherwise one network predicts for all tasks."""
     return "tasks" in SCENARIOS[trial.benchmark.problem().scenario] and trial.blueprint().is_continual
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Kept:
-    """What a trial's method keeps: tensors without numbers.
+    """What a trial's method keeps: tensors without values.
 
     Attributes:
-        own: of one task, by name, with a task axis of length 1.
+        own: those of one task, by name, with a task axis of length 1.
         shared: shared weights that learning changes.
-        varies: whether a task has a state of its own, kept or drawn again.
+        varies: whether each task has a state of its own, kept or drawn again.
     """
 
     own: Tensors
@@ -149,14 +149,14 @@ def machine_memory() -> int:
 
 
 def check_size(trial: TrialSpec, largest: int) -> None:
-    """Check that a trial's network is not larger than allowed, before anything of it is built.
+    """Check that a trial's network is not larger than allowed, before any of it is built.
 
     Args:
         trial: the trial.
-        largest: most bytes.
+        largest: the most bytes.
 
     Raises:
-        ValueError: it is.
+        ValueError: it is larger.
     """
     blueprint = trial.blueprint()
     numbers = math.ceil(max(blueprint.params_per_task, blueprint.trained_per_task, blueprint.stored_shared))
@@ -170,10 +170,10 @@ def check_size(trial: TrialSpec, largest: int) -> None:
 
 
 def draw(blueprint: Blueprint, fingerprint: str) -> Backbone:
-    """The frozen weights, drawn anew.
+    """Draw the frozen weights again.
 
     Raises:
-        ValueError: they are not those of this fingerprint.
+        ValueError: they do not have this fingerprint.
     """
     drawn = backbone.draw(blueprint.backbone)
     if drawn.fingerprint != fingerprint:
@@ -187,20 +187,20 @@ def draw(blueprint: Blueprint, fingerprint: str) -> Backbone:
 
 
 def network_key(trial: TrialSpec) -> str:
-    """What a trial's learner is built from, but for the number of tasks: trials with equal keys answer alike."""
+    """What a trial's learner is built from, except the number of tasks: trials with equal keys predict alike."""
     problem, spec = trial.benchmark.problem(), json.loads(trial.canonical_json())
     parts = [spec["method"], trial.scale, trial.seed, trial.training.dtype, problem.input_shape, problem.num_classes]
     return json.dumps([*parts, problem.scenario, repr(trial.benchmark.normalisation())], sort_keys=True)
 
 
 class Network:
-    """The learner of one trial, or of trials that answer alike, with what tasks keep.
+    """The learner of one trial, or of trials that predict alike, with what their tasks keep.
 
     Args:
         trial: one of the trials.
         drawn: the frozen weights.
         own: what tasks keep [T, ...].
-        indices: each task's number in its trial: T of them.
+        indices: the T tasks' numbers in their trials.
         shared: learned shared weights.
     """
 
@@ -216,9 +216,9 @@ class Network:
 
     @functools.cached_property
     def answers_at_once(self) -> bool:
-        """Whether one call answers for images of several tasks.
+        """Whether one call predicts images of several tasks.
 
-        It does where all layers are dense, frozen since the first task at the latest, and a task keeps few numbers.
+        It does if all layers are dense and frozen after the first task at the latest, and a task keeps few numbers.
         """
         blueprint = self._trial.blueprint()
         arrays = blueprint.backbone.arrays
@@ -231,7 +231,7 @@ class Network:
         )
 
     def start(self) -> Tensors:
-        """What the tasks trained, as it was drawn to begin with: [T, ...]."""
+        """The initial values of what the tasks trained: [T, ...]."""
         started = self._method.start(self._indices)
         return {name: tensor.detach() for name, tensor in started.items() if tensor.requires_grad}
 
@@ -240,7 +240,7 @@ class Network:
         """Class scores [B, m] of one task's images.
 
         Args:
-            place: the task's place in `own`; None where tasks are not told.
+            place: the task's position in `own`; None if tasks are not told.
             bytes_BCHW: the images.
         """
         method, state, index = self._method, self._shared, None
@@ -258,7 +258,7 @@ class Network:
 
     @torch.no_grad()
     def each(self, places_B: torch.Tensor, bytes_BCHW: torch.Tensor) -> torch.Tensor:
-        """Class scores [B, m] of images of several tasks, given each image's place in `own` [B]."""
+        """Class scores [B, m] of images of several tasks, given the position of each image's task in `own` [B]."""
         if not self.answers_at_once:
             return self._by_task(places_B, bytes_BCHW)
         prepared = self._prepared(places_B, bytes_BCHW)
@@ -292,7 +292,7 @@ class Network:
         return torch.cat(parts)[order_B.argsort()]
 
     def _prepared(self, places_B: torch.Tensor, bytes_BCHW: torch.Tensor) -> torch.Tensor:
-        """Prepared images [B, ...], each as its own task prepares it."""
+        """Prepared images [B, ...], each as prepared for its own task."""
         if self._prepares_alike:
             return bytes_BCHW
         rows = [(places_B == place).nonzero().flatten() for place in places_B.unique().tolist()]
@@ -301,7 +301,7 @@ class Network:
 
     @property
     def _prepares_alike(self) -> bool:
-        """Whether the method takes images as they are, so that tasks do not differ in it."""
+        """Whether images are prepared in the same way for all tasks, because the method takes them as they are."""
         return type(self._method).prepare is Method.prepare
 
     @functools.cached_property
@@ -311,7 +311,7 @@ class Network:
 
     @functools.cached_property
     def _classes(self) -> tuple[int, ...] | None:
-        """The classes that were learned, where tasks add classes; None: all."""
+        """The classes that were learned, if tasks add classes; None: all."""
         benchmark = self._trial.benchmark
         if not isinstance(benchmark, AddsClasses):
             return None
@@ -319,7 +319,7 @@ class Network:
 
 
 class Networks:
-    """The networks of a bank's tasks, one for all trials that answer alike.
+    """The networks of a bank's tasks: one for all trials that predict alike.
 
     Args:
         origins: each task's trial and its number there.
@@ -346,16 +346,16 @@ class Networks:
             self._networks.append(Network(origins[places[0]][0], drawn, mine, indices, shared))
 
     def one(self, place: int | None, bytes_BCHW: torch.Tensor) -> torch.Tensor:
-        """Class scores [B, m] of the images of one task, by its place; None where tasks are not told."""
+        """Class scores [B, m] of one task's images, given its position; None if tasks are not told."""
         if place is None:
             return self._networks[0].one(None, bytes_BCHW)
         number, within = self._homes[place]
         return self._networks[number].one(within, bytes_BCHW)
 
     def each(self, places_B: torch.Tensor, bytes_BCHW: torch.Tensor) -> torch.Tensor:
-        """Class scores [B, m] of images of several tasks, by each image's place [B]."""
+        """Class scores [B, m] of images of several tasks, given the position of each image's task [B]."""
         if len(self._networks) == 1 and len(places_B):
-            return self._networks[0].each(places_B, bytes_BCHW)  # places in the bank are those in its only network
+            return self._networks[0].each(places_B, bytes_BCHW)  # positions in the bank are those in its only network
         homes_B2 = torch.tensor(self._homes)[places_B]
         logits_Bm = torch.empty(len(places_B), self._num_classes)
         for number, network in enumerate(self._networks):
@@ -379,7 +379,7 @@ class Networks:
         return torch.stack([parts[place] for place in places])
 
     def start_alike(self) -> bool:
-        """Whether all tasks were drawn with the same numbers to begin with."""
+        """Whether all tasks started from the same initial values."""
         started = [network.start() for network in self._networks]
         first = {name: tensor[:1] for name, tensor in started[0].items()}
         return all(bool((own[name] == first[name]).all()) for own in started for name in first)

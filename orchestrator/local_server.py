@@ -44,19 +44,19 @@ def serve(
     environment: Mapping[str, str],
     folder: Path | None = None,
 ) -> None:
-    """Run a server until Ctrl-C; then it and all processes that it started are ended.
+    """Run a server until Ctrl-C, then end it and all processes that it started.
 
     Args:
         command: the server and its arguments.
         port: where it will listen.
-        console: where it is said that starting takes long.
-        name: the server's, for messages.
-        announce: called once it listens.
+        console: where a slow start is reported.
+        name: the server's name, for messages.
+        announce: called once the server listens.
         environment: its environment variables.
         folder: its working folder; default: this process's.
 
     Raises:
-        UserError: it does not start, or ends by itself.
+        UserError: it does not start, or exits by itself.
     """
     with contextlib.suppress(KeyboardInterrupt), tempfile.TemporaryFile() as log:
         streams = {"stdin": subprocess.DEVNULL, "stdout": log, "stderr": log}

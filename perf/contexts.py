@@ -1,9 +1,9 @@
-"""Measure context banks: their sizes, what rounding costs, how fast they load and answer for tasks mixed in a batch.
+"""Measure context banks: size, loss from rounding, and the time to load and to predict batches of mixed tasks.
 
     CRWN_DATA=<folder with MNIST/raw> .venv/bin/crwn run sweeps/contexts.yaml
     CRWN_DATA=<folder with MNIST/raw> .venv/bin/python -m perf.contexts runs/contexts
 
-Writes the tables of README.md between its marks, and the figure of docs/contexts.md. One thread.
+Writes the tables in README.md and the figure of docs/contexts.md. One thread.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from perf.engine import machine, replace_between
 PRECISIONS: tuple[Precision, ...] = ("float32", "float16", "int8")
 BITS = {"float32": 32, "float16": 16, "int8": 8}
 FEWER_BITS = (6, 5, 4, 3)
-"""Bits per number that no file has, for comparison."""
+"""Further precisions in bits per number, for comparison; no file has them."""
 
 FIGURE = Path("docs/images/contexts/bits.png")
 
@@ -75,7 +75,7 @@ def draw(by_bits: dict[int, list[float]]) -> None:
 def sizes(
     results: Results, banks: list[ContextBank], tasks: Benchmark, by_bits: dict[int, list[float]]
 ) -> Iterator[str]:
-    """Bytes and accuracies, by how numbers are stored; the accuracies in percent are also put into `by_bits`."""
+    """Bytes and accuracies by numeric precision; also adds the accuracies in percent to `by_bits`."""
     stored = [results.matrix(bank.trial_id).iloc[-1].to_numpy() for bank in banks]
     yield (
         "| numbers | bytes, 36 tasks | with mean images | with the frozen weights | per task | accuracy, % "
@@ -106,7 +106,7 @@ def percent(found: list[np.ndarray]) -> list[float]:
 
 
 def _change(found: list[np.ndarray], stored: list[np.ndarray]) -> str:
-    """The mean accuracy, and its change by seed."""
+    """The mean accuracy, and its change for each seed."""
     means = [float(accuracy.mean()) for accuracy in found]
     changes = [100 * (mean - float(before.mean())) for mean, before in zip(means, stored, strict=True)]
     return f"{100 * statistics.mean(means):.3f} | {', '.join(f'{change:+.3f}' for change in changes)}"
@@ -123,7 +123,7 @@ def accuracies(bank: ContextBank, tasks: Benchmark) -> np.ndarray:
 
 
 def rounded(bank: ContextBank, bits: int) -> ContextBank:
-    """The bank with contexts in so many bits, and a scale for each task and layer, as `int8` has eight."""
+    """The bank with contexts rounded to so many bits, with a scale per task and layer as in `int8`."""
     largest = 2 ** (bits - 1) - 1
     tensors = dict(bank.tensors)
     for name, tensor in bank.tensors.items():
@@ -134,7 +134,7 @@ def rounded(bank: ContextBank, bits: int) -> ContextBank:
 
 
 def times(bank: ContextBank, tasks: Benchmark) -> Iterator[str]:
-    """How long a bank takes to load, and to answer."""
+    """The times that a bank takes to load and to predict."""
     content = bank.to_bytes()
     images = tasks.test_split(0).images[:BATCH]
     places = [number % bank.num_tasks for number in range(BATCH)]
@@ -152,7 +152,7 @@ def times(bank: ContextBank, tasks: Benchmark) -> Iterator[str]:
     (loops,) = medians(loop, repeats=LOADS)
     (loaded,) = medians(ready, repeats=LOADS)
     (every,) = medians(lambda: bank.predict_all(images), repeats=LOADS)
-    yield "| what | the processor's milliseconds, median | |"
+    yield "| what | CPU milliseconds, median | |"
     yield "| --- | --- | --- |"
     yield f"| load the file, check it, draw the frozen weights, answer for one image | {1e3 * loaded:.1f} | |"
     yield f"| {BATCH} images of one task | {1e3 * one:.2f} | |"
@@ -160,11 +160,11 @@ def times(bank: ContextBank, tasks: Benchmark) -> Iterator[str]:
     yield f"| the same, one image after another | {1e3 * loops:.1f} | {loops / mixed:.0f} x as long |"
     yield f"| {BATCH} images under all {bank.num_tasks} tasks | {1e3 * every:.1f} | |"
     yield ""
-    yield f"Largest difference of a class score, mixed against one by one: {float(difference):.1e}."
+    yield f"Largest difference in a class score between mixed batches and single images: {float(difference):.1e}."
 
 
 def medians(*calls: Callable[[], object], repeats: int) -> list[float]:
-    """Seconds of the processor for each call, which other work on the machine does not lengthen; calls take turns."""
+    """Median CPU seconds of each call, independent of other work on the machine; calls alternate."""
     taken: list[list[float]] = [[] for _ in calls]
     for number in range(repeats + 3):
         for call, times_ in zip(calls, taken, strict=True):

@@ -1,10 +1,10 @@
-"""Measures an update of Dynamos beside the same update as people write it: modules, autograd, torch.optim.
+"""Measures an update of Dynamos against the same update in ordinary PyTorch: modules, autograd, torch.optim.
 
     CRWN_DATA=<folder with MNIST/raw> .venv/bin/python -m perf.gated
 
-Ten images of sequential MNIST and ten replayed ones, each in a pass of its own, at 28 x 28 and 14 x 14, on one thread.
-The engine's time is that of whole updates, batches and buffer included, from the times of a learning curve; the plain
-side gets its batches and its draws for free. The sides take turns. Writes the table of README.md between its marks.
+Ten images of sequential MNIST and ten replayed ones, each in its own pass, at 28 x 28 and 14 x 14, on one thread. The
+engine's time covers whole updates, including batches and buffer, and comes from the times of a learning curve; the
+plain version's excludes drawing batches and replayed images. The two alternate. Writes the table in README.md.
 
 Shapes: B examples, N gates, L gated layers.
 """
@@ -31,7 +31,7 @@ from perf.engine import machine, one_thread, replace_between
 
 BATCH, CLASSES, ROUNDS = 10, 10, 3
 UPDATES = 100
-"""Of the engine, per round; the first half is not counted."""
+"""The engine's updates per round; the first half is not counted."""
 PLAIN_UPDATES = 30
 SPEC = DynamosSpec()
 GOAL = 1.5
@@ -147,7 +147,7 @@ def plain_update(side: int) -> Callable[[], None]:
 
 
 def plain_milliseconds(update: Callable[[], None]) -> float:
-    """Of one update, from several."""
+    """Milliseconds per update, averaged over several."""
     started = time.process_time()
     for _ in range(PLAIN_UPDATES):
         update()
@@ -155,7 +155,7 @@ def plain_milliseconds(update: Callable[[], None]) -> float:
 
 
 def engine_milliseconds(side: int, dtype: str) -> float:
-    """Of one update, from the second half of a trial's."""
+    """Milliseconds per update, over the second half of a trial."""
     training = dataclasses.replace(SPEC.training("dynamos"), updates_per_task=UPDATES, epochs_per_task=0, dtype=dtype)
     benchmark = SequentialSpec(channels=3, pool=28 // side, first=1)
     spec = TrialSpec(method=SPEC, benchmark=benchmark, scale="dynamos", seed=0, training=training)
@@ -169,7 +169,7 @@ def main() -> None:
     one_thread()
     lines = [
         f"{machine()}, torch {torch.__version__}, one thread, {time.strftime('%Y-%m-%d')}.",
-        f"The processor's milliseconds per update, medians of {ROUNDS} turns.",
+        f"CPU milliseconds per update, medians of {ROUNDS} rounds.",
         "",
         "| images | plain, float32 | dtype | engine | times faster | goal |",
         "| --- | --- | --- | --- | --- | --- |",

@@ -2,9 +2,9 @@
 
     CRWN_DATA=<folder with MNIST/raw> python -m perf.items
 
-A whole trial of ten items with its 55 tests: 200 updates in batches of 250, 392-512-512-10, on one thread. The
-processor's seconds, in turns, the best of three rounds. Beside them a loop of bare calls of torch, with the same
-updates, without data, alpha and tests.
+A whole trial of ten items with its 55 tests: 200 updates with batches of 250, 392-512-512-10, on one thread. Reports
+CPU seconds, the best of three rounds in which the methods alternate, next to those of a bare torch loop with the same
+updates but no data, alpha or tests.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ ARMS: Mapping[str, MethodSpec] = {
 
 
 def seconds(method: MethodSpec, data: Datasets) -> float:
-    """The processor's seconds of a trial."""
+    """A trial's CPU seconds."""
     training = TrainingSpec(learning_rate=0.02, optimizer="sgd", batch_size=250, epochs_per_task=5)
     spec = TrialSpec(
         method=method, benchmark=ItemsSpec(base="mnist", normalise=True), scale="FC512", seed=10, training=training
@@ -47,7 +47,7 @@ def seconds(method: MethodSpec, data: Datasets) -> float:
 
 
 def bare_seconds() -> float:
-    """The processor's seconds of 200 forward and backward passes and steps of SGD."""
+    """CPU seconds of 200 forward and backward passes and SGD steps."""
     layers = [torch.nn.Linear(inputs, outputs) for inputs, outputs in itertools.pairwise(SIZES)]
     network = torch.nn.Sequential(layers[0], torch.nn.ReLU(), layers[1], torch.nn.ReLU(), layers[2])
     optimizer = torch.optim.SGD(network.parameters(), lr=0.02)
@@ -64,11 +64,11 @@ def main() -> None:
     """Measure, print, and put the table into README.md."""
     torch.set_num_threads(1)
     data = datasets()
-    seconds(FinetuneSpec(), data)  # modules are loaded, the images read
+    seconds(FinetuneSpec(), data)  # loads modules and images
     turns = [[bare_seconds(), *(seconds(method, data) for method in ARMS.values())] for _ in range(ROUNDS)]
     lines = [f"{machine()}, torch {torch.__version__}, one thread, {time.strftime('%Y-%m-%d')}.", ""]
     lines += ["| a trial of ten items | seconds |", "| --- | --- |"]
-    names = ("bare calls of torch, the updates alone", *ARMS)
+    names = ("a bare torch loop of the same updates", *ARMS)
     lines += [f"| {name} | {min(turn[number] for turn in turns):.2f} |" for number, name in enumerate(names)]
     replace_between("items.py", lines)
 

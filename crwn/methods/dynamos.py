@@ -1,16 +1,16 @@
-"""Dynamos: agents gate a network's channels example by example, learn from rewards, and are replayed with the network.
+"""Dynamos: agents gate a network's channels for each example, are trained with rewards, and are replayed.
 
 Source: Varma, Arani & Zonooz 2023, "Dynamically Modular and Sparse General Continual Learning", arXiv:2301.00620;
 settings and details as in github.com/NeurAI-Lab/DynamicContinualLearning (`models/dynamos.py`, `utils/best_args.py`)
-for sequential MNIST and a buffer of 500. The network is `gated.py`, the losses are in `gated_losses.py`. An update
-learns a batch, and one draw from the buffer that is normalised on its own, with the scores and policy logits of the
-update in which an example was seen, before the weights changed. The first `warm_up` updates train the network without
-gates and store nothing. The buffer is a reservoir of the examples that were classified correctly when they were seen
-(`stores`).
+for sequential MNIST and a buffer of 500. The network is in `gated.py`, the losses are in `gated_losses.py`. An update
+learns a batch and one draw from the buffer, each batch-normalised on its own. The buffer stores an example's scores and
+policy logits as they were before the update in which it was seen. The first `warm_up` updates train the network
+without gates and store nothing. The buffer is a reservoir of the examples that were classified correctly when they
+were seen (`stores`).
 
-Deviation: in the authors' code the reservoir counts rejected examples as seen, and while it fills, their slots stay
-empty and are replayed as black images of class 0 with scores of 0. Here a rejected example is not offered;
-`stores: authors` is their rule.
+Deviation: in the authors' code, the reservoir counts rejected examples as seen, and while it fills, their slots stay
+empty and are replayed as black images of class 0 with scores of 0. Here, a rejected example is not offered to the
+reservoir; `stores: authors` restores their rule.
 
 Shapes: B examples, R replayed.
 """
@@ -62,19 +62,20 @@ class DynamosSpec:
     Attributes:
         buffer: capacity of the replay buffer, in examples; at least `replay_batch`.
         replay_batch: examples replayed per update.
-        stores: which examples are stored: those classified `correct`ly, `all`, or as in the `authors`' code.
+        stores: which examples are stored: `correct`, those classified correctly; `all`; `authors`, as in the authors'
+            code.
         alpha: weight of the squared distance to the stored scores.
         beta: weight of the cross-entropy and the policy loss of replayed examples.
         policy_alpha: weight of the squared distance to the stored policy logits.
         reward_weight: w_r, weight of the policy loss.
         prototype_weight: w_p, weight of the prototype loss.
-        keep_ratio: the share of a layer's gates to keep.
-        wrong_factor: factor of the reward of a wrongly classified example.
+        keep_ratio: the target share of a layer's open gates.
+        wrong_factor: factor on the reward of a misclassified example.
         temperature: of the keep-probability.
-        warm_up: updates at the start of the trial without gates.
+        warm_up: number of updates without gates at the start of the trial.
 
     Raises:
-        ValueError: a field is wrong, or the buffer does not hold a batch.
+        ValueError: a field is wrong, or the buffer is smaller than a replayed batch.
     """
 
     __pydantic_config__: ClassVar[Mapping[str, Any]] = READ_STRICTLY
@@ -150,7 +151,7 @@ class Dynamos(Method):
         return self._network.logits(state, images, training=training, moved=moved)
 
     def learn(self, state: Tensors, batch: Batch) -> Step:
-        """Learn the batch and a draw, each normalised on its own; then offer the batch to the buffer."""
+        """Learn the batch and a draw from the buffer, each normalised on its own; offer the batch to the buffer."""
         spec = self._spec
         if batch.update < spec.warm_up:
             return self._network.ungated.learn(state, batch)
@@ -179,7 +180,7 @@ class Dynamos(Method):
         return Step(loss_G=loss[None], logits_GBm=passed.logits_Bm[None], moved=moved[0])
 
     def activity(self, state: Tensors, images: torch.Tensor) -> Tensors:
-        """The gates, by the name of the gated convolution."""
+        """The gates, by the name of the convolution that they gate."""
         return self._network.gates(state, images)
 
     def _store(self, state: Tensors, batch: Batch, passed: Passed) -> None:

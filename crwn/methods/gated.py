@@ -1,4 +1,4 @@
-"""Dynamos's network: a ResNet in whose later blocks agents gate the channels of every convolution, example by example.
+"""Dynamos's network: a ResNet whose later blocks have agents that gate each convolution's channels for each example.
 
 Source: Varma, Arani & Zonooz 2023, arXiv:2301.00620, as in `backbone/GatedResNet.py` of
 github.com/NeurAI-Lab/DynamicContinualLearning. An agent sees the convolution's input x:
@@ -7,11 +7,11 @@ github.com/NeurAI-Lab/DynamicContinualLearning. An agent sees the convolution's 
     policy logit = z sigmoid(W2 relu(W1 z + b1) + b2), with a bottleneck a sixteenth as wide
     keep-probability = sigmoid(policy logit / temperature)
 
-In training a gate is drawn with this probability; in tests it is 1 where the probability is at least 1/2, whatever else
+In training, a gate is drawn with this probability; in tests, it is 1 if the probability is at least 1/2, whatever else
 is in the batch. The gate multiplies the convolution's normalised output; the second gate of a block also multiplies its
-shortcut. Until an agent has seen a batch, its gates are open: its running means are still exactly 0.
+shortcut. An agent that has seen no batch yet, whose running means are still exactly 0, leaves its gates open.
 
-Weights start from U(+-1/sqrt(fan_in)), as torch's layers by default; biases from 0 (theirs are drawn too).
+Weights start from U(+-1/sqrt(fan_in)), torch's default; biases start at 0 (the authors draw them too).
 
 Shapes: B examples, N gates of all layers, L gated layers, m classes; layers are [O outputs, I inputs], h in the
 bottleneck; C channels, H height, W width.
@@ -57,7 +57,7 @@ Mean: TypeAlias = "Callable[[str, torch.Tensor], torch.Tensor]"
 """From the name of an agent and its input [X, I, H, W] to z [X, O]."""
 
 BOTTLENECK = 16
-"""How many times narrower an agent's hidden layer is."""
+"""The factor by which an agent's hidden layer is narrower."""
 GATED_FROM = "stage2"
 """The first stage whose blocks are gated."""
 
@@ -83,7 +83,7 @@ class Agent:
 
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
-        """The shapes of its weights; its biases, gains and shifts are besides."""
+        """The shapes of its weights, not counting biases, gains and shifts."""
         return {
             "agent": (self.gates, self.inputs, 1, 1),
             "agent.down": (self.hidden, self.gates),
@@ -102,7 +102,7 @@ class Agent:
 
     @property
     def activations(self) -> int:
-        """The output of its convolution, and the same normalised."""
+        """The numbers in its convolution's output, before and after normalisation."""
         return 2 * self.gates * self.positions
 
 
@@ -113,8 +113,8 @@ class Passed:
     Attributes:
         logits_Bm: class scores.
         policy_BN: the gates' policy logits.
-        log_p_BL: the log-probability of each layer's gates together.
-        shares_BL: the share of each layer's gates that are 1.
+        log_p_BL: the joint log-probability of each layer's gates.
+        shares_BL: the share of each layer's gates that are open.
     """
 
     logits_Bm: torch.Tensor
@@ -150,7 +150,7 @@ def agents_of(network: ResNet) -> dict[str, Agent]:
 def gated_blueprint(
     scale: str, problem: ProblemShape, seed: int, *, examples_kept: int, examples_replayed: int
 ) -> Blueprint:
-    """The counts of the network with its agents and a buffer that also has scores and policy logits.
+    """The counts of the network with its agents and a buffer that also stores scores and policy logits.
 
     Args:
         scale: the scale.
@@ -225,16 +225,16 @@ class GatedNetwork:
         uniforms: Sequence[torch.Tensor],
         moved: Sequence[Tensors],
     ) -> list[Passed]:
-        """The forward pass of batches in training, with gates that are drawn.
+        """The forward pass of batches in training, with gates drawn at random.
 
-        The batches go through the convolutions as one; each is normalised by its own statistics.
+        The batches go through the convolutions together; each is normalised with its own statistics.
 
         Args:
-            state: as `start` gives it.
+            state: as returned by `start`.
             batches: bytes [B, ...] each.
             uniforms: one number in [0, 1) per example and gate [B, N]; a gate is 1 where it is below the
                 keep-probability.
-            moved: for each batch, receives the running statistics after it; those of the next go on from them.
+            moved: for each batch, receives the running statistics after it; the next batch continues from them.
         """
         policies: list[torch.Tensor] = []
         gates: list[torch.Tensor] = []
@@ -271,7 +271,7 @@ class GatedNetwork:
         return self._scores(state, images, self._by_threshold(state), norm=norm, mean=mean)
 
     def gates(self, state: Tensors, images_BX: torch.Tensor) -> Tensors:
-        """The gates of bytes [B, ...] in tests, by the name of the gated convolution: [B, O] of zeros and ones."""
+        """The gates of bytes [B, ...] in tests, by the name of their convolution: [B, O], zeros and ones."""
         found: Tensors = {}
         threshold = self._by_threshold(state)
 
@@ -284,7 +284,7 @@ class GatedNetwork:
         return found
 
     def _by_threshold(self, state: Tensors) -> Callable[[str, torch.Tensor], torch.Tensor]:
-        """Gates [B, O] by policy logits: 1 where the keep-probability is at least 1/2, or the agent is new."""
+        """Gates [B, O] from policy logits: 1 if the keep-probability is at least 1/2 or the agent has seen no batch."""
 
         def gates(layer: str, policy_BO: torch.Tensor) -> torch.Tensor:
             is_new = (state[f"{layer}.agent{RUNNING_MEAN}"] == 0).all()
@@ -301,7 +301,7 @@ class GatedNetwork:
         norm: Norm,
         mean: Mean,
     ) -> torch.Tensor:
-        """The class scores [G, B, m] of bytes [G, B, ...], given the gates [X, O] of a layer by its policy logits."""
+        """The class scores [G, B, m] of bytes [G, B, ...], given how a layer's policy logits set its gates [X, O]."""
         surroundings = self._surroundings
 
         def gate(layer: str, input_XCHW: torch.Tensor, output_XCHW: torch.Tensor) -> torch.Tensor:
@@ -326,7 +326,7 @@ class GatedNetwork:
         return logits_1Xm.view(*images.shape[:2], -1)
 
     def _in_tests(self, state: Tensors) -> tuple[Norm, Mean]:
-        """Batch normalisation, and z [X, O], with the running statistics: constants, so z follows from means."""
+        """Batch normalisation and z [X, O] with the constant running statistics, so that z follows from means."""
         norm = normalise(state, training=False, moved=None)
 
         def mean(agent: str, input_XCHW: torch.Tensor) -> torch.Tensor:
@@ -337,7 +337,7 @@ class GatedNetwork:
         return norm, mean
 
     def _in_training(self, state: Tensors, sizes: Sequence[int], moved: Sequence[Tensors]) -> tuple[Norm, Mean]:
-        """The same with each batch's own statistics, which also move the running ones, batch by batch."""
+        """The same with each batch's own statistics, which also update the running ones, batch by batch."""
 
         def norm(name: str, input_XCHW: torch.Tensor) -> torch.Tensor:
             names = (f"{name}{RUNNING_MEAN}", f"{name}{RUNNING_VARIANCE}")

@@ -1,19 +1,19 @@
-"""Dynamos's losses, of a pass of its network (`gated.py`), weighted example by example.
+"""Dynamos's losses for a forward pass of its network (`gated.py`), with a weight for each example.
 
 Source: Varma, Arani & Zonooz 2023, arXiv:2301.00620, as in `models/dynamos_sgd.py` of
-github.com/NeurAI-Lab/DynamicContinualLearning. Of a batch
+github.com/NeurAI-Lab/DynamicContinualLearning. For a batch
 
     L = mean of -log p(y|x) + w_r R + w_p P
     R = mean over examples and gated layers of -reward log p(gates), reward = -(keep_ratio - share kept)^2,
-        times `wrong_factor` where x is classified wrongly
+        times `wrong_factor` if x is misclassified
     P = (1 + distances within classes) / (1 + distances between classes), of policy logits of correctly classified x
 
-and of examples from the buffer
+and for examples from the buffer
 
     L' = alpha mean of (z(x') - z')^2 + alpha_p mean of (policy logits(x') - stored ones)^2
          + beta (mean of -log p(y'|x') + w_r R') + w_p P'
 
-where z' are the stored scores. Log-probabilities are computed from logits; theirs from rounded probabilities.
+where z' are the stored scores. Log-probabilities are computed from logits; the authors' from rounded probabilities.
 
 Shapes: B examples, N gates, m classes.
 """
@@ -37,7 +37,7 @@ else:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GatedLosses:
-    """L and L', by their settings.
+    """L and L' with their settings.
 
     Attributes:
         alpha: weight of the squared distance to the stored scores.
@@ -45,8 +45,8 @@ class GatedLosses:
         policy_alpha: weight of the squared distance to the stored policy logits.
         reward_weight: w_r, weight of the policy loss.
         prototype_weight: w_p, weight of the prototype loss.
-        keep_ratio: the share of a layer's gates to keep.
-        wrong_factor: factor of the reward of a wrongly classified example.
+        keep_ratio: the target share of a layer's open gates.
+        wrong_factor: factor on the reward of a misclassified example.
     """
 
     alpha: float
@@ -60,12 +60,12 @@ class GatedLosses:
     def learned(
         self, passed: Passed, labels_B: torch.Tensor, weights_B: torch.Tensor, *, beta: float = 1.0
     ) -> torch.Tensor:
-        """L, with all but P times beta.
+        """L, with every term but P multiplied by beta.
 
         Args:
-            passed: the pass.
+            passed: the forward pass.
             labels_B: the labels.
-            weights_B: of the examples; they sum to 1, and 0 leaves one out.
+            weights_B: weights of the examples, which sum to 1; 0 leaves one out.
             beta: the factor.
         """
         correct_B = passed.logits_Bm.argmax(dim=1) == labels_B
@@ -90,7 +90,7 @@ class GatedLosses:
         """L'.
 
         Args:
-            passed: the pass.
+            passed: the forward pass.
             labels_B: the stored labels.
             weights_B: as in `learned`.
             logits_Bm: the stored scores.

@@ -1,4 +1,4 @@
-"""Metaplasticity: every weight has a fixed flexibility, by which it consolidates once it has moved far enough.
+"""Metaplasticity: every weight has a fixed flexibility, which sets how far it can move before it consolidates.
 
 Source: Cho, Lee, Baek & Paik, "Neuromimetic metaplasticity for adaptive continual learning" (arXiv:2407.07133; Neural
 Networks 190, 107762, 2025), as implemented by the authors (github.com/vsnnlab/Metaplasticity, `trainModel.m`). The
@@ -6,19 +6,19 @@ gradient of a weight w with flexibility f is multiplied by
 
     alpha = 1 - tanh^2(s (w - w_0) (1 - f) / f)
 
-where w_0 is its value before anything was learned. alpha is computed when an item begins and kept while the item is
-learned. So a weight is fully plastic until it has moved by about f / ((1 - f) s), and then it stays. f = 1 is plain
-SGD, exactly; a weight with f = 0 never moves. Flexibilities are drawn once: `low` = `high` gives all weights the same
-one (the authors' `conventional` is 1, `stable` is 0.3), otherwise they are independent and uniform between the two
-(their `hybrid`: 0 to 1), or have a density that rises or falls linearly from 0.5 to 1.5 (their supplement). Biases have
-no flexibility and learn freely, as gains and shifts of batch normalisation do.
+where w_0 is its initial value. alpha is computed when an item begins and stays fixed while the item is learned. So a
+weight is plastic until it has moved by about f / ((1 - f) s), then it stays. f = 1 is exactly plain SGD; a weight with
+f = 0 never moves. Flexibilities are drawn once: with `low` = `high`, all weights have the same one (the authors'
+`conventional` is 1, `stable` is 0.3); otherwise they are independent and uniform between the two (their `hybrid`: 0 to
+1), or have a density that rises or falls linearly between 0.5 and 1.5 (their supplement). Biases have no flexibility
+and learn freely, as do the gains and shifts of batch normalisation.
 
-The defaults are the authors' for streams of 10 items: s = 4e5, SGD at 1e-4, 5 epochs in batches of 1024; they set s by
-hand for the length of the stream (2e5 for 30 items).
+The defaults are the authors' for streams of 10 items: s = 4e5, SGD at 1e-4, 5 epochs in batches of 1024; they adapt s
+by hand to the length of the stream (2e5 for 30 items).
 
-Deviations: weights start xavier-uniform, as in all plain networks here; theirs start Glorot-normal. Theirs are the
+Deviations: weights start Glorot-uniform, as in all plain networks here; theirs start Glorot-normal. Theirs are the
 three dense layers of AlexNet on its frozen convolutions. `every` is ours, for streams that do not tell when an item
-begins. alpha multiplies the gradient: with momentum or Adam, that is not the step.
+begins. alpha multiplies the gradient, which with momentum or Adam is not the same as multiplying the step.
 
 Shapes: G = 1 lane, B examples, m classes; weights are [O outputs, I inputs] or [O, I, k, k].
 """
@@ -58,7 +58,7 @@ else:
     flexibility = LazyModule("crwn.nn.flexibility")
 
 Density = Literal["uniform", "rising", "falling"]
-"""How flexibilities are distributed between their bounds: evenly, or linearly, from half to 1.5 times as many."""
+"""The density of flexibilities between their bounds: uniform, or linear, rising or falling between 0.5 and 1.5."""
 
 Share = Annotated[float, annotated_types.Ge(0), annotated_types.Le(1)]
 
@@ -71,12 +71,14 @@ class MetaplasticSpec:
         low: the lowest flexibility.
         high: the highest flexibility; if it equals `low`, all weights have this one.
         density: how flexibilities are distributed between the two.
-        steepness: s, the reciprocal of how far a weight with flexibility 1/2 moves before it consolidates.
-        every: 0: alpha is computed when an item begins; else it is computed every so many updates, without being told.
+        steepness: s, the reciprocal of the distance that a weight with flexibility 1/2 moves before it consolidates.
+        every: 0: alpha is computed when an item begins; otherwise, the number of updates between computations of alpha,
+            for streams that do not tell when an item begins.
         biases: whether FC_H has biases.
 
     Raises:
-        ValueError: a field is wrong, the bounds are inverted, or there is a density where all are the same.
+        ValueError: a field is wrong, the bounds are inverted, or a density is given although all flexibilities are
+            equal.
     """
 
     __pydantic_config__: ClassVar[Mapping[str, Any]] = READ_STRICTLY
@@ -107,10 +109,10 @@ class MetaplasticSpec:
     def blueprint(self, scale: str, problem: ProblemShape, seed: int) -> Blueprint:
         """One network, and alpha of each weight.
 
-        Initial weights are drawn again when alpha is computed, and so are flexibilities, unless that is within items.
+        Initial weights are drawn again whenever alpha is computed, and so are flexibilities unless `every` is set.
 
         Raises:
-            ValueError: (also) alpha is to be computed every so many updates although it is told when an item begins.
+            ValueError: (also) `every` is set although the scenario tells when an item begins.
         """
         if self.every and "ends" in SCENARIOS[problem.scenario]:
             raise InvalidError(
@@ -125,17 +127,17 @@ class MetaplasticSpec:
 
 
 class Metaplastic(Method):
-    """The learner: a plain network; memory holds alpha of each weight, and its flexibility if updates need it."""
+    """The learner: a plain network; memory holds each weight's alpha, and its flexibility if `every` is set."""
 
     def __init__(self, spec: MetaplasticSpec, surroundings: Surroundings) -> None:
         self._spec = spec
         self._surroundings = surroundings
         self._network = PlainNetwork(surroundings, biases=spec.biases)
-        self._layers = surroundings.backbone  # their weights before anything was learned
+        self._layers = surroundings.backbone  # their initial weights
 
     @property
     def learns_by_hand(self) -> bool:
-        """If the network does."""
+        """Whether the network does."""
         return self._network.by_hand
 
     def start_shared(self) -> Tensors:
@@ -143,7 +145,7 @@ class Metaplastic(Method):
         return self._network.start()
 
     def start_memory(self) -> Tensors:
-        """alpha before anything was learned."""
+        """The initial alpha."""
         held = {f"flexibility.{layer}": self._flexibility(layer) for layer in self._layers if self._spec.every}
         return held | self._plasticities(self._network.start())
 
@@ -154,7 +156,7 @@ class Metaplastic(Method):
         return self._network.logits(state, images, training=training, moved=moved)
 
     def begin(self, state: Tensors, examples: Examples, rate: float) -> Tensors:
-        """alpha, where items are told."""
+        """alpha for the item that begins, unless `every` is set."""
         del examples, rate
         return {} if self._spec.every else self._plasticities(state)
 
@@ -163,7 +165,7 @@ class Metaplastic(Method):
         return self._network.learn(state, batch)
 
     def adjust(self, state: Tensors, batch: Batch, gradients: Tensors) -> tuple[Tensors, Tensors]:
-        """The gradients, those of weights times alpha, which is computed anew every so many updates if so chosen."""
+        """The gradients, with those of weights times alpha; with `every`, alpha is computed again when it is due."""
         is_due = self._spec.every and batch.update % self._spec.every == 0
         computed = self._plasticities(state) if is_due else {}
         alphas = {name: computed.get(f"alpha.{name}", state.get(f"alpha.{name}")) for name in gradients}
@@ -182,7 +184,7 @@ class Metaplastic(Method):
         return found
 
     def _flexibility(self, layer: str) -> torch.Tensor:
-        """A layer's flexibilities, drawn: once per item, that costs less than to keep and save them."""
+        """A layer's flexibilities, drawn again: once per item, this is cheaper than storing them."""
         spec = self._spec
         unit = self._surroundings.draw([0], f"{layer}.flexibility", tuple(self._layers[layer].shape), 0, 1)[0]
         return spec.low + (spec.high - spec.low) * flexibility.quantile(unit, spec.density)

@@ -1,8 +1,8 @@
-"""Where a task's context starts: from numbers of its own, from those of all tasks, or from an earlier task's context.
+"""Where a task's context starts: from its own draw, from a draw shared by all tasks, or from an earlier task's context.
 
-A context is whatever of a task's own state is trained or moves: NeuroModNet's and FlyNet's contexts and strengths,
-BatchE's factors, running statistics. What earlier tasks learned is memory, one row per segment, by the names of the own
-tensors; so tasks are learned one by one, and a resume point holds it.
+A context here is everything in a task's own state that is trained or moves: NeuroModNet's and FlyNet's contexts and
+strengths, BatchE's factors, running statistics. What earlier tasks learned is memory, with one row per segment, under
+the names of a task's own tensors; so tasks are learned one by one, and resume points contain it.
 
 Shapes: G tasks, S segments, K earlier ones, B examples, m classes; layers are [O outputs, I inputs].
 """
@@ -30,24 +30,24 @@ Modulation: TypeAlias = Literal["local+global", "local", "global"]
 """Which tensors of a modulated layer are trained: contexts (local), strengths (global), or both."""
 
 ContextFrom: TypeAlias = Literal["own", "best"]
-"""Whether a task starts as drawn, or from the best of what earlier tasks learned, if that beats chance clearly."""
+"""Whether a task starts as drawn, or from the best earlier context if that is clearly better than chance."""
 
 FROM = "started_from"
-"""The own tensor [G] that says which segment's context a task started from; -1: its own start."""
+"""The name of the tensor [G] with the segment whose context a task started from; -1: its own start."""
 
 LEARNED = "learned."
-"""The prefix of the names of what earlier tasks learned, in memory."""
+"""The prefix of the names in memory of what earlier tasks learned."""
 
 PROBE = 128
-"""Training images on which earlier contexts are compared: one batch of the paper's."""
+"""Number of training images on which earlier contexts are compared: one batch of the paper's size."""
 
 TIMES_CHANCE = 2
-"""A context is taken only if its accuracy on them is above this multiple of chance."""
+"""An earlier context is used only if its accuracy on these images exceeds chance by this factor."""
 
 
 @runtime_checkable
 class StartsContexts(Protocol):
-    """The interface of the spec of a method whose contexts may start in several ways."""
+    """The interface of a method's spec that sets how contexts start."""
 
     @property
     def context_start(self) -> ContextStart:
@@ -55,7 +55,7 @@ class StartsContexts(Protocol):
 
 
 def how_started(method: object, kept: Sequence[Tensors]) -> tuple[str, ...]:
-    """How the context of each learned task started: `own`, `shared` or `task 3`; empty if all started on their own.
+    """How each learned task's context started: `own`, `shared` or `task 3`; empty if all had their own start.
 
     Args:
         method: the method's spec.
@@ -112,10 +112,10 @@ def start_modulated(
 
 
 def check_shared(context_start: ContextStart, low: float, high: float) -> None:
-    """Check that a shared start changes anything, so that no two specs mean the same trial.
+    """Check that a shared start makes a difference, so that no two specs mean the same trial.
 
     Raises:
-        ValueError: it does not, since equal bounds start all tasks alike.
+        ValueError: it makes none, since equal bounds start all tasks alike.
     """
     if context_start == "shared" and low == high:
         raise InvalidError(
@@ -126,15 +126,15 @@ def check_shared(context_start: ContextStart, low: float, high: float) -> None:
 
 
 def remembered_numbers(context_from: ContextFrom, own_numbers: int, problem: ProblemShape) -> int:
-    """The numbers remembered of earlier tasks.
+    """The count of numbers remembered of earlier tasks.
 
     Args:
         context_from: where contexts start.
-        own_numbers: the numbers that a task learns and moves.
+        own_numbers: the count of numbers that a task trains or moves.
         problem: the benchmark's sizes.
 
     Raises:
-        ValueError: no earlier context could ever be taken.
+        ValueError: no earlier context could ever be used.
     """
     if context_from == "own":
         return 0
@@ -154,12 +154,12 @@ def remembered_numbers(context_from: ContextFrom, own_numbers: int, problem: Pro
 
 
 def num_kept(context_from: ContextFrom) -> int:
-    """The numbers kept of a task that say where it started."""
+    """The count of numbers kept of each task to say where it started."""
     return 0 if context_from == "own" else 1
 
 
 def start_from(context_from: ContextFrom, surroundings: Surroundings, tasks: Sequence[int]) -> Tensors:
-    """What says where tasks started from, if not all start as drawn; as drawn, to begin with."""
+    """The tensor that says where tasks started from, initially -1; none if all start as drawn."""
     if context_from == "own":
         return {}
     return {FROM: torch.full((len(tasks),), -1, device=surroundings.device)}
@@ -182,7 +182,7 @@ def start_memory(own: Tensors, num_segments: int) -> Tensors:
 
 
 def remembered(state: Tensors, segment: int) -> Tensors:
-    """The memory once a segment's own tensors are added to it; nothing without memory."""
+    """The memory with a segment's own tensors added; empty without memory."""
     with torch.no_grad():
         added = {name: state[name].clone() for name in state if name.startswith(LEARNED)}
         for name, learned in added.items():
@@ -191,11 +191,10 @@ def remembered(state: Tensors, segment: int) -> Tensors:
 
 
 def best_start(logits: Callable[[Tensors, torch.Tensor], torch.Tensor], state: Tensors, examples: Examples) -> Tensors:
-    """The own tensors of the earlier segment whose context fits a task best, and which it is; else the task's own.
+    """The start of a task: the tensors of the earlier segment whose context fits it best, or else the task's own.
 
-    The best has the lowest mean cross-entropy on `PROBE` training images of the new task, drawn at random, as it was
-    learned, in test mode. It is taken only if its accuracy on them is above `TIMES_CHANCE` times chance: a start that
-    fits nothing is worse than a fresh one.
+    The best has the lowest mean cross-entropy on `PROBE` random training images of the new task, in test mode. It is
+    used only if its accuracy on them is above `TIMES_CHANCE` times chance: a bad start is worse than a fresh one.
 
     Args:
         logits: the class scores of images [1, B, ...] with a state, [1, B, m].
@@ -203,7 +202,7 @@ def best_start(logits: Callable[[Tensors, torch.Tensor], torch.Tensor], state: T
         examples: the task's training examples.
 
     Returns:
-        New values by name; nothing without memory, or before the first segment is learned.
+        New values by name, including which segment it is; empty without memory, or for the first segment.
     """
     names = [name.removeprefix(LEARNED) for name in state if name.startswith(LEARNED)]
     if not names or examples.segment == 0:
@@ -228,19 +227,19 @@ def best_start(logits: Callable[[Tensors, torch.Tensor], torch.Tensor], state: T
 
 
 class ContextMethod(Method):
-    """A method whose tasks may start from what an earlier one learned, as its setting `context_from` says."""
+    """A method whose setting `context_from` may start tasks from what an earlier task learned."""
 
     _surroundings: Surroundings
 
     def start_memory(self) -> Tensors:
-        """What earlier tasks learned, if tasks start from it."""
+        """Memory for what tasks learn, if later tasks may start from it."""
         return start_memory(self.start([0]), self._surroundings.problem.num_segments)
 
     def begin(self, state: Tensors, examples: Examples, rate: float) -> Tensors:
-        """The start of a task from an earlier one, if one fits."""
+        """Start the task from an earlier one, if one fits."""
         del rate
         return best_start(self.logits, state, examples)
 
     def end(self, state: Tensors, examples: Examples) -> Tensors:
-        """What the task learned, remembered."""
+        """Remember what the task learned."""
         return remembered(state, examples.segment)

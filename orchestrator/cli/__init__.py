@@ -19,7 +19,7 @@ from orchestrator.errors import UnfinishedError, UserError
 
 app = typer.Typer(
     name="crwn",
-    help="Run sweeps of continual-learning experiments on this machine or a Ray cluster.",
+    help="Run sweeps of continual-learning experiments on this machine, a Ray cluster or Slurm.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -93,7 +93,7 @@ def _options(
         bool, typer.Option("--version", is_eager=True, help="Show the version and exit.", callback=_show_version)
     ] = False,
 ) -> None:
-    """Run sweeps of continual-learning experiments on this machine or a Ray cluster."""
+    """Run sweeps of continual-learning experiments on this machine, a Ray cluster or Slurm."""
     del version  # shown by its callback
 
 

@@ -1,4 +1,4 @@
-"""The command contexts: what trials keep of their tasks, and what can be done with it."""
+"""The command contexts: what trials keep of their tasks, and measurements on it."""
 
 from __future__ import annotations
 
@@ -14,22 +14,20 @@ def contexts(
     *,
     store: StoreArgument,
     infer: Annotated[
-        bool, typer.Option("--infer", help="measure how well the task of test images is found if nobody tells it")
+        bool, typer.Option("--infer", help="measure how often the task of test images is inferred correctly")
     ] = False,
     similarity: Annotated[
-        bool, typer.Option("--similarity", help="measure how alike tasks are, in a table and figures")
+        bool, typer.Option("--similarity", help="measure how similar tasks are; writes a table and figures")
     ] = False,
     images: Annotated[int, typer.Option(help="with --infer: test images per task", min=1)] = 2560,
     where: Annotated[
         list[str] | None,
         typer.Option(help="only trials with this value, such as scale=FC256; may be repeated", metavar="NAME=VALUE"),
     ] = None,
-    to: Annotated[
-        str | None, typer.Option(help="where to write; by default the store's report/", metavar="DIR")
-    ] = None,
+    to: Annotated[str | None, typer.Option(help="output folder; default: the store's report/", metavar="DIR")] = None,
     data_root: DataRootOption = None,
 ) -> None:
-    """List what a store's finished trials keep of their tasks; with options, measure what can be done with it."""
+    """List what finished trials keep of their tasks. With options, measures task inference or task similarity."""
     from orchestrator import display  # noqa: PLC0415
     from orchestrator.report.banks import banks_table  # noqa: PLC0415
     from orchestrator.report.inference import inference_table  # noqa: PLC0415

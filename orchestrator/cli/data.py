@@ -10,7 +10,7 @@ from orchestrator.cli.arguments import DataRootOption
 
 
 def list_(data_root: DataRootOption = None) -> None:
-    """List the supported data sets, where each was found, and the folders searched."""
+    """List the data sets and where each was found. Also lists the folders searched."""
     from orchestrator import data_sets, display  # noqa: PLC0415
 
     data_sets.show(data_root, display.console())
@@ -31,7 +31,7 @@ def verify(
     ] = None,
     data_root: DataRootOption = None,
 ) -> None:
-    """Verify data sets by checksum and count; exit code 1 if one is damaged, or named but missing."""
+    """Verify data sets by checksum and count. The exit code is 1 if one is damaged, or named but missing."""
     from orchestrator import data_sets, display  # noqa: PLC0415
 
     if not data_sets.verify(names or [], data_root, display.console()):

@@ -21,5 +21,5 @@ def take_signals_for_interruptions() -> None:
 
 
 def _hang_up(number: int, frame: FrameType | None) -> None:
-    signal.signal(number, signal.SIG_IGN)  # the kernel and the shell both send one, which must not cut off the end
+    signal.signal(number, signal.SIG_IGN)  # kernel and shell both send one; the second must not cut off the end
     raise KeyboardInterrupt

@@ -67,7 +67,7 @@ def submit(
         Path | None, typer.Option(help="Slurm: write the sbatch script here instead of submitting it", metavar="FILE")
     ] = None,
 ) -> None:
-    """Submit a sweep as a job to a Ray cluster or to Slurm, or find the job that already runs it."""
+    """Submit a sweep to a Ray cluster or to Slurm. If a job already runs it, finds that job instead."""
     from orchestrator import display  # noqa: PLC0415
     from orchestrator.cluster import request  # noqa: PLC0415
     from orchestrator.execution import running  # noqa: PLC0415
@@ -148,7 +148,7 @@ def stop(
     ],
     address: AddressOption = None,
 ) -> None:
-    """Stop a job on a Ray cluster or Slurm, keeping its results."""
+    """Stop a job on a Ray cluster or Slurm. Its results are kept."""
     from orchestrator import display  # noqa: PLC0415
 
     if is_slurms(job, address):
@@ -192,7 +192,7 @@ def status(
         ),
     ] = False,
 ) -> None:
-    """Show how many trials of a store are done, running, failed or pending, or the state of a cluster's jobs."""
+    """Show the progress of a store's trials, or a cluster's jobs. Trials are done, running, failed or pending."""
     from orchestrator import display  # noqa: PLC0415
 
     asked = [store is not None, address is not None, slurm]

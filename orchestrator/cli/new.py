@@ -38,7 +38,7 @@ _WITH_NETWORK = """\
 def method(
     name: Annotated[str, typer.Argument(help="its name in sweeps, such as my_method", metavar="NAME")],
 ) -> None:
-    """Write a template for a new method, NAME.py, and a sweep that compares it with baselines, NAME.yaml."""
+    """Write a template for a new method. Creates NAME.py, and NAME.yaml, a sweep that compares it with baselines."""
     from crwn.methods import METHODS  # noqa: PLC0415
 
     _check_name(name, is_taken=name in METHODS.built_in)
@@ -48,7 +48,7 @@ def method(
 def network(
     name: Annotated[str, typer.Argument(help="its name in sweeps, such as my_network", metavar="NAME")],
 ) -> None:
-    """Write a template for a new network, NAME.py, and a sweep of methods that train it, NAME.yaml."""
+    """Write a template for a new network. Creates NAME.py, and NAME.yaml, a sweep of methods that train it."""
     from crwn.methods.networks import is_built_in  # noqa: PLC0415
 
     _check_name(name, is_taken=is_built_in(name))

@@ -76,7 +76,7 @@ def tables(
         ),
     ] = None,
 ) -> None:
-    """Write and print the tables of a store's sweeps, a pivot table of your choice, or a paper's tables."""
+    """Write and print a store's tables. They are its sweeps' own; options select a pivot table or a paper's tables."""
     from orchestrator import display  # noqa: PLC0415
     from orchestrator.report.printable import write  # noqa: PLC0415
     from orchestrator.report.tables import Choice, tables_of  # noqa: PLC0415
@@ -117,7 +117,7 @@ def report_(
         ),
     ] = None,
 ) -> None:
-    """Write a single HTML page: tables, figures, and the source of every number."""
+    """Write a single HTML page of results. It has tables, figures, and the source of every number."""
     from orchestrator.display import printable  # noqa: PLC0415
     from orchestrator.papers.reading import read_paper  # noqa: PLC0415
     from orchestrator.report.page import write_report  # noqa: PLC0415
@@ -143,7 +143,7 @@ def diff(
     ] = 0.1,
     as_json: Annotated[bool, typer.Option("--json", help="print everything as JSON")] = False,
 ) -> None:
-    """Compare the trials of two stores; exit code 0 if they agree within the noise, 1 if they differ."""
+    """Compare the trials of two stores. The exit code is 0 if they agree within the noise, 1 if they differ."""
     from orchestrator import display  # noqa: PLC0415
     from orchestrator.report import diff  # noqa: PLC0415
     from orchestrator.report.tables import differences  # noqa: PLC0415
@@ -159,7 +159,7 @@ def diff(
 
 
 def verify(store: StoreArgument) -> None:
-    """Verify that every file in a store is intact; exit code 0 if so, 1 if not."""
+    """Verify that every file in a store is intact. The exit code is 0 if so, 1 if not."""
     from orchestrator import display  # noqa: PLC0415
     from orchestrator.store import verifying  # noqa: PLC0415
 
@@ -179,7 +179,7 @@ def accept(
         list[int] | None, typer.Option(help="accept only this results version; may be repeated", metavar="NUMBER")
     ] = None,
 ) -> None:
-    """Average a method's trials across code versions: accept those in the store as equivalent to the current one."""
+    """Average a method's trials across code versions. Accepts those in the store as equivalent to the current code."""
     from orchestrator import display  # noqa: PLC0415
     from orchestrator.execution import accepting  # noqa: PLC0415
 

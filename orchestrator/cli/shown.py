@@ -14,7 +14,7 @@ from orchestrator.errors import UserError
 
 
 def sync(store: StoreArgument, tracking_uri: TrackingOption = None) -> None:
-    """Update MLflow from a store, rebuilding whatever is missing."""
+    """Update MLflow from a store. Rebuilds whatever is missing there."""
     from orchestrator import display  # noqa: PLC0415
     from orchestrator.tracking import address, following  # noqa: PLC0415
 
@@ -40,7 +40,7 @@ def ui(
     runs: Annotated[str, typer.Argument(help="the folder that holds the stores", metavar="RUNS")] = "runs",
     port: Annotated[int, typer.Option(help="port on 127.0.0.1", min=1, max=65535)] = 5000,
 ) -> None:
-    """Serve the MLflow UI for a folder of stores on this machine, until Ctrl-C."""
+    """Serve the MLflow UI for a folder of stores. Runs on this machine until Ctrl-C."""
     from orchestrator import display  # noqa: PLC0415
     from orchestrator.tracking.ui import serve  # noqa: PLC0415
 
@@ -56,7 +56,7 @@ def register(
     ] = None,
     tracking_uri: TrackingOption = None,
 ) -> None:
-    """Register a finished trial in MLflow, as a model that loads without crwn."""
+    """Register a finished trial as a model in MLflow. The model loads without crwn."""
     from orchestrator import display  # noqa: PLC0415
     from orchestrator.serving import registering  # noqa: PLC0415
     from orchestrator.tracking import address  # noqa: PLC0415
@@ -70,7 +70,7 @@ def serve(
     trial: TrialArgument,
     port: Annotated[int, typer.Option(help="port on 127.0.0.1", min=1, max=65535)] = 5001,
 ) -> None:
-    """Serve a finished trial's predictions over HTTP on this machine, until Ctrl-C."""
+    """Serve a finished trial's predictions over HTTP. Runs on this machine until Ctrl-C."""
     from orchestrator import display  # noqa: PLC0415
     from orchestrator.serving import server  # noqa: PLC0415
 

@@ -72,7 +72,7 @@ def plan(
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="print every trial with its full spec as JSON")] = False,
 ) -> None:
-    """Show what a sweep would run, without starting trials or reading data."""
+    """Show what a sweep would run. Starts no trials and reads no data sets."""
     from orchestrator import display  # noqa: PLC0415
     from orchestrator.execution import planning  # noqa: PLC0415
 
@@ -108,7 +108,7 @@ def run(
     ] = False,
     recompute: RecomputeOption = None,
 ) -> None:
-    """Run or resume a sweep: compute the missing trials, then print the table."""
+    """Run or resume a sweep. Computes the trials that the store lacks, then prints the table."""
     from orchestrator import display  # noqa: PLC0415
     from orchestrator.execution import running  # noqa: PLC0415
 
@@ -155,7 +155,7 @@ def doctor(
     tracking_uri: TrackingOption = None,
     no_tracking: NoTrackingOption = False,
 ) -> None:
-    """Check that a sweep can run here: machines, versions, store, data, disk, MLflow."""
+    """Check that a sweep can run here. Covers machines, versions, store, data, disk and MLflow."""
     from orchestrator import display  # noqa: PLC0415
     from orchestrator.cluster import doctor as examination  # noqa: PLC0415
     from orchestrator.execution import running  # noqa: PLC0415

@@ -16,8 +16,8 @@ from orchestrator.report.results import Results
 from orchestrator.store.store import Store
 
 CAPTION = (
-    "What each finished trial keeps of its tasks. Bytes: of its file. Per task: of one task's tensors. Shared: of "
-    "learned weights that all tasks share. Accuracy in percent, the mean over tasks at the end."
+    "What each finished trial keeps of its tasks. Bytes: its file. Per task: one task's tensors. Shared: "
+    "learned weights that all tasks share. Accuracy: mean over tasks at the end, in percent."
 )
 
 

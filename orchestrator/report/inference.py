@@ -1,4 +1,4 @@
-"""Which task is it? Tables of how well a store's finished trials find the task of images, without training anything."""
+"""Task inference: how often a store's finished trials identify the task of test images. Nothing is trained."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ MEASURED = {
 """What tables call the measures."""
 
 CAPTION = (
-    "Accuracy in percent, over test images whose task is not told: batches of one task each. Class: accuracy of the "
-    "classes, answered for the inferred task. The mean image of a task's training images needs no network: its rows "
+    "Accuracy in percent on test images whose task is not given, in batches of one task. Class: accuracy of the "
+    "classes, predicted for the inferred task. The mean image of a task's training images needs no network: its rows "
     "are the baseline. Mean over seeds, with the sample standard deviation."
 )
 
@@ -56,10 +56,10 @@ def inference_table(
         where: only trials with these values, `NAME=VALUE`.
         images: test images per task.
         data_root: where data sets are looked for first.
-        tell: told what is done, and what is left out.
+        tell: called with a line for each step, and for each trial that is left out.
 
     Raises:
-        UserError: there is no such trial, none whose task could be inferred, or data are missing.
+        UserError: there is no such trial, none has tasks to infer, or data are missing.
     """
     results, frame = Results(store), select(read_trials(store), conditions(where))
     rows: list[dict[str, Any]] = []
@@ -80,14 +80,14 @@ def inference_table(
     if not rows:
         raise UserError(
             "no-trial",
-            f"{store.address}: expected a finished trial that is told the task of images, found none; it must keep "
-            f"something of each task, weights among it ({HOW_TO_KEEP_WEIGHTS})",
+            f"{store.address}: expected a finished trial of a method that is told the task, found none; it must "
+            f"keep what each task learned, including weights ({HOW_TO_KEEP_WEIGHTS})",
         )
     return table_of(pd.DataFrame(rows))
 
 
 def table_of(summary: pd.DataFrame) -> Table:
-    """The table of results, one per trial, criterion and size of batches."""
+    """The table of results, given one row per trial, criterion and batch size."""
     keys, lines, notes = [*NAMES, "batch", "by"], [], []
     has_order = bool(summary["near_accuracy"].notna().any())
     order = summary["by"].map(list(WORDS).index)
@@ -101,9 +101,9 @@ def table_of(summary: pd.DataFrame) -> Table:
                 line[word] = _spread(group[measure_].dropna())
         lines.append({column: str(value) for column, value in line.items()})
     if has_order:
-        notes.append("Neighbours are the tasks nearest to a task by the benchmark's own order, such as its angles.")
+        notes.append("Neighbours are the tasks closest to a task in the benchmark, such as those with near angles.")
     if summary["by"].isin(["one-shot", "binary"]).any():
-        notes.append(f"Searches in a superposition: at most {SEARCHES} batches of each task and size.")
+        notes.append(f"Searches in a superposition use at most {SEARCHES} batches per task and batch size.")
     num_images = ", ".join(f"{n:,}" for n in sorted((summary["batch"] * summary["num_batches"]).unique())[-1:])
     notes.append(f"At most {num_images} images per trial, drawn from its test images.")
     table = pd.DataFrame(lines)

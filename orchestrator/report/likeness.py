@@ -1,6 +1,6 @@
-"""How alike the tasks of a store's trials are: the comparison of every trial, and its table.
+"""The similarity of tasks in a store's trials: one comparison per trial, and their table.
 
-What trials learned is compared from the store alone; what they answer, on test images of every task, needs the data.
+Comparing contexts requires only the store; comparing answers to test images also requires the data.
 """
 
 from __future__ import annotations
@@ -31,22 +31,22 @@ if TYPE_CHECKING:
     from crwn.contexts import ContextBank
 
 PROBES_EACH = 28
-"""Test images of each task that all networks are asked about."""
+"""Number of test images per task that all networks classify."""
 
 ANSWERS, CONTEXTS, APART = "answers", "contexts", "contexts, started apart"
-"""What tasks are compared by, in words; the last is a null."""
+"""What tasks are compared by, in words; the last is a null model."""
 
 CAPTION = (
-    "rho: Spearman's rank correlation, over pairs of tasks, of likeness with how far apart the benchmark makes them, "
-    "mean over seeds with the sample standard deviation; negative if near tasks are alike. Interval: 95 %, from "
-    "resampling tasks; p and null: from permuting tasks (Mantel); of all seeds the widest and the largest. Nearest: "
-    "tasks whose most alike task is a neighbour, in percent."
+    "rho: Spearman's rank correlation, over pairs of tasks, of their similarity with their distance in the benchmark, "
+    "mean over seeds with the sample standard deviation; negative if close tasks are similar. Interval: 95 %, from "
+    "resampling tasks; p and null: from permuting tasks (Mantel); the widest and the largest over seeds. Nearest: "
+    "share of tasks whose most similar task is a neighbour, in percent."
 )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Comparison:
-    """The tasks of one trial, compared.
+    """A comparison of the tasks of one trial.
 
     Attributes:
         names: method, variant and scale, as the table calls them.
@@ -54,10 +54,10 @@ class Comparison:
         seed: the trial's seed.
         trial_id: the trial.
         by: `ANSWERS`, `CONTEXTS` or `APART`.
-        found: how unlike the tasks are.
-        apart: how far apart the benchmark makes them [T, T]; None: it does not say.
-        order: whether one follows the other; None likewise.
-        vectors: what each task learned [T, N]; None by answers.
+        found: the distances between tasks.
+        apart: their distances in the benchmark [T, T]; None: it defines none.
+        order: how the former follow the latter; None: the benchmark defines no distances.
+        vectors: what each task learned [T, N]; None if compared by answers.
     """
 
     names: tuple[str, str, str]
@@ -72,9 +72,9 @@ class Comparison:
 
 
 def of_sweep(store: Store, manifest: Manifest, finished: Collection[str]) -> list[Comparison]:
-    """The comparisons of a sweep's trials whose tasks are asked to start alike, from the store alone.
+    """The comparisons, from the store alone, of a sweep's trials whose settings make tasks start alike.
 
-    Others are compared on request only (`compare`): a report of theirs does without torch.
+    Others are compared on request only (`compare`), so that reports on them need no torch.
 
     Args:
         store: the store.
@@ -95,7 +95,7 @@ def of_sweep(store: Store, manifest: Manifest, finished: Collection[str]) -> lis
 
 
 def _asks_for_a_shared_start(cell: ManifestCell, seed: int) -> bool:
-    """Whether what a cell's tasks learn can be compared, and the benchmark relates them."""
+    """Whether a cell's contexts can be compared, and its benchmark defines distances between tasks."""
     if cell.spec is None:
         return False
     try:
@@ -115,8 +115,8 @@ def compared(
         store: the store.
         frame: the trials: their ids, names, benchmarks and seeds.
         data_root: where data sets are looked for first.
-        tell: told what is done, and what is left out.
-        answers: whether to compare what networks answer, and nulls, besides contexts that started alike.
+        tell: called with a line for each step, and for each trial that is left out.
+        answers: whether to compare answers and nulls too, not only contexts that started alike.
     """
     results = Results(store)
     for number, (_, row) in enumerate(frame.iterrows(), start=1):
@@ -125,7 +125,7 @@ def compared(
             bank = results.contexts(row["trial_id"])
             trial = bank.trial
             if not bank.needs_task or bank.num_tasks < FEWEST_TASKS:
-                raise UserError("no-tasks", f"fewer than {FEWEST_TASKS} tasks, each with something of its own")
+                raise UserError("no-tasks", f"fewer than {FEWEST_TASKS} tasks, each with tensors of its own")
             tell(f"  {name}: {number} of {len(frame)}")
             found = list(_by_contexts(bank, nulls=answers))
             if answers:
@@ -149,7 +149,7 @@ def compared(
 
 
 def _by_contexts(bank: ContextBank, *, nulls: bool) -> Iterator[tuple[str, Similarity, Matrix | None]]:
-    """Contexts that started alike, or else, as a null, those that did not; nothing for masks and weights."""
+    """Contexts that started alike, or else, as a null model, those that did not; nothing for masks and weights."""
     try:
         vectors = bank.context_vectors()
         yield CONTEXTS, bank.similarity(by="contexts"), vectors
@@ -161,7 +161,7 @@ def _by_contexts(bank: ContextBank, *, nulls: bool) -> Iterator[tuple[str, Simil
 
 
 def _apart(trial: TrialSpec) -> Matrix | None:
-    """How far apart a trial's benchmark makes its tasks; None where it does not say, or all alike."""
+    """The distances of a trial's tasks in its benchmark; None if it defines none, or all are equal."""
     benchmark = trial.benchmark
     apart = benchmark.distances(trial.seed) if isinstance(benchmark, RelatesTasks) else None
     if apart is None or len(apart) < FEWEST_TASKS or np.ptp(apart[np.triu_indices(len(apart), k=1)]) == 0:
@@ -190,24 +190,24 @@ def compare(
         store: the store.
         where: only trials with these values, `NAME=VALUE`.
         data_root: where data sets are looked for first.
-        tell: told what is done, and what is left out.
+        tell: called with a line for each step, and for each trial that is left out.
 
     Raises:
-        UserError: there is no such trial, or none whose tasks can be compared.
+        UserError: there is no such trial, or none has tasks that can be compared.
     """
     frame = select(read_trials(store), conditions(where))
     found = list(compared(store, frame, data_root=data_root, tell=tell))
     if not found:
         raise UserError(
             "no-trial",
-            f"{store.address}: expected a finished trial of at least {FEWEST_TASKS} tasks, each with something of its "
+            f"{store.address}: expected a finished trial of at least {FEWEST_TASKS} tasks, each with tensors of its "
             "own, found none",
         )
     return found
 
 
 def table_of(found: Sequence[Comparison]) -> Table:
-    """The table of comparisons: a row for each cell and each of what its tasks are compared by."""
+    """The table of comparisons: one row per cell and per kind of comparison."""
     summary = pd.DataFrame([_line(one) for one in found])
     lines = []
     for keys, group in summary.groupby([*NAMES, "by"], sort=False):
@@ -225,9 +225,9 @@ def table_of(found: Sequence[Comparison]) -> Table:
     table = pd.DataFrame(lines).fillna("")
     if not table["variant"].any():
         table = table.drop(columns="variant")
-    notes = ["Contexts that started apart are a null: what tasks learned stays near where they started."]
+    notes = ["Contexts that started apart are a null model: what tasks learn stays near where they started."]
     if summary["rho"].isna().any():
-        notes.append("Without rho: the benchmark says of no two tasks that they are nearer than others.")
+        notes.append("Without rho: the benchmark does not define which tasks are closer than others.")
     notes += _across(found)
     return Table(
         name="task-similarity",
@@ -260,11 +260,11 @@ def _line(one: Comparison) -> dict[str, Any]:
 
 
 ORDERED = ("rho", "low", "high", "p", "null_low", "null_high", "nearest", "chance")
-"""The columns of the table's numbers on the benchmark's order."""
+"""The table's columns that relate to the benchmark's order."""
 
 
 def _across(found: Sequence[Comparison]) -> list[str]:
-    """The null of another start: of trials with the same tasks and frozen weights, whose tasks started elsewhere."""
+    """The null model of another start: pairs of trials with the same tasks and frozen weights but different starts."""
     shares = [
         (similarity.same_task_nearest(one.vectors, other.vectors), 1 / len(one.vectors))
         for one, other in itertools.permutations(found, 2)
@@ -278,8 +278,8 @@ def _across(found: Sequence[Comparison]) -> list[str]:
         return []
     found_mean, chance = np.mean(shares, axis=0)
     text = (
-        f"Another start, the same seed: of the tasks of one trial {100 * found_mean:.1f} % have the same task of the "
-        f"other as their nearest (chance {100 * chance:.1f} %), so contexts of different starts cannot be compared."
+        f"Same seed, different starts: for {100 * found_mean:.1f} % of one trial's tasks, the nearest in the other is "
+        f"the same task (chance {100 * chance:.1f} %), so contexts with different starts cannot be compared."
     )
     return [text]
 

@@ -1,4 +1,4 @@
-"""Figures of how alike tasks are: maps, bands of likeness against distance, and matrices in the order of a tree."""
+"""Figures of task similarity: maps, bands of similarity against distance, and matrices in the order of a tree."""
 
 from __future__ import annotations
 
@@ -21,25 +21,25 @@ from orchestrator.store.files import Files
 
 PANEL_INCHES = (2.7, 2.7)
 PANEL_LETTERS = 26
-"""As many have room above a panel at the usual size."""
+"""The number of characters that fit above a panel at the usual size."""
 
 MAX_PANELS = 9
-"""More are too small to read; the figure's numbers have all."""
+"""More panels would be too small to read; the figure's data file has all of them."""
 
 MAX_LABELLED = 12
-"""Tasks of a map that have their number beside them."""
+"""The number of tasks on a map that are labelled with their number."""
 
 GREY = "#9a9a9a"
 
 UNITS = {ANSWERS: "divergence of answers, nats"}
-"""What a distance is; else it is of contexts."""
+"""What a distance is, unless it is between contexts."""
 
 Panel = Callable[[Axes, Comparison], Sequence[Point]]
 """Draws one trial's comparison, and names its points."""
 
 
 def similarity_charts(found: Sequence[Comparison], sweep: str) -> Iterator[Chart]:
-    """The figures of each benchmark: of every cell, and each of what its tasks are compared by, the first seed.
+    """The figures of each benchmark, with a panel per cell and kind of comparison, at the first seed.
 
     Args:
         found: the comparisons, of one store or sweep.
@@ -55,8 +55,8 @@ def similarity_charts(found: Sequence[Comparison], sweep: str) -> Iterator[Chart
             name=filenames.figure(sweep, benchmark, "map"),
             benchmark=benchmark,
             title="Maps of tasks",
-            caption="Tasks as points whose distances are near theirs (classical scaling), of the first seed; the share "
-            "of the variance that each axis shows. Lines join tasks in the benchmark's order, colours follow it.",
+            caption="Points whose distances approximate those of the tasks (classical scaling), at the first seed; "
+            "axes show their share of the variance. Lines join tasks in the benchmark's order, colours follow it.",
             values=pd.concat([_places(one) for one in mine], ignore_index=True),
             draw=lambda first=first: _panels(first, _draw_map),  # type: ignore[misc]  # mypy infers no default
         )
@@ -64,17 +64,17 @@ def similarity_charts(found: Sequence[Comparison], sweep: str) -> Iterator[Chart
             yield Chart(
                 name=filenames.figure(sweep, benchmark, "band"),
                 benchmark=benchmark,
-                title="How unlike tasks are, by how far apart the benchmark makes them",
-                caption="Mean over pairs of tasks, of the first seed, shaded by one standard deviation; dotted: the "
-                "mean of all pairs, which permuted tasks have at every distance.",
+                title="Distance between tasks against their distance in the benchmark",
+                caption="Mean over pairs of tasks at the first seed, shaded by one standard deviation; dotted: the "
+                "mean over all pairs, expected at every distance if tasks are permuted.",
                 values=pd.concat([_bands(one) for one in mine], ignore_index=True),
                 draw=lambda first=first: _panels(first, _draw_band),  # type: ignore[misc]  # likewise
             )
         yield Chart(
             name=filenames.figure(sweep, benchmark, "unlike"),
             benchmark=benchmark,
-            title="How unlike every two tasks are",
-            caption="Tasks in the order of a tree's leaves (average linkage), of the first seed; dark: alike.",
+            title="Distances between all pairs of tasks",
+            caption="Tasks in the order of a tree's leaves (average linkage), at the first seed; dark: similar.",
             values=pd.concat([_matrix(one) for one in mine], ignore_index=True),
             draw=lambda first=first: _panels(first, _draw_matrix),  # type: ignore[misc]  # likewise
         )
@@ -164,14 +164,14 @@ def _draw_matrix(axes: Axes, one: Comparison) -> list[Point]:
 
 
 def _named(one: Comparison, rows: pd.DataFrame) -> pd.DataFrame:
-    """Rows with what they are of."""
+    """Rows with the names of their comparison."""
     method, variant, scale = one.names
     names = {"method": method, "variant": variant, "scale": scale, "benchmark": one.benchmark, "seed": one.seed}
     return pd.DataFrame({**{name: [value] * len(rows) for name, value in names.items()}, "by": one.by, **rows})
 
 
 def _places(one: Comparison) -> pd.DataFrame:
-    """A row per task: its place on the map, and the share of each axis."""
+    """One row per task: its place on the map, and each axis's share of the variance."""
     points, shares = one.found.map()
     return _named(
         one,
@@ -188,7 +188,7 @@ def _places(one: Comparison) -> pd.DataFrame:
 
 
 def _bands(one: Comparison) -> pd.DataFrame:
-    """A row per distance that the benchmark gives tasks: the mean over pairs of how unlike they are, and its spread."""
+    """One row per distance in the benchmark: the mean and spread of the distances over its pairs of tasks."""
     assert one.apart is not None
     pairs = np.triu_indices(len(one.apart), k=1)
     frame = pd.DataFrame({"apart": one.apart[pairs].round(6), "distance": one.found.distances[pairs]})
@@ -197,7 +197,7 @@ def _bands(one: Comparison) -> pd.DataFrame:
 
 
 def _matrix(one: Comparison) -> pd.DataFrame:
-    """A row per pair of tasks."""
+    """One row per pair of tasks."""
     rows, columns = np.triu_indices(len(one.found.names), k=1)
     unlike = one.found.distances[rows, columns]
     pairs = {"task": rows + 1, "other": columns + 1, "distance": unlike}

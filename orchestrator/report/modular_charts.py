@@ -34,7 +34,7 @@ COLUMNS, CELL_INCHES = 3, (2.5, 2.3)
 
 
 def units(manifest: Manifest, store: Store) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Which units the classes of a sweep's trials use, of methods that show it (`Method.shows_activity`).
+    """Which units each class uses, for a sweep's trials of methods that show it (`Method.shows_activity`).
 
     Args:
         manifest: the result of `series.drawn`.
@@ -44,8 +44,7 @@ def units(manifest: Manifest, store: Store) -> tuple[pd.DataFrame, pd.DataFrame]
         kept: one row per cell, layer and class: the cell's names; layer; label; share, the mean activity of the layer's
             units over the class's test images, and over seeds; n, the number of seeds.
         pairs: one row per cell, seed and pair of classes, if the base set is on this machine: the cell's names; seed;
-            one, other; overlap and similarity, as in `modularity.Modularity`; same_task; and of the seed, spearman and
-            p.
+            one, other; overlap and similarity, as in `modularity.Modularity`; same_task; and the seed's spearman and p.
     """
     results, images = Results(store), dict[str, NDArray[Any]]()
     kept: list[dict[str, Any]] = []
@@ -77,7 +76,7 @@ def units(manifest: Manifest, store: Store) -> tuple[pd.DataFrame, pd.DataFrame]
 
 
 def _shows_units(cell: ManifestCell) -> bool:
-    """Whether a cell's method is one that can show its units."""
+    """Whether a cell's method can show its units."""
     if cell.method_kind not in METHODS:
         return False
     build = METHODS[cell.method_kind].build
@@ -130,8 +129,8 @@ def modular_charts(
             name=filenames.figure(sweep, str(benchmark), "kept"),
             benchmark=str(benchmark),
             title="Share of units kept, by layer and class",
-            caption="Mean activity of a layer's units over a class's test images at the end (for gates, the share that "
-            "is open), mean over seeds.",
+            caption="Mean activity of a layer's units over a class's test images at the end (for gates, the share of "
+            "open ones), mean over seeds.",
             values=rows,
             draw=functools.partial(_small_multiples, _draw_kept, rows, kinds, looks),
         )
@@ -139,7 +138,7 @@ def modular_charts(
         yield Chart(
             name=filenames.figure(sweep, str(benchmark), "overlap"),
             benchmark=str(benchmark),
-            title="Overlap of two classes' units against their likeness",
+            title="Overlap of two classes' units against their similarity",
             caption="One point per pair of classes, mean over seeds: sum of minima of the two mean activities over sum "
             "of maxima, against the correlation of the mean test images. Filled: pairs of one task. Above: Spearman's "
             "rank correlation, mean over seeds; Mantel's p of each seed, from permutations of the classes; the mean "

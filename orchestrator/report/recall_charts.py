@@ -1,4 +1,4 @@
-"""Charts of what is recalled of a sequence of tasks with one class each; see `crwn.recall`."""
+"""Charts of recall for a sequence of tasks with one class each; see `crwn.recall`."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from orchestrator.report.pointing import MAX_POINTS, Point
 def recall_so_far(
     sweep: str, benchmark: str, values: pd.DataFrame, kinds: Mapping[str, str], looks: Looks = None, *, what: str
 ) -> Chart:
-    """What is recalled of the tasks seen so far, against their number, one line per method.
+    """Recall of the tasks learned so far against their number, one line per method.
 
     Args:
         sweep: the sweep's name.
@@ -58,11 +58,11 @@ def recall_so_far(
 def before_and_after(
     sweep: str, benchmark: str, values: pd.DataFrame, kinds: Mapping[str, str], looks: Looks = None
 ) -> Chart:
-    """Test accuracy of every task after the last one, on a benchmark and on the one that it goes on from.
+    """Test accuracy of every task at the end, for a benchmark and for the one that it continues.
 
     Args:
         sweep: the sweep's name.
-        benchmark: the sweep's own name for the benchmark that goes on.
+        benchmark: the sweep's own name for the benchmark that continues the other.
         values: the result of `series.final_accuracies` for both benchmarks.
         kinds: the result of `series.kinds`.
         looks: the result of `palette` over the whole report; by default over these values.

@@ -1,7 +1,7 @@
 """A context bank as an MLflow model: what MLflow calls to load it and to predict.
 
-This file travels with each model, beside a copy of the package crwn and the bank's file. It needs MLflow, and what crwn
-needs to predict; it imports nothing of the orchestrator.
+This file travels with each model, together with a copy of the package crwn and the bank's file. It needs MLflow and
+what crwn needs to predict; it imports nothing of the orchestrator.
 
 Shapes: B images, d values per image, m classes.
 """
@@ -23,10 +23,10 @@ from crwn.contexts import ContextBank
 from crwn.faults import InvalidError
 
 ANY_SIZE = 2**62
-"""A model was asked for by whoever serves it, so its network may be of any size."""
+"""No limit on the network's size: whoever serves a model chose it."""
 
 MAX_SHOWN = 3
-"""Number of unknown tasks that an error names."""
+"""The largest number of unknown tasks that an error names."""
 
 
 class BankModel:
@@ -50,13 +50,13 @@ class BankModel:
         """The classes of images.
 
         Args:
-            model_input: `images`, unsigned bytes [B, d]; `task`, each image's place in the bank, from 0 [B], where the
-                bank needs it.
-            params: none are known.
+            model_input: `images`, unsigned bytes [B, d]; `task`, the position of each image's task in the bank, from 0
+                [B], if the bank needs it.
+            params: not used.
 
         Returns:
-            `label` [B], the class with the highest score, and `logits` [B, m], as `ContextBank.predict` gives them;
-            classes that were not learned have the lowest number, since JSON has no infinity.
+            `label` [B], the class with the highest score, and `logits` [B, m], as from `ContextBank.predict`; classes
+            that were not learned have the lowest finite number, since JSON has no infinity.
 
         Raises:
             MlflowException: the images or tasks are not as expected; a server answers with status 400.
@@ -73,7 +73,7 @@ class BankModel:
         return {"label": logits_Bm.argmax(dim=1).numpy(), "logits": finite_Bm.numpy()}
 
     def _check_tasks(self, task_B: NDArray[Any]) -> None:
-        """Check that tasks are there, with all others named at once."""
+        """Check that the tasks exist; the error names all that do not."""
         last = self._bank.num_tasks - 1
         if unknown := sorted({place for place in task_B.tolist() if not 0 <= place <= last}):
             more = f" and {len(unknown) - MAX_SHOWN} others" if len(unknown) > MAX_SHOWN else ""

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from crwn.contexts import ContextBank
 
 REQUIRED = ("annotated-types", "mlflow", "numpy", "safetensors", "torch")
-"""The distributions that a model needs to be loaded, in the versions that made it. crwn is not one of them."""
+"""The distributions required to load a model, in the versions that made it. crwn is not one of them."""
 
 BANK_FILE = "bank.safetensors"
 NUM_DIGITS = 16
@@ -47,7 +47,7 @@ class ServedTrial:
         trial: its id, or the unambiguous beginning of one.
 
     Raises:
-        UserError: there is no such trial, it is not finished, it kept nothing to predict with, or it cannot predict.
+        UserError: there is no such trial, it is not finished, it kept nothing to predict with, or it cannot be served.
     """
 
     def __init__(self, store: Store, trial: str) -> None:
@@ -61,22 +61,22 @@ class ServedTrial:
 
     @property
     def title(self) -> str:
-        """What the trial is of, for people: `neuromodnet FC256 on 36 rotated tasks of mnist, seed 0`."""
+        """A description for people: `neuromodnet FC256 on 36 rotated tasks of mnist, seed 0`."""
         trial = self.bank.trial
         tasks = f"{self.bank.num_tasks} {trial.benchmark.kind} tasks of {trial.benchmark.base}"
         return f"{trial.method.kind} {trial.scale} on {tasks}, seed {trial.seed}"
 
     @property
     def digest(self) -> str:
-        """Sixteen hexadecimal digits that change with the tensors, the code or the versions that it needs."""
+        """Sixteen hexadecimal digits that change with the tensors, the code or the required versions."""
         parts = [self._content, str(code.crwn_code()).encode(), Path(crwn_model.__file__).read_bytes()]
         parts.append("\n".join(_requirements()).encode())
         return hashlib.sha256(b"".join(hashlib.sha256(part).digest() for part in parts)).hexdigest()[:NUM_DIGITS]
 
     def save(self, folder: Path) -> None:
         """Write the model into a folder that does not exist yet."""
-        logging.getLogger("mlflow").setLevel(logging.ERROR)  # it describes each step
-        os.environ["MLFLOW_UV_AUTO_DETECT"] = "false"  # else it copies the lock file of whatever project is around
+        logging.getLogger("mlflow").setLevel(logging.ERROR)  # MLflow logs each step
+        os.environ["MLFLOW_UV_AUTO_DETECT"] = "false"  # or MLflow copies the lock file of a surrounding project
         with tempfile.TemporaryDirectory(prefix="crwn-model-") as made:
             bank, package = Path(made) / BANK_FILE, Path(made) / "crwn"
             bank.write_bytes(self._content)
@@ -104,13 +104,13 @@ class ServedTrial:
         return ModelSignature(inputs=Schema(inputs), outputs=Schema(outputs))
 
     def _example(self) -> dict[str, Any]:
-        """A blank image for the first task and one for the last: no image of the data sets."""
+        """A blank image for the first task and one for the last; no image from a data set."""
         size = self.bank.trial.benchmark.problem().input_size
         images = np.zeros((2, size), np.uint8)
         return {"images": images} | ({"task": np.array([0, self.bank.num_tasks - 1])} if self.bank.needs_task else {})
 
     def _description(self) -> dict[str, Any]:
-        """What a reader of the model finds in its description."""
+        """The metadata that describes the model to its users."""
         tasks = [task.name for task in self.bank.tasks] if self.bank.needs_task else []
         return {"trial": self.trial_id, "title": self.title, "tasks": tasks, "crwn": metadata.version("crwn")}
 

@@ -1,4 +1,4 @@
-"""Registers a finished trial as a model in MLflow, beside the trial's run."""
+"""Registers a finished trial as a model in MLflow, linked to the trial's run."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ REFUSED_IN_NAMES = frozenset("/:.%\"'")
 
 
 def register(store: Store, trial: str, name: str | None, uri: str, console: Console) -> None:
-    """Register a finished trial as a model, unless its current version is that already.
+    """Register a finished trial as a model, unless an identical version is registered already.
 
     Args:
         store: the store.
         trial: the trial's id, or the unambiguous beginning of one.
         name: the model's name in MLflow; None: `crwn-` and the trial's id.
         uri: MLflow's tracking URI.
-        console: where the version is named.
+        console: where the version is printed.
 
     Raises:
-        UserError: the trial cannot predict, MLflow does not answer, or the name is not one that MLflow takes.
-        UnfinishedError: something failed after MLflow was first written.
+        UserError: the trial cannot predict, MLflow does not respond, or the name is not valid in MLflow.
+        UnfinishedError: something failed after the first write to MLflow.
     """
     served = ServedTrial(store, trial)
     name = f"crwn-{served.trial_id}" if name is None else _checked(name)
@@ -47,7 +47,7 @@ def register(store: Store, trial: str, name: str | None, uri: str, console: Cons
         if not any(served.trial_id in manifest.trial_ids for manifest in store.manifests()):
             raise UserError(
                 "trial-not-asked-for",
-                f"trial {served.trial_id}: expected one that a sweep of {store.address} asks for, since MLflow shows "
+                f"trial {served.trial_id}: expected one that a sweep of {store.address} requests, since MLflow shows "
                 "no other; run its sweep on this store again, which recomputes nothing",
             )
         following.sync(store, uri, console)
@@ -74,7 +74,7 @@ def _checked(name: str) -> str:
 
 
 def _run_of(client: MlflowClient, store: Store, trial_id: str) -> entities.Run | None:
-    """The run that shows the trial; of several, as one for each sweep that asks for it, the latest."""
+    """The trial's run in MLflow; if several sweeps request the trial, the latest of its runs."""
     experiments = [experiment.experiment_id for experiment in client.search_experiments()]
     ours = f"tags.`crwn.trial` = '{trial_id}' and tags.`crwn.store` = '{store.identity}'"
     found = client.search_runs(experiments, filter_string=ours, max_results=1) if experiments else []
@@ -82,14 +82,14 @@ def _run_of(client: MlflowClient, store: Store, trial_id: str) -> entities.Run |
 
 
 def _registered(client: MlflowClient, name: str, digest: str) -> str | None:
-    """The version of the model that has this digest; None if it has none."""
+    """The version of the model with this digest; None if there is none."""
     versions = client.search_model_versions(f"name = '{name}'")
     same = [version for version in versions if version.tags.get(MODEL_TAG) == digest and version.status == "READY"]
     return max((version.version for version in same), key=int, default=None)
 
 
 def _register(client: MlflowClient, name: str, served: ServedTrial, run: entities.Run) -> str:
-    """Write the model and its version; returns the version's number."""
+    """Write the model and register it; returns the version's number."""
     tags = {"crwn.trial": served.trial_id, MODEL_TAG: served.digest}
     with tempfile.TemporaryDirectory(prefix="crwn-model-") as made:
         folder = Path(made) / "model"

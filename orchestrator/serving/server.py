@@ -24,7 +24,7 @@ def serve(store: Store, trial: str, port: int, console: Console) -> None:
     """Serve a finished trial until Ctrl-C.
 
     Args:
-        store: the store, which is only read.
+        store: the store; it is only read.
         trial: the trial's id, or the unambiguous beginning of one.
         port: the port on 127.0.0.1.
         console: where the address is printed.
@@ -41,8 +41,8 @@ def serve(store: Store, trial: str, port: int, console: Console) -> None:
         def announce() -> None:
             print_line(console, f"{served.title}: served at http://{HOST}:{port}/invocations\nCtrl-C stops it.")
 
-        # It starts programs by name, which are those of this environment; and what lies in its working folder comes
-        # before them, so that is the model's.
+        # MLflow starts programs by name, so PATH begins with this environment's. The working folder takes precedence,
+        # so it holds nothing but the model.
         path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
         environment = {"MLFLOW_DISABLE_TELEMETRY": "true", **os.environ, "PATH": path}
         command = [sys.executable, "-m", "mlflow", "models", "serve", "--model-uri", MODEL_FOLDER]
