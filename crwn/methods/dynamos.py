@@ -1,4 +1,4 @@
-"""Dynamos: agents gate a network's channels for each example, are trained with rewards, and are replayed.
+"""Dynamos: agents, trained with rewards, gate a network's channels for each example; both learn with replay.
 
 Source: Varma, Arani & Zonooz 2023, "Dynamically Modular and Sparse General Continual Learning", arXiv:2301.00620;
 settings and details as in github.com/NeurAI-Lab/DynamicContinualLearning (`models/dynamos.py`, `utils/best_args.py`)
