@@ -16,9 +16,10 @@ and learn freely, as do the gains and shifts of batch normalisation.
 The defaults are the authors' for streams of 10 items: s = 4e5, SGD at 1e-4, 5 epochs in batches of 1024; they adapt s
 by hand to the length of the stream (2e5 for 30 items).
 
-Deviations: weights start Glorot-uniform, as in all plain networks here; theirs start Glorot-normal. Theirs are the
-three dense layers of AlexNet on its frozen convolutions. `every` is ours, for streams that do not tell when an item
-begins. alpha multiplies the gradient, which with momentum or Adam is not the same as multiplying the step.
+Deviations: by default, weights start as in all plain networks here, those of FC_H Glorot-uniform; theirs start
+Glorot-normal (`initializeWeight.m`), as ours do with `initial: glorot-normal`. Theirs are the three dense layers of
+AlexNet on its frozen convolutions. `every` is ours, for streams that do not tell when an item begins. alpha multiplies
+the gradient, which with momentum or Adam is not the same as multiplying the step.
 
 Shapes: G = 1 lane, B examples, m classes; weights are [O outputs, I inputs] or [O, I, k, k].
 """
@@ -35,6 +36,7 @@ import annotated_types
 
 from crwn.faults import InvalidError
 from crwn.lazy import LazyModule
+from crwn.methods.networks import drawn_normal, glorot_std, parse_network
 from crwn.methods.plain import PlainNetwork, plain_blueprint
 from crwn.methods.protocol import Method, Step, Surroundings, Tensors, check_range
 from crwn.spec import (
@@ -47,6 +49,7 @@ from crwn.spec import (
     TrainingSpec,
     check_fields,
     kind_field,
+    later_field,
 )
 
 if TYPE_CHECKING:
@@ -75,6 +78,7 @@ class MetaplasticSpec:
         every: 0: alpha is computed when an item begins; otherwise, the number of updates between computations of alpha,
             for streams that do not tell when an item begins.
         biases: whether FC_H has biases.
+        initial: `network`: weights start as in all plain methods; `glorot-normal`: from N(0, 2 / (inputs + outputs)).
 
     Raises:
         ValueError: a field is wrong, the bounds are inverted, or a density is given although all flexibilities are
@@ -90,6 +94,7 @@ class MetaplasticSpec:
     steepness: PositiveFloat = 4e5
     every: Index = 0
     biases: bool = True
+    initial: Literal["network", "glorot-normal"] = later_field("network")
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -120,8 +125,11 @@ class MetaplasticSpec:
                 f"every: expected 0 in the scenario {problem.scenario!r}, which tells when a task begins, so that "
                 f"alpha is computed there, given {self.every}; it is for streams (scenario 'general')",
             )
+        network = parse_network(scale, problem)  # refuses a user's own, whose weights it does not know
         needs = frozenset() if self.every else frozenset({"ends"})
         blueprint = plain_blueprint(scale, problem, seed, biases=self.biases, needs=needs)  # type: ignore[arg-type]
+        if self.initial == "glorot-normal":
+            blueprint = dataclasses.replace(blueprint, backbone=drawn_normal(network, seed, glorot_std))
         num_weights = sum(math.prod(array.shape) for array in blueprint.backbone.arrays)
         return dataclasses.replace(blueprint, stored_memory=num_weights * (2 if self.every else 1))
 

@@ -451,6 +451,11 @@ def drawn_normal(network: Network, seed: int, std: Callable[[Layer], float]) -> 
     return BackboneSpec(seed=seed, arrays=tuple(arrays))
 
 
+def glorot_std(layer: Layer) -> float:
+    """Glorot and Bengio's standard deviation: the square root of 2 / (fan-in + fan-out)."""
+    return math.sqrt(2 / (layer.fan_in + layer.num_outputs * math.prod(layer.shape[2:])))
+
+
 def statistics_of(network: Network) -> dict[str, int]:
     """The number of channels of each running mean and variance, by name."""
     return {

@@ -124,6 +124,36 @@ def test_full_flexibility_is_plain_sgd(digits: Datasets) -> None:
     assert results(less) != results(plain)
 
 
+# How weights start
+
+
+def test_weights_may_start_glorot_normal() -> None:
+    """N(0, 2 / (inputs + outputs)) by Kolmogorov and Smirnov, in each layer; without it, the same bounds as ever."""
+    problem = dataclasses.replace(TWO_INPUTS, input_shape=(1, 10, 10), num_classes=50)
+    for layer, (num_outputs, num_inputs) in {"layer1": (80, 100), "layer2": (80, 80), "layer3": (50, 80)}.items():
+        normal, uniform = (
+            method_of(MetaplasticSpec(initial=initial), problem, "FC80").start_shared()[f"{layer}.weight"].detach()
+            for initial in ("glorot-normal", "network")
+        )
+        assert normal.shape == (num_outputs, num_inputs)
+        std = (2 / (num_inputs + num_outputs)) ** 0.5
+        assert stats.kstest(normal.flatten().numpy(), stats.norm(scale=std).cdf).pvalue > 0.01
+        assert float(uniform.abs().max()) <= 3**0.5 * std
+        assert stats.kstest(uniform.flatten().numpy(), stats.norm(scale=std).cdf).pvalue < 1e-6
+
+
+def test_full_flexibility_is_plain_sgd_wherever_weights_start(digits: Datasets) -> None:
+    """f = 1 from Glorot-normal weights: a plain loop's weights, and others than from the default's."""
+    spec = MetaplasticSpec(low=1.0, initial="glorot-normal")
+
+    def update(network: nn.Module, images: torch.Tensor, labels: torch.Tensor, task: int, number: int) -> None:
+        plainly.descend(network, plainly.cross_entropy(network, images, labels))
+
+    plainly.assert_same(plainly.run(spec, digits), plainly.learn(spec, digits, update))
+    by_default = plainly.weights_of(plainly.run(MetaplasticSpec(low=1.0), digits))
+    assert not torch.equal(plainly.weights_of(plainly.run(spec, digits))["layer1.weight"], by_default["layer1.weight"])
+
+
 # Flexibilities
 
 
@@ -197,6 +227,8 @@ def test_wrong_settings_are_refused() -> None:
         MetaplasticSpec(low=0.8, high=0.5)
     with refused(InvalidError, "density-of-one-value", says=["density: ", "'rising'"]):
         MetaplasticSpec(low=0.3, high=0.3, density="rising")
+    with refused(InvalidError, "unknown-name", says=["initial: ", "'he'"]):
+        MetaplasticSpec(initial="he")  # type: ignore[arg-type]  # it is what is refused
 
 
 def test_boundaries_are_used_where_they_are_told_and_only_there() -> None:

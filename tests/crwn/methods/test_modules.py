@@ -331,7 +331,7 @@ def test_a_method_that_reads_features_needs_a_head() -> None:
 def test_other_methods_refuse_it() -> None:
     """Those that work on the layers of a built-in network; a path is refused as well, and nothing is imported."""
     problem = DIGITS.problem()
-    for name in ("neuromodnet", "flynet", "supsup", "psp", "batche", "stl", "mtl"):
+    for name in ("neuromodnet", "flynet", "supsup", "psp", "batche", "stl", "mtl", "metaplastic"):
         with refused(ScaleError, "scale-of-other-methods", says=["'patches'", "finetune"]):
             METHODS[name].spec().blueprint("patches", problem, 0)
     with refused(ScaleError, "network-is-a-path", says=["'antigravity.fly'", "--plugin", "crwn.networks"]):
