@@ -1,4 +1,4 @@
-"""What the documents say exists, and what they tell people to type works."""
+"""What the documentation names exists, and its commands and examples work."""
 
 from __future__ import annotations
 

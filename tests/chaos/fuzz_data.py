@@ -190,7 +190,7 @@ KINDS: Mapping[str, Kind] = {
 
 
 def loaded(source: Source, root: Path) -> ImageSet:
-    """The set, verified; of the shape that its source says."""
+    """Load and verify the set, which must have the shape that its source declares."""
     if isinstance(source, Photographs):
         num_classes, train, test = source.num_classes, source.train_each, source.test_each
         base = dataclasses.replace(
@@ -221,7 +221,7 @@ def same(one: ImageSet, other: ImageSet) -> bool:
 
 
 def outcome_of(source: Source, root: Path, expected: ImageSet) -> Outcome:
-    """What the loader makes of the files as they are now."""
+    """The loader's outcome for the files as they are now."""
     try:
         return "equal" if same(loaded(source, root), expected) else "changed"
     except DataError:
@@ -232,7 +232,7 @@ def outcome_of(source: Source, root: Path, expected: ImageSet) -> Outcome:
 
 
 def fuzz(name: str, flips: int, seed: int) -> fuzzing.Counts:
-    """Damage the files of one kind so many times, one after another."""
+    """Damage the files of one kind this many times, one fault at a time."""
     kind, chance = KINDS[name], random.Random(f"{seed} {name}")
     counts: fuzzing.Counts = collections.Counter()
     with tempfile.TemporaryDirectory() as folder:
@@ -265,12 +265,12 @@ def fuzz(name: str, flips: int, seed: int) -> fuzzing.Counts:
 
 
 def is_fault(name: str, outcome: str) -> bool:
-    """Whether it is one of ours; what has no checksum may change unseen."""
+    """Whether the outcome is our fault; without a checksum, a change may go unnoticed."""
     return outcome == "traceback" or (outcome == "changed" and KINDS[name].has_checksum)
 
 
 def main() -> int:
-    """Damage every kind and print a line for each; 0 where nothing is wrong."""
+    """Damage every kind and print one line each; return 0 if nothing is wrong."""
     kinds = {name: "checksum" if kind.has_checksum else "no checksum" for name, kind in KINDS.items()}
     return fuzzing.main(__doc__, kinds, fuzz, OUTCOMES, is_fault)
 

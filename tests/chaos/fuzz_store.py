@@ -105,7 +105,7 @@ class Place:
 
     @property
     def store(self) -> Store:
-        """The store, opened anew."""
+        """The store, opened again."""
         return _store(self.root / "store")
 
     @property
@@ -184,7 +184,7 @@ def run(place: Place) -> str:
 
 
 def resume(place: Place) -> str:
-    """How an unfinished trial goes on."""
+    """How an unfinished trial resumes."""
     content = place.store.unfinished.read_resume(place.ids[0])
     try:
         return str(resuming.read_numerics(content or b""))
@@ -212,12 +212,12 @@ def mark(place: Place) -> str:
 
 
 def lease(place: Place) -> str:
-    """Who else is working on a store without locks."""
+    """Who else works on a store without locks."""
     return str(_lease(place.root).holders())
 
 
 def sweep(place: Place) -> str:
-    """What a sweep asks for."""
+    """The trials that a sweep requests."""
     found = load_sweep(place.root / "sweep.yaml")
     return f"{found.manifest()} {found.resources} {found.group_sizes} {found.keep_weights} {found.store}"
 
@@ -275,12 +275,12 @@ KINDS: Mapping[str, Kind] = {
 
 
 def is_fault(name: str, outcome: str) -> bool:
-    """Whether it is one of ours."""
+    """Whether the outcome is our fault."""
     return outcome in FAULTS and not (KINDS[name].is_older and outcome in UNSEEN_IN_OLDER)
 
 
 def outcome_of(kind: Kind, place: Place, file: str, expected: Mapping[Reader, str]) -> str:
-    """What the readers make of the files as they are now."""
+    """The readers' outcome for the files as they are now."""
     found: set[Reader] = set()
     for reader in kind.readers:
         is_error = False
@@ -308,12 +308,12 @@ def outcome_of(kind: Kind, place: Place, file: str, expected: Mapping[Reader, st
 
 
 def fuzz(name: str, flips: int, seed: int) -> fuzzing.Counts:
-    """Damage one kind of file so many times, one after another."""
+    """Damage one kind of file this many times, one fault at a time."""
     return fuzzing.in_child(functools.partial(outcomes, name, seed), flips)
 
 
 def outcomes(name: str, seed: int, numbers: Iterable[int]) -> Iterator[str]:
-    """The outcomes of these flips; each damages what is whole, by its own random numbers."""
+    """The outcomes of these flips; each damages intact files, with its own random numbers."""
     kind = KINDS[name]
     # What a file holds does not change while its bytes do not: those that are whole are read once.
     load = functools.lru_cache(maxsize=64)(parquet_files.load)
@@ -344,7 +344,7 @@ def outcomes(name: str, seed: int, numbers: Iterable[int]) -> Iterator[str]:
 
 
 def main() -> int:
-    """Damage every kind and print a line for each; 0 where nothing is wrong."""
+    """Damage every kind and print one line each; return 0 if nothing is wrong."""
     kinds = {name: "no sum" if kind.is_older or kind.is_free else "sum" for name, kind in KINDS.items()}
     return fuzzing.main(__doc__, kinds, fuzz, OUTCOMES, is_fault)
 

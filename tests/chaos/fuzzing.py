@@ -29,7 +29,7 @@ def cut(content: bytes, place: int, _: random.Random) -> bytes:
 
 
 def taken_out(content: bytes, place: int, chance: random.Random) -> bytes:
-    """Up to eight bytes are missing."""
+    """Up to eight bytes are removed."""
     return content[:place] + content[place + chance.randint(1, 8) :]
 
 
@@ -40,7 +40,7 @@ def zeroed(content: bytes, place: int, chance: random.Random) -> bytes:
 
 
 def damage(content: bytes, chance: random.Random, rare: Sequence[Rare] = (cut, taken_out)) -> bytes:
-    """The content with one fault: each rare one once in ten times, else one flipped bit."""
+    """The content with one fault: each rare kind one time in ten, otherwise a flipped bit."""
     what, place = chance.randrange(10), chance.randrange(len(content))
     if what < len(rare):
         return rare[what](content, place, chance)
@@ -50,7 +50,7 @@ def damage(content: bytes, chance: random.Random, rare: Sequence[Rare] = (cut, t
 
 
 def in_child(work: Callable[[Iterable[int]], Iterable[str]], flips: int) -> Counts:
-    """Do work in a process of its own, which may abort or hang: that counts, and another process goes on behind it.
+    """Do work in a separate process, which may abort or hang; that is counted, and another process continues after it.
 
     Args:
         work: given the numbers of the flips, yields the outcome of each.

@@ -60,7 +60,7 @@ def command(sweep: Path, store: Path) -> list[str | Path]:
 
 @dataclass
 class Soak:
-    """One soak and what is counted.
+    """One soak and its counts.
 
     Args:
         folder: of the sweep and both stores.
@@ -83,7 +83,7 @@ class Soak:
         return Store(self.folder / "tormented")
 
     def run(self, trials: Sweep) -> None:
-        """Start the command, and kill until it has ended by itself."""
+        """Start the command, and kill it until it ends by itself."""
         self.cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
         self.machines = [self.cluster.add_node(num_cpus=1) for _ in range(MACHINES)]
         kind: Kind | None = None
@@ -117,7 +117,7 @@ class Soak:
             )
 
     def _kill(self, kind: Kind, driver: subprocess.Popen[bytes]) -> bool:
-        """Whether there was something to kill."""
+        """Kill something; return whether there was anything to kill."""
         before = self._num_finished()
         match kind:
             case "driver":
@@ -150,7 +150,7 @@ class Soak:
         return len(self.store.trial_ids()) if self.store.exists else 0
 
     def _note_recoveries(self) -> None:
-        """A kill is recovered from when the next trial has finished."""
+        """A kill is over once the next trial has finished."""
         finished = self._num_finished()
         for kind, at, before in [*self.waiting]:
             if finished > before:
@@ -159,7 +159,7 @@ class Soak:
 
 
 def compare(tormented: Path, undisturbed: Path, sweep: Sweep) -> Mapping[str, int]:
-    """How many trials are lost, twice there, or differ from those of an undisturbed run."""
+    """The number of trials that are lost, duplicated, or different from an undisturbed run's."""
     expected, found = contents(undisturbed), contents(tormented)
     ids = [trial.trial_id for trial in sweep.trials]
     rows = Store(tormented).records.trials(ids)["trial_id"].to_pylist()

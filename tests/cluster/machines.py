@@ -1,4 +1,4 @@
-"""Machines on this one: each with an address, processes, files and an ssh server of its own, and a folder they share.
+"""Machines on this machine, each with its own address, processes, files and ssh server, and a shared folder.
 
 A machine is a set of namespaces. Its files are this machine's under a layer of its own, so that whatever is installed
 here is there too, and nothing that is written there arrives here. All of them hang on one process, which lives as long
@@ -66,7 +66,7 @@ exec chroot "$root" sh -c '
 
 
 def whats_missing(packages: Mapping[str, str] = PACKAGES) -> str:
-    """Why there can be no machines here, with these commands of Debian packages; empty if there can."""
+    """Why machines cannot be made here, with Debian's commands to fix it; empty if they can."""
     if os.geteuid() != 0:
         return "needs root, to make network namespaces and mounts"
     path = f"{os.environ['PATH']}:{SBIN}"
@@ -103,11 +103,11 @@ class Machine:
     started: list[subprocess.Popen[str]]
 
     def path(self, path: Path) -> Path:
-        """Where one of its files can be reached from here."""
+        """The path from here to one of its files."""
         return Path(f"/proc/{self.init}/root") / path.relative_to("/")
 
     def start(self, command: str, log: Path) -> subprocess.Popen[str]:
-        """Start a command of its user's, with its output in a file here."""
+        """Start a command as its user, with the output in a file here."""
         with log.open("w") as output:
             process = subprocess.Popen(
                 self._entered(command),
@@ -121,7 +121,7 @@ class Machine:
         return process
 
     def run(self, command: str, seconds: float = 300) -> str:
-        """What a command of its user's prints; it is expected to end well."""
+        """The output of a command run as its user, which must succeed."""
         done = subprocess.run(
             self._entered(command),
             env=self.environment,
@@ -136,7 +136,7 @@ class Machine:
         return done.stdout
 
     def processes(self) -> list[str]:
-        """The command lines of all its processes, whoever is their parent."""
+        """The command lines of all its processes, regardless of their parents."""
         namespace = Path(f"/proc/{self.init}/ns/pid").readlink()
         found = []
         for process in psutil.process_iter():
@@ -200,7 +200,7 @@ class Network:
         return machine
 
     def unplug(self, machine: Machine) -> None:
-        """Pull the machine's cable: it goes on alone, and no other hears of it, not even that it is gone."""
+        """Pull the machine's cable: it continues alone, and the others hear nothing, not even that it is gone."""
         self._ip(f"link set {machine.name} down")
 
     def plug(self, machine: Machine) -> None:

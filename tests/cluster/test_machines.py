@@ -12,7 +12,7 @@ from tests.cluster.machines import whats_missing
 
 
 def test_root_is_needed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whoever may not mount is told so."""
+    """Without the right to mount, the reason says so."""
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
     assert whats_missing() == "needs root, to make network namespaces and mounts"
 
@@ -26,7 +26,7 @@ def test_packages_that_are_missing_are_named(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_namespaces_may_be_forbidden(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As in most containers: what the system said comes along."""
+    """As in most containers: the reason includes the system's message."""
 
     def refused(command: list[str], **_: object) -> subprocess.CompletedProcess[str]:
         assert command[0] == "unshare"

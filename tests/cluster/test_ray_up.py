@@ -68,7 +68,7 @@ class Site:
 
 @pytest.fixture
 def site(tmp_path: Path) -> Iterator[Site]:
-    """The file's head and first worker, which the laptop's key opens, and the laptop with this checkout."""
+    """The file's head and first worker, which accept the laptop's key, and the laptop with this checkout."""
     if why := whats_missing():
         pytest.skip(why)
     provider = yaml.safe_load(FILE.read_text())["provider"]
@@ -90,7 +90,7 @@ def site(tmp_path: Path) -> Iterator[Site]:
 
 
 def install(machine: Machine) -> None:
-    """What `make install` would have made there: the packages of this environment, and the project's code beside it."""
+    """What `make install` would have made there: this environment's packages, and the project's code."""
     machine.run(f"mkdir -p {INSTALLED.parent} && {Path(sys.executable).resolve()} -m venv --without-pip {INSTALLED}")
     (site_packages,) = machine.path(INSTALLED).glob("lib/python*/site-packages")
     # Those of this environment as one more folder, so that its link to this checkout is not followed.
@@ -118,13 +118,13 @@ def rays_processes(machine: Machine) -> list[str]:
 
 
 def num_machines(head: Machine) -> int:
-    """How many machines the cluster says it has."""
+    """The number of machines that the cluster reports."""
     said = head.run(f"RAY_AUTH_MODE=token {INSTALLED}/bin/ray status")
     return sum(int(number) for number in re.findall(r"^ (\d+) local\.cluster\.node$", said, flags=re.MULTILINE))
 
 
 def finished_runs(laptop: Machine) -> int:
-    """How many runs of the sweep MLflow has as finished, the sweep's own and its cells' among them."""
+    """The number of the sweep's finished runs in MLflow, including its own and those of its cells."""
     api = f"curl -sf {MLFLOW}/api/2.0/mlflow"
     experiment = json.loads(laptop.run(f"{api}/experiments/get-by-name?experiment_name=cut"))["experiment"]
     asked = json.dumps({"experiment_ids": [experiment["experiment_id"]]})
@@ -133,7 +133,7 @@ def finished_runs(laptop: Machine) -> int:
 
 
 def test_a_sweep_on_machines_of_ones_own(site: Site, tmp_path: Path) -> None:
-    """`ray up`, a sweep over both machines, the cable of one pulled in the middle and put back, `ray down`."""
+    """`ray up`, a sweep over both machines, with one cable pulled in the middle and put back, then `ray down`."""
     laptop, head, worker = site.laptop, site.head, site.worker
     config: dict[str, Any] = yaml.safe_load(FILE.read_text())
     config["provider"]["worker_ips"] = [worker.address]
@@ -164,7 +164,7 @@ def test_a_sweep_on_machines_of_ones_own(site: Site, tmp_path: Path) -> None:
     trials = [trial.trial_id for trial in load_sweep(sweep).trials]
 
     def working() -> set[str | None]:
-        """The machines that have got into the middle of a task."""
+        """The machines that are in the middle of a task."""
         attempts = [attempt for trial in trials for attempt in store.all_attempts(trial)]
         return {attempt.host for attempt in attempts if attempt.reached is not None and attempt.reached.step > 500}
 

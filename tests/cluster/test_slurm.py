@@ -132,7 +132,7 @@ def wait_until(condition: Callable[[], object], seconds: float, said: Callable[[
 
 
 def test_a_sweep_that_its_time_limit_cuts_off(site: Site, tmp_path: Path) -> None:
-    """Over two nodes, put back into the queue in the middle, stopped, and submitted again: whole."""
+    """Over two nodes, requeued in the middle, stopped, and submitted again: the store is complete."""
     (site.network.shared / "sweep.yaml").write_text(SWEEP)
     submit = (
         f"crwn submit {SHARED}/sweep.yaml --slurm --out {STORE} --nodes 2 --cpus-per-node 2 --time 60 --no-tracking"
@@ -148,7 +148,7 @@ def test_a_sweep_that_its_time_limit_cuts_off(site: Site, tmp_path: Path) -> Non
     trials = [trial.trial_id for trial in load_sweep(site.network.shared / "sweep.yaml").trials]
 
     def working() -> set[str | None]:
-        """The nodes that have got into the middle of a task."""
+        """The nodes that are in the middle of a task."""
         attempts = [attempt for trial in trials for attempt in site.store.all_attempts(trial)]
         return {attempt.host for attempt in attempts if attempt.reached is not None and attempt.reached.step > 500}
 

@@ -163,7 +163,7 @@ def test_a_spec_is_the_registrys(name: str) -> None:
 @pytest.mark.parametrize("place", methods.BENCHMARKS)
 @every_method
 def test_a_method_is_tried_wherever_it_can_learn(name: str, place: str) -> None:
-    """There is a case of each method that the product does not refuse there, and of no other."""
+    """Every method that is not refused there has a case, and no other does."""
     benchmark, method = methods.BENCHMARKS[place], CASES[name].method
     try:
         dataclasses.replace(CASES[name], benchmark=benchmark).trial()
@@ -181,7 +181,7 @@ def test_a_method_is_tried_wherever_it_can_learn(name: str, place: str) -> None:
 
 @every_method
 def test_a_start_depends_on_seed_and_task_alone(name: str, digits: Datasets) -> None:
-    """Task 3 starts alike at every time, alone or beside others, in any order; other tasks and seeds elsewhere."""
+    """Task 3 always starts alike, alone or in a group, in any order; other tasks and seeds start differently."""
     contract.a_start_depends_on_seed_and_task_alone(case_of(name, digits))
 
 
@@ -193,7 +193,7 @@ def test_a_start_has_the_task_axis_and_the_dtype(name: str, digits: Datasets) ->
 
 @every_method
 def test_shared_weights_are_trained_when_the_blueprint_says(name: str, digits: Datasets) -> None:
-    """Whoever shares weights that are trained says when, and whoever says so has some."""
+    """A method that trains shared weights says when, and a method that says so has some."""
     contract.shared_weights_are_trained_when_the_blueprint_says(case_of(name, digits))
 
 
@@ -241,7 +241,7 @@ def test_what_is_needed_to_predict_is_enough(name: str, digits: Datasets, learne
 
 @every_method
 def test_a_test_changes_nothing(name: str, digits: Datasets) -> None:
-    """Class scores leave every tensor as it is, what is remembered too; so does preparing images."""
+    """Computing class scores or preparing images changes no tensor, including memory."""
     contract.a_test_changes_nothing(case_of(name, digits))
 
 
@@ -289,7 +289,7 @@ def test_what_learns_by_hand_needs_no_autograd(name: str, digits: Datasets) -> N
 
 @in_every_setting
 def test_learning_gives_values(name: str, digits: Datasets) -> None:
-    """What a segment moves comes back by name, in the same shape and type, without a graph."""
+    """What a segment moves is returned by name, in the same shape and dtype, without a graph."""
     contract.learning_gives_values(case_of(name, digits))
 
 
@@ -297,7 +297,7 @@ def test_learning_gives_values(name: str, digits: Datasets) -> None:
 def test_what_is_remembered_is_in_every_resume_point(
     name: str, digits: Datasets, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """All of the memory, and nothing beside it, under the names that it starts with."""
+    """All of the memory, and nothing else, under its initial names."""
     monkeypatch.setattr(crwn.engine, "MIN_RESUME_SECONDS", 0.0)
     monkeypatch.setattr(crwn.engine, "RESUME_COST_FACTOR", 0.0)
     events: list[Event] = []
@@ -370,7 +370,7 @@ def test_group_sizes_agree_in_float32(name: str, learned: Learned) -> None:
 @methods_learned("one")
 @pytest.mark.parametrize("group_size", [2, 4])
 def test_tasks_learned_in_turn_are_learned_one_at_a_time(name: str, digits: Datasets, group_size: int) -> None:
-    """A larger group is refused with the reason; the rule never asks for one."""
+    """A larger group is refused with the reason; the rule never requests one."""
     with refused(InvalidError, "group-not-one", says=["group_size: ", f"given {group_size}"]):
         run(trial(name), digits, group_size)
 
@@ -412,7 +412,7 @@ def test_what_is_forgotten_is_measured(name: str, learned: Learned) -> None:
 
 @methods_learned("all")
 def test_tasks_learned_together_have_a_row_each(name: str, learned: Learned) -> None:
-    """Tested once, after all; T times the updates, whose one curve stands with the first task."""
+    """Each is tested once, after all are learned; of the T times as many updates, the first task has the curve."""
     spec = trial(name)
     rows, num_tasks = learned(spec).rows, num_tasks_of(spec)
     assert [(row.task, row.tasks_learned) for row in rows] == [(task, num_tasks) for task in range(num_tasks)]
@@ -643,7 +643,7 @@ def written_down(name: str) -> TrialSpec:
 
 @every_method
 def test_training_data_are_read_behind_the_gate(name: str, recorded: Recorder) -> None:
-    """A task's only while the gate is open for it and nothing else; tests only while it is closed."""
+    """A task's training data are read only while the gate is open for it alone; tests only while it is closed."""
     spec = written_down(name)
     events = [event for event, _ in itertools.groupby(recorded(spec).events)]
     all_tasks = list(range(num_tasks_of(spec)))
@@ -679,7 +679,7 @@ def test_a_method_that_needs_no_task_gets_none(name: str, recorded: Recorder) ->
 
 @pytest.mark.parametrize("name", [name for name in WITHOUT_TASKS if name in CASES and exists_for(name, UNTOLD)])
 def test_a_method_that_needs_no_task_learns_the_same_where_it_is_told(name: str, learned: Learned) -> None:
-    """The same results in both scenarios, bit for bit: what it is told has no say."""
+    """The results are the same in both scenarios, bit for bit: being told the task has no effect."""
     told_of = RotatedSpec(base="digits", num_tasks=4, step_degrees=30.0)
     one, other = (learned(trial(name, benchmark=benchmark)) for benchmark in (UNTOLD, told_of))
     assert [(row.loss, row.accuracy) for row in one.rows] == [(row.loss, row.accuracy) for row in other.rows]
@@ -697,7 +697,7 @@ def test_a_method_that_needs_the_task_is_refused_where_it_is_not_told(name: str)
 
 @every_method
 def test_batches_are_those_of_the_seed(name: str, digits: Datasets, recorded: Recorder) -> None:
-    """Images in the order drawn from (seed, task, epoch): the same for all methods at a seed.
+    """Images come in the order drawn from (seed, task, epoch), which is the same for all methods.
 
     Mixed tasks, whose batches cannot be the same, have the same images, in an order drawn from (seed, epoch).
     """
@@ -751,7 +751,7 @@ def test_batches_are_mixed_uniformly(name: str, digits: Datasets) -> None:
 
 @in_every_setting
 def test_equal_seeds_give_equal_results(name: str, digits: Datasets, learned: Learned) -> None:
-    """Byte for byte: rows, curves, contexts and weights of a trial that is run again."""
+    """Running a trial again gives the same rows, curves, contexts and weights, byte for byte."""
     one, other = learned(trial(name, dtype="float32")), run(trial(name, dtype="float32"), digits)
     assert results(one) == results(other)
     assert one.contexts == other.contexts
@@ -760,7 +760,7 @@ def test_equal_seeds_give_equal_results(name: str, digits: Datasets, learned: Le
 
 @every_method
 def test_every_seed_is_another_trial(name: str, learned: Learned) -> None:
-    """Other weights, other starts, other results; networks and tasks of the same sizes, and the same tests."""
+    """Weights, starts and results differ; the sizes of networks and tasks, and the tests, do not."""
     specs = [trial(name, seed=seed) for seed in range(2)]
     finished = [learned(spec) for spec in specs]
     draws = bool(specs[0].blueprint().backbone.arrays)

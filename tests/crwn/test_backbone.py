@@ -36,7 +36,7 @@ def test_normal_arrays_have_the_deviation_asked_for() -> None:
 
 
 def test_signed_constants_are_one_magnitude_in_both_signs() -> None:
-    """Only +m and -m, rounded to float32 alike, each about half of the time: within five deviations sqrt(n)/2."""
+    """Only +m and -m, rounded alike to float32, each about half of the time: within five deviations of sqrt(n)/2."""
     numbers = draw_one("signed-constant", (300, 700), (2 / 784) ** 0.5)
     magnitude = np.float32((2 / 784) ** 0.5)
     assert set(np.unique(numbers)) == {-magnitude, magnitude}
@@ -60,7 +60,7 @@ def test_subsets_have_exactly_k_ones_in_every_row() -> None:
 
 @pytest.mark.parametrize("spec", [NORMAL, SIGNS, SUBSET], ids=lambda spec: spec.distribution)
 def test_arrays_are_float32_read_only_and_aligned(spec: ArraySpec) -> None:
-    """Nothing can write to frozen weights, and wherever they lie a GEMM rounds alike."""
+    """Frozen weights cannot be written, and their alignment makes products round alike everywhere."""
     arrays = draw(BackboneSpec(seed=0, arrays=tuple(dataclasses.replace(spec, name=f"{n}") for n in range(5)))).arrays
     for array in arrays.values():
         assert array.dtype == np.float32
@@ -131,7 +131,7 @@ def test_the_fingerprint_sees_every_change(change: str) -> None:
 
 
 def test_a_backbone_is_checked_where_it_is_used() -> None:
-    """What was drawn passes as it is; arrays that were changed on their way are refused."""
+    """Drawn arrays pass; arrays that were changed in transit are refused."""
     backbone = draw(SMALL)
     assert backbone.checked() is backbone
     changed = {**backbone.arrays, "a": backbone.arrays["a"] + np.float32(1e-3)}

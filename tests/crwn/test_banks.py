@@ -1,4 +1,4 @@
-"""Banks of several tasks, trials and people: asked together, selected, merged, renamed."""
+"""Banks of several tasks, trials and people: predicting for mixed tasks, selecting, merging, renaming."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def learned(digits: Datasets) -> Learned:
 
 @pytest.fixture(scope="module")
 def another(learned: Learned) -> ContextBank:
-    """Two permutations under the same frozen weights, of somebody else."""
+    """Somebody else's: two permutations on the same frozen weights."""
     return learned(dataclasses.replace(trial("neuromodnet"), benchmark=PermutedSpec(base="digits", num_tasks=2)))
 
 
@@ -61,7 +61,7 @@ def images(digits: Datasets) -> torch.Tensor:
 
 @pytest.mark.parametrize("name", TOLD)
 def test_images_of_several_tasks_are_answered_together(name: str, digits: Datasets, images: torch.Tensor) -> None:
-    """As one by one, whatever the method keeps: contexts, masks, factors, weights; in the order of the images."""
+    """Scores equal those of single images, in the images' order, for contexts, masks, factors and weights."""
     bank = contexts.load(run(name, digits)[0].contexts)
     places = [(7 * number + number // 5) % bank.num_tasks for number in range(len(images))]
     together = bank.predict(images, task=places)
@@ -72,7 +72,7 @@ def test_images_of_several_tasks_are_answered_together(name: str, digits: Datase
 
 @pytest.mark.parametrize("name", TOLD)
 def test_all_tasks_are_asked_at_once(name: str, digits: Datasets, images: torch.Tensor) -> None:
-    """The same images under every task, or under some, in the order asked for."""
+    """The same images under every task, or under some, in the requested order."""
     bank = contexts.load(run(name, digits)[0].contexts)
     found = bank.predict_all(images)
     assert found.shape == (bank.num_tasks, len(images), 10)
@@ -83,7 +83,7 @@ def test_all_tasks_are_asked_at_once(name: str, digits: Datasets, images: torch.
 
 
 def test_a_network_of_convolutions_answers_for_several_tasks(learned: Learned, images: torch.Tensor) -> None:
-    """Running statistics are a task's own."""
+    """Each task has its own running statistics."""
     bank = learned(dataclasses.replace(trial("neuromodnet"), scale="nf2"))
     places = [number % 3 for number in range(len(images))]
     alone = torch.cat([bank.predict(image[None], task=place) for image, place in zip(images, places, strict=True)])
@@ -115,13 +115,13 @@ def test_tasks_are_numbers_or_names_in_any_sequence(bank: ContextBank, images: t
     ],
 )
 def test_tasks_that_are_none_are_refused(bank: ContextBank, images: torch.Tensor, task: object, code: str) -> None:
-    """One for each image, each of them a task of the bank."""
+    """There must be one for each image, and each must be in the bank."""
     with refused(InvalidError, code):
         bank.predict(images, task=task)  # type: ignore[arg-type]
 
 
 def test_an_unknown_name_names_the_nearest(bank: ContextBank, images: torch.Tensor) -> None:
-    """People misspell names."""
+    """The error for a misspelt name lists the nearest ones."""
     with refused(InvalidError, "unknown-task", says=["'rotated2'", "rotated 2"]):
         bank.predict(images, task="rotated2")
 
@@ -130,7 +130,7 @@ def test_an_unknown_name_names_the_nearest(bank: ContextBank, images: torch.Tens
 
 
 def test_some_tasks_are_a_bank(bank: ContextBank, images: torch.Tensor) -> None:
-    """In the order asked for; each answers as before, and keeps its origin."""
+    """In the requested order; each predicts as before and keeps its origin."""
     some = bank.with_mean_images(torch.arange(192, dtype=torch.uint8).view(3, 64)).select(["rotated 2", 0])
     assert [task.index for task in some.tasks] == [2, 0]
     assert torch.equal(some.predict(images, task=0), bank.predict(images, task=2))
@@ -141,7 +141,7 @@ def test_some_tasks_are_a_bank(bank: ContextBank, images: torch.Tensor) -> None:
 
 @pytest.mark.parametrize(("tasks", "code"), [([], "no-task"), ([0, 0], "name-twice"), ([3], "unknown-task")])
 def test_what_cannot_be_selected_is_refused(bank: ContextBank, tasks: list[int], code: str) -> None:
-    """Nothing, a task twice, a task that is none."""
+    """No task, a repeated task, an unknown task."""
     with refused(InvalidError, code):
         bank.select(tasks)
 
@@ -157,7 +157,7 @@ def test_tasks_have_other_names(bank: ContextBank, images: torch.Tensor) -> None
 
 
 def test_names_that_are_none_are_refused(bank: ContextBank) -> None:
-    """Twice the same, empty, not printable, of a task that is none; too few classes."""
+    """Repeated, empty or unprintable names, unknown tasks, too few classes."""
     with refused(InvalidError, "name-twice", says="'rotated 1'"):
         bank.renamed({0: "rotated 1"})
     for name in ("", "a\nb", "a" * 300):
@@ -170,7 +170,7 @@ def test_names_that_are_none_are_refused(bank: ContextBank) -> None:
 
 
 def test_banks_of_two_people_are_one(bank: ContextBank, another: ContextBank, images: torch.Tensor) -> None:
-    """Turns and permutations under one backbone: each task answers as in its own bank, also through a file."""
+    """Rotations and permutations on one backbone: each task predicts as in its own bank, also from a saved file."""
     merged = bank.merge(another)
     assert [task.name for task in merged.tasks[2:]] == ["rotated 2", "permuted 0", "permuted 1"]
     assert merged.specs.keys() == {bank.trial_id, another.trial_id}
@@ -188,7 +188,7 @@ def test_banks_of_two_people_are_one(bank: ContextBank, another: ContextBank, im
 def test_methods_with_other_settings_may_share_a_bank(
     bank: ContextBank, learned: Learned, images: torch.Tensor
 ) -> None:
-    """Contexts that started elsewhere are contexts; the networks of the two answer side by side."""
+    """Contexts with different starts can be merged; each task's network predicts as before."""
     other = learned(dataclasses.replace(trial("neuromodnet"), method=NeuroModNetSpec(context_low=0.0)))
     merged = bank.merge(other.renamed(lambda name: f"positive {name}"))
     mixed = merged.predict(images, task=[0, 5] * 20)
@@ -199,7 +199,7 @@ def test_methods_with_other_settings_may_share_a_bank(
 
 
 def test_a_task_is_added(bank: ContextBank, another: ContextBank, images: torch.Tensor) -> None:
-    """One of another bank's, at the end, under a name of its own."""
+    """A task of another bank is added at the end, under a new name."""
     more = bank.add(another, "permuted 1", name="scrambled")
     assert [task.name for task in more.tasks] == ["rotated 0", "rotated 1", "rotated 2", "scrambled"]
     assert (more.tasks[3].trial_id, more.tasks[3].index) == (another.trial_id, 1)
@@ -239,7 +239,7 @@ def test_banks_that_do_not_fit_are_not_merged(bank: ContextBank, learned: Learne
 
 
 def test_one_network_for_all_tasks_has_no_tasks_to_choose(digits: Datasets, images: torch.Tensor) -> None:
-    """Of such a method, too, a bank is saved and loaded; its tasks are not told."""
+    """A bank of such a method is saved and loaded too; its tasks are not told."""
     bank = contexts.load(run("finetune-class", digits)[0].contexts)
     again = contexts.load(bank.to_bytes())
     assert torch.equal(again.predict(images), bank.predict(images))
@@ -252,7 +252,7 @@ def test_one_network_for_all_tasks_has_no_tasks_to_choose(digits: Datasets, imag
 @pytest.mark.parametrize("name", TOLD)
 @pytest.mark.parametrize("dtype", ["float32", "float16", "int8"])
 def test_a_saved_bank_answers_as_before(name: str, dtype: str, digits: Datasets, images: torch.Tensor) -> None:
-    """Exactly as learned in float32; nearly so when it was rounded. Masks are bits in each."""
+    """Exactly in float32, nearly so if rounded. Masks stay bits."""
     bank = contexts.load(run(name, digits)[0].contexts)
     again = contexts.load(bank.to_bytes(dtype=dtype))  # type: ignore[arg-type]
     expected, found = bank.predict(images, task=1), again.predict(images, task=1)
@@ -272,7 +272,7 @@ def test_a_float64_bank_is_saved_too(learned: Learned, images: torch.Tensor) -> 
 
 
 def test_a_carried_backbone_is_used(bank: ContextBank, images: torch.Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
-    """So that a bank outlives the NumPy that draws its numbers."""
+    """So that a bank does not depend on the NumPy version that draws its numbers."""
     expected = bank.predict(images, task=0)
     content = bank.to_bytes(backbone=True)
 
@@ -284,7 +284,7 @@ def test_a_carried_backbone_is_used(bank: ContextBank, images: torch.Tensor, mon
 
 
 def test_classes_are_those_of_the_base_set() -> None:
-    """Where tasks number classes anew, an output is called after the class behind it; else after its label."""
+    """If tasks renumber classes, an output has the name of its class; otherwise, of its label."""
     spec = SplitSpec(num_tasks=20)
     behind = spec.classes_behind(3)
     assert sorted(label for group in behind for label in group) == list(range(100))
@@ -292,7 +292,7 @@ def test_classes_are_those_of_the_base_set() -> None:
 
 
 def test_a_bank_travels_to_another_process(bank: ContextBank, images: torch.Tensor) -> None:
-    """Pickled, before and after it has answered: a bank of the same tasks that answers alike."""
+    """Pickled before or after predicting, a bank has the same tasks and predicts alike."""
     fresh = dataclasses.replace(bank)
     sent = pickle.loads(pickle.dumps(fresh))  # noqa: S301 (the bytes were made on this line)
     expected = fresh.predict_all(images)
@@ -304,12 +304,12 @@ def test_a_bank_travels_to_another_process(bank: ContextBank, images: torch.Tens
 
 
 def test_what_is_made_of_a_bank_is_a_bank(bank: ContextBank, another: ContextBank) -> None:
-    """Every edit gives a bank, which can be edited and asked again."""
+    """Every edit returns a bank, which can be edited and used again."""
     made = [bank.select([0]), bank.renamed(str.upper), bank.merge(another), bank.described("ours")]
     assert {type(each) for each in made} == {ContextBank}
 
 
 def test_a_bank_is_told_apart_at_a_glance(bank: ContextBank) -> None:
-    """In a notebook."""
+    """Its repr names the first tasks."""
     assert repr(bank) == "<context bank of 3 tasks: rotated 0, rotated 1, rotated 2>"
     assert repr(bank.add(bank, 0, name="more")).endswith("rotated 2, ...>")

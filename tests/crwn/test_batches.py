@@ -41,7 +41,7 @@ def lanes(*, num_lanes: int, augmented: bool, changed: bool) -> Lanes:
 def test_batches_do_not_depend_on_how_many_are_taken_at_once(
     monkeypatch: pytest.MonkeyPatch, *, num_lanes: int, augmented: bool, changed: bool
 ) -> None:
-    """Over three epochs with a short last batch each, from any step on."""
+    """Over three epochs, each with a short last batch, from any step on."""
     monkeypatch.setattr(batches, "BLOCK_BYTES", 0)
     one_by_one = lanes(num_lanes=num_lanes, augmented=augmented, changed=changed)
     expected = [one_by_one.batch(step, rate=0.1) for step in range(15)]

@@ -1,4 +1,4 @@
-"""Fingerprints of code: what a source does counts, how it is written down does not, and every Python gives the same."""
+"""Fingerprints of code: they depend on what a source does, not on its layout or the Python version."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ DIGESTS = {SAMPLE: "494d8ea259988871", "": "f3dc0622d4e97561", "x = 1\n": "532c9
 
 
 def test_every_python_gives_the_digests_that_were_recorded() -> None:
-    """Trials that went on under another Python would else seem to have gone on under other code."""
+    """Otherwise, a trial resumed with another Python would seem to be computed by different code."""
     assert {source: fingerprint(source) for source in DIGESTS} == DIGESTS
 
 
@@ -179,17 +179,17 @@ def test_the_order_of_statements_counts() -> None:
 
 
 def test_long_sources_nest_as_deep_as_they_like() -> None:
-    """A sum of many terms is a deep tree."""
+    """A sum of many terms is a deep syntax tree."""
     assert fingerprint("+".join("a" * 700)) != fingerprint("+".join("a" * 701))
 
 
 def test_a_doubtful_escape_is_no_warning() -> None:
-    """Whoever imports the file has been told."""
+    """The warning appears when the file is imported."""
     assert fingerprint(r"x = '\d'") == fingerprint(r"x = '\\d'")
 
 
 def test_a_methods_code_is_its_own_file() -> None:
-    """By its spec's module, as it lies on the disk."""
+    """The file of its spec's module, as it is on disk."""
     found = code_of(NeuroModNetSpec())
     source = (ROOT / "crwn" / "methods" / "neuromodnet.py").read_text(encoding="utf-8")
     assert found == Code(method=fingerprint(source), crwn=crwn_code(), results_version=RESULTS_VERSION)
@@ -198,7 +198,7 @@ def test_a_methods_code_is_its_own_file() -> None:
 
 
 def test_code_without_a_source_is_unknown(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """As of a notebook, a built-in module, or a file that was removed; and so is this package in an archive."""
+    """As in a notebook, a built-in module, a removed file, or this package in a zip archive."""
     no_file, removed = type("Spec", (), {"__module__": "of a notebook"}), type("Spec", (), {"__module__": "removed"})
     monkeypatch.setitem(sys.modules, "removed", type(sys)("removed"))
     sys.modules["removed"].__file__ = str(tmp_path / "removed.py")
@@ -208,7 +208,7 @@ def test_code_without_a_source_is_unknown(monkeypatch: pytest.MonkeyPatch, tmp_p
 
 
 def test_the_packages_code_is_all_its_files(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Their names and what they do; all but what makes stores for tests, with which no trial is computed."""
+    """Their names and what they do, except for the builder of synthetic stores, which computes no trial."""
     monkeypatch.setattr(code, "__file__", str(tmp_path / "code.py"))
     files = {"code.py": "a = 1", "nn/dense.py": "b = 1", "testing.py": "c = 1"}
     for name, source in files.items():
@@ -255,7 +255,7 @@ TRACED_VERSION = 1
 
 
 def test_the_results_version_goes_with_the_golden_traces() -> None:
-    """Results of other numbers are of another version, which records keep."""
+    """Different results have a different version, which records contain."""
     folder = ROOT / "tests" / "golden"
     found = {name: hashlib.sha256((folder / f"{name}.json").read_bytes()).hexdigest()[:16] for name in TRACES}
     assert (RESULTS_VERSION, found) == (TRACED_VERSION, TRACES), (

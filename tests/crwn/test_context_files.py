@@ -1,4 +1,4 @@
-"""Files of contexts: what is written is read, and a stranger's file is checked before anything is drawn."""
+"""Files of contexts: reading returns what was written, and untrusted files are checked before anything is drawn."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def stored(digits: Datasets) -> bytes:
 
 @pytest.fixture(scope="module")
 def saved(stored: bytes) -> bytes:
-    """A bank of two of its tasks, with everything that a bank may have."""
+    """A bank of two of its tasks, with every optional part."""
     images = torch.arange(3 * 64, dtype=torch.uint8).view(3, 64)
     bank = contexts.load(stored).with_mean_images(images).described("made by nobody").select([2, 0])
     return bank.to_bytes(dtype="int8", backbone=True, mean_images=True)
@@ -46,7 +46,7 @@ def saved(stored: bytes) -> bytes:
 
 @pytest.fixture(autouse=True)
 def nothing_is_drawn(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
-    """Whatever a hostile file asks for, loading it draws no frozen weights."""
+    """Loading a hostile file draws no frozen weights."""
     if "change" in request.fixturenames:
         request.getfixturevalue("stored")
 
@@ -57,7 +57,7 @@ def nothing_is_drawn(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureReq
 
 
 def changed(content: bytes, change: Change) -> bytes:
-    """The file with other tensors or another header, sealed anew: a stranger can do that."""
+    """The file with changed tensors or header and valid checksums, as an attacker could write it."""
     tensors, header = tensorfile.parse(content)
     header = copy.deepcopy(header)
     change(tensors, header)
@@ -221,7 +221,7 @@ HOSTILE_BANKS: dict[str, tuple[Change, str]] = {
 
 @pytest.mark.parametrize(("change", "code"), HOSTILE_TRIALS.values(), ids=HOSTILE_TRIALS)
 def test_a_trials_file_that_is_not_as_it_should_be_is_refused(stored: bytes, change: Change, code: str) -> None:
-    """Each with the code of its fault, and before anything is drawn."""
+    """Each fault has its code, and is found before anything is drawn."""
     content = changed(stored, change)
     with refused(InvalidError, code):
         contexts.load(content)
@@ -229,7 +229,7 @@ def test_a_trials_file_that_is_not_as_it_should_be_is_refused(stored: bytes, cha
 
 @pytest.mark.parametrize(("change", "code"), HOSTILE_BANKS.values(), ids=HOSTILE_BANKS)
 def test_a_bank_that_is_not_as_it_should_be_is_refused(saved: bytes, change: Change, code: str) -> None:
-    """The same of a saved bank: there is nothing in its header that is believed."""
+    """The same for a saved bank: nothing in its header is trusted."""
     content = changed(saved, change)
     with refused(InvalidError, code):
         contexts.load(content)
@@ -237,7 +237,7 @@ def test_a_bank_that_is_not_as_it_should_be_is_refused(saved: bytes, change: Cha
 
 @pytest.mark.parametrize("place", [0, 7, 100, 3000, -1], ids=["length", "its end", "header", "tensors", "last"])
 def test_a_damaged_byte_is_a_damaged_file(saved: bytes, place: int) -> None:
-    """The sum in the file covers header and tensors."""
+    """The file's checksum covers header and tensors."""
     damaged = bytearray(saved)
     damaged[place] ^= 0x10
     with pytest.raises(InvalidError) as caught:
@@ -247,7 +247,7 @@ def test_a_damaged_byte_is_a_damaged_file(saved: bytes, place: int) -> None:
 
 @pytest.mark.parametrize("length", [0, 4, 8, 500, -1])
 def test_a_file_that_was_cut_is_refused(saved: bytes, length: int) -> None:
-    """A file is whole or refused."""
+    """A truncated file is refused."""
     with refused(InvalidError, "not-tensors"):
         contexts.load(saved[:length])
 
@@ -268,7 +268,7 @@ def test_frozen_arrays_that_are_not_the_trials_are_refused(saved: bytes) -> None
 
 
 def test_what_was_saved_is_loaded(stored: bytes, tmp_path: Path) -> None:
-    """Names, origins, tensors, mean images, card and weights, bit for bit; equal banks give equal bytes."""
+    """Names, origins, tensors, mean images, card and weights return bit for bit; equal banks give equal bytes."""
     images = torch.arange(3 * 64, dtype=torch.uint8).view(3, 64)
     bank = contexts.load(stored).with_mean_images(images).described("three turns").renamed({0: "upright"})
     size = bank.save(tmp_path / "bank.safetensors", backbone=True, mean_images=True)
@@ -286,7 +286,7 @@ def test_what_was_saved_is_loaded(stored: bytes, tmp_path: Path) -> None:
 
 
 def test_mean_images_and_weights_are_saved_on_request_only(stored: bytes) -> None:
-    """Mean images say something of the training data; frozen weights are most of the bytes."""
+    """Mean images reveal something about the training data; frozen weights are most of the bytes."""
     bank = contexts.load(stored)
     small = contexts.load(bank.with_mean_images(torch.zeros(3, 64, dtype=torch.uint8)).to_bytes())
     assert small.mean_images is None
@@ -314,13 +314,13 @@ def test_a_dtype_that_is_none_is_refused(stored: bytes) -> None:
 
 
 def test_numbers_that_float16_cannot_hold_stay_as_they_are(stored: bytes) -> None:
-    """Rather a larger file than an infinite number."""
+    """They are stored in float32 rather than as infinity."""
     bank = contexts.load(changed(stored, tensor("layer1.strength", holed(1e6))))
     assert contexts.load(bank.to_bytes(dtype="float16")).tensors["layer1.strength"].max() == 1e6
 
 
 def test_what_was_written_before_banks_is_read(stored: bytes) -> None:
-    """Format 1 has no word of banks in it, and its bytes are what they were."""
+    """Format 1, which knows no banks, is read, and its bytes are unchanged."""
     tensors, header = tensorfile.parse(stored)
     assert sorted(header) == ["content", "fingerprint", "format", "spec", "trial_id"]
     assert header["format"] == context_files.TRIAL_FORMAT == 1

@@ -73,7 +73,7 @@ def method_of(name: str) -> Method:
 
 
 def run(name: str, data: Datasets, group_size: int = 1) -> tuple[Finished, list[Event]]:
-    """With weights; the group size of a method that has no choice is its own."""
+    """Run a trial and keep its weights; some methods fix the group size."""
     events: list[Event] = []
     group_size = {"one": 1, "any": group_size, "all": num_tasks_of(name)}[trial(name).blueprint().grouping]
     finished = run_trial(
@@ -88,7 +88,7 @@ def run(name: str, data: Datasets, group_size: int = 1) -> tuple[Finished, list[
 
 
 def test_what_was_dumped_is_loaded() -> None:
-    """Tasks are put one after the other along the first axis, shared weights beside them under a name of their own.
+    """Tasks are stacked along the first axis; shared weights have names of their own.
 
     The header says what they belong to.
     """
@@ -110,7 +110,7 @@ def test_what_was_dumped_is_loaded() -> None:
 
 
 def test_equal_content_gives_equal_bytes() -> None:
-    """A store can compare two runs by their bytes."""
+    """Two runs can be compared by their bytes."""
     kept = [{"x": torch.ones(1, 2)}]
     assert contexts.dump(kept, {}, trial("flynet"), "f") == contexts.dump(kept, {}, trial("flynet"), "f")
     assert contexts.dump(kept, {}, trial("flynet"), "f") != contexts.dump(kept, {}, trial("flynet"), "e")
@@ -119,7 +119,7 @@ def test_equal_content_gives_equal_bytes() -> None:
 
 @pytest.mark.parametrize("kept", [(), ({}, {}, {})], ids=["left out", "nothing of a task's own"])
 def test_a_bank_may_be_empty(kept: tuple[dict[str, torch.Tensor], ...]) -> None:
-    """What a trial keeps may be nothing but its name and spec."""
+    """A trial may keep nothing but its id and spec."""
     bank = contexts.load(contexts.dump(kept, {}, trial("mtl"), "f"))
     assert bank.tensors == {}
     assert bank.trial_id == trial("mtl").trial_id
@@ -141,7 +141,7 @@ def test_every_tensor_has_the_task_axis_first(name: str, digits: Datasets) -> No
 
 @pytest.mark.parametrize("name", CASES)
 def test_weights_are_there_on_request(name: str, digits: Datasets) -> None:
-    """What a task keeps, [T, ...], among it weights of its own; and those that tasks share, without a task axis."""
+    """Each task's tensors [T, ...], including its own weights; and shared weights, without a task axis."""
     method, num_tasks = method_of(name), num_tasks_of(name)
     start = {key: tensor.detach() for key, tensor in method.start(range(num_tasks)).items()}
     own, shared = method.pack(start), method.start_shared()
@@ -209,7 +209,7 @@ def told(bank: contexts.ContextBank, task: int) -> int | None:
 
 @pytest.mark.parametrize("name", CASES)
 def test_a_bank_gives_the_accuracies_that_were_reported(name: str, digits: Datasets) -> None:
-    """The last row of the trial again, from nothing but the file: what contexts are kept for."""
+    """The file alone reproduces the last row of the trial's accuracy matrix."""
     spec, cpu = trial(name), torch.device("cpu")
     finished, _ = run(name, digits)
     bank = contexts.load(finished.contexts)
@@ -225,7 +225,7 @@ def test_a_bank_gives_the_accuracies_that_were_reported(name: str, digits: Datas
 
 
 def test_the_task_is_an_argument(digits: Datasets) -> None:
-    """Answers depend on the task that is named, and not on what was asked before."""
+    """Predictions depend on the given task, and not on earlier calls."""
     bank = contexts.load(run("neuromodnet", digits)[0].contexts)
     images = digits.load("digits").test.images[:7]
     first, other, again = (bank.predict(images, task=task) for task in (0, 1, 0))
@@ -234,7 +234,7 @@ def test_the_task_is_an_argument(digits: Datasets) -> None:
 
 
 def test_images_may_come_in_several_forms(digits: Datasets) -> None:
-    """With their channels, as rows of pixels, as grey pictures; from NumPy and torch; in parts, one or none."""
+    """With channels, as rows of pixels, as grey images; from NumPy and torch; in several batches, one image or none."""
     bank = contexts.load(run("flynet", digits)[0].contexts)
     images = digits.load("digits").test.images[:6]
     expected = bank.predict(images, task=2)
@@ -248,7 +248,7 @@ def test_images_may_come_in_several_forms(digits: Datasets) -> None:
 
 
 def test_classes_that_were_not_learned_are_no_answer(digits: Datasets) -> None:
-    """A sequence that was cut has outputs for all classes, and answers with those of its tasks alone."""
+    """A truncated sequence has outputs for all classes, but predicts only those of its tasks."""
     spec = CASES["er"].trial(benchmark=SequentialSpec(base="digits", order="drawn", first=2), scale="FC9")
     finished = run_trial(spec, data=digits, backbones=backbone.draw, keep_weights=True)
     bank = contexts.load(finished.contexts)
@@ -270,7 +270,7 @@ def test_classes_that_were_not_learned_are_no_answer(digits: Datasets) -> None:
     ],
 )
 def test_a_task_that_is_none_is_refused(name: str, task: int | None, code: str, digits: Datasets) -> None:
-    """Where a task is needed it is one of the trial's, and where none is told none is taken."""
+    """If the method needs the task, it must be one of the trial's; otherwise, none may be given."""
     bank = contexts.load(run(name, digits)[0].contexts)
     with refused(InvalidError, code, says=f"given {task!r}"):
         bank.predict(digits.load("digits").test.images[:2], task=task)
@@ -292,7 +292,7 @@ def test_a_task_that_is_none_is_refused(name: str, task: int | None, code: str, 
     ],
 )
 def test_images_of_another_kind_are_refused(images: object, digits: Datasets) -> None:
-    """Floats, another size, no batch: the message says what images are expected."""
+    """Floats, another size, no batch axis: the message says what is expected."""
     bank = contexts.load(run("flynet", digits)[0].contexts)
     with refused(InvalidError, "not-the-tasks-images", says=["uint8", "[B, 1, 8, 8] or [B, 64] or [B, 8, 8], given"]):
         bank.predict(images, task=0)  # type: ignore[arg-type]
@@ -300,14 +300,14 @@ def test_images_of_another_kind_are_refused(images: object, digits: Datasets) ->
 
 @pytest.mark.parametrize("name", ["stl", "batche", "psp", "mtl", "neuromodnet-pretrained", "er"])
 def test_without_weights_that_were_trained_nothing_is_predicted(name: str, digits: Datasets) -> None:
-    """The message says how they are kept."""
+    """The message says how to keep them."""
     bank = contexts.load(run_trial(trial(name), data=digits, backbones=backbone.draw).contexts)
     with refused(contexts.WeightsError, "weights-not-kept", says=["keep_weights: true", "keep_weights=True"]):
         bank.predict(digits.load("digits").test.images[:2], task=told(bank, 0))
 
 
 def test_a_bank_that_does_not_fit_its_trial_is_refused(digits: Datasets) -> None:
-    """Other frozen weights, another trial's spec, one that is none, tensors that are missing, short or too many."""
+    """Other frozen weights, another trial's or an invalid spec, missing, truncated or extra tensors."""
     images, whole = digits.load("digits").test.images[:2], contexts.load(run("flynet", digits)[0].contexts)
     name, trial_id = "decoder.context", whole.trial_id
     for changes, code, says in (
@@ -340,7 +340,7 @@ def test_a_backbone_that_no_memory_holds_is_not_drawn() -> None:
 
 
 def test_a_newer_format_is_refused() -> None:
-    """A reader that does not know a format says which it knows and what to do."""
+    """The error names the known formats and says what to do."""
     content = contexts.dump([{"x": torch.ones(1)}], {}, trial("flynet"), "f")
     tensors, header = tensorfile.parse(content)
     newer = tensorfile.dump(tensors, {**header, "format": context_files.BANK_FORMAT + 1})

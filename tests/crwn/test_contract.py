@@ -1,4 +1,4 @@
-"""The contract of a method or network of one's own: kept by what `crwn new` writes, and broken promises are named."""
+"""The contract for a user's method or network: `crwn new`'s templates keep it, and broken promises are named."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.usefixtures("no_plugins", "one_thread")
 
 
 def test_the_template_keeps_every_promise(tmp_path: Path) -> None:
-    """As a file, whose methods are all checked."""
+    """Given as a file, all of whose methods are checked."""
     file = tmp_path / "mine.py"
     file.write_text(Path(template.__file__).read_text(encoding="utf-8"), encoding="utf-8")
     check_method(file, strength=0.5)
@@ -29,7 +29,7 @@ def test_the_template_keeps_every_promise(tmp_path: Path) -> None:
 
 
 class Leaky(finetune.Finetune):
-    """Fine-tuning that writes while it is tested, and forgets what its blueprint counts."""
+    """Fine-tuning that writes during tests, and does not keep what its blueprint counts."""
 
     def logits(self, state, images, *, training=False, moved=None):  # type: ignore[no-untyped-def]
         for tensor in state.values():
@@ -59,7 +59,7 @@ def test_a_faulty_plug_in_is_refused(tmp_path: Path) -> None:
 
 
 class Counting(nn.Module):
-    """Its scores depend on how often it has learned, which stands in no buffer."""
+    """Its scores depend on a count of updates that is in no buffer."""
 
     def __init__(self, image: tuple[int, int, int], num_classes: int) -> None:
         super().__init__()
@@ -73,7 +73,7 @@ class Counting(nn.Module):
 
 
 def test_a_network_with_hidden_state_breaks_a_promise() -> None:
-    """What an interrupted trial loses; the error says which promise that is."""
+    """The state that an interrupted trial would lose; the error names the promise."""
     with pytest.raises(ExceptionGroup) as caught:
         check_network(Counting)
     notes = [note for error in caught.value.exceptions for note in error.__notes__]

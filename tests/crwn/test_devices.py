@@ -1,4 +1,4 @@
-"""No method needs a GPU to be tried out, and none mixes devices or waits for one between two points of a curve.
+"""Without a GPU: no method mixes devices, or waits for one between two points of a curve.
 
 Whole trials run on tensors without numbers (`devices.py`): on `meta`, forward and backward, and on torch's made-up
 `cuda`, where gradients are zeros, since autograd asks a real GPU for its streams.
@@ -66,7 +66,7 @@ def learns_a_resnet(case: Case) -> bool:
 
 @contextmanager
 def made_up(device: Device) -> Iterator[DeviceWatch]:
-    """Tensors on this device have no numbers."""
+    """Tensors on this device have no values."""
     with ExitStack() as stack:
         if device == "cuda":
             stack.enter_context(FakeTensorMode(allow_non_fake_inputs=True))
@@ -81,7 +81,7 @@ def made_up(device: Device) -> Iterator[DeviceWatch]:
 
 @contextmanager
 def no_waits_in_updates(watch: DeviceWatch) -> Iterator[None]:
-    """An update and its batch wait for nothing, but where a point of a curve is made."""
+    """Updates and batches wait for nothing, except at points of a curve."""
 
     def updated(engine: Engine, group: Group, batch: Batch) -> None:
         before = len(watch.waits)
@@ -204,7 +204,7 @@ def test_batches_and_tests_stay_on_their_device(digits: Datasets, device: Device
 
 @on_both
 def test_flexibilities_used_within_updates_stay_on_their_device(digits: Datasets, device: Device) -> None:
-    """They are not drawn again, for which an update would have to wait."""
+    """They are kept, not drawn again, which would make an update wait."""
     training = TrainingSpec(learning_rate=0.01, batch_size=64)
     benchmark = TurningSpec(base="digits", test_every=8)
     method = MetaplasticSpec(steepness=50.0, every=2)

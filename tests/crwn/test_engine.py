@@ -1,4 +1,4 @@
-"""The training loop, driven by a small method and a small benchmark of the tests' own.
+"""The training loop, with a small method and a small benchmark defined here.
 
 Shapes: G tasks learned together, B examples a task, d numbers an image, m classes.
 """
@@ -176,7 +176,7 @@ FIRST_TASK = blueprint(moves_shared="first segment")
 
 
 class Clock:
-    """Seconds that pass only when a test says so."""
+    """A clock that a test advances."""
 
     def __init__(self) -> None:
         self.now = 1000.0
@@ -777,7 +777,7 @@ def test_a_resume_point_tells_what_was_learned_so_far(monkeypatch: pytest.Monkey
 
 
 class Limited(Softmax):
-    """Has memory for so many tasks at once in training, and from an update on for fewer."""
+    """A method with memory for only so many tasks in training, and for fewer from some update on."""
 
     def __init__(self, limits: Sequence[int], error: BaseException) -> None:
         super().__init__()
@@ -868,13 +868,13 @@ def test_a_step_that_did_not_fit_moves_no_statistic() -> None:
 
 @pytest.mark.parametrize("group_size", [1, 3])
 def test_one_task_that_does_not_fit_fails(group_size: int) -> None:
-    """There is nothing to halve: the allocator's own words are the trial's error."""
+    """There is nothing to split: the allocator's message is the trial's error."""
     with pytest.raises(torch.OutOfMemoryError, match=r"2\.00 GiB"):
         learn(Limited([0], OUT_OF_MEMORY[0]), Numbered(), group_size=group_size)
 
 
 def test_other_errors_are_not_taken_for_it() -> None:
-    """A fault of the program is raised as it is, at once."""
+    """Other errors are raised unchanged, at once."""
     method = Limited([1], RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
     with pytest.raises(RuntimeError, match="shapes"):
         learn(method, Numbered(), group_size=3)

@@ -1,4 +1,4 @@
-"""Errors with codes: what stays of them wherever they go."""
+"""Errors with codes: what survives pickling, wrapping and collecting."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ ERRORS = (
 
 @pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
 def test_an_error_comes_whole_out_of_another_process(error: FaultError) -> None:
-    """Its type, message, codes and all that it holds, as pickled by multiprocessing and Ray; and so does a copy."""
+    """Its type, message, codes and attributes survive pickling, as by multiprocessing and Ray, and copying."""
     for other in (pickle.loads(pickle.dumps(error)), copy.copy(error)):  # noqa: S301 (the bytes were made on this line)
         assert type(other) is type(error)
         assert (str(other), other.codes) == (str(error), error.codes)
@@ -42,7 +42,7 @@ def test_each_kind_of_fault_is_named_once() -> None:
 
 
 def test_a_fault_is_its_text() -> None:
-    """It joins with other text, and keeps its codes where it is sent."""
+    """It joins with other text, and keeps its codes when pickled."""
     fault = Fault("too-small", "given 0")
     sent = pickle.loads(pickle.dumps(fault))  # noqa: S301 (as above)
     assert f"{fault}!" == "given 0!"
@@ -57,7 +57,7 @@ def test_all_faults_of_a_spec_have_their_codes() -> None:
 
 
 def test_what_wraps_an_error_keeps_its_codes() -> None:
-    """They say what went wrong; an error of a library has none, and gets that of what was tried."""
+    """They say what went wrong; a library's error has none and gets the code of what was attempted."""
     with refused(UnfinishedError, "away", "late", says="Go on."), begun("Go on."):
         raise ERRORS[1]
     with refused(UnfinishedError, "system-refused", says="disk full. Go on."), begun("Go on."):

@@ -11,7 +11,7 @@ from crwn.lazy import LazyModule
 
 
 def test_a_module_is_imported_at_the_first_access(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Making a lazy module runs nothing; reading an attribute of it imports the module and gives that attribute."""
+    """Creating a lazy module runs nothing; reading an attribute imports the module and returns the attribute."""
     (tmp_path / "seldom_used.py").write_text("answer = 42\n", encoding="utf-8")
     monkeypatch.syspath_prepend(tmp_path)
     module = LazyModule("seldom_used")

@@ -1,4 +1,4 @@
-"""What a trial's memory is worked out from."""
+"""How a trial's memory is predicted."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ print(run_trial(small(), data=datasets(), backbones=backbone.draw).peak_memory)
 
 
 def trial(method: str, benchmark: str, scale: str, **training: Any) -> TrialSpec:
-    """At the paper's settings, but for what is said of the training."""
+    """A trial at the paper's settings, with changes to its training."""
     settings = METHODS[method].spec()
     return TrialSpec(
         method=settings,
@@ -47,7 +47,7 @@ def trial(method: str, benchmark: str, scale: str, **training: Any) -> TrialSpec
 
 
 def small() -> TrialSpec:
-    """One that ends in a second, and whose activations are most of what it needs."""
+    """A trial that takes a second, and whose memory is mostly activations."""
     spec = trial("supsup", "split-digits", "nf32", updates_per_task=2, batch_size=512)
     return dataclasses.replace(spec, benchmark=dataclasses.replace(spec.benchmark, num_tasks=2))
 
@@ -105,7 +105,7 @@ def test_what_a_process_holds_already_counts() -> None:
 
 
 def test_as_many_tasks_fit_as_the_memory_holds() -> None:
-    """With the task being made; at least one, at most all."""
+    """Including the task being prepared; at least one, at most all."""
     spec = trial("neuromodnet", "r-mnist", "FC256")
     for num_tasks in (1, 7, 36):
         needed = group_bytes(spec, num_tasks)
@@ -115,7 +115,7 @@ def test_as_many_tasks_fit_as_the_memory_holds() -> None:
 
 
 def test_double_precision_takes_twice_the_numbers() -> None:
-    """Images stay bytes."""
+    """Numbers take twice the memory; images stay bytes."""
     single, double = (trial("supsup", "r-mnist", "FC256", dtype=dtype) for dtype in ("float32", "float64"))
     images = 2 * 60_000 * 784
     assert group_bytes(double, 1) - images == 2 * (group_bytes(single, 1) - images)
@@ -129,7 +129,7 @@ def test_a_trial_takes_about_what_was_predicted() -> None:
 
 
 def test_a_buffer_counts() -> None:
-    """Each image of it with its bytes, each number beside it with its own: nothing else tells two buffers apart."""
+    """Each stored image and each other number counts with its bytes."""
     small, large = (
         TrialSpec(
             method=DERPPSpec(buffer=size),

@@ -1,4 +1,4 @@
-"""The optimisers, against torch's own."""
+"""The optimisers against torch's own."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def test_without_gradients_nothing_moves(name: str) -> None:
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_a_gradient_may_have_any_strides(name: str) -> None:
-    """Turned over, spread from one number, or as memory has it: the same step."""
+    """Transposed, expanded from one number, or contiguous: the step is the same."""
     gradient = torch.arange(6.0).view(2, 3) - 2
     for given in (gradient.t().contiguous().t(), gradient, torch.ones(()).expand(2, 3)):
         strided, plain = torch.zeros(2, 3), torch.zeros(2, 3)
@@ -112,5 +112,5 @@ def test_state_lies_beside_what_is_trained(name: str, momentum: float) -> None:
 
 
 def test_sgd_without_momentum_keeps_nothing() -> None:
-    """So a resume point holds nothing of it."""
+    """So it adds nothing to resume points."""
     assert OPTIMIZERS["sgd"]({"a": torch.zeros(3)}, 0.1, 0.0).state == {}

@@ -14,7 +14,7 @@ from tests.refusals import refused
 
 
 def test_a_tilde_is_the_home_folder(monkeypatch: pytest.MonkeyPatch) -> None:
-    """At the beginning alone; elsewhere, and behind a dot, it is a sign like any other."""
+    """Only at the beginning; elsewhere, and after a dot, it is an ordinary character."""
     monkeypatch.setenv("HOME", "/home/me")
     assert expanded("~/runs/x") == Path("/home/me/runs/x")
     assert expanded("~") == Path("/home/me")
@@ -26,13 +26,13 @@ def test_a_tilde_is_the_home_folder(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_an_unknown_user_is_refused() -> None:
-    """A folder called ~name is not made in silence."""
+    """A folder called ~name is not created silently."""
     with refused(InvalidError, "no-home-folder", says="'~nobody-here/x'"):
         expanded("~nobody-here/x")
 
 
 def test_without_a_home_libraries_get_one_and_paths_do_not(monkeypatch: pytest.MonkeyPatch) -> None:
-    """MLflow cannot even be imported without; results would be lost in a home that is none."""
+    """MLflow cannot be imported without one; results in a temporary home would be lost."""
     monkeypatch.setenv("HOME", "/home/me")
     stand_in_for_home()
     assert os.environ["HOME"] == "/home/me"

@@ -1,4 +1,4 @@
-"""Plug-ins: files and entry points, what is refused, and what another process makes of one."""
+"""Plug-ins: files and entry points, what is refused, and loading them in another process."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ Write = Callable[..., Path]
 
 @pytest.fixture
 def write(tmp_path: Path) -> Write:
-    """Writes a plug-in file, with a part of it replaced."""
+    """Write a plug-in file with a part of it replaced."""
 
     def written(old: str = "", new: str = "", name: str = "my_method.py") -> Path:
         assert old in METHOD
@@ -60,7 +60,7 @@ def test_a_file_adds_what_it_declares(write: Write) -> None:
 
 
 def test_a_file_is_not_run_by_reading_it(write: Write) -> None:
-    """Its bytes and their checksum are known without."""
+    """Its bytes and checksum are read without running it."""
     plugin = read_file(write("METHODS = {", "raise RuntimeError\nMETHODS = {"))
     assert len(plugin.version) == 64
     assert "mine" not in METHODS
@@ -93,7 +93,7 @@ IMPORT, ENTRY = "plugin-not-importable", "plugin-entry-unfit"
     ],
 )
 def test_a_faulty_file_is_refused(write: Write, old: str, new: str, code: str, says: str) -> None:
-    """With the file, the fault and its place; nothing of it stays, so that a corrected one can be loaded."""
+    """The error has the file, the fault and its place; nothing of it remains, so a corrected file can be loaded."""
     with refused(PluginError, code, says=["my_method.py: ", says]):
         load_file(write(old, new))
     assert "mine" not in METHODS
@@ -113,7 +113,7 @@ def test_all_faults_are_named_at_once(write: Write) -> None:
 
 @pytest.mark.parametrize("name", ["my-method.py", "method.txt", "1.py", ".py"])
 def test_a_file_needs_a_name_that_a_module_can_have(tmp_path: Path, name: str) -> None:
-    """Else nothing of it is read."""
+    """Otherwise, it is not read."""
     with refused(PluginError, "plugin-name-unfit", says=name):
         read_file(tmp_path / name)
 
@@ -227,7 +227,7 @@ def test_a_faulty_entry_point_is_refused(
 
 
 def test_two_distributions_with_one_name_are_refused(install: Callable[..., None]) -> None:
-    """Nobody could say which of them a sweep means; neither is imported."""
+    """It would be ambiguous which one a sweep means; neither is imported."""
     install("thesis", POINT, source=OF_PACKAGE)
     install("other", POINT.replace("thesis", "other"), source=OF_PACKAGE)
     with refused(PluginError, "plugin-ambiguous", says=["mine", "thesis", "other"]):
@@ -249,7 +249,7 @@ def test_another_version_on_another_machine_is_refused(install: Callable[..., No
 
 
 def test_crwn_itself_declares_no_entry_points() -> None:
-    """What is built in stands in the registries."""
+    """Built-in names are in the registries."""
     assert not [point for point in metadata.distribution("crwn").entry_points if point.group.startswith("crwn.")]
     assert installed_names(BENCHMARKS) == set()
 

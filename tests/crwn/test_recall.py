@@ -1,4 +1,4 @@
-"""What is recalled of a sequence of items, against counting and textbook formulas."""
+"""Measures of recall for a sequence of items, against counting and textbook formulas."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ def test_an_item_is_memorised_if_chance_would_hardly_hit_as_often(hits: int, ans
 
 
 def test_what_is_never_answered_is_not_memorised() -> None:
-    """Although no hit is more than chance gives of no answers; nor is what is always answered."""
+    """Nor is an item that is always predicted."""
     answered = np.array([[0, 50], [0, 50]])
     assert memorised(answered, [0, 1]).tolist() == [False, False]
 
 
 def test_one_item_alone_is_not_told_from_anything() -> None:
-    """Every answer that is its label is right."""
+    """Every prediction of its label is correct."""
     assert memorised(np.array([[40, 0]]), [0]).tolist() == [False]
 
 

@@ -21,7 +21,7 @@ def test_what_is_added_stands_beside_what_is_built_in() -> None:
 
 
 def test_a_taken_name_is_refused_and_nothing_is_added() -> None:
-    """Neither a built-in name nor an added one can be replaced."""
+    """Built-in and added names cannot be replaced."""
     registry = Registry("letter", {"a": 1})
     with refused(InvalidError, "name-taken", says=["letter", " a,"]):
         registry.add({"b": 2, "a": 3})

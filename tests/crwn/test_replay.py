@@ -1,4 +1,4 @@
-"""The replay buffer: what it keeps, how evenly, and what it gives back."""
+"""The replay buffer: what it keeps, how uniformly, and what it returns."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ def test_each_position_is_equally_likely(with_rejection: bool) -> None:
 
 
 def test_the_later_of_two_in_one_slot_stays() -> None:
-    """Whatever their places in the batch, and whatever else is in it."""
+    """Regardless of their positions in the batch and its other examples."""
     state = buffer(4)
     replay.offer_(state, examples(range(4)), np.zeros(4), 0)
     uniforms_B = np.array([0.3, 0.0, 0.99, 0.3, 0.0, 0.99])  # of 5, 6, 7, 8, 9, 10
@@ -140,7 +140,7 @@ def test_of_no_capacity_there_is_no_buffer() -> None:
 
 
 def test_it_is_never_larger_than_asked_for() -> None:
-    """However much is offered, at once or in turn."""
+    """However many examples are offered, in one batch or several."""
     state = buffer(3)
     for time in range(3):
         replay.offer_(state, examples(range(50)), np.random.default_rng(time).random(50), 50 * time)
@@ -181,7 +181,7 @@ def test_what_counts_but_is_not_stored_leaves_its_slot_alone(capacity: int, batc
 
 @pytest.mark.parametrize("image_size", [8, 16, 9])
 def test_images_of_any_size_are_kept(image_size: int) -> None:
-    """Whether or not a row is made of whole words."""
+    """Whether or not a row is a multiple of the word size."""
     state = replay.empty(2, image_size, device=CPU)
     images = torch.randint(0, 256, (3, image_size), dtype=torch.uint8)
     given = {"images": images, "labels": torch.arange(3)}

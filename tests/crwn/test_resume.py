@@ -1,4 +1,4 @@
-"""Going on from a resume point computes the same bits as never having stopped."""
+"""Resuming from a resume point computes the same bits as an uninterrupted trial."""
 
 from __future__ import annotations
 
@@ -357,7 +357,7 @@ def points(digits: Datasets, monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
     ids=lambda changes: next(iter(changes)),
 )
 def test_a_point_of_another_trial_is_refused(digits: Datasets, points: list[bytes], changes: dict[str, Any]) -> None:
-    """The error names who made the point and who was given it."""
+    """The error names both trials."""
     other = trial(**changes)
     with refused(ResumeError, "resume-point-of-another", says=[trial().trial_id, other.trial_id]):
         run(other, digits, resume_from=points[2])
@@ -449,7 +449,7 @@ def test_a_flipped_bit_is_noticed(digits: Datasets, points: list[bytes]) -> None
 
 
 def test_numerics_are_read_from_a_point(points: list[bytes]) -> None:
-    """Whoever goes on with a trial learns from its point what to compute it with."""
+    """A resumed trial takes its numerics from the resume point."""
     assert read_numerics(points[0]) == Numerics(device="cpu", group_size=1, kernel="plain", threads=1)
 
 

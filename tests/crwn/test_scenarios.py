@@ -1,4 +1,4 @@
-"""What the engine tells a learner in each scenario, and what it does with what a learner remembers.
+"""What the engine tells a learner in each scenario, and how it treats the learner's memory.
 
 The learner is one shared matrix over made-up images; the benchmark's classes, streams and sizes are the tests' own.
 
@@ -68,7 +68,7 @@ class Groups:
 
 
 class Untold(Method):
-    """One matrix [m, d]; fails where it is told a task. Notes what it sees."""
+    """One matrix [m, d]; fails if it is told a task. Records what it sees."""
 
     def __init__(self) -> None:
         self.seen: list[Batch] = []
@@ -291,7 +291,7 @@ def test_a_stream_learned_together_is_shuffled() -> None:
 
 
 def test_what_a_step_does_not_use_does_not_move() -> None:
-    """The optimiser would move it by its decay if it had a gradient of zero."""
+    """With a gradient of zero, the optimiser's weight decay would move it."""
     learned = learn(Untold(), Groups(), "class", weight_decay=0.5)
     assert torch.equal(learned.shared["unused"], torch.ones(2, dtype=torch.float64))
 
@@ -353,7 +353,7 @@ def test_going_on_from_any_point_gives_the_same_results(scenario: Scenario, sett
 @pytest.mark.usefixtures("at_every_step")
 @pytest.mark.parametrize("hook", ["begin", "end"])
 def test_a_kill_inside_a_hook_does_it_again_whole(hook: str) -> None:
-    """Whatever it did before it was killed is not there; the trial goes on to the same numbers."""
+    """What it did before the kill is discarded; the trial resumes to the same numbers."""
 
     class Killed(Untold):
         def _die(self) -> None:

@@ -1,4 +1,4 @@
-"""How alike tasks are: the measures against plain references, and what a bank can and cannot be asked."""
+"""Task similarity: the measures against plain references, and what a bank supports."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ TURNED = RotatedSpec(base="digits", num_tasks=24, step_degrees=15)
 
 
 def bank_of(method: Any, data: Datasets, *, scale: str = "FC64", updates: int = 300, seed: int = 0) -> ContextBank:
-    """A bank of rotations all the way round."""
+    """A bank of rotations over the full circle."""
     spec = TrialSpec(
         method=method,
         benchmark=TURNED,
@@ -70,7 +70,7 @@ def test_answers_are_compared_by_the_symmetric_divergence() -> None:
 
 
 def test_contexts_are_compared_by_their_centred_cosine() -> None:
-    """One minus the cosine after the mean over tasks is subtracted: what all have in common does not count."""
+    """One minus the cosine after subtracting the mean over tasks, so common parts do not count."""
     vectors = np.random.default_rng(0).normal(size=(4, 9)) + 100.0
     moved = vectors - vectors.mean(axis=0)
     expected = 1 - moved @ moved.T / np.outer(np.linalg.norm(moved, axis=1), np.linalg.norm(moved, axis=1))
@@ -92,7 +92,7 @@ def test_a_strength_and_its_context_count_as_their_product() -> None:
 
 
 def test_a_map_has_the_distances_of_the_tasks() -> None:
-    """Classical scaling of squared distances in a plane gives the points again, but for a turn and a reflection."""
+    """Classical scaling of squared distances in a plane recovers the points up to rotation and reflection."""
     points = np.random.default_rng(1).normal(size=(7, 2))
     squared = ((points[:, None] - points) ** 2).sum(axis=2)
     placed, shares = similarity.scaled(squared)
@@ -102,7 +102,7 @@ def test_a_map_has_the_distances_of_the_tasks() -> None:
 
 
 def test_a_ring_is_found_and_noise_is_not() -> None:
-    """Distances that follow the order: rho -1, every nearest a neighbour; of noise neither; chance is 2 of 11."""
+    """Ordered distances give rho -1 and only neighbours as nearest tasks; noise gives neither; chance is 2 of 11."""
     near = similarity.order(ring(12), ring(12), permutations=499, resamples=99)
     assert near.rho == pytest.approx(-1)
     assert near.p == 1 / 500
@@ -134,7 +134,7 @@ def test_the_correlation_is_spearmans() -> None:
 
 
 def test_the_tree_puts_alike_tasks_together() -> None:
-    """Two groups far apart: the leaves are one group and then the other."""
+    """With two distant groups, the leaves are one group followed by the other."""
     places = np.array([0.0, 10.0, 1.0, 11.0, 2.0, 12.0])
     found = similarity.Similarity(by="answers", names=tuple("abcdef"), distances=np.abs(places[:, None] - places))
     assert {frozenset(found.leaves[:3]), frozenset(found.leaves[3:])} == {frozenset({0, 2, 4}), frozenset({1, 3, 5})}
@@ -142,7 +142,7 @@ def test_the_tree_puts_alike_tasks_together() -> None:
 
 
 def test_too_few_tasks_and_no_order_are_refused() -> None:
-    """Three pairs say nothing; nor does a benchmark that puts all tasks equally far apart."""
+    """Three pairs say nothing, nor does a benchmark with equal distances between all tasks."""
     with refused(InvalidError, "too-few-tasks", says=["4", "3"]):
         similarity.order(ring(3), ring(3))
     with refused(InvalidError, "no-order"):
@@ -158,7 +158,7 @@ def test_too_few_tasks_and_no_order_are_refused() -> None:
     ],
 )
 def test_contexts_of_a_common_start_follow_the_angles(method: Any, scale: str, digits: Datasets) -> None:
-    """Rotations near each other have learned alike contexts; FlyNet's from any start, as its loss is convex."""
+    """Close rotations have similar contexts; FlyNet's from any start, since its loss is convex."""
     bank = bank_of(method, digits, scale=scale)
     apart = TURNED.distances(0)
     found = similarity.order(bank.similarity(by="contexts").distances, apart, permutations=199, resamples=9)
@@ -178,7 +178,7 @@ def test_contexts_that_started_apart_are_not_compared(method: Any, digits: Datas
 
 
 def test_answers_follow_the_angles_whatever_the_start(digits: Datasets) -> None:
-    """Networks of rotations near each other answer alike; so do those of masks, which have no contexts."""
+    """Networks of close rotations predict alike, including those of masks, which have no contexts."""
     for method in (NeuroModNetSpec(), SupSupSpec()):
         bank = bank_of(method, digits)
         found = bank.similarity(by="answers", images=probes(bank, digits))
@@ -188,7 +188,7 @@ def test_answers_follow_the_angles_whatever_the_start(digits: Datasets) -> None:
 
 
 def test_banks_of_other_weights_do_not_find_each_others_tasks(digits: Datasets) -> None:
-    """Within a bank each task is nearest to itself; of another seed's bank it is chance."""
+    """Within a bank, each task is nearest to itself; for another seed's bank, it is chance."""
     one, other = (
         bank_of(NeuroModNetSpec(context_start="shared"), digits, updates=60, seed=seed).context_vectors()
         for seed in (0, 1)
@@ -219,7 +219,7 @@ def test_what_is_asked_for_must_fit(digits: Datasets) -> None:
 
 
 def test_a_bank_says_how_its_tasks_started(digits: Datasets) -> None:
-    """On their own, alike, or from an earlier task: as the trial was asked, and as it went."""
+    """From their own draws, a shared draw, or an earlier task, as the trial records."""
     assert {task.start for task in bank_of(NeuroModNetSpec(), digits, updates=2).tasks} == {"own"}
     shared = bank_of(NeuroModNetSpec(context_start="shared"), digits, updates=2)
     assert {task.start for task in shared.tasks} == {"shared"}

@@ -213,7 +213,7 @@ def test_canonical_json_is_sorted_compact_and_complete(name: str) -> None:
 
 
 def test_the_identity_is_the_start_of_a_hash_of_the_json() -> None:
-    """Another program can compute the identity: sixteen hexadecimal digits of SHA-256 over prefix and JSON."""
+    """Other programs can compute the identity: sixteen hexadecimal digits of SHA-256 over prefix and JSON."""
     spec = trial(seed=3)
     assert spec.trial_id == hashlib.sha256(b"crwn-trial-1\n" + spec.canonical_json().encode()).hexdigest()[:16]
 
@@ -375,7 +375,7 @@ def test_all_faults_are_reported_together() -> None:
 
 
 def test_rmsprop_has_no_weight_decay() -> None:
-    """A sweep that asks for it is told so before it starts; a negative one is refused too."""
+    """A sweep that sets it is refused before it starts; so is a negative one."""
     with refused(InvalidError, "setting-of-another-optimizer", says=["weight_decay: ", "rmsprop", "given 0.1"]):
         TrainingSpec(learning_rate=0.01, weight_decay=0.1)
     with refused(InvalidError, "too-small", says=["weight_decay: ", "given -1.0"]):
@@ -573,7 +573,7 @@ def test_a_blueprint_says_what_kind_of_method_it_is(
 
 
 def test_canonical_json_refuses_what_json_cannot_say() -> None:
-    """A not-a-number that got past the checks would give JSON that other programs cannot read."""
+    """A NaN that passed the checks would give JSON that other programs cannot read."""
 
     @dataclass(frozen=True)
     class Unchecked:

@@ -1,4 +1,4 @@
-"""JSON that readers understand differently is refused."""
+"""JSON that different readers interpret differently is refused."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.refusals import refused
     ],
 )
 def test_what_python_accepts_is_refused(text: str, code: str, fact: str) -> None:
-    """As text and as bytes, with what is wrong in it."""
+    """As text and as bytes; the error says what is wrong."""
     for content in (text, text.encode()):
         with refused(InvalidError, code, says=fact):
             parse(content)

@@ -71,7 +71,7 @@ def test_the_slope_is_that_of_the_entropy(masks: ContextBank, digits: Datasets) 
 
 @pytest.mark.parametrize("by", ["one-shot", "binary"])
 def test_the_mask_of_a_batch_is_found(masks: ContextBank, digits: Datasets, by: str) -> None:
-    """Of five permutations of a small data set, at least four; chance finds one."""
+    """At least four of five permutations of a small data set are identified; chance gives one."""
     found = [
         int(masks.infer_task(images_of(masks, digits, task, 128), by=by).argmax())  # type: ignore[arg-type]
         for task in range(5)
@@ -80,14 +80,14 @@ def test_the_mask_of_a_batch_is_found(masks: ContextBank, digits: Datasets, by: 
 
 
 def test_a_binary_search_ends_with_one(masks: ContextBank, digits: Datasets) -> None:
-    """Of five: two leave, then one, then one; every task has a score of its own, and later ones a higher one."""
+    """Of five tasks, two are dropped, then one, then one; scores are distinct, and higher for later rounds."""
     scores = masks.infer_task(images_of(masks, digits, 2, 32), by="binary").sort().values.tolist()
     assert [int(score) for score in scores] == [0, 0, 1, 2, 3]
     assert len(set(scores)) == 5
 
 
 def test_contexts_are_not_found_so(digits: Datasets) -> None:
-    """Their superposition is no network of any task: the message says what to take."""
+    """A superposition of contexts resembles no task's network: the message says what to use."""
     bank = contexts.load(run("neuromodnet", digits)[0].contexts)
     with refused(InvalidError, "no-masks", says=["neuromodnet", "entropy"]):
         bank.infer_task(torch.zeros(4, 64, dtype=torch.uint8), by="one-shot")

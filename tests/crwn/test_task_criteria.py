@@ -1,4 +1,4 @@
-"""How likely images are of each task, by every criterion."""
+"""The scores of tasks for images, by every criterion."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def test_the_task_of_a_batch_is_found(bank: ContextBank, tasks: Benchmark, by: s
 
 @pytest.mark.parametrize("by", ["entropy", "margin", "mean-image"])
 def test_groups_are_batches_asked_together(bank: ContextBank, tasks: Benchmark, by: str) -> None:
-    """Images of several tasks, mixed: each group has the scores that it has alone."""
+    """With images of several tasks mixed, each group has the scores that it has alone."""
     parts = [tasks.test_split(task).images[:10] for task in (3, 1)]
     order = torch.randperm(20, generator=torch.Generator().manual_seed(0))
     images, groups = torch.cat(parts)[order], torch.tensor([0] * 10 + [1] * 10)[order]
@@ -84,13 +84,13 @@ def test_groups_are_batches_asked_together(bank: ContextBank, tasks: Benchmark, 
      ([0, 2, 2], "not-a-group-per-image"), ([10**12, 0, 0], "not-a-group-per-image")],
 )  # fmt: skip
 def test_groups_that_are_none_are_refused(bank: ContextBank, groups: list[int], code: str) -> None:
-    """Too few, no whole numbers, below zero, one left out, one that would ask for terabytes."""
+    """Too few, not whole numbers, negative, a missing group, a number that would need terabytes."""
     with refused(InvalidError, code):
         bank.infer_task(torch.zeros(3, 64, dtype=torch.uint8), groups=groups)
 
 
 def test_what_cannot_be_inferred_is_refused(bank: ContextBank, digits: Datasets) -> None:
-    """No images, an unknown criterion, mean images that are not there, one network for all tasks."""
+    """No images, an unknown criterion, missing mean images, one network for all tasks."""
     images = torch.zeros(3, 64, dtype=torch.uint8)
     with refused(InvalidError, "no-images"):
         bank.infer_task(images[:0])

@@ -1,4 +1,4 @@
-"""Which task is an image from?"""
+"""Task inference: how often a bank identifies the task of test images."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def test_a_tally_counts_batches_and_classes() -> None:
 
 
 def test_a_finished_trial_is_measured_without_training(bank: ContextBank, tasks: Benchmark) -> None:
-    """Every criterion and size that there are images for; more images tell more; permutations have no order."""
+    """Every criterion, at every batch size with enough images; larger batches do better; permutations have no order."""
     found = {(each.by, each.batch): each for each in measure(bank, tasks, batches=(1, 32, 999), images=320)}
     assert found.keys() == {(by, batch) for by in ("entropy", "margin", "mean-image") for batch in (1, 32)}
     for by in ("entropy", "margin", "mean-image"):

@@ -76,7 +76,7 @@ def test_other_programs_can_read_a_file() -> None:
 
 
 def test_a_number_that_json_cannot_say_is_refused() -> None:
-    """A header with a not-a-number would be a file that other programs cannot read."""
+    """A header with NaN would give a file that other programs cannot read."""
     with pytest.raises(ValueError, match="JSON"):
         tensorfile.dump({}, {"loss": float("nan")})
 

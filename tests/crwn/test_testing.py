@@ -1,4 +1,4 @@
-"""The builder of stores: what it writes is what a run of the same trial writes, but for numbers and times."""
+"""The builder of stores: it writes what a run of the same trial writes, except for accuracies and times."""
 
 from __future__ import annotations
 
@@ -45,13 +45,13 @@ MADE_UP = {"seconds", "provenance", "accuracy_told"}
 
 @pytest.fixture
 def made(tmp_path: Path) -> Store:
-    """A store for what is made up."""
+    """A store for synthetic trials."""
     return new_store(tmp_path / "made")
 
 
 @pytest.fixture
 def real(tmp_path: Path) -> Store:
-    """A store for what is computed."""
+    """A store for computed trials."""
     return new_store(tmp_path / "real")
 
 
@@ -73,7 +73,7 @@ def keys(value: Any) -> Any:
 def test_a_made_up_trial_is_like_a_real_one(
     made: Store, real: Store, digits: Datasets, method: str, benchmark: str | BenchmarkSpec
 ) -> None:
-    """Given the real one's accuracies, all that does not hang on training is equal, file by file."""
+    """Given the real trial's accuracies, everything that does not depend on training is equal, file by file."""
     spec = tiny_trial(method, benchmark=benchmark, seed=3)
     run(real, spec, digits)
     (truth,) = real.records.trials([spec.trial_id]).to_pylist()
@@ -164,7 +164,7 @@ def test_measures_follow_from_the_accuracies(made: Store, method: str, accuracy:
     ],
 )
 def test_what_no_trial_could_have_is_refused(accuracy: Any, code: str) -> None:
-    """A store made up is a valid one."""
+    """A synthetic store is always valid."""
     with refused(InvalidError, code, says="accuracy: "):
         finished_record(tiny_trial(), accuracy)
 

@@ -38,7 +38,7 @@ def trial(name: str = "neuromodnet", *, updates: int = 4, learning_rate: float =
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GroupedSpec:
-    """NeuroModNet, which says otherwise how its tasks can be learned."""
+    """NeuroModNet with another rule for grouping tasks."""
 
     grouping: Grouping
     kind: str = "neuromodnet"
@@ -176,7 +176,7 @@ def test_a_finished_trial_has_all_results(name: str, digits: Datasets) -> None:
 
 @pytest.mark.skipif(not crwn.trial.PEAK_RESET.exists(), reason="only Linux forgets a process's peak")
 def test_what_a_process_took_before_is_no_part_of_a_trials_peak() -> None:
-    """A process runs many trials; what it still holds when one begins is."""
+    """A process runs many trials; what it still holds when one begins counts as held memory."""
     earlier = np.ones(2**25)  # 256 MiB
     taken = crwn.trial.peak_memory("cpu")
     del earlier
@@ -208,7 +208,7 @@ def test_events_come_in_order(digits: Datasets, monkeypatch: pytest.MonkeyPatch)
 
 
 def test_nothing_happens_before_the_first_event_is_asked_for() -> None:
-    """A trial is a generator: whoever made it is in control from the start."""
+    """A trial is a generator: its caller is in control from the start."""
 
     def refuse(_: BackboneSpec) -> Backbone:
         raise AssertionError("drawn too early")
@@ -224,7 +224,7 @@ def test_numerics_given_are_used(digits: Datasets) -> None:
 
 
 def test_a_trial_keeps_the_numerics_it_began_with(digits: Datasets, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whoever goes on, with whatever device and numerics in mind, computes what was begun."""
+    """A resumed trial uses the numerics with which it began, whatever is requested."""
     monkeypatch.setattr(crwn.engine, "MIN_RESUME_SECONDS", 0.0)
     begun = Numerics(device="cpu", group_size=2, kernel="plain", threads=1)
     events = iterate_trial(trial(), data=digits, backbones=backbone.draw, numerics=begun)

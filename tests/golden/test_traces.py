@@ -1,4 +1,4 @@
-"""A small trial of each method gives the numbers that it gave when its trace was recorded."""
+"""A small trial of each method gives the numbers of its recorded trace."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def advice(name: str) -> str:
 
 
 def test_no_trace_is_left_of_a_method_that_is_gone() -> None:
-    """A file for each case, and no other."""
+    """There is one file per case, and no other."""
     assert {file.stem for file in FOLDER.glob("*.json")} == set(CASES)
 
 
@@ -64,7 +64,7 @@ def test_the_trace_of_one_method_is_recorded_alone(tmp_path: Path, monkeypatch: 
 
 
 def test_a_trace_that_changed_has_another_version_of_results() -> None:
-    """Else trials of the old and the new results would be averaged, as of one code."""
+    """Otherwise, trials with old and new results would be averaged."""
     version, digests = record.read_digests(FOLDER)
     anew = "record any trace anew, which lists it"
     assert version == RESULTS_VERSION, f"{record.DIGESTS} is of another version of results: {anew}"
@@ -94,7 +94,7 @@ def test_digests_of_a_version_are_written_once(tmp_path: Path, monkeypatch: pyte
 def test_a_recording_of_nothing_known_is_refused(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], arguments: list[str]
 ) -> None:
-    """Whoever names no case is told which there are, and nothing is recorded by accident."""
+    """Without names, the cases are listed, and nothing is recorded by accident."""
     monkeypatch.setattr(sys, "argv", ["record", *arguments])
     with pytest.raises(SystemExit):
         record.main()

@@ -1,4 +1,4 @@
-"""Running the command line as a user does, and killing it as machines do."""
+"""Runs the command line as users do, and kills it as machines do."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ class Run:
         raise AssertionError(f"not in {seconds} s; printed: {self.kill_tree()}")
 
     def tree(self) -> list[psutil.Process]:
-        """The process and all that it started, Ray's own included."""
+        """The process and all that it started, including Ray's."""
         root = psutil.Process(self.process.pid)
         return [root, *root.children(recursive=True)]
 
@@ -146,7 +146,7 @@ def start(tmp_path: Path) -> Iterator[Callable[..., Run]]:
 
 @pytest.fixture(scope="session")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Undisturbed:
-    """What the store says after a run that nobody disturbed, computed once a process."""
+    """The content of the store after an undisturbed run, computed once per process."""
     root = tmp_path_factory.mktemp("undisturbed") / "store"
 
     def run(start: Callable[..., Run]) -> dict[str, Any]:
@@ -159,7 +159,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Undisturbed:
 
 
 def contents(address: Path | str) -> dict[str, Any]:
-    """Everything a store says, its id and volatile fields aside; contexts and manifests byte for byte."""
+    """A store's whole content without its id and volatile fields; contexts and manifests byte for byte."""
     store, files = Store(address), open_files(address)
     mark = {key: value for key, value in json.loads(files.read("store.json")).items() if key != "id"}
     said: dict[str, Any] = {"manifests": store.manifests(), "mark": mark}

@@ -1,4 +1,4 @@
-"""What machines do to a run: nothing that was computed is lost, nothing is there twice, the numbers are the same.
+"""Faults of machines: no result is lost or duplicated, and the numbers are the same.
 
 `make chaos` runs these, and not `make test`: each runs a sweep to its end, some of them twice.
 """
@@ -54,7 +54,7 @@ def cluster() -> Iterator[Any]:
 
 
 def fill(disk: Path) -> Path:
-    """A file that takes all that is left."""
+    """A file that takes all the space that is left."""
     ballast = disk / "ballast"
     with ballast.open("wb", buffering=0) as file:
         for size in (2**16, 2**10, 1):
@@ -69,7 +69,7 @@ def fill(disk: Path) -> Path:
 def test_of_two_drivers_started_at_once_one_works(
     start: Callable[..., Run], undisturbed: Undisturbed, tmp_path: Path
 ) -> None:
-    """The other is told so and ends; it has touched nothing."""
+    """The other says so and exits; it has changed nothing."""
     runs = [start(tmp_path / "store", "--executor", "inline") for _ in range(2)]
     ended = [run.wait() for run in runs]
     assert sorted(code for code, _ in ended) == [0, 2], ended
@@ -81,7 +81,7 @@ def test_of_two_drivers_started_at_once_one_works(
 def test_a_machine_that_is_taken_away_with_notice(
     start: Callable[..., Run], undisturbed: Undisturbed, tmp_path: Path
 ) -> None:
-    """SIGTERM to every process, as when a machine is shut down: all end in time, and the same command goes on."""
+    """SIGTERM to every process, as in a shutdown: all exit in time, and the same command resumes."""
     run = start(tmp_path / "store", "--executor", "inline")
     assert run.wait_until(lambda: run.share_done() > 0.3)
     tree, told = run.tree(), time.monotonic()
@@ -97,7 +97,7 @@ def test_a_machine_that_is_taken_away_with_notice(
 
 
 def test_a_disk_that_is_full_for_a_while(start: Callable[..., Run], undisturbed: Undisturbed, disk: Path) -> None:
-    """Trials that cannot write fail and say why, what is finished stays whole, and with room again the rest is done."""
+    """Trials that cannot write fail and say why, finished ones stay intact, and with free space the rest is done."""
     store = disk / "store"
     run = start(store, "--executor", "inline")
     assert run.wait_until(lambda: run.share_done() > 0.4)
@@ -117,7 +117,7 @@ def test_a_disk_that_is_full_for_a_while(start: Callable[..., Run], undisturbed:
 
 @pytest.mark.ray
 def test_a_driver_that_is_killed_alone(start: Callable[..., Run], undisturbed: Undisturbed, tmp_path: Path) -> None:
-    """Kill -9 of the driver: what it had started ends by itself, and the same command goes on at once and tidies up."""
+    """Kill -9 of the driver: its child processes exit, and the same command resumes at once and cleans up."""
     temporary = tmp_path / "temporary"
     temporary.mkdir()
     places = {"TMPDIR": str(temporary), "RAY_TMPDIR": gettempdir()}  # Ray's sockets want a short path
@@ -139,7 +139,7 @@ def test_a_driver_that_is_killed_alone(start: Callable[..., Run], undisturbed: U
 def test_a_machine_that_is_lost_while_its_trials_run(
     start: Callable[..., Run], undisturbed: Undisturbed, tmp_path: Path, cluster: Any
 ) -> None:
-    """One of two machines of a cluster is cut off: its trials go on from their resume points on the other."""
+    """One of two machines of a cluster is cut off: its trials resume on the other from their resume points."""
     worker = cluster.add_node(num_cpus=1)
     cluster.add_node(num_cpus=1)
     run = start(tmp_path / "store", "--executor", "ray", RAY_ADDRESS=cluster.address)

@@ -1,4 +1,4 @@
-"""Ctrl-C stops a run cleanly, and the same command goes on."""
+"""Ctrl-C stops a run cleanly, and the same command resumes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.integration.conftest import Run, contents
 @pytest.mark.slow(reason="Python and torch start twice, Ray once")
 @pytest.mark.parametrize("executor", ["inline", pytest.param("ray", marks=pytest.mark.chaos)])
 def test_interrupted_and_run_again(executor: str, start: Callable[..., Run], tmp_path: Path) -> None:
-    """Ctrl-C ends with code 130 within 20 s, leaves no process, says how to go on, and going on finishes.
+    """Ctrl-C exits with code 130 within 20 s, leaves no process and says how to resume; resuming finishes the sweep.
 
     Any executor goes on with what another one left; the second run takes the one that starts soonest.
     """

@@ -1,4 +1,4 @@
-"""The Python interface in a notebook: a kernel of Jupyter's runs cells, and is stopped in the middle of one."""
+"""The Python interface in a notebook: a Jupyter kernel runs cells, and is stopped in the middle of one."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ pytestmark = [
 
 @pytest.fixture
 def client(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., NotebookClient]:
-    """Makes what runs a notebook's cells, in an empty folder and with settings of its own."""
+    """Creates clients that run a notebook's cells, in an empty folder with separate settings."""
     for name in ("JUPYTER_RUNTIME_DIR", "JUPYTER_CONFIG_DIR", "IPYTHONDIR"):
         monkeypatch.setenv(name, str(tmp_path / name))
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
@@ -63,7 +63,7 @@ def outputs(cell: NotebookNode, kind: str) -> list[str]:
 
 
 def test_the_notebook_runs_from_a_run_to_a_figure(client: Callable[..., NotebookClient]) -> None:
-    """It is kept without outputs; every cell runs, its figures are drawn, and progress is shown as it should be."""
+    """It is stored without outputs; every cell runs, figures are drawn, and progress is shown."""
     notebook = nbformat.read(NOTEBOOK, as_version=4)
     nbformat.validate(notebook)
     code = [cell for cell in notebook.cells if cell["cell_type"] == "code"]

@@ -31,7 +31,7 @@ methods:
 
 
 def crwn(*arguments: str) -> str:
-    """What a command prints that ends well."""
+    """The output of a command, which must succeed."""
     done = subprocess.run(
         [CRWN, *arguments], capture_output=True, text=True, check=False, timeout=120, env=clean_environment()
     )

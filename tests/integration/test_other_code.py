@@ -1,4 +1,4 @@
-"""A method that is edited after a run: what is said of it, what is averaged, and what mends it."""
+"""A method that is edited after a run: what is reported, what is averaged, and how to recompute."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ def run(project: Path, seeds: int, *, out: str = "runs/edited") -> str:
 
 @pytest.mark.slow(reason="a sweep runs in processes of its own, before and after its method is edited")
 def test_a_method_is_edited_after_a_run(project: Path, crwn: Crwn) -> None:
-    """A comment changes nothing. Other code is named everywhere, and its seeds are averaged with none of the new.
+    """A comment changes nothing. Different code is named everywhere, and old seeds are not averaged with new ones.
 
     What is computed again is what the edited code computes by itself.
     """
@@ -157,7 +157,7 @@ def test_a_method_is_edited_after_a_run(project: Path, crwn: Crwn) -> None:
 def test_other_code_is_computed_again_on_object_storage(
     executor: str, start: Callable[..., Run], storage: ObjectStorage
 ) -> None:
-    """As on a path and in this process: by this very code, whichever process it runs in; the repairs are empty then."""
+    """As on a path and inline: with this code, in any process; afterwards, `repairs/` is empty."""
     address = storage.new_address()
     first = start(address, "--executor", "inline", text=TINY, **ENVIRONMENT)
     code, output = first.wait()

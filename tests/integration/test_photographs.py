@@ -1,4 +1,4 @@
-"""Photographs through the whole command, in every form that people keep them in."""
+"""Photographs from the command line, in every supported layout."""
 
 from __future__ import annotations
 

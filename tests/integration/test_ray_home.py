@@ -1,4 +1,4 @@
-"""Machines that do not see the store's folder: what they compute comes home through Ray, resume points too."""
+"""Machines that do not see the store's folder: results and resume points are sent to the driver through Ray."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def blind_machine(folder: Path, cluster: Any) -> Iterator[subprocess.Popen[str]]
 def test_results_come_home_from_machines_that_do_not_see_the_store(
     start: Callable[..., Run], undisturbed: Undisturbed, tmp_path: Path, cluster: Any
 ) -> None:
-    """Each file as where all see it, also when one of them is lost in the middle; the user is told."""
+    """Every file is as if all saw the folder, even if a machine is lost in the middle; the user is told."""
     folder = tmp_path / "home"
     folder.mkdir()
     with blind_machine(folder, cluster) as lost, blind_machine(folder, cluster):

@@ -1,4 +1,4 @@
-"""A sweep as a job of a real cluster: a head of its own on this machine, with a dashboard and a token."""
+"""A sweep as a job on a real cluster: a separate head on this machine, with a dashboard and a token."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class Head:
     environment: dict[str, str]
 
     def crwn(self, *arguments: object, **changes: str) -> subprocess.CompletedProcess[str]:
-        """A command of a user of this cluster."""
+        """A command, run as a user of this cluster."""
         return subprocess.run(
             [CRWN, *map(str, arguments), "--address", self.address],
             env={**self.environment, **changes},
@@ -172,7 +172,7 @@ def test_a_sweep_is_submitted_followed_and_not_run_twice(head: Head, tmp_path: P
 
 
 def test_a_plug_in_goes_along_with_a_job(head: Head, tmp_path: Path) -> None:
-    """Its bytes travel to the head and on to the workers, which compute with exactly this code."""
+    """Its bytes are sent to the head and the workers, which compute with exactly this code."""
     sweep, store = tmp_path / "sweep.yaml", Store(tmp_path / "store")
     sweep.write_text(SWEEP)
     (tmp_path / "my_method.py").write_text(METHOD)

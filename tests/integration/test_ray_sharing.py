@@ -1,4 +1,4 @@
-"""What is special about Ray: frozen weights are shared without a copy, GPUs are shared by halves and quarters."""
+"""Sharing under Ray: frozen weights without copies, GPUs by halves and quarters."""
 
 from __future__ import annotations
 
@@ -148,7 +148,7 @@ def test_four_concurrent_trials_share_one_gpu(ray_session: Any, tmp_path: Path) 
 
 
 def test_a_request_that_no_node_can_meet_is_refused(ray_session: Any) -> None:
-    """Two GPUs a trial on nodes with one are refused at once, where Ray would wait for ever."""
+    """Two GPUs per trial on nodes with one are refused at once, where Ray would wait forever."""
     from orchestrator.errors import UserError
     from orchestrator.execution.ray_tune import RayTuneExecutor
 

@@ -80,7 +80,7 @@ def test_killed_at_several_moments(
 
 @pytest.mark.slow(reason="the task has to be long against the two seconds between resume points")
 def test_a_long_task_is_not_begun_again(start: Callable[..., Run], tmp_path: Path) -> None:
-    """Killed inside a long task, a trial goes on there, at its last resume point, and ends the same."""
+    """Killed inside a long task, a trial resumes there, at its last resume point, with the same results."""
     undisturbed, killed = (start(tmp_path / name, "--executor", "inline", text=LONG_TASK) for name in ("one", "two"))
     (trial,) = killed.sweep.trials
     steps = trial.training.updates_per_task
@@ -131,7 +131,7 @@ def test_killed_inside_an_item(executor: str, start: Callable[..., Run], tmp_pat
 @pytest.mark.slow(reason="each kill costs a start of Python and torch, with Ray ten seconds more")
 @pytest.mark.parametrize("executor", ["inline", "ray"])
 def test_killed_in_warm_up_and_as_the_buffer_fills(executor: str, start: Callable[..., Run], tmp_path: Path) -> None:
-    """Dynamos goes on from both, and ends with the bytes of a run that nobody disturbed."""
+    """Dynamos resumes from both, with the same bytes as an undisturbed run."""
 
     def is_caught(run: Run, after: int, before: int) -> bool:
         """Kill a run that has kept more than `after` updates; whether it had kept fewer than `before`."""

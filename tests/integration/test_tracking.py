@@ -1,4 +1,4 @@
-"""MLflow beside real runs: whatever happens to servers and processes, in the end it shows what the store has.
+"""MLflow with real runs: whatever happens to servers and processes, it ends up showing the store's content.
 
 A dump of a database is compared with that of a fresh one which `crwn sync` writes from the same store, so these tests
 need not know what is shown (tests/orchestrator/tracking/test_projection.py does).
@@ -219,7 +219,7 @@ class Server:
             time.sleep(0.1)
 
     def kill(self) -> None:
-        """Kill -9 all of it."""
+        """Kill -9 its process group."""
         if self.process is not None:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self.process.pid, signal.SIGKILL)
@@ -242,7 +242,7 @@ def server(runs: Path) -> Iterator[Server]:
 @pytest.mark.slow(reason="two starts of MLflow's server, and a sweep that is longer than the second")
 @pytest.mark.chaos
 def test_a_server_that_is_killed_and_comes_back(start: Start, server: Server, runs: Path) -> None:
-    """Kill -9 of the server in mid-sweep: the sweep goes on, and in the end nothing lacks or is double."""
+    """Kill -9 of the server in mid-sweep: the sweep continues, and in the end nothing is missing or duplicated."""
     server.start()
     options = ("--executor", "inline", "--tracking-uri", server.uri)
     run = start(runs / "store", *options, text=LONG.replace("2000", "3500"), tracking=True)
@@ -261,7 +261,7 @@ def test_a_server_that_is_killed_and_comes_back(start: Start, server: Server, ru
 @pytest.mark.slow(reason="Python starts four times, MLflow's server once")
 @pytest.mark.chaos
 def test_a_sweep_without_its_server_is_shown_afterwards(start: Start, server: Server, runs: Path) -> None:
-    """Nobody answers during all of the sweep: it ends with 0 and says once what to do, which then shows all of it."""
+    """No server for the whole sweep: it exits with 0 and says once what to do, which then shows everything."""
     options = ("--executor", "inline", "--tracking-uri", server.uri)
     code, output = start(runs / "store", *options, text=TINY, tracking=True).wait()
     assert code == 0, output
@@ -295,7 +295,7 @@ def follower_of(run: Run) -> psutil.Process:
 
 
 class Broken(http.server.BaseHTTPRequestHandler):
-    """Answers whatever is asked with an error of its own."""
+    """Answers every request with an error."""
 
     def do_GET(self) -> None:
         self.rfile.read(int(self.headers.get("Content-Length", 0)))
@@ -309,7 +309,7 @@ class Broken(http.server.BaseHTTPRequestHandler):
 
 @contextlib.contextmanager
 def broken(kind: str) -> Iterator[str]:
-    """The address of a server that takes what it is sent and never answers, or answers that it is broken."""
+    """The address of a server that accepts requests and never answers, or answers with errors."""
     if kind == "silent":
         with socket.create_server(("127.0.0.1", 0), backlog=100) as listening:
             yield f"http://127.0.0.1:{listening.getsockname()[1]}"
@@ -324,7 +324,7 @@ def broken(kind: str) -> Iterator[str]:
 
 @pytest.mark.slow(reason="Python, torch and MLflow start twice")
 def test_a_server_that_is_no_help_does_no_harm(start: Start, runs: Path) -> None:
-    """One that never answers and one that always fails: code 0, the table, one note, and no process is left."""
+    """Whether it never answers or always fails: code 0, the table, one note, and no process is left."""
     with broken("silent") as silent, broken("failing") as failing:
         started = {
             uri: start(
@@ -351,7 +351,7 @@ def test_a_server_that_is_no_help_does_no_harm(start: Start, runs: Path) -> None
 
 @pytest.mark.slow(reason="Python, torch and MLflow start")
 def test_a_killed_driver_leaves_no_run_running(start: Start, runs: Path) -> None:
-    """Kill -9 of the driver alone: the process beside it notices, shows what there is to the end, and goes too."""
+    """Kill -9 of the driver alone: the follower notices, writes everything there is, and exits."""
     run = start(runs / "store", "--executor", "inline", text=LONG, tracking=True)
     assert run.wait_until(a_trial_is_shown(runs / "mlflow.db"))
     follower = follower_of(run)
@@ -392,7 +392,7 @@ def test_what_a_power_failure_leaves_is_mended(start: Start, runs: Path) -> None
 
 @pytest.mark.slow(reason="MLflow makes its database")
 def test_a_database_is_there_whole_or_not_at_all(making: Making) -> None:
-    """MLflow cannot use one whose making was cut off, as Ctrl-C in the first seconds of the first run would."""
+    """MLflow cannot use a partly created database, which Ctrl-C in the first seconds of a first run could leave."""
     assert len(making.seen - {0}) == 1
 
 
@@ -401,7 +401,7 @@ def test_a_database_is_there_whole_or_not_at_all(making: Making) -> None:
 
 @pytest.mark.slow(reason="Python, torch and MLflow start")
 def test_the_numbers_are_those_of_the_table(start: Start, runs: Path) -> None:
-    """A sweep in peace: code 0, not a word of trouble; table and final accuracies are the store's, bit for bit.
+    """Undisturbed: code 0, no warning; table and final accuracies are the store's, bit for bit.
 
     Run again, it starts nothing and writes nothing.
     """

@@ -1,4 +1,4 @@
-"""Fixtures that the tests of the orchestrator share: an empty place to work in, tiny trials, the command line."""
+"""Fixtures for the orchestrator's tests: an empty working directory, tiny trials, the command line."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Outcome:
 
 @pytest.fixture
 def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty folder as the working directory, on a machine without data sets and with an empty home."""
+    """An empty working directory, on a machine without data sets and with an empty home."""
     home = tmp_path / "home"
     home.mkdir()
     folder = tmp_path / "work"
@@ -96,7 +96,7 @@ def crwn(
 
 @pytest.fixture
 def plain_figures(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Spares tests of pages a second of drawing for each figure: its files are there, and show nothing."""
+    """Replaces figures with empty files, which saves tests of pages a second per figure."""
     from orchestrator.report.charts import FORMATS, Chart
 
     def files(chart: Chart, formats: Collection[str] = tuple(FORMATS)) -> Iterator[tuple[str, bytes]]:

@@ -1,4 +1,4 @@
-"""Trials that tests give names to: eight seeds of one cell, in the order of their ids, and what each leaves."""
+"""Synthetic trials: eight seeds of one cell, in the order of their ids, and their records."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ ON_CPU = Resources(gpus=0)
 
 
 def record(trial_id: str, accuracy: Accuracy = 0.5, conditions: Conditions = DEFAULT) -> TrialRecord:
-    """What one of them leaves when it is finished: two tasks, three tests, two samples."""
+    """The record of a finished one: two tasks, three tests, two samples."""
     return finished_record(SPECS[trial_id], accuracy, conditions)
 
 

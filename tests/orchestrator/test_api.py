@@ -1,4 +1,4 @@
-"""The Python interface: opening stores, reading sweeps, running."""
+"""The Python interface: opening stores, loading sweeps, running."""
 
 from __future__ import annotations
 
@@ -127,7 +127,7 @@ def test_a_store_on_object_storage_is_one_as_any(storage: ObjectStorage, trial: 
     ],
 )
 def test_what_is_no_store_is_refused(given: Any, says: str, workplace: Path) -> None:
-    """And nothing is made of it."""
+    """Nothing is created."""
     with pytest.raises(crwn.UserError) as caught:
         crwn.open(given)
     assert says in str(caught.value)
@@ -339,7 +339,7 @@ def test_what_is_wrong_is_refused_before_anything_starts(
 
 
 def test_all_that_is_wrong_is_said_at_once(workplace: Path, trial: Trial) -> None:
-    """One line for each argument."""
+    """One line per argument."""
     with refused(crwn.UserError, "not-seeds", "wrong-type", "not-a-choice") as caught:
         crwn.run(trial(), seeds=[], executor="slurm", store=0, tracking=None)  # type: ignore[arg-type]
     places = [line.partition(":")[0] for line in str(caught.value).splitlines()]

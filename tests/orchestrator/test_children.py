@@ -1,4 +1,4 @@
-"""Processes that are ended with the block that runs them, whatever they do."""
+"""Child processes that end with the block that runs them, whatever they do."""
 
 from __future__ import annotations
 

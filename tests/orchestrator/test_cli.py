@@ -1,4 +1,4 @@
-"""The command line: what a user types, what is printed, which code it ends with, and what is written."""
+"""The command line: its input, output, exit codes, and what it writes."""
 
 from __future__ import annotations
 
@@ -197,7 +197,7 @@ def test_help_lists_the_commands(crwn: Crwn, group: list[str], arguments: list[s
 
 @pytest.mark.parametrize("command", list(OPTIONS))
 def test_every_command_and_option_is_explained(crwn: Crwn, command: str) -> None:
-    """No option without words."""
+    """Every command and option has a description."""
     shown = crwn(*command.split(), "--help")
     assert shown.code == 0
     for option in OPTIONS[command]:
@@ -588,7 +588,7 @@ def test_an_interrupted_run_says_how_to_go_on(
 
 
 def test_under_nohup_a_hang_up_stays_ignored(crwn: Crwn, sweep_file: SweepFile) -> None:
-    """What nohup is for."""
+    """That is the purpose of nohup."""
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     crwn("run", sweep_file())
     assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
@@ -640,7 +640,7 @@ def test_of_tables_that_are_written_in_part_the_exit_code_tells(
 def test_a_file_that_may_not_be_read_is_one_line(
     crwn: Crwn, sweep_file: SweepFile, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whatever the system refuses, nobody gets a traceback."""
+    """There is no traceback, whatever the system's error."""
 
     def refuse(*_: object) -> None:
         raise PermissionError(errno.EACCES, "Permission denied", "x")

@@ -1,4 +1,4 @@
-"""`crwn data`: what is known, what is there and where, whether it is whole, and what to do where it is not."""
+"""`crwn data`: which sets are known, which were found and where, whether they are intact, and what to do if not."""
 
 from __future__ import annotations
 

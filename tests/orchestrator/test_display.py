@@ -1,4 +1,4 @@
-"""Printing for people: text as it is, whole, in a terminal and without one."""
+"""Printing for people: text verbatim and complete, in a terminal and without one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Errors that are the user's to mend."""
+"""Errors that the user can fix."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def test_a_misspelt_name_is_recognised() -> None:
 
 
 def test_a_name_like_no_other_gets_no_guess() -> None:
-    """A wild guess would send the reader the wrong way."""
+    """A wild guess would mislead the reader."""
     assert nearest("xyz", ["supsup", "flynet"]) == "expected one of flynet, supsup; given 'xyz'"
 
 

@@ -1,4 +1,4 @@
-"""Standard output that cannot be written stops nothing."""
+"""A standard output that cannot be written stops nothing."""
 
 from __future__ import annotations
 

@@ -42,7 +42,7 @@ def test_a_folder_is_there_while_it_is_used(temporary: Path) -> None:
 
 
 def test_what_a_killed_process_left_is_removed(temporary: Path) -> None:
-    """Nobody holds its lock."""
+    """Its lock is free."""
     (temporary / LEFTOVER / "wave").mkdir(parents=True)
     (temporary / LEFTOVER / "wave" / "file").write_text("x")
     with scratch.folder(PREFIX) as folder:

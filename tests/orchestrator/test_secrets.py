@@ -1,4 +1,4 @@
-"""Passwords, keys and tokens: whatever a command prints or writes, none of them is in it."""
+"""Passwords, keys and tokens are in nothing that a command prints or writes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Sweeps and stores that strangers made: they run no code, write nothing elsewhere, and steer no terminal."""
+"""Untrusted sweeps and stores: they run no code, write nothing elsewhere, and cannot control the terminal."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What takes long says so."""
+"""Feedback during long waits."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_a_heart_beats_while_nothing_else_is_said() -> None:
 
 
 def test_what_is_waited_for_is_said_in_lines() -> None:
-    """With the time that it has taken so far."""
+    """The lines have the time so far."""
     console, file = made()
     with waiting.waiting("the server [to] start", console):
         wait_until(lambda: file.getvalue().count("\n") >= 2)

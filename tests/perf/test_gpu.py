@@ -1,4 +1,4 @@
-"""The script for GPUs, tried on a CPU: a card's time is too short to find mistakes in it."""
+"""The script for GPUs, tested on a CPU, since time on a GPU is too scarce to debug it."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ def images(*shape: int) -> torch.Tensor:
 def test_a_batch_is_changed_as_torchvision_changes_each_image(
     shape: tuple[int, ...], padding: int, *, flip: bool
 ) -> None:
-    """On the same draws: zeros around the image, a crop of its size, then a flip from left to right; byte for byte."""
+    """With the same draws: zero padding, a crop of the image's size, then a horizontal flip; byte for byte."""
     from torchvision.transforms import functional
 
     augmentation, batch = Augmentation(padding=padding, flip=flip), images(*shape)
@@ -33,7 +33,7 @@ def test_a_batch_is_changed_as_torchvision_changes_each_image(
 
 
 def test_draws_are_uniform_and_independent() -> None:
-    """Every edge from 0 to 8 equally often, half of the images flipped; edges and flips know nothing of each other."""
+    """Each offset from 0 to 8 is equally likely, half of the images are flipped, and the two are independent."""
     draws = Augmentation(padding=4, flip=True).draw(np.random.default_rng(0), 90_000)
     for column in (0, 1):
         counts = np.bincount(draws[:, column], minlength=9)
@@ -52,7 +52,7 @@ def test_without_crops_or_flips_nothing_of_it_changes() -> None:
 
 
 def test_the_images_given_stay_as_they_are() -> None:
-    """A batch is changed beside the task's images."""
+    """Augmenting a batch leaves the task's images unchanged."""
     batch = images(10, 3, 8, 8)
     before, augmentation = batch.clone(), Augmentation(padding=2, flip=True)
     augmentation(batch, torch.from_numpy(augmentation.draw(np.random.default_rng(0), 10)))

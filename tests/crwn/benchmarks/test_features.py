@@ -62,7 +62,7 @@ def items_of(weights: Path, digits: Datasets) -> Items:
 
 
 def test_features_are_what_torchvision_computes(weights: Path) -> None:
-    """Of one image: in the middle of a square, resized by interpolate, normalised, and through the whole network."""
+    """For one image: centred in a square, resized by interpolate, normalised, and passed through the whole network."""
     image = np.random.default_rng(0).integers(256, size=(1, 1, 28, 56), dtype=np.uint8)
     network = torchvision.models.alexnet()
     network.load_state_dict(torch.load(weights, weights_only=True), strict=False)
@@ -75,7 +75,7 @@ def test_features_are_what_torchvision_computes(weights: Path) -> None:
 
 
 def test_features_are_scaled_to_bytes_by_the_first_images(weights: Path) -> None:
-    """A thousandth of the features of the first images is cut off; all others have the same scale."""
+    """A thousandth of the first images' features is clipped; all sets have the same scale."""
     generator = np.random.default_rng(0)
     first, other = (generator.integers(256, size=(6, 1, 8, 16), dtype=np.uint8) for _ in range(2))
     found = kept_features([first, other], weights)
@@ -87,7 +87,7 @@ def test_features_are_scaled_to_bytes_by_the_first_images(weights: Path) -> None
 
 
 def test_features_are_computed_once(weights: Path, digits: Datasets, monkeypatch: pytest.MonkeyPatch) -> None:
-    """And kept: another arm of the same seed reads them; a damaged file is replaced."""
+    """They are cached: another trial with the same seed reads them; a damaged file is replaced."""
     first = items_of(weights, digits)
     (kept,) = (Path.home() / ".cache" / "crwn" / "features").iterdir()
     with monkeypatch.context() as patch:
@@ -98,7 +98,7 @@ def test_features_are_computed_once(weights: Path, digits: Datasets, monkeypatch
 
 
 def test_a_trial_learns_on_features(weights: Path) -> None:
-    """From the data root alone; its inputs are 256 x 6 x 6, and weights have a part in its identity."""
+    """It needs only the data root; its inputs are 256 x 6 x 6, and the weights are part of its identity."""
     training = TrainingSpec(learning_rate=0.05, optimizer="sgd", batch_size=10, epochs_per_task=3)
     spec = TrialSpec(
         method=MetaplasticSpec(steepness=50.0), benchmark=spec_of(weights), scale="FC16", seed=0, training=training
@@ -130,7 +130,7 @@ def test_weights_are_found_where_the_user_has_them(weights: Path, tmp_path: Path
 
 
 def test_damaged_weights_are_refused(weights: Path, tmp_path: Path) -> None:
-    """A file whose content is not what its name says, and one of another network."""
+    """A file without the checksum in its name, and one of another network."""
     damaged = tmp_path / weights.name
     damaged.write_bytes(weights.read_bytes()[:-1])
     with refused(DataError, "weights-damaged", says=[str(damaged), weights.stem[-8:]]):
@@ -145,7 +145,7 @@ def test_damaged_weights_are_refused(weights: Path, tmp_path: Path) -> None:
 
 
 def test_settings_of_pixels_are_refused_with_features() -> None:
-    """All at once; and weights without features."""
+    """All at once; likewise `weights` without features."""
     with refused(InvalidError, "pixels-of-features", "weights-not-digits", says=["pool, normalise: ", "'7BE5BE79'"]):
         ItemsSpec(base="digits", features="alexnet", pool=2, normalise=True, weights="7BE5BE79")
     with refused(InvalidError, "weights-without-features", says=["weights: ", "'0123abcd'"]):

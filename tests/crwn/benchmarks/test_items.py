@@ -46,7 +46,7 @@ def known(images: np.ndarray, labels: np.ndarray) -> dict[bytes, int]:
 
 
 def test_an_item_is_two_digits_side_by_side(digits: Datasets) -> None:
-    """Halves of training images are training digits, those of tests test digits, left the smaller digit."""
+    """Training images pair training digits, test images test digits; the smaller digit is on the left."""
     images, items = digits.load("digits"), items_of(digits, seed=3, noise=0.0)
     pairs = pairs_of(10, 10, 3)
     assert len(set(pairs)) == 10
@@ -63,7 +63,7 @@ def test_an_item_is_two_digits_side_by_side(digits: Datasets) -> None:
 
 
 def test_seeds_have_items_and_images_of_their_own(digits: Datasets) -> None:
-    """Equal seeds have equal ones."""
+    """Equal seeds have equal items and images; different seeds do not."""
     one, again, other = items_of(digits, 0), items_of(digits, 0), items_of(digits, 1)
     assert torch.equal(one.train_split(4).images, again.train_split(4).images)
     assert not torch.equal(one.train_split(4).images, other.train_split(4).images)
@@ -81,7 +81,7 @@ def test_squares_are_averaged() -> None:
 
 
 def test_noise_is_of_all_other_items_with_wrong_labels(digits: Datasets) -> None:
-    """Equally many of each, or one more; labels are neither their own nor the item's, all others about as often."""
+    """Counts per item differ by at most one; labels are uniform over all but the image's own and the trained one."""
     items, spec = items_of(digits, images=360), spec_of(images=360)
     counts: Counter[tuple[int, int]] = Counter()
     for item in range(10):
@@ -104,7 +104,7 @@ def test_noise_is_of_all_other_items_with_wrong_labels(digits: Datasets) -> None
 
 
 def test_noise_differs_from_training_to_training_and_images_do_not(digits: Datasets) -> None:
-    """The second round shows the item's images again, beside other noise."""
+    """The second round has the same images of the item, with different noise."""
     items = items_of(digits, rounds=2)
     first, second = items.train_split(2), items.train_split(12)
     assert torch.equal(first.images[:36], second.images[:36])
@@ -123,7 +123,7 @@ def test_noise_differs_from_training_to_training_and_images_do_not(digits: Datas
     ],
 )
 def test_the_sequence_of_trainings(digits: Datasets, changes: dict[str, Any], expected: str) -> None:
-    """Rounds, repeated items, poison and new items, in this order."""
+    """Rounds, repeated items, poisoned rounds and new items, in this order."""
     sequence = tuple(int(item) for item in expected.replace(" ", ""))
     spec, items = spec_of(num_tasks=4, **changes), items_of(digits, num_tasks=4, **changes)
     assert isinstance(items, TrainsAgain)
@@ -135,7 +135,7 @@ def test_the_sequence_of_trainings(digits: Datasets, changes: dict[str, Any], ex
 
 
 def test_poison_is_another_items_label(digits: Datasets) -> None:
-    """In the last round alone; no item keeps its own, each label is taught once, and noise has neither label."""
+    """Only in the last round: no item keeps its label, each label is trained once, and noise has neither label."""
     items = items_of(digits, num_tasks=5, rounds=2, poisoned_rounds=1)
     assert [items.taught(segment) for segment in range(10)] == [*range(5), *range(5)]
     taught = [items.taught(segment) for segment in range(10, 15)]
@@ -198,7 +198,7 @@ def trial(method: Any, **changes: Any) -> TrialSpec:
 
 @pytest.mark.parametrize("changes", [{"rounds": 2, "poisoned_rounds": 1}, {"num_tasks": 4, "frequency": "mixed"}])
 def test_items_trained_so_far_are_tested_after_each_training(digits: Datasets, changes: dict[str, Any]) -> None:
-    """By update, first the item that was trained, which has its curve; a resumed trial computes the same."""
+    """Tests are by update, beginning with the trained item, which has the curve; a resumed trial computes the same."""
     spec = trial(MetaplasticSpec(steepness=50.0), **changes)
     points: list[bytes] = []
 
@@ -231,6 +231,6 @@ def test_one_round_is_a_sequence_of_tasks(digits: Datasets) -> None:
 
 
 def test_joint_training_sees_all_trainings_mixed(digits: Datasets) -> None:
-    """And tests each item once, at the end."""
+    """It tests each item once, at the end."""
     rows = run(trial(JointSpec(), rounds=2), digits).rows
     assert [(row.task, row.update) for row in rows] == [(task, 36) for task in range(3)]

@@ -17,7 +17,7 @@ OrderOf: TypeAlias = Callable[[int, int], tuple[int, ...]]
 
 @pytest.mark.parametrize("count", [2, 3, 7])
 def test_no_place_stays(count: int) -> None:
-    """For many seeds."""
+    """No element keeps its place, for many seeds."""
     for seed in range(50):
         moved = derangement(count, np.random.default_rng(seed))
         assert sorted(moved) == list(range(count))
@@ -41,7 +41,7 @@ def test_frequency_and_last_position_are_uncorrelated(order_of: OrderOf, count: 
 
 
 def test_a_mixed_order_is_as_random_as_its_bound_allows() -> None:
-    """Last positions, and where an item occurs at all, as in random orders of which those within the bound are kept."""
+    """Positions are distributed as in random orders that are rejected if they exceed the bound."""
     count, generator = 6, np.random.default_rng(0)
     items = np.repeat(np.arange(count), np.arange(1, count + 1))
 

@@ -15,7 +15,7 @@ CPU = torch.device("cpu")
 
 
 def numbered_images() -> ImageSet:
-    """One training and one test image in which every pixel holds its own number: a task's image shows its map."""
+    """One training and one test image whose pixels hold their own numbers, so that a task's image shows its map."""
     image = np.arange(64, dtype=np.uint8).reshape(1, 1, 8, 8)
     split = ImageSplit(images=image, labels=np.zeros(1, dtype=np.int64))
     return ImageSet(train=split, test=split)
@@ -43,7 +43,7 @@ def test_the_first_task_is_permuted_too() -> None:
 
 
 def test_training_and_test_images_share_the_permutation() -> None:
-    """What was learned from one holds for the other."""
+    """A task's training and test images have the same permutation."""
     tasks = tasks_of(numbered_images(), seed=0)
     for task in range(4):
         assert torch.equal(tasks.train_split(task).images, tasks.test_split(task).images)
@@ -73,7 +73,7 @@ def test_permuting_bytes_is_permuting_what_the_network_sees(digits: Datasets) ->
 
 
 def test_labels_stay_with_their_images(digits: Datasets) -> None:
-    """Only pixels move: undoing the permutation gives the image with its label."""
+    """Only pixels move: undoing the permutation restores the image, with the same label."""
     images = digits.load("digits")
     split = tasks_of(images, seed=0).train_split(2)
     undone = np.empty_like(split.images.numpy())

@@ -101,7 +101,7 @@ def test_a_task_that_was_learned_is_closed_for_good(*, together: bool, again: bo
 
 
 def test_the_gate_closes_after_an_error() -> None:
-    """A task whose learning failed is closed; whoever goes on may open it again."""
+    """A task whose learning failed is closed, and may be opened again."""
     curriculum = gate()
     segment = curriculum.segment([0], together=False)
     with pytest.raises(FloatingPointError, match="diverged"), curriculum.learning(segment):
@@ -134,7 +134,7 @@ def test_test_data_can_be_read_at_any_time() -> None:
     ],
 )
 def test_a_scenario_tells_what_it_says(scenario: Scenario, *, tasks: bool, ends: bool, classes: bool) -> None:
-    """Of tasks, their ends and their classes; a lane's tasks are told only where tasks are."""
+    """About tasks, their ends and their classes; lanes say their tasks only if tasks are told."""
     curriculum = gate(scenario)
     segment = curriculum.segment([1, 2], together=False)
     assert (curriculum.tells_tasks, curriculum.tells_classes) == (tasks, classes)

@@ -17,7 +17,7 @@ CPU = torch.device("cpu")
 
 
 def rotated_by_pillow(images: np.ndarray, degrees: float) -> np.ndarray:
-    """Each grey image on its own, as anyone would: nearest neighbour, zero fill."""
+    """Rotate each grey image with Pillow: nearest neighbour, zero fill."""
     turned = [Image.fromarray(image).rotate(degrees, resample=Image.Resampling.NEAREST) for image in images]
     return np.stack([np.asarray(image) for image in turned])
 
@@ -69,7 +69,7 @@ def test_the_map_of_an_oblong_image_keeps_its_shape() -> None:
 
 
 def test_the_tasks_are_the_same_at_every_seed(digits: Datasets) -> None:
-    """The seed names networks and orders, not rotations."""
+    """The seed determines networks and orders, not rotations."""
     images, spec = digits.load("digits"), RotatedSpec(base="digits", num_tasks=5)
     one, other = build(spec, images, 0, CPU), build(spec, images, 1, CPU)
     for task in range(5):
@@ -85,7 +85,7 @@ def test_the_tasks_are_the_same_at_every_seed(digits: Datasets) -> None:
     [(37, 10, 360), (2, 360, 360), (36, 12.5, 437.5)],
 )
 def test_rotations_that_repeat_are_refused(num_tasks: int, step_degrees: float, up_to: float) -> None:
-    """A task that shows what an earlier one showed would not be a new task."""
+    """A task with the same rotation as an earlier one would not be a new task."""
     with refused(InvalidError, "full-turn", says=[str(num_tasks), f"{step_degrees:g} degrees", f"up to {up_to:g}"]):
         RotatedSpec(num_tasks=num_tasks, step_degrees=step_degrees)
 
@@ -115,7 +115,7 @@ def test_a_random_rotation_is_shown(digits: Datasets) -> None:
 
 
 def test_random_angles_have_no_step() -> None:
-    """A step that would mean nothing is refused; so many steps do not matter then."""
+    """A step, which would be ignored, is refused; the number of steps then has no limit."""
     with refused(InvalidError, "step-with-random-angles", says=["step_degrees: ", "5"]):
         RotatedSpec(angles="random", step_degrees=5)
     assert RotatedSpec(angles="random", num_tasks=100).problem().num_tasks == 100

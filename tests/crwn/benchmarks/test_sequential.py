@@ -42,7 +42,7 @@ def test_drawn_groups_are_those_of_the_seed() -> None:
 
 
 def test_the_drawing_never_changes_by_accident() -> None:
-    """The same on every machine and release so far."""
+    """It is the same on every machine and in every release so far."""
     assert DRAWN.classes(0) == ((4, 9), (1, 3), (6, 7), (0, 2), (5, 8))
 
 
@@ -64,7 +64,7 @@ def test_a_task_has_all_images_of_its_classes(digits: Datasets, spec: Sequential
 
 @pytest.mark.parametrize("settings", [{}, {"first": 2}, {"num_tasks": 2, "first": 1}, {"num_tasks": 10}])
 def test_sizes_are_known_without_data(digits: Datasets, settings: dict[str, Any]) -> None:
-    """One head of all classes, however many are learned; the training images and the classes of every task."""
+    """One head has all classes, however many are learned; training images and classes of each task are known."""
     spec = dataclasses.replace(DIGITS, **settings)
     images = digits.load("digits")
     problem, tasks = spec.problem(), build(spec, images, 0, CPU)
@@ -76,7 +76,7 @@ def test_sizes_are_known_without_data(digits: Datasets, settings: dict[str, Any]
 
 
 def test_sizes_that_are_left_to_chance_are_expected_ones(digits: Datasets) -> None:
-    """Which classes a task has is up to the seed, and so is which images are held out; all of them are right."""
+    """A task's classes and held-out images depend on the seed; sizes are their expected values."""
     assert DRAWN.problem().task_classes == ()
     assert sorted(DRAWN.problem().segment_sizes) == [287, 287, 287, 288, 288]
     assert dataclasses.replace(DRAWN, first=2).problem().segment_sizes == DRAWN.problem().segment_sizes[:2]
@@ -114,7 +114,7 @@ def test_three_channels_are_equal(digits: Datasets) -> None:
 
 
 def test_pixels_are_means_over_squares(digits: Datasets) -> None:
-    """Of each channel, rounded to bytes; the sizes that networks are planned from shrink, and so do tests."""
+    """Per channel, rounded to bytes; the sizes from which networks are planned shrink, as do test images."""
     images = digits.load("digits")
     spec = dataclasses.replace(DIGITS, channels=3, pool=2)
     assert spec.problem().input_shape == (3, 4, 4)
@@ -144,14 +144,14 @@ def test_the_spec_says_how_images_are_changed(digits: Datasets) -> None:
 
 @pytest.mark.parametrize("num_tasks", [3, 4, 20])
 def test_classes_that_do_not_divide_are_refused(num_tasks: int) -> None:
-    """With the numbers of tasks that there can be; a group may be one class, for all are told apart."""
+    """The error lists the possible numbers of tasks; a group may be one class, since all classes share one head."""
     with refused(InvalidError, "classes-do-not-divide", says=["num_tasks: ", "1, 2, 5, 10", f"given {num_tasks}"]):
         SequentialSpec(base="digits", num_tasks=num_tasks)
     assert SequentialSpec(base="digits", num_tasks=10).classes(0)[3] == (3,)
 
 
 def test_wrong_fields_are_refused() -> None:
-    """Images in colour asked for in grey; a cut that cuts nothing; nothing left to train on."""
+    """Colour images in one channel; `first` that truncates nothing; no images left to train on."""
     with refused(InvalidError, "channels-too-few", says=["channels: ", "'cifar100'", "given 1"]):
         SequentialSpec(base="cifar100", num_tasks=10)
     with refused(InvalidError, "first-not-fewer", says=["first: ", "5 tasks"]):
@@ -179,7 +179,7 @@ def test_the_presets_are_mammoths() -> None:
 
 @pytest.mark.data
 def test_mnist_as_it_is(mnist: Datasets) -> None:
-    """The sizes that everyone has: 12,665 to 11,379 images to train on, 10,000 to test on."""
+    """The known sizes: 12,665 to 11,379 training images per task, 10,000 test images."""
     tasks, problem = build(SequentialSpec(), mnist.load("mnist"), 0, CPU), PRESETS["seq-mnist"].problem()
     sizes = [tasks.train_split(task).num_examples for task in range(5)]
     assert sizes == [12_665, 12_089, 11_263, 12_183, 11_800]

@@ -39,7 +39,7 @@ def test_every_class_is_in_one_task() -> None:
 
 
 def test_the_split_is_drawn_from_the_seed() -> None:
-    """The same at the same seed, others at others; in no order of the classes."""
+    """The same for the same seed, different for others, and not in the order of the classes."""
     splits = [classes_of_tasks(100, 20, seed) for seed in (0, 0, 1, 2)]
     assert splits[0] == splits[1]
     assert splits[0] != splits[2] != splits[3]
@@ -49,7 +49,7 @@ def test_the_split_is_drawn_from_the_seed() -> None:
 
 
 def test_the_split_never_changes_by_accident() -> None:
-    """The same on every machine and release so far."""
+    """It is the same on every machine and in every release so far."""
     assert classes_of_tasks(10, 5, seed=0) == [[7, 1], [8, 0], [3, 5], [9, 2], [4, 6]]
 
 
@@ -74,7 +74,7 @@ def test_tasks_near_each_other_share_superclasses() -> None:
 
 
 def test_the_ring_is_drawn_from_the_seed() -> None:
-    """Equal seeds group alike, others do not; fewer tasks are the first of the ring; random groups have no order."""
+    """Equal seeds give equal rings; fewer tasks are the first of the ring; random groups have no order."""
     assert RING.classes_behind(0) == RING.classes_behind(0) != RING.classes_behind(1)
     few = SplitSpec(base="cifar100", by="superclass", first=6)
     assert few.classes_behind(0) == RING.classes_behind(0)[:6]
@@ -197,7 +197,7 @@ def trial(method: str, benchmark: SplitSpec, *, updates: int = 60, seed: int = 0
     [("neuromodnet", 0), *((name, 1) for name in ("neuromodnet", "flynet", "supsup", "batche", "psp", "stl"))],
 )
 def test_methods_learn_classes(digits: Datasets, method: str, crop_padding: int) -> None:
-    """Two classes a task, whether images are changed at random or not: far above chance, at once for PSP too.
+    """Two classes per task, with and without augmentation: far above chance, for PSP right after learning.
 
     By one kernel, since a mask passes rounding on: after 60 updates SupSup's worst task differs by 20 points.
     """

@@ -22,7 +22,7 @@ PAIRS = [(first, (first + 1) % 9) for _ in range(3) for first in range(9)]
 
 
 def rotated_by_pillow(images: np.ndarray, degrees: np.ndarray) -> np.ndarray:
-    """Each grey image on its own, as anyone would: nearest neighbour, zero fill."""
+    """Rotate each grey image with Pillow: nearest neighbour, zero fill."""
     turned_ones = [
         np.asarray(Image.fromarray(image).rotate(angle, resample=Image.Resampling.NEAREST))
         for image, angle in zip(images, degrees.tolist(), strict=True)
@@ -67,7 +67,7 @@ def test_a_quarter_turn_is_counter_clockwise() -> None:
 
 
 def test_parts_are_mixed_in_proportion_to_what_is_left() -> None:
-    """Worked out by hand: two of one and four of the other, each in its own order; of nothing nothing."""
+    """Worked out by hand: two of one and four of the other, each in its own order; nothing stays nothing."""
     assert mixed([2, 4]).tolist() == [2, 0, 3, 4, 1, 5]
     assert mixed([3, 0]).tolist() == [0, 1, 2]
     assert mixed([0, 0]).tolist() == []
@@ -104,7 +104,7 @@ def test_every_image_is_shown_once(digits: Datasets) -> None:
 
 
 def test_the_order_never_changes_by_accident(digits: Datasets) -> None:
-    """The same on every machine and release so far."""
+    """It is the same on every machine and in every release so far."""
     numbers, degrees = next(segments_of(digits.load("digits").train.labels, 0))
     assert numbers[:8].tolist() == [85, 308, 517, 262, 561, 1170, 1211, 62]
     assert degrees[:4].tolist() == [0.0, -60.0, 360 / 154, -60 + 360 / 136]
@@ -132,7 +132,7 @@ def test_segments_lie_end_to_end(digits: Datasets) -> None:
 
 
 def test_a_digit_is_tested_over_a_full_turn(digits: Datasets) -> None:
-    """Nine tests, one for each digit: its test images in their order, evenly from 0 degrees; the same at every seed."""
+    """Nine tests, one per digit: its test images in order, evenly spaced from 0 degrees; the same for every seed."""
     images = digits.load("digits")
     stream = stream_of(images)
     assert stream.num_tasks == 9
@@ -160,7 +160,7 @@ def test_sizes_are_known_without_data(digits: Datasets) -> None:
 
 
 def test_channels_and_tests_are_the_specs(digits: Datasets) -> None:
-    """Three equal channels, in the stream and in tests; how often is tested."""
+    """Three equal channels, in the stream and in tests; the interval between tests."""
     spec, images = TurningSpec(base="digits", channels=3, test_every=70), digits.load("digits")
     assert spec.problem().input_shape == (3, 8, 8)
     grey, coloured = stream_of(images), stream_of(images, spec=spec)
@@ -183,7 +183,7 @@ def test_the_presets_are_mammoths() -> None:
 
 
 def test_wrong_fields_are_refused() -> None:
-    """Photographs, and tests after no update."""
+    """Photographs, and tests every 0 updates."""
     with refused(InvalidError, "unknown-name", "too-small", says=["base: ", "'cifar100'", "test_every: "]):
         TurningSpec(base="cifar100", test_every=0)  # type: ignore[arg-type]  # what is refused
     with refused(InvalidError, "validation-takes-all", says=["validation: ", "1437"]):

@@ -39,7 +39,7 @@ def numbered(num_train: int = 20, num_test: int = 5) -> ImageSet:
 
 
 class Poisoned:
-    """Test images that nothing may ask for."""
+    """Test images that nothing may read."""
 
     def __getattr__(self, name: str) -> Any:
         raise AssertionError(f"the test part was asked for its {name}")
@@ -163,14 +163,14 @@ def test_something_is_left_to_train_on(benchmark: Any, count: int) -> None:
     ("value", "code", "expected"), [(-1, "too-small", "0"), (1.5, "wrong-type", "int"), (True, "wrong-type", "int")]
 )
 def test_the_number_is_a_count(benchmark: Any, value: Any, code: str, expected: str) -> None:
-    """No negative number, no fraction, no yes or no."""
+    """Negative numbers, fractions and booleans are refused."""
     with refused(InvalidError, code, says=["validation: ", expected, f"given {value}"]):
         benchmark(validation=value)
 
 
 @every_benchmark
 def test_a_validation_trial_is_another_trial(benchmark: Any) -> None:
-    """Its results never stand for those of the test images; at 0 the trial is the one that it was."""
+    """Its results never pass for those on the test images; with 0, the trial is the same as without the setting."""
     original, same, other = (trial(benchmark(**settings)) for settings in ({}, {"validation": 0}, {"validation": 100}))
     assert same.trial_id == original.trial_id
     assert other.trial_id != original.trial_id

@@ -1,4 +1,4 @@
-"""Where the files of a base set are looked for, how they are verified and fetched."""
+"""Where the files of a base set are searched for, and how they are verified and downloaded."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ def test_a_folder_may_be_relative_or_in_the_home(monkeypatch: pytest.MonkeyPatch
 def test_a_data_root_that_is_no_folder_is_an_error(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, roots: tuple[Path, Path]
 ) -> None:
-    """A typing mistake is not silently passed over; the error says where the value came from."""
+    """A typo is not silently ignored; the error says where the value came from."""
     with refused(DataError, "not-a-folder", says=["--data-root: ", "'/no/such/folder'"]):
         data_roots("/no/such/folder")
     (tmp_path / "file").touch()
@@ -122,7 +122,7 @@ def test_a_data_root_that_is_no_folder_is_an_error(
 
 
 def test_a_set_is_loaded_from_the_first_folder_that_holds_it(roots: tuple[Path, Path], cache: Path) -> None:
-    """A folder without any of the files is passed over; of two that hold the set the first is read."""
+    """A folder without any of the files is skipped; of two that hold the set, the first is read."""
     seen = []
 
     def load(root: Path) -> ImageSet:
@@ -154,7 +154,7 @@ def test_a_set_is_loaded_once(roots: tuple[Path, Path]) -> None:
 
 
 def test_using_a_set_writes_nothing_into_its_folder(roots: tuple[Path, Path], cache: Path) -> None:
-    """A read-only data root works: making sure and loading leave every file, folder and time as they were."""
+    """A read-only data root works: checking and loading leave every file, folder and time unchanged."""
     write_files(roots[0])
     before = listing(roots[0])
     known = datasets(toy(), roots[0], cache)
@@ -165,7 +165,7 @@ def test_using_a_set_writes_nothing_into_its_folder(roots: tuple[Path, Path], ca
 
 
 def test_a_missing_set_names_every_place_and_file(roots: tuple[Path, Path], cache: Path) -> None:
-    """Where it was looked for, why it could not be downloaded, which files to put where."""
+    """The error says which folders were searched, why the download failed, and which files to put where."""
     with refused(
         DataError,
         "data-set-missing",
@@ -180,7 +180,7 @@ def test_a_missing_set_names_every_place_and_file(roots: tuple[Path, Path], cach
 
 
 def test_loading_never_downloads(roots: tuple[Path, Path], cache: Path) -> None:
-    """A worker without the files names the places and leaves fetching to the one who started the sweep."""
+    """A worker without the files names the folders; only the driver downloads."""
 
     def download(_: Path) -> None:
         raise AssertionError("load must not download")
@@ -207,7 +207,7 @@ def test_a_damaged_file_is_named(roots: tuple[Path, Path], act: str, content: by
 
 @pytest.mark.parametrize("act", ["ensure", "load"])
 def test_a_part_of_a_set_is_an_error(roots: tuple[Path, Path], act: str) -> None:
-    """A folder with some of the files is not passed over: someone meant it to be used."""
+    """A folder with some of the files is not skipped: someone meant it to be used."""
     write_files(roots[0], {"TOY/images": FILES["TOY/images"]})
     write_files(roots[1])
     with refused(DataError, "data-set-incomplete", says=["'toy'", str(roots[0]), "TOY/raw/labels"]):
@@ -236,7 +236,7 @@ def test_a_download_goes_to_the_cache(roots: tuple[Path, Path], cache: Path) -> 
 
 
 def test_what_is_there_is_not_downloaded_again(cache: Path) -> None:
-    """Making sure twice fetches once."""
+    """Requesting it twice downloads it once."""
     calls = []
 
     def download(folder: Path) -> None:
@@ -250,7 +250,7 @@ def test_what_is_there_is_not_downloaded_again(cache: Path) -> None:
 
 
 def test_two_who_need_a_set_fetch_it_once() -> None:
-    """The second waits at the lock, finds the files when it gets in, and goes on without an error."""
+    """The second waits for the lock, then finds the files and continues without an error."""
     calls, errors = [], []
     started = threading.Barrier(2)
 
@@ -280,7 +280,7 @@ def half(folder: Path) -> None:
 
 
 def nothing(_: Path) -> None:
-    """A downloader that says nothing of its failure."""
+    """A downloader that fails silently."""
 
 
 def half_then_fail(folder: Path) -> None:
@@ -303,7 +303,7 @@ def altered(folder: Path) -> None:
     ],
 )
 def test_a_download_that_fails_leaves_nothing(download: Callable[[Path], None], cache: Path) -> None:
-    """No file of the set and no temporary folder, so that the next attempt starts from nothing and succeeds."""
+    """No file of the set and no temporary folder remains, so the next attempt starts afresh and succeeds."""
     with pytest.raises(DataError, match="'toy'"):
         datasets(toy(download)).ensure("toy")
     assert [path for path in cache.rglob("*") if path.suffix != ".lock"] == []
@@ -311,7 +311,7 @@ def test_a_download_that_fails_leaves_nothing(download: Callable[[Path], None], 
 
 
 def test_a_download_cut_off_while_it_is_moved_is_made_good(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A process that dies between two moves may leave a part of a set; it must not stop every later one."""
+    """A process that dies between two moves may leave part of a set, which must not block later ones."""
     replace, moves = Path.replace, []
 
     def replace_once(path: Path, target: Path) -> Path:
@@ -328,7 +328,7 @@ def test_a_download_cut_off_while_it_is_moved_is_made_good(monkeypatch: pytest.M
 
 
 def test_a_part_in_the_cache_is_what_a_download_left(cache: Path) -> None:
-    """It is nobody's folder but the cache, so a part is passed over: loading finds nothing, fetching completes it."""
+    """Nobody else writes to the cache, so a partial set is ignored: loading finds nothing, downloading completes it."""
     write_files(cache, {"TOY/images": b"old and damaged"})
     with refused(DataError, "data-set-missing", says="'toy'"):
         datasets(toy(write_files)).load("toy")
@@ -341,7 +341,7 @@ def embedded(read: Callable[[], ImageSet] = lambda: ImageSet(train=GOOD, test=GO
 
 
 def test_an_embedded_set_needs_no_folder(cache: Path) -> None:
-    """It is loaded from its library, and making sure of it downloads nothing."""
+    """It is loaded from its library, and nothing is downloaded."""
     seen = []
 
     def read() -> ImageSet:
@@ -357,7 +357,7 @@ def test_an_embedded_set_needs_no_folder(cache: Path) -> None:
 
 
 def test_the_folder_of_a_set_is_found(roots: tuple[Path, Path], cache: Path) -> None:
-    """None where no folder holds the files, then the first that does; looking downloads nothing."""
+    """None if no folder holds the files, otherwise the first that does; searching downloads nothing."""
 
     def download(_: Path) -> None:
         raise AssertionError("find must not download")
@@ -386,7 +386,7 @@ GOOD = images_of(100, [0, 1] * 50)
 
 
 def test_a_set_is_whole(roots: tuple[Path, Path]) -> None:
-    """Its files have their checksums, its images the counts, the shape and the labels that are declared."""
+    """Its files have their checksums, and its images the declared counts, shape and labels."""
     write_files(roots[0])
     datasets(toy(), *roots).verify("toy")
 
@@ -417,7 +417,7 @@ def test_a_set_is_whole(roots: tuple[Path, Path]) -> None:
 def test_images_that_are_not_as_declared_are_named(
     train: ImageSplit, test: ImageSplit, faults: list[tuple[str, str]], roots: tuple[Path, Path]
 ) -> None:
-    """Too few, of another shape, without a label or with one too many: all of it at once, by part."""
+    """Too few images, another shape, missing or extra labels: all are reported at once, by part."""
     write_files(roots[0])
     with refused(DataError, *dict.fromkeys(code for code, _ in faults), says="'toy'") as caught:
         datasets(toy(load=lambda _: ImageSet(train=train, test=test)), *roots).verify("toy")
@@ -468,7 +468,7 @@ def test_each_channel_is_normalised_by_its_own() -> None:
 
 @pytest.fixture
 def homeless(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A user without HOME and without an entry in the list of users, as some containers have."""
+    """A user without HOME and without a passwd entry, as in some containers."""
 
     def unknown(*_: object) -> Path:
         raise RuntimeError("Could not determine home directory.")
@@ -479,7 +479,7 @@ def homeless(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("homeless")
 def test_without_a_home_embedded_images_are_there_and_others_say_what_to_set(tmp_path: Path) -> None:
-    """What needs no folder asks for none; what would be downloaded has nowhere to go."""
+    """Embedded sets need no folder; downloads have nowhere to go, and the error says what to set."""
     assert data_roots() == ()
     data = Datasets(BASE_SETS, data_roots())
     assert data.obtain("digits") is None
@@ -502,7 +502,7 @@ def test_a_data_root_of_an_unknown_user_is_refused(monkeypatch: pytest.MonkeyPat
 
 
 def test_a_folder_that_may_not_be_looked_into_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Such as another user's home, which a container may have for HOME."""
+    """Such as another user's home, to which HOME may point in a container."""
 
     def refuse(*_: object) -> bool:
         raise PermissionError(13, "Permission denied")

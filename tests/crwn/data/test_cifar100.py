@@ -83,7 +83,7 @@ def test_pixels_are_those_that_torchvision_gives(folder: Path) -> None:
 
 
 def test_a_damaged_folder_is_refused_before_it_is_read(folder: Path) -> None:
-    """torchvision compares checksums; the folder is named, with what to do."""
+    """torchvision compares checksums; the error names the folder and says what to do."""
     (folder / "cifar-100-python" / "train").write_bytes(b"\x80\x04N.")
     with refused(DataError, "archive-damaged", says="cifar-100-python"):
         SMALL.load(folder)
@@ -97,7 +97,7 @@ def test_a_part_of_the_folder_is_no_set(folder: Path) -> None:
 
 @pytest.fixture
 def archive(folder: Path, tmp_path: Path) -> Path:
-    """A data root with the same images in the archive, which nobody unpacked."""
+    """A data root with the same images in the archive, not unpacked."""
     (tmp_path / "packed").mkdir()
     file = tmp_path / "packed" / "cifar-100-python.tar.gz"
     with tarfile.open(file, "w:gz") as opened:
@@ -106,14 +106,14 @@ def archive(folder: Path, tmp_path: Path) -> Path:
 
 
 def test_the_archive_gives_the_same_set(folder: Path, archive: Path) -> None:
-    """Left packed, as it is downloaded."""
+    """The archive is read as it was downloaded."""
     images, expected = SMALL.load(archive.parent), SMALL.load(folder)
     assert np.array_equal(images.train.images, expected.train.images)
     assert np.array_equal(images.test.images, expected.test.images)
 
 
 def test_a_damaged_archive_is_named(archive: Path) -> None:
-    """Cut off, without a file of images, or with one of something else; nothing in it is run."""
+    """Truncated, without a file of images, or with a file of something else; nothing in it is run."""
     whole = archive.read_bytes()
     for content in (whole[:-100], whole[:300], b"", b"none"):
         archive.write_bytes(content)

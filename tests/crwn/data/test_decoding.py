@@ -1,4 +1,4 @@
-"""Encoded images of every kind become pixels, or it is said why not."""
+"""Encoded images of every kind are decoded, or the error says why not."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def test_a_coloured_image_of_the_right_size_is_taken_as_it_is(classes: dict[str,
     ids=["PNG", "TIFF", "PGM"],
 )
 def test_grey_levels_of_16_bits_are_divided_by_257(content: bytes, mode: str, channels: int) -> None:
-    """So that 0 stays 0 and 65535 becomes 255, rounded between; it is said."""
+    """So that 0 stays 0 and 65535 becomes 255, with rounding between; the conversion is reported."""
     found, changed = pixels(content, (channels, 8, 8))
     expected = np.rint(LEVELS_16 / 257).astype(np.uint8)
     assert all(np.array_equal(found[:, :, channel], expected) for channel in range(channels))
@@ -90,7 +90,7 @@ def test_colours_of_16_bits_keep_their_upper_8() -> None:
 
 @pytest.mark.parametrize("dtype", [np.float32, np.int32])
 def test_levels_of_no_known_range_are_refused(dtype: type) -> None:
-    """Nobody knows what is white."""
+    """The level of white is unknown."""
     with refused(InvalidError, "levels-unknown"):
         pixels(saved(Image.fromarray(LEVELS_16.astype(dtype)), "TIFF"), (3, 8, 8))
 
@@ -99,7 +99,7 @@ def test_levels_of_no_known_range_are_refused(dtype: type) -> None:
     ("mode", "form"), [("1", "PNG"), ("LA", "PNG"), ("RGBA", "PNG"), ("CMYK", "JPEG"), ("L", "JPEG")]
 )
 def test_other_modes_are_converted_as_pillow_does(mode: str, form: str) -> None:
-    """As torchvision's loader has them, which converts with the same call."""
+    """Like torchvision's loader, which uses the same call."""
     content = saved(Image.fromarray(np.arange(64, dtype=np.uint8).reshape(8, 8) * 4).convert(mode), form)
     found, changed = pixels(content, (3, 8, 8))
     assert np.array_equal(found, np.asarray(Image.open(io.BytesIO(content)).convert("RGB")))
@@ -107,7 +107,7 @@ def test_other_modes_are_converted_as_pillow_does(mode: str, form: str) -> None:
 
 
 def test_a_palette_with_transparency_is_read_without_a_warning() -> None:
-    """The colours are those of the palette, whatever shines through."""
+    """The colours are those of the palette; transparency is ignored."""
     image = Image.fromarray(np.arange(192, dtype=np.uint8).reshape(8, 8, 3)).quantize(16)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -117,7 +117,7 @@ def test_a_palette_with_transparency_is_read_without_a_warning() -> None:
 
 @pytest.mark.parametrize("form", ["PNG", "WEBP", "GIF"])
 def test_of_several_frames_the_first_is_taken(form: str) -> None:
-    """And it is said."""
+    """The conversion is reported."""
     frames = [Image.new("RGB", (8, 8), (level, 0, 0)) for level in (200, 100)]
     content = saved(frames[0], form, save_all=True, append_images=frames[1:], lossless=True)
     found, changed = pixels(content, (3, 8, 8))
@@ -126,7 +126,7 @@ def test_of_several_frames_the_first_is_taken(form: str) -> None:
 
 
 def test_an_orientation_is_not_applied() -> None:
-    """As torchvision's loader does not, so that pixels are those others train with."""
+    """As in torchvision's loader, so that pixels are those that others train with."""
     exif = Image.Exif()
     exif[0x0112] = 6
     image = np.zeros((8, 8, 3), dtype=np.uint8)
@@ -137,7 +137,7 @@ def test_an_orientation_is_not_applied() -> None:
 
 @pytest.mark.parametrize("content", [b"", b"version https://git-lfs.github.com/spec/v1\n"])
 def test_what_is_no_image_is_said_to_be_none(content: bytes) -> None:
-    """With its size, by which an empty file or a pointer to one elsewhere is known."""
+    """The error has its size, which reveals an empty file or a Git LFS pointer."""
     with refused(InvalidError, "image-of-no-known-format", says=str(len(content))):
         pixels(content, (3, 8, 8))
 
@@ -152,14 +152,14 @@ def test_what_claims_any_size_is_not_decoded() -> None:
 
 @pytest.mark.parametrize(("form", "kept"), [("PNG", -20), ("PNG", 60), ("JPEG", -20), ("WEBP", -20), ("BMP", -20)])
 def test_an_image_that_is_cut_off_is_no_image(tmp_path: Path, form: str, kept: int) -> None:
-    """Not the upper half of one."""
+    """The part that could be decoded is not used."""
     (tmp_path / "image").write_bytes(saved(Image.effect_noise((SIZE, SIZE), 60).convert("RGB"), form)[:kept])
     with pytest.raises((OSError, SyntaxError, ValueError)):
         pixels(tmp_path / "image", (3, SIZE, SIZE))
 
 
 def test_a_changed_bit_in_a_png_is_found() -> None:
-    """By the checksums that the format has, where decoding alone would give other pixels."""
+    """The format's checksums reveal it, where decoding alone would give other pixels."""
     content = bytearray(encoded(np.arange(SIZE * SIZE * 3, dtype=np.uint8).reshape(SIZE, SIZE, 3)))
     for place in range(33, len(content) - 12):  # behind the header, before the end
         damaged = content.copy()

@@ -1,4 +1,4 @@
-"""miniImageNet's three forms, tried on real photographs that anyone may use."""
+"""miniImageNet's three layouts, tested on real photographs that anyone may use."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def test_counts_and_sizes_are_the_published_ones(base: object, size: int, each: 
 
 
 def test_neither_is_downloaded() -> None:
-    """The terms of ImageNet forbid passing its images on."""
+    """The terms of ImageNet forbid redistributing its images."""
     for base in (MINI_IMAGENET, TINY_IMAGENET):
         assert isinstance(base.source, Photographs)
         assert base.source.download is None

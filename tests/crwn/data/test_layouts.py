@@ -44,7 +44,7 @@ def test_every_form_gives_the_same_set(
 
 @pytest.mark.parametrize("form", FORMS)
 def test_the_arrays_are_the_same_whatever_the_form(form: str, laid_out: LaidOut, photographs: Photographs) -> None:
-    """Not only the sets of images but their order, so that a trial's numbers do not depend on the form."""
+    """The images and their order are the same, so a trial's numbers do not depend on the layout."""
     reference, images = photographs.load(laid_out("folders")), None
     images = reference if form == "folders" else photographs.load(laid_out(form))
     assert np.array_equal(images.train.images, reference.train.images)
@@ -69,7 +69,7 @@ def test_parts_come_in_the_order_of_learning() -> None:
 
 
 def test_only_a_few_faults_are_named() -> None:
-    """Of many there is a number."""
+    """The others are counted."""
     assert named(["a", "b"]) == "a, b"
     assert named([str(number) for number in range(12)]) == "0, 1, 2, 3, 4, 5, 6, 7, 8, 9 and 2 more"
 
@@ -157,7 +157,7 @@ WITHOUT_BYTES = {"bytes": None, "path": "a.png"}
 def test_what_is_wrong_in_a_parquet_file_is_said(
     change: Callable[[pa.Table], pa.Table], code: str, facts: list[str], laid_out: LaidOut, photographs: Photographs
 ) -> None:
-    """In one line, with the file and the row or the column; a column that only the reader knows is never shown."""
+    """The error is one line with the file and the row or column, and never names columns of the reader's own."""
     root = laid_out("Parquet")
     rewrite(root / "toy" / "test-00000-of-00001.parquet", change)
     with refused(DataError, code, says=facts) as caught:
@@ -177,7 +177,7 @@ def test_what_is_wrong_in_a_parquet_file_is_said(
 def test_parquet_in_other_words_is_the_same_set(
     change: Callable[[pa.Table], pa.Table], laid_out: LaidOut, photographs: Photographs
 ) -> None:
-    """Images as plain binary, other kinds of text, further columns; in one file of two."""
+    """Images as plain binary, other text types, extra columns, in one of two files."""
     expected = photographs.load(laid_out("folders"))
     root = laid_out("Parquet")
     rewrite(root / "toy" / "test-00000-of-00001.parquet", change)
@@ -200,7 +200,7 @@ def test_shards_and_an_empty_one_are_one_set(laid_out: LaidOut, photographs: Pho
 
 @pytest.mark.parametrize("form", ["Parquet", "class_dict", "lists"])
 def test_hidden_files_are_no_part_of_a_set(form: str, laid_out: LaidOut, photographs: Photographs) -> None:
-    """Such as the ._ files that archives from a Mac leave beside each file."""
+    """Such as the ._ files that macOS archives leave next to each file."""
     root = laid_out(form)
     expected = photographs.load(root)
     for file in list((root / "toy").iterdir()):
@@ -213,7 +213,7 @@ def test_hidden_files_are_no_part_of_a_set(form: str, laid_out: LaidOut, photogr
 
 
 def test_images_that_a_list_names_must_be_there(laid_out: LaidOut, photographs: Photographs) -> None:
-    """All that are missing are named at once, with their list."""
+    """All missing images are named at once, with their list."""
     root = laid_out("lists")
     for name in ("n0100000099.png", "n0300000095.png"):
         (root / "toy" / "images" / name).unlink()
@@ -222,7 +222,7 @@ def test_images_that_a_list_names_must_be_there(laid_out: LaidOut, photographs: 
 
 
 def test_a_list_has_two_columns(laid_out: LaidOut, photographs: Photographs) -> None:
-    """The list is named, with what it has instead."""
+    """The error names the list and its actual columns."""
     root = laid_out("lists")
     (root / "toy" / "train.csv").write_text("file,class\na.png,n01\n")
     with refused(DataError, "columns-missing", says=["train.csv: ", "filename", "label", "['file', 'class']"]):
@@ -256,7 +256,7 @@ def test_an_empty_class_is_named(laid_out: LaidOut, photographs: Photographs) ->
 @pytest.mark.parametrize("form", ["folders", "folders of parts"])
 @pytest.mark.parametrize("place", [".ipynb_checkpoints", "__MACOSX", "@eaDir", ".", ".thumbnails/deep"])
 def test_hidden_copies_are_no_images(form: str, place: str, laid_out: LaidOut, photographs: Photographs) -> None:
-    """Neither in a class's folder nor beside the classes; nor is what systems leave in a folder."""
+    """Hidden files are ignored in a class's folder and next to it, as are files left by operating systems."""
     root = laid_out(form)
     expected = photographs.load(root).test.images.copy()
     for file in list((root / "toy").rglob("*.png")):
@@ -299,7 +299,7 @@ LISTED = b"filename,label\na.png,n01\n"
 def test_what_is_wrong_in_a_list_is_said(
     content: bytes, codes: str, facts: list[str], laid_out: LaidOut, photographs: Photographs, tmp_path: Path
 ) -> None:
-    """With the list and the row, counted as a spreadsheet does; and nothing outside of the set is looked at."""
+    """The error has the list and the row, counted as in a spreadsheet; nothing outside the set is read."""
     root = laid_out("lists")
     (tmp_path / "a.png").touch()
     (root / "toy" / "train.csv").write_bytes(content)
@@ -329,7 +329,7 @@ def test_a_list_in_other_words_is_the_same_list(
 
 @pytest.mark.parametrize(("list_name", "label"), [("val.csv", "n03"), ("test.csv", "n01")])
 def test_an_image_is_listed_once(list_name: str, label: str, laid_out: LaidOut, photographs: Photographs) -> None:
-    """A second time is a fault in the same list as in another, under the same class as under another."""
+    """Listing it twice is a fault, in one list or two, under one class or two."""
     root = laid_out("lists")
     with (root / "toy" / list_name).open("a") as file:
         file.write(f"n0300000098.png,{label}\r\n")
@@ -358,7 +358,7 @@ class Hostile:
 def test_code_in_a_pickle_is_not_run(
     tmp_path: Path, call: Callable[..., Any], photographs: Photographs, laid_out: LaidOut
 ) -> None:
-    """A stranger's cache cannot do anything: what it would call is named, and refused before it is called."""
+    """An untrusted cache cannot run code: what it would call is named and refused before it is called."""
     root = laid_out("class_dict")
     mark = tmp_path / "run"
     for content in (Hostile(mark, call), {"image_data": Hostile(mark, call), "class_dict": {}}):
@@ -369,7 +369,7 @@ def test_code_in_a_pickle_is_not_run(
 
 
 def test_the_hostile_pickle_is_hostile(tmp_path: Path) -> None:
-    """Read by pickle itself, the same bytes do run."""
+    """Loaded with pickle, the same bytes do run code."""
     pickle.loads(pickle.dumps(Hostile(tmp_path / "run", exec)))  # noqa: S301 (that is the point)
     assert (tmp_path / "run").exists()
 
@@ -378,7 +378,7 @@ def test_the_hostile_pickle_is_hostile(tmp_path: Path) -> None:
     "name", ["numpy.lib.npyio\nload", "numpy.testing._private.utils\nrunstring", "builtins\ngetattr"]
 )
 def test_numpys_own_functions_are_no_exception(tmp_path: Path, name: str) -> None:
-    """Only what builds an array or a number is let through, not all of NumPy."""
+    """Only functions that build an array or a number are allowed, not all of NumPy."""
     (tmp_path / "file").write_bytes(b"c" + name.encode() + b"\n(S'x'\ntR.")
     with refused(DataError, "name-not-allowed", says=".".join(name.splitlines())):
         read_pickle(tmp_path / "file")
@@ -396,21 +396,21 @@ def test_pickles_of_python_2_are_read(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("content", [b"", b"\x80", b"not a pickle", b"\x80\x04N", b"\x1f\x8b\x08"])
 def test_a_damaged_pickle_is_named(tmp_path: Path, content: bytes) -> None:
-    """Cut off or something else altogether."""
+    """Truncated, or not a pickle at all."""
     (tmp_path / "file").write_bytes(content)
     with refused(DataError, "pickle-unreadable", says=str(tmp_path / "file")):
         read_pickle(tmp_path / "file")
 
 
 def test_a_packed_pickle_is_no_pickle(tmp_path: Path) -> None:
-    """The reason is in words, and not the code of an instruction."""
+    """The error gives the reason in words, not the opcode."""
     (tmp_path / "file").write_bytes(b"\x1f\x8b\x08")
     with refused(DataError, "pickle-unreadable"):
         read_pickle(tmp_path / "file")
 
 
 def test_names_of_either_case_are_found(tmp_path: Path) -> None:
-    """As of images; what is hidden is no file of a set, nor is a folder, and where nothing is there is none."""
+    """File extensions may be in either case; hidden files and folders do not count."""
     for name in ("TRAIN.PARQUET", "test.parquet", ".x.parquet", "a.csv"):
         (tmp_path / name).touch()
     (tmp_path / "c.parquet").mkdir()
@@ -532,13 +532,13 @@ OBJECT = Built(np.dtype, ("O8", False, True), (3, "|", None, None, None, -1, -1,
     ],
 )
 def test_bytes_are_never_taken_for_objects(tmp_path: Path, content: Any) -> None:
-    """By NumPy's own functions a file could name addresses in memory, which is as good as code."""
+    """With NumPy's own functions, a file could forge memory addresses, which is as bad as running code."""
     write_pickle(tmp_path / "file", content)
     with refused(DataError, "array-of-objects"):
         read_pickle(tmp_path / "file")
 
 
 def test_a_place_in_the_memo_takes_no_memory(tmp_path: Path) -> None:
-    """A pickle that numbers its parts from two thousand million on is read like any other."""
+    """A pickle whose memo indices start at two billion is read like any other."""
     (tmp_path / "file").write_bytes(b"\x80\x02]r\xff\xff\xff\x7f.")
     assert read_pickle(tmp_path / "file") == []

@@ -1,4 +1,4 @@
-"""MNIST under every name that its files have, and as it is, where its files are."""
+"""MNIST under all of its files' names, and the real set if it is available."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def write(root: Path, folder: str, name: str, *, dotted: bool, packed: bool) -> 
 @pytest.mark.parametrize("dotted", [False, True])
 @pytest.mark.parametrize("packed", [False, True])
 def test_every_name_is_read(small: BaseSet, tmp_path: Path, folder: str, *, dotted: bool, packed: bool) -> None:
-    """Packed or not, with a dot as some unpackers write it, in torchvision's folder or one above."""
+    """Gzipped or not, with a dot as some unpackers write it, in torchvision's folder or one above."""
     for name in FILES:
         write(tmp_path, folder, name, dotted=dotted, packed=packed)
     known = Datasets({"mnist": small}, [tmp_path])

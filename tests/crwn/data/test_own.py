@@ -1,4 +1,4 @@
-"""Base sets of images of one's own: found, checked all at once, split by their pixels, named by their content."""
+"""A user's own base sets: found, checked all at once, split by their pixels, named by their content."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def test_a_folder_is_a_base_set(photos: Path) -> None:
 
 
 def test_the_name_is_that_of_the_content(photos: Path, tmp_path: Path) -> None:
-    """Neither the path nor files' names nor the form matter; pixels, classes, split, size and channels do."""
+    """Path, file names and layout do not matter; pixels, classes, split, size and channels do."""
     name = defined(photos).name
     other = shutil.copytree(photos, tmp_path / "elsewhere")
     (other / "a").rename(other / "aa")  # the same order
@@ -93,7 +93,7 @@ def test_the_name_is_that_of_the_content(photos: Path, tmp_path: Path) -> None:
 
 
 def test_an_unchanged_folder_is_not_decoded_again(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A changed file is, even if its size and its time of change are as before."""
+    """A changed file is, even with the same size and modification time."""
     base = defined(photos)
     with monkeypatch.context() as patched:
         patched.setattr(own, "decode_all", None)
@@ -126,7 +126,7 @@ def test_a_split_that_the_folders_give_is_kept(photos: Path, tmp_path: Path) -> 
 
 
 def test_equal_images_are_on_one_side(photos: Path) -> None:
-    """A picture that is there five times is in the training images or in the test images."""
+    """Five copies of a picture are all training images or all test images."""
     for number in range(1, 5):
         shutil.copy(photos / "a" / "0.png", photos / "a" / f"{number}.png")
     images = images_of(defined(photos, test_share=0.5))
@@ -138,7 +138,7 @@ def test_equal_images_are_on_one_side(photos: Path) -> None:
 
 
 def test_an_image_more_moves_hardly_any_other(photos: Path) -> None:
-    """What is for testing without it is for testing with it, but for those that make room."""
+    """Test images stay test images, except for those that it displaces."""
     before = {image.tobytes() for image in images_of(defined(photos)).test.images}
     picture(999).save(photos / "a" / "more.png")
     after = {image.tobytes() for image in images_of(defined(photos)).test.images}
@@ -146,7 +146,7 @@ def test_an_image_more_moves_hardly_any_other(photos: Path) -> None:
 
 
 def test_all_faults_of_a_folder_are_said_at_once(tmp_path: Path) -> None:
-    """One class, links out, a folder and a text among images, broken and huge images, images of no class."""
+    """One class, links out of the folder, other files among images, broken and huge images, images without a class."""
     top = tmp_path / "photos"
     (top / "a" / "deeper").mkdir(parents=True)
     (tmp_path / "out.png").write_bytes(b"")
@@ -210,7 +210,7 @@ def test_parquet_files_may_be_the_split(tmp_path: Path) -> None:
 
 
 def test_a_worker_gets_the_set_and_refuses_other_images(photos: Path, cache: Path) -> None:
-    """It adds the definition, decodes where its cache lacks the images, and compares their name."""
+    """The worker adds the definition, decodes the images if its cache lacks them, and compares their checksum."""
     base = defined(photos)
     sent = pickle.dumps(DefinedSet(base=base))
     assert base.name not in BASE_SETS
@@ -235,7 +235,7 @@ def test_a_worker_gets_the_set_and_refuses_other_images(photos: Path, cache: Pat
 
 
 def test_a_damaged_cache_is_refused(photos: Path, cache: Path) -> None:
-    """Other pixels are found by a check, another length by each load."""
+    """A check finds changed pixels, and every load a changed length."""
     base = defined(photos)
     data = Datasets({base.name: base}, roots=())
     file = cache / "own" / base.name / "train.npy"

@@ -28,7 +28,7 @@ LaidOut = Callable[..., Path]
 
 
 def nothing(done: int, total: int) -> None:
-    """A progress that nobody watches."""
+    """A progress callback that does nothing."""
 
 
 def decoded(cache: Path) -> list[Path]:
@@ -63,7 +63,7 @@ def test_images_that_cannot_be_decoded_are_all_named(laid_out: LaidOut, photogra
 def test_more_images_than_the_set_has_are_refused(
     laid_out: LaidOut, photographs: Photographs, classes: dict[str, list[Pixels]]
 ) -> None:
-    """Nobody knows which of them are the set's: the class, how many there are, and where they were read."""
+    """It is unknown which belong to the set: the error has the class, the number and the place."""
     more = {name: [*images, 255 - images[0]] if name == "n02" else images for name, images in classes.items()}
     root = laid_out("folders", more)
     with refused(DataError, "images-too-many", says=["n02 (7)", "19 images", "3 classes", f"{root}/toy"]):
@@ -73,7 +73,7 @@ def test_more_images_than_the_set_has_are_refused(
 def test_phases_of_one_set_are_not_added_up(
     laid_out: LaidOut, photographs: Photographs, classes: dict[str, list[Pixels]]
 ) -> None:
-    """Three pickles of the same classes in one folder, as MetaOptNet has them: each is named with what is in it."""
+    """Three pickles with the same classes, as in MetaOptNet: the error names each with its content."""
     root = laid_out("labels")
     file = root / "toy" / "miniImageNet_category_split_train.pickle"
     phases = [file.with_name(f"{file.stem}_phase_{phase}.pickle") for phase in ("train", "val", "test")]
@@ -89,7 +89,7 @@ def test_phases_of_one_set_are_not_added_up(
 def test_an_image_on_both_sides_is_refused(
     form: str, laid_out: LaidOut, photographs: Photographs, classes: dict[str, list[Pixels]], cache: Path
 ) -> None:
-    """Whatever its name and place: a copy of a test image among the training images of its class, pixel for pixel."""
+    """A pixel-for-pixel copy of a test image in its class's training set is refused, whatever its name and place."""
     classes["n02"][1] = classes["n02"][5]
     with refused(DataError, "test-images-in-training"):
         photographs.load(laid_out(form, classes))
@@ -102,7 +102,7 @@ def test_an_image_of_two_classes_is_refused_unless_such_are_rare(
     classes: dict[str, list[Pixels]],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Published sets have some (CIFAR-100 six of 10,000): up to one in a thousand test images is said, not refused."""
+    """Published sets have some (CIFAR-100: six of 10,000): up to one in a thousand is reported, more are refused."""
     classes["n02"][1] = classes["n01"][5]
     root = laid_out("folders", classes)
     with refused(DataError, "test-images-in-training", says=["n01_0005.png", "n02_0001.png"]):
@@ -180,7 +180,7 @@ def test_images_are_decoded_once(
 def test_other_files_are_decoded_anew(
     form: str, laid_out: LaidOut, photographs: Photographs, classes: dict[str, list[Pixels]]
 ) -> None:
-    """The cache knows what it was made from; another image under an old name is seen."""
+    """The cache records its sources, so another image under an old name is noticed."""
     root = laid_out(form)
     before = photographs.load(root).train.images.copy()
     shutil.rmtree(root)
@@ -207,7 +207,7 @@ def test_many_files_are_known_by_size_and_time(
 def test_progress_is_told_from_none_to_all(
     laid_out: LaidOut, photographs: Photographs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """In steps, of the images that are kept."""
+    """Progress counts the images that are kept, in steps."""
     monkeypatch.setattr("crwn.data.photographs.DECODED_AT_ONCE", 5)
     told: list[tuple[int, int]] = []
     photographs.prepare(laid_out("folders"), lambda done, total: told.append((done, total)))
@@ -232,12 +232,12 @@ def test_an_interrupted_decode_leaves_no_cache(
 
 
 def decode_slowly(photographs: Photographs, root: Path) -> None:
-    """For a process that is to be killed."""
+    """Runs in a process that is to be killed."""
     photographs.prepare(root, lambda done, total: time.sleep(60))
 
 
 def test_a_killed_decode_leaves_no_cache(laid_out: LaidOut, photographs: Photographs, cache: Path) -> None:
-    """Kill -9 leaves a part that nobody takes for the whole, and that the next start removes."""
+    """Kill -9 leaves a partial cache, which is never used and which the next start removes."""
     root = laid_out("folders")
     process = multiprocessing.get_context("spawn").Process(target=decode_slowly, args=(photographs, root))
     process.start()
@@ -290,7 +290,7 @@ def test_two_who_need_a_set_decode_it_once(laid_out: LaidOut, photographs: Photo
 def test_a_cache_that_is_not_ours_is_refused(
     spoil: Callable[[Path], Any], code: str, laid_out: LaidOut, photographs: Photographs, cache: Path
 ) -> None:
-    """Of another version or damaged: it is named, with what to do, which works."""
+    """Of another version or damaged: the error names it and says what to do, which works."""
     root = laid_out("folders")
     photographs.load(root)
     (folder,) = decoded(cache)
@@ -304,7 +304,7 @@ def test_a_cache_that_is_not_ours_is_refused(
 def test_a_cache_that_cannot_be_written_says_how_much_it_needs(
     laid_out: LaidOut, photographs: Photographs, cache: Path
 ) -> None:
-    """The folder, the megabytes, and why not."""
+    """The error has the folder, the megabytes needed and the reason."""
     cache.parent.mkdir(parents=True)
     cache.touch()
     with refused(DataError, "cache-not-written", says=[f"{cache}/decoded", "0 MB"]):
@@ -312,7 +312,7 @@ def test_a_cache_that_cannot_be_written_says_how_much_it_needs(
 
 
 def test_a_changed_cache_is_found_by_verifying(laid_out: LaidOut, photographs: Photographs, cache: Path) -> None:
-    """One bit of one image: a load maps it without reading it, `verify` compares the checksum."""
+    """One bit of one image: loading only maps the file, but `verify` compares the checksum."""
     known = Datasets({"toy": base_set(photographs)}, [laid_out("folders")])
     known.verify("toy")
     (folder,) = decoded(cache)
@@ -325,7 +325,7 @@ def test_a_changed_cache_is_found_by_verifying(laid_out: LaidOut, photographs: P
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
 def test_a_folder_that_may_not_be_read_is_named(laid_out: LaidOut, photographs: Photographs) -> None:
-    """It is not passed over as if it held nothing."""
+    """It is not treated as empty."""
     root = laid_out("folders")
     (root / "toy" / "n02").chmod(0)
     with refused(DataError, "file-unreadable", says=["'toy'", "Permission denied", "n02"]):
@@ -357,7 +357,7 @@ def base_set(source: Photographs) -> BaseSet:
 
 
 def test_a_set_that_may_not_be_passed_on_is_asked_for(photographs: Photographs, cache: Path) -> None:
-    """Where to put it, and in which forms."""
+    """The error says where to put it, in which layouts."""
     with refused(DataError, "data-set-missing", "download-not-allowed") as caught:
         Datasets({"toy": base_set(photographs)}, [cache]).ensure("toy")
     lines = str(caught.value).splitlines()
@@ -367,7 +367,7 @@ def test_a_set_that_may_not_be_passed_on_is_asked_for(photographs: Photographs, 
 
 
 def test_a_set_that_can_be_fetched_is(photographs: Photographs, cache: Path, classes: dict[str, list[Pixels]]) -> None:
-    """Into the cache, beside which nothing else is left of the download."""
+    """It goes into the cache, and nothing else is left of the download."""
 
     def download(folder: Path) -> None:
         (folder / "toy").mkdir()
@@ -397,7 +397,7 @@ def test_a_download_that_fails_leaves_nothing(photographs: Photographs, cache: P
 
 
 def test_counts_are_as_declared(photographs: Photographs, laid_out: LaidOut) -> None:
-    """What the set says of itself is what it gives."""
+    """The images match the declared counts."""
     known = Datasets({"toy": base_set(photographs)}, [laid_out("class_dict")])
     known.verify("toy")
     assert len(known.load("toy").test.labels) == 3 * TEST_EACH

@@ -1,4 +1,4 @@
-"""What methods are built in, in tests: everything plain and on the CPU."""
+"""Builds methods for tests: with plain kernels, on the CPU."""
 
 from __future__ import annotations
 

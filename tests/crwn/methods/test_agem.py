@@ -18,7 +18,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def test_agem_projects_the_gradient(digits: Datasets) -> None:
-    """Onto what raises the loss on 16 examples of each earlier task no more; both cases occur."""
+    """So that the loss on 16 examples of each earlier task does not rise; both cases occur."""
     spec, kept = AGEMSpec(buffer=50, replay_batch=24), list[tuple[torch.Tensor, torch.Tensor]]()
     signs = set()
 
@@ -80,13 +80,13 @@ def test_without_a_reference_nothing_is_moved() -> None:
 
 @pytest.mark.parametrize("buffer", [0, -1])
 def test_there_is_a_buffer(buffer: int) -> None:
-    """A-GEM is nothing without one."""
+    """A buffer of size 0 is refused."""
     with pytest.raises(ValueError, match="buffer"):
         AGEMSpec(buffer=buffer)
 
 
 def test_the_buffer_has_room_for_every_task() -> None:
-    """Else there would be tasks of which nothing is kept; the rest of the division is not used."""
+    """Otherwise, nothing would be kept of some tasks; the remainder of the division is not used."""
     problem = ProblemShape(input_shape=(1, 8, 8), num_classes=10, num_tasks=7)
     expected = re.escape("buffer: expected at least one example for each of 7 tasks, given 6")
     with pytest.raises(ValueError, match=expected):

@@ -1,4 +1,4 @@
-"""The exact numbers of parameters a task, in the blueprint and in networks really built."""
+"""Exact parameter counts per task, in the blueprint and in the networks built."""
 
 from __future__ import annotations
 

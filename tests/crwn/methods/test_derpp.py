@@ -21,7 +21,7 @@ CAPACITY, REPLAYED = 50, 40
 
 @pytest.mark.parametrize(("alpha", "beta"), [(0.7, 0.3), (0.7, 0.0), (0.0, 0.3)])
 def test_derpp_replays_scores_and_labels(alpha: float, beta: float, digits: Datasets) -> None:
-    """Scores are those of the pass before the update that saw the image; the two draws are drawn apart."""
+    """Stored scores are from before the update that saw the image; the two draws are independent."""
     spec = DERPPSpec(buffer=CAPACITY, replay_batch=REPLAYED, alpha=alpha, beta=beta)
     buffer = plainly.Reservoir(CAPACITY)
 

@@ -1,4 +1,4 @@
-"""Dynamos against modules and a loop as everyone writes them, and what its settings promise."""
+"""Dynamos against ordinary PyTorch modules and a plain loop, and the effects of its settings."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ SPEC = DynamosSpec(buffer=12, replay_batch=6, warm_up=WARM_UP, keep_ratio=0.6)
 
 
 class PlainAgent(nn.Module):
-    """An agent as everyone writes it."""
+    """An agent as an ordinary module."""
 
     def __init__(self, inputs: int, gates: int) -> None:
         super().__init__()
@@ -158,14 +158,14 @@ def test_it_has_the_authors_numbers() -> None:
 
 
 def test_its_backbone_is_that_of_the_plain_methods() -> None:
-    """So that all of them start from the same weights, which a store of objects holds once."""
+    """So all of them start from the same weights, which Ray's object store holds once."""
     ours, theirs = (spec.blueprint("dynamos", MNIST, 4).backbone for spec in (DynamosSpec(), FinetuneSpec()))
     assert ours == theirs
 
 
 @pytest.mark.parametrize("scale", ["FC32", "nf8", "1d", "dynamos-nf0", "dynamos8"])
 def test_other_scales_are_refused(scale: str) -> None:
-    """It gates its own network alone."""
+    """It gates only its own network."""
     with refused(ScaleError, "unknown-scale", says=["dynamos", repr(scale)]):
         DynamosSpec().blueprint(scale, MNIST, 0)
 
@@ -412,7 +412,7 @@ def test_it_learns_what_a_plain_loop_learns(stores: Any, digits: Datasets) -> No
 
 
 def test_the_rules_store_different_examples(digits: Datasets) -> None:
-    """So that the three of them are three trials."""
+    """Each rule ends with different examples in the buffer."""
     kept = [
         weights_of(run(trial(dataclasses.replace(SPEC, stores=rule)), digits)) for rule in ("correct", "all", "authors")
     ]
@@ -420,7 +420,7 @@ def test_the_rules_store_different_examples(digits: Datasets) -> None:
 
 
 def test_nothing_is_moved_by_an_empty_buffer() -> None:
-    """A draw of nothing has no loss, no gradient, and leaves the statistics as the batch moved them."""
+    """Drawing from it gives no loss and no gradient, and leaves the statistics as the batch moved them."""
     method = method_of(dataclasses.replace(SPEC, stores="correct"))
     state = {**method.start_shared(), **method.start_memory()}
     uniforms = {name: torch.rand(size, 16, dtype=torch.float64) for name, size in (("gates", 8), ("gates replayed", 6))}

@@ -1,4 +1,4 @@
-"""Dynamos's backbone as the network of plain methods: against modules as everyone writes them."""
+"""Dynamos's backbone as the network of plain methods, against ordinary PyTorch modules."""
 
 from __future__ import annotations
 

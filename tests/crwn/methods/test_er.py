@@ -84,7 +84,7 @@ def pairs(images: torch.Tensor, labels: torch.Tensor) -> list[tuple[bytes, int]]
 
 
 class Forgetting:
-    """A benchmark whose training data are spoilt in place as soon as those of the next task are asked for."""
+    """A benchmark that overwrites a task's training data in place when the next task's are read."""
 
     def __init__(self, benchmark: Benchmark) -> None:
         self._benchmark = benchmark
@@ -116,7 +116,7 @@ class Forgetting:
 def test_data_that_change_once_learned_change_nothing(
     spec: MethodSpec, digits: Datasets, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What a method remembers of a task is its own, not a view of the task's data."""
+    """A method remembers copies, not views of a task's data."""
     before = plainly.weights_of(plainly.run(spec, digits))
     entry = BENCHMARKS["rotated"]
     spoilt = dataclasses.replace(entry, build=lambda *settings: Forgetting(entry.build(*settings)))

@@ -15,7 +15,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def test_joint_is_one_network_on_a_mixture(digits: Datasets) -> None:
-    """As many updates as all tasks have, on batches of their images laid end to end, without any word of the task."""
+    """It makes as many updates as all tasks together, on batches of their pooled images, without task identity."""
     split, network = digits.load("digits").train, plainly.network_of(plainly.trial(JointSpec()))
     upright = (torch.from_numpy(split.images[:, 0]).double() / 255 - DIGITS.mean[0]) / DIGITS.std[0]
     images = torch.cat([torch.rot90(upright, task, dims=(1, 2)).flatten(1) for task in range(plainly.NUM_TASKS)])

@@ -49,7 +49,7 @@ def examples(segment: int) -> Examples:
 
 
 def test_two_weights_through_three_items(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Worked out by hand: f = 1/2 and 1, s = 2, a gradient of 1 twice an item, rate 1/4.
+    """Worked out by hand: f = 1/2 and 1, s = 2, a gradient of 1 twice per item, rate 1/4.
 
     The flexible weight moves by 1/2 per item. The other one by 1/2, by which it has reached alpha = 1 - tanh^2(1), so
     by 0.2099872 in the second item, and by half of 1 - tanh^2(1.4199743) in the third.
@@ -168,7 +168,7 @@ def test_full_flexibility_is_plain_sgd_wherever_weights_start(digits: Datasets) 
     ids=["uniform", "from a half", "rising", "falling"],
 )
 def test_flexibilities_have_their_density(spec: MetaplasticSpec, cdf: Any) -> None:
-    """By Kolmogorov and Smirnov, over 12,000 weights; each layer and seed has its own, alike at every time."""
+    """By a Kolmogorov-Smirnov test over 12,000 weights; draws depend on layer and seed, and can be repeated."""
     problem = dataclasses.replace(TWO_INPUTS, input_shape=(1, 10, 10))
     drawn = method_of(spec, problem, "FC80")._flexibility
     values = torch.cat([drawn(layer).flatten() for layer in ("layer1", "layer2")]).numpy()
@@ -187,7 +187,7 @@ def test_one_flexibility_for_all_weights() -> None:
 
 
 def test_alpha_may_be_computed_every_so_many_updates() -> None:
-    """At updates 0, 3, 6 of the trial from the weights as they are; in between it stays, and nothing is drawn."""
+    """At updates 0, 3 and 6, from the current weights; in between, it stays fixed and nothing is drawn."""
     stream = dataclasses.replace(TWO_INPUTS, scenario="general")
     method = method_of(MetaplasticSpec(steepness=2.0, every=3), stream)
     state: Tensors = {**method.start_shared(), **method.start_memory()}
@@ -232,7 +232,7 @@ def test_wrong_settings_are_refused() -> None:
 
 
 def test_boundaries_are_used_where_they_are_told_and_only_there() -> None:
-    """Every so many updates on items, whose beginning is told; at beginnings on a stream, which tells none."""
+    """`every` is refused for items, whose beginning is told; 0 is refused for a stream, which tells none."""
     with refused(InvalidError, "boundaries-told", says=["every: ", "given 5", "'domain'"]):
         items_trial(MetaplasticSpec(every=5))
     training = TrainingSpec(learning_rate=0.1, batch_size=64)

@@ -1,4 +1,4 @@
-"""Local, global, and both: each variant trains what it says and nothing else."""
+"""Local, global, and both: each variant trains its own tensors and nothing else."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def test_a_variant_trains_what_it_says(digits: Datasets, spec: Any, scale: str, 
 
 @both_methods
 def test_all_variants_start_alike(spec: Any, scale: str) -> None:
-    """The ablation compares what is trained, not where it starts."""
+    """The ablation compares what is trained, not the starting points."""
     starts = [build(trial(spec(modulation=modulation), scale)).start([0, 1]) for modulation in VARIANTS]
     for name, tensor in starts[0].items():
         assert all(torch.equal(tensor, start[name]) for start in starts[1:])

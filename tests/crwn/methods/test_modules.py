@@ -1,4 +1,4 @@
-"""Networks of a user's own: what is counted, drawn, kept and refused, and that they are computed as torch does."""
+"""A user's own networks: what is counted, drawn, kept and refused, and that results equal torch's."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def convolutions(image: tuple[int, int, int], num_classes: int) -> nn.Module:
 
 
 class Choosing(nn.Module):
-    """Chooses by values, as no batch of gradients can; its scores are of no linear layer."""
+    """Branches on values, which vmap cannot do; its scores are not the output of a linear layer."""
 
     def __init__(self, image: tuple[int, int, int], num_classes: int) -> None:
         super().__init__()
@@ -221,7 +221,7 @@ def test_squared_gradients_are_those_of_each_example(scale: str) -> None:
 
 @pytest.mark.parametrize("scale", ["patches", "convolutions"])
 def test_features_enter_the_head(scale: str) -> None:
-    """The last layer makes the scores of them."""
+    """The last layer turns them into the scores."""
     net = network(scale)
     state, (images, _) = net.start(), digits_of(4)
     features = net.features(state, images)
@@ -243,7 +243,7 @@ def test_products_may_be_narrow() -> None:
 @pytest.mark.parametrize("check", CHECKS)
 @pytest.mark.parametrize(("scale", "method"), [("convolutions", "lwf"), ("patches", "derpp")])
 def test_methods_keep_their_promises_with_it(scale: str, method: str, check: str, digits: Datasets) -> None:
-    """All of them, as with a built-in network: a trial that was killed computes the same bytes."""
+    """All promises hold, as with a built-in network: a killed trial resumes to the same bytes."""
     CHECKS[check](ContractCase(spec=trial(scale, method), data=digits))
 
 
@@ -313,7 +313,7 @@ def unseeded() -> Callable[..., nn.Module]:
     ],
 )
 def test_a_network_that_cannot_be_used_is_refused(factory: Any, codes: tuple[str, ...], says: str) -> None:
-    """When the trial is made, with the network's name, the images' shape and what is wrong."""
+    """When the trial is created; the error has the network's name, the images' shape and the fault."""
     with (
         NETWORKS.adding({"faulty": factory}),
         refused(NetworkError, *codes, says=["'faulty'", "[1, 8, 8]", "10 classes", says]),
@@ -322,14 +322,14 @@ def test_a_network_that_cannot_be_used_is_refused(factory: Any, codes: tuple[str
 
 
 def test_a_method_that_reads_features_needs_a_head() -> None:
-    """The others learn such a network."""
+    """Other methods train such a network."""
     check_network(trial("choosing", "ewc"))
     with refused(NetworkError, "network-without-head", says="'choosing'"):
         check_network(trial("choosing", "lwf"))
 
 
 def test_other_methods_refuse_it() -> None:
-    """Those that work on the layers of a built-in network; a path is refused as well, and nothing is imported."""
+    """Methods that modify a built-in network's layers; a path is refused too, and nothing is imported."""
     problem = DIGITS.problem()
     for name in ("neuromodnet", "flynet", "supsup", "psp", "batche", "stl", "mtl", "metaplastic"):
         with refused(ScaleError, "scale-of-other-methods", says=["'patches'", "finetune"]):

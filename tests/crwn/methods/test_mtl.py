@@ -29,7 +29,7 @@ def turned(digits: Datasets, part: str) -> tuple[list[torch.Tensor], torch.Tenso
 
 
 def test_mtl_is_one_network_on_a_mixture(digits: Datasets) -> None:
-    """Twice 6 updates of RMSProp on batches of both tasks laid end to end, without any word of the task."""
+    """Twice 6 updates of RMSProp on batches of both tasks concatenated, without task identity."""
     spec = TrialSpec(
         method=MTLSpec(),
         benchmark=RotatedSpec(base="digits", num_tasks=2, step_degrees=90),

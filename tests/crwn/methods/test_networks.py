@@ -111,7 +111,7 @@ def test_weights_are_drawn_layer_by_layer() -> None:
     ],
 )
 def test_a_scale_multiplies_the_feature_maps(scale: str, problem: ProblemShape, maps: int) -> None:
-    """Of 10 for small images and of 64 for large ones, or says how many there are."""
+    """Of 10 maps for small images and 64 for large ones; `nf` sets the number itself."""
     network = parse_network(scale, problem)
     assert isinstance(network, ResNet)
     assert network.layers["stem"].num_outputs == maps
@@ -120,7 +120,7 @@ def test_a_scale_multiplies_the_feature_maps(scale: str, problem: ProblemShape, 
 
 @pytest.mark.parametrize("scale", ["", "FC", "0d", "d", "nf0", "nf", "1D", "FC256d", "10d"])
 def test_other_scales_are_refused(scale: str) -> None:
-    """With examples of each family."""
+    """The error has examples of each family."""
     with refused(ScaleError, "unknown-scale", says=["FC256", "1d", "nf10", repr(scale)]):
         parse_network(scale, CIFAR)
 
@@ -178,7 +178,7 @@ def test_parameters_per_task_are_exact(method: str, scale: str, problem: Problem
 
 
 class PlainBlock(nn.Module):
-    """A basic block as everyone writes it."""
+    """A basic block as an ordinary module."""
 
     def __init__(self, inputs: int, outputs: int, stride: int) -> None:
         super().__init__()

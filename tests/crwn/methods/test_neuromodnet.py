@@ -96,7 +96,7 @@ def test_pretraining_learns_the_weights_first_and_then_contexts(digits: Datasets
 
 @pytest.mark.parametrize(("modulation", "constant"), [("local", "strength"), ("global", "context")])
 def test_pretraining_goes_with_every_modulation(digits: Datasets, modulation: str, constant: str) -> None:
-    """What the modulation leaves alone stays at its start, in the first task too; the weights are learned."""
+    """What is not modulated stays at its start, in the first task too; the weights are learned."""
     pretrained = trial(NeuroModNetSpec(pretrained=True, first_task_rate=FIRST_RATE, modulation=modulation))
     result = run_trial(pretrained, data=digits, backbones=backbone.draw, keep_weights=True)
     kept = contexts.load(result.contexts).tensors
@@ -122,7 +122,7 @@ def test_pretraining_starts_where_no_pretraining_does() -> None:
 
 
 def test_pretraining_needs_a_second_task() -> None:
-    """With one task there would be nothing left that it prepares; without the mode one task is enough."""
+    """With one task, there would be nothing to prepare for; without pretraining, one task is enough."""
     problem = ProblemShape(input_shape=(1, 8, 8), num_classes=10, num_tasks=1)
     with pytest.raises(ValueError, match=r"^pretrained: .*2.*1"):
         NeuroModNetSpec(pretrained=True).blueprint("FC8", problem, 0)

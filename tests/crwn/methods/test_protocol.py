@@ -1,4 +1,4 @@
-"""What methods share: scales, layers and the streams that tasks start from."""
+"""What methods share: scales, layers and the random streams of tasks' starts."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def test_normal_draws_have_their_deviation() -> None:
 
 
 def test_signs_are_plus_and_minus_one() -> None:
-    """Nothing else, and each half of the time within five deviations of sqrt(n)/2."""
+    """Only these two values, each half of the time, within five deviations of sqrt(n)/2."""
     drawn = surroundings().draw_signs([0], "x", (100, 100))[0]
     assert set(drawn.flatten().tolist()) == {-1.0, 1.0}
     assert abs((drawn == 1).sum() - 5000) < 5 * 100 / 2

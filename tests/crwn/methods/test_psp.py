@@ -144,7 +144,7 @@ def test_contexts_are_uniform() -> None:
 
 
 def test_contexts_are_of_a_task_a_layer_and_a_seed() -> None:
-    """No two are alike; both precisions have the same."""
+    """No two are equal; both precisions have the same ones."""
     drawn = [build(seed).start(range(3)) for seed in (0, 1)]
     contents = {
         rotation[:12, :12].numpy().tobytes() for state in drawn for tensor in state.values() for rotation in tensor
@@ -214,7 +214,7 @@ def test_all_contexts_of_p_mnist_fit() -> None:
 
 
 def test_what_a_caller_does_to_a_context_is_its_own_affair() -> None:
-    """A state is a copy: changing it does not change what is kept for the next test."""
+    """A state is a copy: changing it does not affect the cached contexts."""
     method = build()
     before = method.start([0])["layer2.rotation"].clone()
     method.start([0])["layer2.rotation"].zero_()

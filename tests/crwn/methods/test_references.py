@@ -1,4 +1,4 @@
-"""Each method against itself written out: a few updates of one task, forward and backward by hand, in NumPy.
+"""Each method against an explicit NumPy version: a few updates of one task, forward and backward by hand.
 
 The equations are those of the papers, not of the code: weights W = a (R * c) or R * m are formed for the layer, the
 gradients follow by the chain rule, and RMSProp is v <- .99 v + .01 g^2, p <- p - rate g / (sqrt(v) + 1e-8).

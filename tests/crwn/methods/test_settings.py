@@ -1,4 +1,4 @@
-"""The settings of the methods: the paper's by default, checked, and each with the effect that it names."""
+"""The methods' settings: the paper's by default, validated, and each with its stated effect."""
 
 from __future__ import annotations
 
@@ -134,7 +134,7 @@ def test_scores_start_kaiming_uniform() -> None:
 
 
 def test_inhibition_reaches_the_encoder() -> None:
-    """Without inhibition and with twice as much FlyNet's scores are others than with the paper's."""
+    """Without inhibition, or with twice as much, FlyNet's scores differ from those at the paper's setting."""
     images = torch.randint(0, 256, (1, 5, 64), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     logits = []
     for inhibition in (0, 1, 2):
@@ -175,7 +175,7 @@ def test_settings_are_checked(spec: Any, settings: dict[str, Any], code: str, fa
 
 
 def test_flynet_is_for_grey_images() -> None:
-    """With three channels it does not exist, and the error says what to do."""
+    """Three channels are refused, and the error says what to do."""
     colour = ProblemShape(input_shape=(3, 32, 32), num_classes=5, num_tasks=20)
     with pytest.raises(ValueError, match=r"FlyNet .* given 3"):
         FlyNetSpec().blueprint("10d", colour, 0)

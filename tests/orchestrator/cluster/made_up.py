@@ -1,4 +1,4 @@
-"""A cluster that is none: what Ray's client is asked, and jobs as it would show them."""
+"""A fake cluster: records the calls to Ray's client, and shows jobs as it would."""
 
 from __future__ import annotations
 

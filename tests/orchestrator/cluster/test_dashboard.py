@@ -1,4 +1,4 @@
-"""A cluster that does not answer, or not us."""
+"""A cluster that does not respond, or refuses access."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.orchestrator.cluster.made_up import STORE, URL, Cluster, Crwn, SweepF
 def test_a_dashboard_that_takes_connections_and_is_silent_is_given_up(
     crwn: Crwn, sweep_file: SweepFile, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As behind a tunnel whose head is gone: Ray's client would wait for ever. The same for all that ask a cluster."""
+    """As through a tunnel to a lost head, where Ray's client would wait forever; likewise for every command."""
     monkeypatch.setattr(dashboard, "ANSWER_SECONDS", 0.2)
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))
@@ -40,7 +40,7 @@ def test_a_dashboard_that_takes_connections_and_is_silent_is_given_up(
 def test_the_address_given_wins_over_rays_variables(
     crwn: Crwn, sweep_file: SweepFile, cluster: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Ray's client prefers $RAY_ADDRESS: it does not see it, and it is there again afterwards."""
+    """Ray's client would prefer $RAY_ADDRESS, so it is hidden from it and restored afterwards."""
     monkeypatch.setenv("RAY_ADDRESS", "elsewhere:6379")
     assert crwn("submit", sweep_file(), "--address", f"{URL}/", "--out", STORE).code == 0
     assert cluster.address == (URL, {})
@@ -49,7 +49,7 @@ def test_the_address_given_wins_over_rays_variables(
 
 @pytest.mark.parametrize("address", ["head:8265", "ray://head:10001", "auto", "http://", "http://head:port", ""])
 def test_an_address_is_the_dashboards(crwn: Crwn, workplace: Path, address: str) -> None:
-    """Ray's client would look for a cluster in its own ways."""
+    """Ray's client would search for a cluster by itself."""
     ended = crwn("status", "--address", address)
     assert ended.code == 2
     assert ended.err == (
@@ -58,7 +58,7 @@ def test_an_address_is_the_dashboards(crwn: Crwn, workplace: Path, address: str)
 
 
 def test_a_cluster_that_is_away_is_one_clear_line(crwn: Crwn, workplace: Path) -> None:
-    """Nothing listens there: what to do is said."""
+    """Nothing listens there: the error says what to do."""
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         ended = crwn("status", "--address", f"http://127.0.0.1:{taken.getsockname()[1]}")
@@ -110,7 +110,7 @@ def test_another_server_is_no_cluster(
 def test_a_token_that_is_missing_is_asked_for(
     crwn: Crwn, cluster: Cluster, monkeypatch: pytest.MonkeyPatch, mode: str | None, *, is_asked: bool
 ) -> None:
-    """Where it is looked for, and how to have it looked for at all."""
+    """The error says where it is looked for, and how to enable it."""
 
     def refuse() -> None:
         raise AuthenticationError("Unauthorized")

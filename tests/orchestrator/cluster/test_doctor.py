@@ -1,4 +1,4 @@
-"""What stands in the way of a sweep is found and named before it starts; what does not is not."""
+"""What would stop a sweep is found and named before it starts; what would not is not."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ OPTIONS = Options(tracking=False)
 
 
 class Machines:
-    """An executor whose machines answer as a test says."""
+    """An executor whose machines' reports a test sets."""
 
     def __init__(self, answers: Answers) -> None:
         self.survey = answers
@@ -52,7 +52,7 @@ def sweep(tmp_path: Path) -> Sweep:
 
 @pytest.fixture
 def examined(sweep: Sweep, store: Store, monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[Finding]]:
-    """What is found when machines answer so."""
+    """The findings for these machines' reports."""
 
     def find(answers: Answers, options: Options = OPTIONS) -> list[Finding]:
         monkeypatch.setattr(doctor, "EXECUTORS", {"inline": lambda: Machines(answers)})
@@ -63,12 +63,12 @@ def examined(sweep: Sweep, store: Store, monkeypatch: pytest.MonkeyPatch) -> Cal
 
 @pytest.fixture
 def faults(examined: Callable[..., list[Finding]]) -> Callable[..., list[Finding]]:
-    """What is found to be wrong when machines answer so."""
+    """The faults for these machines' reports."""
     return lambda *answers: [finding for finding in examined(*answers) if finding.is_fault]
 
 
 def two(change: Callable[[Questions, NodeReport], NodeReport | str]) -> Answers:
-    """Two machines, of which the second answers otherwise."""
+    """Two machines, the second with a different report."""
     return lambda questions: {"10.0.0.1": look(questions), "10.0.0.2": change(questions, look(questions))}
 
 
@@ -106,7 +106,7 @@ def test_nothing_is_in_the_way(faults: Callable[..., list[Finding]], store: Stor
 def test_a_machine_that_differs_is_named(
     faults: Callable[..., list[Finding]], values: dict[str, Any], subject: str | None, words: tuple[str, ...]
 ) -> None:
-    """With what is wrong there and what to do; the machine that is as it should be is not."""
+    """The fault says what is wrong there and what to do; the other machine is not named."""
     found = faults(changed(**values))
     assert [finding.subject for finding in found] == ([subject] if subject else [])
     for word in words:
@@ -115,7 +115,7 @@ def test_a_machine_that_differs_is_named(
 
 
 def test_data_that_is_damaged_is_not_asked_for_again(faults: Callable[..., list[Finding]]) -> None:
-    """What is wrong with the file stands alone: fetching would change nothing."""
+    """Only the damage is reported: downloading would not help."""
     (fault,) = faults(changed(data_faults={"mnist": "data set 'mnist': /data/x is damaged."}))
     assert fault.found.endswith("data set 'mnist': /data/x is damaged.")
 
@@ -124,7 +124,7 @@ def test_data_that_is_damaged_is_not_asked_for_again(faults: Callable[..., list[
 def test_a_machine_that_does_not_see_the_store_costs_something(
     faults: Callable[..., list[Finding]], examined: Callable[..., list[Finding]], error: str | None
 ) -> None:
-    """No fault: results come home through Ray, and what that means is said."""
+    """It is no fault: results are sent through Ray, and the cost is reported."""
     values = {"sees_probe": False, "store_error": error, "answer": "written elsewhere"}
     assert faults(changed(**values)) == []
     costs, seen = [finding.found for finding in examined(changed(**values)) if finding.subject == "store"]
@@ -166,7 +166,7 @@ def test_a_machine_that_is_silent_is_named(faults: Callable[..., list[Finding]])
 
 
 def test_no_machine_at_all_is_a_fault(faults: Callable[..., list[Finding]]) -> None:
-    """A cluster whose workers are not there yet."""
+    """A cluster without workers yet."""
     (finding,) = faults(lambda _: {})
     assert (finding.subject, "workers" in finding.found) == ("machines", True)
 
@@ -193,7 +193,7 @@ def test_a_full_disk_is_a_fault(
 
 
 def test_a_tracking_server_that_is_not_there_is_a_fault(faults: Callable[..., list[Finding]]) -> None:
-    """In the words of a run."""
+    """With the same message as in a run."""
     pytest.importorskip("mlflow")
     (finding,) = faults(changed(), Options(tracking_uri="http://127.0.0.1:1"))
     assert (finding.subject, "http://127.0.0.1:1 " in finding.found) == ("MLflow", True)
@@ -220,7 +220,7 @@ def test_what_a_trial_keeps_by_hand(method: str, scale: str, numbers: int, *, ke
 
 
 def test_a_resume_point_holds_the_buffer() -> None:
-    """Beside what fine-tuning has: of each image 64 bytes, its label, and ten numbers that it was answered with."""
+    """In addition to fine-tuning's: 64 bytes per image, its label, and its ten scores."""
     without, with_buffer = (
         resume_bytes(trial)
         for trial in (

@@ -1,4 +1,4 @@
-"""Jobs that run: following, looking and stopping."""
+"""Running jobs: following, listing and stopping them."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_following_again_follows_the_job_that_runs(crwn: Crwn, sweep_file: Sweep
 
 
 def test_ctrl_c_ends_the_following_alone(crwn: Crwn, sweep_file: SweepFile, cluster: Cluster) -> None:
-    """The job is left running, and it is said how to stop it."""
+    """The job continues, and the message says how to stop it."""
 
     def press(_: str) -> None:
         raise KeyboardInterrupt
@@ -62,7 +62,7 @@ def test_ctrl_c_ends_the_following_alone(crwn: Crwn, sweep_file: SweepFile, clus
 def test_a_lost_connection_ends_the_following_alone(
     crwn: Crwn, sweep_file: SweepFile, cluster: Cluster, error: Exception
 ) -> None:
-    """Neither a traceback nor a word that the job failed."""
+    """No traceback, and no claim that the job failed."""
 
     def lose(_: str) -> None:
         raise error
@@ -75,7 +75,7 @@ def test_a_lost_connection_ends_the_following_alone(
 
 
 def test_status_shows_the_jobs_of_crwn(crwn: Crwn, sweep_file: SweepFile, cluster: Cluster) -> None:
-    """Oldest first, with how far a running one is; others' jobs are not ours to show."""
+    """Oldest first, with the progress of running ones; other people's jobs are not shown."""
     assert crwn("status", "--address", URL).out == f"{URL}: no crwn jobs\n"
     cluster.add("raysubmit_somebodys")
     submit(crwn, sweep_file())
@@ -108,7 +108,7 @@ def test_status_is_of_a_store_or_of_a_cluster(crwn: Crwn, arguments: list[str]) 
 
 
 def test_stop_stops_a_job_and_says_what_it_means(crwn: Crwn, sweep_file: SweepFile, cluster: Cluster) -> None:
-    """It waits for the end; a job that has ended stays as it is."""
+    """It waits for the job to end; a job that has ended is unchanged."""
     submit(crwn, sweep_file())
     (job,) = cluster.jobs
     stopped = crwn("stop", "--address", URL, job)
@@ -119,7 +119,7 @@ def test_stop_stops_a_job_and_says_what_it_means(crwn: Crwn, sweep_file: SweepFi
 
 
 def test_only_jobs_of_crwn_can_be_stopped(crwn: Crwn, sweep_file: SweepFile, cluster: Cluster) -> None:
-    """A mistyped id is refused with the nearest; somebody else's job is none of ours."""
+    """A mistyped id is refused with the nearest one; other jobs are refused too."""
     cluster.add("raysubmit_somebodys")
     submit(crwn, sweep_file())
     job = cluster.asked[0]["submission_id"]

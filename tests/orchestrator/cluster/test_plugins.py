@@ -22,7 +22,7 @@ def files(workplace: Path) -> Path:
 
 
 def test_a_plug_in_goes_along_with_a_job(crwn: Crwn, files: Path, cluster: Cluster) -> None:
-    """As it was read, beside the sweep, and the job's command names it; how to go on is said with it."""
+    """Its bytes are packed with the sweep, and the job's command and the one to resume name it."""
     submitted = submit(crwn, Path("sweep.yaml"), "--plugin", "my_method.py")
     assert (submitted.code, submitted.err) == (0, "")
     (asked,) = cluster.asked

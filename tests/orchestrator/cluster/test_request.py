@@ -1,4 +1,4 @@
-"""What is refused before any cluster is asked."""
+"""What is refused before any cluster is contacted."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_what_cannot_work_starts_nothing(
 
 
 def test_a_store_is_needed_that_outlives_the_job(crwn: Crwn, sweep_file: SweepFile, cluster: Cluster) -> None:
-    """The sweep's own will do where it is absolute; without one, --out is asked for."""
+    """The sweep's own store will do if absolute; without one, the error requests --out."""
     ended = crwn("submit", sweep_file(), "--address", URL)
     assert (ended.code, ended.codes) == (2, ("store-not-named",))
     assert "--out: " in ended.err

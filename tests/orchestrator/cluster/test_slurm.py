@@ -22,7 +22,7 @@ SweepFile = Callable[..., Path]
 
 @pytest.fixture
 def slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeSlurm:
-    """A Slurm without jobs, on the path; nobody waits long for it."""
+    """A fake Slurm without jobs, on $PATH, with short timeouts."""
     made = FakeSlurm(folder=tmp_path / "slurm")
     monkeypatch.setenv("PATH", f"{made.install(sys.executable)}:/usr/bin:/bin")
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
@@ -32,7 +32,7 @@ def slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeSlurm:
 
 
 def test_a_sweep_is_submitted(crwn: Crwn, sweep_file: SweepFile, slurm: FakeSlurm, workplace: Path) -> None:
-    """The script is beside the store with a copy of the sweep, and what is printed says how to go on."""
+    """The script is next to the store with a copy of the sweep, and the output says what to do next."""
     file = sweep_file()
     ended = crwn("submit", file, "--slurm", "--nodes", 2, "--time", "8:00:00", "--cpus", 2, "--no-tracking")
     assert ended.code == 0, ended.err
@@ -95,7 +95,7 @@ def test_a_run_by_hand_on_the_store(crwn: Crwn, sweep_file: SweepFile, slurm: Fa
 def test_a_finished_sweep_is_not_submitted(
     crwn: Crwn, sweep_file: SweepFile, slurm: FakeSlurm, workplace: Path
 ) -> None:
-    """There is nothing to wait in a queue for."""
+    """There is no reason to queue a job."""
     store = new_store(workplace / "runs" / "tiny")
     for trial in load_sweep(sweep_file()).trials:
         write_finished(store, trial)
@@ -142,7 +142,7 @@ def test_a_password_is_not_written_into_a_script(crwn: Crwn, sweep_file: SweepFi
 
 
 def test_one_kind_of_cluster(crwn: Crwn, sweep_file: SweepFile) -> None:
-    """Ray's has an address; what Slurm alone has is not passed over in silence."""
+    """Ray's has an address; options for Slurm are then refused."""
     ray = ["--address", "http://head:8265"]
     for command, code, fact in (
         (["submit", sweep_file()], "options-conflict", "--slurm"),
@@ -180,7 +180,7 @@ def test_a_slurm_that_does_not_answer(crwn: Crwn, sweep_file: SweepFile, slurm: 
 
 
 def test_a_job_that_could_never_start_is_taken_back(crwn: Crwn, sweep_file: SweepFile, slurm: FakeSlurm) -> None:
-    """Slurm takes more time than a partition allows, and lets the job wait for ever."""
+    """Slurm accepts more time than a partition allows, and would let the job wait forever."""
     slurm.write("reason", "PartitionTimeLimit")
     ended = crwn("submit", sweep_file(), "--slurm")
     assert (ended.code, ended.codes) == (2, ("job-never-starts",))
@@ -191,7 +191,7 @@ def test_a_job_that_could_never_start_is_taken_back(crwn: Crwn, sweep_file: Swee
 def test_variables_of_the_users_do_not_change_the_job(
     crwn: Crwn, sweep_file: SweepFile, slurm: FakeSlurm, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Slurm takes them over the script; one for what was not asked for holds."""
+    """Slurm prefers variables to the script; one for an option that was not given still applies."""
     for name in ("SBATCH_TIMELIMIT", "SBATCH_ACCOUNT", "SBATCH_OUTPUT", "SQUEUE_STATES"):
         monkeypatch.setenv(name, "x")
     assert crwn("submit", sweep_file(), "--slurm", "--time", "60").code == 0
@@ -237,7 +237,7 @@ def test_the_jobs_that_wait_and_run(crwn: Crwn, sweep_file: SweepFile, slurm: Fa
 
 
 def test_a_job_that_the_queue_has_forgotten(crwn: Crwn, sweep_file: SweepFile, slurm: FakeSlurm) -> None:
-    """The accounts still know it, where there are any."""
+    """Slurm's accounting still has it, if enabled."""
     crwn("submit", sweep_file(), "--slurm")
     job = slurm.jobs["101"]
     slurm.change("101", forgotten="yes")
@@ -249,7 +249,7 @@ def test_a_job_that_the_queue_has_forgotten(crwn: Crwn, sweep_file: SweepFile, s
 
 
 def test_a_job_is_stopped(crwn: Crwn, sweep_file: SweepFile, slurm: FakeSlurm) -> None:
-    """And is over when the command ends; once more says so."""
+    """It has ended when the command returns; stopping it again says so."""
     crwn("submit", sweep_file(), "--slurm")
     slurm.change("101", T="RUNNING")
     ended = crwn("stop", "101")

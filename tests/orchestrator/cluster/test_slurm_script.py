@@ -37,7 +37,7 @@ def script(tmp_path: Path, **changes: Any) -> Script:
 
 
 def test_what_is_asked_for(tmp_path: Path) -> None:
-    """Everything that was given, one process of Ray per node, and the signals and places of every job."""
+    """All given options, one Ray process per node, and every job's signals and paths."""
     allocation = Allocation(
         nodes=2,
         gpus=4,
@@ -70,7 +70,7 @@ def test_what_is_asked_for(tmp_path: Path) -> None:
 
 
 def test_what_is_not_asked_for_is_left_to_slurm(tmp_path: Path) -> None:
-    """Defaults of the cluster and of the user's own variables hold."""
+    """The defaults of the cluster and of the user's variables apply."""
     made = script(tmp_path, allocation=Allocation())
     assert (
         not {"--gpus-per-node", "--cpus-per-task", "--time", "--partition", "--account"}
@@ -117,7 +117,7 @@ def test_what_cannot_be_asked_for(asked: dict[str, Any], code: str, facts: list[
 
 
 def test_all_faults_at_once() -> None:
-    """A user is told of three mistakes in one go."""
+    """Three mistakes are reported together."""
     faults = Allocation(nodes=0, time="x", more=("--output=y",)).faults()
     assert [fault.codes for fault in faults] == [("too-small",), ("not-a-time",), ("option-is-crwns",)]
 
@@ -244,7 +244,7 @@ def test_a_run_that_ends_by_itself(place: Place, code: int) -> None:
 
 
 def test_near_the_time_limit_the_job_goes_back_into_the_queue(place: Place) -> None:
-    """The run is asked to end, Ray is ended, and then the job asks for another turn."""
+    """The run is interrupted, Ray is stopped, and the job requeues itself."""
     job = place.start(running(place))
     wait_until(lambda: place.said("crwn"))
     job.send_signal(signal.SIGUSR1)
@@ -265,7 +265,7 @@ def test_a_job_that_is_stopped_does_not_come_back(place: Place) -> None:
 
 
 def test_a_signal_while_ray_starts(place: Place) -> None:
-    """The run is not begun, and the job does not come back, since it might not get further then either."""
+    """The run does not start, and the job is not requeued, since it might fail in the same way again."""
     place.program("ray", f"touch {place.folder}/started; exec sleep 60")
     job = place.start(running(place))
     wait_until((place.folder / "started").exists)
@@ -277,7 +277,7 @@ def test_a_signal_while_ray_starts(place: Place) -> None:
 
 
 def test_a_ray_that_does_not_start(place: Place) -> None:
-    """The job says so, with Ray's words, and fails at once."""
+    """The job says so, with Ray's output, and fails at once."""
     place.program("ray", "echo 'no room'; exit 1")
     job = place.start(running(place))
     printed, _ = job.communicate(timeout=60)
@@ -302,7 +302,7 @@ def test_a_folder_that_is_there_is_not_taken(place: Place) -> None:
 
 
 def test_ports_that_are_taken(place: Place) -> None:
-    """Those after them are tried."""
+    """The next ones are tried."""
     place.program("crwn", "exit 0")
     with socket.create_server(("127.0.0.1", 20_617)):
         job = place.start(script(place.folder, command=["crwn", "run"]))

@@ -1,4 +1,4 @@
-"""Sweeps as jobs: what is asked of Ray's client, and nothing twice. test_ray_jobs.py has a real cluster."""
+"""Sweeps as jobs: the calls to Ray's client, and nothing twice. test_ray_jobs.py has a real cluster."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.said import HERE_ALONE
 
 
 def test_a_sweep_becomes_a_job(crwn: Crwn, sweep_file: SweepFile, cluster: Cluster) -> None:
-    """The command, the code and the sweep alone, where MLflow is, which code it is; and how to go on is said."""
+    """It gets command, code, sweep, MLflow's address and the code version; the output says what to do next."""
     ended = submit(crwn, sweep_file())
     assert (ended.code, ended.err) == (0, "")
     (asked,) = cluster.asked
@@ -41,7 +41,7 @@ def test_a_sweep_becomes_a_job(crwn: Crwn, sweep_file: SweepFile, cluster: Clust
 
 
 def test_the_runs_options_go_along(crwn: Crwn, sweep_file: SweepFile, cluster: Cluster) -> None:
-    """What `submit` takes of `run` is in the job's command, and in the one that goes on with it."""
+    """The options that `submit` shares with `run` are in the job's command, and in the one to resume it."""
     options = ["--data-root", "/shared/my data", "--gpus", "0.25", "--cpus", "2.0", "--no-tracking"]
     chosen = ["--seeds", "1", "--set", "training.updates_per_task=7", "--set", "seeds=[1, 2]"]
     ended = submit(crwn, sweep_file(), *options, *chosen)
@@ -92,7 +92,7 @@ def test_mlflows_address_goes_along(
     option: str | None,
     passed: str | None,
 ) -> None:
-    """Servers and database servers do, as a variable that the command does not show; files of this machine do not."""
+    """Servers' addresses are passed on, as a variable that the command does not show; local files' are not."""
     if environment is not None:
         monkeypatch.setenv("MLFLOW_TRACKING_URI", environment)
     ended = submit(crwn, sweep_file(), *([] if option is None else ["--tracking-uri", option]))
@@ -104,7 +104,7 @@ def test_mlflows_address_goes_along(
 
 @pytest.mark.parametrize("status", ["PENDING", "RUNNING"])
 def test_a_job_that_is_at_it_is_pointed_to(crwn: Crwn, sweep_file: SweepFile, cluster: Cluster, status: str) -> None:
-    """The same sweep and store again: nothing is started, the same lines are shown. A slash more is no other store."""
+    """Submitting again starts nothing and prints the same lines, also with a trailing slash in the store's path."""
     first = submit(crwn, sweep_file())
     (job,) = cluster.jobs
     cluster.jobs[job] = cluster.jobs[job].model_copy(update={"status": JobStatus(status)})
@@ -116,7 +116,7 @@ def test_a_job_that_is_at_it_is_pointed_to(crwn: Crwn, sweep_file: SweepFile, cl
 
 @pytest.mark.parametrize("status", ["SUCCEEDED", "FAILED", "STOPPED"])
 def test_after_its_end_a_new_attempt_goes_on(crwn: Crwn, sweep_file: SweepFile, cluster: Cluster, status: str) -> None:
-    """Under the next number: Ray takes an id once. Other stores have numbers of their own."""
+    """Under the next number, since Ray accepts an id once; other stores have their own numbers."""
     for number in (1, 2, 3):
         submit(crwn, sweep_file())
         job = cluster.asked[-1]["submission_id"]
@@ -130,7 +130,7 @@ def test_after_its_end_a_new_attempt_goes_on(crwn: Crwn, sweep_file: SweepFile, 
 def test_another_sweep_waits_for_the_job_on_its_store(
     crwn: Crwn, sweep_file: SweepFile, cluster: Cluster, change: tuple[str, str]
 ) -> None:
-    """A sweep that was changed is another one. It is refused with the ways out."""
+    """A changed sweep is another one; it is refused, with what can be done."""
     submit(crwn, sweep_file())
     ended = submit(crwn, sweep_file(sweep_file().read_text().replace(*change), "changed.yaml"))
     assert (ended.code, ended.codes) == (2, ("store-taken",))
@@ -141,7 +141,7 @@ def test_another_sweep_waits_for_the_job_on_its_store(
 
 
 def test_two_who_submit_at_once_start_one_job(crwn: Crwn, sweep_file: SweepFile, cluster: Cluster) -> None:
-    """Between our look and our job another one came: its id is taken, and it is pointed to."""
+    """If another job starts between the check and the submission, its id is taken, and it is shown."""
     submit(crwn, sweep_file())
     (theirs,) = cluster.jobs.items()
     cluster.jobs.clear()

@@ -1,4 +1,4 @@
-"""One attempt at one trial: what it leaves in the store when it ends well, fails, or is stopped."""
+"""One attempt at one trial: what it leaves in the store when it succeeds, fails or is stopped."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ FINISHED = {TRIAL_FILE, TASKS_FILE, SYSTEM_FILE, CONTEXTS_FILE}
 
 
 def assignment(spec: TrialSpec, gpus: float | None = 0, cpus: float = 1, **options: Any) -> Assignment:
-    """A trial on this machine's CPU, unless it is given more."""
+    """An assignment on this machine's CPU, unless more is given."""
     return Assignment(spec=spec, resources=Resources(gpus=gpus, cpus=cpus), **options)
 
 
@@ -120,7 +120,7 @@ def rows_so_far(store: Store, spec: TrialSpec) -> list[dict[str, Any]]:
 
 
 def test_a_trial_is_run_and_kept(store: Store, begin: Attempt, trial: Trial) -> None:
-    """It reports that it is running and then that it is finished; its record is all that stays."""
+    """It reports that it is running, then that it is finished; only its record remains."""
     spec = trial(seed=3)
     updates = list(begin(spec))
     assert {update.trial_id for update in updates} == {spec.trial_id}
@@ -328,7 +328,7 @@ def test_the_tasks_rows_tell_when(store: Store, begin: Attempt, trial: Trial, mo
 
 
 def test_a_record_says_where_it_came_from(store: Store, begin: Attempt, trial: Trial) -> None:
-    """Attempts, machine, processor, versions and commit: enough to ask the right person in a year."""
+    """Attempts, machine, processor, versions and commit: enough to trace a number a year later."""
     spec = trial()
     list(begin(spec))
     found = provenance(store, spec)
@@ -391,7 +391,7 @@ def test_a_finished_trial_is_not_run_again(
 def test_a_trial_that_fails_is_reported_and_explained(
     store: Store, begin: Attempt, trial: Trial, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One line goes to the user; type, message and traceback stay in the store; nothing is raised."""
+    """The user gets one line; type, message and traceback are stored; nothing is raised."""
     spec = trial()
     error = ZeroDivisionError("first line\nsecond line")
     monkeypatch.setattr(attempt_module, "iterate_trial", failing_after(0, error))
@@ -420,7 +420,7 @@ def test_diverging_training_is_a_failure_with_advice(store: Store, begin: Attemp
 
 
 def test_missing_data_fails_the_trial(store: Store, trial: Trial) -> None:
-    """A machine without the files says so in the trial's error, and the driver goes on."""
+    """On a machine without the files, the trial's error says so, and the driver continues."""
     spec = trial()
     data = Datasets({"digits": BASE_SETS["mnist"]}, roots=())
     *_, last = attempt(assignment(spec), store=store, data=data, backbones=backbone.draw)
@@ -707,7 +707,7 @@ def test_damaged_samples_do_not_stop_an_attempt(
 
 @pytest.mark.usefixtures("with_many_resume_points")
 def test_a_trial_that_is_stopped_keeps_its_resume_point(store: Store, begin: Attempt, trial: Trial) -> None:
-    """Stopping is no failure: no error is noted, and what was reached is there to go on from."""
+    """Stopping is no failure: no error is stored, and the resume point is kept."""
     spec = trial()
     with closing(begin(spec)) as updates:  # type: ignore[type-var]  # a generator, which can be closed
         next(updates)
@@ -822,7 +822,7 @@ def test_a_store_that_is_lost_fails_the_trial_as_such(store: Store, trial: Trial
 
 
 def test_a_gpu_that_torch_cannot_use_is_noted(store: Store, trial: Trial, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The trial computes on the CPU, and the user is told rather than left to wonder about the time."""
+    """The trial runs on the CPU, and the user is told."""
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     data = Datasets(BASE_SETS, roots=())
     first, *_, last = attempt(assignment(trial(), gpus=0.5), store=store, data=data, backbones=backbone.draw)
@@ -835,7 +835,7 @@ def test_a_gpu_that_torch_cannot_use_is_noted(store: Store, trial: Trial, monkey
 def test_a_group_that_memory_did_not_allow_is_marked(
     store: Store, begin: Attempt, trial: Trial, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It is told, and the record has the group that it went on with and what the allocator said."""
+    """The user is told, and the record has the smaller group and the allocator's message."""
     step, sizes = engine.Engine._update, []
 
     def run_out(learner: engine.Engine, group: Any, *rest: Any, **named: Any) -> None:

@@ -15,7 +15,7 @@ Trial = Callable[..., TrialSpec]
 
 
 class FakeObjectStore:
-    """Keeps what is put, and gives its number as a reference."""
+    """Stores what is put, and returns its number as a reference."""
 
     def __init__(self) -> None:
         self.kept: list[Arrays] = []
@@ -31,7 +31,7 @@ def objects() -> FakeObjectStore:
 
 
 def spec_of(trial: TrialSpec) -> BackboneSpec:
-    """The backbone a trial reads; made anew, so that equal ones are not the same object."""
+    """The backbone that a trial reads; a new object each time."""
     return trial.blueprint().backbone
 
 

@@ -1,4 +1,4 @@
-"""What every executor promises: what a job says of how trials are run reaches them, wherever they run."""
+"""What every executor promises: a job's settings reach its trials, wherever they run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How long trials may take: from what was measured, else from a count, with its bounds and its basis."""
+"""Estimated durations: from measurements, else from operation counts, with bounds and basis."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ SPEED = 1e9
 
 @pytest.fixture(autouse=True)
 def speed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A machine of a known speed with two cores."""
+    """A machine with two cores of known speed."""
     monkeypatch.setattr(expecting, "measured_speed", lambda: SPEED)
     monkeypatch.setattr("os.sched_getaffinity", lambda _: {0, 1})
 
@@ -55,7 +55,7 @@ def test_the_nearest_finished_trials_are_the_basis(trial: MakeTrial) -> None:
 
 
 def test_times_of_this_machine_come_first(trial: MakeTrial) -> None:
-    """Those of another one count only where this one has computed nothing."""
+    """Times of other machines count only if this one has computed nothing."""
     elsewhere, here = past(trial(0), 100.0, is_here=False), past(trial(1), 1.0)
     assert expected([trial(2)], [elsewhere, here])[0].seconds == 1.0
     assert expected([trial(2)], [elsewhere])[0].seconds == 100.0
@@ -129,5 +129,5 @@ def test_the_speed_of_this_machine_is_measured(monkeypatch: pytest.MonkeyPatch) 
     [(0.2, "1 s"), (8.6, "9 s"), (83, "85 s"), (100, "2 min"), (3700, "62 min"), (6000, "1.7 h"), (90_000, "25 h")],
 )
 def test_a_duration_is_told_roughly(seconds: float, text: str) -> None:
-    """As the bounds are wide."""
+    """Because the bounds are wide."""
     assert about(seconds) == text

@@ -1,4 +1,4 @@
-"""Trials that other code computed: named by a run, computed again when asked for, or counted as one with the others."""
+"""Trials that other code computed: reported by runs, recomputed on request, or accepted as equivalent."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def code_in(store: Store, trial: TrialSpec) -> Code | None:
 
 
 def compute(assignment: Assignment, *, store: Store, **_: Any) -> list[Any]:
-    """In place of an attempt: a record of this code, at once."""
+    """In place of an attempt: writes a record of this code at once."""
     spec = assignment.spec
     if not store.is_finished(spec.trial_id):
         write_finished(store, spec, accuracy=0.75, conditions=of_code(spec))
@@ -72,7 +72,7 @@ def compute(assignment: Assignment, *, store: Store, **_: Any) -> list[Any]:
 
 
 def test_a_run_names_what_other_code_computed(run: Callable[..., Any], mixed: Store) -> None:
-    """With nothing left to do: how many trials of which method, and what to do; the table has no mean of both."""
+    """Even with nothing left to do: how many trials of which method, and what to do; the table averages neither."""
     ended = run()
     assert ended.code == 0
     assert of_other_code(1, "neuromodnet") in ended.out
@@ -84,7 +84,7 @@ def test_a_run_names_what_other_code_computed(run: Callable[..., Any], mixed: St
 def test_a_method_is_computed_again(
     run: Callable[..., Any], mixed: Store, sweep: Sweep, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What other code made of it, and no more; then there is nothing to name, and the same command does nothing."""
+    """Only trials of other code; afterwards, nothing is reported, and the same command does nothing."""
     monkeypatch.setattr(inline, "attempt", compute)
     old, new = sweep.trials
     kept = mixed.read(new.trial_id, TRIAL_FILE)
@@ -132,7 +132,7 @@ def test_unknown_code_is_computed_again_when_its_method_is(
 def test_the_old_record_stays_until_the_new_one_is_whole(
     run: Callable[..., Any], mixed: Store, sweep: Sweep, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A run that fails or is killed leaves what was there; the next one keeps what is finished, and goes on."""
+    """A run that fails or is killed leaves the old records; the next one keeps finished work and resumes."""
     old = sweep.trials[0]
     before = mixed.read(old.trial_id, TRIAL_FILE)
 
@@ -166,7 +166,7 @@ def test_what_yet_another_code_left_in_a_recomputation_is_forgotten(
 def test_a_trial_that_other_code_began_begins_anew(
     run: Callable[..., Any], workplace: Path, sweep: Sweep, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Else its result would be of both codes; one that this code began goes on."""
+    """Otherwise, its result would be of both codes; a trial that this code began resumes."""
     store = new_store(workplace / "runs" / "tiny")
     for trial, method in zip(sweep.trials, (OTHER, None), strict=True):
         write_unfinished(store, trial, conditions=of_code(trial, method))
@@ -192,7 +192,7 @@ def test_what_is_no_method_and_no_trial_is_refused(run: Callable[..., Any], name
 
 
 def test_a_code_that_is_accepted_is_no_other(run: Callable[..., Any], crwn: Crwn, mixed: Store) -> None:
-    """Nothing is named, the mean is over both, and a note says that they are of two codes; it can be taken back."""
+    """Nothing is reported, the mean is over both, and a note says that their code differs; it can be undone."""
     ended = crwn("accept", "runs/tiny", "neuromodnet")
     assert ended.code == 0
     assert OTHER in ended.out
@@ -206,7 +206,7 @@ def test_a_code_that_is_accepted_is_no_other(run: Callable[..., Any], crwn: Crwn
 
 
 def test_what_is_accepted_is_read_before_anything_starts(run: Callable[..., Any], mixed: Store) -> None:
-    """A damaged file would end a run when all is computed."""
+    """Otherwise, a damaged file would end the run only after everything is computed."""
     path = mixed.root / ACCEPTED_FILE
     path.write_text("{}")
     ended = run("--recompute", "neuromodnet")

@@ -1,4 +1,4 @@
-"""Shares of a GPU, trials at once, and what trials took."""
+"""Shares of a GPU, trials in parallel, and what earlier trials took."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def r_mnist(method: str = "neuromodnet", scale: str = "FC256", seed: int = 0) ->
     [(80, 1, 0.125), (80, 8, 0.125), (80, 9, 0.25), (80, 31, 0.5), (80, 33, 1.0), (80, 79, 1.0), (8, 1, 0.25)],
 )
 def test_the_smallest_share_that_holds_what_its_like_took(gigabytes: int, taken: int, share: float) -> None:
-    """With a quarter more; where it does not fit, a whole GPU, on which it is tried."""
+    """With a quarter more; if it does not fit, the trial gets a whole GPU."""
     known = Measured(gpu_bytes=taken * GIB, seconds=1.0)
     assert gpu_share(r_mnist(), gigabytes * GIB, known) == share
 
@@ -53,12 +53,12 @@ def test_without_a_past_on_a_gpu_the_prediction_counts(known: Measured | None) -
 
 
 def test_a_gpu_whose_memory_is_not_known_is_not_shared() -> None:
-    """Nothing says that two trials fit."""
+    """It is unknown whether two trials fit."""
     assert gpu_share(r_mnist(), None, Measured(gpu_bytes=1, seconds=1.0)) == 1.0
 
 
 def test_what_is_asked_for_stands() -> None:
-    """Also no GPU where there are some; without any word and any GPU, none."""
+    """Also `--gpus 0` on machines with GPUs; by default, none if there is none."""
     with_gpus = Capacity(nodes=(GPU_NODE,), gpu_memory=80 * GIB)
     assert resources_of(r_mnist(), Resources(gpus=0.0), with_gpus, None) == Resources(gpus=0.0)
     assert resources_of(r_mnist(), Resources(gpus=2.0), with_gpus, None) == Resources(gpus=2.0)
@@ -80,7 +80,7 @@ def test_what_is_asked_for_stands() -> None:
     ],
 )
 def test_trials_at_once(gpus: float, cpus: float, slots: int) -> None:
-    """On each machine what its CPUs and its GPUs allow."""
+    """On each machine, as many as its CPUs and GPUs allow."""
     nodes = [GPU_NODE, NodeResources(cpus=4, gpus=4)]
     assert num_slots(Resources(gpus=gpus, cpus=cpus), nodes) == slots
 

@@ -49,7 +49,7 @@ PARAMETERS = {"neuromodnet": 1_299, "flynet": 7_841, "supsup": 268_800}
 
 
 def printed(sweep: Sweep, store: Store, width: int = 10_000) -> str:
-    """What is shown of a plan without a terminal."""
+    """A plan as printed without a terminal."""
     file = io.StringIO()
     show(sweep, store, Console(file=file, width=width, force_terminal=False))
     return file.getvalue()
@@ -81,7 +81,7 @@ def test_every_cell_has_a_row(paper: Sweep, absent: Store) -> None:
 
 
 def test_the_totals_follow(paper: Sweep, absent: Store) -> None:
-    """How many trials, where they go, how much work, and that nothing happened."""
+    """The number of trials, the store, the work, and that nothing was started."""
     text = printed(paper, absent)
     total = 3 * sum(petaflop(cell.trials[0]) for cell in paper.cells)
     assert text.startswith("paper: 9 trials")

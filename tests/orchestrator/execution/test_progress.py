@@ -1,4 +1,4 @@
-"""What a run shows while it runs."""
+"""The progress display of a run."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ Trial = Callable[..., TrialSpec]
 
 
 class Clock:
-    """Seconds that pass when a test says so."""
+    """A clock that a test advances."""
 
     def __init__(self) -> None:
         self.now = 1000.0
@@ -50,22 +50,22 @@ def clock() -> Clock:
 
 
 def at(tasks_learned: int, step: int = 0, *, accuracy: float | None = None) -> Progress:
-    """Where a trial of two tasks of ten updates is."""
+    """The progress of a trial with two tasks of ten updates."""
     return Progress(tasks_learned=tasks_learned, num_tasks=2, step=step, num_steps=10, accuracy=accuracy)
 
 
 def running(spec: TrialSpec, progress: Progress | None = None, note: str | None = None) -> TrialUpdate:
-    """News of a trial that goes on."""
+    """News of a running trial."""
     return TrialUpdate(trial_id=spec.trial_id, state="running", progress=progress, note=note)
 
 
 def finished(spec: TrialSpec) -> TrialUpdate:
-    """News of a trial that ended well."""
+    """News of a finished trial."""
     return TrialUpdate(trial_id=spec.trial_id, state="finished")
 
 
 def failed(spec: TrialSpec, error: str = "OSError: no") -> TrialUpdate:
-    """News of a trial that ended badly."""
+    """News of a failed trial."""
     return TrialUpdate(trial_id=spec.trial_id, state="failed", error=error)
 
 
@@ -87,7 +87,7 @@ def test_trials_are_counted(clock: Clock, trial: Trial) -> None:
 
 
 def test_only_failures_and_notes_are_worth_a_line(clock: Clock, trial: Trial) -> None:
-    """A failure names the trial and its error; going on and ending well are silent."""
+    """A failure prints the trial and its error; progress and success print nothing."""
     specs = [trial(seed) for seed in range(2)]
     progress = RunProgress(specs, num_done=0, clock=clock)
     assert progress.update(running(specs[0], at(0))) is None
@@ -97,7 +97,7 @@ def test_only_failures_and_notes_are_worth_a_line(clock: Clock, trial: Trial) ->
 
 
 def test_a_trial_that_fails_and_is_tried_again_counts_once(clock: Clock, trial: Trial) -> None:
-    """What it came to in the end is what counts."""
+    """Only the final outcome counts."""
     spec = trial()
     progress = RunProgress([spec], num_done=0, clock=clock)
     for update in (running(spec), failed(spec), finished(spec)):
@@ -106,7 +106,7 @@ def test_a_trial_that_fails_and_is_tried_again_counts_once(clock: Clock, trial: 
 
 
 def test_a_note_is_told_once(clock: Clock, trial: Trial) -> None:
-    """Every trial may have the same thing to say; the user reads it once."""
+    """If many trials have the same note, it is printed once."""
     specs = [trial(seed) for seed in range(2)]
     progress = RunProgress(specs, num_done=0, clock=clock)
     assert progress.update(running(specs[0], note="no GPU here")) == "note: no GPU here"

@@ -1,4 +1,4 @@
-"""How Ray is started and asked: for this run alone, without a dashboard, and again where its head is busy."""
+"""Starting Ray and connecting to it: for this run only, without a dashboard, with retries if its head is busy."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.refusals import refused
 
 @pytest.fixture
 def initialised(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[dict[str, Any]]]:
-    """Has `ray.init` do as a test says; gives what it is called with."""
+    """Replaces `ray.init` with a test's function; returns its arguments."""
 
     def replace(error: Exception | None = None) -> list[dict[str, Any]]:
         asked: list[dict[str, Any]] = []
@@ -67,7 +67,7 @@ def test_rays_processes_keep_compiled_modules(
 
 
 def test_a_head_that_is_busy_is_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    """For a while; then it is said that it does not answer."""
+    """For a while; then the error says that it does not respond."""
     answers: list[Any] = [RaySystemError("Failed to connect to GCS"), [{"Alive": True}, {"Alive": False}]]
 
     def nodes() -> Any:

@@ -1,4 +1,4 @@
-"""How the Ray executor deals out GPUs; without Ray's session, whose part is played here."""
+"""How the Ray executor assigns GPUs, with a fake in place of Ray's session."""
 
 from __future__ import annotations
 

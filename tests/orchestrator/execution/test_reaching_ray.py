@@ -1,4 +1,4 @@
-"""What keeps Ray from starting here, or a cluster from answering, is said in a line before anything starts."""
+"""Reasons why Ray cannot start, or a cluster does not respond, are reported before anything starts."""
 
 from __future__ import annotations
 
@@ -43,12 +43,12 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A head is asked once."""
+    """A head is asked only once."""
     monkeypatch.setattr(reaching_ray, "WAIT_SECONDS", 0.0)
 
 
 def refusal(*codes: str) -> str:
-    """Why Ray cannot start here, for reasons with these codes; in one line, and with another way to run."""
+    """The message, in one line, why Ray cannot start here for reasons with these codes, with an alternative."""
     with refused(UnavailableError, *codes, says="--executor inline") as caught:
         check_start()
     message = str(caught.value)
@@ -60,7 +60,7 @@ def refusal(*codes: str) -> str:
 
 
 def test_a_home_that_cannot_be_written_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Ray makes its token there, unless it is told where one is, or has made one before."""
+    """Ray creates its token there, unless one exists or a variable names one."""
     monkeypatch.setenv("HOME", "/dev/null")
     for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"):
         monkeypatch.delenv(name, raising=False)
@@ -73,7 +73,7 @@ def test_a_home_that_cannot_be_written_is_named(tmp_path: Path, monkeypatch: pyt
 
 
 def test_nothing_is_in_the_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Also where the folder is not there yet, which Ray makes; nothing is left of looking."""
+    """Also if the folder does not exist yet, since Ray creates it; the check leaves nothing behind."""
     check_start()
     monkeypatch.setenv("TMPDIR", str(tmp_path / "not" / "yet"))
     check_start()
@@ -90,7 +90,7 @@ def test_the_longest_folder_is_what_the_sockets_leave_of_a_path() -> None:
 def test_a_long_folder_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, variable: str, length: int, *, is_short: bool
 ) -> None:
-    """With the variable that counts, the limit, the length and a way out; one that just fits is not."""
+    """The error has the variable, the limit, the length and a solution; one that just fits is accepted."""
     base = len(f"{tmp_path}/")
     monkeypatch.setattr(reaching_ray, "longest_parent", lambda: base + 10)
     if variable == "RAY_TMPDIR":
@@ -113,7 +113,7 @@ def test_a_folder_is_measured_in_bytes(tmp_path: Path, monkeypatch: pytest.Monke
 
 
 def test_rays_own_variable_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A long $TMPDIR is no fault where $RAY_TMPDIR is short."""
+    """A long $TMPDIR is no fault if $RAY_TMPDIR is short."""
     monkeypatch.setattr(reaching_ray, "longest_parent", lambda: len(str(tmp_path)))
     monkeypatch.setenv("TMPDIR", f"{tmp_path}/{'x' * 90}")
     monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
@@ -130,7 +130,7 @@ def test_a_relative_folder_is_refused(monkeypatch: pytest.MonkeyPatch, value: st
 
 
 def test_a_file_is_no_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Neither the variable's nor one on the way to it, nor a link that leads nowhere."""
+    """Neither the folder itself nor one above it may be a file or a dangling link."""
     file, link = tmp_path / "file", tmp_path / "link"
     file.write_text("")
     link.symlink_to(tmp_path / "nowhere")
@@ -145,7 +145,7 @@ def test_a_file_is_no_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 def test_a_folder_that_cannot_be_written_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: OSError
 ) -> None:
-    """It is tried, with the system's reason."""
+    """Writing is tried; the error has the system's reason."""
 
     def fail(*_: object, **__: object) -> None:
         raise error
@@ -157,7 +157,7 @@ def test_a_folder_that_cannot_be_written_is_refused(
 
 
 def test_a_full_disk_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Below what its logs take."""
+    """If there is less space than its logs take."""
     found = os.statvfs(tmp_path)
     full = type("Full", (), {"f_bavail": 2**20, "f_frsize": 1, "f_bsize": found.f_bsize})
     monkeypatch.setattr(os, "statvfs", lambda _: full)
@@ -178,7 +178,7 @@ def test_all_that_is_in_the_way_is_said_at_once(tmp_path: Path, monkeypatch: pyt
 
 
 def test_rays_limit_on_processes_does_not_bind_root(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The system does not hold root to it."""
+    """The system does not apply the limit to root."""
     monkeypatch.setattr(resource, "getrlimit", lambda limit: (4096 if limit == resource.RLIMIT_NOFILE else 10,) * 2)
     monkeypatch.setattr(os, "geteuid", lambda: 0)
     check_start()
@@ -233,7 +233,7 @@ def grpc_server() -> Iterator[grpc.Server]:
 
 
 def head(code: grpc.StatusCode) -> grpc.GenericRpcHandler:
-    """What a head answers to the question, and nothing to others."""
+    """A server that answers as a head does."""
 
     def answer(_: bytes, context: grpc.ServicerContext) -> bytes:
         if code != grpc.StatusCode.OK:
@@ -246,7 +246,7 @@ def head(code: grpc.StatusCode) -> grpc.GenericRpcHandler:
 
 @pytest.mark.parametrize("code", [grpc.StatusCode.OK, grpc.StatusCode.UNAUTHENTICATED])
 def test_a_head_that_answers_is_one(grpc_server: grpc.Server, code: grpc.StatusCode) -> None:
-    """Also one that wants a token: Ray says of it what to do."""
+    """Also one that requires a token, for which Ray's own message says what to do."""
     grpc_server.add_generic_rpc_handlers((head(code),))
     port = grpc_server.add_insecure_port("127.0.0.1:0")
     grpc_server.start()
@@ -270,20 +270,20 @@ def test_a_head_that_is_being_started_is_waited_for(grpc_server: grpc.Server, mo
 
 
 def test_a_dead_address_is_said(at_once: None) -> None:
-    """Where nobody listens any more; the variable, the address and two ways on."""
+    """If nothing listens there; the error has the variable, the address and two solutions."""
     facts = ["$RAY_ADDRESS=127.0.0.1:1: ", " 0 s", "`ray start --head`", "`unset RAY_ADDRESS`"]
     with refused(UnavailableError, "connection-refused", says=facts):
         check_cluster("127.0.0.1:1")
 
 
 def test_an_unknown_name_is_said(at_once: None) -> None:
-    """A typing error."""
+    """A typo."""
     with refused(UnavailableError, "unknown-host", says="nosuch.invalid:6379"):
         check_cluster("nosuch.invalid:6379")
 
 
 def test_a_head_that_is_silent_is_said(at_once: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A firewall that drops what comes, a process that hangs: it takes connections and says nothing."""
+    """A firewall that drops packets, or a process that hangs: it accepts connections and never answers."""
     monkeypatch.setattr(reaching_ray, "CALL_SECONDS", 0.2)
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))
@@ -326,6 +326,6 @@ def test_the_address_of_an_earlier_cluster_is_said(
 
 
 def test_a_head_with_certificates_is_left_to_ray(at_once: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Which alone can talk to it."""
+    """Only Ray can talk to it."""
     monkeypatch.setenv("RAY_USE_TLS", "1")
     check_cluster("127.0.0.1:1")

@@ -1,4 +1,4 @@
-"""Which executors there are, and which one a run takes."""
+"""The executors, and which one a run uses."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from orchestrator.execution.inline import InlineExecutor
 
 
 def test_the_registry_is_a_literal_mapping() -> None:
-    """Names as on the command line; nobody can add to it by accident."""
+    """Names are as on the command line; nothing is added by accident."""
     assert list(EXECUTORS) == ["inline", "ray"]
     assert isinstance(EXECUTORS["inline"](), InlineExecutor)
     with pytest.raises(TypeError):

@@ -1,4 +1,4 @@
-"""Trials that count as done and are not what was written: named by every run, computed again when asked for."""
+"""Finished trials with damaged records: reported by every run, recomputed on request."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def content(store: Store, trial_id: str) -> dict[str, bytes]:
 
 
 def test_another_trials_folder_is_not_taken_for_done(run: Callable[..., Any], ids: list[str]) -> None:
-    """It is named with what to do, and nothing is computed or lost until that is done."""
+    """The error says what to do, and nothing is computed or lost until then."""
     assert run().code == 0
     store = Store("runs/tiny")
     shutil.rmtree(store.folder(ids[1]))
@@ -81,7 +81,7 @@ def test_damaged_contexts_are_computed_again(run: Callable[..., Any], ids: list[
 
 
 def test_a_changed_number_is_said(run: Callable[..., Any], ids: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    """The damaged record could still be read: its accuracy and the new one stand beside each other."""
+    """If the damaged record can still be read, its accuracy and the new one are printed."""
     from crwn.testing import write_finished
 
     run()
@@ -101,7 +101,7 @@ def test_a_changed_number_is_said(run: Callable[..., Any], ids: list[str], monke
 def test_the_old_record_stays_until_the_new_one_is_whole(
     run: Callable[..., Any], ids: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A repair that fails leaves what was there; the next one goes on."""
+    """A failed repair leaves the old record; the next one resumes."""
     run()
     store = Store("runs/tiny")
     path = store.folder(ids[0]) / TASKS_FILE

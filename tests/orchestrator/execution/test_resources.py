@@ -1,4 +1,4 @@
-"""Whether any machine can give a trial what it asks for."""
+"""Whether any machine has the resources that a trial requests."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ LARGE = NodeResources(cpus=16, gpus=4)
     ],
 )
 def test_a_request_that_one_machine_can_meet_passes(resources: Resources, nodes: list[NodeResources]) -> None:
-    """One machine is enough; without a wish for GPUs none is needed."""
+    """One machine is enough; without a request for GPUs, none is needed."""
     check_resources(resources, nodes)
 
 
@@ -58,7 +58,7 @@ def test_the_message_says_what_is_asked_for_and_what_there_is() -> None:
 
 
 def test_no_machine_is_said_to_be_none() -> None:
-    """A cluster from which all have gone."""
+    """A cluster without machines."""
     with refused(UserError, "resources-too-large", says=": no machine."):
         check_resources(Resources(), [])
 

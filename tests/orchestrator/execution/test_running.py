@@ -1,4 +1,4 @@
-"""A run: what is checked before anything starts, and what it finds left to do."""
+"""A run: the checks before anything starts, and the trials that it finds pending."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ Listing = Callable[[Path], dict[str, bytes]]
 
 
 def finish(store: Store, spec: TrialSpec) -> None:
-    """Keep a trial as one that this code has computed."""
+    """Store a trial as computed by this code."""
     write_finished(store, spec, conditions=Conditions(code=code_of(spec.method)))
 
 
@@ -57,7 +57,7 @@ def new_store(tmp_path: Path) -> Store:
 
 @pytest.fixture
 def jobs(monkeypatch: pytest.MonkeyPatch) -> list[Job]:
-    """Puts an executor in the inline one's place that runs nothing, leaves records, and notes its jobs."""
+    """Replaces the inline executor by one that runs nothing, writes records and notes its jobs."""
     noted: list[Job] = []
 
     def pretend(_: InlineExecutor, job: Job, on_update: Callable[[TrialUpdate], None], on_wait: object) -> None:
@@ -153,7 +153,7 @@ def test_damaged_manifests_are_refused_before_anything_starts(
 
 
 def test_a_manifest_of_a_newer_crwn_is_not_overwritten(sweep: Sweep, new_store: Store, jobs: list[Job]) -> None:
-    """It may say more than this one would write."""
+    """It may contain more than this crwn would write."""
     quietly(sweep, new_store)
     file = new_store.root / "sweeps" / "tiny.json"
     newer = json.dumps(json.loads(file.read_text()) | {"format": 2})
@@ -181,7 +181,7 @@ def test_what_was_finished_while_waiting_is_not_run(
 def test_the_command_line_wins_over_the_sweeps_resources(
     sweep_file: SweepFile, new_store: Store, jobs: list[Job], workplace: Path
 ) -> None:
-    """What is not given there is the sweep's."""
+    """What is not given there comes from the sweep."""
     del workplace
     sweep = load_sweep(sweep_file(sweep_file().read_text() + "resources: {gpus: 0, cpus: 0.5}\n"))
     quietly(sweep, new_store, cpus=0.25)
@@ -242,7 +242,7 @@ def test_data_that_cannot_be_had_is_refused(
 
 
 def test_a_store_that_is_driven_is_refused(sweep: Sweep, new_store: Store, jobs: list[Job]) -> None:
-    """Nothing is run beside another driver."""
+    """Nothing is run while another driver is active."""
     new_store.create()
     with new_store.lock(), refused(UserError, "store-driven", says=str(new_store.root)):
         quietly(sweep, Store(new_store.root))
@@ -403,7 +403,7 @@ class Followed:
 
 @pytest.fixture
 def followed(monkeypatch: pytest.MonkeyPatch) -> list[Followed]:
-    """Puts something that notes and starts nothing in the place of the process that follows a sweep."""
+    """Replaces the process that follows a sweep by a stub that only records calls."""
     noted: list[Followed] = []
 
     @contextlib.contextmanager
@@ -466,7 +466,7 @@ def test_with_nothing_left_only_what_is_behind_is_caught_up_with(
 def test_a_run_that_mlflow_did_not_keep_up_with_says_so(
     sweep: Sweep, new_store: Store, followed: list[Followed], monkeypatch: pytest.MonkeyPatch, left: int
 ) -> None:
-    """Once, with the command; it is no failure."""
+    """Once, with the command to run; it is no failure."""
     if not left:
         quietly(sweep, new_store)
         new_store.mark_behind("tiny", behind=True)
@@ -481,7 +481,7 @@ def test_a_run_that_mlflow_did_not_keep_up_with_says_so(
 def test_an_interrupted_run_is_followed_to_its_end(
     sweep: Sweep, new_store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Ctrl-C goes through the one who follows, which ends its process."""
+    """Ctrl-C reaches the follower, which ends its process."""
 
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt

@@ -1,4 +1,4 @@
-"""What a trial uses of its machine, and when it is sampled."""
+"""Samples of a trial's use of its machine, and when they are taken."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ GPU_COLUMNS = {"gpu_percent", "gpu_memory_bytes", "gpu_power_watts"}
 
 
 class Clock:
-    """Seconds that pass only when a test says so."""
+    """A clock that a test advances."""
 
     def __init__(self) -> None:
         self.now = 1000.0

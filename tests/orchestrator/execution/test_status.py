@@ -1,4 +1,4 @@
-"""Where a store's sweeps stand."""
+"""The status of a store's sweeps."""
 
 from __future__ import annotations
 
@@ -143,7 +143,7 @@ def test_a_sweep_that_has_not_begun_has_everything_left(store: Store) -> None:
 
 
 def test_an_attempt_that_has_not_reported_has_no_detail(store: Store) -> None:
-    """Between its first breath and its first resume point."""
+    """Between its start and its first resume point."""
     store.unfinished.write_attempts(BEGUN, [Attempt(pid=1)])
     store.write_manifest(manifest(seed0=BEGUN))
     assert printed(store, verbose=True)[1] == f"  interrupted {BEGUN} own name local FC16 r-digits seed 0"
@@ -162,14 +162,14 @@ def test_the_first_line_says_whether_a_run_is_at_work(store: Store) -> None:
 
 
 def test_a_long_error_is_not_wrapped(store: Store) -> None:
-    """A line a trial, whatever the width."""
+    """One line per trial, whatever the width."""
     store.unfinished.write_attempts(BEGUN, [Attempt(error=replace(ERROR, message="word " * 50))])
     store.write_manifest(manifest(seed0=BEGUN))
     assert len(printed(store)) == 2
 
 
 def test_manifests_of_an_older_crwn_are_named(store: Store) -> None:
-    """They have no checksum, which a run adds."""
+    """They have no checksum; a run adds it."""
     store.write_manifest(manifest(seed0=BEGUN))
     path = store.root / "sweeps" / "small.json"
     path.write_text(json.dumps({name: value for name, value in json.loads(path.read_text()).items() if name != SUM}))

@@ -1,4 +1,4 @@
-"""A paper's file: what it becomes, and every fault of it at once, with its line."""
+"""A paper's file: the values read from it, and all its faults at once, each with its line."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ claims:
 
 
 def read(folder: Path, text: str) -> str | None:
-    """What is said of a file, or None where it is one."""
+    """The error for a file, or None if it is valid."""
     file = folder / "small.yaml"
     file.write_text(text)
     try:
@@ -258,7 +258,7 @@ def test_files_that_are_no_code_are_installed_too() -> None:
 
 
 def test_the_engine_knows_no_paper() -> None:
-    """What makes tables and verdicts names no method and no benchmark: these stand in the papers' files."""
+    """The code that makes tables and verdicts names no method or benchmark; the papers' files do."""
     files = [
         *(
             ROOT / "orchestrator/report" / name

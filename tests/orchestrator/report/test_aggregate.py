@@ -1,4 +1,4 @@
-"""Rows in, tables out: means, deviations, intervals, and what is missing."""
+"""Summaries of rows: means, deviations, intervals, and missing seeds."""
 
 from __future__ import annotations
 
@@ -154,7 +154,7 @@ def test_seeds_of_unknown_code_agree_with_any_and_are_noted() -> None:
 
 
 def test_one_seed_has_no_deviation() -> None:
-    """Nothing is known of the spread, so nothing is claimed."""
+    """The spread is unknown."""
     asked = cell([5])
     (found,) = summarise(manifest(asked), frame(*rows(asked, {5: 0.5}))).to_dict("records")
     assert found["accuracy"] == 0.5
@@ -164,7 +164,7 @@ def test_one_seed_has_no_deviation() -> None:
 
 
 def test_missing_seeds_are_counted_and_named() -> None:
-    """A mean over two of three seeds says that it is one."""
+    """A mean over two of three seeds is shown as such."""
     asked = cell([3, 4, 5])
     (found,) = summarise(manifest(asked), frame(*rows(asked, {3: 0.5, 5: 0.7}))).to_dict("records")
     assert (found["n"], found["asked"], found["missing_seeds"]) == (2, 3, "4")
@@ -174,7 +174,7 @@ def test_missing_seeds_are_counted_and_named() -> None:
 
 @pytest.mark.parametrize("others", [False, True])
 def test_a_cell_without_any_seed_has_no_numbers(*, others: bool) -> None:
-    """Nothing is finished: no zero, no number of another cell."""
+    """If nothing is finished, there are no numbers, not even zero."""
     asked, other = cell([0, 1, 2]), cell([0], method="supsup")
     trials = frame(*rows(other, {0: 0.9})) if others else frame()
     (found,) = summarise(manifest(asked), trials).to_dict("records")
@@ -385,7 +385,7 @@ def test_seconds_say_how_many_tasks_were_learned_at_once(sizes: tuple[int | None
 
 
 def test_variants_have_a_column_only_where_there_are_some() -> None:
-    """An empty column says nothing; one variant is enough to keep it."""
+    """One variant is enough for the column; otherwise, it would be empty."""
     plain, varied = cell([0]), cell([0], variant="local")
     assert "variant" not in pivot(summarise(manifest(plain), frame())).columns
     table = pivot(summarise(manifest(plain, varied), frame()))

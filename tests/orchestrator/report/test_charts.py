@@ -1,4 +1,4 @@
-"""Charts: the same method looks the same everywhere, files are whole and repeat, numbers are beside them."""
+"""Charts: a method looks the same everywhere, files are complete and reproducible, with their data next to them."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ CELLS = [
 
 
 def frame(**columns: Any) -> pd.DataFrame:
-    """A row a cell, with these columns."""
+    """One row per cell, with these columns."""
     names = pd.DataFrame(CELLS, columns=["method", "variant", "scale"]).assign(benchmark="r-digits")
     return names.assign(**columns)
 
@@ -41,7 +41,7 @@ SUMMARY = frame(
 
 
 def by_task() -> pd.DataFrame:
-    """Three tasks a cell."""
+    """Three tasks per cell."""
     return pd.concat([frame(task=task, accuracy=0.8 + task / 100, sd=0.01, n=3) for task in (1, 2, 3)])
 
 

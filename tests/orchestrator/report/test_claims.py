@@ -1,4 +1,4 @@
-"""Verdicts on the first paper's claims over rows that are made up: confirmed, refuted, open where rows are missing."""
+"""Verdicts on the first paper's claims over synthetic rows: confirmed, refuted, or open if rows are missing."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def row(method: str, scale: str, benchmark: str, settings: dict[str, Any] | None
 
 
 class World:
-    """Trials that are as the paper says, but for what a test changes."""
+    """Trials that agree with the paper, except for what a test changes."""
 
     def __init__(self, seeds: tuple[int, ...] = (0, 1)) -> None:
         self.seeds = seeds
@@ -65,7 +65,7 @@ class World:
         return self
 
     def verdict(self, number: int) -> Verdict:
-        """Of one claim."""
+        """The verdict on one claim."""
         return claims.verdicts(PAPER, pd.DataFrame(self.trials))[number - 1]
 
 
@@ -75,7 +75,7 @@ def nmn(scale: str, on: str = "r-mnist", **settings: Any) -> Row:
 
 
 def first_claim(gap: float, params: float = 579.0) -> World:
-    """What the first claim needs: NeuroModNet better than BatchE by so much."""
+    """The rows of the first claim: NeuroModNet better than BatchE by this much."""
     world = World()
     for on in ("r-mnist", "p-mnist"):
         world.add(nmn("FC256", on), 0.8 + gap, params_per_task=params).add(row("batche", "FC256", on), 0.8)
@@ -253,7 +253,7 @@ def test_verdicts_are_rows_too() -> None:
 
 
 def said(check: Check, world: World) -> tuple[bool, str]:
-    """Whether a comparison holds, and what is said of it."""
+    """Whether a comparison holds, and its evidence."""
     paper = dataclasses.replace(PAPER, claims=(Claim(says="it", checks=(check,)),))
     (verdict,) = claims.verdicts(paper, pd.DataFrame(world.trials))
     (evidence,) = verdict.evidence

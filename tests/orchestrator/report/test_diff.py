@@ -101,7 +101,7 @@ def test_code_that_changed_within_a_trial_is_told() -> None:
 
 
 def test_trials_that_one_side_lacks_are_named() -> None:
-    """Fewer trials are no equal result."""
+    """Stores with different trials are not equal."""
     found = differ(frame(BEFORE), frame({0: BEFORE[0], 5: [0.1, 0.1]}))
     assert not found.is_same
     assert found.only_a["seed"].tolist() == [1, 2]
@@ -110,7 +110,7 @@ def test_trials_that_one_side_lacks_are_named() -> None:
 
 
 def test_an_accuracy_that_is_no_number_is_different() -> None:
-    """Even from another one that is none."""
+    """NaN differs from every accuracy, even from NaN."""
     diverged = frame({0: [np.nan, 0.5]})
     for other in (frame({0: [0.5, 0.5]}), diverged):
         found = differ(other, diverged)

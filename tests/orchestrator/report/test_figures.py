@@ -1,4 +1,4 @@
-"""Figures: what is drawn where, as its pixels show."""
+"""Figures, checked by their pixels."""
 
 from __future__ import annotations
 

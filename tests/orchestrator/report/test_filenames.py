@@ -1,4 +1,4 @@
-"""Files that are named by labels: unlike labels, unlike names, on any file system, whatever stands beside them."""
+"""Files named by labels: different labels have different names, on any file system, whatever other files exist."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def test_unlike_labels_have_unlike_names() -> None:
 
 @pytest.mark.parametrize("label", LABELS)
 def test_a_name_is_short_and_leads_nowhere_else(label: str) -> None:
-    """ASCII, no dot and no slash; it hangs on nothing but the label."""
+    """ASCII, without dots or slashes; it depends only on the label."""
     name = filenames.part(label)
     assert re.fullmatch("[A-Za-z0-9][A-Za-z0-9_-]{0,99}", name)
     assert filenames.part(label) == name

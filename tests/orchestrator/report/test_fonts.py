@@ -1,4 +1,4 @@
-"""Labels in figures: every sign is drawn, in a font that has it, or written as its code."""
+"""Labels in figures: every character is drawn in a font that has it, or written as its code."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How well a store's finished trials find the task of images; what they keep."""
+"""How well a store's finished trials infer the task of images, and what they keep."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def spec(name: str, *, seed: int = 0, rotated: bool = False) -> TrialSpec:
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
-    """Trials that can be asked, and two that cannot."""
+    """Trials whose tasks can be inferred, and two whose cannot."""
     work = [
         spec("neuromodnet"),
         spec("neuromodnet", seed=1),
@@ -72,7 +72,7 @@ def test_every_trial_that_tells_tasks_apart_is_asked(table: Table, told: list[st
 
 
 def test_the_baseline_stands_beside_every_result(table: Table) -> None:
-    """For each benchmark and size of batches, a row of the mean image; searches for masks alone."""
+    """For each benchmark and batch size, there is a row for the mean image; searches are for masks only."""
     shown = table.table
     for _, rows in shown.groupby(["method", "benchmark", "batch"]):
         assert sum(rows["by"].str.startswith("mean image")) == 1
@@ -102,7 +102,7 @@ def test_a_store_without_such_a_trial_is_refused(store: Store) -> None:
 
 
 def test_what_trials_keep_is_listed(store: Store) -> None:
-    """Bytes of a file and of a task, or why there is nothing."""
+    """Bytes per file and per task, or why there are none."""
     table = banks_table(store)
     rows = table.summary.set_index(["method", "benchmark", "seed"])
     kept = rows.loc[("neuromodnet", "p-digits", 0)]

@@ -1,4 +1,4 @@
-"""Tables in LaTeX: every sign is escaped, every number is one, and the document compiles."""
+"""Tables in LaTeX: every character is escaped, numbers are siunitx's, and the document compiles."""
 
 from __future__ import annotations
 

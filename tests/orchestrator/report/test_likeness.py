@@ -1,4 +1,4 @@
-"""How alike the tasks of a store's trials are: compared, in a table, in figures, in the report and by the command."""
+"""The similarity of tasks in a store's trials: comparisons, table, figures, the report and the command."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def found(store: Store, told: list[str]) -> list[Comparison]:
 
 
 def test_trials_are_compared_by_all_that_they_allow(found: list[Comparison], told: list[str]) -> None:
-    """Contexts where they can be, as a null where they started apart; answers always; what cannot be is named."""
+    """Answers always; contexts if they started alike, otherwise as a null model; trials left out are named."""
     by = {(one.names[0], one.names[1], one.benchmark, one.seed, one.by) for one in found}
     shared = "context_start=shared"
     assert by == {
@@ -142,6 +142,6 @@ def test_the_command_writes_tables_and_figures(store: Store, tmp_path: Path, crw
 
 
 def test_a_store_without_tasks_to_compare_is_refused(store: Store) -> None:
-    """The error says what is expected of a trial."""
+    """The error says what a trial needs."""
     with refused(UserError, "no-trial", says=["4 tasks"]):
         likeness.compare(store, where=["method=finetune"], data_root=None, tell=lambda line: None)

@@ -1,4 +1,4 @@
-"""Looks: by name, the same in every figure of a report, for any number of methods."""
+"""Looks depend on names, and are the same in every figure of a report, for any number of methods."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def test_variants_of_the_only_method_have_colours_of_their_own() -> None:
 
 
 def test_a_look_hangs_on_the_name_alone() -> None:
-    """Not on the order, nor on how many others there are, unless another is taken for it."""
+    """Not on the order or number of others, unless two collide."""
     names = [plain(f"method {index}") for index in range(40)]
     names += [("psp", "psp", f"variant {index}", "FC256") for index in range(3)]
     found = looks.palette(names)
@@ -106,7 +106,7 @@ def test_variants_and_scales_stand_out_on_white() -> None:
 
 
 def test_a_methods_name_in_other_letters_is_the_method() -> None:
-    """A paper's spelling is no variant."""
+    """A paper's spelling of a method's name is not a variant."""
     found = looks.palette([("neuromodnet", "NeuroModNet", "", "FC256"), plain("neuromodnet")])
     assert len(set(found.values())) == 1
 

@@ -1,4 +1,4 @@
-"""Which units each class uses: the numbers of real trials, and their pictures."""
+"""Which units each class uses: numbers and figures of real trials."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def test_pairs_are_those_of_the_measure(learned: tuple[Manifest, Store]) -> None
 
 
 def test_without_the_images_there_is_no_likeness(learned: tuple[Manifest, Store]) -> None:
-    """The share kept is still known."""
+    """The share of open gates is still shown."""
     with mock.patch.object(Results, "test_set", side_effect=UserError("data-refused", "not here")):
         kept, pairs = modular_charts.units(*learned)
     assert len(kept) == 40

@@ -1,4 +1,4 @@
-"""The page: from a store's files, whole in itself, and read in a real browser."""
+"""The page: made from a store's files, self-contained, and read in a real browser."""
 
 from __future__ import annotations
 
@@ -160,7 +160,7 @@ def test_the_page_says_what_was_computed_under_more_than_one_code(store: Store, 
 
 
 def test_the_page_is_whole_in_itself(filled: Store, tmp_path: Path) -> None:
-    """No address but of what is in it; text from a store is text; figures lie beside it as files too."""
+    """It links only to its own content; text from a store stays text; figures are also separate files."""
     page = written(filled, tmp_path / "report")
     addresses = re.findall(r'(?:src|href)="([^"]*)"', page)
     assert {address[:5] for address in addresses if not address.startswith("#")} == {"data:"}
@@ -178,7 +178,7 @@ def test_the_page_is_whole_in_itself(filled: Store, tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("plain_figures")
 def test_a_papers_claims_are_there_for_whoever_asks(filled: Store, tmp_path: Path) -> None:
-    """With its title, in the page and as a file; a report that names no paper says nothing of any."""
+    """With the paper's title, in the page and as a file; a report without `--paper` mentions no paper."""
     paper = read_paper("hong2022")
     own = written(filled, tmp_path / "own")
     assert [text for text in ("#claims", 'id="claims"', paper.title, "Nothing is forgotten") if text in own] == []

@@ -63,7 +63,7 @@ def test_a_row_of_other_settings_has_its_own_line(store: Store) -> None:
 
 
 def test_without_trials_there_is_no_figure() -> None:
-    """Nor is there an empty one."""
+    """There is no empty figure either."""
     assert list(paper_figures(PAPER, empty_frame())) == []
 
 

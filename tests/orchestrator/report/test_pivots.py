@@ -1,4 +1,4 @@
-"""Any measure over any names: those that hang on single tasks in turn, and those that some trials cannot have."""
+"""Any measure by any names: those that need tasks learned in turn, and those that some trials cannot have."""
 
 from __future__ import annotations
 

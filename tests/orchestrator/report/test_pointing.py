@@ -1,4 +1,4 @@
-"""Values under the pointer: at their places, as text, and not without end."""
+"""Values under the pointer: at the right places, as text, and limited in number."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def test_points_are_few_enough_for_a_page() -> None:
 
 @pytest.mark.parametrize("name", ["tasks", "seen", "parameters", "seconds"])
 def test_no_axis_goes_past_100(name: str) -> None:
-    """Nor below 0, where deviations and intervals would."""
+    """Nor below 0, even with deviations and intervals."""
     cells = every_chart([("psp", "", "F"), ("stl", "", "F")], {})
     chart = next(chart for chart in cells if chart.name.endswith(name))
     for accuracy in (0.0, 0.001, 1.0):

@@ -1,4 +1,4 @@
-"""What is recalled of the tasks so far: the numbers of a trial's tests, and their picture."""
+"""Recall of the tasks learned so far: numbers from a trial's tests, and the figure."""
 
 from __future__ import annotations
 

@@ -42,7 +42,7 @@ def manifest(name: str = "small", **changes: Any) -> Manifest:
 
 
 def text_table(columns: list[str], *rows: list[str], name: str = "small") -> SweepTable:
-    """A table as people print it."""
+    """A table as text."""
     summary = pd.DataFrame({"continual": [True]})
     return SweepTable(name=name, summary=summary, table=pd.DataFrame(list(rows), columns=columns))
 
@@ -109,7 +109,7 @@ def test_each_sweep_has_a_file_of_every_format(store: Store, tmp_path: Path) -> 
 
 
 def test_markdown_is_a_heading_the_caption_and_the_table(store: Store, tmp_path: Path) -> None:
-    """What is written can be pasted into a document."""
+    """The file can be pasted into a document."""
     store.records.write(A, record(A))
     store.write_manifest(manifest())
     table = sweep_table(store, manifest())
@@ -342,14 +342,14 @@ def test_the_caption_names_the_benchmarks_that_are_no_test_set(store: Store) -> 
 
 
 def test_a_store_without_a_sweep_has_no_tables(store: Store, tmp_path: Path) -> None:
-    """Nothing is written, and the message says how to begin."""
+    """Nothing is written, and the message says how to start."""
     with refused(UserError, "store-empty", says=["store: ", "crwn run"]):
         tables_in(store, tmp_path / "tables")
     assert not (tmp_path / "tables").exists()
 
 
 def test_a_folder_that_cannot_be_written_is_named(store: Store, tmp_path: Path) -> None:
-    """A file where the folder should be, for one."""
+    """For example, if there is a file in its place."""
     store.write_manifest(manifest())
     (tmp_path / "file").touch()
     with refused(UserError, "folder-not-writable", says=["file/tables: ", "--to"]):

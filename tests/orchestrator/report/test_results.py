@@ -76,7 +76,7 @@ def test_trials_are_those_that_are_asked_for_and_those_that_are_done(store: Stor
 
 
 def test_an_empty_store_has_no_trials(store: Store) -> None:
-    """The columns are there all the same, so that a notebook's next cell runs."""
+    """The columns still exist, so that a notebook's next cell runs."""
     found = Results(store).trials
     assert list(found.columns) == COLUMNS
     assert found.empty
@@ -232,7 +232,7 @@ def test_contexts_that_were_not_kept_say_what_to_set(store: Store, trial: Trial)
 
 
 def test_contexts_of_a_trial_that_is_not_done_are_refused(store: Store, trial: Trial) -> None:
-    """They are written at its end."""
+    """They are only written at its end."""
     spec = trial()
     write_unfinished(store, spec)
     with refused(UserError, "trial-not-finished", says=["crwn.run", spec.trial_id]):

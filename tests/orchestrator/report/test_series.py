@@ -1,4 +1,4 @@
-"""What figures draw, against numbers worked out by hand."""
+"""The data of figures, against numbers worked out by hand."""
 
 from __future__ import annotations
 
@@ -129,7 +129,7 @@ def test_a_cell_without_a_mean_is_not_drawn() -> None:
 def test_of_many_cells_the_best_of_each_benchmark_are_drawn_in_the_sweeps_order(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """More lines than colours and markers tell apart would show nothing."""
+    """More lines than colours and markers distinguish would be unreadable."""
     monkeypatch.setattr(series, "MAX_DRAWN", 2)
     accuracies = {"a": (0.5, 0.9, 0.7), "b": (0.1, 0.2, np.nan)}
     rows = [(benchmark, value) for benchmark, values in accuracies.items() for value in values]

@@ -1,4 +1,4 @@
-"""A store whose every number is known, through the real writer: what the tables show, to the last digit printed.
+"""Tables of a store with known numbers, written by the real writer, to the last digit printed.
 
 Two methods and the variants of a third, two benchmarks of four tasks, three seeds. One seed is missing, one trial
 failed, one cell is mixed, and one trial was begun and not finished.
@@ -81,7 +81,7 @@ def filled(tmp_path: Path, known: Path) -> Store:
 
 @pytest.fixture(scope="module")
 def known(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The store, which nobody changes."""
+    """The store, which no test changes."""
     store = new_store(tmp_path_factory.mktemp("known") / "store")
     for names in CELLS:
         for seed in SEEDS:
@@ -293,13 +293,13 @@ def test_several_stores_are_for_tables_over_trials(filled: Store) -> None:
     "choice", [Choice(), Choice(rows=("method",)), Choice(paper="hong2022"), Choice(sweep="known")]
 )
 def test_an_empty_store_is_refused(store: Store, choice: Choice) -> None:
-    """Nothing to make a table of, whichever."""
+    """There is nothing to make any table of."""
     with refused(UserError, "store-empty", says="crwn run"):
         tables_of([store], choice)
 
 
 def test_a_store_of_failed_trials_has_tables_without_numbers(filled: Store) -> None:
-    """Every cell says how many there are: none."""
+    """Every cell says that no seed is finished."""
     for trial in filled.trial_ids():
         filled.folder(trial).joinpath(TRIAL_FILE).unlink()
     for choice in (Choice(), Choice(rows=("method", "variant")), Choice(against="psp")):

@@ -1,4 +1,4 @@
-"""Fixtures of the tests of models: stores with finished trials, made up or trained for a moment."""
+"""Fixtures for the tests of models: stores with finished trials, synthetic or briefly trained."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A bank as MLflow's model: its answers are the bank's, and what it cannot answer is the caller's mistake."""
+"""A bank as an MLflow model: it predicts as the bank does, and bad requests are the caller's errors."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_images_of_several_tasks_are_answered_as_the_bank_does(bank: ContextBank
     [([0, NUM_TASKS], "given 4"), ([-1, 0], "given -1"), ([9, 5], "given 5, 9"), ([5, 6, 7, 8, 9], "and 2 others")],
 )
 def test_an_unknown_task_is_refused(bank: ContextBank, task: Sequence[int], says: str) -> None:
-    """As an invalid value, which a server answers with 400; -1 is not the last task."""
+    """As an invalid value, status 400 on a server; -1 is not the last task."""
     with pytest.raises(MlflowException) as caught:
         BankModel(bank).predict({"images": pictures(len(task)), "task": np.array(task)})
     assert (caught.value.error_code, caught.value.get_http_status_code()) == ("INVALID_PARAMETER_VALUE", 400)
@@ -60,7 +60,7 @@ def test_an_unknown_task_is_refused(bank: ContextBank, task: Sequence[int], says
 def test_images_that_do_not_fit_are_refused(
     bank: ContextBank, images: NDArray[np.uint8], task: NDArray[np.int64]
 ) -> None:
-    """More tasks than images, images of another size: likewise."""
+    """More tasks than images, or images of another size, are invalid values too."""
     with pytest.raises(MlflowException) as caught:
         BankModel(bank).predict({"images": images, "task": task})
     assert caught.value.error_code == "INVALID_PARAMETER_VALUE"

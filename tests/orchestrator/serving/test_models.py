@@ -1,4 +1,4 @@
-"""A trial as a folder that MLflow loads anywhere: what is in it, and that it needs nothing else."""
+"""A trial as a folder that MLflow loads anywhere: its content, and that it needs nothing else."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def folder(served_store: Store, tmp_path: Path) -> Path:
 
 
 def test_a_model_names_no_place_of_this_machine(folder: Path, tmp_path: Path) -> None:
-    """Neither the store nor the project nor a temporary folder; and nothing in it is a pickle or a cache."""
+    """It names no store, project or temporary folder, and contains no pickle or cache."""
     files = [path for path in folder.rglob("*") if path.is_file()]
     assert {path.suffix for path in files} <= {"", ".json", ".py", ".safetensors", ".txt", ".typed", ".yaml"}
     places = [str(place).encode() for place in (tmp_path, ROOT, sys.prefix, tempfile.gettempdir())]
@@ -79,7 +79,7 @@ def test_a_model_describes_what_it_takes_and_gives(folder: Path) -> None:
 
 
 def test_a_loaded_model_answers_as_the_bank(folder: Path, served_store: Store) -> None:
-    """Through MLflow's own checks of names, shapes and dtypes."""
+    """Also through MLflow's own checks of names, shapes and dtypes."""
     images = np.random.default_rng(0).integers(0, 256, (8, 64), np.uint8)
     task = np.arange(8) % NUM_TASKS
     answer = pyfunc.load_model(str(folder)).predict({"images": images, "task": task})

@@ -1,4 +1,4 @@
-"""`crwn register`: what MLflow has of a model afterwards, what is refused, and that nothing is registered twice."""
+"""`crwn register`: what it adds to MLflow, what is refused, and that nothing is registered twice."""
 
 from __future__ import annotations
 
@@ -125,7 +125,7 @@ def test_a_name_that_mlflow_does_not_take_is_refused(served_store: Store, name: 
 
 
 def test_a_trial_that_no_sweep_asks_for_has_no_run(served_store: Store, uri: str) -> None:
-    """So it is refused, before anything is written."""
+    """So it is refused before anything is written."""
     other = Store(served_store.beside / "other")
     other.create()
     write_finished(other, TRIAL)

@@ -1,4 +1,4 @@
-"""`crwn serve`: a trial that answers over HTTP on this machine, until Ctrl-C."""
+"""`crwn serve`: a trial that predicts over HTTP on this machine, until Ctrl-C."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ def test_what_cannot_predict_is_not_served(crwn: Crwn, served_store: Store, tria
 
 
 def test_a_server_that_fails_says_why(crwn: Crwn, served_store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The end of what it printed; it works in the model's folder, with the programs of this environment."""
+    """The error has the end of its output; it runs in the model's folder, with this environment's programs."""
     told = served_store.beside / "told"
     python = served_store.beside / "python"
     python.write_text(

@@ -1,4 +1,4 @@
-"""A store wherever it may be, for the tests of what it keeps."""
+"""A store at any kind of address."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from orchestrator.store.store import Store
 
 @pytest.fixture(params=["folder", "objects"])
 def anywhere(request: pytest.FixtureRequest) -> Store:
-    """A new, empty store on a path and on object storage: what is kept is the same."""
+    """A new, empty store on a path and on object storage, which must behave alike."""
     if request.param == "folder":
         made: Store = request.getfixturevalue("store")
         return made

@@ -1,4 +1,4 @@
-"""Which codes of a method a user counts as one, and the file that says so."""
+"""The codes of a method that a user accepts as equivalent, and the file that records them."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def test_what_is_accepted_counts_as_one() -> None:
 
 
 def test_one_code_is_nothing_to_accept() -> None:
-    """It counts as one with itself anyway."""
+    """One code is equivalent to itself anyway."""
     assert NOTHING.adding("ewc", codes=[A], results_versions=[1]) == NOTHING
 
 
@@ -69,7 +69,7 @@ def test_a_damaged_file_is_refused_and_named(store: Store, content: bytes) -> No
 
 
 def test_equal_content_is_equal_bytes() -> None:
-    """In whatever order it was said."""
+    """Regardless of the order in which codes were accepted."""
     first = NOTHING.adding("si", codes=[A, B]).adding("ewc", codes=[D, C])
     second = NOTHING.adding("ewc", codes=[C, D]).adding("si", codes=[B, A])
     assert first.to_json_bytes() == second.to_json_bytes()

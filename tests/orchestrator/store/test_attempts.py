@@ -1,4 +1,4 @@
-"""Attempts, typed: they come back as they were, and what is of another kind is refused by name."""
+"""Typed attempts: reading returns what was written, and wrong types are refused by name."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which trials may stand for one another's seeds."""
+"""Which trials may be averaged as seeds of one cell."""
 
 from __future__ import annotations
 

@@ -38,13 +38,13 @@ def at_a_new_place(request: pytest.FixtureRequest, folder: Path) -> Files:
 
 @pytest.fixture(params=KINDS)
 def new_files(request: pytest.FixtureRequest, tmp_path: Path) -> Files:
-    """Files at a place where nothing is yet."""
+    """Files at an address where nothing exists yet."""
     return at_a_new_place(request, tmp_path / "deep" / "store")
 
 
 @pytest.fixture(params=KINDS)
 def files(request: pytest.FixtureRequest, tmp_path: Path) -> Files:
-    """Files at a place that was made, with nothing in it."""
+    """Files at an existing, empty address."""
     made = at_a_new_place(request, tmp_path / "deep" / "store")
     made.make()
     return made
@@ -436,7 +436,7 @@ def test_the_endpoint_comes_from_the_environment_too(storage: ObjectStorage, mon
 
 
 def test_a_bucket_that_does_not_exist_is_named_at_once(storage: ObjectStorage) -> None:
-    """Waiting would not mend it."""
+    """Waiting would not help."""
     files = open_files(storage.new_address().replace(BUCKET, "another"))
     with refused(StorageError, "bucket-refused", says=["s3://another/", "NO_SUCH_BUCKET"]):
         files.make()
@@ -444,7 +444,7 @@ def test_a_bucket_that_does_not_exist_is_named_at_once(storage: ObjectStorage) -
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """Time that passes by sleeping alone; the pauses so far."""
+    """A clock that advances only by sleeping; it records the pauses."""
     pauses: list[float] = []
     monkeypatch.setattr(object_storage.time, "monotonic", lambda: sum(pauses))
     return pauses
@@ -510,7 +510,7 @@ def test_what_waiting_does_not_mend_is_an_error_at_once(clock: list[float], reas
 
 
 def test_a_missing_object_is_not_waited_for(clock: list[float]) -> None:
-    """It is an answer."""
+    """A missing object is a valid answer."""
     with pytest.raises(FileNotFoundError):
         patiently(ObjectFiles("s3://bucket/a?region=x", sleep=clock.append), Failing(1, FileNotFoundError("x")))
     assert clock == []

@@ -1,4 +1,4 @@
-"""The compacted index: quick, never wrong, thrown away at will."""
+"""The compacted index: fast, never wrong, and disposable."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from tests.refusals import refused
 
 @pytest.fixture(autouse=True)
 def _small(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A few trials are many, and what was written a moment ago is settled."""
+    """Lower the index's thresholds: a few trials count as many, and recent files as settled."""
     monkeypatch.setattr(index, "FEW", 2)
     monkeypatch.setattr(index, "UNSETTLED", -60.0)
 
@@ -141,7 +141,7 @@ def test_an_index_of_another_version_is_made_anew(
 
 
 def test_a_store_that_cannot_be_written_is_read(filled: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Somebody else's, say."""
+    """For example, somebody else's."""
 
     def refuse(*_: object) -> None:
         raise PermissionError("read-only")
@@ -173,7 +173,7 @@ def test_few_trials_are_read_themselves(filled: Store, read: list[str], monkeypa
 
 
 def test_an_index_on_object_storage_is_one_as_any(storage: ObjectStorage, read: list[str]) -> None:
-    """One listing and one file."""
+    """It takes one listing and one file."""
     store = Store(storage.new_address())
     store.create()
     for name in (A, B):

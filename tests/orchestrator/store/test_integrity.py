@@ -1,4 +1,4 @@
-"""Records that are not what a trial leaves, or do not belong together, never become a number."""
+"""Records that no trial writes, or that do not belong together, never become a number."""
 
 from __future__ import annotations
 
@@ -157,7 +157,7 @@ def test_equal_tests_with_other_times_are_as_good(filled: Store) -> None:
 
 
 def test_all_damaged_trials_are_named_at_once(filled: Store) -> None:
-    """Not one at each try."""
+    """Not one per run."""
     for spec in (A, B):
         rewrite(filled, spec, TRIAL_FILE, with_values(accuracy=0.9))
     with pytest.raises(UserError) as refused:

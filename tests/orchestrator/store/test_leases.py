@@ -1,4 +1,4 @@
-"""Leases: what a process says of itself where there are no locks, and what others make of it."""
+"""Leases, where there are no locks: what a process writes about itself, and how others interpret it."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def test_a_process_of_this_machine_that_ended_is_known_to_have(files: LocalFiles
 
 @pytest.mark.parametrize("content", ["", "[]", "{}", '{"renewed": "x"}', '{"renewed": 1, "since": 1e300}'])
 def test_a_lease_that_cannot_be_read_is_of_nobody(files: LocalFiles, content: str) -> None:
-    """It stops nothing."""
+    """An unreadable lease stops nothing."""
     files.write("leases/run/foreign.json", content.encode())
     (holder,) = lease(files).holders()
     assert (holder.is_live, holder.text) == (False, "a lease that cannot be read")

@@ -1,4 +1,4 @@
-"""What a store keeps of a sweep: read strictly, written as before."""
+"""A store's manifests of sweeps: read strictly, and written as before."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ def test_changes_of_the_command_line_are_read_as_they_were_written() -> None:
 
 
 def test_a_cell_is_called_by_what_it_has() -> None:
-    """A part that is empty leaves no gap."""
+    """An empty part leaves no gap."""
     assert (FIRST.row_name, SECOND.row_name) == ("own name local FC16", "mtl FC16")
     assert FIRST.names == {"method": "own name", "variant": "local", "scale": "FC16", "benchmark": "r"}
 
@@ -305,6 +305,6 @@ def test_what_is_no_json_is_refused(content: bytes, code: str, fact: str) -> Non
 
 @pytest.mark.parametrize("name", ["../small", "", "a b"])
 def test_a_name_leads_nowhere_else(name: str) -> None:
-    """Files are named by it."""
+    """Files are named after it."""
     with refused(UserError, "manifest-of-another-sweep", says=repr(name)):
         read(replace(MANIFEST, name=name).to_json_bytes(), name)

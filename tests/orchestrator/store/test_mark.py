@@ -1,4 +1,4 @@
-"""A store's mark: which folders are stores, or become one, and what a store is known by."""
+"""A store's mark: which folders are stores, or become one, and a store's identity."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def test_an_empty_folder_becomes_a_store(tmp_path: Path) -> None:
 
 
 def test_a_folder_with_other_files_is_refused(tmp_path: Path, listing: Listing) -> None:
-    """Nothing of somebody's is mixed with results."""
+    """Other files are never mixed with results."""
     (tmp_path / "thesis.tex").write_text("...")
     before = listing(tmp_path)
     with refused(UserError, "folder-in-use", says=str(tmp_path)):

@@ -1,4 +1,4 @@
-"""Parquet files that know their own content: what is read is what was written, or nothing is."""
+"""Parquet files with checksums: reading returns exactly what was written, or fails."""
 
 from __future__ import annotations
 
@@ -178,7 +178,7 @@ def test_a_newer_minor_version_may_have_more_columns() -> None:
 
 @pytest.mark.parametrize("version", [b"", b"1", b"one.two", b"1.2.3", b"\xff", b"-1.0"])
 def test_a_version_that_is_none_is_refused(version: bytes) -> None:
-    """In a line, as all else."""
+    """In one line, like every fault."""
     with refused(UserError, "record-unreadable" if version == b"\xff" else "not-a-version"):
         load(stripped(written(), lambda said: said | {b"crwn.version": version}), SCHEMA, "x")
 

@@ -1,4 +1,4 @@
-"""Where a trial's numbers come from: it comes back as it was, and an older record says less."""
+"""Provenance: reading returns what was written, and older records say less."""
 
 from __future__ import annotations
 

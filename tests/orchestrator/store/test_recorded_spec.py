@@ -1,4 +1,4 @@
-"""A trial's settings as records hold them: what every crwn writes has a type, the rest is kept."""
+"""A trial's settings in records: what every version writes is typed, the rest is kept."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def test_what_another_crwn_recorded_is_kept() -> None:
 @pytest.mark.parametrize("name", ["updates_per_task", "epochs_per_task", "batch_size"])
 @pytest.mark.parametrize("value", ["1", -1, 1.5, True])
 def test_counts_of_a_trial_are_whole_numbers(name: str, value: Any) -> None:
-    """Whoever reads a record reads no further."""
+    """Otherwise, the record is refused as damaged."""
     values = json.loads(tiny_trial().canonical_json())
     values["training"][name] = value
     with refused(InvalidError, "not-a-count", says=f"spec.training.{name}: "):

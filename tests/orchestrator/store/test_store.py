@@ -73,7 +73,7 @@ def test_a_store_of_version_1_0_is_read(store: Store, tmp_path: Path) -> None:
 def test_a_write_that_is_interrupted_leaves_no_temporary_file(
     store: Store, monkeypatch: pytest.MonkeyPatch, listing: Listing
 ) -> None:
-    """Ctrl-C in the middle of a write is no exception to the rule."""
+    """Not even after Ctrl-C in the middle of a write."""
     before = listing(store.root)
 
     def interrupt(_: int) -> None:
@@ -99,7 +99,7 @@ def test_an_equal_manifest_is_left_alone(store: Store) -> None:
 
 
 def test_manifests_come_by_name(anywhere: Store) -> None:
-    """Several sweeps may share a anywhere."""
+    """Several sweeps may share a store."""
     assert anywhere.manifests() == []
     for name in ("b", "a"):
         anywhere.write_manifest(replace(MANIFEST, name=name))
@@ -317,7 +317,7 @@ def test_a_run_that_fails_lets_go_of_its_store(store: Store) -> None:
 
 
 def test_asking_for_the_driver_makes_no_file(store: Store, listing: Listing) -> None:
-    """`crwn status` writes nothing."""
+    """So `crwn status` writes nothing."""
     before = listing(store.root)
     assert not store.is_driven
     assert listing(store.root) == before

@@ -1,4 +1,4 @@
-"""What an unfinished trial leaves: resume points, the rows up to them, notes of attempts."""
+"""What an unfinished trial stores: resume points, the rows up to them, and its attempts."""
 
 from __future__ import annotations
 
@@ -206,7 +206,7 @@ def test_a_changed_letter_in_attempts_is_seen(store: Store) -> None:
 
 @pytest.mark.parametrize("driven", [False, True])
 def test_states(anywhere: Store, *, driven: bool) -> None:
-    """What the anywhere has of a trial says how it stands; whether a begun one runs depends on the driver."""
+    """A trial's files in the store determine its state; whether a begun one is running depends on the driver."""
     failed = Attempt(error=AttemptError(type="OSError", message="no space left"))
     anywhere.records.write(A, record(A))
     anywhere.unfinished.write_attempts(B, [Attempt(pid=1), failed])

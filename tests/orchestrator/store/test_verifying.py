@@ -1,4 +1,4 @@
-"""Verify: everything in a store is read, and every fault has a line."""
+"""`crwn verify` reads everything in a store, and every fault has a line."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def flip(path: Path) -> None:
 
 
 def test_a_whole_store_has_no_faults(filled: Store) -> None:
-    """Nothing of it is written, either."""
+    """Nothing is written, either."""
     before = {path: path.read_bytes() for path in filled.root.rglob("*") if path.is_file()}
     found = verify(filled)
     assert (found.finished, found.unfinished, found.manifests, found.unsealed, found.faults) == (2, 1, 1, 0, [])
@@ -67,7 +67,7 @@ def test_a_flipped_bit_of_an_unfinished_trial_is_one_fault(filled: Store, file: 
 
 
 def test_a_damaged_manifest_is_a_fault(filled: Store) -> None:
-    """And does not keep the others from being looked at."""
+    """The others are still checked."""
     flip(filled.root / "sweeps" / "small.json")
     flip(filled.folder(A.trial_id) / TASKS_FILE)
     assert len(verify(filled).faults) == 2
@@ -81,7 +81,7 @@ def test_a_file_of_another_trial_is_a_fault(filled: Store, file: str) -> None:
 
 
 def test_a_resume_point_of_another_trial_is_a_fault(filled: Store) -> None:
-    """It would go on with somebody else's weights."""
+    """Resuming would use another trial's weights."""
     other = tiny_trial(seed=7)
     write_unfinished(filled, other)
     shutil.copy(filled.folder(other.trial_id) / RESUME_FILE, filled.folder(C.trial_id) / RESUME_FILE)

@@ -97,7 +97,7 @@ def test_what_is_neither_a_file_nor_a_name_starts_nothing(
 
 
 def test_an_unknown_name_cannot_be_copied(crwn: Crwn, workplace: Path) -> None:
-    """The nearest is told."""
+    """The error has the nearest name."""
     ended = crwn("sweeps", "quickstrt")
     assert (ended.code, ended.codes) == (2, ("unknown-name",))
     assert all(name in ended.err for name in ("'quickstrt'", "'quickstart'"))

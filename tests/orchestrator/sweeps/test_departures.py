@@ -1,4 +1,4 @@
-"""Settings that are not a method's own, and the warning where training is shorter than its learning rate is for."""
+"""Settings that differ from a method's defaults, and the warning if training is too short for its learning rate."""
 
 from __future__ import annotations
 

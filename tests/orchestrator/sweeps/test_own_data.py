@@ -1,4 +1,4 @@
-"""Base sets that a sweep defines: images of one's own, whose content is in the trials' identity."""
+"""Base sets that a sweep defines: the user's images, whose content is in the trials' identity."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def test_a_label_becomes_the_contents_name(file: Path, tmp_path: Path) -> None:
 
 
 def test_decoding_is_told_on_standard_error(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Once, where it is done: standard output is for what a command prints."""
+    """Once, when it happens: standard output is for the command's results."""
     load_sweep(file)
     printed = capsys.readouterr()
     assert printed.out == ""
@@ -79,7 +79,7 @@ def test_decoding_is_told_on_standard_error(file: Path, capsys: pytest.CaptureFi
 
 
 def test_all_faults_of_all_sets_are_said_at_once(file: Path, tmp_path: Path, faults: Faults) -> None:
-    """A path that is none, broken images, unknown kinds and keys, missing settings, and names that crwn has."""
+    """A missing folder, broken images, unknown kinds and keys, missing settings, and built-in names."""
     (tmp_path / "photos" / "ant" / "0.png").write_bytes(b"none")
     found = faults(
         SWEEP.replace(
@@ -162,7 +162,7 @@ def test_a_sweep_on_images_of_ones_own_runs(file: Path, tmp_path: Path, crwn: Ca
 
 
 def test_one_class_is_refused(file: Path, tmp_path: Path) -> None:
-    """With the line of its path."""
+    """The error has the line of its path."""
     for name in ("bee", "cat", "dog"):
         shutil.rmtree(tmp_path / "photos" / name)
     with pytest.raises(FileFaultsError) as error:

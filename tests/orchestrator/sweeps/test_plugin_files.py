@@ -1,4 +1,4 @@
-"""Plug-in files of sweeps: run only where the command names them too, by whatever path, and kept in the manifest."""
+"""Plug-in files of sweeps: run only if the command names them too, by any path, and recorded in the manifest."""
 
 from __future__ import annotations
 

@@ -213,13 +213,13 @@ def test_the_first_line_counts_the_faults(sweep_file: SweepFile) -> None:
 
 @pytest.mark.parametrize("text", ["", "# nothing\n", "[a, b]\n", "text\n", "3\n"])
 def test_a_file_that_is_no_sweep_is_refused(faults: Faults, text: str) -> None:
-    """An empty file and a list have no keys to speak of."""
+    """An empty file and a list have no keys."""
     (fault,) = faults(text)
     assert (fault.where, fault.codes) == ("line 1, the file", ("not-a-sweep",))
 
 
 def test_missing_keys_are_named(faults: Faults) -> None:
-    """What a sweep cannot do without, and what an entry cannot."""
+    """The required keys of a sweep and of an entry."""
     found = [*faults("name: a\n"), *faults(methods="{supsup: {}}")]
     assert [fault.where for fault in found] == [
         *(f"line 1, {key}" for key in ("seeds", "benchmarks", "methods")),

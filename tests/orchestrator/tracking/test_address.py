@@ -1,4 +1,4 @@
-"""Where MLflow is, and how its address is shown."""
+"""MLflow's address, and how it is shown."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Reaching MLflow: its database is made whole, by one process at a time; what goes wrong is said with what to do."""
+"""Connecting to MLflow: its database is created completely, by one process at a time; errors say what to do."""
 
 from __future__ import annotations
 
@@ -133,7 +133,7 @@ def test_what_is_no_mlflow_server(serve: Callable[..., str], complain: Complain,
 
 @pytest.mark.parametrize("body", ["an error", '{"error_code": "INTERNAL_ERROR", "message": "the disk is full"}'])
 def test_a_server_that_fails(serve: Callable[..., str], complain: Complain, body: str) -> None:
-    """It answers, so it is not said that it does not."""
+    """It responds, so the error does not claim otherwise."""
     uri = serve(500, body)
     assert complain(uri).startswith(f"the MLflow server at {shown(uri)} fails; see its log (")
 

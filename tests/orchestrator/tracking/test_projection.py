@@ -1,4 +1,4 @@
-"""What MLflow shows of a store, as pure functions of the store: no MLflow here."""
+"""What MLflow shows of a store, as pure functions of the store, without MLflow."""
 
 from __future__ import annotations
 

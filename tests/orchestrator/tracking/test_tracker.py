@@ -1,4 +1,4 @@
-"""MLflow written from the store, into real databases: all of it, nothing twice, whatever goes wrong on the way."""
+"""Writing MLflow's databases from the store: everything once, whatever goes wrong."""
 
 from __future__ import annotations
 

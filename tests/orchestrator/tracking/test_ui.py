@@ -1,4 +1,4 @@
-"""`crwn ui`: what is served, what is refused, and that nothing is left of it."""
+"""`crwn ui`: what is served, what is refused, and that nothing is left behind."""
 
 from __future__ import annotations
 
