@@ -9,7 +9,7 @@ import functools
 import json
 import math
 import os
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -19,9 +19,7 @@ from numpy.typing import NDArray
 
 from crwn import backbone, learner
 from crwn.backbone import Backbone
-from crwn.benchmarks import MOST_TASKS
-from crwn.benchmarks.specs import AddsClasses, RegroupsClasses
-from crwn.context_files import BankTask
+from crwn.benchmarks.specs import AddsClasses
 from crwn.evaluation import EVALUATION_BATCH, among
 from crwn.faults import InvalidError
 from crwn.methods.protocol import Method, Tensors
@@ -67,52 +65,6 @@ def as_bytes(images: Pictures, shape: tuple[int, int, int]) -> torch.Tensor:
         )
     tensor = given.cpu() if isinstance(given, torch.Tensor) else torch.tensor(given)
     return tensor.reshape(-1, *shape)
-
-
-def trial_from(values: Mapping[str, object], trial_id: str) -> TrialSpec:
-    """The trial with this spec, given as parsed JSON, possibly from an untrusted source.
-
-    Raises:
-        ValueError: this crwn does not know the spec, it has too many tasks, or it is another trial's.
-    """
-    benchmark = values.get("benchmark")
-    num_tasks = benchmark.get("num_tasks") if isinstance(benchmark, Mapping) else None
-    if isinstance(num_tasks, int) and num_tasks > MOST_TASKS:
-        raise InvalidError("too-many-tasks", f"contexts: expected at most {MOST_TASKS:,} tasks, given {num_tasks}")
-    found = TrialSpec.from_values(values)
-    if found.trial_id != trial_id:
-        message = f"contexts: expected the spec of the trial {trial_id}, given {found.trial_id}'s"
-        raise InvalidError("another-trial", message)
-    return found
-
-
-def tasks_of(trial: TrialSpec, starts: Collection[str]) -> tuple[BankTask, ...]:
-    """The tasks of a trial with their names in a bank: the benchmark and their number there.
-
-    Args:
-        trial: the trial.
-        starts: how each task's context started; empty: each from its own draw.
-
-    Raises:
-        ValueError: there is not one start for each task.
-    """
-    problem, benchmark = trial.benchmark.problem(), trial.benchmark
-    if starts and len(starts) != problem.num_tasks:
-        message = f"contexts: expected how each of {problem.num_tasks} tasks started, given {len(starts)}"
-        raise InvalidError("tensors-do-not-fit", message)
-    behind = [tuple(range(problem.num_classes))] * problem.num_tasks
-    if isinstance(benchmark, RegroupsClasses):
-        behind = list(benchmark.classes_behind(trial.seed))
-    return tuple(
-        BankTask(
-            name=f"{benchmark.kind} {index}",
-            trial_id=trial.trial_id,
-            index=index,
-            start=start,
-            classes=tuple(map(str, classes)),
-        )
-        for index, (classes, start) in enumerate(zip(behind, starts or ["own"] * problem.num_tasks, strict=True))
-    )
 
 
 def tells_tasks(trial: TrialSpec) -> bool:

@@ -22,7 +22,8 @@ import torch
 from crwn import backbone
 from crwn.backbone import Backbone
 from crwn.context_files import ACTIVITY, SHARED, BankTask
-from crwn.context_networks import draw, kept_by, tells_tasks, trial_from
+from crwn.context_networks import draw, kept_by, tells_tasks
+from crwn.context_origins import trial_from
 from crwn.faults import InvalidError
 from crwn.methods.protocol import Tensors
 from crwn.superposition import Superposition
@@ -50,6 +51,8 @@ class ContextParts:
         arrays: the backbone's arrays by name, if the bank carries them; else they are drawn when they are needed.
         mean_images: each task's mean training image as unsigned bytes [T, d]; None: not known.
         card: what the bank's author says of it.
+        plugins: the names of the plug-ins that the trials' sweeps used, which an error names if this process lacks one
+            of them. Not saved.
     """
 
     tensors: Tensors
@@ -59,6 +62,7 @@ class ContextParts:
     arrays: Tensors = dataclasses.field(default_factory=dict)
     mean_images: torch.Tensor | None = None
     card: str = ""
+    plugins: tuple[str, ...] = ()
 
     def __getstate__(self) -> dict[str, Any]:
         """What is pickled: the fields, without what was computed from them, which may be tied to this process."""
@@ -71,7 +75,7 @@ class ContextParts:
         Raises:
             ValueError: this crwn does not know a spec, or it is another trial's.
         """
-        return {trial_id: trial_from(spec, trial_id) for trial_id, spec in self.specs.items()}
+        return {trial_id: trial_from(spec, trial_id, self.plugins) for trial_id, spec in self.specs.items()}
 
     @property
     def trial_id(self) -> str:

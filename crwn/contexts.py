@@ -33,9 +33,8 @@ from crwn.context_networks import (
     as_bytes,
     kept_by,
     machine_memory,
-    tasks_of,
-    trial_from,
 )
+from crwn.context_origins import tasks_of, tasks_without_plugin, trial_from
 from crwn.context_parts import NUM_NEAREST, ContextParts, TaskName
 from crwn.faults import InvalidError
 from crwn.methods.networks import RUNNING_MEAN, RUNNING_VARIANCE
@@ -376,3 +375,17 @@ def load(file: bytes | str | Path, *, largest: int = LARGEST_BACKBONE) -> Contex
             "other-backbone", "backbone: expected the recipe that the trials' specs give, found another in the file"
         )
     return bank
+
+
+def load_without_plugin(content: bytes, num_tasks: int, plugins: Sequence[str]) -> ContextBank:
+    """What a trial stored, in a process that has not loaded the plug-in that defines a part of it.
+
+    Its tensors, tasks and spec can be read. Nothing is checked against the spec, so this is for what a store's record
+    vouches for. Whatever needs the trial's network raises ValueError, which says what to load.
+    """
+    kept = context_files.parse(content)
+    ((trial_id, spec),) = kept.specs.items()
+    tasks = tasks_without_plugin(spec, trial_id, kept.starts or ["own"] * num_tasks)
+    return ContextBank(
+        tensors=kept.tensors, tasks=tasks, specs=kept.specs, fingerprint=kept.fingerprint, plugins=tuple(plugins)
+    )

@@ -8,8 +8,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from crwn.benchmarks import BENCHMARKS
+from crwn.data import BASE_SETS
 from crwn.faults import Fault, InvalidError, codes_of
 from crwn.methods import METHODS
+from crwn.methods.networks import is_built_in
+from crwn.methods.protocol import NETWORKS
 from crwn.plugins import PluginError, find, find_network, installed_names
 from crwn.registry import Registry
 from crwn.spec import TrainingSpec
@@ -63,6 +66,36 @@ def fields_of(values: Any, names: Sequence[str]) -> dict[str, Any]:
     if faults:
         raise InvalidError.of(faults)
     return {**values, **parts}
+
+
+def unknown_names(values: Mapping[str, Any]) -> dict[str, str]:
+    """The names in a trial's spec that this process does not know, since a plug-in that defines them is not loaded.
+
+    Args:
+        values: the spec, as parsed JSON.
+
+    Returns:
+        The names by what they name: `method`, `benchmark`, `base set` or `network`.
+    """
+    method, benchmark, scale = (values.get(name) for name in ("method", "benchmark", "scale"))
+    named: dict[str, tuple[Registry[Any], Any]] = {
+        "method": (METHODS, method.get("kind") if isinstance(method, Mapping) else None),
+        "benchmark": (BENCHMARKS, benchmark.get("kind") if isinstance(benchmark, Mapping) else None),
+        "base set": (BASE_SETS, benchmark.get("base") if isinstance(benchmark, Mapping) else None),
+    }
+    found = {what: name for what, (known, name) in named.items() if isinstance(name, str) and not _finds(known, name)}
+    # A plug-in's names begin with a small letter, unlike most scales.
+    if isinstance(scale, str) and scale[:1].islower() and not is_built_in(scale) and not _finds(NETWORKS, scale):
+        found["network"] = scale
+    return found
+
+
+def _finds(known: Registry[Any], name: str) -> bool:
+    """Whether a registry has a name, possibly from an installed plug-in; a broken plug-in does not count."""
+    try:
+        return find(known, name)
+    except PluginError:
+        return False
 
 
 def _part(place: str, value: Any, known: Registry[Any], faults: list[Fault]) -> Any:

@@ -7,7 +7,8 @@ from typing import Any
 
 import pandas as pd
 
-from crwn.contexts import SHARED
+from crwn.contexts import SHARED, ContextBank
+from crwn.faults import InvalidError
 from orchestrator.errors import UserError
 from orchestrator.report.frames import NAMES, read_trials
 from orchestrator.report.pivots import conditions, select
@@ -51,7 +52,7 @@ def banks_table(store: Store, where: Sequence[str] = ()) -> Table:
                 "bytes_per_task": sum(tensor.nbytes for tensor in bank.own.values()) / bank.num_tasks,
                 "shared_bytes": shared,
                 "accuracy": trial["accuracy"],
-                "note": "" if bank.needs_task else "one network answers for all tasks",
+                "note": _note(bank),
             }
         )
     summary = pd.DataFrame(rows, columns=[*NAMES, "seed", "trial_id", *MEASURED, "note"])
@@ -67,6 +68,14 @@ def banks_table(store: Store, where: Sequence[str] = ()) -> Table:
     notes = [f"{row['trial_id']}: {row['note']}" for row in rows if row["note"]]
     name_columns = [name for name in (*NAMES, "seed", "trial") if name in table.columns]
     return Table(name="contexts", summary=summary, table=table, caption=CAPTION, notes=notes, name_columns=name_columns)
+
+
+def _note(bank: ContextBank) -> str:
+    """What a reader should know of a bank."""
+    try:
+        return "" if bank.needs_task else "one network answers for all tasks"
+    except InvalidError as error:  # of a plug-in that is not loaded
+        return str(error)
 
 
 def _whole(value: Any) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 
 from crwn.contexts import HOW_TO_KEEP_WEIGHTS
+from crwn.faults import InvalidError
 from crwn.task_inference import SEARCHES, measure
 from orchestrator.errors import UserError
 from orchestrator.report.frames import NAMES, read_trials
@@ -67,11 +68,10 @@ def inference_table(
         name = f"{trial['method']} {trial['scale']} on {trial['benchmark']}, seed {trial['seed']}"
         try:
             bank = results.contexts(trial["trial_id"])
-        except UserError as error:
+            if not (bank.needs_task and bank.tells_tasks_apart):
+                raise UserError("task-not-told", "one network answers for all tasks")
+        except (InvalidError, UserError) as error:
             tell(f"  {name}: left out: {error}")
-            continue
-        if not (bank.needs_task and bank.tells_tasks_apart):
-            tell(f"  {name}: left out: one network answers for all tasks")
             continue
         tell(f"  {name}: {number} of {len(frame)}")
         found = measure(bank, tasks_of(bank.trial, data_root), images=images)

@@ -130,7 +130,7 @@ def compared(
             found = list(_by_contexts(bank, nulls=answers))
             if answers:
                 found.append((ANSWERS, bank.similarity(images=_probes(bank, data_root)), None))
-        except UserError as error:
+        except (InvalidError, UserError) as error:
             tell(f"  {name}: left out: {error}")
             continue
         apart = _apart(trial)

@@ -21,6 +21,7 @@ from crwn.benchmarks import BENCHMARKS, problem_of
 from crwn.data import DataError, datasets
 from crwn.faults import codes_of
 from crwn.spec import TRIAL_ID
+from crwn.spec_json import unknown_names
 from crwn.trial_spec import TrialSpec
 from orchestrator.errors import UserError, shortened
 from orchestrator.measures import MEASURES
@@ -161,21 +162,26 @@ class Results:
     def contexts(self, trial: str | TrialSpec) -> ContextBank:
         """What a finished trial learned: its tensors, and predictions with them for any of its tasks.
 
-        Each task's accuracy is the one at the trial's end.
+        Each task's accuracy is the one at the trial's end. Of a trial that a plug-in defines which is not loaded, the
+        tensors, tasks and spec can be read; predictions and edits raise ValueError, which says what to load.
 
         Raises:
             UserError: the trial is not finished, or kept nothing, since what it learned is weights; the message says
                 what to set.
         """
         from crwn.context_networks import machine_memory  # noqa: PLC0415 (imports torch)
-        from crwn.contexts import HOW_TO_KEEP_WEIGHTS, load  # noqa: PLC0415
+        from crwn.contexts import HOW_TO_KEEP_WEIGHTS, load, load_without_plugin  # noqa: PLC0415
 
         trial_id = self._find(trial)
         if not self._store.is_finished(trial_id):
             message = f"trial {trial_id}: expected a finished one, given an unfinished one; crwn.run resumes it"
             raise UserError("trial-not-finished", message)
+        content, last = self._store.records.contexts(trial_id), self.matrix(trial_id).iloc[-1].tolist()
         try:
-            bank = load(self._store.records.contexts(trial_id), largest=machine_memory())
+            if unknown_names(self._settings(trial_id).values):
+                bank = load_without_plugin(content, len(last), self._plugins(trial_id))
+            else:
+                bank = load(content, largest=machine_memory())
         except ValueError as error:
             raise UserError(codes_of(error, "contexts-unreadable"), f"trial {trial_id}: {error}.") from error
         if not bank.tensors:
@@ -184,7 +190,6 @@ class Results:
                 f"trial {trial_id}: expected contexts, found none: what {bank.spec['method']['kind']} learns is "
                 f"weights, which are kept on request. Run it in a new store {HOW_TO_KEEP_WEIGHTS}.",
             )
-        last = self.matrix(trial_id).iloc[-1].tolist()
         tasks = [replace(task, accuracy=_known(last[task.index])) for task in bank.tasks]
         return replace(bank, tasks=tuple(tasks))
 
@@ -252,6 +257,11 @@ class Results:
             return attempts[-1].spec
         message = f"trial {trial_id}: expected its spec in a manifest or in its attempts, found it in neither"
         raise UserError("spec-unknown", message)
+
+    def _plugins(self, trial_id: str) -> list[str]:
+        """The names of the plug-ins that the sweeps used which ask for a trial."""
+        asking = [manifest for manifest in self._store.manifests() if trial_id in manifest.trial_ids]
+        return list(dict.fromkeys(plugin.name for manifest in asking for plugin in manifest.plugins))
 
     def _rows(self, trial_id: str) -> Sequence[TestRow]:
         """A trial's tests; those of a finished one are checked against its record."""

@@ -24,6 +24,7 @@ from mlflow.types import ColSpec, Schema, TensorSpec
 
 from crwn import code
 from crwn.faults import InvalidError
+from crwn.trial_spec import used_by
 from orchestrator.errors import UserError
 from orchestrator.report.results import Results
 from orchestrator.serving import crwn_model
@@ -47,12 +48,21 @@ class ServedTrial:
         trial: its id, or the unambiguous beginning of one.
 
     Raises:
-        UserError: there is no such trial, it is not finished, it kept nothing to predict with, or it cannot be served.
+        UserError: there is no such trial, it is not finished, a plug-in defines a part of it, it kept nothing to
+            predict with, or it cannot be served.
     """
 
     def __init__(self, store: Store, trial: str) -> None:
         self.bank: ContextBank = Results(store).contexts(trial)
         self.trial_id = self.bank.trial_id
+        if plugins := _plugins(self.bank):
+            raise UserError(
+                "model-of-a-plugin",
+                f"trial {self.trial_id}: expected one that crwn alone defines, given one of {', '.join(plugins)}: a "
+                "model takes along the code of crwn, but no plug-in's. It predicts in Python, where its plug-in is "
+                f"loaded: after crwn.load_sweep(SWEEP, plugins=[FILE]), crwn.open({store.address!r})"
+                f".contexts({self.trial_id!r}).predict(...).",
+            )
         try:
             crwn_model.BankModel(self.bank)
             self._content = self.bank.to_bytes(backbone=True)
@@ -113,6 +123,14 @@ class ServedTrial:
         """The metadata that describes the model to its users."""
         tasks = [task.name for task in self.bank.tasks] if self.bank.needs_task else []
         return {"trial": self.trial_id, "title": self.title, "tasks": tasks, "crwn": metadata.version("crwn")}
+
+
+def _plugins(bank: ContextBank) -> list[str]:
+    """The names of the plug-ins that define parts of a bank's trial, or may define what this process does not know."""
+    try:
+        return [plugin.name for plugin in used_by(bank.trial)]
+    except InvalidError:
+        return list(bank.plugins) or ["a plug-in"]
 
 
 def _requirements() -> list[str]:

@@ -12,14 +12,16 @@ from typing import Any
 import pytest
 
 from crwn.code import fingerprint, method_code
+from crwn.faults import InvalidError
 from crwn.methods import METHODS
 from crwn.methods.protocol import NETWORKS
 from crwn.plugins import load_file
 from crwn.testing import check_method, check_network
 from orchestrator import template, template_network
-from orchestrator.api import open_store
+from orchestrator.api import load_sweep, open_store
 from orchestrator.store.store import Store
 from tests.plugged import METHOD, NETWORK, OF_NETWORK, SWEEP, no_traces
+from tests.refusals import refused
 from tests.said import OTHER_CODE, of_other_code
 
 pytestmark = pytest.mark.usefixtures("no_plugins")
@@ -242,6 +244,85 @@ def test_a_network_is_run_as_a_scale(crwn: Crwn, workplace: Path) -> None:
 def test_the_template_of_a_network_is_one_of_this_package() -> None:
     """So that it is checked with the rest of the code."""
     assert template_network.NETWORKS.keys() == {"mine"}
+
+
+CONTEXTS_ON_TEN = """\
+name: kept
+seeds: [0]
+plugins: [my_set.py]
+benchmarks: {own: {kind: rotated, base: ten, num_tasks: 2, step_degrees: 90}}
+training: {updates_per_task: 5}
+methods: {neuromodnet: {scales: [FC16]}}
+"""
+
+KEPT = {
+    "method": ("my_method.py", METHOD, SWEEP.replace("name: mine", "name: kept\nkeep_weights: true"), "'mine'"),
+    "network": ("my_network.py", NETWORK, OF_NETWORK.replace("name: own", "name: kept"), "'small'"),
+    "base set": ("my_set.py", BASE_SET, CONTEXTS_ON_TEN, "'ten'"),
+}
+"""Plug-ins by what they define: the file, its source, a sweep that keeps what it learns, the name that they define."""
+
+
+@pytest.fixture(params=KEPT)
+def kept(request: pytest.FixtureRequest, crwn: Crwn, workplace: Path) -> tuple[str, str, str]:
+    """A finished trial of a plug-in that is not loaded: its id, the plug-in's file, the name that it defines."""
+    file, source, sweep, name = KEPT[request.param]
+    (workplace / "sweep.yaml").write_text(sweep)
+    (workplace / file).write_text(source)
+    with no_traces():
+        ran = crwn(*RUN, "--plugin", file)
+    assert (ran.code, ran.err) == (0, "")
+    store = Store(workplace / "runs" / "kept")
+    rows = [row for row in map(store.records.row, store.trial_ids()) if row is not None]
+    return next(row.trial_id for row in rows if row.scale != "FC16" or request.param != "network"), file, name
+
+
+@pytest.mark.usefixtures("one_thread")
+def test_what_a_trial_kept_is_read_without_its_plug_in(kept: tuple[str, str, str]) -> None:
+    """Tensors, origins and spec; what needs the network says which plug-in to load, and answers once it is loaded."""
+    trial_id, file, name = kept
+    bank = open_store("runs/kept").contexts(trial_id)
+    assert bank.tensors
+    assert [(task.trial_id, task.index, task.start) for task in bank.tasks] == [(trial_id, n, "own") for n in (0, 1)]
+    assert bank.spec["seed"] == 0
+    questions: list[Callable[[], object]] = [
+        lambda: bank.predict([[0]], task=0),  # type: ignore[arg-type]
+        lambda: bank.similarity(by="contexts"),
+        lambda: bank.select([0]),
+        lambda: bank.save("bank.safetensors"),
+    ]
+    for question in questions:
+        with refused(InvalidError, "unknown-name", says=[name, f"load_sweep(SWEEP, plugins=['{file}'])"]):
+            question()
+    with no_traces():
+        load_sweep("sweep.yaml", plugins=[file])
+        results = open_store("runs/kept")
+        images, labels = results.test_set(trial_id, task=1)
+        loaded = results.contexts(trial_id)
+        logits = loaded.predict(images, task=1 if loaded.needs_task else None)
+        accuracy = (logits.argmax(dim=1) == labels).double().mean()
+        assert float(accuracy) == bank.tasks[1].accuracy
+        assert [task.name for task in loaded.tasks] == [task.name for task in bank.tasks]
+
+
+def test_a_model_takes_no_plug_in_along(crwn: Crwn, kept: tuple[str, str, str]) -> None:
+    """`register` and `serve` refuse its trials, loaded or not, and say what works; `contexts` lists them."""
+    trial_id, file, name = kept
+    for command in ("register", "serve"):
+        ended = crwn(command, "runs/kept", trial_id)
+        assert (ended.code, ended.codes, ended.out) == (2, ("model-of-a-plugin",), "")
+        assert file in ended.err
+        assert "crwn.load_sweep(" in ended.err
+    assert not Path("runs/mlflow.db").exists()
+    with no_traces():
+        load_file(Path(file))
+        assert crwn("register", "runs/kept", trial_id).codes == ("model-of-a-plugin",)
+    listed = crwn("contexts", "runs/kept")
+    assert listed.code == 0
+    for part in (trial_id, name, file):
+        assert part in listed.out
+    asked = crwn("contexts", "runs/kept", "--infer")
+    assert f"plugins=['{file}']" in asked.err
 
 
 @pytest.mark.parametrize(("name", "code"), [("nf10", "name-taken"), ("My", "name-unfit")])
