@@ -92,7 +92,7 @@ def test_the_table_has_the_order_of_those_that_have_one(found: list[Comparison])
     assert expected is not None
     assert summary.loc[("flynet", "", "r-digits", CONTEXTS, 0), "rho"] == expected.rho
     assert expected.chance == pytest.approx(2 / (NUM_TASKS - 1))
-    assert any("Another start" in note for note in table.notes)
+    assert any("different starts" in note for note in table.notes)
 
 
 def test_every_figure_has_its_numbers(found: list[Comparison]) -> None:
