@@ -49,7 +49,7 @@ def main() -> None:
         write(store, range(num_trials), num_tasks)
         print(f"written in {time.perf_counter() - started:.0f} s", flush=True)
         time.sleep(4)  # what was written a moment ago is not trusted yet
-        lines = ["| step | s | s of the processor | peak memory, MiB |", "| --- | --- | --- | --- |"]
+        lines = ["| step | s | CPU s | peak memory, MiB |", "| --- | --- | --- | --- |"]
         for name, step in [*STEPS, (f"the sweep's table after {MORE} trials more", "tables")]:
             if "more" in name:
                 write(store, range(num_trials, num_trials + MORE), num_tasks)
@@ -59,7 +59,7 @@ def main() -> None:
         size = sum(path.stat().st_size for path in (store.root / "index").iterdir()) / 2**20
     from perf.engine import machine, replace_between  # with torch, which the steps must not pay for
 
-    about = f"{num_trials:,} trials of {num_tasks} tasks, {SEEDS} seeds a cell; the index has {size:.1f} MiB."
+    about = f"{num_trials:,} trials of {num_tasks} tasks, {SEEDS} seeds per cell; the index has {size:.1f} MiB."
     replace_between("aggregation.py", [f"{machine()}. {about}", "", *lines])
 
 

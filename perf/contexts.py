@@ -154,10 +154,10 @@ def times(bank: ContextBank, tasks: Benchmark) -> Iterator[str]:
     (every,) = medians(lambda: bank.predict_all(images), repeats=LOADS)
     yield "| what | CPU milliseconds, median | |"
     yield "| --- | --- | --- |"
-    yield f"| load the file, check it, draw the frozen weights, answer for one image | {1e3 * loaded:.1f} | |"
+    yield f"| load and check the file, draw the frozen weights, predict one image | {1e3 * loaded:.1f} | |"
     yield f"| {BATCH} images of one task | {1e3 * one:.2f} | |"
     yield f"| {BATCH} images of {bank.num_tasks} tasks | {1e3 * mixed:.2f} | {mixed / one:.2f} x one task |"
-    yield f"| the same, one image after another | {1e3 * loops:.1f} | {loops / mixed:.0f} x as long |"
+    yield f"| the same, one image at a time | {1e3 * loops:.1f} | {loops / mixed:.0f} x as long |"
     yield f"| {BATCH} images under all {bank.num_tasks} tasks | {1e3 * every:.1f} | |"
     yield ""
     yield f"Largest difference in a class score between mixed batches and single images: {float(difference):.1e}."
