@@ -29,6 +29,26 @@ MAX_SHOWN = 3
 """The largest number of unknown tasks that an error names."""
 
 
+class RefusedError(MlflowException):
+    """A request that the model refuses. A server answers with status 400, and this message alone.
+
+    MLflow's server puts all data of the request in front of an exception's message, by setting it anew.
+    """
+
+    def __init__(self, reason: str) -> None:
+        self._reason = reason
+        super().__init__(reason, error_code=INVALID_PARAMETER_VALUE)
+
+    @property
+    def message(self) -> str:
+        """The reason."""
+        return self._reason
+
+    @message.setter
+    def message(self, text: str) -> None:
+        """Keep the reason as it is."""
+
+
 class BankModel:
     """A bank that answers requests.
 
@@ -68,7 +88,7 @@ class BankModel:
                 self._check_tasks(task_B)
             logits_Bm = self._bank.predict(model_input["images"], task_B)
         except InvalidError as error:
-            raise MlflowException(str(error), error_code=INVALID_PARAMETER_VALUE) from error
+            raise RefusedError(str(error)) from error
         finite_Bm = logits_Bm.clamp(min=torch.finfo(logits_Bm.dtype).min)
         return {"label": logits_Bm.argmax(dim=1).numpy(), "logits": finite_Bm.numpy()}
 

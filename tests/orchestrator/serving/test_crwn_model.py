@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -52,6 +53,18 @@ def test_an_unknown_task_is_refused(bank: ContextBank, task: Sequence[int], says
     assert (caught.value.error_code, caught.value.get_http_status_code()) == ("INVALID_PARAMETER_VALUE", 400)
     assert "from 0 to 3" in caught.value.message
     assert says in caught.value.message
+
+
+def test_a_server_answers_with_the_reason_alone(bank: ContextBank) -> None:
+    """MLflow's server writes the request's data in front of the message of what `predict` raises."""
+    with pytest.raises(MlflowException) as caught:
+        BankModel(bank).predict({"images": pictures(1), "task": np.array([7])})
+    error = caught.value
+    error.message = f"Failed to predict data '{pictures(1)}'. \nError: {error.message}"
+    said = json.loads(error.serialize_as_json())
+    assert said["message"] == str(error)
+    assert "given 7" in said["message"]
+    assert len(said["message"]) < 100
 
 
 @pytest.mark.parametrize(

@@ -75,6 +75,8 @@ def test_four_tasks_are_answered_in_one_request(served_store: Store) -> None:
             status, answer = ask(address, **wrong)
             assert status == 400
             assert reason in answer["message"]
+        _, answer = ask(address, images=images.tolist(), task=[0, 1, 2, 9])
+        assert answer["message"].startswith("task: expected")  # not with the images
         tree = psutil.Process(process.pid).children(recursive=True)
         listening = {
             (connection.laddr.ip, connection.laddr.port)
