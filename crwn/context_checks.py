@@ -1,4 +1,4 @@
-"""Whether a bank's parts belong together: all that can be known without drawing the frozen weights.
+"""Checks that a bank's parts belong together, as far as possible without drawing the frozen weights.
 
 Shapes: T tasks, m classes, d values per image.
 """
@@ -24,11 +24,11 @@ Sizes: TypeAlias = Mapping[str, tuple[tuple[int, ...], torch.dtype]]
 
 
 def check(bank: ContextParts, largest: int) -> None:
-    """Check that all of a bank belongs together; see `ContextBank.check`.
+    """Check that all of a bank's parts belong together; see `ContextBank.check`.
 
     Args:
         bank: the bank.
-        largest: most bytes of its network.
+        largest: the most bytes of its network.
     """
     first = bank.any_trial
     for trial in bank.trials.values():
@@ -81,10 +81,10 @@ def check_comparable(bank: ContextParts, *, starts_alike: bool) -> None:
 
     Args:
         bank: the bank.
-        starts_alike: whether all tasks were drawn alike to begin with.
+        starts_alike: whether all tasks had the same initial values.
 
     Raises:
-        ValueError: tasks started apart, as drawn or from each other, and the loss is not convex.
+        ValueError: tasks started apart, from their own draws or from each other, and the loss is not convex.
     """
     if all(trial.blueprint().is_convex for trial in bank.trials.values()):
         return
@@ -98,7 +98,7 @@ def check_comparable(bank: ContextParts, *, starts_alike: bool) -> None:
 
 
 def check_alike(trial: TrialSpec, other: TrialSpec) -> None:
-    """Check that tasks of two trials can be in one bank: of one method, one network, one kind of images.
+    """Check that tasks of two trials can be in one bank: same method, network and kind of images.
 
     Raises:
         ValueError: they cannot.

@@ -1,4 +1,4 @@
-"""Banks made of banks: some of their tasks, other names, several banks in one. Nothing is changed in place."""
+"""Edits of banks, which return new ones: selecting tasks, renaming, merging. Nothing is changed in place."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def selected(bank: BankT, places: Sequence[int]) -> BankT:
 
     Args:
         bank: the bank.
-        places: the tasks' places.
+        places: the tasks' positions.
     """
     if not places:
         raise InvalidError("no-task", "tasks: expected at least one, given none")

@@ -1,7 +1,7 @@
-"""The parts of a context bank, and what follows from them without any question to a network.
+"""The parts of a context bank, and what follows from them without evaluating a network.
 
-`ContextBank` (contexts.py) adds the questions. Checks and edits of banks (context_checks.py, context_edits.py) take the
-parts alone.
+`ContextBank` (contexts.py) adds predictions. Checks and edits of banks (context_checks.py, context_edits.py) only need
+the parts.
 
 Shapes: T tasks, c classes, N units, O outputs and I inputs of a layer, d values per image. The task axis comes first.
 """
@@ -30,10 +30,10 @@ from crwn.superposition import Superposition
 from crwn.trial_spec import TrialSpec
 
 TaskName: TypeAlias = "int | str"
-"""A task's place in the bank, from 0, or its name."""
+"""A task's position in the bank, from 0, or its name."""
 
 NUM_NEAREST = 3
-"""Number of tasks that an error names."""
+"""The largest number of tasks that an error names."""
 
 
 @dataclass(frozen=True, kw_only=True)  # without slots, for what is computed once
@@ -42,17 +42,17 @@ class ContextParts:
 
     Attributes:
         tensors: by name, such as `layer1.context` [T, I] and `layer1.strength` [T]; masks are packed bits. Weights are
-            included only if the trial was asked to keep them; shared ones, such as `shared.layer1.weight` [O, I], have
-            no task axis. Nor has the units' activity, `activity.<layer>` [c, ...]: means over the test images of
+            included only if the trial was set to keep them; shared ones, such as `shared.layer1.weight` [O, I], have
+            no task axis. Neither does the units' activity, `activity.<layer>` [c, ...]: means over the test images of
             each class at the trial's end.
         tasks: the tasks in order, each with its name and origin.
         specs: the resolved specs of the trials that learned them, by trial id, as parsed JSON.
         fingerprint: the fingerprint of the backbone that they modulate.
-        arrays: the backbone's arrays by name, if the bank carries them; else they are drawn when they are needed.
+        arrays: the backbone's arrays by name, if the bank includes them; otherwise, they are drawn when needed.
         mean_images: each task's mean training image as unsigned bytes [T, d]; None: not known.
-        card: what the bank's author says of it.
-        plugins: the names of the plug-ins that the trials' sweeps used, which an error names if this process lacks one
-            of them. Not saved.
+        card: the author's description.
+        plugins: the names of the plug-ins that the trials' sweeps used, for errors if this process lacks one of them.
+            Not saved.
     """
 
     tensors: Tensors
@@ -65,7 +65,7 @@ class ContextParts:
     plugins: tuple[str, ...] = ()
 
     def __getstate__(self) -> dict[str, Any]:
-        """What is pickled: the fields, without what was computed from them, which may be tied to this process."""
+        """What is pickled: the fields, without values computed from them, which may be tied to this process."""
         return {item.name: getattr(self, item.name) for item in dataclasses.fields(self)}
 
     @functools.cached_property
@@ -104,9 +104,9 @@ class ContextParts:
 
     @property
     def activity(self) -> Tensors:
-        """The units' activity by the layer's name, such as the share of a class's images that a gate lets pass: [c, N].
+        """The units' activity by layer, such as the share of a class's images for which a gate is open: [c, N].
 
-        Empty if the method shows none.
+        Empty if the method records none.
         """
         names = sorted(name for name in self.tensors if name.startswith(ACTIVITY))
         return {name.removeprefix(ACTIVITY): self.tensors[name] for name in names}
@@ -123,7 +123,7 @@ class ContextParts:
 
     @property
     def any_trial(self) -> TrialSpec:
-        """One of the trials, in which all agree in what concerns them."""
+        """One of the trials; all agree in what matters here."""
         return next(iter(self.trials.values()))
 
     @property
@@ -133,15 +133,15 @@ class ContextParts:
 
     @property
     def needs_task(self) -> bool:
-        """Whether `predict` needs the task of the images; else one network answers for all tasks."""
+        """Whether `predict` needs the task of the images; otherwise, one network predicts for all tasks."""
         return tells_tasks(self.any_trial)
 
     @functools.cached_property
     def drawn(self) -> Backbone:
-        """The frozen weights: those that the bank carries, or drawn anew.
+        """The frozen weights: those that the bank includes, or drawn again.
 
         Raises:
-            ValueError: they are not those of the fingerprint.
+            ValueError: they do not have the fingerprint.
         """
         if not self.arrays:
             return draw(self.any_trial.blueprint(), self.fingerprint)
@@ -157,16 +157,16 @@ class ContextParts:
 
     @functools.cached_property
     def superposition(self) -> Superposition:
-        """All tasks' masks over one network; raises where tasks keep no masks."""
+        """All tasks' masks over one network; raises if tasks have no masks."""
         return Superposition(self.any_trial, self.drawn, self.own)
 
     @functools.cached_property
     def tells_tasks_apart(self) -> bool:
-        """Whether a task's answers are its own; else its tasks share everything, though they are told."""
+        """Whether each task has its own predictions; otherwise, tasks share everything although they are told."""
         return kept_by(self.any_trial).varies
 
     def place(self, task: TaskName | None) -> int:
-        """A task's place in the bank, given that or its name.
+        """A task's position in the bank, given that or its name.
 
         Raises:
             ValueError: there is no such task.
@@ -189,13 +189,13 @@ class ContextParts:
         return place
 
     def refuse_one_network(self, what: str) -> None:
-        """Refuse a question about tasks to a network that is not told the task.
+        """Refuse an operation on tasks if the network is not told the task.
 
         Args:
-            what: the question's name, for the message.
+            what: the operation's name, for the message.
 
         Raises:
-            ValueError: one network answers for all tasks.
+            ValueError: one network predicts for all tasks.
         """
         if not self.needs_task:
             raise InvalidError(
@@ -206,5 +206,5 @@ class ContextParts:
 
     @functools.cached_property
     def _places(self) -> Mapping[str, int]:
-        """Each task's place by its name."""
+        """Each task's position by its name."""
         return {task.name: place for place, task in enumerate(self.tasks)}

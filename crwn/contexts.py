@@ -1,13 +1,13 @@
-"""The context bank: what is kept of every learned task, asked by name, passed on as one small file.
+"""The context bank: what is kept of every learned task, to predict with, edit and share as one small file.
 
     bank = ContextBank.load("bank.safetensors")
     bank.predict(images, task="rotated 7")          # or task=7, or one task for each image
     bank.select([0, 7]).save("two.safetensors", dtype="int8")
 
 A bank holds tensors, and each task's origin: the trial that learned it, and its number there. Its tasks may come from
-several trials of one backbone, of different people. The frozen weights are not in the file unless asked for: they are
-drawn again from the trials' specs, and refused if their fingerprint differs. A file may be a stranger's: reading it
-runs no code, and everything that it says is checked before anything is drawn.
+several trials on one backbone, by different people. The frozen weights are in the file only on request: otherwise, they
+are drawn again from the trials' specs, and refused if their fingerprint differs. A file may be untrusted: reading it
+runs no code, and its whole content is checked before anything is drawn.
 
 Shapes: T tasks, B images, C channels, H height, W width, m classes, d values per image. The task axis comes first.
 """
@@ -51,7 +51,7 @@ class WeightsError(InvalidError):
 
 
 class ContextBank(ContextParts):
-    """The tensors kept for all tasks, asked, edited and saved. Its fields are those of `ContextParts`."""
+    """The tensors kept for all tasks, with which to predict, and which can be edited and saved; see `ContextParts`."""
 
     @classmethod
     def load(cls, file: bytes | str | Path, *, largest: int = LARGEST_BACKBONE) -> ContextBank:
@@ -68,22 +68,22 @@ class ContextBank(ContextParts):
     ) -> torch.Tensor:
         """The class scores of images.
 
-        The first call draws the frozen weights again, from the trials' specs. Nothing depends on earlier calls.
+        The first call draws the frozen weights again, from the trials' specs. Calls are independent.
 
         Args:
-            images: as the benchmark gives those of the task (rotated, permuted), as unsigned bytes, which the network
-                normalises itself. Where a test of the method depends on its batch, so do these scores.
-            task: their task, by its place or its name, or B of them, one for each image; None where `needs_task` is
-                false. Scores of images of several tasks agree with those of one task within rtol = atol = 1e-5.
+            images: transformed as in the task (rotated, permuted), as unsigned bytes, which the network normalises
+                itself. If the method's tests depend on the batch, so do these scores.
+            task: their task, by its position or name, or B of them, one per image; None if `needs_task` is false.
+                Scores for mixed tasks agree with those for a single task within rtol = atol = 1e-5.
 
         Returns:
-            [B, m] on the CPU; a label is the index of the highest score. Classes that were not learned have minus
-            infinity.
+            [B, m] on the CPU; the predicted label is the index of the highest score. Classes that were not learned have
+            minus infinity.
 
         Raises:
             WeightsError: the trial did not keep its trained weights.
-            ValueError: images or task are not as expected, the bank is damaged, or the frozen weights cannot be drawn
-                as they were.
+            ValueError: images or task are not as expected, the bank is damaged, or the frozen weights cannot be
+                reproduced.
         """
         if not self.needs_task:
             if task is not None:
@@ -128,22 +128,22 @@ class ContextBank(ContextParts):
         *,
         groups: Sequence[int] | NDArray[np.int64] | torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """How likely images are of each task: the highest score is the answer, `scores.argmax()` its place.
+        """The score of each task for images; the highest is the most likely, and `scores.argmax()` its position.
 
         Args:
             images: as for `predict`, all of one task.
-            by: `entropy`: minus the mean entropy of each task's answers, in nats. `margin`: the mean difference between
-                the two highest probabilities. `mean-image`: minus the squared distance from the tasks' mean images,
-                which the bank must have, without any network. `one-shot`, `binary`: searches in a superposition of
-                masks (`superposition.py`), for methods that keep masks.
-            groups: for images of several tasks, the number of each image's group, from 0: B of them. The images of a
+            by: `entropy`: minus the mean entropy of each task's predictions, in nats. `margin`: the mean difference
+                between the two highest probabilities. `mean-image`: minus the squared distance from the tasks' mean
+                images, which the bank must have; it uses no network. `one-shot`, `binary`: searches in a superposition
+                of masks (`superposition.py`), for methods that keep masks.
+            groups: for images of several tasks, the number of each of the B images' groups, from 0. The images of a
                 group are of one task.
 
         Returns:
             [T]; with groups [K, T].
 
         Raises:
-            ValueError: the bank has no mean images, or no masks, that are asked for; or as for `predict_all`.
+            ValueError: the bank lacks the required mean images or masks; or as for `predict_all`.
         """
         self.refuse_one_network("infer_task")
         if by not in get_args(Criterion):
@@ -152,15 +152,15 @@ class ContextBank(ContextParts):
         return infer(self, self._bytes(images), by, groups, answers=self.predict_all)
 
     def similarity(self, by: By = "answers", images: Pictures | None = None) -> Similarity:
-        """How unlike the tasks are (`similarity.py`).
+        """The similarity of the tasks (`similarity.py`).
 
         Args:
-            by: `answers`, the class probabilities that the tasks' networks give the same images; or `contexts`, which
-                only tasks can be compared by that started alike, or whose loss is convex.
-            images: for `answers`, the images to ask about, as for `predict`: some of each task, say, without labels.
+            by: `answers`, the class probabilities that the tasks' networks give for the same images; or `contexts`, if
+                the tasks started alike or their loss is convex.
+            images: for `answers`, the images to predict, as for `predict`, such as some of each task; without labels.
 
         Raises:
-            ValueError: as for `predict_all`; images are missing, or not asked about; or the tasks started apart.
+            ValueError: as for `predict_all`; images are missing, or given for `contexts`; or the tasks started apart.
         """
         self.refuse_one_network("similarity")
         if by not in get_args(By):
@@ -176,7 +176,7 @@ class ContextBank(ContextParts):
         return Similarity(by=by, names=tuple(task.name for task in self.tasks), distances=distances)
 
     def context_vectors(self) -> NDArray[np.float64]:
-        """What each task learned as one vector, contexts times strengths: [T, N]."""
+        """What each task learned, as one vector, contexts times strengths: [T, N]."""
         self.refuse_one_network("context_vectors")
         return similarity.context_vectors(self.own, moving=(RUNNING_MEAN, RUNNING_VARIANCE))
 
@@ -184,7 +184,7 @@ class ContextBank(ContextParts):
         """A bank of some of the tasks, in this order.
 
         Raises:
-            ValueError: there is no such task, one is named twice or none at all; or one network answers for all tasks.
+            ValueError: a task is unknown or repeated, none is given, or one network predicts for all tasks.
         """
         self.refuse_one_network("select")
         return context_edits.selected(
@@ -200,11 +200,11 @@ class ContextBank(ContextParts):
         """The bank with other names.
 
         Args:
-            names: new names by the task's place or name; or a function of each name.
+            names: new names by the task's position or name; or a function of each name.
             classes: new names of classes by task: m each.
 
         Raises:
-            ValueError: there is no such task, two would have one name, or names are missing.
+            ValueError: a task is unknown, two would have the same name, or names are missing.
         """
         return context_edits.renamed(self, names, classes or {})
 
@@ -214,8 +214,8 @@ class ContextBank(ContextParts):
         Mean images are kept if all banks have them. The card is this bank's.
 
         Raises:
-            ValueError: the banks are of different frozen weights, methods, image sizes or shared weights; two tasks
-                have one name; or one network answers for all tasks of a bank.
+            ValueError: the banks differ in frozen weights, method, image size or shared weights; two tasks have the
+                same name; or one network predicts for all tasks of a bank.
         """
         for bank in (self, *others):
             bank.refuse_one_network("merge")
@@ -227,13 +227,13 @@ class ContextBank(ContextParts):
         Args:
             bank: the other bank.
             task: its task.
-            name: the task's name here; None: as it is there.
+            name: the task's new name; None: unchanged.
         """
         one = bank.select([task])
         return self.merge(one if name is None else one.renamed({0: name}))
 
     def described(self, card: str) -> ContextBank:
-        """The bank with this card: what its author says of it."""
+        """The bank with this card, the author's description."""
         if len(card) > context_files.LONGEST_CARD:
             message = f"card: expected at most {context_files.LONGEST_CARD:,} characters, given {len(card):,}"
             raise InvalidError("too-long", message)
@@ -251,18 +251,18 @@ class ContextBank(ContextParts):
 
         Args:
             file: its path.
-            dtype: how what was learned is stored: `float32`, as it was learned; `float16`; `int8`, with a scale for
-                each row, a task's numbers in one layer for example. Masks stay bits.
-            backbone: whether the frozen weights are included. Without them the file is small, and a reader draws them
-                again, which needs a NumPy that draws the same numbers.
-            mean_images: whether the tasks' mean images are included, which say something of the training data; the
+            dtype: how learned tensors are stored: `float32`, unchanged; `float16`; `int8`, with a scale per row, such
+                as a task's numbers in one layer. Masks stay bits.
+            backbone: whether to include the frozen weights. Without them, the file is small, and readers draw them
+                again, which requires a NumPy that draws the same numbers.
+            mean_images: whether to include the tasks' mean images, which reveal something about the training data; the
                 card of the saved bank says so.
 
         Returns:
             Its size in bytes.
 
         Raises:
-            ValueError: the dtype is none of these, or mean images are asked for that the bank does not have.
+            ValueError: the dtype is unknown, or the bank lacks the requested mean images.
         """
         content = self.to_bytes(dtype=dtype, backbone=backbone, mean_images=mean_images)
         context_files.write(Path(file), content)
@@ -290,21 +290,21 @@ class ContextBank(ContextParts):
         """The bank with each task's mean image, unsigned bytes [T, d]; they are saved on request only.
 
         Raises:
-            ValueError: they are not of this shape.
+            ValueError: they have another shape.
         """
         given = torch.as_tensor(mean_images)
         context_checks.check_mean_images(given, self.num_tasks, self.any_trial)
         return dataclasses.replace(self, mean_images=given.cpu())
 
     def check(self, largest: int = LARGEST_BACKBONE) -> None:
-        """Check that all belongs together, without drawing the frozen weights.
+        """Check that all parts belong together, without drawing the frozen weights.
 
         Args:
-            largest: most bytes of the network.
+            largest: the most bytes of the network.
 
         Raises:
-            ValueError: the trials' networks differ or are larger; tensors are missing, left over, of another shape or
-                dtype, or not finite; a task is none of its trial.
+            ValueError: the trials' networks differ or are too large; tensors are missing, unexpected, of another shape
+                or dtype, or not finite; a task is not one of its trial.
         """
         context_checks.check(self, largest)
 
@@ -312,9 +312,9 @@ class ContextBank(ContextParts):
         return as_bytes(images, self.any_trial.benchmark.problem().input_shape)
 
     def _places_of(self, tasks: Any) -> torch.Tensor:
-        """The places of several tasks: [B]."""
+        """The positions of several tasks: [B]."""
         given = tasks.tolist() if isinstance(tasks, np.ndarray | torch.Tensor) else list(tasks)
-        if all(type(each) is int for each in given):  # all at once: a check of each takes as long as the network
+        if all(type(each) is int for each in given):  # all at once: checking each would take as long as the network
             places_B = torch.tensor(given, dtype=torch.int64)
             if not given or bool((places_B >= 0).all() and (places_B < self.num_tasks).all()):
                 return places_B
@@ -322,7 +322,7 @@ class ContextBank(ContextParts):
 
     @functools.cached_property
     def _networks(self) -> Networks:
-        """The networks that answer for the tasks, on the frozen weights."""
+        """The networks that predict for the tasks, on the frozen weights."""
         self.check(largest=machine_memory())
         kept = kept_by(self.any_trial)
         for expected, given in ((kept.shared, self.shared), (kept.own, self.own)):
@@ -342,10 +342,10 @@ def load(file: bytes | str | Path, *, largest: int = LARGEST_BACKBONE) -> Contex
 
     Args:
         file: its content, or its path.
-        largest: most bytes of the network that it may ask for.
+        largest: the most bytes of the network that it may require.
 
     Raises:
-        ValueError: it is no such file, its format is newer, or what it says does not fit together; see
+        ValueError: it is not such a file, its format is newer, or its parts do not belong together; see
             `ContextBank.check`.
         OSError: it cannot be read.
     """
@@ -378,10 +378,10 @@ def load(file: bytes | str | Path, *, largest: int = LARGEST_BACKBONE) -> Contex
 
 
 def load_without_plugin(content: bytes, num_tasks: int, plugins: Sequence[str]) -> ContextBank:
-    """What a trial stored, in a process that has not loaded the plug-in that defines a part of it.
+    """A trial's file, in a process that has not loaded the plug-in that defines a part of the trial.
 
-    Its tensors, tasks and spec can be read. Nothing is checked against the spec, so this is for what a store's record
-    vouches for. Whatever needs the trial's network raises ValueError, which says what to load.
+    Its tensors, tasks and spec can be read. Nothing is checked against the spec, so this is only for files that a
+    store's record vouches for. Whatever needs the trial's network raises ValueError, which says what to load.
     """
     kept = context_files.parse(content)
     ((trial_id, spec),) = kept.specs.items()

@@ -1,8 +1,8 @@
-"""How likely images are of each task of a bank, by several criteria.
+"""Criteria for task inference: scores of a bank's tasks for images whose task is unknown.
 
-Every task's network answers; the task whose answers are the surest is taken (SupSup, Wortsman et al. 2020,
-arXiv:2006.14769, take the lowest entropy). A batch is of one task, so its scores are means over its images. The
-baseline has no network: the task whose mean training image is nearest to the batch's mean.
+Every task's network predicts, and the task with the most certain predictions is chosen (SupSup, Wortsman et al. 2020,
+arXiv:2006.14769, uses the lowest entropy). A batch is of one task, so its scores are means over its images. The
+baseline uses no network: the task whose mean training image is nearest to the batch's mean image.
 
 Shapes: T tasks, B images, m classes, d values per image, K groups of images, X values of an image.
 """
@@ -42,7 +42,7 @@ def margin(logits_TBm: torch.Tensor) -> torch.Tensor:
 BY_ANSWERS: Mapping[str, Callable[[torch.Tensor], torch.Tensor]] = MappingProxyType(
     {"entropy": certainty, "margin": margin}
 )
-"""How likely single images are of each task, from class scores [T, B, m]: [T, B], higher is likelier."""
+"""Each task's score for single images, from class scores [T, B, m]: [T, B]; higher is more likely."""
 
 
 def nearness(batches_Kd: torch.Tensor, means_Td: torch.Tensor) -> torch.Tensor:
@@ -74,7 +74,7 @@ def infer(
         bytes_BCHW: the images.
         by: the criterion.
         groups: the group of each image; None: all are of one task.
-        answers: the class scores [T, B, m] that the bank's networks give images.
+        answers: computes the class scores [T, B, m] of images under each task.
     """
     if by != "mean-image" and not bank.tells_tasks_apart:
         kind = bank.any_trial.method.kind
@@ -95,7 +95,7 @@ def infer(
 
 
 def _groups(given: Any, num_images: int) -> tuple[torch.Tensor, int]:
-    """The group of each image, and the number of groups; without groups, all are of one."""
+    """The group of each image, and the number of groups; a single one if none are given."""
     if num_images == 0:
         raise InvalidError("no-images", "images: expected at least one, given none")
     if given is None:

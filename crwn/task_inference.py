@@ -26,27 +26,27 @@ if TYPE_CHECKING:
     from crwn.trial_spec import TrialSpec
 
 BATCHES = (1, 8, 32, 128)
-"""Images per batch, all of one task."""
+"""Images per batch, all from one task."""
 
 SEARCHES = 4
-"""Batches of each task and size that are searched in a superposition, which takes a gradient for each."""
+"""The number of batches, per task and batch size, for searches in a superposition, which need gradients."""
 
 SUMMED_AT_ONCE = 2**16
-"""Bytes whose sum float32 holds exactly."""
+"""The number of bytes whose sum is exact in float32."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Inferred:
-    """How well tasks were inferred from batches of one size.
+    """The accuracy of task inference for batches of one size.
 
     Attributes:
         by: the criterion.
         batch: images per batch.
         num_batches: number of batches.
-        task_accuracy: share of batches whose task was found.
-        near_accuracy: share whose task, or one of its neighbours, was; None: the tasks have no order.
-        class_accuracy: accuracy of the classes, answered by the network of the inferred task.
-        told_accuracy: that on the same images if the task is told.
+        task_accuracy: share of batches whose task was inferred correctly.
+        near_accuracy: share for which the task or one of its neighbours was inferred; None: the tasks have no order.
+        class_accuracy: accuracy of the classes, predicted for the inferred task.
+        told_accuracy: the same on these images if the task is told.
     """
 
     by: str
@@ -59,7 +59,7 @@ class Inferred:
 
 
 class Tally:
-    """Counts what was inferred, batch by batch.
+    """Counts inferred tasks, batch by batch.
 
     Args:
         by: the criterion.
@@ -107,10 +107,10 @@ class Tally:
 
 
 def neighbours(distances_TT: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """Each task's nearest other tasks, and itself: [T, T].
+    """Whether column j is row i's task or among its nearest: [T, T].
 
     Args:
-        distances_TT: how far tasks are from one another.
+        distances_TT: the distances between tasks.
     """
     others_TT = np.where(np.eye(len(distances_TT), dtype=bool), np.inf, distances_TT)
     nearest_T = others_TT.min(axis=1, initial=np.inf)
@@ -129,7 +129,7 @@ def mean_images(tasks: Benchmark) -> torch.Tensor:
 
 
 def near_tasks(trial: TrialSpec) -> NDArray[np.bool_] | None:
-    """Which tasks of a trial are a task's neighbours, itself included [T, T]; None: its benchmark gives no order."""
+    """Which tasks of a trial are a task's neighbours, itself included [T, T]; None: its benchmark defines no order."""
     benchmark = trial.benchmark
     distances_TT = benchmark.distances(trial.seed) if isinstance(benchmark, RelatesTasks) else None
     return None if distances_TT is None else neighbours(distances_TT)
@@ -138,7 +138,7 @@ def near_tasks(trial: TrialSpec) -> NDArray[np.bool_] | None:
 def measure(
     bank: ContextBank, tasks: Benchmark, *, batches: Sequence[int] = BATCHES, images: int = 2560
 ) -> list[Inferred]:
-    """How well a bank's tasks are inferred from their test images, by every criterion that the bank allows.
+    """Measure how well a bank's tasks are inferred from their test images, by every criterion that the bank supports.
 
     Args:
         bank: the bank of one trial; mean images that it lacks are computed from the training images.
@@ -147,7 +147,7 @@ def measure(
         images: test images per task, drawn once; fewer if there are fewer.
 
     Returns:
-        One result per criterion and size; none of a size that no task has a batch of.
+        One result per criterion and batch size, for sizes with at least one full batch.
     """
     means_Td = mean_images(tasks) if bank.mean_images is None else bank.mean_images
     near_TT, by_batch = near_tasks(bank.trial), bank.trial.blueprint().tests_by_batch
