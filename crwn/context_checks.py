@@ -92,7 +92,7 @@ def check_comparable(bank: ContextParts, *, starts_alike: bool) -> None:
         raise InvalidError(
             "tasks-started-apart",
             "by: expected tasks that started alike, given some that did not: what they learned stays near where they "
-            "started, so they are as unlike as chance; train them with context_start: shared, or compare them "
+            "started, so they are no more similar than chance; train them with context_start: shared, or compare them "
             "by='answers'",
         )
 

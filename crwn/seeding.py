@@ -19,7 +19,7 @@ The purposes in use:
     ("turning", digit)           the order of a digit's images in the stream of turning digits
     ("items", "pairs")           the items of a trial
     ("items", "train" or "test", item)  an item's images
-    ("items", "noise", training) the noise beside an item
+    ("items", "noise", training) the noise mixed with an item
     ("items", "order")           the order of items that are trained at different frequencies
     ("items", "poison")          the other labels of poisoned items
     ("validation")               the training images that are held out; the same seed for all trials

@@ -123,8 +123,8 @@ def _scenario_faults(trial: TrialSpec, blueprint: Blueprint, problem: ProblemSha
     elif "tasks" not in blueprint.needs and not problem.labels_are_shared:
         message = (
             f"{method} is one network that is not told the task: expected a benchmark whose labels mean the same in "
-            f"every task, given {trial.benchmark.kind!r}, whose tasks number their classes anew; take a benchmark of "
-            "the scenario 'class', such as seq-cifar100, or a method with something of each task's own, such as stl"
+            f"every task, given {trial.benchmark.kind!r}, whose tasks renumber their classes; use a benchmark of "
+            "the scenario 'class', such as seq-cifar100, or a method with parameters for each task, such as stl"
         )
         faults.append(Fault("labels-not-shared", message))
     if problem.segment_sizes and blueprint.examples_kept > problem.num_train:

@@ -35,7 +35,7 @@ class OrdersTrainings(Protocol):
 
 @runtime_checkable
 class RegroupsClasses(Protocol):
-    """The interface of the spec of a benchmark whose tasks number some of the base set's classes anew."""
+    """The interface of the spec of a benchmark whose tasks renumber some of the base set's classes."""
 
     def classes_behind(self, seed: int) -> tuple[tuple[int, ...], ...]:
         """The base set's class behind each output of each task."""
@@ -43,12 +43,12 @@ class RegroupsClasses(Protocol):
 
 @runtime_checkable
 class RelatesTasks(Protocol):
-    """The interface of the spec of a benchmark whose tasks are near to one another or far apart."""
+    """The interface of the spec of a benchmark that defines distances between its tasks."""
 
     def distances(self, seed: int) -> NDArray[np.float64] | None:
-        """How far tasks are from one another, in any unit: [T, T], symmetric, zeros on the diagonal.
+        """The distances between tasks, in any unit: [T, T], symmetric, zeros on the diagonal.
 
-        None if the settings give the tasks no order. The tasks nearest to a task are its neighbours.
+        None if the settings give the tasks no order. The tasks closest to a task are its neighbours.
         """
 
 

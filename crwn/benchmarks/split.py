@@ -145,7 +145,7 @@ def classes_of_tasks(num_classes: int, num_tasks: int, seed: int) -> list[list[i
 
 
 def classes_on_a_ring(superclasses: Sequence[int], num_tasks: int, seed: int) -> list[list[int]]:
-    """Each task's classes, one of each of the super-classes beside one another on a ring drawn from the seed.
+    """Each task's classes, one from each of consecutive super-classes on a ring drawn from the seed.
 
     Args:
         superclasses: the super-class of each class.

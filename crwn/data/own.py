@@ -173,7 +173,7 @@ class OwnImages:
 
     @property
     def checksums(self) -> Mapping[str, str]:
-        """None beside its name."""
+        """None: its name is one already."""
         return {}
 
     @property
@@ -244,7 +244,7 @@ class OwnImages:
             raise DataError(
                 "images-differ",
                 f"{self.path} does not hold the images that it held when the sweep was read: expected {self.name}, "
-                f"found {found}. Put the same files there, or run the sweep anew.",
+                f"found {found}. Put the same files there, or run the sweep again.",
             )
 
 
@@ -314,7 +314,7 @@ class _Walk:
             yield entry
 
     def is_file_of_top(self, entry: os.DirEntry[str]) -> bool:
-        """Whether an entry beside the classes is no folder: a README may be there, an image may not."""
+        """Whether an entry next to the classes is a file: a README may be there, an image may not."""
         if not entry.is_dir() and _is_image(entry.name):
             self.wrong("image-without-class", entry.path)
         return not entry.is_dir()

@@ -144,10 +144,10 @@ class _Reader:
             if (line := self._line(given, part.benchmarks, (*place, "rows", index)))
         ]
         if part.columns and len(part.columns) != 2:
-            message = "expected two names: of a row's own column and of the one beside it"
+            message = "expected two names: of a row's own column and of the one next to it"
             self._source.fault((*place, "columns"), "columns-not-two", message)
         if not part.columns and any(line.beside for line in lines):
-            message = "expected columns: the names of a row's column and of the one beside it"
+            message = "expected columns: the names of a row's column and of the one next to it"
             self._source.fault(place, "columns-missing", message)
         by_label = {line.entry.label: line for line in reversed(lines)}
         named = [str(given.get("row")) for given in part.rows if isinstance(given, dict)]

@@ -9,8 +9,8 @@ The rules, from the most to the least visible property:
 - A variant, or a sweep's own name for a method, has the method's colour and marker, but the marker is open and the
   dashes depend on a hash of its name. Only if two of one method in a report have the same dashes, the later takes
   another colour.
-- In a report of one method alone with several variants, these have colours of their own by their names, unlike one
-  another's as far as there are such colours: nothing else has to be told apart by colour.
+- In a report of a single method with several variants, these have their own colours by their names, distinct as far as
+  possible: nothing else needs to be distinguished by colour.
 - Scales of a method are shades of its colour, by their size among those in the report: the smallest has the colour
   itself, larger ones are darker, or lighter where it is dark. None is so light that it is lost on white.
 """
@@ -82,7 +82,7 @@ ALIKE = 20.0
 """The distance between two colours (`colours.distance`) below which they count as equal."""
 
 NUM_TRIES, CROWD = 50, 60
-"""Colours tried for a variant whose dashes others have, and how many others: among more, no colour is unlike all."""
+"""Colours tried for a variant whose dashes are taken, and the largest number of others that its colour must avoid."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -219,7 +219,7 @@ def _order(summary: pd.DataFrame, rows: Sequence[str]) -> pd.Index:
 def _unplaced(number: int) -> list[str]:
     if not number:
         return []
-    told = "the manifest of their sweep is of an older crwn and does not say what they are; crwn run writes it anew"
+    told = "the manifest of their sweep is of an older crwn and does not say what they are; crwn run rewrites it"
     return [f"In no cell: {number} trials that are not finished; {told}."]
 
 

@@ -20,7 +20,7 @@ from orchestrator.report.plain import csv_text
 from orchestrator.store.files import Files
 
 FIGURES_FOLDER = "figures"
-"""The folder of figures, beside the tables."""
+"""The folder of figures, next to the tables."""
 
 NAME_COLUMNS = ("method", "variant", "scale")
 """The columns of a table that name its rows."""

@@ -41,8 +41,8 @@ def load(source: Source, listed: Any, named: Sequence[str | Path]) -> tuple[File
             known = f"it lists {', '.join(map(str, names))}" if names else "it lists none"
             raise UserError(
                 "plugin-not-listed",
-                f"--plugin {file}: expected one of the plug-ins of {source.file}: {known}. A plug-in lies beside the "
-                f"sweep, which says that it needs it: plugins: [{Path(file).name}]",
+                f"--plugin {file}: expected one of the plug-ins of {source.file}: {known}. Put the plug-in "
+                f"into the sweep's folder, and list it in the sweep: plugins: [{Path(file).name}]",
             )
     chosen = {_resolved(file) for file in named}
     found = []
@@ -54,7 +54,7 @@ def load(source: Source, listed: Any, named: Sequence[str | Path]) -> tuple[File
             source.fault(
                 (*place, index),
                 "plugin-name-unfit",
-                f"expected the name of a Python file beside the sweep, given {name!r}",
+                f"expected the name of a Python file in the sweep's folder, given {name!r}",
             )
         elif _resolved(file) not in chosen:
             source.fault(
