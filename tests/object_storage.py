@@ -54,7 +54,7 @@ class ObjectStorage:
 
     @contextlib.contextmanager
     def outage(self, seconds: float) -> Iterator[None]:
-        """Refuse connections for so long from the start of a `with` block, which may go on in it."""
+        """Refuse connections for this long from the start of a `with` block, which meanwhile continues."""
         self.stop()
         began = time.monotonic()
         timer = threading.Timer(seconds, self.start)

@@ -83,7 +83,7 @@ def test_only_the_project_is_copied(file: Path) -> None:
 
 @FILES
 def test_what_is_copied_can_be_installed(file: Path, tmp_path: Path) -> None:
-    """The project's metadata is complete: what pyproject.toml and the set-up name was copied beside it."""
+    """The project's metadata is complete: the files named by pyproject.toml and the set-up are copied too."""
     names = {Path(remote).name for remote in load(file)["file_mounts"]}
     project = (ROOT / "pyproject.toml").read_text()
     asked = {"crwn", "orchestrator", "pyproject.toml", "constraints.txt"}
@@ -149,7 +149,7 @@ def test_rented_workers_come_and_go_and_the_head_stays() -> None:
 
 @FILES
 def test_one_variable_says_where_mlflow_keeps_its_runs(file: Path) -> None:
-    """SQLite by default; whoever wants PostgreSQL changes this one place."""
+    """SQLite by default; for PostgreSQL, only this place needs to change."""
     settings = re.findall(r"^[^#\n]*MLFLOW_BACKEND_STORE_URI=(\S+)", file.read_text(), flags=re.MULTILINE)
     assert len(settings) == 1
     assert settings[0].startswith("sqlite:///")

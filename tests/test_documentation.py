@@ -37,7 +37,7 @@ def test_the_files_that_are_named_exist(document: Path) -> None:
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.relative_to(ROOT).as_posix())
 def test_the_targets_of_make_that_are_named_exist(document: Path) -> None:
-    """Whoever types what a document says after `make` finds it in the Makefile."""
+    """Every make target named in a document exists."""
     targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE)
     named = re.findall(r"(?:^ {4}|`)make ([a-z-]+)", document.read_text(), flags=re.MULTILINE)
     assert [target for target in named if target not in targets] == []
@@ -99,7 +99,7 @@ def test_all_settings_of_a_benchmark_are_listed(kind: str) -> None:
 
 
 def test_the_commands_of_the_readme_come_before_its_prose_is_long() -> None:
-    """A stranger sees the two commands within the first ten lines."""
+    """The first ten lines have the two commands."""
     opening = "\n".join((ROOT / "README.md").read_text().splitlines()[:10])
     assert "make quickstart" in opening
     assert "make test" in opening

@@ -1,4 +1,4 @@
-"""`ray up` of the documented file for machines of one's own: two of them and a laptop, in network namespaces here.
+"""`ray up` with the documented file for on-premises machines: two machines and a laptop, in network namespaces.
 
     make cluster-test
 

@@ -211,7 +211,7 @@ def test_the_blueprint_counts_what_is_trained_and_kept(name: str, digits: Datase
 
 @every_method
 def test_the_blueprint_draws_exactly_what_is_read(name: str, digits: Datasets) -> None:
-    """With its arrays the method gives class scores, and there is none that could be changed without changing them."""
+    """The method gives class scores from these arrays, and changing any of them changes the scores."""
     contract.the_blueprint_draws_exactly_what_is_read(case_of(name, digits))
 
 
@@ -311,7 +311,7 @@ def test_what_is_remembered_is_in_every_resume_point(
 
 @methods_learned("any")
 def test_gradients_do_not_depend_on_the_other_tasks(name: str) -> None:
-    """Other images and labels of task 1 change its own gradients, and no bit of those of the tasks beside it."""
+    """Other images and labels of task 1 change its own gradients, and no bit of other tasks' gradients."""
     spec = trial(name)
     method = build(spec)
     labels = torch.arange(30).view(3, 10) % 10

@@ -1,4 +1,4 @@
-"""Trials on tensors without numbers, which show how a program would treat a GPU where there is none.
+"""Trials on tensors without values, which show without a GPU how a program would treat one.
 
 Tensors on `meta` have shapes alone, and so do those of torch's FakeTensorMode, which say that they lie on `cuda`.
 Neither refuses all that a GPU would (on `meta`, `index_select` and many products take an operand from the CPU), and

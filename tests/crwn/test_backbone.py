@@ -77,7 +77,7 @@ def test_frozen_weights_never_change_by_accident() -> None:
 
 
 def test_equal_specs_give_equal_bytes() -> None:
-    """Drawing twice gives the same arrays, and an array does not depend on those beside it."""
+    """Drawing twice gives the same arrays, and an array does not depend on the others."""
     one, other = draw(SMALL), draw(dataclasses.replace(SMALL, arrays=(SUBSET, NORMAL)))
     assert draw(SMALL).fingerprint == one.fingerprint
     for name, array in other.arrays.items():

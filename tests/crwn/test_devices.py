@@ -174,7 +174,7 @@ def test_a_network_of_ones_own_stays_on_its_device(name: str, digits: Datasets) 
 @on_both
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 def test_optimisers_stay_on_their_device(digits: Datasets, device: Device, optimizer: Any) -> None:
-    """With all that they can keep beside a number."""
+    """With every kind of optimiser state."""
     momentum, weight_decay = 0.9 if optimizer == "sgd" else 0.0, 0.0 if optimizer == "rmsprop" else 0.1
     training = TrainingSpec(
         learning_rate=0.01,
@@ -312,7 +312,7 @@ def test_a_mistake_is_found(
 
 @on_both
 def test_a_number_without_dimensions_may_lie_on_the_cpu(device: Device) -> None:
-    """As beside a GPU's tensors."""
+    """As with a GPU's tensors."""
     with made_up(device) as watch:
         assert (torch.zeros(2, device=device) * torch.tensor(2.0)).device.type == device
         assert watch.waits == []

@@ -230,7 +230,7 @@ def learn(method: Softmax, benchmark: Numbered, **settings: object) -> Learned:
 
 
 def test_an_epoch_visits_every_example_once() -> None:
-    """Ten examples by four are batches of 4, 4 and 2: the short last one is kept, and the next epoch starts anew."""
+    """Ten examples by four are batches of 4, 4 and 2: the short last one is kept, and the next epoch starts afresh."""
     method = Softmax()
     learn(method, Numbered(num_tasks=1), updates=7)
     batches = [step[0] for step in method.seen]
@@ -470,7 +470,7 @@ def test_mixed_tasks_share_every_batch() -> None:
 
 
 def test_mixed_tasks_have_one_curve_and_one_test_each(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The curve stands with the first; all are tested after all were learned, each with its share of the time."""
+    """The first has the curve; all are tested after all are learned, each with its share of the time."""
     monkeypatch.setattr(crwn.groups, "CURVE_EVERY", 4)
     clock = Clock()
     method = Alone(lambda: clock.pass_(2))
@@ -828,7 +828,7 @@ def test_a_group_that_does_not_fit_is_halved(error: BaseException) -> None:
 
 
 def test_halves_that_wait_are_in_the_resume_point(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A trial that is killed after a group was halved goes on with both halves, from any point, to the same bits."""
+    """A trial that is killed after a group was split resumes with both halves, from any point, to the same bits."""
     monkeypatch.setattr(crwn.engine, "MIN_RESUME_SECONDS", 0.0)
     monkeypatch.setattr(crwn.engine, "RESUME_COST_FACTOR", 0.0)
     benchmark = Numbered(num_tasks=4)

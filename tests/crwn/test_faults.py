@@ -50,7 +50,7 @@ def test_a_fault_is_its_text() -> None:
 
 
 def test_all_faults_of_a_spec_have_their_codes() -> None:
-    """Those of one field beside those of the others, from the error that Python's callers catch as a ValueError."""
+    """Codes of all fields are in one error, which Python callers catch as a ValueError."""
     with pytest.raises(ValueError, match="learning_rate") as caught:
         TrainingSpec(learning_rate=-1, batch_size=True, dtype="float16")
     assert codes_of(caught.value, "") == ("too-small", "wrong-type", "unknown-name")

@@ -79,7 +79,7 @@ def test_the_optimizers_are_torchs(
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_without_gradients_nothing_moves(name: str) -> None:
-    """No tensor, and nothing beside one."""
+    """No tensor moves, and no optimiser state."""
     trained: Tensors = {"a": torch.ones(3)}
     optimizer = OPTIMIZERS[name](trained, 0.0, 0.0)
     before = {key: tensor.clone() for key, tensor in optimizer.state.items()}

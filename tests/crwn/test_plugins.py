@@ -236,7 +236,7 @@ def test_two_distributions_with_one_name_are_refused(install: Callable[..., None
 
 
 def test_another_version_on_another_machine_is_refused(install: Callable[..., None]) -> None:
-    """By the version, and by the code where the version is the same; and so is none."""
+    """By the version, or by the code if the version is the same; a missing one is refused too."""
     install("thesis", POINT, source=OF_PACKAGE)
     find(METHODS, "mine")
     plugin = provider(METHODS, "mine")
@@ -293,7 +293,7 @@ BENCHMARKS = {"pairs": BenchmarkEntry(spec=PairsSpec, build=sequential.build)}
 
 
 def test_a_file_adds_benchmarks_and_base_sets(tmp_path: Path, digits: Datasets) -> None:
-    """A benchmark of one's own, and a base set that every benchmark can use; their code is part of a trial's."""
+    """A benchmark, and a base set that every benchmark can use; their code is part of a trial's."""
     file = tmp_path / "mine.py"
     file.write_text(OTHERS)
     plugin = load_file(file)

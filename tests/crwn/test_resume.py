@@ -240,7 +240,7 @@ HOOKS = [
 def test_what_is_killed_where_a_segment_begins_or_ends_is_done_again(
     digits: Datasets, monkeypatch: pytest.MonkeyPatch, name: str, hook: str
 ) -> None:
-    """Killed in the second segment's hook, after all that it computes, a trial goes on to the same bits."""
+    """Killed in the second segment's hook, after all that it computes, a trial resumes to the same bits."""
     spec = trial(name)
     undisturbed, _ = run(spec, digits)
     entry, calls, events = METHODS[spec.method.kind], itertools.count(1), list[Event]()
@@ -270,7 +270,7 @@ def test_what_is_killed_where_a_segment_begins_or_ends_is_done_again(
 
 @pytest.mark.usefixtures("at_every_step")
 def test_progress_goes_on_where_it_was(digits: Datasets, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A trial that goes on says first where it goes on from: what was reported when the point was made."""
+    """A resumed trial first reports where it resumes: what was reported when the point was made."""
     monkeypatch.setattr(crwn.engine, "PROGRESS_SECONDS", 0.0)
     _, events = run(trial(), digits, group_size=2)
     reports = [event for event in events if isinstance(event, Progress)]

@@ -297,7 +297,7 @@ def test_what_a_step_does_not_use_does_not_move() -> None:
 
 
 def test_adjusted_gradients_are_what_the_optimiser_gets() -> None:
-    """With gradients of nothing no weight moves, though the loss has some; what is noted beside is remembered."""
+    """If `adjust` returns no gradients, no weight moves although the loss has some; what it notes is remembered."""
 
     class Stopped(Untold):
         def begin(self, state: Tensors, examples: Examples, rate: float) -> Tensors:
@@ -334,7 +334,7 @@ def results(learned: Learned) -> object:
     ],
 )
 def test_going_on_from_any_point_gives_the_same_results(scenario: Scenario, settings: dict[str, object]) -> None:
-    """Weights, running statistics and memory go on: the learner's loss depends on all of them."""
+    """Weights, running statistics and memory are restored: the learner's loss depends on all of them."""
 
     class Remembering(Untold):
         def learn(self, state: Tensors, batch: Batch) -> Step:

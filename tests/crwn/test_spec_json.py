@@ -24,7 +24,7 @@ TRIAL: dict[str, Any] = {
 
 @pytest.mark.parametrize("name", CASES)
 def test_what_was_written_is_read(name: str) -> None:
-    """The trial of a canonical JSON is the trial that gave it, for every method and benchmark."""
+    """Reading a trial's canonical JSON gives the same trial, for every method and benchmark."""
     spec = CASES[name].trial()
     found = TrialSpec.from_json(spec.canonical_json())
     assert found == spec
@@ -96,7 +96,7 @@ def test_a_wrong_value_is_refused(changes: dict[str, Any], code: str, says: list
     ],
 )
 def test_what_is_no_spec_is_refused(text: Any, code: str) -> None:
-    """Text that is no JSON, or of another form; numbers that are none; what is no text."""
+    """Text that is not JSON or has another structure; NaN and infinity; values that are not text."""
     with refused(InvalidError, code) as caught:
         TrialSpec.from_json(text)
     assert len(str(caught.value)) < 1000

@@ -43,7 +43,7 @@ def crwn(*arguments: str) -> str:
 def test_killed_and_without_its_storage_a_run_leaves_what_a_local_one_does(
     start: Callable[..., Run], storage: ObjectStorage, tmp_path: Path
 ) -> None:
-    """Byte for byte; the trial goes on from its resume point and waits for the storage; no secret is printed."""
+    """Byte for byte; the trial resumes from its resume point and waits for the storage; no secret is printed."""
     address = storage.new_address()
     first = start(address, "--executor", "inline", text=SWEEP)
     trial = first.sweep.trials[0]

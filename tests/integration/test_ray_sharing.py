@@ -157,7 +157,7 @@ def test_a_request_that_no_node_can_meet_is_refused(ray_session: Any) -> None:
 
 
 def test_a_process_that_dies_is_started_again(ray_session: Any, tmp_path: Path) -> None:
-    """Kill -9 of a trial's own process: the trial goes on from its resume point in the same run."""
+    """Kill -9 of a trial's process: the trial resumes from its resume point in the same run."""
     import psutil
 
     from orchestrator.execution.ray_tune import RayTuneExecutor

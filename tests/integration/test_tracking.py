@@ -91,7 +91,7 @@ def making(tmp_path_factory: pytest.TempPathFactory) -> Making:
 
 @pytest.fixture
 def runs(tmp_path: Path, making: Making) -> Path:
-    """A folder for stores, with an empty database, and another one beside it."""
+    """A folder for stores, with an empty database, and another database next to it."""
     (tmp_path / "runs").mkdir()
     for name in ("mlflow.db", "fresh.db"):
         shutil.copyfile(making.file, tmp_path / "runs" / name)

@@ -43,7 +43,7 @@ def names(thing: object) -> list[str]:
 
 
 def test_the_names_are_these() -> None:
-    """Whoever adds a name or a parameter changes what people's notebooks rely on, here."""
+    """Adding a name or a parameter changes an interface on which notebooks rely; it is listed here."""
     assert sorted(crwn._PLACES) == [
         "ContextBank",
         "TrialSpec",
@@ -236,7 +236,7 @@ def test_trials_are_cells_with_names_of_their_own(trial: Trial) -> None:
 
 
 def test_several_trials_run_with_seeds(trial: Trial, tmp_path: Path) -> None:
-    """Each with each seed; what is given beside the work arrives."""
+    """Each runs with each seed; the other arguments take effect."""
     store = tmp_path / "mine"
     results = crwn.run(
         [trial(), trial(kind="stl")],
@@ -348,7 +348,7 @@ def test_all_that_is_wrong_is_said_at_once(workplace: Path, trial: Trial) -> Non
 
 
 def test_a_folder_of_other_things_is_left_alone(workplace: Path, trial: Trial) -> None:
-    """A store is not made among somebody's files."""
+    """A store is not created among other files."""
     (workplace / "thesis.tex").touch()
     with pytest.raises(crwn.UserError, match="expected a store"):
         crwn.run(trial(), store=workplace)

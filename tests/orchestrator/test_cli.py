@@ -511,7 +511,7 @@ def test_a_driver_elsewhere_refuses_a_run_and_one_that_was_cut_off_does_not(
 def test_storage_that_goes_away_in_a_run_is_one_line(
     crwn: Crwn, sweep_file: SweepFile, storage: ObjectStorage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Once its patience is over a trial fails by itself, the exit code is 1, and the same command goes on later."""
+    """After its patience, only the trial fails, the exit code is 1, and the same command resumes later."""
     monkeypatch.setattr(object_storage, "PATIENCE", 0.0)  # pyarrow's own attempts take seconds
     address = storage.new_address()
     file = sweep_file(sweep_file().read_text().replace("[0, 1]", "[0]"))
@@ -598,7 +598,7 @@ def test_under_nohup_a_hang_up_stays_ignored(crwn: Crwn, sweep_file: SweepFile) 
 def test_a_disk_that_fails_before_or_after_the_start_is_told_by_the_exit_code(
     *, crwn: Crwn, sweep_file: SweepFile, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
-    """2 where nothing was started, 1 where something was: either way one line, and the same command goes on."""
+    """2 if nothing was started, 1 otherwise: either way, one line, and the same command resumes."""
     write = LocalFiles.write
     last = {"name": MARK_FILE}
 
@@ -864,7 +864,7 @@ def test_a_sweep_given_for_a_store_is_refused(crwn: Crwn, sweep_file: SweepFile,
 def test_status_before_during_and_after(
     crwn: Crwn, sweep_file: SweepFile, workplace: Path, failing_seeds: set[int]
 ) -> None:
-    """What failed is told with its error; what is done is counted; -v has a line for every trial."""
+    """Failed trials are shown with their errors, finished ones are counted; -v has a line for every trial."""
     failing_seeds.add(1)
     crwn("run", sweep_file())
     failed = crwn("status", "runs/tiny")
@@ -936,7 +936,7 @@ def test_a_damaged_record_is_refused(crwn: Crwn, sweep_file: SweepFile, workplac
 
 
 def test_doctor_says_what_stands_in_the_way(crwn: Crwn, sweep_file: SweepFile, tmp_path: Path) -> None:
-    """A line for each thing that was looked at; exit code 1 where one is a fault; no trial is begun."""
+    """One line per check; exit code 1 if one is a fault; no trial starts."""
     file = sweep_file()
     fine = crwn("doctor", file, "--out", tmp_path / "store", "--no-tracking")
     assert (fine.code, fine.out.splitlines()[-1].endswith("no problems found")) == (0, True)

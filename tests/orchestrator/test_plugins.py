@@ -136,7 +136,7 @@ methods: {finetune: {scales: [FC16]}}
 
 
 def test_an_edited_base_set_is_other_code(crwn: Crwn, workplace: Path) -> None:
-    """Nothing of the method changed; a comment alone changes nothing. Only computing again mends it."""
+    """The method is unchanged, and a comment changes nothing. Only recomputing fixes it."""
     sweep, plugin = workplace / "ten.yaml", workplace / "my_set.py"
     sweep.write_text(ON_TEN)
 

@@ -92,7 +92,7 @@ def test_a_run_and_its_database_hold_none(
 def test_an_address_of_mlflow_is_shown_without_its_password(
     crwn: Crwn, sweep_file: SweepFile, planted: Path, monkeypatch: pytest.MonkeyPatch, address: str
 ) -> None:
-    """Where nothing answers there, or it is none, which many libraries tell in their own words."""
+    """If nothing answers there, or it is not an address; many libraries report this in their own words."""
     crwn("run", sweep_file(ONE), "--executor", "inline", "--no-tracking")
     uri = address.format(secret=SECRET, port=free_port())
     ended = [
@@ -133,7 +133,7 @@ def test_an_interrupted_run_says_how_to_go_on_without_the_password(
 def test_ray_is_given_no_command_with_a_password(
     crwn: Crwn, sweep_file: SweepFile, planted: Path, command: str
 ) -> None:
-    """Ray keeps the command of whoever connects, and its dashboard shows it: the variable is the place."""
+    """Ray stores and shows the command of every driver; use the environment variable."""
     uri = f"postgresql://user:{SECRET}@host/name"
     ended = crwn(command, sweep_file(), "--executor", "ray", "--tracking-uri", uri)
     assert ended.code == 2
@@ -172,7 +172,7 @@ def test_a_job_has_the_address_as_a_variable_alone(
 def test_an_address_of_a_cluster_with_a_password_is_refused(
     crwn: Crwn, sweep_file: SweepFile, planted: Path, arguments: list[str], address: str
 ) -> None:
-    """It would be in every command that is shown to go on with."""
+    """It would be in every printed command."""
     words = [sweep_file() if word == "SWEEP" else word for word in arguments]
     ended = crwn(*words, "--address", address)
     assert ended.code == 2

@@ -53,7 +53,7 @@ class Hostile:
 
 
 def with_label(label: str) -> str:
-    """The tiny sweep with a label of the stranger's, as YAML writes it."""
+    """The tiny sweep with an untrusted label, as YAML writes it."""
     return TINY.replace("neuromodnet: {", f"{json.dumps(label)}: {{method: neuromodnet, ")
 
 
@@ -304,7 +304,7 @@ def with_extension(table: pa.Table) -> pa.Table:
 
 
 def with_pandas(table: pa.Table) -> pa.Table:
-    """What pandas keeps beside its columns, as another one would like it read."""
+    """pandas' metadata next to the columns, forged."""
     made = json.dumps({"index_columns": [CANARY], "columns": [{"pandas_type": "object", "numpy_type": "object"}]})
     return table.replace_schema_metadata({**table.schema.metadata, b"pandas": made.encode()})
 
@@ -436,7 +436,7 @@ def test_a_record_that_is_no_parquet_is_refused(
 def test_a_hostile_resume_point_is_discarded(
     crwn: Crwn, sweep_file: SweepFile, stranger: Store, content: bytes
 ) -> None:
-    """The trial begins anew and ends well; a context bank of the same kind is bytes to every command."""
+    """The trial starts again and succeeds; every command treats such a context bank as bytes."""
     done, failed = (trial.trial_id for trial in load_sweep(sweep_file()).trials)
     (stranger.folder(failed) / RESUME_FILE).write_bytes(content)
     make_older(stranger.folder(done) / TRIAL_FILE)  # which names no bytes
@@ -492,7 +492,7 @@ def test_a_table_that_is_a_link_is_replaced(crwn: Crwn, stranger: Store, tmp_pat
 
 
 def test_a_file_of_this_machine_is_not_shown_in_mlflow(stranger: Store, sweep_file: SweepFile, tmp_path: Path) -> None:
-    """A link in the place of contexts would hand it to whoever reads a shared MLflow."""
+    """A link in place of contexts would expose it to readers of a shared MLflow."""
     done = load_sweep(sweep_file()).trials[0].trial_id
     (tmp_path / "id_ed25519").write_text("a key")
     (stranger.folder(done) / CONTEXTS_FILE).unlink()

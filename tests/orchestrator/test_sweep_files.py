@@ -134,7 +134,7 @@ def test_every_sweep_file_is_listed_beside_them() -> None:
 
 
 def test_no_sweep_file_is_listed_that_is_not_there() -> None:
-    """Whoever types a name from the folder's README finds the file."""
+    """Every file named in the folder's README exists."""
     table = (ROOT / "sweeps" / "README.md").read_text(encoding="utf-8").partition("## The grammar")[0]
     listed = re.findall(r"`([\w/.-]+\.yaml)`", table)
     assert [name for name in listed if Path("sweeps", name) not in FILES] == []

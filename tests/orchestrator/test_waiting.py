@@ -33,7 +33,7 @@ def wait_until(condition: Callable[[], object]) -> None:
 
 
 def test_a_heart_beats_while_nothing_else_is_said() -> None:
-    """Again and again; what is said meanwhile puts the next beat off; after the end there is none."""
+    """Repeatedly; other output delays the next beat; after the end, there is none."""
     beats: list[float] = []
     with Heartbeat(lambda: beats.append(time.monotonic()), 0.2) as heartbeat:
         wait_until(lambda: len(beats) >= 2)

@@ -36,7 +36,7 @@ def test_every_case_has_its_parts() -> None:
 
 
 def test_each_part_is_written_and_not_done_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """A part of each kind, in JSON and as a row; the second call finds them, the third goes on with others."""
+    """One part of each kind, in JSON and as a row; the second call finds them, the third continues with others."""
     some = ["contract supsup", "golden flynet", "waits er", "speed derpp"]
     assert tiny(tmp_path, *some) == 0
     before = found(tmp_path)

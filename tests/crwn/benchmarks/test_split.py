@@ -234,7 +234,7 @@ def test_resnets_learn_classes(digits: Datasets, method: str, group_size: int) -
 
 
 def test_groups_learn_changed_images_as_single_tasks_do(digits: Datasets) -> None:
-    """How a task's images are changed depends on the seed, the task and the epoch, not on the tasks beside it."""
+    """A task's augmentation depends on the seed, the task and the epoch, not on the other tasks in its group."""
     spec = trial("neuromodnet", dataclasses.replace(DIGITS, crop_padding=2, flip=True))
     spec = dataclasses.replace(spec, training=dataclasses.replace(spec.training, dtype="float64"))
     one, all_together = (

@@ -313,7 +313,7 @@ def test_what_is_wrong_in_a_list_is_said(
 def test_a_list_in_other_words_is_the_same_list(
     encode: Callable[[bytes], bytes], header: bytes, laid_out: LaidOut, photographs: Photographs
 ) -> None:
-    """With a byte order mark, blank lines, quotes, columns in another order or beside the two."""
+    """With a byte order mark, blank lines, quotes, columns in another order, or extra columns."""
     root = laid_out("lists")
     expected = photographs.load(root)
     for file in (root / "toy").glob("*.csv"):
@@ -507,7 +507,7 @@ def test_all_damaged_files_are_named_at_once(tmp_path: Path) -> None:
 
 
 class Built:
-    """Pickled as a call of NumPy's with arguments and a state of one's own."""
+    """Pickled as a call of a NumPy function with chosen arguments and state."""
 
     def __init__(self, *parts: Any) -> None:
         self._parts = parts

@@ -216,7 +216,7 @@ def trained_a_little(digits: Datasets) -> tuple[Dynamos, Tensors]:
 
 
 def test_a_test_depends_on_no_other_image(digits: Datasets) -> None:
-    """An image's gates and scores are the same alone, in a batch, and beside others."""
+    """An image's gates and scores are the same alone and in any batch."""
     method, state = trained_a_little(digits)
     images = random_images(32)
     with torch.no_grad():

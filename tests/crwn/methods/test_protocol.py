@@ -26,7 +26,7 @@ def surroundings(seed: int = 0, dtype: torch.dtype = torch.float32) -> Surroundi
 
 
 def test_a_scale_is_its_number() -> None:
-    """FC256 is 256, in a family of one's own too; the largest number has six digits."""
+    """FC256 is 256, also in a new family; the largest number has six digits."""
     assert parse_scale("FC256", FULLY_CONNECTED) == 256
     assert parse_scale("FC999999", FULLY_CONNECTED) == 999_999
     assert parse_scale("6w", ScaleFamily(pattern=r"(\d)w", examples="6w")) == 6
@@ -49,7 +49,7 @@ every_draw = pytest.mark.parametrize(
 
 @every_draw
 def test_draws_depend_on_seed_task_and_name(draw: Draw) -> None:
-    """A task's numbers are the same beside other tasks; another task, name or seed draws others."""
+    """A task's numbers are the same in any group; another task, name or seed gives others."""
     drawn = draw(surroundings(), [4, 2], "x")
     assert drawn.shape == (2, 3, 5)
     assert torch.equal(draw(surroundings(), [2], "x"), drawn[1:])

@@ -53,7 +53,7 @@ def test_the_policys_gradient_is_that_of_the_expected_reward(wrong_factor: float
 
 
 def test_the_policy_loss_is_a_mean_over_examples_and_layers() -> None:
-    """Worked out by hand: log 1/2 for each of two gates; an example of weight 0 has no say."""
+    """Worked out by hand: log 1/2 for each of two gates; an example of weight 0 has no effect."""
     log_p = torch.log(torch.tensor([[0.25, 0.5], [0.5, 0.5], [1e-9, 1.0]], dtype=torch.float64))
     rewards = torch.tensor([[-1.0, -2.0], [-4.0, 0.0], [-9.0, -9.0]], dtype=torch.float64)
     weights = torch.tensor([0.5, 0.5, 0.0], dtype=torch.float64)

@@ -66,7 +66,7 @@ class FakeSlurm:
 
 
 def directives(script: str) -> dict[str, str]:
-    """A script's options of sbatch, read as sbatch does: what follows the first command is none."""
+    """A script's sbatch options, read as by sbatch: only those before the first command count."""
     found = {}
     for line in script.splitlines()[1:]:
         if not line.startswith("#"):

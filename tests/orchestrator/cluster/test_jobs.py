@@ -35,7 +35,7 @@ def test_following_ends_with_the_jobs_exit_code(
 
 
 def test_following_again_follows_the_job_that_runs(crwn: Crwn, sweep_file: SweepFile, cluster: Cluster) -> None:
-    """The command that is shown beside `follow` starts nothing."""
+    """The printed command starts nothing."""
     submit(crwn, sweep_file())
     ended = submit(crwn, sweep_file(), "--follow")
     assert (ended.code, len(cluster.asked)) == (0, 1)

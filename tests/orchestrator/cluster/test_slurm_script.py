@@ -288,7 +288,7 @@ def test_a_ray_that_does_not_start(place: Place) -> None:
 
 
 def test_a_folder_that_is_there_is_not_taken(place: Place) -> None:
-    """On a shared node, somebody else may have made it; another attempt of the job has another name."""
+    """On a shared node, somebody else may have created it; other attempts of the job have other names."""
     (place.folder / "tmp" / "crwn-77.0").mkdir()
     job = place.start(running(place))
     printed, _ = job.communicate(timeout=60)

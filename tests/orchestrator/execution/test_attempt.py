@@ -297,7 +297,7 @@ def test_trained_weights_are_in_the_contexts_where_they_are_asked_for(
 def test_an_attempt_passes_on_how_to_run_the_trial(
     store: Store, begin: Attempt, trial: Trial, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The largest group, whole cores as threads, and whether weights are kept; also to one that goes on."""
+    """The largest group, whole cores as threads, and whether weights are kept; also to a resumed trial."""
     seen: list[tuple[Any, ...]] = []
 
     def iterate(*arguments: Any, **named: Any) -> Iterator[Event]:
@@ -356,7 +356,7 @@ def test_a_record_says_where_it_came_from(store: Store, begin: Attempt, trial: T
 
 
 def test_equal_trials_leave_equal_files(store: Store, begin: Attempt, trial: Trial) -> None:
-    """Running a trial anew gives the same contexts and the same rows but for times and places."""
+    """Running a trial again gives the same contexts and rows, except for times and places."""
     spec = trial()
     list(begin(spec))
     folder = store.folder(spec.trial_id)
@@ -376,7 +376,7 @@ def test_equal_trials_leave_equal_files(store: Store, begin: Attempt, trial: Tri
 def test_a_finished_trial_is_not_run_again(
     store: Store, begin: Attempt, trial: Trial, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It is reported as finished at once; what a killed writer left beside the record is cleared."""
+    """It is reported as finished at once; leftovers of a killed writer are removed."""
     spec = trial()
     list(begin(spec))
     folder = store.folder(spec.trial_id)
@@ -587,7 +587,7 @@ def test_an_unfinished_trial_has_its_rows_so_far(store: Store, interrupted: Tria
 
 
 def test_what_was_made_before_a_stop_is_kept_as_it_was(store: Store, begin: Attempt, interrupted: TrialSpec) -> None:
-    """The record has the rows of the first attempt, times included, and goes on with the curve that was begun."""
+    """The record has the rows of the first attempt, including times, and continues the curve that was begun."""
     first, second = rows_so_far(store, interrupted)
     resumed = time.time()
     list(begin(interrupted))
@@ -605,7 +605,7 @@ def test_what_was_made_before_a_stop_is_kept_as_it_was(store: Store, begin: Atte
 def test_a_kill_between_a_resume_point_and_its_rows_loses_nothing(
     store: Store, begin: Attempt, interrupted: TrialSpec, monkeypatch: pytest.MonkeyPatch, killed_before: str
 ) -> None:
-    """Whichever file comes no more, the next attempt goes on, and its record has every row once, the first unchanged.
+    """Whichever file is missing, the next attempt resumes, and its record has every row once, the first unchanged.
 
     The second attempt is killed at its first resume point, after the next update, which ends a block of the curve.
     """
@@ -686,7 +686,7 @@ def test_the_next_attempt_keeps_earlier_samples(store: Store, begin: Attempt, in
 def test_damaged_samples_do_not_stop_an_attempt(
     store: Store, begin: Attempt, interrupted: TrialSpec, damage: str
 ) -> None:
-    """Nothing depends on them: the trial goes on from its resume point, and has the samples from there on."""
+    """Nothing depends on them: the trial resumes from its resume point, with the samples from there on."""
     path = store.folder(interrupted.trial_id) / SYSTEM_FILE
     content = path.read_bytes()
     if damage in ("empty", "cut"):
@@ -725,7 +725,7 @@ def test_a_trial_that_is_stopped_keeps_its_resume_point(store: Store, begin: Att
 def test_an_interruption_is_not_taken_for_a_failure(
     store: Store, begin: Attempt, trial: Trial, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Ctrl-C goes through to whoever runs the trials; the trial is neither finished nor failed."""
+    """Ctrl-C reaches the caller; the trial is neither finished nor failed."""
     spec = trial()
     monkeypatch.setattr(attempt_module, "iterate_trial", failing_after(2, KeyboardInterrupt()))
     with pytest.raises(KeyboardInterrupt):
@@ -740,7 +740,7 @@ def test_an_interruption_is_not_taken_for_a_failure(
 def test_a_resume_point_that_cannot_be_used_is_set_aside(
     store: Store, begin: Attempt, trial: Trial, monkeypatch: pytest.MonkeyPatch, damage: str
 ) -> None:
-    """The trial begins anew, its rows so far included, and ends well; its record says that a point was discarded."""
+    """The trial starts again, as do its rows, and succeeds; its record says that a point was discarded."""
     spec = trial(seed=1)
     begun = trial(seed=2) if damage == "of another trial" else spec
     with monkeypatch.context() as patch:

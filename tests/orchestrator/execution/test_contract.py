@@ -94,7 +94,7 @@ def test_an_executor_limits_the_groups_of_the_trials_that_are_named(plain: Store
 
 
 def test_an_executor_has_weights_kept_where_the_job_asks(plain: Store, asked: Store) -> None:
-    """Shared ones, or a task's own, beside what is kept in any case; without being asked it keeps none."""
+    """Shared weights or a task's own, in addition to what is always kept; by default, none are kept."""
     weights = {"shared.layer1.weight", "shared.layer2.weight", "shared.layer3.weight"}
     for spec in (BATCHE, PSP, MTL):
         assert tensors(asked, spec) - tensors(plain, spec) == weights

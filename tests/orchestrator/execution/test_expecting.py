@@ -62,7 +62,7 @@ def test_times_of_this_machine_come_first(trial: MakeTrial) -> None:
 
 
 def test_a_duration_has_bounds_and_says_what_it_is_based_on(trial: MakeTrial, tmp_path: Path) -> None:
-    """As many trials at once as there are places; stores beside are looked at, which need not be this sweep's."""
+    """It counts trials in parallel; neighbouring stores are read too, even of other sweeps."""
     store = Store(tmp_path / "runs" / "new")
     other = new_store(tmp_path / "runs" / "old")
     write_finished(other, trial(0))

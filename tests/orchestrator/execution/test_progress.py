@@ -179,7 +179,7 @@ def test_work_counts_by_its_size(clock: Clock, trial: Trial) -> None:
 
 
 def test_what_an_earlier_run_did_is_not_this_runs_speed(clock: Clock, trial: Trial) -> None:
-    """A trial that goes on at three quarters and does an eighth in 10 s needs another 10 s, not 1.4."""
+    """A trial that resumes at three quarters and does an eighth in 10 s needs another 10 s, not 1.4."""
     spec = trial()
     progress = RunProgress([spec], num_done=0, clock=clock)
     progress.update(running(spec, at(1, 5)))

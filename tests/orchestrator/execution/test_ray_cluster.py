@@ -58,7 +58,7 @@ def test_a_local_ray_has_no_dashboard(
 def test_rays_processes_keep_compiled_modules(
     initialised: Callable[..., list[dict[str, Any]]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Also where the environment forbids it, which is as before afterwards: else each compiles them anew."""
+    """Even if the environment forbids it, which is restored afterwards: otherwise, each process recompiles them."""
     asked = initialised()
     monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
     ray_cluster.connect()

@@ -420,7 +420,7 @@ def followed(monkeypatch: pytest.MonkeyPatch) -> list[Followed]:
 
 @pytest.mark.usefixtures("jobs")
 def test_a_run_is_followed_to_its_end(sweep: Sweep, new_store: Store, followed: list[Followed]) -> None:
-    """Into the database beside the store, until its last trial has ended; then there is nothing to say."""
+    """Into the database next to the store, until its last trial has ended; then nothing is printed."""
     failed, lines = quietly(sweep, new_store, tracking=True)
     own = f"sqlite:///{new_store.root.parent / 'mlflow.db'}"
     assert followed == [Followed(sweep="tiny", uri=own, num_finished=2)]

@@ -116,7 +116,7 @@ def test_a_gpu_is_sampled_too(store: Store, monkeypatch: pytest.MonkeyPatch) -> 
 
 @pytest.mark.parametrize("silent", ["utilization", "device_memory_used", "power_draw"])
 def test_what_a_driver_does_not_tell_is_left_out(monkeypatch: pytest.MonkeyPatch, silent: str) -> None:
-    """A share of a GPU has no figures of its own for some; the others are sampled, and the trial goes on."""
+    """A share of a GPU lacks some figures; the others are sampled, and the trial continues."""
 
     class NotSupportedError(Exception):
         """As NVML's own errors, which derive from nothing closer."""

@@ -46,7 +46,7 @@ def printed(store: Store, *, verbose: bool = False) -> list[str]:
 
 @pytest.fixture
 def mixed(store: Store) -> Store:
-    """A store with a sweep of which one trial is done, one failed, one begun, and one not."""
+    """A store with a sweep of which one trial is done, one failed, one begun, and one not begun."""
     store.records.write(DONE, record(DONE, conditions=HERE))
     failed = Attempt(error=ERROR, reached=Position(tasks_learned=1, step=2))
     store.unfinished.write_attempts(FAILED, [Attempt(pid=1), failed])
@@ -77,7 +77,7 @@ def test_verbose_has_a_line_for_every_trial(mixed: Store) -> None:
 
 
 def test_of_a_long_traceback_the_end_is_shown(mixed: Store) -> None:
-    """Which says what went wrong; control characters of whoever wrote it are written out."""
+    """The end says what went wrong; control characters are escaped."""
     text = "".join(f"line {number}\x1b\n" for number in range(1000))
     error = AttemptError(type="OSError", message="full", traceback=text)
     mixed.unfinished.write_attempts(FAILED, [Attempt(error=error)])
@@ -110,7 +110,7 @@ def test_verbose_says_where_trials_stand_also_where_a_record_is_damaged(store: S
 
 
 def test_what_other_code_computed_is_named(store: Store) -> None:
-    """By method, with what to do, until a user counts both codes as one; a trial of unknown code is none of them."""
+    """By method, with what to do, until a user accepts both codes as equivalent; unknown code does not count."""
     here, older = code_of(SPECS[A].method), RESULTS_VERSION - 1
     codes = [here, replace(here, method="f" * 16), replace(here, results_version=older), Code()]
     for trial_id, code in zip((A, B, C, D), codes, strict=True):
@@ -130,7 +130,7 @@ def test_what_other_code_computed_is_named(store: Store) -> None:
 
 @pytest.mark.parametrize("verbose", [True, False])
 def test_damaged_notes_of_attempts_are_named(mixed: Store, *, verbose: bool) -> None:
-    """The trial was begun; whether it failed is not known any more."""
+    """The trial counts as begun; whether it failed is unknown."""
     (mixed.folder(FAILED) / ATTEMPTS_FILE).write_text("{")
     (line,) = [line for line in printed(mixed, verbose=verbose) if ATTEMPTS_FILE in line]
     assert line.startswith(f"  {mixed.locate(FAILED, ATTEMPTS_FILE)}: expected ")

@@ -46,7 +46,7 @@ def by_task() -> pd.DataFrame:
 
 
 def test_a_method_has_one_look_everywhere() -> None:
-    """Whichever cells are beside it; variants have open markers, and wider scales are darker."""
+    """Regardless of the other cells; variants have open markers, and wider scales are darker."""
     assert charts.style("a method of tomorrow") not in map(charts.style, METHODS)
     assert len({charts.style(name) for name in METHODS}) == len(METHODS)
     all_cells, few = charts.lines(frame(), {}), charts.lines(frame()[:2], {})
@@ -221,7 +221,7 @@ def test_variants_without_lines_are_told_apart_in_the_legend() -> None:
 
 
 def test_a_method_has_one_look_in_all_figures_of_a_report() -> None:
-    """Also where a figure has other methods and other scales beside it."""
+    """Also in figures with other methods and scales."""
     rows = pd.DataFrame([("a", "", "FC1024"), ("b", "x", "FC16")], columns=["method", "variant", "scale"])
     names = [("a", "a", "", scale) for scale in ("FC16", "FC256", "FC1024")] + [("b", "b", "x", "FC16")]
     report = looks.palette([*names, *(("a", "a", f"{index}", "FC16") for index in range(20))])

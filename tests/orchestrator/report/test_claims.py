@@ -160,7 +160,7 @@ def test_every_row_that_a_claim_names_is_one_that_can_run() -> None:
 
 
 def test_rows_of_several_kinds_are_not_compared() -> None:
-    """Two results at one seed, or a GPU's beside a CPU's: open, and said why; the same result twice is one."""
+    """Two results at one seed, or from GPU and CPU: open, with the reason; the same result twice counts once."""
     world = first_claim(0.01)
     world.trials += [dict(trial) for trial in world.trials]
     assert world.verdict(1).word == "confirmed"
@@ -266,7 +266,7 @@ ON = "neuromodnet FC256 on r-mnist", "neuromodnet FC512 on r-mnist"
 
 
 def two(left: dict[str, Any], right: dict[str, Any]) -> World:
-    """Two rows, each with its own values beside an accuracy."""
+    """Two rows, each with an accuracy and its own values."""
     return World().add(LEFT, 0.9, **left).add(RIGHT, 0.8, **right)
 
 

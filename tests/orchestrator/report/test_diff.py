@@ -77,7 +77,7 @@ def test_differences_over_seeds_and_tasks_are_those_of_other_libraries() -> None
 
 
 def test_what_else_differs_is_told() -> None:
-    """Training settings make trials different even at equal accuracies; versions and numerics are told beside."""
+    """Training settings make trials different even with equal accuracies; versions and numerics are also shown."""
     changed = frame(BEFORE, rate=0.02, **{"versions.torch": "2.16.0"})
     found = differ(frame(BEFORE), changed)
     assert not found.is_same
@@ -88,7 +88,7 @@ def test_what_else_differs_is_told() -> None:
 
 
 def test_code_that_changed_within_a_trial_is_told() -> None:
-    """Of either side, beside what differs between them; by itself it is no difference."""
+    """On either side, in addition to differences; by itself, it is no difference."""
     finals = {0: [0.5, 0.75]}
     found = differ(frame(finals), frame({0: [0.75, 0.75]}, code_changes="torch 1 -> 2", **{"code.method": "1a"}))
     assert found.trials["noted"].tolist() == ["B was resumed with other code: torch 1 -> 2"]

@@ -18,7 +18,7 @@ OTHER = "\U0001f0fe"
 
 @pytest.fixture
 def font(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """A font of this machine that has one sign more, by its name; another file that says it is a font is none."""
+    """A font on this machine with one more character, by its name; and a file that only claims to be a font."""
     pen = TTGlyphPen(None)
     for place, at in enumerate([(0, 0), (500, 0), (500, 700)]):
         (pen.lineTo if place else pen.moveTo)(at)

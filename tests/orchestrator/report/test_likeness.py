@@ -131,7 +131,7 @@ def test_a_report_shows_those_that_were_asked_to_start_alike(store: Store) -> No
 
 
 def test_the_command_writes_tables_and_figures(store: Store, tmp_path: Path, crwn: Crwn) -> None:
-    """`crwn contexts STORE --similarity`: the table printed and written, figures and their numbers beside it."""
+    """`crwn contexts STORE --similarity` prints and writes the table, and writes figures with their data."""
     outcome = crwn("contexts", store.address, "--similarity", "--where", "method=flynet", "--to", tmp_path)
     assert outcome.code == 0, outcome.err
     assert "task-similarity" in outcome.out

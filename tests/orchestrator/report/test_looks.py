@@ -24,14 +24,14 @@ def plain(kind: str) -> Names:
 
 
 def test_a_look_that_is_written_down_is_of_a_method_of_the_registry() -> None:
-    """A method that is added gets one that follows from its name until somebody chooses."""
+    """A new method gets a look from its name until one is chosen."""
     assert looks.KNOWN.keys() <= METHODS.keys()
     assert looks.KNOWN["neuromodnet"] == ("#0072b2", "o")
 
 
 @pytest.mark.parametrize("number", [0, 1, 9, 10, 50, 200])
 def test_any_number_of_methods_is_told_apart(number: int) -> None:
-    """Also beside all that are known: those with one marker and one line have colours that are not taken for one."""
+    """Also together with all known ones: those with the same marker and line have distinguishable colours."""
     names = [*map(plain, looks.KNOWN), *(plain(f"method {index}") for index in range(number))]
     found = looks.palette(names)
     assert len({key(look) for look in found.values()}) == len(names)
@@ -52,7 +52,7 @@ def test_any_number_of_variants_is_told_apart(number: int) -> None:
 
 
 def test_variants_of_the_only_method_have_colours_of_their_own() -> None:
-    """None has another's, nor the method's; beside another method, they have the method's colour."""
+    """Each differs from the others and the method; if the report has another method, they have the method's colour."""
     variants: list[Names] = [("psp", "psp", name, "FC256") for name in ("best single", "hybrid", "stable", "f = 1")]
     found = looks.palette([plain("psp"), *variants])
     for one, other in itertools.combinations(found.values(), 2):
@@ -74,7 +74,7 @@ def test_a_look_hangs_on_the_name_alone() -> None:
 
 @pytest.mark.parametrize("number", range(2, 31))
 def test_methods_have_colours_that_stand_out_on_white_and_apart(number: int) -> None:
-    """Whoever looks at them; beyond as many as the palette has, markers and lines tell apart those of one colour."""
+    """Also for colour-blind readers; beyond the palette's size, markers and lines distinguish those of one colour."""
     found = looks.palette(plain(kind) for kind in [*METHODS, *(f"method {index}" for index in range(30))][:number])
     shown = {look.colour for look in found.values()}
     assert len(shown) == min(number, len(colours.PALETTE))

@@ -132,7 +132,7 @@ def test_a_section_says_what_ran_and_what_did_not(filled: Store) -> None:
 
 @pytest.mark.usefixtures("plain_figures")
 def test_tracebacks_are_shown_once_and_not_without_end(store: Store, tmp_path: Path) -> None:
-    """Trials that failed alike share one; what a stranger wrote is text, shortened, and moves no terminal."""
+    """Trials that failed alike share one; untrusted text is shortened, and cannot control the terminal."""
     specs = [tiny_trial(seed=seed) for seed in range(30)]
     for seed, spec in enumerate(specs):
         write_unfinished(store, spec, error=ValueError("<i>\x1b[1m" + ("same" if seed < 3 else f"{seed}" * 20_000)))

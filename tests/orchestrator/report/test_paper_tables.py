@@ -117,7 +117,7 @@ def test_a_sweep_without_the_papers_rows_is_refused(store: Store) -> None:
     ],
 )
 def test_settings_that_cannot_be_built_here_are_none_of_the_papers(changes: dict[str, Any]) -> None:
-    """A stranger's manifest, or one of a crwn with other methods, asks for them."""
+    """An untrusted manifest, or one of a crwn with other methods, may have such settings."""
     spec = json.loads(paper_trial("supsup", "FC16", "r-digits", 0).canonical_json()) | changes
     del spec["seed"]
     cell = ManifestCell(

@@ -79,7 +79,7 @@ def test_a_table_of_a_sweep_with_no_result_shows_what_is_missing(store: Store) -
 
 
 def test_a_table_is_made_from_records_without_the_later_measures(store: Store) -> None:
-    """A record of an older crwn has neither forgetting nor backward transfer; beside a newer one neither has a mean."""
+    """Records of an older crwn have neither forgetting nor backward transfer; with newer ones, there is no mean."""
     first, second = (tiny_trial("psp", seed=seed) for seed in (0, 1))
     for spec in (first, second):
         write_finished(store, spec, [[0.75, 0.0], [0.5, 0.5]])

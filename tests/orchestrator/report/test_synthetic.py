@@ -339,7 +339,7 @@ def test_a_record_of_a_newer_version_is_refused_and_an_older_one_read(filled: St
 
 
 def test_a_trial_without_its_tests_is_refused(filled: Store) -> None:
-    """Somebody removed the file: there is no accuracy of single tasks, and none is made up."""
+    """If the file was removed, there is no accuracy of single tasks, and none is invented."""
     filled.folder(trial_id("supsup", "", "rotated", 0)).joinpath(TASKS_FILE).unlink()
     with refused(UserError, "file-missing", says="tasks.parquet: "):
         tables_of([filled])

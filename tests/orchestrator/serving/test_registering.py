@@ -39,7 +39,7 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def uri(served_store: Store, template: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    """The address of an empty database beside the store."""
+    """The address of an empty database next to the store."""
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     shutil.copy(template, served_store.beside / "mlflow.db")
     return default_uri(served_store.beside)

@@ -59,7 +59,7 @@ def test_a_store_keeps_it(store: Store) -> None:
     ],
 )
 def test_a_damaged_file_is_refused_and_named(store: Store, content: bytes) -> None:
-    """By whoever reads it, and by verify."""
+    """By every reader, and by verify."""
     path = Path(store.root) / ACCEPTED_FILE
     path.write_bytes(content)
     with pytest.raises(UserError) as refused:

@@ -73,7 +73,7 @@ def _tried(*place: int, **said: Any) -> Attempt:
     ],
 )
 def test_who_contributed(attempts: list[Attempt], places: list[tuple[int, int]]) -> None:
-    """Not who never began, nor who left no point beyond where it began, nor who was before a beginning anew."""
+    """Not attempts that never began, that made no later resume point, or that came before a fresh start."""
     found = [made.began_at for made in contributing(attempts)]
     assert [(place.tasks_learned, place.step) for place in found if place] == places
 

@@ -161,5 +161,5 @@ def test_the_part_of_a_version_that_changes_meaning(version: str | None, part: s
 
 
 def test_settings_have_dotted_names() -> None:
-    """One for every value."""
+    """There is one for every value."""
     assert flat('{"a":{"b":{"c":1},"d":"x"},"e":null}') == {"a.b.c": 1, "a.d": "x", "e": None}

@@ -565,7 +565,7 @@ class Interrupted:
 
 
 def test_an_outage_of_the_storage_itself_is_survived(storage: ObjectStorage) -> None:
-    """The server refuses connections for some seconds: reading, writing, listing and removing go on when it is back."""
+    """The server refuses connections for some seconds: all operations continue when it is back."""
     files = open_files(storage.new_address())
     files.write("a", b"first")
     with storage.outage(seconds=2):
@@ -585,7 +585,7 @@ def test_the_files_of_a_folder_are_beside_those_of_other_stores(
 
 
 def test_a_trial_elsewhere_leaves_to_the_driver_what_is_the_drivers(tmp_path: Path) -> None:
-    """Claims, reports and what lies beside the store, which are wanted by nothing that trials do."""
+    """Claims, reports and files next to the store, which trials do not need."""
     sent = SentFiles(str(tmp_path), Home(str(tmp_path)).answer)
     assert (sent.address, sent.locate("trials/a/x")) == (str(tmp_path), f"{tmp_path}/trials/a/x")
     for ask in (

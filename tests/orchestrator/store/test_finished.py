@@ -47,7 +47,7 @@ def test_a_record_comes_back_as_it_was_written(store: Store, device: Literal["cp
 
 
 def test_a_measure_that_is_not_known_is_null(store: Store) -> None:
-    """Not a number that is none: a reader who averages with any tool sees that it is missing."""
+    """It is null, not NaN, so that readers who average with any tool see that it is missing."""
     together, in_turn = tiny_trial("mtl"), tiny_trial("psp")
     write_finished(store, together)
     write_finished(store, in_turn, [[0.75, 0.0], [0.5, 0.5]])
@@ -84,7 +84,7 @@ def test_a_trial_is_finished_when_its_last_file_is_there(store: Store) -> None:
 
 
 def test_the_final_record_is_written_last(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whoever is killed before it leaves an unfinished trial, which can go on."""
+    """A kill before it leaves an unfinished trial, which can resume."""
     store.unfinished.write_resume(A, b"...", [], [])
     seen: list[tuple[str, bool, bool]] = []
     replace = Path.replace
@@ -144,7 +144,7 @@ def test_a_record_of_a_newer_major_version_is_refused(store: Store) -> None:
 
 
 def test_a_streams_records_are_not_for_readers_that_know_none(store: Store) -> None:
-    """They would take tests by update for damage; the trials beside it stay readable for them."""
+    """They would take tests by update for damage; other trials in the store stay readable for them."""
     store.records.write(A, record(A))
     store.records.write(B, stream_record(B, [0.25, 0.75]))
     for trial_id, version in ((A, b"1.3"), (B, b"2.0")):
@@ -206,7 +206,7 @@ def test_a_record_of_a_newer_minor_version_is_read(store: Store) -> None:
 
 
 def test_an_older_record_with_fewer_columns_is_read(store: Store) -> None:
-    """What it has not is null, at its place; it stands beside newer ones."""
+    """Missing columns are null, in their place; older and newer records can be combined."""
     for name in (A, B):
         store.records.write(name, record(name))
     make_older(store.folder(A) / TRIAL_FILE, lambda table: table.drop_columns(["grouping", "forgetting"]), "1.0")
@@ -235,7 +235,7 @@ def test_a_record_without_a_version_is_refused(store: Store) -> None:
 
 
 def test_leftovers_of_a_killed_writer_are_cleared(store: Store) -> None:
-    """Half a file that a kill left beside its place goes when the trial is finished."""
+    """A partial temporary file that a kill left is removed when the trial is finished."""
     store.unfinished.write_resume(A, b"...", [], [])
     (store.folder(A) / f"{RESUME_FILE}.0123abcd.part").write_bytes(b"half")
     store.records.write(A, record(A))

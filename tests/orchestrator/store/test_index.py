@@ -75,7 +75,7 @@ def test_a_new_trial_is_there_at_once(filled: Store, read: list[str]) -> None:
 
 
 def test_a_trial_that_was_computed_again_is_read_again(filled: Store, read: list[str]) -> None:
-    """Its record was written anew, of equal length; and one that is gone is gone."""
+    """Its record was rewritten with the same length; a removed trial disappears."""
     results(filled)
     path = filled.folder(B) / TRIAL_FILE
     filled.records.write(B, record(B, accuracy=0.65))
@@ -198,7 +198,7 @@ def test_an_index_that_somebody_changed_is_made_anew(filled: Store, read: list[s
 
 
 def test_a_flipped_bit_in_the_index_changes_nothing(filled: Store) -> None:
-    """It is made anew from the records."""
+    """It is rebuilt from the records."""
     expected = results(filled)
     path = filled.root / "index" / INDEX_FILE
     content = path.read_bytes()
@@ -212,7 +212,7 @@ def test_a_flipped_bit_in_the_index_changes_nothing(filled: Store) -> None:
 @pytest.mark.parametrize("name", ["accuracy", "final", "spec", "trial_id", "signature", "sealed"])
 @pytest.mark.parametrize("how", ["gone", "null"])
 def test_an_index_that_lacks_something_is_made_anew(filled: Store, name: str, how: str) -> None:
-    """Whoever wrote it, with sums that are right."""
+    """Even with valid checksums."""
     expected = results(filled)
     path = filled.root / "index" / INDEX_FILE
     table = pq.ParquetFile(path).read()
@@ -225,7 +225,7 @@ def test_an_index_that_lacks_something_is_made_anew(filled: Store, name: str, ho
 
 
 def test_damaged_records_stay_out_of_the_index(filled: Store, read: list[str]) -> None:
-    """The others are in it; whoever asks for damaged ones is told, each time."""
+    """The others are in it; requesting damaged ones reports them each time."""
     filled.records.write(D, record(D))
     (filled.folder(B) / TRIAL_FILE).write_bytes(b"half")
     assert set(look(filled, [A, B, C, D]).faults) == {B}

@@ -166,7 +166,7 @@ def test_all_damaged_trials_are_named_at_once(filled: Store) -> None:
 
 
 def test_rows_of_another_trial_are_refused_one_by_one_too(filled: Store) -> None:
-    """Whoever reads a single trial's rows."""
+    """Also when a single trial's rows are read."""
     for file in (TASKS_FILE, SYSTEM_FILE):
         shutil.copy(filled.folder(B.trial_id) / file, filled.folder(A.trial_id) / file)
         with refused(UserError, "of-another-trial", says=repr(B.trial_id)):

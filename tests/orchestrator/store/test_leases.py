@@ -63,7 +63,7 @@ def test_a_recent_lease_is_of_a_process_at_work(files: LocalFiles) -> None:
 
 
 def test_an_old_lease_is_of_a_process_that_was_cut_off(files: LocalFiles) -> None:
-    """Whoever takes the claim removes it."""
+    """The next process that takes the claim removes it."""
     leave(files, age=3 * 3600)
     mine = lease(files)
     (holder,) = mine.holders()
@@ -83,7 +83,7 @@ def test_a_lease_grows_old_and_clocks_differ(files: LocalFiles, age: float, *, i
 
 
 def test_a_process_of_this_machine_that_ended_is_known_to_have(files: LocalFiles) -> None:
-    """A run that was killed and is begun again at once does not warn of itself."""
+    """A run that was killed and is restarted at once does not warn of itself."""
     with subprocess.Popen([sys.executable, "-c", ""]) as child:
         child.wait()
     leave(files, host=socket.gethostname(), pid=child.pid)
@@ -144,7 +144,7 @@ def test_whoever_waits_gets_a_claim_that_is_given_back(files: LocalFiles) -> Non
 def test_a_live_holder_is_not_taken_for_dead_by_its_clock(
     files: LocalFiles, clock: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """An hour behind it looks cut off to whoever asks, not to whoever takes the claim, who goes by the storage's."""
+    """With a clock an hour behind, it looks cut off to readers, but not to a process that takes the claim."""
     monkeypatch.setattr(module, "SETTLE_SECONDS", 0.0)
     leave(files, clock=clock)
     assert [holder.is_live for holder in lease(files).holders()] == [clock >= 0]
@@ -154,7 +154,7 @@ def test_a_live_holder_is_not_taken_for_dead_by_its_clock(
 
 
 def test_a_process_id_of_another_machine_of_the_same_name_says_nothing(files: LocalFiles) -> None:
-    """Containers and cloned machines share names; ids are counted anew in each."""
+    """Containers and cloned machines share names; each has its own process ids."""
     with subprocess.Popen([sys.executable, "-c", ""]) as child:
         child.wait()
     leave(files, host=socket.gethostname(), pid=child.pid)
@@ -165,7 +165,7 @@ def test_a_process_id_of_another_machine_of_the_same_name_says_nothing(files: Lo
 
 
 class Turns:
-    """Files that two processes use in turns: each call waits until its process is let go on for one call."""
+    """Files that two processes use in turns: each call waits until its process may make one call."""
 
     def __init__(self, files: LocalFiles, schedule: Iterator[int]) -> None:
         self._files = files

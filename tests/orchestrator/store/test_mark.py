@@ -117,7 +117,7 @@ def test_a_link_to_nothing_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["store.json.1a2b3c4d.part", "1a2b3c4d.part", ".lock"])
 def test_what_a_killed_run_left_is_no_foreign_file(tmp_path: Path, name: str) -> None:
-    """A kill while the store was being made must not make its folder a foreign one for ever."""
+    """A kill while the store is being created must not make its folder unusable."""
     (tmp_path / name).touch()
     store = Store(tmp_path)
     store.create()

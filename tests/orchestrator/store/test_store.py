@@ -117,7 +117,7 @@ def test_manifests_come_by_name(anywhere: Store) -> None:
     ],
 )
 def test_a_damaged_manifest_is_named(store: Store, content: str, code: str) -> None:
-    """A file that was changed by hand is the user's to mend; the run that wrote it can write it again."""
+    """A file that was changed by hand is for the user to fix; the sweep's run can write it again."""
     store.write_manifest(MANIFEST)
     (store.root / "sweeps" / "small.json").write_text(content)
     with refused(UserError, code, says=["small.json: ", "crwn run"]):

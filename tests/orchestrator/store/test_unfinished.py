@@ -80,7 +80,7 @@ def test_so_far_are_the_rows_up_to_the_resume_point(anywhere: Store) -> None:
 
 
 def test_a_record_replaces_the_rows_so_far(anywhere: Store) -> None:
-    """What a trial had told of a task that it was learning is not kept beside the test."""
+    """A task's partial row is not kept once its test is recorded."""
     whole = record(A)
     anywhere.unfinished.write_resume(A, b"...", [learning()], [])
     anywhere.records.write(A, whole)
@@ -140,7 +140,7 @@ def test_a_kill_between_a_resume_point_and_its_rows_loses_nothing(
 
 
 def test_a_discarded_resume_point_takes_its_rows_along(store: Store) -> None:
-    """The trial begins anew, so that nothing is known of it; what is known of its attempts stays."""
+    """The trial starts again, so its rows are removed; its attempts stay."""
     store.unfinished.write_attempts(A, [Attempt()])
     store.unfinished.write_resume(A, b"...", record(A).tasks, record(A).system)
     store.unfinished.discard_resume(A)
@@ -184,7 +184,7 @@ def test_attempts_are_kept_until_the_trial_is_finished(store: Store) -> None:
 
 @pytest.mark.parametrize("content", ["", "{", "{}", "[]", "null"])
 def test_damaged_attempts_count_as_none(store: Store, content: str) -> None:
-    """They are notes: the trial can go on without them."""
+    """The trial can resume without them."""
     store.unfinished.write_attempts(A, [Attempt(pid=1)])
     (store.folder(A) / ATTEMPTS_FILE).write_text(content)
     assert store.unfinished.attempts(A) == ()

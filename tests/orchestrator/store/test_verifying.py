@@ -128,7 +128,7 @@ def test_the_command_ends_with_whether_all_is_whole(crwn: Crwn, filled: Store) -
 def test_what_is_no_file_is_a_fault_and_the_others_are_read(
     filled: Store, make: Callable[[Path], None], file: str
 ) -> None:
-    """A pipe keeps nobody waiting for what somebody may write into it."""
+    """A pipe does not block."""
     path = filled.folder(A.trial_id) / file
     path.unlink()
     make(path)

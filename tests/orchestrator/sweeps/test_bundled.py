@@ -62,7 +62,7 @@ def test_a_sweep_is_copied_where_nothing_is(crwn: Crwn, workplace: Path) -> None
 def test_a_bundled_sweep_is_called_by_its_name_unless_a_file_has_it(
     crwn: Crwn, workplace: Path, sweep_file: Callable[..., Path]
 ) -> None:
-    """One line says so, beside the output; a path wins, but a folder is no sweep."""
+    """One line on standard error says so; a path takes precedence, but a folder is not a sweep."""
     (workplace / "quickstart").mkdir()
     named = crwn("plan", "quickstart")
     assert named.code == 0

@@ -140,7 +140,7 @@ def test_group_sizes_are_those_of_the_entries(load: Load) -> None:
 
 
 def test_methods_that_a_scenario_does_not_fit_are_refused_at_once(faults: Faults) -> None:
-    """With both names and what would work, beside whatever else is wrong, once for all scales."""
+    """With both names and what would work, together with other faults, once for all scales."""
     found = faults(
         benchmarks="[r-digits, split-digits]",
         methods="{finetune: {scales: [FC16, FC32]}, stl: {scales: [FC16], group_size: 0}}",

@@ -40,7 +40,7 @@ training: {updates_per_task: 5}
 
 @pytest.fixture
 def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A sweep beside a folder of four classes of images; the cache is the test's own."""
+    """A sweep next to a folder of four classes of images; the test has its own cache."""
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     generator = np.random.default_rng(0)
     for name in ("ant", "bee", "cat", "dog"):

@@ -164,7 +164,7 @@ keep_weights: 1
 
 
 def test_all_faults_are_reported_at_once(faults: Faults) -> None:
-    """One look at the message mends the whole file: every fault with its line, sorted, with the nearest name."""
+    """One message is enough to fix the whole file: every fault with its line, sorted, with the nearest name."""
     entry = "methods.neuromodnet"
     expected = [
         ("line 1, seed", "unknown-key", "given 'seed'; did you mean 'seeds'?"),
@@ -577,7 +577,7 @@ def test_a_reference_must_be_one_row(faults: Faults, reference: str, code: str, 
 
 
 def test_a_faulty_entry_is_not_an_unknown_reference(faults: Faults) -> None:
-    """Its own fault is enough: once it is mended there is something to compare with."""
+    """Its own fault is enough: once fixed, there is something to compare with."""
     for entry in ("{scales: [FC16], settings: [a]}", "{method: mlt, scales: [FC16]}", "3"):
         (fault,) = faults(methods=f"{{mtl: {entry}, supsup: {{scales: [FC16]}}}}", reference="mtl")
         assert fault.startswith("line 3, methods.mtl")

@@ -216,7 +216,7 @@ class ColourSpec:
 def test_updates_or_epochs_take_the_place_of_a_methods_own(
     load: Load, training: str, expected: tuple[int, int]
 ) -> None:
-    """Whoever gives one of them means it, for all methods or for one, and need not undo the other."""
+    """Giving one of them, for all methods or for one, replaces the other."""
     entry = "finetune: {scales: [FC16]"
     for sweep in (
         load(methods=f"{{{entry}}}}}", training=training),

@@ -25,7 +25,7 @@ from tests.refusals import refused
 
 @pytest.fixture(autouse=True)
 def no_server(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whoever runs the tests may have a server of their own."""
+    """The environment of the tests may name a server."""
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
 
 
@@ -141,7 +141,7 @@ def test_an_address_that_ends_in_the_middle_of_a_path_is_refused(uri: str, monke
 
 
 def test_escapes_are_told_from_a_path(monkeypatch: pytest.MonkeyPatch) -> None:
-    """An address that somebody escaped is given to MLflow so that it makes no folder of the escapes."""
+    """An escaped address is passed to MLflow so that it creates no folder named after the escapes."""
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:////data/a%20b/mlflow.db?timeout=5")
     assert tracking_uri(Path("/data"), None) == "sqlite+pysqlite:////data/a%20b/mlflow.db?timeout=5"
     assert tracking_uri(Path("/data"), "sqlite:////data/a b.db?timeout=5") == "sqlite:////data/a b.db?timeout=5"

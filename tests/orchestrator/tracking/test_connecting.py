@@ -188,7 +188,7 @@ def test_a_database_of_another_version(tmp_path: Path, mlflow_database: Path, co
 
 
 def test_a_file_that_is_no_database(tmp_path: Path, complain: Complain) -> None:
-    """It is somebody's, and left as it is."""
+    """It belongs to somebody, and is left unchanged."""
     path = tmp_path / "thesis.db"
     path.write_bytes(b"chapter one " * 1000)
     assert complain(f"sqlite:///{path}").startswith(
@@ -282,7 +282,7 @@ def names(file: Path) -> list[str]:
 
 
 def test_a_database_gets_its_place_when_it_is_made(file: Path, made: list[str]) -> None:
-    """The folder that it was made in is gone then, and it is not made again; an empty file is none yet."""
+    """The temporary folder is then gone, and it is not created again; an empty file does not count as a database."""
     file.parent.mkdir()
     file.touch()
     for _ in range(2):
@@ -348,7 +348,7 @@ def test_a_long_error_is_cut() -> None:
 
 
 def test_an_address_with_braces_is_no_template() -> None:
-    """Whatever somebody types is shown as typed."""
+    """Addresses are shown as typed."""
     assert "foo://{host}{}" in explain(RuntimeError("unsupported URI"), "foo://{host}{}")
 
 

@@ -1,4 +1,4 @@
-"""MLflow kept up to date: the process beside a run, the driver's side of it, and `crwn sync`."""
+"""Keeping MLflow up to date: the follower process, the driver's side of it, and `crwn sync`."""
 
 from __future__ import annotations
 
@@ -164,7 +164,7 @@ def test_a_server_that_is_not_there_yet_is_tried_again(swept: Store, tracker: ty
     ],
 )
 def test_whatever_goes_wrong_is_said(swept: Store, tracker: type[FakeTracker], error: Exception, said: str) -> None:
-    """In one line without a full stop, which the driver's sentence adds; the process goes on."""
+    """In one line without a full stop, which the driver adds; the process continues."""
     tracker.act = failing(0, error=error)
     news: list[str] = []
     follow(swept, "tiny", "sqlite:///x", Waits(1), news.append)
@@ -214,7 +214,7 @@ def test_the_mark_goes_after_a_last_look_that_succeeded(
 def test_another_process_that_shows_the_store_is_said(
     swept: Store, tracker: type[FakeTracker], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Nothing is written beside it; once it has ended, this one takes over, and lets go at its end."""
+    """Nothing is written meanwhile; once the other ends, this one takes over, and releases the claim at its end."""
     monkeypatch.setattr(following, "MAX_PAUSE", 0.05)
     other = swept.tracking_lock()
     other.acquire(timeout=0)
@@ -401,7 +401,7 @@ def test_an_error_in_the_block_gets_through(
     tmp_path: Path,
     error: BaseException,
 ) -> None:
-    """It comes soon, also where the process would go on for long and says so."""
+    """It is raised soon, even if the process would continue for long and says so."""
     monkeypatch.setattr(following, "INTERRUPTED_PATIENCE", 0.1)
     program("go_on('')")
     with pytest.raises(type(error)), follower:
@@ -451,7 +451,7 @@ def test_one_that_cannot_be_started_disturbs_nothing(
     output: io.StringIO,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Where the machine has no process to give, the sweep goes on, and that is said."""
+    """If the machine cannot start a process, the sweep continues, and says so."""
     monkeypatch.setattr(sys, "executable", "/no/such/python")
     done = False
     with follower:
@@ -503,7 +503,7 @@ def test_sync_beside_a_run_that_is_followed_is_refused(
 def test_sync_without_a_server_says_what_to_do(
     swept: Store, tracker: type[FakeTracker], output: io.StringIO, place: str
 ) -> None:
-    """The outage in words, that nothing is lost, and that the same command goes on; the next one can."""
+    """The message names the outage, and says that nothing is lost and that the same command resumes, which it does."""
     swept.mark_behind("tiny", behind=True)
     setattr(tracker, place, failing(0))
     with refused(UserError, "tracking-unreachable", says="crwn sync"):

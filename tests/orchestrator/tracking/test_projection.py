@@ -409,7 +409,7 @@ def test_what_was_shown_of_a_running_trial_stays(
     write_finished: Callable[..., None],
     size: tuple[int, int],
 ) -> None:
-    """Metrics cannot be taken back: a trial's points now are among those when it goes on and when it is finished."""
+    """Metrics cannot be removed: a trial's points remain when it resumes and when it is finished."""
     updates, every = size
     spec = trial(num_tasks=3, updates_per_task=updates)
     samples = [{**SAMPLE, "time": START + 10.0 * index} for index in range(5)]
@@ -659,7 +659,7 @@ def test_a_failed_trial_says_why(store: Store, trial: Trial, write_begun: Callab
 def test_an_origin_is_the_attempt_that_began_at_the_beginning(
     store: Store, trial: Trial, write_begun: Callable[..., None]
 ) -> None:
-    """Resuming keeps it, starting anew changes it, and an attempt that died before it started counts for nothing."""
+    """Resuming keeps it, starting again changes it, and an attempt that died before it started does not count."""
     spec = trial()
     first = attempt(spec, pid=1)
     resumed = attempt(spec, pid=2, **{"from": {"tasks_learned": 1, "step": 0}})

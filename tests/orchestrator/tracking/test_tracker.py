@@ -130,7 +130,7 @@ def write() -> Build:
 
 @pytest.fixture
 def write_mix(write: Build) -> Build:
-    """Puts a trial in each state into a store, the last of them not begun."""
+    """Writes a trial in each state to a store, the last of them not begun."""
 
     def do(store: Store) -> None:
         write(store, "done", "done", accuracy=0.75)
@@ -172,7 +172,7 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def new_uri(tmp_path: Path, template: Path) -> Callable[[str], str]:
-    """Makes empty databases beside the store."""
+    """Makes empty databases next to the store."""
 
     def make(name: str = "mlflow") -> str:
         path = tmp_path / f"{name}.db"
@@ -337,7 +337,7 @@ def writes(client: Client) -> list[str]:
 def test_a_sweep_is_a_run_with_one_below_it_for_each_trial_that_was_begun(
     store: Store, uri: str, write_mix: Build
 ) -> None:
-    """Names, status, times, params, tags and metrics; nothing of a trial that was not begun."""
+    """Names, status, times, params, tags and metrics; nothing of trials that have not begun."""
     write_mix(store)
     assert Tracker(store, uri).sync(sweep(*MIX), driven=True) == 3
     runs = named(dump(uri))
@@ -488,7 +488,7 @@ def test_a_cell_of_incompatible_trials_shows_no_mean(store: Store, uri: str, wri
 def test_the_report_is_among_the_sweeps_artifacts(
     store: Store, uri: str, write: Build, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Page, figures and tables in all formats, once the work rests; drawn anew only where something changed."""
+    """Page, figures and tables in all formats, once the run ends; redrawn only if something changed."""
     monkeypatch.undo()
     asked = "a"
     write(store, asked, "done")
@@ -547,7 +547,7 @@ def test_the_sweeps_own_run_says_where_it_stands(
 
 
 def test_progress_is_told(store: Store, uri: str, write_mix: Build) -> None:
-    """After each trial, those included that were not begun."""
+    """After each trial, including those that were not begun."""
     write_mix(store)
     told: list[None] = []
     Tracker(store, uri).sync(sweep(*MIX), driven=False, on_trial=partial(told.append, None))
@@ -670,7 +670,7 @@ def test_a_database_that_was_lost_is_built_again(
 
 
 def test_nothing_stays_running_that_is_not(store: Store, uri: str, write: Build) -> None:
-    """A driver that was killed tells nobody; the next look does, also one by somebody else."""
+    """A killed driver reports nothing; the next pass does, by any process."""
     write(store, "a", "running")
     write(store, "b", "running")
     tracker = Tracker(store, uri)
@@ -762,7 +762,7 @@ def test_a_trial_that_is_no_longer_asked_for_has_no_run(store: Store, uri: str, 
 
 @pytest.mark.parametrize("what", ["trial", "cell", "parent", "experiment"])
 def test_what_somebody_deleted_in_mlflow_is_written_anew(store: Store, uri: str, write_mix: Build, what: str) -> None:
-    """By the next sync, since the store has it; whoever wants it gone removes it from the sweep."""
+    """By the next sync, since the store has it; to remove a trial, remove it from the sweep."""
     write_mix(store)
     tracker = Tracker(store, uri)
     tracker.sync(sweep(*MIX), driven=False)
@@ -778,7 +778,7 @@ def test_what_somebody_deleted_in_mlflow_is_written_anew(store: Store, uri: str,
 
 
 def test_a_run_that_is_deleted_while_it_is_followed_is_written_anew(store: Store, uri: str, write: Build) -> None:
-    """The pass that finds it gone says so, and the next one goes on."""
+    """The pass that finds it gone says so, and the next one continues."""
     write(store, "a", "running", rows=1)
     tracker = Tracker(store, uri)
     tracker.sync(sweep("a"), driven=True)
@@ -982,7 +982,7 @@ def comparable(shown: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
 
 
 class Kept:
-    """A database and the artifacts beside it, as they are when this is made.
+    """A snapshot of a database and the artifacts next to it.
 
     Args:
         uri: the database's.
@@ -1013,7 +1013,7 @@ class Kept:
 def test_a_pass_that_failed_anywhere_is_completed_by_the_next(
     store: Store, uri: str, write_mix: Build, fault: Callable[[int], dict[str, Any]]
 ) -> None:
-    """Whichever call does not arrive or is not answered, and whether it is the same process that goes on or not.
+    """Whichever request or answer is lost, and whether or not the same process continues.
 
     The sweep's runs then are those of an undisturbed pass, none missing and none twice, and nothing is left to write.
     """
