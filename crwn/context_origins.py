@@ -1,7 +1,7 @@
-"""Where a bank's tasks come from: trials, from their specs, and the names and classes of their tasks.
+"""The origins of a bank's tasks: trials, from their specs, and the names and classes of their tasks.
 
-A plug-in may define a part of a trial. Where it is not loaded, nothing can be asked of the trial's network, and its
-spec cannot be checked; what its store holds of it can still be read (`tasks_without_plugin`).
+A plug-in may define a part of a trial. If it is not loaded, the trial's network cannot predict and its spec cannot be
+checked, but what its store holds can still be read (`tasks_without_plugin`).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from crwn.spec_json import unknown_names
 from crwn.trial_spec import TrialSpec
 
 MAX_SHOWN = 100
-"""Characters of an unknown name that an error shows."""
+"""The largest number of characters of an unknown name that an error shows."""
 
 
 def trial_from(values: Mapping[str, object], trial_id: str, plugins: Sequence[str] = ()) -> TrialSpec:
@@ -75,12 +75,12 @@ def tasks_of(trial: TrialSpec, starts: Collection[str]) -> tuple[BankTask, ...]:
 
 
 def tasks_without_plugin(values: Mapping[str, Any], trial_id: str, starts: Sequence[str]) -> tuple[BankTask, ...]:
-    """The tasks of a trial that this process does not know: as `tasks_of`, without the names of classes.
+    """The tasks of a trial whose parts this process does not know: as `tasks_of`, without the names of classes.
 
     Args:
         values: the trial's spec, as parsed JSON.
         trial_id: its id.
-        starts: how each task's context started: T of them.
+        starts: how each of the T tasks' contexts started.
     """
     kind = values["benchmark"]["kind"]
     return tuple(
@@ -90,12 +90,12 @@ def tasks_without_plugin(values: Mapping[str, Any], trial_id: str, starts: Seque
 
 
 def name_of(kind: str, index: int) -> str:
-    """The name of a trial's task: its benchmark's, and its number there."""
+    """The name of a trial's task: its benchmark's name, and its number there."""
     return f"{kind} {index}"
 
 
 def _how_to_load(lacks: Mapping[str, str], plugins: Sequence[str]) -> str:
-    """Which names this process does not know, and how it gets to know them."""
+    """Which names this process does not know, and how to load them."""
     names = " and ".join(f"the {what} {name[:MAX_SHOWN]!r}" for what, name in lacks.items())
     files = [name for name in plugins if FILE_NAME.fullmatch(name)]
     defined = f"{', '.join(plugins)} defines it" if plugins else "a plug-in may define it"

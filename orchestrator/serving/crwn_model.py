@@ -30,9 +30,9 @@ MAX_SHOWN = 3
 
 
 class RefusedError(MlflowException):
-    """A request that the model refuses. A server answers with status 400, and this message alone.
+    """A request that the model refuses. A server responds with status 400 and only this message.
 
-    MLflow's server puts all data of the request in front of an exception's message, by setting it anew.
+    MLflow's server would assign a new message, with all data of the request in front of the reason.
     """
 
     def __init__(self, reason: str) -> None:
@@ -46,7 +46,7 @@ class RefusedError(MlflowException):
 
     @message.setter
     def message(self, text: str) -> None:
-        """Keep the reason as it is."""
+        """Keep the reason unchanged."""
 
 
 class BankModel:
