@@ -18,10 +18,13 @@ from orchestrator.report.printable import Table
 from orchestrator.report.results import Results, tasks_of
 from orchestrator.store.store import Store
 
+BASELINE = "mean-image"
+"""The criterion that asks no network: its results stand beside those of each other one."""
+
 WORDS = {
     "entropy": "lowest entropy",
     "margin": "largest margin",
-    "mean-image": "mean image, no network",
+    BASELINE: "mean image, no network",
     "one-shot": "one-shot, superposed masks",
     "binary": "binary search, superposed masks",
 }
@@ -29,16 +32,18 @@ WORDS = {
 
 MEASURED = {
     "task_accuracy": "task",
+    "baseline_task_accuracy": "task by mean image",
     "near_accuracy": "task or neighbour",
     "class_accuracy": "class",
+    "baseline_class_accuracy": "class by mean image",
     "told_accuracy": "class, task told",
 }
 """What tables call the measures."""
 
 CAPTION = (
     "Accuracy in percent on test images whose task is not given, in batches of one task. Class: accuracy of the "
-    "classes, predicted for the inferred task. The mean image of a task's training images needs no network: its rows "
-    "are the baseline. Mean over seeds, with the sample standard deviation."
+    "classes, predicted for the inferred task. By mean image: the baseline, which infers the task without a network, "
+    "from the mean of its training images. Mean over seeds, with the sample standard deviation."
 )
 
 
@@ -92,7 +97,10 @@ def table_of(summary: pd.DataFrame) -> Table:
     has_order = bool(summary["near_accuracy"].notna().any())
     order = summary["by"].map(list(WORDS).index)
     summary = summary.assign(order=order).sort_values([*NAMES, "batch", "order", "seed"]).drop(columns="order")
-    for names, group in summary.groupby(keys, sort=False, dropna=False):
+    baseline = summary.loc[summary["by"] == BASELINE, ["trial_id", "batch", "task_accuracy", "class_accuracy"]]
+    baseline = baseline.set_index(["trial_id", "batch"]).add_prefix("baseline_")
+    summary = summary.join(baseline, on=["trial_id", "batch"])
+    for names, group in summary[summary["by"] != BASELINE].groupby(keys, sort=False, dropna=False):
         line = dict(zip(keys, names, strict=True))
         line["by"] = WORDS[str(line["by"])]
         line["seeds"] = str(len(group))
@@ -103,7 +111,9 @@ def table_of(summary: pd.DataFrame) -> Table:
     if has_order:
         notes.append("Neighbours are the tasks closest to a task in the benchmark, such as those with near angles.")
     if summary["by"].isin(["one-shot", "binary"]).any():
-        notes.append(f"Searches in a superposition use at most {SEARCHES} batches per task and batch size.")
+        notes.append(
+            f"Searches in a superposition use at most {SEARCHES} batches per task and batch size, all others every batch."
+        )
     num_images = ", ".join(f"{n:,}" for n in sorted((summary["batch"] * summary["num_batches"]).unique())[-1:])
     notes.append(f"At most {num_images} images per trial, drawn from its test images.")
     table = pd.DataFrame(lines)

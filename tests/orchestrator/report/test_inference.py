@@ -72,10 +72,18 @@ def test_every_trial_that_tells_tasks_apart_is_asked(table: Table, told: list[st
 
 
 def test_the_baseline_stands_beside_every_result(table: Table) -> None:
-    """For each benchmark and batch size, there is a row for the mean image; searches are for masks only."""
-    shown = table.table
-    for _, rows in shown.groupby(["method", "benchmark", "batch"]):
-        assert sum(rows["by"].str.startswith("mean image")) == 1
+    """In each row, the same images by the mean image, in the file too; searches are for masks only."""
+    shown, summary = table.table, table.summary
+    assert not shown["by"].str.startswith("mean image").any()
+    alone = summary[summary["by"] == "mean-image"].set_index(["trial_id", "batch"])
+    for _, row in summary.iterrows():
+        mine = alone.loc[(row["trial_id"], row["batch"])]
+        assert row["baseline_task_accuracy"] == mine["task_accuracy"]
+        assert row["baseline_class_accuracy"] == mine["class_accuracy"]
+    row = shown.set_index(["method", "benchmark", "batch", "by"]).loc[("supsup", "p-digits", "32", "lowest entropy")]
+    expected = alone.query("method == 'supsup' and batch == 32")
+    assert row["task by mean image"] == f"{100 * expected['task_accuracy'].item():.1f}"
+    assert row["class by mean image"] == f"{100 * expected['class_accuracy'].item():.1f}"
     searched = shown[shown["by"].str.contains("superposed")]
     assert set(searched["method"]) == {"supsup"}
     assert set(shown["batch"]) == {"1", "8", "32", "128"}
