@@ -111,9 +111,7 @@ def table_of(summary: pd.DataFrame) -> Table:
     if has_order:
         notes.append("Neighbours are the tasks closest to a task in the benchmark, such as those with near angles.")
     if summary["by"].isin(["one-shot", "binary"]).any():
-        notes.append(
-            f"Searches in a superposition use at most {SEARCHES} batches per task and batch size, the others every batch."
-        )
+        notes.append(f"Searches in a superposition use at most {SEARCHES} batches per task and batch size, others all.")
     num_images = ", ".join(f"{n:,}" for n in sorted((summary["batch"] * summary["num_batches"]).unique())[-1:])
     notes.append(f"At most {num_images} images per trial, drawn from its test images.")
     table = pd.DataFrame(lines)
