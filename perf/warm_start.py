@@ -1,10 +1,10 @@
-"""How fast a task is learned from where it starts: on its own, from a small random start, from an earlier context.
+"""Compare how fast a task is learned from its own start, from a small random start, and from an earlier context.
 
     CRWN_DATA=... .venv/bin/python -m perf.warm_start STORE
 
-For every finished trial in the store with `context_from: best`: every fourth task is begun again with what the earlier
-tasks had learned by then, and beside it from the two other starts. Prints test accuracies after a few updates,
-means over tasks, one line per trial and start. docs/contexts.md has them.
+For every finished trial in the store with `context_from: best`, every fourth task is learned again from what earlier
+tasks had learned by then, and from the two other starts. Prints test accuracies after a few updates, averaged over
+tasks, one line per trial and start. docs/contexts.md has the results.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ from orchestrator.report.results import Results
 from orchestrator.store.store import Store
 
 UPDATES = (0, 10, 50)
-"""After how many a task is tested."""
+"""Numbers of updates after which a task is tested."""
 
 EVERY = 4
-"""Of the tasks but the first, every fourth is begun again."""
+"""Every fourth task after the first is learned again."""
 
 SMALL = {"context_low": -0.1, "context_high": 0.1}
 CPU = torch.device("cpu")
@@ -46,7 +46,7 @@ def main(store: str) -> None:
     torch.set_num_threads(1)
     results = Results(Store.existing(store))
     print(
-        "| benchmark | seed | start | updates: " + " | ".join(map(str, UPDATES)) + " | tasks that took an earlier one |"
+        "| benchmark | seed | start | updates: " + " | ".join(map(str, UPDATES)) + " | tasks that used an earlier one |"
     )
     for trial_id in results.trials["id"]:
         trial = results.spec(trial_id)
@@ -55,7 +55,7 @@ def main(store: str) -> None:
 
 
 def measure(trial: TrialSpec, own: Tensors) -> None:
-    """The lines of one trial, whose tasks kept `own` [T, ...]."""
+    """Print the lines of one trial, whose tasks kept `own` [T, ...]."""
     small = dataclasses.replace(trial.method, context_from="own", **SMALL)  # type: ignore[type-var]  # as above
     fresh = dataclasses.replace(trial.method, context_from="own")  # type: ignore[type-var]
     remembered = {LEARNED + name: tensor for name, tensor in own.items() if name != FROM}

@@ -82,7 +82,7 @@ def seen_accuracies(manifest: Manifest, trials: pd.DataFrame) -> pd.DataFrame:
 
 
 def recalled_so_far(manifest: Manifest, trials: pd.DataFrame) -> pd.DataFrame:
-    """What is recalled of the tasks seen so far, over a cell's seeds.
+    """Recall of the tasks learned so far, over a cell's seeds.
 
     Args:
         manifest: the result of `drawn`.
