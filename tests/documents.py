@@ -257,11 +257,9 @@ def _scales(case: Case) -> str:
         case.method.blueprint("", _shapes(case)[0].problem(), 0)
     except ScaleError as error:
         (examples,) = re.findall(r"such as (.*)[,;] given", str(error))
-        return re.sub(
-            r"\b((FC|nf)?\d+d?|dynamos(-nf\d+)?)\b",
-            lambda scale: f"`{scale[0]}`",
-            examples.replace("ResNet-18", "ResNet"),
-        )
+        families = re.sub(r", or, for (a )?([^,]+), ", r"; \2: ", examples.replace("ResNet-18", "ResNet"))
+        families = families.replace(", or a network", "; a network")
+        return re.sub(r"\b((FC|nf)?\d+d?|dynamos(-nf\d+)?)\b", lambda scale: f"`{scale[0]}`", families)
     raise AssertionError(f"{case.method.kind}: expected no scale called ''")
 
 
