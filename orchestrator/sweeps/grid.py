@@ -28,6 +28,7 @@ def cells(
     """
     check_distinct(source, seeds, ("seeds",))
     asked: dict[str, str] = {}
+    faulty = {fault.path[1] for fault in source.faults if fault.path[:1] == ("benchmarks",) and len(fault.path) > 1}
     grid = [(variant, _chosen(source, variant, benchmarks)) for variant in variants]
     if has_too_many(source, sum(len(variant.scales) * len(chosen) for variant, chosen in grid) * len(seeds), ()):
         return
@@ -38,8 +39,9 @@ def cells(
                 if not trials:
                     continue
                 where = f"{show_path(variant.place)} at {scale} on {benchmark}"
-                first = asked.setdefault(trials[0].trial_id, where)
-                if first != where and variant.is_sound:  # an override omitted because of a fault may be the difference
+                is_sound = variant.is_sound and benchmark not in faulty  # a setting left out for a fault may differ
+                first = asked.setdefault(trials[0].trial_id, where) if is_sound else where
+                if first != where:
                     message = f"requests the same trials twice: {where} equals {first}; remove one"
                     source.fault(variant.place, "same-trials-twice", message)
                 yield Cell(
