@@ -375,7 +375,7 @@ def rows_of(values: pd.DataFrame, names: tuple[str, str, str]) -> pd.DataFrame:
 def charts(
     sweep: str, frames: Mapping[str, pd.DataFrame], kinds: Mapping[str, str], looks: Looks = None
 ) -> Iterator[Chart]:
-    """All charts of a sweep that have data, benchmark by benchmark.
+    """All charts of a sweep that have data, benchmark by benchmark; none with all points above one another.
 
     Args:
         sweep: the sweep's name.
@@ -394,7 +394,9 @@ def charts(
         own["summary"] = shown.merge(own["summary"], on=CELL)
         made = [accuracy_by_task(sweep, benchmark, own["final"], kinds, looks)]
         made += [accuracy_so_far(sweep, benchmark, own["seen"], kinds, looks)]
-        made += [accuracy_against(sweep, benchmark, own["summary"], kinds, looks, cost=cost) for cost in COSTS]
-        made += [training_loss(sweep, benchmark, own["curves"], kinds, looks)]
+        differ = [cost for cost in COSTS if own["summary"][cost].nunique() > 1]
+        made += [accuracy_against(sweep, benchmark, own["summary"], kinds, looks, cost=cost) for cost in differ]
+        if own["curves"]["step"].nunique() > 1:
+            made.append(training_loss(sweep, benchmark, own["curves"], kinds, looks))
         made += [matrices(sweep, benchmark, own["matrices"], kinds, looks)]
         yield from (replace(chart, caption=chart.caption + more) for chart in made if not chart.values.empty)

@@ -121,17 +121,28 @@ def test_a_matrix_is_drawn_as_it_is() -> None:
 
 def test_a_figure_says_what_it_leaves_out() -> None:
     """Where a sweep has more cells than can be told apart: how many, and which are drawn."""
-    final = by_task()
-    frames = {"summary": SUMMARY, "final": final[final["scale"] == "FC1024"], "curves": by_task()[:0]}
-    made = list(charts.charts("s", {**frames, "seen": frames["curves"], "matrices": frames["curves"]}, {}))
+    final, none = by_task(), by_task().assign(step=0)[:0]
+    shown = final[(final["method"] == "neuromodnet") & (final["variant"] == "")]
+    frames = {"summary": SUMMARY, "final": shown, "curves": none, "seen": none, "matrices": none}
+    made = list(charts.charts("s", frames, {}))
     assert [chart.name.removeprefix("s-r-digits-") for chart in made] == ["tasks", "parameters"]
-    assert all(chart.caption.endswith(" The 1 of 3 cells with the highest accuracy.") for chart in made)
-    assert made[1].values["scale"].tolist() == ["FC1024"]
+    assert all(chart.caption.endswith(" The 2 of 3 cells with the highest accuracy.") for chart in made)
+    assert made[1].values["scale"].tolist() == ["FC256", "FC1024"]
+
+
+def test_points_that_lie_above_one_another_are_not_drawn() -> None:
+    """Against a cost that all cells share, or over the one update at which a loss was noted, there is nothing to see."""
+    none = by_task()[:0]
+    curves = frame(step=50, loss=0.5, accuracy=0.5, n=3)
+    summary = SUMMARY.assign(params_per_task=579.0)
+    frames = {"summary": summary, "final": by_task(), "curves": curves, "seen": none, "matrices": none}
+    names = [chart.name.removeprefix("s-r-digits-") for chart in charts.charts("s", frames, {})]
+    assert names == ["tasks", "seconds"]
 
 
 def test_a_sweep_without_results_has_no_chart() -> None:
     """Where something is there, each kind is drawn once a benchmark."""
-    curves = frame(step=50, loss=0.5, accuracy=0.5, n=3)
+    curves = pd.concat([frame(step=step, loss=0.5, accuracy=0.5, n=3) for step in (50, 100)])
     matrices = pd.concat([frame(tasks_learned=learned, task=1, accuracy=0.5) for learned in (1, 2)])
     seen = by_task().rename(columns={"task": "tasks_learned"})
     frames = {"summary": SUMMARY, "final": by_task(), "seen": seen, "curves": curves, "matrices": matrices}
@@ -147,7 +158,7 @@ def every_chart(rows: list[tuple[str, str, str]], kinds: dict[str, str]) -> list
     cells = pd.DataFrame(rows, columns=["method", "variant", "scale"]).assign(benchmark="r-digits", accuracy=0.8)
     frames = {
         "summary": cells.assign(
-            sd=0.01, ci95=0.01, n=3, asked=3, params_per_task=9.0, train_seconds_per_task=range(1, len(rows) + 1)
+            sd=0.01, ci95=0.01, n=3, asked=3, **dict.fromkeys(charts.COSTS, range(1, len(rows) + 1))
         ),
         "final": pd.concat([cells.assign(task=task, sd=0.01, ci95=0.02, n=3) for task in (1, 2)]),
         "seen": pd.concat([cells.assign(tasks_learned=learned, sd=0.01, ci95=0.02, n=3) for learned in (1, 2)]),
@@ -237,7 +248,7 @@ def test_labels_that_read_alike_have_files_of_their_own() -> None:
         "summary": pd.concat([SUMMARY.assign(benchmark=label) for label in labels]),
         "final": pd.concat([final.assign(benchmark=label) for label in labels]),
         "seen": final[:0],
-        "curves": final[:0],
+        "curves": final.assign(step=0)[:0],
         "matrices": final[:0],
     }
     names = [chart.name for chart in charts.charts("s", frames, {})]
