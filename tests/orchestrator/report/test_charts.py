@@ -131,7 +131,7 @@ def test_a_figure_says_what_it_leaves_out() -> None:
 
 
 def test_points_that_lie_above_one_another_are_not_drawn() -> None:
-    """Against a cost that all cells share, or over the one update at which a loss was noted, there is nothing to see."""
+    """Against a cost that all cells share, or where a loss was noted at one update, there is nothing to see."""
     none = by_task()[:0]
     curves = frame(step=50, loss=0.5, accuracy=0.5, n=3)
     summary = SUMMARY.assign(params_per_task=579.0)
