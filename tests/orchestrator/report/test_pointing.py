@@ -37,12 +37,12 @@ def test_every_kind_of_figure_has_points() -> None:
     """With what it shows of each: costs, losses, entries of a matrix."""
     said = {
         chart.name.rpartition("-")[2]: CIRCLE.findall(svg_of(chart))[0][2]
-        for chart in every_chart([("psp", "", "F")], {})
+        for chart in every_chart([("psp", "", "F"), ("psp", "", "G")], {})
     }
     assert said == {
         "tasks": "psp F, task 1: 80.00 ± 1.00 % (n=3)",
         "seen": "psp F, after 1 task: 80.00 ± 1.00 % (n=3)",
-        "parameters": "psp F: 80.00 ± 1.00 % (n=3), 9 parameters per task",
+        "parameters": "psp F: 80.00 ± 1.00 % (n=3), 1 parameters per task",
         "seconds": "psp F: 80.00 ± 1.00 % (n=3), 1 training seconds per task",
         "curves": "psp F, update 1: loss 1, accuracy 80.0 %",
         "matrix": "psp F, task 1 after 1 task: 80.00 %",
